@@ -1,0 +1,50 @@
+"""Packaging of sparkopt: the core stays small, everything heavy is an extra."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "pyspark>=4.0",
+    "numpy>=1.26",
+    "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
+    "pyarrow>=15",
+    "scipy>=1.11",
+    "threadpoolctl>=3.5",
+    "tqdm>=4.66",
+]
+
+EXTRAS = {
+    "images": ["opencv-python-headless>=4.9"],
+    "deep": ["torch>=2.2"],
+    "report": ["matplotlib>=3.8"],
+    "demo": ["scikit-learn>=1.4"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["images"],
+    *EXTRAS["report"],
+    *EXTRAS["demo"],
+    "chispa>=0.10",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+]
+EXTRAS["dev"] = [*EXTRAS["test"], "mypy>=1.13", "pandas-stubs<3", "ruff>=0.8"]
+
+setup(
+    name="sparkopt",
+    version="0.1.0",
+    description="Train models on data that lives in Spark, with less compute, memory and network.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["sparkopt", "sparkopt.*"]),
+    package_data={"sparkopt": ["py.typed"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering",
+    ],
+)

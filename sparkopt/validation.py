@@ -1,0 +1,122 @@
+"""Constraints that print themselves: one wording for every parameter check in the package.
+
+Examples
+--------
+>>> from sparkopt.validation import Interval, OneOf, check
+>>> check("stepSize", 0.1, Interval(0, None, closed="neither"))
+0.1
+>>> check("stepSize", -1, Interval(0, None, closed="neither"))
+Traceback (most recent call last):
+    ...
+sparkopt.errors.ParameterError: stepSize must be > 0. Got -1 instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Protocol, TypeVar, runtime_checkable
+
+from sparkopt.errors import ParameterError
+
+__all__ = ["Constraint", "Interval", "OneOf", "check"]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """Anything that accepts or refuses a value and says in words what it accepts."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether ``value`` lies in the domain."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Real (or whole) numbers between two bounds; a bound of None is infinite.
+
+    Parameters
+    ----------
+    low, high : float or None
+        The bounds. NaN is never accepted; an infinite value only where ``finite`` is False.
+    closed : {"both", "left", "right", "neither"}, default "both"
+        Which bounds belong to the interval.
+    whole : bool, default False
+        Accept whole numbers only.
+    finite : bool, default True
+        Refuse infinity.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    closed: str = "both"
+    whole: bool = False
+    finite: bool = True
+
+    def accepts(self, value: object) -> bool:
+        """Whether ``value`` is a number inside the interval."""
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+            return False
+        number = float(value)  # type: ignore[arg-type]  # Integral and Real both convert
+        if math.isnan(number) or (self.finite and math.isinf(number)):
+            return False
+        above = self.low is None or number > self.low or (number == self.low and self._includes_low)
+        below = self.high is None or number < self.high or (number == self.high and self._includes_high)
+        return above and below
+
+    @property
+    def _includes_low(self) -> bool:
+        return self.closed in ("both", "left")
+
+    @property
+    def _includes_high(self) -> bool:
+        return self.closed in ("both", "right")
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else ""
+        if self.low is None and self.high is None:
+            return kind or "a finite number"
+        if self.high is None:
+            bound = f"{'>=' if self._includes_low else '>'} {self.low:g}"
+        elif self.low is None:
+            bound = f"{'<=' if self._includes_high else '<'} {self.high:g}"
+        else:
+            left, right = "[" if self._includes_low else "(", "]" if self._includes_high else ")"
+            bound = f"in {left}{self.low:g}, {self.high:g}{right}"
+        return f"{kind} {bound}".strip()
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few named options."""
+
+    options: tuple[object, ...]
+
+    def __init__(self, options: Iterable[object]) -> None:
+        object.__setattr__(self, "options", tuple(options))
+
+    def accepts(self, value: object) -> bool:
+        """Whether ``value`` is among the options."""
+        return any(value == option and type(value) is type(option) for option in self.options)
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(repr(option) for option in self.options)
+
+
+def check(name: str, value: T, constraint: Constraint) -> T:
+    """Return ``value`` if the constraint accepts it.
+
+    Raises
+    ------
+    ParameterError
+        Naming the parameter, its domain and the value that was given.
+    """
+    if not constraint.accepts(value):
+        raise ParameterError(f"{name} must be {constraint}. Got {value!r} instead.")
+    return value
