@@ -1,9 +1,9 @@
 """The objective of a linear model over rows: loss, features, intercept and scaling, without penalty.
 
 The solver works in its own coordinates, in which features are standardised *virtually*: no row is ever rewritten.
-With scale s and centre c per feature, raw = Σ_j s_j (x_j − c_j) w_j + b, so the user's coefficients are s_j w_j and the
-user's intercept is b − Σ_j c_j s_j w_j. Centring costs nothing, keeps sparse rows sparse, and makes the problem far
-better conditioned.
+With scale s and centre c per feature, raw = Σ_j s_j (x_j − c_j) w_j + b, so the user's coefficients are s_j w_j and
+the user's intercept is b − Σ_j c_j s_j w_j. Centring costs nothing, keeps sparse rows sparse, and makes the problem
+far better conditioned.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparkopt.blocks.block import Block
+from sparkopt.errors import DataError
 from sparkopt.losses import Loss
 from sparkopt.typing import Array, Floats
 
@@ -55,7 +56,18 @@ class PartialSum:
         )
 
     def mean(self) -> tuple[Floats, Floats]:
-        """Return mean loss (m,) and mean gradient (m, size): the one division."""
+        """Return mean loss (m,) and mean gradient (m, size): the one division.
+
+        Raises
+        ------
+        DataError
+            Where no row has a weight.
+        """
+        if not self.weight > 0:
+            raise DataError(
+                f"the {self.rows} rows of this step weigh {self.weight:g} in all. Raise miniBatchFraction, or leave "
+                f"rows of weight 0 out."
+            )
         return self.loss / self.weight, self.gradient / self.weight
 
 

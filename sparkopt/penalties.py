@@ -46,6 +46,10 @@ class Penalty(ABC):
         """Return the argmin over u of ½‖u − coef‖² + step · (the part with kinks)(u)."""
 
     @abstractmethod
+    def times(self, strength: float) -> Penalty:
+        """Return the penalty multiplied by ``strength``."""
+
+    @abstractmethod
     def on(self, factors: Floats) -> Penalty:
         """Return the same penalty of ``factors * coef``: where the solver's coordinates are not the user's.
 
@@ -72,6 +76,10 @@ class NoPenalty(Penalty):
     def prox(self, coef: Floats, step: float) -> Floats:
         """Return ``coef``."""
         return coef
+
+    def times(self, strength: float) -> NoPenalty:
+        """Return itself."""
+        return self
 
     def on(self, factors: Floats) -> NoPenalty:
         """Return itself."""
@@ -142,6 +150,10 @@ class ElasticNet(Penalty):
             return coef
         threshold = step * self._l1 * (1.0 if self.factors is None else np.abs(self.factors))
         return np.sign(coef) * np.maximum(np.abs(coef) - threshold, 0.0)
+
+    def times(self, strength: float) -> ElasticNet:
+        """Multiply ``reg_param``."""
+        return replace(self, reg_param=self.reg_param * strength)
 
     def on(self, factors: Floats) -> ElasticNet:
         """Penalise ``factors * w``."""

@@ -339,8 +339,8 @@ class _Log:
             return DivergedError("the objective is not finite at the initial coefficients: start elsewhere")
         last = self.history[-1]
         return DivergedError(
-            f"optimizer={name!r} diverged at step {step}: the objective was {last.objective:.6g} one step earlier and is "
-            f"not finite now. Use a smaller stepSize, or optimizer='lbfgs', which chooses its own."
+            f"{name!r} diverged at step {step}: the objective was {last.objective:.6g} one step earlier and "
+            f"is not finite now. Use a smaller stepSize, or optimizer='lbfgs', which chooses its own."
         )
 
     def solution(self, at: Point, reason: str) -> Solution:
