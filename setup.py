@@ -1,5 +1,7 @@
 """Packaging of sparkopt: the core stays small, everything heavy is an extra."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 CORE = [
@@ -8,7 +10,6 @@ CORE = [
     "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
     "pyarrow>=15",
     "scipy>=1.11",
-    "threadpoolctl>=3.5",
     "tqdm>=4.66",
 ]
 
@@ -33,7 +34,7 @@ setup(
     name="sparkopt",
     version="0.1.0",
     description="Train models on data that lives in Spark, with less compute, memory and network.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

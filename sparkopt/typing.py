@@ -19,4 +19,4 @@ Schedule: TypeAlias = Callable[[int], float]
 Seed: TypeAlias = int
 
 State: TypeAlias = Any
-"""Nested tuples, lists and dicts of arrays, numbers, strings and None: data, so that it can be checkpointed."""
+"""Nested tuples, lists and dicts of arrays, numbers, strings and None: data, fit for a checkpoint."""

@@ -19,11 +19,15 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparkopt.errors import ParameterError
 
 __all__ = ["Constraint", "Interval", "OneOf", "check"]
 
 T = TypeVar("T")
+Array = NDArray[np.floating]
 
 
 @runtime_checkable
@@ -63,12 +67,23 @@ class Interval:
         """Whether ``value`` is a number inside the interval."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        number = float(value)  # type: ignore[arg-type]  # Integral and Real both convert
+        number = float(value)
         if math.isnan(number) or (self.finite and math.isinf(number)):
             return False
         above = self.low is None or number > self.low or (number == self.low and self._includes_low)
         below = self.high is None or number < self.high or (number == self.high and self._includes_high)
         return above and below
+
+    def contains(self, values: Array) -> NDArray[np.bool_]:
+        """Element by element, whether ``values`` (any shape, floating) lie inside the interval."""
+        inside = np.isfinite(values) if self.finite else ~np.isnan(values)
+        if self.low is not None:
+            inside &= values >= self.low if self._includes_low else values > self.low
+        if self.high is not None:
+            inside &= values <= self.high if self._includes_high else values < self.high
+        if self.whole:
+            inside &= values == np.floor(values)
+        return inside
 
     @property
     def _includes_low(self) -> bool:

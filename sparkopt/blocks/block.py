@@ -1,0 +1,82 @@
+"""Block: a few thousand rows as arrays, small enough for a core's cache; and a partition as a sequence of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sparkopt.typing import Array
+
+__all__ = ["Block", "Blocks", "InMemoryBlocks", "take"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a data set.
+
+    Attributes
+    ----------
+    X : ndarray or csr_array of shape (n, features)
+        Features, float32 or float64 as the user's data came.
+    y : ndarray of shape (n,)
+        Targets, float64.
+    weight : ndarray of shape (n,) or None
+        Row weights, float64; None where every row weighs 1.
+    """
+
+    X: Array | sparse.csr_array
+    y: Array
+    weight: Array | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+    def take(self, rows: NDArray[np.intp]) -> Block:
+        """Return the given rows, in the given order."""
+        return Block(self.X[rows], self.y[rows], None if self.weight is None else self.weight[rows])
+
+
+class Blocks(Protocol):
+    """A partition's blocks, opened one at a time: reading a few rows touches a few blocks only.
+
+    Attributes
+    ----------
+    starts : ndarray of shape (blocks + 1,)
+        Number of the first row of each block within the partition; the last entry is the number of rows.
+    """
+
+    @property
+    def starts(self) -> NDArray[np.intp]: ...
+
+    def __getitem__(self, index: int) -> Block: ...
+
+
+@dataclass(frozen=True)
+class InMemoryBlocks:
+    """Blocks that are already in memory: for tests and for data that needs no store."""
+
+    blocks: Sequence[Block]
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """First row of each block, and the number of rows."""
+        return np.concatenate([[0], np.cumsum([block.rows for block in self.blocks])]).astype(np.intp)
+
+    def __getitem__(self, index: int) -> Block:
+        return self.blocks[index]
+
+
+def take(blocks: Blocks, rows: NDArray[np.intp]) -> Iterator[Block]:
+    """Yield the given rows of a partition (sorted, ascending), opening only the blocks that hold them."""
+    starts = blocks.starts
+    owner = np.searchsorted(starts, rows, side="right") - 1
+    touched, first = np.unique(owner, return_index=True)
+    for index, group in zip(touched, np.split(rows, first[1:]), strict=True):
+        yield blocks[int(index)].take(group - starts[index])

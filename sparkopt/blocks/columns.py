@@ -1,0 +1,307 @@
+"""From DataFrame columns to arrays: which columns, what types, and what is wrong with a row.
+
+The check reads the schema only, so a wrong column is refused before any job. Values are checked where they are read,
+in the executors: a bad one is reported with its column, partition and row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    ByteType,
+    DataType,
+    FloatType,
+    NumericType,
+    ShortType,
+    StructType,
+)
+from scipy import sparse
+
+from sparkopt.blocks.block import Block
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.typing import Array
+from sparkopt.validation import Interval
+
+__all__ = ["Columns", "Reader", "feature_matrix"]
+
+FEATURES, LABEL, WEIGHT = "features", "label", "weight"
+SPARSE_BELOW = 0.25
+"""Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to train on.
+
+    Parameters
+    ----------
+    features : str or sequence of str
+        One Vector or array<numeric> column, or several numeric columns.
+    label : str
+        A numeric column.
+    weight : str or None, default None
+        A numeric column of row weights ≥ 0.
+    """
+
+    features: str | Sequence[str]
+    label: str
+    weight: str | None = None
+
+    @property
+    def feature_names(self) -> str:
+        """The feature columns as errors name them."""
+        return self.features if isinstance(self.features, str) else ", ".join(self.features)
+
+    def check(self, schema: StructType) -> None:
+        """Refuse a schema that lacks a column or has one of the wrong type.
+
+        Raises
+        ------
+        SchemaError
+            Naming the column, its type and what would do.
+        """
+        features_type(schema, self.features)
+        for role, name in ((LABEL, self.label), (WEIGHT, self.weight)):
+            if name is not None:
+                found = column_type(schema, name, role)
+                if not is_number(found):
+                    raise SchemaError(f"{role} column {name!r} has type {found.simpleString()}; it must be numeric.")
+
+    def select(self, df: DataFrame) -> DataFrame:
+        """Return the columns under fixed names and types, as ``Reader`` expects them."""
+        self.check(df.schema)
+        selected = [features_column(df.schema, self.features).alias(FEATURES)]
+        selected.append(F.col(quoted(self.label)).cast("double").alias(LABEL))
+        if self.weight is not None:
+            selected.append(F.col(quoted(self.weight)).cast("double").alias(WEIGHT))
+        return df.select(*selected)
+
+
+def quoted(name: str) -> str:
+    """Return the column name as Spark takes it literally, dots included."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def column_type(schema: StructType, name: str, role: str) -> DataType:
+    """Return the type of column ``name``.
+
+    Raises
+    ------
+    SchemaError
+        Where there is no such column; the message lists those there are.
+    """
+    if name not in schema.names:
+        raise SchemaError(f"{role} column {name!r} does not exist. Columns: {', '.join(schema.names)}.")
+    return schema[name].dataType
+
+
+def is_number(found: DataType) -> bool:
+    """Whether a column of this type can be cast to double without loss of meaning."""
+    return isinstance(found, (NumericType, BooleanType))
+
+
+def features_type(schema: StructType, features: str | Sequence[str]) -> str:
+    """Return how the features come: "vector", "float" or "double" (arrays of that width).
+
+    Raises
+    ------
+    SchemaError
+        For a missing column or a type that holds no numbers.
+    """
+    narrow = (FloatType, ByteType, ShortType)  # types whose values float32 holds exactly
+    if isinstance(features, str):
+        found = column_type(schema, features, FEATURES)
+        if isinstance(found, VectorUDT):
+            return "vector"
+        if isinstance(found, ArrayType) and is_number(found.elementType):
+            return "float" if isinstance(found.elementType, narrow) else "double"
+        raise SchemaError(
+            f"features column {features!r} has type {found.simpleString()}; it must be a Vector or an array of "
+            f"numbers. Numeric columns go into featuresCols=[...]."
+        )
+    if not features:
+        raise SchemaError("featuresCols is empty: name at least one numeric column.")
+    types = [column_type(schema, name, FEATURES) for name in features]
+    for name, found in zip(features, types, strict=True):
+        if not is_number(found):
+            raise SchemaError(f"features column {name!r} has type {found.simpleString()}; it must be numeric.")
+    return "float" if all(isinstance(found, narrow) for found in types) else "double"
+
+
+def features_column(schema: StructType, features: str | Sequence[str]) -> Column:
+    """Return one expression for the features: the Vector itself, or an array<float> or array<double>."""
+    kind = features_type(schema, features)
+    if kind == "vector":
+        return F.col(quoted(str(features)))
+    if isinstance(features, str):
+        return F.col(quoted(features)).cast(f"array<{kind}>")
+    return F.array(*[F.col(quoted(name)).cast(kind) for name in features])
+
+
+def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
+    """Return Arrow rows as a matrix: CSR for sparse vectors, else dense, in their own width.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        Spark's Vector struct, or a list of floats; without nulls.
+
+    Raises
+    ------
+    DataError
+        For rows of different lengths or null entries; the message starts with the row's number.
+    """
+    if pa.types.is_struct(column.type):
+        return _vectors(column)
+    values = column.flatten()
+    if values.null_count:
+        flat = int(np.flatnonzero(values.is_null())[0])
+        row = int(np.searchsorted(_offsets(column), flat, side="right")) - 1
+        raise DataError(f"row {row} has a null entry")
+    return _rectangle(values.to_numpy(zero_copy_only=False), np.diff(_offsets(column)))
+
+
+def _offsets(column: pa.Array) -> Array:
+    offsets: Array = column.offsets.to_numpy()
+    return offsets - offsets[0]
+
+
+def _rectangle(values: Array, lengths: Array) -> Array:
+    width = int(lengths[0]) if len(lengths) else 0
+    if len(lengths) and (lengths != width).any():
+        row = int(np.flatnonzero(lengths != width)[0])
+        raise DataError(f"row {row} has {lengths[row]} entries where the rows before it have {width}")
+    return values.reshape(len(lengths), width)
+
+
+def _vectors(column: pa.Array) -> Array | sparse.csr_array:
+    """Rows of Spark's Vector struct (type 0 sparse, 1 dense; size, indices, values)."""
+    kind = column.field("type").to_numpy()
+    values = column.field("values")
+    if (kind == 1).all():
+        return _rectangle(values.flatten().to_numpy(), np.diff(_offsets(values)))
+    size = column.field("size")
+    lengths = np.diff(_offsets(values))
+    widths = np.where(kind == 1, lengths, size.fill_null(0).to_numpy())
+    if (widths != widths[0]).any():
+        row = int(np.flatnonzero(widths != widths[0])[0])
+        raise DataError(f"row {row} has {widths[row]} entries where the rows before it have {widths[0]}")
+    return _csr(column, kind, lengths, int(widths[0]))
+
+
+def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> sparse.csr_array:
+    data = column.field("values").flatten().to_numpy()
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    indices = np.empty(len(data), np.int32)
+    from_sparse = np.repeat(kind == 0, lengths)
+    indices[from_sparse] = column.field("indices").drop_null().flatten().to_numpy()
+    indices[~from_sparse] = np.tile(np.arange(width, dtype=np.int32), int((kind == 1).sum()))
+    return sparse.csr_array((data, indices, indptr), shape=(len(kind), width))
+
+
+@dataclass
+class Reader:
+    """Turns Arrow batches of ``Columns.select`` into checked blocks, one partition long.
+
+    Parameters
+    ----------
+    columns : Columns
+        Names, for errors.
+    targets : Interval
+        What a label may be.
+    partition : int
+        Number of the partition, for errors.
+    """
+
+    columns: Columns
+    targets: Interval
+    partition: int
+
+    def __post_init__(self) -> None:
+        self.row = 0  # rows of this partition in earlier batches
+        self.width: int | None = None
+        self.sparse: bool | None = None
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
+        """Yield one block per batch that has rows.
+
+        Raises
+        ------
+        DataError
+            At the first value that cannot be trained on.
+        """
+        for batch in batches:
+            if batch.num_rows:
+                yield self._block(batch)
+                self.row += batch.num_rows
+
+    def _block(self, batch: pa.RecordBatch) -> Block:
+        X = self._features(batch.column(FEATURES))
+        y = self._numbers(batch, LABEL, self.columns.label, self.targets)
+        if self.columns.weight is None:
+            return Block(X, y)
+        return Block(X, y, self._numbers(batch, WEIGHT, self.columns.weight, Interval(0, None)))
+
+    def _features(self, column: pa.Array) -> Array | sparse.csr_array:
+        name = self.columns.feature_names
+        if column.null_count:
+            self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
+        try:
+            X = feature_matrix(column)
+        except DataError as error:
+            raise DataError(
+                f"features column {name!r}, partition {self.partition}, {error}, counted from row {self.row}. {HINT}"
+            ) from None
+        self.width = X.shape[1] if self.width is None else self.width
+        if X.shape[1] != self.width:
+            problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
+            self._refuse(FEATURES, name, 0, problem)
+        self._check_finite(X, name)
+        return self._layout(X)
+
+    def _check_finite(self, X: Array | sparse.csr_array, name: str) -> None:
+        stored = X if isinstance(X, np.ndarray) else X.data
+        if np.isfinite(stored.sum()):  # one cheap look; only a suspicion is worth a search (a sum may overflow)
+            return
+        bad = np.flatnonzero(~np.isfinite(stored))
+        if len(bad) == 0:
+            return
+        if isinstance(X, np.ndarray):
+            row, feature = divmod(int(bad[0]), X.shape[1])
+        else:
+            row, feature = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1, int(X.indices[bad[0]])
+        self._refuse(FEATURES, name, row, f"is {stored.ravel()[bad[0]]} at feature {feature}")
+
+    def _layout(self, X: Array | sparse.csr_array) -> Array | sparse.csr_array:
+        """Keep one layout per partition, decided by its first rows."""
+        if self.sparse is None:
+            self.sparse = not isinstance(X, np.ndarray) and X.nnz < SPARSE_BELOW * X.shape[0] * X.shape[1]
+        if self.sparse:
+            return sparse.csr_array(X)
+        return X if isinstance(X, np.ndarray) else X.toarray()
+
+    def _numbers(self, batch: pa.RecordBatch, role: str, name: str, domain: Interval) -> Array:
+        column = batch.column(role)
+        if column.null_count:
+            self._refuse(role, name, int(np.flatnonzero(column.is_null())[0]), "is null")
+        values: Array = column.to_numpy()
+        inside = domain.contains(values)
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            self._refuse(role, name, row, f"is {values[row]:g}; it must be {domain}")
+        return values
+
+    def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
+        raise DataError(f"{role} column {name!r}, partition {self.partition}, row {self.row + row} {problem}. {HINT}")
+
+
+HINT = "Filter or repair such rows before fitting."

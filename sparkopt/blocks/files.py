@@ -1,0 +1,147 @@
+"""Blocks on disk: one Arrow file per partition, written once, memory-mapped at every step without a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sparkopt.blocks.block import Block
+from sparkopt.typing import Array
+
+__all__ = ["BlockFile", "block_rows", "regroup", "write_blocks"]
+
+BLOCK_BYTES = 1 << 21
+"""Features of a block: small enough that the second read of a step finds them in a core's cache."""
+
+FEATURES, INDICES, VALUES, TARGET, WEIGHT = "features", "indices", "values", "target", "weight"
+
+
+def block_rows(X: Array | sparse.csr_array) -> int:
+    """Return how many rows like those of ``X`` make a block.
+
+    A sparse block is at least as large as one dense gradient, so that adding up gradients costs no more than reading.
+    """
+    if isinstance(X, np.ndarray):
+        per_row, target = X[:1].nbytes, BLOCK_BYTES
+    else:
+        per_row = max(1, (X.data.nbytes + X.indices.nbytes) // max(1, X.shape[0]))
+        target = max(BLOCK_BYTES, 8 * X.shape[1])
+    return int(np.clip(target // max(1, per_row), 1, 1 << 16))
+
+
+def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Cut and join blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller."""
+    waiting: list[Block] = []
+    have = wanted = 0
+    for block in blocks:
+        wanted = wanted or block_rows(block.X)
+        start = 0
+        while have + block.rows - start >= wanted:
+            stop = start + wanted - have
+            yield _join([*waiting, _cut(block, start, stop)])
+            waiting, have, start = [], 0, stop
+        if start < block.rows:
+            waiting.append(_cut(block, start, block.rows))
+            have += block.rows - start
+    if waiting:
+        yield _join(waiting)
+
+
+def _cut(block: Block, start: int, stop: int) -> Block:
+    weight = None if block.weight is None else block.weight[start:stop]
+    return Block(block.X[start:stop], block.y[start:stop], weight)
+
+
+def _join(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    X = [block.X for block in blocks]
+    joined = np.concatenate(X) if isinstance(X[0], np.ndarray) else sparse.vstack(X, format="csr")
+    weights = [block.weight for block in blocks if block.weight is not None]
+    return Block(joined, np.concatenate([b.y for b in blocks]), np.concatenate(weights) if weights else None)
+
+
+def write_blocks(path: Path, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Write blocks to ``path`` as they pass through; the file appears whole or not at all.
+
+    Without any block, no file is written.
+    """
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        with contextlib.ExitStack() as files:
+            writer = None
+            for block in blocks:
+                batch = _encode(block)
+                if writer is None:
+                    schema = batch.schema.with_metadata({"width": str(block.X.shape[1])})
+                    writer = files.enter_context(pa.ipc.new_file(str(unfinished), schema))
+                writer.write_batch(batch)
+                yield block
+        if writer is not None:
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _encode(block: Block) -> pa.RecordBatch:
+    if isinstance(block.X, np.ndarray):
+        flat = pa.array(np.ascontiguousarray(block.X).reshape(-1))
+        arrays = {FEATURES: pa.FixedSizeListArray.from_arrays(flat, block.X.shape[1])}
+    else:
+        offsets = pa.array(block.X.indptr.astype(np.int32, copy=False))
+        arrays = {
+            INDICES: pa.ListArray.from_arrays(offsets, pa.array(block.X.indices.astype(np.int32, copy=False))),
+            VALUES: pa.ListArray.from_arrays(offsets, pa.array(block.X.data)),
+        }
+    arrays[TARGET] = pa.array(block.y)
+    if block.weight is not None:
+        arrays[WEIGHT] = pa.array(block.weight)
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+class BlockFile:
+    """The blocks of one partition, memory-mapped: reading touches only the pages that are used.
+
+    Parameters
+    ----------
+    path : str
+        What ``write_blocks`` wrote, or "" for a partition without rows.
+    starts : sequence of int
+        First row of each block, then the number of rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the file is not on this machine.
+    """
+
+    def __init__(self, path: str, starts: Iterable[int]) -> None:
+        self._starts = np.asarray(list(starts), dtype=np.intp)
+        if path:
+            if not os.path.exists(path):
+                raise FileNotFoundError(path)
+            self._reader = pa.ipc.open_file(pa.memory_map(path))
+            self._width = int(self._reader.schema.metadata[b"width"])
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """First row of each block, then the number of rows."""
+        return self._starts
+
+    def __getitem__(self, index: int) -> Block:
+        batch = self._reader.get_batch(index)
+        names = batch.schema.names
+        y = batch.column(TARGET).to_numpy()
+        weight = batch.column(WEIGHT).to_numpy() if WEIGHT in names else None
+        if FEATURES in names:
+            return Block(batch.column(FEATURES).values.to_numpy().reshape(len(y), self._width), y, weight)
+        values, indices = batch.column(VALUES), batch.column(INDICES)
+        parts = (values.values.to_numpy(), indices.values.to_numpy(), values.offsets.to_numpy())
+        return Block(sparse.csr_array(parts, shape=(len(y), self._width), copy=False), y, weight)

@@ -1,0 +1,135 @@
+"""Weighted means and variances of features and targets, gathered while blocks are written.
+
+Sums are taken about the mean and merged by the formulas of Chan, Golub & LeVeque (1983, *Algorithms for computing
+the sample variance*, eq. 2.1), so that large means do not eat the variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from sparkopt.blocks.block import Block
+from sparkopt.typing import Array, Floats
+
+__all__ = ["Moments"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is known of some rows.
+
+    Attributes
+    ----------
+    rows : int
+        Number of rows.
+    weight, weight_squares : float
+        Σ w and Σ w².
+    mean, squares : ndarray of shape (features + 1,)
+        Weighted mean and Σ w (x − mean)² of each feature, and of the target in the last place.
+    target_min, target_max : float
+        Range of the target.
+    """
+
+    rows: int
+    weight: float
+    weight_squares: float
+    mean: Floats
+    squares: Floats
+    target_min: float
+    target_max: float
+
+    @classmethod
+    def zero(cls, features: int) -> Moments:
+        """Return the moments of no rows."""
+        return cls(0, 0.0, 0.0, np.zeros(features + 1), np.zeros(features + 1), np.inf, -np.inf)
+
+    @classmethod
+    def of(cls, block: Block) -> Moments:
+        """Return the moments of one block."""
+        w = np.ones(block.rows) if block.weight is None else block.weight
+        weight = float(w.sum())
+        if block.rows == 0 or weight == 0:
+            return cls.zero(block.X.shape[1])
+        mean, squares = (_sparse if sparse.issparse(block.X) else _dense)(block.X, w, weight)
+        target = float(w @ block.y) / weight
+        return cls(
+            block.rows,
+            weight,
+            float(w @ w),
+            np.append(mean, target),
+            np.append(squares, float(w @ (block.y - target) ** 2)),
+            float(block.y.min()),
+            float(block.y.max()),
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        weight = self.weight + other.weight
+        if weight == 0:
+            return Moments(
+                self.rows + other.rows, 0.0, 0.0, self.mean, self.squares, self.target_min, self.target_max
+            )
+        gap = other.mean - self.mean
+        share = other.weight / weight
+        return Moments(
+            self.rows + other.rows,
+            weight,
+            self.weight_squares + other.weight_squares,
+            self.mean + gap * share,
+            self.squares + other.squares + gap * gap * (self.weight * share),
+            min(self.target_min, other.target_min),
+            max(self.target_max, other.target_max),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write to one file, as arrays."""
+        numbers = [self.rows, self.weight, self.weight_squares, self.target_min, self.target_max]
+        with path.open("wb") as file:
+            np.savez(file, numbers=numbers, mean=self.mean, squares=self.squares)
+
+    @classmethod
+    def load(cls, path: Path) -> Moments:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            rows, weight, weight_squares, low, high = saved["numbers"].tolist()
+            return cls(int(rows), weight, weight_squares, saved["mean"], saved["squares"], low, high)
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return len(self.mean) - 1
+
+    @property
+    def std(self) -> Floats:
+        """Standard deviations of features and target, shape (features + 1,), as pyspark.ml's Summarizer has them.
+
+        The variance divides by Σw − Σw²/Σw: unbiased for frequency-like weights, n − 1 without weights.
+        """
+        freedom = self.weight - self.weight_squares / self.weight if self.weight else 0.0
+        if freedom <= 0:
+            return np.zeros_like(self.squares)
+        # what is left of a constant column after rounding is no variance
+        noise = self.rows * (np.finfo(float).eps * np.abs(self.mean)) ** 2 * self.weight
+        return np.sqrt(np.where(self.squares > noise, self.squares, 0.0) / freedom)
+
+
+def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:
+    shift = X[0]  # sums about some row of the block stay small, so the block's own width suffices
+    moved = X - shift
+    narrow = w.astype(X.dtype, copy=False)
+    first = (narrow @ moved).astype(np.float64) / weight
+    second = (narrow @ (moved * moved)).astype(np.float64) - weight * first * first
+    return shift + first, np.maximum(second, 0.0)
+
+
+def _sparse(X: sparse.csr_array, w: Floats, weight: float) -> tuple[Floats, Floats]:
+    """Σ w (x − m)² over stored entries, plus m² times the weight of the rows where the feature is not stored."""
+    features = X.shape[1]
+    per_entry = np.repeat(w, np.diff(X.indptr))
+    mean = np.bincount(X.indices, per_entry * X.data, features) / weight
+    stored = np.bincount(X.indices, per_entry, features)
+    squares = np.bincount(X.indices, per_entry * (X.data - mean[X.indices]) ** 2, features)
+    return mean, squares + (weight - stored) * mean * mean

@@ -1,0 +1,317 @@
+"""BlockStore: a DataFrame's rows as memory-mapped blocks, beside the executors that compute on them.
+
+One job writes each partition's rows once, into the executor's own local directory, and yields a small *handle* that
+Spark caches. Spark's locality then sends each step's task to the executor that holds the file. When an executor
+dies, its handles die with it: Spark recomputes them from lineage and the file is written anew elsewhere. Where a task
+finds its file missing all the same, it says so, and that partition is read from its source for that step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import pyarrow as pa
+from pyspark import RDD, TaskContext
+from pyspark.sql import DataFrame
+
+from sparkopt.blocks.block import Blocks
+from sparkopt.blocks.columns import Columns, Reader
+from sparkopt.blocks.files import BlockFile, regroup, write_blocks
+from sparkopt.blocks.moments import Moments
+from sparkopt.errors import DataError
+from sparkopt.validation import Interval
+from sparkopt.work import Part
+
+__all__ = ["BlockStore", "Result"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PartFunction: TypeAlias = Callable[[Part, Blocks], T]
+
+HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, bytes bigint, error string"
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Where one partition's blocks are, or why there are none."""
+
+    partition: int
+    path: str
+    starts: tuple[int, ...]
+    bytes: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Result(Generic[T]):
+    """What a task made of one partition; ``value`` is None where its file was missing."""
+
+    partition: int
+    value: T | None
+
+
+class BlockStore:
+    """The rows of a DataFrame, ready for many passes.
+
+    Made by ``write``. Use it as a context manager, or call ``release``: its files live as long as the store or the
+    executor, whichever ends first.
+
+    Attributes
+    ----------
+    columns : Columns
+        The columns it was written from.
+    moments : Moments
+        Of features and target, over all rows.
+    rows : list of int
+        Rows of each partition.
+    bytes : int
+        Size of all files.
+    seconds : float
+        What writing took.
+    """
+
+    def __init__(self, source: _Source, handles: RDD[Handle], facts: Sequence[_Facts], seconds: float) -> None:
+        self._source, self._handles = source, handles
+        self.columns, self.seconds = source.columns, seconds
+        by_partition = {fact.handle.partition: fact for fact in facts}
+        found = [by_partition.get(index) for index in range(handles.getNumPartitions())]
+        self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
+        self.bytes = sum(fact.handle.bytes for fact in facts)
+        known = [fact.moments for fact in found if fact and fact.moments]
+        self.moments: Moments = sum(known[1:], known[0])
+
+    @classmethod
+    def write(cls, df: DataFrame, columns: Columns, targets: Interval) -> BlockStore:
+        """Read the DataFrame once and write its rows as blocks.
+
+        Parameters
+        ----------
+        df : DataFrame
+            The source; it is read again where an executor dies, so it should be deterministic.
+        columns : Columns
+            What to read.
+        targets : Interval
+            What a label may be.
+
+        Raises
+        ------
+        SchemaError
+            Before any job, for a wrong column.
+        DataError
+            For a row that cannot be trained on, or where there are no rows; no file stays behind.
+        """
+        begin = time.perf_counter()
+        source = _Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}")
+        handles = source.handles().cache()
+        complete = False
+        try:
+            facts = sorted(handles.map(_Facts.read).collect(), key=lambda fact: fact.handle.partition)
+            _refuse_bad(facts, columns)
+            complete = True
+        finally:
+            if not complete:
+                handles.unpersist()
+                source.sweep()
+        return cls(source, handles, facts, time.perf_counter() - begin)
+
+    @property
+    def context(self) -> Any:
+        """The SparkContext that runs its jobs."""
+        return self._source.context
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions, empty ones included."""
+        return len(self.rows)
+
+    def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
+        """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
+        return self._handles.map(_Task(function, self._first_rows()))
+
+    def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
+        """Apply ``function`` to partitions whose file is missing, read from their source again."""
+        logger.warning("blocks of partitions %s are missing; reading them from the source for this step", partitions)
+        fresh = self._source.handles().map(_Task(function, self._first_rows()))
+        results: list[Result[T]] = self._source.context.runJob(fresh, _identity, list(partitions))
+        return results
+
+    def release(self) -> None:
+        """Delete the files and forget the handles; harmless when repeated."""
+        self._handles.unpersist()
+        self._source.sweep()
+
+    def __enter__(self) -> BlockStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _first_rows(self) -> list[int]:
+        firsts = [0]
+        for rows in self.rows[:-1]:
+            firsts.append(firsts[-1] + rows)
+        return firsts
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The selected columns and how to write them."""
+
+    df: DataFrame
+    columns: Columns
+    targets: Interval
+    name: str
+
+    @property
+    def context(self) -> Any:
+        return self.df.sparkSession.sparkContext
+
+    def handles(self) -> RDD[Handle]:
+        """Write when computed, wherever computed."""
+        written = self.df.mapInArrow(_Write(self.columns, self.targets, self.name), HANDLE_SCHEMA)
+        return written.rdd.map(_to_handle)
+
+    def sweep(self) -> None:
+        """Delete this store's folder on every executor that takes part."""
+        slots = self.context.defaultParallelism
+        self.context.parallelize(range(slots), slots).foreach(_Sweep(self.name))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the driver learns of a partition right after it was written."""
+
+    handle: Handle
+    moments: Moments | None
+
+    @classmethod
+    def read(cls, handle: Handle) -> _Facts:
+        """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
+        return cls(handle, Moments.load(_moments_path(Path(handle.path))) if handle.path else None)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """The task that writes a partition: Arrow batches in, one handle out."""
+
+    columns: Columns
+    targets: Interval
+    name: str
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        assert context is not None  # noqa: S101  # always there inside a task
+        partition = context.partitionId()
+        folder = _local_folder(self.name, partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}.arrow"
+        try:
+            yield _as_batch(self._write(path, partition, batches))
+        except DataError as error:
+            yield _as_batch(Handle(partition, "", (0,), 0, str(error)))
+
+    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
+        starts, moments = [0], None
+        read = Reader(self.columns, self.targets, partition)
+        for block in write_blocks(path, regroup(read(batches))):
+            starts.append(starts[-1] + block.rows)
+            found = Moments.of(block)
+            moments = found if moments is None else moments + found
+        if moments is None:
+            return Handle(partition, "", (0,), 0, None)
+        moments.save(_moments_path(path))
+        return Handle(partition, str(path), tuple(starts), path.stat().st_size, None)
+
+
+@dataclass(frozen=True)
+class _Task(Generic[T]):
+    """The task of a step: open the handle's blocks and work on them."""
+
+    function: PartFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handle: Handle) -> Result[T]:
+        try:
+            blocks = BlockFile(handle.path, handle.starts)
+        except FileNotFoundError:
+            return Result(handle.partition, None)
+        return Result(
+            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
+        )
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """The task that deletes a store's folders."""
+
+    name: str
+
+    def __call__(self, _: int) -> None:
+        for root in _local_roots():
+            shutil.rmtree(root / self.name, ignore_errors=True)
+
+
+def _refuse_bad(facts: Sequence[_Facts], columns: Columns) -> None:
+    errors = [fact.handle.error for fact in facts if fact.handle.error]
+    if errors:
+        more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
+        raise DataError(errors[0] + more)
+    known = [fact for fact in facts if fact.moments is not None]
+    if not known:
+        raise DataError("there are no rows to train on: the DataFrame is empty.")
+    widths = {fact.moments.features: fact.handle.partition for fact in known if fact.moments}
+    if len(widths) > 1:
+        (one, first), (two, second) = sorted(widths.items())[:2]
+        raise DataError(
+            f"features column {columns.feature_names!r} has {one} entries in partition {first} and {two} in "
+            f"partition {second}. Every row needs the same number."
+        )
+    if 0 in widths:
+        raise DataError(f"features column {columns.feature_names!r} has no entries.")
+    if sum(fact.moments.weight for fact in known if fact.moments) == 0:
+        raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
+
+
+def _local_roots() -> list[Path]:
+    """Return the executor's own directories, which Spark deletes when the executor ends."""
+    return [Path(root) for root in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
+
+
+def _local_folder(name: str, partition: int) -> Path:
+    roots = _local_roots()
+    return roots[partition % len(roots)] / name
+
+
+def _moments_path(path: Path) -> Path:
+    return path.with_suffix(".moments")
+
+
+def _as_batch(handle: Handle) -> pa.RecordBatch:
+    columns = {
+        "partition": pa.array([handle.partition], pa.int32()),
+        "path": [handle.path],
+        "starts": pa.array([list(handle.starts)], pa.list_(pa.int64())),
+        "bytes": pa.array([handle.bytes], pa.int64()),
+        "error": pa.array([handle.error], pa.string()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _to_handle(row: Any) -> Handle:
+    return Handle(row.partition, row.path, tuple(row.starts), row.bytes, row.error)
+
+
+def _identity(items: Iterable[T]) -> Iterable[T]:
+    return items

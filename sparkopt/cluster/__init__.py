@@ -1,0 +1,1 @@
+"""The cluster: sessions, devices, and where the training loop runs."""

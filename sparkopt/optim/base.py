@@ -1,0 +1,146 @@
+"""What an optimiser is: a chain of gradient transformations, and a search that decides how far to go.
+
+The vocabulary is optax's (DeepMind, 2020): a transformation has ``init`` and one pure ``update``, state is passed and
+never stored, so a state is a checkpoint and a retried step does no harm.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from sparkopt.typing import Floats, State
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["Chain", "Evaluate", "GradientTransformation", "Optimizer", "Point", "Search", "chain"]
+
+
+class GradientTransformation(ABC):
+    """One link of an optimiser: turns a gradient into a step, or a step into another step."""
+
+    def init(self, coef: Floats) -> State:
+        """Return the state before the first step; stateless links need none."""
+        return ()
+
+    @abstractmethod
+    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
+        """Return what to add to ``coef`` (or to hand to the next link) and the next state.
+
+        ``gradient`` and ``coef`` have shape (size,) and must not be changed in place.
+        """
+
+
+@dataclass(frozen=True)
+class Chain(GradientTransformation):
+    """Links applied one after another."""
+
+    links: tuple[GradientTransformation, ...]
+
+    def init(self, coef: Floats) -> State:
+        """Return one state per link."""
+        return tuple(link.init(coef) for link in self.links)
+
+    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
+        """Pass the gradient through all links."""
+        states = []
+        for link, before in zip(self.links, state, strict=True):
+            gradient, after = link.update(gradient, before, coef)
+            states.append(after)
+        return gradient, tuple(states)
+
+
+def chain(*links: GradientTransformation) -> Chain:
+    """Apply ``links`` in the order given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparkopt.optim import chain, scale_by_learning_rate, trace
+    >>> momentum = chain(trace(0.9), scale_by_learning_rate(0.1))
+    >>> coef = np.zeros(2)
+    >>> momentum.update(np.array([1.0, -2.0]), momentum.init(coef), coef)[0]
+    array([-0.1,  0.2])
+    """
+    return Chain(links)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The objective at one place.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (size,)
+        The place.
+    value : float
+        The objective, penalty included.
+    smooth : float
+        The objective without the penalty's part with kinks.
+    gradient : ndarray of shape (size,)
+        Gradient of the smooth part.
+    """
+
+    coef: Floats
+    value: float
+    smooth: float
+    gradient: Floats
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether objective and gradient can be worked with."""
+        return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
+
+
+Evaluate: TypeAlias = Generator[list[Floats], list[Point], tuple[Point, State]]
+"""A search in progress: yields places, is sent the objective there, returns where it ended and its next state."""
+
+
+class Search(ABC):
+    """How far to go along a direction.
+
+    A search is a generator, so that it need not know where the objective comes from and many of them can share one
+    pass over the data: it yields a list of places and is sent the points there.
+
+    Attributes
+    ----------
+    needs_exact : bool
+        It compares objectives, so they must all come from the same rows.
+    has_prox : bool
+        It can serve a penalty that has kinks.
+    """
+
+    needs_exact: bool = True
+    has_prox: bool = False
+
+    def init(self, coef: Floats) -> State:
+        """Return the state before the first step."""
+        return ()
+
+    @abstractmethod
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Go from ``at`` along ``direction``; a result at the same place says that no progress was possible."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A direction and a distance.
+
+    Parameters
+    ----------
+    name : str
+        How errors and receipts call it.
+    transform : GradientTransformation
+        From gradient to direction.
+    search : Search
+        From direction to the next coefficients.
+    """
+
+    name: str
+    transform: GradientTransformation
+    search: Search

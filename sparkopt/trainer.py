@@ -1,0 +1,191 @@
+"""Trainer: what to minimise, how, and where, joined once and then fitted to a store of blocks."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import numpy as np
+
+from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.store import BlockStore
+from sparkopt.callbacks import ProgressBar
+from sparkopt.cluster.aggregate import Aggregator, DriverAggregator
+from sparkopt.errors import NotConvergedWarning, ParameterError
+from sparkopt.losses import Loss
+from sparkopt.objective import LinearObjective
+from sparkopt.optim import Optimizer, lbfgs
+from sparkopt.penalties import NoPenalty, Penalty
+from sparkopt.report import Receipt
+from sparkopt.solve import Callback, Problem, Solution, Stop, check_compatible, minimise
+from sparkopt.typing import Floats, Seed
+from sparkopt.validation import Interval, check
+from sparkopt.work import FullGradient, MiniBatch, Work
+
+__all__ = ["Fit", "Trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained linear model.
+
+    Attributes
+    ----------
+    coefficients : ndarray of shape (features, outputs)
+        In the user's units.
+    intercept : ndarray of shape (outputs,)
+        Zeros without an intercept.
+    solution : Solution
+        Where the loop ended, and its history.
+    receipt : Receipt
+        What it cost.
+    """
+
+    coefficients: Floats
+    intercept: Floats
+    solution: Solution
+    receipt: Receipt = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A frozen join of loss, optimiser, penalty, batches and engine.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss of a row.
+    optimizer : Optimizer, default ``lbfgs()``
+        Direction and distance.
+    penalty : Penalty, default none
+        On the coefficients, never on the intercept.
+    stop : Stop
+        When to end.
+    fit_intercept : bool, default True
+        Whether there is an intercept.
+    standardization : bool, default True
+        Penalise the coefficients of the standardised features (True) or of the user's (False). The solver works on
+        standardised features either way, which does not change the optimum.
+    scale_target : bool, default False
+        Minimise over the target divided by its standard deviation, as pyspark.ml's LinearRegression does; the penalty
+        is then divided by the same number.
+    mini_batch_fraction : float, default 1
+        Share of the rows that a step draws.
+    seed : int, default 0
+        Determines the rows that are drawn.
+    aggregator : Aggregator, default ``DriverAggregator()``
+        Where the loop runs.
+    callbacks : sequence of Callback
+        Called after each step.
+    progress : bool, default True
+        Show a progress bar on fits that take more than two seconds.
+    """
+
+    loss: Loss
+    optimizer: Optimizer = field(default_factory=lbfgs)
+    penalty: Penalty = NoPenalty()
+    stop: Stop = Stop()
+    fit_intercept: bool = True
+    standardization: bool = True
+    scale_target: bool = False
+    mini_batch_fraction: float = 1.0
+    seed: Seed = 0
+    aggregator: Aggregator = DriverAggregator()
+    callbacks: Sequence[Callback] = ()
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
+        check("seed", self.seed, Interval(0, None, whole=True))
+        check_compatible(self.optimizer, self.penalty, is_exact=self.mini_batch_fraction == 1.0)
+
+    def fit(self, store: BlockStore, initial: tuple[Floats, Floats] | None = None) -> Fit:
+        """Train on the store's rows.
+
+        Parameters
+        ----------
+        store : BlockStore
+            The rows.
+        initial : pair of ndarray or None, default None
+            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; zeros
+            where None.
+
+        Raises
+        ------
+        DivergedError
+            When the objective stops being finite.
+        ParameterError
+            Where a mini-batch would hold less than one row.
+        """
+        begin = time.perf_counter()
+        objective, penalty = self._coordinates(store.moments)
+        start = np.zeros(objective.size) if initial is None else objective.rescale(*initial)
+        work = self._work(objective, store.moments.rows)
+        bar = ProgressBar(self.optimizer.name)
+        watchers = (*self.callbacks, bar) if self.progress else tuple(self.callbacks)
+        problem = Problem(self.optimizer, start, penalty, self._stop(), watchers)
+        try:
+            (solution,), passes = self.aggregator.run(lambda reduce: [minimise(reduce, problem)], work, store)
+        finally:
+            bar.close()
+        self._warn(solution)
+        receipt = Receipt.of(
+            optimizer=self.optimizer.name,
+            loss=self.loss.name,
+            engine=self.aggregator.name,
+            store=store,
+            solution=solution,
+            passes=passes,
+            seconds=time.perf_counter() - begin,
+        )
+        logger.info("%s", receipt.line())
+        return Fit(*objective.unscale(solution.coef), solution, receipt)
+
+    def _coordinates(self, moments: Moments) -> tuple[LinearObjective, Penalty]:
+        """Return the objective in the solver's coordinates, and the penalty that means the same there."""
+        std, mean = moments.std[:-1], moments.mean[:-1]
+        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        target_scale = self._target_scale(moments)
+        center = mean if self.fit_intercept else None
+        objective = LinearObjective(self.loss, moments.features, self.fit_intercept, scale, center, target_scale)
+        factors = objective.penalised()
+        if not self.standardization:
+            outputs = self.loss.outputs
+            factors[: moments.features * outputs] *= np.repeat(scale, outputs)
+        return objective, self.penalty.times(target_scale).on(factors)
+
+    def _target_scale(self, moments: Moments) -> float:
+        if not self.scale_target:
+            return 1.0
+        spread = float(moments.std[-1]) or abs(float(moments.mean[-1]))
+        return 1.0 / spread if spread > 0 else 1.0
+
+    def _work(self, objective: LinearObjective, rows: int) -> Work:
+        if self.mini_batch_fraction == 1.0:
+            return FullGradient(objective)
+        if self.mini_batch_fraction * rows < 1:
+            raise ParameterError(
+                f"miniBatchFraction={self.mini_batch_fraction:g} of {rows} rows is less than one row a step. "
+                f"Use at least {1 / rows:.3g}."
+            )
+        return MiniBatch(objective, self.mini_batch_fraction, self.seed)
+
+    def _stop(self) -> Stop:
+        """Compare objectives of whole epochs where steps see only a part of the rows."""
+        return replace(self.stop, window=max(self.stop.window, ceil(1.0 / self.mini_batch_fraction)))
+
+    def _warn(self, solution: Solution) -> None:
+        if solution.converged or self.stop.tol == 0 or self.mini_batch_fraction < 1 or self.stop.max_iter == 0:
+            return
+        warnings.warn(
+            f"{self.optimizer.name!r} stopped at maxIter={self.stop.max_iter} before its tolerance of "
+            f"{self.stop.tol:g} was met. Raise maxIter, or tol.",
+            NotConvergedWarning,
+            stacklevel=4,
+        )

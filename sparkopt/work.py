@@ -1,0 +1,105 @@
+"""Work: what one partition does in one step. Deterministic in (seed, step, partition), so a retry changes nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparkopt.blocks.block import Block, Blocks, take
+from sparkopt.objective import LinearObjective, PartialSum
+from sparkopt.typing import Floats, Seed
+from sparkopt.validation import Interval, check
+
+__all__ = ["FullGradient", "MiniBatch", "Part", "Work"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which partition this is.
+
+    Attributes
+    ----------
+    index : int
+        Number of the partition.
+    first_row : int
+        Rows in all partitions before it.
+    """
+
+    index: int
+    first_row: int
+
+
+class Work(ABC):
+    """One partition's contribution to one step.
+
+    Attributes
+    ----------
+    is_exact : bool
+        Every row takes part in every step, so objectives of different steps compare.
+    """
+
+    objective: LinearObjective
+    is_exact: bool
+
+    @abstractmethod
+    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
+        """Return the partition's sums at every row of ``coefs``, shape (m, size)."""
+
+
+@dataclass(frozen=True)
+class FullGradient(Work):
+    """Every row."""
+
+    objective: LinearObjective
+    is_exact = True
+
+    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
+        """Sum over all rows."""
+        return self.objective.partial(coefs, (blocks[i] for i in range(len(blocks.starts) - 1)))
+
+
+@dataclass(frozen=True)
+class MiniBatch(Work):
+    """A fresh random share of the rows at each step; its cost grows with the share, not with the data.
+
+    Partitions agree without talking: batch boundaries are ⌊fraction · rows before + u⌋ with one u in [0, 1) per step
+    (systematic sampling), so a step draws ⌊fraction · rows⌋ or one more rows in all, every row with equal
+    probability. Within its partition a step draws without replacement.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        What to sum.
+    fraction : float
+        Share of the rows, in (0, 1].
+    seed : int, default 0
+        With step and partition it determines the rows.
+    """
+
+    objective: LinearObjective
+    fraction: float
+    seed: Seed = 0
+    is_exact = False
+
+    def __post_init__(self) -> None:
+        check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
+
+    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
+        """Sum over the drawn rows."""
+        return self.objective.partial(coefs, self._draw(step, part, blocks))
+
+    def _draw(self, step: int, part: Part, blocks: Blocks) -> Iterator[Block]:
+        total = int(blocks.starts[-1])
+        offset = np.random.default_rng([self.seed, step]).random()
+        count = self._before(part.first_row + total, offset) - self._before(part.first_row, offset)
+        if count == 0:
+            return iter(())
+        rng = np.random.default_rng([self.seed, step, part.index])
+        rows = np.sort(rng.choice(total, size=min(count, total), replace=False, shuffle=False))
+        return take(blocks, rows)
+
+    def _before(self, rows: int, offset: float) -> int:
+        return int(np.floor(self.fraction * rows + offset))
