@@ -26,27 +26,22 @@ from sparkopt.images.pixelwise import (
     Standardize,
 )
 from sparkopt.images.spatial import (
-    Affine,
     CenterCrop,
     Crop,
     HorizontalFlip,
     Letterbox,
     Pad,
-    Perspective,
-    RandomAffine,
     RandomCrop,
     RandomHorizontalFlip,
-    RandomPerspective,
     RandomResizedCrop,
-    RandomRotation,
     RandomVerticalFlip,
     Resize,
     ResizeLongerSide,
     ResizeShorterSide,
-    Rotate,
     VerticalFlip,
 )
 from sparkopt.images.transforms import Compose, Decode, Encode, GeometricTransform, ImageTransform
+from sparkopt.images.warps import Affine, Perspective, RandomAffine, RandomPerspective, RandomRotation, Rotate
 
 __all__ = [
     "MAX_PIXELS",

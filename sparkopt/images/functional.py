@@ -1,8 +1,8 @@
 """Pure functions on images: no parameters kept, no randomness, no Spark.
 
-An image is an array of shape (height, width, channels) with 1 (grey), 3 (RGB) or 4 (RGBA) channels, of type uint8 with
-values in [0, 255] or float32, whose values the colour functions expect in [0, 1]. Every function returns a new array (or
-a view of its input), of the same type unless it says otherwise.
+An image is an array of shape (height, width, channels) with 1 (grey), 3 (RGB) or 4 (RGBA) channels, of type uint8
+with values in [0, 255] or float32, whose values the colour functions expect in [0, 1]. Every function returns a new
+array (or a view of its input), of the same type unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _CONVERSIONS = {
 }
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------------------------
 
 
 def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
@@ -190,7 +190,7 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
     return encoded.tobytes()
 
 
-# --- geometry ---------------------------------------------------------------------------------------------------------
+# --- geometry -------------------------------------------------------------------------------------------------------
 
 
 def orient(image: Array, orientation: int) -> Array:
@@ -255,7 +255,7 @@ def pad(
     return _with_channels(cv2.copyMakeBorder(np.ascontiguousarray(image), *border, PAD_MODES[mode], value=value))
 
 
-# --- colour -----------------------------------------------------------------------------------------------------------
+# --- colour ---------------------------------------------------------------------------------------------------------
 
 
 def convert_color(image: Array, source: str, target: str) -> Array:
@@ -286,7 +286,7 @@ def adjust_contrast(image: Array, factor: float) -> Array:
 
 
 def adjust_saturation(image: Array, factor: float) -> Array:
-    """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay as they are."""
+    """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
     if image.shape[2] == 1:
         return image
     image = np.ascontiguousarray(image)
@@ -309,7 +309,7 @@ def adjust_hue(image: Array, shift: float) -> Array:
 
 
 def _blend(image: Array, anchor: float, factor: float) -> Array:
-    """anchor + factor × (colour − anchor), clipped; transparency is left alone."""
+    """Return anchor + factor × (colour − anchor), clipped; transparency is left alone."""
     colors = image[..., :3]
     if image.dtype == np.uint8:
         values = anchor + factor * (np.arange(256) - anchor)
@@ -327,7 +327,7 @@ def _white(image: Array) -> float:
     return 255 if image.dtype == np.uint8 else 1.0
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------------------------
 
 
 def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:

@@ -79,7 +79,7 @@ class GeometricMap:
         (a, b, _), (c, d, _), (g, h, _) = self.matrix.tolist()
         depth = 1.0
         if g or h:  # the derivative of a quotient, where the output's centre comes from
-            (x, y), = _project(inverse(self.matrix), [(self.size[1] / 2, self.size[0] / 2)])
+            ((x, y),) = _project(inverse(self.matrix), [(self.size[1] / 2, self.size[0] / 2)])
             depth = float(self.matrix[2] @ (x, y, 1.0))
             a, b = a - g * self.size[1] / 2, b - h * self.size[1] / 2
             c, d = c - g * self.size[0] / 2, d - h * self.size[0] / 2
@@ -88,7 +88,7 @@ class GeometricMap:
 
 def scaling(x: float, y: float) -> Floats:
     """Matrix that multiplies x and y."""
-    return np.diag([x, y, 1.0])
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def translation(x: float, y: float) -> Floats:
@@ -159,12 +159,10 @@ def _sample_aligned(image: Array, geometry: GeometricMap) -> Array | None:
     if (not transposed and max(abs(b), abs(c)) > _TOLERANCE) or max(abs(g), abs(h), abs(i - 1)) > _TOLERANCE:
         return None
     lengths = image.shape[:2] if transposed else image.shape[1::-1]
-    spans = _span(b if transposed else a, x, lengths[0], geometry.size[1]), _span(
-        c if transposed else d, y, lengths[1], geometry.size[0]
-    )
-    if spans[0] is None or spans[1] is None or spans[0].waste * spans[1].waste > _MAX_WASTE:
+    across = _span(b if transposed else a, x, lengths[0], geometry.size[1])
+    down = _span(c if transposed else d, y, lengths[1], geometry.size[0])
+    if across is None or down is None or across.waste * down.waste > _MAX_WASTE:
         return None
-    across, down = spans
     (left, right), (top, bottom) = (down.source, across.source) if transposed else (across.source, down.source)
     size = (across.length, down.length) if transposed else (down.length, across.length)
     patch = F.resize(image[top:bottom, left:right], *size, geometry.interpolation or "linear")

@@ -38,7 +38,7 @@ class ConvertColor(ImageTransform):
     source: str
     target: str
 
-    domains = {"source": _SPACES, "target": _SPACES}
+    domains: ClassVar = {"source": _SPACES, "target": _SPACES}
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the converted image."""
@@ -51,7 +51,7 @@ class Grayscale(ImageTransform):
 
     channels: int = 1
 
-    domains = {"channels": OneOf((1, 3))}
+    domains: ClassVar = {"channels": OneOf((1, 3))}
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the grey image."""
@@ -75,7 +75,7 @@ class ColorJitter(ImageTransform):
     saturation: float = 0.0
     hue: float = 0.0
 
-    domains = {
+    domains: ClassVar = {
         "brightness": _NON_NEGATIVE,
         "contrast": _NON_NEGATIVE,
         "saturation": _NON_NEGATIVE,
@@ -107,7 +107,7 @@ class GaussianBlur(ImageTransform):
     sigma: float | tuple[float, float]
     kernel_size: int = 0
 
-    domains = {"sigma": _POSITIVE, "kernel_size": OneOf((0, *range(1, 256, 2)))}
+    domains: ClassVar = {"sigma": _POSITIVE, "kernel_size": OneOf((0, *range(1, 256, 2)))}
 
     @property
     def random(self) -> bool:  # type: ignore[override]  # depends on the parameter
@@ -126,7 +126,7 @@ class GaussianNoise(ImageTransform):
 
     std: float
 
-    domains = {"std": _NON_NEGATIVE}
+    domains: ClassVar = {"std": _NON_NEGATIVE}
     random: ClassVar[bool] = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
@@ -150,7 +150,7 @@ class Cutout(ImageTransform):
     holes: int = 1
     fill: float = 0.0
 
-    domains = {
+    domains: ClassVar = {
         "length": Interval(1, 2**16, whole=True),
         "holes": Interval(1, 1000, whole=True),
         "fill": _NUMBER,
@@ -173,7 +173,7 @@ class Rescale(ImageTransform):
     scale: float
     offset: float = 0.0
 
-    domains = {"scale": _NUMBER, "offset": _NUMBER}
+    domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the values in their new range."""
@@ -187,7 +187,7 @@ class Normalize(ImageTransform):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    domains = {"mean": _NUMBER, "std": _POSITIVE}
+    domains: ClassVar = {"mean": _NUMBER, "std": _POSITIVE}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,7 +195,9 @@ class Normalize(ImageTransform):
             if not isinstance(getattr(self, name), tuple):
                 object.__setattr__(self, name, (getattr(self, name),))
             if len(getattr(self, name)) not in (1, 3, 4):
-                raise ParameterError(f"Normalize.{name} must have 1, 3 or 4 values. Got {getattr(self, name)!r} instead.")
+                raise ParameterError(
+                    f"Normalize.{name} must have 1, 3 or 4 values. Got {getattr(self, name)!r} instead."
+                )
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the normalised image."""

@@ -1,7 +1,7 @@
-"""Geometric transforms: resize, crop, flip, rotate, pad, affine, perspective.
+"""Geometric transforms along the axes: resize, crop, flip, pad.
 
-Angles are in degrees, counter-clockwise. ``interpolation`` is for growing and turning; whatever shrinks is averaged over
-areas, except with "nearest". ``fill`` is the value of pixels that nothing is mapped to.
+``interpolation`` is for images that grow; whatever shrinks is averaged over areas, except with "nearest". ``fill`` is
+the value of pixels that nothing is mapped to.
 """
 
 from __future__ import annotations
@@ -10,35 +10,28 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
 from sparkopt.images.transforms import GeometricTransform, ImageTransform
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 
 __all__ = [
-    "Affine",
     "CenterCrop",
     "Crop",
     "HorizontalFlip",
     "Letterbox",
     "Pad",
-    "Perspective",
-    "RandomAffine",
     "RandomCrop",
     "RandomHorizontalFlip",
-    "RandomPerspective",
     "RandomResizedCrop",
-    "RandomRotation",
     "RandomVerticalFlip",
     "Resize",
     "ResizeLongerSide",
     "ResizeShorterSide",
-    "Rotate",
     "VerticalFlip",
 ]
 
@@ -47,7 +40,6 @@ _OFFSET = Interval(0, 2**16, whole=True)
 _PROBABILITY = Interval(0, 1)
 _NUMBER = Interval()
 _POSITIVE = Interval(0, None, closed="neither")
-_NON_NEGATIVE = Interval(0, None)
 _INTERPOLATION = OneOf(F.INTERPOLATIONS)
 
 
@@ -59,7 +51,7 @@ class Resize(GeometricTransform):
     width: int
     interpolation: str = "linear"
 
-    domains = {"height": _LENGTH, "width": _LENGTH, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale both axes."""
@@ -73,7 +65,7 @@ class ResizeShorterSide(GeometricTransform):
     length: int
     interpolation: str = "linear"
 
-    domains = {"length": _LENGTH, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"length": _LENGTH, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale both axes alike, up to rounding to whole pixels."""
@@ -87,7 +79,7 @@ class ResizeLongerSide(GeometricTransform):
     length: int
     interpolation: str = "linear"
 
-    domains = {"length": _LENGTH, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"length": _LENGTH, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale both axes alike, up to rounding to whole pixels."""
@@ -103,7 +95,7 @@ class Letterbox(GeometricTransform):
     fill: float = 0.0
     interpolation: str = "linear"
 
-    domains = {"height": _LENGTH, "width": _LENGTH, "fill": _NUMBER, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": _NUMBER, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale, then move to the middle."""
@@ -122,7 +114,7 @@ class Crop(GeometricTransform):
     height: int
     width: int
 
-    domains = {"top": _OFFSET, "left": _OFFSET, "height": _LENGTH, "width": _LENGTH}
+    domains: ClassVar = {"top": _OFFSET, "left": _OFFSET, "height": _LENGTH, "width": _LENGTH}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Move; DataError if the rectangle does not lie inside the image."""
@@ -137,7 +129,7 @@ class CenterCrop(GeometricTransform):
     height: int
     width: int
 
-    domains = {"height": _LENGTH, "width": _LENGTH}
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Move; DataError if the image is smaller."""
@@ -153,7 +145,7 @@ class RandomCrop(GeometricTransform):
     height: int
     width: int
 
-    domains = {"height": _LENGTH, "width": _LENGTH}
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
     random: ClassVar[bool] = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
@@ -190,7 +182,7 @@ class RandomResizedCrop(GeometricTransform):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "linear"
 
-    domains = {
+    domains: ClassVar = {
         "height": _LENGTH,
         "width": _LENGTH,
         "scale": Interval(0, 1, closed="right"),
@@ -224,7 +216,7 @@ class HorizontalFlip(GeometricTransform):
     """Mirror left and right."""
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """x becomes width − x."""
+        """Let x become width − x."""
         return GeometricMap(translation(size[1], 0) @ scaling(-1, 1), size)
 
 
@@ -233,7 +225,7 @@ class VerticalFlip(GeometricTransform):
     """Mirror top and bottom."""
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """y becomes height − y."""
+        """Let y become height − y."""
         return GeometricMap(translation(0, size[0]) @ scaling(1, -1), size)
 
 
@@ -243,11 +235,11 @@ class RandomHorizontalFlip(HorizontalFlip):
 
     p: float = 0.5
 
-    domains = {"p": _PROBABILITY}
+    domains: ClassVar = {"p": _PROBABILITY}
     random: ClassVar[bool] = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """x becomes width − x, or stays."""
+        """Let x become width − x, or stays."""
         return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
 
 
@@ -257,191 +249,12 @@ class RandomVerticalFlip(VerticalFlip):
 
     p: float = 0.5
 
-    domains = {"p": _PROBABILITY}
+    domains: ClassVar = {"p": _PROBABILITY}
     random: ClassVar[bool] = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """y becomes height − y, or stays."""
+        """Let y become height − y, or stays."""
         return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
-
-
-@dataclass(frozen=True)
-class Rotate(GeometricTransform):
-    """Turn by ``angle`` degrees about the middle; ``expand`` enlarges the image to hold all of the result."""
-
-    angle: float
-    expand: bool = False
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {"angle": _NUMBER, "expand": OneOf((True, False)), "fill": _NUMBER, "interpolation": _INTERPOLATION}
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Turn about the middle."""
-        return _centered(size, _rotation(self.angle), self.expand, self.interpolation, self.fill)
-
-
-@dataclass(frozen=True)
-class RandomRotation(GeometricTransform):
-    """Turn by an angle drawn uniformly from ``degrees`` = (low, high)."""
-
-    degrees: tuple[float, float]
-    expand: bool = False
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {"degrees": _NUMBER, "expand": OneOf((True, False)), "fill": _NUMBER, "interpolation": _INTERPOLATION}
-    random: ClassVar[bool] = True
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Turn about the middle."""
-        angle = rng.uniform(*self.degrees)
-        return _centered(size, _rotation(angle), self.expand, self.interpolation, self.fill)
-
-
-@dataclass(frozen=True)
-class Affine(GeometricTransform):
-    """Shear, scale, turn about the middle, then move.
-
-    Parameters
-    ----------
-    angle : float, default 0
-        Degrees, counter-clockwise.
-    translate : (float, float), default (0, 0)
-        Fractions of the width and the height.
-    scale : float, default 1
-        Enlargement.
-    shear : (float, float), default (0, 0)
-        Degrees along x and y.
-    fill, interpolation
-        See the module.
-    """
-
-    angle: float = 0.0
-    translate: tuple[float, float] = (0.0, 0.0)
-    scale: float = 1.0
-    shear: tuple[float, float] = (0.0, 0.0)
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {
-        "angle": _NUMBER,
-        "translate": _NUMBER,
-        "scale": _POSITIVE,
-        "shear": Interval(-90, 90, closed="neither"),
-        "fill": _NUMBER,
-        "interpolation": _INTERPOLATION,
-    }
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Map about the middle."""
-        x, y = (math.tan(math.radians(angle)) for angle in self.shear)
-        linear = _rotation(self.angle) @ scaling(self.scale, self.scale) @ np.array([[1, x, 0], [y, 1, 0], [0, 0, 1]])
-        centered = _centered(size, linear, False, self.interpolation, self.fill)
-        moved = translation(self.translate[0] * size[1], self.translate[1] * size[0]) @ centered.matrix
-        return GeometricMap(moved, size, self.interpolation, self.fill)
-
-
-@dataclass(frozen=True)
-class RandomAffine(GeometricTransform):
-    """:class:`Affine` with parameters drawn uniformly.
-
-    Parameters
-    ----------
-    degrees : (float, float), default (0, 0)
-        Range of the angle.
-    translate : (float, float), default (0, 0)
-        Largest move along x and y, either way, as fractions of the width and the height.
-    scale : (float, float), default (1, 1)
-        Range of the enlargement.
-    shear : (float, float), default (0, 0)
-        Range of the shear along x, in degrees.
-    fill, interpolation
-        See the module.
-    """
-
-    degrees: tuple[float, float] = (0.0, 0.0)
-    translate: tuple[float, float] = (0.0, 0.0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    shear: tuple[float, float] = (0.0, 0.0)
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {
-        "degrees": _NUMBER,
-        "translate": _NON_NEGATIVE,
-        "scale": _POSITIVE,
-        "shear": Interval(-90, 90, closed="neither"),
-        "fill": _NUMBER,
-        "interpolation": _INTERPOLATION,
-    }
-    random: ClassVar[bool] = True
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Draw the parameters, and map."""
-        fixed = Affine(
-            float(rng.uniform(*self.degrees)),
-            (float(rng.uniform(-1, 1)) * self.translate[0], float(rng.uniform(-1, 1)) * self.translate[1]),
-            float(rng.uniform(*self.scale)),
-            (float(rng.uniform(*self.shear)), 0.0),
-            self.fill,
-            self.interpolation,
-        )
-        return fixed.map(size, rng)
-
-
-@dataclass(frozen=True)
-class Perspective(GeometricTransform):
-    """Move the corners of the image.
-
-    Parameters
-    ----------
-    corners : four of (float, float)
-        Where the upper left, upper right, lower right and lower left corners go: (x, y) as fractions of the width and
-        the height. ((0, 0), (1, 0), (1, 1), (0, 1)) changes nothing.
-    fill, interpolation
-        See the module.
-    """
-
-    corners: tuple[tuple[float, float], ...]
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {"fill": _NUMBER, "interpolation": _INTERPOLATION}
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Solve for the homography that moves the corners."""
-        sides = np.array([size[1], size[0]], np.float32)
-        start = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * sides
-        matrix = cv2.getPerspectiveTransform(start, np.asarray(self.corners, np.float32) * sides)
-        return GeometricMap(matrix, size, self.interpolation, self.fill)
-
-
-@dataclass(frozen=True)
-class RandomPerspective(GeometricTransform):
-    """Move each corner inwards by up to ``distortion`` / 2 of the width and of the height, with probability ``p``."""
-
-    distortion: float = 0.5
-    p: float = 0.5
-    fill: float = 0.0
-    interpolation: str = "linear"
-
-    domains = {
-        "distortion": Interval(0, 1, closed="left"),
-        "p": _PROBABILITY,
-        "fill": _NUMBER,
-        "interpolation": _INTERPOLATION,
-    }
-    random: ClassVar[bool] = True
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Draw the corners, and map."""
-        chosen, inwards = rng.random() < self.p, rng.random((4, 2)) * self.distortion / 2
-        if not chosen:
-            return GeometricMap(np.eye(3), size)
-        corners = np.abs(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - inwards)
-        moved = tuple((float(x), float(y)) for x, y in corners)
-        return Perspective(moved, self.fill, self.interpolation).map(size, rng)
 
 
 @dataclass(frozen=True)
@@ -465,7 +278,7 @@ class Pad(ImageTransform):
     mode: str = "constant"
     fill: float = 0.0
 
-    domains = {
+    domains: ClassVar = {
         "top": _OFFSET,
         "right": _OFFSET,
         "bottom": _OFFSET,
@@ -490,24 +303,5 @@ def _scaled(size: Size, factor: float) -> Size:
 def _check_large_enough(size: Size, needed: Size) -> None:
     if size[0] < needed[0] or size[1] < needed[1]:
         raise DataError(
-            f"too small: an image of {size[0]} x {size[1]} pixels has no part that reaches to {needed[0]} x {needed[1]}"
+            f"too small: the crop needs {needed[0]} x {needed[1]} pixels, the image has {size[0]} x {size[1]}"
         )
-
-
-def _rotation(angle: float) -> Floats:
-    """Counter-clockwise as seen, y pointing down; exact for right angles."""
-    quarter, rest = divmod(angle, 90)
-    cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))
-    for _ in range(int(quarter) % 4):
-        cosine, sine = -sine, cosine
-    return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _centered(size: Size, linear: Floats, expand: bool, interpolation: str, fill: float) -> GeometricMap:
-    """Map about the middle of the image to the middle of the result."""
-    target = size
-    if expand:
-        width, height = np.abs(linear[:2, :2]) @ (size[1], size[0])
-        target = (math.ceil(height - 1e-6), math.ceil(width - 1e-6))
-    matrix = translation(target[1] / 2, target[0] / 2) @ linear @ translation(-size[1] / 2, -size[0] / 2)
-    return GeometricMap(matrix, target, interpolation, fill)

@@ -1,7 +1,7 @@
 """Transforms: the functions with their parameters, and the pipeline that runs them.
 
-A transform is a frozen value that JSON can hold. It keeps no state and draws what it needs from the generator that it is
-given, so that an image's augmentation depends on nothing but that generator.
+A transform is a frozen value that JSON can hold. It keeps no state and draws what it needs from the generator that
+it is given, so that an image's augmentation depends on nothing but that generator.
 """
 
 from __future__ import annotations
@@ -89,7 +89,11 @@ class Decode(ImageTransform):
     max_pixels: int = MAX_PIXELS
     reduced: bool = True
 
-    domains = {"color": OneOf(F.COLORS), "max_pixels": Interval(1, None, whole=True), "reduced": OneOf((True, False))}
+    domains: ClassVar = {
+        "color": OneOf(F.COLORS),
+        "max_pixels": Interval(1, None, whole=True),
+        "reduced": OneOf((True, False)),
+    }
 
     def apply(self, image: Array | bytes, rng: np.random.Generator) -> Array:
         """Decode bytes, or convert an RGB, RGBA or grey image."""
@@ -114,7 +118,7 @@ class Encode(ImageTransform):
     format: str = "jpeg"
     quality: int = 90
 
-    domains = {"format": OneOf(F.ENCODINGS), "quality": Interval(1, 100, whole=True)}
+    domains: ClassVar = {"format": OneOf(F.ENCODINGS), "quality": Interval(1, 100, whole=True)}
 
     def apply(self, image: Array, rng: np.random.Generator) -> bytes:  # type: ignore[override]  # the pipeline's end
         """Return the encoded image."""
