@@ -11,7 +11,11 @@ Examples
 False
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sparkopt.images import functional
+from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
 from sparkopt.images.header import MAX_PIXELS, read_header
 from sparkopt.images.pixelwise import (
@@ -25,6 +29,7 @@ from sparkopt.images.pixelwise import (
     Rescale,
     Standardize,
 )
+from sparkopt.images.randomness import row_rng
 from sparkopt.images.spatial import (
     CenterCrop,
     Crop,
@@ -46,6 +51,7 @@ from sparkopt.images.warps import Affine, Perspective, RandomAffine, RandomPersp
 __all__ = [
     "MAX_PIXELS",
     "Affine",
+    "BatchFunction",
     "CenterCrop",
     "ColorJitter",
     "Compose",
@@ -59,6 +65,7 @@ __all__ = [
     "GeometricTransform",
     "Grayscale",
     "HorizontalFlip",
+    "ImageKernel",
     "ImageTransform",
     "Letterbox",
     "Normalize",
@@ -82,4 +89,18 @@ __all__ = [
     "encode",
     "functional",
     "read_header",
+    "row_rng",
+    "udf",
 ]
+
+if TYPE_CHECKING:
+    from sparkopt.images.spark import BatchFunction, udf
+
+_ON_SPARK = ("BatchFunction", "udf")
+
+
+def __getattr__(name: str) -> Any:
+    """Load Spark only for the names that need it, so that the operations also run where there is none."""
+    if name in _ON_SPARK:
+        return getattr(import_module("sparkopt.images.spark"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
