@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CORE = [
-    "pyspark>=4.0",
+    "pyspark>=4.1",
     "numpy>=1.26",
     "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
     "pyarrow>=15",

@@ -119,7 +119,8 @@ class Receipt:
         """Return the essentials in one line."""
         return (
             f"{self.loss} by {self.optimizer} on {self.engine}: objective {self.objective[-1]:.8g} after "
-            f"{self.steps} steps ({self.reason}), {self.seconds['total']:.2f} s, {self.rows:,} rows x {self.features:,} features"
+            f"{self.steps} steps ({self.reason}), {self.seconds['total']:.2f} s, "
+            f"{self.rows:,} rows x {self.features:,} features"
         )
 
     def __str__(self) -> str:

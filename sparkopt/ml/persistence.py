@@ -1,0 +1,84 @@
+"""Models on disk: metadata as JSON, coefficients as Parquet; nothing is ever unpickled.
+
+The layout is pyspark.ml's: ``metadata/`` holds one JSON line with class, uid and parameters, ``data/`` the numbers.
+Any path that Spark can write will do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWriter
+
+from sparkopt.errors import DataError
+from sparkopt.typing import Floats
+
+__all__ = ["ModelReader", "ModelWriter"]
+
+M = TypeVar("M", bound="MLReadable[Any]")
+
+
+class ModelWriter(MLWriter):
+    """Writes a linear model.
+
+    Parameters
+    ----------
+    model : LinearModel
+        The model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def saveImpl(self, path: str) -> None:
+        """Write ``metadata`` and ``data`` below ``path``."""
+        spark = self.sparkSession
+        matrix, intercept = self.model.arrays
+        table = pa.table(
+            {
+                "rows": pa.array([matrix.shape[0]], pa.int32()),
+                "columns": pa.array([matrix.shape[1]], pa.int32()),
+                "coefficients": [matrix.ravel()],
+                "intercept": [intercept],
+            }
+        )
+        DefaultParamsWriter.saveMetadata(self.model, path, spark)
+        spark.createDataFrame(table).coalesce(1).write.parquet(f"{path}/data")
+
+
+class ModelReader(MLReader[M], Generic[M]):
+    """Reads a linear model.
+
+    Parameters
+    ----------
+    kind : type
+        The model's class.
+    """
+
+    def __init__(self, kind: type[M]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def load(self, path: str) -> M:
+        """Return the model saved below ``path``.
+
+        Raises
+        ------
+        DataError
+            Where something else was saved there.
+        """
+        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+        expected = f"{self.kind.__module__}.{self.kind.__name__}"
+        if metadata["class"] != expected:
+            raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
+        row = self.sparkSession.read.parquet(f"{path}/data").first()
+        if row is None:
+            raise DataError(f"{path!r} has no coefficients: it was not written to its end. Save the model again.")
+        matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
+        model: Any = self.kind(matrix, np.array(row["intercept"], dtype=np.float64))  # type: ignore[call-arg]
+        model._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(model, metadata)
+        return model
