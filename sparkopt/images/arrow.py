@@ -217,7 +217,7 @@ def _vectors(values: list[Array | None]) -> pa.Array:
 def _tensors(values: list[Array | None]) -> pa.Array:
     shapes = pa.array([None if value is None else value.shape for value in values], pa.list_(pa.int32()))
     kinds = pa.array([None if value is None else value.dtype.name for value in values], pa.string())
-    data = pa.array([None if value is None else memoryview(value).cast("B") for value in values], pa.binary())
+    data = pa.array([None if value is None else value.tobytes() for value in values], pa.binary())
     return pa.StructArray.from_arrays([shapes, kinds, data], ["shape", "dtype", "data"], mask=_missing(values))
 
 
@@ -237,8 +237,8 @@ def _image_rows(values: list[Array | None]) -> pa.Array:
     columns = [
         pa.array(["" if value is not None else None for value in values], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
-        pa.array([_OPENCV_TYPES.get(count) for count in channels], pa.int32()),  # type: ignore[call-overload]
-        pa.array([None if value is None else memoryview(value).cast("B") for value in values], pa.binary()),
+        pa.array([_OPENCV_TYPES.get(count) for count in channels], pa.int32()),
+        pa.array([None if value is None else value.tobytes() for value in values], pa.binary()),
     ]
     return pa.StructArray.from_arrays(columns, list(IMAGE_FIELDS), mask=_missing(values))
 

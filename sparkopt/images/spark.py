@@ -1,8 +1,8 @@
 """Pipelines on Spark: as an expression (:func:`udf`) and as a function of whole batches (:class:`BatchFunction`).
 
-Both run the same kernel, on Spark Classic and Spark Connect. What a Python worker holds at a time is one batch of input,
-which ``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one piece of
-output, which ``max_bytes`` bounds.
+Both run the same kernel, on Spark Classic and Spark Connect. What a Python worker holds at a time is one batch of
+input, which ``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one
+piece of output, which ``max_bytes`` bounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images.arrow import IMAGE_FIELDS, MAX_BYTES, ImageKernel
 from sparkopt.images.transforms import Compose
 
-__all__ = ["BatchFunction", "check_image_column", "output_type", "udf"]
+__all__ = ["BatchFunction", "check_image_column", "expression", "output_type", "udf"]
 
 _TENSOR = StructType(
     [
@@ -112,8 +112,17 @@ def udf(
     """
     if mode == "DROPMALFORMED":
         raise ParameterError("mode DROPMALFORMED cannot drop rows from inside an expression; use ImageTransformer.")
-    kernel = ImageKernel(pipeline, output, mode, seed, epoch, max_bytes)
-    kind = output_type(output)
+    return expression(ImageKernel(pipeline, output, mode, seed, epoch, max_bytes), errors=errors)
+
+
+def expression(kernel: ImageKernel, *, errors: bool = False, once: bool = False) -> Callable[..., Column]:
+    """Make a kernel into a function of columns: what :func:`udf` does, for a kernel that is there already.
+
+    ``once`` keeps the optimiser from evaluating the images a second time below a filter on their result. The price is
+    that no other filter moves below them either, so filter before.
+    """
+    kind = output_type(kernel.output)
+    returned = StructType([StructField("value", kind), StructField("error", StringType())]) if errors else kind
 
     def run_alone(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
         yield from _pieces(kernel, ((column, None) for column in columns), errors)
@@ -121,12 +130,10 @@ def udf(
     def run_with_keys(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         yield from _pieces(kernel, ((images, keys) for images, keys in columns), errors)
 
-    returned = StructType([StructField("value", kind), StructField("error", StringType())]) if errors else kind
-
     def apply(image: Column | str, key: Column | str | None = None) -> Column:
-        if key is None:
-            return arrow_udf(run_alone, returned)(image)
-        return arrow_udf(run_with_keys, returned)(image, key)
+        function = arrow_udf(run_alone if key is None else run_with_keys, returned)  # type: ignore[call-overload]
+        function = function.asNondeterministic() if once else function
+        return function(image) if key is None else function(image, key)
 
     return apply
 
@@ -222,4 +229,5 @@ def _use_the_cores_of_this_task() -> None:
     """Keep OpenCV to the task's cores: beside it run as many other tasks as there are cores left."""
     context = TaskContext.get()
     cv2.setNumThreads(1 if context is None else max(1, context.cpus()))
-    cv2.setLogLevel(0)  # bad images are reported in the data; the decoders' complaints on stderr say no more
+    # Bad images are reported in the data; what the decoders write on stderr says no more.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,4 +1,4 @@
-"""Images as stages of a pyspark.ml Pipeline: a Transformer that runs an image pipeline, and an Estimator of its scale."""
+"""Images as stages of a pyspark.ml Pipeline: one that runs an image pipeline, and one that learns its scale."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from pyspark.sql import functions as SF
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
-from sparkopt.images.spark import BatchFunction, check_image_column, udf
+from sparkopt.images.spark import BatchFunction, check_image_column, expression
 from sparkopt.images.statistics import ChannelMoments
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
+
+_MOMENTS = "count double, mean array<double>, deviations array<double>"
 
 
 def _to_json(value: Compose | str) -> str:
@@ -37,7 +39,7 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, DefaultParamsWritable):
     output: Param[str] = Param(
         Params._dummy(),
         "output",
-        "type of the output column: vector, array, tensor, bytes, image",
+        "type of the results: vector, array, tensor, bytes, image",
         TypeConverters.toString,
     )
     mode: Param[str] = Param(
@@ -55,6 +57,8 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, DefaultParamsWritable):
         "column that identifies a row, for random transforms; default the content",
         TypeConverters.toString,
     )
+    _input_kwargs: dict[str, Any]  # what keyword_only gathers
+
     epoch: Param[int] = Param(
         Params._dummy(), "epoch", "another epoch augments every row differently", TypeConverters.toInt
     )
@@ -151,14 +155,7 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
         for added in (name, reason) if mode == "PERMISSIVE" else (name,):
             if added in dataset.columns:
                 raise SchemaError(f"column {added!r} is there already; choose another outputCol or errorCol.")
-        run = udf(
-            kernel.pipeline,
-            kernel.output,
-            mode="FAILFAST" if mode == "FAILFAST" else "PERMISSIVE",
-            seed=kernel.seed,
-            epoch=kernel.epoch,
-            errors=True,
-        )
+        run = expression(kernel, errors=True, once=True)
         key = self._key()
         result = f"_{name}_result"
         rows = dataset.withColumn(result, run(self.getInputCol()) if key is None else run(self.getInputCol(), key))
@@ -218,18 +215,12 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultPara
         key = self._key()
         columns = [self.getInputCol(), *([] if key is None or key == self.getInputCol() else [key])]
         measure = _Moments(BatchFunction(kernel, columns[0], "tensor", "error", key))
-        rows = dataset.select(*columns).mapInArrow(
-            measure, "count double, mean array<double>, deviations array<double>"
+        rows = dataset.select(*columns).mapInArrow(measure, _MOMENTS).collect()
+        if not rows:
+            raise DataError(f"inputCol: column {columns[0]!r} holds no image that can be decoded.")
+        moments = reduce(
+            add, (ChannelMoments(count, np.array(mean), np.array(squares)) for count, mean, squares in rows)
         )
-        parts = [
-            ChannelMoments(row.count_, np.array(row.mean), np.array(row.deviations))
-            for row in rows.toDF("count_", "mean", "deviations").collect()
-        ]
-        if not parts:
-            raise DataError(
-                f"column {columns[0]!r} holds no image that can be decoded; nothing can be learnt from it."
-            )
-        moments = reduce(add, parts)
         std = np.where(moments.std > 0, moments.std, 1.0)
         normalize = Normalize(tuple(moments.mean.tolist()), tuple(std.tolist()))
         model = self._copyValues(ImageNormalizerModel())
