@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -250,17 +250,18 @@ def main(argv: list[str] | None = None) -> int:
     except SparkoptError as error:
         return fail(str(error))
     except AnalysisException as error:
-        return fail(f"cannot read {args.images or args.parquet!r}: {first_line(error)}")
+        return fail(f"cannot read {args.images or args.parquet!r}: {essence(error)}")
     except PySparkException as error:
-        return fail(f"Spark failed: {first_line(error)}")
+        return fail(f"Spark failed: {essence(error)}")
     finally:
         spark.stop()
     return 0
 
 
-def first_line(error: PySparkException) -> str:
-    """Return the sentence of a Spark error without its plan and stack."""
-    return str(error).strip().splitlines()[0]
+def essence(error: PySparkException) -> str:
+    """Return the sentence of a Spark error without its plan and stack; of a Python worker's error, the last line."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line]
+    return lines[-1].strip() if isinstance(error, PythonException) else lines[0].strip()
 
 
 def fail(reason: str) -> int:
