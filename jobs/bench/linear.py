@@ -99,7 +99,8 @@ def share(receipt: Receipt) -> str:
     seconds = receipt.seconds
     passes = seconds["compute"] + seconds["reduce"] + seconds["schedule"]
     parts = ", ".join(f"{name} {seconds[name] / passes:.0%}" for name in ("compute", "reduce", "schedule"))
-    return f"One pass over the data: {1000 * passes / receipt.passes:.0f} ms, of which {parts} ({receipt.passes} passes)."
+    each = 1000 * passes / receipt.passes
+    return f"One pass over the data: {each:.0f} ms, of which {parts} ({receipt.passes} passes)."
 
 
 def run(spark: SparkSession, rows: int, features: int, runs: int) -> None:
@@ -121,10 +122,9 @@ def run(spark: SparkSession, rows: int, features: int, runs: int) -> None:
         theirs(cached)
         stored = compare("stored", runs, from_store, lambda: theirs(cached))
     cached.unpersist()
+    cores = spark.sparkContext.defaultParallelism
     parquet = compare("parquet to model", runs, lambda: ours(source), lambda: theirs(vectors(source)))
-    print(
-        f"\n{rows:,} rows x {features} features, float32, {spark.sparkContext.defaultParallelism} cores, {runs} runs\n"
-    )
+    print(f"\n{rows:,} rows x {features} features, float32, {cores} cores, {runs} runs\n")
     print("| from | sparkopt s | pyspark.ml s | faster by (range) | objective | relative to theirs |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(f"{stored}\n{parquet}\n\n{share(receipts[-1])}")
