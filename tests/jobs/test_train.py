@@ -101,7 +101,8 @@ WRONG = {
 @pytest.mark.parametrize(("flags", "code", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_answered_with_one_line(flags, code, message, tmp_path):
     run = submit(*flags, "--output", str(tmp_path / "out"))
-    said = [line for line in run.stderr.splitlines() if line.startswith("train.py: error")]
+    # spark-submit sends both of the job's streams to its own standard output
+    said = [line for line in (run.stdout + run.stderr).splitlines() if line.startswith("train.py: error")]
     assert run.returncode == code
     assert len(said) == 1
     assert message in said[0]
