@@ -34,7 +34,9 @@ def save():
 @pytest.fixture(scope="session")
 def broken(photograph):
     """Bytes of each kind of bad image, with the reason that each must be given."""
-    jpeg, png, webp, gif, tiff, bmp = (saved(photograph, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"))
+    jpeg, png, webp, gif, tiff, bmp = (
+        saved(photograph, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+    )
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 0xFF
     huge = bytearray(saved(np.zeros((1, 1, 3), np.uint8), "PNG"))

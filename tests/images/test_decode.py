@@ -29,6 +29,7 @@ def test_lossy_formats_agree_with_pillow(photograph, save, kind, options):
     assert images.read_header(data).size == photograph.shape[:2]
 
 
+MAGIC = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b""]
 TURNS = {  # EXIF's orientations, as Pillow's operations that set them right
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,7 +49,9 @@ def test_exif_orientation_is_applied(photograph, save, kind, orientation):
     exif[274] = orientation
     data = save(photograph, kind, exif=exif if kind == "TIFF" else exif.tobytes(), quality=95)
     turn = TURNS[orientation]
-    expected = np.asarray(Image.fromarray(photograph) if turn is None else Image.fromarray(photograph).transpose(turn))
+    expected = np.asarray(
+        Image.fromarray(photograph) if turn is None else Image.fromarray(photograph).transpose(turn)
+    )
     decoded = images.decode(data)
     assert images.read_header(data).size == decoded.shape[:2] == expected.shape[:2]
     assert np.abs(decoded - expected.astype(float)).mean() < 4
@@ -121,7 +124,7 @@ def test_the_limit_on_pixels_is_inclusive_and_read_before_decoding(photograph, s
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.binary(max_size=200), magic=st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b""]))  # fmt: skip
+@given(data=st.binary(max_size=200), magic=st.sampled_from(MAGIC))
 def test_arbitrary_bytes_are_refused_and_nothing_else_happens(data, magic):
     with pytest.raises(CorruptImageError, match=r"^(empty|not an image|truncated|corrupt|too large|unsupported): "):
         images.decode(magic + data)
