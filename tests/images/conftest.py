@@ -1,15 +1,11 @@
 """Photographs, and one broken file of each kind."""
 
 import io
-import os
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
-
-from sparkopt import images
 
 
 @pytest.fixture(scope="session")
@@ -62,24 +58,3 @@ def broken(photograph):
         "jpeg of no size": (bytes(empty_frame), "corrupt"),
         "png of 3.6 gigapixels": (bytes(huge), "too large"),
     }
-
-
-@pytest.fixture(scope="session")
-def spark():
-    from pyspark.sql import SparkSession
-
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.ui.enabled", "false")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
-
-
-@pytest.fixture(scope="session")
-def png_of_two_by_three():
-    return images.encode(np.arange(18, dtype=np.uint8).reshape(2, 3, 3), "png")
