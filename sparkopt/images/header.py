@@ -174,7 +174,10 @@ def _tiff(data: bytes) -> Header:
     tags = _tiff_tags(data)
     if _WIDTH_TAG not in tags or _HEIGHT_TAG not in tags:
         raise CorruptImageError("corrupt: the TIFF gives no size")
-    return Header("tiff", tags[_HEIGHT_TAG], tags[_WIDTH_TAG], _valid_orientation(tags.get(_ORIENTATION_TAG, 1)))
+    height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
+    if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
+        height, width = width, height
+    return Header("tiff", height, width)  # OpenCV's TIFF reader has always turned the image already
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
