@@ -42,6 +42,10 @@ format: .venv/ready ## Format the code
 bench: .venv/ready ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
 	@$(SUBMIT) jobs/bench/linear.py $(ARGS)
 
+.PHONY: bench-images
+bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
+	@$(SUBMIT) jobs/bench/images.py $(ARGS)
+
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
 	@rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

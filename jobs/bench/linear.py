@@ -35,7 +35,7 @@ from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER = 1e-3, 100
 TOL, OUR_TOL = 1e-6, 1e-7
-"""Theirs compares with the best of twenty steps, ours with the last: at these settings both end at equal objectives."""
+"""Theirs compares with the best of twenty steps, ours with the last: so set, both end at equal objectives."""
 
 
 def generate(folder: Path, rows: int, features: int, files: int = 8) -> Path:
