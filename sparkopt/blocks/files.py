@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,9 @@ __all__ = ["BlockFile", "block_rows", "regroup", "write_blocks"]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
+
+MOST_OPEN = 256
+"""Files that a process keeps mapped."""
 
 FEATURES, INDICES, VALUES, TARGET, WEIGHT = "features", "indices", "values", "target", "weight"
 
@@ -106,6 +111,24 @@ def _encode(block: Block) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
+_opened: OrderedDict[str, Any] = OrderedDict()
+"""Files that this process has mapped, the latest last: mapping one anew for each pass costs as much as reading it."""
+
+
+def _open(path: str) -> Any:
+    """Return a reader of ``path``, kept open for the next pass; readers of deleted files are let go."""
+    for known in [known for known in _opened if not os.path.exists(known)]:
+        del _opened[known]
+    if path not in _opened:
+        if not os.path.exists(path):
+            raise FileNotFoundError(path)
+        _opened[path] = pa.ipc.open_file(pa.memory_map(path))
+    _opened.move_to_end(path)
+    while len(_opened) > MOST_OPEN:
+        _opened.popitem(last=False)
+    return _opened[path]
+
+
 class BlockFile:
     """The blocks of one partition, memory-mapped: reading touches only the pages that are used.
 
@@ -125,9 +148,7 @@ class BlockFile:
     def __init__(self, path: str, starts: Iterable[int]) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         if path:
-            if not os.path.exists(path):
-                raise FileNotFoundError(path)
-            self._reader = pa.ipc.open_file(pa.memory_map(path))
+            self._reader = _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
 
     @property
