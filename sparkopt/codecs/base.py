@@ -61,9 +61,7 @@ class BytesCodec(ABC):
         if level is None:
             return self.default_level
         if self.levels is None:
-            raise ParameterError(
-                f"level must be None: codec {self.name!r} has no levels. Got {level!r} instead."
-            )
+            raise ParameterError(f"level must be None: codec {self.name!r} has no levels. Got {level!r} instead.")
         return check(f"level of codec {self.name!r}", level, self.levels)
 
     def corrupt(self, reason: object) -> CorruptDataError:

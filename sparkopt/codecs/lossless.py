@@ -39,9 +39,7 @@ class Deflate(BytesCodec):
     levels = Interval(0, 9, whole=True)
     default_level = 6
 
-    def __init__(
-        self, name: str, wrapper: int = zlib.MAX_WBITS, strategy: int = zlib.Z_DEFAULT_STRATEGY
-    ) -> None:
+    def __init__(self, name: str, wrapper: int = zlib.MAX_WBITS, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> None:
         self.name = name  # type: ignore[misc]  # one class, four members of the registry
         self._wrapper = wrapper
         self._strategy = strategy
