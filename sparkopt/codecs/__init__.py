@@ -16,12 +16,14 @@ from sparkopt.codecs.gradient import (
     TopK,
     gradient_codec,
 )
+from sparkopt.codecs.media import Audio
 from sparkopt.codecs.registry import codec_names, compress, decompress, get_codec, register
 
 __all__ = [
     "GRADIENT_CODECS",
     "MAX_SIZE",
     "QSGD",
+    "Audio",
     "BFloat16",
     "BytesCodec",
     "Codec",

@@ -182,7 +182,7 @@ class PackBits(_Framed):
 
 def _imagecodecs(codec: str) -> Any:
     try:
-        import imagecodecs
+        import imagecodecs  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         raise MissingDependencyError.of(f"The codec {codec!r}", "imagecodecs", "codecs") from None
     return imagecodecs

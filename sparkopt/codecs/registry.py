@@ -6,11 +6,12 @@ from typing import Any
 
 from sparkopt.codecs.base import MAX_SIZE, BytesCodec, as_bytes
 from sparkopt.codecs.lossless import LOSSLESS
+from sparkopt.codecs.media import MEDIA
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["codec_names", "compress", "decompress", "get_codec", "register"]
 
-_REGISTRY: dict[str, BytesCodec] = {codec.name: codec for codec in LOSSLESS}
+_REGISTRY: dict[str, BytesCodec] = {codec.name: codec for codec in (*LOSSLESS, *MEDIA)}
 
 
 def register(codec: BytesCodec) -> None:
