@@ -1,4 +1,12 @@
-"""Compression, one vocabulary: bytes, columns, images, sound and gradients."""
+"""Compression, one vocabulary: bytes, columns, images, sound and gradients.
+
+What needs Spark (`compress_column`, `decompress_column`, `compare`) is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 from sparkopt.codecs.base import MAX_SIZE, BytesCodec
 from sparkopt.codecs.gradient import (
@@ -36,9 +44,24 @@ __all__ = [
     "Sign",
     "TopK",
     "codec_names",
+    "compare",
     "compress",
+    "compress_column",
     "decompress",
+    "decompress_column",
     "get_codec",
     "gradient_codec",
     "register",
 ]
+
+_ON_SPARK = ("compare", "compress_column", "decompress_column")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_SPARK:
+        return getattr(import_module("sparkopt.codecs.columns"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_SPARK})
