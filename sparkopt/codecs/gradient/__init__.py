@@ -1,0 +1,57 @@
+"""Gradient compression: codecs, error feedback, and the choice of one by name."""
+
+from __future__ import annotations
+
+from sparkopt.codecs.gradient.base import Codec, ErrorFeedback, Identity, Memory
+from sparkopt.codecs.gradient.low_rank import PowerSGD
+from sparkopt.codecs.gradient.quantise import QSGD, BFloat16, Float16, Int8, Sign
+from sparkopt.codecs.gradient.sparsify import RandomK, TopK
+from sparkopt.validation import OneOf, check
+
+__all__ = [
+    "GRADIENT_CODECS",
+    "QSGD",
+    "BFloat16",
+    "Codec",
+    "ErrorFeedback",
+    "Float16",
+    "Identity",
+    "Int8",
+    "Memory",
+    "PowerSGD",
+    "RandomK",
+    "Sign",
+    "TopK",
+    "gradient_codec",
+]
+
+GRADIENT_CODECS: dict[str, type[Codec]] = {
+    codec.name: codec for codec in (Identity, Float16, BFloat16, Int8, QSGD, Sign, TopK, RandomK, PowerSGD)
+}
+"""The gradient codecs by name."""
+
+
+def gradient_codec(compression: str | Codec) -> Codec:
+    """Return the codec that ``compression=`` means.
+
+    Parameters
+    ----------
+    compression : str or Codec
+        A name, for the codec with its default settings and, if it is lossy, with error feedback; or a codec, which is
+        returned as it is.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown name; the message lists those that exist.
+
+    Examples
+    --------
+    >>> from sparkopt.codecs import gradient_codec
+    >>> gradient_codec("top-k")
+    ErrorFeedback(codec=TopK(fraction=0.01))
+    """
+    if isinstance(compression, Codec):
+        return compression
+    codec = GRADIENT_CODECS[check("compression", compression, OneOf(GRADIENT_CODECS))]()
+    return codec if codec.lossless else ErrorFeedback(codec)

@@ -1,0 +1,215 @@
+"""What a gradient codec is, and error feedback, which makes the lossy ones converge.
+
+A codec turns a vector into bytes and back. Its memory is passed in and handed back, never stored, so that a
+checkpoint is the memory and a retried task is harmless. Payloads that are *summable* can be added while encoded;
+the others are gathered, decoded and added then.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sparkopt.errors import CorruptDataError, DivergedError, IncompatibleError, ParameterError
+from sparkopt.typing import Floats
+
+__all__ = ["Codec", "ErrorFeedback", "Identity", "Memory"]
+
+Memory: TypeAlias = dict[str, Any]
+"""NumPy arrays, or such dicts again, by name: data, so that it can be checkpointed."""
+
+
+_LARGEST = 1e30  # leaves float32 room for the factor of random-k and for sums over workers
+
+
+class Codec(ABC):
+    """Gradient compression.
+
+    Attributes
+    ----------
+    name : str
+        The name that ``compression=`` takes.
+    lossless : bool
+        Whether ``decode`` gives back exactly what was encoded.
+    summable : bool
+        Whether payloads can be added while encoded, with `add`.
+    shared : bool
+        Whether workers must agree on a value before they encode: each calls `propose`, the largest proposal goes to
+        all, and each calls `agree` with it.
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = False
+    summable: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+
+    def init(self, size: int) -> Memory:
+        """Return the memory before the first step, for vectors of ``size`` entries."""
+        return {}
+
+    @abstractmethod
+    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+        """Return the payload of a vector, shape (size,), and the memory for the next step.
+
+        Raises
+        ------
+        DivergedError
+            If an entry is NaN or infinite, or beyond 1e30 for a lossy codec, whose payloads hold float32 at most.
+        """
+
+    @abstractmethod
+    def decode(self, payload: bytes) -> Floats:
+        """Return the vector, shape (size,), float64.
+
+        Raises
+        ------
+        CorruptDataError
+            If the payload was not written by this codec, or only a part of it is there.
+        """
+
+    def add(self, a: bytes, b: bytes) -> bytes:
+        """Return a payload that decodes to the sum of both; summable codecs only."""
+        raise IncompatibleError(
+            f"Payloads of the codec {self.name!r} cannot be added. Decode them and add the vectors, "
+            "or choose a summable codec: none, fp16, bf16, int8 or random-k."
+        )
+
+    def variance(self, size: int) -> float:
+        """ω with E‖decode(encode(x)) − x‖² ≤ ω ‖x‖² for an unbiased random codec, 0 for any other."""
+        return 0.0
+
+    def propose(self, x: ArrayLike, memory: Memory) -> float:
+        """Return the value that this worker needs for ``x``; 0 where nothing has to be agreed."""
+        return 0.0
+
+    def agree(self, memory: Memory, value: float) -> Memory:
+        """Return the memory with the value that all workers agreed on."""
+        return memory
+
+    def unpack(self, header: struct.Struct, payload: bytes) -> tuple[Any, ...]:
+        """Return the fields at the head of a payload, or say that the payload is damaged."""
+        if len(payload) < header.size:
+            raise self.corrupt(payload)
+        return header.unpack_from(payload)
+
+    def corrupt(self, payload: bytes) -> CorruptDataError:
+        """Return the error for a payload that this codec cannot have written."""
+        return CorruptDataError(
+            f"Not a payload of the gradient codec {self.name!r}: {len(payload)} bytes do not fit."
+        )
+
+
+def as_vector(x: ArrayLike, codec: Codec) -> Floats:
+    """Return ``x`` as float64, shape (size,), after checking that it can be encoded."""
+    vector = np.asarray(x, dtype=np.float64)
+    if vector.ndim != 1 or not vector.size:
+        raise ParameterError(f"x must be a vector with at least one entry. Got shape {vector.shape} instead.")
+    largest = np.inf if codec.lossless else _LARGEST
+    fits = np.abs(vector) < largest  # NaN fits nowhere
+    if not fits.all():
+        where = int(np.argmin(fits))
+        raise DivergedError(
+            f"The gradient codec {codec.name!r} got {vector[where]} at entry {where}. "
+            f"It needs numbers below {largest:g}. Check the features for such values, or take a smaller step."
+        )
+    return vector
+
+
+@dataclass(frozen=True)
+class Identity(Codec):
+    """No compression: float64 as it is."""
+
+    name = "none"
+    lossless = True
+    summable = True
+
+    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+        return as_vector(x, self).astype("<f8").tobytes(), memory
+
+    def decode(self, payload: bytes) -> Floats:
+        if not payload or len(payload) % 8:
+            raise self.corrupt(payload)
+        return np.frombuffer(payload, "<f8").astype(np.float64)
+
+    def add(self, a: bytes, b: bytes) -> bytes:
+        same_length(self, a, b)
+        return (np.frombuffer(a, "<f8") + np.frombuffer(b, "<f8")).tobytes()
+
+
+def same_length(codec: Codec, a: bytes, b: bytes) -> None:
+    """Refuse to add payloads of vectors of different lengths."""
+    if len(a) != len(b):
+        raise IncompatibleError(
+            f"Payloads of the codec {codec.name!r} of {len(a)} and {len(b)} bytes cannot be added: "
+            "encode vectors of the same length with the same settings."
+        )
+
+
+@dataclass(frozen=True)
+class ErrorFeedback(Codec):
+    """Send what was lost with the next step (Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", Algorithm 2).
+
+    With p = x + e the payload holds C(p), and the error that is kept is e' = p − C(p). The analysis asks that C is a
+    contraction, E‖C(p) − p‖² ≤ (1 − δ)‖p‖². Biased codecs are one as they stand; an unbiased one of variance ω
+    becomes one after division by 1 + ω, with δ = 1/(1 + ω), so that is what is decoded here.
+
+    Parameters
+    ----------
+    codec : Codec
+        Any codec.
+
+    Notes
+    -----
+    The error is on the scale of what was encoded: change that scale between steps (a sum on one step, a mean on the
+    next), and the error has to be changed likewise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparkopt.codecs import ErrorFeedback, TopK
+    >>> codec = ErrorFeedback(TopK(fraction=0.5))
+    >>> payload, memory = codec.encode([3.0, 1.0], codec.init(2), np.random.default_rng(0))
+    >>> codec.decode(payload), memory["error"]
+    (array([3., 0.]), array([0., 1.]))
+    """
+
+    codec: Codec
+
+    def __post_init__(self) -> None:
+        if isinstance(self.codec, ErrorFeedback):
+            raise ParameterError("codec must be a codec without error feedback. Got an ErrorFeedback instead.")
+        # instance values shadow the class defaults; a frozen dataclass needs object.__setattr__ for that
+        for field in ("name", "lossless", "summable", "shared"):
+            object.__setattr__(self, field, getattr(self.codec, field))
+
+    def init(self, size: int) -> Memory:
+        return {"error": np.zeros(size), "codec": self.codec.init(size)}
+
+    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+        corrected = self._corrected(x, memory)
+        payload, inner = self.codec.encode(corrected, memory["codec"], rng)
+        return payload, {"error": corrected - self.decode(payload), "codec": inner}
+
+    def decode(self, payload: bytes) -> Floats:
+        vector = self.codec.decode(payload)
+        return vector / (1.0 + self.codec.variance(vector.size))
+
+    def add(self, a: bytes, b: bytes) -> bytes:
+        return self.codec.add(a, b)
+
+    def propose(self, x: ArrayLike, memory: Memory) -> float:
+        return self.codec.propose(self._corrected(x, memory), memory["codec"])
+
+    def agree(self, memory: Memory, value: float) -> Memory:
+        return {**memory, "codec": self.codec.agree(memory["codec"], value)}
+
+    def _corrected(self, x: ArrayLike, memory: Memory) -> Floats:
+        vector, error = as_vector(x, self), memory["error"]
+        if vector.shape != error.shape:
+            raise ParameterError(f"x must have shape {error.shape}, as its memory. Got shape {vector.shape} instead.")
+        return vector + error
