@@ -46,6 +46,10 @@ bench: .venv/ready ## Compare with pyspark.ml on 1,000,000 rows x 100 features (
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)
 
+.PHONY: bench-codecs
+bench-codecs: .venv/ready ## Compare codecs on real data
+	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)
+
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
 	@rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
