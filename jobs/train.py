@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -260,8 +261,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def essence(error: PySparkException) -> str:
     """Return the sentence of a Spark error without its plan and stack; of a Python worker's error, the last line."""
-    lines = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line]
-    return lines[-1].strip() if isinstance(error, PythonException) else lines[0].strip()
+    said = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip().splitlines()
+    return said[-1].strip() if isinstance(error, PythonException) else said[0]
 
 
 def fail(reason: str) -> int:
