@@ -82,10 +82,9 @@ def test_multinomial(spark, name):
     assert_equal(logistic(ours), logistic(theirs))
 
 
-@pytest.mark.parametrize("name", ["plain", "l2 weighted unscaled", "elastic weighted"])
+@pytest.mark.parametrize("name", ["l2", "l2 weighted unscaled", "elastic weighted"])
 def test_sparse(a9a, name):
-    # without a penalty the rare features of a9a keep creeping outwards: a whisper of L2 gives it an optimum
-    options = CASES[name] or {"regParam": 1e-3}
-    theirs = classification.LogisticRegression(tol=1e-12, maxIter=500, **options).fit(a9a)
-    ours = LogisticRegression(tol=1e-11, maxIter=1000, **options).fit(a9a)
+    """With a penalty: without one, a9a's rarest features have coefficients that neither library settles to 1e-4."""
+    theirs = classification.LogisticRegression(tol=1e-12, maxIter=500, **CASES[name]).fit(a9a)
+    ours = LogisticRegression(tol=1e-11, maxIter=1000, **CASES[name]).fit(a9a)
     assert_equal(logistic(ours), logistic(theirs))
