@@ -97,7 +97,8 @@ class MiniBatch(Work):
         count = self._before(part.first_row + total, offset) - self._before(part.first_row, offset)
         if count == 0:
             return iter(())
-        rng = np.random.default_rng([self.seed, step, part.index])
+        # + 1, since NumPy pads seeds with zeros: [seed, step, 0] would repeat the stream that the offset came from
+        rng = np.random.default_rng([self.seed, step, part.index + 1])
         rows = np.sort(rng.choice(total, size=min(count, total), replace=False, shuffle=False))
         return take(blocks, rows)
 

@@ -1,0 +1,152 @@
+"""What a partition does in a step: all rows, or a random share whose cost grows with the share."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sparkopt.blocks.block import Block, InMemoryBlocks, take
+from sparkopt.errors import ParameterError
+from sparkopt.losses import SquaredError
+from sparkopt.objective import LinearObjective
+from sparkopt.work import FullGradient, MiniBatch, Part
+from tests.core.problems import in_blocks, reduce_over
+
+
+class CountingBlocks:
+    """Blocks that remember which of them were opened."""
+
+    def __init__(self, blocks: InMemoryBlocks) -> None:
+        self.blocks, self.opened = blocks, []
+
+    @property
+    def starts(self) -> np.ndarray:
+        return self.blocks.starts
+
+    def __getitem__(self, index: int) -> Block:
+        self.opened.append(index)
+        return self.blocks[index]
+
+
+def numbered(rows: int, block: int = 8, first: int = 0) -> InMemoryBlocks:
+    """Return rows whose i-th has a one in column i, so a gradient shows which rows were drawn."""
+    total = first + rows
+    return in_blocks(np.eye(total)[first:], -np.ones(rows), rows=block)
+
+
+def drawn(fraction: float, sizes: list[int], step: int, seed: int = 0) -> np.ndarray:
+    """Return how often each row was drawn in a step."""
+    total = sum(sizes)
+    work = MiniBatch(LinearObjective(SquaredError(), total, fit_intercept=False), fraction, seed)
+    counts = np.zeros(total)
+    first = 0
+    for index, size in enumerate(sizes):
+        rows = np.eye(total)[first : first + size]
+        blocks = in_blocks(rows, -np.ones(size), rows=4)
+        counts += work(np.zeros((1, total)), step, Part(index, first), blocks).gradient[0]
+        first += size
+    return counts
+
+
+@given(
+    fraction=st.floats(0.01, 1),
+    sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5),
+    step=st.integers(0, 1000),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_step_draws_its_share_of_all_rows_without_replacement(fraction, sizes, step, seed):
+    counts = drawn(fraction, sizes, step, seed)
+    assert set(counts.tolist()) <= {0.0, 1.0}
+    share = fraction * sum(sizes)
+    assert math.floor(share - 1e-9) <= counts.sum() <= math.ceil(share + 1e-9) + (sum(sizes) > 0 and share % 1 == 0)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.62])
+@pytest.mark.parametrize("sizes", [[12], [4, 8], [1, 2, 3, 5]], ids=str)
+def test_every_row_is_equally_likely(fraction, sizes):
+    steps = 1200
+    counts = sum(drawn(fraction, sizes, step) for step in range(steps))
+    spread = math.sqrt(steps * fraction * (1 - fraction))
+    # Six standard deviations: a fair draw fails once in 10⁸ runs, and the draw is the same in each run.
+    np.testing.assert_allclose(counts, steps * fraction, atol=6 * spread)
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_rows_of_the_first_partition_do_not_depend_on_how_many_are_drawn(size):
+    """Of the pairs that a partition may draw, each is as likely as the others."""
+    fraction, steps = 1.5 / size, 2000
+    ones, pairs = np.zeros(size), np.zeros((size, size))
+    for step in range(steps):
+        rows = np.flatnonzero(drawn(fraction, [size], step))
+        if len(rows) == 1:
+            ones[rows] += 1
+        else:
+            pairs[rows[0], rows[1]] += 1
+    assert stats.chisquare(ones).pvalue > 1e-6
+    assert stats.chisquare(pairs[np.triu_indices(size, 1)]).pvalue > 1e-6
+
+
+def test_draws_depend_on_seed_step_and_partition_and_on_nothing_else():
+    np.testing.assert_array_equal(drawn(0.4, [30, 30], 3, 7), drawn(0.4, [30, 30], 3, 7))
+    assert (drawn(0.4, [30, 30], 3, 7) != drawn(0.4, [30, 30], 4, 7)).any()
+    assert (drawn(0.4, [30, 30], 3, 7) != drawn(0.4, [30, 30], 3, 8)).any()
+    halves = drawn(0.5, [30, 30], 3).reshape(2, 30)
+    assert (halves[0] != halves[1]).any()
+
+
+def test_draws_do_not_depend_on_the_coefficients_or_how_many_places_are_asked_for():
+    objective = LinearObjective(SquaredError(), 40, fit_intercept=False)
+    work, blocks = MiniBatch(objective, 0.3), numbered(40)
+    alone = work(np.zeros((1, 40)), 5, Part(0, 0), blocks)
+    both = work(np.stack([np.zeros(40), np.ones(40)]), 5, Part(0, 0), blocks)
+    np.testing.assert_array_equal(alone.gradient[0], both.gradient[0])
+    assert alone.rows == both.rows
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.01, 0.1])
+def test_the_cost_of_a_step_is_its_share_of_the_rows_and_their_blocks(fraction):
+    X, y = np.ones((4000, 2)), np.ones(4000)
+    blocks = CountingBlocks(in_blocks(X, y, rows=8))
+    work = MiniBatch(LinearObjective(SquaredError(), 2), fraction)
+    for step in range(20):
+        blocks.opened.clear()
+        rows = work(np.zeros((1, 3)), step, Part(0, 0), blocks).rows
+        assert abs(rows - fraction * 4000) <= 1
+        assert len(blocks.opened) <= rows
+        assert len(set(blocks.opened)) == len(blocks.opened)
+
+
+def test_take_opens_only_the_blocks_that_hold_the_rows():
+    blocks = CountingBlocks(in_blocks(np.arange(20.0)[:, None], np.arange(20.0), np.arange(20.0), rows=4))
+    taken = list(take(blocks, np.array([1, 2, 13, 19])))
+    assert blocks.opened == [0, 3, 4]
+    assert np.concatenate([block.y for block in taken]).tolist() == [1, 2, 13, 19]
+    assert np.concatenate([block.X[:, 0] for block in taken]).tolist() == [1, 2, 13, 19]
+    assert np.concatenate([block.weight for block in taken]).tolist() == [1, 2, 13, 19]
+
+
+def test_all_rows_are_the_sum_over_all_blocks():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 3)), rng.normal(size=30)
+    objective = LinearObjective(SquaredError(), 3)
+    coefs = rng.normal(size=(2, 4))
+    whole = objective.partial(coefs, [Block(X, y)])
+    reduce = reduce_over(FullGradient(objective), [in_blocks(X[:13], y[:13], rows=5), in_blocks(X[13:], y[13:])])
+    np.testing.assert_allclose(reduce(coefs, 0).gradient, whole.gradient, rtol=1e-12)
+    assert reduce(coefs, 9).rows == 30
+
+
+def test_a_fraction_of_one_is_every_row():
+    assert drawn(1.0, [7, 0, 5], 2).tolist() == [1.0] * 12
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
+def test_fractions_outside_their_domain_are_refused(fraction):
+    with pytest.raises(ParameterError, match=r"miniBatchFraction must be in \(0, 1\]"):
+        MiniBatch(LinearObjective(SquaredError(), 1), fraction)
