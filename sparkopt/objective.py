@@ -155,7 +155,7 @@ class LinearObjective:
         narrow = weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
-        raw = raw.reshape(block.rows, -1) + intercepts.astype(raw.dtype)
+        raw = raw.reshape(block.rows, narrow.shape[1]) + intercepts.astype(raw.dtype)
         slopes = np.empty(raw.shape, block.X.dtype)
         k = self.loss.outputs
         for place in range(sums.m):
