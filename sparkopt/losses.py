@@ -92,7 +92,7 @@ class Logistic(Loss):
 
     name: ClassVar[str] = "logistic"
     curvature: ClassVar[float | None] = 0.25
-    targets: Interval = field(default=Interval(0, 1, whole=True), init=False)
+    targets: Interval = field(default=Interval(0, 1, whole=True), init=False, repr=False)
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """Negative log-likelihood and probability − y."""
