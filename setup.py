@@ -25,6 +25,7 @@ EXTRAS["test"] = [
     *EXTRAS["demo"],
     "chispa>=0.10",
     "hypothesis>=6.100",
+    "pillow>=10",
     "pytest>=8",
     "pytest-timeout>=2.3",
 ]

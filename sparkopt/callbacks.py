@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 from tqdm.auto import tqdm
 
 from sparkopt.solve import Progress
@@ -29,7 +33,8 @@ class ProgressBar:
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step."""
         if self._bar is None:
-            self._bar = tqdm(total=progress.max_iter, desc=self.title, unit="step", delay=self.delay, disable=None)
+            silent = not (_in_notebook() or _someone_watches())
+            self._bar = tqdm(total=progress.max_iter, desc=self.title, unit="step", delay=self.delay, disable=silent)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(progress.record.step - self._bar.n)
 
@@ -38,3 +43,21 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _someone_watches() -> bool:
+    """Whether standard error ends at a terminal, also where spark-submit stands in between and passes it on."""
+    if sys.stderr.isatty():
+        return True
+    submitter = Path(f"/proc/{os.getppid()}/fd/1")  # spark-submit sends its job's streams there
+    if "PYSPARK_GATEWAY_PORT" not in os.environ or not submitter.exists():
+        return False
+    try:
+        with submitter.open("wb") as stream:
+            return stream.isatty()
+    except OSError:  # it belongs to somebody else: then nobody here watches it
+        return False

@@ -25,9 +25,12 @@ class Penalty(ABC):
     ----------
     smooth : bool
         True where the part with kinks is zero, so that ``prox`` returns its argument.
+    curvature : float
+        Largest second derivative of the smooth part.
     """
 
     smooth: bool
+    curvature: float = 0.0
 
     @abstractmethod
     def value(self, coef: Floats) -> float:
@@ -119,6 +122,11 @@ class ElasticNet(Penalty):
     def smooth(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
         """Whether there is no L1 part."""
         return self._l1 == 0
+
+    @property
+    def curvature(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """Second derivative of the L2 part, for factors of 1."""
+        return self._l2
 
     @property
     def _l1(self) -> float:

@@ -70,8 +70,8 @@ class Trainer:
     fit_intercept : bool, default True
         Whether there is an intercept.
     standardization : bool, default True
-        Penalise the coefficients of the standardised features (True) or of the user's (False). The solver works on
-        standardised features either way, which does not change the optimum.
+        Penalise the coefficients of the standardised features (True) or of the user's (False). The solver scales
+        features to equal curvature either way, which does not change the optimum.
     scale_target : bool, default False
         Minimise over the target divided by its standard deviation, as pyspark.ml's LinearRegression does; the penalty
         is then divided by the same number.
@@ -150,15 +150,19 @@ class Trainer:
     def _coordinates(self, moments: Moments) -> tuple[LinearObjective, Penalty]:
         """Return the objective in the solver's coordinates, and the penalty that means the same there."""
         std, mean = moments.std[:-1], moments.mean[:-1]
-        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
         target_scale = self._target_scale(moments)
+        penalty = self.penalty.times(target_scale)
+        spread = std
+        if not self.standardization:  # the penalty curves the objective too, by as much in each of the user's units
+            spread = np.sqrt(std * std + penalty.curvature / (self.loss.curvature or 1.0))
+        scale = np.divide(1.0, spread, out=np.zeros_like(std), where=std > 0)
         center = mean if self.fit_intercept else None
         objective = LinearObjective(self.loss, moments.features, self.fit_intercept, scale, center, target_scale)
         factors = objective.penalised()
         if not self.standardization:
             outputs = self.loss.outputs
             factors[: moments.features * outputs] *= np.repeat(scale, outputs)
-        return objective, self.penalty.times(target_scale).on(factors)
+        return objective, penalty.on(factors)
 
     def _target_scale(self, moments: Moments) -> float:
         if not self.scale_target:

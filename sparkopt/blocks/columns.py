@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -117,6 +116,8 @@ def features_type(schema: StructType, features: str | Sequence[str]) -> str:
     SchemaError
         For a missing column or a type that holds no numbers.
     """
+    from pyspark.ml.linalg import VectorUDT  # here, since it brings pandas along and tasks import this module
+
     narrow = (FloatType, ByteType, ShortType)  # types whose values float32 holds exactly
     if isinstance(features, str):
         found = column_type(schema, features, FEATURES)

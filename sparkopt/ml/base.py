@@ -21,11 +21,11 @@ from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.aggregate import DriverAggregator
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import FeatureParams, LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
-from sparkopt.optim import Optimizer, by_name
+from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solve import Callback, Stop, check_compatible
@@ -111,6 +111,10 @@ class LinearEstimator(
         """Set the learning rate."""
         return self._set(stepSize=value)
 
+    def setStepSizeSchedule(self: E, value: str) -> E:
+        """Set how the learning rate changes over the steps."""
+        return self._set(stepSizeSchedule=value)
+
     def setSeed(self: E, value: int) -> E:
         """Set what determines the rows that mini-batches draw."""
         return self._set(seed=value)
@@ -173,7 +177,12 @@ class LinearEstimator(
         name = self.getOptimizer()
         if name == "auto":
             name = "lbfgs" if self._penalty().smooth else "fista"
-        return by_name(name, self.getStepSize() if self.isDefined(self.stepSize) else None)
+        schedule = self.getStepSizeSchedule()
+        if not self.isDefined(self.stepSize):
+            if schedule != "constant":
+                raise ParameterError(f"stepSizeSchedule={schedule!r} needs a stepSize to start from: set stepSize.")
+            return by_name(name)
+        return by_name(name, schedules.by_name(schedule, self.getStepSize(), max(1, self.getMaxIter())))
 
     def _penalty(self) -> Penalty:
         strength = self.getRegParam()

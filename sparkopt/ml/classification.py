@@ -135,7 +135,8 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
     Parameters
     ----------
     featuresCol, featuresCols, labelCol, weightCol, predictionCol, maxIter, tol, regParam, elasticNetParam, \
-    fitIntercept, standardization, optimizer, stepSize, miniBatchFraction, seed, aggregationDepth, engine
+    fitIntercept, standardization, optimizer, stepSize, stepSizeSchedule, miniBatchFraction, seed, aggregationDepth, \
+    engine
         As in :class:`sparkopt.ml.LinearRegression`. Labels are 0 … classes − 1.
     family : {"auto", "binomial", "multinomial"}, default "auto"
         "auto" is binomial for labels 0 and 1, else multinomial.
@@ -175,6 +176,7 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
         family: str = "auto",
         optimizer: str = "auto",
         stepSize: float | None = None,
+        stepSizeSchedule: str = "constant",
         miniBatchFraction: float = 1.0,
         seed: int = 0,
         aggregationDepth: int = 2,

@@ -24,7 +24,7 @@ from pyspark.ml.param.shared import (
 )
 
 from sparkopt.blocks.columns import Columns
-from sparkopt.optim import OPTIMIZERS
+from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["FeatureParams", "LinearParams"]
@@ -43,6 +43,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
         "engine": OneOf(["auto", "driver"]),
+        "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
 
@@ -103,6 +104,7 @@ class LinearParams(
     - ``featuresCols``: numeric columns instead of one Vector or array column;
     - ``optimizer``: name of the method, "auto" (default) for L-BFGS, or FISTA where there is an L1 penalty;
     - ``stepSize``: its learning rate; unset, the method's own default;
+    - ``stepSizeSchedule``: how it changes over maxIter steps, "constant" by default;
     - ``miniBatchFraction``: share of the rows that a step draws, default 1;
     - ``engine``: where the loop runs, "auto" (default) or "driver".
     """
@@ -111,6 +113,12 @@ class LinearParams(
         Params._dummy(),
         "optimizer",
         f"the method: auto, {', '.join(OPTIMIZERS)}",
+        typeConverter=TypeConverters.toString,
+    )
+    stepSizeSchedule: Param[str] = Param(
+        Params._dummy(),
+        "stepSizeSchedule",
+        f"how stepSize changes over maxIter steps: {', '.join(schedules.NAMES)}",
         typeConverter=TypeConverters.toString,
     )
     miniBatchFraction: Param[float] = Param(
@@ -138,11 +146,16 @@ class LinearParams(
             optimizer="auto",
             miniBatchFraction=1.0,
             engine="auto",
+            stepSizeSchedule="constant",
         )
 
     def getOptimizer(self) -> str:
         """Return optimizer."""
         return self.getOrDefault(self.optimizer)
+
+    def getStepSizeSchedule(self) -> str:
+        """Return stepSizeSchedule."""
+        return self.getOrDefault(self.stepSizeSchedule)
 
     def getMiniBatchFraction(self) -> float:
         """Return miniBatchFraction."""

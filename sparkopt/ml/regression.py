@@ -78,6 +78,8 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         "auto" is "lbfgs", or "fista" where there is an L1 penalty.
     stepSize : float, optional
         Learning rate; unset, the optimiser's own default.
+    stepSizeSchedule : {"constant", "inverse_time", "step", "exponential", "cosine", "warm_up"}, default "constant"
+        How the learning rate changes over maxIter steps.
     miniBatchFraction : float, default 1
         Share of the rows that a step draws.
     seed : int, default 0
@@ -113,6 +115,7 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         standardization: bool = True,
         optimizer: str = "auto",
         stepSize: float | None = None,
+        stepSizeSchedule: str = "constant",
         miniBatchFraction: float = 1.0,
         seed: int = 0,
         aggregationDepth: int = 2,

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from sparkopt.errors import ParameterError
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
+from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import AcceleratedProximal, Backtracking, Fixed, StrongWolfe
 from sparkopt.optim.transforms import (
     add_decayed_weights,
@@ -100,12 +101,13 @@ def lbfgs(memory: int = 10) -> Optimizer:
     return Optimizer("lbfgs", scale_by_lbfgs(memory), StrongWolfe())
 
 
-def fista(learning_rate: float | None = None) -> Optimizer:
+def fista(learning_rate: Rate | None = None) -> Optimizer:
     """Accelerated proximal gradient descent (Beck & Teboulle, 2009): the default where the penalty has an L1 part.
 
     ``learning_rate`` is the first length that the search tries.
     """
-    return Optimizer("fista", scale_by_learning_rate(1.0), AcceleratedProximal(initial=learning_rate or 1.0))
+    first = 1.0 if learning_rate is None else as_schedule(learning_rate)(0)
+    return Optimizer("fista", scale_by_learning_rate(1.0), AcceleratedProximal(initial=first))
 
 
 def _fixed(name: str, *links: GradientTransformation) -> Optimizer:

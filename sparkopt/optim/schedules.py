@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparkopt.errors import ParameterError
 from sparkopt.typing import Schedule
-from sparkopt.validation import Interval, check
+from sparkopt.validation import Interval, OneOf, check
 
 __all__ = [
     "Constant",
@@ -137,6 +136,10 @@ def as_schedule(rate: float | Schedule) -> Schedule:
     return rate if callable(rate) else Constant(rate)
 
 
+NAMES = ("constant", "inverse_time", "step", "exponential", "cosine", "warm_up")
+"""What ``by_name`` knows."""
+
+
 def by_name(name: str, initial: float, steps: int) -> Schedule:
     """Return the schedule called ``name`` over a run of ``steps`` steps, with its customary settings.
 
@@ -158,6 +161,4 @@ def by_name(name: str, initial: float, steps: int) -> Schedule:
         "cosine": Cosine(initial, steps),
         "warm_up": WarmUp(Cosine(initial, max(1, steps - tenth)), tenth),
     }
-    if name not in known:
-        raise ParameterError(f"schedule must be one of {', '.join(known)}. Got {name!r} instead.")
-    return known[name]
+    return known[check("schedule", name, OneOf(NAMES))]

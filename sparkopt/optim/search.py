@@ -21,6 +21,7 @@ __all__ = ["AcceleratedProximal", "Backtracking", "Fixed", "StrongWolfe"]
 UNIT = Interval(0, 1, closed="neither")
 POSITIVE = Interval(0, None, closed="neither")
 COUNT = Interval(1, None, whole=True)
+EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,9 @@ class StrongWolfe(Search):
                 if trial.slope * ((high.length if high else np.inf) - low.length) >= 0:
                     high = low
                 low = trial
+            if high and abs(low.slope * (high.length - low.length)) <= EPSILON * abs(start.value):
+                break  # what is left to gain is less than the objective's rounding
             length = _between(low, high) if high else 4.0 * low.length
-            if high and abs(high.length - low.length) <= 1e-14 * max(high.length, low.length):
-                break
         return low.point, state  # ``at`` itself where nothing was lower
 
     def _accepts(self, start: _Trial, trial: _Trial) -> bool:

@@ -1,4 +1,4 @@
-"""The linear objective and its sums: gradients by differences, any grouping of rows and places, units there and back."""
+"""The objective of linear models against finite differences, and the algebra that its sums promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every penalty under one contract: gradient by differences, proximal steps by the subgradient condition and SciPy."""
+"""Every penalty under one contract: gradient by differences, prox by the subgradient condition and SciPy."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_by_name_stays_between_zero_and_its_initial_value(name, steps):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ParameterError, match="schedule must be one of constant, inverse_time.*Got 'linear'"):
+    with pytest.raises(ParameterError, match="schedule must be one of 'constant', 'inverse_time'.*Got 'linear'"):
         schedules.by_name("linear", 0.1, 10)
 
 

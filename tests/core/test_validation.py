@@ -15,7 +15,9 @@ from sparkopt.validation import Constraint, Interval, OneOf, check
 numbers = st.floats(-10, 10) | st.integers(-10, 10).map(float)
 
 
-@given(low=numbers, width=st.floats(0.1, 5), value=numbers, closed=st.sampled_from(["both", "left", "right", "neither"]))
+@given(
+    low=numbers, width=st.floats(0.1, 5), value=numbers, closed=st.sampled_from(["both", "left", "right", "neither"])
+)
 def test_interval_is_the_comparison_that_it_prints(low, width, value, closed):
     high = low + width
     left = value >= low if closed in ("both", "left") else value > low
@@ -27,7 +29,11 @@ def test_interval_is_the_comparison_that_it_prints(low, width, value, closed):
     assert str(interval)[-1] == ("]" if closed in ("both", "right") else ")")
 
 
-@given(values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1), whole=st.booleans(), finite=st.booleans())
+@given(
+    values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1),
+    whole=st.booleans(),
+    finite=st.booleans(),
+)
 def test_contains_says_of_each_element_what_accepts_says_of_it(values, whole, finite):
     interval = Interval(-2, None, whole=whole, finite=finite)
     for value, inside in zip(values, interval.contains(np.array(values)).tolist(), strict=True):

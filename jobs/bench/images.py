@@ -1,0 +1,247 @@
+#!/usr/bin/env python
+"""Time image preprocessing: sparkopt on all cores against bare OpenCV on one, and against the usual pandas UDF.
+
+    spark-submit --properties-file conf/local.conf jobs/bench/images.py
+
+Two sets of JPEGs (quality 90) made from scikit-learn's photographs: random parts of 256 × 384 pixels, and the whole
+enlarged to 3000 × 4000. Every comparison is repeated in turn and given as the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame
+from pyspark.sql.functions import pandas_udf
+from sklearn.datasets import load_sample_images
+
+from sparkopt import images
+from sparkopt.cluster.session import session
+from sparkopt.typing import Array
+
+SIMPLE = images.Compose([images.Decode(), images.Resize(224, 224), images.HorizontalFlip()])
+MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
+TRAINING = images.Compose(
+    [
+        images.Decode(),
+        images.RandomResizedCrop(224, 224),
+        images.RandomHorizontalFlip(),
+        images.ColorJitter(0.2, 0.2, 0.2),
+    ]
+)
+TURNED = (images.Rotate(12), images.Resize(320, 480), images.CenterCrop(256, 256), images.HorizontalFlip())
+
+
+def write_sets(folder: Path, small: int, large: int) -> dict[str, Path]:
+    """Write both sets once, as Parquet of bytes, one row group for every 1/8."""
+    rng = np.random.default_rng(0)
+    photographs = load_sample_images().images
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def part(index: int) -> bytes:
+        top, left = int(rng.integers(427 - 256)), int(rng.integers(640 - 384))
+        return images.encode(photographs[index % 2][top : top + 256, left : left + 384], "jpeg", 90)
+
+    def whole(index: int) -> bytes:
+        size = (4000, 3000)
+        picture = cv2.resize(photographs[index % 2], size, interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        noise = np.random.default_rng(index).integers(-6, 7, picture.shape, np.int16)  # as a sensor has
+        return images.encode(np.clip(picture + noise, 0, 255).astype(np.uint8), "jpeg", 90)
+
+    paths = {}
+    for name, count, make in (("256x384", small, part), ("3000x4000", large, whole)):
+        path = folder / f"{name}-{count}"
+        if not path.exists():
+            contents = [make(index) for index in range(count)]
+            path.mkdir()
+            for shard in range(8):
+                table = pa.table({"id": np.arange(shard, count, 8), "content": contents[shard::8]})
+                pq.write_table(table, path / f"part-{shard}.parquet", compression="none")
+        paths[name] = path
+    return paths
+
+
+def contents(path: Path) -> list[bytes]:
+    """Read a set into memory."""
+    return pq.read_table(path)["content"].to_pylist()
+
+
+def bare_simple(data: bytes) -> Array:
+    """Do what SIMPLE does with nothing but OpenCV."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return cv2.flip(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA), 1)
+
+
+def bare_training(data: bytes, rng: np.random.Generator) -> Array:
+    """Do what TRAINING does with OpenCV and a table for each adjustment, step by step."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    top, left, height, width = TRAINING.transforms[1]._part(image.shape[:2], rng)
+    image = image[top : top + height, left : left + width]
+    shrinks = height >= 224 and width >= 224
+    image = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        image = cv2.flip(image, 1)
+    values, (brightness, contrast, saturation) = np.arange(256), 1 + rng.uniform(-0.2, 0.2, 3)
+    image = cv2.LUT(image, np.clip(values * brightness, 0, 255).astype(np.uint8))
+    mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
+    image = cv2.LUT(image, np.clip(mean + contrast * (values - mean), 0, 255).astype(np.uint8))
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, saturation, gray, 1 - saturation, 0)
+
+
+def usual(work: Callable[[bytes], Array]) -> Callable[[str], Column]:
+    """Wrap ``work`` as tutorials do: a pandas UDF that returns a flat array for each image."""
+
+    def apply(column: pd.Series) -> pd.Series:
+        cv2.setNumThreads(1)
+        return column.map(lambda data: work(data).astype(np.float32).ravel())
+
+    apply.__annotations__ = {"column": pd.Series, "return": pd.Series}
+    return pandas_udf(apply, "array<float>")  # type: ignore[call-overload]  # stubs know no such annotation
+
+
+def rate(count: int, action: Callable[[], object]) -> float:
+    """Images per second."""
+    begin = time.perf_counter()
+    action()
+    return count / (time.perf_counter() - begin)
+
+
+def run(df: DataFrame, *columns: Column) -> None:
+    """Compute the columns and throw them away."""
+    df.select(*columns).write.format("noop").mode("overwrite").save()
+
+
+def compare(rounds: int, actions: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Measure each in turn, after one round that does not count."""
+    rates: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(rounds + 1):
+        for name, action in actions.items():
+            value = action()
+            if turn:
+                rates[name].append(value)
+    return rates
+
+
+def ratio(rates: dict[str, list[float]], first: str, second: str) -> float:
+    """Median over the rounds of first / second."""
+    return statistics.median(a / b for a, b in zip(rates[first], rates[second], strict=True))
+
+
+def ssim(first: Array, second: Array) -> float:
+    """Mean structural similarity of the luma (Wang et al., 2004, equation 13; Gaussian window, sigma 1.5)."""
+    x, y = (images.functional.to_grayscale(image)[..., 0].astype(np.float64) for image in (first, second))
+
+    def blur(values: Array) -> Array:
+        return cv2.GaussianBlur(values, (11, 11), 1.5)
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return float(similarity.mean())
+
+
+def peak_memory(df: DataFrame) -> float:
+    """Return MiB that the largest Python worker had resident, while it ran the training pipeline."""
+
+    def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        function = images.BatchFunction(images.ImageKernel(TRAINING, "tensor"), "content", "x", key_column="id")
+        for _ in function(batches):
+            pass
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield pa.RecordBatch.from_arrays([pa.array([peak])], ["peak"])
+
+    return float(max(row.peak for row in df.mapInArrow(measure, "peak double").collect()))
+
+
+def spark_part(df: DataFrame, data: list[bytes], cores: int, rounds: int) -> None:
+    """Compare throughput on Spark with bare loops."""
+    rng, count = np.random.default_rng(0), len(data)
+    tasks = {
+        "decode + resize 224 + flip": (images.udf(SIMPLE, "tensor")("content"), bare_simple),
+        "training pipeline": (
+            images.udf(TRAINING, "tensor")("content", "id"),
+            lambda one: bare_training(one, rng),
+        ),
+    }
+    for name, (column, bare) in tasks.items():
+        alone = lambda bare=bare: [bare(one) for one in data]  # noqa: E731
+        recipe = usual(bare if bare is bare_simple else lambda one: bare_training(one, np.random.default_rng(0)))
+        rates = compare(
+            rounds,
+            {
+                "bare": lambda alone=alone: rate(count, alone),
+                "sparkopt": lambda column=column: rate(count, lambda: run(df, column)),
+                "usual": lambda recipe=recipe: rate(count, lambda: run(df, recipe("content"))),
+            },
+        )
+        medians = {key: statistics.median(values) for key, values in rates.items()}
+        print(
+            f"  {name}: bare, one thread {medians['bare']:.0f}/s; sparkopt {medians['sparkopt']:.0f}/s = "
+            f"{ratio(rates, 'sparkopt', 'bare') / cores:.2f} x {cores} x bare; "
+            f"{ratio(rates, 'sparkopt', 'usual'):.2f} x the usual pandas UDF ({medians['usual']:.0f}/s)"
+        )
+
+
+def local_part(data: list[bytes], rounds: int) -> None:
+    """Compare composed geometry with step by step, and reduced with whole decoding, on one thread."""
+    decoded = [images.decode(one) for one in data[:8]]
+    rng, composed = np.random.default_rng(0), images.Compose(TURNED)
+
+    def steps(image: Array) -> Array:
+        for transform in TURNED:
+            image = transform.apply(image, rng)
+        return image
+
+    reduced = images.Compose([images.Decode(), images.Resize(224, 224)])
+    whole = images.Compose([images.Decode(reduced=False), images.Resize(224, 224)])
+    repeat = max(1, 400_000_000 // (len(decoded) * decoded[0].size) // 8)
+    rates = compare(
+        rounds,
+        {
+            "composed": lambda: rate(8 * repeat, lambda: [composed(one) for one in decoded * repeat]),
+            "steps": lambda: rate(8 * repeat, lambda: [steps(one) for one in decoded * repeat]),
+            "reduced": lambda: rate(8, lambda: [reduced(one) for one in data[:8]]),
+            "whole": lambda: rate(8, lambda: [whole(one) for one in data[:8]]),
+        },
+    )
+    print(f"  geometry composed: {ratio(rates, 'composed', 'steps'):.2f} x step by step")
+    likeness = min(ssim(reduced(one), whole(one)) for one in data[:8])
+    print(f"  reduced-scale decoding: {ratio(rates, 'reduced', 'whole'):.2f} x whole, SSIM at least {likeness:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=int, default=4000, help="images of 256 x 384")
+    parser.add_argument("--large", type=int, default=48, help="images of 3000 x 4000")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("out/bench-images"))
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    paths = write_sets(options.folder, options.small, options.large)
+    spark = session(None, "sparkopt bench images")
+    cores = spark.sparkContext.defaultParallelism
+    for name, path in paths.items():
+        data = contents(path)
+        df = spark.read.parquet(str(path)).repartition(2 * cores).cache()
+        print(f"{name}: {df.count()} JPEGs of {statistics.mean(map(len, data)) / 1000:.0f} kB")
+        print(f"  peak memory of a Python worker: {peak_memory(df):.0f} MiB", flush=True)
+        spark_part(df, data, cores, options.rounds)
+        local_part(data, options.rounds)
+        df.unpersist()
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+#!/usr/bin/env python
+r"""Train a model on images or on a table, evaluate it on held-out rows, and leave model, receipt and plot behind.
+
+    spark-submit --properties-file conf/local.conf jobs/train.py --images out/digits --output out
+    spark-submit --properties-file conf/local.conf jobs/train.py --parquet rows.parquet --features x1,x2 --label y \
+        --loss squared_error --reg-param 0.1 --elastic-net-param 0.5 --optimizer fista --output out
+
+The output folder then holds model/ (load it with sparkopt.ml), receipt.json, receipt.txt, metrics.json, and loss.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from pyspark.errors import AnalysisException, PySparkException, PythonException
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkopt import images
+from sparkopt.cluster.session import session
+from sparkopt.errors import DataError, SparkoptError
+from sparkopt.ml import LinearRegression, LogisticRegression
+from sparkopt.ml.base import LinearEstimator, LinearModel
+from sparkopt.optim import OPTIMIZERS, schedules
+
+LOSSES = ("logistic", "multinomial", "squared_error")
+LABEL, FEATURES = "label", "features"
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong flag with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
+
+
+def parser() -> Parser:
+    """Return the command line."""
+    defaults = LogisticRegression()
+    flags = Parser("train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    data = flags.add_argument_group("data: one of --images and --parquet")
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", metavar="FOLDER", help="image files; the name of each one's folder is its label")
+    source.add_argument("--parquet", metavar="PATH", help="a Parquet file or folder with features and label")
+    data.add_argument(
+        "--features",
+        metavar="COLUMNS",
+        default=FEATURES,
+        help="Vector, array or numeric columns, with commas between them (default: %(default)s)",
+    )
+    data.add_argument("--label", metavar="COLUMN", default=LABEL, help="target column (default: %(default)s)")
+    data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
+    data.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        default=32,
+        help="width and height that images are resized to (default: %(default)s)",
+    )
+    data.add_argument("--color", choices=("gray", "rgb"), default="gray", help="default: %(default)s")
+    data.add_argument(
+        "--test-fraction",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="share of the rows held out for evaluation (default: %(default)s)",
+    )
+
+    model = flags.add_argument_group("model")
+    model.add_argument("--loss", choices=LOSSES, help="default: logistic for two classes, else multinomial")
+    model.add_argument(
+        "--reg-param",
+        type=float,
+        default=defaults.getRegParam(),
+        help="strength of the penalty (default: %(default)s, none)",
+    )
+    model.add_argument(
+        "--elastic-net-param",
+        type=float,
+        default=defaults.getElasticNetParam(),
+        help="share of L1 in the penalty: 0 is L2, 1 is L1 (default: %(default)s)",
+    )
+    model.add_argument("--no-intercept", action="store_true", help="fit without an intercept")
+    model.add_argument(
+        "--no-standardization", action="store_true", help="penalise coefficients in the features' own units"
+    )
+
+    solver = flags.add_argument_group("solver")
+    solver.add_argument(
+        "--optimizer",
+        choices=("auto", *OPTIMIZERS),
+        default=defaults.getOptimizer(),
+        help="auto is lbfgs, or fista with an L1 penalty (default: %(default)s)",
+    )
+    solver.add_argument("--step-size", type=float, help="learning rate (default: the optimiser's own)")
+    solver.add_argument(
+        "--step-size-schedule",
+        choices=schedules.NAMES,
+        default=defaults.getStepSizeSchedule(),
+        help="default: %(default)s",
+    )
+    solver.add_argument(
+        "--max-iter", type=int, default=defaults.getMaxIter(), help="most steps (default: %(default)s)"
+    )
+    solver.add_argument(
+        "--tol",
+        type=float,
+        default=defaults.getTol(),
+        help="relative change of the objective that ends the fit (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--mini-batch-fraction",
+        type=float,
+        default=defaults.getMiniBatchFraction(),
+        help="share of the rows that a step draws (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--engine",
+        choices=("auto", "driver"),
+        default=defaults.getEngine(),
+        help="where the training loop runs (default: %(default)s)",
+    )
+    solver.add_argument("--seed", type=int, default=defaults.getSeed(), help="default: %(default)s")
+
+    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+    return flags
+
+
+def read_images(spark: SparkSession, args: argparse.Namespace) -> tuple[DataFrame, list[str]]:
+    """Return images as rows of features and label, and the names of the labels in their order."""
+    files = (
+        spark.read.format("binaryFile")
+        .option("recursiveFileLookup", True)
+        .option("pathGlobFilter", "*.{png,jpg,jpeg,webp,bmp,tif,tiff}")
+        .load(args.images)
+    )
+    folder = F.element_at(F.split("path", "/"), -2)
+    names = sorted(row[0] for row in files.select(folder).distinct().collect())
+    if len(names) < 2 and args.loss != "squared_error":
+        raise DataError(
+            f"{args.images!r} has images of {len(names)} classes; a classifier needs two folders or more."
+        )
+    size = args.image_size
+    pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
+    labels = F.array_position(F.lit(names), folder) - 1
+    rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), labels.alias(LABEL), "path")
+    args.features, args.label, args.weight = FEATURES, LABEL, None
+    return rows, names
+
+
+def read_table(spark: SparkSession, args: argparse.Namespace) -> tuple[DataFrame, list[str]]:
+    """Return the table."""
+    return spark.read.parquet(args.parquet), []
+
+
+def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Return training and held-out rows: decided by an image's path or a row's content, so no rerun moves a row."""
+    names = ["path"] if "path" in rows.columns else rows.columns
+    key = F.pmod(F.xxhash64(F.lit(seed), *[F.col(f"`{name}`") for name in names]), F.lit(1_000_000))
+    held_out = key < int(fraction * 1_000_000)
+    return rows.where(~held_out), rows.where(held_out)
+
+
+def estimator(args: argparse.Namespace) -> LinearEstimator:
+    """Return the estimator that the flags describe."""
+    if args.loss == "squared_error":
+        chosen: LinearEstimator = LinearRegression()
+    else:
+        family = {"logistic": "binomial", "multinomial": "multinomial"}.get(args.loss, "auto")
+        chosen = LogisticRegression(family=family)
+    features = args.features.split(",")
+    chosen = chosen.setFeaturesCol(features[0]) if len(features) == 1 else chosen.setFeaturesCols(features)
+    chosen.setLabelCol(args.label).setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
+    chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
+    chosen.setOptimizer(args.optimizer).setMaxIter(args.max_iter).setTol(args.tol).setSeed(args.seed)
+    chosen.setMiniBatchFraction(args.mini_batch_fraction).setEngine(args.engine)
+    chosen.setStepSizeSchedule(args.step_size_schedule)
+    if args.weight:
+        chosen.setWeightCol(args.weight)
+    if args.step_size is not None:
+        chosen.setStepSize(args.step_size)
+    return chosen
+
+
+def evaluate(model: LinearModel, rows: DataFrame, label: str) -> dict[str, float]:
+    """Return the metrics of the model on ``rows``."""
+    scored = model.transform(rows).select(F.col(f"`{label}`").cast("double").alias(LABEL), "prediction").cache()
+    try:
+        count = scored.count()
+        if count == 0:
+            raise DataError("no rows were held out: raise --test-fraction.")
+        if model.hasParam("probabilityCol"):
+            accuracy = MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored)
+            return {"rows": count, "accuracy": accuracy}
+        found = {name: RegressionEvaluator(metricName=name).evaluate(scored) for name in ("rmse", "r2")}
+        return {"rows": count, **found}
+    finally:
+        scored.unpersist()
+
+
+def save(model: LinearModel, metrics: dict[str, float], labels: list[str], output: Path) -> None:
+    """Write model, metrics, receipt and plot below ``output``."""
+    output.mkdir(parents=True, exist_ok=True)
+    model.write().overwrite().save(str(output / "model"))
+    receipt = model.summary.receipt
+    receipt.save(output / "receipt.json")
+    (output / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
+    (output / "metrics.json").write_text(json.dumps({"held_out": metrics, "labels": labels}, indent=2) + "\n")
+    receipt.plot(output / "loss.png")
+
+
+def train(spark: SparkSession, args: argparse.Namespace) -> None:
+    """Read, train, evaluate, save."""
+    rows, labels = (read_images if args.images else read_table)(spark, args)
+    learner = estimator(args)
+    learner._columns().check(rows.schema)
+    training, held_out = split(rows, args.test_fraction, args.seed)
+    model = learner.fit(training)
+    metrics = evaluate(model, held_out, args.label)
+    save(model, metrics, labels, Path(args.output))
+    print(model.summary.receipt)
+    print("held out  " + "  ".join(f"{name} {value:.6g}" for name, value in metrics.items()))
+    print(f"saved in {args.output}: model/ metrics.json receipt.json receipt.txt loss.png")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job; return its exit code."""
+    flags = parser()
+    args = flags.parse_args(argv)
+    if not 0 < args.test_fraction < 1:
+        flags.error(f"--test-fraction must lie between 0 and 1. Got {args.test_fraction:g} instead.")
+    if args.image_size < 1:
+        flags.error(f"--image-size must be at least 1. Got {args.image_size} instead.")
+    try:
+        estimator(args)._check_params()
+    except SparkoptError as error:
+        flags.error(str(error))
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    spark = session(app_name="sparkopt train")
+    try:
+        train(spark, args)
+    except SparkoptError as error:
+        return fail(str(error))
+    except AnalysisException as error:
+        return fail(f"cannot read {args.images or args.parquet!r}: {essence(error)}")
+    except PySparkException as error:
+        return fail(f"Spark failed: {essence(error)}")
+    finally:
+        spark.stop()
+    return 0
+
+
+def essence(error: PySparkException) -> str:
+    """Return the sentence of a Spark error without its plan and stack; of a Python worker's error, the last line."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line]
+    return lines[-1].strip() if isinstance(error, PythonException) else lines[0].strip()
+
+
+def fail(reason: str) -> int:
+    """Print one line; return exit code 1."""
+    print(f"train.py: error: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""Columns of images in, columns of images out, in Arrow: the kernel that every engine runs.
+
+It knows no Spark. A bad image costs its own row and nothing else, and results are handed out in pieces of bounded
+size, since a thousand photographs in one piece would not fit into a worker's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+
+from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images import functional as F
+from sparkopt.images.randomness import row_rng
+from sparkopt.images.transforms import Compose, Decode, Encode
+from sparkopt.typing import Array
+from sparkopt.validation import Interval, OneOf, check
+
+__all__ = ["IMAGE_FIELDS", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
+
+MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
+MAX_BYTES = 2**25
+"""Default bound on the bytes of one piece of output; a single larger image still makes a piece of its own."""
+
+IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
+_OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
+_MAX_FILE_BYTES = 2**30
+_TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
+
+
+@dataclass(frozen=True)
+class ImageKernel:
+    """A pipeline that runs on Arrow arrays.
+
+    Parameters
+    ----------
+    pipeline : Compose
+        What to do with each image.
+    output : {"vector", "array", "tensor", "bytes", "image"}, default "tensor"
+        Type of the result: a dense ML vector, a list of float32, (shape, dtype, data), an encoded image (the pipeline
+        must end in Encode), or a row of Spark's image schema (uint8, its colours in the order BGR).
+    mode : {"PERMISSIVE", "DROPMALFORMED", "FAILFAST"}, default "PERMISSIVE"
+        FAILFAST raises at the first bad image; the others give null and a reason.
+    seed, epoch : int, default 0
+        Random transforms depend on (seed, row key, epoch) only.
+    max_bytes : int, default 2**25
+        Results are handed out in pieces of at most about this size.
+    """
+
+    pipeline: Compose
+    output: str = "tensor"
+    mode: str = "PERMISSIVE"
+    seed: int = 0
+    epoch: int = 0
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        check("output", self.output, OneOf(OUTPUTS))
+        check("mode", self.mode, OneOf(MODES))
+        for name in ("seed", "epoch"):
+            check(name, getattr(self, name), Interval(-(2**63), 2**63 - 1, whole=True))
+        check("max_bytes", self.max_bytes, Interval(1, None, whole=True))
+        if not isinstance(self.pipeline, Compose):
+            raise ParameterError(f"pipeline must be an images.Compose. Got {self.pipeline!r} instead.")
+        encodes = bool(self.pipeline.transforms) and isinstance(self.pipeline.transforms[-1], Encode)
+        if encodes != (self.output == "bytes"):
+            raise ParameterError(
+                f"output is {self.output!r}, but the pipeline {'ends' if encodes else 'does not end'} in Encode: "
+                "encoded images are output 'bytes', and nothing else is."
+            )
+
+    def __call__(self, images: pa.Array, keys: pa.Array | None = None) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Process a column.
+
+        Parameters
+        ----------
+        images : pyarrow.Array
+            Encoded images (binary), rows of Spark's image schema (struct), or paths (string).
+        keys : pyarrow.Array, optional
+            What each row's randomness is derived from (integers, strings or binary); by default its content.
+
+        Yields
+        ------
+        values, errors : pyarrow.Array
+            Of equal length and in order; an error is null where there is a value, and a reason where there is none.
+        """
+        read = _reader(images.type, self.pipeline)
+        if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in _TEXT_OR_BINARY):
+            raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
+        convert, to_arrow = _WRITERS[self.output]
+        values: list[Any] = []
+        errors: list[str | None] = []
+        size = 0
+        for index in range(len(images)):
+            value, error = None, None
+            try:
+                value = convert(self._run(read(images[index]), None if keys is None else keys[index].as_py()))
+                size += _nbytes(value)
+            except (CorruptImageError, DataError) as problem:
+                if self.mode == "FAILFAST":
+                    raise self._explained(problem, index, keys) from problem
+                error = str(problem)
+            values.append(value)
+            errors.append(error)
+            if size >= self.max_bytes:
+                yield to_arrow(values), pa.array(errors, pa.string())
+                values, errors, size = [], [], 0
+        if values or not len(images):
+            yield to_arrow(values), pa.array(errors, pa.string())
+
+    def _run(self, image: Array | bytes, key: Any) -> Any:
+        if not self.pipeline.random:
+            return self.pipeline(image)
+        if key is None:
+            key = image if isinstance(image, bytes) else image.tobytes()
+        return self.pipeline(image, row_rng(self.seed, key, self.epoch))
+
+    @staticmethod
+    def _explained(problem: Exception, index: int, keys: pa.Array | None) -> Exception:
+        row = f"row {index} of its batch" if keys is None else f"the row of key {keys[index].as_py()!r}"
+        return type(problem)(f"{problem} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
+
+
+# --- input ----------------------------------------------------------------------------------------------------------
+
+
+def _reader(kind: pa.DataType, pipeline: Compose) -> Callable[[pa.Scalar], Array | bytes]:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        read: Callable[[pa.Scalar], Array | bytes] = _encoded
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        read = _file
+    elif pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:]):
+        return _decoded
+    else:
+        raise SchemaError(f"images must be binary, paths or rows of Spark's image schema. Got {kind} instead.")
+    if not (pipeline.transforms and isinstance(pipeline.transforms[0], Decode)):
+        raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
+    return read
+
+
+def _encoded(scalar: pa.Scalar) -> bytes:
+    if not scalar.is_valid:
+        raise CorruptImageError("null: the row holds no image")
+    return scalar.as_py()
+
+
+def _file(scalar: pa.Scalar) -> bytes:
+    if not scalar.is_valid:
+        raise CorruptImageError("null: the row holds no path")
+    path = scalar.as_py()
+    try:
+        if ":" in path.partition("/")[0]:
+            files, path = pa.fs.FileSystem.from_uri(path.replace("file:/", "file:///") if "://" not in path else path)
+        else:
+            files = pa.fs.LocalFileSystem()
+        size = files.get_file_info(path).size
+        if size is not None and size > _MAX_FILE_BYTES:
+            raise CorruptImageError(f"too large: {path} has {size} bytes, more than {_MAX_FILE_BYTES}")
+        with files.open_input_stream(path) as stream:
+            return stream.read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorruptImageError(f"unreadable: {error}") from error
+
+
+def _decoded(scalar: pa.Scalar) -> Array:
+    if not scalar.is_valid or not scalar["data"].is_valid:
+        raise CorruptImageError("null: the row holds no image")
+    height, width, channels, mode = (scalar[name].as_py() for name in ("height", "width", "nChannels", "mode"))
+    if _OPENCV_TYPES.get(channels) != mode:
+        raise CorruptImageError(
+            f"unsupported: OpenCV type {mode} of {channels} channels; 8 bits in 1, 3 or 4 are read"
+        )
+    data = np.frombuffer(scalar["data"].as_buffer(), np.uint8)
+    if height < 1 or width < 1 or data.size != height * width * channels:
+        raise CorruptImageError(f"corrupt: {data.size} bytes cannot hold {height} x {width} x {channels} values")
+    image = data.reshape(height, width, channels)
+    if channels == 4:
+        return image[..., [2, 1, 0, 3]]
+    return image if channels == 1 else F.convert_color(image, "bgr", "rgb")
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def _nbytes(value: Any) -> int:
+    return value.nbytes if isinstance(value, np.ndarray) else len(value)
+
+
+def _lists(values: list[Array | None], kind: Any) -> pa.Array:
+    """Join arrays into one list array, with nulls, copying each value once."""
+    lengths = [0 if value is None else value.size for value in values]
+    present = [value.reshape(-1) for value in values if value is not None]
+    flat = np.concatenate(present, dtype=kind, casting="unsafe") if present else np.empty(0, kind)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int32)]).astype(np.int32)
+    missing = np.array([*(value is None for value in values), False])
+    return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), pa.array(flat))
+
+
+def _missing(values: list[Any]) -> pa.Array:
+    return pa.array([value is None for value in values], pa.bool_())
+
+
+def _vectors(values: list[Array | None]) -> pa.Array:
+    """Return what pyspark.ml's VectorUDT is made of: type 1 is dense."""
+    ones = pa.array(np.ones(len(values), np.int8))
+    fields = [ones, pa.nulls(len(values), pa.int32()), pa.nulls(len(values), pa.list_(pa.int32()))]
+    columns = [*fields, _lists(values, np.float64)]
+    return pa.StructArray.from_arrays(columns, ["type", "size", "indices", "values"], mask=_missing(values))
+
+
+def _tensors(values: list[Array | None]) -> pa.Array:
+    shapes = pa.array([None if value is None else value.shape for value in values], pa.list_(pa.int32()))
+    kinds = pa.array([None if value is None else value.dtype.name for value in values], pa.string())
+    data = pa.array([None if value is None else value.tobytes() for value in values], pa.binary())
+    return pa.StructArray.from_arrays([shapes, kinds, data], ["shape", "dtype", "data"], mask=_missing(values))
+
+
+def _to_bgr(image: Array) -> Array:
+    if image.dtype != np.uint8:
+        raise ParameterError(
+            f"output 'image' holds uint8 values, but the pipeline gives {image.dtype}. Take output 'tensor'."
+        )
+    if image.shape[2] == 4:
+        return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
+    return image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+
+
+def _image_rows(values: list[Array | None]) -> pa.Array:
+    shapes = [(None, None, None) if value is None else value.shape for value in values]
+    heights, widths, channels = ([shape[axis] for shape in shapes] for axis in range(3))
+    columns = [
+        pa.array(["" if value is not None else None for value in values], pa.string()),
+        *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
+        pa.array([_OPENCV_TYPES.get(count) for count in channels], pa.int32()),
+        pa.array([None if value is None else value.tobytes() for value in values], pa.binary()),
+    ]
+    return pa.StructArray.from_arrays(columns, list(IMAGE_FIELDS), mask=_missing(values))
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_WRITERS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], pa.Array]]] = {
+    "vector": (_as_is, _vectors),
+    "array": (_as_is, lambda values: _lists(values, np.float32)),
+    "tensor": (_as_is, _tensors),
+    "bytes": (_as_is, lambda values: pa.array(values, pa.binary())),
+    "image": (_to_bgr, _image_rows),
+}
+OUTPUTS = tuple(_WRITERS)

@@ -1,0 +1,378 @@
+"""Pure functions on images: no parameters kept, no randomness, no Spark.
+
+An image is an array of shape (height, width, channels) with 1 (grey), 3 (RGB) or 4 (RGBA) channels, of type uint8
+with values in [0, 255] or float32, whose values the colour functions expect in [0, 1]. Every function returns a new
+array (or a view of its input), of the same type unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
+from sparkopt.images.header import MAX_PIXELS, Header, read_header
+from sparkopt.typing import Array
+from sparkopt.validation import Interval, OneOf, check
+
+try:
+    import cv2
+except ImportError as error:  # pragma: no cover - the tests' environment has OpenCV
+    raise MissingDependencyError.of("sparkopt.images", "OpenCV", "images") from error
+
+__all__ = [
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "convert_color",
+    "crop",
+    "decode",
+    "decode_stored",
+    "encode",
+    "erase",
+    "gaussian_blur",
+    "hflip",
+    "normalize",
+    "orient",
+    "pad",
+    "rescale",
+    "resize",
+    "standardize",
+    "to_grayscale",
+    "vflip",
+]
+
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+COLORS = ("rgb", "gray", "rgba", "bgr")
+PAD_MODES = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
+ENCODINGS = {
+    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
+    "png": (".png", None),
+    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY),
+}
+_CONVERSIONS = {
+    ("rgb", "gray"): cv2.COLOR_RGB2GRAY,
+    ("rgb", "bgr"): cv2.COLOR_RGB2BGR,
+    ("rgb", "rgba"): cv2.COLOR_RGB2RGBA,
+    ("rgb", "hsv"): cv2.COLOR_RGB2HSV_FULL,
+    ("rgb", "lab"): cv2.COLOR_RGB2LAB,
+    ("rgb", "ycrcb"): cv2.COLOR_RGB2YCrCb,
+    ("bgr", "rgb"): cv2.COLOR_BGR2RGB,
+    ("bgr", "gray"): cv2.COLOR_BGR2GRAY,
+    ("bgr", "rgba"): cv2.COLOR_BGR2RGBA,
+    ("gray", "rgb"): cv2.COLOR_GRAY2RGB,
+    ("gray", "bgr"): cv2.COLOR_GRAY2BGR,
+    ("gray", "rgba"): cv2.COLOR_GRAY2RGBA,
+    ("rgba", "rgb"): cv2.COLOR_RGBA2RGB,
+    ("rgba", "bgr"): cv2.COLOR_RGBA2BGR,
+    ("rgba", "gray"): cv2.COLOR_RGBA2GRAY,
+    ("hsv", "rgb"): cv2.COLOR_HSV2RGB_FULL,
+    ("lab", "rgb"): cv2.COLOR_LAB2RGB,
+    ("ycrcb", "rgb"): cv2.COLOR_YCrCb2RGB,
+}
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
+    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (of several frames, the first), turned as its EXIF orientation says.
+
+    Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
+    ``color`` is "rgba".
+
+    Parameters
+    ----------
+    data : bytes
+        The encoded image.
+    color : {"rgb", "gray", "rgba", "bgr"}, default "rgb"
+        Channels of the result.
+    max_pixels : int, default 2**26
+        Images with more pixels are refused, before anything is allocated for them.
+    reduction : {1, 2, 4, 8}, default 1
+        Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    CorruptImageError
+        The data are not a whole image within the limit; the message begins with the reason.
+    """
+    header = read_header(data, max_pixels)
+    return orient(decode_stored(data, header, color, reduction=reduction), header.orientation)
+
+
+def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
+    """Decode the pixels as they are stored: :func:`decode` without the EXIF orientation.
+
+    ``header`` must come from :func:`~sparkopt.images.header.read_header`, which has checked the size.
+    """
+    check("color", color, OneOf(COLORS))
+    check("reduction", reduction, OneOf((1, 2, 4, 8)))
+    flags, decoded = _decode_flags(color, reduction)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}: {error.err}") from error
+    if image is None:
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}")
+    if color == "rgba":
+        return _unchanged_to_rgba(image)
+    image = _with_channels(image)
+    return image if decoded == color else convert_color(image, decoded, color)
+
+
+def _decode_flags(color: str, reduction: int) -> tuple[int, str]:
+    """Return OpenCV's flags, and the colour order that they give."""
+    if color == "rgba":
+        return cv2.IMREAD_UNCHANGED, "rgba"
+    if color == "gray":
+        return {1: 0, 2: 16, 4: 32, 8: 64}[reduction], "gray"
+    if reduction > 1:  # OpenCV has no reduced RGB; exchanging the channels of a reduced image is cheap
+        return {2: 17, 4: 33, 8: 65}[reduction], "bgr"
+    if color == "rgb" and hasattr(cv2, "IMREAD_COLOR_RGB"):
+        return cv2.IMREAD_COLOR_RGB, "rgb"
+    return cv2.IMREAD_COLOR, "bgr"
+
+
+def _unchanged_to_rgba(image: Array) -> Array:
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # as OpenCV does when it reads sixteen bits into eight
+    elif image.dtype != np.uint8:
+        raise CorruptImageError(f"unsupported: samples of type {image.dtype} have no eight-bit equivalent")
+    image = _with_channels(image)
+    source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])
+    if source is None:
+        raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
+    return image[..., [2, 1, 0, 3]] if source == "bgra" else convert_color(image, source, "rgba")
+
+
+def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # noqa: A002 - the field's word
+    """Encode a uint8 image; its colour channels must be in the order RGB.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width, channels)
+        JPEG stores 1 or 3 channels; of 4, it drops the transparency.
+    format : {"jpeg", "png", "webp"}, default "jpeg"
+        The file format. PNG is lossless.
+    quality : int, default 90
+        1 (smallest) to 100 (best), for jpeg and webp.
+    """
+    check("format", format, OneOf(ENCODINGS))
+    check("quality", quality, Interval(1, 100, whole=True))
+    if image.dtype != np.uint8:
+        raise ParameterError(
+            f"image must be of type uint8 to be encoded. Got {image.dtype} instead; encode before rescaling."
+        )
+    suffix, flag = ENCODINGS[format]
+    if image.shape[2] == 4:
+        image = image[..., [2, 1, 0, 3]] if format != "jpeg" else convert_color(image, "rgba", "bgr")
+    elif image.shape[2] == 3:
+        image = convert_color(image, "rgb", "bgr")
+    # OpenCV takes a WebP quality above 100 for lossless; the flag is left out for PNG, which has none.
+    _, encoded = cv2.imencode(suffix, np.ascontiguousarray(image), [] if flag is None else [flag, quality])
+    return encoded.tobytes()
+
+
+# --- geometry -------------------------------------------------------------------------------------------------------
+
+
+def orient(image: Array, orientation: int) -> Array:
+    """Turn and mirror an image as its EXIF orientation (1 to 8) asks; a view, not a copy."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def resize(image: Array, height: int, width: int, interpolation: str = "linear") -> Array:
+    """Resize to an exact size: by area averaging along a side that shrinks, else by ``interpolation``.
+
+    "nearest" never averages, so that label images keep their labels.
+    """
+    check("interpolation", interpolation, OneOf(INTERPOLATIONS))
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    image = np.ascontiguousarray(image)
+    if interpolation == "nearest":
+        return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST))
+    smaller = (min(height, rows), min(width, columns))
+    if smaller != (rows, columns):
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
+    return _with_channels(image)
+
+
+def crop(image: Array, top: int, left: int, height: int, width: int) -> Array:
+    """Cut out a rectangle, which must lie inside the image; a view, not a copy."""
+    rows, columns = image.shape[:2]
+    if not (0 <= top <= top + height <= rows and 0 <= left <= left + width <= columns) or height < 1 or width < 1:
+        raise ParameterError(
+            f"the crop of {height} x {width} pixels at ({top}, {left}) does not lie inside an image of "
+            f"{rows} x {columns} pixels."
+        )
+    return image[top : top + height, left : left + width]
+
+
+def hflip(image: Array) -> Array:
+    """Mirror left and right; a view, not a copy."""
+    return image[:, ::-1]
+
+
+def vflip(image: Array) -> Array:
+    """Mirror top and bottom; a view, not a copy."""
+    return image[::-1]
+
+
+def pad(
+    image: Array, top: int, right: int, bottom: int, left: int, mode: str = "constant", fill: float = 0.0
+) -> Array:
+    """Add pixels on each side: of value ``fill``, or continuing the image ("edge", "reflect", "symmetric")."""
+    check("mode", mode, OneOf(PAD_MODES))
+    border = (top, bottom, left, right)
+    value = [fill] * 4
+    return _with_channels(cv2.copyMakeBorder(np.ascontiguousarray(image), *border, PAD_MODES[mode], value=value))
+
+
+# --- colour ---------------------------------------------------------------------------------------------------------
+
+
+def convert_color(image: Array, source: str, target: str) -> Array:
+    """Convert between colour spaces by OpenCV's formulas: rgb, bgr, rgba, gray, hsv, lab, ycrcb.
+
+    uint8 hue fills 0 to 255; float32 hue is in degrees.
+    """
+    check("(source, target)", (source, target), OneOf(_CONVERSIONS))
+    return _with_channels(cv2.cvtColor(np.ascontiguousarray(image), _CONVERSIONS[source, target]))
+
+
+def to_grayscale(image: Array, channels: int = 1) -> Array:
+    """Luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), in one channel or repeated in three."""
+    check("channels", channels, OneOf((1, 3)))
+    source = {1: "gray", 3: "rgb", 4: "rgba"}[image.shape[2]]
+    gray = image if source == "gray" else convert_color(image, source, "gray")
+    return gray if channels == 1 else convert_color(gray, "gray", "rgb")
+
+
+def adjust_brightness(image: Array, factor: float) -> Array:
+    """Multiply by ``factor`` and clip."""
+    return _blend(image, 0.0, factor)
+
+
+def adjust_contrast(image: Array, factor: float) -> Array:
+    """Move every value away from the mean luma: mean + factor × (value − mean), clipped."""
+    return _blend(image, float(to_grayscale(image).mean()), factor)
+
+
+def adjust_saturation(image: Array, factor: float) -> Array:
+    """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
+    if image.shape[2] == 1:
+        return image
+    image = np.ascontiguousarray(image)
+    gray = to_grayscale(image[..., :3], channels=3)
+    colors = np.clip(cv2.addWeighted(image[..., :3].copy(), factor, gray, 1.0 - factor, 0.0), 0, _white(image))
+    return _with_alpha_of(image, colors)
+
+
+def adjust_hue(image: Array, shift: float) -> Array:
+    """Turn the hue by ``shift`` of a full circle, in [-0.5, 0.5]. Grey images stay as they are."""
+    check("shift", shift, Interval(-0.5, 0.5))
+    if image.shape[2] == 1:
+        return image
+    hsv = convert_color(image[..., :3], "rgb", "hsv")
+    if image.dtype == np.uint8:
+        hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around, as a hue does
+    else:
+        hsv[..., 0] = (hsv[..., 0] + np.float32(shift * 360)) % 360
+    return _with_alpha_of(image, convert_color(hsv, "hsv", "rgb"))
+
+
+def _blend(image: Array, anchor: float, factor: float) -> Array:
+    """Return anchor + factor × (colour − anchor), clipped; transparency is left alone."""
+    colors = image[..., :3]
+    if image.dtype == np.uint8:
+        values = anchor + factor * (np.arange(256) - anchor)
+        table = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return _with_alpha_of(image, _with_channels(cv2.LUT(np.ascontiguousarray(colors), table)))
+    adjusted = np.float32(factor) * colors + np.float32(anchor * (1.0 - factor))
+    return _with_alpha_of(image, np.clip(adjusted, 0, 1))
+
+
+def _with_alpha_of(image: Array, colors: Array) -> Array:
+    return colors if image.shape[2] < 4 else np.dstack([colors, image[..., 3:]])
+
+
+def _white(image: Array) -> float:
+    return 255 if image.dtype == np.uint8 else 1.0
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
+    """Blur with a Gaussian of standard deviation ``sigma`` pixels.
+
+    ``kernel_size`` 0 lets OpenCV choose an odd size that covers it; borders are reflected.
+    """
+    check("sigma", sigma, Interval(0, None, closed="neither"))
+    return _with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
+
+
+def erase(image: Array, top: int, left: int, height: int, width: int, fill: float = 0.0) -> Array:
+    """Set a rectangle to ``fill``; its part outside the image is ignored."""
+    image = image.copy()
+    image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = fill
+    return image
+
+
+def rescale(image: Array, scale: float, offset: float = 0.0) -> Array:
+    """Return scale × value + offset as float32: ``rescale(image, 1 / 255)`` brings uint8 into [0, 1]."""
+    return image.astype(np.float32) * np.float32(scale) + np.float32(offset)
+
+
+def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """(value − mean) / std for each channel, as float32. One number, or one for each channel."""
+    center, spread = (np.asarray(values, np.float32).reshape(-1) for values in (mean, std))
+    for name, values in (("mean", center), ("std", spread)):
+        if values.size not in (1, image.shape[2]):
+            raise ParameterError(
+                f"{name} must have 1 or {image.shape[2]} values, one for each channel. Got {values.size} instead."
+            )
+    return (image.astype(np.float32) - center) / spread
+
+
+def standardize(image: Array) -> Array:
+    """Shift and scale the whole image to mean 0 and standard deviation 1, as float32.
+
+    The deviation is taken as at least 1 / sqrt(number of values), so that a constant image becomes zeros
+    (TensorFlow's ``per_image_standardization``).
+    """
+    values = image.astype(np.float32)
+    spread = max(float(values.std(dtype=np.float64)), values.size**-0.5)
+    return (values - np.float32(values.mean(dtype=np.float64))) / np.float32(spread)
+
+
+def _with_channels(image: Array) -> Array:
+    """Give back the channel axis that OpenCV drops from grey images."""
+    return image if image.ndim == 3 else image[:, :, np.newaxis]

@@ -1,0 +1,218 @@
+"""What an encoded image says of itself, read without decoding a pixel.
+
+A decoder allocates what the header asks for, so the size is checked first; only the six formats that this module can
+read are ever handed to OpenCV. Files that end early are recognised here too, because decoders differ in whether they
+call half an image an error.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparkopt.errors import CorruptImageError
+
+__all__ = ["MAX_PIXELS", "Header", "read_header"]
+
+MAX_PIXELS = 2**26
+"""Largest image that is decoded by default: 67 megapixels, 192 MiB as RGB bytes."""
+
+_MAX_BLOCKS = 2**16  # segments, chunks or tags walked before a header is called corrupt
+_ORIENTATION_TAG = 274
+_WIDTH_TAG, _HEIGHT_TAG = 256, 257
+
+
+@dataclass(frozen=True)
+class Header:
+    """Format, stored size and EXIF orientation of an encoded image.
+
+    Parameters
+    ----------
+    format : {"jpeg", "png", "webp", "gif", "bmp", "tiff"}
+        The file format.
+    height, width : int
+        Size in pixels as stored, before the orientation is applied.
+    orientation : int, default 1
+        EXIF orientation, 1 to 8; 5 to 8 exchange height and width.
+    """
+
+    format: str
+    height: int
+    width: int
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image as it is meant to be seen."""
+        return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+
+
+def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header, and refuse what must not reach a decoder.
+
+    Parameters
+    ----------
+    data : bytes
+        The encoded image.
+    max_pixels : int, default 2**26
+        Largest height × width that is accepted.
+
+    Raises
+    ------
+    CorruptImageError
+        Its message begins with the reason and a colon: ``empty``, ``not an image``, ``truncated``, ``corrupt`` or
+        ``too large``.
+
+    Examples
+    --------
+    >>> from sparkopt.images import functional as F
+    >>> import numpy as np
+    >>> read_header(F.encode(np.zeros((2, 3, 1), np.uint8), "png"))
+    Header(format='png', height=2, width=3, orientation=1)
+    """
+    if not data:
+        raise CorruptImageError("empty: the value holds no bytes")
+    read = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
+    if read is None:
+        raise CorruptImageError("not an image: neither JPEG, PNG, WebP, GIF, BMP nor TIFF")
+    try:
+        header = read(data)
+    except (struct.error, IndexError) as error:
+        raise CorruptImageError("truncated: the data end inside the header") from error
+    if header.height < 1 or header.width < 1:
+        raise CorruptImageError(f"corrupt: the header gives a size of {header.height} x {header.width}")
+    if header.height * header.width > max_pixels:
+        raise CorruptImageError(
+            f"too large: {header.height} x {header.width} pixels exceed the limit of {max_pixels} pixels"
+        )
+    return header
+
+
+def _jpeg(data: bytes) -> Header:
+    position, orientation = 2, 1
+    for _ in range(_MAX_BLOCKS):
+        if data[position] != 0xFF:
+            raise CorruptImageError("corrupt: a JPEG marker is missing")
+        marker = data[position + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or a marker without a body
+            position += 1 if marker == 0xFF else 2
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        body = position + 4
+        if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and orientation == 1:
+            orientation = _exif_orientation(data[body + 6 : position + 2 + length])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = struct.unpack_from(">HH", data, body + 1)
+            # FF D9 cannot occur inside compressed data, where each FF is followed by 00 or a restart marker.
+            if data.rfind(b"\xff\xd9", body) < 0:
+                raise CorruptImageError("truncated: the JPEG has no end-of-image marker")
+            return Header("jpeg", height, width, orientation)
+        position += 2 + length
+    raise CorruptImageError("corrupt: the JPEG has no start-of-frame marker")
+
+
+def _png(data: bytes) -> Header:
+    width, height = struct.unpack_from(">II", data, 16)
+    position, orientation = 8, 1
+    for _ in range(_MAX_BLOCKS):
+        if position + 12 > len(data):
+            raise CorruptImageError("truncated: the PNG has no end chunk")
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        if kind == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        if kind == b"IEND":
+            return Header("png", height, width, orientation)
+        position += 12 + length
+    raise CorruptImageError("corrupt: the PNG has too many chunks")
+
+
+def _webp(data: bytes) -> Header:
+    (riff,) = struct.unpack_from("<I", data, 4)
+    if data[8:12] != b"WEBP":
+        raise CorruptImageError("not an image: a RIFF file that is not WebP")
+    if riff + 8 > len(data):
+        raise CorruptImageError("truncated: the WebP is shorter than its header says")
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+        return Header("webp", height, width)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Header("webp", (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    if kind != b"VP8X":
+        raise CorruptImageError("corrupt: the WebP begins with an unknown chunk")
+    width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    return Header("webp", height, width, _webp_orientation(data))
+
+
+def _webp_orientation(data: bytes) -> int:
+    position = 12
+    for _ in range(_MAX_BLOCKS):
+        if position + 8 > len(data):
+            break
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        if data[position : position + 4] == b"EXIF":
+            return _exif_orientation(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
+        position += 8 + length + length % 2
+    return 1
+
+
+def _gif(data: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return Header("gif", height, width)
+
+
+def _bmp(data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
+    return Header("bmp", abs(height), abs(width))
+
+
+def _tiff(data: bytes) -> Header:
+    tags = _tiff_tags(data)
+    if _WIDTH_TAG not in tags or _HEIGHT_TAG not in tags:
+        raise CorruptImageError("corrupt: the TIFF gives no size")
+    height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
+    if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
+        height, width = width, height
+    return Header("tiff", height, width)  # OpenCV's TIFF reader has always turned the image already
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """First value of each short or long tag in the first directory; EXIF data have the same layout."""
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, directory)
+    tags = {}
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if kind in (3, 4):
+            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+    return tags
+
+
+def _exif_orientation(exif: bytes) -> int:
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
+        return 1
+    try:
+        return _valid_orientation(_tiff_tags(exif).get(_ORIENTATION_TAG, 1))
+    except struct.error:  # damaged metadata do not spoil the pixels
+        return 1
+
+
+def _valid_orientation(value: int) -> int:
+    return value if 1 <= value <= 8 else 1
+
+
+_READERS: dict[bytes, Callable[[bytes], Header]] = {
+    b"\xff\xd8\xff": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"RIFF": _webp,
+    b"GIF87a": _gif,
+    b"GIF89a": _gif,
+    b"BM": _bmp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
+}

@@ -1,0 +1,213 @@
+"""Transforms of colours and values: colour conversion and jitter, blur, noise, cutout, scaling of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from sparkopt.errors import ParameterError
+from sparkopt.images import functional as F
+from sparkopt.images.transforms import ImageTransform
+from sparkopt.typing import Array
+from sparkopt.validation import Interval, OneOf
+
+__all__ = [
+    "ColorJitter",
+    "ConvertColor",
+    "Cutout",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Grayscale",
+    "Normalize",
+    "Rescale",
+    "Standardize",
+]
+
+_NUMBER = Interval()
+_POSITIVE = Interval(0, None, closed="neither")
+_NON_NEGATIVE = Interval(0, None)
+_SPACES = OneOf(("rgb", "bgr", "rgba", "gray", "hsv", "lab", "ycrcb"))
+
+
+@dataclass(frozen=True)
+class ConvertColor(ImageTransform):
+    """Convert from colour space ``source`` to ``target``: rgb, bgr, rgba, gray, hsv, lab or ycrcb."""
+
+    source: str
+    target: str
+
+    domains: ClassVar = {"source": _SPACES, "target": _SPACES}
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the converted image."""
+        return F.convert_color(image, self.source, self.target)
+
+
+@dataclass(frozen=True)
+class Grayscale(ImageTransform):
+    """Luma of the colours (ITU-R BT.601), in 1 channel or repeated in 3."""
+
+    channels: int = 1
+
+    domains: ClassVar = {"channels": OneOf((1, 3))}
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the grey image."""
+        return F.to_grayscale(image, self.channels)
+
+
+@dataclass(frozen=True)
+class ColorJitter(ImageTransform):
+    """Change brightness, contrast, saturation and hue at random, in random order.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : float, default 0
+        The factor is uniform in [max(0, 1 − value), 1 + value].
+    hue : float, default 0
+        The shift is uniform in [−hue, hue], as a fraction of the full circle; at most 0.5.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    domains: ClassVar = {
+        "brightness": _NON_NEGATIVE,
+        "contrast": _NON_NEGATIVE,
+        "saturation": _NON_NEGATIVE,
+        "hue": Interval(0, 0.5),
+    }
+    random: ClassVar[bool] = True
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Draw factors and order, and apply them; what has amount 0 costs nothing."""
+        uniform, order = rng.random(4), rng.permutation(4)
+        amounts = (self.brightness, self.contrast, self.saturation)
+        factors = [
+            max(0.0, 1 - amount) + float(draw) * (1 + amount - max(0.0, 1 - amount))
+            for amount, draw in zip(amounts, uniform[:3], strict=True)
+        ]
+        changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+        for index in order:
+            if index == 3 and self.hue:
+                image = F.adjust_hue(image, float(2 * uniform[3] - 1) * self.hue)
+            elif index < 3 and amounts[index]:
+                image = changes[index](image, factors[index])
+        return image
+
+
+@dataclass(frozen=True)
+class GaussianBlur(ImageTransform):
+    """Blur with a standard deviation in pixels: ``sigma``, or uniform between two."""
+
+    sigma: float | tuple[float, float]
+    kernel_size: int = 0
+
+    domains: ClassVar = {"sigma": _POSITIVE, "kernel_size": OneOf((0, *range(1, 256, 2)))}
+
+    @property
+    def random(self) -> bool:  # type: ignore[override]  # depends on the parameter
+        """Whether sigma is a range."""
+        return isinstance(self.sigma, tuple)
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the blurred image."""
+        sigma = float(rng.uniform(*self.sigma)) if isinstance(self.sigma, tuple) else self.sigma
+        return F.gaussian_blur(image, sigma, self.kernel_size)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(ImageTransform):
+    """Add independent normal noise of standard deviation ``std``, as a fraction of full scale (255 or 1)."""
+
+    std: float
+
+    domains: ClassVar = {"std": _NON_NEGATIVE}
+    random: ClassVar[bool] = True
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the noisy image; uint8 is rounded and clipped, float32 left unbounded."""
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(self.std)
+        if image.dtype != np.uint8:
+            return image + noise
+        return np.clip(np.rint(image + 255 * noise), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Cutout(ImageTransform):
+    """Set squares of ``length`` pixels, centred anywhere in the image, to ``fill``.
+
+    References
+    ----------
+    DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", 2017.
+    """
+
+    length: int
+    holes: int = 1
+    fill: float = 0.0
+
+    domains: ClassVar = {
+        "length": Interval(1, 2**16, whole=True),
+        "holes": Interval(1, 1000, whole=True),
+        "fill": _NUMBER,
+    }
+    random: ClassVar[bool] = True
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the image with holes."""
+        for _ in range(self.holes):
+            row, column = int(rng.integers(image.shape[0])), int(rng.integers(image.shape[1]))
+            top, left = row - self.length // 2, column - self.length // 2
+            image = F.erase(image, top, left, self.length, self.length, self.fill)
+        return image
+
+
+@dataclass(frozen=True)
+class Rescale(ImageTransform):
+    """scale × value + offset, as float32: ``Rescale(1 / 255)`` brings uint8 into [0, 1]."""
+
+    scale: float
+    offset: float = 0.0
+
+    domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the values in their new range."""
+        return F.rescale(image, self.scale, self.offset)
+
+
+@dataclass(frozen=True)
+class Normalize(ImageTransform):
+    """(value − mean) / std for each channel, as float32; one number, or one for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    domains: ClassVar = {"mean": _NUMBER, "std": _POSITIVE}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            if not isinstance(getattr(self, name), tuple):
+                object.__setattr__(self, name, (getattr(self, name),))
+            if len(getattr(self, name)) not in (1, 3, 4):
+                raise ParameterError(
+                    f"Normalize.{name} must have 1, 3 or 4 values. Got {getattr(self, name)!r} instead."
+                )
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the normalised image."""
+        return F.normalize(image, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class Standardize(ImageTransform):
+    """Shift and scale each image to mean 0 and standard deviation 1, as float32."""
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the standardised image."""
+        return F.standardize(image)

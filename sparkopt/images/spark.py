@@ -1,0 +1,233 @@
+"""Pipelines on Spark: as an expression (:func:`udf`) and as a function of whole batches (:class:`BatchFunction`).
+
+Both run the same kernel, on Spark Classic and Spark Connect. What a Python worker holds at a time is one batch of
+input, which ``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one
+piece of output, which ``max_bytes`` bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.ml.image import ImageSchema
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column
+from pyspark.sql.functions import arrow_udf
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DataType,
+    FloatType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.images.arrow import IMAGE_FIELDS, MAX_BYTES, ImageKernel
+from sparkopt.images.transforms import Compose
+
+__all__ = ["BatchFunction", "check_image_column", "expression", "output_type", "udf"]
+
+_TENSOR = StructType(
+    [
+        StructField("shape", ArrayType(IntegerType())),
+        StructField("dtype", StringType()),
+        StructField("data", BinaryType()),
+    ]
+)
+
+
+def output_type(output: str) -> DataType:
+    """Spark type of the results for ``output``, one of "vector", "array", "tensor", "bytes" and "image"."""
+    if output == "image":
+        return ImageSchema.imageSchema["image"].dataType
+    return {"vector": VectorUDT(), "array": ArrayType(FloatType()), "tensor": _TENSOR, "bytes": BinaryType()}[output]
+
+
+def check_image_column(schema: StructType, column: str) -> None:
+    """Refuse, before any job, a column that is missing or cannot hold images.
+
+    Raises
+    ------
+    SchemaError
+        Naming the column, its type and what it may be.
+    """
+    if column not in schema.names:
+        raise SchemaError(f"there is no column {column!r}. The columns are {', '.join(schema.names)}.")
+    kind = schema[column].dataType
+    is_image = isinstance(kind, StructType) and set(kind.names) >= set(IMAGE_FIELDS[1:])
+    if not (is_image or isinstance(kind, BinaryType | StringType)):
+        raise SchemaError(
+            f"column {column!r} must hold encoded images (binary), paths (string) or Spark's image schema. "
+            f"Got {kind.simpleString()} instead."
+        )
+
+
+def udf(
+    pipeline: Compose,
+    output: str = "tensor",
+    *,
+    mode: str = "PERMISSIVE",
+    seed: int = 0,
+    epoch: int = 0,
+    errors: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> Callable[..., Column]:
+    """Make a pipeline into a function of columns.
+
+    Parameters
+    ----------
+    pipeline : Compose
+        What to do with each image.
+    output : {"vector", "array", "tensor", "bytes", "image"}, default "tensor"
+        Type of the result: a dense ML vector, array<float>, struct<shape, dtype, data>, an encoded image (binary; the
+        pipeline must end in Encode), or Spark's image schema.
+    mode : {"PERMISSIVE", "FAILFAST"}, default "PERMISSIVE"
+        A bad image becomes null, or fails the job. To drop bad rows use ImageTransformer or :class:`BatchFunction`.
+    seed, epoch : int, default 0
+        Random transforms depend on (seed, row key, epoch) only.
+    errors : bool, default False
+        Return struct<value, error>, with the reason of each null, instead of the value.
+    max_bytes : int, default 2**25
+        Bound on the bytes of output that a worker gathers before it hands them on.
+
+    Returns
+    -------
+    callable
+        Of the column of images (binary, path or image schema) and, optionally, the column of row keys, by name or as
+        columns. Without keys the randomness comes from the content, so that equal images are augmented alike.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> pipeline = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
+    >>> small = images.udf(pipeline, output="array")
+    >>> df.select(small("content").alias("features"))  # doctest: +SKIP
+    """
+    if mode == "DROPMALFORMED":
+        raise ParameterError("mode DROPMALFORMED cannot drop rows from inside an expression; use ImageTransformer.")
+    return expression(ImageKernel(pipeline, output, mode, seed, epoch, max_bytes), errors=errors)
+
+
+def expression(kernel: ImageKernel, *, errors: bool = False, once: bool = False) -> Callable[..., Column]:
+    """Make a kernel into a function of columns: what :func:`udf` does, for a kernel that is there already.
+
+    ``once`` keeps the optimiser from evaluating the images a second time below a filter on their result. The price is
+    that no other filter moves below them either, so filter before.
+    """
+    kind = output_type(kernel.output)
+    returned = StructType([StructField("value", kind), StructField("error", StringType())]) if errors else kind
+
+    def run_alone(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        yield from _pieces(kernel, ((column, None) for column in columns), errors)
+
+    def run_with_keys(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+        yield from _pieces(kernel, ((images, keys) for images, keys in columns), errors)
+
+    def apply(image: Column | str, key: Column | str | None = None) -> Column:
+        function = arrow_udf(run_alone if key is None else run_with_keys, returned)  # type: ignore[call-overload]
+        function = function.asNondeterministic() if once else function
+        return function(image) if key is None else function(image, key)
+
+    return apply
+
+
+def _pieces(
+    kernel: ImageKernel, columns: Iterator[tuple[pa.Array, pa.Array | None]], errors: bool
+) -> Iterator[pa.Array]:
+    _use_the_cores_of_this_task()
+    for images, keys in columns:
+        for values, reasons in kernel(images, keys):
+            yield pa.StructArray.from_arrays([values, reasons], ["value", "error"]) if errors else values
+
+
+@dataclass(frozen=True)
+class BatchFunction:
+    """A pipeline as a function for ``DataFrame.mapInArrow``, which keeps the other columns.
+
+    Parameters
+    ----------
+    kernel : ImageKernel
+        The pipeline, its output type, its mode and its seed. Mode DROPMALFORMED drops bad rows.
+    input_column, output_column : str
+        Where the images are, and where the results go; the same name replaces the column.
+    error_column : str or None, default None
+        Where the reasons of bad images go.
+    key_column : str or None, default None
+        What identifies a row, for random transforms; by default its content.
+    drop_input : bool, default True
+        Leave the column of images out of the result.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> pipeline = images.Compose([images.Decode(), images.Resize(224, 224), images.Encode("jpeg")])
+    >>> shrink = images.BatchFunction(images.ImageKernel(pipeline, "bytes"), "content", "small", error_column="error")
+    >>> df.mapInArrow(shrink, shrink.schema(df.schema))  # doctest: +SKIP
+    """
+
+    kernel: ImageKernel
+    input_column: str
+    output_column: str
+    error_column: str | None = None
+    key_column: str | None = None
+    drop_input: bool = True
+
+    def schema(self, schema: StructType) -> StructType:
+        """Schema of the result for a DataFrame of ``schema``.
+
+        Raises
+        ------
+        SchemaError
+            A column is missing, cannot hold images, or would be there twice.
+        """
+        check_image_column(schema, self.input_column)
+        if self.key_column is not None and self.key_column not in schema.names:
+            raise SchemaError(
+                f"there is no key column {self.key_column!r}. The columns are {', '.join(schema.names)}."
+            )
+        kept = [schema[name] for name in self._kept(schema.names)]
+        added = [StructField(self.output_column, output_type(self.kernel.output))]
+        if self.error_column is not None:
+            added.append(StructField(self.error_column, StringType()))
+        names = [field.name for field in kept]
+        for field in added:
+            if field.name in names:
+                raise SchemaError(f"column {field.name!r} is there already; choose another name.")
+        return StructType([*kept, *added])
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Process batches of rows."""
+        _use_the_cores_of_this_task()
+        for batch in batches:
+            keys = None if self.key_column is None else batch.column(self.key_column)
+            start = 0
+            for values, errors in self.kernel(batch.column(self.input_column), keys):
+                piece = self._joined(batch.slice(start, len(values)), values, errors)
+                start += len(values)
+                yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
+
+    def _joined(self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array) -> pa.RecordBatch:
+        names = self._kept(rows.schema.names)
+        columns = [rows.column(name) for name in names]
+        added = [values] if self.error_column is None else [values, errors]
+        new_names = [self.output_column] if self.error_column is None else [self.output_column, self.error_column]
+        return pa.RecordBatch.from_arrays([*columns, *added], [*names, *new_names])
+
+    def _kept(self, names: list[str]) -> list[str]:
+        dropped = {self.input_column} if self.drop_input else set()
+        return [name for name in names if name not in dropped]
+
+
+def _use_the_cores_of_this_task() -> None:
+    """Keep OpenCV to the task's cores: beside it run as many other tasks as there are cores left."""
+    context = TaskContext.get()
+    cv2.setNumThreads(1 if context is None else max(1, context.cpus()))
+    # Bad images are reported in the data; what the decoders write on stderr says no more.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

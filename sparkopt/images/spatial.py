@@ -1,0 +1,307 @@
+"""Geometric transforms along the axes: resize, crop, flip, pad.
+
+``interpolation`` is for images that grow; whatever shrinks is averaged over areas, except with "nearest". ``fill`` is
+the value of pixels that nothing is mapped to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from sparkopt.errors import DataError
+from sparkopt.images import functional as F
+from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
+from sparkopt.images.transforms import GeometricTransform, ImageTransform
+from sparkopt.typing import Array
+from sparkopt.validation import Interval, OneOf
+
+__all__ = [
+    "CenterCrop",
+    "Crop",
+    "HorizontalFlip",
+    "Letterbox",
+    "Pad",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "RandomVerticalFlip",
+    "Resize",
+    "ResizeLongerSide",
+    "ResizeShorterSide",
+    "VerticalFlip",
+]
+
+_LENGTH = Interval(1, 2**16, whole=True)
+_OFFSET = Interval(0, 2**16, whole=True)
+_PROBABILITY = Interval(0, 1)
+_NUMBER = Interval()
+_POSITIVE = Interval(0, None, closed="neither")
+_INTERPOLATION = OneOf(F.INTERPOLATIONS)
+
+
+@dataclass(frozen=True)
+class Resize(GeometricTransform):
+    """Resize to exactly ``height`` × ``width`` pixels, whatever the proportions."""
+
+    height: int
+    width: int
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Scale both axes."""
+        return _resize_map(size, (self.height, self.width), self.interpolation)
+
+
+@dataclass(frozen=True)
+class ResizeShorterSide(GeometricTransform):
+    """Resize so that the shorter side has ``length`` pixels; proportions are kept."""
+
+    length: int
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"length": _LENGTH, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Scale both axes alike, up to rounding to whole pixels."""
+        return _resize_map(size, _scaled(size, self.length / min(size)), self.interpolation)
+
+
+@dataclass(frozen=True)
+class ResizeLongerSide(GeometricTransform):
+    """Resize so that the longer side has ``length`` pixels; proportions are kept."""
+
+    length: int
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"length": _LENGTH, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Scale both axes alike, up to rounding to whole pixels."""
+        return _resize_map(size, _scaled(size, self.length / max(size)), self.interpolation)
+
+
+@dataclass(frozen=True)
+class Letterbox(GeometricTransform):
+    """Resize to fit into ``height`` × ``width``, keeping proportions, and centre on a ground of value ``fill``."""
+
+    height: int
+    width: int
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": _NUMBER, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Scale, then move to the middle."""
+        inner = _scaled(size, min(self.height / size[0], self.width / size[1]))
+        top, left = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
+        matrix = translation(left, top) @ scaling(inner[1] / size[1], inner[0] / size[0])
+        return GeometricMap(matrix, (self.height, self.width), self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class Crop(GeometricTransform):
+    """Cut out ``height`` × ``width`` pixels, the upper left of which is at (``top``, ``left``)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    domains: ClassVar = {"top": _OFFSET, "left": _OFFSET, "height": _LENGTH, "width": _LENGTH}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Move; DataError if the rectangle does not lie inside the image."""
+        _check_large_enough(size, (self.top + self.height, self.left + self.width))
+        return GeometricMap(translation(-self.left, -self.top), (self.height, self.width))
+
+
+@dataclass(frozen=True)
+class CenterCrop(GeometricTransform):
+    """Cut ``height`` × ``width`` pixels out of the middle."""
+
+    height: int
+    width: int
+
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Move; DataError if the image is smaller."""
+        _check_large_enough(size, (self.height, self.width))
+        top, left = (size[0] - self.height) // 2, (size[1] - self.width) // 2
+        return GeometricMap(translation(-left, -top), (self.height, self.width))
+
+
+@dataclass(frozen=True)
+class RandomCrop(GeometricTransform):
+    """Cut out ``height`` × ``width`` pixels anywhere, each place being equally likely."""
+
+    height: int
+    width: int
+
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Move; DataError if the image is smaller."""
+        _check_large_enough(size, (self.height, self.width))
+        top, left = (int(rng.integers(0, big - small + 1)) for big, small in zip(size, (self.height, self.width)))  # noqa: B905
+        return GeometricMap(translation(-left, -top), (self.height, self.width))
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(GeometricTransform):
+    """Cut out a random part and resize it to ``height`` × ``width``, as Inception was trained.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the result.
+    scale : (float, float), default (0.08, 1.0)
+        Range of the part's area, as a fraction of the image's; uniform.
+    ratio : (float, float), default (3/4, 4/3)
+        Range of the part's width / height; log-uniform. After ten parts that do not fit, the largest central part
+        within the range is taken.
+    interpolation : str, default "linear"
+        For images that grow.
+
+    References
+    ----------
+    Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
+    """
+
+    height: int
+    width: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "height": _LENGTH,
+        "width": _LENGTH,
+        "scale": Interval(0, 1, closed="right"),
+        "ratio": _POSITIVE,
+        "interpolation": _INTERPOLATION,
+    }
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Move the part to the origin, then scale it."""
+        top, left, height, width = self._part(size, rng)
+        resized = _resize_map((height, width), (self.height, self.width), self.interpolation)
+        return GeometricMap(resized.matrix @ translation(-left, -top), resized.size, self.interpolation)
+
+    def _part(self, size: Size, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        rows, columns = size
+        for _ in range(10):
+            area = rows * columns * rng.uniform(*self.scale)
+            ratio = math.exp(rng.uniform(*np.log(self.ratio)))
+            height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < height <= rows and 0 < width <= columns:
+                top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))
+                return top, left, height, width
+        ratio = min(max(columns / rows, self.ratio[0]), self.ratio[1])
+        height, width = max(1, min(rows, round(columns / ratio))), max(1, min(columns, round(rows * ratio)))
+        return (rows - height) // 2, (columns - width) // 2, height, width
+
+
+@dataclass(frozen=True)
+class HorizontalFlip(GeometricTransform):
+    """Mirror left and right."""
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Let x become width − x."""
+        return GeometricMap(translation(size[1], 0) @ scaling(-1, 1), size)
+
+
+@dataclass(frozen=True)
+class VerticalFlip(GeometricTransform):
+    """Mirror top and bottom."""
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Let y become height − y."""
+        return GeometricMap(translation(0, size[0]) @ scaling(1, -1), size)
+
+
+@dataclass(frozen=True)
+class RandomHorizontalFlip(HorizontalFlip):
+    """Mirror left and right with probability ``p``."""
+
+    p: float = 0.5
+
+    domains: ClassVar = {"p": _PROBABILITY}
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Let x become width − x, or stays."""
+        return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
+
+
+@dataclass(frozen=True)
+class RandomVerticalFlip(VerticalFlip):
+    """Mirror top and bottom with probability ``p``."""
+
+    p: float = 0.5
+
+    domains: ClassVar = {"p": _PROBABILITY}
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Let y become height − y, or stays."""
+        return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
+
+
+@dataclass(frozen=True)
+class Pad(ImageTransform):
+    """Add pixels on each side.
+
+    Parameters
+    ----------
+    top, right, bottom, left : int
+        How many.
+    mode : {"constant", "edge", "reflect", "symmetric"}, default "constant"
+        Value ``fill``, the outermost pixel, the mirror image without or with the outermost pixel.
+    fill : float, default 0
+        For mode "constant".
+    """
+
+    top: int
+    right: int
+    bottom: int
+    left: int
+    mode: str = "constant"
+    fill: float = 0.0
+
+    domains: ClassVar = {
+        "top": _OFFSET,
+        "right": _OFFSET,
+        "bottom": _OFFSET,
+        "left": _OFFSET,
+        "mode": OneOf(F.PAD_MODES),
+        "fill": _NUMBER,
+    }
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the larger image."""
+        return F.pad(image, self.top, self.right, self.bottom, self.left, self.mode, self.fill)
+
+
+def _resize_map(size: Size, target: Size, interpolation: str) -> GeometricMap:
+    return GeometricMap(scaling(target[1] / size[1], target[0] / size[0]), target, interpolation)
+
+
+def _scaled(size: Size, factor: float) -> Size:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _check_large_enough(size: Size, needed: Size) -> None:
+    if size[0] < needed[0] or size[1] < needed[1]:
+        raise DataError(
+            f"too small: the crop needs {needed[0]} x {needed[1]} pixels, the image has {size[0]} x {size[1]}"
+        )

@@ -1,0 +1,243 @@
+"""Geometric transforms that turn and bend: rotation, affine maps, perspective.
+
+Angles are in degrees, counter-clockwise. ``fill`` is the value of pixels that nothing is mapped to; ``interpolation``
+says how values between pixels are read ("nearest", "linear", "cubic" or "lanczos"), after averaging over areas where
+the map shrinks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from sparkopt.images import functional as F
+from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
+from sparkopt.images.transforms import GeometricTransform
+from sparkopt.typing import Floats
+from sparkopt.validation import Interval, OneOf
+
+__all__ = ["Affine", "Perspective", "RandomAffine", "RandomPerspective", "RandomRotation", "Rotate"]
+
+_PROBABILITY = Interval(0, 1)
+_NUMBER = Interval()
+_POSITIVE = Interval(0, None, closed="neither")
+_NON_NEGATIVE = Interval(0, None)
+_SHEAR = Interval(-90, 90, closed="neither")
+_INTERPOLATION = OneOf(F.INTERPOLATIONS)
+
+
+@dataclass(frozen=True)
+class Rotate(GeometricTransform):
+    """Turn by ``angle`` degrees about the middle; ``expand`` enlarges the image to hold all of the result."""
+
+    angle: float
+    expand: bool = False
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "angle": _NUMBER,
+        "expand": OneOf((True, False)),
+        "fill": _NUMBER,
+        "interpolation": _INTERPOLATION,
+    }
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Turn about the middle."""
+        return _centered(size, _rotation(self.angle), self.expand, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class RandomRotation(GeometricTransform):
+    """Turn by an angle drawn uniformly from ``degrees`` = (low, high)."""
+
+    degrees: tuple[float, float]
+    expand: bool = False
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "degrees": _NUMBER,
+        "expand": OneOf((True, False)),
+        "fill": _NUMBER,
+        "interpolation": _INTERPOLATION,
+    }
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Turn about the middle."""
+        angle = rng.uniform(*self.degrees)
+        return _centered(size, _rotation(angle), self.expand, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class Affine(GeometricTransform):
+    """Shear, scale, turn about the middle, then move.
+
+    Parameters
+    ----------
+    angle : float, default 0
+        Degrees, counter-clockwise.
+    translate : (float, float), default (0, 0)
+        Fractions of the width and the height.
+    scale : float, default 1
+        Enlargement.
+    shear : (float, float), default (0, 0)
+        Degrees along x and y.
+    fill, interpolation
+        See the module.
+    """
+
+    angle: float = 0.0
+    translate: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "angle": _NUMBER,
+        "translate": _NUMBER,
+        "scale": _POSITIVE,
+        "shear": _SHEAR,
+        "fill": _NUMBER,
+        "interpolation": _INTERPOLATION,
+    }
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Map about the middle."""
+        x, y = (math.tan(math.radians(angle)) for angle in self.shear)
+        linear = (
+            _rotation(self.angle)
+            @ scaling(self.scale, self.scale)
+            @ np.array([[1.0, x, 0.0], [y, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        )
+        centered = _centered(size, linear, False, self.interpolation, self.fill)
+        moved = translation(self.translate[0] * size[1], self.translate[1] * size[0]) @ centered.matrix
+        return GeometricMap(moved, size, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class RandomAffine(GeometricTransform):
+    """:class:`Affine` with parameters drawn uniformly.
+
+    Parameters
+    ----------
+    degrees : (float, float), default (0, 0)
+        Range of the angle.
+    translate : (float, float), default (0, 0)
+        Largest move along x and y, either way, as fractions of the width and the height.
+    scale : (float, float), default (1, 1)
+        Range of the enlargement.
+    shear : (float, float), default (0, 0)
+        Range of the shear along x, in degrees.
+    fill, interpolation
+        See the module.
+    """
+
+    degrees: tuple[float, float] = (0.0, 0.0)
+    translate: tuple[float, float] = (0.0, 0.0)
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: tuple[float, float] = (0.0, 0.0)
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "degrees": _NUMBER,
+        "translate": _NON_NEGATIVE,
+        "scale": _POSITIVE,
+        "shear": _SHEAR,
+        "fill": _NUMBER,
+        "interpolation": _INTERPOLATION,
+    }
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Draw the parameters, and map."""
+        fixed = Affine(
+            float(rng.uniform(*self.degrees)),
+            (float(rng.uniform(-1, 1)) * self.translate[0], float(rng.uniform(-1, 1)) * self.translate[1]),
+            float(rng.uniform(*self.scale)),
+            (float(rng.uniform(*self.shear)), 0.0),
+            self.fill,
+            self.interpolation,
+        )
+        return fixed.map(size, rng)
+
+
+@dataclass(frozen=True)
+class Perspective(GeometricTransform):
+    """Move the corners of the image.
+
+    Parameters
+    ----------
+    corners : four of (float, float)
+        Where the upper left, upper right, lower right and lower left corners go: (x, y) as fractions of the width and
+        the height. ((0, 0), (1, 0), (1, 1), (0, 1)) changes nothing.
+    fill, interpolation
+        See the module.
+    """
+
+    corners: tuple[tuple[float, float], ...]
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"fill": _NUMBER, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Solve for the homography that moves the corners."""
+        sides = np.array([size[1], size[0]], np.float32)
+        start = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * sides
+        target = np.asarray(self.corners, np.float32) * sides
+        matrix = np.asarray(cv2.getPerspectiveTransform(start, target), np.float64)
+        return GeometricMap(matrix, size, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class RandomPerspective(GeometricTransform):
+    """Move each corner inwards by up to ``distortion`` / 2 of the width and of the height, with probability ``p``."""
+
+    distortion: float = 0.5
+    p: float = 0.5
+    fill: float = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {
+        "distortion": Interval(0, 1, closed="left"),
+        "p": _PROBABILITY,
+        "fill": _NUMBER,
+        "interpolation": _INTERPOLATION,
+    }
+    random: ClassVar[bool] = True
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Draw the corners, and map."""
+        chosen, inwards = rng.random() < self.p, rng.random((4, 2)) * self.distortion / 2
+        if not chosen:
+            return GeometricMap(np.eye(3), size)
+        corners = np.abs(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - inwards)
+        moved = tuple((float(x), float(y)) for x, y in corners)
+        return Perspective(moved, self.fill, self.interpolation).map(size, rng)
+
+
+def _rotation(angle: float) -> Floats:
+    """Counter-clockwise as seen, y pointing down; exact for right angles."""
+    quarter, rest = divmod(angle, 90)
+    cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))
+    for _ in range(int(quarter) % 4):
+        cosine, sine = -sine, cosine
+    return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _centered(size: Size, linear: Floats, expand: bool, interpolation: str, fill: float) -> GeometricMap:
+    """Map about the middle of the image to the middle of the result."""
+    target = size
+    if expand:
+        width, height = np.abs(linear[:2, :2]) @ (size[1], size[0])
+        target = (math.ceil(height - 1e-6), math.ceil(width - 1e-6))
+    matrix = translation(target[1] / 2, target[0] / 2) @ linear @ translation(-size[1] / 2, -size[0] / 2)
+    return GeometricMap(matrix, target, interpolation, fill)

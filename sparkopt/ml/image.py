@@ -1,0 +1,249 @@
+"""Images as stages of a pyspark.ml Pipeline: one that runs an image pipeline, and one that learns its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import keyword_only
+from pyspark.ml import Estimator, Model, Transformer
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
+from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as SF
+
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.images import Compose, ImageKernel, Normalize
+from sparkopt.images.spark import BatchFunction, check_image_column, expression
+from sparkopt.images.statistics import ChannelMoments
+
+__all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
+
+_MOMENTS = "count double, mean array<double>, deviations array<double>"
+
+
+def _to_json(value: Compose | str) -> str:
+    """Pipelines are kept as JSON, which pyspark.ml can save; parsing it again checks it."""
+    return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
+
+
+class _ImageParams(HasInputCol, HasOutputCol, HasSeed, DefaultParamsWritable):
+    """Params that the stages for images share."""
+
+    pipeline: Param[str] = Param(Params._dummy(), "pipeline", "the transforms, as JSON", _to_json)
+    output: Param[str] = Param(
+        Params._dummy(),
+        "output",
+        "type of the results: vector, array, tensor, bytes, image",
+        TypeConverters.toString,
+    )
+    mode: Param[str] = Param(
+        Params._dummy(), "mode", "what a bad image does: PERMISSIVE, DROPMALFORMED, FAILFAST", TypeConverters.toString
+    )
+    errorCol: Param[str] = Param(
+        Params._dummy(),
+        "errorCol",
+        "column of reasons, in mode PERMISSIVE; default outputCol + '_error'",
+        TypeConverters.toString,
+    )
+    keyCol: Param[str] = Param(
+        Params._dummy(),
+        "keyCol",
+        "column that identifies a row, for random transforms; default the content",
+        TypeConverters.toString,
+    )
+    _input_kwargs: dict[str, Any]  # what keyword_only gathers
+
+    epoch: Param[int] = Param(
+        Params._dummy(), "epoch", "another epoch augments every row differently", TypeConverters.toInt
+    )
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__()
+        self._setDefault(
+            pipeline="[]", inputCol="image", outputCol="features", output="vector", mode="PERMISSIVE", seed=0, epoch=0
+        )
+        self._set(**values)
+
+    def getPipeline(self) -> Compose:
+        """Return the transforms."""
+        return Compose.from_json(self.getOrDefault(self.pipeline))
+
+    def getErrorCol(self) -> str:
+        """Name of the column of reasons in mode PERMISSIVE."""
+        return self.getOrDefault(self.errorCol) if self.isDefined(self.errorCol) else f"{self.getOutputCol()}_error"
+
+    def _key(self) -> str | None:
+        return self.getOrDefault(self.keyCol) if self.isDefined(self.keyCol) else None
+
+    def _kernel(self, output: str) -> ImageKernel:
+        """Check everything that can be checked without looking at a row."""
+        chosen = {name: self.getOrDefault(name) for name in ("mode", "seed", "epoch")}
+        return ImageKernel(self.getPipeline(), output, **chosen)
+
+    def _check(self, dataset: DataFrame) -> None:
+        check_image_column(dataset.schema, self.getInputCol())
+        key = self._key()
+        if key is not None and key not in dataset.columns:
+            raise SchemaError(f"keyCol: there is no column {key!r}. The columns are {', '.join(dataset.columns)}.")
+
+
+class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTransformer"]):
+    """Run an image pipeline on a column, as a stage of a pyspark.ml Pipeline.
+
+    Parameters
+    ----------
+    pipeline : sparkopt.images.Compose
+        What to do with each image.
+    inputCol : str, default "image"
+        Encoded images (binary), paths (string), or Spark's image schema.
+    outputCol : str, default "features"
+        Where the results go.
+    output : {"vector", "array", "tensor", "bytes", "image"}, default "vector"
+        Type of the results; see :func:`sparkopt.images.udf`.
+    mode : {"PERMISSIVE", "DROPMALFORMED", "FAILFAST"}, default "PERMISSIVE"
+        A bad image becomes null with its reason in ``errorCol``; loses its row; or fails the job. Estimators that
+        follow do not take nulls: train with DROPMALFORMED.
+    errorCol : str, default ``outputCol`` + "_error"
+        Column of reasons in mode PERMISSIVE; null where the image is good.
+    keyCol : str, optional
+        Column that identifies a row (integer, string or binary): random transforms depend on (seed, key, epoch) and
+        nothing else. Without it the image's content is the key.
+    seed, epoch : int, default 0
+        For random transforms.
+
+    Raises
+    ------
+    SchemaError, ParameterError
+        From ``transform``, before any job.
+
+    Examples
+    --------
+    >>> from pyspark.ml import Pipeline
+    >>> from pyspark.ml.classification import LogisticRegression
+    >>> from sparkopt import images
+    >>> small = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
+    >>> stage = ImageTransformer(pipeline=small, inputCol="content", mode="DROPMALFORMED")  # doctest: +SKIP
+    >>> model = Pipeline(stages=[stage, LogisticRegression()]).fit(df)  # doctest: +SKIP
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        pipeline: Compose | str = "[]",
+        inputCol: str = "image",
+        outputCol: str = "features",
+        output: str = "vector",
+        mode: str = "PERMISSIVE",
+        errorCol: str | None = None,
+        keyCol: str | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        super().__init__(self._input_kwargs)
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        self._check(dataset)
+        kernel = self._kernel(self.getOrDefault(self.output))
+        mode, name, reason = kernel.mode, self.getOutputCol(), self.getErrorCol()
+        for added in (name, reason) if mode == "PERMISSIVE" else (name,):
+            if added in dataset.columns:
+                raise SchemaError(f"column {added!r} is there already; choose another outputCol or errorCol.")
+        run = expression(kernel, errors=True, once=True)
+        key = self._key()
+        result = f"_{name}_result"
+        rows = dataset.withColumn(result, run(self.getInputCol()) if key is None else run(self.getInputCol(), key))
+        if mode == "DROPMALFORMED":
+            rows = rows.filter(SF.col(f"`{result}`.error").isNull())
+        rows = rows.withColumn(name, SF.col(f"`{result}`.value"))
+        if mode == "PERMISSIVE":
+            rows = rows.withColumn(reason, SF.col(f"`{result}`.error"))
+        return rows.drop(result)
+
+
+class ImageNormalizerModel(Model, ImageTransformer):
+    """An :class:`ImageTransformer` whose pipeline ends in the normalisation that was learnt."""
+
+    @property
+    def normalization(self) -> Normalize:
+        """Mean and standard deviation of each channel."""
+        last = self.getPipeline().transforms[-1]
+        if not isinstance(last, Normalize):
+            raise DataError("the pipeline of an ImageNormalizerModel must end in Normalize.")
+        return last
+
+
+class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultParamsReadable["ImageNormalizer"]):
+    """Learn the mean and standard deviation of each channel over the data set, in one pass, after ``pipeline``.
+
+    The model runs ``pipeline`` followed by ``Normalize(mean, std)``. A channel that is constant is divided by 1. Bad
+    images do not count; in mode FAILFAST they fail the job. Parameters are those of :class:`ImageTransformer`.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> small = images.Compose([images.Decode(), images.Resize(32, 32), images.Rescale(1 / 255)])
+    >>> model = ImageNormalizer(pipeline=small, inputCol="content").fit(df)  # doctest: +SKIP
+    >>> model.normalization.mean  # doctest: +SKIP
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        pipeline: Compose | str = "[]",
+        inputCol: str = "image",
+        outputCol: str = "features",
+        output: str = "vector",
+        mode: str = "PERMISSIVE",
+        errorCol: str | None = None,
+        keyCol: str | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        super().__init__(self._input_kwargs)
+
+    def _fit(self, dataset: DataFrame) -> ImageNormalizerModel:
+        self._check(dataset)
+        kernel = self._kernel("tensor")
+        key = self._key()
+        columns = [self.getInputCol(), *([] if key is None or key == self.getInputCol() else [key])]
+        measure = _Moments(BatchFunction(kernel, columns[0], "tensor", "error", key))
+        rows = dataset.select(*columns).mapInArrow(measure, _MOMENTS).collect()
+        if not rows:
+            raise DataError(f"inputCol: column {columns[0]!r} holds no image that can be decoded.")
+        moments = reduce(
+            add, (ChannelMoments(count, np.array(mean), np.array(squares)) for count, mean, squares in rows)
+        )
+        std = np.where(moments.std > 0, moments.std, 1.0)
+        normalize = Normalize(tuple(moments.mean.tolist()), tuple(std.tolist()))
+        model = self._copyValues(ImageNormalizerModel())
+        return model._set(pipeline=Compose([*kernel.pipeline.transforms, normalize]))
+
+
+class _Moments:
+    """Reduce each partition to the moments of its images."""
+
+    def __init__(self, batches: BatchFunction) -> None:
+        self._batches = batches
+
+    def __call__(self, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        total: ChannelMoments | None = None
+        for batch in self._batches(rows):
+            for tensor in batch.column("tensor"):
+                if not tensor.is_valid:
+                    continue
+                image = np.frombuffer(tensor["data"].as_buffer(), tensor["dtype"].as_py())
+                moments = ChannelMoments.of(image.reshape(tensor["shape"].as_py()))
+                total = moments if total is None else total + moments
+        if total is not None:
+            columns = [[total.count], [total.mean.tolist()], [total.deviations.tolist()]]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(column) for column in columns], ["count", "mean", "deviations"]
+            )

@@ -1,0 +1,40 @@
+"""One Spark session for all tests that need one: small, quiet, and the same for everybody."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+os.environ["PYSPARK_PYTHON"] = sys.executable
+os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """Two cores, two shuffle partitions."""
+    from sparkopt.cluster.session import session
+
+    settings = {
+        "spark.master": "local[2]",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.memory": "2g",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties",
+    }
+    started = session(ROOT / "conf" / "local.conf", "sparkopt tests", settings)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data for heavier tests, where it is present."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared data sets are not on this machine")
+    return SHARED

@@ -1,0 +1,174 @@
+"""Each function equals OpenCV's own result or a formula, for every type, number of channels and odd size."""
+
+import colorsys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkopt.errors import ParameterError
+from sparkopt.images import functional as F
+
+SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (32, 31)]
+DTYPES = [np.uint8, np.float32]
+
+
+def picture(size, channels, dtype, seed=0):
+    values = np.random.default_rng(seed).random((*size, channels), np.float32)
+    return np.rint(values * 255).astype(np.uint8) if dtype == np.uint8 else values
+
+
+def cv(function, image, *arguments, **options):
+    result = function(image, *arguments, **options)
+    return result if result.ndim == 3 else result[..., None]
+
+
+def clip(values, dtype):
+    return np.clip(np.rint(values), 0, 255) if dtype == np.uint8 else np.clip(values, 0, 1)
+
+
+def white(dtype):
+    return 255 if dtype == np.uint8 else 1
+
+
+def luma(image):
+    colors = image[..., :3].astype(float)
+    return colors if image.shape[2] == 1 else colors @ np.array([[0.299], [0.587], [0.114]])
+
+
+def with_alpha(colors, image):
+    return colors if image.shape[2] < 4 else np.dstack([colors, image[..., 3:]])
+
+
+# name: (ours, the reference, tolerance in parts of full scale)
+OPERATIONS = {
+    "hflip": (F.hflip, lambda x: cv(cv2.flip, x, 1), 0),
+    "vflip": (F.vflip, lambda x: cv(cv2.flip, x, 0), 0),
+    "resize larger": (
+        lambda x: F.resize(x, 40, 41),
+        lambda x: cv(cv2.resize, x, (41, 40), interpolation=cv2.INTER_LINEAR),
+        0,
+    ),
+    "resize smaller": (
+        lambda x: F.resize(x, -(-x.shape[0] // 2), -(-x.shape[1] // 3)),
+        lambda x: cv(cv2.resize, x, (-(-x.shape[1] // 3), -(-x.shape[0] // 2)), interpolation=cv2.INTER_AREA),
+        0,
+    ),
+    "resize nearest": (
+        lambda x: F.resize(x, 9, 4, "nearest"),
+        lambda x: cv(cv2.resize, x, (4, 9), interpolation=cv2.INTER_NEAREST),
+        0,
+    ),
+    "pad": (
+        lambda x: F.pad(x, 1, 2, 3, 4, fill=1),
+        lambda x: np.pad(x, ((1, 3), (4, 2), (0, 0)), constant_values=1),
+        0,
+    ),
+    "pad edge": (lambda x: F.pad(x, 1, 2, 3, 4, "edge"), lambda x: np.pad(x, ((1, 3), (4, 2), (0, 0)), "edge"), 0),
+    "crop": (lambda x: F.crop(x, 0, 0, 1, x.shape[1]), lambda x: x[:1], 0),
+    "grayscale": (F.to_grayscale, luma, 0.003),
+    "grayscale 3": (lambda x: F.to_grayscale(x, 3), lambda x: np.repeat(luma(x), 3, axis=2), 0.003),
+    "brightness": (
+        lambda x: F.adjust_brightness(x, 1.4),
+        lambda x: with_alpha(clip(1.4 * x[..., :3].astype(float), x.dtype), x),
+        0.001,
+    ),
+    "contrast": (
+        lambda x: F.adjust_contrast(x, 0.6),
+        lambda x: with_alpha(clip(luma(x).mean() + 0.6 * (x[..., :3] - luma(x).mean()), x.dtype), x),
+        0.005,
+    ),
+    "saturation": (
+        lambda x: F.adjust_saturation(x, 1.7),
+        lambda x: x if x.shape[2] == 1 else with_alpha(clip(luma(x) + 1.7 * (x[..., :3] - luma(x)), x.dtype), x),
+        0.005,
+    ),
+    "blur": (
+        lambda x: F.gaussian_blur(x, 1.2, 5),
+        lambda x: cv(cv2.GaussianBlur, x, (5, 5), 1.2),
+        0,
+    ),
+    "rescale": (lambda x: F.rescale(x, 0.5, -1) / 255, lambda x: (0.5 * x.astype(float) - 1) / 255, 1e-6),
+    "normalize": (
+        lambda x: F.normalize(x, [0.4], [2.0]) / 255,
+        lambda x: (x.astype(float) - 0.4) / 2 / 255,
+        1e-6,
+    ),
+    "standardize": (
+        lambda x: F.standardize(x),
+        lambda x: (x - x.mean(dtype=float)) / max(x.std(dtype=float), x.size**-0.5),
+        1e-4,
+    ),
+    "erase": (
+        lambda x: F.erase(x, -1, 0, 3, 2, 1),
+        lambda x: np.where((np.arange(x.shape[0])[:, None, None] < 2) & (np.arange(x.shape[1])[:, None] < 2), 1, x),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_equals_its_reference(name, dtype, channels):
+    ours, reference, tolerance = OPERATIONS[name]
+    for size in SIZES:
+        image = picture(size, channels, dtype)
+        before = image.copy()
+        result, expected = ours(image), np.asarray(reference(image), float)
+        assert result.ndim == 3
+        scale = 1 if result.dtype == np.float32 else white(dtype)
+        assert result.shape == expected.shape, size
+        np.testing.assert_allclose(result / scale, expected / scale, atol=tolerance + 1e-12, err_msg=str(size))
+        np.testing.assert_array_equal(image, before, "the input was changed")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shift", [-0.5, -0.2, 0.1, 0.45])
+def test_hue_turns_as_colorsys_says(dtype, shift):
+    image = picture((9, 11), 3, dtype)
+    expected = np.empty(image.shape)
+    for index in np.ndindex(image.shape[:2]):
+        hue, saturation, value = colorsys.rgb_to_hsv(*(image[index] / white(dtype)).tolist())
+        expected[index] = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
+    error = np.abs(F.adjust_hue(image, shift) / white(dtype) - expected)
+    assert error.max() < (0.05 if dtype == np.uint8 else 1e-3)  # uint8 keeps 256 hues
+
+
+@pytest.mark.parametrize("space", ["bgr", "hsv", "lab", "ycrcb"])
+def test_colour_spaces_come_back(space):
+    image = picture((15, 16), 3, np.float32)
+    back = F.convert_color(F.convert_color(image, "rgb", space), space, "rgb")
+    np.testing.assert_allclose(back, image, atol=0.02)
+
+
+def test_mixed_resize_shrinks_one_side_and_enlarges_the_other():
+    image = picture((40, 10), 3, np.uint8)
+    expected = cv2.resize(cv2.resize(image, (10, 20), interpolation=cv2.INTER_AREA), (30, 20))
+    np.testing.assert_array_equal(F.resize(image, 20, 30), expected)
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), value=st.integers(0, 255))
+def test_resizing_keeps_a_constant(height, width, value):
+    assert (F.resize(np.full((17, 23, 3), value, np.uint8), height, width) == value).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: F.crop(x, 1, 0, 4, 4), "does not lie inside an image of 4 x 4"),
+        (lambda x: F.normalize(x, [0, 0], [1.0]), "mean must have 1 or 3 values"),
+        (lambda x: F.encode(x, "bmp"), "format must be one of 'jpeg', 'png', 'webp'"),
+        (lambda x: F.encode(x, quality=0), "quality must be a whole number in"),
+        (lambda x: F.resize(x, 2, 2, "best"), "interpolation must be one of"),
+        (lambda x: F.pad(x, 0, 0, 0, 0, "wrap"), "mode must be one of"),
+        (lambda x: F.adjust_hue(x, 0.6), "shift must be in"),
+        (lambda x: F.convert_color(x, "rgb", "cmyk"), "must be one of"),
+        (lambda x: F.decode(F.encode(x), reduction=3), "reduction must be one of"),
+    ],
+)
+def test_bad_parameters_are_named(call, message):
+    with pytest.raises(ParameterError, match=message):
+        call(np.zeros((4, 4, 3), np.uint8))

@@ -1,0 +1,125 @@
+"""Every transform keeps the contract: frozen, checked, written as JSON, and blind to anything but its generator."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sparkopt import images
+from sparkopt.errors import ParameterError
+
+ALL = [
+    images.Resize(20, 24),
+    images.ResizeShorterSide(16),
+    images.ResizeLongerSide(30),
+    images.Letterbox(32, 40, 5),
+    images.Crop(1, 2, 10, 12),
+    images.CenterCrop(9, 9),
+    images.RandomCrop(8, 9),
+    images.RandomResizedCrop(16, 16),
+    images.HorizontalFlip(),
+    images.VerticalFlip(),
+    images.RandomHorizontalFlip(0.4),
+    images.RandomVerticalFlip(0.4),
+    images.Rotate(12.5, expand=True),
+    images.RandomRotation((-20, 20)),
+    images.Affine(10, (0.1, 0), 1.1, (3, 2)),
+    images.RandomAffine((-5, 5), (0.1, 0.1), (0.9, 1.1), (-3, 3)),
+    images.Perspective(((0, 0), (0.9, 0), (1, 1), (0, 0.9))),
+    images.RandomPerspective(0.3, 0.7),
+    images.Pad(1, 2, 3, 4, "reflect"),
+    images.Grayscale(3),
+    images.ColorJitter(0.3, 0.2, 0.4, 0.1),
+    images.GaussianBlur((0.5, 1.5)),
+    images.GaussianBlur(1.0),
+    images.GaussianNoise(0.1),
+    images.Cutout(6, 2),
+    images.Rescale(1 / 255),
+    images.Normalize(0.5, 2),
+    images.Standardize(),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("transform", ALL, ids=repr)
+def test_contract(transform, dtype):
+    for channels in (1, 3, 4):
+        image = np.random.default_rng(1).random((33, 35, channels)).astype(np.float32)
+        image = np.rint(image * 255).astype(np.uint8) if dtype == np.uint8 else image
+        before = image.copy()
+        pipeline = images.Compose([transform])
+        assert images.Compose.from_json(pipeline.to_json()) == pipeline
+        first, second = (pipeline(image, np.random.default_rng(7)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(first, transform.apply(image, np.random.default_rng(7)))
+        np.testing.assert_array_equal(image, before)
+        assert first.ndim == 3
+        assert first.dtype == (np.float32 if transform.__class__.__name__ in FLOATS else dtype)
+        if transform.random:
+            different = [pipeline(image, np.random.default_rng(seed)) for seed in range(8)]
+            assert any(d.shape != first.shape or (d != first).any() for d in different)
+            with pytest.raises(ParameterError, match="rng must be given"):
+                pipeline(image)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        transform.anything = 1
+
+
+FLOATS = ("Rescale", "Normalize", "Standardize")
+
+
+def test_every_public_transform_is_in_the_table():
+    named = {name for name in images.__all__ if isinstance(getattr(images, name), type)}
+    transforms = {name for name in named if issubclass(getattr(images, name), images.ImageTransform)}
+    abstract_or_codec = {"ImageTransform", "GeometricTransform", "Decode", "Encode", "ConvertColor"}
+    assert transforms - abstract_or_codec == {type(transform).__name__ for transform in ALL}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: images.Resize(0, 5), r"Resize.height must be a whole number in \[1, 65536\]. Got 0"),
+        (lambda: images.Resize(5, 5, "magic"), "Resize.interpolation must be one of"),
+        (lambda: images.RandomHorizontalFlip(1.5), r"RandomHorizontalFlip.p must be in \[0, 1\]"),
+        (lambda: images.ColorJitter(hue=0.7), "ColorJitter.hue"),
+        (lambda: images.Normalize((0, 0), (1, 1)), "Normalize.mean must have 1, 3 or 4 values"),
+        (lambda: images.Normalize(0, 0), "Normalize.std must be > 0"),
+        (lambda: images.Compose([images.Resize(2, 2), images.Decode()]), "Decode must be the first"),
+        (lambda: images.Compose([images.Encode(), images.Resize(2, 2)]), "Encode must be the last"),
+        (lambda: images.Compose(["resize"]), "must be image transforms"),
+        (lambda: images.Compose.from_json('[["Popen", {}]]'), "unknown transform, 'Popen'"),
+        (lambda: images.Compose([images.Resize(2, 2)])(b"x"), "must begin with Decode"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ParameterError, match=message):
+        make()
+
+
+def test_the_random_parts_are_distributed_as_they_say():
+    crop = images.RandomResizedCrop(10, 10, scale=(0.2, 0.6))
+    parts = [crop._part((400, 500), np.random.default_rng(seed)) for seed in range(400)]
+    areas = np.array([height * width / 200_000 for _, _, height, width in parts])
+    ratios = np.log([width / height for _, _, height, width in parts])
+    assert stats.kstest(areas, stats.uniform(0.2, 0.4).cdf).pvalue > 1e-3
+    assert stats.kstest(ratios, stats.uniform(np.log(3 / 4), 2 * np.log(4 / 3)).cdf).pvalue > 1e-3
+    noise = images.GaussianNoise(0.1).apply(np.zeros((100, 100, 1), np.float32), np.random.default_rng(0))
+    assert stats.kstest(noise.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
+
+
+def test_rows_have_independent_generators():
+    draws = np.array([images.row_rng(0, key).random(2) for key in range(500)])
+    assert stats.kstest(draws[:, 0], "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 0.15
+    distinct = {images.row_rng(s, k, e).random() for s in (0, 1) for k in (b"1", 1, "2", 2) for e in (0, 1)}
+    assert len(distinct) == 16
+
+
+def test_importing_sparkopt_loads_neither_opencv_nor_spark_and_images_loads_no_spark():
+    code = (
+        "import sys, sparkopt; assert not {'cv2', 'pyspark'} & set(sys.modules); "
+        "import sparkopt.images; assert 'pyspark' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
