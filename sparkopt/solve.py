@@ -49,7 +49,7 @@ class Stop:
     tol : float, default 1e-6
         Stop when the objective's relative change from one window to the next is at most this. 0 never stops so.
     gradient_tol : float, default 0
-        Stop when the norm of the (proximal) gradient is at most this.
+        Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
     window : int, default 1
         Steps whose objectives are averaged before they are compared; for mini-batches, about one epoch.
     """
@@ -67,12 +67,12 @@ class Stop:
 
     def reason(self, history: Sequence[Record]) -> str | None:
         """Say why to stop now, or None to go on."""
-        last = history[-1]
-        if last.gradient_norm <= self.gradient_tol:
+        recent = history[-self.window :]  # one mini-batch without a gradient says nothing about the other rows
+        if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
         if self.tol > 0 and len(history) > 2 * self.window - 1 and self._change(history) <= self.tol:
             return "tolerance"
-        return "maxIter" if last.step >= self.max_iter else None
+        return "maxIter" if history[-1].step >= self.max_iter else None
 
     def _change(self, history: Sequence[Record]) -> float:
         values = [record.objective for record in history[-2 * self.window :]]
@@ -281,20 +281,19 @@ def _descend(problem: Problem) -> _Descent:
     state, search_state = transform.init(at.coef), search.init(at.coef)
     log = _Log(problem, begin)
     reason = log.add(0, at, 1, answer.rows)
-    step = 0
+    counted = _Counter(1)
     fresh = True  # whether the optimiser's memory is empty
     while reason is None:
-        step += 1
         direction, state = transform.update(at.gradient, state, at.coef)
-        counted = _Counter(step)
         to, search_state = yield from counted.run(search.run(at, direction, penalty, search_state))
         if to is at:  # nowhere lower: forget what was learnt and try once more, then accept it
             if fresh:
                 return log.solution(at, "precision")
-            state, search_state, fresh, step = transform.init(at.coef), search.init(at.coef), True, step - 1
+            state, search_state, fresh = transform.init(at.coef), search.init(at.coef), True
             continue
         at, fresh = to, False
-        reason = log.add(step, at, counted.evaluations, counted.rows)
+        reason = log.add(counted.step, at, counted.evaluations, counted.rows)
+        counted = _Counter(counted.step + 1)
     return log.solution(at, reason)
 
 

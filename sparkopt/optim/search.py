@@ -114,7 +114,7 @@ class Backtracking(Search):
         else:
             move = to.coef - at.coef
             promised = float(move @ move) / length
-        return to.value <= at.value - self.decrease * promised
+        return to.value < at.value and to.value <= at.value - self.decrease * promised
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ import pytest
 
 from sparkopt import optim
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
+from sparkopt.losses import SquaredError
+from sparkopt.objective import LinearObjective, PartialSum
 from sparkopt.penalties import L1, L2, NoPenalty
-from sparkopt.solve import Problem, Stop, check_compatible, minimise, minimise_many
-from tests.core.problems import quadratic
+from sparkopt.solve import Problem, Progress, Stop, check_compatible, minimise, minimise_many
+from sparkopt.work import MiniBatch
+from tests.core.problems import in_blocks, lasso, logistic, quadratic, reduce_over, regression_rows
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))
 
@@ -119,3 +122,144 @@ def test_stop_rules_have_domains():
         Stop(max_iter=-1)
     with pytest.raises(ParameterError, match="tol must be >= 0"):
         Stop(tol=-1.0)
+
+
+class Counted:
+    """A reduction that remembers the step and the number of places of each pass."""
+
+    def __init__(self, reduce) -> None:
+        self.reduce, self.passes = reduce, []
+
+    def __call__(self, coefs: np.ndarray, step: int) -> PartialSum:
+        self.passes.append((step, len(coefs)))
+        return self.reduce(coefs, step)
+
+
+def many() -> list[Problem]:
+    start = logistic().start
+    return [
+        Problem(optim.lbfgs(), start, L2(0.01), Stop(8, tol=0)),
+        Problem(optim.lbfgs(), start, L2(0.1), Stop(20, tol=0, gradient_tol=1e-6)),
+        Problem(optim.adam(), start + 1, L2(0.1), Stop(12, tol=0)),
+        Problem(optim.fista(), start, L1(0.05), Stop(15, tol=0)),
+        Problem(optim.gd(), start, L2(0.1), Stop(3, tol=0)),
+    ]
+
+
+def test_history_has_every_step_and_the_objective_of_each():
+    seen: list[Progress] = []
+    solution = minimise(
+        BOWL.reduce, Problem(optim.gd(0.5), BOWL.start, stop=Stop(30, tol=0), callbacks=[seen.append])
+    )
+    assert [record.step for record in solution.history] == list(range(31))
+    assert [progress.record for progress in seen] == list(solution.history)
+    for progress in seen:
+        assert progress.record.objective == pytest.approx(BOWL.value(progress.coef), rel=1e-12)
+        gradient = BOWL.reduce(progress.coef[None], 0).gradient[0]
+        assert progress.record.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
+        assert progress.max_iter == 30
+    seconds = [record.seconds for record in solution.history]
+    assert seconds == sorted(seconds)
+    assert solution.objective == solution.history[-1].objective
+    assert (solution.iterations, solution.reason, solution.converged) == (30, "maxIter", False)
+
+
+@pytest.mark.parametrize("optimizer", [optim.gd(0.5), optim.gd(), optim.lbfgs(), optim.fista(8.0)], ids=repr)
+def test_evaluations_are_the_passes_over_the_data(optimizer):
+    reduce = Counted(BOWL.reduce)
+    solution = minimise(reduce, Problem(optimizer, BOWL.start, stop=Stop(max_iter=20, tol=0)))
+    for record in solution.history:
+        assert record.evaluations == record.rows == sum(step == record.step for step, _ in reduce.passes)
+
+
+class Stumbling(optim.Search):
+    """Fixed steps, but for one that asks twice and then gives up, unless it has just started anew."""
+
+    def run(self, at, direction, penalty, state):
+        yield [at.coef]
+        if state == 3:
+            yield [at.coef]
+            return at, state
+        (point,) = yield [at.coef + direction]
+        return point, state + 1
+
+    def init(self, coef):
+        return 0
+
+
+def test_a_step_that_is_tried_again_counts_all_its_passes():
+    optimizer = optim.Optimizer("stumbling", optim.scale_by_learning_rate(0.1), Stumbling())
+    solution = minimise(BOWL.reduce, Problem(optimizer, BOWL.start, stop=Stop(5, tol=0)))
+    assert [record.step for record in solution.history] == [0, 1, 2, 3, 4, 5]
+    assert [record.evaluations for record in solution.history] == [1, 2, 2, 2, 4, 2]
+
+
+def test_a_mini_batch_without_a_gradient_does_not_end_the_run():
+    """A row that already fits has a gradient of exactly zero; the other rows still have something to say."""
+    X, y = np.ones((2, 1)), np.array([0.0, 4.0])
+    work = MiniBatch(LinearObjective(SquaredError(), 1, fit_intercept=False), 0.5)
+    reduce = reduce_over(work, [in_blocks(X, y)])
+    assert any(reduce(np.zeros((1, 1)), step).gradient[0, 0] == 0 for step in range(10))
+    stop = Stop(max_iter=200, tol=0, window=20)
+    solution = minimise(reduce, Problem(optim.sgd(optim.schedules.InverseTime(1.0)), np.zeros(1), stop=stop))
+    assert solution.reason == "maxIter"
+    assert solution.coef[0] == pytest.approx(2.0, abs=0.5)
+
+
+def test_the_gradient_norm_of_a_kinked_objective_vanishes_at_its_optimum():
+    problem = lasso()
+    stop = Stop(1000, tol=0, gradient_tol=1e-10)
+    solution = minimise(problem.reduce, Problem(optim.fista(), problem.start, problem.penalty, stop))
+    assert solution.reason == "gradient"
+    assert problem.gap(solution.coef) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [optim.gd(), optim.lbfgs()], ids=lambda o: o.name)
+def test_a_search_ends_with_precision_where_rounding_hides_any_descent(optimizer):
+    """The gradient lies: it never vanishes, but the objective cannot fall."""
+
+    def reduce(coefs, step):
+        return PartialSum(np.ones(len(coefs)), np.ones(coefs.shape), 1.0, 1)
+
+    solution = minimise(reduce, Problem(optimizer, np.zeros(2), stop=Stop(50, tol=0)))
+    assert solution.reason == "precision"
+    assert solution.iterations == 0
+    np.testing.assert_array_equal(solution.coef, np.zeros(2))
+
+
+def test_mini_batches_are_seen_at_the_same_steps_by_all():
+    X, y = regression_rows()
+    work = MiniBatch(LinearObjective(SquaredError(), 5), 0.2, seed=3)
+    reduce = reduce_over(work, [in_blocks(X, y)])
+    problems = [
+        Problem(optim.sgd(rate), np.zeros(6), stop=Stop(steps, tol=0)) for rate, steps in ((0.1, 9), (0.01, 20))
+    ]
+    for together, problem in zip(minimise_many(reduce, problems), problems, strict=True):
+        np.testing.assert_allclose(together.coef, minimise(reduce, problem).coef, rtol=1e-10)
+
+
+def test_the_same_run_twice_is_bit_identical():
+    runs = [minimise(logistic().reduce, many()[0]) for _ in range(2)]
+    assert runs[0].coef.tobytes() == runs[1].coef.tobytes()
+
+
+def test_minimise_refuses_what_cannot_work_before_the_first_pass():
+    reduce = Counted(BOWL.reduce)
+    with pytest.raises(IncompatibleError):
+        minimise(reduce, Problem(optim.adam(), BOWL.start, L1(0.1)))
+    assert reduce.passes == []
+
+
+def test_many_problems_share_their_passes():
+    """A step costs as many passes as its most searching problem needs, not their sum."""
+    alone = []
+    for problem in many():
+        reduce = Counted(logistic().reduce)
+        minimise(reduce, problem)
+        alone.append(reduce.passes)
+    together = Counted(logistic().reduce)
+    minimise_many(together, many())
+    steps = range(1 + max(step for passes in alone for step, _ in passes))
+    most = [max(sum(step == at for step, _ in passes) for passes in alone) for at in steps]
+    assert [sum(step == at for step, _ in together.passes) for at in steps] == most
+    assert sum(places for _, places in together.passes) == sum(places for passes in alone for _, places in passes)
