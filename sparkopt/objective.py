@@ -18,7 +18,30 @@ from sparkopt.errors import DataError
 from sparkopt.losses import Loss
 from sparkopt.typing import Array, Floats
 
-__all__ = ["LinearObjective", "PartialSum"]
+__all__ = ["LinearObjective", "PartialSum", "Query"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one pass asks of the rows.
+
+    Attributes
+    ----------
+    coefs : ndarray of shape (m, size)
+        The places.
+    step : int, default 0
+        Which step asks: it determines the rows of a mini-batch.
+    vectors : ndarray of shape (m, size) or None, default None
+        Ask for Hessian-vector products, one vector a place, instead of losses and gradients; they come back as
+        ``PartialSum.gradient``.
+    every_row : bool, default False
+        Sum over all rows, also where the step works on a mini-batch.
+    """
+
+    coefs: Floats
+    step: int = 0
+    vectors: Floats | None = None
+    every_row: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The one training loop.
 
-It knows nothing of Spark, features or losses: only ``reduce(coefs, step) → PartialSum``. It is written as a generator
+It knows nothing of Spark, features or losses: only ``reduce(query) → PartialSum``. It is written as a generator
 that asks for the objective at some places and is sent the answers, so that a line search may ask for several places
 in one pass over the data, and many models can be trained in one pass per step.
 """
@@ -15,8 +15,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from sparkopt.errors import DivergedError, IncompatibleError
-from sparkopt.objective import PartialSum
-from sparkopt.optim.base import Evaluate, Optimizer, Point
+from sparkopt.objective import PartialSum, Query
+from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -34,8 +34,8 @@ __all__ = [
     "minimise_many",
 ]
 
-Reduce: TypeAlias = Callable[[Floats, int], PartialSum]
-"""Places of shape (m, size) and the step's number to the sums over the data."""
+Reduce: TypeAlias = Callable[[Query], PartialSum]
+"""A question about some places to the sums over the data."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,15 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Request:
-    """A question to the data: the objective at these places, on the rows of this step."""
+    """A question to the data, about the rows of this step."""
 
     step: int
-    coefs: list[Floats]
+    ask: Ask
+
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """Requests of one kind share a pass; the earliest step comes first."""
+        return self.step, self.ask.vectors is not None, self.ask.every_row
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
     Parameters
     ----------
     reduce : callable
-        ``reduce(coefs, step)`` with coefs of shape (m, size) returns the PartialSum over the step's rows.
+        ``reduce(query)`` with m places of shape (size,) returns the PartialSum over the step's rows.
     problem : Problem
         Optimiser, penalty, start, stop rule, callbacks.
 
@@ -236,8 +241,8 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
     >>> import numpy as np
     >>> from sparkopt import optim
     >>> y = np.array([1.0, 2.0, 6.0])
-    >>> def reduce(coefs, step):
-    ...     residual = coefs - y
+    >>> def reduce(query):
+    ...     residual = query.coefs - y
     ...     return PartialSum(0.5 * (residual**2).sum(axis=1), residual.sum(axis=1, keepdims=True), 3.0, 3)
     >>> minimise(reduce, Problem(optim.lbfgs(), np.zeros(1))).coef.round(6)
     array([3.])
@@ -251,17 +256,17 @@ def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]
     requests = {i: next(descent) for i, descent in enumerate(descents)}
     solutions: dict[int, Solution] = {}
     while requests:
-        step = min(request.step for request in requests.values())
-        group = {i: request for i, request in requests.items() if request.step == step}
-        sums = reduce(np.stack([coef for request in group.values() for coef in request.coefs]), step)
+        kind = min(request.kind for request in requests.values())
+        group = {i: request for i, request in requests.items() if request.kind == kind}
+        sums = reduce(_query(list(group.values())))
         losses, gradients = sums.mean()
         first = 0
         for i, request in group.items():
-            places = range(first, first + len(request.coefs))
+            places = range(first, first + len(request.ask.coefs))
             first = places.stop
             points = [
                 problems[i].point(coef, float(losses[at]), gradients[at])
-                for coef, at in zip(request.coefs, places, strict=True)
+                for coef, at in zip(request.ask.coefs, places, strict=True)
             ]
             try:
                 requests[i] = descents[i].send(_Answer(points, sums.rows))
@@ -271,12 +276,20 @@ def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]
     return [solutions[i] for i in range(len(problems))]
 
 
+def _query(requests: Sequence[_Request]) -> Query:
+    """Join requests of one kind."""
+    first = requests[0]
+    coefs = np.stack([coef for request in requests for coef in request.ask.coefs])
+    vectors = [vector for request in requests for vector in request.ask.vectors or ()]
+    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row)
+
+
 def _descend(problem: Problem) -> _Descent:
     """The loop itself, for one problem."""
     check_compatible(problem.optimizer, problem.penalty)
     begin = time.perf_counter()
     transform, search, penalty = problem.optimizer.transform, problem.optimizer.search, problem.penalty
-    answer = yield _Request(0, [problem.initial])
+    answer = yield _Request(0, Ask([problem.initial]))
     at = answer.points[0]
     state, search_state = transform.init(at.coef), search.init(at.coef)
     log = _Log(problem, begin)
@@ -305,12 +318,12 @@ class _Counter:
 
     def run(self, search: Evaluate) -> Generator[_Request, _Answer, tuple[Point, State]]:
         try:
-            coefs = next(search)
+            ask = next(search)
             while True:
-                answer = yield _Request(self.step, coefs)
+                answer = yield _Request(self.step, ask)
                 self.evaluations += 1
                 self.rows += answer.rows
-                coefs = search.send(answer.points)
+                ask = search.send(answer.points)
         except StopIteration as end:
             result: tuple[Point, State] = end.value
             return result

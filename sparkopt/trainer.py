@@ -21,7 +21,7 @@ from sparkopt.objective import LinearObjective
 from sparkopt.optim import Optimizer, lbfgs
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
-from sparkopt.solve import Callback, Problem, Solution, Stop, check_compatible, minimise
+from sparkopt.solve import Callback, Problem, Solution, Stop, check_compatible
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 from sparkopt.work import FullGradient, MiniBatch, Work
@@ -131,7 +131,7 @@ class Trainer:
         watchers = (*self.callbacks, bar) if self.progress else tuple(self.callbacks)
         problem = Problem(self.optimizer, start, penalty, self._stop(), watchers)
         try:
-            (solution,), passes = self.aggregator.run(lambda reduce: [minimise(reduce, problem)], work, store)
+            (solution,), passes = self.aggregator.run([problem], work, store)
         finally:
             bar.close()
         self._warn(solution)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparkopt.blocks.block import Block, Blocks, take
-from sparkopt.objective import LinearObjective, PartialSum
-from sparkopt.typing import Floats, Seed
+from sparkopt.blocks.block import Block, Blocks, every, take
+from sparkopt.objective import LinearObjective, PartialSum, Query
+from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 
 __all__ = ["FullGradient", "MiniBatch", "Part", "Work"]
@@ -45,8 +45,8 @@ class Work(ABC):
     is_exact: bool
 
     @abstractmethod
-    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
-        """Return the partition's sums at every row of ``coefs``, shape (m, size)."""
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Return the partition's sums at every place of the query."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class FullGradient(Work):
     objective: LinearObjective
     is_exact = True
 
-    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over all rows."""
-        return self.objective.partial(coefs, (blocks[i] for i in range(len(blocks.starts) - 1)))
+        return self.objective.partial(query.coefs, every(blocks))
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ class MiniBatch(Work):
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
 
-    def __call__(self, coefs: Floats, step: int, part: Part, blocks: Blocks) -> PartialSum:
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""
-        return self.objective.partial(coefs, self._draw(step, part, blocks))
+        rows = every(blocks) if query.every_row else self._draw(query.step, part, blocks)
+        return self.objective.partial(query.coefs, rows)
 
     def _draw(self, step: int, part: Part, blocks: Blocks) -> Iterator[Block]:
         total = int(blocks.starts[-1])

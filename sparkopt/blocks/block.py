@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sparkopt.typing import Array
 
-__all__ = ["Block", "Blocks", "InMemoryBlocks", "take"]
+__all__ = ["Block", "Blocks", "InMemoryBlocks", "every", "take"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class InMemoryBlocks:
 
     def __getitem__(self, index: int) -> Block:
         return self.blocks[index]
+
+
+def every(blocks: Blocks) -> Iterator[Block]:
+    """Yield all blocks of a partition, opening one at a time."""
+    return (blocks[index] for index in range(len(blocks.starts) - 1))
 
 
 def take(blocks: Blocks, rows: NDArray[np.intp]) -> Iterator[Block]:

@@ -7,24 +7,21 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from pyspark import RDD, Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import BlockStore, Result
-from sparkopt.objective import PartialSum
-from sparkopt.solve import Reduce, Solution
-from sparkopt.typing import Floats
+from sparkopt.objective import PartialSum, Query
+from sparkopt.solve import Problem, Solution, minimise_many
 from sparkopt.validation import Interval, check
 from sparkopt.work import Part, Work
 
 __all__ = ["Aggregator", "DriverAggregator", "Pass"]
-
-Solve: TypeAlias = Callable[[Reduce], list[Solution]]
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ class Aggregator(ABC):
     name: str
 
     @abstractmethod
-    def run(self, solve: Solve, work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
-        """Call ``solve`` with a ``reduce`` over the store; return the solutions and what each pass cost."""
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
+        """Minimise over the store's rows, sharing passes; return the solutions and what each pass cost."""
 
 
 @dataclass(frozen=True)
@@ -92,25 +89,25 @@ class DriverAggregator(Aggregator):
     def __post_init__(self) -> None:
         check("aggregationDepth", self.depth, Interval(1, None, whole=True))
 
-    def run(self, solve: Solve, work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
         """Run the loop here."""
         context = store.context
         shared = context.broadcast(dumps(work))
         passes: list[Pass] = []
 
-        def reduce(coefs: Floats, step: int) -> PartialSum:
+        def reduce(query: Query) -> PartialSum:
             begin = time.perf_counter()
-            task = _Step(shared, coefs, step)
+            task = _Step(shared, query)
             sums, reduced = self._sum(store, task)
             total = sums.partial
             slots = max(1, min(context.defaultParallelism, store.partitions))
             passes.append(
                 Pass(
-                    step,
+                    query.step,
                     time.perf_counter() - begin,
                     max(sums.longest, sums.seconds / slots),
                     reduced,
-                    store.partitions * (total.gradient.nbytes + coefs.nbytes),
+                    store.partitions * (total.gradient.nbytes + query.coefs.nbytes),
                     total.rows,
                     sums.peak_memory,
                 )
@@ -118,13 +115,13 @@ class DriverAggregator(Aggregator):
             return total
 
         try:
-            return solve(reduce), passes
+            return minimise_many(reduce, problems), passes
         finally:
             shared.destroy()
 
     def _sum(self, store: BlockStore, task: _Step) -> tuple[_TaskSum, float]:
         """Return the sum over all partitions, and the seconds that the driver spent adding."""
-        is_wide = task.coefs.nbytes * store.partitions > self.collect_bytes
+        is_wide = task.query.coefs.nbytes * store.partitions > self.collect_bytes
         groups = self._groups(store.partitions) if is_wide else []
         tasks = store.map(task)
         results = _tree(tasks, groups).collect()
@@ -168,13 +165,12 @@ class _Step:
     """One partition's task in one pass."""
 
     work: Broadcast[bytes]
-    coefs: Floats
-    step: int
+    query: Query
 
     def __call__(self, part: Part, blocks: Blocks) -> _TaskSum:
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
         begin = time.perf_counter()
-        partial = work(self.coefs, self.step, part, blocks)
+        partial = work(self.query, part, blocks)
         seconds = time.perf_counter() - begin
         return _TaskSum(partial, seconds, seconds, _peak_memory())
 

@@ -26,7 +26,7 @@ from sparkopt.optim.aliases import (
     rmsprop,
     sgd,
 )
-from sparkopt.optim.base import Chain, GradientTransformation, Optimizer, Point, Search, chain
+from sparkopt.optim.base import Ask, Chain, GradientTransformation, Optimizer, Point, Search, chain
 from sparkopt.optim.search import AcceleratedProximal, Backtracking, Fixed, StrongWolfe
 from sparkopt.optim.transforms import (
     add_decayed_weights,
@@ -41,6 +41,7 @@ from sparkopt.optim.transforms import (
 __all__ = [
     "OPTIMIZERS",
     "AcceleratedProximal",
+    "Ask",
     "Backtracking",
     "Chain",
     "Fixed",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.base import Ask, Evaluate, Point, Search
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
@@ -54,7 +54,7 @@ class Fixed(Search):
         coef = at.coef + direction
         if self.prox_rate is not None:
             coef = penalty.prox(coef, as_schedule(self.prox_rate)(state))
-        (point,) = yield [coef]
+        (point,) = yield Ask([coef])
         return point, state + 1
 
 
@@ -102,7 +102,7 @@ class Backtracking(Search):
         length = state
         for _ in range(self.max_trials):
             coef = penalty.prox(at.coef + length * direction, length)
-            (point,) = yield [coef]
+            (point,) = yield Ask([coef])
             if point.is_finite and self._decreases(at, point, direction, penalty, length):
                 return point, length * self.growth
             length *= self.shrink
@@ -148,7 +148,7 @@ class StrongWolfe(Search):
             return at, state
         low, high, length = start, None, 1.0
         for _ in range(self.max_trials):
-            (point,) = yield [at.coef + length * direction]
+            (point,) = yield Ask([at.coef + length * direction])
             trial = _Trial(length, point, float(point.gradient @ direction))
             if self._accepts(start, trial):
                 return point, state
@@ -269,11 +269,11 @@ class AcceleratedProximal(Search):
 
     def _step(
         self, at: Point, ahead: Point, t: float, length: float, penalty: Penalty
-    ) -> Generator[list[Floats], list[Point], tuple[Point, Point, float] | None]:
+    ) -> Generator[Ask, list[Point], tuple[Point, Point, float] | None]:
         for _ in range(self.max_trials):
             coef = penalty.prox(ahead.coef - length * ahead.gradient, length)
             extrapolated = coef + (t - 1) / _next_t(t) * (coef - at.coef)
-            point, further = yield [coef, extrapolated]
+            point, further = yield Ask([coef, extrapolated])
             move = coef - ahead.coef
             bound = ahead.smooth + float(ahead.gradient @ move) + float(move @ move) / (2 * length)
             if point.is_finite and further.is_finite and point.smooth <= bound + 1e-14 * abs(bound):

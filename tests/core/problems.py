@@ -11,7 +11,7 @@ from scipy import optimize, sparse, special
 
 from sparkopt.blocks.block import Block, InMemoryBlocks
 from sparkopt.losses import Logistic, Multinomial, SquaredError
-from sparkopt.objective import LinearObjective, PartialSum
+from sparkopt.objective import LinearObjective, PartialSum, Query
 from sparkopt.penalties import L1, L2, NoPenalty, Penalty
 from sparkopt.solve import Reduce
 from sparkopt.work import FullGradient, Part, Work
@@ -38,7 +38,7 @@ class KnownProblem:
         return np.zeros(self.size)
 
     def value(self, coef: Floats) -> float:
-        return float(self.reduce(coef[None], 0).mean()[0][0]) + self.penalty.value(coef)
+        return float(self.reduce(Query(coef[None])).mean()[0][0]) + self.penalty.value(coef)
 
     def gap(self, coef: Floats) -> float:
         """Share of the distance from the start's objective to the optimum that is still to go."""
@@ -55,10 +55,10 @@ def reduce_over(work: Work, partitions: Sequence[InMemoryBlocks]) -> Reduce:
     """Sum a work over partitions in order, as the driver does."""
     rows = np.cumsum([0, *(int(blocks.starts[-1]) for blocks in partitions)])
 
-    def reduce(coefs: Floats, step: int) -> PartialSum:
-        total = PartialSum.zero(len(coefs), coefs.shape[1])
+    def reduce(query: Query) -> PartialSum:
+        total = PartialSum.zero(*query.coefs.shape)
         for index, blocks in enumerate(partitions):
-            total = total + work(coefs, step, Part(index, int(rows[index])), blocks)
+            total = total + work(query, Part(index, int(rows[index])), blocks)
         return total
 
     return reduce
@@ -78,8 +78,8 @@ def quadratic(name: str, curvatures: Floats) -> KnownProblem:
     basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
     A, c = basis * curvatures @ basis.T, rng.normal(size=size)
 
-    def reduce(coefs: Floats, step: int) -> PartialSum:
-        away = coefs - c
+    def reduce(query: Query) -> PartialSum:
+        away = query.coefs - c
         return PartialSum(0.5 * np.einsum("mi,ij,mj->m", away, A, away), away @ A, 1.0, 1)
 
     return KnownProblem(name, reduce, size, 0.0, float(curvatures.max()))

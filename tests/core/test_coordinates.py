@@ -22,7 +22,7 @@ def test_an_unstandardised_penalty_on_raw_pixels():
     trainer = Trainer(losses.Multinomial(10), penalty=penalties.L2(strength), standardization=False)
     objective, penalty = trainer._coordinates(Moments.of(block))
     problem = Problem(optim.lbfgs(), np.zeros(objective.size), penalty, Stop(1000, 1e-13))
-    solution = minimise(lambda coefs, step: objective.partial(coefs, [block]), problem)
+    solution = minimise(lambda query: objective.partial(query.coefs, [block]), problem)
     matrix, intercept = objective.unscale(solution.coef)
     theirs = LogisticRegression(C=1 / (weight.sum() * strength), tol=1e-10, max_iter=20_000)
     theirs.fit(X, y, sample_weight=weight)

@@ -7,6 +7,7 @@ import pytest
 
 from sparkopt import optim
 from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.objective import Query
 from sparkopt.solve import Problem, Stop, minimise
 from tests.core.problems import convex_problems, quadratic
 
@@ -59,7 +60,7 @@ def test_steps_are_the_textbooks(name):
     problem = quadratic("q", np.array([1.0, 0.3, 0.05]))
     coef, state, expected = np.array([1.0, -2.0, 0.5]), {}, []
     for t in range(1, STEPS + 1):
-        gradient = problem.reduce(coef[None], 0).gradient[0]
+        gradient = problem.reduce(Query(coef[None])).gradient[0]
         coef, state = TEXTBOOK[name](gradient, coef, state, t)
         expected.append(coef)
     seen = []
@@ -108,8 +109,8 @@ def test_lbfgs_solves_rosenbrock():
 
     from sparkopt.objective import PartialSum
 
-    def reduce(coefs, step):
-        values, slopes = [rosen(c) for c in coefs], [rosen_der(c) for c in coefs]
+    def reduce(query):
+        values, slopes = [rosen(c) for c in query.coefs], [rosen_der(c) for c in query.coefs]
         return PartialSum(np.array(values), np.array(slopes), 1.0, 1)
 
     found = minimise(reduce, Problem(optim.lbfgs(), np.array([-1.2, 1.0, -0.5, 0.8]), stop=Stop(200, 0.0, 1e-9)))

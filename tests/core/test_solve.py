@@ -8,7 +8,7 @@ import pytest
 from sparkopt import optim
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.losses import SquaredError
-from sparkopt.objective import LinearObjective, PartialSum
+from sparkopt.objective import LinearObjective, PartialSum, Query
 from sparkopt.penalties import L1, L2, NoPenalty
 from sparkopt.solve import Problem, Progress, Stop, check_compatible, minimise, minimise_many
 from sparkopt.work import MiniBatch
@@ -52,9 +52,9 @@ def test_gradient_tolerance():
 def test_windows_compare_means():
     noise = np.random.default_rng(0).normal(size=1000)
 
-    def reduce(coefs, step):
-        sums = BOWL.reduce(coefs, step)
-        return type(sums)(sums.loss * 0 + 10 + 0.01 * noise[step], sums.gradient, sums.weight, sums.rows)
+    def reduce(query):
+        sums = BOWL.reduce(query)
+        return type(sums)(sums.loss * 0 + 10 + 0.01 * noise[query.step], sums.gradient, sums.weight, sums.rows)
 
     def steps(window):
         stop = Stop(300, 1e-4, window=window)
@@ -88,9 +88,9 @@ def test_a_start_without_objective_is_refused():
 def test_many_problems_share_each_pass():
     passes = []
 
-    def reduce(coefs, step):
-        passes.append(len(coefs))
-        return BOWL.reduce(coefs, step)
+    def reduce(query):
+        passes.append(len(query.coefs))
+        return BOWL.reduce(query)
 
     names = ["gd", "momentum", "adam"]
     problems = [
@@ -130,9 +130,9 @@ class Counted:
     def __init__(self, reduce) -> None:
         self.reduce, self.passes = reduce, []
 
-    def __call__(self, coefs: np.ndarray, step: int) -> PartialSum:
-        self.passes.append((step, len(coefs)))
-        return self.reduce(coefs, step)
+    def __call__(self, query: Query) -> PartialSum:
+        self.passes.append((query.step, len(query.coefs)))
+        return self.reduce(query)
 
 
 def many() -> list[Problem]:
@@ -155,7 +155,7 @@ def test_history_has_every_step_and_the_objective_of_each():
     assert [progress.record for progress in seen] == list(solution.history)
     for progress in seen:
         assert progress.record.objective == pytest.approx(BOWL.value(progress.coef), rel=1e-12)
-        gradient = BOWL.reduce(progress.coef[None], 0).gradient[0]
+        gradient = BOWL.reduce(Query(progress.coef[None])).gradient[0]
         assert progress.record.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
         assert progress.max_iter == 30
     seconds = [record.seconds for record in solution.history]
@@ -176,11 +176,11 @@ class Stumbling(optim.Search):
     """Fixed steps, but for one that asks twice and then gives up, unless it has just started anew."""
 
     def run(self, at, direction, penalty, state):
-        yield [at.coef]
+        yield optim.Ask([at.coef])
         if state == 3:
-            yield [at.coef]
+            yield optim.Ask([at.coef])
             return at, state
-        (point,) = yield [at.coef + direction]
+        (point,) = yield optim.Ask([at.coef + direction])
         return point, state + 1
 
     def init(self, coef):
@@ -199,7 +199,7 @@ def test_a_mini_batch_without_a_gradient_does_not_end_the_run():
     X, y = np.ones((2, 1)), np.array([0.0, 4.0])
     work = MiniBatch(LinearObjective(SquaredError(), 1, fit_intercept=False), 0.5)
     reduce = reduce_over(work, [in_blocks(X, y)])
-    assert any(reduce(np.zeros((1, 1)), step).gradient[0, 0] == 0 for step in range(10))
+    assert any(reduce(Query(np.zeros((1, 1)), step)).gradient[0, 0] == 0 for step in range(10))
     stop = Stop(max_iter=200, tol=0, window=20)
     solution = minimise(reduce, Problem(optim.sgd(optim.schedules.InverseTime(1.0)), np.zeros(1), stop=stop))
     assert solution.reason == "maxIter"
@@ -218,8 +218,8 @@ def test_the_gradient_norm_of_a_kinked_objective_vanishes_at_its_optimum():
 def test_a_search_ends_with_precision_where_rounding_hides_any_descent(optimizer):
     """The gradient lies: it never vanishes, but the objective cannot fall."""
 
-    def reduce(coefs, step):
-        return PartialSum(np.ones(len(coefs)), np.ones(coefs.shape), 1.0, 1)
+    def reduce(query):
+        return PartialSum(np.ones(len(query.coefs)), np.ones(query.coefs.shape), 1.0, 1)
 
     solution = minimise(reduce, Problem(optimizer, np.zeros(2), stop=Stop(50, tol=0)))
     assert solution.reason == "precision"

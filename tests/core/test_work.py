@@ -13,7 +13,7 @@ from scipy import stats
 from sparkopt.blocks.block import Block, InMemoryBlocks, take
 from sparkopt.errors import ParameterError
 from sparkopt.losses import SquaredError
-from sparkopt.objective import LinearObjective
+from sparkopt.objective import LinearObjective, Query
 from sparkopt.work import FullGradient, MiniBatch, Part
 from tests.core.problems import in_blocks, reduce_over
 
@@ -48,7 +48,7 @@ def drawn(fraction: float, sizes: list[int], step: int, seed: int = 0) -> np.nda
     for index, size in enumerate(sizes):
         rows = np.eye(total)[first : first + size]
         blocks = in_blocks(rows, -np.ones(size), rows=4)
-        counts += work(np.zeros((1, total)), step, Part(index, first), blocks).gradient[0]
+        counts += work(Query(np.zeros((1, total)), step), Part(index, first), blocks).gradient[0]
         first += size
     return counts
 
@@ -103,8 +103,8 @@ def test_draws_depend_on_seed_step_and_partition_and_on_nothing_else():
 def test_draws_do_not_depend_on_the_coefficients_or_how_many_places_are_asked_for():
     objective = LinearObjective(SquaredError(), 40, fit_intercept=False)
     work, blocks = MiniBatch(objective, 0.3), numbered(40)
-    alone = work(np.zeros((1, 40)), 5, Part(0, 0), blocks)
-    both = work(np.stack([np.zeros(40), np.ones(40)]), 5, Part(0, 0), blocks)
+    alone = work(Query(np.zeros((1, 40)), 5), Part(0, 0), blocks)
+    both = work(Query(np.stack([np.zeros(40), np.ones(40)]), 5), Part(0, 0), blocks)
     np.testing.assert_array_equal(alone.gradient[0], both.gradient[0])
     assert alone.rows == both.rows
 
@@ -116,7 +116,7 @@ def test_the_cost_of_a_step_is_its_share_of_the_rows_and_their_blocks(fraction):
     work = MiniBatch(LinearObjective(SquaredError(), 2), fraction)
     for step in range(20):
         blocks.opened.clear()
-        rows = work(np.zeros((1, 3)), step, Part(0, 0), blocks).rows
+        rows = work(Query(np.zeros((1, 3)), step), Part(0, 0), blocks).rows
         assert abs(rows - fraction * 4000) <= 1
         assert len(blocks.opened) <= rows
         assert len(set(blocks.opened)) == len(blocks.opened)
@@ -138,8 +138,8 @@ def test_all_rows_are_the_sum_over_all_blocks():
     coefs = rng.normal(size=(2, 4))
     whole = objective.partial(coefs, [Block(X, y)])
     reduce = reduce_over(FullGradient(objective), [in_blocks(X[:13], y[:13], rows=5), in_blocks(X[13:], y[13:])])
-    np.testing.assert_allclose(reduce(coefs, 0).gradient, whole.gradient, rtol=1e-12)
-    assert reduce(coefs, 9).rows == 30
+    np.testing.assert_allclose(reduce(Query(coefs, 0)).gradient, whole.gradient, rtol=1e-12)
+    assert reduce(Query(coefs, 9)).rows == 30
 
 
 def test_a_fraction_of_one_is_every_row():
