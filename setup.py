@@ -10,6 +10,7 @@ CORE = [
     "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
     "pyarrow>=15",
     "scipy>=1.11",
+    "threadpoolctl>=3.1",
     "tqdm>=4.66",
 ]
 

@@ -86,8 +86,8 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         Determines these rows.
     aggregationDepth : int, default 2
         Levels of the aggregation tree, for wide models.
-    engine : {"auto", "driver"}, default "auto"
-        Where the loop runs.
+    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
+        Where the loop runs; "auto" takes the cheapest and logs why.
 
     Examples
     --------
