@@ -24,6 +24,7 @@ FLOORS = [
         "blocks.files",
         "blocks.store",
         "cluster.session",
+        "cluster.launch.*",
         "cluster.aggregate",
         "images.arrow",
         "images.spark",
