@@ -17,13 +17,14 @@ CORE = [
 EXTRAS = {
     "images": ["opencv-python-headless>=4.9"],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
-    "deep": ["torch>=2.2"],
+    "deep": ["torch>=2.2", "safetensors>=0.4"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
 }
 EXTRAS["test"] = [
     *EXTRAS["images"],
     *EXTRAS["codecs"],
+    *EXTRAS["deep"],
     *EXTRAS["report"],
     *EXTRAS["demo"],
     "chispa>=0.10",

@@ -29,6 +29,7 @@ FLOORS = [
         "cluster.job",
         "cluster.sums",
         "cluster.reduction",
+        "cluster.launch.*",
         "cluster.aggregate",
         "cluster.crew",
         "cluster.resident",
