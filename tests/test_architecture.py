@@ -36,6 +36,7 @@ FLOORS = [
         "cluster.relay",
         "cluster.ranks",
         "cluster.local",
+        "cluster.allreduce",
         "cluster.choose",
         "images.arrow",
         "images.spark",

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_of
+from sparkopt.cluster.allreduce import AllReduceAggregator
 from sparkopt.cluster.local import LocalAggregator
 from sparkopt.cluster.resident import ResidentAggregator
 from sparkopt.cluster.wire import encrypts
@@ -157,5 +158,6 @@ def by_name(name: str, depth: int = 2) -> Aggregator:
         "driver": driver,
         "resident": ResidentAggregator(driver),
         "local": LocalAggregator(driver),
+        "allreduce": AllReduceAggregator(driver),
     }
     return engines[name]

@@ -82,7 +82,8 @@ class Exchange:
             try:
                 line = self._listener.accept()
             except (AuthenticationError, EOFError, ConnectionError) as error:
-                logger.warning("somebody without the key dialled this fit's port: %r", error)
+                if self._open:
+                    logger.warning("somebody without the key dialled this fit's port: %r", error)
             except OSError:  # the listener was closed
                 return
             else:

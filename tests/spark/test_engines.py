@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from sparkopt import BlockStore, Columns, Stop, Trainer, losses, optim
 from sparkopt.cluster import resident
 from sparkopt.cluster.aggregate import DriverAggregator
+from sparkopt.cluster.allreduce import AllReduceAggregator
 from sparkopt.cluster.choose import ENGINES, AutoAggregator, Sizes, by_name, choose
 from sparkopt.cluster.local import LocalAggregator
 from sparkopt.cluster.resident import ResidentAggregator
@@ -34,7 +35,9 @@ SAME_BITS = {
 }
 """All of these add partition by partition, in order."""
 
-CLOSE = {"tree": DriverAggregator(reduction="tree"), "auto": AutoAggregator()}
+RANKS = {"allreduce": AllReduceAggregator()}
+
+CLOSE = RANKS | {"tree": DriverAggregator(reduction="tree"), "auto": AutoAggregator()}
 
 PROBLEMS = {
     "binary": losses.Logistic(),
@@ -101,7 +104,7 @@ def test_mini_batches_are_the_same_on_every_engine(small, name):
     assert found.receipt.rows_touched == expected.receipt.rows_touched
 
 
-@pytest.mark.parametrize("name", SAME_BITS)
+@pytest.mark.parametrize("name", SAME_BITS | RANKS)
 def test_callbacks_see_each_step_and_can_stop_on_every_engine(small, name):
     seen = []
 
@@ -109,29 +112,29 @@ def test_callbacks_see_each_step_and_can_stop_on_every_engine(small, name):
         seen.append((progress.record.step, progress.record.objective, progress.coef.copy()))
         return progress.record.step == 4
 
-    fit = trainer(SAME_BITS[name], callbacks=[watch]).fit(small)
+    fit = trainer((SAME_BITS | RANKS)[name], callbacks=[watch]).fit(small)
     assert fit.solution.reason == "callback"
     assert [step for step, _, _ in seen] == [0, 1, 2, 3, 4]
     assert [objective for _, objective, _ in seen] == [record.objective for record in fit.solution.history]
     np.testing.assert_array_equal(seen[-1][2], fit.solution.coef)
 
 
-@pytest.mark.parametrize("name", SAME_BITS)
+@pytest.mark.parametrize("name", SAME_BITS | RANKS)
 def test_an_error_in_a_callback_ends_the_fit_on_every_engine(small, name):
     def fail(progress):
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        trainer(SAME_BITS[name], callbacks=[fail]).fit(small)
-    trainer(SAME_BITS[name], stop=Stop(2, 0.0)).fit(small)  # slots are free again
+        trainer((SAME_BITS | RANKS)[name], callbacks=[fail]).fit(small)
+    trainer((SAME_BITS | RANKS)[name], stop=Stop(2, 0.0)).fit(small)  # slots are free again
 
 
-@pytest.mark.parametrize("name", ["resident", "local"])
+@pytest.mark.parametrize("name", ["resident", "local", "allreduce"])
 def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, name, caplog):
     with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
         whole = trainer(SAME_BITS["collect"]).fit(store)
         Path(store._handles.collect()[1].path).unlink()
-        repaired = trainer(SAME_BITS[name], stop=Stop(3, 0.0)).fit(store)
+        repaired = trainer((SAME_BITS | RANKS)[name], stop=Stop(3, 0.0)).fit(store)
         expected = trainer(SAME_BITS["collect"], stop=Stop(3, 0.0)).fit(store)
     assert repaired.coefficients.tobytes() == expected.coefficients.tobytes()
     assert repaired.receipt.engine.endswith("driver")
@@ -231,6 +234,4 @@ def test_large_data_is_never_put_into_one_task():
 
 
 def test_every_engine_has_a_name():
-    for name in ENGINES:
-        if name != "allreduce":
-            assert by_name(name).name == name
+    assert [by_name(name).name for name in ENGINES] == list(ENGINES)
