@@ -203,8 +203,8 @@ def test_a_line_needs_the_key():
 def test_estimators_take_engines_by_name(rows, caplog):
     with caplog.at_level(logging.INFO, logger="sparkopt.cluster.choose"):
         auto = LogisticRegression(featuresCol="dense", labelCol="two", regParam=0.1).fit(rows)
-    assert auto.summary.receipt.engine == "local"  # a hundred kilobytes
-    assert "engine local: 0.1 MB a pass in 7 partitions on 2 slots" in caplog.text
+    assert auto.summary.receipt.engine == "local"  # a few hundred kilobytes
+    assert "engine local: 0.2 MB a pass in 7 partitions on 2 slots" in caplog.text
     driver = LogisticRegression(featuresCol="dense", labelCol="two", regParam=0.1, engine="driver").fit(rows)
     assert driver.summary.receipt.engine == "driver"
     assert np.array_equal(driver.coefficients, auto.coefficients)
