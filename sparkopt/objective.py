@@ -58,12 +58,18 @@ class PartialSum:
         Σ weight.
     rows : int
         Rows that were touched.
+    validation_loss : ndarray of shape (m,) or None, default None
+        Σ weight · loss over validation rows, where this pass looked at them.
+    validation_weight : float, default 0
+        Σ weight over these.
     """
 
     loss: Floats
     gradient: Floats
     weight: float
     rows: int
+    validation_loss: Floats | None = None
+    validation_weight: float = 0.0
 
     @classmethod
     def zero(cls, m: int, size: int) -> PartialSum:
@@ -76,6 +82,8 @@ class PartialSum:
             self.gradient + other.gradient,
             self.weight + other.weight,
             self.rows + other.rows,
+            _plus(self.validation_loss, other.validation_loss),
+            self.validation_weight + other.validation_weight,
         )
 
     def mean(self) -> tuple[Floats, Floats]:
@@ -92,6 +100,16 @@ class PartialSum:
                 f"rows of weight 0 out."
             )
         return self.loss / self.weight, self.gradient / self.weight
+
+    def validation_mean(self) -> Floats | None:
+        """Return the mean loss (m,) over validation rows, or None where this pass did not look at them."""
+        return None if self.validation_loss is None else self.validation_loss / self.validation_weight
+
+
+def _plus(one: Floats | None, other: Floats | None) -> Floats | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 @dataclass(frozen=True)
@@ -161,6 +179,21 @@ class LinearObjective:
         for block in blocks:
             self._add(sums, block, weights, intercepts)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+
+    def losses(self, coefs: Floats, blocks: Iterable[Block]) -> tuple[Floats, float, int]:
+        """Return Σ weight · loss (m,), Σ weight and the number of rows: without gradients, for validation rows."""
+        weights, intercepts = self._columns(coefs)
+        total, weight, rows, k = np.zeros(len(coefs)), 0.0, 0, self.loss.outputs
+        for block in blocks:
+            y = block.y * self.target_scale
+            raw = np.asarray(block.X @ weights.astype(block.X.dtype, copy=False)) + intercepts
+            for place in range(len(coefs)):
+                columns = raw[:, place] if k == 1 else raw[:, place * k : (place + 1) * k]
+                loss, _ = self.loss.value_gradient(y, columns)
+                total[place] += float(loss.sum() if block.weight is None else loss @ block.weight)
+            weight += block.rows if block.weight is None else float(block.weight.sum())
+            rows += block.rows
+        return total, weight, rows
 
     def _split(self, coef: Floats) -> tuple[Floats, Floats]:
         k = self.loss.outputs
