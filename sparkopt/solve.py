@@ -225,9 +225,7 @@ def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: Parti
     looked = sums.validation_mean()
     validation = [None] * len(losses) if looked is None else looked.tolist()
     places = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    return {
-        i: [problems[i].point(coef, *next(places)) for coef in request.ask.coefs] for i, request in group.items()
-    }
+    return {i: [problems[i].point(coef, *next(places)) for coef in request.ask.coefs] for i, request in group.items()}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "sparkopt"
 FLOORS = [
     ["errors", "validation", "typing"],
     ["losses", "penalties", "optim.*", "codecs.*", "images.*"],
-    ["blocks.block", "objective", "work", "progress", "solve", "callbacks"],
+    ["blocks.block", "objective", "work", "progress", "solve", "callbacks", "fingerprint", "checkpoint"],
     [
         "blocks.moments",
         "blocks.columns",
