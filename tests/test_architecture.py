@@ -30,7 +30,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "trainer"],
+    ["report", "watch", "trainer"],
     ["ml.*"],
 ]
 
