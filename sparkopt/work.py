@@ -58,7 +58,7 @@ class FullGradient(Work):
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over all rows."""
-        return self.objective.partial(query.coefs, every(blocks))
+        return self.objective.answer(query, every(blocks))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class MiniBatch(Work):
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""
         rows = every(blocks) if query.every_row else self._draw(query.step, part, blocks)
-        return self.objective.partial(query.coefs, rows)
+        return self.objective.answer(query, rows)
 
     def _draw(self, step: int, part: Part, blocks: Blocks) -> Iterator[Block]:
         total = int(blocks.starts[-1])

@@ -178,7 +178,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def __init__(self, matrix: Floats, intercept: Floats) -> None:
         super().__init__()
-        self._matrix, self._intercept = matrix, intercept
+        # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
+        # to the last bit what the fitted one did
+        self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
         self._summary: S | None = None
 
     @property
