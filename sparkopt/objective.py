@@ -16,6 +16,7 @@ import numpy as np
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
 from sparkopt.losses import Loss, check_loss
+from sparkopt.penalties import Coordinates
 from sparkopt.typing import Array, Floats
 
 __all__ = ["LinearObjective", "PartialSum", "Query"]
@@ -137,6 +138,22 @@ class LinearObjective:
         mask = np.ones(self.size)
         mask[self.features * self.loss.outputs :] = 0.0
         return mask
+
+    def coordinates(self, standardised: bool = True) -> Coordinates:
+        """Return what a coefficient vector means to the user.
+
+        Parameters
+        ----------
+        standardised : bool, default True
+            Whether penalties measure the coefficients of the scaled features, or the user's.
+        """
+        first, intercepts = self.features * self.loss.outputs, self.loss.outputs * self.fit_intercept
+        units = np.ones(self.size)
+        if self.scale is not None:
+            units[:first] = np.repeat(self.scale, self.loss.outputs)
+        factors = self.penalised() if standardised else self.penalised() * units
+        units[: first + intercepts] /= self.target_scale
+        return Coordinates(self.features, self.loss.outputs, intercepts, factors, units)
 
     def unscale(self, coef: Floats) -> tuple[Floats, Floats]:
         """Return the user's coefficients (features, outputs) and intercepts (outputs,)."""

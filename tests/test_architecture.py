@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sparkopt"
 # line of its own, and such modules may import each other (a circle among them is found by the last test).
 FLOORS = [
     ["errors", "validation", "typing"],
-    ["losses.*", "penalties", "optim.*", "codecs.*", "images.*"],
+    ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
     ["blocks.block", "objective", "work", "solve", "callbacks"],
     [
         "blocks.moments",
