@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
@@ -77,8 +77,7 @@ class AllReduceAggregator(Aggregator):
     def _attempt(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Outcome:
         ranks = min(slots_of(store.context), store.partitions)
         with Relay(store.context, problems) as relay:
-            bare = [replace(problem, callbacks=()) for problem in problems]
-            fit = FitOnRank(dumps((bare, work)), relay.address)
+            fit = FitOnRank(dumps((relay.problems, work)), relay.address)
             launcher = TorchLauncher(store.context, ranks)
             held = store.map_tasks(_as_held, ranks)
             job = BackgroundJob(store.context, lambda: launcher.run_over(held, _on_rank, fit))

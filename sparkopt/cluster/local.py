@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
@@ -39,8 +39,7 @@ class LocalAggregator(Aggregator):
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Run the loop in one task."""
         with Relay(store.context, problems) as relay:
-            bare = [replace(problem, callbacks=()) for problem in problems]
-            fit = _OneTask(FitOnRank(dumps((bare, work)), relay.address))
+            fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
         if outcome.missing:
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
