@@ -19,7 +19,7 @@ from sparkopt.callbacks import ProgressBar
 from sparkopt.checkpoint import Checkpointer
 from sparkopt.cluster.aggregate import Aggregator, Run
 from sparkopt.cluster.choose import AutoAggregator
-from sparkopt.errors import DataError, IncompatibleError, NotConvergedWarning, ParameterError
+from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.fingerprint import Fingerprint, describe, rounded
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
@@ -199,6 +199,7 @@ class Trainer:
             solution=solution,
             passes=done.passes,
             seconds=seconds,
+            startup=done.startup,
             models=models,
             resumed_at=resumed_at,
         )
@@ -259,8 +260,19 @@ def fit_many(
     >>> grid = [replace(base, penalty=penalties.L2(s)) for s in (0.1, 0.01, 0.001)]              # doctest: +SKIP
     >>> fits = fit_many(store, grid)                                                             # doctest: +SKIP
     """
-    begin = time.perf_counter()
     first = _agreed(trainers)
+    for left in range(first.aggregator.retries, 0, -1):
+        try:
+            return _fit_once(store, trainers, initials)
+        except LostRankError as error:
+            logger.warning("%s The fit is begun again (it may be %d times).", error, left)
+    return _fit_once(store, trainers, initials)
+
+
+def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None) -> list[Fit]:
+    """Train from the start, or from where checkpoints say that an earlier attempt was."""
+    begin = time.perf_counter()
+    first = trainers[0]
     _check_validation(first.loss, store)
     base, _ = first._coordinates(store.moments)
     starts = [None] * len(trainers) if initials is None else initials

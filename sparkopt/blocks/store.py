@@ -32,7 +32,7 @@ from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
 
-__all__ = ["BlockStore", "Held", "Result"]
+__all__ = ["BlockStore", "Held", "Located", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,6 +67,22 @@ class Held:
 
     part: Part
     blocks: Blocks | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """All partitions' handles, for processes that choose by themselves which of them they open."""
+
+    handles: Sequence[Handle]
+    first_rows: Sequence[int]
+
+    def here(self) -> list[bool]:
+        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+
+    def open(self, partitions: Iterable[int]) -> list[Held]:
+        """Open these partitions."""
+        return [_open(self.handles[index], self.first_rows) for index in partitions]
 
 
 TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
@@ -165,6 +181,10 @@ class BlockStore:
             return self.map_tasks(function, 1)
         carried = self._handles.map(_carry).coalesce(1, shuffle=True)
         return carried.mapPartitions(_Gathered(function, self._first_rows()))
+
+    def located(self) -> Located:
+        """Return where every partition's file is now; those of lost executors are rebuilt first."""
+        return Located(sorted(self._handles.collect(), key=lambda handle: handle.partition), self._first_rows())
 
     def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
         """Apply ``function`` to partitions whose file is missing, read from their source again."""

@@ -62,11 +62,15 @@ class Alone:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks."""
+    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks.
+
+    ``seconds`` is what the loop took.
+    """
 
     solutions: Sequence[Solution] = ()
     passes: Sequence[Pass] = ()
     missing: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,9 @@ class FitOnRank:
                 for problem in problems
             ]
             sums = _GroupSums(group, work, held)
+            begin = time.perf_counter()
             solutions = minimise_many(sums, told)
-        return Outcome(solutions, sums.passes)
+            return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
