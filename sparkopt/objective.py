@@ -79,6 +79,16 @@ class PartialSum:
             self.rows + other.rows,
         )
 
+    def flat(self) -> Floats:
+        """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
+        return np.concatenate([self.loss, self.gradient.ravel(), [self.weight, float(self.rows)]])
+
+    @classmethod
+    def from_flat(cls, vector: Floats, m: int, size: int) -> PartialSum:
+        """Return what ``flat`` made a vector of."""
+        loss, gradient, (weight, rows) = np.split(vector, [m, m + m * size])
+        return cls(loss, gradient.reshape(m, size), float(weight), int(rows))
+
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.
 

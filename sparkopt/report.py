@@ -12,7 +12,7 @@ from sparkopt.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from sparkopt.blocks.store import BlockStore
-    from sparkopt.cluster.aggregate import Pass
+    from sparkopt.cluster.sums import Pass
     from sparkopt.solve import Solution
 
 __all__ = ["Receipt"]

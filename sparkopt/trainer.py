@@ -14,7 +14,8 @@ import numpy as np
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
-from sparkopt.cluster.aggregate import Aggregator, DriverAggregator
+from sparkopt.cluster.aggregate import Aggregator
+from sparkopt.cluster.choose import AutoAggregator
 from sparkopt.errors import NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
@@ -82,8 +83,8 @@ class Trainer:
         Share of the rows that a step draws.
     seed : int, default 0
         Determines the rows that are drawn.
-    aggregator : Aggregator, default ``DriverAggregator()``
-        Where the loop runs.
+    aggregator : Aggregator, default ``AutoAggregator()``
+        Where the loop runs; by default wherever it is cheapest.
     callbacks : sequence of Callback
         Called after each step.
     progress : bool, default True
@@ -99,7 +100,7 @@ class Trainer:
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
     seed: Seed = 0
-    aggregator: Aggregator = DriverAggregator()
+    aggregator: Aggregator = AutoAggregator()
     callbacks: Sequence[Callback] = ()
     progress: bool = True
 
@@ -135,17 +136,18 @@ class Trainer:
         start = penalty.prox(start, 0.0)  # inside the bounds, where there are any
         problem = Problem(self.optimizer, start, penalty, self._stop(), watchers)
         try:
-            (solution,), passes = self.aggregator.run([problem], work, store)
+            run = self.aggregator.run([problem], work, store)
         finally:
             bar.close()
+        (solution,) = run.solutions
         self._warn(solution)
         receipt = Receipt.of(
             optimizer=self.optimizer.name,
             loss=self.loss.name,
-            engine=self.aggregator.name,
+            engine=run.engine,
             store=store,
             solution=solution,
-            passes=passes,
+            passes=run.passes,
             seconds=time.perf_counter() - begin,
         )
         logger.info("%s", receipt.line())

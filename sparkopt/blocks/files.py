@@ -138,6 +138,8 @@ class BlockFile:
         What ``write_blocks`` wrote, or "" for a partition without rows.
     starts : sequence of int
         First row of each block, then the number of rows.
+    carried : bytes, default none
+        The file's content, where it was written on another machine.
 
     Raises
     ------
@@ -145,10 +147,10 @@ class BlockFile:
         Where the file is not on this machine.
     """
 
-    def __init__(self, path: str, starts: Iterable[int]) -> None:
+    def __init__(self, path: str, starts: Iterable[int], carried: bytes = b"") -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         if path:
-            self._reader = _open(path)
+            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
 
     @property

@@ -32,7 +32,7 @@ from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
 
-__all__ = ["BlockStore", "Result"]
+__all__ = ["BlockStore", "Held", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,6 +58,17 @@ class Result(Generic[T]):
 
     partition: int
     value: T | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+
+    part: Part
+    blocks: Blocks | None
+
+
+TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
 
 
 class BlockStore:
@@ -137,6 +148,20 @@ class BlockStore:
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
         return self._handles.map(_Task(function, self._first_rows()))
+
+    def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
+        """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
+
+        A task takes several partitions where there are more of them than tasks.
+        """
+        return self._handles.coalesce(tasks).mapPartitions(_Gathered(function, self._first_rows()))
+
+    def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
+        """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
+        if self.context.master.startswith("local"):
+            return self.map_tasks(function, 1)
+        carried = self._handles.map(_carry).coalesce(1, shuffle=True)
+        return carried.mapPartitions(_Gathered(function, self._first_rows()))
 
     def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
         """Apply ``function`` to partitions whose file is missing, read from their source again."""
@@ -243,13 +268,34 @@ class _Task(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handle: Handle) -> Result[T]:
-        try:
-            blocks = BlockFile(handle.path, handle.starts)
-        except FileNotFoundError:
-            return Result(handle.partition, None)
-        return Result(
-            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
-        )
+        held = _open(handle, self.first_rows)
+        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+
+
+@dataclass(frozen=True)
+class _Gathered(Generic[T]):
+    """A task that holds several partitions."""
+
+    function: TaskFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        return self.function(_open(handle, self.first_rows) for handle in handles)
+
+
+def _carry(handle: Handle) -> tuple[Handle, bytes]:
+    """Take a partition's file along with its handle; nothing where it is missing."""
+    path = Path(handle.path)
+    return handle, path.read_bytes() if handle.path and path.is_file() else b""
+
+
+def _open(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+    handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    part = Part(handle.partition, first_rows[handle.partition])
+    try:
+        return Held(part, BlockFile(handle.path, handle.starts, carried))
+    except FileNotFoundError:
+        return Held(part, None)
 
 
 @dataclass(frozen=True)

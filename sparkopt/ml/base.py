@@ -19,7 +19,7 @@ from pyspark.sql.types import DataType, DoubleType, StructType
 from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.cluster.aggregate import DriverAggregator
+from sparkopt.cluster.choose import by_name as engine_by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import LinearParams
@@ -145,7 +145,7 @@ class LinearEstimator(
                 scale_target=self._scale_target,
                 mini_batch_fraction=self.getMiniBatchFraction(),
                 seed=self.getSeed(),
-                aggregator=DriverAggregator(self.getAggregationDepth()),
+                aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
                 callbacks=self.callbacks,
             )
             fit = trainer.fit(store)

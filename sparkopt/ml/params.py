@@ -24,6 +24,7 @@ from pyspark.ml.param.shared import (
 )
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.cluster.choose import ENGINES
 from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -43,7 +44,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "aggregationDepth": Interval(1, None, whole=True),
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
-        "engine": OneOf(["auto", "driver"]),
+        "engine": OneOf(ENGINES),
         "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
@@ -135,8 +136,9 @@ class LinearParams(
         Determines these rows.
     aggregationDepth : int, default 2
         Levels of the aggregation tree, for wide models.
-    engine : {"auto", "driver"}, default "auto"
-        Where the loop runs.
+    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
+        Where the loop runs: "driver" is one Spark job a pass, "resident" one job a fit, whose tasks stay, "allreduce"
+        on each rank of a barrier stage, "local" in one task; "auto" takes the cheapest and logs why.
     """
 
     optimizer: Param[str] = Param(
@@ -158,7 +160,7 @@ class LinearParams(
         typeConverter=TypeConverters.toFloat,
     )
     engine: Param[str] = Param(
-        Params._dummy(), "engine", "where the loop runs: auto or driver", typeConverter=TypeConverters.toString
+        Params._dummy(), "engine", f"where the loop runs: {', '.join(ENGINES)}", typeConverter=TypeConverters.toString
     )
 
     def __init__(self, *args: Any) -> None:
