@@ -16,6 +16,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, LinearModel
+from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
 from sparkopt.ml.summary import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
@@ -140,7 +141,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _C
         }
 
 
-class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierParams):
+class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierParams, HasClassWeights):
     """Logistic regression with an elastic-net penalty.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), pyspark.ml's objective. Multinomial coefficients without
@@ -236,7 +237,3 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
             if self.getRegParam() == 0:
                 matrix = matrix - matrix.mean(axis=0)
         return LogisticRegressionModel(matrix, intercept)
-
-
-MOST_CLASSES = 10_000
-"""Beyond this, labels are far more likely to be row numbers or amounts than classes."""

@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
     HasStandardization,
     HasStepSize,
     HasTol,
+    HasValidationIndicatorCol,
     HasWeightCol,
 )
 
@@ -43,6 +44,8 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
         "engine": OneOf(["auto", "driver"]),
+        "patience": Interval(1, None, whole=True),
+        "minDelta": Interval(0, None),
         "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
@@ -95,6 +98,7 @@ class LinearParams(
     HasStepSize,
     HasSeed,
     HasAggregationDepth,
+    HasValidationIndicatorCol,
 ):
     """What the estimators of linear models share.
 
@@ -106,7 +110,12 @@ class LinearParams(
     - ``stepSize``: its learning rate; unset, the method's own default;
     - ``stepSizeSchedule``: how it changes over maxIter steps, "constant" by default;
     - ``miniBatchFraction``: share of the rows that a step draws, default 1;
-    - ``engine``: where the loop runs, "auto" (default) or "driver".
+    - ``engine``: where the loop runs, "auto" (default) or "driver";
+    - ``validationIndicatorCol``: boolean column, true in rows that are only validated on: the loop stops when their
+      loss has not fallen by ``minDelta`` (default 0) in ``patience`` (default 10) looks at it, and the model is the
+      step at which it was lowest. They are looked at after each step, or with mini-batches once an epoch;
+    - ``checkpointDir``, ``checkpointInterval``: folder (any URI that pyarrow.fs knows) and steps between checkpoints
+      (default 10; -1 for none). The same call goes on from them after its driver was killed, to the same model.
     """
 
     optimizer: Param[str] = Param(
@@ -131,9 +140,37 @@ class LinearParams(
         Params._dummy(), "engine", "where the loop runs: auto or driver", typeConverter=TypeConverters.toString
     )
 
+    patience: Param[int] = Param(
+        Params._dummy(),
+        "patience",
+        "looks at the validation rows without a lower loss, after which the fit stops",
+        typeConverter=TypeConverters.toInt,
+    )
+    minDelta: Param[float] = Param(
+        Params._dummy(),
+        "minDelta",
+        "how far the validation loss must fall to count as lower",
+        typeConverter=TypeConverters.toFloat,
+    )
+    checkpointDir: Param[str] = Param(
+        Params._dummy(),
+        "checkpointDir",
+        "folder of checkpoints: a path, or a file, s3, gs, hdfs or abfs URI",
+        typeConverter=TypeConverters.toString,
+    )
+    checkpointInterval: Param[int] = Param(
+        Params._dummy(),
+        "checkpointInterval",
+        "steps between checkpoints in checkpointDir (>= 1), or -1 for none",
+        typeConverter=TypeConverters.toInt,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            patience=10,
+            minDelta=0.0,
+            checkpointInterval=10,
             labelCol="label",
             maxIter=100,
             tol=1e-6,
@@ -165,9 +202,28 @@ class LinearParams(
         """Return engine."""
         return self.getOrDefault(self.engine)
 
+    def getPatience(self) -> int:
+        """Return patience."""
+        return self.getOrDefault(self.patience)
+
+    def getMinDelta(self) -> float:
+        """Return minDelta."""
+        return self.getOrDefault(self.minDelta)
+
+    def getCheckpointDir(self) -> str:
+        """Return checkpointDir."""
+        return self.getOrDefault(self.checkpointDir)
+
+    def getCheckpointInterval(self) -> int:
+        """Return checkpointInterval."""
+        return self.getOrDefault(self.checkpointInterval)
+
     def _columns(self) -> Columns:
-        weighted = self.isDefined(self.weightCol) and self.getWeightCol()
-        return Columns(self._features(), self.getLabelCol(), self.getWeightCol() if weighted else None)
+        def named(param: Param[str]) -> str | None:
+            return (self.getOrDefault(param) or None) if self.isDefined(param) else None
+
+        weight, validation = named(self.weightCol), named(self.validationIndicatorCol)
+        return Columns(self._features(), self.getLabelCol(), weight, validation)
 
     def _check_params(self) -> None:
         """Refuse values outside their domain, all with one wording."""
@@ -175,3 +231,5 @@ class LinearParams(
             param = self.getParam(name)
             if self.isDefined(param):
                 check(name, self.getOrDefault(param), domain)
+        if self.getCheckpointInterval() != -1:
+            check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))
