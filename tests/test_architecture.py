@@ -38,6 +38,7 @@ FLOORS = [
         "cluster.local",
         "cluster.allreduce",
         "cluster.choose",
+        "cluster.plan",
         "images.arrow",
         "images.spark",
         "images.statistics",

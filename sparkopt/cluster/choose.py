@@ -109,7 +109,7 @@ def choose(sizes: Sizes, allowed: Sequence[str]) -> Choice:
     seconds = {
         name: START[name] + PASSES * (STEP[name] + transport[name] + compute * (tasks if name == "local" else 1))
         for name in allowed
-        if name != "local" or sizes.stored <= LOCAL_BYTES
+        if name != "local" or sizes.stored <= LOCAL_BYTES or len(allowed) == 1
     }
     return Choice(min(seconds.items(), key=_by_cost)[0], MappingProxyType(seconds), sizes)
 
