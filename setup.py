@@ -17,6 +17,7 @@ CORE = [
 EXTRAS = {
     "images": ["opencv-python-headless>=4.9"],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
+    "mlflow": ["mlflow-skinny>=2.10"],
     "deep": ["torch>=2.2", "safetensors>=0.4"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "sparkopt"
 FLOORS = [
     ["errors", "validation", "typing"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
-    ["blocks.block", "objective", "work", "solve", "callbacks"],
+    ["blocks.block", "objective", "work", "progress", "solve", "callbacks", "fingerprint", "checkpoint"],
     [
         "blocks.moments",
         "blocks.columns",
@@ -43,7 +43,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "trainer"],
+    ["report", "watch", "trainer"],
     ["ml.*"],
 ]
 

@@ -42,11 +42,14 @@ class Run:
         What each pass over the data cost.
     engine : str
         Where the loop ran.
+    startup : float, default 0
+        Seconds that went by outside of the loop: until its processes had found each other, and after its end.
     """
 
     solutions: list[Solution]
     passes: list[Pass]
     engine: str
+    startup: float = 0.0
 
 
 class Aggregator(ABC):
@@ -56,9 +59,13 @@ class Aggregator(ABC):
     ----------
     name : str
         How receipts and parameters call it.
+    retries : int
+        How often a fit that lost a process is begun again, from its last checkpoint where it keeps any. An engine
+        that loses nothing with a process needs none.
     """
 
     name: str
+    retries: int = 0
 
     @abstractmethod
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_of
 from sparkopt.cluster.allreduce import AllReduceAggregator
@@ -135,7 +133,7 @@ class AutoAggregator(Aggregator):
 
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Choose, and let the chosen engine run the loop."""
-        size = sum(np.size(problem.initial) for problem in problems)
+        size = sum(problem.size for problem in problems)
         sizes = Sizes(round(store.bytes * work.share), 8 * size, store.partitions, slots_of(store.context))
         choice = choose(sizes, available(store.context))
         logger.info("%s", choice)

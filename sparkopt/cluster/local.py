@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
@@ -38,14 +39,15 @@ class LocalAggregator(Aggregator):
 
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Run the loop in one task."""
+        begin = time.perf_counter()
         with Relay(store.context, problems) as relay:
-            bare = [replace(problem, callbacks=()) for problem in problems]
-            fit = _OneTask(FitOnRank(dumps((bare, work)), relay.address))
+            fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
         if outcome.missing:
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store)
-        return Run(list(outcome.solutions), list(outcome.passes), self.name)
+        startup = time.perf_counter() - begin - outcome.seconds
+        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,15 @@ class Alone:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks."""
+    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks.
+
+    ``seconds`` is what the loop took.
+    """
 
     solutions: Sequence[Solution] = ()
     passes: Sequence[Pass] = ()
     missing: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class FitOnRank:
     Parameters
     ----------
     parcel : bytes
-        The problems, without callbacks, and the work.
+        The problems, with the callbacks that run beside the loop, and the work.
     address : Address or None
         Where the driver's callbacks listen.
     """
@@ -95,27 +99,30 @@ class FitOnRank:
         problems, work = pickle.loads(self.parcel)  # noqa: S301  # written by this job's own driver
         with ExitStack() as resources:
             resources.enter_context(task_threads())
-            listened = self.address is not None
             line = resources.enter_context(dial(self.address)) if self.address and group.rank == 0 else None
+            messengers = [Messenger(line)] if line else []
             told = [
-                replace(problem, callbacks=[_Agreed(group, Messenger(line, index) if line else None)])
-                for index, problem in enumerate(problems)
+                replace(problem, callbacks=[_Agreed(group, (*problem.callbacks, *messengers))])
+                if problem.callbacks or self.address
+                else problem
+                for problem in problems
             ]
             sums = _GroupSums(group, work, held)
-            solutions = minimise_many(sums, told if listened else problems)
-        return Outcome(solutions, sums.passes)
+            begin = time.perf_counter()
+            solutions = minimise_many(sums, told)
+            return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
 class _Agreed:
-    """A callback on each rank: what the driver's callbacks wish, which rank 0 asks for all."""
+    """A callback on each rank: what the callbacks wish, which rank 0 asks for all."""
 
     group: Group
-    ask: Callback | None
+    callbacks: Sequence[Callback]
 
     def __call__(self, progress: Progress, /) -> bool:
-        wish = bool(self.ask and self.ask(progress))
-        return bool(self.group.broadcast(np.array([float(wish)]))[0])
+        wishes = [callback(progress) for callback in self.callbacks] if self.group.rank == 0 else []
+        return bool(self.group.broadcast(np.array([float(any(wishes))]))[0])
 
 
 class _GroupSums:

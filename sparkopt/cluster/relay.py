@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from sparkopt.cluster.job import BackgroundJob
 from sparkopt.cluster.wire import Address, Exchange
-from sparkopt.solve import Problem, Progress
+from sparkopt.solve import Problem, Progress, runs_beside_loop
 
 __all__ = ["Messenger", "Relay"]
 
@@ -28,11 +28,20 @@ class Relay:
     context : SparkContext
         Whose tasks run the loop.
     problems : sequence of Problem
-        Their callbacks stay here.
+        Their callbacks stay here, but for those that run beside the loop.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        What goes to the loop.
     """
 
     def __init__(self, context: Any, problems: Sequence[Problem]) -> None:
-        self._callbacks = [problem.callbacks for problem in problems]
+        self._callbacks = [[one for one in problem.callbacks if not runs_beside_loop(one)] for problem in problems]
+        self.problems = [
+            replace(problem, callbacks=[one for one in problem.callbacks if runs_beside_loop(one)])
+            for problem in problems
+        ]
         self._exchange = Exchange.of(context) if any(self._callbacks) else None
 
     @property
@@ -57,11 +66,11 @@ class Relay:
 
     def _serve(self, line: Any) -> bool:
         try:
-            index, progress = line.recv()
+            progress: Progress = line.recv()
         except (EOFError, OSError):  # the loop has ended, or its task died, which the job tells
             line.close()
             return False
-        wishes = [callback(progress) for callback in self._callbacks[index]]
+        wishes = [callback(progress) for callback in self._callbacks[progress.model]]
         with contextlib.suppress(OSError):
             line.send(any(wishes))
         return True
@@ -79,8 +88,7 @@ class Messenger:
     """The loop's side: a callback that asks those in the driver."""
 
     line: Connection[Any, Any]
-    index: int
 
     def __call__(self, progress: Progress, /) -> bool:
-        self.line.send((self.index, progress))
+        self.line.send(replace(progress, take=None))  # the loop's state stays with the loop
         return bool(self.line.recv())

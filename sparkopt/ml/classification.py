@@ -18,6 +18,7 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, LinearModel
 from sparkopt.ml.bounds import BoundParams
+from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import (
     BinaryLogisticRegressionSummary,
@@ -33,8 +34,6 @@ from sparkopt.validation import Constraint, Interval, OneOf
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
 LABELS = Interval(0, None, whole=True)
-MOST_CLASSES = 10_000
-"""Beyond this, labels are far more likely to be row numbers or amounts than classes."""
 
 P = TypeVar("P", bound="_LogisticRegressionParams")
 B = TypeVar("B", bound="_LogisticRegressionParams")
@@ -210,7 +209,9 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
 
 @documented
-class LogisticRegression(LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundParams):
+class LogisticRegression(
+    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundParams, HasClassWeights
+):
     """Logistic regression with an elastic-net penalty and bounds.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), pyspark.ml's objective. Multinomial coefficients without

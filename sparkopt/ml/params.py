@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
     HasStandardization,
     HasStepSize,
     HasTol,
+    HasValidationIndicatorCol,
     HasWeightCol,
 )
 
@@ -45,6 +46,8 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
         "engine": OneOf(ENGINES),
+        "patience": Interval(1, None, whole=True),
+        "minDelta": Interval(0, None),
         "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
@@ -97,6 +100,7 @@ class LinearParams(
     HasStepSize,
     HasSeed,
     HasAggregationDepth,
+    HasValidationIndicatorCol,
 ):
     """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more.
 
@@ -139,6 +143,19 @@ class LinearParams(
     engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
         Where the loop runs: "driver" is one Spark job a pass, "resident" one job a fit, whose tasks stay, "allreduce"
         on each rank of a barrier stage, "local" in one task; "auto" takes the cheapest and logs why.
+    validationIndicatorCol : str, optional
+        Boolean column, true in rows that are only validated on: the fit stops when their loss has not fallen by
+        minDelta in patience looks at it, and the model is the step at which it was lowest. They are looked at after
+        each step, or with mini-batches once an epoch.
+    patience : int, default 10
+        Looks at the validation rows without a lower loss, after which the fit stops.
+    minDelta : float, default 0
+        How far that loss must fall to count.
+    checkpointDir : str, optional
+        Folder of checkpoints, any URI that pyarrow.fs knows. The same call goes on from them after its driver was
+        killed, to the same model.
+    checkpointInterval : int, default 10
+        Steps between checkpoints; -1 for none.
     """
 
     optimizer: Param[str] = Param(
@@ -163,9 +180,37 @@ class LinearParams(
         Params._dummy(), "engine", f"where the loop runs: {', '.join(ENGINES)}", typeConverter=TypeConverters.toString
     )
 
+    patience: Param[int] = Param(
+        Params._dummy(),
+        "patience",
+        "looks at the validation rows without a lower loss, after which the fit stops",
+        typeConverter=TypeConverters.toInt,
+    )
+    minDelta: Param[float] = Param(
+        Params._dummy(),
+        "minDelta",
+        "how far the validation loss must fall to count as lower",
+        typeConverter=TypeConverters.toFloat,
+    )
+    checkpointDir: Param[str] = Param(
+        Params._dummy(),
+        "checkpointDir",
+        "folder of checkpoints: a path, or a file, s3, gs, hdfs or abfs URI",
+        typeConverter=TypeConverters.toString,
+    )
+    checkpointInterval: Param[int] = Param(
+        Params._dummy(),
+        "checkpointInterval",
+        "steps between checkpoints in checkpointDir (>= 1), or -1 for none",
+        typeConverter=TypeConverters.toInt,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            patience=10,
+            minDelta=0.0,
+            checkpointInterval=10,
             labelCol="label",
             maxIter=100,
             tol=1e-6,
@@ -197,9 +242,28 @@ class LinearParams(
         """Return engine."""
         return self.getOrDefault(self.engine)
 
+    def getPatience(self) -> int:
+        """Return patience."""
+        return self.getOrDefault(self.patience)
+
+    def getMinDelta(self) -> float:
+        """Return minDelta."""
+        return self.getOrDefault(self.minDelta)
+
+    def getCheckpointDir(self) -> str:
+        """Return checkpointDir."""
+        return self.getOrDefault(self.checkpointDir)
+
+    def getCheckpointInterval(self) -> int:
+        """Return checkpointInterval."""
+        return self.getOrDefault(self.checkpointInterval)
+
     def _columns(self) -> Columns:
-        weighted = self.isDefined(self.weightCol) and self.getWeightCol()
-        return Columns(self._features(), self.getLabelCol(), self.getWeightCol() if weighted else None)
+        def named(param: Param[str]) -> str | None:
+            return (self.getOrDefault(param) or None) if self.isDefined(param) else None
+
+        weight, validation = named(self.weightCol), named(self.validationIndicatorCol)
+        return Columns(self._features(), self.getLabelCol(), weight, validation)
 
     def _domains(self) -> Mapping[str, Constraint]:
         """What each parameter may be, by name; parents that add parameters add their domains."""
@@ -211,6 +275,8 @@ class LinearParams(
             param = self.getParam(name)
             if self.isDefined(param):
                 check(name, self.getOrDefault(param), domain)
+        if self.getCheckpointInterval() != -1:
+            check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))
 
 
 def documented(kind: type[T]) -> type[T]:

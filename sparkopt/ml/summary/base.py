@@ -90,6 +90,9 @@ class TrainingSummary(Summary):
     ----------
     objectiveHistory : list of float
         Objective after each step, the start included; mean loss plus penalty, as pyspark.ml reports it.
+    validationHistory : list of float or None
+        Mean loss of the validation rows after each step, without penalty; None where a step did not look at them. The
+        model is the step with the lowest.
     totalIterations : int
         Steps taken.
     converged : bool
@@ -99,6 +102,7 @@ class TrainingSummary(Summary):
     """
 
     objectiveHistory: list[float]
+    validationHistory: list[float | None]
     totalIterations: int
     converged: bool
     receipt: Receipt
