@@ -58,6 +58,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
     """Train estimators that read the same rows."""
     first = next(iter(estimators.values()))
     columns = first._columns()
+    columns.check(dataset.schema)
     if first._class_weights is not None:
         columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
     training = dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
