@@ -12,9 +12,11 @@ __all__ = [
     "DataError",
     "DivergedError",
     "IncompatibleError",
+    "LostRankError",
     "MissingDependencyError",
     "NotConvergedWarning",
     "ParameterError",
+    "RankError",
     "SchemaError",
     "SparkoptError",
 ]
@@ -59,6 +61,14 @@ class MissingDependencyError(SparkoptError, ImportError):
     def of(cls, feature: str, package: str, extra: str) -> MissingDependencyError:
         """Say that ``feature`` needs ``package``, which the extra ``extra`` installs."""
         return cls(f"{feature} needs {package}, which is not installed. Run: pip install 'sparkopt[{extra}]'")
+
+
+class RankError(SparkoptError, RuntimeError):
+    """One process of a distributed run failed; the message names its rank and gives its traceback."""
+
+
+class LostRankError(RankError):
+    """One process of a distributed run ended without a word: killed, or its executor, machine or network was lost."""
 
 
 class NotConvergedWarning(UserWarning):

@@ -87,6 +87,21 @@ class PartialSum:
             self.validation_weight + other.validation_weight,
         )
 
+    def flat(self) -> Floats:
+        """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
+        looked = self.validation_loss
+        numbers = [self.weight, self.rows, self.validation_weight, looked is not None]
+        validation = np.zeros_like(self.loss) if looked is None else looked
+        return np.concatenate([self.loss, validation, numbers, self.gradient.ravel()], dtype=np.float64)
+
+    @classmethod
+    def from_flat(cls, vector: Floats, m: int, size: int) -> PartialSum:
+        """Return what ``flat`` made a vector of."""
+        loss, validation, numbers, gradient = np.split(vector, [m, 2 * m, 2 * m + 4])
+        weight, rows, validation_weight, looked = numbers
+        held_out = (validation, float(validation_weight)) if looked else (None, 0.0)
+        return cls(loss, gradient.reshape(m, size), float(weight), int(rows), *held_out)
+
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.
 

@@ -12,7 +12,7 @@ from sparkopt.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from sparkopt.blocks.store import BlockStore
-    from sparkopt.cluster.aggregate import Pass
+    from sparkopt.cluster.sums import Pass
     from sparkopt.solve import Solution
 
 __all__ = ["Receipt"]
@@ -86,10 +86,11 @@ class Receipt:
         solution: Solution,
         passes: Sequence[Pass],
         seconds: float,
+        startup: float,
         models: int = 1,
         resumed_at: int = 0,
     ) -> Receipt:
-        """Add up one fit that took ``seconds`` after the store was written."""
+        """Add up one fit that took ``seconds`` after the store was written, ``startup`` of them around its loop."""
         in_passes = sum(p.seconds for p in passes)
         compute, reduce = sum(p.compute for p in passes), sum(p.reduce for p in passes)
         return cls(
@@ -107,8 +108,8 @@ class Receipt:
                 "ingest": store.seconds,
                 "compute": compute,
                 "reduce": reduce,
-                "schedule": max(0.0, in_passes - compute - reduce),
-                "optimizer": max(0.0, seconds - in_passes),
+                "schedule": max(0.0, in_passes - compute - reduce) + startup,
+                "optimizer": max(0.0, seconds - in_passes - startup),
                 "total": store.seconds + seconds,
             },
             bytes={"stored": store.bytes, "sent": sum(p.bytes_sent for p in passes)},

@@ -69,6 +69,11 @@ class Problem:
     callbacks: Sequence[Callback] = ()
     factors: Floats | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of coefficients."""
+        return len(self.initial.at.coef if isinstance(self.initial, Snapshot) else self.initial)
+
     def scaled(self, values: Floats) -> Floats:
         """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
         return values if self.factors is None else self.factors * values

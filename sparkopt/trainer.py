@@ -17,8 +17,9 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
 from sparkopt.checkpoint import Checkpointer
-from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Pass
-from sparkopt.errors import DataError, IncompatibleError, NotConvergedWarning, ParameterError
+from sparkopt.cluster.aggregate import Aggregator, Run
+from sparkopt.cluster.choose import AutoAggregator
+from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.fingerprint import Fingerprint, describe, rounded
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
@@ -49,6 +50,8 @@ class Fit:
         In the user's units.
     intercept : ndarray of shape (outputs,)
         Zeros without an intercept.
+    constants : ndarray of shape (constants,)
+        The loss's own parameters.
     solution : Solution
         Where the loop ended, and its history.
     receipt : Receipt
@@ -57,6 +60,7 @@ class Fit:
 
     coefficients: Floats
     intercept: Floats
+    constants: Floats
     solution: Solution
     receipt: Receipt = field(repr=False)
 
@@ -87,8 +91,8 @@ class Trainer:
         Share of the rows that a step draws.
     seed : int, default 0
         Determines the rows that are drawn.
-    aggregator : Aggregator, default ``DriverAggregator()``
-        Where the loop runs.
+    aggregator : Aggregator, default ``AutoAggregator()``
+        Where the loop runs; by default wherever it is cheapest.
     callbacks : sequence of Callback
         Called after each step.
     checkpointer : Checkpointer or None, default None
@@ -106,7 +110,7 @@ class Trainer:
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
     seed: Seed = 0
-    aggregator: Aggregator = DriverAggregator()
+    aggregator: Aggregator = AutoAggregator()
     callbacks: Sequence[Callback] = ()
     checkpointer: Checkpointer | None = None
     progress: bool = True
@@ -124,8 +128,8 @@ class Trainer:
         store : BlockStore
             The rows.
         initial : pair of ndarray or None, default None
-            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; zeros
-            where None.
+            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; where None,
+            no coefficients, and the intercept that fits the targets' mean.
 
         Raises
         ------
@@ -145,13 +149,15 @@ class Trainer:
         if not self.standardization:  # the penalty curves the objective too, by as much in each of the user's units
             spread = np.sqrt(std * std + penalty.curvature / (self.loss.curvature or 1.0))
         scale = np.divide(1.0, spread, out=np.zeros_like(std), where=std > 0)
-        center = mean if self.fit_intercept else None
+        center = mean if self.fit_intercept and not penalty.bounds_intercept else None
         objective = LinearObjective(self.loss, moments.features, self.fit_intercept, scale, center, target_scale)
-        factors = objective.penalised()
-        if not self.standardization:
-            outputs = self.loss.outputs
-            factors[: moments.features * outputs] *= np.repeat(scale, outputs)
-        return objective, penalty.on(factors)
+        return objective, penalty.at(objective.coordinates(self.standardization))
+
+    def _start(self, objective: LinearObjective, moments: Moments) -> Floats:
+        """No coefficients, and the best intercept."""
+        if self.loss.outputs > 1:  # the mean of class numbers says nothing of the classes' shares
+            return objective.rescale(np.zeros((moments.features, self.loss.outputs)), np.zeros(self.loss.outputs))
+        return objective.start(moments.mean[-1:])
 
     def _target_scale(self, moments: Moments) -> float:
         if not self.scale_target:
@@ -176,14 +182,15 @@ class Trainer:
     def _problem(self, base: LinearObjective, moments: Moments, initial: Initial | None) -> Problem:
         """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
         objective, penalty = self._coordinates(moments)
-        start = np.zeros(objective.size) if initial is None else _start(objective, *initial)
+        start = self._start(objective, moments) if initial is None else _start(objective, *initial)
+        start = penalty.prox(start, 0.0)  # inside the bounds, where there are any
         return Problem(self.optimizer, start, penalty, self._stop(), self.callbacks, _factors(objective, base))
 
     def _fit(
         self,
         solution: Solution,
         store: BlockStore,
-        passes: Sequence[Pass],
+        done: Run,
         seconds: float,
         models: int,
         resumed_at: int,
@@ -193,17 +200,18 @@ class Trainer:
         receipt = Receipt.of(
             optimizer=self.optimizer.name,
             loss=self.loss.name,
-            engine=self.aggregator.name,
+            engine=done.engine,
             store=store,
             solution=solution,
-            passes=passes,
+            passes=done.passes,
             seconds=seconds,
+            startup=done.startup,
             models=models,
             resumed_at=resumed_at,
         )
         logger.info("%s", receipt.line())
         objective, _ = self._coordinates(store.moments)
-        return Fit(*objective.unscale(solution.coef), solution, receipt)
+        return Fit(*objective.unscale(solution.coef), objective.constants(solution.coef), solution, receipt)
 
     def _warn(self, solution: Solution) -> None:
         if solution.converged or self.stop.tol == 0 or self.mini_batch_fraction < 1 or self.stop.max_iter == 0:
@@ -258,8 +266,19 @@ def fit_many(
     >>> grid = [replace(base, penalty=penalties.L2(s)) for s in (0.1, 0.01, 0.001)]              # doctest: +SKIP
     >>> fits = fit_many(store, grid)                                                             # doctest: +SKIP
     """
-    begin = time.perf_counter()
     first = _agreed(trainers)
+    for left in range(first.aggregator.retries, 0, -1):
+        try:
+            return _fit_once(store, trainers, initials)
+        except LostRankError as error:
+            logger.warning("%s The fit is begun again (it may be %d times).", error, left)
+    return _fit_once(store, trainers, initials)
+
+
+def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None) -> list[Fit]:
+    """Train from the start, or from where checkpoints say that an earlier attempt was."""
+    begin = time.perf_counter()
+    first = trainers[0]
     _check_validation(first.loss, store)
     base, _ = first._coordinates(store.moments)
     starts = [None] * len(trainers) if initials is None else initials
@@ -271,12 +290,12 @@ def fit_many(
     bar = ProgressBar(first.optimizer.name if len(trainers) == 1 else f"{len(trainers)} models")
     run = first.checkpointer.run(_fingerprint(trainers, problems, store)) if first.checkpointer else None
     with watching(problems, run, [bar] if first.progress else []) as watched:
-        solutions, passes = first.aggregator.run(watched.problems, work, store)
-        watched.ended(solutions)
+        done = first.aggregator.run(watched.problems, work, store)
+        watched.ended(done.solutions)
     seconds = time.perf_counter() - begin
     return [
-        trainer._fit(solution, store, passes, seconds, len(trainers), watched.resumed_at)
-        for trainer, solution in zip(trainers, solutions, strict=True)
+        trainer._fit(solution, store, done, seconds, len(trainers), watched.resumed_at)
+        for trainer, solution in zip(trainers, done.solutions, strict=True)
     ]
 
 

@@ -39,10 +39,13 @@ class Work(ABC):
     ----------
     is_exact : bool
         Every row takes part in every step, so objectives of different steps compare.
+    share : float
+        Share of the rows that a step reads.
     """
 
     objective: LinearObjective
     is_exact: bool
+    share: float = 1.0
 
     @abstractmethod
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
@@ -86,6 +89,11 @@ class MiniBatch(Work):
 
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
+
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """The fraction."""
+        return self.fraction
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""

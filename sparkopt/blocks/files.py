@@ -159,6 +159,8 @@ class BlockFile:
         First row of each block of training rows, then the number of these rows.
     validation : sequence of int, default ()
         Which of the file's blocks hold validation rows.
+    carried : bytes, default none
+        The file's content, where it was written on another machine.
 
     Raises
     ------
@@ -166,11 +168,14 @@ class BlockFile:
         Where the file is not on this machine.
     """
 
-    def __init__(self, path: str, starts: Iterable[int], validation: Iterable[int] = ()) -> None:
+    def __init__(
+        self, path: str, starts: Iterable[int], validation: Iterable[int] = (), carried: bytes = b""
+    ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation = list(validation)
+        self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
         if path:
-            self._reader = _open(path)
+            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
             aside = set(self._validation)
             self._training = [index for index in range(self._reader.num_record_batches) if index not in aside]
@@ -181,7 +186,9 @@ class BlockFile:
         return self._starts
 
     def __getitem__(self, index: int) -> Block:
-        return self._read(self._training[index])
+        if index not in self._known:
+            self._known[index] = self._read(self._training[index])
+        return self._known[index]
 
     def validation(self) -> Iterator[Block]:
         """Yield the blocks of validation rows."""

@@ -32,7 +32,7 @@ from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
 
-__all__ = ["BlockStore", "Result"]
+__all__ = ["BlockStore", "Held", "Located", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,6 +59,33 @@ class Result(Generic[T]):
 
     partition: int
     value: T | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+
+    part: Part
+    blocks: Blocks | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """All partitions' handles, for processes that choose by themselves which of them they open."""
+
+    handles: Sequence[Handle]
+    first_rows: Sequence[int]
+
+    def here(self) -> list[bool]:
+        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+
+    def open(self, partitions: Iterable[int]) -> list[Held]:
+        """Open these partitions."""
+        return [_open(self.handles[index], self.first_rows) for index in partitions]
+
+
+TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
 
 
 class BlockStore:
@@ -140,6 +167,24 @@ class BlockStore:
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
         return self._handles.map(_Task(function, self._first_rows()))
+
+    def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
+        """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
+
+        A task takes several partitions where there are more of them than tasks.
+        """
+        return self._handles.coalesce(tasks).mapPartitions(_Gathered(function, self._first_rows()))
+
+    def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
+        """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
+        if self.context.master.startswith("local"):
+            return self.map_tasks(function, 1)
+        carried = self._handles.map(_carry).coalesce(1, shuffle=True)
+        return carried.mapPartitions(_Gathered(function, self._first_rows()))
+
+    def located(self) -> Located:
+        """Return where every partition's file is now; those of lost executors are rebuilt first."""
+        return Located(sorted(self._handles.collect(), key=lambda handle: handle.partition), self._first_rows())
 
     def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
         """Apply ``function`` to partitions whose file is missing, read from their source again."""
@@ -254,13 +299,34 @@ class _Task(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handle: Handle) -> Result[T]:
-        try:
-            blocks = BlockFile(handle.path, handle.starts, handle.validation)
-        except FileNotFoundError:
-            return Result(handle.partition, None)
-        return Result(
-            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
-        )
+        held = _open(handle, self.first_rows)
+        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+
+
+@dataclass(frozen=True)
+class _Gathered(Generic[T]):
+    """A task that holds several partitions."""
+
+    function: TaskFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        return self.function(_open(handle, self.first_rows) for handle in handles)
+
+
+def _carry(handle: Handle) -> tuple[Handle, bytes]:
+    """Take a partition's file along with its handle; nothing where it is missing."""
+    path = Path(handle.path)
+    return handle, path.read_bytes() if handle.path and path.is_file() else b""
+
+
+def _open(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+    handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    part = Part(handle.partition, first_rows[handle.partition])
+    try:
+        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, carried))
+    except FileNotFoundError:
+        return Held(part, None)
 
 
 @dataclass(frozen=True)

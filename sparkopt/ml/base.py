@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Model
-from pyspark.ml.linalg import Vector, VectorUDT
+from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -19,7 +19,7 @@ from pyspark.sql.types import DataType, DoubleType, StructType
 from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint import Checkpointer
-from sparkopt.cluster.aggregate import DriverAggregator
+from sparkopt.cluster.choose import by_name as engine_by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import LinearParams
@@ -34,7 +34,7 @@ from sparkopt.trainer import Fit, Initial, Trainer
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["LinearEstimator", "LinearModel"]
+__all__ = ["NUMBER", "VECTOR", "LinearEstimator", "LinearModel", "ScalarModel"]
 
 M = TypeVar("M", bound="LinearModel[Any]")
 E = TypeVar("E", bound="LinearEstimator[Any]")
@@ -58,7 +58,6 @@ class LinearEstimator(
 
     callbacks: Sequence[Callback] = ()
     initialModel: Any = None
-    _scale_target = False
 
     def setLabelCol(self: E, value: str) -> E:
         """Set the column of targets."""
@@ -141,6 +140,11 @@ class LinearEstimator(
         return self._set(checkpointInterval=value)
 
     @property
+    def _scale_target(self) -> bool:
+        """Whether to minimise over the target divided by its standard deviation."""
+        return False
+
+    @property
     @abstractmethod
     def _targets(self) -> Interval:
         """What a label may be, as far as it is known before the data is read."""
@@ -216,7 +220,7 @@ class LinearEstimator(
             scale_target=self._scale_target,
             mini_batch_fraction=self.getMiniBatchFraction(),
             seed=self.getSeed(),
-            aggregator=DriverAggregator(self.getAggregationDepth()),
+            aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
             callbacks=self.callbacks,
             checkpointer=self._checkpointer(),
         )
@@ -260,13 +264,16 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Coefficients in the user's units.
     intercept : ndarray of shape (outputs,)
         Intercepts.
+    constants : ndarray of shape (constants,), optional
+        Parameters of the loss that were fitted along.
     """
 
-    def __init__(self, matrix: Floats, intercept: Floats) -> None:
+    def __init__(self, matrix: Floats, intercept: Floats, constants: Floats | None = None) -> None:
         super().__init__()
         # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
         # to the last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
+        self.constants = np.zeros(0) if constants is None else constants
         self._summary: S | None = None
 
     @property
@@ -380,6 +387,26 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def read(cls) -> MLReader[Any]:
         """Return a reader: ``Model.read().load(path)``."""
         return ModelReader(cls)
+
+
+class ScalarModel(LinearModel[S]):
+    """A model of one raw prediction a row."""
+
+    @property
+    def coefficients(self) -> DenseVector:
+        """Coefficients, one per feature."""
+        return DenseVector(self._matrix[0])
+
+    @property
+    def intercept(self) -> float:
+        """Intercept; 0 without one."""
+        return float(self._intercept[0])
+
+    def _outputs(self, raw: Array) -> dict[str, Array]:
+        return {"prediction": raw[:, 0]}
+
+    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
+        return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
 SCORES = "__sparkopt_scores"
