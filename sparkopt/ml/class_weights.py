@@ -33,12 +33,10 @@ def _converted(value: Any) -> str | list[float] | dict[int, float]:
             check("label in classWeights", label, LABEL)
             check(f"weight of class {label} in classWeights", weight, WEIGHT)
         return {label: float(weight) for label, weight in pairs.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [
-            float(check(f"weight of class {i} in classWeights", weight, WEIGHT)) for i, weight in enumerate(value)
-        ]
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+        return [float(check(f"weight of class {i} in classWeights", w, WEIGHT)) for i, w in enumerate(value)]
     raise ParameterError(
-        f"classWeights must be 'balanced', a list with a weight for each label, or a dict from labels to weights. "
+        "classWeights must be 'balanced', a list with a weight for each label, or a dict from labels to weights. "
         f"Got {value!r} instead."
     )
 
