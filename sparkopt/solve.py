@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from sparkopt.errors import DivergedError, IncompatibleError
+from sparkopt.compatible import check_compatible
+from sparkopt.errors import DivergedError
 from sparkopt.objective import PartialSum, Query
 from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
 from sparkopt.penalties import NoPenalty, Penalty
@@ -149,8 +150,10 @@ class Problem:
     stop: Stop = Stop()
     callbacks: Sequence[Callback] = ()
 
-    def point(self, coef: Floats, loss: float, gradient: Floats) -> Point:
-        """Add the penalty to the mean loss and gradient."""
+    def point(self, coef: Floats, loss: float, gradient: Floats, vector: Floats | None = None) -> Point:
+        """Add the penalty to the mean loss and gradient, or to the product of the Hessian with ``vector``."""
+        if vector is not None:
+            return Point(coef, 0.0, 0.0, gradient + self.penalty.hessian_product(vector))
         smooth = loss + self.penalty.smooth_value(coef)
         return Point(coef, loss + self.penalty.value(coef), smooth, gradient + self.penalty.gradient(coef))
 
@@ -170,7 +173,7 @@ class Solution:
     coef : ndarray of shape (size,)
         The coefficients, in the solver's coordinates.
     history : tuple of Record
-        Every step, the start included.
+        Every step, the start included; once more the last step, where the optimiser ends with a mean of its steps.
     reason : {"tolerance", "gradient", "precision", "callback", "maxIter"}
         Why it ended; ``precision``: no lower objective can be found within rounding.
     """
@@ -203,9 +206,9 @@ class _Request:
     ask: Ask
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
+    def kind(self) -> tuple[int, bool, bool, int]:
         """Requests of one kind share a pass; the earliest step comes first."""
-        return self.step, self.ask.vectors is not None, self.ask.every_row
+        return self.step, self.ask.vectors is not None, self.ask.every_row, self.ask.sample or 0
 
 
 @dataclass(frozen=True)
@@ -264,9 +267,10 @@ def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]
         for i, request in group.items():
             places = range(first, first + len(request.ask.coefs))
             first = places.stop
+            vectors: Sequence[Floats | None] = request.ask.vectors or [None] * len(places)
             points = [
-                problems[i].point(coef, float(losses[at]), gradients[at])
-                for coef, at in zip(request.ask.coefs, places, strict=True)
+                problems[i].point(coef, float(losses[at]), gradients[at], vector)
+                for coef, vector, at in zip(request.ask.coefs, vectors, places, strict=True)
             ]
             try:
                 requests[i] = descents[i].send(_Answer(points, sums.rows))
@@ -281,7 +285,7 @@ def _query(requests: Sequence[_Request]) -> Query:
     first = requests[0]
     coefs = np.stack([coef for request in requests for coef in request.ask.coefs])
     vectors = [vector for request in requests for vector in request.ask.vectors or ()]
-    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row)
+    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row, first.ask.sample)
 
 
 def _descend(problem: Problem) -> _Descent:
@@ -289,7 +293,7 @@ def _descend(problem: Problem) -> _Descent:
     check_compatible(problem.optimizer, problem.penalty)
     begin = time.perf_counter()
     transform, search, penalty = problem.optimizer.transform, problem.optimizer.search, problem.penalty
-    answer = yield _Request(0, Ask([problem.initial]))
+    answer = yield _Request(0, Ask([penalty.prox(problem.initial, 0.0)]))  # inside the bounds, if there are any
     at = answer.points[0]
     state, search_state = transform.init(at.coef), search.init(at.coef)
     log = _Log(problem, begin)
@@ -301,12 +305,18 @@ def _descend(problem: Problem) -> _Descent:
         to, search_state = yield from counted.run(search.run(at, direction, penalty, search_state))
         if to is at:  # nowhere lower: forget what was learnt and try once more, then accept it
             if fresh:
-                return log.solution(at, "precision")
+                reason = "precision"
+                break
             state, search_state, fresh = transform.init(at.coef), search.init(at.coef), True
             continue
         at, fresh = to, False
         reason = log.add(counted.step, at, counted.evaluations, counted.rows)
         counted = _Counter(counted.step + 1)
+    last = transform.finish(state, at.coef)
+    if last is not at.coef:  # a mean of the steps is what is wanted: its objective is on the last step's rows
+        answer = yield _Request(log.history[-1].step, Ask([last]))
+        at = answer.points[0]
+        log.write(log.history[-1].step, at, 1, answer.rows)
     return log.solution(at, reason)
 
 
@@ -336,14 +346,17 @@ class _Log:
         self.problem, self.begin, self.history = problem, begin, list[Record]()
 
     def add(self, step: int, at: Point, evaluations: int, rows: int) -> str | None:
-        if not at.is_finite:
-            raise self._diverged(step)
-        norm = self.problem.gradient_norm(at)
-        record = Record(step, at.value, norm, evaluations, rows, time.perf_counter() - self.begin)
-        self.history.append(record)
+        record = self.write(step, at, evaluations, rows)
         progress = Progress(record, at.coef, self.problem.stop.max_iter)
         wishes = [callback(progress) for callback in self.problem.callbacks]
         return "callback" if any(wishes) else self.problem.stop.reason(self.history)
+
+    def write(self, step: int, at: Point, evaluations: int, rows: int) -> Record:
+        if not at.is_finite:
+            raise self._diverged(step)
+        norm = self.problem.gradient_norm(at)
+        self.history.append(Record(step, at.value, norm, evaluations, rows, time.perf_counter() - self.begin))
+        return self.history[-1]
 
     def _diverged(self, step: int) -> DivergedError:
         name = self.problem.optimizer.name
@@ -357,32 +370,3 @@ class _Log:
 
     def solution(self, at: Point, reason: str) -> Solution:
         return Solution(at.coef, tuple(self.history), reason)
-
-
-def check_compatible(optimizer: Optimizer, penalty: Penalty, *, is_exact: bool = True) -> None:
-    """Refuse an optimiser that cannot solve the problem, naming both sides and a way out.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        The optimiser.
-    penalty : Penalty
-        The penalty.
-    is_exact : bool, default True
-        Whether every step sees every row.
-
-    Raises
-    ------
-    IncompatibleError
-        For a penalty with kinks and a search without a proximal step, or a line search on mini-batches.
-    """
-    if not penalty.smooth and not optimizer.search.has_prox:
-        raise IncompatibleError(
-            f"optimizer={optimizer.name!r} cannot minimise an L1 penalty (elasticNetParam > 0): its steps have no "
-            f"proximal form. Use optimizer='fista' (all rows) or 'sgd' (mini-batches), or elasticNetParam=0."
-        )
-    if not is_exact and optimizer.search.needs_exact:
-        raise IncompatibleError(
-            f"optimizer={optimizer.name!r} compares objectives from step to step, which miniBatchFraction < 1 makes "
-            f"incomparable. Use miniBatchFraction=1, or an optimiser with fixed steps such as 'sgd' or 'adam'."
-        )

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "sparkopt"
 FLOORS = [
     ["errors", "validation", "typing"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
-    ["blocks.block", "objective", "work", "solve", "callbacks"],
+    ["blocks.block", "objective", "work", "compatible", "solve", "callbacks"],
     [
         "blocks.moments",
         "blocks.columns",
