@@ -14,10 +14,10 @@ False
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparkopt.image_header import MAX_PIXELS, read_header
 from sparkopt.images import functional
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
-from sparkopt.images.header import MAX_PIXELS, read_header
 from sparkopt.images.pixelwise import (
     ColorJitter,
     ConvertColor,
