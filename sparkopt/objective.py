@@ -9,7 +9,7 @@ far better conditioned.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,12 +62,18 @@ class PartialSum:
         Σ weight.
     rows : int
         Rows that were touched.
+    validation_loss : ndarray of shape (m,) or None, default None
+        Σ weight · loss over validation rows, where this pass looked at them.
+    validation_weight : float, default 0
+        Σ weight over these.
     """
 
     loss: Floats
     gradient: Floats
     weight: float
     rows: int
+    validation_loss: Floats | None = None
+    validation_weight: float = 0.0
 
     @classmethod
     def zero(cls, m: int, size: int) -> PartialSum:
@@ -80,11 +86,28 @@ class PartialSum:
             self.gradient + other.gradient,
             self.weight + other.weight,
             self.rows + other.rows,
+            _plus(self.validation_loss, other.validation_loss),
+            self.validation_weight + other.validation_weight,
         )
 
     def scaled(self, factor: float) -> PartialSum:
         """Return the sums as if every row weighed ``factor`` times as much; as many rows were touched."""
-        return PartialSum(self.loss * factor, self.gradient * factor, self.weight * factor, self.rows)
+        return replace(self, loss=self.loss * factor, gradient=self.gradient * factor, weight=self.weight * factor)
+
+    def flat(self) -> Floats:
+        """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
+        looked = self.validation_loss
+        numbers = [self.weight, self.rows, self.validation_weight, looked is not None]
+        validation = np.zeros_like(self.loss) if looked is None else looked
+        return np.concatenate([self.loss, validation, numbers, self.gradient.ravel()], dtype=np.float64)
+
+    @classmethod
+    def from_flat(cls, vector: Floats, m: int, size: int) -> PartialSum:
+        """Return what ``flat`` made a vector of."""
+        loss, validation, numbers, gradient = np.split(vector, [m, 2 * m, 2 * m + 4])
+        weight, rows, validation_weight, looked = numbers
+        held_out = (validation, float(validation_weight)) if looked else (None, 0.0)
+        return cls(loss, gradient.reshape(m, size), float(weight), int(rows), *held_out)
 
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.
@@ -100,6 +123,16 @@ class PartialSum:
                 f"rows of weight 0 out."
             )
         return self.loss / self.weight, self.gradient / self.weight
+
+    def validation_mean(self) -> Floats | None:
+        """Return the mean loss (m,) over validation rows, or None where this pass did not look at them."""
+        return None if self.validation_loss is None else self.validation_loss / self.validation_weight
+
+
+def _plus(one: Floats | None, other: Floats | None) -> Floats | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 @dataclass(frozen=True)
@@ -230,6 +263,19 @@ class LinearObjective:
             pairs = zip(self._raw(places, block), self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+
+    def losses(self, coefs: Floats, blocks: Iterable[Block]) -> tuple[Floats, float, int]:
+        """Return Σ weight · loss (m,), Σ weight and the number of rows: without gradients, for validation rows."""
+        places = self._places(coefs)
+        total, weight, rows = np.zeros(len(coefs)), 0.0, 0
+        for block in blocks:
+            y = self._scaled_targets(block)
+            for place, raw in enumerate(self._raw(places, block)):
+                loss, _ = self.loss.value_gradient(y, raw)
+                total[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
+            weight += block.rows if block.weight is None else float(block.weight.sum())
+            rows += block.rows
+        return total, weight, rows
 
     def _split(self, coef: Floats) -> tuple[Floats, Floats, Floats]:
         k = self.loss.outputs

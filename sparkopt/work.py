@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sparkopt.objective import LinearObjective, PartialSum, Query
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["FullGradient", "MiniBatch", "Part", "Work"]
+__all__ = ["FullGradient", "MiniBatch", "Part", "Validated", "Work"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,13 @@ class Work(ABC):
     ----------
     is_exact : bool
         Every row takes part in every step, so objectives of different steps compare.
+    share : float
+        Share of the rows that a step reads.
     """
 
     objective: LinearObjective
     is_exact: bool
+    share: float = 1.0
 
     @abstractmethod
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
@@ -62,7 +65,19 @@ class FullGradient(Work):
         if query.sample is None or total <= query.sample:
             return self.objective.answer(query, every(blocks))
         rows = np.linspace(0, total - 1, query.sample).astype(np.intp)
-        return self.objective.answer(query, take(blocks, rows)).scaled(total / query.sample)
+        sums = [self.objective.answer(few, take(blocks, rows)) for few in _few_places(query)]
+        loss, gradient = (np.concatenate([getattr(part, name) for part in sums]) for name in ("loss", "gradient"))
+        return replace(sums[0], loss=loss, gradient=gradient).scaled(total / query.sample)
+
+
+def _few_places(query: Query) -> Iterator[Query]:
+    """Cut a query up, since raw predictions at hundreds of places for thousands of rows would fill the memory."""
+    for first in range(0, len(query.coefs), PLACES):
+        few = slice(first, first + PLACES)
+        yield replace(query, coefs=query.coefs[few], vectors=None if query.vectors is None else query.vectors[few])
+
+
+PLACES = 256
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,11 @@ class MiniBatch(Work):
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
 
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """The fraction."""
+        return self.fraction
+
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""
         rows = every(blocks) if query.every_row else self._draw(query.step, part, blocks)
@@ -109,3 +129,40 @@ class MiniBatch(Work):
 
     def _before(self, rows: int, offset: float) -> int:
         return int(np.floor(self.fraction * rows + offset))
+
+
+@dataclass(frozen=True)
+class Validated(Work):
+    """Another work, and in the same pass the loss of the validation rows, without penalty.
+
+    Parameters
+    ----------
+    work : Work
+        What the training rows are for.
+    interval : int, default 1
+        Look at the validation rows every so many steps: a mini-batch costs little, all validation rows may not.
+    """
+
+    work: Work
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        check("interval", self.interval, Interval(1, None, whole=True))
+
+    @property
+    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_exact
+
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Sum over training and validation rows."""
+        sums = self.work(query, part, blocks)
+        if query.vectors is not None or query.step % self.interval:
+            return sums
+        loss, weight, rows = self.objective.losses(query.coefs, blocks.validation())
+        return replace(sums, validation_loss=loss, validation_weight=weight, rows=sums.rows + rows)
