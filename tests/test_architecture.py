@@ -17,7 +17,17 @@ PACKAGE = ROOT / "sparkopt"
 FLOORS = [
     ["errors", "validation", "typing"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
-    ["blocks.block", "objective", "work", "progress", "solve", "callbacks", "fingerprint", "checkpoint"],
+    [
+        "blocks.block",
+        "objective",
+        "work",
+        "progress",
+        "compatible",
+        "solve",
+        "callbacks",
+        "fingerprint",
+        "checkpoint",
+    ],
     [
         "blocks.moments",
         "blocks.columns",
