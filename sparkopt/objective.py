@@ -90,6 +90,10 @@ class PartialSum:
             self.validation_weight + other.validation_weight,
         )
 
+    def scaled(self, factor: float) -> PartialSum:
+        """Return the sums as if every row weighed ``factor`` times as much; as many rows were touched."""
+        return replace(self, loss=self.loss * factor, gradient=self.gradient * factor, weight=self.weight * factor)
+
     def flat(self) -> Floats:
         """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
         looked = self.validation_loss
@@ -104,10 +108,6 @@ class PartialSum:
         weight, rows, validation_weight, looked = numbers
         held_out = (validation, float(validation_weight)) if looked else (None, 0.0)
         return cls(loss, gradient.reshape(m, size), float(weight), int(rows), *held_out)
-
-    def scaled(self, factor: float) -> PartialSum:
-        """Return the sums as if every training row weighed ``factor`` times as much; as many rows were touched."""
-        return replace(self, loss=self.loss * factor, gradient=self.gradient * factor, weight=self.weight * factor)
 
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.

@@ -46,8 +46,8 @@ class Receipt:
         Objective after each step, the start included, and seconds since the loop's start.
     validation : list of float or None
         Loss of the validation rows after each step, the start included; None where a step did not look at them.
-    chosen : int
-        Which entry of these lists is the model's: the last, or with validation rows the one with their lowest loss.
+    chosen_step : int
+        The step that the model is from: the last, or with validation rows the one with their lowest loss.
     models : int
         Models that were trained in the same passes; passes, rows, seconds and bytes are those of all together.
     resumed_at : int
@@ -71,7 +71,7 @@ class Receipt:
     objective: list[float]
     elapsed: list[float]
     validation: list[float | None]
-    chosen: int
+    chosen_step: int
     models: int = 1
     resumed_at: int = 0
 
@@ -117,7 +117,7 @@ class Receipt:
             objective=[record.objective for record in solution.history],
             elapsed=[record.seconds for record in solution.history],
             validation=[record.validation for record in solution.history],
-            chosen=solution.chosen,
+            chosen_step=solution.step,
             models=models,
             resumed_at=resumed_at,
         )
@@ -137,7 +137,7 @@ class Receipt:
 
     def line(self) -> str:
         """Return the essentials in one line."""
-        objective = self.objective[self.chosen]
+        objective = self.objective[self.chosen_step]
         return (
             f"{self.loss} by {self.optimizer} on {self.engine}: objective {objective:.8g} after "
             f"{self.steps} steps ({self.reason}), {self.seconds['total']:.2f} s, "
@@ -152,7 +152,7 @@ class Receipt:
             [
                 f"{self.loss} by {self.optimizer}, engine {self.engine}",
                 f"  rows      {self.rows:>12,}   features {self.features:,}   partitions {self.partitions:,}",
-                f"  objective {self.objective[self.chosen]:>12.8g}   from {self.objective[0]:.8g}",
+                f"  objective {self.objective[self.chosen_step]:>12.8g}   from {self.objective[0]:.8g}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
@@ -172,7 +172,9 @@ class Receipt:
         notes = []
         looked = [loss for loss in self.validation if loss is not None]
         if looked:
-            notes.append(f"  validation{min(looked):>12.8g}   from {looked[0]:.8g}   best at step {self.chosen:,}")
+            notes.append(
+                f"  validation{min(looked):>12.8g}   from {looked[0]:.8g}   best at step {self.chosen_step:,}"
+            )
         if self.models > 1:
             notes.append(f"  models    {self.models:>12,}   in the same passes; what follows is of all together")
         if self.resumed_at:

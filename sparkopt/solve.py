@@ -9,8 +9,8 @@ from what a callback took after any step, another process can go on, to the same
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -79,14 +79,14 @@ class Problem:
         """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
         return values if self.factors is None else self.factors * values
 
-    def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
-        """Add the penalty to the product of the mean loss's Hessian with ``vector``."""
-        return Point(coef, 0.0, 0.0, self.scaled(product) + self.penalty.hessian_product(vector))
-
     def point(self, coef: Floats, loss: float, gradient: Floats, validation: float | None = None) -> Point:
         """Add the penalty to the mean loss and gradient."""
         value, smooth = loss + self.penalty.value(coef), loss + self.penalty.smooth_value(coef)
         return Point(coef, value, smooth, self.scaled(gradient) + self.penalty.gradient(coef), validation)
+
+    def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
+        """Add the penalty to the product of the mean loss's Hessian with ``vector``."""
+        return Point(coef, 0.0, 0.0, self.scaled(product) + self.penalty.hessian_product(vector))
 
     def gradient_norm(self, at: Point) -> float:
         """Norm of the proximal gradient step of length 1; of the gradient, where the penalty is smooth."""
@@ -104,22 +104,22 @@ class Solution:
     coef : ndarray of shape (size,)
         The coefficients, in the solver's coordinates.
     history : tuple of Record
-        Every step, the start included; once more the last step, where the optimiser ends with a mean of its steps.
+        Every step, the start included. Where the optimiser ends with a mean of its steps, the last record is of it.
     reason : {"tolerance", "gradient", "precision", "validation", "callback", "maxIter"}
         Why it ended; ``precision``: no lower objective can be found within rounding.
-    chosen : int
-        Which entry of ``history`` is ``coef``'s: the last, or with validation rows the one with their lowest loss.
+    step : int
+        The step that ``coef`` is from: the last one, or with validation rows the one with their lowest loss.
     """
 
     coef: Floats
     history: tuple[Record, ...] = field(repr=False)
     reason: str
-    chosen: int
+    step: int
 
     @property
     def objective(self) -> float:
         """Objective at ``coef``."""
-        return self.history[self.chosen].objective
+        return self.history[self.step].objective
 
     @property
     def iterations(self) -> int:
@@ -141,8 +141,8 @@ class _Request:
 
     @property
     def kind(self) -> tuple[int, bool, bool, int]:
-        """Requests of one kind share a pass; the earliest step comes first."""
-        return self.step, self.ask.vectors is not None, self.ask.every_row, self.ask.sample or 0
+        """Requests of one kind share a pass; the earliest step comes first, and in it what prepares a step."""
+        return self.step, self.ask.vectors is None, not self.ask.every_row, self.ask.sample or 0
 
 
 @dataclass(frozen=True)
@@ -235,15 +235,15 @@ def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: Parti
     looked = sums.validation_mean()
     validation = [None] * len(losses) if looked is None else looked.tolist()
     places = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    found = {}
-    for i, request in group.items():
-        ask, problem = request.ask, problems[i]
-        if ask.vectors is None:
-            found[i] = [problem.point(coef, *next(places)) for coef in ask.coefs]
-        else:
-            pairs = zip(ask.coefs, ask.vectors, strict=True)
-            found[i] = [problem.product(coef, vector, next(places)[1]) for coef, vector in pairs]
-    return found
+    return {i: _answers(problems[i], request.ask, places) for i, request in group.items()}
+
+
+def _answers(problem: Problem, ask: Ask, places: Iterator[tuple[float, Floats, float | None]]) -> list[Point]:
+    """Take a request's share of the places."""
+    if ask.vectors is None:
+        return [problem.point(coef, *next(places)) for coef in ask.coefs]
+    pairs = zip(ask.coefs, ask.vectors, strict=True)
+    return [problem.product(coef, vector, next(places)[1]) for coef, vector in pairs]
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _descend(problem: Problem, model: int) -> _Descent:
     if isinstance(problem.initial, Snapshot):
         now, reason = log.resume(problem.initial)
     else:
-        inside = problem.penalty.prox(problem.initial, 0.0)  # of the bounds, if there are any
+        inside = problem.penalty.prox(problem.initial, 0.0)  # where there are bounds
         answer = yield _Request(0, Ask([inside]))
         now = _Now.anew(optimizer, answer.points[0])
         reason = log.add(now, _Counter(0, 1, answer.rows))
@@ -285,12 +285,11 @@ def _descend(problem: Problem, model: int) -> _Descent:
             reason = "precision"
         else:  # nowhere lower: forget what was learnt and try once more, then accept it
             now = _Now.anew(optimizer, now.at)
-    at, last = now.at, optimizer.transform.finish(now.transform, now.at.coef)
-    if last is not at.coef:  # a mean of the steps is what is wanted: its objective is on the last step's rows
+    last = optimizer.transform.finish(now.transform, now.at.coef)
+    if last is not now.at.coef:  # a mean of the steps is what is wanted
         answer = yield _Request(log.history[-1].step, Ask([last]))
-        at = answer.points[0]
-        log.write(at, _Counter(log.history[-1].step, 1, answer.rows))
-    return log.solution(at, reason)
+        now = replace(now, at=log.end(now.at, answer))
+    return log.solution(now.at, reason)
 
 
 class _Counter:
@@ -334,23 +333,46 @@ class _Log:
 
     def add(self, now: _Now, counted: _Counter) -> str | None:
         """Note a step, tell the callbacks, and return why to stop, or None."""
-        elapsed = self.write(now.at, counted)
-        take = partial(self._snapshot, now, len(self.history), self.best)
-        limit = self.problem.stop.max_iter
-        progress = Progress(self.history[-1], now.at.coef, limit, self.model, elapsed, take)
-        wishes = [callback(progress) for callback in self.problem.callbacks]
-        return "callback" if any(wishes) else self.problem.stop.reason(self.history)
-
-    def write(self, at: Point, counted: _Counter) -> float:
-        """Note a step; return the seconds since this run began."""
+        at = now.at
         if not at.is_finite:
             raise self._diverged(counted.step)
         norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
-        cost = counted.evaluations, counted.rows, self.before + elapsed
-        self.history.append(Record(counted.step, at.value, norm, *cost, at.validation))
+        self.history.append(
+            Record(
+                counted.step,
+                at.value,
+                norm,
+                counted.evaluations,
+                counted.rows,
+                self.before + elapsed,
+                at.validation,
+            )
+        )
         if at.validation is not None and (self.best is None or at.validation < self._lowest(self.best)):
-            self.best = len(self.history) - 1, at.coef
-        return elapsed
+            self.best = counted.step, at.coef
+        take = partial(self._snapshot, now, self.next_step, self.best)
+        limit = self.problem.stop.max_iter
+        progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)
+        wishes = [callback(progress) for callback in self.problem.callbacks]
+        return "callback" if any(wishes) else self.problem.stop.reason(self.history)
+
+    def end(self, at: Point, answer: _Answer) -> Point:
+        """Put the mean of the steps in the place of the last one, unless validation rows liked a step better."""
+        (mean,) = answer.points
+        if mean.validation is not None and self.best is not None:
+            if mean.validation >= self._lowest(self.best):
+                return at
+            self.best = self.history[-1].step, mean.coef
+        last, norm = self.history[-1], self.problem.gradient_norm(mean)
+        self.history[-1] = replace(
+            last,
+            objective=mean.value,
+            gradient_norm=norm,
+            evaluations=last.evaluations + 1,
+            rows=last.rows + answer.rows,
+            validation=mean.validation,
+        )
+        return mean
 
     def _lowest(self, best: tuple[int, Floats]) -> float:
         found = self.history[best[0]].validation
@@ -370,5 +392,5 @@ class _Log:
         )
 
     def solution(self, at: Point, reason: str) -> Solution:
-        chosen, coef = self.best or (len(self.history) - 1, at.coef)
-        return Solution(coef, tuple(self.history), reason, chosen)
+        step, coef = self.best or (len(self.history) - 1, at.coef)
+        return Solution(coef, tuple(self.history), reason, step)

@@ -65,7 +65,19 @@ class FullGradient(Work):
         if query.sample is None or total <= query.sample:
             return self.objective.answer(query, every(blocks))
         rows = np.linspace(0, total - 1, query.sample).astype(np.intp)
-        return self.objective.answer(query, take(blocks, rows)).scaled(total / query.sample)
+        sums = [self.objective.answer(few, take(blocks, rows)) for few in _few_places(query)]
+        loss, gradient = (np.concatenate([getattr(part, name) for part in sums]) for name in ("loss", "gradient"))
+        return replace(sums[0], loss=loss, gradient=gradient).scaled(total / query.sample)
+
+
+def _few_places(query: Query) -> Iterator[Query]:
+    """Cut a query up, since raw predictions at hundreds of places for thousands of rows would fill the memory."""
+    for first in range(0, len(query.coefs), PLACES):
+        few = slice(first, first + PLACES)
+        yield replace(query, coefs=query.coefs[few], vectors=None if query.vectors is None else query.vectors[few])
+
+
+PLACES = 256
 
 
 @dataclass(frozen=True)

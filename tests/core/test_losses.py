@@ -10,7 +10,7 @@ from scipy import special, stats
 from sklearn._loss import loss as theirs
 from sklearn.metrics import mean_pinball_loss, mean_tweedie_deviance
 
-from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.errors import ParameterError
 from sparkopt.losses import (
     Binomial,
     FixedHuber,
@@ -447,8 +447,19 @@ def test_a_loss_of_ones_own_is_checked_on_first_use():
             LinearObjective(wrong, 2)
 
 
-def test_a_loss_without_second_derivative_says_so():
-    assert not LogCosh().has_hessian
-    assert Logistic().has_hessian
-    with pytest.raises(IncompatibleError, match="'log_cosh' has no second derivative. .* use optimizer='lbfgs'"):
-        LogCosh().hessian_product(np.zeros(1), np.zeros(1), np.zeros(1))
+@pytest.mark.parametrize("width", [np.float32, np.float64])
+def test_a_loss_without_second_derivative_takes_differences(width):
+    y, raw = rows(SquaredError(), spread=1.0)
+    raw, move = raw.astype(width), np.random.default_rng(1).normal(size=len(y)).astype(width)
+    found = LogCosh().hessian_product(y, raw, move)
+    np.testing.assert_allclose(found, move / np.cosh(raw - y) ** 2, rtol=1e-7, atol=1e-9)
+    assert LogCosh().hessian_product(y, raw, 0 * move).tolist() == [0.0] * len(y)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.smooth], ids=repr)
+def test_differences_are_as_good_as_second_derivatives(loss):
+    y, raw = rows(loss)
+    move = np.random.default_rng(1).normal(size=raw.shape)
+    np.testing.assert_allclose(
+        Loss.hessian_product(loss, y, raw, move), loss.hessian_product(y, raw, move), rtol=1e-4, atol=1e-5
+    )

@@ -258,7 +258,8 @@ def test_averaging_ends_with_the_mean_and_changes_no_step(start):
     solution = minimise(bowl().reduce, Problem(averaged, START, stop=Stop(9, 0.0)))
     np.testing.assert_allclose(solution.coef, steps[start:].mean(axis=0), rtol=1e-12)
     assert solution.objective == pytest.approx(bowl().value(solution.coef))
-    assert [record.step for record in solution.history] == [*range(10), 9]
+    assert [record.step for record in solution.history] == list(range(10))
+    assert [record.evaluations for record in solution.history] == [1] * 9 + [2]
 
 
 def test_averaging_that_has_not_begun_ends_with_the_last_step():

@@ -37,7 +37,7 @@ def snapshots_of(reduce, problem: Problem) -> tuple[Solution, list[Snapshot]]:
 def same(one: Solution, other: Solution) -> bool:
     """Equal to the last bit, but for the seconds."""
     histories = [[replace(record, seconds=0.0) for record in found.history] for found in (one, other)]
-    ends = [(found.coef.tobytes(), found.reason, found.chosen) for found in (one, other)]
+    ends = [(found.coef.tobytes(), found.reason, found.step) for found in (one, other)]
     return histories[0] == histories[1] and ends[0] == ends[1]
 
 
@@ -175,10 +175,10 @@ def test_the_step_with_the_lowest_validation_loss_is_returned():
     losses = [record.validation for record in solution.history]
     np.testing.assert_allclose(losses, [loss(coef) for coef in seen], rtol=1e-12)
     assert solution.reason == "validation"
-    assert solution.chosen == int(np.argmin(losses)) < solution.iterations
-    assert solution.iterations == solution.chosen + 5
-    assert solution.coef.tobytes() == seen[solution.chosen].tobytes()
-    assert solution.objective == solution.history[solution.chosen].objective
+    assert solution.step == int(np.argmin(losses)) < solution.iterations
+    assert solution.iterations == solution.step + 5
+    assert solution.coef.tobytes() == seen[solution.step].tobytes()
+    assert solution.objective == solution.history[solution.step].objective
     assert solution.history[0].rows == 25 + 35
 
 
@@ -198,7 +198,7 @@ def test_validation_rows_are_looked_at_every_so_many_steps():
     solution = minimise(reduce, Problem(optim.gd(0.1), np.zeros(20), stop=Stop(400, tol=0, patience=3)))
     looked = [record.step for record in solution.history if record.validation is not None]
     assert looked == list(range(0, solution.iterations + 1, 4))
-    assert solution.chosen % 4 == 0
+    assert solution.step % 4 == 0
     assert [record.rows for record in solution.history[:5]] == [60, 25, 25, 25, 60]
 
 
@@ -206,7 +206,7 @@ def test_the_best_step_survives_a_restart():
     reduce, _ = held_out()
     problem = Problem(optim.gd(0.1), np.zeros(20), stop=Stop(2000, tol=0, patience=5))
     undisturbed, taken = snapshots_of(reduce, problem)
-    for snapshot in (taken[1], taken[undisturbed.chosen], taken[undisturbed.chosen + 3]):
+    for snapshot in (taken[1], taken[undisturbed.step], taken[undisturbed.step + 3]):
         assert same(minimise(reduce, replace(problem, initial=over_disk(snapshot))), undisturbed)
 
 

@@ -9,8 +9,8 @@ from sparkopt import optim
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.losses import SquaredError
 from sparkopt.objective import LinearObjective, PartialSum, Query
-from sparkopt.penalties import L1, L2, NoPenalty
-from sparkopt.solve import Problem, Progress, Stop, check_compatible, minimise, minimise_many
+from sparkopt.penalties import L1, L2
+from sparkopt.solve import Problem, Progress, Stop, minimise, minimise_many
 from sparkopt.work import MiniBatch
 from tests.core.problems import in_blocks, lasso, logistic, quadratic, reduce_over, regression_rows
 
@@ -102,21 +102,6 @@ def test_many_problems_share_each_pass():
         np.testing.assert_allclose(solution.coef, minimise(BOWL.reduce, problem).coef, rtol=1e-12)
 
 
-@pytest.mark.parametrize("penalty", [NoPenalty(), L2(0.1), L1(0.1)], ids=["none", "l2", "l1"])
-@pytest.mark.parametrize("name", optim.OPTIMIZERS)
-@pytest.mark.parametrize("is_exact", [True, False], ids=["all rows", "mini-batch"])
-def test_pairs_work_or_are_refused_by_name(name, penalty, is_exact):
-    optimizer = optim.by_name(name)
-    refused = (not penalty.smooth and not optimizer.search.has_prox) or (
-        not is_exact and optimizer.search.needs_exact
-    )
-    if refused:
-        with pytest.raises(IncompatibleError, match=f"'{name}'.*Use"):
-            check_compatible(optimizer, penalty, is_exact=is_exact)
-    else:
-        check_compatible(optimizer, penalty, is_exact=is_exact)
-
-
 def test_stop_rules_have_domains():
     with pytest.raises(ParameterError, match="maxIter must be a whole number >= 0"):
         Stop(max_iter=-1)
@@ -131,7 +116,7 @@ class Counted:
         self.reduce, self.passes = reduce, []
 
     def __call__(self, query: Query) -> PartialSum:
-        self.passes.append((query.step, len(query.coefs)))
+        self.passes.append((query.step, len(query.coefs), query.vectors is not None))
         return self.reduce(query)
 
 
@@ -169,7 +154,7 @@ def test_evaluations_are_the_passes_over_the_data(optimizer):
     reduce = Counted(BOWL.reduce)
     solution = minimise(reduce, Problem(optimizer, BOWL.start, stop=Stop(max_iter=20, tol=0)))
     for record in solution.history:
-        assert record.evaluations == record.rows == sum(step == record.step for step, _ in reduce.passes)
+        assert record.evaluations == record.rows == sum(step == record.step for step, *_ in reduce.passes)
 
 
 class Stumbling(optim.Search):
@@ -259,7 +244,12 @@ def test_many_problems_share_their_passes():
         alone.append(reduce.passes)
     together = Counted(logistic().reduce)
     minimise_many(together, many())
-    steps = range(1 + max(step for passes in alone for step, _ in passes))
-    most = [max(sum(step == at for step, _ in passes) for passes in alone) for at in steps]
-    assert [sum(step == at for step, _ in together.passes) for at in steps] == most
-    assert sum(places for _, places in together.passes) == sum(places for passes in alone for _, places in passes)
+    steps = range(1 + max(step for passes in alone for step, *_ in passes))
+
+    def of(passes, step, kind):
+        return sum(at == step and what == kind for at, _, what in passes)
+
+    for kind in (True, False):
+        most = [max(of(passes, step, kind) for passes in alone) for step in steps]
+        assert [of(together.passes, step, kind) for step in steps] == most
+    assert sum(p for _, p, _ in together.passes) == sum(p for passes in alone for _, p, _ in passes)

@@ -158,6 +158,25 @@ def test_hessian_products_and_passes_over_every_row(work):
     np.testing.assert_allclose(step.gradient, difference, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("places", [2, 300])
+def test_a_sample_of_evenly_spaced_rows_stands_for_all(places):
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.normal(size=(40, 3)), rng.normal(size=40), rng.uniform(1, 2, 40)
+    objective = LinearObjective(SquaredError(), 3)
+    blocks = CountingBlocks(in_blocks(X, y, weight, rows=10))
+    coefs, vectors = rng.normal(size=(2, places, 4))
+    found = FullGradient(objective)(Query(coefs, 0, vectors, sample=4), Part(0, 0), blocks)
+    taken = np.array([0, 13, 26, 39])
+    expected = objective.hessian_products(coefs, vectors, [Block(X[taken], y[taken], weight[taken])])
+    np.testing.assert_allclose(found.gradient, 10 * expected.gradient, rtol=1e-12)
+    assert (found.weight, found.rows) == (pytest.approx(10 * weight[taken].sum()), 4)
+    whole = FullGradient(objective)(Query(coefs, 0, vectors, sample=40), Part(0, 0), blocks)
+    np.testing.assert_allclose(
+        whole.gradient, objective.hessian_products(coefs, vectors, [Block(X, y, weight)]).gradient
+    )
+    assert whole.rows == 40
+
+
 def test_a_fraction_of_one_is_every_row():
     assert drawn(1.0, [7, 0, 5], 2).tolist() == [1.0] * 12
 

@@ -69,7 +69,7 @@ def test_validation_rows_measure_and_do_not_train(rows, table):
     X, y = arrays(held)
     history = model.summary.validationHistory
     step = int(np.argmin(history))
-    assert model.summary.receipt.chosen == step
+    assert model.summary.receipt.chosen_step == step
     assert model.summary.receipt.validation == history
     probability = 1 / (1 + np.exp(-(X @ model.coefficients.toArray() + model.intercept)))
     assert history[step] == pytest.approx(log_loss(y, probability, sample_weight=held["weight"]), rel=1e-9)
@@ -100,7 +100,7 @@ def test_mini_batches_look_at_validation_rows_once_an_epoch(rows):
     summary = estimator.setValidationIndicatorCol("held").fit(rows).summary
     looked = [step for step, loss in enumerate(summary.validationHistory) if loss is not None]
     assert looked == [0, 4, 8]
-    assert summary.receipt.chosen in looked
+    assert summary.receipt.chosen_step in looked
 
 
 WRONG = {
