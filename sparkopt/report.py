@@ -47,7 +47,7 @@ class Receipt:
     validation : list of float or None
         Loss of the validation rows after each step, the start included; None where a step did not look at them.
     chosen_step : int
-        The step that the model is from: with validation rows, the one with their lowest loss.
+        The step that the model is from: the last, or with validation rows the one with their lowest loss.
     models : int
         Models that were trained in the same passes; passes, rows, seconds and bytes are those of all together.
     resumed_at : int
