@@ -43,7 +43,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer"],
+    ["report", "watch", "trainer", "continuation"],
     ["ml.*"],
 ]
 
