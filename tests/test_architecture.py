@@ -54,7 +54,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer"],
+    ["report", "watch", "trainer", "continuation"],
     ["ml.*"],
 ]
 

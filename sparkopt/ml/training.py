@@ -16,8 +16,8 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.store import BlockStore
+from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
-from sparkopt.trainer import fit_many
 
 if TYPE_CHECKING:
     from sparkopt.ml.base import LinearEstimator
@@ -41,6 +41,7 @@ PER_MODEL = frozenset(
         "predictionCol",
         "rawPredictionCol",
         "probabilityCol",
+        "linkPredictionCol",
         "threshold",
         "thresholds",
     }
@@ -69,7 +70,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
         for sharers in _alike(list(estimators), lambda i: _sharing(estimators[i])):
             group = [estimators[i] for i in sharers]
             trainers = [estimator._trainer(store.moments) for estimator in group]
-            fits = fit_many(store, trainers, [estimator._initial() for estimator in group])
+            fits = fit_rounded(store, trainers, [estimator._initial() for estimator in group])
             for i, estimator, fit in zip(sharers, group, fits, strict=True):
                 models[i] = estimator._copyValues(estimator._model(fit))
                 models[i]._summarise(training, fit)
