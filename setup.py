@@ -15,6 +15,12 @@ CORE = [
 
 EXTRAS = {
     "images": ["opencv-python-headless>=4.9"],
+    "connect": [
+        "googleapis-common-protos>=1.71",
+        "grpcio>=1.76",
+        "grpcio-status>=1.76",
+        "zstandard>=0.25",
+    ],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
     "deep": ["torch>=2.2"],
     "report": ["matplotlib>=3.8"],
@@ -22,6 +28,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     *EXTRAS["images"],
+    *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["report"],
     *EXTRAS["demo"],

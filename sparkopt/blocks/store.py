@@ -9,55 +9,30 @@ finds its file missing all the same, it says so, and that partition is read from
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-from pyspark import RDD, TaskContext
 from pyspark.sql import DataFrame
 
-from sparkopt.blocks.block import Blocks
-from sparkopt.blocks.columns import Columns, Reader
-from sparkopt.blocks.files import BlockFile, regroup, write_blocks
+from sparkopt.blocks.backend import Backend, Shared, Source, is_connect
+from sparkopt.blocks.classic import ClassicBackend
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.tasks import Facts, PartFunction, Result, Task
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval
-from sparkopt.work import Part
+
+if TYPE_CHECKING:
+    from pyspark import RDD
 
 __all__ = ["BlockStore", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-PartFunction: TypeAlias = Callable[[Part, Blocks], T]
-
-HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, bytes bigint, error string"
-
-
-@dataclass(frozen=True)
-class Handle:
-    """Where one partition's blocks are, or why there are none."""
-
-    partition: int
-    path: str
-    starts: tuple[int, ...]
-    bytes: int
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Result(Generic[T]):
-    """What a task made of one partition; ``value`` is None where its file was missing."""
-
-    partition: int
-    value: T | None
 
 
 class BlockStore:
@@ -80,11 +55,11 @@ class BlockStore:
         What writing took.
     """
 
-    def __init__(self, source: _Source, handles: RDD[Handle], facts: Sequence[_Facts], seconds: float) -> None:
-        self._source, self._handles = source, handles
-        self.columns, self.seconds = source.columns, seconds
+    def __init__(self, columns: Columns, backend: Backend, facts: Sequence[Facts], seconds: float) -> None:
+        self._backend = backend
+        self.columns, self.seconds = columns, seconds
         by_partition = {fact.handle.partition: fact for fact in facts}
-        found = [by_partition.get(index) for index in range(handles.getNumPartitions())]
+        found = [by_partition.get(index) for index in range(1 + max(by_partition))]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
         known = [fact.moments for fact in found if fact and fact.moments]
@@ -111,44 +86,82 @@ class BlockStore:
             For a row that cannot be trained on, or where there are no rows; no file stays behind.
         """
         begin = time.perf_counter()
-        source = _Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}")
-        handles = source.handles().cache()
+        source = Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}")
+        backend: Backend = ConnectBackend(source) if is_connect(df) else ClassicBackend(source)
         complete = False
         try:
-            facts = sorted(handles.map(_Facts.read).collect(), key=lambda fact: fact.handle.partition)
+            facts = sorted(backend.run(Facts.read), key=lambda fact: fact.handle.partition)
             _refuse_bad(facts, columns)
             complete = True
         finally:
             if not complete:
-                handles.unpersist()
-                source.sweep()
-        return cls(source, handles, facts, time.perf_counter() - begin)
+                backend.release()
+        return cls(columns, backend, facts, time.perf_counter() - begin)
 
     @property
     def context(self) -> Any:
-        """The SparkContext that runs its jobs."""
-        return self._source.context
+        """The SparkContext that runs its jobs.
+
+        Raises
+        ------
+        IncompatibleError
+            On Spark Connect, which has none.
+        """
+        return self._backend.context
+
+    @property
+    def has_rdds(self) -> bool:
+        """Whether ``map`` and ``context`` can be had: on Spark Classic."""
+        return isinstance(self._backend, ClassicBackend)
+
+    @property
+    def slots(self) -> int:
+        """How many tasks Spark runs at the same time."""
+        return self._backend.slots
 
     @property
     def partitions(self) -> int:
         """Number of partitions, empty ones included."""
         return len(self.rows)
 
+    def collect(self, function: PartFunction[T]) -> list[Result[T]]:
+        """Apply ``function(part, blocks)`` to each partition, where its blocks are, and bring the results here.
+
+        Partitions whose file is missing are read from their source. Results come in the order of partitions.
+        """
+        results = self._backend.run(self._task(function))
+        missing = [result.partition for result in results if result.value is None]
+        if missing:
+            fresh = self.recompute(function, missing)
+            results = [result for result in results if result.value is not None] + fresh
+        return sorted(results, key=lambda result: result.partition)
+
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
-        """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
-        return self._handles.map(_Task(function, self._first_rows()))
+        """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily.
+
+        Raises
+        ------
+        IncompatibleError
+            On Spark Connect, which has no RDDs: ``collect`` works on both.
+        """
+        mapped: RDD[Result[T]] = self._backend.map(self._task(function))
+        return mapped
 
     def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
         """Apply ``function`` to partitions whose file is missing, read from their source again."""
         logger.warning("blocks of partitions %s are missing; reading them from the source for this step", partitions)
-        fresh = self._source.handles().map(_Task(function, self._first_rows()))
-        results: list[Result[T]] = self._source.context.runJob(fresh, _identity, list(partitions))
-        return results
+        return self._backend.run_fresh(self._task(function), partitions)
+
+    def share(self, value: bytes) -> Shared:
+        """Return ``value`` in a form that functions can carry to every task: a broadcast, where Spark has them.
+
+        Whoever shares it destroys it.
+        """
+        return self._backend.share(value)
 
     def release(self) -> None:
         """Delete the files and forget the handles; harmless when repeated."""
-        self._handles.unpersist()
-        self._source.sweep()
+        self._backend.release()
 
     def __enter__(self) -> BlockStore:
         return self
@@ -158,112 +171,14 @@ class BlockStore:
     ) -> None:
         self.release()
 
-    def _first_rows(self) -> list[int]:
+    def _task(self, function: PartFunction[T]) -> Task[T]:
         firsts = [0]
         for rows in self.rows[:-1]:
             firsts.append(firsts[-1] + rows)
-        return firsts
+        return Task(function, firsts)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The selected columns and how to write them."""
-
-    df: DataFrame
-    columns: Columns
-    targets: Interval
-    name: str
-
-    @property
-    def context(self) -> Any:
-        return self.df.sparkSession.sparkContext
-
-    def handles(self) -> RDD[Handle]:
-        """Write when computed, wherever computed."""
-        written = self.df.mapInArrow(_Write(self.columns, self.targets, self.name), HANDLE_SCHEMA)
-        return written.rdd.map(_to_handle)
-
-    def sweep(self) -> None:
-        """Delete this store's folder on every executor that takes part."""
-        slots = self.context.defaultParallelism
-        self.context.parallelize(range(slots), slots).foreach(_Sweep(self.name))
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What the driver learns of a partition right after it was written."""
-
-    handle: Handle
-    moments: Moments | None
-
-    @classmethod
-    def read(cls, handle: Handle) -> _Facts:
-        """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
-        return cls(handle, Moments.load(_moments_path(Path(handle.path))) if handle.path else None)
-
-
-@dataclass(frozen=True)
-class _Write:
-    """The task that writes a partition: Arrow batches in, one handle out."""
-
-    columns: Columns
-    targets: Interval
-    name: str
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        context = TaskContext.get()
-        assert context is not None  # noqa: S101  # always there inside a task
-        partition = context.partitionId()
-        folder = _local_folder(self.name, partition)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}.arrow"
-        try:
-            yield _as_batch(self._write(path, partition, batches))
-        except DataError as error:
-            yield _as_batch(Handle(partition, "", (0,), 0, str(error)))
-
-    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        starts, moments = [0], None
-        read = Reader(self.columns, self.targets, partition)
-        for block in write_blocks(path, regroup(read(batches))):
-            starts.append(starts[-1] + block.rows)
-            found = Moments.of(block)
-            moments = found if moments is None else moments + found
-        if moments is None:
-            return Handle(partition, "", (0,), 0, None)
-        moments.save(_moments_path(path))
-        return Handle(partition, str(path), tuple(starts), path.stat().st_size, None)
-
-
-@dataclass(frozen=True)
-class _Task(Generic[T]):
-    """The task of a step: open the handle's blocks and work on them."""
-
-    function: PartFunction[T]
-    first_rows: Sequence[int]
-
-    def __call__(self, handle: Handle) -> Result[T]:
-        try:
-            blocks = BlockFile(handle.path, handle.starts)
-        except FileNotFoundError:
-            return Result(handle.partition, None)
-        return Result(
-            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
-        )
-
-
-@dataclass(frozen=True)
-class _Sweep:
-    """The task that deletes a store's folders."""
-
-    name: str
-
-    def __call__(self, _: int) -> None:
-        for root in _local_roots():
-            shutil.rmtree(root / self.name, ignore_errors=True)
-
-
-def _refuse_bad(facts: Sequence[_Facts], columns: Columns) -> None:
+def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
     errors = [fact.handle.error for fact in facts if fact.handle.error]
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
@@ -282,36 +197,3 @@ def _refuse_bad(facts: Sequence[_Facts], columns: Columns) -> None:
         raise DataError(f"features column {columns.feature_names!r} has no entries.")
     if sum(fact.moments.weight for fact in known if fact.moments) == 0:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
-
-
-def _local_roots() -> list[Path]:
-    """Return the executor's own directories, which Spark deletes when the executor ends."""
-    return [Path(root) for root in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
-
-
-def _local_folder(name: str, partition: int) -> Path:
-    roots = _local_roots()
-    return roots[partition % len(roots)] / name
-
-
-def _moments_path(path: Path) -> Path:
-    return path.with_suffix(".moments")
-
-
-def _as_batch(handle: Handle) -> pa.RecordBatch:
-    columns = {
-        "partition": pa.array([handle.partition], pa.int32()),
-        "path": [handle.path],
-        "starts": pa.array([list(handle.starts)], pa.list_(pa.int64())),
-        "bytes": pa.array([handle.bytes], pa.int64()),
-        "error": pa.array([handle.error], pa.string()),
-    }
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _to_handle(row: Any) -> Handle:
-    return Handle(row.partition, row.path, tuple(row.starts), row.bytes, row.error)
-
-
-def _identity(items: Iterable[T]) -> Iterable[T]:
-    return items

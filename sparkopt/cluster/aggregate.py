@@ -9,17 +9,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyspark import RDD, Broadcast
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Problem, Solution, minimise_many
 from sparkopt.validation import Interval, check
 from sparkopt.work import Part, Work
+
+if TYPE_CHECKING:
+    from pyspark import RDD
 
 __all__ = ["Aggregator", "DriverAggregator", "Pass"]
 
@@ -91,8 +94,7 @@ class DriverAggregator(Aggregator):
 
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
         """Run the loop here."""
-        context = store.context
-        shared = context.broadcast(dumps(work))
+        shared = store.share(dumps(work))
         passes: list[Pass] = []
 
         def reduce(query: Query) -> PartialSum:
@@ -100,7 +102,7 @@ class DriverAggregator(Aggregator):
             task = _Step(shared, query)
             sums, reduced = self._sum(store, task)
             total = sums.partial
-            slots = max(1, min(context.defaultParallelism, store.partitions))
+            slots = max(1, min(store.slots, store.partitions))
             passes.append(
                 Pass(
                     query.step,
@@ -122,11 +124,10 @@ class DriverAggregator(Aggregator):
     def _sum(self, store: BlockStore, task: _Step) -> tuple[_TaskSum, float]:
         """Return the sum over all partitions, and the seconds that the driver spent adding."""
         is_wide = task.query.coefs.nbytes * store.partitions > self.collect_bytes
-        groups = self._groups(store.partitions) if is_wide else []
-        tasks = store.map(task)
-        results = _tree(tasks, groups).collect()
+        groups = self._groups(store.partitions) if is_wide and store.has_rdds else []
+        results = _tree(store.map(task), groups).collect() if groups else store.collect(task)
         if any(result.value is None for result in results):  # a sum lacks a partition: take each by itself
-            results = _complete(tasks.collect(), store, task)
+            results = store.collect(task)
             for count in groups:
                 results = _in_groups(results, count)
         begin = time.perf_counter()
@@ -164,7 +165,7 @@ class _TaskSum:
 class _Step:
     """One partition's task in one pass."""
 
-    work: Broadcast[bytes]
+    work: Shared
     query: Query
 
     def __call__(self, part: Part, blocks: Blocks) -> _TaskSum:
@@ -185,13 +186,6 @@ def _fold(results: Iterable[Result[_TaskSum]]) -> _TaskSum:
     ordered = sorted(results, key=lambda result: result.partition)
     values = [result.value for result in ordered if result.value is not None]
     return sum(values[1:], values[0])
-
-
-def _complete(results: list[Result[_TaskSum]], store: BlockStore, task: _Step) -> list[Result[_TaskSum]]:
-    """Fill in the partitions whose files are missing, from their source."""
-    missing = [result.partition for result in results if result.value is None]
-    found = {result.partition: result for result in store.recompute(task, missing)} if missing else {}
-    return [found.get(result.partition, result) for result in results]
 
 
 def _group(index: int, results: Sequence[Result[_TaskSum]]) -> Result[_TaskSum]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Model
 from pyspark.ml.linalg import Vector, VectorUDT
-from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.ml.util import DefaultParamsReadable, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
@@ -24,7 +24,7 @@ from sparkopt.cluster.aggregate import DriverAggregator
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import FeatureParams, LinearParams
-from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.persistence import ModelReader, ModelWriter, ParamsWritable
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.report import Receipt
@@ -62,7 +62,7 @@ class TrainingSummary:
 
 
 class LinearEstimator(
-    Estimator[M], LinearParams, DefaultParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
+    Estimator[M], LinearParams, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
     """Trains a linear model; subclasses say which loss.
 
