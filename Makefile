@@ -14,8 +14,14 @@ help: ## Show this list
 .venv/ready: setup.py .ci/setup .ci/constraints.txt
 	@.ci/setup
 
+.venv/horovod: .venv/ready .ci/horovod
+	@.ci/horovod && touch $@
+
 .PHONY: setup
 setup: .venv/ready ## Make .venv and find Java, once
+
+.PHONY: horovod
+horovod: .venv/horovod ## Build Horovod against .venv's PyTorch, once per machine (about 3 minutes)
 
 .PHONY: run
 run: .venv/ready ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -23,11 +29,11 @@ run: .venv/ready ## Train on the handwritten digits, from PNG files to a saved m
 	@$(SUBMIT) jobs/train.py --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
 
 .PHONY: test
-test: .venv/ready ## Run the tests
+test: .venv/horovod ## Run the tests
 	@$(ACTIVATE) python -m pytest -m "not slow" $(ARGS)
 
 .PHONY: test-all
-test-all: .venv/ready ## Run all tests, the slow ones too
+test-all: .venv/horovod ## Run all tests, the slow ones too
 	@$(ACTIVATE) python -m pytest $(ARGS)
 
 .PHONY: lint

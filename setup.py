@@ -10,6 +10,7 @@ CORE = [
     "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
     "pyarrow>=15",
     "scipy>=1.11",
+    "threadpoolctl>=3.1",
     "tqdm>=4.66",
 ]
 
@@ -22,7 +23,8 @@ EXTRAS = {
         "zstandard>=0.25",
     ],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
-    "deep": ["torch>=2.2"],
+    "mlflow": ["mlflow-skinny>=2.10"],
+    "deep": ["torch>=2.2", "safetensors>=0.4"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
 }
@@ -30,6 +32,7 @@ EXTRAS["test"] = [
     *EXTRAS["images"],
     *EXTRAS["connect"],
     *EXTRAS["codecs"],
+    *EXTRAS["deep"],
     *EXTRAS["report"],
     *EXTRAS["demo"],
     "chispa>=0.10",

@@ -6,14 +6,17 @@ Each derives from the built-in exception that a caller would expect, so ``except
 from __future__ import annotations
 
 __all__ = [
+    "CorruptCheckpointWarning",
     "CorruptDataError",
     "CorruptImageError",
     "DataError",
     "DivergedError",
     "IncompatibleError",
+    "LostRankError",
     "MissingDependencyError",
     "NotConvergedWarning",
     "ParameterError",
+    "RankError",
     "SchemaError",
     "SparkoptError",
 ]
@@ -60,5 +63,17 @@ class MissingDependencyError(SparkoptError, ImportError):
         return cls(f"{feature} needs {package}, which is not installed. Run: pip install 'sparkopt[{extra}]'")
 
 
+class RankError(SparkoptError, RuntimeError):
+    """One process of a distributed run failed; the message names its rank and gives its traceback."""
+
+
+class LostRankError(RankError):
+    """One process of a distributed run ended without a word: killed, or its executor, machine or network was lost."""
+
+
 class NotConvergedWarning(UserWarning):
     """The solver stopped at its step limit before its tolerance was met."""
+
+
+class CorruptCheckpointWarning(UserWarning):
+    """A checkpoint was truncated or altered; the message names it, and the one before it is used."""

@@ -58,7 +58,15 @@ class Source:
 
 
 class Backend(ABC):
-    """Keeps the handles of a store cached where their files are, and runs functions on them there."""
+    """Keeps the handles of a store cached where their files are, and runs functions on them there.
+
+    Attributes
+    ----------
+    has_rdds : bool
+        Whether ``handles`` and ``context`` can be had.
+    """
+
+    has_rdds: bool
 
     @abstractmethod
     def run(self, function: Callable[[Handle], T]) -> list[T]:
@@ -88,14 +96,15 @@ class Backend(ABC):
             Where the session has none.
         """
 
+    @property
     @abstractmethod
-    def map(self, function: Callable[[Handle], T]) -> Any:
-        """Return the RDD of ``function`` over the cached handles.
+    def handles(self) -> Any:
+        """The cached handles as an RDD.
 
         Raises
         ------
         IncompatibleError
-            Where the session has no RDDs.
+            Where the session has none.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
 if TYPE_CHECKING:
     from pyspark import RDD
 
-__all__ = ["ClassicBackend"]
+__all__ = ["ClassicBackend", "slots_of"]
 
 T = TypeVar("T")
 
@@ -20,22 +20,25 @@ T = TypeVar("T")
 class ClassicBackend(Backend):
     """Handles in a cached RDD."""
 
+    has_rdds = True
+
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.handles = self._written().cache()
+        self._handles = self._written().cache()
 
     def run(self, function: Callable[[Handle], T]) -> list[T]:
         """Map and collect."""
-        return self.map(function).collect()
+        return self._handles.map(function).collect()
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run a job on the given partitions of a new, uncached RDD."""
         results: list[T] = self.context.runJob(self._written().map(function), _identity, list(partitions))
         return results
 
-    def map(self, function: Callable[[Handle], T]) -> RDD[T]:
-        """Map, lazily."""
-        return self.handles.map(function)
+    @property
+    def handles(self) -> RDD[Handle]:
+        """The cached RDD."""
+        return self._handles
 
     def share(self, value: bytes) -> Shared:
         """Broadcast."""
@@ -44,8 +47,8 @@ class ClassicBackend(Backend):
 
     @property
     def slots(self) -> int:
-        """Spark's default parallelism."""
-        return int(self.context.defaultParallelism)
+        """As the scheduler counts them, for tasks of the default size."""
+        return slots_of(self.context)
 
     @cached_property
     def context(self) -> Any:
@@ -53,17 +56,25 @@ class ClassicBackend(Backend):
         return self._source.df.sparkSession.sparkContext
 
     def release(self) -> None:
-        """Unpersist, then sweep with as many tasks as run at the same time."""
-        self.handles.unpersist()
-        self.context.parallelize(range(self.slots), self.slots).foreach(Sweep(self._source.name))
+        """Unpersist, then sweep with enough tasks to reach every executor."""
+        self._handles.unpersist()
+        tasks = self.context.defaultParallelism
+        self.context.parallelize(range(tasks), tasks).foreach(Sweep(self._source.name))
 
     def _written(self) -> RDD[Handle]:
         """Write when computed, wherever computed."""
         return self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA).rdd.map(_to_handle)
 
 
+def slots_of(context: Any) -> int:
+    """Return how many tasks can run at the same time."""
+    scala = context._jsc.sc()
+    profile = scala.resourceProfileManager().defaultResourceProfile()
+    return max(1, int(scala.maxNumConcurrentTasks(profile)))
+
+
 def _to_handle(row: Any) -> Handle:
-    return Handle(row.partition, row.path, tuple(row.starts), row.bytes, row.error)
+    return Handle.of(row.asDict())
 
 
 def _identity(items: Iterable[T]) -> Iterable[T]:

@@ -41,6 +41,8 @@ CHUNK_SCHEMA = "partition int, number int, bytes binary"
 class ConnectBackend(Backend):
     """Handles in a cached temporary view."""
 
+    has_rdds = False
+
     def __init__(self, source: Source) -> None:
         self._source, self._session = source, source.df.sparkSession
         self._view = source.name.replace("-", "_")
@@ -70,7 +72,8 @@ class ConnectBackend(Backend):
         """There is none."""
         raise _refusal("a SparkContext")
 
-    def map(self, function: Callable[[Handle], T]) -> NoReturn:
+    @property
+    def handles(self) -> NoReturn:
         """There are no RDDs."""
         raise _refusal("RDDs")
 
@@ -87,8 +90,7 @@ class ConnectBackend(Backend):
 
 def _refusal(what: str) -> IncompatibleError:
     return IncompatibleError(
-        f"this engine needs {what}, which Spark Connect does not have. Use engine='driver', or a Spark Classic "
-        f"session."
+        f"this needs {what}, which Spark Connect does not have. Use engine='driver', or a Spark Classic session."
     )
 
 
@@ -146,7 +148,7 @@ class _OnHandles:
         function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
         for batch in batches:
             for row in batch.to_pylist():
-                handle = Handle(**{**row, "starts": tuple(row["starts"])})
+                handle = Handle.of(row)
                 yield from _chunks(handle.partition, dumps(function(handle)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,14 +22,25 @@ from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.moments import Moments
-from sparkopt.blocks.tasks import Facts, PartFunction, Result, Task
+from sparkopt.blocks.tasks import (
+    Facts,
+    Gathered,
+    Handle,
+    Held,
+    Located,
+    PartFunction,
+    Result,
+    Task,
+    TaskFunction,
+    carry,
+)
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
     from pyspark import RDD
 
-__all__ = ["BlockStore", "Result"]
+__all__ = ["BlockStore", "Held", "Located", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,9 +57,11 @@ class BlockStore:
     columns : Columns
         The columns it was written from.
     moments : Moments
-        Of features and target, over all rows.
+        Of features and target, over all training rows.
+    validation : Moments or None
+        The same over validation rows; None without a validation column.
     rows : list of int
-        Rows of each partition.
+        Training rows of each partition.
     bytes : int
         Size of all files.
     seconds : float
@@ -62,8 +75,8 @@ class BlockStore:
         found = [by_partition.get(index) for index in range(1 + max(by_partition))]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
-        known = [fact.moments for fact in found if fact and fact.moments]
-        self.moments: Moments = sum(known[1:], known[0])
+        self.moments = _total([fact.moments for fact in facts])
+        self.validation = _total([fact.validation for fact in facts]) if self.columns.validation else None
 
     @classmethod
     def write(cls, df: DataFrame, columns: Columns, targets: Interval) -> BlockStore:
@@ -105,18 +118,18 @@ class BlockStore:
         Raises
         ------
         IncompatibleError
-            On Spark Connect, which has none.
+            On Spark Connect, which has none, as from whatever returns an RDD.
         """
         return self._backend.context
 
     @property
     def has_rdds(self) -> bool:
-        """Whether ``map`` and ``context`` can be had: on Spark Classic."""
-        return isinstance(self._backend, ClassicBackend)
+        """Whether its session has RDDs, so that more than ``collect`` works: Spark Classic's has."""
+        return self._backend.has_rdds
 
     @property
     def slots(self) -> int:
-        """How many tasks Spark runs at the same time."""
+        """How many tasks can run at the same time."""
         return self._backend.slots
 
     @property
@@ -129,28 +142,40 @@ class BlockStore:
 
         Partitions whose file is missing are read from their source. Results come in the order of partitions.
         """
-        results = self._backend.run(self._task(function))
+        task = Task(function, self._first_rows())
+        results = self._backend.run(task)
         missing = [result.partition for result in results if result.value is None]
         if missing:
-            fresh = self.recompute(function, missing)
-            results = [result for result in results if result.value is not None] + fresh
+            results = [result for result in results if result.value is not None] + self._recompute(task, missing)
         return sorted(results, key=lambda result: result.partition)
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
-        """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily.
+        """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
+        return self._backend.handles.map(Task(function, self._first_rows()))
 
-        Raises
-        ------
-        IncompatibleError
-            On Spark Connect, which has no RDDs: ``collect`` works on both.
+    def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
+        """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
+
+        A task takes several partitions where there are more of them than tasks.
         """
-        mapped: RDD[Result[T]] = self._backend.map(self._task(function))
-        return mapped
+        return self._backend.handles.coalesce(tasks).mapPartitions(Gathered(function, self._first_rows()))
 
-    def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
-        """Apply ``function`` to partitions whose file is missing, read from their source again."""
+    def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
+        """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
+        if self.context.master.startswith("local"):
+            return self.map_tasks(function, 1)
+        carried = self._backend.handles.map(carry).coalesce(1, shuffle=True)
+        return carried.mapPartitions(Gathered(function, self._first_rows()))
+
+    def located(self) -> Located:
+        """Return where every partition's file is now; those of lost executors are rebuilt first."""
+        return Located(
+            sorted(self._backend.handles.collect(), key=lambda handle: handle.partition), self._first_rows()
+        )
+
+    def _recompute(self, task: Task[T], partitions: Sequence[int]) -> list[Result[T]]:
         logger.warning("blocks of partitions %s are missing; reading them from the source for this step", partitions)
-        return self._backend.run_fresh(self._task(function), partitions)
+        return self._backend.run_fresh(task, partitions)
 
     def share(self, value: bytes) -> Shared:
         """Return ``value`` in a form that functions can carry to every task: a broadcast, where Spark has them.
@@ -171,11 +196,15 @@ class BlockStore:
     ) -> None:
         self.release()
 
-    def _task(self, function: PartFunction[T]) -> Task[T]:
+    def _first_rows(self) -> list[int]:
         firsts = [0]
         for rows in self.rows[:-1]:
             firsts.append(firsts[-1] + rows)
-        return Task(function, firsts)
+        return firsts
+
+
+def _itself(handle: Handle) -> Handle:
+    return handle
 
 
 def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
@@ -195,5 +224,23 @@ def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
         )
     if 0 in widths:
         raise DataError(f"features column {columns.feature_names!r} has no entries.")
+    if columns.validation is not None:
+        _refuse_one_sided(facts, columns.validation)
     if sum(fact.moments.weight for fact in known if fact.moments) == 0:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
+
+
+def _refuse_one_sided(facts: Sequence[Facts], name: str) -> None:
+    """Refuse data that has rows to train on, or to validate on, but not both."""
+    if not any(fact.handle.starts[-1] for fact in facts):
+        raise DataError(f"validation column {name!r} is true in every row: there are no rows to train on.")
+    if not sum(fact.validation.weight for fact in facts if fact.validation):
+        raise DataError(
+            f"validation column {name!r} is false in every row that has a weight: nothing to validate on."
+        )
+
+
+def _total(moments: Iterable[Moments | None]) -> Moments:
+    """Add up, in the order of partitions."""
+    known = [found for found in moments if found is not None]
+    return sum(known[1:], known[0])

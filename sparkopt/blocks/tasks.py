@@ -1,4 +1,4 @@
-"""What runs on the executors for a block store: writing a partition, working on it, deleting its files.
+"""What runs on the executors for a block store: writing a partition, opening it, deleting its files.
 
 Nothing here knows how a task reaches its executor, so it is the same on Spark Classic and on Spark Connect.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 from pyspark import TaskContext
@@ -24,12 +24,26 @@ from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
 
-__all__ = ["HANDLE_SCHEMA", "Facts", "Handle", "PartFunction", "Result", "Sweep", "Task", "WriteBlocks"]
+__all__ = [
+    "HANDLE_SCHEMA",
+    "Facts",
+    "Gathered",
+    "Handle",
+    "Held",
+    "Located",
+    "PartFunction",
+    "Result",
+    "Sweep",
+    "Task",
+    "TaskFunction",
+    "WriteBlocks",
+    "carry",
+]
 
 T = TypeVar("T")
 PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
-HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, bytes bigint, error string"
+HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, validation array<int>, bytes bigint, error string"
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Handle:
     partition: int
     path: str
     starts: tuple[int, ...]
+    validation: tuple[int, ...]
     bytes: int
     error: str | None
 
@@ -48,10 +63,16 @@ class Handle:
             "partition": pa.array([self.partition], pa.int32()),
             "path": [self.path],
             "starts": pa.array([list(self.starts)], pa.list_(pa.int64())),
+            "validation": pa.array([list(self.validation)], pa.list_(pa.int32())),
             "bytes": pa.array([self.bytes], pa.int64()),
             "error": pa.array([self.error], pa.string()),
         }
         return pa.RecordBatch.from_pydict(columns)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Handle:
+        """Return the handle that such a row holds."""
+        return cls(**{**row, "starts": tuple(row["starts"]), "validation": tuple(row["validation"])})
 
 
 @dataclass(frozen=True)
@@ -63,16 +84,46 @@ class Result(Generic[T]):
 
 
 @dataclass(frozen=True)
+class Held:
+    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+
+    part: Part
+    blocks: Blocks | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """All partitions' handles, for processes that choose by themselves which of them they open."""
+
+    handles: Sequence[Handle]
+    first_rows: Sequence[int]
+
+    def here(self) -> list[bool]:
+        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+
+    def open(self, partitions: Iterable[int]) -> list[Held]:
+        """Open these partitions."""
+        return [open_blocks(self.handles[index], self.first_rows) for index in partitions]
+
+
+TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the driver learns of a partition right after it was written."""
 
     handle: Handle
     moments: Moments | None
+    validation: Moments | None
 
     @classmethod
     def read(cls, handle: Handle) -> Facts:
         """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
-        return cls(handle, Moments.load(_moments_path(Path(handle.path))) if handle.path else None)
+        if not handle.path:
+            return cls(handle, None, None)
+        return cls(handle, *(Moments.load(path) for path in _moments_paths(handle.path)))
 
 
 @dataclass(frozen=True)
@@ -108,19 +159,24 @@ class WriteBlocks:
         try:
             yield self._write(path, partition, batches).to_batch()
         except DataError as error:
-            yield Handle(partition, "", (0,), 0, str(error)).to_batch()
+            yield Handle(partition, "", (0,), (), 0, str(error)).to_batch()
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        starts, moments = [0], None
+        starts, validation = [0], []
+        moments: dict[bool, Moments] = {}
         read = Reader(self.columns, self.targets, partition)
-        for block in write_blocks(path, regroup(read(batches))):
-            starts.append(starts[-1] + block.rows)
-            found = Moments.of(block)
-            moments = found if moments is None else moments + found
-        if moments is None:
-            return Handle(partition, "", (0,), 0, None)
-        moments.save(_moments_path(path))
-        return Handle(partition, str(path), tuple(starts), path.stat().st_size, None)
+        for index, block in enumerate(write_blocks(path, regroup(read(batches)))):
+            if block.is_validation:
+                validation.append(index)
+            else:
+                starts.append(starts[-1] + block.rows)
+            moments = moments or dict.fromkeys((False, True), Moments.zero(block.X.shape[1]))
+            moments[block.is_validation] += Moments.of(block)
+        if not moments:
+            return Handle(partition, "", (0,), (), 0, None)
+        for where, found in zip(_moments_paths(str(path)), moments.values(), strict=True):
+            found.save(where)
+        return Handle(partition, str(path), tuple(starts), tuple(validation), path.stat().st_size, None)
 
 
 @dataclass(frozen=True)
@@ -131,13 +187,34 @@ class Task(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handle: Handle) -> Result[T]:
-        try:
-            blocks = BlockFile(handle.path, handle.starts)
-        except FileNotFoundError:
-            return Result(handle.partition, None)
-        return Result(
-            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
-        )
+        held = open_blocks(handle, self.first_rows)
+        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+
+
+@dataclass(frozen=True)
+class Gathered(Generic[T]):
+    """A task that holds several partitions."""
+
+    function: TaskFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        return self.function(open_blocks(handle, self.first_rows) for handle in handles)
+
+
+def carry(handle: Handle) -> tuple[Handle, bytes]:
+    """Take a partition's file along with its handle; nothing where it is missing."""
+    path = Path(handle.path)
+    return handle, path.read_bytes() if handle.path and path.is_file() else b""
+
+
+def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+    handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    part = Part(handle.partition, first_rows[handle.partition])
+    try:
+        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, carried))
+    except FileNotFoundError:
+        return Held(part, None)
 
 
 @dataclass(frozen=True)
@@ -161,5 +238,6 @@ def _local_folder(name: str, partition: int) -> Path:
     return roots[partition % len(roots)] / name
 
 
-def _moments_path(path: Path) -> Path:
-    return path.with_suffix(".moments")
+def _moments_paths(path: str) -> tuple[Path, Path]:
+    """Where the moments of a partition's training and validation rows are."""
+    return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")

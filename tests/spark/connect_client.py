@@ -61,14 +61,14 @@ def survival(spark: SparkSession) -> dict[str, Any]:
     with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
         trainer = Trainer(losses.Logistic(), stop=Stop(2, 0.0))
         calm = trainer.fit(store).coefficients.tolist()
-        Path(store._backend.run(lambda handle: handle.path)[1]).unlink()
+        Path(store.located().handles[1].path).unlink()
         mended = trainer.fit(store).coefficients.tolist()
         try:
             store.map(len)
             refusal = ""
         except IncompatibleError as error:
             refusal = str(error)
-        executors = store._backend.run(lambda handle: executor())
+        executors = [result.value for result in store.collect(lambda part, blocks: executor())]
 
     def kill(progress: Progress) -> None:
         if progress.record.step == 1:

@@ -1,0 +1,135 @@
+"""Horovod's ranks beside Spark's tasks: ``horovod.spark.run`` starts one process for each task."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from sparkopt.cluster.launch.channel import Address, Line
+from sparkopt.cluster.launch.communicator import Place, RemoteCommunicator, limited_threads
+from sparkopt.cluster.launch.launcher import P, SparkLauncher, Worker
+from sparkopt.errors import MissingDependencyError
+from sparkopt.typing import Array
+
+__all__ = ["HorovodCommunicator", "HorovodLauncher"]
+
+T = TypeVar("T")
+
+
+class HorovodCommunicator(RemoteCommunicator):
+    """Collectives of Horovod: Gloo for arrays; for tensors on a GPU what Horovod was built with."""
+
+    name = "horovod"
+
+    def all_reduce(self, values: Array) -> Array:
+        import horovod.torch as hvd
+        import torch
+
+        tensor = torch.from_numpy(np.array(values))
+        return np.asarray(hvd.allreduce_(tensor, op=hvd.Sum).numpy())
+
+    def broadcast(self, values: Array, root: int = 0) -> Array:
+        import horovod.torch as hvd
+        import torch
+
+        tensor = torch.from_numpy(np.array(values))
+        return np.asarray(hvd.broadcast_(tensor, root).numpy())
+
+    def _gather(self, values: Array) -> Array:
+        import horovod.torch as hvd
+        import torch
+
+        return np.asarray(hvd.allgather(torch.from_numpy(values)[None]).numpy())
+
+
+@dataclass(frozen=True)
+class HorovodLauncher(SparkLauncher):
+    """Ranks are processes that Horovod starts, one for each of its Spark tasks.
+
+    Starting takes about ten seconds, most of it Horovod's own search for a common network and its waits.
+    """
+
+    name = "horovod"
+
+    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        try:
+            from horovod import spark
+        except ImportError as error:
+            raise MissingDependencyError(
+                "launcher='horovod' needs Horovod, which has no wheel to install: build it with .ci/horovod "
+                "(make horovod), or use launcher='torch', which needs PyTorch only."
+            ) from error
+        self._await_slots(self.processes)
+        with self._channel() as channel:
+            task: _Task[T] = _Task(function, channel.address, self.task_cores)
+            return list(
+                spark.run(
+                    task,
+                    args=args,
+                    kwargs=dict(kwargs),
+                    num_proc=self.processes,
+                    start_timeout=int(self.start_timeout),
+                    use_gloo=True,
+                    verbose=0,
+                    nics=_loopback() if _is_loopback(channel.address.host) else None,
+                )
+            )
+
+
+@dataclass(frozen=True)
+class _Task(Generic[T]):
+    """What a rank does."""
+
+    function: Any
+    address: Address
+    cores: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> T:
+        rank = int(os.environ["HOROVOD_RANK"])
+        with (
+            Line(self.address, rank) as line,
+            limited_threads(self.cores),
+            line.telling(_is_echo),  # of what goes wrong while the group forms
+            self._group(line) as communicator,
+            line.telling(_is_echo),
+        ):
+            result: T = self.function(communicator, *args, **kwargs)
+        return result
+
+    @contextlib.contextmanager
+    def _group(self, line: Line) -> Iterator[HorovodCommunicator]:
+        """Form the group; leave it at the end."""
+        import horovod.torch as hvd
+        from horovod.spark.task import get_available_devices
+
+        hvd.init()
+        try:
+            place = Place(hvd.rank(), hvd.size(), hvd.local_rank(), tuple(get_available_devices()))
+            yield HorovodCommunicator(place, line)
+        finally:
+            hvd.shutdown()
+
+
+def _is_echo(error: Exception) -> bool:
+    """Whether a collective failed since another rank had gone."""
+    from horovod.common.exceptions import HorovodInternalError
+
+    return isinstance(error, HorovodInternalError)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except OSError:
+        return False
+
+
+def _loopback() -> set[str]:
+    return {name for _, name in socket.if_nameindex() if name.startswith("lo")}

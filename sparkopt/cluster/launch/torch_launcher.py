@@ -1,0 +1,215 @@
+"""PyTorch's ranks inside Spark's tasks: a barrier stage whose tasks form one ``torch.distributed`` group.
+
+No further process is started. Importing PyTorch costs a new Python worker a second or two, and one that Spark reuses
+nothing; finding each other through the driver's store takes milliseconds. Spark never retries a barrier stage that
+ends in its job's result: a run is one attempt, and its caller decides about another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from pyspark import RDD, BarrierTaskContext
+from pyspark.resource import ResourceProfile
+
+from sparkopt.cluster.launch.channel import Address, Line
+from sparkopt.cluster.launch.communicator import Place, RemoteCommunicator, limited_threads
+from sparkopt.cluster.launch.launcher import OverRows, P, SparkLauncher, Worker
+from sparkopt.typing import Array
+
+__all__ = ["TorchCommunicator", "TorchLauncher"]
+
+T = TypeVar("T")
+
+
+class TorchCommunicator(RemoteCommunicator):
+    """Collectives of ``torch.distributed``: Gloo for arrays, NCCL besides where the rank has a CUDA device."""
+
+    name = "torch"
+
+    def all_reduce(self, values: Array) -> Array:
+        import torch
+        from torch import distributed
+
+        tensor = torch.from_numpy(np.array(values))
+        distributed.all_reduce(tensor)
+        return tensor.numpy()
+
+    def broadcast(self, values: Array, root: int = 0) -> Array:
+        import torch
+        from torch import distributed
+
+        tensor = torch.from_numpy(np.array(values))
+        distributed.broadcast(tensor, root)
+        return tensor.numpy()
+
+    def _gather(self, values: Array) -> Array:
+        import torch
+        from torch import distributed
+
+        found = torch.empty((self.size, len(values)), dtype=torch.uint8)
+        distributed.all_gather(list(found), torch.from_numpy(values))
+        return found.numpy()
+
+
+@dataclass(frozen=True)
+class TorchLauncher(SparkLauncher):
+    """Ranks are the tasks of a barrier stage.
+
+    Parameters
+    ----------
+    profile : ResourceProfile or None, default None
+        What each task asks of Spark (a GPU, say) where it is not the session's own configuration.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def total(communicator, start):                                                # at module level
+    ...     return communicator.all_reduce(np.array([start + communicator.rank]))
+    >>> TorchLauncher(spark.sparkContext, 2).run(total, 10.0)                          # doctest: +SKIP
+    [array([21.]), array([21.])]
+    """
+
+    profile: ResourceProfile | None = field(default=None, repr=False)
+    name = "torch"
+
+    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        ranks = self.context.parallelize(range(self.processes), self.processes)
+        return self._run(ranks, _Ignoring(function, kwargs), args)
+
+    def run_over(self, rows: RDD[Any], function: OverRows[T], *args: Any) -> list[T]:
+        """Run ``function(communicator, iterator, *args)`` with the rows of partition r on rank r.
+
+        Parameters
+        ----------
+        rows : RDD
+            As many partitions as there are ranks. A rank runs where Spark prefers its partition: beside a cached one.
+        function : callable
+            At module level. It need not read its rows to the end.
+        """
+        if rows.getNumPartitions() != self.processes:
+            raise ValueError(f"{rows.getNumPartitions()} partitions cannot feed {self.processes} ranks, one each.")
+        return self._run(rows, function, args)
+
+    def _run(self, rows: RDD[Any], function: OverRows[T], args: tuple[Any, ...]) -> list[T]:
+        self._await_slots(self.processes)
+        if self.profile is not None:
+            rows = rows.withResources(self.profile)
+        with self._channel() as channel:
+            task = _Task(function, args, channel.address, self.task_cores, self.timeout)
+            return rows.barrier().mapPartitions(task).collect()
+
+
+@dataclass(frozen=True)
+class _Ignoring(Generic[T]):
+    """A function of a rank that has no rows."""
+
+    function: Any
+    kwargs: dict[str, Any]
+
+    def __call__(self, communicator: RemoteCommunicator, rows: Iterator[Any], *args: Any) -> T:
+        result: T = self.function(communicator, *args, **self.kwargs)
+        return result
+
+
+@dataclass(frozen=True)
+class _Task(Generic[T]):
+    """What a task of the barrier stage does."""
+
+    function: OverRows[T]
+    args: tuple[Any, ...]
+    address: Address
+    cores: int
+    timeout: float
+
+    def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
+        context = BarrierTaskContext.get()
+        machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+        rank = context.partitionId()
+        gpus = context.resources().get("gpu")
+        place = Place(
+            rank,
+            len(machines),
+            machines[:rank].count(machines[rank]),
+            tuple(gpus.addresses) if gpus is not None else (),
+        )
+        rows = iter(rows)
+        with (
+            Line(self.address, rank) as line,
+            limited_threads(self.cores),
+            line.telling(_is_echo),  # of what goes wrong while the group forms
+            self._group(place, line) as communicator,
+            line.telling(_is_echo),
+        ):
+            result = self.function(communicator, rows, *self.args)
+        for _ in rows:  # Spark throws a Python worker away whose input was not read to its end
+            pass
+        yield result
+
+    @contextlib.contextmanager
+    def _group(self, place: Place, line: Line) -> Iterator[TorchCommunicator]:
+        """Form the group; leave it at the end."""
+        from torch import cuda, distributed
+
+        backend = "cpu:gloo,cuda:nccl" if place.accelerators and cuda.is_available() else "gloo"
+        with _gloo_on(self.address.own_address()):
+            distributed.init_process_group(
+                backend,
+                store=distributed.PrefixStore("group", line.store),
+                rank=place.rank,
+                world_size=place.size,
+                timeout=timedelta(seconds=self.timeout),
+            )
+        try:
+            communicator = TorchCommunicator(place, line)
+            communicator.barrier()  # one that leaves at once would break the connections of one that still connects
+            yield communicator
+        finally:
+            distributed.destroy_process_group()
+
+
+def _is_echo(error: Exception) -> bool:
+    """Whether a collective failed since another rank had gone; Gloo says so in words only."""
+    from torch.distributed import DistError
+
+    said = str(error)
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and ("gloo/" in said or "Gloo" in said))
+
+
+@contextlib.contextmanager
+def _gloo_on(address: str) -> Iterator[None]:
+    """Let Gloo listen on the network interface that has ``address``: the one on the way to the driver.
+
+    By itself it takes the interface of the machine's name, which many a container resolves to nothing of use.
+    """
+    name = "GLOO_SOCKET_IFNAME"
+    interface = None if name in os.environ else _interface(address)
+    if interface is None:
+        yield
+        return
+    os.environ[name] = interface
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _interface(address: str) -> str | None:
+    """Return the name of the network interface that has this IPv4 address."""
+    ask = 0x8915  # SIOCGIFADDR, netdevice(7)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # an interface without an IPv4 address
+                answer = fcntl.ioctl(probe.fileno(), ask, struct.pack("256s", name.encode()[:15]))
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    return None

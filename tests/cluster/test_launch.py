@@ -1,0 +1,95 @@
+"""Launchers: the same function on one rank or two, wherever they run, and what happens when a rank fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+
+import pytest
+
+from sparkopt.cluster.launch import HorovodLauncher, LocalLauncher, TorchLauncher
+from sparkopt.errors import DataError, LostRankError, ParameterError, RankError
+from tests.cluster import ranks
+
+needs_horovod = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
+)
+
+
+def launcher(name, spark, **options):
+    context = spark.sparkContext
+    if name == "local":
+        return LocalLauncher(**options)
+    return {"torch": TorchLauncher, "horovod": HorovodLauncher}[name](context, 2, **options)
+
+
+LAUNCHERS = ["local", "torch", pytest.param("horovod", marks=needs_horovod)]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_collectives(spark, name):
+    reports = []
+    found = launcher(name, spark, watcher=reports.append).run(ranks.collectives, 10.0, scale=2.0)
+    size = 1 if name == "local" else 2
+    total = [10.0, 0.0] if size == 1 else [21.0, 2.0]
+    assert [result["rank"] for result in found] == list(range(size))
+    for result in found:
+        assert (result["name"], result["size"]) == (name, size)
+        assert result["total"] == total
+        assert result["counts"] == [sum(range(1, size + 1))]
+        assert result["narrow"] == ("float32", [[0.5 * size] * 2] * 2)
+        assert result["untouched"] == [10.0 + result["rank"], 2.0 * result["rank"]]
+        assert result["sent"] == [size - 1.0] * 3
+        assert result["payloads"] == [bytes(range(3 * rank)) for rank in range(size)]
+        assert (result["pid"] == os.getpid()) == (name == "local")
+    assert sorted(report["rank"] for report in reports) == list(range(size))
+    assert all(report["total"] == total for report in reports)
+
+
+def test_a_partition_feeds_its_rank(spark):
+    rows = spark.sparkContext.parallelize([1, 2, 3, 4, 5], 2)
+    assert TorchLauncher(spark.sparkContext, 2).run_over(rows, ranks.rows_of, 10) == [(30, 15.0), (120, 15.0)]
+    assert LocalLauncher().run_over(rows, ranks.rows_of, 10) == [(150, 15.0)]
+    with pytest.raises(ValueError, match="3 partitions cannot feed 2 ranks"):
+        TorchLauncher(spark.sparkContext, 2).run_over(rows.repartition(3), ranks.rows_of, 1)
+
+
+def test_workers_are_reused_though_rows_are_left(spark):
+    rows = spark.sparkContext.parallelize(range(1000), 2).cache()
+    first, second = (TorchLauncher(spark.sparkContext, 2).run_over(rows, ranks.first_row_only) for _ in range(2))
+    assert {pid for _, pid in first} == {pid for _, pid in second}
+
+
+@pytest.mark.parametrize("name", ["local", "torch"])
+def test_the_driver_stops_the_ranks(spark, name):
+    found = launcher(name, spark, watcher=lambda report: report["step"] >= 5).run(ranks.until_stopped, 1500)
+    assert len(set(found)) == 1
+    assert 5 <= found[0] < 1500
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_fails_and_all_end(spark, rank):
+    begin = time.monotonic()
+    with pytest.raises(RankError, match=f"(?s)rank {rank} failed with ValueError: bad row on rank {rank}.*raise_on"):
+        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_on, rank, "value")
+    with pytest.raises(DataError, match=f"^bad row on rank {rank}$"):
+        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_on, rank, "data")
+    assert time.monotonic() - begin < 60
+
+
+def test_a_rank_that_is_busy_ends_too(spark):
+    begin = time.monotonic()
+    with pytest.raises(RankError, match="rank 0 failed with ValueError: gone wrong"):
+        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_while_others_sleep)
+    assert time.monotonic() - begin < 60
+
+
+def test_a_killed_rank_is_told(spark):
+    with pytest.raises(LostRankError, match="rank 0 lost another rank|ended without a word"):
+        TorchLauncher(spark.sparkContext, 2).run(ranks.kill_rank, 1)
+
+
+def test_more_ranks_than_slots(spark):
+    with pytest.raises(ParameterError, match="numProc=3 needs 3 tasks .* Spark has room for 2"):
+        TorchLauncher(spark.sparkContext, 3).run(ranks.collectives, 0.0)
