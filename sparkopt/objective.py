@@ -37,12 +37,15 @@ class Query:
         ``PartialSum.gradient``.
     every_row : bool, default False
         Sum over all rows, also where the step works on a mini-batch.
+    sample : int or None, default None
+        About this many rows of each partition, evenly spaced, may stand for all of them.
     """
 
     coefs: Floats
     step: int = 0
     vectors: Floats | None = None
     every_row: bool = False
+    sample: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class PartialSum:
         weight, rows, validation_weight, looked = numbers
         held_out = (validation, float(validation_weight)) if looked else (None, 0.0)
         return cls(loss, gradient.reshape(m, size), float(weight), int(rows), *held_out)
+
+    def scaled(self, factor: float) -> PartialSum:
+        """Return the sums as if every row weighed ``factor`` times as much; as many rows were touched."""
+        return PartialSum(self.loss * factor, self.gradient * factor, self.weight * factor, self.rows)
 
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.

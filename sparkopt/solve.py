@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
-from sparkopt.errors import DivergedError, IncompatibleError
+from sparkopt.compatible import check_compatible
+from sparkopt.errors import DivergedError
 from sparkopt.objective import PartialSum, Query
 from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
 from sparkopt.penalties import NoPenalty, Penalty
@@ -78,8 +79,17 @@ class Problem:
         """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
         return values if self.factors is None else self.factors * values
 
-    def point(self, coef: Floats, loss: float, gradient: Floats, validation: float | None = None) -> Point:
-        """Add the penalty to the mean loss and gradient."""
+    def point(
+        self,
+        coef: Floats,
+        loss: float,
+        gradient: Floats,
+        validation: float | None = None,
+        vector: Floats | None = None,
+    ) -> Point:
+        """Add the penalty to the mean loss and gradient, or to the product of the Hessian with ``vector``."""
+        if vector is not None:
+            return Point(coef, 0.0, 0.0, self.scaled(gradient) + self.penalty.hessian_product(vector))
         value, smooth = loss + self.penalty.value(coef), loss + self.penalty.smooth_value(coef)
         return Point(coef, value, smooth, self.scaled(gradient) + self.penalty.gradient(coef), validation)
 
@@ -99,11 +109,11 @@ class Solution:
     coef : ndarray of shape (size,)
         The coefficients, in the solver's coordinates.
     history : tuple of Record
-        Every step, the start included.
+        Every step, the start included; once more the last step, where the optimiser ends with a mean of its steps.
     reason : {"tolerance", "gradient", "precision", "validation", "callback", "maxIter"}
         Why it ended; ``precision``: no lower objective can be found within rounding.
     step : int
-        The step that ``coef`` is from: the last one, or with validation rows the one with their lowest loss.
+        The entry of history that ``coef`` is from: the last, or with validation rows the one with their lowest loss.
     """
 
     coef: Floats
@@ -135,9 +145,9 @@ class _Request:
     ask: Ask
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
+    def kind(self) -> tuple[int, bool, bool, int]:
         """Requests of one kind share a pass; the earliest step comes first."""
-        return self.step, self.ask.vectors is not None, self.ask.every_row
+        return self.step, self.ask.vectors is not None, self.ask.every_row, self.ask.sample or 0
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,7 @@ def _query(requests: Sequence[tuple[Problem, _Request]]) -> Query:
     first = requests[0][1]
     coefs = np.stack([problem.scaled(coef) for problem, request in requests for coef in request.ask.coefs])
     vectors = [problem.scaled(vector) for problem, request in requests for vector in request.ask.vectors or ()]
-    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row)
+    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row, first.ask.sample)
 
 
 def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: PartialSum) -> dict[int, list[Point]]:
@@ -230,7 +240,12 @@ def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: Parti
     looked = sums.validation_mean()
     validation = [None] * len(losses) if looked is None else looked.tolist()
     places = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    return {i: [problems[i].point(coef, *next(places)) for coef in request.ask.coefs] for i, request in group.items()}
+    points = {}
+    for i, request in group.items():
+        vectors: Sequence[Floats | None] = request.ask.vectors or [None] * len(request.ask.coefs)
+        pairs = zip(request.ask.coefs, vectors, strict=True)
+        points[i] = [problems[i].point(coef, *next(places), vector) for coef, vector in pairs]
+    return points
 
 
 @dataclass(frozen=True)
@@ -256,7 +271,8 @@ def _descend(problem: Problem, model: int) -> _Descent:
     if isinstance(problem.initial, Snapshot):
         now, reason = log.resume(problem.initial)
     else:
-        answer = yield _Request(0, Ask([problem.initial]))
+        start = problem.penalty.prox(problem.initial, 0.0)  # inside the bounds, if there are any
+        answer = yield _Request(0, Ask([start]))
         now = _Now.anew(optimizer, answer.points[0])
         reason = log.add(now, _Counter(0, 1, answer.rows))
     counted = _Counter(log.next_step)
@@ -271,6 +287,12 @@ def _descend(problem: Problem, model: int) -> _Descent:
             reason = "precision"
         else:  # nowhere lower: forget what was learnt and try once more, then accept it
             now = _Now.anew(optimizer, now.at)
+    last = optimizer.transform.finish(now.transform, now.at.coef)
+    if last is not now.at.coef:  # a mean of the steps is what is wanted: its objective is on the last step's rows
+        step = log.next_step - 1
+        answer = yield _Request(step, Ask([last]))
+        now = replace(now, at=answer.points[0])
+        log.write(now.at, _Counter(step, 1, answer.rows))
     return log.solution(now.at, reason)
 
 
@@ -313,25 +335,20 @@ class _Log:
         now = _Now(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
         return now, self.problem.stop.reason(self.history)
 
-    def add(self, now: _Now, counted: _Counter) -> str | None:
-        """Note a step, tell the callbacks, and return why to stop, or None."""
-        at = now.at
+    def write(self, at: Point, counted: _Counter) -> float:
+        """Note a step, and return the seconds since the loop's begin."""
         if not at.is_finite:
             raise self._diverged(counted.step)
         norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
-        self.history.append(
-            Record(
-                counted.step,
-                at.value,
-                norm,
-                counted.evaluations,
-                counted.rows,
-                self.before + elapsed,
-                at.validation,
-            )
-        )
+        seconds, cost = self.before + elapsed, (counted.evaluations, counted.rows)
+        self.history.append(Record(counted.step, at.value, norm, *cost, seconds, at.validation))
         if at.validation is not None and (self.best is None or at.validation < self._lowest(self.best)):
-            self.best = counted.step, at.coef
+            self.best = len(self.history) - 1, at.coef
+        return elapsed
+
+    def add(self, now: _Now, counted: _Counter) -> str | None:
+        """Note a step, tell the callbacks, and return why to stop, or None."""
+        at, elapsed = now.at, self.write(now.at, counted)
         take = partial(self._snapshot, now, self.next_step, self.best)
         limit = self.problem.stop.max_iter
         progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)
@@ -358,32 +375,3 @@ class _Log:
     def solution(self, at: Point, reason: str) -> Solution:
         step, coef = self.best or (len(self.history) - 1, at.coef)
         return Solution(coef, tuple(self.history), reason, step)
-
-
-def check_compatible(optimizer: Optimizer, penalty: Penalty, *, is_exact: bool = True) -> None:
-    """Refuse an optimiser that cannot solve the problem, naming both sides and a way out.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        The optimiser.
-    penalty : Penalty
-        The penalty.
-    is_exact : bool, default True
-        Whether every step sees every row.
-
-    Raises
-    ------
-    IncompatibleError
-        For a penalty with kinks and a search without a proximal step, or a line search on mini-batches.
-    """
-    if not penalty.smooth and not optimizer.search.has_prox:
-        raise IncompatibleError(
-            f"optimizer={optimizer.name!r} cannot minimise an L1 penalty (elasticNetParam > 0): its steps have no "
-            f"proximal form. Use optimizer='fista' (all rows) or 'sgd' (mini-batches), or elasticNetParam=0."
-        )
-    if not is_exact and optimizer.search.needs_exact:
-        raise IncompatibleError(
-            f"optimizer={optimizer.name!r} compares objectives from step to step, which miniBatchFraction < 1 makes "
-            f"incomparable. Use miniBatchFraction=1, or an optimiser with fixed steps such as 'sgd' or 'adam'."
-        )

@@ -17,7 +17,17 @@ PACKAGE = ROOT / "sparkopt"
 FLOORS = [
     ["errors", "validation", "typing"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
-    ["blocks.block", "objective", "work", "progress", "solve", "callbacks", "fingerprint", "checkpoint"],
+    [
+        "blocks.block",
+        "objective",
+        "work",
+        "progress",
+        "compatible",
+        "solve",
+        "callbacks",
+        "fingerprint",
+        "checkpoint",
+    ],
     [
         "blocks.moments",
         "blocks.columns",
@@ -42,6 +52,7 @@ FLOORS = [
         "cluster.local",
         "cluster.allreduce",
         "cluster.choose",
+        "cluster.plan",
         "images.arrow",
         "images.spark",
         "images.statistics",

@@ -16,13 +16,13 @@ from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
 from pyspark.cloudpickle import dumps
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt.blocks.backend import Backend, Shared, Source
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
 from sparkopt.errors import IncompatibleError
 
-__all__ = ["ConnectBackend"]
+__all__ = ["ConnectBackend", "slots_of"]
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ class ConnectBackend(Backend):
 
     @cached_property
     def slots(self) -> int:
-        """Count the tasks that Spark makes of a range, which are as many as run at the same time."""
-        return len(self._on_each_slot(_nothing))
+        """As many as Spark makes tasks of a range."""
+        return slots_of(self._session)
 
     @property
     def context(self) -> NoReturn:
@@ -80,18 +80,23 @@ class ConnectBackend(Backend):
     def release(self) -> None:
         """Drop the view, which drops its cache too, then sweep with as many tasks as run at the same time."""
         self._session.catalog.dropTempView(self._view)
-        self._on_each_slot(Sweep(self._source.name))
-
-    def _on_each_slot(self, function: Callable[[object], None]) -> list[int]:
-        found = self._session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow()
-        done: list[int] = found.column("done").to_pylist()
-        return done
+        _on_each_slot(self._session, Sweep(self._source.name))
 
 
 def _refusal(what: str) -> IncompatibleError:
     return IncompatibleError(
         f"this needs {what}, which Spark Connect does not have. Use engine='driver', or a Spark Classic session."
     )
+
+
+def slots_of(session: SparkSession) -> int:
+    """Return how many tasks can run at the same time: one small job tells."""
+    return _on_each_slot(session, _nothing)
+
+
+def _on_each_slot(session: SparkSession, function: Callable[[object], None]) -> int:
+    """Run a function in each task of a range; return their number."""
+    return session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from pyspark.sql import DataFrame
 
@@ -112,7 +113,7 @@ def choose(sizes: Sizes, allowed: Sequence[str]) -> Choice:
     seconds = {
         name: START[name] + PASSES * (STEP[name] + transport[name] + compute * (tasks if name == "local" else 1))
         for name in allowed
-        if name != "local" or sizes.stored <= LOCAL_BYTES
+        if name != "local" or sizes.stored <= LOCAL_BYTES or len(allowed) == 1
     }
     return Choice(min(seconds.items(), key=_by_cost)[0], MappingProxyType(seconds), sizes)
 
@@ -138,18 +139,18 @@ class AutoAggregator(Aggregator):
         """Choose, and let the chosen engine run the loop."""
         size = sum(problem.size for problem in problems)
         sizes = Sizes(round(store.bytes * work.share), 8 * size, store.partitions, store.slots)
-        choice = choose(sizes, available(store))
+        choice = choose(sizes, available(store.context if store.has_rdds else None))
         logger.info("%s", choice)
         return by_name(choice.engine, self.depth).run(problems, work, store)
 
 
-def available(store: BlockStore) -> list[str]:
-    """Return the engines that can run here.
+def available(context: Any | None) -> list[str]:
+    """Return the engines that can run with this SparkContext; None stands for Spark Connect, which has none.
 
     All others than the driver's need RDDs, and channels of their own, which Spark does not encrypt; all-reduce needs
     PyTorch.
     """
-    if not store.has_rdds or encrypts(store.context.getConf()):
+    if context is None or encrypts(context.getConf()):
         return ["driver"]
     has_torch = importlib.util.find_spec("torch") is not None
     return [name for name in ENGINES[1:] if name != "allreduce" or has_torch]

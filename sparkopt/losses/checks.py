@@ -47,7 +47,7 @@ def check_loss(loss: Loss) -> None:
             raise ParameterError(f"loss {loss.name!r} is not finite at any of {ROWS} raw predictions of about 1.")
         slope = (gradient * move).reshape(ROWS, -1).sum(axis=1)
         _check_close(loss, "value_gradient", slope[known], ((high - low) / (2 * STEP))[known], raw[known], y[known])
-        if loss.has_hessian:
+        if type(loss).hessian_product is not Loss.hessian_product:
             bend = loss.hessian_product(y, raw, move)
             _check_shape(loss, "hessian_product", bend, raw.shape)
             change = (steep_high - steep_low) / (2 * STEP)

@@ -146,7 +146,7 @@ class Hinge(Loss):
     --------
     >>> import numpy as np
     >>> Hinge().value_gradient(np.array([1.0, 0.0]), np.array([0.5, -2.0]))
-    (array([0.5, 0. ]), array([-1., -0.]))
+    (array([ 0.5, -0. ]), array([-1.,  0.]))
     """
 
     width: float = 0.0

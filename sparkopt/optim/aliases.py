@@ -12,32 +12,48 @@ from types import MappingProxyType
 
 from sparkopt.errors import ParameterError
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
+from sparkopt.optim.links import add_decayed_weights
+from sparkopt.optim.newton import NewtonCG
+from sparkopt.optim.proximal import AcceleratedProximal
+from sparkopt.optim.quasi_newton import OrthantWise, QuasiNewton, Seed
 from sparkopt.optim.schedules import as_schedule
-from sparkopt.optim.search import AcceleratedProximal, Backtracking, Fixed, StrongWolfe
+from sparkopt.optim.search import Backtracking, Fixed
 from sparkopt.optim.transforms import (
-    add_decayed_weights,
+    scale_by_adadelta,
     scale_by_adam,
-    scale_by_lbfgs,
     scale_by_learning_rate,
+    scale_by_lion,
+    scale_by_nadam,
     scale_by_rms,
     scale_by_rss,
+    scale_by_trust_ratio,
     trace,
 )
+from sparkopt.optim.variance import VarianceReduced
 from sparkopt.typing import Schedule
 
 __all__ = [
     "OPTIMIZERS",
+    "adadelta",
     "adagrad",
     "adam",
     "adamw",
+    "amsgrad",
     "by_name",
     "fista",
     "gd",
+    "lamb",
+    "lars",
     "lbfgs",
+    "lion",
     "momentum",
+    "nadam",
     "nesterov",
+    "newton_cg",
+    "owlqn",
     "rmsprop",
     "sgd",
+    "svrg",
 ]
 
 Rate = float | Schedule
@@ -70,6 +86,11 @@ def adagrad(learning_rate: Rate = 0.1, epsilon: float = 1e-10) -> Optimizer:
     return _fixed("adagrad", scale_by_rss(epsilon), scale_by_learning_rate(learning_rate))
 
 
+def adadelta(learning_rate: Rate = 1.0, decay: float = 0.9, epsilon: float = 1e-6) -> Optimizer:
+    """AdaDelta (Zeiler, 2012), which finds its own step sizes; the learning rate multiplies them."""
+    return _fixed("adadelta", scale_by_adadelta(decay, epsilon), scale_by_learning_rate(learning_rate))
+
+
 def rmsprop(learning_rate: Rate = 0.01, decay: float = 0.99, epsilon: float = 1e-8) -> Optimizer:
     """RMSProp (Tieleman & Hinton, 2012)."""
     return _fixed("rmsprop", scale_by_rms(decay, epsilon), scale_by_learning_rate(learning_rate))
@@ -78,6 +99,26 @@ def rmsprop(learning_rate: Rate = 0.01, decay: float = 0.99, epsilon: float = 1e
 def adam(learning_rate: Rate = 0.05, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:
     """Adam (Kingma & Ba, 2015)."""
     return _fixed("adam", scale_by_adam(beta1, beta2, epsilon), scale_by_learning_rate(learning_rate))
+
+
+def amsgrad(learning_rate: Rate = 0.05, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:
+    """Adam with the largest second moment so far (Reddi, Kale & Kumar, 2018)."""
+    return _fixed(
+        "amsgrad", scale_by_adam(beta1, beta2, epsilon, amsgrad=True), scale_by_learning_rate(learning_rate)
+    )
+
+
+def nadam(
+    learning_rate: Rate = 0.05,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    momentum_decay: float = 4e-3,
+) -> Optimizer:
+    """Adam with Nesterov's momentum (Dozat, 2016)."""
+    return _fixed(
+        "nadam", scale_by_nadam(beta1, beta2, epsilon, momentum_decay), scale_by_learning_rate(learning_rate)
+    )
 
 
 def adamw(
@@ -96,13 +137,78 @@ def adamw(
     )
 
 
-def lbfgs(memory: int = 10) -> Optimizer:
-    """L-BFGS with a strong Wolfe search (Liu & Nocedal, 1989): the default for smooth objectives."""
-    return Optimizer("lbfgs", scale_by_lbfgs(memory), StrongWolfe())
+def lion(learning_rate: Rate = 0.01, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0) -> Optimizer:
+    """Lion (Chen et al., 2023): steps of one size, so the rate should fall. The decay is no part of the objective."""
+    return _fixed(
+        "lion", scale_by_lion(beta1, beta2), add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate)
+    )
+
+
+def lars(learning_rate: Rate = 0.02, decay: float = 0.9, trust: float = 1.0, weight_decay: float = 0.0) -> Optimizer:
+    """LARS (You, Gitman & Ginsburg, 2017, algorithm 1): momentum, with steps that are a share of the coefficients.
+
+    Only the product of ``learning_rate`` and ``trust`` matters (theirs: 0.001 · 1 to 30), and the rate should fall.
+    The decay is no part of the objective.
+    """
+    return _fixed(
+        "lars",
+        add_decayed_weights(weight_decay),
+        scale_by_trust_ratio(trust),
+        scale_by_learning_rate(learning_rate),
+        trace(decay),
+    )
+
+
+def lamb(
+    learning_rate: Rate = 0.02,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-6,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """LAMB (You et al., 2020, algorithm 2): Adam, with steps that are a share of the coefficients.
+
+    The rate should fall. The decay is no part of the objective.
+    """
+    return _fixed(
+        "lamb",
+        scale_by_adam(beta1, beta2, epsilon),
+        add_decayed_weights(weight_decay),
+        scale_by_trust_ratio(),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def svrg(learning_rate: Rate = 0.1, snapshot_every: int = 50) -> Optimizer:
+    """Stochastic variance-reduced gradient (Johnson & Zhang, 2013; with kinks, Xiao & Zhang, 2014).
+
+    Every ``snapshot_every`` steps there is one pass over all rows; the papers take 2 / miniBatchFraction. The rate
+    may stay constant, since the noise vanishes at the optimum.
+    """
+    return Optimizer("svrg", scale_by_learning_rate(1.0), VarianceReduced(learning_rate, snapshot_every))
+
+
+def lbfgs(memory: int = 10, seed: Seed | None = None) -> Optimizer:
+    """L-BFGS with a strong Wolfe search (Liu & Nocedal, 1989): the default for smooth objectives.
+
+    ``seed`` says where its first estimate of curvature comes from: by default, for models of up to 256 coefficients,
+    from one pass over a sample of the rows.
+    """
+    return Optimizer("lbfgs", scale_by_learning_rate(1.0), QuasiNewton(memory, seed or Seed()))
+
+
+def owlqn(memory: int = 10) -> Optimizer:
+    """Orthant-wise L-BFGS (Andrew & Gao, 2007): for L1 penalties, as pyspark.ml has it."""
+    return Optimizer("owlqn", scale_by_learning_rate(1.0), OrthantWise(memory))
+
+
+def newton_cg(max_products: int = 50) -> Optimizer:
+    """Newton's method by conjugate gradients (Nocedal & Wright, 2006, algorithm 7.1): few steps of many passes."""
+    return Optimizer("newton-cg", scale_by_learning_rate(1.0), NewtonCG(max_products))
 
 
 def fista(learning_rate: Rate | None = None) -> Optimizer:
-    """Accelerated proximal gradient descent (Beck & Teboulle, 2009): the default where the penalty has an L1 part.
+    """Accelerated proximal gradient descent (Beck & Teboulle, 2009): for penalties with kinks of any kind.
 
     ``learning_rate`` is the first length that the search tries.
     """
@@ -116,7 +222,27 @@ def _fixed(name: str, *links: GradientTransformation) -> Optimizer:
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
-    {f.__name__: f for f in (gd, sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lbfgs, fista)}
+    {
+        "gd": gd,
+        "sgd": sgd,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "adagrad": adagrad,
+        "adadelta": adadelta,
+        "rmsprop": rmsprop,
+        "adam": adam,
+        "amsgrad": amsgrad,
+        "nadam": nadam,
+        "adamw": adamw,
+        "lion": lion,
+        "lars": lars,
+        "lamb": lamb,
+        "svrg": svrg,
+        "fista": fista,
+        "lbfgs": lbfgs,
+        "owlqn": owlqn,
+        "newton-cg": newton_cg,
+    }
 )
 """Every optimiser by its name."""
 

@@ -35,6 +35,10 @@ class GradientTransformation(ABC):
         ``gradient`` and ``coef`` have shape (size,) and must not be changed in place.
         """
 
+    def finish(self, state: State, coef: Floats) -> Floats:
+        """Return the coefficients to end with, given the last ones; ``coef`` itself for all links but averages."""
+        return coef
+
 
 @dataclass(frozen=True)
 class Chain(GradientTransformation):
@@ -53,6 +57,12 @@ class Chain(GradientTransformation):
             gradient, after = link.update(gradient, before, coef)
             states.append(after)
         return gradient, tuple(states)
+
+    def finish(self, state: State, coef: Floats) -> Floats:
+        """Let every link finish in turn."""
+        for link, last in zip(self.links, state, strict=True):
+            coef = link.finish(last, coef)
+        return coef
 
 
 def chain(*links: GradientTransformation) -> Chain:
@@ -112,11 +122,14 @@ class Ask:
         Ask for Hessian-vector products instead, one vector a place; they come back as ``Point.gradient``.
     every_row : bool, default False
         Ask all rows, also where the step works on a mini-batch.
+    sample : int or None, default None
+        An estimate from about this many rows of each partition, evenly spaced, will do.
     """
 
     coefs: list[Floats]
     vectors: list[Floats] | None = None
     every_row: bool = False
+    sample: int | None = None
 
 
 Evaluate: TypeAlias = Generator[Ask, list[Point], tuple[Point, State]]
@@ -132,13 +145,21 @@ class Search(ABC):
     Attributes
     ----------
     needs_exact : bool
-        It compares objectives, so they must all come from the same rows.
+        It compares objectives, or gradients, of different steps, so they must all come from the same rows, exactly.
+    needs_gradient : bool
+        What it is told must be the gradient of the rows: neither the way that local steps took, nor a gradient that
+        was compressed with loss.
     has_prox : bool
-        It can serve a penalty that has kinks.
+        It can serve any penalty that has kinks.
     """
 
     needs_exact: bool = True
+    needs_gradient: bool = True
     has_prox: bool = False
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Whether it finds the optimum with this penalty."""
+        return penalty.smooth or self.has_prox
 
     def init(self, coef: Floats) -> State:
         """Return the state before the first step."""

@@ -1,8 +1,7 @@
-"""How far to go along a direction: a fixed step, backtracking, strong Wolfe, or FISTA's accelerated proximal step."""
+"""How far to go along a direction: a fixed step, backtracking, or strong Wolfe."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from sparkopt.validation import Interval, check
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
 
-__all__ = ["AcceleratedProximal", "Backtracking", "Fixed", "StrongWolfe"]
+__all__ = ["Backtracking", "Fixed", "StrongWolfe"]
 
 UNIT = Interval(0, 1, closed="neither")
 POSITIVE = Interval(0, None, closed="neither")
@@ -27,6 +26,10 @@ EPSILON = float(np.finfo(float).eps)
 @dataclass(frozen=True)
 class Fixed(Search):
     """Add the direction as it is: one evaluation a step, on whatever rows the step sees.
+
+    Bounds on coefficients are kept by projection, which is right for every direction that scales each coordinate of
+    the gradient by a positive number: where it stands still, the bounded problem is solved (Bertsekas, 1976, *On the
+    Goldstein-Levitin-Polyak gradient projection method*, prop. 1).
 
     Parameters
     ----------
@@ -39,11 +42,16 @@ class Fixed(Search):
     prox_rate: float | Schedule | None = None
 
     needs_exact = False
+    needs_gradient = False
 
     @property
     def has_prox(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
         """Whether the length of a proximal step is known."""
         return self.prox_rate is not None
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Whether a proximal step can be taken, or needs no length."""
+        return penalty.smooth or penalty.is_bounds or self.has_prox
 
     def init(self, coef: Floats) -> State:
         """Return step number 0."""
@@ -51,10 +59,8 @@ class Fixed(Search):
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Go the whole way."""
-        coef = at.coef + direction
-        if self.prox_rate is not None:
-            coef = penalty.prox(coef, as_schedule(self.prox_rate)(state))
-        (point,) = yield Ask([coef])
+        length = 0.0 if self.prox_rate is None else as_schedule(self.prox_rate)(state)
+        (point,) = yield Ask([penalty.prox(at.coef + direction, length)])
         return point, state + 1
 
 
@@ -63,8 +69,8 @@ class Backtracking(Search):
     """Shorten the step until the objective decreases enough (Armijo, 1966; Nocedal & Wright, 2006, algorithm 3.1).
 
     With a penalty that has kinks, each trial ends with a proximal step of its own length and must decrease the
-    objective by decrease/length · ‖move‖² (Beck & Teboulle, 2009, §3). The first trial of a step is ``growth`` times
-    the last accepted length.
+    objective by decrease/length · ‖move‖² (Beck & Teboulle, 2009, §3). The first trial of a step is the last accepted
+    length, or ``growth`` times that where the step before accepted its first trial.
 
     Parameters
     ----------
@@ -98,23 +104,24 @@ class Backtracking(Search):
         return self.initial
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Halve until it decreases."""
+        """Shorten until it decreases."""
         length = state
-        for _ in range(self.max_trials):
+        for trial in range(self.max_trials):
             coef = penalty.prox(at.coef + length * direction, length)
+            promised = self._promise(at, coef, direction, penalty, length)
+            if promised <= EPSILON * abs(at.value):
+                break  # what is left to gain is less than the objective's rounding
             (point,) = yield Ask([coef])
-            if point.is_finite and self._decreases(at, point, direction, penalty, length):
-                return point, length * self.growth
+            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
+                return point, length * (self.growth if trial == 0 else 1.0)
             length *= self.shrink
         return at, self.initial
 
-    def _decreases(self, at: Point, to: Point, direction: Floats, penalty: Penalty, length: float) -> bool:
+    def _promise(self, at: Point, coef: Floats, direction: Floats, penalty: Penalty, length: float) -> float:
         if penalty.smooth:
-            promised = -length * float(at.gradient @ direction)
-        else:
-            move = to.coef - at.coef
-            promised = float(move @ move) / length
-        return to.value < at.value and to.value <= at.value - self.decrease * promised
+            return -length * float(at.gradient @ direction)
+        move = coef - at.coef
+        return float(move @ move) / length
 
 
 @dataclass(frozen=True)
@@ -207,80 +214,3 @@ def _between(low: _Trial, high: _Trial) -> float:
         return middle
     share = 1.0 - (high.slope + d2 - d1) / denominator
     return float(low.length + np.clip(share, 0.1, 0.9) * width) if np.isfinite(share) else middle
-
-
-@dataclass(frozen=True)
-class AcceleratedProximal(Search):
-    """FISTA with backtracking (Beck & Teboulle, 2009, §4) and adaptive restart (O'Donoghue & Candès, 2015, eq. 13).
-
-    Each step needs the objective at the new coefficients and the gradient at the extrapolated ones: both are asked
-    for together, so a step costs one pass over the data. It ignores the direction: FISTA's gradients are taken
-    elsewhere than at its coefficients.
-
-    Parameters
-    ----------
-    initial : float, default 1
-        First trial length; the inverse of the gradient's Lipschitz constant is best.
-    shrink, growth : float, default 0.5, 1.1
-        Factors between trials and between steps.
-    max_trials : int, default 60
-        Trials before the search gives up.
-    """
-
-    initial: float = 1.0
-    shrink: float = 0.5
-    growth: float = 1.1
-    max_trials: int = 60
-
-    has_prox = True
-
-    def __post_init__(self) -> None:
-        check("initial", self.initial, POSITIVE)
-        check("shrink", self.shrink, UNIT)
-        check("growth", self.growth, Interval(1, None))
-        check("max_trials", self.max_trials, COUNT)
-
-    def init(self, coef: Floats) -> State:
-        """Return no extrapolation yet."""
-        return {"ahead": None, "t": 1.0, "length": self.initial}
-
-    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Take a proximal step from the extrapolated point; where that raises the objective, one from ``at``."""
-        ahead = at if state["ahead"] is None else Point(**state["ahead"])
-        t, length = state["t"], state["length"]
-        found = yield from self._step(at, ahead, t, length, penalty)
-        if found is None and ahead is not at:
-            t, found = 1.0, (yield from self._step(at, at, 1.0, self.initial, penalty))
-        if found is None:
-            return at, self.init(at.coef)
-        point, extrapolated, length = found
-        uphill = float((ahead.coef - point.coef) @ (point.coef - at.coef)) > 0
-        after = point if uphill else extrapolated
-        return point, {
-            "ahead": {
-                "coef": after.coef,
-                "value": after.value,
-                "smooth": after.smooth,
-                "gradient": after.gradient,
-            },
-            "t": 1.0 if uphill else _next_t(t),
-            "length": length * self.growth,
-        }
-
-    def _step(
-        self, at: Point, ahead: Point, t: float, length: float, penalty: Penalty
-    ) -> Generator[Ask, list[Point], tuple[Point, Point, float] | None]:
-        for _ in range(self.max_trials):
-            coef = penalty.prox(ahead.coef - length * ahead.gradient, length)
-            extrapolated = coef + (t - 1) / _next_t(t) * (coef - at.coef)
-            point, further = yield Ask([coef, extrapolated])
-            move = coef - ahead.coef
-            bound = ahead.smooth + float(ahead.gradient @ move) + float(move @ move) / (2 * length)
-            if point.is_finite and further.is_finite and point.smooth <= bound + 1e-14 * abs(bound):
-                return point, further, length
-            length *= self.shrink
-        return None
-
-
-def _next_t(t: float) -> float:
-    return 0.5 * (1.0 + float(np.sqrt(1.0 + 4.0 * t * t)))

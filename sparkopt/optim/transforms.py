@@ -15,19 +15,23 @@ from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
 
 __all__ = [
-    "AddDecayedWeights",
+    "ScaleByAdadelta",
     "ScaleByAdam",
-    "ScaleByLbfgs",
     "ScaleByLearningRate",
+    "ScaleByLion",
+    "ScaleByNadam",
     "ScaleByRms",
     "ScaleByRss",
+    "ScaleByTrustRatio",
     "Trace",
-    "add_decayed_weights",
+    "scale_by_adadelta",
     "scale_by_adam",
-    "scale_by_lbfgs",
     "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_nadam",
     "scale_by_rms",
     "scale_by_rss",
+    "scale_by_trust_ratio",
     "trace",
 ]
 
@@ -106,6 +110,32 @@ class ScaleByRss(GradientTransformation):
 
 
 @dataclass(frozen=True)
+class ScaleByAdadelta(GradientTransformation):
+    """AdaDelta: g · √(u + epsilon) / √(v + epsilon) with decaying means v of g² and u of past steps² (Zeiler, 2012).
+
+    Algorithm 1 there; the step has the coefficients' unit, so that a learning rate of 1 is meant.
+    """
+
+    decay: float = 0.9
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check("decay", self.decay, DECAY)
+        check("epsilon", self.epsilon, POSITIVE)
+
+    def init(self, coef: Floats) -> State:
+        """Return means of zero."""
+        return np.zeros_like(coef), np.zeros_like(coef)
+
+    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
+        """Update the mean of gradients, step, update the mean of steps."""
+        gradients, steps = state
+        gradients = self.decay * gradients + (1 - self.decay) * gradient * gradient
+        step = gradient * np.sqrt(steps + self.epsilon) / np.sqrt(gradients + self.epsilon)
+        return step, (gradients, self.decay * steps + (1 - self.decay) * step * step)
+
+
+@dataclass(frozen=True)
 class ScaleByRms(GradientTransformation):
     """RMSProp: g / (√v + epsilon) with v ← decay · v + (1 − decay) · g² (Tieleman & Hinton, 2012, lecture 6.5)."""
 
@@ -128,103 +158,139 @@ class ScaleByRms(GradientTransformation):
 
 @dataclass(frozen=True)
 class ScaleByAdam(GradientTransformation):
-    """Adam: m̂ / (√v̂ + epsilon) with bias-corrected moments (Kingma & Ba, 2015, algorithm 1)."""
+    """Adam: m̂ / (√v̂ + epsilon) with bias-corrected moments (Kingma & Ba, 2015, algorithm 1).
+
+    Parameters
+    ----------
+    beta1, beta2 : float, default 0.9, 0.999
+        Decay of the means of g and g², in [0, 1).
+    epsilon : float, default 1e-8
+        Added to the root.
+    amsgrad : bool, default False
+        Divide by the largest v so far instead (Reddi, Kale & Kumar, 2018, algorithm 2), which repairs the proof of
+        convergence.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    amsgrad: bool = False
+
+    def __post_init__(self) -> None:
+        _check_moments(self.beta1, self.beta2, self.epsilon)
+
+    def init(self, coef: Floats) -> State:
+        """Return step 0, moments of zero, and a largest second one of zero."""
+        return 0, np.zeros_like(coef), np.zeros_like(coef), np.zeros_like(coef) if self.amsgrad else None
+
+    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
+        """Update both moments, correct their bias, divide."""
+        count, first, second, largest = state
+        count += 1
+        first = self.beta1 * first + (1 - self.beta1) * gradient
+        second = self.beta2 * second + (1 - self.beta2) * gradient * gradient
+        if self.amsgrad:
+            largest = np.maximum(largest, second)
+        root = np.sqrt((largest if self.amsgrad else second) / (1 - self.beta2**count))
+        return first / (1 - self.beta1**count) / (root + self.epsilon), (count, first, second, largest)
+
+
+@dataclass(frozen=True)
+class ScaleByNadam(GradientTransformation):
+    """Adam with Nesterov's look-ahead (Dozat, 2016, *Incorporating Nesterov momentum into Adam*, algorithm 2).
+
+    The momentum grows by his schedule μ_t = beta1 · (1 − ½ · 0.96^(t · momentum_decay)) (§2.2 there).
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    momentum_decay: float = 4e-3
+
+    def __post_init__(self) -> None:
+        _check_moments(self.beta1, self.beta2, self.epsilon)
+        check("momentum_decay", self.momentum_decay, Interval(0, None))
+
+    def init(self, coef: Floats) -> State:
+        """Return step 0, a product of momenta of 1, and moments of zero."""
+        return 0, 1.0, np.zeros_like(coef), np.zeros_like(coef)
+
+    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
+        """Update both moments, look ahead, correct their bias, divide."""
+        count, product, first, second = state
+        count += 1
+        now, ahead = self._momentum(count), self._momentum(count + 1)
+        product *= now
+        first = self.beta1 * first + (1 - self.beta1) * gradient
+        second = self.beta2 * second + (1 - self.beta2) * gradient * gradient
+        look = (1 - now) * gradient / (1 - product) + ahead * first / (1 - product * ahead)
+        root = np.sqrt(second / (1 - self.beta2**count))
+        return look / (root + self.epsilon), (count, product, first, second)
+
+    def _momentum(self, step: int) -> float:
+        return self.beta1 * (1.0 - 0.5 * 0.96 ** (step * self.momentum_decay))
+
+
+@dataclass(frozen=True)
+class ScaleByLion(GradientTransformation):
+    """Lion: sign(beta1 · m + (1 − beta1) · g), then m ← beta2 · m + (1 − beta2) · g (Chen et al., 2023, algorithm 2).
+
+    Every coordinate moves by the learning rate, so the rate must fall for the coefficients to settle.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.99
 
     def __post_init__(self) -> None:
         check("beta1", self.beta1, DECAY)
         check("beta2", self.beta2, DECAY)
-        check("epsilon", self.epsilon, POSITIVE)
 
     def init(self, coef: Floats) -> State:
-        """Return step 0 and moments of zero."""
-        return 0, np.zeros_like(coef), np.zeros_like(coef)
+        """Return no momentum."""
+        return np.zeros_like(coef)
 
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Update both moments, correct their bias, divide."""
-        count, first, second = state
-        count += 1
-        first = self.beta1 * first + (1 - self.beta1) * gradient
-        second = self.beta2 * second + (1 - self.beta2) * gradient * gradient
-        corrected = first / (1 - self.beta1**count)
-        root = np.sqrt(second / (1 - self.beta2**count))
-        return corrected / (root + self.epsilon), (count, first, second)
+        """Take the sign, then update the momentum."""
+        step = np.sign(self.beta1 * state + (1 - self.beta1) * gradient)
+        return step, self.beta2 * state + (1 - self.beta2) * gradient
 
 
 @dataclass(frozen=True)
-class AddDecayedWeights(GradientTransformation):
-    """g + weight_decay · coef, after the scaling (Loshchilov & Hutter, 2019, *Decoupled weight decay*, algorithm 2).
+class ScaleByTrustRatio(GradientTransformation):
+    """Scaled by trust · ‖coef‖ / ‖g‖, so that a step is a share of the coefficients (You, Gitman & Ginsburg, 2017).
 
-    Decay acts on every coordinate that the chain sees, the intercept included.
-    """
-
-    weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        check("weight_decay", self.weight_decay, Interval(0, None))
-
-    def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Add the decay."""
-        return gradient + self.weight_decay * coef, state
-
-
-@dataclass(frozen=True)
-class ScaleByLbfgs(GradientTransformation):
-    """−H·g with the limited-memory BFGS estimate H of the inverse Hessian.
-
-    The two-loop recursion of Nocedal & Wright (2006, *Numerical Optimization*, algorithm 7.4) with the initial
-    matrix γI of eq. 7.20. Pairs without positive curvature are left out. It already points downhill: a line search
-    follows, no learning rate.
+    Equation 6 of *Large batch training of convolutional networks* without its decay, which a link before this one
+    adds. A linear model is one layer, its intercept included. Where either norm is zero, g is left as it is.
 
     Parameters
     ----------
-    memory : int, default 10
-        Pairs of steps and gradient changes that are kept.
+    trust : float, default 1
+        The share, > 0.
     """
 
-    memory: int = 10
+    trust: float = 1.0
 
     def __post_init__(self) -> None:
-        check("memory", self.memory, Interval(1, None, whole=True))
-
-    def init(self, coef: Floats) -> State:
-        """Return an empty memory."""
-        return {"coef": None, "gradient": None, "steps": [], "changes": []}
+        check("trust", self.trust, POSITIVE)
 
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Remember the last step, then apply the inverse Hessian."""
-        steps, changes = list(state["steps"]), list(state["changes"])
-        if state["coef"] is not None:
-            step, change = coef - state["coef"], gradient - state["gradient"]
-            if step @ change > np.finfo(float).eps * (change @ change):
-                steps, changes = [*steps, step][-self.memory :], [*changes, change][-self.memory :]
-        after = {"coef": coef, "gradient": gradient, "steps": steps, "changes": changes}
-        if not steps:  # nothing is known about curvature: a first trial of unit length
-            return -gradient / max(float(np.linalg.norm(gradient)), np.finfo(float).tiny), after
-        return -two_loop(gradient, steps, changes), after
+        """Scale to the length of the coefficients."""
+        length, norm = float(np.linalg.norm(coef)), float(np.linalg.norm(gradient))
+        return (self.trust * length / norm * gradient if length > 0 and norm > 0 else gradient), state
 
 
-def two_loop(gradient: Floats, steps: list[Floats], changes: list[Floats]) -> Floats:
-    """Return H·gradient from the remembered pairs, oldest first."""
-    direction = gradient.copy()
-    alphas = []
-    for step, change in zip(reversed(steps), reversed(changes), strict=True):
-        alpha = (step @ direction) / (step @ change)
-        direction -= alpha * change
-        alphas.append(alpha)
-    direction *= (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
-    for step, change, alpha in zip(steps, changes, reversed(alphas), strict=True):
-        direction += (alpha - (change @ direction) / (step @ change)) * step
-    return direction
+def _check_moments(beta1: float, beta2: float, epsilon: float) -> None:
+    check("beta1", beta1, DECAY)
+    check("beta2", beta2, DECAY)
+    check("epsilon", epsilon, POSITIVE)
 
 
 trace = Trace
 scale_by_learning_rate = ScaleByLearningRate
 scale_by_rss = ScaleByRss
+scale_by_adadelta = ScaleByAdadelta
 scale_by_rms = ScaleByRms
 scale_by_adam = ScaleByAdam
-add_decayed_weights = AddDecayedWeights
-scale_by_lbfgs = ScaleByLbfgs
+scale_by_nadam = ScaleByNadam
+scale_by_lion = ScaleByLion
+scale_by_trust_ratio = ScaleByTrustRatio

@@ -36,8 +36,8 @@ class GroupLasso(Penalty):
     --------
     >>> import numpy as np
     >>> penalty = GroupLasso(1.0, [[0, 1]])
-    >>> penalty.value(np.array([3.0, 4.0, 9.0])) / np.sqrt(2)
-    5.0
+    >>> round(penalty.value(np.array([3.0, 4.0, 9.0])) ** 2, 9)
+    50.0
     >>> penalty.prox(np.array([3.0, 4.0, 9.0]), step=2.5 / np.sqrt(2)).tolist()
     [1.5, 2.0, 9.0]
     """

@@ -21,7 +21,7 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class KnownProblem:
-    """A convex problem, its optimum, and the largest curvature of its smooth part."""
+    """A problem, its optimum, and the largest curvature of its smooth part."""
 
     name: str
     reduce: Reduce
@@ -29,13 +29,14 @@ class KnownProblem:
     optimum: float
     curvature: float
     penalty: Penalty = field(default_factory=NoPenalty)
+    start: Floats = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.start is None:
+            object.__setattr__(self, "start", np.zeros(self.size))
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def start(self) -> Floats:
-        return np.zeros(self.size)
 
     def value(self, coef: Floats) -> float:
         return float(self.reduce(Query(coef[None])).mean()[0][0]) + self.penalty.value(coef)
@@ -80,9 +81,28 @@ def quadratic(name: str, curvatures: Floats) -> KnownProblem:
 
     def reduce(query: Query) -> PartialSum:
         away = query.coefs - c
+        if query.vectors is not None:
+            return PartialSum(np.zeros(len(away)), query.vectors @ A, 1.0, 1)
         return PartialSum(0.5 * np.einsum("mi,ij,mj->m", away, A, away), away @ A, 1.0, 1)
 
     return KnownProblem(name, reduce, size, 0.0, float(curvatures.max()))
+
+
+def rosenbrock() -> KnownProblem:
+    """A curved valley, far from convex (Rosenbrock, 1960): the optimum is 0, at 1."""
+
+    def reduce(query: Query) -> PartialSum:
+        values = np.array([optimize.rosen(coef) for coef in query.coefs])
+        if query.vectors is None:
+            slopes = [optimize.rosen_der(coef) for coef in query.coefs]
+        else:
+            pairs = zip(query.coefs, query.vectors, strict=True)
+            slopes = [optimize.rosen_hess_prod(coef, vector) for coef, vector in pairs]
+        return PartialSum(values, np.array(slopes), 1.0, 1)
+
+    start = np.array([-1.2, 1.0])
+    curvature = float(np.linalg.eigvalsh(optimize.rosen_hess(start)).max())
+    return KnownProblem("rosenbrock", reduce, 2, 0.0, curvature, start=start)
 
 
 def regression_rows(rows: int = 120, features: int = 5, noise: float = 0.3) -> tuple[Floats, Floats]:
@@ -180,18 +200,44 @@ def multinomial(strength: float = 0.05) -> KnownProblem:
     )
 
 
+@cache
+def sparse_logistic(strength: float = 0.02) -> KnownProblem:
+    """Logistic regression over rows of zeros but for a few features, most of them rare."""
+    rng = np.random.default_rng(4)
+    rows, features = 150, 12
+    often = 1 / np.arange(2, features + 2)
+    X = rng.normal(size=(rows, features)) * (rng.random((rows, features)) < often)
+    y = (X @ rng.normal(size=features) + rng.logistic(size=rows) > 0).astype(float)
+    objective = LinearObjective(Logistic(), features, fit_intercept=False)
+
+    def value(coef: Floats) -> float:
+        raw = X @ coef
+        return float(-np.mean(special.log_expit(np.where(y == 1, raw, -raw))) + 0.5 * strength * coef @ coef)
+
+    return KnownProblem(
+        "sparse",
+        reduce_over(FullGradient(objective), [in_blocks(sparse.csr_array(X), y)]),
+        features,
+        smooth_optimum(value, features),
+        float(np.linalg.norm(X, 2) ** 2 / rows / 4 + strength),
+        L2(strength),
+    )
+
+
 def smooth_optimum(value: Callable[[Floats], float], size: int) -> float:
     """Return the minimum by SciPy's BFGS on differences of the values alone: accurate to about 1e-12."""
     found = optimize.minimize(value, np.zeros(size), method="BFGS", jac="3-point", options={"gtol": 1e-8})
     return float(found.fun)
 
 
-def convex_problems() -> list[KnownProblem]:
+def known_problems() -> list[KnownProblem]:
     """Every problem of the table."""
     return [
         quadratic("quadratic", np.array([1.0, 0.7, 0.5])),
         quadratic("ill-conditioned", np.array([1.0, 0.1, 0.003])),
+        rosenbrock(),
         logistic(),
         multinomial(),
+        sparse_logistic(),
         lasso(),
     ]

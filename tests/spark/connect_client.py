@@ -118,12 +118,28 @@ def leftovers(spark: SparkSession) -> list[str]:
     return [row.path for row in found.collect()] + [table.name for table in spark.catalog.listTables()]
 
 
+def engines(spark: SparkSession) -> dict[str, str]:
+    """What each engine says, and what would be done by itself."""
+    df, refusals = dense(spark, 2), {}
+    for engine in ("resident", "allreduce", "local"):
+        try:
+            LogisticRegression(engine=engine).fit(df)
+        except IncompatibleError as error:
+            refusals[engine] = str(error)
+    return {**refusals, "plan": str(LogisticRegression().explain(df))}
+
+
 def main(remote: str, folder: str) -> None:
     warnings.simplefilter("error")
     spark = SparkSession.builder.remote(remote).getOrCreate()
-    found = {"fits": fits(spark), "persistence": persistence(spark, folder), "pictures": pictures(spark)}
-    found["survival"] = survival(spark)
-    found["leftovers"] = leftovers(spark)
+    found = {
+        "fits": fits(spark),
+        "persistence": persistence(spark, folder),
+        "pictures": pictures(spark),
+        "engines": engines(spark),
+        "survival": survival(spark),
+        "leftovers": leftovers(spark),
+    }
     print("RESULT " + json.dumps(found))
     spark.stop()
 

@@ -95,6 +95,7 @@ def found(server: str, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FITS)
 def test_coefficients_are_those_of_classic(spark, found, name):
     estimator, df = FITS[name](spark)
+    estimator.setEngine("driver")
     assert found["fits"][name] == numbers(estimator.fit(df))
 
 
@@ -122,12 +123,21 @@ def test_missing_files_and_killed_executors_change_nothing(found):
     assert survival["killed"] == found["fits"]["dense binary"]
 
 
+def test_a_plan_knows_what_connect_can_do(found):
+    plan = found["engines"]["plan"]
+    assert "1,500 x 4 features, dense" in plan
+    assert "3 on 2 task slots" in plan
+    assert "engine         driver; " in plan
+
+
 def test_nothing_is_left(found):
     assert found["leftovers"] == []
 
 
 def test_what_cannot_work_is_refused_with_the_reason(found, monkeypatch):
     assert "needs RDDs, which Spark Connect does not have. Use engine='driver'" in found["survival"]["refusal"]
+    for engine in ("resident", "allreduce", "local"):
+        assert f"engine={engine!r} needs RDDs, which Spark Connect does not have" in found["engines"][engine]
     monkeypatch.setattr(connect, "MOST_SENT", 3 << 20)
     with pytest.raises(IncompatibleError, match="sends 4 MiB .* a message of Spark Connect holds 3 MiB"):
         connect._on_handles(np.zeros(1 << 19).__add__)

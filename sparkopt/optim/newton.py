@@ -1,0 +1,71 @@
+"""Newton's method, with Hessian-vector products in the place of a Hessian."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.search import StrongWolfe
+from sparkopt.typing import Floats, State
+from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["NewtonCG"]
+
+
+@dataclass(frozen=True)
+class NewtonCG(Search):
+    """Line-search Newton-CG (Nocedal & Wright, 2006, algorithm 7.1; Dembo, Eisenstat & Steihaug, 1982).
+
+    The Newton equation is solved by conjugate gradients, each of whose steps asks for one Hessian-vector product and
+    so costs one pass, and only as exactly as the gradient deserves: to a residual of min(½, √(‖g‖/‖g₀‖)) · ‖g‖, which
+    makes convergence superlinear. Where the curvature is not positive, the direction found so far is taken. It
+    ignores the direction that it is given.
+
+    Parameters
+    ----------
+    max_products : int, default 50
+        Most products per step.
+    """
+
+    max_products: int = 50
+
+    def __post_init__(self) -> None:
+        check("max_products", self.max_products, Interval(1, None, whole=True))
+
+    def init(self, coef: Floats) -> State:
+        """Return that the first gradient's norm is not known yet."""
+        return None
+
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Solve for the Newton direction, then search along it."""
+        norm = float(np.linalg.norm(at.gradient))
+        first = norm if state is None else state
+        newton = yield from self._solve(at, min(0.5, np.sqrt(norm / first) if first > 0 else 0.5) * norm)
+        point, _ = yield from StrongWolfe().run(at, newton, penalty, ())
+        return point, first
+
+    def _solve(self, at: Point, tolerance: float) -> Generator[Ask, list[Point], Floats]:
+        """Return an approximate solution of H · solution = −gradient."""
+        solution = np.zeros_like(at.coef)
+        residual, direction = at.gradient, -at.gradient
+        square = float(residual @ residual)
+        for count in range(min(self.max_products, 2 * len(at.coef))):
+            (product,) = yield Ask([at.coef], vectors=[direction])
+            curvature = float(direction @ product.gradient)
+            if not curvature > np.finfo(float).eps * float(direction @ direction):
+                return direction if count == 0 else solution
+            length = square / curvature
+            solution = solution + length * direction
+            residual = residual + length * product.gradient
+            before, square = square, float(residual @ residual)
+            if np.sqrt(square) <= tolerance:
+                break
+            direction = (square / before) * direction - residual
+        return solution

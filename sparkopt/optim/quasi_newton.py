@@ -1,0 +1,242 @@
+"""Quasi-Newton methods: L-BFGS, seeded with the Hessian of a few rows, and OWL-QN for L1 penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparkopt.errors import ParameterError
+from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.search import StrongWolfe
+from sparkopt.typing import Floats, State
+from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["OrthantWise", "QuasiNewton", "Seed"]
+
+EPSILON = float(np.finfo(float).eps)
+UNIT = Interval(0, 1, closed="neither")
+COUNT = Interval(1, None, whole=True)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """How a quasi-Newton method comes by its first estimate of the Hessian.
+
+    One pass over a sample of the rows gives the Hessian where the descent starts, as products with the unit vectors.
+    Its inverse takes the place of the identity in the recursion (Nocedal & Wright, 2006, §7.2, leave that matrix
+    open; Byrd, Chin, Neveitt & Nocedal, 2011, sample the rows). Where features are correlated, a descent then takes
+    a fraction of the passes. An estimate made far from the optimum grows old: a new one is made from time to time.
+
+    Parameters
+    ----------
+    up_to : int, default 256
+        Most coefficients for which it is done: the matrix has their square of entries. 0 never does it.
+    rows : int, default 30
+        Rows per coefficient that each partition contributes, evenly spaced.
+    every : int, default 20
+        Steps after which it is made anew.
+    """
+
+    up_to: int = 256
+    rows: int = 30
+    every: int = 20
+
+    def __post_init__(self) -> None:
+        check("up_to", self.up_to, Interval(0, None, whole=True))
+        check("rows", self.rows, COUNT)
+        check("every", self.every, COUNT)
+
+    def inverse(self, at: Point) -> Generator[Ask, list[Point], Floats]:
+        """Ask for the Hessian and return its inverse, made positive definite."""
+        size = len(at.coef)
+        columns = yield Ask([at.coef] * size, list(np.eye(size)), sample=self.rows * size)
+        hessian = np.array([column.gradient for column in columns])
+        gap = float(np.abs(hessian - hessian.T).max())
+        if not gap <= 1e-3 * float(np.abs(hessian).max()):
+            raise ParameterError(
+                "reduce must answer a query with vectors by products of the Hessian with them, but its answer to all "
+                "unit vectors is not symmetric. Answer query.vectors, or use optim.lbfgs(seed=Seed(up_to=0))."
+            )
+        values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+        values = np.abs(values)  # as far as it curves, in whichever direction (Dauphin et al., 2014, §4)
+        values = np.maximum(values, _least_curvature(values, vectors.T @ at.gradient, at.smooth))
+        return (vectors / values) @ vectors.T
+
+
+def _least_curvature(values: Floats, slopes: Floats, objective: float) -> float:
+    """Return the curvature that flatter directions are raised to.
+
+    What is flat on a sample of rows, or within the width of a rounded kink, need not be so on all the way: no Newton
+    step is believed that promises ½ Σ slope² / curvature, more than all of a positive objective.
+    """
+    least = max(1e-6 * float(values.max()), float(np.finfo(float).tiny))
+    if objective > 0:
+        while 0.5 * float((slopes**2 / np.maximum(values, least)).sum()) > 10 * objective:
+            least *= 10
+    return least
+
+
+EMPTY: State = {"coef": None, "gradient": None, "steps": [], "changes": [], "inverse": None, "age": 0}
+"""What a quasi-Newton method remembers before its first step."""
+
+
+def _learn(state: State, at: Point, memory: int, seed: Seed) -> Generator[Ask, list[Point], State]:
+    """Remember the last step and what it changed in the gradient, where that curves upwards; seed when due."""
+    steps, changes, inverse = list(state["steps"]), list(state["changes"]), state["inverse"]
+    if state["coef"] is not None:
+        step, change = at.coef - state["coef"], at.gradient - state["gradient"]
+        if step @ change > EPSILON * (change @ change):
+            steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
+    if state["age"] % seed.every == 0 and len(at.coef) <= seed.up_to:
+        inverse = yield from seed.inverse(at)
+    return {
+        "coef": at.coef,
+        "gradient": at.gradient,
+        "steps": steps,
+        "changes": changes,
+        "inverse": inverse,
+        "age": state["age"] + 1,
+    }
+
+
+def _apply(gradient: Floats, state: State) -> Floats:
+    """Return H·gradient; where nothing is known about curvature, a gradient of unit length."""
+    if not state["steps"] and state["inverse"] is None:
+        return gradient / max(float(np.linalg.norm(gradient)), float(np.finfo(float).tiny))
+    return two_loop(gradient, state["steps"], state["changes"], state["inverse"])
+
+
+def two_loop(gradient: Floats, steps: list[Floats], changes: list[Floats], inverse: Floats | None = None) -> Floats:
+    """Return H·gradient from the remembered pairs, oldest first (Nocedal & Wright, 2006, algorithm 7.4).
+
+    ``inverse`` is the matrix that the pairs correct, the identity where None; it is scaled to the last pair's
+    curvature (their eq. 7.20, in the metric of that matrix).
+    """
+    direction = gradient.copy()
+    alphas = []
+    for step, change in zip(reversed(steps), reversed(changes), strict=True):
+        alpha = (step @ direction) / (step @ change)
+        direction -= alpha * change
+        alphas.append(alpha)
+    if inverse is not None:
+        direction = inverse @ direction
+    if steps:
+        last = changes[-1] if inverse is None else inverse @ changes[-1]
+        direction *= (steps[-1] @ changes[-1]) / (changes[-1] @ last)
+    for step, change, alpha in zip(steps, changes, reversed(alphas), strict=True):
+        direction += (alpha - (change @ direction) / (step @ change)) * step
+    return direction
+
+
+UNSEEDED = Seed(up_to=0)
+
+
+@dataclass(frozen=True)
+class QuasiNewton(Search):
+    """L-BFGS with a strong Wolfe search (Liu & Nocedal, 1989; Nocedal & Wright, 2006, algorithm 7.5).
+
+    Pairs without positive curvature are left out. It ignores the direction that it is given.
+
+    Parameters
+    ----------
+    memory : int, default 10
+        Pairs of steps and gradient changes that are kept.
+    seed : Seed
+        Where the first estimate of curvature comes from.
+    line : StrongWolfe
+        How far to go.
+    """
+
+    memory: int = 10
+    seed: Seed = Seed()
+    line: StrongWolfe = StrongWolfe()
+
+    def __post_init__(self) -> None:
+        check("memory", self.memory, COUNT)
+
+    def init(self, coef: Floats) -> State:
+        """Return an empty memory."""
+        return dict(EMPTY)
+
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Learn from the last step, then search along the quasi-Newton direction."""
+        state = yield from _learn(state, at, self.memory, self.seed)
+        point, _ = yield from self.line.run(at, -_apply(at.gradient, state), penalty, ())
+        return point, state
+
+
+@dataclass(frozen=True)
+class OrthantWise(Search):
+    """OWL-QN: L-BFGS for a smooth objective plus Σ c |w| (Andrew & Gao, 2007, algorithm 1).
+
+    Inside one orthant |w| is linear, so each step stays in one: L-BFGS, whose pairs know the smooth part only, is
+    applied to the pseudo-gradient (eq. 4), signs that disagree with it are dropped from the direction (eq. 3), and
+    trials that leave the orthant are projected back to its border (eq. 5). It ignores the direction that it is given,
+    and starts without a seed: in a metric that ties coordinates to each other, dropping some of them from a
+    direction leaves little of it.
+
+    Parameters
+    ----------
+    memory : int, default 10
+        Pairs of steps and gradient changes that are kept.
+    shrink : float, default 0.5
+        Factor between trials.
+    decrease : float, default 1e-4
+        Share of the decrease promised by the slope that a step must reach.
+    max_trials : int, default 50
+        Trials before the search gives up.
+    """
+
+    memory: int = 10
+    shrink: float = 0.5
+    decrease: float = 1e-4
+    max_trials: int = 50
+
+    def __post_init__(self) -> None:
+        check("memory", self.memory, COUNT)
+        check("shrink", self.shrink, UNIT)
+        check("decrease", self.decrease, UNIT)
+        check("max_trials", self.max_trials, COUNT)
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Whether the kinks are those of a weighted L1 norm, or there are none."""
+        return penalty.l1_weights(1) is not None
+
+    def init(self, coef: Floats) -> State:
+        """Return an empty memory."""
+        return dict(EMPTY)
+
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Backtrack along the border of the orthant."""
+        weights = penalty.l1_weights(len(at.coef))
+        assert weights is not None  # noqa: S101  # ``serves`` has refused every other penalty
+        state = yield from _learn(state, at, self.memory, UNSEEDED)
+        slope = _pseudo_gradient(at, weights)
+        free = weights == 0
+        direction = -_apply(slope, state)
+        direction = np.where(free | (direction * slope < 0), direction, 0.0)
+        orthant = np.where(at.coef != 0, np.sign(at.coef), -np.sign(slope))
+        length = 1.0
+        for _ in range(self.max_trials):
+            coef = at.coef + length * direction
+            coef = np.where(free | (coef * orthant > 0), coef, 0.0)
+            promised = float(slope @ (at.coef - coef))
+            if promised <= EPSILON * abs(at.value):
+                break  # what is left to gain is less than the objective's rounding
+            (point,) = yield Ask([coef])
+            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
+                return point, state
+            length *= self.shrink
+        return at, state
+
+
+def _pseudo_gradient(at: Point, weights: Floats) -> Floats:
+    """Return the member of the subdifferential that is next to zero: its negative is the steepest way down."""
+    at_zero = np.sign(at.gradient) * np.maximum(np.abs(at.gradient) - weights, 0.0)
+    return np.where(at.coef != 0, at.gradient + weights * np.sign(at.coef), at_zero)

@@ -1,0 +1,58 @@
+"""SVRG: mini-batch steps whose noise vanishes at the optimum, at the price of a pass over all rows now and then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.schedules import as_schedule
+from sparkopt.typing import Floats, Schedule, State
+from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["VarianceReduced"]
+
+
+@dataclass(frozen=True)
+class VarianceReduced(Search):
+    """w ← w − rate · (∇f_B(w) − ∇f_B(w̃) + ∇f(w̃)) (Johnson & Zhang, 2013, *Accelerating SGD*, figure 1).
+
+    The gradient of the batch B is corrected by what the batch got wrong at a snapshot w̃, where the gradient over all
+    rows is known; the proximal step of a penalty with kinks follows (Xiao & Zhang, 2014, eq. 9). Both places of a
+    batch are asked for together, so a step costs one pass over its rows, and a snapshot one over all. It takes the
+    batch's gradient as it is and ignores the direction.
+
+    Parameters
+    ----------
+    rate : float or Schedule
+        Step size.
+    every : int
+        Steps from one snapshot to the next, ≥ 1.
+    """
+
+    rate: float | Schedule
+    every: int
+
+    needs_exact = False
+    has_prox = True
+
+    def __post_init__(self) -> None:
+        check("snapshot_every", self.every, Interval(1, None, whole=True))
+
+    def init(self, coef: Floats) -> State:
+        """Return step 0, and no snapshot."""
+        return {"step": 0, "snapshot": None, "full": None, "batch": None}
+
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Take a snapshot where it is time, then one corrected step."""
+        step, snapshot, full, batch = (state[key] for key in ("step", "snapshot", "full", "batch"))
+        if step % self.every == 0:
+            (whole,) = yield Ask([at.coef], every_row=True)
+            snapshot, full, batch = at.coef, whole.gradient, at.gradient
+        rate = as_schedule(self.rate)(step)
+        coef = penalty.prox(at.coef - rate * (at.gradient - batch + full), rate)
+        point, reference = yield Ask([coef, snapshot])
+        return point, {"step": step + 1, "snapshot": snapshot, "full": full, "batch": reference.gradient}
