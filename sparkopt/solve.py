@@ -108,7 +108,7 @@ class Solution:
     reason : {"tolerance", "gradient", "precision", "validation", "callback", "maxIter"}
         Why it ended; ``precision``: no lower objective can be found within rounding.
     step : int
-        The entry of history that ``coef`` is from: the last, or with validation rows the one with their lowest loss.
+        The step that ``coef`` is from: the last one, or with validation rows the one with their lowest loss.
     """
 
     coef: Floats
@@ -331,20 +331,25 @@ class _Log:
         now = _Now(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
         return now, self.problem.stop.reason(self.history)
 
-    def write(self, at: Point, counted: _Counter) -> float:
-        """Note a step, and return the seconds since the loop's begin."""
+    def add(self, now: _Now, counted: _Counter) -> str | None:
+        """Note a step, tell the callbacks, and return why to stop, or None."""
+        at = now.at
         if not at.is_finite:
             raise self._diverged(counted.step)
         norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
-        seconds, cost = self.before + elapsed, (counted.evaluations, counted.rows)
-        self.history.append(Record(counted.step, at.value, norm, *cost, seconds, at.validation))
+        self.history.append(
+            Record(
+                counted.step,
+                at.value,
+                norm,
+                counted.evaluations,
+                counted.rows,
+                self.before + elapsed,
+                at.validation,
+            )
+        )
         if at.validation is not None and (self.best is None or at.validation < self._lowest(self.best)):
-            self.best = len(self.history) - 1, at.coef
-        return elapsed
-
-    def add(self, now: _Now, counted: _Counter) -> str | None:
-        """Note a step, tell the callbacks, and return why to stop, or None."""
-        at, elapsed = now.at, self.write(now.at, counted)
+            self.best = counted.step, at.coef
         take = partial(self._snapshot, now, self.next_step, self.best)
         limit = self.problem.stop.max_iter
         progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)

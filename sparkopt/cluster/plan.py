@@ -10,8 +10,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from sparkopt.blocks import classic, connect
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
-from sparkopt.cluster.aggregate import slots_of
 from sparkopt.cluster.choose import ENGINES, PASSES, Choice, Sizes, available, choose
 from sparkopt.errors import DataError
 
@@ -36,7 +37,7 @@ class Look:
     rows : list of int
         Rows of each partition that has any.
     partitions : int
-        Number of partitions, empty ones included.
+        Number of partitions, empty ones included (on Spark Connect, but for empty ones at the end).
     features : int
         Number of features.
     row_bytes : float
@@ -80,7 +81,8 @@ class Look:
         is_sparse = not isinstance(X, np.ndarray) and stored < SPARSE_BELOW * X.shape[0] * X.shape[1]
         per_row = stored / X.shape[0] * (number + 4) if is_sparse else X.shape[1] * number
         beside = 8 if columns.weight is None else 16
-        partitions = df.rdd.getNumPartitions()
+        last = max(row["partition"] for row in found)
+        partitions = 1 + last if is_connect(df) else df.rdd.getNumPartitions()
         tops = [row["top"] for row in found if row["top"] is not None]
         return cls(
             [row["rows"] for row in found],
@@ -106,12 +108,15 @@ class Plan:
         The engine, and what each one would take.
     depth : int
         Levels of the driver engine's tree.
+    has_rdds : bool, default True
+        Whether the session has what all engines but the driver's need.
     """
 
     look: Look
     coefficients: int
     choice: Choice
     depth: int
+    has_rdds: bool = True
 
     @classmethod
     def of(cls, df: DataFrame, look: Look, coefficients: int, engine: str, share: float, depth: int) -> Plan:
@@ -132,11 +137,12 @@ class Plan:
         depth : int
             Levels of the driver engine's tree.
         """
-        context = df.sparkSession.sparkContext
+        context = None if is_connect(df) else df.sparkSession.sparkContext
+        slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
         stored = round(sum(look.rows) * look.row_bytes * share)
-        sizes = Sizes(stored, 8 * coefficients, look.partitions, slots_of(context))
+        sizes = Sizes(stored, 8 * coefficients, look.partitions, slots)
         allowed = available(context) if engine == "auto" else [engine]
-        return cls(look, coefficients, choose(sizes, allowed), depth)
+        return cls(look, coefficients, choose(sizes, allowed), depth, has_rdds=context is not None)
 
     @property
     def advice(self) -> list[str]:
@@ -158,6 +164,7 @@ class Plan:
         gain = self.choice.seconds[self.choice.engine] / fastest.seconds[fastest.engine]
         if gain > 1.5:
             how = "install PyTorch" if fastest.engine == "allreduce" else f"engine={fastest.engine!r}"
+            how = how if self.has_rdds else "use a Spark Classic session"
             found.append(f"engine {fastest.engine} would be about {gain:.1f} times faster: {how}.")
         if self.choice.engine == "driver" and look.partitions ** (1 / self.depth) > WIDE_TREE:
             found.append(f"{look.partitions} partitions ask for a deeper tree: aggregationDepth={self.depth + 1}.")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Model
 from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
-from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.ml.util import DefaultParamsReadable, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
@@ -25,7 +25,7 @@ from sparkopt.cluster.plan import Look, Plan
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.persistence import ModelReader, ModelWriter, ParamsWritable
 from sparkopt.ml.summary import Summary, TrainingSummary
 from sparkopt.ml.training import Serial, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -45,7 +45,7 @@ S = TypeVar("S", bound=TrainingSummary)
 
 
 class LinearEstimator(
-    Estimator[M], LinearParams, DefaultParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
+    Estimator[M], LinearParams, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
     """Trains a linear model; subclasses say which loss.
 

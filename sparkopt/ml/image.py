@@ -13,13 +13,14 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator, Model, Transformer
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
-from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
 from sparkopt.images.spark import BatchFunction, check_image_column
 from sparkopt.images.statistics import ChannelMoments
+from sparkopt.ml.persistence import ParamsWritable
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 
@@ -31,7 +32,7 @@ def _to_json(value: Compose | str) -> str:
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
 
 
-class _ImageParams(HasInputCol, HasOutputCol, HasSeed, DefaultParamsWritable):
+class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
     """Params that the stages for images share."""
 
     pipeline: Param[str] = Param(Params._dummy(), "pipeline", "the transforms, as JSON", _to_json)

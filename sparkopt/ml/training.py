@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.store import BlockStore
+from sparkopt.cluster.choose import check_engine
 from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
 
@@ -51,6 +52,8 @@ PER_MODEL = frozenset(
 
 def train(dataset: DataFrame, estimators: Estimators) -> Iterator[tuple[int, Any]]:
     """Yield (index, model) for every estimator, in groups; all of them are of one class, and checked."""
+    for estimator in estimators:
+        check_engine(estimator.getEngine(), dataset)
     for readers in _alike(range(len(estimators)), lambda i: _reading(estimators[i])):
         yield from _train_readers(dataset, {i: estimators[i] for i in readers})
 
