@@ -98,7 +98,6 @@ FAMILIES = {
     "poisson weighted": {"family": "poisson", "weightCol": "weight"},
     "poisson sqrt": {"family": "poisson", "link": "sqrt"},
     "gamma inverse": {"family": "gamma"},
-    "binomial no intercept": {"family": "binomial", "fitIntercept": False},
     "tweedie": {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.0},
 }
 
@@ -147,20 +146,6 @@ def test_wine_is_scikit_learns(spark):
     theirs = linear_model.LogisticRegression(C=1 / (len(y) * 0.01), tol=1e-10, max_iter=5000).fit(X, y)
     ours = LogisticRegression(regParam=0.01, standardization=False, **EXACT).fit(data.frame(spark, X, y))
     assert_close((ours.coefficientMatrix.toArray(),), (theirs.coef_,))
-
-
-def test_thresholds_are_pyspark_mls(cancer):
-    theirs = classification.LogisticRegression(regParam=0.1, maxIter=5).fit(cancer)
-    ours = LogisticRegression(regParam=0.1, maxIter=5, tol=0.0, engine="local").fit(cancer)
-    ours._matrix, ours._intercept = theirs.coefficientMatrix.toArray(), theirs.interceptVector.toArray()
-    for name, value in (("setThreshold", 0.9), ("setThresholds", [0.2, 0.6])):
-        for model in (ours, theirs):
-            getattr(model, name)(value)
-        if name == "setThresholds":
-            theirs.clear(theirs.threshold)  # its model's setter leaves both, which it then refuses
-        assert ours.getThreshold() == pytest.approx(theirs.getThreshold())
-        found, expected = (m.transform(cancer).toPandas()["prediction"] for m in (ours, theirs))
-        assert found.tolist() == expected.tolist()
 
 
 def test_contradictions_are_refused(cancer, diabetes):
