@@ -1,0 +1,50 @@
+"""Each notebook runs from its first cell to its last, without a screen, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_headless(path, tmp_path):
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells), "clear the notebook's outputs before committing it"
+    script = tmp_path / f"{path.stem}.py"
+    script.write_text("\n\n".join("".join(cell["source"]) for cell in cells), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore",
+        "SPARK_CONF_DIR": str(_conf(tmp_path)),
+    }
+    run = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip()
+
+
+def _conf(folder: Path) -> Path:
+    """Settings as a notebook server would have them: two cores, loopback only, few shuffle partitions."""
+    conf = folder / "conf"
+    conf.mkdir()
+    settings = {
+        "spark.master": "local[2]",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+    }
+    text = "".join(f"{key} {value}\n" for key, value in settings.items())
+    (conf / "spark-defaults.conf").write_text(text, encoding="utf-8")
+    return conf
