@@ -288,7 +288,7 @@ def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence
     if store.validation is not None:
         work = Validated(work, ceil(1.0 / first.mini_batch_fraction))
     bar = ProgressBar(first.optimizer.name if len(trainers) == 1 else f"{len(trainers)} models")
-    run = first.checkpointer.run(_fingerprint(trainers, problems, store)) if first.checkpointer else None
+    run = first.checkpointer.run(_fingerprint(trainers, starts, store)) if first.checkpointer else None
     with watching(problems, run, [bar] if first.progress else []) as watched:
         done = first.aggregator.run(watched.problems, work, store)
         watched.ended(done.solutions)
@@ -343,7 +343,7 @@ def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None
     return factors
 
 
-def _fingerprint(trainers: Sequence[Trainer], problems: Sequence[Problem], store: BlockStore) -> Fingerprint:
+def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:
     """Describe a run: what it does and on which data, but not when it stops, nor where it runs."""
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
@@ -356,5 +356,5 @@ def _fingerprint(trainers: Sequence[Trainer], problems: Sequence[Problem], store
         "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],
         "optimizer": [describe(trainer.optimizer) for trainer in trainers],
         "penalty": [describe(trainer.penalty) for trainer in trainers],
-        "initial": [describe(problem.initial) for problem in problems],
+        "initial": describe(initials),
     }
