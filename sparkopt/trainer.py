@@ -344,14 +344,19 @@ def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None
 
 
 def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:
-    """Describe a run: what it does and on which data, but not when it stops, nor where it runs."""
+    """Describe a run: what it does and on which data, but not when it stops, nor where it runs.
+
+    Sums over the data are rounded: another order of the rows changes their last digits, and is the same data.
+    """
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
+    factors = store.columns.class_weights
     shared = {name: describe(getattr(first, name)) for name in SHARED[:6]}
     return {
         **shared,
         "version": __version__,
-        "columns": describe(store.columns),
+        "columns": describe(replace(store.columns, class_weights=None)),
+        "class weights": None if factors is None else [f"{factor:.6g}" for factor in factors],
         "rows": [moments.rows, store.validation.rows if store.validation else 0],
         "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],
         "optimizer": [describe(trainer.optimizer) for trainer in trainers],

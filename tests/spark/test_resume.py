@@ -106,6 +106,14 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(rows, checkpoin
     assert model.coefficients == plain.coefficients
 
 
+def test_another_order_of_the_rows_is_the_same_data(rows, checkpointed):
+    estimator = checkpointed.setClassWeights("balanced")
+    estimator.copy().setCallbacks([stop_at(7)]).fit(rows)
+    again = estimator.fit(rows.repartition(3))
+    assert again.summary.receipt.resumed_at == 6
+    np.testing.assert_allclose(again.coefficients, estimator.fit(rows).coefficients, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "named"), [("optimizer", "optimizer"), ("data", "data, rows"), ("start", "initial")]
 )
