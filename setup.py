@@ -16,6 +16,12 @@ CORE = [
 
 EXTRAS = {
     "images": ["opencv-python-headless>=4.9"],
+    "connect": [
+        "googleapis-common-protos>=1.71",
+        "grpcio>=1.76",
+        "grpcio-status>=1.76",
+        "zstandard>=0.25",
+    ],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
     "mlflow": ["mlflow-skinny>=2.10"],
     "deep": ["torch>=2.2", "safetensors>=0.4"],
@@ -24,6 +30,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     *EXTRAS["images"],
+    *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["deep"],
     *EXTRAS["report"],

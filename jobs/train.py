@@ -15,7 +15,9 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from pyspark.errors import AnalysisException, PySparkException, PythonException
@@ -24,13 +26,35 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt import images
+from sparkopt.cluster.choose import ENGINES
 from sparkopt.cluster.session import session
 from sparkopt.errors import DataError, SparkoptError
-from sparkopt.ml import LinearRegression, LogisticRegression
+from sparkopt.ml import (
+    GeneralizedLinearRegression,
+    LinearRegression,
+    LinearSVC,
+    LogisticRegression,
+    QuantileRegression,
+)
 from sparkopt.ml.base import LinearEstimator, LinearModel
 from sparkopt.optim import OPTIMIZERS, schedules
 
-LOSSES = ("logistic", "multinomial", "squared_error")
+ESTIMATORS: Mapping[str, Callable[[], LinearEstimator]] = MappingProxyType(
+    {
+        "logistic": lambda: LogisticRegression(family="binomial"),
+        "multinomial": lambda: LogisticRegression(family="multinomial"),
+        "hinge": lambda: LinearSVC(),
+        "squared_hinge": lambda: LinearSVC(loss="squaredHinge"),
+        "squared_error": lambda: LinearRegression(),
+        "huber": lambda: LinearRegression(loss="huber"),
+        "quantile": lambda: QuantileRegression(),
+        "poisson": lambda: GeneralizedLinearRegression(family="poisson"),
+        "gamma": lambda: GeneralizedLinearRegression(family="gamma"),
+        "tweedie": lambda: GeneralizedLinearRegression(family="tweedie", variancePower=1.5, linkPower=0.0),
+    }
+)
+"""What each loss trains."""
+CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
 LABEL, FEATURES = "label", "features"
 
 
@@ -76,7 +100,9 @@ def parser() -> Parser:
     )
 
     model = flags.add_argument_group("model")
-    model.add_argument("--loss", choices=LOSSES, help="default: logistic for two classes, else multinomial")
+    model.add_argument(
+        "--loss", choices=tuple(ESTIMATORS), help="default: logistic for two classes, else multinomial"
+    )
     model.add_argument(
         "--reg-param",
         type=float,
@@ -125,9 +151,14 @@ def parser() -> Parser:
     )
     solver.add_argument(
         "--engine",
-        choices=("auto", "driver"),
+        choices=ENGINES,
         default=defaults.getEngine(),
-        help="where the training loop runs (default: %(default)s)",
+        help="where the training loop runs; auto takes the cheapest (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--checkpoint-dir",
+        metavar="URI",
+        help="keep the state there, so that the same command goes on after it was killed",
     )
     solver.add_argument("--seed", type=int, default=defaults.getSeed(), help="default: %(default)s")
 
@@ -145,7 +176,7 @@ def read_images(spark: SparkSession, args: argparse.Namespace) -> tuple[DataFram
     )
     folder = F.element_at(F.split("path", "/"), -2)
     names = sorted(row[0] for row in files.select(folder).distinct().collect())
-    if len(names) < 2 and args.loss != "squared_error":
+    if len(names) < 2 and args.loss in (None, *CLASSIFIERS):
         raise DataError(
             f"{args.images!r} has images of {len(names)} classes; a classifier needs two folders or more."
         )
@@ -172,11 +203,7 @@ def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataF
 
 def estimator(args: argparse.Namespace) -> LinearEstimator:
     """Return the estimator that the flags describe."""
-    if args.loss == "squared_error":
-        chosen: LinearEstimator = LinearRegression()
-    else:
-        family = {"logistic": "binomial", "multinomial": "multinomial"}.get(args.loss, "auto")
-        chosen = LogisticRegression(family=family)
+    chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
     features = args.features.split(",")
     chosen = chosen.setFeaturesCol(features[0]) if len(features) == 1 else chosen.setFeaturesCols(features)
     chosen.setLabelCol(args.label).setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
@@ -186,6 +213,8 @@ def estimator(args: argparse.Namespace) -> LinearEstimator:
     chosen.setStepSizeSchedule(args.step_size_schedule)
     if args.weight:
         chosen.setWeightCol(args.weight)
+    if args.checkpoint_dir:
+        chosen.setCheckpointDir(args.checkpoint_dir)
     if args.step_size is not None:
         chosen.setStepSize(args.step_size)
     return chosen
@@ -198,7 +227,7 @@ def evaluate(model: LinearModel, rows: DataFrame, label: str) -> dict[str, float
         count = scored.count()
         if count == 0:
             raise DataError("no rows were held out: raise --test-fraction.")
-        if model.hasParam("probabilityCol"):
+        if model.hasParam("rawPredictionCol"):
             accuracy = MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored)
             return {"rows": count, "accuracy": accuracy}
         found = {name: RegressionEvaluator(metricName=name).evaluate(scored) for name in ("rmse", "r2")}
@@ -241,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.image_size < 1:
         flags.error(f"--image-size must be at least 1. Got {args.image_size} instead.")
     try:
-        estimator(args)._check_params()
+        estimator(args)._check()
     except SparkoptError as error:
         flags.error(str(error))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -183,7 +183,6 @@ class Trainer:
         """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
         objective, penalty = self._coordinates(moments)
         start = self._start(objective, moments) if initial is None else _start(objective, *initial)
-        start = penalty.prox(start, 0.0)  # inside the bounds, where there are any
         return Problem(self.optimizer, start, penalty, self._stop(), self.callbacks, _factors(objective, base))
 
     def _fit(

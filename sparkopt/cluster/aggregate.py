@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks
+from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Result
-from sparkopt.cluster.reduction import Sums, collected, levels, sliced, tree
+from sparkopt.cluster.reduction import Sums, levels, sliced, tree
 from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.objective import PartialSum, Query
@@ -108,12 +108,12 @@ class DriverAggregator(Aggregator):
     @contextmanager
     def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
         """Yield a function that sums over the store, and notes in ``passes`` what each sum cost."""
-        slots = min(slots_of(store.context), store.partitions)
-        shared = store.context.broadcast(dumps(work))
+        slots = min(store.slots, store.partitions)
+        shared = store.share(dumps(work))
 
         def reduce(query: Query) -> PartialSum:
             begin = time.perf_counter()
-            how = self._reduction(query, store.partitions)
+            how = self._reduction(query, store)
             sums = self._sums(store, _Step(shared, query), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
@@ -130,27 +130,26 @@ class DriverAggregator(Aggregator):
         finally:
             shared.destroy()
 
-    def _reduction(self, query: Query, partitions: int) -> str:
+    def _reduction(self, query: Query, store: BlockStore) -> str:
         if self.reduction != "auto":
             return self.reduction
-        size = query.coefs.nbytes
-        if size * partitions <= self.collect_bytes or partitions == 1:
+        size, partitions = query.coefs.nbytes, store.partitions
+        if size * partitions <= self.collect_bytes or partitions == 1 or not store.has_rdds:
             return "collect"
         return "sharded" if size >= 2 * SLICE_BYTES else "tree"
 
     def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
         """Return sums that hold every partition, each once."""
-        results = store.map(task)
+        if how == "collect":
+            return store.collect(task)
         if how == "tree":
-            sums = tree(results, self.depth)
-        elif how == "sharded":
-            slices = max(1, min(2 * slots, task.query.coefs.nbytes // SLICE_BYTES))
-            sums = sliced(results, slices)
+            sums = tree(store.map(task), self.depth)
         else:
-            sums = collected(results)
+            slices = max(1, min(2 * slots, task.query.coefs.nbytes // SLICE_BYTES))
+            sums = sliced(store.map(task), slices)
         if all(result.value is not None for result in sums):
             return sums
-        complete = _complete(collected(results), store, task)  # a sum lacks a partition: take each by itself
+        complete = store.collect(task)  # a sum lacks a partition: take each by itself
         return _as_tree(complete, levels(store.partitions, self.depth)) if how == "tree" else complete
 
 
@@ -158,27 +157,13 @@ class DriverAggregator(Aggregator):
 class _Step:
     """One partition's task in one pass."""
 
-    work: Broadcast[bytes]
+    work: Shared
     query: Query
 
     def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
         with task_threads():
             return sum_of(work, self.query, part, blocks)
-
-
-def slots_of(context: Any) -> int:
-    """Return how many tasks can run at the same time."""
-    scala = context._jsc.sc()
-    profile = scala.resourceProfileManager().defaultResourceProfile()
-    return max(1, int(scala.maxNumConcurrentTasks(profile)))
-
-
-def _complete(results: Sums, store: BlockStore, task: _Step) -> Sums:
-    """Fill in the partitions whose files are missing, from their source."""
-    missing = [result.partition for result in results if result.value is None]
-    found = {result.partition: result for result in store.recompute(task, missing)} if missing else {}
-    return [found.get(result.partition, result) for result in results]
 
 
 def _as_tree(results: Sums, groups: Sequence[int]) -> Sums:

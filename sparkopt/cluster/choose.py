@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pyspark.sql import DataFrame
+
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.store import BlockStore
-from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_of
+from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run
 from sparkopt.cluster.allreduce import AllReduceAggregator
 from sparkopt.cluster.local import LocalAggregator
 from sparkopt.cluster.resident import ResidentAggregator
 from sparkopt.cluster.wire import encrypts
+from sparkopt.errors import IncompatibleError
 from sparkopt.solve import Problem
 from sparkopt.work import Work
 
-__all__ = ["ENGINES", "AutoAggregator", "Choice", "Sizes", "by_name", "choose"]
+__all__ = ["ENGINES", "AutoAggregator", "Choice", "Sizes", "by_name", "check_engine", "choose"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +113,7 @@ def choose(sizes: Sizes, allowed: Sequence[str]) -> Choice:
     seconds = {
         name: START[name] + PASSES * (STEP[name] + transport[name] + compute * (tasks if name == "local" else 1))
         for name in allowed
-        if name != "local" or sizes.stored <= LOCAL_BYTES
+        if name != "local" or sizes.stored <= LOCAL_BYTES or len(allowed) == 1
     }
     return Choice(min(seconds.items(), key=_by_cost)[0], MappingProxyType(seconds), sizes)
 
@@ -134,18 +138,37 @@ class AutoAggregator(Aggregator):
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Choose, and let the chosen engine run the loop."""
         size = sum(problem.size for problem in problems)
-        sizes = Sizes(round(store.bytes * work.share), 8 * size, store.partitions, slots_of(store.context))
-        choice = choose(sizes, available(store.context))
+        sizes = Sizes(round(store.bytes * work.share), 8 * size, store.partitions, store.slots)
+        choice = choose(sizes, available(store.context if store.has_rdds else None))
         logger.info("%s", choice)
         return by_name(choice.engine, self.depth).run(problems, work, store)
 
 
-def available(context: Any) -> list[str]:
-    """Return the engines that can run here: all-reduce needs PyTorch, and only Spark's own channel is encrypted."""
-    if encrypts(context.getConf()):
+def available(context: Any | None) -> list[str]:
+    """Return the engines that can run with this SparkContext; None stands for Spark Connect, which has none.
+
+    All others than the driver's need RDDs, and channels of their own, which Spark does not encrypt; all-reduce needs
+    PyTorch.
+    """
+    if context is None or encrypts(context.getConf()):
         return ["driver"]
     has_torch = importlib.util.find_spec("torch") is not None
     return [name for name in ENGINES[1:] if name != "allreduce" or has_torch]
+
+
+def check_engine(name: str, df: DataFrame) -> None:
+    """Refuse an engine that the DataFrame's session cannot run.
+
+    Raises
+    ------
+    IncompatibleError
+        For an engine that needs RDDs, on Spark Connect.
+    """
+    if is_connect(df) and name not in ("auto", "driver"):
+        raise IncompatibleError(
+            f"engine={name!r} needs RDDs, which Spark Connect does not have. Use engine='driver', or a Spark Classic "
+            f"session."
+        )
 
 
 def by_name(name: str, depth: int = 2) -> Aggregator:

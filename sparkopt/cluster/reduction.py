@@ -17,7 +17,7 @@ from sparkopt.blocks.store import Result
 from sparkopt.cluster.sums import TaskSum, fold
 from sparkopt.typing import Floats
 
-__all__ = ["collected", "levels", "merge", "sliced", "tree"]
+__all__ = ["levels", "merge", "sliced", "tree"]
 
 Sums = Sequence[Result[TaskSum]]
 
@@ -30,11 +30,6 @@ def levels(partitions: int, depth: int) -> list[int]:
         partitions //= scale
         counts.append(partitions)
     return counts
-
-
-def collected(results: RDD[Result[TaskSum]]) -> Sums:
-    """Bring all sums to the driver."""
-    return results.collect()
 
 
 def tree(results: RDD[Result[TaskSum]], depth: int) -> Sums:

@@ -6,18 +6,20 @@ png is lossless; jpeg, webp and mp3 are not. Files are plain ones that any other
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparkopt.codecs.base import MAX_SIZE, BytesCodec, too_large
-from sparkopt.errors import MissingDependencyError, ParameterError
+from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
+from sparkopt.image_header import read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["MEDIA", "Audio", "Image", "Mp3"]
+
+_ANY_SIZE = 2**64  # the limit here is one of bytes, and checked by the codec
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +87,13 @@ class Image(BytesCodec):
 
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Array:
         """Read an image."""
-        try:
-            height, width = _SIZES[self.name](data)
-        except (struct.error, IndexError, ValueError) as error:
-            raise self.corrupt("its header is damaged or cut off") from error
+        try:  # a decoder allocates what the header asks for, so the size is read before the data reach one
+            header = read_header(data, max_pixels=_ANY_SIZE)
+        except CorruptImageError as error:
+            raise self.corrupt(error) from error
+        if header.format != self.name:
+            raise self.corrupt(f"it is {header.format}")
+        height, width = header.height, header.width
         if height * width * max(self._channels) > max_size:
             raise too_large(self.name, max_size)
         cv2 = _opencv(self.name)
@@ -108,48 +113,6 @@ def _swapped(image: Array) -> Array:
     """RGB to OpenCV's BGR or back; alpha stays last."""
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
     return np.ascontiguousarray(image[:, :, order])
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    signature, _, kind, width, height = struct.unpack_from(">8sI4sII", data)
-    if signature != b"\x89PNG\r\n\x1a\n" or kind != b"IHDR":
-        raise ValueError
-    return height, width
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    if data[:2] != b"\xff\xd8":
-        raise ValueError
-    position = 2
-    while data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return height, width
-        position += 2 + length
-    raise ValueError
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    riff, _, webp, kind = struct.unpack_from("<4sI4s4s", data)
-    if riff != b"RIFF" or webp != b"WEBP":
-        raise ValueError
-    if kind == b"VP8X":
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    elif kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
-    return height, width
-
-
-# A decoder allocates what the header asks for, so the size is read before the data reach one.
-_SIZES = {"png": _png_size, "jpeg": _jpeg_size, "webp": _webp_size}
 
 
 class Mp3(BytesCodec):

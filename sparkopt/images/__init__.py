@@ -14,10 +14,10 @@ False
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparkopt.image_header import MAX_PIXELS, read_header
 from sparkopt.images import functional
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
-from sparkopt.images.header import MAX_PIXELS, read_header
 from sparkopt.images.pixelwise import (
     ColorJitter,
     ConvertColor,
@@ -85,6 +85,7 @@ __all__ = [
     "Rotate",
     "Standardize",
     "VerticalFlip",
+    "bound_batches",
     "decode",
     "encode",
     "functional",
@@ -94,9 +95,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sparkopt.images.spark import BatchFunction, udf
+    from sparkopt.images.spark import BatchFunction, bound_batches, udf
 
-_ON_SPARK = ("BatchFunction", "udf")
+_ON_SPARK = ("BatchFunction", "bound_batches", "udf")
 
 
 def __getattr__(name: str) -> Any:

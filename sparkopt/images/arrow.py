@@ -25,8 +25,11 @@ from sparkopt.validation import Interval, OneOf, check
 __all__ = ["IMAGE_FIELDS", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
-MAX_BYTES = 2**25
-"""Default bound on the bytes of one piece of output; a single larger image still makes a piece of its own."""
+MAX_BYTES = 2**22
+"""Default bound on the bytes of one piece of output; a single larger image still makes a piece of its own.
+
+Small on purpose: a piece of 4 MiB is still in the processor's cache when it is sent, and its memory is used again.
+"""
 
 IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
 _OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
@@ -49,7 +52,7 @@ class ImageKernel:
         FAILFAST raises at the first bad image; the others give null and a reason.
     seed, epoch : int, default 0
         Random transforms depend on (seed, row key, epoch) only.
-    max_bytes : int, default 2**25
+    max_bytes : int, default 2**22
         Results are handed out in pieces of at most about this size.
     """
 
@@ -195,11 +198,26 @@ def _nbytes(value: Any) -> int:
 def _lists(values: list[Array | None], kind: Any) -> pa.Array:
     """Join arrays into one list array, with nulls, copying each value once."""
     lengths = [0 if value is None else value.size for value in values]
-    present = [value.reshape(-1) for value in values if value is not None]
-    flat = np.concatenate(present, dtype=kind, casting="unsafe") if present else np.empty(0, kind)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int32)]).astype(np.int32)
+    flat = _joined([value.reshape(-1) for value in values if value is not None], kind)
     missing = np.array([*(value is None for value in values), False])
-    return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), pa.array(flat))
+    return pa.ListArray.from_arrays(pa.array(_offsets(lengths), mask=missing), pa.array(flat))
+
+
+def _bytes_of(values: list[Array | None]) -> pa.Array:
+    """Join the memory of arrays into one binary array, with nulls, copying each value once."""
+    lengths = [0 if value is None else value.nbytes for value in values]
+    flat = _joined([np.ascontiguousarray(value).reshape(-1).view(np.uint8) for value in values if value is not None])
+    valid = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
+    buffers = [valid, pa.py_buffer(_offsets(lengths)), pa.py_buffer(flat)]
+    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
+
+
+def _joined(present: list[Array], kind: Any = np.uint8) -> Array:
+    return np.concatenate(present, dtype=kind, casting="unsafe") if present else np.empty(0, kind)
+
+
+def _offsets(lengths: list[int]) -> Array:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
 def _missing(values: list[Any]) -> pa.Array:
@@ -217,8 +235,8 @@ def _vectors(values: list[Array | None]) -> pa.Array:
 def _tensors(values: list[Array | None]) -> pa.Array:
     shapes = pa.array([None if value is None else value.shape for value in values], pa.list_(pa.int32()))
     kinds = pa.array([None if value is None else value.dtype.name for value in values], pa.string())
-    data = pa.array([None if value is None else value.tobytes() for value in values], pa.binary())
-    return pa.StructArray.from_arrays([shapes, kinds, data], ["shape", "dtype", "data"], mask=_missing(values))
+    columns = [shapes, kinds, _bytes_of(values)]
+    return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=_missing(values))
 
 
 def _to_bgr(image: Array) -> Array:
@@ -238,7 +256,7 @@ def _image_rows(values: list[Array | None]) -> pa.Array:
         pa.array(["" if value is not None else None for value in values], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
         pa.array([_OPENCV_TYPES.get(count) for count in channels], pa.int32()),
-        pa.array([None if value is None else value.tobytes() for value in values], pa.binary()),
+        _bytes_of(values),
     ]
     return pa.StructArray.from_arrays(columns, list(IMAGE_FIELDS), mask=_missing(values))
 

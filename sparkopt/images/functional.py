@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
-from sparkopt.images.header import MAX_PIXELS, Header, read_header
+from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
@@ -120,7 +120,7 @@ def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, red
 def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
     """Decode the pixels as they are stored: :func:`decode` without the EXIF orientation.
 
-    ``header`` must come from :func:`~sparkopt.images.header.read_header`, which has checked the size.
+    ``header`` must come from :func:`~sparkopt.image_header.read_header`, which has checked the size.
     """
     check("color", color, OneOf(COLORS))
     check("reduction", reduction, OneOf((1, 2, 4, 8)))

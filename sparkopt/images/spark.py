@@ -1,8 +1,8 @@
 """Pipelines on Spark: as an expression (:func:`udf`) and as a function of whole batches (:class:`BatchFunction`).
 
-Both run the same kernel, on Spark Classic and Spark Connect. What a Python worker holds at a time is one batch of
-input, which ``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one
-piece of output, which ``max_bytes`` bounds.
+Both run the same kernel. What a Python worker holds at a time is one batch of input, which
+``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one piece of output,
+which ``max_bytes`` bounds. Spark itself counts rows instead of bytes in two places; :func:`bound_batches` mends both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.ml.image import ImageSchema
 from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import Column
+from pyspark.sql import Column, SparkSession
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.types import (
     ArrayType,
@@ -32,7 +32,7 @@ from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images.arrow import IMAGE_FIELDS, MAX_BYTES, ImageKernel
 from sparkopt.images.transforms import Compose
 
-__all__ = ["BatchFunction", "check_image_column", "expression", "output_type", "udf"]
+__all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "udf"]
 
 _TENSOR = StructType(
     [
@@ -41,6 +41,33 @@ _TENSOR = StructType(
         StructField("data", BinaryType()),
     ]
 )
+
+
+_BOUNDS = {
+    # Small batches stay in the processor's cache on their way from the JVM to Python.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "4m",
+    # The vectorised Parquet reader holds this many rows: 4096 by default, which is 20 GB of 12-megapixel photographs.
+    "spark.sql.parquet.columnarReaderBatchSize": "64",
+    # Fed from Parquet or a cache, Spark 4.2 and later send such batches to expressions whole, whatever their bytes,
+    # and gather 10,000 results on the JVM's heap.
+    "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
+}
+
+
+def bound_batches(spark: SparkSession) -> None:
+    """Set the session's batches to a few megabytes, so that large images do not exhaust the JVM; also faster.
+
+    It matters for :func:`udf` on Parquet or cached data, and for any reading of large images from Parquet. They can
+    also be set in a profile: ``spark.sql.execution.arrow.maxBytesPerBatch``,
+    ``spark.sql.parquet.columnarReaderBatchSize`` and ``spark.sql.execution.arrow.pythonUDF.columnarInput.enabled``.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> images.bound_batches(spark)  # doctest: +SKIP
+    """
+    for name, value in _BOUNDS.items():
+        spark.conf.set(name, value)
 
 
 def output_type(output: str) -> DataType:
@@ -94,7 +121,7 @@ def udf(
         Random transforms depend on (seed, row key, epoch) only.
     errors : bool, default False
         Return struct<value, error>, with the reason of each null, instead of the value.
-    max_bytes : int, default 2**25
+    max_bytes : int, default 2**22
         Bound on the bytes of output that a worker gathers before it hands them on.
 
     Returns
@@ -112,16 +139,8 @@ def udf(
     """
     if mode == "DROPMALFORMED":
         raise ParameterError("mode DROPMALFORMED cannot drop rows from inside an expression; use ImageTransformer.")
-    return expression(ImageKernel(pipeline, output, mode, seed, epoch, max_bytes), errors=errors)
-
-
-def expression(kernel: ImageKernel, *, errors: bool = False, once: bool = False) -> Callable[..., Column]:
-    """Make a kernel into a function of columns: what :func:`udf` does, for a kernel that is there already.
-
-    ``once`` keeps the optimiser from evaluating the images a second time below a filter on their result. The price is
-    that no other filter moves below them either, so filter before.
-    """
-    kind = output_type(kernel.output)
+    kernel = ImageKernel(pipeline, output, mode, seed, epoch, max_bytes)
+    kind = output_type(output)
     returned = StructType([StructField("value", kind), StructField("error", StringType())]) if errors else kind
 
     def run_alone(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
@@ -132,7 +151,6 @@ def expression(kernel: ImageKernel, *, errors: bool = False, once: bool = False)
 
     def apply(image: Column | str, key: Column | str | None = None) -> Column:
         function = arrow_udf(run_alone if key is None else run_with_keys, returned)  # type: ignore[call-overload]
-        function = function.asNondeterministic() if once else function
         return function(image) if key is None else function(image, key)
 
     return apply

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, orientation_map, sample, scaling
-from sparkopt.images.header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Model
 from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
-from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.ml.util import DefaultParamsReadable, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
@@ -20,13 +21,15 @@ from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint import Checkpointer
 from sparkopt.cluster.choose import by_name as engine_by_name
+from sparkopt.cluster.plan import Look, Plan
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.persistence import ModelReader, ModelWriter, ParamsWritable
 from sparkopt.ml.summary import Summary, TrainingSummary
 from sparkopt.ml.training import Serial, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
+from sparkopt.objective import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solve import Callback, Stop, check_compatible
@@ -42,7 +45,7 @@ S = TypeVar("S", bound=TrainingSummary)
 
 
 class LinearEstimator(
-    Estimator[M], LinearParams, DefaultParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
+    Estimator[M], LinearParams, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
     """Trains a linear model; subclasses say which loss.
 
@@ -197,6 +200,29 @@ class LinearEstimator(
         for estimator in estimators:
             estimator._check()
         return Serial(train(dataset, estimators))
+
+    def explain(self, dataset: DataFrame) -> Plan:
+        """Say what ``fit(dataset)`` would do, from one cheap look at the data: sizes, engine, and advice. Print it.
+
+        It counts rows by partition and looks at the features of the first few; nothing is trained or written.
+
+        Examples
+        --------
+        >>> print(LogisticRegression().explain(df))    # doctest: +SKIP
+        rows           1,000,000 x 100 features, dense
+        partitions     8 on 8 task slots; the largest has 125,000 rows
+        coefficients   101
+        blocks on disk 408.0 MB, of which a pass reads 408.0 MB
+        sent per pass  12.9 KB
+        memory         driver 6.5 KB, each task 2.4 KB beside its blocks
+        engine         resident; seconds of 40 passes: driver 4.26, resident 0.45, allreduce 2.88
+        """
+        self._check()
+        look = Look.at(dataset, self._columns())
+        moments = replace(Moments.zero(look.features), target_min=0.0, target_max=look.target_max)
+        objective = LinearObjective(self._loss(moments), look.features, self.getFitIntercept())
+        share, depth = self.getMiniBatchFraction(), self.getAggregationDepth()
+        return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth)
 
     def _fit(self, dataset: DataFrame) -> M:
         self._check()

@@ -234,6 +234,8 @@ class LogisticRegression(
         Bounds on the coefficients, in the features' units; one row for two classes, else one a class.
     lowerBoundsOnIntercepts, upperBoundsOnIntercepts : Vector of shape (1 or classes,), optional
         Bounds on the intercepts.
+    classWeights : "balanced", list or dict of float, optional
+        Factors of the row weights by label; "balanced" makes all classes weigh the same.
     {shared}
 
     Examples
@@ -263,6 +265,7 @@ class LogisticRegression(
         family: str = "auto",
         threshold: float = 0.5,
         thresholds: list[float] | None = None,
+        classWeights: Any = None,
         lowerBoundsOnCoefficients: Any = None,
         upperBoundsOnCoefficients: Any = None,
         lowerBoundsOnIntercepts: Any = None,
@@ -274,6 +277,11 @@ class LogisticRegression(
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",
+        validationIndicatorCol: str | None = None,
+        patience: int = 10,
+        minDelta: float = 0.0,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 10,
     ) -> None:
         super().__init__()
         self._input_kwargs: dict[str, Any]

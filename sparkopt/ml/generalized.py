@@ -208,6 +208,11 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",
+        validationIndicatorCol: str | None = None,
+        patience: int = 10,
+        minDelta: float = 0.0,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 10,
     ) -> None:
         super().__init__()
         self._input_kwargs: dict[str, Any]

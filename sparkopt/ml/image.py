@@ -13,14 +13,14 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator, Model, Transformer
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
-from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as SF
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
-from sparkopt.images.spark import BatchFunction, check_image_column, expression
+from sparkopt.images.spark import BatchFunction, check_image_column
 from sparkopt.images.statistics import ChannelMoments
+from sparkopt.ml.persistence import ParamsWritable
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 
@@ -32,7 +32,7 @@ def _to_json(value: Compose | str) -> str:
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
 
 
-class _ImageParams(HasInputCol, HasOutputCol, HasSeed, DefaultParamsWritable):
+class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
     """Params that the stages for images share."""
 
     pipeline: Param[str] = Param(Params._dummy(), "pipeline", "the transforms, as JSON", _to_json)
@@ -151,20 +151,12 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
     def _transform(self, dataset: DataFrame) -> DataFrame:
         self._check(dataset)
         kernel = self._kernel(self.getOrDefault(self.output))
-        mode, name, reason = kernel.mode, self.getOutputCol(), self.getErrorCol()
-        for added in (name, reason) if mode == "PERMISSIVE" else (name,):
-            if added in dataset.columns:
-                raise SchemaError(f"column {added!r} is there already; choose another outputCol or errorCol.")
-        run = expression(kernel, errors=True, once=True)
-        key = self._key()
-        result = f"_{name}_result"
-        rows = dataset.withColumn(result, run(self.getInputCol()) if key is None else run(self.getInputCol(), key))
-        if mode == "DROPMALFORMED":
-            rows = rows.filter(SF.col(f"`{result}`.error").isNull())
-        rows = rows.withColumn(name, SF.col(f"`{result}`.value"))
-        if mode == "PERMISSIVE":
-            rows = rows.withColumn(reason, SF.col(f"`{result}`.error"))
-        return rows.drop(result)
+        reason = self.getErrorCol() if kernel.mode == "PERMISSIVE" else None
+        batches = BatchFunction(
+            kernel, self.getInputCol(), self.getOutputCol(), reason, self._key(), drop_input=False
+        )
+        # Whole batches rather than an expression: Spark bounds their bytes whatever the source, and evaluates once.
+        return dataset.mapInArrow(batches, batches.schema(dataset.schema))
 
 
 class ImageNormalizerModel(Model, ImageTransformer):

@@ -10,17 +10,49 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWriter
+from pyspark.ml.util import (
+    DefaultParamsReader,
+    DefaultParamsWritable,
+    DefaultParamsWriter,
+    MLReadable,
+    MLReader,
+    MLWriter,
+)
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
 from sparkopt.typing import Floats
 
-__all__ = ["ModelReader", "ModelWriter"]
+__all__ = ["ModelReader", "ModelWriter", "ParamsWritable"]
 
 M = TypeVar("M", bound="MLReadable[Any]")
 
 
-class ModelWriter(MLWriter):
+class _Writer(MLWriter):
+    """A writer that can overwrite on Spark Connect too: pyspark's own goes through the JVM."""
+
+    def _handleOverwrite(self, path: str) -> None:
+        if is_connect(self.sparkSession):
+            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
+
+            RemoteMLWriter.handleOverwrite(path, True)
+        else:
+            super()._handleOverwrite(path)
+
+
+class _ParamsWriter(_Writer, DefaultParamsWriter):
+    """Writes parameters."""
+
+
+class ParamsWritable(DefaultParamsWritable):
+    """What has parameters and nothing else to save."""
+
+    def write(self) -> MLWriter:
+        """Return a writer: ``estimator.write().overwrite().save(path)``."""
+        return _ParamsWriter(self)  # type: ignore[arg-type]  # every class that mixes this in is a Params
+
+
+class ModelWriter(_Writer):
     """Writes a linear model.
 
     Parameters

@@ -122,6 +122,11 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",
+        validationIndicatorCol: str | None = None,
+        patience: int = 10,
+        minDelta: float = 0.0,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 10,
     ) -> None:
         super().__init__()
         self._input_kwargs: dict[str, Any]
@@ -227,6 +232,11 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",
+        validationIndicatorCol: str | None = None,
+        patience: int = 10,
+        minDelta: float = 0.0,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 10,
     ) -> None:
         super().__init__()
         self._input_kwargs: dict[str, Any]

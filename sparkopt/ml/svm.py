@@ -15,6 +15,7 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
 from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, ScalarModel
+from sparkopt.ml.class_weights import HasClassWeights
 from sparkopt.ml.classification import RawPredictionParams
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import BinaryClassificationSummary, LinearSVCTrainingSummary
@@ -91,7 +92,7 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
 
 
 @documented
-class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams):
+class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeights):
     """A linear support vector machine (Cortes & Vapnik, 1995) with an elastic-net penalty, for labels 0 and 1.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), for the hinge loss pyspark.ml's objective; regParam is
@@ -105,6 +106,8 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams):
         The raw prediction above which class 1 is predicted.
     rawPredictionCol : str, default "rawPrediction"
         Output column of raw predictions.
+    classWeights : "balanced", list or dict of float, optional
+        Factors of the row weights by label; "balanced" makes all classes weigh the same.
     {shared}
 
     Notes
@@ -131,6 +134,7 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams):
         rawPredictionCol: str = "rawPrediction",
         loss: str = "hinge",
         threshold: float = 0.0,
+        classWeights: Any = None,
         maxIter: int = 500,
         tol: float = 1e-6,
         regParam: float = 0.0,
@@ -144,6 +148,11 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams):
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",
+        validationIndicatorCol: str | None = None,
+        patience: int = 10,
+        minDelta: float = 0.0,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 10,
     ) -> None:
         super().__init__()
         self._input_kwargs: dict[str, Any]

@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.store import BlockStore
+from sparkopt.cluster.choose import check_engine
+from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
-from sparkopt.trainer import fit_many
 
 if TYPE_CHECKING:
     from sparkopt.ml.base import LinearEstimator
@@ -41,6 +42,7 @@ PER_MODEL = frozenset(
         "predictionCol",
         "rawPredictionCol",
         "probabilityCol",
+        "linkPredictionCol",
         "threshold",
         "thresholds",
     }
@@ -50,6 +52,8 @@ PER_MODEL = frozenset(
 
 def train(dataset: DataFrame, estimators: Estimators) -> Iterator[tuple[int, Any]]:
     """Yield (index, model) for every estimator, in groups; all of them are of one class, and checked."""
+    for estimator in estimators:
+        check_engine(estimator.getEngine(), dataset)
     for readers in _alike(range(len(estimators)), lambda i: _reading(estimators[i])):
         yield from _train_readers(dataset, {i: estimators[i] for i in readers})
 
@@ -69,7 +73,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
         for sharers in _alike(list(estimators), lambda i: _sharing(estimators[i])):
             group = [estimators[i] for i in sharers]
             trainers = [estimator._trainer(store.moments) for estimator in group]
-            fits = fit_many(store, trainers, [estimator._initial() for estimator in group])
+            fits = fit_rounded(store, trainers, [estimator._initial() for estimator in group])
             for i, estimator, fit in zip(sharers, group, fits, strict=True):
                 models[i] = estimator._copyValues(estimator._model(fit))
                 models[i]._summarise(training, fit)

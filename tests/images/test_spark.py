@@ -5,9 +5,22 @@ import pyarrow as pa
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.sql import functions as SF
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DoubleType,
+    IntegerType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
+from sparkopt.images.spark import _BOUNDS
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
 
 PLAIN = images.Compose([images.Decode(), images.Resize(12, 10), images.Rescale(1 / 255)])
@@ -117,7 +130,50 @@ def test_dropmalformed_drops_and_failfast_fails(frame, good):
 def test_a_filter_on_the_result_does_not_decode_twice(frame):
     result = ImageTransformer(pipeline=PLAIN, inputCol="content").transform(frame).where("features_error is null")
     plan = result._jdf.queryExecution().optimizedPlan().toString()
-    assert plan.count("ArrowEvalPython") == 1
+    assert plan.count("MapInArrow") == 1
+    assert "EvalPython" not in plan
+
+
+def test_other_columns_and_their_metadata_pass_through(spark, good):
+    labels = {"ml_attr": {"type": "nominal", "vals": ["a", "b"]}}
+    rows = [(Vectors.dense([1.0, 2.0]), good[0], 1.0, {"k": [1, 2]}), (Vectors.sparse(2, {1: 3.0}), b"", 0.0, None)]
+    kind = StructType(
+        [
+            StructField("other", VectorUDT()),
+            StructField("content", BinaryType()),
+            StructField("label", DoubleType(), metadata=labels),
+            StructField("nested", MapType(StringType(), ArrayType(IntegerType()))),
+        ]
+    )
+    dataset = spark.createDataFrame(rows, kind)
+    result = ImageTransformer(pipeline=PLAIN, inputCol="content").transform(dataset)
+    assert result.schema["label"].metadata == labels
+    assert result.schema["other"].dataType == VectorUDT()
+    back = [(row.other, bytes(row.content), row.label, row.nested) for row in result.collect()]
+    assert back == rows
+
+
+def test_batches_from_parquet_are_bounded_in_bytes(spark, tmp_path):
+    content = bytes(100_000)
+    frame = spark.createDataFrame([(i,) for i in range(200)], "id long").select(SF.lit(content).alias("content"))
+    frame.coalesce(1).write.parquet(str(tmp_path / "images"))
+
+    def count(batches):
+        for batch in batches:
+            yield pa.RecordBatch.from_arrays([pa.array([batch.num_rows]), pa.array([batch.nbytes])], ["n", "size"])
+
+    before = {name: spark.conf.get(name) for name in _BOUNDS}
+    try:
+        images.bound_batches(spark)
+        stored = spark.read.parquet(str(tmp_path / "images"))
+        counts = stored.mapInArrow(count, "n long, size long").collect()
+        plan = stored.select(images.udf(PLAIN)("content"))._jdf.queryExecution().executedPlan().toString()
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
+    assert sum(row.n for row in counts) == 200
+    assert max(row["size"] for row in counts) < 5_000_000 < 200 * len(content)
+    assert "ColumnarToRow" in plan  # an expression is then fed with rows too, which Spark batches by their bytes
 
 
 def test_a_pipeline_into_a_model_is_saved_and_loaded(frame, tmp_path):

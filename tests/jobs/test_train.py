@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -107,3 +108,17 @@ def test_wrong_input_is_answered_with_one_line(flags, code, message, tmp_path):
     assert len(said) == 1
     assert message in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_every_loss_has_an_estimator(spark, tmp_path):
+    """Each one fits labels that it is defined on, called as the job calls it."""
+    specification = importlib.util.spec_from_file_location("train", ROOT / "jobs/train.py")
+    job = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(job)
+    rows = spark.range(60).selectExpr("id % 7 as a", "cast(id % 7 > 3 as double) as y", "id % 7 + 1.0 as positive")
+    for loss in job.ESTIMATORS:
+        label = "y" if loss in job.CLASSIFIERS else "positive"
+        flags = ["--parquet", "unread", "--features", "a", "--label", label, "--loss", loss, "--max-iter", "50"]
+        args = job.parser().parse_args([*flags, "--tol", "0.01", "--reg-param", "0.01"])
+        metrics = job.evaluate(job.estimator(args).fit(rows.coalesce(1)), rows, label)
+        assert metrics.get("accuracy", metrics.get("r2")) > 0.8, loss

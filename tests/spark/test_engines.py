@@ -133,7 +133,7 @@ def test_an_error_in_a_callback_ends_the_fit_on_every_engine(small, name):
 def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, name, caplog):
     with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
         whole = trainer(SAME_BITS["collect"]).fit(store)
-        Path(store._handles.collect()[1].path).unlink()
+        Path(store.located().handles[1].path).unlink()
         repaired = trainer((SAME_BITS | RANKS)[name], stop=Stop(3, 0.0)).fit(store)
         expected = trainer(SAME_BITS["collect"], stop=Stop(3, 0.0)).fit(store)
     assert repaired.coefficients.tobytes() == expected.coefficients.tobytes()

@@ -249,7 +249,7 @@ def test_a_missing_file_is_read_from_the_source(binary, reduction, caplog):
     trainer = Trainer(losses.Logistic(), stop=Stop(3, 0.0), aggregator=DriverAggregator(2, reduction))
     with BlockStore.write(binary.repartition(6), Columns("features", "label"), Interval()) as store:
         whole = trainer.fit(store)
-        handle = store._handles.collect()[2]
+        handle = store.located().handles[2]
         Path(handle.path).unlink()
         repaired = trainer.fit(store)
     assert np.array_equal(whole.coefficients, repaired.coefficients)

@@ -49,7 +49,7 @@ class Header:
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read the header, and refuse what must not reach a decoder.
+    r"""Read the header, and refuse what must not reach a decoder.
 
     Parameters
     ----------
@@ -66,10 +66,8 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
     Examples
     --------
-    >>> from sparkopt.images import functional as F
-    >>> import numpy as np
-    >>> read_header(F.encode(np.zeros((2, 3, 1), np.uint8), "png"))
-    Header(format='png', height=2, width=3, orientation=1)
+    >>> read_header(b"BM" + bytes(12) + b"\x28" + bytes(3) + b"\x03" + bytes(3) + b"\x02" + bytes(3))
+    Header(format='bmp', height=2, width=3, orientation=1)
     """
     if not data:
         raise CorruptImageError("empty: the value holds no bytes")

@@ -1,0 +1,120 @@
+"""Backend: what a block store asks of a Spark session, so that it lives on Spark Classic and on Spark Connect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pyspark.sql import DataFrame
+
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.tasks import Handle, WriteBlocks
+from sparkopt.validation import Interval
+
+__all__ = ["Backend", "Shared", "Source", "is_connect"]
+
+T = TypeVar("T")
+
+
+class Shared(Protocol):
+    """Bytes that every task can read."""
+
+    @property
+    def value(self) -> bytes:
+        """The bytes."""
+        ...
+
+    def destroy(self) -> None:
+        """Forget them everywhere."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """The selected columns of a DataFrame, and how to write them.
+
+    Parameters
+    ----------
+    df : DataFrame
+        Read again where an executor dies.
+    columns : Columns
+        What is read.
+    targets : Interval
+        What a label may be.
+    name : str
+        The store's folder on each executor.
+    """
+
+    df: DataFrame
+    columns: Columns
+    targets: Interval
+    name: str
+
+    def writer(self, only: frozenset[int] | None = None) -> WriteBlocks:
+        """Return the function that writes all partitions, or some."""
+        return WriteBlocks(self.columns, self.targets, self.name, only)
+
+
+class Backend(ABC):
+    """Keeps the handles of a store cached where their files are, and runs functions on them there.
+
+    Attributes
+    ----------
+    has_rdds : bool
+        Whether ``handles`` and ``context`` can be had.
+    """
+
+    has_rdds: bool
+
+    @abstractmethod
+    def run(self, function: Callable[[Handle], T]) -> list[T]:
+        """Apply ``function`` to each cached handle, on the executor that holds its file; in any order."""
+
+    @abstractmethod
+    def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
+        """Read some partitions from the source again, write them, and apply ``function`` to their handles."""
+
+    @abstractmethod
+    def share(self, value: bytes) -> Shared:
+        """Return ``value`` in a form that functions can carry to every task."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many tasks run at the same time."""
+
+    @property
+    @abstractmethod
+    def context(self) -> Any:
+        """The SparkContext.
+
+        Raises
+        ------
+        IncompatibleError
+            Where the session has none.
+        """
+
+    @property
+    @abstractmethod
+    def handles(self) -> Any:
+        """The cached handles as an RDD.
+
+        Raises
+        ------
+        IncompatibleError
+            Where the session has none.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Delete the files and forget the handles; harmless when repeated."""
+
+
+def is_connect(thing: object) -> bool:
+    """Whether a DataFrame or session is one of Spark Connect.
+
+    By its module rather than with ``isinstance``: importing Connect's classes needs gRPC, which Classic does not.
+    """
+    return type(thing).__module__.startswith("pyspark.sql.connect.")

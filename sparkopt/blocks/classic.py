@@ -1,0 +1,81 @@
+"""A block store on Spark Classic: handles are an RDD. The only module, besides the engines, that knows RDDs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sparkopt.blocks.backend import Backend, Shared, Source
+from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
+
+if TYPE_CHECKING:
+    from pyspark import RDD
+
+__all__ = ["ClassicBackend", "slots_of"]
+
+T = TypeVar("T")
+
+
+class ClassicBackend(Backend):
+    """Handles in a cached RDD."""
+
+    has_rdds = True
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._handles = self._written().cache()
+
+    def run(self, function: Callable[[Handle], T]) -> list[T]:
+        """Map and collect."""
+        return self._handles.map(function).collect()
+
+    def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
+        """Run a job on the given partitions of a new, uncached RDD."""
+        results: list[T] = self.context.runJob(self._written().map(function), _identity, list(partitions))
+        return results
+
+    @property
+    def handles(self) -> RDD[Handle]:
+        """The cached RDD."""
+        return self._handles
+
+    def share(self, value: bytes) -> Shared:
+        """Broadcast."""
+        broadcast: Shared = self.context.broadcast(value)
+        return broadcast
+
+    @property
+    def slots(self) -> int:
+        """As the scheduler counts them, for tasks of the default size."""
+        return slots_of(self.context)
+
+    @cached_property
+    def context(self) -> Any:
+        """The SparkContext of the source's session."""
+        return self._source.df.sparkSession.sparkContext
+
+    def release(self) -> None:
+        """Unpersist, then sweep with enough tasks to reach every executor."""
+        self._handles.unpersist()
+        tasks = self.context.defaultParallelism
+        self.context.parallelize(range(tasks), tasks).foreach(Sweep(self._source.name))
+
+    def _written(self) -> RDD[Handle]:
+        """Write when computed, wherever computed."""
+        return self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA).rdd.map(_to_handle)
+
+
+def slots_of(context: Any) -> int:
+    """Return how many tasks can run at the same time."""
+    scala = context._jsc.sc()
+    profile = scala.resourceProfileManager().defaultResourceProfile()
+    return max(1, int(scala.maxNumConcurrentTasks(profile)))
+
+
+def _to_handle(row: Any) -> Handle:
+    return Handle.of(row.asDict())
+
+
+def _identity(items: Iterable[T]) -> Iterable[T]:
+    return items

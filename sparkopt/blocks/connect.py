@@ -1,0 +1,177 @@
+"""A block store on Spark Connect: handles are a cached view, and functions travel to it through ``mapInArrow``.
+
+The view matters: the session's server keeps its plan, so that a pass sends nothing but its function. A plan built
+anew from the user's DataFrame would carry it along in each pass, local rows included, and would be found in the
+cache only while its functions are pickled to the very same bytes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn, TypeVar
+
+import pyarrow as pa
+from pyspark.cloudpickle import dumps
+from pyspark.sql import DataFrame, SparkSession
+
+from sparkopt.blocks.backend import Backend, Shared, Source
+from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
+from sparkopt.errors import IncompatibleError
+
+__all__ = ["ConnectBackend", "slots_of"]
+
+T = TypeVar("T")
+
+MOST_SENT = 120 << 20
+"""Bytes that a message to the server holds (gRPC's limit there is 128 MiB), with room for the rest of the plan."""
+
+CHUNK = 1 << 20
+"""Bytes of a result in one row: rows far larger than the server's batches do not pass."""
+
+ENOUGH_ROWS = 1 << 16
+"""Rows that leave no task of a range without one."""
+
+CHUNK_SCHEMA = "partition int, number int, bytes binary"
+
+
+class ConnectBackend(Backend):
+    """Handles in a cached temporary view."""
+
+    has_rdds = False
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._session = source, source.df.sparkSession
+        self._view = source.name.replace("-", "_")
+        source.df.mapInArrow(source.writer(), HANDLE_SCHEMA).createTempView(self._view)
+        self._session.catalog.cacheTable(self._view)
+
+    def run(self, function: Callable[[Handle], T]) -> list[T]:
+        """Run over the view, which Spark schedules where its rows are cached."""
+        return _collect(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+
+    def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
+        """Run over the source again; tasks of other partitions end at once."""
+        written = self._source.df.mapInArrow(self._source.writer(frozenset(partitions)), HANDLE_SCHEMA)
+        return _collect(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+
+    def share(self, value: bytes) -> Shared:
+        """Leave it inside the function: Connect has no broadcasts."""
+        return _Carried(value)
+
+    @cached_property
+    def slots(self) -> int:
+        """As many as Spark makes tasks of a range."""
+        return slots_of(self._session)
+
+    @property
+    def context(self) -> NoReturn:
+        """There is none."""
+        raise _refusal("a SparkContext")
+
+    @property
+    def handles(self) -> NoReturn:
+        """There are no RDDs."""
+        raise _refusal("RDDs")
+
+    def release(self) -> None:
+        """Drop the view, which drops its cache too, then sweep with as many tasks as run at the same time."""
+        self._session.catalog.dropTempView(self._view)
+        _on_each_slot(self._session, Sweep(self._source.name))
+
+
+def _refusal(what: str) -> IncompatibleError:
+    return IncompatibleError(
+        f"this needs {what}, which Spark Connect does not have. Use engine='driver', or a Spark Classic session."
+    )
+
+
+def slots_of(session: SparkSession) -> int:
+    """Return how many tasks can run at the same time: one small job tells."""
+    return _on_each_slot(session, _nothing)
+
+
+def _on_each_slot(session: SparkSession, function: Callable[[object], None]) -> int:
+    """Run a function in each task of a range; return their number."""
+    return session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """Bytes inside the function that needs them."""
+
+    value: bytes
+
+    def destroy(self) -> None:
+        """Nothing was left anywhere."""
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A task that does one thing, whatever its rows."""
+
+    function: Callable[[object], None]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            pass
+        self.function(None)
+        yield pa.RecordBatch.from_pydict({"done": pa.array([1], pa.int32())})
+
+
+def _on_handles(function: Callable[[Handle], Any]) -> _OnHandles:
+    """Pickle once, and measure before the server refuses.
+
+    Raises
+    ------
+    IncompatibleError
+        For a function that no message can hold.
+    """
+    pickled = dumps(function)
+    if len(pickled) > MOST_SENT:
+        raise IncompatibleError(
+            f"a pass sends {len(pickled) >> 20} MiB of coefficients to the tasks, and a message of Spark Connect "
+            f"holds {MOST_SENT >> 20} MiB. Use a Spark Classic session, or fewer features or classes."
+        )
+    return _OnHandles(pickled)
+
+
+@dataclass(frozen=True)
+class _OnHandles:
+    """The task: rows of handles in, the function's results out, pickled and cut into chunks."""
+
+    pickled: bytes
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
+        for batch in batches:
+            for row in batch.to_pylist():
+                handle = Handle.of(row)
+                yield from _chunks(handle.partition, dumps(function(handle)))
+
+
+def _chunks(partition: int, pickled: bytes) -> Iterator[pa.RecordBatch]:
+    for number, start in enumerate(range(0, len(pickled), CHUNK)):
+        columns = {
+            "partition": pa.array([partition], pa.int32()),
+            "number": pa.array([number], pa.int32()),
+            "bytes": pa.array([pickled[start : start + CHUNK]], pa.binary()),
+        }
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _collect(chunks: DataFrame) -> list[Any]:
+    """Put each partition's chunks together again."""
+    table = chunks.toArrow()
+    found: dict[int, dict[int, bytes]] = defaultdict(dict)
+    for partition, number, part in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
+        found[partition][number] = part
+    joined = [b"".join(parts[number] for number in sorted(parts)) for _, parts in sorted(found.items())]
+    return [pickle.loads(pickled) for pickled in joined]  # noqa: S301  # written by this session's own tasks

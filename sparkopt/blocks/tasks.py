@@ -1,0 +1,243 @@
+"""What runs on the executors for a block store: writing a partition, opening it, deleting its files.
+
+Nothing here knows how a task reaches its executor, so it is the same on Spark Classic and on Spark Connect.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import pyarrow as pa
+from pyspark import TaskContext
+
+from sparkopt.blocks.block import Blocks
+from sparkopt.blocks.columns import Columns, Reader
+from sparkopt.blocks.files import BlockFile, regroup, write_blocks
+from sparkopt.blocks.moments import Moments
+from sparkopt.errors import DataError
+from sparkopt.validation import Interval
+from sparkopt.work import Part
+
+__all__ = [
+    "HANDLE_SCHEMA",
+    "Facts",
+    "Gathered",
+    "Handle",
+    "Held",
+    "Located",
+    "PartFunction",
+    "Result",
+    "Sweep",
+    "Task",
+    "TaskFunction",
+    "WriteBlocks",
+    "carry",
+]
+
+T = TypeVar("T")
+PartFunction: TypeAlias = Callable[[Part, Blocks], T]
+
+HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, validation array<int>, bytes bigint, error string"
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Where one partition's blocks are, or why there are none."""
+
+    partition: int
+    path: str
+    starts: tuple[int, ...]
+    validation: tuple[int, ...]
+    bytes: int
+    error: str | None
+
+    def to_batch(self) -> pa.RecordBatch:
+        """Return one row of ``HANDLE_SCHEMA``."""
+        columns = {
+            "partition": pa.array([self.partition], pa.int32()),
+            "path": [self.path],
+            "starts": pa.array([list(self.starts)], pa.list_(pa.int64())),
+            "validation": pa.array([list(self.validation)], pa.list_(pa.int32())),
+            "bytes": pa.array([self.bytes], pa.int64()),
+            "error": pa.array([self.error], pa.string()),
+        }
+        return pa.RecordBatch.from_pydict(columns)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Handle:
+        """Return the handle that such a row holds."""
+        return cls(**{**row, "starts": tuple(row["starts"]), "validation": tuple(row["validation"])})
+
+
+@dataclass(frozen=True)
+class Result(Generic[T]):
+    """What a task made of one partition; ``value`` is None where its file was missing."""
+
+    partition: int
+    value: T | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+
+    part: Part
+    blocks: Blocks | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """All partitions' handles, for processes that choose by themselves which of them they open."""
+
+    handles: Sequence[Handle]
+    first_rows: Sequence[int]
+
+    def here(self) -> list[bool]:
+        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+
+    def open(self, partitions: Iterable[int]) -> list[Held]:
+        """Open these partitions."""
+        return [open_blocks(self.handles[index], self.first_rows) for index in partitions]
+
+
+TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the driver learns of a partition right after it was written."""
+
+    handle: Handle
+    moments: Moments | None
+    validation: Moments | None
+
+    @classmethod
+    def read(cls, handle: Handle) -> Facts:
+        """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
+        if not handle.path:
+            return cls(handle, None, None)
+        return cls(handle, *(Moments.load(path) for path in _moments_paths(handle.path)))
+
+
+@dataclass(frozen=True)
+class WriteBlocks:
+    """The task that writes a partition: Arrow batches of ``Columns.select`` in, one handle out.
+
+    Parameters
+    ----------
+    columns : Columns
+        What is read.
+    targets : Interval
+        What a label may be.
+    name : str
+        The store's folder.
+    only : frozenset of int or None, default None
+        Partitions to write; the others are left unread. None writes all.
+    """
+
+    columns: Columns
+    targets: Interval
+    name: str
+    only: frozenset[int] | None = None
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        assert context is not None  # noqa: S101  # always there inside a task
+        partition = context.partitionId()
+        if self.only is not None and partition not in self.only:
+            return
+        folder = _local_folder(self.name, partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}.arrow"
+        try:
+            yield self._write(path, partition, batches).to_batch()
+        except DataError as error:
+            yield Handle(partition, "", (0,), (), 0, str(error)).to_batch()
+
+    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
+        starts, validation = [0], []
+        moments: dict[bool, Moments] = {}
+        read = Reader(self.columns, self.targets, partition)
+        for index, block in enumerate(write_blocks(path, regroup(read(batches)))):
+            if block.is_validation:
+                validation.append(index)
+            else:
+                starts.append(starts[-1] + block.rows)
+            moments = moments or dict.fromkeys((False, True), Moments.zero(block.X.shape[1]))
+            moments[block.is_validation] += Moments.of(block)
+        if not moments:
+            return Handle(partition, "", (0,), (), 0, None)
+        for where, found in zip(_moments_paths(str(path)), moments.values(), strict=True):
+            found.save(where)
+        return Handle(partition, str(path), tuple(starts), tuple(validation), path.stat().st_size, None)
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """The task of a step: open the handle's blocks and work on them."""
+
+    function: PartFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handle: Handle) -> Result[T]:
+        held = open_blocks(handle, self.first_rows)
+        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+
+
+@dataclass(frozen=True)
+class Gathered(Generic[T]):
+    """A task that holds several partitions."""
+
+    function: TaskFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        return self.function(open_blocks(handle, self.first_rows) for handle in handles)
+
+
+def carry(handle: Handle) -> tuple[Handle, bytes]:
+    """Take a partition's file along with its handle; nothing where it is missing."""
+    path = Path(handle.path)
+    return handle, path.read_bytes() if handle.path and path.is_file() else b""
+
+
+def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+    handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    part = Part(handle.partition, first_rows[handle.partition])
+    try:
+        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, carried))
+    except FileNotFoundError:
+        return Held(part, None)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The task that deletes a store's folders."""
+
+    name: str
+
+    def __call__(self, _: object) -> None:
+        for root in _local_roots():
+            shutil.rmtree(root / self.name, ignore_errors=True)
+
+
+def _local_roots() -> list[Path]:
+    """Return the executor's own directories, which Spark deletes when the executor ends."""
+    return [Path(root) for root in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
+
+
+def _local_folder(name: str, partition: int) -> Path:
+    roots = _local_roots()
+    return roots[partition % len(roots)] / name
+
+
+def _moments_paths(path: str) -> tuple[Path, Path]:
+    """Where the moments of a partition's training and validation rows are."""
+    return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")

@@ -1,0 +1,53 @@
+"""Fits that Spark Classic and Spark Connect both run, on the same rows in the same partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pyspark.ml.linalg import SparseVector
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkopt.ml import LinearRegression, LogisticRegression
+
+QUICK = dict(maxIter=3, tol=0.0)
+
+
+def dense(spark: SparkSession, classes: int) -> DataFrame:
+    """Random features and labels in three partitions; Spark seeds each partition, so every session draws the same."""
+    rows = spark.range(0, 1500, 1, 3).select(F.array(*[F.randn(seed) for seed in range(4)]).alias("features"))
+    score = F.col("features")[0] - F.col("features")[1] + 0.5 * F.randn(9)
+    return rows.withColumn("label", F.least(F.floor(F.abs(score)), F.lit(classes - 1)).cast("double"))
+
+
+def sparse(spark: SparkSession, classes: int) -> DataFrame:
+    """Thirty features, three of them stored in each row."""
+    rng = np.random.default_rng(classes)
+    rows = []
+    for _ in range(300):
+        places = np.sort(rng.choice(30, 3, replace=False))
+        rows.append((SparseVector(30, places.tolist(), rng.normal(size=3).tolist()), float(places[0] % classes)))
+    return spark.createDataFrame(rows, ["features", "label"]).coalesce(1)
+
+
+FITS: dict[str, Callable[[SparkSession], tuple[Any, DataFrame]]] = {
+    "dense binary": lambda spark: (LogisticRegression(**QUICK), dense(spark, 2)),
+    "dense multinomial": lambda spark: (LogisticRegression(regParam=0.01, **QUICK), dense(spark, 3)),
+    "sparse binary": lambda spark: (
+        LogisticRegression(regParam=0.01, elasticNetParam=0.5, **QUICK),
+        sparse(spark, 2),
+    ),
+    "sparse multinomial": lambda spark: (LogisticRegression(regParam=0.01, **QUICK), sparse(spark, 4)),
+    "mini-batches": lambda spark: (
+        LinearRegression(optimizer="adam", miniBatchFraction=0.2, seed=3, **QUICK),
+        dense(spark, 3),
+    ),
+}
+
+
+def numbers(model: Any) -> list[float]:
+    """Coefficients and intercepts of a model."""
+    matrix, intercept = model.arrays
+    return [*matrix.ravel().tolist(), *intercept.tolist()]
