@@ -53,7 +53,8 @@ class Checkpointer:
     ----------
     uri : str
         A folder on any file system that pyarrow reads and writes: a path, ``file://``, ``s3://``, ``gs://``,
-        ``hdfs://``, ``abfs://``. The driver and, with the all-reduce engine, the executors must both reach it.
+        ``hdfs://``, ``abfs://``. The driver must reach it, and so must the executors where the loop runs on one
+        (engines "local" and "allreduce"): a path on one machine's own disk serves a single machine only.
     interval : int, default 10
         Steps between checkpoints.
     keep : int, default 2
@@ -72,6 +73,16 @@ class Checkpointer:
     def __post_init__(self) -> None:
         check("checkpointInterval", self.interval, Interval(1, None, whole=True))
         check("keep", self.keep, Interval(1, None, whole=True))
+
+    def check(self) -> None:
+        """Refuse a URI that no file system serves.
+
+        Raises
+        ------
+        ParameterError
+            Naming what would do.
+        """
+        _resolve(self.uri)
 
     def run(self, fingerprint: Fingerprint) -> Run:
         """Return the checkpoints of one run.
@@ -139,6 +150,21 @@ class Run:
             return snapshots
         return None
 
+    def require_shared(self) -> None:
+        """Make sure that this process sees the folder which the driver made.
+
+        Raises
+        ------
+        ParameterError
+            Where it does not: the driver would not see what is written here, either.
+        """
+        system, folder = self._folder()
+        if system.get_file_info(folder).type == fs.FileType.NotFound:
+            raise ParameterError(
+                f"checkpointDir={self.checkpointer.uri!r} is another folder on the executors than on the driver. Use "
+                f"one that both reach, or engine='driver' or 'resident'."
+            )
+
     def save(self, step: int, snapshots: Sequence[Snapshot]) -> None:
         """Write a checkpoint; delete those that are no longer needed.
 
@@ -181,6 +207,7 @@ class _Collector:
     def __init__(self, run: Run, models: int, latest: dict[int, Snapshot | Progress]) -> None:
         self.run, self.models, self.latest = run, models, latest
         self.due: int | None = None
+        self.shared = False
 
     def note(self, model: int, progress: Progress) -> None:
         step = progress.record.step
@@ -193,6 +220,9 @@ class _Collector:
             self._save(self.due)
 
     def _save(self, step: int) -> None:
+        if not self.shared:
+            self.run.require_shared()
+            self.shared = True
         found = [self.latest[model] for model in range(self.models)]
         self.run.save(step, [item if isinstance(item, Snapshot) else item.snapshot() for item in found])
         self.due = None

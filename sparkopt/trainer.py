@@ -287,7 +287,7 @@ def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence
     if store.validation is not None:
         work = Validated(work, ceil(1.0 / first.mini_batch_fraction))
     bar = ProgressBar(first.optimizer.name if len(trainers) == 1 else f"{len(trainers)} models")
-    run = first.checkpointer.run(_fingerprint(trainers, problems, store)) if first.checkpointer else None
+    run = first.checkpointer.run(_fingerprint(trainers, starts, store)) if first.checkpointer else None
     with watching(problems, run, [bar] if first.progress else []) as watched:
         done = first.aggregator.run(watched.problems, work, store)
         watched.ended(done.solutions)
@@ -342,18 +342,23 @@ def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None
     return factors
 
 
-def _fingerprint(trainers: Sequence[Trainer], problems: Sequence[Problem], store: BlockStore) -> Fingerprint:
-    """Describe a run: what it does and on which data, but not when it stops, nor where it runs."""
+def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:
+    """Describe a run: what it does and on which data, but not when it stops, nor where it runs.
+
+    Sums over the data are rounded: another order of the rows changes their last digits, and is the same data.
+    """
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
+    factors = store.columns.class_weights
     shared = {name: describe(getattr(first, name)) for name in SHARED[:6]}
     return {
         **shared,
         "version": __version__,
-        "columns": describe(store.columns),
+        "columns": describe(replace(store.columns, class_weights=None)),
+        "class weights": None if factors is None else [f"{factor:.6g}" for factor in factors],
         "rows": [moments.rows, store.validation.rows if store.validation else 0],
         "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],
         "optimizer": [describe(trainer.optimizer) for trainer in trainers],
         "penalty": [describe(trainer.penalty) for trainer in trainers],
-        "initial": [describe(problem.initial) for problem in problems],
+        "initial": describe(initials),
     }

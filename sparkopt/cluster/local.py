@@ -14,6 +14,7 @@ from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run
 from sparkopt.cluster.job import BackgroundJob
 from sparkopt.cluster.ranks import Alone, FitOnRank, Outcome
 from sparkopt.cluster.relay import Relay
+from sparkopt.errors import SparkoptError
 from sparkopt.solve import Problem
 from sparkopt.work import Work
 
@@ -43,6 +44,8 @@ class LocalAggregator(Aggregator):
         with Relay(store.context, problems) as relay:
             fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
+        if isinstance(outcome, SparkoptError):
+            raise outcome
         if outcome.missing:
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store)
@@ -56,5 +59,8 @@ class _OneTask:
 
     fit: FitOnRank
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome]:
-        yield self.fit(Alone(), partitions)
+    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome | SparkoptError]:
+        try:
+            yield self.fit(Alone(), partitions)
+        except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again
+            yield error

@@ -233,6 +233,9 @@ class LinearEstimator(
         """Refuse what cannot be fitted, before any job."""
         self._check_params()
         check_compatible(self._optimizer(), self._penalty(), is_exact=self.getMiniBatchFraction() == 1.0)
+        checkpointer = self._checkpointer()
+        if checkpointer is not None:
+            checkpointer.check()
 
     def _trainer(self, moments: Moments) -> Trainer:
         """Return the parameters, joined."""

@@ -193,6 +193,14 @@ def test_a_file_system_that_fails_later_costs_a_warning(tmp_path, caplog):
     assert "was not written" in caplog.text
 
 
+def test_a_folder_that_the_loop_does_not_see_is_refused(tmp_path):
+    """The driver made it; where the loop runs, the same path is somewhere else."""
+    run = run_in(tmp_path, interval=1)
+    run.remove()
+    with pytest.raises(ParameterError, match="another folder on the executors than on the driver"):
+        solve_with(run, Problem(optim.gd(0.1), np.zeros(3), stop=Stop(2, tol=0)))
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [

@@ -64,13 +64,27 @@ def test_every_optimiser_goes_on_from_every_step(name, rows):
         assert same(minimise(reduce, replace(problem, initial=over_disk(snapshot))), undisturbed), snapshot.step
 
 
-def test_schedules_and_kinks_go_on_too():
-    rate = optim.schedules.by_name("cosine", 0.3, STEPS)
-    for optimizer in (optim.sgd(rate), optim.fista()):
-        problem = Problem(optimizer, np.zeros(3), L1(0.05), Stop(STEPS, tol=0))
-        undisturbed, taken = snapshots_of(BOWL.reduce, problem)
-        for snapshot in taken:
-            assert same(minimise(BOWL.reduce, replace(problem, initial=over_disk(snapshot))), undisturbed)
+def linked(*links: optim.GradientTransformation) -> optim.Optimizer:
+    return optim.Optimizer("linked", optim.chain(*links, optim.scale_by_learning_rate(0.1)), optim.Fixed())
+
+
+OTHERS = {
+    "schedule and kinks": (optim.sgd(optim.schedules.by_name("cosine", 0.3, STEPS)), L1(0.05)),
+    "accelerated and kinks": (optim.fista(), L1(0.05)),
+    "average": (linked(optim.average(3)), L2(0.05)),
+    "accumulation": (
+        optim.Optimizer("three", optim.accumulate(optim.scale_by_learning_rate(0.1), 3), optim.Fixed()),
+        L2(0.05),
+    ),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "penalty"), OTHERS.values(), ids=OTHERS)
+def test_schedules_kinks_and_links_go_on_too(optimizer, penalty):
+    problem = Problem(optimizer, np.zeros(3), penalty, Stop(STEPS, tol=0))
+    undisturbed, taken = snapshots_of(BOWL.reduce, problem)
+    for snapshot in taken:
+        assert same(minimise(BOWL.reduce, replace(problem, initial=over_disk(snapshot))), undisturbed)
 
 
 def many() -> list[Problem]:
