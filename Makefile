@@ -48,6 +48,10 @@ format: .venv/ready ## Format the code
 bench: .venv/ready ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
 	@$(SUBMIT) jobs/bench/linear.py $(ARGS)
 
+.PHONY: bench-grid
+bench-grid: .venv/ready ## Compare a grid of 16 models in shared passes with one fit, and with 16
+	@$(SUBMIT) jobs/bench/grid.py $(ARGS)
+
 .PHONY: bench-images
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)
