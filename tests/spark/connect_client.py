@@ -61,7 +61,7 @@ def survival(spark: SparkSession) -> dict[str, Any]:
     with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
         trainer = Trainer(losses.Logistic(), stop=Stop(2, 0.0))
         calm = trainer.fit(store).coefficients.tolist()
-        Path(store.located().handles[1].path).unlink()
+        Path(store._backend.run(lambda handle: handle.path)[1]).unlink()
         mended = trainer.fit(store).coefficients.tolist()
         try:
             store.map(len)
