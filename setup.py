@@ -10,12 +10,14 @@ CORE = [
     "pandas>=2.2,<3",  # Spark 4.3 refuses pandas 3
     "pyarrow>=15",
     "scipy>=1.11",
+    "threadpoolctl>=3.1",
     "tqdm>=4.66",
 ]
 
 EXTRAS = {
     "images": ["opencv-python-headless>=4.9"],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
+    "mlflow": ["mlflow-skinny>=2.10"],
     "deep": ["torch>=2.2", "safetensors>=0.4"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],

@@ -1,16 +1,36 @@
-"""Callbacks: what can watch a fit, step by step."""
+"""Callbacks: what can watch a fit, step by step, and stop it.
+
+They run on the driver, wherever the loop runs. One object may serve several fits, and several models at a time.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from sparkopt.solve import Progress
+from sparkopt.errors import MissingDependencyError, ParameterError
+from sparkopt.progress import Callback, Progress
+from sparkopt.validation import Interval, check
 
-__all__ = ["ProgressBar"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "close"]
+
+
+def close(callbacks: Sequence[Callback]) -> None:
+    """Tell those callbacks that want to know that the fit has ended."""
+    for callback in callbacks:
+        end = getattr(callback, "close", None)
+        if end is not None:
+            end()
 
 
 class ProgressBar:
@@ -31,18 +51,128 @@ class ProgressBar:
         self._bar: tqdm | None = None
 
     def __call__(self, progress: Progress, /) -> None:
-        """Move the bar to this step."""
+        """Move the bar to this step; of several models, the one that is furthest."""
         if self._bar is None:
             silent = not (_in_notebook() or _someone_watches())
             self._bar = tqdm(total=progress.max_iter, desc=self.title, unit="step", delay=self.delay, disable=silent)
+        self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
-        self._bar.update(progress.record.step - self._bar.n)
+        self._bar.update(max(0, progress.record.step - self._bar.n))
 
     def close(self) -> None:
         """Leave the bar as it stands; harmless when repeated."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class History:
+    """Keeps every step's record.
+
+    Attributes
+    ----------
+    records : list of dict
+        One a step, in order: ``model`` and the fields of :class:`sparkopt.progress.Record`.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> model = LogisticRegression().setCallbacks([history]).fit(df)    # doctest: +SKIP
+    >>> history.to_pandas().plot(x="seconds", y="objective")            # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Keep the record."""
+        self.records.append({"model": progress.model, **asdict(progress.record)})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the records as rows."""
+        import pandas as pd  # here, since only this needs it
+
+        return pd.DataFrame(self.records)
+
+
+class TimeBudget:
+    """Stops a fit at the first step that ends after so many seconds in the loop.
+
+    With a ``checkpointDir``, the same call made again goes on from the last checkpoint, with a new budget.
+
+    Parameters
+    ----------
+    seconds : float
+        The budget, > 0.
+
+    Examples
+    --------
+    >>> LogisticRegression(maxIter=10_000, tol=0.0).setCallbacks([TimeBudget(600)])    # doctest: +SKIP
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = check("seconds", seconds, Interval(0, None, closed="neither"))
+
+    def __call__(self, progress: Progress, /) -> bool:
+        """Return whether the time is up."""
+        return progress.elapsed >= self.seconds
+
+
+class MLflowLogger:
+    """Logs objective, gradient norm and validation loss to an MLflow run, step by step.
+
+    Metrics of the second and further models that are trained together carry the model's number: ``objective_1``.
+
+    Parameters
+    ----------
+    run_id : str or None, default None
+        The run; None is the one that is active now.
+    interval : int, default 1
+        Log every so many steps.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where mlflow is not installed.
+    ParameterError
+        Where no run is active.
+
+    Examples
+    --------
+    >>> with mlflow.start_run():                                                       # doctest: +SKIP
+    ...     model = LogisticRegression().setCallbacks([MLflowLogger()]).fit(df)
+    """
+
+    def __init__(self, run_id: str | None = None, interval: int = 1) -> None:
+        try:
+            import mlflow
+        except ImportError as error:
+            raise MissingDependencyError.of("MLflowLogger", "mlflow", "mlflow") from error
+        self.interval = check("interval", interval, Interval(1, None, whole=True))
+        active = mlflow.active_run()  # asked here: it belongs to this thread, and a grid's fits run in others
+        if run_id is None and active is None:
+            raise ParameterError("run_id is None and no MLflow run is active: start one, or name one.")
+        self.run_id: str = run_id or active.info.run_id
+        self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Log one step, all its metrics in one request."""
+        record = progress.record
+        if record.step % self.interval:
+            return
+        suffix = f"_{progress.model}" if progress.model else ""
+        values = {
+            "objective": record.objective,
+            "gradient_norm": record.gradient_norm,
+            "validation_loss": record.validation,
+        }
+        now = int(time.time() * 1000)
+        metrics = [
+            self._metric(name + suffix, value, now, record.step)
+            for name, value in values.items()
+            if value is not None
+        ]
+        self._client.log_batch(self.run_id, metrics=metrics)
 
 
 def _in_notebook() -> bool:

@@ -6,6 +6,7 @@ Each derives from the built-in exception that a caller would expect, so ``except
 from __future__ import annotations
 
 __all__ = [
+    "CorruptCheckpointWarning",
     "CorruptDataError",
     "CorruptImageError",
     "DataError",
@@ -72,3 +73,7 @@ class LostRankError(RankError):
 
 class NotConvergedWarning(UserWarning):
     """The solver stopped at its step limit before its tolerance was met."""
+
+
+class CorruptCheckpointWarning(UserWarning):
+    """A checkpoint was truncated or altered; the message names it, and the one before it is used."""

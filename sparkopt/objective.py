@@ -15,7 +15,8 @@ import numpy as np
 
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
-from sparkopt.losses import Loss
+from sparkopt.losses import Loss, check_loss
+from sparkopt.penalties import Coordinates
 from sparkopt.typing import Array, Floats
 
 __all__ = ["LinearObjective", "PartialSum", "Query"]
@@ -58,12 +59,18 @@ class PartialSum:
         Σ weight.
     rows : int
         Rows that were touched.
+    validation_loss : ndarray of shape (m,) or None, default None
+        Σ weight · loss over validation rows, where this pass looked at them.
+    validation_weight : float, default 0
+        Σ weight over these.
     """
 
     loss: Floats
     gradient: Floats
     weight: float
     rows: int
+    validation_loss: Floats | None = None
+    validation_weight: float = 0.0
 
     @classmethod
     def zero(cls, m: int, size: int) -> PartialSum:
@@ -76,7 +83,24 @@ class PartialSum:
             self.gradient + other.gradient,
             self.weight + other.weight,
             self.rows + other.rows,
+            _plus(self.validation_loss, other.validation_loss),
+            self.validation_weight + other.validation_weight,
         )
+
+    def flat(self) -> Floats:
+        """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
+        looked = self.validation_loss
+        numbers = [self.weight, self.rows, self.validation_weight, looked is not None]
+        validation = np.zeros_like(self.loss) if looked is None else looked
+        return np.concatenate([self.loss, validation, numbers, self.gradient.ravel()], dtype=np.float64)
+
+    @classmethod
+    def from_flat(cls, vector: Floats, m: int, size: int) -> PartialSum:
+        """Return what ``flat`` made a vector of."""
+        loss, validation, numbers, gradient = np.split(vector, [m, 2 * m, 2 * m + 4])
+        weight, rows, validation_weight, looked = numbers
+        held_out = (validation, float(validation_weight)) if looked else (None, 0.0)
+        return cls(loss, gradient.reshape(m, size), float(weight), int(rows), *held_out)
 
     def mean(self) -> tuple[Floats, Floats]:
         """Return mean loss (m,) and mean gradient (m, size): the one division.
@@ -93,13 +117,23 @@ class PartialSum:
             )
         return self.loss / self.weight, self.gradient / self.weight
 
+    def validation_mean(self) -> Floats | None:
+        """Return the mean loss (m,) over validation rows, or None where this pass did not look at them."""
+        return None if self.validation_loss is None else self.validation_loss / self.validation_weight
+
+
+def _plus(one: Floats | None, other: Floats | None) -> Floats | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
 
 @dataclass(frozen=True)
 class LinearObjective:
     """Σ weight · loss(y, X·W + b) over blocks of rows, and its gradient.
 
     A coefficient vector has shape (size,): the matrix of shape (features, outputs) row by row, then, with an
-    intercept, one entry per output.
+    intercept, one entry per output, then one entry per constant of the loss.
 
     Parameters
     ----------
@@ -124,75 +158,153 @@ class LinearObjective:
     center: Floats | None = None
     target_scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_loss(self.loss)
+
     @property
     def size(self) -> int:
         """Length of a coefficient vector."""
-        return (self.features + self.fit_intercept) * self.loss.outputs
+        return (self.features + self.fit_intercept) * self.loss.outputs + self.loss.constants
 
     def penalised(self) -> Floats:
-        """Return 1 for coefficients and 0 for intercepts, shape (size,)."""
+        """Return 1 for coefficients and 0 for intercepts and constants, shape (size,)."""
         mask = np.ones(self.size)
         mask[self.features * self.loss.outputs :] = 0.0
         return mask
 
+    def coordinates(self, standardised: bool = True) -> Coordinates:
+        """Return what a coefficient vector means to the user.
+
+        Parameters
+        ----------
+        standardised : bool, default True
+            Whether penalties measure the coefficients of the scaled features, or the user's.
+        """
+        first, intercepts = self.features * self.loss.outputs, self.loss.outputs * self.fit_intercept
+        units = np.ones(self.size)
+        if self.scale is not None:
+            units[:first] = np.repeat(self.scale, self.loss.outputs)
+        factors = self.penalised() if standardised else self.penalised() * units
+        units[: first + intercepts] /= self.target_scale
+        return Coordinates(self.features, self.loss.outputs, intercepts, factors, units)
+
     def unscale(self, coef: Floats) -> tuple[Floats, Floats]:
         """Return the user's coefficients (features, outputs) and intercepts (outputs,)."""
-        matrix, intercept = self._split(coef)
+        matrix, intercept, _ = self._split(coef)
         if self.scale is not None:
             matrix = matrix * self.scale[:, None]
         if self.center is not None:
             intercept = intercept - self.center @ matrix
         return matrix / self.target_scale, intercept / self.target_scale
 
-    def rescale(self, matrix: Floats, intercept: Floats) -> Floats:
-        """Return the solver's coefficients for the user's: the inverse of ``unscale``, for warm starts."""
+    def constants(self, coef: Floats) -> Floats:
+        """Return the loss's own parameters, shape (constants,)."""
+        return self._split(coef)[2]
+
+    def rescale(self, matrix: Floats, intercept: Floats, constants: Floats | None = None) -> Floats:
+        """Return the solver's coefficients for the user's: the inverse of ``unscale``, for warm starts.
+
+        ``constants`` of shape (constants,) are the loss's own parameters, zeros where None.
+        """
         matrix, intercept = matrix * self.target_scale, intercept * self.target_scale
         if self.center is not None:
             intercept = intercept + self.center @ matrix
         if self.scale is not None:
             matrix = np.divide(matrix, self.scale[:, None], out=np.zeros_like(matrix), where=self.scale[:, None] != 0)
-        return np.concatenate([matrix.ravel(), intercept]) if self.fit_intercept else matrix.ravel()
+        parts = [matrix.ravel()]
+        if self.fit_intercept:
+            parts.append(intercept)
+        parts.append(np.zeros(self.loss.constants) if constants is None else constants)
+        return np.concatenate(parts)
+
+    def start(self, mean: Floats) -> Floats:
+        """Return where to begin: no coefficients, and the intercept that fits the targets' mean, (outputs,)."""
+        intercept = self.loss.start(mean * self.target_scale) / self.target_scale
+        return self.rescale(np.zeros((self.features, self.loss.outputs)), intercept)
+
+    def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
+        """Return what the query asks for, summed over ``blocks``."""
+        if query.vectors is None:
+            return self.partial(query.coefs, blocks)
+        return self.hessian_products(query.coefs, query.vectors, blocks)
 
     def partial(self, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
-        """Return the sums over ``blocks`` at every row of ``coefs``, shape (m, size), in one pass."""
-        m, k = len(coefs), self.loss.outputs
-        weights, intercepts = self._columns(coefs)
-        sums = _Sums(m, np.zeros((self.features, m * k)), np.zeros(m * k))
+        """Return losses and gradients over ``blocks`` at every row of ``coefs``, shape (m, size), in one pass."""
+        places = self._places(coefs)
+        sums = _Sums.zero(self, len(coefs))
         for block in blocks:
-            self._add(sums, block, weights, intercepts)
+            y = self._scaled_targets(block)
+            raws = self._raw(places, block)
+            slopes = []
+            for place, raw in enumerate(raws):
+                loss, slope = self.loss.value_gradient(y, raw)
+                sums.loss[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
+                slopes.append(_weighted(slope, block.weight))
+            sums.add(block, slopes)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
 
-    def _split(self, coef: Floats) -> tuple[Floats, Floats]:
+    def hessian_products(self, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
+        """Return the Hessian at every row of ``coefs`` times the same row of ``vectors``, both (m, size).
+
+        The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1),
+        so a product costs what a gradient costs: two products with X. It comes back in the place of the gradient.
+        """
+        places, moves = self._places(coefs), self._places(vectors)
+        sums = _Sums.zero(self, len(coefs))
+        for block in blocks:
+            y = self._scaled_targets(block)
+            pairs = zip(self._raw(places, block), self._raw(moves, block), strict=True)
+            sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
+        return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+
+    def losses(self, coefs: Floats, blocks: Iterable[Block]) -> tuple[Floats, float, int]:
+        """Return Σ weight · loss (m,), Σ weight and the number of rows: without gradients, for validation rows."""
+        places = self._places(coefs)
+        total, weight, rows = np.zeros(len(coefs)), 0.0, 0
+        for block in blocks:
+            y = self._scaled_targets(block)
+            for place, raw in enumerate(self._raw(places, block)):
+                loss, _ = self.loss.value_gradient(y, raw)
+                total[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
+            weight += block.rows if block.weight is None else float(block.weight.sum())
+            rows += block.rows
+        return total, weight, rows
+
+    def _split(self, coef: Floats) -> tuple[Floats, Floats, Floats]:
         k = self.loss.outputs
         matrix = coef[: self.features * k].reshape(self.features, k)
-        return matrix, coef[self.features * k :] if self.fit_intercept else np.zeros(k)
+        rest = coef[self.features * k :]
+        if not self.fit_intercept:
+            return matrix, np.zeros(k), rest
+        return matrix, rest[:k], rest[k:]
 
-    def _columns(self, coefs: Floats) -> tuple[Floats, Floats]:
-        """Every place's user-side matrix side by side, shape (features, m·k), and intercepts (m·k,)."""
+    def _places(self, coefs: Floats) -> _Places:
+        """Take the coefficients of every place apart, over the user's features and the solver's target."""
         pairs = [self.unscale(coef) for coef in coefs]
         weights = np.concatenate([matrix for matrix, _ in pairs], axis=1) * self.target_scale
-        return weights, np.concatenate([intercept for _, intercept in pairs]) * self.target_scale
+        intercepts = np.concatenate([intercept for _, intercept in pairs]) * self.target_scale
+        return _Places(weights, intercepts, [self.constants(coef) for coef in coefs])
 
-    def _add(self, sums: _Sums, block: Block, weights: Floats, intercepts: Floats) -> None:
-        y = block.y if self.target_scale == 1.0 else block.y * self.target_scale
-        narrow = weights.astype(block.X.dtype, copy=False)
+    def _scaled_targets(self, block: Block) -> Array:
+        return block.y if self.target_scale == 1.0 else block.y * self.target_scale
+
+    def _raw(self, places: _Places, block: Block) -> list[Array]:
+        """Return the raw predictions of every place, as the loss wants them."""
+        narrow = places.weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
-        raw = raw.reshape(block.rows, narrow.shape[1]) + intercepts.astype(raw.dtype)
-        slopes = np.empty(raw.shape, block.X.dtype)
+        raw = raw.reshape(block.rows, narrow.shape[1]) + places.intercepts.astype(raw.dtype)
         k = self.loss.outputs
-        for place in range(sums.m):
-            columns = slice(place * k, (place + 1) * k)
-            loss, slope = self.loss.value_gradient(y, raw[:, place] if k == 1 else raw[:, columns])
-            if block.weight is not None:
-                loss = loss * block.weight
-                slope = slope * (block.weight if k == 1 else block.weight[:, None])
-            sums.loss[place] += loss.sum(dtype=np.float64)
-            slopes[:, columns] = slope[:, None] if k == 1 else slope
-        sums.matrix += (block.X.T @ slopes[:, 0])[:, None] if single else block.X.T @ slopes
-        sums.intercept += slopes.sum(axis=0, dtype=np.float64)
-        sums.weight += block.rows if block.weight is None else float(block.weight.sum())
-        sums.rows += block.rows
+        if self.loss.constants:
+            parts = [raw[:, place * k : (place + 1) * k] for place in range(len(places.constants))]
+            shape = (block.rows, self.loss.constants)
+            return [
+                np.concatenate([part, np.broadcast_to(constants.astype(raw.dtype), shape)], axis=1)
+                for part, constants in zip(parts, places.constants, strict=True)
+            ]
+        return [
+            raw[:, place * k : (place + 1) * k] if k > 1 else raw[:, place] for place in range(len(places.constants))
+        ]
 
     def _gradient(self, sums: _Sums) -> Floats:
         """The chain rule of ``unscale``, once at the end since it is linear."""
@@ -201,18 +313,65 @@ class LinearObjective:
             matrix = matrix - self.center[:, None] * sums.intercept
         if self.scale is not None:
             matrix = matrix * self.scale[:, None]
-        m, k = sums.m, self.loss.outputs
+        m, k = len(sums.loss), self.loss.outputs
         gradient = np.empty((m, self.size))
         flat: Array = matrix.reshape(self.features, m, k).transpose(1, 0, 2)
         gradient[:, : self.features * k] = flat.reshape(m, -1)
         if self.fit_intercept:
-            gradient[:, self.features * k :] = sums.intercept.reshape(m, k)
+            gradient[:, self.features * k : (self.features + 1) * k] = sums.intercept.reshape(m, k)
+        gradient[:, self.size - self.loss.constants :] = sums.constants
         return gradient
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Coefficients of m places side by side: (features, m·k), intercepts (m·k,), and constants one by one."""
+
+    weights: Floats
+    intercepts: Floats
+    constants: list[Floats]
+
+
+@dataclass
 class _Sums:
     """Accumulators of one pass, in the user's coordinates and float64."""
 
-    def __init__(self, m: int, matrix: Floats, intercept: Floats) -> None:
-        self.m, self.matrix, self.intercept = m, matrix, intercept
-        self.loss, self.weight, self.rows = np.zeros(m), 0.0, 0
+    loss: Floats
+    matrix: Floats
+    intercept: Floats
+    constants: Floats
+    weight: float = 0.0
+    rows: int = 0
+
+    @classmethod
+    def zero(cls, objective: LinearObjective, m: int) -> _Sums:
+        """Return the accumulators for m places."""
+        outputs, constants = objective.loss.outputs, objective.loss.constants
+        matrix = np.zeros((objective.features, m * outputs))
+        return cls(np.zeros(m), matrix, np.zeros(m * outputs), np.zeros((m, constants)))
+
+    def add(self, block: Block, slopes: list[Array]) -> None:
+        """Add a block's weighted slopes, one array of the loss's shape a place."""
+        constants, k = self.constants.shape[1], self.matrix.shape[1] // len(slopes)
+        if constants:
+            self.constants += [slope[:, k:].sum(axis=0, dtype=np.float64) for slope in slopes]
+            slopes = [slope[:, :k] for slope in slopes]
+        if self.matrix.shape[1] == 1:
+            slope = slopes[0].reshape(-1).astype(block.X.dtype, copy=False)
+            self.matrix += (block.X.T @ slope)[:, None]
+            self.intercept += slope.sum(dtype=np.float64)
+        else:
+            table = np.empty((block.rows, self.matrix.shape[1]), block.X.dtype)
+            for place, slope in enumerate(slopes):
+                table[:, place * k : (place + 1) * k] = slope.reshape(block.rows, k)
+            self.matrix += block.X.T @ table
+            self.intercept += table.sum(axis=0, dtype=np.float64)
+        self.weight += block.rows if block.weight is None else float(block.weight.sum())
+        self.rows += block.rows
+
+
+def _weighted(rows: Array, weight: Array | None) -> Array:
+    """Return numbers (n,) or rows (n, k) times the rows' weights."""
+    if weight is None:
+        return rows
+    return rows * (weight if rows.ndim == 1 else weight[:, None])

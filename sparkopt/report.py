@@ -12,7 +12,7 @@ from sparkopt.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from sparkopt.blocks.store import BlockStore
-    from sparkopt.cluster.aggregate import Pass
+    from sparkopt.cluster.sums import Pass
     from sparkopt.solve import Solution
 
 __all__ = ["Receipt"]
@@ -44,6 +44,15 @@ class Receipt:
         Largest resident memory of a Python worker, in bytes.
     objective, elapsed : list of float
         Objective after each step, the start included, and seconds since the loop's start.
+    validation : list of float or None
+        Loss of the validation rows after each step, the start included; None where a step did not look at them.
+    chosen_step : int
+        The step that the model is from: with validation rows, the one with their lowest loss.
+    models : int
+        Models that were trained in the same passes; passes, rows, seconds and bytes are those of all together.
+    resumed_at : int
+        Steps that were taken by an earlier attempt, from whose checkpoint this one went on; they are in ``steps`` and
+        ``objective``, and in nothing else.
     """
 
     optimizer: str
@@ -61,6 +70,10 @@ class Receipt:
     peak_memory: int
     objective: list[float]
     elapsed: list[float]
+    validation: list[float | None]
+    chosen_step: int
+    models: int = 1
+    resumed_at: int = 0
 
     @classmethod
     def of(
@@ -73,8 +86,11 @@ class Receipt:
         solution: Solution,
         passes: Sequence[Pass],
         seconds: float,
+        startup: float,
+        models: int = 1,
+        resumed_at: int = 0,
     ) -> Receipt:
-        """Add up one fit that took ``seconds`` after the store was written."""
+        """Add up one fit that took ``seconds`` after the store was written, ``startup`` of them around its loop."""
         in_passes = sum(p.seconds for p in passes)
         compute, reduce = sum(p.compute for p in passes), sum(p.reduce for p in passes)
         return cls(
@@ -92,14 +108,18 @@ class Receipt:
                 "ingest": store.seconds,
                 "compute": compute,
                 "reduce": reduce,
-                "schedule": max(0.0, in_passes - compute - reduce),
-                "optimizer": max(0.0, seconds - in_passes),
+                "schedule": max(0.0, in_passes - compute - reduce) + startup,
+                "optimizer": max(0.0, seconds - in_passes - startup),
                 "total": store.seconds + seconds,
             },
             bytes={"stored": store.bytes, "sent": sum(p.bytes_sent for p in passes)},
             peak_memory=max((p.peak_memory for p in passes), default=0),
             objective=[record.objective for record in solution.history],
             elapsed=[record.seconds for record in solution.history],
+            validation=[record.validation for record in solution.history],
+            chosen_step=solution.step,
+            models=models,
+            resumed_at=resumed_at,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,8 +137,9 @@ class Receipt:
 
     def line(self) -> str:
         """Return the essentials in one line."""
+        objective = self.objective[self.chosen_step]
         return (
-            f"{self.loss} by {self.optimizer} on {self.engine}: objective {self.objective[-1]:.8g} after "
+            f"{self.loss} by {self.optimizer} on {self.engine}: objective {objective:.8g} after "
             f"{self.steps} steps ({self.reason}), {self.seconds['total']:.2f} s, "
             f"{self.rows:,} rows x {self.features:,} features"
         )
@@ -131,8 +152,9 @@ class Receipt:
             [
                 f"{self.loss} by {self.optimizer}, engine {self.engine}",
                 f"  rows      {self.rows:>12,}   features {self.features:,}   partitions {self.partitions:,}",
-                f"  objective {self.objective[-1]:>12.8g}   from {self.objective[0]:.8g}",
+                f"  objective {self.objective[self.chosen_step]:>12.8g}   from {self.objective[0]:.8g}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
+                *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
                 "seconds",
                 *bars,
@@ -144,6 +166,20 @@ class Receipt:
                 f"  peak of a worker   {_bytes(self.peak_memory):>10}",
             ]
         )
+
+    def _notes(self) -> list[str]:
+        """Lines for what not every fit has."""
+        notes = []
+        looked = [loss for loss in self.validation if loss is not None]
+        if looked:
+            notes.append(
+                f"  validation{min(looked):>12.8g}   from {looked[0]:.8g}   best at step {self.chosen_step:,}"
+            )
+        if self.models > 1:
+            notes.append(f"  models    {self.models:>12,}   in the same passes; what follows is of all together")
+        if self.resumed_at:
+            notes.append(f"  resumed   {self.resumed_at:>12,} steps were taken before; what follows is without them")
+        return notes
 
     def plot(self, path: str | Path) -> None:
         """Draw the objective by step and by second, and where the time went, into an image file.

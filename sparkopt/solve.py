@@ -2,7 +2,8 @@
 
 It knows nothing of Spark, features or losses: only ``reduce(query) → PartialSum``. It is written as a generator
 that asks for the objective at some places and is sent the answers, so that a line search may ask for several places
-in one pass over the data, and many models can be trained in one pass per step.
+in one pass over the data, and many models can be trained in one pass per step. Its state is data (``Snapshot``):
+from what a callback took after any step, another process can go on, to the same coefficients bit by bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,8 +20,8 @@ from sparkopt.errors import DivergedError, IncompatibleError
 from sparkopt.objective import PartialSum, Query
 from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
 from sparkopt.penalties import NoPenalty, Penalty
+from sparkopt.progress import Callback, Progress, Record, Snapshot, Stop, runs_beside_loop
 from sparkopt.typing import Floats, State
-from sparkopt.validation import Interval, check
 
 __all__ = [
     "Callback",
@@ -27,102 +29,17 @@ __all__ = [
     "Progress",
     "Record",
     "Reduce",
+    "Snapshot",
     "Solution",
     "Stop",
     "check_compatible",
     "minimise",
     "minimise_many",
+    "runs_beside_loop",
 ]
 
 Reduce: TypeAlias = Callable[[Query], PartialSum]
 """A question about some places to the sums over the data."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When to stop.
-
-    Parameters
-    ----------
-    max_iter : int, default 100
-        Most steps, ≥ 0.
-    tol : float, default 1e-6
-        Stop when the objective's relative change from one window to the next is at most this. 0 never stops so.
-    gradient_tol : float, default 0
-        Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
-    window : int, default 1
-        Steps whose objectives are averaged before they are compared; for mini-batches, about one epoch.
-    """
-
-    max_iter: int = 100
-    tol: float = 1e-6
-    gradient_tol: float = 0.0
-    window: int = 1
-
-    def __post_init__(self) -> None:
-        check("maxIter", self.max_iter, Interval(0, None, whole=True))
-        check("tol", self.tol, Interval(0, None))
-        check("gradient_tol", self.gradient_tol, Interval(0, None))
-        check("window", self.window, Interval(1, None, whole=True))
-
-    def reason(self, history: Sequence[Record]) -> str | None:
-        """Say why to stop now, or None to go on."""
-        recent = history[-self.window :]  # one mini-batch without a gradient says nothing about the other rows
-        if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
-            return "gradient"
-        if self.tol > 0 and len(history) > 2 * self.window - 1 and self._change(history) <= self.tol:
-            return "tolerance"
-        return "maxIter" if history[-1].step >= self.max_iter else None
-
-    def _change(self, history: Sequence[Record]) -> float:
-        values = [record.objective for record in history[-2 * self.window :]]
-        before, now = np.mean(values[: self.window]), np.mean(values[self.window :])
-        return float(abs(before - now) / max(abs(before), abs(now), np.finfo(float).tiny))
-
-
-@dataclass(frozen=True)
-class Record:
-    """One step as history keeps it.
-
-    Attributes
-    ----------
-    step : int
-        Number of the step; 0 is the start.
-    objective : float
-        Objective at the coefficients after the step, penalty included (on the step's rows, for mini-batches).
-    gradient_norm : float
-        Norm of the gradient there (with kinks: of the proximal gradient step of length 1).
-    evaluations : int
-        Passes over the step's rows.
-    rows : int
-        Rows touched in these passes.
-    seconds : float
-        Since the start of the loop.
-    """
-
-    step: int
-    objective: float
-    gradient_norm: float
-    evaluations: int
-    rows: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told after each step: the step's record, the coefficients, and how far it may go."""
-
-    record: Record
-    coef: Floats
-    max_iter: int
-
-
-class Callback(Protocol):
-    """Called after each step; a true result stops the loop."""
-
-    def __call__(self, progress: Progress, /) -> bool | None:
-        """Look at the progress; return True to stop."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,26 +50,38 @@ class Problem:
     ----------
     optimizer : Optimizer
         Direction and distance.
-    initial : ndarray of shape (size,)
-        Where to start.
+    initial : ndarray of shape (size,), or Snapshot
+        Where to start, or the state of an earlier run to go on from.
     penalty : Penalty, default none
         Added to the mean loss.
     stop : Stop
         When to end.
     callbacks : sequence of Callback
         Called after each step, in order.
+    factors : ndarray of shape (size,) or None, default None
+        The data is asked at ``factors * coef``: so problems with coordinates of their own share passes. None is 1.
     """
 
     optimizer: Optimizer
-    initial: Floats
+    initial: Floats | Snapshot
     penalty: Penalty = NoPenalty()
     stop: Stop = Stop()
     callbacks: Sequence[Callback] = ()
+    factors: Floats | None = None
 
-    def point(self, coef: Floats, loss: float, gradient: Floats) -> Point:
+    @property
+    def size(self) -> int:
+        """Number of coefficients."""
+        return len(self.initial.at.coef if isinstance(self.initial, Snapshot) else self.initial)
+
+    def scaled(self, values: Floats) -> Floats:
+        """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
+        return values if self.factors is None else self.factors * values
+
+    def point(self, coef: Floats, loss: float, gradient: Floats, validation: float | None = None) -> Point:
         """Add the penalty to the mean loss and gradient."""
-        smooth = loss + self.penalty.smooth_value(coef)
-        return Point(coef, loss + self.penalty.value(coef), smooth, gradient + self.penalty.gradient(coef))
+        value, smooth = loss + self.penalty.value(coef), loss + self.penalty.smooth_value(coef)
+        return Point(coef, value, smooth, self.scaled(gradient) + self.penalty.gradient(coef), validation)
 
     def gradient_norm(self, at: Point) -> float:
         """Norm of the proximal gradient step of length 1; of the gradient, where the penalty is smooth."""
@@ -171,18 +100,21 @@ class Solution:
         The coefficients, in the solver's coordinates.
     history : tuple of Record
         Every step, the start included.
-    reason : {"tolerance", "gradient", "precision", "callback", "maxIter"}
+    reason : {"tolerance", "gradient", "precision", "validation", "callback", "maxIter"}
         Why it ended; ``precision``: no lower objective can be found within rounding.
+    step : int
+        The step that ``coef`` is from: the last one, or with validation rows the one with their lowest loss.
     """
 
     coef: Floats
     history: tuple[Record, ...] = field(repr=False)
     reason: str
+    step: int
 
     @property
     def objective(self) -> float:
         """Objective at ``coef``."""
-        return self.history[-1].objective
+        return self.history[self.step].objective
 
     @property
     def iterations(self) -> int:
@@ -251,70 +183,102 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
 
 
 def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]:
-    """Minimise several problems over the same rows: those at the same step share each pass over the data."""
-    descents = [_descend(problem) for problem in problems]
-    requests = {i: next(descent) for i, descent in enumerate(descents)}
+    """Minimise several problems over the same rows: those at the same step share each pass over the data.
+
+    All of them begin a step together, so a snapshot of each after the same step is a snapshot of the whole.
+    """
+    descents = [_descend(problem, model) for model, problem in enumerate(problems)]
+    requests: dict[int, _Request] = {}
     solutions: dict[int, Solution] = {}
+    for i, descent in enumerate(descents):
+        _advance(i, descent, None, requests, solutions)
     while requests:
         kind = min(request.kind for request in requests.values())
         group = {i: request for i, request in requests.items() if request.kind == kind}
-        sums = reduce(_query(list(group.values())))
-        losses, gradients = sums.mean()
-        first = 0
-        for i, request in group.items():
-            places = range(first, first + len(request.ask.coefs))
-            first = places.stop
-            points = [
-                problems[i].point(coef, float(losses[at]), gradients[at])
-                for coef, at in zip(request.ask.coefs, places, strict=True)
-            ]
-            try:
-                requests[i] = descents[i].send(_Answer(points, sums.rows))
-            except StopIteration as end:
-                solutions[i] = end.value
-                del requests[i]
+        sums = reduce(_query([(problems[i], request) for i, request in group.items()]))
+        for i, points in _points(problems, group, sums).items():
+            _advance(i, descents[i], _Answer(points, sums.rows), requests, solutions)
     return [solutions[i] for i in range(len(problems))]
 
 
-def _query(requests: Sequence[_Request]) -> Query:
-    """Join requests of one kind."""
-    first = requests[0]
-    coefs = np.stack([coef for request in requests for coef in request.ask.coefs])
-    vectors = [vector for request in requests for vector in request.ask.vectors or ()]
+def _advance(
+    i: int,
+    descent: _Descent,
+    answer: _Answer | None,
+    requests: dict[int, _Request],
+    solutions: dict[int, Solution],
+) -> None:
+    """Send a descent its answer; keep its next request, or its solution."""
+    try:
+        requests[i] = next(descent) if answer is None else descent.send(answer)
+    except StopIteration as end:
+        requests.pop(i, None)
+        solutions[i] = end.value
+
+
+def _query(requests: Sequence[tuple[Problem, _Request]]) -> Query:
+    """Join requests of one kind, in the data's coordinates."""
+    first = requests[0][1]
+    coefs = np.stack([problem.scaled(coef) for problem, request in requests for coef in request.ask.coefs])
+    vectors = [problem.scaled(vector) for problem, request in requests for vector in request.ask.vectors or ()]
     return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row)
 
 
-def _descend(problem: Problem) -> _Descent:
+def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: PartialSum) -> dict[int, list[Point]]:
+    """Cut the answer to a joined query into points for each request."""
+    losses, gradients = sums.mean()
+    looked = sums.validation_mean()
+    validation = [None] * len(losses) if looked is None else looked.tolist()
+    places = iter(zip(losses.tolist(), gradients, validation, strict=True))
+    return {i: [problems[i].point(coef, *next(places)) for coef in request.ask.coefs] for i, request in group.items()}
+
+
+@dataclass(frozen=True)
+class _Now:
+    """Where a descent is between two steps."""
+
+    at: Point
+    transform: State
+    search: State
+    fresh: bool
+
+    @classmethod
+    def anew(cls, optimizer: Optimizer, at: Point) -> _Now:
+        """Begin at a point, with nothing learnt yet."""
+        return cls(at, optimizer.transform.init(at.coef), optimizer.search.init(at.coef), True)
+
+
+def _descend(problem: Problem, model: int) -> _Descent:
     """The loop itself, for one problem."""
-    check_compatible(problem.optimizer, problem.penalty)
-    begin = time.perf_counter()
-    transform, search, penalty = problem.optimizer.transform, problem.optimizer.search, problem.penalty
-    answer = yield _Request(0, Ask([problem.initial]))
-    at = answer.points[0]
-    state, search_state = transform.init(at.coef), search.init(at.coef)
-    log = _Log(problem, begin)
-    reason = log.add(0, at, 1, answer.rows)
-    counted = _Counter(1)
-    fresh = True  # whether the optimiser's memory is empty
+    optimizer = problem.optimizer
+    check_compatible(optimizer, problem.penalty)
+    log = _Log(problem, model)
+    if isinstance(problem.initial, Snapshot):
+        now, reason = log.resume(problem.initial)
+    else:
+        answer = yield _Request(0, Ask([problem.initial]))
+        now = _Now.anew(optimizer, answer.points[0])
+        reason = log.add(now, _Counter(0, 1, answer.rows))
+    counted = _Counter(log.next_step)
     while reason is None:
-        direction, state = transform.update(at.gradient, state, at.coef)
-        to, search_state = yield from counted.run(search.run(at, direction, penalty, search_state))
-        if to is at:  # nowhere lower: forget what was learnt and try once more, then accept it
-            if fresh:
-                return log.solution(at, "precision")
-            state, search_state, fresh = transform.init(at.coef), search.init(at.coef), True
-            continue
-        at, fresh = to, False
-        reason = log.add(counted.step, at, counted.evaluations, counted.rows)
-        counted = _Counter(counted.step + 1)
-    return log.solution(at, reason)
+        direction, transform = optimizer.transform.update(now.at.gradient, now.transform, now.at.coef)
+        to, search = yield from counted.run(optimizer.search.run(now.at, direction, problem.penalty, now.search))
+        if to is not now.at:
+            now = _Now(to, transform, search, False)
+            reason = log.add(now, counted)
+            counted = _Counter(log.next_step)
+        elif now.fresh:
+            reason = "precision"
+        else:  # nowhere lower: forget what was learnt and try once more, then accept it
+            now = _Now.anew(optimizer, now.at)
+    return log.solution(now.at, reason)
 
 
 class _Counter:
     """Turns a search's questions into requests and counts what they cost."""
 
-    def __init__(self, step: int) -> None:
-        self.step, self.evaluations, self.rows = step, 0, 0
+    def __init__(self, step: int, evaluations: int = 0, rows: int = 0) -> None:
+        self.step, self.evaluations, self.rows = step, evaluations, rows
 
     def run(self, search: Evaluate) -> Generator[_Request, _Answer, tuple[Point, State]]:
         try:
@@ -330,20 +294,56 @@ class _Counter:
 
 
 class _Log:
-    """History, divergence, stop rules and callbacks after each step."""
+    """History, divergence, stop rules, the best step on validation rows, and callbacks after each step."""
 
-    def __init__(self, problem: Problem, begin: float) -> None:
-        self.problem, self.begin, self.history = problem, begin, list[Record]()
+    def __init__(self, problem: Problem, model: int) -> None:
+        self.problem, self.model = problem, model
+        self.history: list[Record] = []
+        self.best: tuple[int, Floats] | None = None
+        self.begin, self.before = time.perf_counter(), 0.0
 
-    def add(self, step: int, at: Point, evaluations: int, rows: int) -> str | None:
+    @property
+    def next_step(self) -> int:
+        return len(self.history)
+
+    def resume(self, snapshot: Snapshot) -> tuple[_Now, str | None]:
+        """Go on from a snapshot; its step has been logged and watched already."""
+        self.history, self.best = list(snapshot.history), snapshot.best
+        self.before = self.history[-1].seconds
+        now = _Now(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
+        return now, self.problem.stop.reason(self.history)
+
+    def add(self, now: _Now, counted: _Counter) -> str | None:
+        """Note a step, tell the callbacks, and return why to stop, or None."""
+        at = now.at
         if not at.is_finite:
-            raise self._diverged(step)
-        norm = self.problem.gradient_norm(at)
-        record = Record(step, at.value, norm, evaluations, rows, time.perf_counter() - self.begin)
-        self.history.append(record)
-        progress = Progress(record, at.coef, self.problem.stop.max_iter)
+            raise self._diverged(counted.step)
+        norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
+        self.history.append(
+            Record(
+                counted.step,
+                at.value,
+                norm,
+                counted.evaluations,
+                counted.rows,
+                self.before + elapsed,
+                at.validation,
+            )
+        )
+        if at.validation is not None and (self.best is None or at.validation < self._lowest(self.best)):
+            self.best = counted.step, at.coef
+        take = partial(self._snapshot, now, self.next_step, self.best)
+        limit = self.problem.stop.max_iter
+        progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)
         wishes = [callback(progress) for callback in self.problem.callbacks]
         return "callback" if any(wishes) else self.problem.stop.reason(self.history)
+
+    def _lowest(self, best: tuple[int, Floats]) -> float:
+        found = self.history[best[0]].validation
+        return np.inf if found is None else found
+
+    def _snapshot(self, now: _Now, steps: int, best: tuple[int, Floats] | None) -> Snapshot:
+        return Snapshot(now.at, now.transform, now.search, now.fresh, tuple(self.history[:steps]), best)
 
     def _diverged(self, step: int) -> DivergedError:
         name = self.problem.optimizer.name
@@ -356,7 +356,8 @@ class _Log:
         )
 
     def solution(self, at: Point, reason: str) -> Solution:
-        return Solution(at.coef, tuple(self.history), reason)
+        step, coef = self.best or (len(self.history) - 1, at.coef)
+        return Solution(coef, tuple(self.history), reason, step)
 
 
 def check_compatible(optimizer: Optimizer, penalty: Penalty, *, is_exact: bool = True) -> None:

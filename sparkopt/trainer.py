@@ -8,14 +8,19 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import TypeAlias
 
 import numpy as np
 
+from sparkopt import __version__
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
-from sparkopt.cluster.aggregate import Aggregator, DriverAggregator
-from sparkopt.errors import NotConvergedWarning, ParameterError
+from sparkopt.checkpoint import Checkpointer
+from sparkopt.cluster.aggregate import Aggregator, Run
+from sparkopt.cluster.choose import AutoAggregator
+from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
+from sparkopt.fingerprint import Fingerprint, describe, rounded
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
 from sparkopt.optim import Optimizer, lbfgs
@@ -24,11 +29,15 @@ from sparkopt.report import Receipt
 from sparkopt.solve import Callback, Problem, Solution, Stop, check_compatible
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
-from sparkopt.work import FullGradient, MiniBatch, Work
+from sparkopt.watch import watching
+from sparkopt.work import FullGradient, MiniBatch, Validated, Work
 
-__all__ = ["Fit", "Trainer"]
+__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
 
 logger = logging.getLogger(__name__)
+
+Initial: TypeAlias = tuple[Floats, Floats]
+"""Coefficients (features, outputs) and intercept (outputs,) in the user's units."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,12 @@ class Trainer:
         Share of the rows that a step draws.
     seed : int, default 0
         Determines the rows that are drawn.
-    aggregator : Aggregator, default ``DriverAggregator()``
-        Where the loop runs.
+    aggregator : Aggregator, default ``AutoAggregator()``
+        Where the loop runs; by default wherever it is cheapest.
     callbacks : sequence of Callback
         Called after each step.
+    checkpointer : Checkpointer or None, default None
+        Where the state is kept, so that the same call goes on after its driver was killed.
     progress : bool, default True
         Show a progress bar on fits that take more than two seconds.
     """
@@ -96,8 +107,9 @@ class Trainer:
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
     seed: Seed = 0
-    aggregator: Aggregator = DriverAggregator()
+    aggregator: Aggregator = AutoAggregator()
     callbacks: Sequence[Callback] = ()
+    checkpointer: Checkpointer | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -105,7 +117,7 @@ class Trainer:
         check("seed", self.seed, Interval(0, None, whole=True))
         check_compatible(self.optimizer, self.penalty, is_exact=self.mini_batch_fraction == 1.0)
 
-    def fit(self, store: BlockStore, initial: tuple[Floats, Floats] | None = None) -> Fit:
+    def fit(self, store: BlockStore, initial: Initial | None = None) -> Fit:
         """Train on the store's rows.
 
         Parameters
@@ -121,31 +133,9 @@ class Trainer:
         DivergedError
             When the objective stops being finite.
         ParameterError
-            Where a mini-batch would hold less than one row.
+            Where a mini-batch would hold less than one row, or ``initial`` has another shape.
         """
-        begin = time.perf_counter()
-        objective, penalty = self._coordinates(store.moments)
-        start = np.zeros(objective.size) if initial is None else objective.rescale(*initial)
-        work = self._work(objective, store.moments.rows)
-        bar = ProgressBar(self.optimizer.name)
-        watchers = (*self.callbacks, bar) if self.progress else tuple(self.callbacks)
-        problem = Problem(self.optimizer, start, penalty, self._stop(), watchers)
-        try:
-            (solution,), passes = self.aggregator.run([problem], work, store)
-        finally:
-            bar.close()
-        self._warn(solution)
-        receipt = Receipt.of(
-            optimizer=self.optimizer.name,
-            loss=self.loss.name,
-            engine=self.aggregator.name,
-            store=store,
-            solution=solution,
-            passes=passes,
-            seconds=time.perf_counter() - begin,
-        )
-        logger.info("%s", receipt.line())
-        return Fit(*objective.unscale(solution.coef), solution, receipt)
+        return fit_many(store, [self], [initial])[0]
 
     def _coordinates(self, moments: Moments) -> tuple[LinearObjective, Penalty]:
         """Return the objective in the solver's coordinates, and the penalty that means the same there."""
@@ -184,6 +174,39 @@ class Trainer:
         """Compare objectives of whole epochs where steps see only a part of the rows."""
         return replace(self.stop, window=max(self.stop.window, ceil(1.0 / self.mini_batch_fraction)))
 
+    def _problem(self, base: LinearObjective, moments: Moments, initial: Initial | None) -> Problem:
+        """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
+        objective, penalty = self._coordinates(moments)
+        start = np.zeros(objective.size) if initial is None else _start(objective, *initial)
+        return Problem(self.optimizer, start, penalty, self._stop(), self.callbacks, _factors(objective, base))
+
+    def _fit(
+        self,
+        solution: Solution,
+        store: BlockStore,
+        done: Run,
+        seconds: float,
+        models: int,
+        resumed_at: int,
+    ) -> Fit:
+        """Return the model and what it cost."""
+        self._warn(solution)
+        receipt = Receipt.of(
+            optimizer=self.optimizer.name,
+            loss=self.loss.name,
+            engine=done.engine,
+            store=store,
+            solution=solution,
+            passes=done.passes,
+            seconds=seconds,
+            startup=done.startup,
+            models=models,
+            resumed_at=resumed_at,
+        )
+        logger.info("%s", receipt.line())
+        objective, _ = self._coordinates(store.moments)
+        return Fit(*objective.unscale(solution.coef), solution, receipt)
+
     def _warn(self, solution: Solution) -> None:
         if solution.converged or self.stop.tol == 0 or self.mini_batch_fraction < 1 or self.stop.max_iter == 0:
             return
@@ -191,5 +214,141 @@ class Trainer:
             f"{self.optimizer.name!r} stopped at maxIter={self.stop.max_iter} before its tolerance of "
             f"{self.stop.tol:g} was met. Raise maxIter, or tol.",
             NotConvergedWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
+
+
+SHARED = (
+    "loss",
+    "fit_intercept",
+    "standardization",
+    "scale_target",
+    "mini_batch_fraction",
+    "seed",
+    "aggregator",
+    "checkpointer",
+    "progress",
+)
+"""What trainers must agree on to share passes over the data."""
+
+
+def fit_many(
+    store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None = None
+) -> list[Fit]:
+    """Train several models on the same rows at once: each pass over the data serves all of them.
+
+    The coefficients of all models form one matrix, so 16 models cost far less than 16 fits. Each takes the steps that
+    it would take alone, up to rounding.
+
+    Parameters
+    ----------
+    store : BlockStore
+        The rows.
+    trainers : sequence of Trainer
+        They may differ in optimizer, penalty, stop and callbacks.
+    initials : sequence of pairs of ndarray or None, optional
+        Where each starts, as in ``Trainer.fit``.
+
+    Raises
+    ------
+    IncompatibleError
+        Where the trainers differ in anything else.
+
+    Examples
+    --------
+    >>> base = Trainer(losses.Logistic())                                                        # doctest: +SKIP
+    >>> grid = [replace(base, penalty=penalties.L2(s)) for s in (0.1, 0.01, 0.001)]              # doctest: +SKIP
+    >>> fits = fit_many(store, grid)                                                             # doctest: +SKIP
+    """
+    first = _agreed(trainers)
+    for left in range(first.aggregator.retries, 0, -1):
+        try:
+            return _fit_once(store, trainers, initials)
+        except LostRankError as error:
+            logger.warning("%s The fit is begun again (it may be %d times).", error, left)
+    return _fit_once(store, trainers, initials)
+
+
+def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None) -> list[Fit]:
+    """Train from the start, or from where checkpoints say that an earlier attempt was."""
+    begin = time.perf_counter()
+    first = trainers[0]
+    _check_validation(first.loss, store)
+    base, _ = first._coordinates(store.moments)
+    starts = [None] * len(trainers) if initials is None else initials
+    pairs = list(zip(trainers, starts, strict=True))
+    problems = [trainer._problem(base, store.moments, start) for trainer, start in pairs]
+    work = first._work(base, store.moments.rows)
+    if store.validation is not None:
+        work = Validated(work, ceil(1.0 / first.mini_batch_fraction))
+    bar = ProgressBar(first.optimizer.name if len(trainers) == 1 else f"{len(trainers)} models")
+    run = first.checkpointer.run(_fingerprint(trainers, problems, store)) if first.checkpointer else None
+    with watching(problems, run, [bar] if first.progress else []) as watched:
+        done = first.aggregator.run(watched.problems, work, store)
+        watched.ended(done.solutions)
+    seconds = time.perf_counter() - begin
+    return [
+        trainer._fit(solution, store, done, seconds, len(trainers), watched.resumed_at)
+        for trainer, solution in zip(trainers, done.solutions, strict=True)
+    ]
+
+
+def _agreed(trainers: Sequence[Trainer]) -> Trainer:
+    """Return the first of some trainers that can share passes over the data."""
+    first = trainers[0]
+    for name in SHARED:
+        if any(getattr(trainer, name) != getattr(first, name) for trainer in trainers):
+            raise IncompatibleError(
+                f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, "
+                f"or in groups that agree on it."
+            )
+    return first
+
+
+def _check_validation(loss: Loss, store: BlockStore) -> None:
+    """Refuse validation rows that the loss is not defined on: training rows alone decide the number of classes."""
+    held_out = store.validation
+    if held_out is None or loss.targets.contains(np.array([held_out.target_min, held_out.target_max])).all():
+        return
+    raise DataError(
+        f"label column {store.columns.label!r} lies between {held_out.target_min:g} and {held_out.target_max:g} in "
+        f"the validation rows; as the training rows have it, the {loss.name} loss wants {loss.targets}."
+    )
+
+
+def _start(objective: LinearObjective, coefficients: Floats, intercept: Floats) -> Floats:
+    """Return the solver's coefficients for the user's, of the right shape."""
+    wanted = (objective.features, objective.loss.outputs)
+    if coefficients.shape != wanted or intercept.shape != wanted[1:]:
+        raise ParameterError(
+            f"the initial model has {coefficients.shape[0]} features and {coefficients.shape[1]} outputs; these rows "
+            f"and the {objective.loss.name} loss need {wanted[0]} features and {wanted[1]} outputs."
+        )
+    return objective.rescale(coefficients, intercept)
+
+
+def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None:
+    """Return what turns the coefficients of one objective into those of another that scales features differently."""
+    if objective.scale is None or base.scale is None or np.array_equal(objective.scale, base.scale):
+        return None
+    ratio = np.divide(objective.scale, base.scale, out=np.zeros_like(base.scale), where=base.scale > 0)
+    factors = np.ones(objective.size)
+    factors[: objective.features * objective.loss.outputs] = np.repeat(ratio, objective.loss.outputs)
+    return factors
+
+
+def _fingerprint(trainers: Sequence[Trainer], problems: Sequence[Problem], store: BlockStore) -> Fingerprint:
+    """Describe a run: what it does and on which data, but not when it stops, nor where it runs."""
+    first, moments = trainers[0], store.moments
+    scale = float(np.linalg.norm([*moments.mean, *moments.std]))
+    shared = {name: describe(getattr(first, name)) for name in SHARED[:6]}
+    return {
+        **shared,
+        "version": __version__,
+        "columns": describe(store.columns),
+        "rows": [moments.rows, store.validation.rows if store.validation else 0],
+        "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],
+        "optimizer": [describe(trainer.optimizer) for trainer in trainers],
+        "penalty": [describe(trainer.penalty) for trainer in trainers],
+        "initial": [describe(problem.initial) for problem in problems],
+    }

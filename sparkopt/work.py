@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sparkopt.objective import LinearObjective, PartialSum, Query
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["FullGradient", "MiniBatch", "Part", "Work"]
+__all__ = ["FullGradient", "MiniBatch", "Part", "Validated", "Work"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,13 @@ class Work(ABC):
     ----------
     is_exact : bool
         Every row takes part in every step, so objectives of different steps compare.
+    share : float
+        Share of the rows that a step reads.
     """
 
     objective: LinearObjective
     is_exact: bool
+    share: float = 1.0
 
     @abstractmethod
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
@@ -58,7 +61,7 @@ class FullGradient(Work):
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over all rows."""
-        return self.objective.partial(query.coefs, every(blocks))
+        return self.objective.answer(query, every(blocks))
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,15 @@ class MiniBatch(Work):
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
 
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """The fraction."""
+        return self.fraction
+
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""
         rows = every(blocks) if query.every_row else self._draw(query.step, part, blocks)
-        return self.objective.partial(query.coefs, rows)
+        return self.objective.answer(query, rows)
 
     def _draw(self, step: int, part: Part, blocks: Blocks) -> Iterator[Block]:
         total = int(blocks.starts[-1])
@@ -105,3 +113,40 @@ class MiniBatch(Work):
 
     def _before(self, rows: int, offset: float) -> int:
         return int(np.floor(self.fraction * rows + offset))
+
+
+@dataclass(frozen=True)
+class Validated(Work):
+    """Another work, and in the same pass the loss of the validation rows, without penalty.
+
+    Parameters
+    ----------
+    work : Work
+        What the training rows are for.
+    interval : int, default 1
+        Look at the validation rows every so many steps: a mini-batch costs little, all validation rows may not.
+    """
+
+    work: Work
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        check("interval", self.interval, Interval(1, None, whole=True))
+
+    @property
+    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_exact
+
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Sum over training and validation rows."""
+        sums = self.work(query, part, blocks)
+        if query.vectors is not None or query.step % self.interval:
+            return sums
+        loss, weight, rows = self.objective.losses(query.coefs, blocks.validation())
+        return replace(sums, validation_loss=loss, validation_weight=weight, rows=sums.rows + rows)

@@ -27,11 +27,14 @@ class Block:
         Targets, float64.
     weight : ndarray of shape (n,) or None
         Row weights, float64; None where every row weighs 1.
+    is_validation : bool, default False
+        Whether these rows are for validation: a model is measured on them and never trained.
     """
 
     X: Array | sparse.csr_array
     y: Array
     weight: Array | None = None
+    is_validation: bool = False
 
     @property
     def rows(self) -> int:
@@ -49,7 +52,8 @@ class Blocks(Protocol):
     Attributes
     ----------
     starts : ndarray of shape (blocks + 1,)
-        Number of the first row of each block within the partition; the last entry is the number of rows.
+        Number of the first row of each block within the partition; the last entry is the number of rows. Blocks of
+        validation rows do not count.
     """
 
     @property
@@ -57,12 +61,17 @@ class Blocks(Protocol):
 
     def __getitem__(self, index: int) -> Block: ...
 
+    def validation(self) -> Iterator[Block]:
+        """Yield the blocks of validation rows."""
+        ...
+
 
 @dataclass(frozen=True)
 class InMemoryBlocks:
     """Blocks that are already in memory: for tests and for data that needs no store."""
 
     blocks: Sequence[Block]
+    validation_blocks: Sequence[Block] = ()
 
     @property
     def starts(self) -> NDArray[np.intp]:
@@ -71,6 +80,10 @@ class InMemoryBlocks:
 
     def __getitem__(self, index: int) -> Block:
         return self.blocks[index]
+
+    def validation(self) -> Iterator[Block]:
+        """Yield the blocks of validation rows."""
+        return iter(self.validation_blocks)
 
 
 def every(blocks: Blocks) -> Iterator[Block]:

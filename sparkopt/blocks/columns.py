@@ -7,7 +7,7 @@ in the executors: a bad one is reported with its column, partition and row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ from sparkopt.validation import Interval
 
 __all__ = ["Columns", "Reader", "feature_matrix"]
 
-FEATURES, LABEL, WEIGHT = "features", "label", "weight"
+FEATURES, LABEL, WEIGHT, VALIDATION = "features", "label", "weight", "validation"
 SPARSE_BELOW = 0.25
 """Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
 
@@ -49,11 +49,17 @@ class Columns:
         A numeric column.
     weight : str or None, default None
         A numeric column of row weights ≥ 0.
+    validation : str or None, default None
+        A boolean column: true in rows that are for validation and not for training.
+    class_weights : tuple of float or None, default None
+        Factors of the weights of rows with label 0, 1, …; rows with later labels keep their weights.
     """
 
     features: str | Sequence[str]
     label: str
     weight: str | None = None
+    validation: str | None = None
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def feature_names(self) -> str:
@@ -74,6 +80,12 @@ class Columns:
                 found = column_type(schema, name, role)
                 if not is_number(found):
                     raise SchemaError(f"{role} column {name!r} has type {found.simpleString()}; it must be numeric.")
+        if self.validation is not None:
+            found = column_type(schema, self.validation, VALIDATION)
+            if not isinstance(found, BooleanType):
+                raise SchemaError(
+                    f"{VALIDATION} column {self.validation!r} has type {found.simpleString()}; it must be boolean."
+                )
 
     def select(self, df: DataFrame) -> DataFrame:
         """Return the columns under fixed names and types, as ``Reader`` expects them."""
@@ -82,6 +94,8 @@ class Columns:
         selected.append(F.col(quoted(self.label)).cast("double").alias(LABEL))
         if self.weight is not None:
             selected.append(F.col(quoted(self.weight)).cast("double").alias(WEIGHT))
+        if self.validation is not None:
+            selected.append(F.col(quoted(self.validation)).alias(VALIDATION))
         return df.select(*selected)
 
 
@@ -233,7 +247,7 @@ class Reader:
         self.sparse: bool | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
-        """Yield one block per batch that has rows.
+        """Yield a batch's rows as one block, or as one for training and one for validation.
 
         Raises
         ------
@@ -242,15 +256,35 @@ class Reader:
         """
         for batch in batches:
             if batch.num_rows:
-                yield self._block(batch)
+                yield from self._split(batch, self._block(batch))
                 self.row += batch.num_rows
 
     def _block(self, batch: pa.RecordBatch) -> Block:
         X = self._features(batch.column(FEATURES))
         y = self._numbers(batch, LABEL, self.columns.label, self.targets)
-        if self.columns.weight is None:
-            return Block(X, y)
-        return Block(X, y, self._numbers(batch, WEIGHT, self.columns.weight, Interval(0, None)))
+        weight = None
+        if self.columns.weight is not None:
+            weight = self._numbers(batch, WEIGHT, self.columns.weight, Interval(0, None))
+        if self.columns.class_weights is not None:
+            factors = np.append(self.columns.class_weights, 1.0)
+            factor = factors[np.minimum(y, len(factors) - 1).astype(np.intp)]
+            weight = factor if weight is None else weight * factor
+        return Block(X, y, weight)
+
+    def _split(self, batch: pa.RecordBatch, block: Block) -> Iterator[Block]:
+        """Part training from validation rows."""
+        name = self.columns.validation
+        if name is None:
+            yield block
+            return
+        column = batch.column(VALIDATION)
+        if column.null_count:
+            self._refuse(VALIDATION, name, int(np.flatnonzero(column.is_null())[0]), "is null")
+        chosen = column.to_numpy(zero_copy_only=False)
+        for is_validation in (False, True):
+            rows = np.flatnonzero(chosen == is_validation)
+            if len(rows):
+                yield replace(block.take(rows), is_validation=is_validation)
 
     def _features(self, column: pa.Array) -> Array | sparse.csr_array:
         name = self.columns.feature_names

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,43 @@ def block_rows(X: Array | sparse.csr_array) -> int:
 
 
 def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Cut and join blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller."""
-    waiting: list[Block] = []
-    have = wanted = 0
+    """Cut and join blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller.
+
+    Training and validation rows are kept apart, each with a last block of its own.
+    """
+    queues = {False: _Queue(), True: _Queue()}
     for block in blocks:
-        wanted = wanted or block_rows(block.X)
+        yield from queues[block.is_validation].add(block)
+    for queue in queues.values():
+        yield from queue.rest()
+
+
+class _Queue:
+    """Rows that wait until they make a whole block."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Block] = []
+        self.have = self.wanted = 0
+
+    def add(self, block: Block) -> Iterator[Block]:
+        self.wanted = self.wanted or block_rows(block.X)
         start = 0
-        while have + block.rows - start >= wanted:
-            stop = start + wanted - have
-            yield _join([*waiting, _cut(block, start, stop)])
-            waiting, have, start = [], 0, stop
+        while self.have + block.rows - start >= self.wanted:
+            stop = start + self.wanted - self.have
+            yield _join([*self.waiting, _cut(block, start, stop)])
+            self.waiting, self.have, start = [], 0, stop
         if start < block.rows:
-            waiting.append(_cut(block, start, block.rows))
-            have += block.rows - start
-    if waiting:
-        yield _join(waiting)
+            self.waiting.append(_cut(block, start, block.rows))
+            self.have += block.rows - start
+
+    def rest(self) -> Iterator[Block]:
+        if self.waiting:
+            yield _join(self.waiting)
 
 
 def _cut(block: Block, start: int, stop: int) -> Block:
     weight = None if block.weight is None else block.weight[start:stop]
-    return Block(block.X[start:stop], block.y[start:stop], weight)
+    return replace(block, X=block.X[start:stop], y=block.y[start:stop], weight=weight)
 
 
 def _join(blocks: list[Block]) -> Block:
@@ -70,7 +88,8 @@ def _join(blocks: list[Block]) -> Block:
     X = [block.X for block in blocks]
     joined = np.concatenate(X) if isinstance(X[0], np.ndarray) else sparse.vstack(X, format="csr")
     weights = [block.weight for block in blocks if block.weight is not None]
-    return Block(joined, np.concatenate([b.y for b in blocks]), np.concatenate(weights) if weights else None)
+    y, weight = np.concatenate([b.y for b in blocks]), np.concatenate(weights) if weights else None
+    return Block(joined, y, weight, blocks[0].is_validation)
 
 
 def write_blocks(path: Path, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -137,7 +156,11 @@ class BlockFile:
     path : str
         What ``write_blocks`` wrote, or "" for a partition without rows.
     starts : sequence of int
-        First row of each block, then the number of rows.
+        First row of each block of training rows, then the number of these rows.
+    validation : sequence of int, default ()
+        Which of the file's blocks hold validation rows.
+    carried : bytes, default none
+        The file's content, where it was written on another machine.
 
     Raises
     ------
@@ -145,11 +168,16 @@ class BlockFile:
         Where the file is not on this machine.
     """
 
-    def __init__(self, path: str, starts: Iterable[int]) -> None:
+    def __init__(
+        self, path: str, starts: Iterable[int], validation: Iterable[int] = (), carried: bytes = b""
+    ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
+        self._validation = list(validation)
         if path:
-            self._reader = _open(path)
+            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
+            aside = set(self._validation)
+            self._training = [index for index in range(self._reader.num_record_batches) if index not in aside]
 
     @property
     def starts(self) -> NDArray[np.intp]:
@@ -157,6 +185,13 @@ class BlockFile:
         return self._starts
 
     def __getitem__(self, index: int) -> Block:
+        return self._read(self._training[index])
+
+    def validation(self) -> Iterator[Block]:
+        """Yield the blocks of validation rows."""
+        return (replace(self._read(index), is_validation=True) for index in self._validation)
+
+    def _read(self, index: int) -> Block:
         batch = self._reader.get_batch(index)
         names = batch.schema.names
         y = batch.column(TARGET).to_numpy()

@@ -32,13 +32,13 @@ from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
 
-__all__ = ["BlockStore", "Result"]
+__all__ = ["BlockStore", "Held", "Located", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
-HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, bytes bigint, error string"
+HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, validation array<int>, bytes bigint, error string"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Handle:
     partition: int
     path: str
     starts: tuple[int, ...]
+    validation: tuple[int, ...]
     bytes: int
     error: str | None
 
@@ -58,6 +59,33 @@ class Result(Generic[T]):
 
     partition: int
     value: T | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+
+    part: Part
+    blocks: Blocks | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """All partitions' handles, for processes that choose by themselves which of them they open."""
+
+    handles: Sequence[Handle]
+    first_rows: Sequence[int]
+
+    def here(self) -> list[bool]:
+        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+
+    def open(self, partitions: Iterable[int]) -> list[Held]:
+        """Open these partitions."""
+        return [_open(self.handles[index], self.first_rows) for index in partitions]
+
+
+TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
 
 
 class BlockStore:
@@ -71,9 +99,11 @@ class BlockStore:
     columns : Columns
         The columns it was written from.
     moments : Moments
-        Of features and target, over all rows.
+        Of features and target, over all training rows.
+    validation : Moments or None
+        The same over validation rows; None without a validation column.
     rows : list of int
-        Rows of each partition.
+        Training rows of each partition.
     bytes : int
         Size of all files.
     seconds : float
@@ -87,8 +117,8 @@ class BlockStore:
         found = [by_partition.get(index) for index in range(handles.getNumPartitions())]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
-        known = [fact.moments for fact in found if fact and fact.moments]
-        self.moments: Moments = sum(known[1:], known[0])
+        self.moments = _total([fact.moments for fact in facts])
+        self.validation = _total([fact.validation for fact in facts]) if self.columns.validation else None
 
     @classmethod
     def write(cls, df: DataFrame, columns: Columns, targets: Interval) -> BlockStore:
@@ -137,6 +167,24 @@ class BlockStore:
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
         return self._handles.map(_Task(function, self._first_rows()))
+
+    def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
+        """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
+
+        A task takes several partitions where there are more of them than tasks.
+        """
+        return self._handles.coalesce(tasks).mapPartitions(_Gathered(function, self._first_rows()))
+
+    def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
+        """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
+        if self.context.master.startswith("local"):
+            return self.map_tasks(function, 1)
+        carried = self._handles.map(_carry).coalesce(1, shuffle=True)
+        return carried.mapPartitions(_Gathered(function, self._first_rows()))
+
+    def located(self) -> Located:
+        """Return where every partition's file is now; those of lost executors are rebuilt first."""
+        return Located(sorted(self._handles.collect(), key=lambda handle: handle.partition), self._first_rows())
 
     def recompute(self, function: PartFunction[T], partitions: Sequence[int]) -> list[Result[T]]:
         """Apply ``function`` to partitions whose file is missing, read from their source again."""
@@ -195,11 +243,14 @@ class _Facts:
 
     handle: Handle
     moments: Moments | None
+    validation: Moments | None
 
     @classmethod
     def read(cls, handle: Handle) -> _Facts:
         """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
-        return cls(handle, Moments.load(_moments_path(Path(handle.path))) if handle.path else None)
+        if not handle.path:
+            return cls(handle, None, None)
+        return cls(handle, *(Moments.load(path) for path in _moments_paths(handle.path)))
 
 
 @dataclass(frozen=True)
@@ -220,19 +271,24 @@ class _Write:
         try:
             yield _as_batch(self._write(path, partition, batches))
         except DataError as error:
-            yield _as_batch(Handle(partition, "", (0,), 0, str(error)))
+            yield _as_batch(Handle(partition, "", (0,), (), 0, str(error)))
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        starts, moments = [0], None
+        starts, validation = [0], []
+        moments: dict[bool, Moments] = {}
         read = Reader(self.columns, self.targets, partition)
-        for block in write_blocks(path, regroup(read(batches))):
-            starts.append(starts[-1] + block.rows)
-            found = Moments.of(block)
-            moments = found if moments is None else moments + found
-        if moments is None:
-            return Handle(partition, "", (0,), 0, None)
-        moments.save(_moments_path(path))
-        return Handle(partition, str(path), tuple(starts), path.stat().st_size, None)
+        for index, block in enumerate(write_blocks(path, regroup(read(batches)))):
+            if block.is_validation:
+                validation.append(index)
+            else:
+                starts.append(starts[-1] + block.rows)
+            moments = moments or dict.fromkeys((False, True), Moments.zero(block.X.shape[1]))
+            moments[block.is_validation] += Moments.of(block)
+        if not moments:
+            return Handle(partition, "", (0,), (), 0, None)
+        for where, found in zip(_moments_paths(str(path)), moments.values(), strict=True):
+            found.save(where)
+        return Handle(partition, str(path), tuple(starts), tuple(validation), path.stat().st_size, None)
 
 
 @dataclass(frozen=True)
@@ -243,13 +299,34 @@ class _Task(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handle: Handle) -> Result[T]:
-        try:
-            blocks = BlockFile(handle.path, handle.starts)
-        except FileNotFoundError:
-            return Result(handle.partition, None)
-        return Result(
-            handle.partition, self.function(Part(handle.partition, self.first_rows[handle.partition]), blocks)
-        )
+        held = _open(handle, self.first_rows)
+        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+
+
+@dataclass(frozen=True)
+class _Gathered(Generic[T]):
+    """A task that holds several partitions."""
+
+    function: TaskFunction[T]
+    first_rows: Sequence[int]
+
+    def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        return self.function(_open(handle, self.first_rows) for handle in handles)
+
+
+def _carry(handle: Handle) -> tuple[Handle, bytes]:
+    """Take a partition's file along with its handle; nothing where it is missing."""
+    path = Path(handle.path)
+    return handle, path.read_bytes() if handle.path and path.is_file() else b""
+
+
+def _open(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+    handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    part = Part(handle.partition, first_rows[handle.partition])
+    try:
+        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, carried))
+    except FileNotFoundError:
+        return Held(part, None)
 
 
 @dataclass(frozen=True)
@@ -280,8 +357,26 @@ def _refuse_bad(facts: Sequence[_Facts], columns: Columns) -> None:
         )
     if 0 in widths:
         raise DataError(f"features column {columns.feature_names!r} has no entries.")
+    if columns.validation is not None:
+        _refuse_one_sided(facts, columns.validation)
     if sum(fact.moments.weight for fact in known if fact.moments) == 0:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
+
+
+def _refuse_one_sided(facts: Sequence[_Facts], name: str) -> None:
+    """Refuse data that has rows to train on, or to validate on, but not both."""
+    if not any(fact.handle.starts[-1] for fact in facts):
+        raise DataError(f"validation column {name!r} is true in every row: there are no rows to train on.")
+    if not sum(fact.validation.weight for fact in facts if fact.validation):
+        raise DataError(
+            f"validation column {name!r} is false in every row that has a weight: nothing to validate on."
+        )
+
+
+def _total(moments: Iterable[Moments | None]) -> Moments:
+    """Add up, in the order of partitions."""
+    known = [found for found in moments if found is not None]
+    return sum(known[1:], known[0])
 
 
 def _local_roots() -> list[Path]:
@@ -294,8 +389,9 @@ def _local_folder(name: str, partition: int) -> Path:
     return roots[partition % len(roots)] / name
 
 
-def _moments_path(path: Path) -> Path:
-    return path.with_suffix(".moments")
+def _moments_paths(path: str) -> tuple[Path, Path]:
+    """Where the moments of a partition's training and validation rows are."""
+    return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")
 
 
 def _as_batch(handle: Handle) -> pa.RecordBatch:
@@ -303,6 +399,7 @@ def _as_batch(handle: Handle) -> pa.RecordBatch:
         "partition": pa.array([handle.partition], pa.int32()),
         "path": [handle.path],
         "starts": pa.array([list(handle.starts)], pa.list_(pa.int64())),
+        "validation": pa.array([list(handle.validation)], pa.list_(pa.int32())),
         "bytes": pa.array([handle.bytes], pa.int64()),
         "error": pa.array([handle.error], pa.string()),
     }
@@ -310,7 +407,7 @@ def _as_batch(handle: Handle) -> pa.RecordBatch:
 
 
 def _to_handle(row: Any) -> Handle:
-    return Handle(row.partition, row.path, tuple(row.starts), row.bytes, row.error)
+    return Handle(row.partition, row.path, tuple(row.starts), tuple(row.validation), row.bytes, row.error)
 
 
 def _identity(items: Iterable[T]) -> Iterable[T]:

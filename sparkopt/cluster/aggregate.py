@@ -3,161 +3,155 @@
 from __future__ import annotations
 
 import pickle
-import resource
-import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark import RDD, Broadcast
+from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import BlockStore, Result
+from sparkopt.cluster.reduction import Sums, collected, levels, sliced, tree
+from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
+from sparkopt.cluster.threads import task_threads
 from sparkopt.objective import PartialSum, Query
-from sparkopt.solve import Problem, Solution, minimise_many
-from sparkopt.validation import Interval, check
+from sparkopt.solve import Problem, Reduce, Solution, minimise_many
+from sparkopt.validation import Interval, OneOf, check
 from sparkopt.work import Part, Work
 
-__all__ = ["Aggregator", "DriverAggregator", "Pass"]
+__all__ = ["Aggregator", "DriverAggregator", "Run", "slots_of"]
+
+REDUCTIONS = ("auto", "collect", "tree", "sharded")
+SLICE_BYTES = 1 << 20
+"""Least size of a slice: below it, a shuffle's cost per piece exceeds what slicing saves."""
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one pass over a step's rows cost.
+class Run:
+    """What an engine brings back.
 
     Attributes
     ----------
-    step : int
-        The step that asked for it.
-    seconds : float
-        On the driver's clock, from the request to the sum.
-    compute : float
-        Of these, the arithmetic in the tasks: the longest task, or all tasks' seconds over the slots they share.
-    reduce : float
-        Of these, adding up on the driver.
-    bytes_sent : int
-        Sums that left the tasks, and coefficients that were sent to them.
-    rows : int
-        Rows touched.
-    peak_memory : int
-        Largest resident memory of a Python worker so far, in bytes.
+    solutions : list of Solution
+        One per problem.
+    passes : list of Pass
+        What each pass over the data cost.
+    engine : str
+        Where the loop ran.
+    startup : float, default 0
+        Seconds that went by outside of the loop: until its processes had found each other, and after its end.
     """
 
-    step: int
-    seconds: float
-    compute: float
-    reduce: float
-    bytes_sent: int
-    rows: int
-    peak_memory: int
+    solutions: list[Solution]
+    passes: list[Pass]
+    engine: str
+    startup: float = 0.0
 
 
 class Aggregator(ABC):
-    """Runs the loop over a store's blocks."""
+    """Runs the loop over a store's blocks.
+
+    Attributes
+    ----------
+    name : str
+        How receipts and parameters call it.
+    retries : int
+        How often a fit that lost a process is begun again, from its last checkpoint where it keeps any. An engine
+        that loses nothing with a process needs none.
+    """
 
     name: str
+    retries: int = 0
 
     @abstractmethod
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
-        """Minimise over the store's rows, sharing passes; return the solutions and what each pass cost."""
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Minimise over the store's rows, sharing passes."""
 
 
 @dataclass(frozen=True)
 class DriverAggregator(Aggregator):
-    """The loop on the driver: coefficients go out with each task, sums come back.
+    """The loop on the driver: coefficients go out with each task, sums come back, one Spark job a pass.
 
-    Sums are added in partition order, whatever order the tasks end in, so equal data, partitions and seed give
-    bit-identical coefficients. Small sums are collected. Where the sums of all partitions together exceed
-    ``collect_bytes``, they are added on the executors first, in groups, as ``RDD.treeAggregate`` does, but in a fixed
-    order.
+    Sums are added in a fixed order, whatever order the tasks end in, so equal data, partitions and seed give
+    bit-identical coefficients.
 
     Parameters
     ----------
     depth : int, default 2
         Levels of the tree.
+    reduction : {"auto", "collect", "tree", "sharded"}, default "auto"
+        How the sums come together. "auto" collects while the sums of all partitions together stay within
+        ``collect_bytes``; beyond, it cuts sums of several MiB into slices, and adds smaller ones up as a tree.
     collect_bytes : int, default 64 MiB
         Most bytes of sums that the driver collects directly.
     """
 
     depth: int = 2
+    reduction: str = "auto"
     collect_bytes: int = 64 << 20
     name = "driver"
 
     def __post_init__(self) -> None:
         check("aggregationDepth", self.depth, Interval(1, None, whole=True))
+        check("reduction", self.reduction, OneOf(REDUCTIONS))
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> tuple[list[Solution], list[Pass]]:
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Run the loop here."""
-        context = store.context
-        shared = context.broadcast(dumps(work))
         passes: list[Pass] = []
+        with self.reducing(work, store, passes) as reduce:
+            return Run(minimise_many(reduce, problems), passes, self.name)
+
+    @contextmanager
+    def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
+        """Yield a function that sums over the store, and notes in ``passes`` what each sum cost."""
+        slots = min(slots_of(store.context), store.partitions)
+        shared = store.context.broadcast(dumps(work))
 
         def reduce(query: Query) -> PartialSum:
             begin = time.perf_counter()
-            task = _Step(shared, query)
-            sums, reduced = self._sum(store, task)
-            total = sums.partial
-            slots = max(1, min(context.defaultParallelism, store.partitions))
+            how = self._reduction(query, store.partitions)
+            sums = self._sums(store, _Step(shared, query), how, slots)
+            adding = time.perf_counter()
+            total = fold(sums)
+            end = time.perf_counter()
+            compute = max(total.longest, total.seconds / slots)
+            sent = store.partitions * (query.coefs.nbytes + total.partial.gradient.nbytes)
             passes.append(
-                Pass(
-                    query.step,
-                    time.perf_counter() - begin,
-                    max(sums.longest, sums.seconds / slots),
-                    reduced,
-                    store.partitions * (total.gradient.nbytes + query.coefs.nbytes),
-                    total.rows,
-                    sums.peak_memory,
-                )
+                Pass(query.step, end - begin, compute, end - adding, sent, total.partial.rows, total.peak_memory)
             )
-            return total
+            return total.partial
 
         try:
-            return minimise_many(reduce, problems), passes
+            yield reduce
         finally:
             shared.destroy()
 
-    def _sum(self, store: BlockStore, task: _Step) -> tuple[_TaskSum, float]:
-        """Return the sum over all partitions, and the seconds that the driver spent adding."""
-        is_wide = task.query.coefs.nbytes * store.partitions > self.collect_bytes
-        groups = self._groups(store.partitions) if is_wide else []
-        tasks = store.map(task)
-        results = _tree(tasks, groups).collect()
-        if any(result.value is None for result in results):  # a sum lacks a partition: take each by itself
-            results = _complete(tasks.collect(), store, task)
-            for count in groups:
-                results = _in_groups(results, count)
-        begin = time.perf_counter()
-        return _fold(results), time.perf_counter() - begin
+    def _reduction(self, query: Query, partitions: int) -> str:
+        if self.reduction != "auto":
+            return self.reduction
+        size = query.coefs.nbytes
+        if size * partitions <= self.collect_bytes or partitions == 1:
+            return "collect"
+        return "sharded" if size >= 2 * SLICE_BYTES else "tree"
 
-    def _groups(self, partitions: int) -> list[int]:
-        """Return the number of sums after each level of the tree, as ``RDD.treeAggregate`` chooses them."""
-        scale = max(2, int(-(-(partitions ** (1.0 / self.depth)) // 1)))
-        counts = []
-        while partitions > scale + -(-partitions // scale):
-            partitions //= scale
-            counts.append(partitions)
-        return counts
-
-
-@dataclass(frozen=True)
-class _TaskSum:
-    """A task's sum, and what it cost there."""
-
-    partial: PartialSum
-    seconds: float
-    longest: float
-    peak_memory: int
-
-    def __add__(self, other: _TaskSum) -> _TaskSum:
-        return _TaskSum(
-            self.partial + other.partial,
-            self.seconds + other.seconds,
-            max(self.longest, other.longest),
-            max(self.peak_memory, other.peak_memory),
-        )
+    def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
+        """Return sums that hold every partition, each once."""
+        results = store.map(task)
+        if how == "tree":
+            sums = tree(results, self.depth)
+        elif how == "sharded":
+            slices = max(1, min(2 * slots, task.query.coefs.nbytes // SLICE_BYTES))
+            sums = sliced(results, slices)
+        else:
+            sums = collected(results)
+        if all(result.value is not None for result in sums):
+            return sums
+        complete = _complete(collected(results), store, task)  # a sum lacks a partition: take each by itself
+        return _as_tree(complete, levels(store.partitions, self.depth)) if how == "tree" else complete
 
 
 @dataclass(frozen=True)
@@ -167,67 +161,29 @@ class _Step:
     work: Broadcast[bytes]
     query: Query
 
-    def __call__(self, part: Part, blocks: Blocks) -> _TaskSum:
+    def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
-        begin = time.perf_counter()
-        partial = work(self.query, part, blocks)
-        seconds = time.perf_counter() - begin
-        return _TaskSum(partial, seconds, seconds, _peak_memory())
+        with task_threads():
+            return sum_of(work, self.query, part, blocks)
 
 
-def _peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def slots_of(context: Any) -> int:
+    """Return how many tasks can run at the same time."""
+    scala = context._jsc.sc()
+    profile = scala.resourceProfileManager().defaultResourceProfile()
+    return max(1, int(scala.maxNumConcurrentTasks(profile)))
 
 
-def _fold(results: Iterable[Result[_TaskSum]]) -> _TaskSum:
-    """Add up in the order of partitions."""
-    ordered = sorted(results, key=lambda result: result.partition)
-    values = [result.value for result in ordered if result.value is not None]
-    return sum(values[1:], values[0])
-
-
-def _complete(results: list[Result[_TaskSum]], store: BlockStore, task: _Step) -> list[Result[_TaskSum]]:
+def _complete(results: Sums, store: BlockStore, task: _Step) -> Sums:
     """Fill in the partitions whose files are missing, from their source."""
     missing = [result.partition for result in results if result.value is None]
     found = {result.partition: result for result in store.recompute(task, missing)} if missing else {}
     return [found.get(result.partition, result) for result in results]
 
 
-def _group(index: int, results: Sequence[Result[_TaskSum]]) -> Result[_TaskSum]:
-    """Add up one group of the tree; a missing member makes the group missing."""
-    if any(result.value is None for result in results):
-        return Result(index, None)
-    return Result(index, _fold(results))
-
-
-def _in_groups(results: Sequence[Result[_TaskSum]], groups: int) -> list[Result[_TaskSum]]:
-    """One level of the tree on the driver."""
-    members = [[result for result in results if result.partition % groups == index] for index in range(groups)]
-    return [_group(index, group) for index, group in enumerate(members) if group]
-
-
-def _tree(results: RDD[Result[_TaskSum]], groups: Sequence[int]) -> RDD[Result[_TaskSum]]:
-    """All levels of the tree on the executors."""
+def _as_tree(results: Sums, groups: Sequence[int]) -> Sums:
+    """Add up here as the executors would have, level by level, so that not a bit differs."""
     for count in groups:
-        keyed: RDD[Any] = results.map(_KeyBy(count)).groupByKey(count, _identity)
-        results = keyed.map(_group_of)
+        members = [[result for result in results if result.partition % count == index] for index in range(count)]
+        results = [Result(index, fold(group)) for index, group in enumerate(members) if group]
     return results
-
-
-@dataclass(frozen=True)
-class _KeyBy:
-    """Group number to result."""
-
-    groups: int
-
-    def __call__(self, result: Result[_TaskSum]) -> tuple[int, Result[_TaskSum]]:
-        return result.partition % self.groups, result
-
-
-def _identity(key: int) -> int:
-    return key
-
-
-def _group_of(pair: tuple[int, Iterable[Result[_TaskSum]]]) -> Result[_TaskSum]:
-    return _group(pair[0], list(pair[1]))

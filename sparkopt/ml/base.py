@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,45 +19,24 @@ from pyspark.sql.types import DataType, DoubleType, StructType
 from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.cluster.aggregate import DriverAggregator
+from sparkopt.cluster.choose import by_name as engine_by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
-from sparkopt.ml.params import FeatureParams, LinearParams
+from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.summary import Summary, TrainingSummary
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.report import Receipt
 from sparkopt.solve import Callback, Stop, check_compatible
 from sparkopt.trainer import Fit, Trainer
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["LinearEstimator", "LinearModel", "TrainingSummary"]
+__all__ = ["LinearEstimator", "LinearModel"]
 
-M = TypeVar("M", bound="LinearModel")
+M = TypeVar("M", bound="LinearModel[Any]")
 E = TypeVar("E", bound="LinearEstimator[Any]")
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """How the training went.
-
-    Attributes
-    ----------
-    objectiveHistory : list of float
-        Objective after each step, the start included; mean loss plus penalty, as pyspark.ml reports it.
-    totalIterations : int
-        Steps taken.
-    converged : bool
-        Whether a tolerance was met before maxIter.
-    receipt : Receipt
-        What it cost.
-    """
-
-    objectiveHistory: list[float]
-    totalIterations: int
-    converged: bool
-    receipt: Receipt
+S = TypeVar("S", bound=TrainingSummary)
 
 
 class LinearEstimator(
@@ -163,15 +141,13 @@ class LinearEstimator(
                 scale_target=self._scale_target,
                 mini_batch_fraction=self.getMiniBatchFraction(),
                 seed=self.getSeed(),
-                aggregator=DriverAggregator(self.getAggregationDepth()),
+                aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
                 callbacks=self.callbacks,
             )
             fit = trainer.fit(store)
-        model = self._model(fit)
-        solution = fit.solution
-        history = [record.objective for record in solution.history]
-        model._summary = TrainingSummary(history, solution.iterations, solution.converged, fit.receipt)
-        return self._copyValues(model)
+        model = self._copyValues(self._model(fit))
+        model._summarise(dataset, fit)
+        return model
 
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
@@ -189,7 +165,7 @@ class LinearEstimator(
         return ElasticNet(strength, self.getElasticNetParam()) if strength > 0 else NoPenalty()
 
 
-class LinearModel(Model, FeatureParams, MLWritable, MLReadable["LinearModel"]):
+class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
     """Coefficients and what to do with them.
 
     Parameters
@@ -205,7 +181,7 @@ class LinearModel(Model, FeatureParams, MLWritable, MLReadable["LinearModel"]):
         # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
         # to the last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
-        self._summary: TrainingSummary | None = None
+        self._summary: S | None = None
 
     @property
     def arrays(self) -> tuple[Floats, Floats]:
@@ -223,8 +199,8 @@ class LinearModel(Model, FeatureParams, MLWritable, MLReadable["LinearModel"]):
         return self._summary is not None
 
     @property
-    def summary(self) -> TrainingSummary:
-        """How the training went.
+    def summary(self) -> S:
+        """How the training went, and how good the predictions on its rows are.
 
         Raises
         ------
@@ -234,6 +210,33 @@ class LinearModel(Model, FeatureParams, MLWritable, MLReadable["LinearModel"]):
         if self._summary is None:
             raise AttributeError("this model has no summary: it was not trained in this session.")
         return self._summary
+
+    def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
+        """Remember how the model was trained, and on what."""
+        solution = fit.solution
+        self._summary = self._training_summary(
+            model=self.copy(),
+            dataset=dataset,
+            objectiveHistory=[record.objective for record in solution.history],
+            totalIterations=solution.iterations,
+            converged=solution.converged,
+            receipt=fit.receipt,
+        )
+
+    @property
+    @abstractmethod
+    def _training_summary(self) -> type[S]:
+        """What ``summary`` is."""
+
+    @abstractmethod
+    def evaluate(self, dataset: DataFrame) -> Summary:
+        """Return how good the predictions on these rows are; nothing is computed until a metric is asked for.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            Rows with features, label and, where the model was trained with them, weights.
+        """
 
     def predict(self, value: Vector) -> float:
         """Return the prediction for one row's features."""

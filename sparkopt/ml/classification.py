@@ -9,12 +9,19 @@ from pyspark import keyword_only
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol
+from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, LinearModel
+from sparkopt.ml.summary import (
+    BinaryLogisticRegressionSummary,
+    BinaryLogisticRegressionTrainingSummary,
+    LogisticRegressionSummary,
+    LogisticRegressionTrainingSummary,
+)
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
@@ -41,7 +48,7 @@ class _ClassifierParams(HasRawPredictionCol, HasProbabilityCol):
         return self._set(probabilityCol=value)
 
 
-class LogisticRegressionModel(LinearModel, _ClassifierParams):
+class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _ClassifierParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one row a class."""
 
     def __init__(self, matrix: Floats | None = None, intercept: Floats | None = None) -> None:
@@ -96,6 +103,14 @@ class LogisticRegressionModel(LinearModel, _ClassifierParams):
     def predictProbability(self, value: Vector) -> DenseVector:
         """Return the probability of each class for one row's features."""
         return DenseVector(self._outputs(self._raw(value.toArray()[None, :]))["probability"][0])
+
+    def evaluate(self, dataset: DataFrame) -> LogisticRegressionSummary:
+        kind = LogisticRegressionSummary if self.numClasses > 2 else BinaryLogisticRegressionSummary
+        return kind(self.copy(), dataset)
+
+    @property
+    def _training_summary(self) -> type[LogisticRegressionTrainingSummary]:
+        return LogisticRegressionTrainingSummary if self.numClasses > 2 else BinaryLogisticRegressionTrainingSummary
 
     def _require_binomial(self, name: str, instead: str) -> None:
         if self._matrix.shape[0] > 1:

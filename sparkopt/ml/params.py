@@ -24,6 +24,7 @@ from pyspark.ml.param.shared import (
 )
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.cluster.choose import ENGINES
 from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -42,7 +43,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "aggregationDepth": Interval(1, None, whole=True),
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
-        "engine": OneOf(["auto", "driver"]),
+        "engine": OneOf(ENGINES),
         "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
@@ -106,7 +107,8 @@ class LinearParams(
     - ``stepSize``: its learning rate; unset, the method's own default;
     - ``stepSizeSchedule``: how it changes over maxIter steps, "constant" by default;
     - ``miniBatchFraction``: share of the rows that a step draws, default 1;
-    - ``engine``: where the loop runs, "auto" (default) or "driver".
+    - ``engine``: where the loop runs: "auto" (default, the cheapest), "driver" (one Spark job a pass), "resident"
+      (one job a fit, whose tasks stay), "allreduce" (on each rank of a barrier stage) or "local" (in one task).
     """
 
     optimizer: Param[str] = Param(
@@ -128,7 +130,7 @@ class LinearParams(
         typeConverter=TypeConverters.toFloat,
     )
     engine: Param[str] = Param(
-        Params._dummy(), "engine", "where the loop runs: auto or driver", typeConverter=TypeConverters.toString
+        Params._dummy(), "engine", f"where the loop runs: {', '.join(ENGINES)}", typeConverter=TypeConverters.toString
     )
 
     def __init__(self, *args: Any) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseVector
+from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Loss, SquaredError
 from sparkopt.ml.base import NUMBER, LinearEstimator, LinearModel
+from sparkopt.ml.summary import LinearRegressionSummary, LinearRegressionTrainingSummary
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
@@ -19,7 +21,7 @@ from sparkopt.validation import Interval
 __all__ = ["LinearRegression", "LinearRegressionModel"]
 
 
-class LinearRegressionModel(LinearModel):
+class LinearRegressionModel(LinearModel[LinearRegressionTrainingSummary]):
     """Coefficients and intercept of a linear regression."""
 
     def __init__(self, matrix: Floats | None = None, intercept: Floats | None = None) -> None:
@@ -36,6 +38,13 @@ class LinearRegressionModel(LinearModel):
     def intercept(self) -> float:
         """Intercept; 0 without one."""
         return float(self._intercept[0])
+
+    def evaluate(self, dataset: DataFrame) -> LinearRegressionSummary:
+        return LinearRegressionSummary(self.copy(), dataset)
+
+    @property
+    def _training_summary(self) -> type[LinearRegressionTrainingSummary]:
+        return LinearRegressionTrainingSummary
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
         return {"prediction": raw[:, 0]}
@@ -86,8 +95,8 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         Determines these rows.
     aggregationDepth : int, default 2
         Levels of the aggregation tree, for wide models.
-    engine : {"auto", "driver"}, default "auto"
-        Where the loop runs.
+    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
+        Where the loop runs; "auto" takes the cheapest and logs why.
 
     Examples
     --------

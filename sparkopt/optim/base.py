@@ -84,12 +84,15 @@ class Point:
         The objective without the penalty's part with kinks.
     gradient : ndarray of shape (size,)
         Gradient of the smooth part.
+    validation : float or None, default None
+        Mean loss of the validation rows, without penalty, where they were looked at.
     """
 
     coef: Floats
     value: float
     smooth: float
     gradient: Floats
+    validation: float | None = None
 
     @property
     def is_finite(self) -> bool:

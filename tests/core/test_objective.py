@@ -10,8 +10,8 @@ from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
-from sparkopt.losses import Logistic, Loss, Multinomial, SquaredError
-from sparkopt.objective import LinearObjective, PartialSum
+from sparkopt.losses import Huber, Logistic, Loss, Multinomial, SquaredError
+from sparkopt.objective import LinearObjective, PartialSum, Query
 from tests.core.problems import finite_difference
 
 ROWS, FEATURES = 24, 4
@@ -19,10 +19,11 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, FEATURES)) * (RNG.random((ROWS, FEATURES)) < 0.6)
 TARGETS = {"squared_error": RNG.normal(size=ROWS), "logistic": RNG.integers(0, 2, ROWS).astype(float)}
 TARGETS["multinomial"] = RNG.integers(0, 3, ROWS).astype(float)
+TARGETS["huber"] = TARGETS["squared_error"]
 WEIGHT = RNG.uniform(0.1, 3, size=ROWS)
 SCALE, CENTER = np.array([2.0, 0.5, 1.0, 0.1]), np.array([0.3, -1.0, 0.0, 2.0])
 
-each_loss = pytest.mark.parametrize("loss", [SquaredError(), Logistic(), Multinomial(3)], ids=repr)
+each_loss = pytest.mark.parametrize("loss", [SquaredError(), Logistic(), Multinomial(3), Huber()], ids=repr)
 each_form = pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
 each_weighting = pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
 each_frame = pytest.mark.parametrize(
@@ -48,9 +49,12 @@ def value_by_hand(objective: LinearObjective, coef: np.ndarray, weight: np.ndarr
     center = 0.0 if objective.center is None else objective.center
     outputs = objective.loss.outputs
     matrix = coef[: FEATURES * outputs].reshape(FEATURES, outputs)
-    raw = ((X - center) * scale) @ matrix + (coef[FEATURES * outputs :] if objective.fit_intercept else 0.0)
+    rest = coef[FEATURES * outputs :]
+    raw = ((X - center) * scale) @ matrix + (rest[:outputs] if objective.fit_intercept else 0.0)
+    if objective.loss.constants:
+        raw = np.column_stack([raw, np.full((ROWS, 1), rest[-1])])
     y = TARGETS[objective.loss.name] * objective.target_scale
-    losses, _ = objective.loss.value_gradient(y, raw[:, 0] if outputs == 1 else raw)
+    losses, _ = objective.loss.value_gradient(y, raw[:, 0] if raw.shape[1] == 1 else raw)
     return float(losses @ (np.ones(ROWS) if weight is None else weight))
 
 
@@ -70,6 +74,24 @@ def test_value_and_gradient(loss, form, weight, frame):
     np.testing.assert_allclose(found.gradient[0], finite_difference(by_hand, coef), rtol=1e-5, atol=1e-6)
     assert found.weight == pytest.approx(ROWS if weight is None else weight.sum())
     assert found.rows == ROWS
+
+
+@each_loss
+@each_form
+@each_weighting
+@each_frame
+def test_hessian_products(loss, form, weight, frame):
+    """The derivative of the gradient along a vector, at several places at once."""
+    objective = LinearObjective(loss, FEATURES, **frame)
+    rng = np.random.default_rng(1)
+    coefs, vectors = rng.normal(size=(2, 3, objective.size))
+    rows = [block(loss, form, weight)]
+    found = objective.answer(Query(coefs, vectors=vectors), rows)
+    step = 1e-6
+    up, down = (objective.partial(coefs + sign * step * vectors, rows).gradient for sign in (1, -1))
+    np.testing.assert_allclose(found.gradient, (up - down) / (2 * step), rtol=1e-5, atol=1e-5)
+    assert found.weight == pytest.approx(ROWS if weight is None else weight.sum())
+    assert (found.rows, found.loss.tolist()) == (ROWS, [0.0] * 3)
 
 
 @each_form
@@ -156,7 +178,8 @@ def test_mean_divides_once_by_the_weight_and_refuses_to_divide_by_nothing():
 def test_unscale_and_rescale_are_inverses(loss, frame, target_scale):
     objective = LinearObjective(loss, FEATURES, **frame, target_scale=target_scale)
     coef = np.random.default_rng(4).normal(size=objective.size)
-    np.testing.assert_allclose(objective.rescale(*objective.unscale(coef)), coef, rtol=1e-12, atol=1e-14)
+    again = objective.rescale(*objective.unscale(coef), objective.constants(coef))
+    np.testing.assert_allclose(again, coef, rtol=1e-12, atol=1e-14)
 
 
 @each_loss
@@ -166,9 +189,25 @@ def test_unscaled_coefficients_predict_the_same_on_the_users_rows(loss, frame):
     plain = LinearObjective(loss, FEATURES)
     coef = np.random.default_rng(5).normal(size=objective.size)
     matrix, intercept = objective.unscale(coef)
-    users = np.concatenate([matrix.ravel(), intercept])
+    users = np.concatenate([matrix.ravel(), intercept, objective.constants(coef)])
     solvers = objective.partial(coef[None], [block(loss)]).loss[0]
     assert plain.partial(users[None], [block(loss)]).loss[0] == pytest.approx(solvers, rel=1e-12)
+
+
+@each_loss
+@each_frame
+def test_the_start_fits_the_mean_of_the_targets_with_the_intercept_alone(loss, frame):
+    objective = LinearObjective(loss, FEATURES, **frame)
+    y = TARGETS[loss.name]
+    mean = np.array([np.mean(y == c) for c in range(3)]) if loss.outputs == 3 else np.array([y.mean()])
+    start = objective.start(mean)
+    matrix, intercept = objective.unscale(start)
+    assert start.shape == (objective.size,)
+    assert not matrix.any()
+    if objective.fit_intercept:
+        assert intercept.tolist() == pytest.approx(loss.start(mean).tolist())
+        slopes = objective.partial(start[None], [block(loss)]).gradient[0][FEATURES * loss.outputs :][: loss.outputs]
+        assert isinstance(loss, Huber) or slopes == pytest.approx(0, abs=1e-12)
 
 
 def test_a_scale_of_zero_removes_a_feature():
@@ -188,7 +227,8 @@ def test_float32_rows_are_summed_in_float64():
     assert found.loss[0] == pytest.approx(n * 0.5 * float(np.float32(0.3)) ** 2, rel=1e-6)
 
 
-def test_intercepts_are_not_penalised():
+def test_intercepts_and_constants_are_not_penalised():
+    assert LinearObjective(Huber(), 2).penalised().tolist() == [1.0, 1.0, 0.0, 0.0]
     mask = LinearObjective(Multinomial(3), 2).penalised()
     assert mask.tolist() == [1.0] * 6 + [0.0] * 3
     assert LinearObjective(Logistic(), 2, fit_intercept=False).penalised().tolist() == [1.0, 1.0]

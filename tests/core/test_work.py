@@ -142,6 +142,22 @@ def test_all_rows_are_the_sum_over_all_blocks():
     assert reduce(Query(coefs, 9)).rows == 30
 
 
+@pytest.mark.parametrize("work", [FullGradient, lambda objective: MiniBatch(objective, 0.3)], ids=["full", "batch"])
+def test_hessian_products_and_passes_over_every_row(work):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 3)), rng.normal(size=30)
+    objective = LinearObjective(SquaredError(), 3)
+    reduce = reduce_over(work(objective), [in_blocks(X, y)])
+    coefs, vectors = rng.normal(size=(2, 2, 4))
+    whole = objective.hessian_products(coefs, vectors, [Block(X, y)])
+    np.testing.assert_allclose(reduce(Query(coefs, 4, vectors, every_row=True)).gradient, whole.gradient, rtol=1e-10)
+    step = reduce(Query(coefs, 4, vectors))
+    assert step.rows == reduce(Query(coefs, 4)).rows
+    # of the same rows: least squares has the gradient H w − Xᵀy
+    difference = reduce(Query(coefs + vectors, 4)).gradient - reduce(Query(coefs, 4)).gradient
+    np.testing.assert_allclose(step.gradient, difference, rtol=1e-10, atol=1e-12)
+
+
 def test_a_fraction_of_one_is_every_row():
     assert drawn(1.0, [7, 0, 5], 2).tolist() == [1.0] * 12
 

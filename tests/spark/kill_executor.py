@@ -1,19 +1,27 @@
-"""Fit twice on a cluster of two executor processes; in the second fit kill one of them. Run by test_cluster.py."""
+"""On a cluster of two executor processes, fit undisturbed, then kill an executor amid a fit of each engine.
+
+Run by test_cluster.py: prints one line of JSON.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 from pyspark.sql import functions as F
 
+from sparkopt import BlockStore, Columns, Stop, Trainer, losses
+from sparkopt.checkpoint import Checkpointer
+from sparkopt.cluster.choose import by_name
 from sparkopt.cluster.session import session
-from sparkopt.ml import LogisticRegression
 from sparkopt.solve import Progress
+from sparkopt.validation import Interval
 
 
 def executors() -> list[int]:
@@ -27,6 +35,7 @@ def executors() -> list[int]:
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
     spark = session(
         sys.argv[1],
         settings={
@@ -37,20 +46,34 @@ def main() -> None:
     )
     rows = spark.range(0, 4000, 1, 4).select(F.array(*[F.randn(seed) for seed in range(3)]).alias("features"))
     df = rows.withColumn("label", (F.col("features")[0] + F.randn(7) > 0).cast("double"))
-    killed: list[int] = []
 
-    def kill(progress: Progress) -> None:
-        if progress.record.step == 4 and not killed:
-            killed.append(executors()[0])
-            os.kill(killed[0], signal.SIGKILL)
+    def fit(engine: str, *callbacks: object) -> tuple[list[float], list[float], str]:
+        trainer = Trainer(
+            losses.Logistic(),
+            stop=Stop(8, 0.0),
+            aggregator=by_name(engine),
+            callbacks=callbacks,
+            checkpointer=Checkpointer(tempfile.mkdtemp(), interval=1),
+        )
+        with BlockStore.write(df, Columns("features", "label"), Interval(0, 1, whole=True)) as store:
+            found = trainer.fit(store)
+        receipt = found.receipt
+        return np.append(found.coefficients, found.intercept).tolist(), receipt.objective, receipt.engine
 
-    def fit(*callbacks: object) -> list[float]:
-        estimator = LogisticRegression(maxIter=8, tol=0.0)
-        estimator.callbacks = callbacks
-        model = estimator.fit(df)
-        return np.append(model.coefficients.toArray(), model.intercept).tolist()
+    def killed(engine: str) -> dict[str, object]:
+        pids: list[int] = []
 
-    print("RESULT " + json.dumps({"calm": fit(), "killed": fit(kill), "pids": killed}))
+        def kill(progress: Progress) -> None:
+            if progress.record.step == 4 and not pids:
+                pids.append(executors()[0])
+                os.kill(pids[0], signal.SIGKILL)
+
+        coefficients, objective, ran = fit(engine, kill)
+        return {"coefficients": coefficients, "objective": objective, "engine": ran, "pids": pids}
+
+    calm, objective, _ = fit("driver")
+    engines = {engine: killed(engine) for engine in sys.argv[2:]}
+    print("RESULT " + json.dumps({"calm": calm, "objective": objective, "engines": engines}))
     spark.stop()
 
 

@@ -10,7 +10,7 @@ from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from sparkopt import BlockStore, Columns, Trainer, losses, optim
+from sparkopt import BlockStore, Columns, Trainer, losses
 from sparkopt.blocks.files import BlockFile
 from sparkopt.cluster.aggregate import DriverAggregator
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
@@ -244,21 +244,9 @@ def test_empty_partitions_are_harmless(binary):
     np.testing.assert_allclose(fit(sparse_rows), fit(dense_rows), rtol=1e-9)
 
 
-def test_a_tree_gives_what_collecting_gives(binary):
-    trainer = Trainer(losses.Logistic(), optim.lbfgs(), stop=Stop(5, 0.0))
-    with BlockStore.write(binary.repartition(9), Columns("features", "label"), Interval()) as store:
-        collected = trainer.fit(store)
-        trees = [
-            Trainer(losses.Logistic(), optim.lbfgs(), stop=Stop(5, 0.0), aggregator=DriverAggregator(2, 0)).fit(store)
-            for _ in range(2)
-        ]
-    np.testing.assert_allclose(trees[0].coefficients, collected.coefficients, rtol=1e-10)
-    assert np.array_equal(trees[0].coefficients, trees[1].coefficients)
-
-
-@pytest.mark.parametrize("limit", [0, 1 << 20], ids=["tree", "collect"])
-def test_a_missing_file_is_read_from_the_source(binary, limit, caplog):
-    trainer = Trainer(losses.Logistic(), stop=Stop(3, 0.0), aggregator=DriverAggregator(2, limit))
+@pytest.mark.parametrize("reduction", ["collect", "tree", "sharded"])
+def test_a_missing_file_is_read_from_the_source(binary, reduction, caplog):
+    trainer = Trainer(losses.Logistic(), stop=Stop(3, 0.0), aggregator=DriverAggregator(2, reduction))
     with BlockStore.write(binary.repartition(6), Columns("features", "label"), Interval()) as store:
         whole = trainer.fit(store)
         handle = store._handles.collect()[2]

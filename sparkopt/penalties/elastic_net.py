@@ -1,92 +1,17 @@
-"""Penalties: what is added to the mean loss, once, after the sum over the data.
-
-A penalty is the sum of a smooth part, which has a gradient, and a part with kinks, which has a proximal operator
-(Parikh & Boyd, 2014, *Proximal Algorithms*, §1.1). Either may be zero.
-"""
+"""Elastic net, with L1 and L2 as its ends."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sparkopt.penalties.base import Penalty
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
 
-__all__ = ["L1", "L2", "ElasticNet", "NoPenalty", "Penalty"]
-
-
-class Penalty(ABC):
-    """A convex function of the coefficients, all of shape (size,).
-
-    Attributes
-    ----------
-    smooth : bool
-        True where the part with kinks is zero, so that ``prox`` returns its argument.
-    curvature : float
-        Largest second derivative of the smooth part.
-    """
-
-    smooth: bool
-    curvature: float = 0.0
-
-    @abstractmethod
-    def value(self, coef: Floats) -> float:
-        """Both parts together."""
-
-    @abstractmethod
-    def smooth_value(self, coef: Floats) -> float:
-        """The smooth part alone."""
-
-    @abstractmethod
-    def gradient(self, coef: Floats) -> Floats:
-        """Gradient of the smooth part."""
-
-    @abstractmethod
-    def prox(self, coef: Floats, step: float) -> Floats:
-        """Return the argmin over u of ½‖u − coef‖² + step · (the part with kinks)(u)."""
-
-    @abstractmethod
-    def times(self, strength: float) -> Penalty:
-        """Return the penalty multiplied by ``strength``."""
-
-    @abstractmethod
-    def on(self, factors: Floats) -> Penalty:
-        """Return the same penalty of ``factors * coef``: where the solver's coordinates are not the user's.
-
-        A factor of 0 leaves its coordinate unpenalised (the intercept).
-        """
-
-
-@dataclass(frozen=True)
-class NoPenalty(Penalty):
-    """No penalty: zero everywhere."""
-
-    smooth = True
-
-    def value(self, coef: Floats) -> float:
-        """Return zero."""
-        return 0.0
-
-    smooth_value = value
-
-    def gradient(self, coef: Floats) -> Floats:
-        """Return zeros."""
-        return np.zeros_like(coef)
-
-    def prox(self, coef: Floats, step: float) -> Floats:
-        """Return ``coef``."""
-        return coef
-
-    def times(self, strength: float) -> NoPenalty:
-        """Return itself."""
-        return self
-
-    def on(self, factors: Floats) -> NoPenalty:
-        """Return itself."""
-        return self
+__all__ = ["L1", "L2", "ElasticNet"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +38,7 @@ class ElasticNet(Penalty):
     reg_param: float
     elastic_net_param: float = 0.0
     factors: Any = None
+    label = "an L1 penalty (elasticNetParam > 0)"
 
     def __post_init__(self) -> None:
         check("reg_param", self.reg_param, Interval(0, None))
@@ -156,7 +82,7 @@ class ElasticNet(Penalty):
         """Soft threshold: sign(w) · max(|w| − step · reg_param · α, 0)."""
         if self.smooth:
             return coef
-        threshold = step * self._l1 * (1.0 if self.factors is None else np.abs(self.factors))
+        threshold = step * self.l1_weights(len(coef))
         return np.sign(coef) * np.maximum(np.abs(coef) - threshold, 0.0)
 
     def times(self, strength: float) -> ElasticNet:
@@ -166,6 +92,10 @@ class ElasticNet(Penalty):
     def on(self, factors: Floats) -> ElasticNet:
         """Penalise ``factors * w``."""
         return replace(self, factors=factors if self.factors is None else self.factors * factors)
+
+    def l1_weights(self, size: int) -> Floats:
+        """Return reg_param · α · |factors|."""
+        return self._l1 * (np.ones(size) if self.factors is None else np.abs(self.factors))
 
 
 def L1(reg_param: float) -> ElasticNet:

@@ -1,0 +1,344 @@
+"""Checkpoints: a run's snapshots on any file system, from which the same call goes on after its driver was killed.
+
+A checkpoint is one file: a line that says what it is, a line with the SHA-256 of the rest, and the rest, a ``.npz``
+of arrays and one JSON tree. Nothing is pickled. A file appears whole or not at all, and one that was truncated or
+altered is found out by its checksum.
+
+Each run has a folder of its own below ``uri``, named by its fingerprint: optimiser, loss, penalty, start, seed and
+what is known of the data. So a call goes on from its own checkpoints only; the same folder serves tomorrow's data,
+another configuration and the folds of a cross-validation. A run that ends by its own rules deletes its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
+from sparkopt.fingerprint import Fingerprint, differences, digest
+from sparkopt.optim.base import Point
+from sparkopt.progress import Progress, Record, Snapshot
+from sparkopt.validation import Interval, check
+
+__all__ = ["Checkpointer", "Run", "dump", "load"]
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"sparkopt checkpoint 1\n"
+SUFFIX, UNFINISHED = ".checkpoint", ".unfinished"
+RENAMING = ("local", "hdfs")
+"""File systems that rename at once; elsewhere a file appears, whole, when its one write ends."""
+
+STORAGE_ERRORS = (OSError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Checkpointer:
+    """Where and how often to keep a run's state.
+
+    Parameters
+    ----------
+    uri : str
+        A folder on any file system that pyarrow reads and writes: a path, ``file://``, ``s3://``, ``gs://``,
+        ``hdfs://``, ``abfs://``. The driver and, with the all-reduce engine, the executors must both reach it.
+    interval : int, default 10
+        Steps between checkpoints.
+    keep : int, default 2
+        How many of a run's checkpoints stay.
+
+    Examples
+    --------
+    >>> from sparkopt import Trainer, losses
+    >>> Trainer(losses.Logistic(), checkpointer=Checkpointer("s3://models/churn", interval=20))    # doctest: +SKIP
+    """
+
+    uri: str
+    interval: int = 10
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check("checkpointInterval", self.interval, Interval(1, None, whole=True))
+        check("keep", self.keep, Interval(1, None, whole=True))
+
+    def run(self, fingerprint: Fingerprint) -> Run:
+        """Return the checkpoints of one run.
+
+        Raises
+        ------
+        ParameterError
+            Where the folder cannot be reached or made.
+        """
+        return Run(self, fingerprint).prepared()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The checkpoints of one run: of one model, or of several that are trained together."""
+
+    checkpointer: Checkpointer
+    fingerprint: Fingerprint = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its folder below the checkpointer's."""
+        return digest(self.fingerprint)
+
+    def prepared(self) -> Run:
+        """Make the folder; say which other runs have not ended here."""
+        system, root = _resolve(self.checkpointer.uri)
+        try:
+            for other in _unfinished_runs(system, root):
+                if Path(other).parent.name != self.name:
+                    self._mention(system, other)
+            system.create_dir(f"{root}/{self.name}", recursive=True)
+        except STORAGE_ERRORS as error:
+            raise ParameterError(f"checkpointDir={self.checkpointer.uri!r} cannot be used: {error}") from error
+        return self
+
+    def _mention(self, system: fs.FileSystem, path: str) -> None:
+        try:
+            theirs, _ = load(_read(system, path))
+        except (CorruptDataError, *STORAGE_ERRORS):  # of a run that does not concern this one
+            return
+        parts = ", ".join(differences(self.fingerprint, theirs))
+        logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", path, parts)
+
+    def restore(self) -> list[Snapshot] | None:
+        """Return the newest snapshots that are intact, one a model, or None to begin anew.
+
+        Raises
+        ------
+        IncompatibleError
+            Where a checkpoint in this run's folder belongs to another run.
+        """
+        system, folder = self._folder()
+        for path in reversed(_checkpoints(system, folder)):
+            try:
+                fingerprint, snapshots = load(_read(system, path))
+            except CorruptDataError as error:
+                warnings.warn(f"checkpoint {path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2)
+                continue
+            if parts := differences(self.fingerprint, fingerprint):
+                raise IncompatibleError(
+                    f"checkpoint {path} is of another run: {', '.join(parts)} differ. Move it away to begin anew."
+                )
+            logger.info("going on from step %d: %s", snapshots[0].step, path)
+            return snapshots
+        return None
+
+    def save(self, step: int, snapshots: Sequence[Snapshot]) -> None:
+        """Write a checkpoint; delete those that are no longer needed.
+
+        A file system that fails in the middle of a run costs a warning and not the run.
+        """
+        system, folder = self._folder()
+        path = f"{folder}/step-{step:08d}{SUFFIX}"
+        try:
+            _write(system, path, dump(self.fingerprint, snapshots))
+            others = [found for found in _checkpoints(system, folder) if found != path]
+            older = [found for found in others if found < path]
+            for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
+                system.delete_file(stale)
+        except STORAGE_ERRORS as error:
+            logger.warning("checkpoint %s was not written: %s", path, error)
+
+    def remove(self) -> None:
+        """Delete this run's checkpoints; harmless when repeated."""
+        system, folder = self._folder()
+        try:
+            if system.get_file_info(folder).type != fs.FileType.NotFound:
+                system.delete_dir(folder)
+        except STORAGE_ERRORS as error:
+            logger.warning("checkpoints in %s were not deleted: %s", folder, error)
+
+    def watchers(self, models: int, restored: Sequence[Snapshot] | None = None) -> list[Watcher]:
+        """Return one callback for each model; all together they write one file a checkpoint."""
+        latest: dict[int, Snapshot | Progress] = dict(enumerate(restored or ()))
+        shared = _Collector(self, models, latest)
+        return [Watcher(shared, model) for model in range(models)]
+
+    def _folder(self) -> tuple[fs.FileSystem, str]:
+        system, root = _resolve(self.checkpointer.uri)
+        return system, f"{root}/{self.name}"
+
+
+class _Collector:
+    """Gathers the snapshots of all models after the same step."""
+
+    def __init__(self, run: Run, models: int, latest: dict[int, Snapshot | Progress]) -> None:
+        self.run, self.models, self.latest = run, models, latest
+        self.due: int | None = None
+
+    def note(self, model: int, progress: Progress) -> None:
+        step = progress.record.step
+        if self.due is not None and step > self.due:  # every model that still runs has reported the step before
+            self._save(self.due)
+        self.latest[model] = progress
+        if step > 0 and step % self.run.checkpointer.interval == 0:
+            self.due = step
+        if self.due is not None and all(_step(found) == self.due for found in self.latest.values()):
+            self._save(self.due)
+
+    def _save(self, step: int) -> None:
+        found = [self.latest[model] for model in range(self.models)]
+        self.run.save(step, [item if isinstance(item, Snapshot) else item.snapshot() for item in found])
+        self.due = None
+
+
+def _step(found: Snapshot | Progress) -> int:
+    return found.step if isinstance(found, Snapshot) else found.record.step
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """The callback that keeps one model's state."""
+
+    shared: _Collector = field(repr=False)
+    model: int
+    beside_loop = True
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Note the step; every ``interval`` steps, write."""
+        self.shared.note(self.model, progress)
+
+
+def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot]) -> bytes:
+    """Return a checkpoint file's content."""
+    arrays: dict[str, Any] = {}
+    known: dict[int, str] = {}
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype != object:  # stored once, however often it is held
+            name = known.setdefault(id(value), f"a{len(known)}")
+            arrays[name] = value
+            return {"array": name}
+        if isinstance(value, tuple):
+            return {"tuple": [encode(item) for item in value]}
+        if isinstance(value, list):
+            return [encode(item) for item in value]
+        if isinstance(value, dict):
+            return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
+        if isinstance(value, np.generic):
+            return encode(value.item())
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(
+            f"an optimiser's state holds a {type(value).__name__}; see sparkopt.typing.State for what it may"
+        )
+
+    tree = {"fingerprint": fingerprint, "snapshots": [encode(_parts(snapshot)) for snapshot in snapshots]}
+    body = io.BytesIO()
+    text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
+    np.savez(body, tree=text, **arrays)
+    content = body.getvalue()
+    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def load(content: bytes) -> tuple[Fingerprint, list[Snapshot]]:
+    """Return what ``dump`` was given.
+
+    Raises
+    ------
+    CorruptDataError
+        Where the content is truncated, altered, or no checkpoint.
+    """
+    if not content.startswith(MAGIC):
+        raise CorruptDataError("it is no checkpoint of this version")
+    checksum, _, body = content[len(MAGIC) :].partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != checksum:
+        raise CorruptDataError("it was truncated or altered: its checksum is wrong")
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    tree = json.loads(held.pop("tree").tobytes())
+
+    def decode(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, content),) = value.items()
+        if kind == "array":
+            return held[content]
+        if kind == "tuple":
+            return tuple(decode(item) for item in content)
+        return {decode(key): decode(item) for key, item in content}
+
+    return tree["fingerprint"], [_snapshot(decode(snapshot)) for snapshot in tree["snapshots"]]
+
+
+def _parts(snapshot: Snapshot) -> dict[str, Any]:
+    columns = {name: [getattr(record, name) for record in snapshot.history] for name in Record.__annotations__}
+    return {**vars(snapshot), "at": vars(snapshot.at), "history": columns}
+
+
+def _snapshot(parts: dict[str, Any]) -> Snapshot:
+    columns = parts["history"]
+    history = tuple(Record(*row) for row in zip(*[columns[name] for name in Record.__annotations__], strict=True))
+    return Snapshot(**{**parts, "at": Point(**parts["at"]), "history": history})
+
+
+def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system and the path there, without a slash at its end.
+
+    Raises
+    ------
+    ParameterError
+        For a scheme that pyarrow does not know.
+    """
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri):
+        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    known = re.sub(r"^file:/+", "file:///", re.sub(r"^s3[an]://", "s3://", uri))  # Hadoop's ways to write them
+    try:
+        system, path = fs.FileSystem.from_uri(known)
+    except STORAGE_ERRORS as error:
+        raise ParameterError(
+            f"checkpointDir={uri!r} cannot be used: {error}. Give a path, or a URI that begins with file, s3, gs, "
+            f"hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
+        ) from error
+    return system, path.rstrip("/")
+
+
+def _checkpoints(system: fs.FileSystem, folder: str) -> list[str]:
+    """Return the paths of a run's checkpoints, the oldest first."""
+    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(info.path for info in found if info.path.endswith(SUFFIX))
+
+
+def _unfinished_runs(system: fs.FileSystem, root: str) -> list[str]:
+    """Return one checkpoint of each run below ``root``."""
+    folders = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    found = [_checkpoints(system, info.path) for info in folders if info.type == fs.FileType.Directory]
+    return [paths[-1] for paths in found if paths]
+
+
+def _read(system: fs.FileSystem, path: str) -> bytes:
+    with system.open_input_stream(path) as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def _write(system: fs.FileSystem, path: str, content: bytes) -> None:
+    """Write so that the file appears whole or not at all."""
+    if system.type_name not in RENAMING:
+        with system.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    aside = f"{path}.{uuid.uuid4().hex}{UNFINISHED}"
+    with system.open_output_stream(aside) as stream:
+        stream.write(content)
+    if system.type_name == "hdfs" and system.get_file_info(path).type != fs.FileType.NotFound:
+        system.delete_file(path)  # its rename does not replace
+    system.move(aside, path)

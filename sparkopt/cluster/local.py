@@ -1,0 +1,60 @@
+"""The loop in one task: data that fits there needs no communication, and one Spark job a fit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pyspark.cloudpickle import dumps
+
+from sparkopt.blocks.store import BlockStore, Held
+from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run
+from sparkopt.cluster.job import BackgroundJob
+from sparkopt.cluster.ranks import Alone, FitOnRank, Outcome
+from sparkopt.cluster.relay import Relay
+from sparkopt.solve import Problem
+from sparkopt.work import Work
+
+__all__ = ["LocalAggregator"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalAggregator(Aggregator):
+    """The whole fit in one task, with that task's cores.
+
+    Blocks that lie on other machines are carried there once. Callbacks run in the driver all the same.
+
+    Parameters
+    ----------
+    otherwise : DriverAggregator
+        The engine that takes over where blocks are missing, since it can rebuild them.
+    """
+
+    otherwise: DriverAggregator = DriverAggregator()
+    name = "local"
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Run the loop in one task."""
+        begin = time.perf_counter()
+        with Relay(store.context, problems) as relay:
+            fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
+            (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
+        if outcome.missing:
+            logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
+            return self.otherwise.run(problems, work, store)
+        startup = time.perf_counter() - begin - outcome.seconds
+        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+
+@dataclass(frozen=True)
+class _OneTask:
+    """The task."""
+
+    fit: FitOnRank
+
+    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome]:
+        yield self.fit(Alone(), partitions)

@@ -1,0 +1,157 @@
+"""The loop on every rank: each holds some partitions, all add up their sums, and each takes the same step.
+
+Only sums travel, and no process sees them all: what a pass costs does not depend on a driver. One rank alone is the
+engine for small data, which needs no communication at all.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from sparkopt.blocks.store import Held, Result
+from sparkopt.cluster.relay import Messenger
+from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
+from sparkopt.cluster.threads import task_threads
+from sparkopt.cluster.wire import Address, dial
+from sparkopt.objective import PartialSum, Query
+from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
+from sparkopt.typing import Array
+from sparkopt.work import Work
+
+__all__ = ["Alone", "FitOnRank", "Group", "Outcome"]
+
+
+class Group(Protocol):
+    """The ranks of a fit; every rank calls each collective, in the same order."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def all_reduce(self, values: Array) -> Array:
+        """Return the sum over all ranks, bit-equal on each."""
+        ...
+
+    def broadcast(self, values: Array, root: int = 0) -> Array:
+        """Return the values of rank ``root``."""
+        ...
+
+
+class Alone:
+    """A group of one."""
+
+    rank, size = 0, 1
+
+    def all_reduce(self, values: Array) -> Array:
+        """Return them as they are."""
+        return values
+
+    def broadcast(self, values: Array, root: int = 0) -> Array:
+        """Return them as they are."""
+        return values
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks.
+
+    ``seconds`` is what the loop took.
+    """
+
+    solutions: Sequence[Solution] = ()
+    passes: Sequence[Pass] = ()
+    missing: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitOnRank:
+    """The whole fit, as one rank runs it.
+
+    Parameters
+    ----------
+    parcel : bytes
+        The problems, with the callbacks that run beside the loop, and the work.
+    address : Address or None
+        Where the driver's callbacks listen.
+    """
+
+    parcel: bytes
+    address: Address | None
+
+    def __call__(self, group: Group, partitions: Iterable[Held]) -> Outcome:
+        """Run the loop; every rank ends with the same coefficients."""
+        held = sorted(partitions, key=lambda one: one.part.index)
+        lost = sum(one.blocks is None for one in held)
+        if group.all_reduce(np.array([float(lost)]))[0] > 0:
+            return Outcome(missing=True)
+        problems: list[Problem]
+        work: Work
+        problems, work = pickle.loads(self.parcel)  # noqa: S301  # written by this job's own driver
+        with ExitStack() as resources:
+            resources.enter_context(task_threads())
+            line = resources.enter_context(dial(self.address)) if self.address and group.rank == 0 else None
+            messengers = [Messenger(line)] if line else []
+            told = [
+                replace(problem, callbacks=[_Agreed(group, (*problem.callbacks, *messengers))])
+                if problem.callbacks or self.address
+                else problem
+                for problem in problems
+            ]
+            sums = _GroupSums(group, work, held)
+            begin = time.perf_counter()
+            solutions = minimise_many(sums, told)
+            return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """A callback on each rank: what the callbacks wish, which rank 0 asks for all."""
+
+    group: Group
+    callbacks: Sequence[Callback]
+
+    def __call__(self, progress: Progress, /) -> bool:
+        wishes = [callback(progress) for callback in self.callbacks] if self.group.rank == 0 else []
+        return bool(self.group.broadcast(np.array([float(any(wishes))]))[0])
+
+
+class _GroupSums:
+    """Sums over the partitions of all ranks."""
+
+    def __init__(self, group: Group, work: Work, held: Sequence[Held]) -> None:
+        self.passes: list[Pass] = []
+        self._group, self._work, self._held = group, work, held
+
+    def __call__(self, query: Query) -> PartialSum:
+        begin = time.perf_counter()
+        mine = fold(self._own(query))
+        summed = time.perf_counter()
+        flat = mine.partial.flat()
+        total = (
+            PartialSum.from_flat(self._group.all_reduce(flat), *query.coefs.shape)
+            if self._group.size > 1
+            else mine.partial
+        )
+        end = time.perf_counter()
+        sent = self._group.size * flat.nbytes if self._group.size > 1 else 0
+        self.passes.append(
+            Pass(query.step, end - begin, summed - begin, end - summed, sent, total.rows, mine.peak_memory)
+        )
+        return total
+
+    def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
+        zero = PartialSum.zero(*query.coefs.shape)
+        yield Result(-1, TaskSum(zero, 0.0, 0.0, 0))  # a rank may hold nothing
+        for one in self._held:
+            if one.blocks is not None:
+                yield Result(one.part.index, sum_of(self._work, query, one.part, one.blocks))

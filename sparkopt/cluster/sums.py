@@ -1,0 +1,86 @@
+"""What a task hands back: its partitions' sums and what they cost, added up in the order of partitions."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparkopt.blocks.block import Blocks
+from sparkopt.blocks.store import Result
+from sparkopt.objective import PartialSum, Query
+from sparkopt.work import Part, Work
+
+__all__ = ["Pass", "TaskSum", "fold", "peak_memory", "sum_of"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over a step's rows cost.
+
+    Attributes
+    ----------
+    step : int
+        The step that asked for it.
+    seconds : float
+        From the request to the sum, on the clock of the process that runs the loop.
+    compute : float
+        Of these, the arithmetic in the tasks: the longest task, or all tasks' seconds over the slots they share.
+    reduce : float
+        Of these, adding up.
+    bytes_sent : int
+        Sums that left the tasks, and coefficients that were sent to them.
+    rows : int
+        Rows touched.
+    peak_memory : int
+        Largest resident memory of a Python worker so far, in bytes.
+    """
+
+    step: int
+    seconds: float
+    compute: float
+    reduce: float
+    bytes_sent: int
+    rows: int
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class TaskSum:
+    """A sum, the seconds it took in all, those of its longest part, and the memory of the largest worker."""
+
+    partial: PartialSum
+    seconds: float
+    longest: float
+    peak_memory: int
+
+    def __add__(self, other: TaskSum) -> TaskSum:
+        return TaskSum(
+            self.partial + other.partial,
+            self.seconds + other.seconds,
+            max(self.longest, other.longest),
+            max(self.peak_memory, other.peak_memory),
+        )
+
+
+def sum_of(work: Work, query: Query, part: Part, blocks: Blocks) -> TaskSum:
+    """Let one partition answer a query, and time it."""
+    begin = time.perf_counter()
+    partial = work(query, part, blocks)
+    seconds = time.perf_counter() - begin
+    return TaskSum(partial, seconds, seconds, peak_memory())
+
+
+def fold(results: Iterable[Result[TaskSum]]) -> TaskSum:
+    """Add up in the order of partitions: floating-point sums depend on it."""
+    ordered: Sequence[Result[TaskSum]] = sorted(results, key=lambda result: result.partition)
+    values = [result.value for result in ordered if result.value is not None]
+    return sum(values[1:], values[0])
+
+
+def peak_memory() -> int:
+    """Return this process's largest resident memory so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

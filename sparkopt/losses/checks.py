@@ -1,0 +1,88 @@
+"""Whether a loss keeps its promises: a user's own is checked before it sees any data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparkopt.errors import ParameterError
+from sparkopt.losses.base import Loss
+from sparkopt.typing import Array, Floats
+
+__all__ = ["check_loss"]
+
+ROWS, STEP, TOLERANCE = 32, 1e-6, 1e-4
+
+
+def check_loss(loss: Loss) -> None:
+    """Compare a loss's derivatives with differences of its values, on a few rows: less than a millisecond.
+
+    Parameters
+    ----------
+    loss : Loss
+        Any loss.
+
+    Raises
+    ------
+    ParameterError
+        Naming the loss and what is wrong with it: shapes, values that are not numbers, or derivatives that are not
+        those of the value.
+
+    Examples
+    --------
+    >>> from sparkopt.losses import Logistic
+    >>> check_loss(Logistic())
+    """
+    rng = np.random.default_rng(0)
+    y = _targets(loss, rng)
+    columns = loss.outputs + loss.constants
+    raw = rng.normal(size=ROWS if columns == 1 else (ROWS, columns))
+    move = rng.normal(size=raw.shape)
+    with np.errstate(all="ignore"):
+        value, gradient = loss.value_gradient(y, raw)
+        _check_shape(loss, "losses", value, (ROWS,))
+        _check_shape(loss, "derivatives", gradient, raw.shape)
+        (high, steep_high), (low, steep_low) = (loss.value_gradient(y, raw + s * STEP * move) for s in (1, -1))
+        known = np.isfinite(value) & np.isfinite(high) & np.isfinite(low)
+        if not known.any():
+            raise ParameterError(f"loss {loss.name!r} is not finite at any of {ROWS} raw predictions of about 1.")
+        slope = (gradient * move).reshape(ROWS, -1).sum(axis=1)
+        _check_close(loss, "value_gradient", slope[known], ((high - low) / (2 * STEP))[known], raw[known], y[known])
+        if loss.has_hessian:
+            bend = loss.hessian_product(y, raw, move)
+            _check_shape(loss, "hessian_product", bend, raw.shape)
+            change = (steep_high - steep_low) / (2 * STEP)
+            _check_close(loss, "hessian_product", bend[known], change[known], raw[known], y[known])
+
+
+def _targets(loss: Loss, rng: np.random.Generator) -> Floats:
+    """Draw targets from the loss's domain, about 1 where it has no end."""
+    low, high = loss.targets.low, loss.targets.high
+    if loss.targets.whole:
+        first = -3 if low is None else int(low)
+        last = first + 6 if high is None else int(high)
+        return rng.integers(first, last, size=ROWS, endpoint=True).astype(float)
+    if low is not None and high is not None:
+        return rng.uniform(low, high, size=ROWS)
+    if low is not None:
+        return low + rng.exponential(size=ROWS)
+    return rng.normal(size=ROWS) if high is None else high - rng.exponential(size=ROWS)
+
+
+def _check_shape(loss: Loss, what: str, found: Array, shape: tuple[int, ...]) -> None:
+    if np.shape(found) != shape:
+        raise ParameterError(
+            f"loss {loss.name!r} returns {what} of shape {np.shape(found)} for {ROWS} rows; {shape} is needed."
+        )
+
+
+def _check_close(loss: Loss, method: str, found: Array, wanted: Array, raw: Array, y: Array) -> None:
+    gap = np.abs(found - wanted) > TOLERANCE * (1 + np.abs(wanted))
+    wrong = gap.reshape(len(y), -1).any(axis=1) | ~np.isfinite(found).reshape(len(y), -1).all(axis=1)
+    if not wrong.any():
+        return
+    row = int(np.flatnonzero(wrong)[0])
+    raise ParameterError(
+        f"loss {loss.name!r}: at y={y[row]:.4g}, raw={np.round(raw[row], 4).tolist()} its {method} says "
+        f"{np.round(found[row], 6).tolist()}, but differences of its values say {np.round(wanted[row], 6).tolist()}. "
+        f"Correct {method}."
+    )

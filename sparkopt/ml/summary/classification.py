@@ -1,0 +1,187 @@
+"""How often a classifier is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkopt.blocks.columns import quoted
+from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.ml.summary.sums import ClassCounts, ScoreCounts, area_under
+from sparkopt.typing import Floats
+
+__all__ = [
+    "BinaryClassificationSummary",
+    "BinaryLogisticRegressionSummary",
+    "BinaryLogisticRegressionTrainingSummary",
+    "ClassificationSummary",
+    "LinearSVCTrainingSummary",
+    "LogisticRegressionSummary",
+    "LogisticRegressionTrainingSummary",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationSummary(Summary):
+    """How often a classifier is right, by class and over all."""
+
+    @cached_property
+    def _counts(self) -> ClassCounts:
+        return ClassCounts.of(self.predictions, self._label, self._prediction, self._weight)
+
+    @property
+    def labels(self) -> list[float]:
+        """Classes that occur, ascending: the order of everything that is given by label."""
+        return self._counts.labels.tolist()
+
+    @property
+    def truePositiveRateByLabel(self) -> list[float]:
+        """Share of each class's rows that are predicted right."""
+        return self._counts.recall.tolist()
+
+    @property
+    def falsePositiveRateByLabel(self) -> list[float]:
+        """Share of the other classes' rows that are predicted as each class."""
+        return self._counts.false_positive_rate.tolist()
+
+    @property
+    def precisionByLabel(self) -> list[float]:
+        """Share of the rows predicted as each class that belong to it."""
+        return self._counts.precision.tolist()
+
+    @property
+    def recallByLabel(self) -> list[float]:
+        """Share of each class's rows that are predicted right."""
+        return self._counts.recall.tolist()
+
+    def fMeasureByLabel(self, beta: float = 1.0) -> list[float]:
+        """Return each class's weighted harmonic mean of precision and recall, recall counting beta times as much."""
+        return self._counts.f_measure(beta).tolist()
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the rows that are predicted right."""
+        return float(self._counts.hits.sum()) / self._counts.total
+
+    @property
+    def weightedTruePositiveRate(self) -> float:
+        """Mean true positive rate of the classes, by their weights."""
+        return self._counts.weighted(self._counts.recall)
+
+    @property
+    def weightedFalsePositiveRate(self) -> float:
+        """Mean false positive rate of the classes, by their weights."""
+        return self._counts.weighted(self._counts.false_positive_rate)
+
+    @property
+    def weightedRecall(self) -> float:
+        """Mean recall of the classes, by their weights."""
+        return self._counts.weighted(self._counts.recall)
+
+    @property
+    def weightedPrecision(self) -> float:
+        """Mean precision of the classes, by their weights."""
+        return self._counts.weighted(self._counts.precision)
+
+    def weightedFMeasure(self, beta: float = 1.0) -> float:
+        """Return the mean F measure of the classes, by their weights."""
+        return self._counts.weighted(self._counts.f_measure(beta))
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryClassificationSummary(ClassificationSummary):
+    """The same for two classes, and what would come of other thresholds.
+
+    Curves keep every distinct score, or, where there are more than about two thousand, its thousandths of the rows.
+    """
+
+    @property
+    def scoreCol(self) -> str:
+        """Column of the Vector in ``predictions`` whose entry for class 1 ranks the rows."""
+        return self._scorer.getRawPredictionCol()
+
+    @cached_property
+    def _curve(self) -> ScoreCounts:
+        score = vector_to_array(F.col(quoted(self.scoreCol)))[1]
+        return ScoreCounts.of(self.predictions, score, self._label, self._weight)
+
+    def _frame(self, points: Floats, *names: str) -> DataFrame:
+        return self.dataset.sparkSession.createDataFrame(points.tolist(), list(names))
+
+    def _by_threshold(self, values: Floats, name: str) -> DataFrame:
+        return self._frame(np.stack([self._curve.thresholds, values], axis=1), "threshold", name)
+
+    @property
+    def roc(self) -> DataFrame:
+        """Receiver operating characteristic, columns ``FPR`` and ``TPR``, from (0, 0) to (1, 1)."""
+        return self._frame(self._curve.roc, "FPR", "TPR")
+
+    @property
+    def areaUnderROC(self) -> float:
+        """Area under it."""
+        return area_under(self._curve.roc)
+
+    @property
+    def pr(self) -> DataFrame:
+        """Precision by recall, columns ``recall`` and ``precision``."""
+        return self._frame(self._curve.pr, "recall", "precision")
+
+    @property
+    def areaUnderPR(self) -> float:
+        """Area under it."""
+        return area_under(self._curve.pr)
+
+    @property
+    def fMeasureByThreshold(self) -> DataFrame:
+        """F measure (beta = 1), columns ``threshold`` and ``F-Measure``."""
+        return self._by_threshold(self._curve.f_measure(1.0), "F-Measure")
+
+    @property
+    def precisionByThreshold(self) -> DataFrame:
+        """Columns ``threshold`` and ``precision``."""
+        return self._by_threshold(self._curve.precision, "precision")
+
+    @property
+    def recallByThreshold(self) -> DataFrame:
+        """Columns ``threshold`` and ``recall``."""
+        return self._by_threshold(self._curve.recall, "recall")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearSVCTrainingSummary(TrainingSummary, BinaryClassificationSummary):
+    """Training, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticRegressionSummary(ClassificationSummary):
+    """How often a logistic regression is right."""
+
+    @property
+    def probabilityCol(self) -> str:
+        """Column of class probabilities in ``predictions``."""
+        return self._scorer.getProbabilityCol()
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryLogisticRegressionSummary(LogisticRegressionSummary, BinaryClassificationSummary):
+    """The same for two classes; thresholds are probabilities."""
+
+    @property
+    def scoreCol(self) -> str:
+        """Column of class probabilities in ``predictions``."""
+        return self.probabilityCol
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticRegressionTrainingSummary(TrainingSummary, LogisticRegressionSummary):
+    """Training, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryLogisticRegressionTrainingSummary(LogisticRegressionTrainingSummary, BinaryLogisticRegressionSummary):
+    """Training, and the predictions on the rows trained on."""

@@ -1,0 +1,111 @@
+"""How close a regression's predictions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkopt.blocks.columns import features_column
+from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
+from sparkopt.ml.summary.sums import Residuals, totals
+
+__all__ = ["LinearRegressionSummary", "LinearRegressionTrainingSummary", "RegressionSummary"]
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionSummary(Summary):
+    """How close a regression's predictions are."""
+
+    @cached_property
+    def _sums(self) -> Residuals:
+        return Residuals.of(self.predictions, self._label, self._prediction, self._weight)
+
+    @cached_property
+    def _spread(self) -> dict[str, float]:
+        """Squares about the mean label, in a pass of their own: from raw sums they would lose all digits."""
+        mean = F.lit(self._sums.label)
+        label, prediction = self._label - mean, self._prediction - mean
+        weight = self._weight
+        return totals(
+            self.predictions,
+            label=F.sum(weight * label * label),
+            prediction=F.sum(weight * prediction * prediction),
+        )
+
+    @property
+    def numInstances(self) -> int:
+        """Number of rows."""
+        return self._sums.rows
+
+    @property
+    def meanSquaredError(self) -> float:
+        """Mean of squared residuals."""
+        return self._sums.squares / self._sums.weight
+
+    @property
+    def rootMeanSquaredError(self) -> float:
+        """Square root of the mean squared error."""
+        return float(np.sqrt(self.meanSquaredError))
+
+    @property
+    def meanAbsoluteError(self) -> float:
+        """Mean of absolute residuals."""
+        return self._sums.absolutes / self._sums.weight
+
+    @property
+    def explainedVariance(self) -> float:
+        """Mean square of prediction − mean label, as pyspark.ml has it."""
+        return self._spread["prediction"] / self._sums.weight
+
+    @property
+    def r2(self) -> float:
+        """Coefficient of determination; about zero, not about the mean, for a model without intercept.
+
+        pyspark.ml's, but for rows of unequal weights, where it also depends on the weights' unit; this one does not,
+        and equals scikit-learn's.
+        """
+        around = self._spread["label"] if self.model.getFitIntercept() else self._sums.label_squares
+        return 1.0 - self._sums.squares / around
+
+    @property
+    def r2adj(self) -> float:
+        """R² adjusted for the number of features."""
+        free = self.numInstances - int(self.model.getFitIntercept())
+        return 1.0 - (1.0 - self.r2) * free / self.degreesOfFreedom
+
+    @property
+    def degreesOfFreedom(self) -> int:
+        """Rows less fitted parameters."""
+        return self.numInstances - self.model.numFeatures - int(self.model.getFitIntercept())
+
+    @property
+    def residuals(self) -> DataFrame:
+        """Label less prediction, column ``residuals``."""
+        return self.predictions.select((self._label - self._prediction).alias("residuals"))
+
+    @property
+    def devianceResiduals(self) -> list[float]:
+        """Smallest and largest residual, each times the square root of its weight."""
+        return [self._sums.smallest, self._sums.largest]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRegressionSummary(HasCoefficientTests, RegressionSummary):
+    """How close the predictions are, and how certain the coefficients of least squares are."""
+
+    def _test_coefficients(self) -> CoefficientTests:
+        features = features_column(self.dataset.schema, self.featuresCol)
+        gram = gram_matrix(self.dataset, features, self._weight, intercept=self.model.getFitIntercept())
+        return CoefficientTests.of(
+            self._estimates, gram, self._sums.squares / self.degreesOfFreedom, self.degreesOfFreedom
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRegressionTrainingSummary(TrainingSummary, LinearRegressionSummary):
+    """Training, and the predictions on the rows trained on."""

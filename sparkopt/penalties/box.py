@@ -1,0 +1,140 @@
+"""Bounds on coefficients and intercepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.penalties.base import Coordinates, NoPenalty, Penalty
+from sparkopt.penalties.elastic_net import ElasticNet
+from sparkopt.typing import Floats
+
+__all__ = ["Box"]
+
+
+@dataclass(frozen=True)
+class Box(Penalty):
+    """Bounds on the coefficients, beside another penalty; the optimum is sought inside them.
+
+    Parameters
+    ----------
+    lower, upper : float or ndarray of shape (features,) or (features, outputs), default −∞, ∞
+        Bounds on the coefficients, in the user's units whatever is standardised, as pyspark.ml's
+        ``lowerBoundsOnCoefficients`` (whose matrices are transposed: one row a class).
+    intercept_lower, intercept_upper : float or ndarray of shape (outputs,), default −∞, ∞
+        Bounds on the intercepts.
+    penalty : Penalty, default none
+        Added inside the bounds: none, L2, L1 or elastic net.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Box(lower=0.0).prox(np.array([-1.0, 2.0]), step=1.0).tolist()
+    [0.0, 2.0]
+    """
+
+    lower: Any = -np.inf
+    upper: Any = np.inf
+    intercept_lower: Any = -np.inf
+    intercept_upper: Any = np.inf
+    penalty: Penalty = field(default_factory=NoPenalty)
+    label = "bounds on coefficients"
+    smooth = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.penalty, (NoPenalty, ElasticNet)):
+            raise IncompatibleError(
+                f"bounds on coefficients cannot be combined with {self.penalty.label}: the two have no common "
+                f"proximal step. Use them with none, L2, L1 or ElasticNet."
+            )
+        for low, high, name in (
+            (self.lower, self.upper, ""),
+            (self.intercept_lower, self.intercept_upper, "intercept_"),
+        ):
+            if np.isnan(low).any() or np.isnan(high).any() or (np.asarray(low) > np.asarray(high)).any():
+                raise ParameterError(f"{name}lower must be <= {name}upper everywhere. Got {low!r} and {high!r}.")
+
+    @property
+    def is_bounds(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """Whether the other penalty has no kinks."""
+        return self.penalty.smooth
+
+    @property
+    def bounds_intercept(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """Whether any intercept is bounded."""
+        return bool(np.isfinite(self.intercept_lower).any() or np.isfinite(self.intercept_upper).any())
+
+    @property
+    def curvature(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other penalty."""
+        return self.penalty.curvature
+
+    def value(self, coef: Floats) -> float:
+        """The other penalty inside the bounds, infinity outside."""
+        inside = (coef >= self.lower).all() and (coef <= self.upper).all()
+        return self.penalty.value(coef) if inside else np.inf
+
+    def smooth_value(self, coef: Floats) -> float:
+        """That of the other penalty."""
+        return self.penalty.smooth_value(coef)
+
+    def gradient(self, coef: Floats) -> Floats:
+        """That of the other penalty."""
+        return self.penalty.gradient(coef)
+
+    def prox(self, coef: Floats, step: float) -> Floats:
+        """Return the other penalty's, then project: right for penalties that treat each coordinate by itself."""
+        return np.clip(self.penalty.prox(coef, step), self.lower, self.upper)
+
+    def times(self, strength: float) -> Box:
+        """Multiply the other penalty."""
+        return replace(self, penalty=self.penalty.times(strength))
+
+    def on(self, factors: Floats) -> Box:
+        """Bound ``factors * w``."""
+        lower, upper = _divided(self.lower, self.upper, factors)
+        return replace(self, lower=lower, upper=upper, penalty=self.penalty.on(factors))
+
+    def at(self, coordinates: Coordinates) -> Box:
+        """Bound the solver's coefficients and intercepts so that the user's keep the bounds.
+
+        Raises
+        ------
+        ParameterError
+            Where the number of bounds is not that of coefficients or intercepts.
+        """
+        bounds = []
+        for end, inner, outer in (
+            (-np.inf, self.lower, self.intercept_lower),
+            (np.inf, self.upper, self.intercept_upper),
+        ):
+            vector = np.full(len(coordinates.units), end)
+            first = coordinates.features * coordinates.outputs
+            vector[:first] = _bounds("coefficients", inner, (coordinates.features, coordinates.outputs)).ravel()
+            vector[first : first + coordinates.intercepts] = _bounds("intercepts", outer, (coordinates.intercepts,))
+            bounds.append(vector)
+        lower, upper = _divided(bounds[0], bounds[1], coordinates.units)
+        return Box(lower, upper, penalty=self.penalty.at(coordinates))
+
+
+def _bounds(what: str, given: Any, shape: tuple[int, ...]) -> Floats:
+    """Return bounds of the shape wanted: from one for all, or one each (for each feature, at least)."""
+    array = np.asarray(given, dtype=np.float64)
+    if array.ndim == 1 and len(shape) == 2 and len(array) == shape[0]:
+        array = array[:, None]
+    if array.ndim == 0 or array.shape == shape or (array.ndim == 2 and array.shape == (shape[0], 1)):
+        return np.broadcast_to(array, shape)
+    raise ParameterError(
+        f"bounds on {what} must be one number or have shape {shape}. Got shape {array.shape} instead."
+    )
+
+
+def _divided(lower: Any, upper: Any, factors: Floats) -> tuple[Floats, Floats]:
+    """Return the bounds on w that bound ``factors * w``: none where the factor is zero."""
+    safe = np.where(factors == 0, 1.0, factors)
+    one, other = np.broadcast_to(lower, factors.shape) / safe, np.broadcast_to(upper, factors.shape) / safe
+    free = factors == 0
+    return np.where(free, -np.inf, np.minimum(one, other)), np.where(free, np.inf, np.maximum(one, other))

@@ -1,0 +1,195 @@
+"""A run between two steps: its records, its state as data, what callbacks are told, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from sparkopt.optim.base import Point
+from sparkopt.typing import Floats, State
+from sparkopt.validation import Interval, check
+
+__all__ = ["Callback", "Progress", "Record", "Snapshot", "Stop", "runs_beside_loop"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step as history keeps it.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step; 0 is the start.
+    objective : float
+        Objective at the coefficients after the step, penalty included (on the step's rows, for mini-batches).
+    gradient_norm : float
+        Norm of the gradient there (with kinks: of the proximal gradient step of length 1).
+    evaluations : int
+        Passes over the step's rows.
+    rows : int
+        Rows touched in these passes.
+    seconds : float
+        Since the start of the loop; a resumed run counts on from its snapshot.
+    validation : float or None, default None
+        Mean loss of the validation rows there, without penalty; None where there are none, or this step did not look.
+    """
+
+    step: int
+    objective: float
+    gradient_norm: float
+    evaluations: int
+    rows: int
+    seconds: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that is needed to go on after a step, as data.
+
+    Attributes
+    ----------
+    at : Point
+        The coefficients and what is known of the objective there.
+    transform, search : nested tuples, lists and dicts of arrays, numbers, strings and None
+        The optimiser's memory.
+    fresh : bool
+        Whether that memory is empty, so that a failed search means the end.
+    history : tuple of Record
+        All steps so far, the start included.
+    best : pair of int and ndarray, or None
+        Step and coefficients of the lowest validation loss; None without validation rows.
+    """
+
+    at: Point
+    transform: State
+    search: State
+    fresh: bool
+    history: tuple[Record, ...] = field(repr=False)
+    best: tuple[int, Floats] | None = None
+
+    @property
+    def step(self) -> int:
+        """Number of the step it was taken after."""
+        return self.history[-1].step
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after each step.
+
+    Attributes
+    ----------
+    record : Record
+        The step.
+    coef : ndarray of shape (size,)
+        The coefficients, in the solver's coordinates.
+    max_iter : int
+        How many steps it may take.
+    model : int, default 0
+        Which model, where several are trained together.
+    elapsed : float, default 0
+        Seconds since this run of the loop began; a resumed run counts from zero.
+    """
+
+    record: Record
+    coef: Floats
+    max_iter: int
+    model: int = 0
+    elapsed: float = 0.0
+    take: Callable[[], Snapshot] | None = field(default=None, repr=False, compare=False)
+
+    def snapshot(self) -> Snapshot:
+        """Return the state after this step, now or later; it shares its arrays with the loop.
+
+        Raises
+        ------
+        RuntimeError
+            Away from the loop: only a callback with ``beside_loop = True`` may ask for it.
+        """
+        if self.take is None:
+            raise RuntimeError("the loop's state is elsewhere: set beside_loop = True on the callback.")
+        return self.take()
+
+
+class Callback(Protocol):
+    """Called after each step; a true result stops the loop.
+
+    Any function will do. An object may have two more attributes:
+
+    - ``beside_loop``: True for one that takes snapshots, and so runs in the loop's own process wherever that is; it
+      must then be picklable. Without it, it runs on the driver;
+    - ``close()``: called once the fit has ended, however it ended.
+    """
+
+    def __call__(self, progress: Progress, /) -> bool | None:
+        """Look at the progress; return True to stop."""
+        ...
+
+
+def runs_beside_loop(callback: Callback) -> bool:
+    """Whether the callback runs in the loop's own process, wherever that is, and not on the driver."""
+    return bool(getattr(callback, "beside_loop", False))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When to stop.
+
+    Parameters
+    ----------
+    max_iter : int, default 100
+        Most steps, ≥ 0.
+    tol : float, default 1e-6
+        Stop when the objective's relative change from one window to the next is at most this. 0 never stops so.
+    gradient_tol : float, default 0
+        Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
+    window : int, default 1
+        Steps whose objectives are averaged before they are compared; for mini-batches, about one epoch.
+    patience : int, default 10
+        Stop when the validation loss has not fallen in so many looks at it (Prechelt, 1998, *Early stopping – but
+        when?*, §2.2, criterion UP). Without validation rows, nothing.
+    min_delta : float, default 0
+        How far it must have fallen to count, in the loss's own unit.
+    """
+
+    max_iter: int = 100
+    tol: float = 1e-6
+    gradient_tol: float = 0.0
+    window: int = 1
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("maxIter", self.max_iter, Interval(0, None, whole=True))
+        check("tol", self.tol, Interval(0, None))
+        check("gradient_tol", self.gradient_tol, Interval(0, None))
+        check("window", self.window, Interval(1, None, whole=True))
+        check("patience", self.patience, Interval(1, None, whole=True))
+        check("minDelta", self.min_delta, Interval(0, None))
+
+    def reason(self, history: Sequence[Record]) -> str | None:
+        """Say why to stop now, or None to go on."""
+        recent = history[-self.window :]  # one mini-batch without a gradient says nothing about the other rows
+        if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
+            return "gradient"
+        if self.tol > 0 and len(history) > 2 * self.window - 1 and self._change(history) <= self.tol:
+            return "tolerance"
+        if history[-1].validation is not None and self._stalls(history):
+            return "validation"
+        return "maxIter" if history[-1].step >= self.max_iter else None
+
+    def _change(self, history: Sequence[Record]) -> float:
+        values = [record.objective for record in history[-2 * self.window :]]
+        before, now = np.mean(values[: self.window]), np.mean(values[self.window :])
+        return float(abs(before - now) / max(abs(before), abs(now), np.finfo(float).tiny))
+
+    def _stalls(self, history: Sequence[Record]) -> bool:
+        """Whether the last looks at the validation rows are no better than the best one before them."""
+        losses = [record.validation for record in history if record.validation is not None]
+        if len(losses) <= self.patience:
+            return False
+        return min(losses[-self.patience :]) >= min(losses[: -self.patience]) - self.min_delta
