@@ -85,7 +85,10 @@ class CheckpointFolder:
         tensors: dict[str, torch.Tensor] = {}
         tree = _plain(checkpoint.state, "state", tensors)
         files = {}
-        for name, content in ((MODEL, save_tensors(_owned(checkpoint.model))), (STATE, save_tensors(_owned(tensors)))):
+        for name, content in (
+            (MODEL, save_tensors(_owned(checkpoint.model))),
+            (STATE, save_tensors(_owned(tensors))),
+        ):
             self._write(f"{folder}/{name}", content)
             files[name] = {"bytes": len(content), "crc32": zlib.crc32(content)}
         manifest = {
@@ -138,7 +141,9 @@ class CheckpointFolder:
             if (len(content), zlib.crc32(content)) != (said["bytes"], said["crc32"]):
                 raise CorruptDataError(f"checkpoint {folder!r} is damaged: {entry} is not what the manifest says")
         state = _lively(manifest["state"], load_tensors(contents[STATE]))
-        return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(contents[MODEL]), state, manifest["facts"])
+        return Checkpoint(
+            manifest["epoch"], manifest["step"], load_tensors(contents[MODEL]), state, manifest["facts"]
+        )
 
     def _write(self, path: str, content: bytes) -> None:
         """Write a file that appears whole: object stores do so by themselves, elsewhere it is renamed."""
@@ -169,7 +174,9 @@ def _owned(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Return tensors that share no memory, as the format demands: tied weights are written twice."""
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
-            raise ParameterError(f"the module's state {name!r} is a {type(value).__name__}; only tensors can be saved.")
+            raise ParameterError(
+                f"the module's state {name!r} is a {type(value).__name__}; only tensors can be saved."
+            )
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 

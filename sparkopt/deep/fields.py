@@ -194,7 +194,7 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
     Raises
     ------
     DataError
-        For a null, a number that is not finite, or rows of different shapes; the message starts with the row's number.
+        For a null, a number that is not finite, or rows of unlike shapes; the message starts with the row's number.
     """
     if column.null_count:
         raise DataError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")

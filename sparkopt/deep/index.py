@@ -136,8 +136,8 @@ class Index:
                 found = json.loads(stream.read())
         except FileNotFoundError as error:
             raise DataError(
-                f"there is no store at {uri!r} as seen from this machine. Set storePath to storage that the driver and "
-                "every executor share."
+                f"there is no store at {uri!r} as seen from this machine. Set storePath to storage that the driver "
+                "and every executor share."
             ) from error
         fields = found.pop("fields")
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))

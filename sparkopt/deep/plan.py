@@ -6,8 +6,8 @@ together, so that memory is bounded by a window. Step s takes rows s · B … (s
 take ⌈⌈N / S⌉ / B⌉ steps. Where the last step has fewer rows than that, rows seen before fill its batch with weight 0:
 every row counts once an epoch, and no rank waits for another.
 
-Streams, not processes, define the batches: two processes with a stream each and one process with both of them train on
-the same batches.
+Streams, not processes, define the batches: two processes with a stream each and one process with both of them train
+on the same batches.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ class RowLoss(nn.Module):
         found: torch.Tensor = self.loss(output, target)
         if not found.ndim or len(found) != len(target):
             raise ParameterError(
-                f"the loss gives {tuple(found.shape)} for {len(target)} rows; it must give one value a row. Let it take "
-                "a 'reduction' argument as PyTorch's losses do, or return the rows' losses without averaging them."
+                f"the loss gives {tuple(found.shape)} for {len(target)} rows; it must give one value a row. Let it "
+                "take a 'reduction' argument as PyTorch's losses do, or return the rows' losses without averaging."
             )
         return found if found.ndim == 1 else found.flatten(1).mean(1)
 

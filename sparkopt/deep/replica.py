@@ -1,12 +1,11 @@
 """A rank's replica of the network: who averages the gradients, and when.
 
-``DistributedDataParallel`` does it under the torch launcher. Under Horovod each parameter's gradient is handed over as
-soon as the backward pass has it, so that sums travel while the pass goes on.
+``DistributedDataParallel`` does it under the torch launcher. Under Horovod each parameter's gradient is handed over
+as soon as the backward pass has it, so that sums travel while the pass goes on.
 """
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +23,8 @@ __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "replica"]
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 
 
-class Replica(ABC):
-    """The network on this rank.
+class Replica:
+    """The network on this rank; this one has no others to agree with.
 
     Parameters
     ----------
@@ -135,11 +134,7 @@ def replica(module: nn.Module, communicator: Communicator, device: torch.device,
         return _Ddp(module, device, compression)
     if communicator.name == "horovod":
         return _Horovod(module, compression)
-    return _Local(module)
-
-
-class _Local(Replica):
-    """A single rank."""
+    return Replica(module)
 
 
 def check_compression(launcher: str, compression: str) -> None:
@@ -162,5 +157,3 @@ def average_buffers(module: nn.Module, communicator: Communicator) -> None:
     for buffer in buffers:
         buffer.copy_(mean[start : start + buffer.numel()].reshape(buffer.shape))
         start += buffer.numel()
-
-

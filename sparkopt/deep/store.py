@@ -103,7 +103,9 @@ class _Write:
         error, row = None, 0
         with ExitStack() as stack:
             files = {
-                split: stack.enter_context(_File(storage, path, f"{split}-{partition:05d}-{attempt}.arrow", self.fields))
+                split: stack.enter_context(
+                    _File(storage, path, f"{split}-{partition:05d}-{attempt}.arrow", self.fields)
+                )
                 for split in (TRAINING, VALIDATION)
             }
             for batch in batches:
@@ -233,5 +235,5 @@ def _digest(batch: pa.RecordBatch, start: int) -> int:
             for value in values:
                 start = zlib.crc32(value.as_buffer(), start)
         else:
-            start = zlib.crc32(np.ascontiguousarray(values.to_numpy()).view(np.uint8), start)
+            start = zlib.crc32(np.ascontiguousarray(values.to_numpy()).data, start)
     return start

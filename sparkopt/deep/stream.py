@@ -51,6 +51,12 @@ class Batch:
     weight: torch.Tensor
     counted: int
 
+    @property
+    def target(self) -> torch.Tensor:
+        """The label, where it is needed."""
+        assert self.label is not None  # noqa: S101  # every store for training has one
+        return self.label
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; copies from pinned memory do not wait."""
         label = None if self.label is None else self.label.to(device, non_blocking=True)
