@@ -50,6 +50,8 @@ class Fit:
         In the user's units.
     intercept : ndarray of shape (outputs,)
         Zeros without an intercept.
+    constants : ndarray of shape (constants,)
+        The loss's own parameters.
     solution : Solution
         Where the loop ended, and its history.
     receipt : Receipt
@@ -58,6 +60,7 @@ class Fit:
 
     coefficients: Floats
     intercept: Floats
+    constants: Floats
     solution: Solution
     receipt: Receipt = field(repr=False)
 
@@ -125,8 +128,8 @@ class Trainer:
         store : BlockStore
             The rows.
         initial : pair of ndarray or None, default None
-            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; zeros
-            where None.
+            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; where None,
+            no coefficients, and the intercept that fits the targets' mean.
 
         Raises
         ------
@@ -146,13 +149,15 @@ class Trainer:
         if not self.standardization:  # the penalty curves the objective too, by as much in each of the user's units
             spread = np.sqrt(std * std + penalty.curvature / (self.loss.curvature or 1.0))
         scale = np.divide(1.0, spread, out=np.zeros_like(std), where=std > 0)
-        center = mean if self.fit_intercept else None
+        center = mean if self.fit_intercept and not penalty.bounds_intercept else None
         objective = LinearObjective(self.loss, moments.features, self.fit_intercept, scale, center, target_scale)
-        factors = objective.penalised()
-        if not self.standardization:
-            outputs = self.loss.outputs
-            factors[: moments.features * outputs] *= np.repeat(scale, outputs)
-        return objective, penalty.on(factors)
+        return objective, penalty.at(objective.coordinates(self.standardization))
+
+    def _start(self, objective: LinearObjective, moments: Moments) -> Floats:
+        """No coefficients, and the best intercept."""
+        if self.loss.outputs > 1:  # the mean of class numbers says nothing of the classes' shares
+            return objective.rescale(np.zeros((moments.features, self.loss.outputs)), np.zeros(self.loss.outputs))
+        return objective.start(moments.mean[-1:])
 
     def _target_scale(self, moments: Moments) -> float:
         if not self.scale_target:
@@ -177,7 +182,8 @@ class Trainer:
     def _problem(self, base: LinearObjective, moments: Moments, initial: Initial | None) -> Problem:
         """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
         objective, penalty = self._coordinates(moments)
-        start = np.zeros(objective.size) if initial is None else _start(objective, *initial)
+        start = self._start(objective, moments) if initial is None else _start(objective, *initial)
+        start = penalty.prox(start, 0.0)  # inside the bounds, where there are any
         return Problem(self.optimizer, start, penalty, self._stop(), self.callbacks, _factors(objective, base))
 
     def _fit(
@@ -205,7 +211,7 @@ class Trainer:
         )
         logger.info("%s", receipt.line())
         objective, _ = self._coordinates(store.moments)
-        return Fit(*objective.unscale(solution.coef), solution, receipt)
+        return Fit(*objective.unscale(solution.coef), objective.constants(solution.coef), solution, receipt)
 
     def _warn(self, solution: Solution) -> None:
         if solution.converged or self.stop.tol == 0 or self.mini_batch_fraction < 1 or self.stop.max_iter == 0:

@@ -173,6 +173,7 @@ class BlockFile:
     ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation = list(validation)
+        self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
         if path:
             self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
@@ -185,7 +186,9 @@ class BlockFile:
         return self._starts
 
     def __getitem__(self, index: int) -> Block:
-        return self._read(self._training[index])
+        if index not in self._known:
+            self._known[index] = self._read(self._training[index])
+        return self._known[index]
 
     def validation(self) -> Iterator[Block]:
         """Yield the blocks of validation rows."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Model
-from pyspark.ml.linalg import Vector, VectorUDT
+from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,21 +18,23 @@ from pyspark.sql.types import DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import feature_matrix, features_column
 from sparkopt.blocks.moments import Moments
-from sparkopt.blocks.store import BlockStore
+from sparkopt.checkpoint import Checkpointer
 from sparkopt.cluster.choose import by_name as engine_by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.losses import Loss
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.summary import Summary, TrainingSummary
+from sparkopt.ml.training import Serial, train
+from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solve import Callback, Stop, check_compatible
-from sparkopt.trainer import Fit, Trainer
+from sparkopt.trainer import Fit, Initial, Trainer
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["LinearEstimator", "LinearModel"]
+__all__ = ["NUMBER", "VECTOR", "LinearEstimator", "LinearModel", "ScalarModel"]
 
 M = TypeVar("M", bound="LinearModel[Any]")
 E = TypeVar("E", bound="LinearEstimator[Any]")
@@ -47,11 +49,15 @@ class LinearEstimator(
     Attributes
     ----------
     callbacks : sequence of Callback
-        Called after each step; a true result stops the fit. Not a parameter: it is neither saved nor copied to disk.
+        Called after each step; a true result stops the fit.
+    initialModel : model of the same kind, or None
+        Where to start; None starts without coefficients.
+
+    Both stay with copies, and so in pipelines and searches, but not on disk: set them again after loading.
     """
 
     callbacks: Sequence[Callback] = ()
-    _scale_target = False
+    initialModel: Any = None
 
     def setLabelCol(self: E, value: str) -> E:
         """Set the column of targets."""
@@ -113,6 +119,31 @@ class LinearEstimator(
         """Set where the loop runs."""
         return self._set(engine=value)
 
+    def setValidationIndicatorCol(self: E, value: str) -> E:
+        """Set the boolean column that is true in validation rows."""
+        return self._set(validationIndicatorCol=value)
+
+    def setPatience(self: E, value: int) -> E:
+        """Set how many looks at the validation rows may pass without a lower loss."""
+        return self._set(patience=value)
+
+    def setMinDelta(self: E, value: float) -> E:
+        """Set how far the validation loss must fall to count."""
+        return self._set(minDelta=value)
+
+    def setCheckpointDir(self: E, value: str) -> E:
+        """Set the folder of checkpoints."""
+        return self._set(checkpointDir=value)
+
+    def setCheckpointInterval(self: E, value: int) -> E:
+        """Set the steps between checkpoints."""
+        return self._set(checkpointInterval=value)
+
+    @property
+    def _scale_target(self) -> bool:
+        """Whether to minimise over the target divided by its standard deviation."""
+        return False
+
     @property
     @abstractmethod
     def _targets(self) -> Interval:
@@ -126,28 +157,87 @@ class LinearEstimator(
     def _model(self, fit: Fit) -> M:
         """Return the model of what was trained."""
 
+    def setCallbacks(self: E, value: Sequence[Callback]) -> E:
+        """Set what is called after each step, in order."""
+        self.callbacks = tuple(value)
+        return self
+
+    def setInitialModel(self: E, value: Any) -> E:
+        """Set a model to start from: of the same kind, fitted or loaded, ours or pyspark.ml's; None starts anew.
+
+        Raises
+        ------
+        ParameterError
+            For a model of another kind.
+        """
+        if value is not None:
+            require_kind(self, value)
+        self.initialModel = value
+        return self
+
+    def fitMultiple(self, dataset: DataFrame, paramMaps: Sequence[Any]) -> Serial[tuple[int, M]]:
+        """Fit one model for each param map; those that differ only in what is named below share every pass.
+
+        These are regParam, elasticNetParam, optimizer, stepSize, stepSizeSchedule, maxIter, tol, patience, minDelta,
+        thresholds and output columns. CrossValidator and TrainValidationSplit call this by themselves.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            The rows.
+        paramMaps : sequence of dict
+            Parameters and their values, for each model.
+
+        Returns
+        -------
+        iterator of (int, model)
+            Number of the param map, and its model; threads may share it.
+        """
+        estimators = [self.copy(values) for values in paramMaps]
+        for estimator in estimators:
+            estimator._check()
+        return Serial(train(dataset, estimators))
+
     def _fit(self, dataset: DataFrame) -> M:
-        self._check_params()
-        optimizer, penalty = self._optimizer(), self._penalty()
-        check_compatible(optimizer, penalty, is_exact=self.getMiniBatchFraction() == 1.0)
-        with BlockStore.write(dataset, self._columns(), self._targets) as store:
-            trainer = Trainer(
-                loss=self._loss(store.moments),
-                optimizer=optimizer,
-                penalty=penalty,
-                stop=Stop(self.getMaxIter(), self.getTol()),
-                fit_intercept=self.getFitIntercept(),
-                standardization=self.getStandardization(),
-                scale_target=self._scale_target,
-                mini_batch_fraction=self.getMiniBatchFraction(),
-                seed=self.getSeed(),
-                aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
-                callbacks=self.callbacks,
-            )
-            fit = trainer.fit(store)
-        model = self._copyValues(self._model(fit))
-        model._summarise(dataset, fit)
+        self._check()
+        ((_, model),) = train(dataset, [self])
         return model
+
+    def _check(self) -> None:
+        """Refuse what cannot be fitted, before any job."""
+        self._check_params()
+        check_compatible(self._optimizer(), self._penalty(), is_exact=self.getMiniBatchFraction() == 1.0)
+
+    def _trainer(self, moments: Moments) -> Trainer:
+        """Return the parameters, joined."""
+        return Trainer(
+            loss=self._loss(moments),
+            optimizer=self._optimizer(),
+            penalty=self._penalty(),
+            stop=Stop(self.getMaxIter(), self.getTol(), patience=self.getPatience(), min_delta=self.getMinDelta()),
+            fit_intercept=self.getFitIntercept(),
+            standardization=self.getStandardization(),
+            scale_target=self._scale_target,
+            mini_batch_fraction=self.getMiniBatchFraction(),
+            seed=self.getSeed(),
+            aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
+            callbacks=self.callbacks,
+            checkpointer=self._checkpointer(),
+        )
+
+    def _initial(self) -> Initial | None:
+        return None if self.initialModel is None else coefficients_of(self.initialModel)
+
+    def _checkpointer(self) -> Checkpointer | None:
+        interval = self.getCheckpointInterval()
+        kept = self.isDefined(self.checkpointDir) and self.getCheckpointDir() and interval > 0
+        return Checkpointer(self.getCheckpointDir(), interval) if kept else None
+
+    @property
+    def _class_weights(self) -> Any:
+        """The parameter classWeights of classifiers, or None."""
+        weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
+        return self.getOrDefault("classWeights") if weighs else None
 
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
@@ -174,13 +264,16 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Coefficients in the user's units.
     intercept : ndarray of shape (outputs,)
         Intercepts.
+    constants : ndarray of shape (constants,), optional
+        Parameters of the loss that were fitted along.
     """
 
-    def __init__(self, matrix: Floats, intercept: Floats) -> None:
+    def __init__(self, matrix: Floats, intercept: Floats, constants: Floats | None = None) -> None:
         super().__init__()
         # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
         # to the last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
+        self.constants = np.zeros(0) if constants is None else constants
         self._summary: S | None = None
 
     @property
@@ -218,6 +311,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             model=self.copy(),
             dataset=dataset,
             objectiveHistory=[record.objective for record in solution.history],
+            validationHistory=[record.validation for record in solution.history],
             totalIterations=solution.iterations,
             converged=solution.converged,
             receipt=fit.receipt,
@@ -293,6 +387,26 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def read(cls) -> MLReader[Any]:
         """Return a reader: ``Model.read().load(path)``."""
         return ModelReader(cls)
+
+
+class ScalarModel(LinearModel[S]):
+    """A model of one raw prediction a row."""
+
+    @property
+    def coefficients(self) -> DenseVector:
+        """Coefficients, one per feature."""
+        return DenseVector(self._matrix[0])
+
+    @property
+    def intercept(self) -> float:
+        """Intercept; 0 without one."""
+        return float(self._intercept[0])
+
+    def _outputs(self, raw: Array) -> dict[str, Array]:
+        return {"prediction": raw[:, 0]}
+
+    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
+        return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
 SCORES = "__sparkopt_scores"

@@ -2,59 +2,116 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol
+from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol, HasThreshold, HasThresholds
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, LinearModel
+from sparkopt.ml.bounds import BoundParams
+from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
+from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
 )
+from sparkopt.penalties import Penalty
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array, Floats
-from sparkopt.validation import Interval, OneOf, check
+from sparkopt.validation import Constraint, Interval, OneOf
 
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
 LABELS = Interval(0, None, whole=True)
-FAMILIES = OneOf(["auto", "binomial", "multinomial"])
+
+P = TypeVar("P", bound="_LogisticRegressionParams")
+B = TypeVar("B", bound="_LogisticRegressionParams")
 
 
-class _ClassifierParams(HasRawPredictionCol, HasProbabilityCol):
-    """Output columns of a classifier."""
+class RawPredictionParams(HasRawPredictionCol):
+    """The output column of any classifier."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(rawPredictionCol="rawPrediction", probabilityCol="probability")
+        self._setDefault(rawPredictionCol="rawPrediction")
 
-    def setRawPredictionCol(self, value: str) -> _ClassifierParams:
+    def setRawPredictionCol(self: R, value: str) -> R:
         """Set the column of raw predictions; "" leaves it out."""
         return self._set(rawPredictionCol=value)
 
-    def setProbabilityCol(self, value: str) -> _ClassifierParams:
+
+R = TypeVar("R", bound=RawPredictionParams)
+
+
+class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds):
+    family: Param[str] = Param(
+        Params._dummy(), "family", "auto, binomial or multinomial", typeConverter=TypeConverters.toString
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(family="auto", probabilityCol="probability", threshold=0.5)
+
+    def getFamily(self) -> str:
+        """Return family."""
+        return self.getOrDefault(self.family)
+
+    def setProbabilityCol(self: P, value: str) -> P:
         """Set the column of class probabilities; "" leaves it out."""
         return self._set(probabilityCol=value)
 
+    def setThreshold(self: P, value: float) -> P:
+        """Set the probability above which class 1 is predicted; forgets thresholds."""
+        self.clear(self.thresholds)
+        return self._set(threshold=value)
 
-class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _ClassifierParams):
+    def setThresholds(self: P, value: list[float]) -> P:
+        """Set one number a class: the largest probability / threshold is predicted; forgets threshold."""
+        self.clear(self.threshold)
+        return self._set(thresholds=value)
+
+    def getThreshold(self) -> float:
+        """Return threshold, or what thresholds of two classes come to."""
+        if not self.isSet(self.thresholds):
+            return self.getOrDefault(self.threshold)
+        thresholds = self.getOrDefault(self.thresholds)
+        if len(thresholds) != 2:
+            raise ParameterError(
+                f"thresholds must have 2 entries to come to one threshold. Got {thresholds} instead."
+            )
+        return 1.0 / (1.0 + thresholds[0] / thresholds[1])
+
+    def _domains(self) -> Mapping[str, Constraint]:
+        families = OneOf(["auto", "binomial", "multinomial"])
+        return {**super()._domains(), "family": families, "threshold": Interval(0, 1)}
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if not self.isSet(self.thresholds):
+            return
+        values = self.getOrDefault(self.thresholds)
+        if min(values) < 0 or sum(value == 0 for value in values) > 1:
+            raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
+        if self.isSet(self.threshold) and not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold)):
+            raise ParameterError(
+                f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, which come to "
+                f"{self.getThreshold():g}. Set one of them."
+            )
+
+
+class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _LogisticRegressionParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one row a class."""
-
-    def __init__(self, matrix: Floats | None = None, intercept: Floats | None = None) -> None:
-        super().__init__(
-            np.zeros((1, 0)) if matrix is None else matrix, np.zeros(1) if intercept is None else intercept
-        )
 
     @property
     def numClasses(self) -> int:
@@ -117,20 +174,31 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _C
             raise AttributeError(f"a multinomial model has no single vector of {name}: use {instead}.")
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
-        if raw.shape[1] == 1:
-            margin = raw[:, 0]
-            probability = Logistic().predict(margin)
-            opposite = Logistic().predict(-margin)
-            return {
-                "rawPrediction": np.stack([-margin, margin], axis=1),
-                "probability": np.stack([opposite, probability], axis=1),
-                "prediction": (margin > 0).astype(np.float64),
-            }
+        if raw.shape[1] > 1:
+            probability = Multinomial(raw.shape[1]).predict(raw)
+            return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
+        margin = raw[:, 0]
+        probability = np.stack([Logistic().predict(-margin), Logistic().predict(margin)], axis=1)
+        with np.errstate(divide="ignore"):
+            least = np.log(self.getThreshold()) - np.log1p(-self.getThreshold())
         return {
-            "rawPrediction": raw,
-            "probability": Multinomial(raw.shape[1]).predict(raw),
-            "prediction": raw.argmax(axis=1).astype(np.float64),
+            "rawPrediction": np.stack([-margin, margin], axis=1),
+            "probability": probability,
+            "prediction": (margin > least).astype(np.float64),
         }
+
+    def _choose(self, probability: Array, raw: Array) -> Floats:
+        """Return the class of the largest probability in units of its threshold."""
+        if not self.isSet(self.thresholds):
+            return raw.argmax(axis=1).astype(np.float64)
+        thresholds = np.array(self.getThresholds())
+        if len(thresholds) != self.numClasses:
+            raise ParameterError(
+                f"thresholds must have one entry a class, {self.numClasses}. Got {len(thresholds)} instead."
+            )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.nan_to_num(probability / thresholds, nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
+        return share.argmax(axis=1).astype(np.float64)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {
@@ -140,36 +208,40 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _C
         }
 
 
-class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierParams):
-    """Logistic regression with an elastic-net penalty.
+@documented
+class LogisticRegression(
+    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundParams, HasClassWeights
+):
+    """Logistic regression with an elastic-net penalty and bounds.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), pyspark.ml's objective. Multinomial coefficients without
     penalty, and intercepts always, are determined up to a constant per feature only: they are centred to a mean of
-    zero over the classes, as pyspark.ml does.
+    zero over the classes, as pyspark.ml does, unless there are bounds.
 
     Parameters
     ----------
-    featuresCol, featuresCols, labelCol, weightCol, predictionCol, maxIter, tol, regParam, elasticNetParam, \
-    fitIntercept, standardization, optimizer, stepSize, stepSizeSchedule, miniBatchFraction, seed, aggregationDepth, \
-    engine
-        As in :class:`sparkopt.ml.LinearRegression`. Labels are 0 … classes − 1.
     family : {"auto", "binomial", "multinomial"}, default "auto"
-        "auto" is binomial for labels 0 and 1, else multinomial.
+        "auto" is binomial for labels 0 and 1, else multinomial. Labels are 0 … classes − 1.
+    threshold : float, default 0.5
+        Two classes: the probability above which class 1 is predicted.
+    thresholds : list of float, optional
+        One number a class: the class of the largest probability / threshold is predicted.
     rawPredictionCol : str, default "rawPrediction"
         Output column of raw predictions.
     probabilityCol : str, default "probability"
         Output column of class probabilities.
+    lowerBoundsOnCoefficients, upperBoundsOnCoefficients : Matrix of shape (1 or classes, features), optional
+        Bounds on the coefficients, in the features' units; one row for two classes, else one a class.
+    lowerBoundsOnIntercepts, upperBoundsOnIntercepts : Vector of shape (1 or classes,), optional
+        Bounds on the intercepts.
+    {shared}
 
     Examples
     --------
     >>> from sparkopt.ml import LogisticRegression                                     # doctest: +SKIP
     >>> model = LogisticRegression(optimizer="adam", miniBatchFraction=0.1).fit(df)    # doctest: +SKIP
-    >>> print(model.summary.receipt)                                                   # doctest: +SKIP
+    >>> model.summary.accuracy, model.evaluate(held_out).areaUnderROC                  # doctest: +SKIP
     """
-
-    family: Param[str] = Param(
-        Params._dummy(), "family", "auto, binomial or multinomial", typeConverter=TypeConverters.toString
-    )
 
     @keyword_only
     def __init__(
@@ -189,6 +261,12 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
         fitIntercept: bool = True,
         standardization: bool = True,
         family: str = "auto",
+        threshold: float = 0.5,
+        thresholds: list[float] | None = None,
+        lowerBoundsOnCoefficients: Any = None,
+        upperBoundsOnCoefficients: Any = None,
+        lowerBoundsOnIntercepts: Any = None,
+        upperBoundsOnIntercepts: Any = None,
         optimizer: str = "auto",
         stepSize: float | None = None,
         stepSizeSchedule: str = "constant",
@@ -198,21 +276,12 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
         engine: str = "auto",
     ) -> None:
         super().__init__()
-        self._setDefault(family="auto")
         self._input_kwargs: dict[str, Any]
         self._set(**self._input_kwargs)
 
-    def getFamily(self) -> str:
-        """Return family."""
-        return self.getOrDefault(self.family)
-
-    def setFamily(self, value: str) -> LogisticRegression:
+    def setFamily(self: B, value: str) -> B:
         """Set the family of distributions."""
         return self._set(family=value)
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        check("family", self.getFamily(), FAMILIES)
 
     @property
     def _targets(self) -> Interval:
@@ -229,14 +298,13 @@ class LogisticRegression(LinearEstimator[LogisticRegressionModel], _ClassifierPa
             return Logistic()
         return Multinomial(max(2, classes))
 
+    def _penalty(self) -> Penalty:
+        return self._bounded(super()._penalty())
+
     def _model(self, fit: Fit) -> LogisticRegressionModel:
         matrix, intercept = fit.coefficients.T, fit.intercept
-        if len(intercept) > 1:
+        if len(intercept) > 1 and not self._has_bounds:
             intercept = intercept - intercept.mean()
             if self.getRegParam() == 0:
                 matrix = matrix - matrix.mean(axis=0)
         return LogisticRegressionModel(matrix, intercept)
-
-
-MOST_CLASSES = 10_000
-"""Beyond this, labels are far more likely to be row numbers or amounts than classes."""

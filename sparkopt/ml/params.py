@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
     HasStandardization,
     HasStepSize,
     HasTol,
+    HasValidationIndicatorCol,
     HasWeightCol,
 )
 
@@ -28,9 +29,10 @@ from sparkopt.cluster.choose import ENGINES
 from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
-__all__ = ["FeatureParams", "LinearParams"]
+__all__ = ["FeatureParams", "LinearParams", "documented"]
 
 Self = TypeVar("Self", bound="FeatureParams")
+T = TypeVar("T")
 
 DOMAINS: Mapping[str, Constraint] = MappingProxyType(
     {
@@ -44,6 +46,8 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
         "engine": OneOf(ENGINES),
+        "patience": Interval(1, None, whole=True),
+        "minDelta": Interval(0, None),
         "stepSizeSchedule": OneOf(schedules.NAMES),
     }
 )
@@ -96,19 +100,62 @@ class LinearParams(
     HasStepSize,
     HasSeed,
     HasAggregationDepth,
+    HasValidationIndicatorCol,
 ):
-    """What the estimators of linear models share.
+    """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more.
 
-    Parameters with pyspark.ml's meaning: featuresCol, labelCol, weightCol, predictionCol, maxIter, tol, regParam,
-    elasticNetParam, fitIntercept, standardization, aggregationDepth, seed. Beyond it:
-
-    - ``featuresCols``: numeric columns instead of one Vector or array column;
-    - ``optimizer``: name of the method, "auto" (default) for L-BFGS, or FISTA where there is an L1 penalty;
-    - ``stepSize``: its learning rate; unset, the method's own default;
-    - ``stepSizeSchedule``: how it changes over maxIter steps, "constant" by default;
-    - ``miniBatchFraction``: share of the rows that a step draws, default 1;
-    - ``engine``: where the loop runs: "auto" (default, the cheapest), "driver" (one Spark job a pass), "resident"
-      (one job a fit, whose tasks stay), "allreduce" (on each rank of a barrier stage) or "local" (in one task).
+    Parameters
+    ----------
+    featuresCol : str, default "features"
+        Vector or array<numeric> column.
+    featuresCols : list of str, optional
+        Numeric columns, instead of featuresCol.
+    labelCol : str, default "label"
+        Targets.
+    weightCol : str, optional
+        Row weights ≥ 0.
+    predictionCol : str, default "prediction"
+        Output column.
+    maxIter : int, default 100
+        Most steps.
+    tol : float, default 1e-6
+        Relative change of the objective that ends the fit.
+    regParam : float, default 0
+        Strength of the penalty.
+    elasticNetParam : float, default 0
+        α, the share of L1 in it: 0 is ridge, 1 the lasso.
+    fitIntercept : bool, default True
+        Whether there is an intercept; it is never penalised.
+    standardization : bool, default True
+        Penalise the coefficients of standardised features.
+    optimizer : str, default "auto"
+        The method by name; "auto" is "lbfgs", or "fista" where there is an L1 penalty or a bound.
+    stepSize : float, optional
+        Learning rate; unset, the optimiser's own default.
+    stepSizeSchedule : {"constant", "inverse_time", "step", "exponential", "cosine", "warm_up"}, default "constant"
+        How the learning rate changes over maxIter steps.
+    miniBatchFraction : float, default 1
+        Share of the rows that a step draws.
+    seed : int, default 0
+        Determines these rows.
+    aggregationDepth : int, default 2
+        Levels of the aggregation tree, for wide models.
+    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
+        Where the loop runs: "driver" is one Spark job a pass, "resident" one job a fit, whose tasks stay, "allreduce"
+        on each rank of a barrier stage, "local" in one task; "auto" takes the cheapest and logs why.
+    validationIndicatorCol : str, optional
+        Boolean column, true in rows that are only validated on: the fit stops when their loss has not fallen by
+        minDelta in patience looks at it, and the model is the step at which it was lowest. They are looked at after
+        each step, or with mini-batches once an epoch.
+    patience : int, default 10
+        Looks at the validation rows without a lower loss, after which the fit stops.
+    minDelta : float, default 0
+        How far that loss must fall to count.
+    checkpointDir : str, optional
+        Folder of checkpoints, any URI that pyarrow.fs knows. The same call goes on from them after its driver was
+        killed, to the same model.
+    checkpointInterval : int, default 10
+        Steps between checkpoints; -1 for none.
     """
 
     optimizer: Param[str] = Param(
@@ -133,9 +180,37 @@ class LinearParams(
         Params._dummy(), "engine", f"where the loop runs: {', '.join(ENGINES)}", typeConverter=TypeConverters.toString
     )
 
+    patience: Param[int] = Param(
+        Params._dummy(),
+        "patience",
+        "looks at the validation rows without a lower loss, after which the fit stops",
+        typeConverter=TypeConverters.toInt,
+    )
+    minDelta: Param[float] = Param(
+        Params._dummy(),
+        "minDelta",
+        "how far the validation loss must fall to count as lower",
+        typeConverter=TypeConverters.toFloat,
+    )
+    checkpointDir: Param[str] = Param(
+        Params._dummy(),
+        "checkpointDir",
+        "folder of checkpoints: a path, or a file, s3, gs, hdfs or abfs URI",
+        typeConverter=TypeConverters.toString,
+    )
+    checkpointInterval: Param[int] = Param(
+        Params._dummy(),
+        "checkpointInterval",
+        "steps between checkpoints in checkpointDir (>= 1), or -1 for none",
+        typeConverter=TypeConverters.toInt,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            patience=10,
+            minDelta=0.0,
+            checkpointInterval=10,
             labelCol="label",
             maxIter=100,
             tol=1e-6,
@@ -167,13 +242,46 @@ class LinearParams(
         """Return engine."""
         return self.getOrDefault(self.engine)
 
+    def getPatience(self) -> int:
+        """Return patience."""
+        return self.getOrDefault(self.patience)
+
+    def getMinDelta(self) -> float:
+        """Return minDelta."""
+        return self.getOrDefault(self.minDelta)
+
+    def getCheckpointDir(self) -> str:
+        """Return checkpointDir."""
+        return self.getOrDefault(self.checkpointDir)
+
+    def getCheckpointInterval(self) -> int:
+        """Return checkpointInterval."""
+        return self.getOrDefault(self.checkpointInterval)
+
     def _columns(self) -> Columns:
-        weighted = self.isDefined(self.weightCol) and self.getWeightCol()
-        return Columns(self._features(), self.getLabelCol(), self.getWeightCol() if weighted else None)
+        def named(param: Param[str]) -> str | None:
+            return (self.getOrDefault(param) or None) if self.isDefined(param) else None
+
+        weight, validation = named(self.weightCol), named(self.validationIndicatorCol)
+        return Columns(self._features(), self.getLabelCol(), weight, validation)
+
+    def _domains(self) -> Mapping[str, Constraint]:
+        """What each parameter may be, by name; parents that add parameters add their domains."""
+        return DOMAINS
 
     def _check_params(self) -> None:
         """Refuse values outside their domain, all with one wording."""
-        for name, domain in DOMAINS.items():
+        for name, domain in self._domains().items():
             param = self.getParam(name)
             if self.isDefined(param):
                 check(name, self.getOrDefault(param), domain)
+        if self.getCheckpointInterval() != -1:
+            check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))
+
+
+def documented(kind: type[T]) -> type[T]:
+    """Fill the parameters that all estimators share into a class's docstring, in the place of ``{shared}``."""
+    if kind.__doc__ and LinearParams.__doc__:  # python -OO strips them
+        shared = LinearParams.__doc__.split("----------\n", 1)[1].strip()
+        kind.__doc__ = kind.__doc__.replace("{shared}", shared)
+    return kind

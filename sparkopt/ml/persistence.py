@@ -43,6 +43,7 @@ class ModelWriter(MLWriter):
                 "columns": pa.array([matrix.shape[1]], pa.int32()),
                 "coefficients": [matrix.ravel()],
                 "intercept": [intercept],
+                "constants": [self.model.constants],
             }
         )
         DefaultParamsWriter.saveMetadata(self.model, path, spark)
@@ -78,7 +79,8 @@ class ModelReader(MLReader[M], Generic[M]):
         if row is None:
             raise DataError(f"{path!r} has no coefficients: it was not written to its end. Save the model again.")
         matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
-        model: Any = self.kind(matrix, np.array(row["intercept"], dtype=np.float64))  # type: ignore[call-arg]
+        intercept, constants = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
+        model: Any = self.kind(matrix, intercept, constants)  # type: ignore[call-arg]
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model

@@ -1,43 +1,69 @@
-"""Linear regression."""
+"""Linear regression by least squares, by Huber's robust loss, and of quantiles."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-import numpy as np
 from pyspark import keyword_only
-from pyspark.ml.linalg import DenseVector
+from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame
-from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.losses import Loss, SquaredError
-from sparkopt.ml.base import NUMBER, LinearEstimator, LinearModel
-from sparkopt.ml.summary import LinearRegressionSummary, LinearRegressionTrainingSummary
+from sparkopt.losses import Huber, Loss, Quantile, SquaredError
+from sparkopt.ml.base import LinearEstimator, ScalarModel
+from sparkopt.ml.params import LinearParams, documented
+from sparkopt.ml.summary import (
+    LinearRegressionSummary,
+    LinearRegressionTrainingSummary,
+    QuantileRegressionSummary,
+    QuantileRegressionTrainingSummary,
+)
 from sparkopt.trainer import Fit
-from sparkopt.typing import Array, Floats
-from sparkopt.validation import Interval
+from sparkopt.validation import Constraint, Interval, OneOf
 
-__all__ = ["LinearRegression", "LinearRegressionModel"]
+__all__ = ["LinearRegression", "LinearRegressionModel", "QuantileRegression", "QuantileRegressionModel"]
+
+L = TypeVar("L", bound="_LinearRegressionParams")
+Q = TypeVar("Q", bound="_QuantileParams")
 
 
-class LinearRegressionModel(LinearModel[LinearRegressionTrainingSummary]):
+class _LinearRegressionParams(LinearParams):
+    loss: Param[str] = Param(Params._dummy(), "loss", "squaredError or huber", typeConverter=TypeConverters.toString)
+    epsilon: Param[float] = Param(
+        Params._dummy(),
+        "epsilon",
+        "for loss='huber': beyond how many scales a residual counts in proportion to its size only, > 1",
+        typeConverter=TypeConverters.toFloat,
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(loss="squaredError", epsilon=1.35)
+
+    def getLoss(self) -> str:
+        """Return loss."""
+        return self.getOrDefault(self.loss)
+
+    def getEpsilon(self) -> float:
+        """Return epsilon."""
+        return self.getOrDefault(self.epsilon)
+
+    def _domains(self) -> Mapping[str, Constraint]:
+        return {
+            **super()._domains(),
+            "loss": OneOf(["squaredError", "huber"]),
+            "epsilon": Interval(1, None, closed="neither"),
+        }
+
+
+class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _LinearRegressionParams):
     """Coefficients and intercept of a linear regression."""
 
-    def __init__(self, matrix: Floats | None = None, intercept: Floats | None = None) -> None:
-        super().__init__(
-            np.zeros((1, 0)) if matrix is None else matrix, np.zeros(1) if intercept is None else intercept
-        )
-
     @property
-    def coefficients(self) -> DenseVector:
-        """Coefficients, one per feature."""
-        return DenseVector(self._matrix[0])
-
-    @property
-    def intercept(self) -> float:
-        """Intercept; 0 without one."""
-        return float(self._intercept[0])
+    def scale(self) -> float:
+        """Scale of the residuals that Huber's loss was fitted with; 1 for squared error."""
+        return Huber(self.getEpsilon()).scale(self.constants[0]) if len(self.constants) else 1.0
 
     def evaluate(self, dataset: DataFrame) -> LinearRegressionSummary:
         return LinearRegressionSummary(self.copy(), dataset)
@@ -46,66 +72,31 @@ class LinearRegressionModel(LinearModel[LinearRegressionTrainingSummary]):
     def _training_summary(self) -> type[LinearRegressionTrainingSummary]:
         return LinearRegressionTrainingSummary
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        return {"prediction": raw[:, 0]}
 
-    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
-        return {"prediction": (self.getPredictionCol(), NUMBER)}
+@documented
+class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegressionParams):
+    """Linear regression with an elastic-net penalty.
 
-
-class LinearRegression(LinearEstimator[LinearRegressionModel]):
-    """Least squares with an elastic-net penalty.
-
-    Minimises, over the target divided by its standard deviation s, ½ mean (y − ŷ)² + regParam/s · (½(1−α)‖w‖² +
-    α‖w‖₁): pyspark.ml's objective with ``solver="l-bfgs"``, so coefficients and objective values compare one to one.
+    ``loss="squaredError"`` minimises, over the target divided by its standard deviation s, ½ mean (y − ŷ)² +
+    regParam/s · (½(1−α)‖w‖² + α‖w‖₁): pyspark.ml's objective with ``solver="l-bfgs"``. ``loss="huber"`` fits a scale
+    of the residuals along and counts those beyond ``epsilon`` scales in proportion to their size only, over the
+    target as it is: pyspark.ml's objective, too (:class:`sparkopt.losses.Huber`). Coefficients and objective values
+    compare one to one.
 
     Parameters
     ----------
-    featuresCol : str, default "features"
-        Vector or array<numeric> column.
-    featuresCols : list of str, optional
-        Numeric columns, instead of featuresCol.
-    labelCol : str, default "label"
-        Targets, any finite number.
-    weightCol : str, optional
-        Row weights ≥ 0.
-    predictionCol : str, default "prediction"
-        Output column.
-    maxIter : int, default 100
-        Most steps.
-    tol : float, default 1e-6
-        Relative change of the objective that ends the fit.
-    regParam : float, default 0
-        Strength of the penalty.
-    elasticNetParam : float, default 0
-        α: 0 is ridge, 1 the lasso.
-    fitIntercept : bool, default True
-        Whether there is an intercept; it is never penalised.
-    standardization : bool, default True
-        Penalise the coefficients of standardised features.
-    optimizer : str, default "auto"
-        "auto" is "lbfgs", or "fista" where there is an L1 penalty.
-    stepSize : float, optional
-        Learning rate; unset, the optimiser's own default.
-    stepSizeSchedule : {"constant", "inverse_time", "step", "exponential", "cosine", "warm_up"}, default "constant"
-        How the learning rate changes over maxIter steps.
-    miniBatchFraction : float, default 1
-        Share of the rows that a step draws.
-    seed : int, default 0
-        Determines these rows.
-    aggregationDepth : int, default 2
-        Levels of the aggregation tree, for wide models.
-    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
-        Where the loop runs; "auto" takes the cheapest and logs why.
+    loss : {"squaredError", "huber"}, default "squaredError"
+        What an error costs.
+    epsilon : float, default 1.35
+        Where Huber's loss turns from squared to absolute, in scales, > 1.
+    {shared}
 
     Examples
     --------
     >>> from sparkopt.ml import LinearRegression                                       # doctest: +SKIP
     >>> model = LinearRegression(featuresCols=["x1", "x2"], regParam=0.1).fit(df)      # doctest: +SKIP
-    >>> model.coefficients, model.intercept, model.summary.totalIterations             # doctest: +SKIP
+    >>> model.coefficients, model.intercept, model.summary.r2                          # doctest: +SKIP
     """
-
-    _scale_target = True
 
     @keyword_only
     def __init__(
@@ -116,6 +107,8 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         labelCol: str = "label",
         weightCol: str | None = None,
         predictionCol: str = "prediction",
+        loss: str = "squaredError",
+        epsilon: float = 1.35,
         maxIter: int = 100,
         tol: float = 1e-6,
         regParam: float = 0.0,
@@ -134,12 +127,121 @@ class LinearRegression(LinearEstimator[LinearRegressionModel]):
         self._input_kwargs: dict[str, Any]
         self._set(**self._input_kwargs)
 
+    def setLoss(self: L, value: str) -> L:
+        """Set what an error costs."""
+        return self._set(loss=value)
+
+    def setEpsilon(self: L, value: float) -> L:
+        """Set where Huber's loss turns from squared to absolute."""
+        return self._set(epsilon=value)
+
+    @property
+    def _scale_target(self) -> bool:
+        return self.getLoss() == "squaredError"
+
     @property
     def _targets(self) -> Interval:
         return SquaredError().targets
 
     def _loss(self, moments: Moments) -> Loss:
-        return SquaredError()
+        return SquaredError() if self.getLoss() == "squaredError" else Huber(self.getEpsilon())
 
     def _model(self, fit: Fit) -> LinearRegressionModel:
-        return LinearRegressionModel(fit.coefficients.T, fit.intercept)
+        return LinearRegressionModel(fit.coefficients.T, fit.intercept, fit.constants)
+
+
+class _QuantileParams(LinearParams):
+    quantile: Param[float] = Param(
+        Params._dummy(), "quantile", "which quantile is predicted, in (0, 1)", typeConverter=TypeConverters.toFloat
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(quantile=0.5, maxIter=500)
+
+    def getQuantile(self) -> float:
+        """Return quantile."""
+        return self.getOrDefault(self.quantile)
+
+    def _domains(self) -> Mapping[str, Constraint]:
+        return {**super()._domains(), "quantile": Interval(0, 1, closed="neither")}
+
+
+class QuantileRegressionModel(ScalarModel[QuantileRegressionTrainingSummary], _QuantileParams):
+    """Coefficients and intercept of a linear quantile."""
+
+    def evaluate(self, dataset: DataFrame) -> QuantileRegressionSummary:
+        return QuantileRegressionSummary(self.copy(), dataset)
+
+    @property
+    def _training_summary(self) -> type[QuantileRegressionTrainingSummary]:
+        return QuantileRegressionTrainingSummary
+
+
+@documented
+class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantileParams):
+    """A quantile of the target, linear in the features (Koenker & Bassett, 1978), with an elastic-net penalty.
+
+    Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁) with the check loss r·q for a residual r = y − ŷ ≥ 0 and
+    r·(q − 1) below. With elasticNetParam=1 and standardization=False that is scikit-learn's ``QuantileRegressor`` for
+    alpha=regParam.
+
+    Parameters
+    ----------
+    quantile : float, default 0.5
+        Which quantile is predicted, in (0, 1); ½ is the median.
+    {shared}
+
+    Notes
+    -----
+    The loss has a kink, so methods with a line search minimise rounded losses in turn: maxIter, 500 by default here,
+    counts the steps of all of them.
+
+    Examples
+    --------
+    >>> from sparkopt.ml import QuantileRegression                                     # doctest: +SKIP
+    >>> late = QuantileRegression(quantile=0.9, labelCol="minutes").fit(df)            # doctest: +SKIP
+    >>> late.transform(df).select("prediction")                                        # doctest: +SKIP
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        featuresCol: str = "features",
+        featuresCols: list[str] | None = None,
+        labelCol: str = "label",
+        weightCol: str | None = None,
+        predictionCol: str = "prediction",
+        quantile: float = 0.5,
+        maxIter: int = 500,
+        tol: float = 1e-6,
+        regParam: float = 0.0,
+        elasticNetParam: float = 0.0,
+        fitIntercept: bool = True,
+        standardization: bool = True,
+        optimizer: str = "auto",
+        stepSize: float | None = None,
+        stepSizeSchedule: str = "constant",
+        miniBatchFraction: float = 1.0,
+        seed: int = 0,
+        aggregationDepth: int = 2,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__()
+        self._input_kwargs: dict[str, Any]
+        self._set(**self._input_kwargs)
+
+    def setQuantile(self: Q, value: float) -> Q:
+        """Set which quantile is predicted."""
+        return self._set(quantile=value)
+
+    @property
+    def _targets(self) -> Interval:
+        return Quantile().targets
+
+    def _loss(self, moments: Moments) -> Loss:
+        return Quantile(self.getQuantile())
+
+    def _model(self, fit: Fit) -> QuantileRegressionModel:
+        return QuantileRegressionModel(fit.coefficients.T, fit.intercept, fit.constants)

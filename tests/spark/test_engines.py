@@ -215,7 +215,7 @@ def test_estimators_take_engines_by_name(rows, caplog):
 @pytest.mark.parametrize(
     ("sizes", "engine"),
     [
-        (Sizes(20_000_000, 408, 8, 8), "local"),
+        (Sizes(2_000_000, 408, 8, 8), "local"),
         (Sizes(400_000_000, 808, 8, 8), "resident"),
         (Sizes(4_000_000_000, 808, 200, 64), "resident"),
         (Sizes(40_000_000_000, 8_000_000, 256, 64), "allreduce"),

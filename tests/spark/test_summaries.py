@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pyspark.ml import classification, regression
+from pyspark.sql import functions as F
 from sklearn import metrics
 
 from sparkopt.errors import DataError, IncompatibleError
-from sparkopt.ml import LinearRegression, LinearRegressionModel, LogisticRegression, LogisticRegressionModel
+from sparkopt.ml import (
+    GeneralizedLinearRegressionModel,
+    LinearRegression,
+    LinearRegressionModel,
+    LogisticRegression,
+    LogisticRegressionModel,
+)
 from sparkopt.ml.summary import sums
 from tests.spark import data
 
@@ -40,16 +47,16 @@ def same_logistic(theirs, **options):
     return LogisticRegressionModel(matrix, intercept)._set(**options)
 
 
-def assert_close(found, expected, name=""):
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13, err_msg=name)  # small ones are 1 − large ones
+def assert_close(found, expected, name="", rtol=1e-9):
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-13, err_msg=name)  # small ones are 1 − large ones
 
 
-def assert_same(ours, theirs, names):
+def assert_same(ours, theirs, names, rtol=1e-9):
     for name in names:
         expected, found = getattr(theirs, name), getattr(ours, name)
         if callable(expected):
             expected, found = expected(0.5), found(0.5)
-        assert_close(found, expected, name)
+        assert_close(found, expected, name, rtol)
 
 
 REGRESSION = [
@@ -119,6 +126,40 @@ def test_many_classes(digits, options):
     ours = same_logistic(theirs, **options).evaluate(digits)
     assert_same(ours, theirs.evaluate(digits), CLASSES)
     assert not hasattr(ours, "roc")
+
+
+GENERALIZED = [
+    "numInstances", "rank", "degreesOfFreedom", "residualDegreeOfFreedom", "residualDegreeOfFreedomNull", "deviance",
+    "nullDeviance", "dispersion", "coefficientStandardErrors", "tValues", "pValues",
+]  # fmt: skip
+FAMILIES = {
+    "gaussian log": {"family": "gaussian", "link": "log", "weightCol": "weight"},
+    "binomial": {"family": "binomial"},
+    "binomial probit": {"family": "binomial", "link": "probit"},
+    "poisson": {"family": "poisson", "weightCol": "weight"},
+    "gamma inverse": {"family": "gamma"},
+    "tweedie": {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.0, "weightCol": "weight"},
+}
+
+
+@pytest.mark.parametrize("options", FAMILIES.values(), ids=FAMILIES)
+def test_generalized(diabetes, options):
+    median = 140.5
+    label = F.when(F.col("label") > median, 1.0).otherwise(0.0) if options["family"] == "binomial" else F.col("label")
+    df = diabetes.withColumn("label", label)
+    theirs = regression.GeneralizedLinearRegression(tol=1e-12, maxIter=100, **options).fit(df)
+    matrix, intercept = theirs.coefficients.toArray()[None], np.array([theirs.intercept])
+    ours = GeneralizedLinearRegressionModel(matrix, intercept)._set(**options).evaluate(df)
+    assert_same(ours, theirs.summary, GENERALIZED, rtol=1e-6)  # theirs: the weights of the step before the last
+    if options["family"] == "tweedie":
+        with pytest.raises(IncompatibleError, match="has no AIC"):
+            _ = ours.aic
+    else:
+        assert ours.aic == pytest.approx(theirs.summary.aic, rel=1e-9)
+    for kind in ("deviance", "pearson", "working", "response"):
+        expected, found = theirs.summary.residuals(kind).toPandas(), ours.residuals(kind).toPandas()
+        assert list(found.columns) == list(expected.columns)
+        assert_close(found, expected, kind, rtol=1e-7)
 
 
 def test_a_curve_of_many_scores_keeps_exact_points(cancer, monkeypatch):

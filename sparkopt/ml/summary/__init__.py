@@ -10,9 +10,15 @@ from sparkopt.ml.summary.classification import (
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
 )
+from sparkopt.ml.summary.generalized import (
+    GeneralizedLinearRegressionSummary,
+    GeneralizedLinearRegressionTrainingSummary,
+)
 from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
+    QuantileRegressionSummary,
+    QuantileRegressionTrainingSummary,
     RegressionSummary,
 )
 
@@ -21,11 +27,15 @@ __all__ = [
     "BinaryLogisticRegressionSummary",
     "BinaryLogisticRegressionTrainingSummary",
     "ClassificationSummary",
+    "GeneralizedLinearRegressionSummary",
+    "GeneralizedLinearRegressionTrainingSummary",
     "LinearRegressionSummary",
     "LinearRegressionTrainingSummary",
     "LinearSVCTrainingSummary",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "QuantileRegressionSummary",
+    "QuantileRegressionTrainingSummary",
     "RegressionSummary",
     "Summary",
     "TrainingSummary",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -16,12 +16,9 @@ from pyspark.sql import functions as F
 from sparkopt.blocks.columns import quoted
 from sparkopt.report import Receipt
 
-if TYPE_CHECKING:
-    from sparkopt.ml.base import LinearModel
-
 __all__ = ["Summary", "TrainingSummary"]
 
-OUTPUTS = ("predictionCol", "rawPredictionCol", "probabilityCol")
+OUTPUTS = ("predictionCol", "rawPredictionCol", "probabilityCol", "linkPredictionCol")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,7 @@ class Summary:
         Rows with features, label and, where the model was trained with them, weights.
     """
 
-    model: LinearModel = field(repr=False)
+    model: Any = field(repr=False)
     dataset: DataFrame = field(repr=False)
 
     @cached_property
@@ -93,6 +90,9 @@ class TrainingSummary(Summary):
     ----------
     objectiveHistory : list of float
         Objective after each step, the start included; mean loss plus penalty, as pyspark.ml reports it.
+    validationHistory : list of float or None
+        Mean loss of the validation rows after each step, without penalty; None where a step did not look at them. The
+        model is the step with the lowest.
     totalIterations : int
         Steps taken.
     converged : bool
@@ -102,6 +102,7 @@ class TrainingSummary(Summary):
     """
 
     objectiveHistory: list[float]
+    validationHistory: list[float | None]
     totalIterations: int
     converged: bool
     receipt: Receipt

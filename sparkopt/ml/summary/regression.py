@@ -10,11 +10,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import features_column
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
 from sparkopt.ml.summary.sums import Residuals, totals
 
-__all__ = ["LinearRegressionSummary", "LinearRegressionTrainingSummary", "RegressionSummary"]
+__all__ = [
+    "LinearRegressionSummary",
+    "LinearRegressionTrainingSummary",
+    "QuantileRegressionSummary",
+    "QuantileRegressionTrainingSummary",
+    "RegressionSummary",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +106,11 @@ class LinearRegressionSummary(HasCoefficientTests, RegressionSummary):
     """How close the predictions are, and how certain the coefficients of least squares are."""
 
     def _test_coefficients(self) -> CoefficientTests:
+        if (loss := self.model.getOrDefault("loss")) != "squaredError":
+            raise IncompatibleError(
+                f"standard errors are those of least squares; this model has loss={loss!r}. "
+                f"Fit with loss='squaredError'."
+            )
         features = features_column(self.dataset.schema, self.featuresCol)
         gram = gram_matrix(self.dataset, features, self._weight, intercept=self.model.getFitIntercept())
         return CoefficientTests.of(
@@ -108,4 +120,25 @@ class LinearRegressionSummary(HasCoefficientTests, RegressionSummary):
 
 @dataclass(frozen=True, eq=False)
 class LinearRegressionTrainingSummary(TrainingSummary, LinearRegressionSummary):
+    """Training, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileRegressionSummary(RegressionSummary):
+    """How close the predictions are, by the quantile's own measure too."""
+
+    @cached_property
+    def meanQuantileLoss(self) -> float:
+        """Mean of q · residual where it is positive and (q − 1) · residual where not: what was minimised."""
+        residual, weight, q = self._label - self._prediction, self._weight, self.model.getOrDefault("quantile")
+        found = totals(
+            self.predictions,
+            loss=F.sum(weight * F.greatest(residual * q, residual * (q - 1))),
+            weight=F.sum(weight),
+        )
+        return found["loss"] / found["weight"]
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileRegressionTrainingSummary(TrainingSummary, QuantileRegressionSummary):
     """Training, and the predictions on the rows trained on."""

@@ -1,0 +1,103 @@
+"""Weights of classes: factors on the weights of their rows, given or such that all classes weigh the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pyspark.ml.param import Param, Params
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.validation import Interval, check
+
+__all__ = ["MOST_CLASSES", "HasClassWeights", "factors", "require_all"]
+
+C = TypeVar("C", bound="HasClassWeights")
+
+BALANCED = "balanced"
+MOST_CLASSES = 10_000
+"""Beyond this, labels are far more likely to be row numbers or amounts than classes."""
+WEIGHT, LABEL = Interval(0, None), Interval(0, MOST_CLASSES - 1, whole=True)
+
+
+def _converted(value: Any) -> str | list[float] | dict[int, float]:
+    """Return classWeights as it is kept; labels that were keys in JSON become numbers again."""
+    if isinstance(value, str) and value == BALANCED:
+        return value
+    if isinstance(value, Mapping):
+        pairs = {int(label): weight for label, weight in value.items()}
+        for label, weight in pairs.items():
+            check("label in classWeights", label, LABEL)
+            check(f"weight of class {label} in classWeights", weight, WEIGHT)
+        return {label: float(weight) for label, weight in pairs.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [
+            float(check(f"weight of class {i} in classWeights", weight, WEIGHT)) for i, weight in enumerate(value)
+        ]
+    raise ParameterError(
+        f"classWeights must be 'balanced', a list with a weight for each label, or a dict from labels to weights. "
+        f"Got {value!r} instead."
+    )
+
+
+class HasClassWeights(Params):
+    """The parameter classWeights.
+
+    "balanced" makes all classes weigh the same: Σ weight / (classes · Σ weight of the class), over training rows. A
+    list holds one factor for each label 0, 1, …; a dict those of some labels, others keep 1.
+    """
+
+    classWeights: Param[Any] = Param(
+        Params._dummy(),
+        "classWeights",
+        "factors of row weights by label: 'balanced', a list, or a dict from labels to factors",
+        typeConverter=_converted,
+    )
+
+    def getClassWeights(self) -> str | list[float] | dict[int, float]:
+        """Return classWeights."""
+        return self.getOrDefault(self.classWeights)
+
+    def setClassWeights(self: C, value: str | Sequence[float] | Mapping[int, float]) -> C:
+        """Set the factors of row weights by label."""
+        return self._set(classWeights=value)
+
+
+def factors(weights: str | list[float] | dict[int, float], dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
+    """Return one factor for each label from 0 on; "balanced" takes one job, over label and weight alone."""
+    if weights == BALANCED:
+        return balanced(dataset, columns)
+    if isinstance(weights, dict):
+        return tuple(weights.get(label, 1.0) for label in range(max(weights, default=-1) + 1))
+    return tuple(float(weight) for weight in weights)
+
+
+def balanced(dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
+    """Return the factors that make all classes weigh the same in the training rows."""
+    rows = dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
+    weight = F.lit(1.0) if columns.weight is None else F.col(quoted(columns.weight)).cast("double")
+    label = F.col(quoted(columns.label)).cast("double").alias("label")
+    # bad labels are left to the ingest, which names their rows; here they only must not fill the driver
+    sums = rows.groupBy(label).agg(F.sum(weight).alias("weight")).limit(MOST_CLASSES + 1).collect()
+    labels = {row.label: row.weight for row in sums if row.label is not None and row.weight is not None}
+    heavy = {int(label): w for label, w in labels.items() if label in range(MOST_CLASSES) and w > 0}
+    mean = sum(heavy.values()) / max(1, len(heavy))
+    return tuple(mean / heavy[label] if label in heavy else 1.0 for label in range(max(heavy, default=-1) + 1))
+
+
+def require_all(weights: list[float], classes: int) -> None:
+    """Refuse a list that ends before the labels do.
+
+    Raises
+    ------
+    DataError
+        Naming both numbers.
+    """
+    if len(weights) < classes:
+        raise DataError(
+            f"classWeights has {len(weights)} entries but labels go up to {classes - 1}. Give one for each label, or "
+            f"a dict."
+        )

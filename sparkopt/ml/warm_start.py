@@ -1,0 +1,47 @@
+"""Coefficients of an earlier model, to start from: ours, one that was loaded, or pyspark.ml's of the same kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparkopt.errors import ParameterError
+from sparkopt.trainer import Initial
+
+__all__ = ["coefficients_of", "require_kind"]
+
+
+def require_kind(estimator: Any, model: Any) -> None:
+    """Refuse a model that another kind of estimator trains.
+
+    Raises
+    ------
+    ParameterError
+        Naming both kinds, and where in a pipeline or a search the model is.
+    """
+    wanted = f"{type(estimator).__name__}Model"
+    kinds = {f"{kind.__name__}Model" for kind in type(estimator).__mro__}
+    found = type(model).__name__
+    if found in kinds:
+        return
+    inside = {
+        "PipelineModel": " Pass the stage itself: stages[-1].",
+        "CrossValidatorModel": " Pass its bestModel.",
+        "TrainValidationSplitModel": " Pass its bestModel.",
+    }
+    raise ParameterError(
+        f"initialModel must be a {wanted}, of sparkopt.ml or of pyspark.ml. Got a {found} instead."
+        f"{inside.get(found, '')}"
+    )
+
+
+def coefficients_of(model: Any) -> Initial:
+    """Return coefficients (features, outputs) and intercept (outputs,) of a linear model."""
+    if hasattr(model, "arrays"):  # ours
+        matrix, intercept = model.arrays
+    elif hasattr(model, "coefficientMatrix"):
+        matrix, intercept = model.coefficientMatrix.toArray(), model.interceptVector.toArray()
+    else:
+        matrix, intercept = model.coefficients.toArray()[None, :], np.array([model.intercept])
+    return np.asarray(matrix, dtype=np.float64).T, np.asarray(intercept, dtype=np.float64)
