@@ -101,8 +101,12 @@ class CheckpointFolder:
         }
         self._write(f"{folder}/{MANIFEST}", json.dumps(manifest).encode())
         for name in self.names()[: -self.keep]:
-            self._storage.delete_file(f"{self._path}/{name}/{MANIFEST}")
-            self._storage.delete_dir(f"{self._path}/{name}")
+            self._delete(name)
+
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        for name in self.names():
+            self._delete(name)
 
     def latest(self) -> str | None:
         """Return the name of the latest checkpoint that is undamaged, or None."""
@@ -144,6 +148,11 @@ class CheckpointFolder:
         return Checkpoint(
             manifest["epoch"], manifest["step"], load_tensors(contents[MODEL]), state, manifest["facts"]
         )
+
+    def _delete(self, name: str) -> None:
+        """Delete a checkpoint, its manifest first: what is half deleted does not count."""
+        self._storage.delete_file(f"{self._path}/{name}/{MANIFEST}")
+        self._storage.delete_dir(f"{self._path}/{name}")
 
     def _write(self, path: str, content: bytes) -> None:
         """Write a file that appears whole: object stores do so by themselves, elsewhere it is renamed."""

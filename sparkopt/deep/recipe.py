@@ -23,8 +23,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
+from sparkopt.validation import OneOf, check
 
-__all__ = ["LOSSES", "OPTIMIZERS", "TASKS", "Recipe", "RowLoss", "task_of"]
+__all__ = ["LOSSES", "OPTIMIZERS", "TASKS", "Recipe", "RowLoss", "check_recipe", "task_of"]
 
 Build: TypeAlias = "nn.Module | Callable[[], nn.Module]"
 Optimise: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -160,6 +161,11 @@ class Recipe:
     weights: bytes | None = field(default=None, repr=False)
     task: str | None = None
 
+    @property
+    def task_name(self) -> str:
+        """What outputs mean."""
+        return self.task or task_of(LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss)
+
     def build_module(self, seed: int) -> nn.Module:
         """Return the network; every call with the same seed gives the same."""
         if isinstance(self.module, nn.Module):
@@ -173,7 +179,7 @@ class Recipe:
     def build_loss(self) -> RowLoss:
         """Return the loss, one value a row."""
         loss = LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss
-        return RowLoss(loss, self.task or task_of(loss))
+        return RowLoss(loss, self.task_name)
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Return the optimiser of ``parameters``."""
@@ -188,6 +194,30 @@ class Recipe:
             return self.scheduler(optimizer), self.scheduler_interval
         rate = optimizer.param_groups[0]["lr"]
         return LambdaLR(optimizer, _Relative(schedules.by_name(self.scheduler, rate, steps), rate)), "step"
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what cannot be trained, before any job.
+
+    Raises
+    ------
+    ParameterError
+        Naming the part, and what it may be.
+    """
+    if not (isinstance(recipe.module, nn.Module) or callable(recipe.module)):
+        raise ParameterError(f"module must be an nn.Module, or build one. Got {recipe.module!r} instead.")
+    for name, value, known in (("loss", recipe.loss, LOSSES), ("optimizer", recipe.optimizer, OPTIMIZERS)):
+        if isinstance(value, str):
+            check(name, value, OneOf(known))
+        elif not callable(value) or isinstance(value, Optimizer):
+            raise ParameterError(f"{name} must be callable, or one of {', '.join(known)}. Got {value!r} instead.")
+    if recipe.step_size is not None and not isinstance(recipe.optimizer, str):
+        raise ParameterError("stepSize is for optimisers with a name; give an optimiser of PyTorch's its own lr.")
+    if not (isinstance(recipe.scheduler, str) or callable(recipe.scheduler)):
+        raise ParameterError(f"scheduler must be callable. Got {recipe.scheduler!r} instead.")
+    check("schedulerInterval", recipe.scheduler_interval, OneOf(["epoch", "step"]))
+    if recipe.task is not None:
+        check("task", recipe.task, OneOf(TASKS))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ as soon as the backward pass has it, so that sums travel while the pass goes on.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from torch import nn
 from sparkopt.cluster.launch import Communicator
 from sparkopt.errors import IncompatibleError
 
-__all__ = ["COMPRESSIONS", "Replica", "average_buffers", "replica"]
+__all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
 
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 
@@ -56,9 +57,12 @@ class _Ddp(Replica):
 
         super().__init__(module)
         devices = [device] if device.type == "cuda" else None
-        self.ddp = DistributedDataParallel(
-            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        # Running statistics are averaged at each epoch's end, under any launcher; PyTorch renamed the argument.
+        names = inspect.signature(DistributedDataParallel).parameters
+        each_pass: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False
+        }
+        self.ddp = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **each_pass)
         if compression in ("fp16", "bf16"):
             hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
             self.ddp.register_comm_hook(None, hook)

@@ -164,10 +164,11 @@ class Decoder:
         if isinstance(values, np.ndarray):
             tensor = torch.from_numpy(values)
         else:
-            tensor = torch.from_numpy(self._images(values)).permute(0, 3, 1, 2)
+            tensor = torch.from_numpy(self._images(values))
         return tensor if tensor.is_floating_point() or tensor.dtype is torch.int64 else tensor.float()
 
     def _images(self, column: pa.Array) -> Array:
+        """Return images as (rows, channels, height, width)."""
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
         found = []
         for row, scalar in enumerate(column):
@@ -185,7 +186,7 @@ class Decoder:
                     f"the pipeline gives images of {found[0].shape} and of {found[row].shape}; a batch needs one "
                     "shape. Add a Resize."
                 )
-        return np.stack(found)
+        return np.stack([image.transpose(2, 0, 1) for image in found])
 
 
 def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:
