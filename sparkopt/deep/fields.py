@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -253,12 +254,11 @@ def _tensors(column: pa.Array) -> Array:
         raise DataError(f"row 0 is a tensor of {kind.name}; float32, float64, int64 and uint8 are read")
     data = column.field("data")
     size = math.prod(shapes[0]) * kind.itemsize
-    lengths = np.diff(data.offsets.to_numpy())
+    lengths = pc.binary_length(data).to_numpy()
     if (lengths != size).any():
         row = int(np.flatnonzero(lengths != size)[0])
         raise DataError(f"row {row} has {lengths[row]} bytes; a tensor {shapes[0]} of {kind.name} has {size}")
-    start = data.offsets[0].as_py()
-    return np.frombuffer(data.buffers()[2], kind, len(shapes) * math.prod(shapes[0]), start).reshape(-1, *shapes[0])
+    return np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
 
 
 _DENSE: dict[str, Any] = {"number": _numbers, "vector": _vectors, "array": _arrays, "tensor": _tensors}

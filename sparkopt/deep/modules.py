@@ -1,8 +1,8 @@
 """Networks by name: how a saved model says what to build, without holding code.
 
 A saved model holds weights, and the name of an importable class or function with plain arguments. Loading imports
-that module, and calls what is named only if it is a subclass of ``nn.Module``, or a function that its author marked as a
-builder: nothing else that a file could name is ever called.
+that module, and calls what is named only if it is a subclass of ``nn.Module``, or a function that its author marked
+as a builder: nothing else that a file could name is ever called.
 """
 
 from __future__ import annotations
