@@ -131,9 +131,11 @@ def replica(module: nn.Module, communicator: Communicator, device: torch.device,
     Raises
     ------
     IncompatibleError
-        For a compression that the launcher does not have.
+        For a compression that the launcher or the device does not have.
     """
     check_compression(communicator.name, compression)
+    if compression == "bf16" and device.type != "cuda":
+        raise IncompatibleError("PyTorch compresses gradients by 'bf16' on GPUs only. Take 'fp16' on a CPU.")
     if communicator.name == "torch":
         return _Ddp(module, device, compression)
     if communicator.name == "horovod":

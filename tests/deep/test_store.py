@@ -117,7 +117,10 @@ def test_one_process_with_all_streams_sees_what_all_see(index):
 BAD_ROWS = {
     "null": (("x", "null"), r"features column 'x', partition \d, row 1 is null"),
     "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at place 1"),
-    "ragged": (("x", "array(1d)"), r"features column 'x', partition \d, row 1 has 1 entries where the rows .* have 2"),
+    "ragged": (
+        ("x", "array(1d)"),
+        r"features column 'x', partition \d, row 1 has 1 entries where the rows .* have 2",
+    ),
     "null entry": (("x", "array(1d, null)"), r"features column 'x', partition \d, row 1 has a null entry"),
     "label": (("y", "float('inf')"), r"label column 'y', partition \d, row 1 is inf"),
     "weight": (("w", "-1f"), r"weight column 'w', partition \d, row 1 is -1; it must be >= 0"),
@@ -170,7 +173,9 @@ def pictures(spark, tmp_path_factory):
     """Images of random pixels, whose mean brightness is also their label."""
     rng = np.random.default_rng(0)
     content = [rng.integers(0, 256, (9, 12, 1), dtype=np.uint8) for _ in range(50)]
-    rows = [(bytearray(images.functional.encode(image, "png")), float(number)) for number, image in enumerate(content)]
+    rows = [
+        (bytearray(images.functional.encode(image, "png")), float(number)) for number, image in enumerate(content)
+    ]
     df = spark.createDataFrame(rows, "image binary, label float").repartition(2)
     folder = str(tmp_path_factory.mktemp("pictures") / "rows")
     return write_store(df, Fields.of(df.schema, "image", "label"), folder), content
