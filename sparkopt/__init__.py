@@ -19,7 +19,7 @@ _LAZY = {
     "minimise": "sparkopt.solve",
     "session": "sparkopt.cluster.session",
 }
-_MODULES = ("codecs", "errors", "images", "losses", "ml", "optim", "penalties")
+_MODULES = ("codecs", "deep", "errors", "images", "losses", "ml", "optim", "penalties")
 
 __all__ = ["__version__", *_LAZY, *_MODULES]
 

@@ -38,6 +38,7 @@ FLOORS = [
         "blocks.connect",
         "blocks.store",
         "cluster.session",
+        "cluster.devices",
         "cluster.wire",
         "cluster.threads",
         "cluster.job",
@@ -59,7 +60,7 @@ FLOORS = [
         "codecs.columns",
     ],
     ["report", "watch", "trainer", "continuation"],
-    ["ml.*"],
+    ["ml.*", "deep.*"],
 ]
 
 
@@ -146,10 +147,20 @@ def test_no_spark_below_the_third_floor():
 
 
 def test_heavy_libraries_stay_in_their_rooms():
-    rooms = {"torch": ("deep", "cluster.launch"), "horovod": ("deep", "cluster.launch"), "cv2": ("images", "codecs")}
+    rooms = {
+        "torch": ("deep", "cluster.launch", "cluster.devices"),
+        "horovod": ("deep", "cluster.launch"),
+        "cv2": ("images", "codecs"),
+    }
     for module, path in MODULES.items():
         for library in {name.split(".")[0] for name in imports(path, lazy=True)} & rooms.keys():
             assert module.startswith(rooms[library]), f"{module} imports {library}"
+
+
+def test_ml_and_deep_keep_apart():
+    for module in (name for name in MODULES if name.startswith(("ml", "deep"))):
+        families = {other.split(".")[0] for other in own(imports(MODULES[module], lazy=True), MODULES)}
+        assert not families & ({"ml", "deep"} - {module.split(".")[0]}), module
 
 
 def test_there_is_no_circle():

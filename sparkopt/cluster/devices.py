@@ -1,0 +1,232 @@
+"""Which accelerators are here, which of them this process may use, and why one is chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparkopt.errors import ParameterError
+
+__all__ = ["KINDS", "Device", "Report", "check_request", "choose", "describe"]
+
+KINDS = ("auto", "cpu", "cuda", "rocm", "mps")
+"""What training can be asked to run on; XLA devices are listed only."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device.
+
+    Attributes
+    ----------
+    kind : {"cuda", "rocm", "mps", "xla", "cpu"}
+        What it is.
+    address : str
+        PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``.
+    name : str
+        What its maker calls it.
+    memory : int or None
+        Bytes, where they can be asked for.
+    """
+
+    kind: str
+    address: str
+    name: str
+    memory: int | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.memory is None else f", {self.memory / 2**30:.1f} GiB"
+        return f"{self.address} ({self.kind}: {self.name}{size})"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``describe`` finds.
+
+    Attributes
+    ----------
+    devices : tuple of Device
+        The best first; the CPU is the last.
+    absent : dict of str to str
+        Why there is none of a kind.
+    chosen : Device
+        What ``device="auto"`` takes.
+    why : str
+        In words.
+    """
+
+    devices: tuple[Device, ...]
+    absent: dict[str, str]
+    chosen: Device
+    why: str
+
+    def __str__(self) -> str:
+        lines = [f"chosen: {self.chosen}, since {self.why}", *(f"  here: {device}" for device in self.devices)]
+        return "\n".join([*lines, *(f"  no {kind}: {reason}" for kind, reason in self.absent.items())])
+
+
+def describe(addresses: Sequence[str] = ()) -> Report:
+    """List the accelerators of this process, and say which one ``device="auto"`` takes.
+
+    Parameters
+    ----------
+    addresses : sequence of str, default ()
+        GPUs that Spark gave to the task (``TaskContext.resources()["gpu"].addresses``); without any, all are free.
+
+    Examples
+    --------
+    >>> describe().devices[-1].kind
+    'cpu'
+    """
+    devices: list[Device] = []
+    absent: dict[str, str] = {}
+    for kind, look in (("cuda", _cuda), ("rocm", _rocm), ("mps", _mps), ("xla", _xla)):
+        found = look()
+        if isinstance(found, str):
+            absent[kind] = found
+        else:
+            devices += found
+    devices.append(Device("cpu", "cpu", platform.processor() or platform.machine()))
+    chosen, why = _best(devices, addresses)
+    return Report(tuple(devices), absent, chosen, why)
+
+
+def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tuple[str, str]:
+    """Return PyTorch's name of the device to use, and why.
+
+    Parameters
+    ----------
+    kind : {"auto", "cpu", "cuda", "rocm", "mps"}
+        What was asked for; "auto" takes the best that Spark gave, or that is here.
+    addresses : sequence of str, default ()
+        GPUs that Spark gave to the task.
+    local_rank : int, default 0
+        Number of this process on its machine: where Spark gave none, the process takes the device of this number.
+
+    Raises
+    ------
+    ParameterError
+        Where what was asked for is not here; the message says what Spark offered, and what is here.
+    """
+    report = describe(addresses)
+    if kind == "cpu":
+        return "cpu", "the CPU was asked for"
+    fitting = [d for d in report.devices if kind in ("auto", d.kind) and d.kind not in ("cpu", "xla")]
+    if not fitting:
+        if kind == "auto":
+            return "cpu", report.why
+        offered = f"GPU {', '.join(addresses)}" if addresses else "no GPU"
+        raise ParameterError(
+            f"device={kind!r} is not on {platform.node()}: {report.absent.get(kind, 'there is none')}. Spark offered "
+            f"this task {offered}. Here: {'; '.join(str(device) for device in report.devices)}."
+        )
+    if addresses and fitting[0].kind in ("cuda", "rocm"):
+        return _assigned(fitting, addresses), f"Spark gave GPU {', '.join(addresses)} to this task"
+    if local_rank >= len(fitting):
+        raise ParameterError(
+            f"there are more processes on {platform.node()} than accelerators ({len(fitting)}), and each needs one "
+            "of its own. Lower numProc, or set device='cpu'."
+        )
+    return fitting[local_rank].address, f"it is device {local_rank} of {len(fitting)} here, and Spark assigned none"
+
+
+def check_request(kind: str, settings: dict[str, str]) -> None:
+    """Refuse, before any job, a GPU that Spark's configuration gives no task.
+
+    Parameters
+    ----------
+    kind : str
+        What was asked for.
+    settings : dict of str to str
+        Spark's settings.
+
+    Raises
+    ------
+    ParameterError
+        Naming the settings that are missing.
+    """
+    master = settings.get("spark.master", "")
+    if kind not in ("cuda", "rocm") or master == "local" or master.startswith("local["):
+        return  # tasks of local mode get no resources from Spark: every rank looks for itself
+    amount = settings.get("spark.task.resource.gpu.amount", "0")
+    if float(amount) <= 0:
+        raise ParameterError(
+            f"device={kind!r}, but Spark gives its tasks no GPU: spark.task.resource.gpu.amount is {amount}, "
+            f"spark.executor.resource.gpu.amount is {settings.get('spark.executor.resource.gpu.amount', '0')}. "
+            "Start Spark with conf/gpu.conf."
+        )
+
+
+def _best(devices: Sequence[Device], addresses: Sequence[str]) -> tuple[Device, str]:
+    accelerators = [device for device in devices if device.kind not in ("cpu", "xla")]
+    if not accelerators:
+        return devices[-1], "there is no accelerator"
+    if addresses and accelerators[0].kind in ("cuda", "rocm"):
+        address = _assigned(accelerators, addresses)
+        return next(d for d in accelerators if d.address == address), f"Spark gave this task GPU {addresses[0]}"
+    return accelerators[0], "it is the best accelerator here, and Spark assigned none"
+
+
+def _assigned(devices: Sequence[Device], addresses: Sequence[str]) -> str:
+    """Return PyTorch's name of the first GPU that Spark gave.
+
+    Where CUDA_VISIBLE_DEVICES hides the others, as some cluster managers set it, they are counted from 0 again.
+    """
+    known = {device.address for device in devices}
+    named = f"cuda:{addresses[0]}"
+    if named in known:
+        return named
+    if len(known) == 1:
+        return next(iter(known))
+    raise ParameterError(f"Spark gave GPU {addresses[0]} to this task; PyTorch sees only {', '.join(sorted(known))}.")
+
+
+def _cuda() -> list[Device] | str:
+    import torch
+
+    if torch.version.hip is not None:
+        return "this PyTorch is built for ROCm"
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA"
+    return _gpus("cuda") or "the driver shows no NVIDIA GPU"
+
+
+def _rocm() -> list[Device] | str:
+    import torch
+
+    if torch.version.hip is None:
+        return "this PyTorch is built without ROCm"
+    return _gpus("rocm") or "the driver shows no AMD GPU"
+
+
+def _gpus(kind: str) -> list[Device]:
+    from torch import cuda
+
+    if not cuda.is_available():
+        return []
+    found = [cuda.get_device_properties(number) for number in range(cuda.device_count())]
+    return [Device(kind, f"cuda:{number}", gpu.name, gpu.total_memory) for number, gpu in enumerate(found)]
+
+
+def _mps() -> list[Device] | str:
+    from torch.backends import mps
+
+    if not mps.is_built():
+        return "this PyTorch is built without Metal"
+    if not mps.is_available():
+        return "this Mac has no Metal device"
+    return [Device("mps", "mps", platform.processor())]
+
+
+def _xla() -> list[Device] | str:
+    if importlib.util.find_spec("torch_xla") is None:
+        return "torch_xla is not installed"
+    import torch_xla.core.xla_model as xla
+    import torch_xla.runtime as runtime
+
+    kind = runtime.device_type()
+    if kind == "CPU":
+        return "torch_xla sees the CPU only"
+    return [Device("xla", str(xla.xla_device()), str(kind))]

@@ -1,0 +1,217 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON, and a manifest that is written last.
+
+A folder without its manifest ``checkpoint.json`` is not a checkpoint, so one that was cut short does not count. The
+manifest has each file's size and CRC-32; a file that does not match is refused. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from sparkopt.deep.index import open_storage
+from sparkopt.errors import CorruptDataError, DataError, ParameterError
+
+__all__ = ["Checkpoint", "CheckpointFolder", "module_bytes", "module_state"]
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, MODEL, STATE = "checkpoint.json", "model.safetensors", "state.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training stands.
+
+    Attributes
+    ----------
+    epoch, step : int
+        The next step: ``step`` optimiser steps of ``epoch`` are done.
+    model : dict of str to Tensor
+        State of the module.
+    state : dict
+        States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors and plain values.
+    facts : dict
+        What JSON holds: history, and what the run was, for a check on resuming.
+    """
+
+    epoch: int
+    step: int
+    model: dict[str, torch.Tensor] = field(repr=False)
+    state: dict[str, Any] = field(repr=False)
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of its folder; later ones sort later."""
+        return f"epoch-{self.epoch:06d}-step-{self.step:09d}"
+
+
+class CheckpointFolder:
+    """The checkpoints of one training.
+
+    Parameters
+    ----------
+    uri : str
+        A folder on any storage that pyarrow knows, shared by all ranks.
+    keep : int, default 2
+        How many of the latest to keep.
+    """
+
+    def __init__(self, uri: str, keep: int = 2) -> None:
+        self.uri, self.keep = uri, keep
+        self._storage, self._path = open_storage(uri)
+
+    def names(self) -> list[str]:
+        """Return the complete checkpoints, the latest last."""
+        chosen = pa.fs.FileSelector(self._path, recursive=True, allow_not_found=True)
+        files = [info.path for info in self._storage.get_file_info(chosen) if info.base_name == MANIFEST]
+        return sorted(path.split("/")[-2] for path in files)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, whole or not at all, then delete the oldest."""
+        folder = f"{self._path}/{checkpoint.name}"
+        self._storage.create_dir(folder, recursive=True)
+        tensors: dict[str, torch.Tensor] = {}
+        tree = _plain(checkpoint.state, "state", tensors)
+        files = {}
+        for name, content in (
+            (MODEL, save_tensors(_owned(checkpoint.model))),
+            (STATE, save_tensors(_owned(tensors))),
+        ):
+            self._write(f"{folder}/{name}", content)
+            files[name] = {"bytes": len(content), "crc32": zlib.crc32(content)}
+        manifest = {
+            "format": FORMAT,
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+            "files": files,
+            "state": tree,
+            "facts": checkpoint.facts,
+        }
+        self._write(f"{folder}/{MANIFEST}", json.dumps(manifest).encode())
+        for name in self.names()[: -self.keep]:
+            self._delete(name)
+
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        for name in self.names():
+            self._delete(name)
+
+    def latest(self) -> str | None:
+        """Return the name of the latest checkpoint that is undamaged, or None."""
+        for name in reversed(self.names()):
+            try:
+                self.load(name)
+            except CorruptDataError as error:
+                logger.warning("%s; trying the one before", error)
+            else:
+                return name
+        return None
+
+    def load(self, name: str) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        CorruptDataError
+            Where a file does not match the manifest.
+        DataError
+            Where it cannot be seen from this machine.
+        """
+        folder = f"{self._path}/{name}"
+        try:
+            manifest = json.loads(self._read(f"{folder}/{MANIFEST}"))
+            contents = {entry: self._read(f"{folder}/{entry}") for entry in (MODEL, STATE)}
+        except FileNotFoundError as error:
+            raise DataError(
+                f"checkpoint {folder!r} cannot be seen from this machine. Set checkpointDir to storage that every "
+                "executor shares."
+            ) from error
+        except ValueError as error:
+            raise CorruptDataError(f"checkpoint {folder!r} has a damaged manifest: {error}") from error
+        for entry, content in contents.items():
+            said = manifest["files"][entry]
+            if (len(content), zlib.crc32(content)) != (said["bytes"], said["crc32"]):
+                raise CorruptDataError(f"checkpoint {folder!r} is damaged: {entry} is not what the manifest says")
+        state = _lively(manifest["state"], load_tensors(contents[STATE]))
+        return Checkpoint(
+            manifest["epoch"], manifest["step"], load_tensors(contents[MODEL]), state, manifest["facts"]
+        )
+
+    def _delete(self, name: str) -> None:
+        """Delete a checkpoint, its manifest first: what is half deleted does not count."""
+        self._storage.delete_file(f"{self._path}/{name}/{MANIFEST}")
+        self._storage.delete_dir(f"{self._path}/{name}")
+
+    def _write(self, path: str, content: bytes) -> None:
+        """Write a file that appears whole: object stores do so by themselves, elsewhere it is renamed."""
+        unfinished = f"{path}.unfinished"
+        is_local = isinstance(self._storage, pa.fs.LocalFileSystem)
+        with self._storage.open_output_stream(unfinished if is_local else path) as stream:
+            stream.write(content)
+        if is_local:
+            self._storage.move(unfinished, path)
+
+    def _read(self, path: str) -> bytes:
+        with self._storage.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+            return content
+
+
+def module_bytes(state: dict[str, torch.Tensor]) -> bytes:
+    """Return a module's state as safetensors."""
+    return bytes(save_tensors(_owned(state)))
+
+
+def module_state(content: bytes) -> dict[str, torch.Tensor]:
+    """Return the state that ``module_bytes`` wrote."""
+    return dict(load_tensors(content))
+
+
+def _owned(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return tensors that share no memory, as the format demands: tied weights are written twice."""
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise ParameterError(
+                f"the module's state {name!r} is a {type(value).__name__}; only tensors can be saved."
+            )
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return a tree as JSON has it: tensors go to ``tensors``, and what JSON would blur gets a name."""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _plain(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_plain(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ParameterError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors and plain values only.")
+
+
+def _lively(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return the tree that ``_plain`` was given."""
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _lively(item, tensors) for key, item in content}
+    items = [_lively(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items

@@ -1,0 +1,90 @@
+"""Everything that crosses the wire to a rank, beside the recipe: plain values, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from sparkopt.typing import Seed
+
+__all__ = ["PRECISIONS", "TrainConfig"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Parameters
+    ----------
+    store : str
+        Where the rows lie.
+    epochs : int
+        Passes over the training rows.
+    batch_size : int
+        Rows of a stream in a batch.
+    streams : int
+        Streams that the rows are cut into, a multiple of the number of ranks.
+    accumulation : int, default 1
+        Batches of a step, whose gradients are added.
+    seed : int, default 0
+        Determines weights, order, augmentation and dropout.
+    window_rows : int, default 8192
+        Rows that are shuffled together.
+    ahead, decode_threads : int
+        Batches prepared ahead, and threads that decode.
+    device : str, default "auto"
+        See :func:`sparkopt.cluster.devices.choose`.
+    precision : {"fp32", "bf16", "fp16"}, default "fp32"
+        Type of the forward pass; weights stay float32.
+    max_norm : float or None, default None
+        Largest norm of a step's gradient.
+    compression : str, default "none"
+        Of gradients, between ranks.
+    pipeline, evaluation_pipeline : str or None
+        Image pipelines as JSON.
+    checkpoints : str or None, default None
+        Where checkpoints lie.
+    checkpoint_steps : int, default 0
+        Steps between checkpoints within an epoch; 0 is one at each epoch's end only.
+    patience : int, default 0
+        Epochs without improvement after which training stops; 0 never stops so.
+    min_delta : float, default 0
+        What counts as an improvement.
+    report_steps : int, default 20
+        Steps between reports to the driver, where ranks agree on stopping too.
+    """
+
+    store: str
+    epochs: int
+    batch_size: int
+    streams: int
+    accumulation: int = 1
+    seed: Seed = 0
+    window_rows: int = 8192
+    ahead: int = 4
+    decode_threads: int = 1
+    device: str = "auto"
+    precision: str = "fp32"
+    max_norm: float | None = None
+    compression: str = "none"
+    pipeline: str | None = None
+    evaluation_pipeline: str | None = None
+    checkpoints: str | None = None
+    checkpoint_steps: int = 0
+    patience: int = 0
+    min_delta: float = 0.0
+    report_steps: int = 20
+
+    @property
+    def course(self) -> dict[str, object]:
+        """What must not change when a run is resumed, since it decides on the batches."""
+        names = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline")
+        return {name: value for name, value in asdict(self).items() if name in names}
+
+    def step_seed(self, epoch: int, step: int, rank: int) -> int:
+        """Return the seed of dropout and the like in one step of one rank: nothing to save, nothing to restore."""
+        key = json.dumps([self.seed, epoch, step, rank]).encode()
+        return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")

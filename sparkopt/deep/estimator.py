@@ -1,0 +1,376 @@
+"""TorchEstimator: from a DataFrame to a trained PyTorch network, on all processes that Spark gives."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pyspark import SparkContext, keyword_only
+from pyspark.ml import Estimator
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.callbacks import ProgressBar, close
+from sparkopt.cluster.devices import check_request
+from sparkopt.cluster.launch import HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
+from sparkopt.deep.checkpoint import CheckpointFolder
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.fields import Fields
+from sparkopt.deep.index import Index, open_storage
+from sparkopt.deep.metrics import check_metrics
+from sparkopt.deep.model import TorchModel, check_pipeline
+from sparkopt.deep.params import TrainingParams, check_params
+from sparkopt.deep.recipe import Recipe, check_recipe
+from sparkopt.deep.replica import check_compression
+from sparkopt.deep.summary import DeepReceipt, TrainingSummary
+from sparkopt.deep.watch import Watch
+from sparkopt.deep.worker import Outcome, train
+from sparkopt.errors import LostRankError, ParameterError, SchemaError
+from sparkopt.images import Compose
+from sparkopt.progress import Callback
+
+__all__ = ["TorchEstimator"]
+
+logger = logging.getLogger(__name__)
+
+
+class TorchEstimator(Estimator[TorchModel], TrainingParams):
+    """Trains a PyTorch network on a DataFrame.
+
+    The rows go once to ``storePath``; every process streams its share from there. A step's gradient is that of the
+    mean loss over all processes' rows, whatever the partitions: the batches of an epoch's last step are filled up
+    with rows of weight 0, so that no row is dropped and no process waits for another.
+
+    Parameters
+    ----------
+    module : nn.Module or callable
+        The network, or a function or class that builds it. To save the model, give a class (or
+        ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
+    loss : nn.Module, callable or str
+        A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
+        absolute_error, huber, logistic, multinomial and poisson.
+    optimizer : callable or str, default "adam"
+        A function from parameters to a ``torch.optim.Optimizer`` (``functools.partial(torch.optim.SGD, lr=0.1)``),
+        or one of sgd, momentum, nesterov, adagrad, rmsprop, adam and adamw, with ``stepSize``.
+    scheduler : callable or None, default None
+        A function from an optimiser to a scheduler of PyTorch; instead of ``stepSizeSchedule``.
+    schedulerInterval : {"epoch", "step"}, default "epoch"
+        When ``scheduler`` moves on.
+    metrics : dict of str to str or torchmetrics.Metric
+        Computed over the rows held out: accuracy, mse, rmse, mae, or any of torchmetrics'.
+    task : {"classes", "binary", "values"} or None, default None
+        What the output means: scores of classes, one score of class 1, or the predicted values. None asks the loss.
+    callbacks : sequence of Callback
+        Called in the driver for each step, as it becomes known; a true result stops training.
+    loggers : sequence of Logger
+        Run beside rank 0: ``TensorBoard``, ``MLflow``, or your own.
+    initialModel : TorchModel, bytes or None
+        Weights to start from: a trained model, or safetensors.
+    featuresCol : str, default "features"
+        Numbers, a Vector, an array (nested or not), a tensor, or bytes of encoded images.
+    featuresCols : list of str
+        Instead of it. Numeric columns are joined to one input; otherwise each is an argument of the network's.
+    labelCol : str, default "label"
+        Numbers, vectors, arrays or tensors.
+    weightCol : str
+        Row weights >= 0.
+    predictionCol, rawPredictionCol, probabilityCol : str
+        Output columns of the model.
+    epochs : int, default 10
+        Passes over the training rows.
+    batchSize : int, default 32
+        Rows of a batch, on each process.
+    numProc : int
+        Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher.
+    launcher : {"torch", "horovod", "local"}, default "torch"
+        PyTorch's DistributedDataParallel inside Spark's tasks; Horovod on Spark; or this process.
+    device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
+        One accelerator for each process, as Spark's resource scheduling assigns them.
+    precision : {"fp32", "bf16", "fp16"}, default "fp32"
+        Of the forward pass; fp16 scales the loss.
+    accumulationSteps : int, default 1
+        Batches whose gradients make a step.
+    maxGradNorm : float
+        Largest norm of a step's gradient; unset, it is not clipped.
+    compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
+        Of gradients between processes. Horovod has fp16 only.
+    stepSize : float
+        Learning rate of a named optimiser; its own default where unset.
+    stepSizeSchedule : str, default "constant"
+        One of ``sparkopt.optim.schedules``, over all steps.
+    validationFraction : float, default 0
+        Share of the rows held out, chosen by their content.
+    validationIndicatorCol : str
+        Boolean column, instead of it: true in rows held out.
+    patience, minDelta : int, float, default 0
+        Training ends after so many epochs whose loss (on the rows held out, where there are any) is not lower by
+        minDelta; the model is then that of the best epoch. 0 never ends it.
+    imagePipeline, evaluationPipeline : sparkopt.images.Compose
+        How images are decoded and augmented, in training and otherwise. The second is needed where the first is
+        random.
+    storePath : str
+        A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
+        local mode.
+    checkpointDir : str
+        Shared likewise; a checkpoint is kept at each epoch's end, and ``fit`` goes on from the latest.
+    checkpointInterval : int, default 0
+        Steps between further checkpoints within an epoch.
+    resume : bool, default True
+        False begins anew, and deletes the checkpoints that are there.
+    maxRestarts : int, default 0
+        How often ``fit`` begins again by itself, from the latest checkpoint, when a process is lost.
+    shuffleRows : int, default 8192
+        Rows that are shuffled together; groups of rows are shuffled among all.
+    prefetch, loaderThreads : int, default 4 and 1
+        Batches prepared ahead, and threads that do.
+    streams : int
+        Parts that the rows are cut into, a multiple of numProc; numProc where unset. Runs with equal streams and
+        batchSize · streams see equal batches, whatever numProc is.
+    seed : int, default 0
+        Determines first weights, order of rows, augmentation, dropout.
+
+    Examples
+    --------
+    >>> import functools, torch                                                        # doctest: +SKIP
+    >>> from sparkopt.deep import TorchEstimator                                       # doctest: +SKIP
+    >>> from my_networks import Perceptron                                             # doctest: +SKIP
+    >>> estimator = TorchEstimator(
+    ...     module=functools.partial(Perceptron, hidden=64),
+    ...     loss="multinomial", optimizer="adamw", stepSize=1e-3, epochs=5, numProc=2, launcher="horovod",
+    ...     validationFraction=0.1, metrics={"accuracy": "accuracy"},
+    ... )                                                                              # doctest: +SKIP
+    >>> model = estimator.fit(df)                                                      # doctest: +SKIP
+    >>> model.summary.history[-1]["accuracy"], model.transform(df)                     # doctest: +SKIP
+    """
+
+    _input_kwargs: dict[str, Any]  # what keyword_only gathers
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        module: Any = None,
+        loss: Any = "squared_error",
+        optimizer: Any = "adam",
+        scheduler: Callable[[Any], Any] | None = None,
+        schedulerInterval: str = "epoch",
+        metrics: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Any] = (),
+        initialModel: TorchModel | bytes | None = None,
+        featuresCol: str = "features",
+        featuresCols: list[str] | None = None,
+        labelCol: str = "label",
+        weightCol: str | None = None,
+        predictionCol: str = "prediction",
+        rawPredictionCol: str = "rawPrediction",
+        probabilityCol: str = "probability",
+        epochs: int = 10,
+        batchSize: int = 32,
+        numProc: int | None = None,
+        launcher: str = "torch",
+        device: str = "auto",
+        precision: str = "fp32",
+        accumulationSteps: int = 1,
+        maxGradNorm: float | None = None,
+        compression: str = "none",
+        stepSize: float | None = None,
+        stepSizeSchedule: str = "constant",
+        validationFraction: float = 0.0,
+        validationIndicatorCol: str | None = None,
+        patience: int = 0,
+        minDelta: float = 0.0,
+        imagePipeline: Compose | None = None,
+        evaluationPipeline: Compose | None = None,
+        storePath: str | None = None,
+        checkpointDir: str | None = None,
+        checkpointInterval: int = 0,
+        resume: bool = True,
+        maxRestarts: int = 0,
+        shuffleRows: int = 8192,
+        prefetch: int = 4,
+        loaderThreads: int = 1,
+        streams: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
+        self.schedulerInterval, self.metrics, self.task = schedulerInterval, dict(metrics or {}), task
+        self.callbacks, self.loggers, self.initialModel = tuple(callbacks), tuple(loggers), initialModel
+        self.progress = True
+        self._set(**{name: value for name, value in self._input_kwargs.items() if self.hasParam(name)})
+
+    def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
+        """Set what is called for each step."""
+        self.callbacks = tuple(value)
+        return self
+
+    def _fit(self, dataset: DataFrame) -> TorchModel:
+        recipe = self._recipe()
+        context = dataset.sparkSession.sparkContext
+        processes = self._processes(context)
+        self._check(context, processes)
+        fields, held_out = self._fields(dataset)
+        with self._store(dataset, fields, held_out, context) as index:
+            outcomes, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
+        receipt = DeepReceipt.of(self.value("launcher"), index, outcomes, seconds, restarts)
+        logger.info("%s", receipt)
+        return self._model(outcomes[0], recipe, receipt)
+
+    # What is refused before any job
+
+    def _recipe(self) -> Recipe:
+        check_params(self)
+        warm = self.initialModel.weights if isinstance(self.initialModel, TorchModel) else self.initialModel
+        recipe = Recipe(
+            self.module,
+            self.loss,
+            self.optimizer,
+            self.scheduler if self.scheduler is not None else self.value("stepSizeSchedule"),
+            self.schedulerInterval,
+            self.value("stepSize"),
+            self.metrics,
+            self.loggers,
+            warm,
+            self.task,
+        )
+        check_recipe(recipe)
+        check_metrics(self.metrics)
+        return recipe
+
+    def _check(self, context: SparkContext, processes: int) -> None:
+        check_compression(self.value("launcher"), self.value("compression"))
+        check_request(self.value("device"), dict(context.getConf().getAll()))
+        if self._streams(processes) % processes:
+            raise ParameterError(
+                f"streams={self.value('streams')} is no multiple of numProc={processes}: every process needs as many."
+            )
+        pipeline = self.value("imagePipeline")
+        if pipeline and Compose.from_json(pipeline).random and not self.value("evaluationPipeline"):
+            raise ParameterError(
+                "imagePipeline is random: set evaluationPipeline to what is done with images outside of training."
+            )
+        is_cluster = not str(context.master).startswith("local")
+        for name in ("storePath", "checkpointDir"):
+            uri = self.value(name)
+            if uri:
+                open_storage(uri)
+        if is_cluster and not self.value("storePath"):
+            raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
+
+    def _processes(self, context: SparkContext) -> int:
+        given = self.value("numProc")
+        if self.value("launcher") == "local":
+            if given not in (None, 1):
+                raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
+            return 1
+        cores = int(context.getConf().get("spark.task.cpus", "1"))
+        return int(given or max(1, context.defaultParallelism // cores))
+
+    def _streams(self, processes: int) -> int:
+        return int(self.value("streams") or processes)
+
+    def _fields(self, dataset: DataFrame) -> tuple[Fields, Column | None]:
+        fields = Fields.of(dataset.schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
+        check_pipeline(fields, self.value("imagePipeline"))
+        indicator, fraction = self.value("validationIndicatorCol"), self.value("validationFraction")
+        if indicator:
+            if fraction:
+                raise ParameterError("validationFraction and validationIndicatorCol are both set: choose one.")
+            found = column_type(dataset.schema, indicator, "validation indicator").simpleString()
+            if found != "boolean":
+                raise SchemaError(f"validation indicator column {indicator!r} has type {found}; it must be boolean.")
+            return fields, F.col(quoted(indicator))
+        if not fraction:
+            return fields, None
+        names = dict.fromkeys(name for entry in fields.all for name in entry.columns)
+        key = F.xxhash64(F.lit(self.getSeed()), *[F.col(quoted(name)) for name in names])
+        return fields, F.pmod(key, F.lit(1_000_000)) < int(fraction * 1_000_000)
+
+    # What runs
+
+    @contextlib.contextmanager
+    def _store(
+        self, dataset: DataFrame, fields: Fields, held_out: Column | None, context: SparkContext
+    ) -> Iterator[Index]:
+        from sparkopt.deep.store import write_store
+
+        given = self.value("storePath")
+        with contextlib.ExitStack() as stack:
+            folder = given or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
+            if "://" not in folder:
+                folder = os.path.abspath(folder)
+            index = write_store(dataset, fields, f"{folder.rstrip('/')}/rows-{uuid.uuid4().hex}", held_out)
+            stack.callback(index.delete)
+            yield index
+
+    def _config(self, index: Index, processes: int) -> TrainConfig:
+        checkpoints = self.value("checkpointDir")
+        if checkpoints and "://" not in checkpoints:
+            checkpoints = os.path.abspath(checkpoints)
+        return TrainConfig(
+            store=index.uri,
+            epochs=self.value("epochs"),
+            batch_size=self.value("batchSize"),
+            streams=self._streams(processes),
+            accumulation=self.value("accumulationSteps"),
+            seed=self.getSeed(),
+            window_rows=self.value("shuffleRows"),
+            ahead=self.value("prefetch"),
+            decode_threads=self.value("loaderThreads"),
+            device=self.value("device"),
+            precision=self.value("precision"),
+            max_norm=self.value("maxGradNorm"),
+            compression=self.value("compression"),
+            pipeline=self.value("imagePipeline"),
+            evaluation_pipeline=self.evaluation_pipeline(),
+            checkpoints=checkpoints,
+            checkpoint_steps=self.value("checkpointInterval"),
+            patience=self.value("patience"),
+            min_delta=self.value("minDelta"),
+        )
+
+    def _launcher(self, context: SparkContext, processes: int, watch: Watch) -> Launcher:
+        kind = self.value("launcher")
+        if kind == "local":
+            return LocalLauncher(watch)
+        return (TorchLauncher if kind == "torch" else HorovodLauncher)(context, processes, watch)
+
+    def _launch(
+        self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
+    ) -> tuple[list[Outcome], float, int]:
+        """Train; return what the processes brought home, the seconds, and how often it began again."""
+        if config.checkpoints and not self.value("resume"):
+            CheckpointFolder(config.checkpoints).clear()
+        begin, restarts = time.perf_counter(), 0
+        bar = [ProgressBar("train")] if self.progress else []
+        watchers = (*self.callbacks, *bar)
+        watch = Watch(watchers, config.epochs)
+        try:
+            while True:
+                try:
+                    outcomes = self._launcher(context, processes, watch).run(train, config, recipe)
+                except LostRankError as error:
+                    if restarts >= self.value("maxRestarts"):
+                        raise
+                    restarts += 1
+                    logger.warning("%s Beginning again (%d of %d).", error, restarts, self.value("maxRestarts"))
+                else:
+                    return outcomes, time.perf_counter() - begin, restarts
+        finally:
+            close(watchers)
+
+    def _model(self, outcome: Outcome, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
+        model = TorchModel(self.module, outcome.weights, recipe.task_name, outcome.output_shape)
+        history = [dict(record) for record in outcome.history]
+        model._summary = TrainingSummary(history, np.asarray(outcome.losses).tolist(), receipt)
+        return self._copyValues(model)

@@ -1,0 +1,264 @@
+"""From columns to tensors: which columns a network is fed with, and what a row of them looks like in memory.
+
+Every column is one of five kinds. Vectors, arrays (nested to any depth), tensors (the struct that
+:func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; encoded images stay bytes until a
+batch is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    DataType,
+    DecimalType,
+    FractionalType,
+    IntegralType,
+    StructType,
+)
+
+from sparkopt.blocks.columns import column_type, feature_matrix, is_number, quoted
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.typing import Array
+
+__all__ = ["Field", "Fields", "dense"]
+
+LABEL, WEIGHT = "label", "weight"
+TENSOR = ("shape", "dtype", "data")
+HINT = "Filter or repair such rows before fitting."
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column in a store.
+
+    Attributes
+    ----------
+    name : str
+        Its name there: ``input0``, ``input1`` …, ``label``, ``weight``.
+    columns : tuple of str
+        Where it comes from: one column of the DataFrame, or several numeric ones that are joined.
+    kind : {"number", "vector", "array", "tensor", "bytes"}
+        What it holds.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    kind: str
+
+    @property
+    def role(self) -> str:
+        """What errors call it."""
+        return self.name if self.name in (LABEL, WEIGHT) else "features"
+
+    @property
+    def title(self) -> str:
+        """Its columns as errors name them."""
+        return ", ".join(self.columns)
+
+    def expression(self, schema: StructType) -> Column:
+        """Return the column, or the columns joined, with numbers in a type that tensors have."""
+        found = [schema[name].dataType for name in self.columns]
+        columns = [F.col(quoted(name)) for name in self.columns]
+        if len(columns) > 1:
+            return F.array(*[column.cast("float") for column in columns]).alias(self.name)
+        if self.kind == "number":
+            return columns[0].cast(_number(found[0])).alias(self.name)
+        if self.kind == "array":
+            return columns[0].cast(_with_numbers(found[0])).alias(self.name)
+        return columns[0].alias(self.name)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What goes into a network, and what is to come out.
+
+    Parameters
+    ----------
+    inputs : tuple of Field
+        One argument of the module's ``forward`` each.
+    label, weight : Field or None
+        Target and row weight, where they are needed.
+    """
+
+    inputs: tuple[Field, ...]
+    label: Field | None = None
+    weight: Field | None = None
+
+    @classmethod
+    def of(
+        cls, schema: StructType, features: str | Sequence[str], label: str | None = None, weight: str | None = None
+    ) -> Fields:
+        """Look the columns up.
+
+        Parameters
+        ----------
+        schema : StructType
+            Of the DataFrame.
+        features : str or sequence of str
+            One column; or several: if all are numeric they are joined to one input, else each is an input of its own.
+        label, weight : str or None
+            Target and row weight.
+
+        Raises
+        ------
+        SchemaError
+            Naming a column that is missing or has a type that no tensor can be made of.
+        """
+        names = [features] if isinstance(features, str) else list(features)
+        if not names:
+            raise SchemaError("featuresCols is empty: name at least one column.")
+        kinds = [_kind(column_type(schema, name, "features"), name) for name in names]
+        if len(names) > 1 and set(kinds) == {"number"}:
+            inputs: tuple[Field, ...] = (Field("input0", tuple(names), "array"),)
+        else:
+            pairs = zip(names, kinds, strict=True)
+            inputs = tuple(Field(f"input{i}", (name,), kind) for i, (name, kind) in enumerate(pairs))
+        return cls(inputs, _target(schema, label), _weight(schema, weight))
+
+    @property
+    def all(self) -> tuple[Field, ...]:
+        """Every field, inputs first."""
+        return (*self.inputs, *(field for field in (self.label, self.weight) if field is not None))
+
+    def select(self, df: DataFrame, *more: Column) -> DataFrame:
+        """Return the fields of ``df``, and ``more``."""
+        return df.select(*[field.expression(df.schema) for field in self.all], *more)
+
+
+def _target(schema: StructType, label: str | None) -> Field | None:
+    if label is None:
+        return None
+    kind = _kind(column_type(schema, label, LABEL), label, LABEL)
+    if kind == "bytes":
+        raise SchemaError(f"label column {label!r} holds bytes; it must be a number, a vector, an array or a tensor.")
+    return Field(LABEL, (label,), kind)
+
+
+def _weight(schema: StructType, weight: str | None) -> Field | None:
+    if weight is None:
+        return None
+    if not is_number(found := column_type(schema, weight, WEIGHT)):
+        raise SchemaError(f"weight column {weight!r} has type {found.simpleString()}; it must be numeric.")
+    return Field(WEIGHT, (weight,), "number")
+
+
+def _kind(found: DataType, name: str, role: str = "features") -> str:
+    from pyspark.ml.linalg import VectorUDT  # here, since it brings pandas along and tasks import this module
+
+    if isinstance(found, VectorUDT):
+        return "vector"
+    if is_number(found):
+        return "number"
+    if isinstance(found, BinaryType):
+        return "bytes"
+    if isinstance(found, StructType) and set(TENSOR) <= set(found.names):
+        return "tensor"
+    if isinstance(found, ArrayType) and is_number(_innermost(found)):
+        return "array"
+    raise SchemaError(
+        f"{role} column {name!r} has type {found.simpleString()}; it must be a number, a Vector, an array of numbers "
+        "(nested or not), a tensor as sparkopt.images.udf gives, or bytes of encoded images."
+    )
+
+
+def _innermost(found: DataType) -> DataType:
+    return _innermost(found.elementType) if isinstance(found, ArrayType) else found
+
+
+def _number(found: DataType) -> str:
+    """Whole numbers stay whole; the rest is float32, the type of a network's weights."""
+    return "bigint" if isinstance(found, IntegralType) else "float"
+
+
+def _with_numbers(found: DataType) -> str:
+    if isinstance(found, ArrayType):
+        return f"array<{_with_numbers(found.elementType)}>"
+    assert isinstance(found, (FractionalType, IntegralType, BooleanType, DecimalType))  # noqa: S101  # _kind saw to it
+    return _number(found)
+
+
+def dense(field: Field, column: pa.Array) -> Array | pa.Array:
+    """Return a column's rows as one array (n, …), float32, int64 or a tensor's own type; bytes stay Arrow.
+
+    Raises
+    ------
+    DataError
+        For a null, a number that is not finite, or rows of unlike shapes; the message starts with the row's number.
+    """
+    if column.null_count:
+        raise DataError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")
+    if field.kind == "bytes":
+        return column
+    values = _DENSE[field.kind](column)
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    if values.dtype.kind == "f" and not np.isfinite(values.sum()):
+        bad = np.flatnonzero(~np.isfinite(values.reshape(-1)))
+        if len(bad):
+            row, place = divmod(int(bad[0]), math.prod(values.shape[1:]))
+            raise DataError(f"row {row} is {values.reshape(-1)[bad[0]]} at place {place}")
+    if field.name == WEIGHT and (values < 0).any():
+        row = int(np.flatnonzero(values < 0)[0])
+        raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")
+    return values
+
+
+def _numbers(column: pa.Array) -> Array:
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _vectors(column: pa.Array) -> Array:
+    found = feature_matrix(column)
+    return found if isinstance(found, np.ndarray) else found.toarray()
+
+
+def _arrays(column: pa.Array) -> Array:
+    """Nested lists of equal lengths at each depth as one array."""
+    shape = [len(column)]
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = np.diff(column.offsets.to_numpy())
+        odd = np.flatnonzero(lengths != lengths[:1])
+        if len(odd):
+            row = int(odd[0]) // math.prod(shape[1:])
+            raise DataError(f"row {row} has {lengths[odd[0]]} entries where the rows before it have {lengths[0]}")
+        column = column.flatten()
+        if column.null_count:
+            flat = int(np.flatnonzero(column.is_null())[0])
+            raise DataError(f"row {flat // max(1, math.prod(shape[1:]) * int(lengths[0]))} has a null entry")
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+    return _numbers(column).reshape(shape)
+
+
+def _tensors(column: pa.Array) -> Array:
+    shapes = column.field("shape").to_pylist()
+    kinds = column.field("dtype").to_pylist()
+    if not shapes:
+        return np.empty((0,), np.float32)
+    for row, own in enumerate(zip(shapes, kinds, strict=True)):
+        if own != (shapes[0], kinds[0]):
+            raise DataError(f"row {row} is a tensor {own} where the rows before it are {(shapes[0], kinds[0])}")
+    kind = np.dtype(kinds[0])
+    if kind not in (np.float32, np.float64, np.int64, np.uint8):
+        raise DataError(f"row 0 is a tensor of {kind.name}; float32, float64, int64 and uint8 are read")
+    data = column.field("data")
+    size = math.prod(shapes[0]) * kind.itemsize
+    lengths = pc.binary_length(data).to_numpy()
+    if (lengths != size).any():
+        row = int(np.flatnonzero(lengths != size)[0])
+        raise DataError(f"row {row} has {lengths[row]} bytes; a tensor {shapes[0]} of {kind.name} has {size}")
+    return np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
+
+
+_DENSE: dict[str, Any] = {"number": _numbers, "vector": _vectors, "array": _arrays, "tensor": _tensors}

@@ -1,0 +1,163 @@
+"""The index of a store: what its files hold, and how ranks find it.
+
+Any storage that ``pyarrow.fs`` knows will do: a local folder, ``s3://…``, ``gs://…``, ``hdfs://…``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from sparkopt.deep.fields import Field, Fields
+from sparkopt.errors import DataError, ParameterError
+
+__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "Tensor", "open_storage"]
+
+INDEX = "index.json"
+TRAINING, VALIDATION = "training", "validation"
+
+
+def open_storage(uri: str) -> tuple[pa.fs.FileSystem, str]:
+    """Return the file system of ``uri`` and the path there.
+
+    Raises
+    ------
+    ParameterError
+        Where pyarrow knows no such storage.
+    """
+    try:
+        if "://" in uri:
+            storage, path = pa.fs.FileSystem.from_uri(uri)
+        else:
+            storage, path = pa.fs.LocalFileSystem(), uri
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise ParameterError(f"storage {uri!r} cannot be opened: {error}") from error
+    return storage, path.rstrip("/")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file.
+
+    Attributes
+    ----------
+    path : str
+        Below the store.
+    groups : tuple of int
+        Rows of each record batch.
+    bytes : int
+        Size of the file.
+    digest : int
+        CRC-32 of its rows.
+    """
+
+    path: str
+    groups: tuple[int, ...]
+    bytes: int
+    digest: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a field's rows look like: their shape and NumPy type; ``bytes`` for encoded images."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a store holds.
+
+    Attributes
+    ----------
+    uri : str
+        Where it lies.
+    fields : Fields
+        Its columns.
+    tensors : dict of str to Tensor
+        What the rows of each field look like.
+    training, validation : tuple of Shard
+        Its files.
+    seconds : float
+        How long writing took.
+    """
+
+    uri: str
+    fields: Fields
+    tensors: dict[str, Tensor]
+    training: tuple[Shard, ...]
+    validation: tuple[Shard, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(shard.bytes for shard in (*self.training, *self.validation))
+
+    def rows(self, split: str = TRAINING) -> int:
+        """Rows of a split."""
+        return sum(sum(shard.groups) for shard in self.shards(split))
+
+    def shards(self, split: str = TRAINING) -> tuple[Shard, ...]:
+        """Files of a split, "training" or "validation"."""
+        return self.training if split == TRAINING else self.validation
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short text that two stores share where they hold the same rows in the same groups."""
+        parts = [[shard.groups, shard.digest] for shard in (*self.training, *self.validation)]
+        return f"{zlib.crc32(json.dumps(parts).encode()):08x}"
+
+    def save(self) -> None:
+        """Write the index: with it the store is complete."""
+        storage, path = open_storage(self.uri)
+        with storage.open_output_stream(f"{path}/{INDEX}") as stream:
+            stream.write(json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def load(cls, uri: str) -> Index:
+        """Read the index of the store at ``uri``.
+
+        Raises
+        ------
+        DataError
+            Where there is none: the store is not shared between the machines, or was not written to its end.
+        """
+        storage, path = open_storage(uri)
+        try:
+            with storage.open_input_stream(f"{path}/{INDEX}") as stream:
+                found = json.loads(stream.read())
+        except FileNotFoundError as error:
+            raise DataError(
+                f"there is no store at {uri!r} as seen from this machine. Set storePath to storage that the driver "
+                "and every executor share."
+            ) from error
+        fields = found.pop("fields")
+        label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
+        return cls(
+            fields=Fields(tuple(_field(entry) for entry in fields["inputs"]), label, weight),
+            tensors={name: Tensor(tuple(t["shape"]), t["dtype"]) for name, t in found.pop("tensors").items()},
+            training=tuple(_shard(entry) for entry in found.pop("training")),
+            validation=tuple(_shard(entry) for entry in found.pop("validation")),
+            **found,
+        )
+
+    def delete(self) -> None:
+        """Delete the store."""
+        storage, path = open_storage(self.uri)
+        storage.delete_dir(path)
+
+
+def _field(entry: dict[str, Any]) -> Field:
+    return Field(entry["name"], tuple(entry["columns"]), entry["kind"])
+
+
+def _shard(entry: dict[str, Any]) -> Shard:
+    return Shard(entry["path"], tuple(entry["groups"]), entry["bytes"], entry["digest"])

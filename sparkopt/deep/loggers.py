@@ -1,0 +1,85 @@
+"""Loggers that run beside rank 0: they see losses, rates and metrics where these arise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkopt.errors import MissingDependencyError
+
+__all__ = ["Logger", "MLflow", "TensorBoard"]
+
+
+class Logger(ABC):
+    """Where rank 0 logs to; a frozen value that travels there."""
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Return what is logged to from now on; a resumed run opens it anew."""
+
+    @abstractmethod
+    def log(self, opened: Any, values: Mapping[str, float], step: int) -> None:
+        """Log values at a step of the optimiser, counted from the start of training."""
+
+    @abstractmethod
+    def close(self, opened: Any) -> None:
+        """Finish."""
+
+
+@dataclass(frozen=True)
+class TensorBoard(Logger):
+    """Event files for TensorBoard.
+
+    Parameters
+    ----------
+    folder : str
+        Where rank 0's machine writes them: shared storage, if they are to be read elsewhere.
+    """
+
+    folder: str
+
+    def open(self) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependencyError.of("TensorBoard", "tensorboard", "tensorboard") from error
+        return SummaryWriter(self.folder)
+
+    def log(self, opened: Any, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            opened.add_scalar(name, value, step)
+
+    def close(self, opened: Any) -> None:
+        opened.close()
+
+
+@dataclass(frozen=True)
+class MLflow(Logger):
+    """An MLflow run that exists already: ``MLflow(mlflow.active_run().info.run_id, mlflow.get_tracking_uri())``.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    tracking_uri : str or None, default None
+        Where rank 0 finds it; None is what MLFLOW_TRACKING_URI says there.
+    """
+
+    run_id: str
+    tracking_uri: str | None = None
+
+    def open(self) -> Any:
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise MissingDependencyError.of("MLflow", "mlflow", "mlflow") from error
+        return MlflowClient(self.tracking_uri)
+
+    def log(self, opened: Any, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            opened.log_metric(self.run_id, name, value, step=step)
+
+    def close(self, opened: Any) -> None:
+        """Leave the run to whom it belongs."""

@@ -1,0 +1,172 @@
+"""The parameters of the deep estimator and its model: pyspark.ml's names where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param.shared import (
+    HasFeaturesCol,
+    HasLabelCol,
+    HasPredictionCol,
+    HasProbabilityCol,
+    HasRawPredictionCol,
+    HasSeed,
+    HasStepSize,
+    HasWeightCol,
+)
+
+from sparkopt.cluster.devices import KINDS
+from sparkopt.deep.config import PRECISIONS
+from sparkopt.deep.replica import COMPRESSIONS
+from sparkopt.images import Compose
+from sparkopt.optim import schedules
+from sparkopt.validation import Constraint, Interval, OneOf, check
+
+__all__ = ["LAUNCHERS", "InferenceParams", "TrainingParams", "check_params"]
+
+T = TypeVar("T")
+
+LAUNCHERS = ("torch", "horovod", "local")
+
+_COUNT, _AT_LEAST_0 = Interval(1, None, whole=True), Interval(0, None, whole=True)
+_POSITIVE = Interval(0, None, closed="neither")
+
+DOMAINS: Mapping[str, Constraint] = MappingProxyType(
+    {
+        "epochs": _AT_LEAST_0,
+        "batchSize": _COUNT,
+        "numProc": _COUNT,
+        "launcher": OneOf(LAUNCHERS),
+        "device": OneOf(KINDS),
+        "precision": OneOf(PRECISIONS),
+        "accumulationSteps": _COUNT,
+        "maxGradNorm": _POSITIVE,
+        "compression": OneOf(COMPRESSIONS),
+        "stepSize": _POSITIVE,
+        "stepSizeSchedule": OneOf(schedules.NAMES),
+        "validationFraction": Interval(0, 1, closed="left"),
+        "patience": _AT_LEAST_0,
+        "minDelta": Interval(0, None),
+        "checkpointInterval": _AT_LEAST_0,
+        "shuffleRows": _COUNT,
+        "prefetch": _COUNT,
+        "loaderThreads": _COUNT,
+        "streams": _COUNT,
+        "maxRestarts": _AT_LEAST_0,
+        "seed": _AT_LEAST_0,
+    }
+)
+
+
+def check_params(params: Params) -> None:
+    """Refuse values outside their domain, all with one wording."""
+    for name, domain in DOMAINS.items():
+        if params.hasParam(name) and params.isDefined(name):
+            check(name, params.getOrDefault(name), domain)
+
+
+def _param(name: str, doc: str, convert: Callable[[Any], T]) -> Param[T]:
+    return Param(Params._dummy(), name, doc, typeConverter=convert)
+
+
+def _pipeline(value: Compose | str) -> str:
+    """Pipelines are kept as JSON, which pyspark.ml can save; parsing it again checks it."""
+    return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
+
+
+_text, _whole, _real = TypeConverters.toString, TypeConverters.toInt, TypeConverters.toFloat
+
+
+class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, HasProbabilityCol):
+    """What estimator and model share: columns, images, batches, device."""
+
+    featuresCols: Param[list[str]] = _param(
+        "featuresCols", "several columns instead of featuresCol", TypeConverters.toListString
+    )
+    batchSize: Param[int] = _param("batchSize", "rows of a batch, on each process", _whole)
+    device: Param[str] = _param("device", f"where to compute: {', '.join(KINDS)}", _text)
+    imagePipeline: Param[str] = _param("imagePipeline", "what to do with each image, in training", _pipeline)
+    evaluationPipeline: Param[str] = _param(
+        "evaluationPipeline", "what to do with each image otherwise; default imagePipeline", _pipeline
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(
+            featuresCol="features",
+            predictionCol="prediction",
+            rawPredictionCol="rawPrediction",
+            probabilityCol="probability",
+            batchSize=32,
+            device="auto",
+        )
+
+    def value(self, name: str) -> Any:
+        """Return a parameter's value, or None where it has none."""
+        return self.getOrDefault(name) if self.isDefined(name) else None
+
+    def features(self) -> str | list[str]:
+        """Return the feature column or columns."""
+        return self.getOrDefault(self.featuresCols) if self.isSet(self.featuresCols) else self.getFeaturesCol()
+
+    def evaluation_pipeline(self) -> str | None:
+        """Return the image pipeline of evaluation, as JSON."""
+        found: str | None = self.value("evaluationPipeline") or self.value("imagePipeline")
+        return found
+
+
+class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, HasSeed):
+    """What only the estimator has."""
+
+    epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
+    numProc: Param[int] = _param("numProc", "processes; default as many as Spark has task slots", _whole)
+    launcher: Param[str] = _param("launcher", f"what runs the processes: {', '.join(LAUNCHERS)}", _text)
+    precision: Param[str] = _param("precision", f"of the forward pass: {', '.join(PRECISIONS)}", _text)
+    accumulationSteps: Param[int] = _param("accumulationSteps", "batches whose gradients make a step", _whole)
+    maxGradNorm: Param[float] = _param("maxGradNorm", "largest norm of a step's gradient", _real)
+    compression: Param[str] = _param("compression", f"of gradients: {', '.join(COMPRESSIONS)}", _text)
+    stepSizeSchedule: Param[str] = _param(
+        "stepSizeSchedule", f"how stepSize changes over the steps: {', '.join(schedules.NAMES)}", _text
+    )
+    validationFraction: Param[float] = _param("validationFraction", "share of the rows held out", _real)
+    validationIndicatorCol: Param[str] = _param(
+        "validationIndicatorCol", "boolean column that is true in rows held out", _text
+    )
+    patience: Param[int] = _param("patience", "epochs without improvement that end training; 0 never", _whole)
+    minDelta: Param[float] = _param("minDelta", "how far the loss must fall to count as improvement", _real)
+    storePath: Param[str] = _param("storePath", "where rows are put, shared by driver and executors", _text)
+    checkpointDir: Param[str] = _param("checkpointDir", "where checkpoints are kept", _text)
+    checkpointInterval: Param[int] = _param(
+        "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole
+    )
+    resume: Param[bool] = _param("resume", "whether to go on from checkpointDir", TypeConverters.toBoolean)
+    maxRestarts: Param[int] = _param("maxRestarts", "how often to begin again after losing a process", _whole)
+    shuffleRows: Param[int] = _param("shuffleRows", "rows shuffled together, which bounds memory", _whole)
+    prefetch: Param[int] = _param("prefetch", "batches prepared ahead", _whole)
+    loaderThreads: Param[int] = _param("loaderThreads", "threads that decode batches", _whole)
+    streams: Param[int] = _param("streams", "parts the rows are cut into; default numProc", _whole)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(
+            labelCol="label",
+            epochs=10,
+            launcher="torch",
+            precision="fp32",
+            accumulationSteps=1,
+            compression="none",
+            stepSizeSchedule="constant",
+            validationFraction=0.0,
+            patience=0,
+            minDelta=0.0,
+            checkpointInterval=0,
+            resume=True,
+            maxRestarts=0,
+            shuffleRows=8192,
+            prefetch=4,
+            loaderThreads=1,
+            seed=0,
+        )

@@ -1,0 +1,165 @@
+"""A rank's replica of the network: who averages the gradients, and when.
+
+``DistributedDataParallel`` does it under the torch launcher. Under Horovod each parameter's gradient is handed over
+as soon as the backward pass has it, so that sums travel while the pass goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparkopt.cluster.launch import Communicator
+from sparkopt.errors import IncompatibleError
+
+__all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
+
+COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
+
+
+class Replica:
+    """The network on this rank; this one has no others to agree with.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network itself, on its device.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Run the network for training."""
+        output: torch.Tensor = self.module(*inputs)
+        return output
+
+    @contextmanager
+    def backward(self, is_last: bool) -> Iterator[None]:
+        """Surround a forward and backward pass; gradients are averaged in the last one of a step."""
+        yield
+
+    def finish(self) -> None:
+        """Wait until gradients are the mean over all ranks."""
+
+
+class _Ddp(Replica):
+    def __init__(self, module: nn.Module, device: torch.device, compression: str) -> None:
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+        from torch.nn.parallel import DistributedDataParallel
+
+        super().__init__(module)
+        devices = [device] if device.type == "cuda" else None
+        # Running statistics are averaged at each epoch's end, under any launcher; PyTorch renamed the argument.
+        names = inspect.signature(DistributedDataParallel).parameters
+        each_pass: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False
+        }
+        self.ddp = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **each_pass)
+        if compression in ("fp16", "bf16"):
+            hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
+            self.ddp.register_comm_hook(None, hook)
+        elif compression == "powersgd":
+            state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
+            self.ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.ddp(*inputs)
+        return output
+
+    @contextmanager
+    def backward(self, is_last: bool) -> Iterator[None]:
+        if is_last:
+            yield
+            return
+        with self.ddp.no_sync():
+            yield
+
+
+class _Horovod(Replica):
+    def __init__(self, module: nn.Module, compression: str) -> None:
+        import horovod.torch as hvd
+
+        super().__init__(module)
+        self._hvd = hvd
+        self._compression = hvd.Compression.fp16 if compression == "fp16" else hvd.Compression.none
+        self._is_last = False
+        self._sent: dict[str, tuple[nn.Parameter, Any, Any]] = {}
+        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        hvd.broadcast_parameters(module.state_dict(), root_rank=0)
+        for name, parameter in self._trained.items():
+            parameter.register_post_accumulate_grad_hook(partial(self._ready, name))
+
+    @contextmanager
+    def backward(self, is_last: bool) -> Iterator[None]:
+        self._is_last = is_last
+        try:
+            yield
+        finally:
+            self._is_last = False
+
+    def finish(self) -> None:
+        for name, parameter in self._trained.items():
+            if name not in self._sent:  # not part of this step's graph on this rank, but maybe on another
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self._send(name, parameter)
+        for parameter, handle, context in self._sent.values():
+            parameter.grad = self._compression.decompress(self._hvd.synchronize(handle), context)
+        self._sent.clear()
+
+    def _ready(self, name: str, parameter: nn.Parameter) -> None:
+        if self._is_last:
+            self._send(name, parameter)
+
+    def _send(self, name: str, parameter: nn.Parameter) -> None:
+        tensor, context = self._compression.compress(parameter.grad)
+        handle = self._hvd.allreduce_async_(tensor, op=self._hvd.Average, name=f"gradient/{name}")
+        self._sent[name] = (parameter, handle, context)
+
+
+def replica(module: nn.Module, communicator: Communicator, device: torch.device, compression: str) -> Replica:
+    """Return the replica that suits the launcher; all ranks begin with the weights of rank 0.
+
+    Raises
+    ------
+    IncompatibleError
+        For a compression that the launcher or the device does not have.
+    """
+    check_compression(communicator.name, compression)
+    if compression == "bf16" and device.type != "cuda":
+        raise IncompatibleError("PyTorch compresses gradients by 'bf16' on GPUs only. Take 'fp16' on a CPU.")
+    if communicator.name == "torch":
+        return _Ddp(module, device, compression)
+    if communicator.name == "horovod":
+        return _Horovod(module, compression)
+    return Replica(module)
+
+
+def check_compression(launcher: str, compression: str) -> None:
+    """Refuse a compression of gradients that the launcher does not have."""
+    known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16"), "local": ("none",)}[launcher]
+    if compression not in known:
+        raise IncompatibleError(
+            f"launcher {launcher!r} cannot compress gradients by {compression!r}: it has {', '.join(known)}."
+        )
+
+
+def average_buffers(module: nn.Module, communicator: Communicator) -> None:
+    """Replace buffers of real numbers (running statistics, say) by their mean over the ranks."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if communicator.size == 1 or not buffers:
+        return
+    flat = np.concatenate([buffer.detach().double().cpu().numpy().reshape(-1) for buffer in buffers])
+    mean = torch.from_numpy(communicator.all_reduce(flat) / communicator.size)
+    start = 0
+    for buffer in buffers:
+        buffer.copy_(mean[start : start + buffer.numel()].reshape(buffer.shape))
+        start += buffer.numel()

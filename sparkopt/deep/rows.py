@@ -1,0 +1,118 @@
+"""A rank's rows: plans and batches of the store, and the time spent waiting for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from sparkopt.cluster.launch import Communicator
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.index import TRAINING, VALIDATION, Index
+from sparkopt.deep.plan import Plan
+from sparkopt.deep.stream import Batch, Decoder, Groups, load_batches
+from sparkopt.images import Compose
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """What one rank reads.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Where the store lies, and how its rows are cut.
+    communicator : Communicator
+        Which share is this rank's.
+    device : torch.device
+        Where batches go: for CUDA they wait in pinned memory.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that were spent waiting for batches.
+    """
+
+    def __init__(self, config: TrainConfig, communicator: Communicator, device: torch.device) -> None:
+        self.index = Index.load(config.store)
+        self.waited = 0.0
+        self._config, self._device = config, device
+        self._rank, self._size = communicator.rank, communicator.size
+        self._groups = {split: Groups(self.index, split) for split in (TRAINING, VALIDATION)}
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether rows were held out."""
+        return bool(self.index.validation)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser in an epoch."""
+        return -(-self.plan(0).steps // self._config.accumulation)
+
+    def plan(self, epoch: int) -> Plan:
+        """Return the order of an epoch."""
+        config, sizes = self._config, self._groups[TRAINING].sizes
+        return Plan(sizes, config.streams, config.batch_size, config.seed, epoch, True, config.window_rows)
+
+    def counted(self, plan: Plan, step: int) -> int:
+        """Return how many rows count in a step of the optimiser, on all ranks."""
+        first = step * self._config.accumulation
+        return sum(plan.total_counted(s) for s in range(first, min(first + self._config.accumulation, plan.steps)))
+
+    @contextmanager
+    def training(self, epoch: int, first_step: int) -> Iterator[Iterator[Batch]]:
+        """Give this rank's batches of an epoch, from a step of the optimiser on."""
+        each = self._config.streams // self._size
+        streams = range(self._rank * each, (self._rank + 1) * each)
+        decoder = self._decoder(self._config.pipeline, epoch)
+        first = first_step * self._config.accumulation
+        with self._batches(TRAINING, self.plan(epoch), streams, decoder, first) as batches:
+            yield batches
+
+    @contextmanager
+    def validation(self) -> Iterator[Iterator[Batch]]:
+        """Give this rank's batches of the rows that were held out."""
+        plan = Plan(self._groups[VALIDATION].sizes, self._size, self._config.batch_size, shuffle=False)
+        decoder = self._decoder(self._config.evaluation_pipeline, 0)
+        with self._batches(VALIDATION, plan, range(self._rank, self._rank + 1), decoder, 0) as batches:
+            yield batches
+
+    def sample(self) -> Batch:
+        """Return two rows, as evaluation sees them."""
+        plan = Plan(self._groups[TRAINING].sizes, 1, 2, shuffle=False)
+        decoder = self._decoder(self._config.evaluation_pipeline, 0)
+        with self._batches(TRAINING, plan, range(1), decoder, 0) as batches:
+            return next(batches)
+
+    def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
+        chosen = None if pipeline is None else Compose.from_json(pipeline)
+        return Decoder(self.index.fields, chosen, self._config.seed, epoch)
+
+    @contextmanager
+    def _batches(
+        self, split: str, plan: Plan, streams: range, decoder: Decoder, first: int
+    ) -> Iterator[Iterator[Batch]]:
+        with load_batches(
+            self._groups[split],
+            plan,
+            streams,
+            decoder,
+            first_step=first,
+            ahead=self._config.ahead,
+            threads=self._config.decode_threads,
+            pin=self._device.type == "cuda",
+        ) as batches:
+            yield self._timed(batches)
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - begin
+            if batch is None:
+                return
+            yield batch

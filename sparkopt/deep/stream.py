@@ -1,0 +1,338 @@
+"""A rank's batches: read from the store, shuffled, decoded and turned into tensors while the network computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from sparkopt.deep.fields import LABEL, WEIGHT, Fields
+from sparkopt.deep.index import TRAINING, Index, open_storage
+from sparkopt.deep.plan import Piece, Plan, Window
+from sparkopt.errors import CorruptImageError, DataError
+from sparkopt.images import Compose, row_rng
+from sparkopt.typing import Array, Seed
+
+__all__ = ["Batch", "Decoder", "Groups", "load_batches"]
+
+Columns: TypeAlias = "dict[str, Array | pa.Array]"
+
+MOST_OPEN = 64
+"""Files that a reader keeps open."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors.
+
+    Attributes
+    ----------
+    inputs : tuple of Tensor
+        One for each argument of the module, (rows, …); images as (rows, channels, height, width).
+    label : Tensor or None
+        (rows, …).
+    weight : Tensor of shape (rows,)
+        float32; 0 for repetitions.
+    counted : int
+        Rows that are not repetitions; they come first in each stream's part.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    label: torch.Tensor | None
+    weight: torch.Tensor
+    counted: int
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The label, where it is needed."""
+        assert self.label is not None  # noqa: S101  # every store for training has one
+        return self.label
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``; copies from pinned memory do not wait."""
+        label = None if self.label is None else self.label.to(device, non_blocking=True)
+        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
+        return Batch(inputs, label, self.weight.to(device, non_blocking=True), self.counted)
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU reads by itself."""
+        label = None if self.label is None else self.label.pin_memory()
+        return Batch(tuple(t.pin_memory() for t in self.inputs), label, self.weight.pin_memory(), self.counted)
+
+
+class Groups:
+    """The groups of one split, read one at a time; not for several threads at once."""
+
+    def __init__(self, index: Index, split: str = TRAINING) -> None:
+        self._index, self._split = index, split
+        self._storage, self._folder = open_storage(index.uri)
+        shards = index.shards(split)
+        self._places = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
+        self._opened: OrderedDict[str, Any] = OrderedDict()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each group."""
+        return tuple(rows for shard in self._index.shards(self._split) for rows in shard.groups)
+
+    def read(self, piece: Piece) -> pa.RecordBatch:
+        """Read rows of a group."""
+        path, number = self._places[piece.group]
+        batch = self._open(path).get_batch(number)
+        return batch.slice(piece.start, piece.stop - piece.start)
+
+    def window(self, window: Window) -> Columns:
+        """Read a window's rows, in their order."""
+        table = pa.Table.from_batches([self.read(piece) for piece in window.pieces])
+        found: Columns = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            shape = self._index.tensors[name].shape
+            if self._index.tensors[name].dtype == "bytes":
+                found[name] = column.combine_chunks().take(pa.array(window.order))
+                continue
+            parts = [(part.flatten() if shape else part).to_numpy() for part in column.chunks]
+            values = np.concatenate(parts).reshape(-1, *shape)
+            found[name] = values[window.order]
+        return found
+
+    def _open(self, path: str) -> Any:
+        if path not in self._opened:
+            full = f"{self._folder}/{path}"
+            is_local = isinstance(self._storage, pa.fs.LocalFileSystem)
+            try:
+                source = pa.memory_map(full) if is_local else self._storage.open_input_file(full)
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{full!r} cannot be seen from this machine. Set storePath to storage that the driver and every "
+                    "executor share."
+                ) from error
+            self._opened[path] = pa.ipc.open_file(source)
+            while len(self._opened) > MOST_OPEN:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(path)
+        return self._opened[path]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """From stored columns to tensors.
+
+    Parameters
+    ----------
+    fields : Fields
+        What the columns are.
+    pipeline : Compose or None
+        What to do with each image.
+    seed, epoch : int
+        Random transforms depend on (seed, the image's content, epoch) only.
+    """
+
+    fields: Fields
+    pipeline: Compose | None = None
+    seed: Seed = 0
+    epoch: int = 0
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether there are images to decode."""
+        return any(entry.kind == "bytes" for entry in self.fields.inputs)
+
+    def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
+        """Return the arguments of the module."""
+        return tuple(self._tensor(columns[entry.name]) for entry in self.fields.inputs)
+
+    def batch(self, columns: Columns, counted: int) -> Batch:
+        """Return a batch of which the first ``counted`` rows count."""
+        label = columns.get(LABEL)
+        rows = len(next(iter(columns.values())))
+        weight = columns.get(WEIGHT)
+        weights = np.ones(rows, np.float32) if weight is None else np.array(weight, np.float32)
+        weights[counted:] = 0.0
+        target = None if label is None else torch.from_numpy(label)
+        return Batch(self.inputs(columns), target, torch.from_numpy(weights), counted)
+
+    def _tensor(self, values: Array | pa.Array) -> torch.Tensor:
+        if isinstance(values, np.ndarray):
+            tensor = torch.from_numpy(values)
+        else:
+            tensor = torch.from_numpy(self._images(values))
+        return tensor if tensor.is_floating_point() or tensor.dtype is torch.int64 else tensor.float()
+
+    def _images(self, column: pa.Array) -> Array:
+        """Return images as (rows, channels, height, width)."""
+        assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
+        found = []
+        for row, scalar in enumerate(column):
+            content = scalar.as_py()
+            rng = row_rng(self.seed, content, self.epoch) if self.pipeline.random else None
+            try:
+                found.append(self.pipeline(content, rng))
+            except CorruptImageError as error:
+                raise CorruptImageError(
+                    f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
+                    "images.udf in mode PERMISSIVE and drop the rows that are null."
+                ) from error
+            if found[row].shape != found[0].shape:
+                raise DataError(
+                    f"the pipeline gives images of {found[0].shape} and of {found[row].shape}; a batch needs one "
+                    "shape. Add a Resize."
+                )
+        return np.stack([image.transpose(2, 0, 1) for image in found])
+
+
+def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:
+    """Yield the columns of each step's batch of one stream, and how many of its rows count."""
+    size = plan.batch_size
+    step, tail, last = first_step, None, None
+    for window in plan.windows(stream, min(first_step * size, max(plan.own_rows(stream) - 1, 0))):
+        last = groups.window(window)
+        rows, start = len(window.order), max(first_step * size - window.first, 0)
+        if tail is not None:
+            missing = size - _rows(tail)
+            tail = _joined(tail, _cut(last, start, start + missing))
+            start += missing
+            if _rows(tail) < size:
+                continue
+            yield tail, plan.counted(stream, step)
+            step, tail = step + 1, None
+        while rows - start >= size:
+            yield _cut(last, start, start + size), plan.counted(stream, step)
+            step, start = step + 1, start + size
+        if start < rows:
+            tail = _cut(last, start, rows)
+    assert last is not None  # noqa: S101  # every stream has a row
+    for rest in range(step, plan.steps):
+        counted = plan.counted(stream, rest)
+        filling = _cycled(last, size - counted)
+        yield (filling if counted == 0 or tail is None else _joined(_cut(tail, 0, counted), filling)), counted
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _cut(columns: Columns, start: int, stop: int) -> Columns:
+    return {name: values[start:stop] for name, values in columns.items()}
+
+
+def _joined(one: Columns, two: Columns) -> Columns:
+    return {name: _concatenated(values, two[name]) for name, values in one.items()}
+
+
+def _concatenated(one: Array | pa.Array, two: Array | pa.Array) -> Array | pa.Array:
+    return np.concatenate([one, two]) if isinstance(one, np.ndarray) else pa.concat_arrays([one, two])
+
+
+def _cycled(columns: Columns, count: int) -> Columns:
+    rows = np.arange(count) % _rows(columns)
+    return {
+        name: values[rows] if isinstance(values, np.ndarray) else values.take(pa.array(rows))
+        for name, values in columns.items()
+    }
+
+
+@contextmanager
+def load_batches(
+    groups: Groups,
+    plan: Plan,
+    streams: range,
+    decoder: Decoder,
+    *,
+    first_step: int = 0,
+    ahead: int = 4,
+    threads: int = 1,
+    pin: bool = False,
+) -> Iterator[Iterator[Batch]]:
+    """Give the batches of an epoch, prepared ahead on other threads; leaving the context ends these.
+
+    Parameters
+    ----------
+    groups : Groups
+        What to read.
+    plan : Plan
+        In which order.
+    streams : range
+        Whose parts make up this rank's batches.
+    decoder : Decoder
+        How rows become tensors.
+    first_step : int, default 0
+        Where to begin: steps before it are not read.
+    ahead : int, default 4
+        Batches that are prepared ahead.
+    threads : int, default 1
+        How many are decoded at the same time.
+    pin : bool, default False
+        Whether to put them into pinned memory.
+    """
+    ended = threading.Event()
+    waiting: queue.Queue[Future[Batch] | None] = queue.Queue(ahead)
+    with ThreadPoolExecutor(threads, "sparkopt-decode") as pool:
+        reader = threading.Thread(
+            target=_read,
+            args=(groups, plan, streams, first_step, _maker(decoder, pin), pool, waiting, ended),
+            name="sparkopt-read",
+            daemon=True,
+        )
+        reader.start()
+        try:
+            yield _taken(waiting)
+        finally:
+            ended.set()
+            while reader.is_alive():  # it may wait for room
+                with suppress(queue.Empty):
+                    waiting.get_nowait()
+                reader.join(0.01)
+
+
+def _taken(waiting: queue.Queue[Future[Batch] | None]) -> Iterator[Batch]:
+    while (future := waiting.get()) is not None:
+        yield future.result()
+
+
+def _maker(decoder: Decoder, pin: bool) -> Callable[[list[tuple[Columns, int]]], Batch]:
+    def make(parts: list[tuple[Columns, int]]) -> Batch:
+        batches = [decoder.batch(columns, counted) for columns, counted in parts]
+        whole = batches[0] if len(batches) == 1 else _one(batches)
+        return whole.pinned() if pin else whole
+
+    return make
+
+
+def _one(batches: list[Batch]) -> Batch:
+    inputs = tuple(torch.cat(parts) for parts in zip(*[batch.inputs for batch in batches], strict=True))
+    labels = [batch.label for batch in batches if batch.label is not None]
+    weight = torch.cat([batch.weight for batch in batches])
+    return Batch(inputs, torch.cat(labels) if labels else None, weight, sum(batch.counted for batch in batches))
+
+
+def _read(
+    groups: Groups,
+    plan: Plan,
+    streams: range,
+    first_step: int,
+    make: Callable[[list[tuple[Columns, int]]], Batch],
+    pool: ThreadPoolExecutor,
+    waiting: queue.Queue[Future[Batch] | None],
+    ended: threading.Event,
+) -> None:
+    """Put the future of each batch into the queue; an error in its place."""
+    try:
+        sources = [_raw(groups, plan, stream, first_step) for stream in streams]
+        for parts in zip(*sources, strict=True):
+            if ended.is_set():
+                return
+            waiting.put(pool.submit(make, list(parts)))
+    except Exception as error:  # noqa: BLE001  # raised where the batch is taken
+        failed: Future[Batch] = Future()
+        failed.set_exception(error)
+        waiting.put(failed)
+    waiting.put(None)

@@ -1,0 +1,156 @@
+"""Checkpoints: what goes on from one is what would have gone on; damaged and unfinished ones do not count."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from sparkopt.cluster.launch import LocalCommunicator
+from sparkopt.deep.checkpoint import MANIFEST, MODEL, STATE, Checkpoint, CheckpointFolder, module_bytes, module_state
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.learner import Learner
+from sparkopt.deep.recipe import OPTIMIZERS, Recipe
+from sparkopt.deep.stream import Batch
+from sparkopt.errors import CorruptDataError, DataError, ParameterError
+from tests.deep import networks
+
+CONFIG = TrainConfig("", 1, 8, 1)
+SCHEDULERS = {
+    "cosine": "cosine",
+    "steps": functools.partial(lr_scheduler.StepLR, step_size=2),
+    "one cycle": functools.partial(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=50),
+    "lambda": functools.partial(lr_scheduler.LambdaLR, lr_lambda=lambda step: 0.9**step),
+    "plateau": lr_scheduler.ReduceLROnPlateau,
+    "restarts": functools.partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=3),
+}
+
+
+def learner(optimizer, scheduler="constant"):
+    recipe = Recipe(networks.dropping, nn.CrossEntropyLoss(), optimizer, scheduler)
+    return Learner(recipe, CONFIG, LocalCommunicator(), torch.device("cpu"), 50)
+
+
+def advance(learner, first, last):
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        x, y = torch.randn(8, 4, generator=generator), torch.randint(0, 3, (8,), generator=generator)
+        learner.step([Batch((x,), y, torch.ones(8), 8)], 8.0, seed=step)
+        learner.end_epoch(1.0 / (1 + step // 3))
+
+
+def gone_on(folder, optimizer, scheduler):
+    """Six steps in one go, and three and three with a checkpoint between."""
+    torch.manual_seed(0)
+    whole = learner(optimizer, scheduler)
+    advance(whole, 0, 6)
+    half = learner(optimizer, scheduler)
+    advance(half, 0, 3)
+    folder.save(Checkpoint(0, 3, half.module.state_dict(), half.state(), {}))
+    found = folder.load(folder.latest())
+    rest = learner(optimizer, scheduler)
+    rest.restore(found.model, found.state)
+    advance(rest, 3, 6)
+    return whole, rest
+
+
+OTHERS = {"amsgrad": functools.partial(torch.optim.Adam, amsgrad=True), "asgd": torch.optim.ASGD}
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *OTHERS])
+def test_every_optimiser_goes_on(tmp_path, optimizer):
+    whole, rest = gone_on(CheckpointFolder(str(tmp_path)), OTHERS.get(optimizer, optimizer), "constant")
+    for one, two in zip(whole.module.parameters(), rest.module.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_every_schedule_goes_on(tmp_path, scheduler):
+    whole, rest = gone_on(CheckpointFolder(str(tmp_path)), "momentum", scheduler)
+    assert whole.rate == rest.rate
+    assert torch.equal(whole.module.out.weight, rest.module.out.weight)
+
+
+def checkpoint(epoch, step=0, state=None):
+    model = nn.Linear(2, 2)
+    return Checkpoint(epoch, step, model.state_dict(), state or {}, {"note": "é"})
+
+
+def test_plain_values_come_back_as_they_were(tmp_path):
+    state = {
+        "numbers": (1, 2.5, None, True, "text"),
+        7: [torch.arange(3), {"a": torch.tensor(2.0, dtype=torch.bfloat16)}],
+        "empty": {},
+    }
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(1, 2, state))
+    found = folder.load(folder.latest())
+    assert found.state["numbers"] == state["numbers"]
+    assert torch.equal(found.state[7][0], torch.arange(3))
+    assert found.state[7][1]["a"].dtype is torch.bfloat16
+    assert (found.state["empty"], found.facts, found.epoch, found.step) == ({}, {"note": "é"}, 1, 2)
+
+
+def test_the_latest_are_kept(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "run"), keep=2)
+    assert folder.latest() is None
+    for epoch, step in ((0, 5), (0, 10), (1, 0), (1, 5)):
+        folder.save(checkpoint(epoch, step))
+    assert folder.names() == ["epoch-000001-step-000000000", "epoch-000001-step-000000005"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == folder.names()
+    folder.clear()
+    assert folder.names() == []
+
+
+@pytest.mark.parametrize("name", [MODEL, STATE])
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, name, damage, caplog):
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(0))
+    folder.save(checkpoint(1))
+    path = tmp_path / "epoch-000001-step-000000000" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorruptDataError, match=f"is damaged: {name} is not what the manifest says"):
+        folder.load("epoch-000001-step-000000000")
+    assert folder.latest() == "epoch-000000-step-000000000"
+    assert "trying the one before" in caplog.text
+
+
+def test_one_that_was_cut_short_does_not_count(tmp_path):
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(0))
+    folder.save(checkpoint(1))
+    (tmp_path / "epoch-000001-step-000000000" / MANIFEST).unlink()
+    assert folder.latest() == "epoch-000000-step-000000000"
+    with pytest.raises(DataError, match="cannot be seen from this machine. Set checkpointDir"):
+        folder.load("epoch-000001-step-000000000")
+
+
+def test_files_are_json_and_safetensors(tmp_path):
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(0))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "epoch-000000-step-000000000").iterdir()}
+    assert files.keys() == {MANIFEST, MODEL, STATE}
+    assert json.loads(files[MANIFEST])["facts"] == {"note": "é"}
+    assert json.loads(files[MODEL][8 : 8 + int.from_bytes(files[MODEL][:8], "little")])["weight"]["shape"] == [2, 2]
+
+
+def test_what_is_no_data_is_refused(tmp_path):
+    folder = CheckpointFolder(str(tmp_path))
+    with pytest.raises(ParameterError, match="state/optimizer/f is a function; a checkpoint holds tensors and plain"):
+        folder.save(checkpoint(0, state={"optimizer": {"f": lambda: None}}))
+    assert folder.latest() is None
+
+
+def test_tied_weights_are_saved(tmp_path):
+    layer = nn.Linear(3, 3)
+    tied = nn.Sequential(layer, layer)
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    other.load_state_dict(module_state(module_bytes(tied.state_dict())))
+    assert torch.equal(other[0].weight, layer.weight)
+    assert torch.equal(other[1].weight, layer.weight)

@@ -1,0 +1,223 @@
+"""Rows on storage and back: every kind of column, bad rows, batches that resume, images that depend on nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import functions as F
+
+from sparkopt import images
+from sparkopt.deep.fields import Fields
+from sparkopt.deep.index import TRAINING, VALIDATION, Index
+from sparkopt.deep.plan import Plan
+from sparkopt.deep.store import write_store
+from sparkopt.deep.stream import Decoder, Groups, load_batches
+from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+
+ROWS = 1300
+DECODE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
+
+
+@pytest.fixture(scope="module")
+def table(spark):
+    """One column of each kind, all of which say which row they belong to; partitions of very unlike size."""
+    ids = spark.range(0, 1000, 1, 1).union(spark.range(1000, ROWS, 1, 3)).union(spark.range(0))
+    at = F.col("id").cast("double")
+    tensor = F.struct(
+        F.array(F.lit(2), F.lit(1), F.lit(1)).alias("shape"),
+        F.lit("uint8").alias("dtype"),
+        F.unhex(F.lpad(F.hex("id"), 4, "0")).alias("data"),
+    )
+    return ids.select(
+        "id",
+        at.alias("real"),
+        F.array(at, at + 0.5).alias("array"),
+        F.array(F.array(at, at + 1), F.array(at + 2, at + 3)).alias("nested"),
+        array_to_vector(F.array(at, -at)).alias("vector"),
+        tensor.alias("tensor"),
+        (F.col("id") % 3).cast("short").alias("label"),
+        F.when(F.col("id") % 2 == 0, 2.0).otherwise(0.5).alias("weight"),
+    )
+
+
+@pytest.fixture(scope="module")
+def index(table, tmp_path_factory):
+    fields = Fields.of(table.schema, ["real", "array", "nested", "vector", "tensor", "id"], "label", "weight")
+    return write_store(table, fields, str(tmp_path_factory.mktemp("store") / "rows"), F.col("id") % 10 == 0)
+
+
+def batches(index, plan, streams, split=TRAINING, pipeline=None, **options):
+    with load_batches(Groups(index, split), plan, streams, Decoder(index.fields, pipeline), **options) as found:
+        return list(found)
+
+
+def test_every_kind_of_column_comes_back(index):
+    plan = Plan(Groups(index).sizes, 2, 100, seed=3)
+    seen = []
+    for batch in batches(index, plan, range(2)):
+        real, array, nested, vector, tensor, whole = batch.inputs
+        counted = batch.weight > 0
+        ids = real[counted].long()
+        seen += ids.tolist()
+        assert torch.equal(array[counted], torch.stack([real, real + 0.5], 1)[counted])
+        expected = torch.stack([torch.stack([real, real + 1], 1), torch.stack([real + 2, real + 3], 1)], 1)
+        assert torch.equal(nested[counted], expected[counted])
+        assert torch.equal(vector[counted], torch.stack([real, -real], 1)[counted])
+        assert tensor.shape == (200, 2, 1, 1)
+        assert torch.equal((tensor[counted, 0, 0, 0] * 256 + tensor[counted, 1, 0, 0]).long(), ids)
+        assert torch.equal(whole[counted], ids)
+        assert torch.equal(batch.target[counted], ids % 3)
+        assert torch.equal(batch.weight[counted], torch.where(ids % 2 == 0, 2.0, 0.5))
+        assert {t.dtype for t in batch.inputs} == {torch.float32, torch.int64}
+    assert sorted(seen) == [row for row in range(ROWS) if row % 10]
+
+
+def test_rows_held_out_are_apart(index):
+    (batch,) = batches(index, Plan(Groups(index, VALIDATION).sizes, 1, 130, shuffle=False), range(1), VALIDATION)
+    assert sorted(batch.inputs[5].tolist()) == list(range(0, ROWS, 10))
+    assert (index.rows(TRAINING), index.rows(VALIDATION)) == (1170, 130)
+
+
+def test_an_index_is_found_again(index):
+    found = Index.load(index.uri)
+    assert found == index
+    assert found.fingerprint == index.fingerprint
+    with pytest.raises(DataError, match=r"no store at '/nowhere' .* Set storePath to storage that the driver and"):
+        Index.load("/nowhere")
+    with pytest.raises(ParameterError, match="storage 'nosuch://x' cannot be opened"):
+        Index.load("nosuch://x")
+
+
+@pytest.mark.parametrize(("streams", "size", "window"), [(2, 64, 100), (3, 500, 8192), (1, 7, 1)])
+def test_an_epoch_goes_on_where_it_was_left(index, streams, size, window):
+    plan = Plan(Groups(index).sizes, streams, size, 1, 2, True, window)
+    for stream in range(streams):
+        whole = batches(index, plan, range(stream, stream + 1))
+        assert len(whole) == plan.steps
+        for first in (1, plan.steps // 2, plan.steps - 1):
+            rest = batches(index, plan, range(stream, stream + 1), first_step=first)
+            for one, two in zip(whole[first:], rest, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one.inputs, two.inputs, strict=True))
+                assert torch.equal(one.weight, two.weight)
+                assert one.counted == two.counted
+
+
+def test_one_process_with_all_streams_sees_what_all_see(index):
+    plan = Plan(Groups(index).sizes, 4, 50, seed=1)
+    apart = [batches(index, plan, range(stream, stream + 1)) for stream in range(4)]
+    for step, batch in enumerate(batches(index, plan, range(4))):
+        assert torch.equal(batch.inputs[0], torch.cat([parts[step].inputs[0] for parts in apart]))
+        assert batch.counted == plan.total_counted(step)
+
+
+BAD_ROWS = {
+    "null": (("x", "null"), r"features column 'x', partition \d, row 1 is null"),
+    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at place 1"),
+    "ragged": (
+        ("x", "array(1d)"),
+        r"features column 'x', partition \d, row 1 has 1 entries where the rows .* have 2",
+    ),
+    "null entry": (("x", "array(1d, null)"), r"features column 'x', partition \d, row 1 has a null entry"),
+    "label": (("y", "float('inf')"), r"label column 'y', partition \d, row 1 is inf"),
+    "weight": (("w", "-1f"), r"weight column 'w', partition \d, row 1 is -1; it must be >= 0"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_is_named_and_nothing_stays(spark, tmp_path, change, message):
+    good = {"x": "array(1d, 2d)", "y": "1f", "w": "1f"}
+    bad = {**good, change[0]: change[1]}
+    cases = [f"case when id = 1 then {bad[name]} else {good[name]} end as {name}" for name in good]
+    rows = spark.range(0, 3, 1, 1).selectExpr(*cases)
+    with pytest.raises(DataError, match=message + r".* Filter or repair"):
+        write_store(rows, Fields.of(rows.schema, "x", "y", "w"), str(tmp_path / "rows"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_partitions_must_agree(spark, tmp_path):
+    rows = spark.range(0, 4, 1, 2).selectExpr("sequence(0, int(id) div 2) as x", "id as y")
+    with pytest.raises(DataError, match=r"rows differ in shape or type: training-00000"):
+        write_store(rows, Fields.of(rows.schema, "x", "y"), str(tmp_path / "rows"))
+    with pytest.raises(DataError, match="no rows to train on"):
+        write_store(rows.limit(0), Fields.of(rows.schema, "x", "y"), str(tmp_path / "rows"))
+
+
+WRONG_COLUMNS = {
+    "missing": (("nothing", "y", None), "features column 'nothing' does not exist. Columns: x, y, t"),
+    "text": (("t", "y", None), "features column 't' has type string; it must be a number, a Vector, an array"),
+    "bytes label": (("x", "b", None), "label column 'b' holds bytes"),
+    "weight": (("x", "y", "t"), "weight column 't' has type string; it must be numeric"),
+    "none": (([], "y", None), "featuresCols is empty"),
+}
+
+
+@pytest.mark.parametrize(("columns", "message"), WRONG_COLUMNS.values(), ids=WRONG_COLUMNS)
+def test_wrong_columns_are_refused_by_their_type(spark, columns, message):
+    schema = spark.range(1).selectExpr("array(id) as x", "id as y", "'a' as t", "binary('a') as b").schema
+    with pytest.raises(SchemaError, match=message):
+        Fields.of(schema, *columns)
+
+
+def test_numeric_columns_are_one_input(spark):
+    schema = spark.range(1).selectExpr("1f as a", "2 as b", "array(1d) as c").schema
+    assert [field.columns for field in Fields.of(schema, ["a", "b"]).inputs] == [("a", "b")]
+    assert [field.columns for field in Fields.of(schema, ["a", "c"]).inputs] == [("a",), ("c",)]
+
+
+@pytest.fixture(scope="module")
+def pictures(spark, tmp_path_factory):
+    """Images of random pixels, whose mean brightness is also their label."""
+    rng = np.random.default_rng(0)
+    content = [rng.integers(0, 256, (9, 12, 1), dtype=np.uint8) for _ in range(50)]
+    rows = [
+        (bytearray(images.functional.encode(image, "png")), float(number)) for number, image in enumerate(content)
+    ]
+    df = spark.createDataFrame(rows, "image binary, label float").repartition(2)
+    folder = str(tmp_path_factory.mktemp("pictures") / "rows")
+    return write_store(df, Fields.of(df.schema, "image", "label"), folder), content
+
+
+def test_images_are_decoded_on_the_way(pictures):
+    index, content = pictures
+    (batch,) = batches(index, Plan(Groups(index).sizes, 1, 50), range(1), pipeline=DECODE, threads=2)
+    assert batch.inputs[0].shape == (50, 1, 8, 8)
+    assert batch.inputs[0].is_contiguous()
+    for image, label in zip(batch.inputs[0], batch.target, strict=True):
+        expected = DECODE(content[int(label)]).transpose(2, 0, 1)
+        np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
+
+
+def test_augmentation_depends_on_seed_image_and_epoch_only(pictures):
+    index, _ = pictures
+    crop = images.Compose([images.Decode("gray"), images.RandomCrop(8, 8), images.Rescale(1 / 255)])
+
+    def augmented(size, seed, epoch):
+        plan = Plan(Groups(index).sizes, 1, size, seed=size)
+        decoder = Decoder(index.fields, crop, seed, epoch)
+        found = {}
+        with load_batches(Groups(index), plan, range(1), decoder, threads=2) as taken:
+            for batch in taken:
+                found |= {int(key): image for key, image in zip(batch.target, batch.inputs[0], strict=True)}
+        return torch.stack([found[key] for key in sorted(found)])
+
+    assert torch.equal(augmented(7, 1, 0), augmented(50, 1, 0))
+    assert not torch.equal(augmented(7, 1, 0), augmented(7, 1, 1))
+    assert not torch.equal(augmented(7, 1, 0), augmented(7, 2, 0))
+
+
+def test_what_fails_ahead_is_raised_where_it_is_taken(spark, tmp_path):
+    df = spark.sql("select binary('no image') as image, 1f as label")
+    index = write_store(df, Fields.of(df.schema, "image", "label"), str(tmp_path / "rows"))
+    with pytest.raises(CorruptImageError, match="an image of 8 bytes, row 0 of its batch"):
+        batches(index, Plan((1,), 1, 1), range(1), pipeline=DECODE)
+
+
+def test_leaving_early_ends_the_threads(index):
+    plan = Plan(Groups(index).sizes, 1, 5)
+    with load_batches(Groups(index), plan, range(1), Decoder(index.fields), threads=2) as found:
+        next(found)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sparkopt-")]
