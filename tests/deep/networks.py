@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sparkopt.deep import builder
+
 
 class Mlp(nn.Module):
     """Two layers, with batch normalisation or dropout where asked."""
@@ -57,3 +59,8 @@ def digits_cnn():
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 16, 10),
     )  # fmt: skip
+
+
+@builder
+def marked(hidden: int = 3):
+    return nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 1))

@@ -119,7 +119,7 @@ BAD_ROWS = {
     "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at place 1"),
     "ragged": (
         ("x", "array(1d)"),
-        r"features column 'x', partition \d, row 1 has 1 entries where the rows .* have 2",
+        r"features column 'x', partition \d, row 1 has 1 entries where .* have 2",
     ),
     "null entry": (("x", "array(1d, null)"), r"features column 'x', partition \d, row 1 has a null entry"),
     "label": (("y", "float('inf')"), r"label column 'y', partition \d, row 1 is inf"),

@@ -57,6 +57,12 @@ def run(config, recipe, watcher=None):
     return LocalLauncher(watcher).run(train, config, recipe)[0]
 
 
+def joined(batches):
+    """All rows that count: inputs, labels, weights."""
+    x, y, w = (torch.cat(parts) for parts in zip(*[(b.inputs[0], b.target, b.weight) for b in batches], strict=True))
+    return x[w > 0], y[w > 0], w[w > 0]
+
+
 def plain_loop(config, build=networks.mlp, loss=CROSS_ENTROPY, optimizer=SGD):
     """The same training without any of the machinery: batches of all streams' rows, one process."""
     module = Recipe(build, loss).build_module(config.seed)
@@ -68,8 +74,7 @@ def plain_loop(config, build=networks.mlp, loss=CROSS_ENTROPY, optimizer=SGD):
             batches = list(taken)
         for first in range(0, len(batches), config.accumulation):
             part = batches[first : first + config.accumulation]
-            x, y, w = (torch.cat(tensors) for tensors in zip(*[(b.inputs[0], b.target, b.weight) for b in part]))
-            x, y, w = x[w > 0], y[w > 0], w[w > 0]
+            x, y, w = joined(part)
             value = (nn.functional.cross_entropy(module(x), y, reduction="none") * w).sum() / w.sum()
             optimizer.zero_grad()
             value.backward()
@@ -101,12 +106,11 @@ def test_losses_and_weights_are_those_of_a_plain_loop(spark, index, launcher):
     module.load_state_dict(state)
     rows = Rows(settings, LocalCommunicator(), torch.device("cpu"))
     with rows.validation() as batches:
-        x, y, w = (torch.cat(tensors) for tensors in zip(*[(b.inputs[0], b.target, b.weight) for b in batches]))
-    output = module(x[w > 0])
-    last = outcomes[0].history[-1]
+        x, y, _ = joined(batches)
+    output, last = module(x), outcomes[0].history[-1]
     assert len(output) == 67
-    assert last["validation"] == pytest.approx(CROSS_ENTROPY(output, y[w > 0]).item(), rel=1e-5)
-    assert last["accuracy"] == pytest.approx((output.argmax(1) == y[w > 0]).double().mean().item())
+    assert last["validation"] == pytest.approx(CROSS_ENTROPY(output, y).item(), rel=1e-5)
+    assert last["accuracy"] == pytest.approx((output.argmax(1) == y).double().mean().item())
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3])
@@ -223,9 +227,8 @@ def test_patience_ends_training_with_the_best_state(index, tmp_path):
     module.load_state_dict(module_state(outcome.weights))
     rows = Rows(settings, LocalCommunicator(), torch.device("cpu"))
     with rows.validation() as batches:
-        pairs = [(module(b.inputs[0])[b.weight > 0], b.target[b.weight > 0]) for b in batches]
-    found = CROSS_ENTROPY(*(torch.cat(parts) for parts in zip(*pairs)))
-    assert found.item() == pytest.approx(losses[best], rel=1e-5)
+        x, y, _ = joined(batches)
+    assert CROSS_ENTROPY(module(x), y).item() == pytest.approx(losses[best], rel=1e-5)
     assert run(settings, recipe).weights == outcome.weights  # also when it is asked again
 
 

@@ -1,0 +1,262 @@
+"""The estimator and its model as Spark's users see them: parameters, fit, transform, pipelines, disk."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
+from pyspark.ml.feature import VectorAssembler
+from pyspark.sql import functions as F
+from sklearn.datasets import load_digits
+from torch import nn
+
+from sparkopt import images
+from sparkopt.callbacks import History, TimeBudget
+from sparkopt.deep import TorchEstimator, TorchModel
+from sparkopt.deep.checkpoint import module_bytes
+from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
+from tests.deep import networks
+
+PIPELINE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
+
+
+@pytest.fixture(scope="module")
+def digits(spark):
+    """Images as PNG and as vectors of pixels, with their classes."""
+    pixels, label = load_digits(return_X_y=True)
+    png = [bytearray(images.functional.encode(row.reshape(8, 8, 1).astype(np.uint8) * 15, "png")) for row in pixels]
+    frame = pd.DataFrame(
+        {"png": png, "pixels": list(pixels / 16), "label": label.astype(float), "id": range(len(label))}
+    )
+    return spark.createDataFrame(frame).repartition(3, "id").cache()
+
+
+@pytest.fixture(scope="module")
+def learned(digits):
+    estimator = TorchEstimator(
+        module=functools.partial(networks.Mlp, features=64, classes=10, hidden=48),
+        loss="multinomial",
+        optimizer="adam",
+        stepSize=0.01,
+        stepSizeSchedule="cosine",
+        featuresCol="pixels",
+        epochs=12,
+        batchSize=64,
+        launcher="local",
+        validationFraction=0.2,
+        metrics={"accuracy": "accuracy"},
+    )
+    return estimator.fit(digits.where("id % 5 != 0"))
+
+
+def test_digits_are_learned_and_evaluated(digits, learned):
+    scored = learned.transform(digits.where("id % 5 = 0"))
+    assert MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored) > 0.93
+    row = scored.first()
+    raw = learned.module(torch.tensor(row.pixels, dtype=torch.float32)[None]).detach().double()
+    np.testing.assert_allclose(row.rawPrediction, raw[0], atol=1e-5)
+    np.testing.assert_allclose(row.probability, torch.softmax(raw, 1)[0], atol=1e-6)
+    assert row.prediction == raw.argmax()
+
+
+def test_the_summary_adds_up(learned):
+    summary = learned.summary
+    receipt = summary.receipt
+    assert [record["epoch"] for record in summary.history] == list(range(12))
+    assert summary.history[-1]["accuracy"] > 0.9
+    assert summary.totalIterations == receipt.steps == 12 * -(-receipt.rows // 64)
+    assert receipt.rows + receipt.validation_rows == 1437
+    assert 0.1 < receipt.validation_rows / 1437 < 0.3
+    assert sum(value for name, value in receipt.seconds.items() if name != "total") <= receipt.seconds["total"] + 0.01
+    assert json.loads(json.dumps(receipt.to_dict()))["devices"] == ["cpu"]
+    assert f"steps {receipt.steps:,}" in str(receipt)
+
+
+def test_a_saved_model_is_the_same_model(spark, digits, learned, tmp_path):
+    path = str(tmp_path / "model")
+    learned.setPredictionCol = None  # nothing of an object's own is saved
+    learned.save(path)
+    files = {
+        os.path.relpath(os.path.join(folder, name), path) for folder, _, names in os.walk(path) for name in names
+    }
+    assert "model.safetensors" in files
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == learned.weights
+    loaded = TorchModel.load(path)
+    assert (loaded.uid, loaded.task, loaded.hasSummary) == (learned.uid, "classes", False)
+    rows = digits.limit(50)
+    columns = ("probability", "prediction")
+    assert loaded.transform(rows).select(*columns).collect() == learned.transform(rows).select(*columns).collect()
+    loaded.write().overwrite().save(path)  # what was loaded can be saved again
+    assert TorchModel.load(path).weights == learned.weights
+    with pytest.raises(AttributeError, match="this model has no summary"):
+        loaded.summary  # noqa: B018
+
+
+def saved_with(model, path, **network):
+    """Save a model, then let its file name something else to build."""
+    model.write().overwrite().save(str(path))
+    (file,) = [file for file in (path / "metadata").iterdir() if file.name.startswith("part-")]
+    metadata = json.loads(file.read_text())
+    metadata["network"].update(network)
+    (path / "metadata" / f".{file.name}.crc").unlink()
+    file.write_text(json.dumps(metadata))
+    return str(path)
+
+
+FOREIGN = {
+    "a function": (
+        dict(name="os:system", positional=["touch {}"], keywords={}),
+        "neither a subclass of nn.Module nor",
+    ),
+    "an unmarked builder": (dict(name="tests.deep.networks:mlp"), "nor marked with @sparkopt.deep.builder"),
+    "a method": (dict(name="torch.nn:Module.train", keywords={}), "neither a subclass of nn.Module"),
+    "what is not there": (dict(name="tests.deep.networks:Gone"), "cannot be imported"),
+}
+
+
+@pytest.mark.parametrize(("network", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_loading_calls_nothing_unexpected(learned, tmp_path, network, message):
+    witness = tmp_path / "witness"
+    if "positional" in network:
+        network = {**network, "positional": [network["positional"][0].format(witness)]}
+    with pytest.raises(DataError, match=message):
+        TorchModel.load(saved_with(learned, tmp_path / "model", **network))
+    assert not witness.exists()
+
+
+UNSAVEABLE = {
+    "an object": (nn.Linear(64, 10), "a Linear that was built already cannot be saved without pickling code"),
+    "a local function": (lambda: nn.Linear(64, 10), "cannot be imported by another process"),
+    "unmarked": (networks.mlp, "nor marked with @sparkopt.deep.builder"),
+    "no plain arguments": (functools.partial(networks.Mlp, torch.zeros(1)), "must be plain values that JSON holds"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), UNSAVEABLE.values(), ids=UNSAVEABLE)
+def test_what_has_no_name_is_not_saved(spark, tmp_path, build, message):
+    model = TorchModel(build, b"", "classes", (10,))
+    with pytest.raises((ParameterError, DataError), match=message):
+        model.save(str(tmp_path / "model"))
+
+
+def test_a_marked_function_is_saved(spark, tmp_path):
+    module = networks.marked(hidden=5)
+    model = TorchModel(
+        functools.partial(networks.marked, hidden=5), module_bytes(module.state_dict()), "values", (1,)
+    )
+    model.save(str(tmp_path / "model"))
+    assert torch.equal(TorchModel.load(str(tmp_path / "model")).module[0].weight, module[0].weight)
+
+
+def test_images_and_numbers_side_by_side_in_a_pipeline(spark, digits, tmp_path):
+    estimator = TorchEstimator(
+        module=networks.Pair,
+        loss=nn.CrossEntropyLoss(),
+        stepSize=0.005,
+        featuresCols=["png", "id"],
+        epochs=4,
+        launcher="local",
+        imagePipeline=PIPELINE,
+        probabilityCol="",
+    )
+    rows = digits.where("id < 700").withColumn("id", F.col("id") / 1000)
+    pipeline = Pipeline(stages=[VectorAssembler(inputCols=["label"], outputCol="unused"), estimator])
+    model = pipeline.fit(rows)
+    model.save(str(tmp_path / "pipeline"))
+    scored = PipelineModel.load(str(tmp_path / "pipeline")).transform(rows)
+    assert "probability" not in scored.columns
+    assert MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored) > 0.8
+
+
+def test_binary_and_regression(spark, digits):
+    rows = digits.where("id < 600").withColumn("odd", (F.col("label") % 2).cast("float"))
+    options = dict(featuresCol="pixels", epochs=12, launcher="local", optimizer="adam", stepSize=0.01)
+    network = functools.partial(networks.Mlp, features=64, classes=1, hidden=32)
+    binary = TorchEstimator(module=network, loss=nn.BCEWithLogitsLoss(), labelCol="odd", **options).fit(rows)
+    scored = binary.transform(rows).first()
+    assert scored.probability[1] == pytest.approx(1 / (1 + np.exp(-scored.rawPrediction[1])))
+    assert binary.transform(rows).where("prediction = odd").count() > 570
+    regression = TorchEstimator(module=network, loss="huber", **options).fit(rows)
+    assert RegressionEvaluator(metricName="r2").evaluate(regression.transform(rows)) > 0.8
+
+
+def test_callbacks_see_each_step_and_stop(spark, digits, tmp_path):
+    history = History()
+    options = dict(
+        module=functools.partial(networks.Mlp, features=64, classes=10),
+        loss="multinomial",
+        featuresCol="pixels",
+        launcher="local",
+        batchSize=500,
+        validationFraction=0.3,
+        storePath=str(tmp_path / "rows"),
+        checkpointDir=str(tmp_path / "checkpoints"),
+    )
+    model = TorchEstimator(epochs=3, callbacks=[history], **options).fit(digits)
+    steps = model.summary.receipt.steps
+    assert [record["step"] for record in history.records] == list(range(1, steps + 1))
+    assert [record["objective"] for record in history.records] == model.summary.objectiveHistory
+    held_out = [record["validation"] for record in history.records if record["validation"] is not None]
+    assert held_out == [record["validation"] for record in model.summary.history]
+    assert not list((tmp_path / "rows").iterdir())  # rows are gone, checkpoints stay
+    stopped = TorchEstimator(epochs=9, callbacks=[TimeBudget(1e-9)], **options).fit(digits).summary
+    assert (stopped.receipt.stopped, stopped.receipt.resumed) == ("callback", "epoch-000003-step-000000000")
+    assert len(stopped.history) == 4
+    anew = TorchEstimator(epochs=1, resume=False, **options).fit(digits).summary
+    assert (anew.receipt.resumed, len(anew.history)) == (None, 1)
+    warm = TorchEstimator(epochs=1, initialModel=model, **{**options, "checkpointDir": None}).fit(digits).summary
+    assert warm.objectiveHistory[0] < model.summary.objectiveHistory[0]
+
+
+BASE = dict(module=networks.mlp, loss="multinomial", featuresCol="features")
+RANDOM = images.Compose([images.Decode("gray"), images.RandomCrop(8, 8)])
+WRONG = {
+    "launcher": (
+        dict(launcher="mpi"),
+        ParameterError,
+        "launcher must be one of 'torch', 'horovod', 'local'. Got 'mpi'",
+    ),
+    "epochs": (dict(epochs=-1), ParameterError, "epochs must be a whole number >= 0. Got -1"),
+    "batch": (dict(batchSize=0), ParameterError, "batchSize must be a whole number >= 1"),
+    "precision": (dict(precision="fp8"), ParameterError, "precision must be one of"),
+    "local processes": (dict(launcher="local", numProc=2), ParameterError, "'local' is one process"),
+    "streams": (dict(numProc=2, streams=3), ParameterError, "streams=3 is no multiple of numProc=2"),
+    "compression": (dict(launcher="horovod", compression="powersgd"), IncompatibleError, "it has none, fp16"),
+    "module": (dict(module=None), ParameterError, "module must be an nn.Module, or build one"),
+    "loss": (dict(loss="hinge"), ParameterError, "loss must be one of"),
+    "metrics": (dict(metrics={"f1": "f1"}), ParameterError, "metric 'f1' must be a torchmetrics.Metric"),
+    "storage": (dict(storePath="nosuch://x"), ParameterError, "storage 'nosuch://x' cannot be opened"),
+    "two splits": (
+        dict(validationFraction=0.1, validationIndicatorCol="flag"),
+        ParameterError,
+        "validationFraction and validationIndicatorCol are both set",
+    ),
+    "split": (dict(validationIndicatorCol="label"), SchemaError, "'label' has type double; it must be boolean"),
+    "random images": (dict(imagePipeline=RANDOM), ParameterError, "imagePipeline is random: set evaluationPipeline"),
+    "images": (dict(featuresCol="bytes"), SchemaError, "features column 'bytes' holds bytes: set imagePipeline"),
+    "column": (dict(featuresCol="x"), SchemaError, "features column 'x' does not exist"),
+    "label": (dict(labelCol="y"), SchemaError, "label column 'y' does not exist"),
+    "weight": (dict(weightCol="bytes"), SchemaError, "weight column 'bytes' has type binary; it must be numeric"),
+}
+
+
+@pytest.mark.parametrize(("options", "kind", "message"), WRONG.values(), ids=WRONG)
+def test_what_cannot_work_is_refused_before_any_job(spark, options, kind, message):
+    broken = spark.range(2).select(F.raise_error(F.lit("a job ran")).cast("double").alias("label"))
+    df = broken.select(
+        "label", F.array("label").alias("features"), F.lit(b"a").alias("bytes"), F.lit(True).alias("flag")
+    )
+    with pytest.raises(kind, match=message):
+        TorchEstimator(**{**BASE, **options}).fit(df)
+
+
+def test_an_output_column_that_exists_is_refused(digits, learned):
+    with pytest.raises(SchemaError, match="output column 'prediction' exists already"):
+        learned.transform(digits.withColumn("prediction", F.lit(1)))
