@@ -24,8 +24,10 @@ from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from sparkopt import images
+from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.cluster.choose import ENGINES
 from sparkopt.cluster.session import session
 from sparkopt.errors import DataError, SparkoptError
@@ -201,11 +203,12 @@ def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataF
     return rows.where(~held_out), rows.where(held_out)
 
 
-def estimator(args: argparse.Namespace) -> LinearEstimator:
-    """Return the estimator that the flags describe."""
+def estimator(args: argparse.Namespace, schema: StructType | None = None) -> LinearEstimator:
+    """Return the estimator that the flags describe; ``schema`` tells one numeric column from one of vectors."""
     chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
     features = args.features.split(",")
-    chosen = chosen.setFeaturesCol(features[0]) if len(features) == 1 else chosen.setFeaturesCols(features)
+    several = len(features) > 1 or (schema is not None and is_number(column_type(schema, features[0], FEATURES)))
+    chosen = chosen.setFeaturesCols(features) if several else chosen.setFeaturesCol(features[0])
     chosen.setLabelCol(args.label).setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
     chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
     chosen.setOptimizer(args.optimizer).setMaxIter(args.max_iter).setTol(args.tol).setSeed(args.seed)
@@ -250,7 +253,7 @@ def save(model: LinearModel, metrics: dict[str, float], labels: list[str], outpu
 def train(spark: SparkSession, args: argparse.Namespace) -> None:
     """Read, train, evaluate, save."""
     rows, labels = (read_images if args.images else read_table)(spark, args)
-    learner = estimator(args)
+    learner = estimator(args, rows.schema)
     learner._columns().check(rows.schema)
     training, held_out = split(rows, args.test_fraction, args.seed)
     model = learner.fit(training)

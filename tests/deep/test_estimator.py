@@ -208,7 +208,7 @@ def test_callbacks_see_each_step_and_stop(spark, digits, tmp_path):
     assert not list((tmp_path / "rows").iterdir())  # rows are gone, checkpoints stay
     stopped = TorchEstimator(epochs=9, callbacks=[TimeBudget(1e-9)], **options).fit(digits).summary
     assert (stopped.receipt.stopped, stopped.receipt.resumed) == ("callback", "epoch-000003-step-000000000")
-    assert len(stopped.history) == 4
+    assert len(stopped.history) in (4, 5)  # at the next opportunity, which may lie in the epoch after
     anew = TorchEstimator(epochs=1, resume=False, **options).fit(digits).summary
     assert (anew.receipt.resumed, len(anew.history)) == (None, 1)
     warm = TorchEstimator(epochs=1, initialModel=model, **{**options, "checkpointDir": None}).fit(digits).summary
