@@ -32,7 +32,7 @@ def cancer(spark):
 
 @pytest.fixture(scope="module")
 def multinomial(digits):
-    return LogisticRegression(regParam=0.01, **QUICK).fit(digits)
+    return LogisticRegression(engine="driver", regParam=0.01, **QUICK).fit(digits)
 
 
 def test_probabilities_are_scikit_learns(cancer):

@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
 from sparkopt.callbacks import History, TimeBudget
+from sparkopt.continuation import fit_rounded
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.ml import LinearRegression, LogisticRegression, LogisticRegressionModel
 from sparkopt.penalties import L2
@@ -266,10 +267,10 @@ def test_a_grid_gives_the_models_of_separate_fits(rows, standardization):
 def counted(monkeypatch):
     """How many stores were written, and how many models each run of the loop trained."""
     written, trained = [], []
-    write, run = BlockStore.write.__func__, fit_many
+    write, run = BlockStore.write.__func__, fit_rounded
     monkeypatch.setattr(BlockStore, "write", classmethod(lambda cls, *args: written.append(1) or write(cls, *args)))
     monkeypatch.setattr(
-        "sparkopt.ml.training.fit_many",
+        "sparkopt.ml.training.fit_rounded",
         lambda store, trainers, initials: trained.append(len(trainers)) or run(store, trainers, initials),
     )
     return written, trained
