@@ -55,7 +55,7 @@ class Relay:
         try:
             while exchange is not None and not job.wait(0 if lines else GLANCE):
                 lines += exchange.arrived()
-                for line in wait(lines, timeout=1.0):
+                for line in wait(lines, timeout=1.0) if lines else ():  # without lines it would only sleep
                     if not self._serve(line):
                         lines.remove(line)
             return job.result()
