@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -14,9 +14,11 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Binomial, Gamma, Gaussian, Logistic, Loss, Poisson, Tweedie
-from sparkopt.ml.base import NUMBER, LinearEstimator, ScalarModel
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import GeneralizedLinearRegressionSummary, GeneralizedLinearRegressionTrainingSummary
+from sparkopt.solve import Callback
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
@@ -213,10 +215,11 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setFamily(self: G, value: str) -> G:
         """Set the distribution of the target."""
