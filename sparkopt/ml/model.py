@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.types import DataType, DoubleType, StructType
 
-from sparkopt.blocks.columns import feature_matrix, features_column
+from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
@@ -132,15 +132,21 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         for name, _ in columns.values():
             if name in dataset.columns:
                 raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
-        features = features_column(dataset.schema, self._features())
-        scored = dataset.withColumn(SCORES, self._scorer(columns)(features))
+        rows, offset = features_column(dataset.schema, self._features()), self._columns().offset
+        if offset is not None:
+            column_type(dataset.schema, offset, "offset")
+            rows = F.struct(rows.alias("features"), F.col(quoted(offset)).cast("double").alias("offset"))
+        scored = dataset.withColumn(SCORES, self._scorer(columns, has_offset=offset is not None)(rows))
         return scored.select(
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, (name, _) in columns.items()],
         )
 
-    def _scorer(self, columns: dict[str, tuple[str, DataType]]) -> Any:
-        """Return an Arrow UDF from features to a struct of the output columns: one pass for all of them."""
+    def _scorer(self, columns: dict[str, tuple[str, DataType]], *, has_offset: bool) -> Any:
+        """Return an Arrow UDF from features to a struct of the output columns: one pass for all of them.
+
+        With an offset it takes a struct of both.
+        """
         scored = StructType()
         for key, (_, kind) in columns.items():
             scored = scored.add(key, kind)
@@ -148,11 +154,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         model._summary = None  # history stays on the driver
         raw, outputs = model._raw, model._outputs
 
-        def score(features: pa.Array) -> pa.Array:
-            found = outputs(raw(feature_matrix(features)))
+        def score(rows: pa.Array) -> pa.Array:
+            predicted = raw(feature_matrix(rows.field("features") if has_offset else rows))
+            if has_offset:
+                predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
+            found = outputs(predicted)
             return pa.StructArray.from_arrays([to_arrow(found[key]) for key in columns], list(columns))
 
-        score.__annotations__ = {"features": pa.Array, "return": pa.Array}
+        score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
         return arrow_udf(score, scored)  # type: ignore[call-overload]  # its stubs lack struct results
 
     def write(self) -> MLWriter:

@@ -99,6 +99,7 @@ ARGUMENTS = {
         "variancePower": 1.5,
         "linkPower": 0.5,
         "linkPredictionCol": "k",
+        "offsetCol": "o",
     },
 }
 """Every constructor argument of every estimator, with a value that is not its default."""
