@@ -237,7 +237,7 @@ class LinearObjective:
         sums = _Sums.zero(self, len(coefs))
         for block in blocks:
             y = self._scaled_targets(block)
-            raws = self._raw(places, block)
+            raws = self._raw(places, block, block.offset)
             slopes = []
             for place, raw in enumerate(raws):
                 loss, slope = self.loss.value_gradient(y, raw)
@@ -256,7 +256,7 @@ class LinearObjective:
         sums = _Sums.zero(self, len(coefs))
         for block in blocks:
             y = self._scaled_targets(block)
-            pairs = zip(self._raw(places, block), self._raw(moves, block), strict=True)
+            pairs = zip(self._raw(places, block, block.offset), self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
 
@@ -266,7 +266,7 @@ class LinearObjective:
         total, weight, rows = np.zeros(len(coefs)), 0.0, 0
         for block in blocks:
             y = self._scaled_targets(block)
-            for place, raw in enumerate(self._raw(places, block)):
+            for place, raw in enumerate(self._raw(places, block, block.offset)):
                 loss, _ = self.loss.value_gradient(y, raw)
                 total[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
             weight += block.rows if block.weight is None else float(block.weight.sum())
@@ -299,12 +299,14 @@ class LinearObjective:
     def _scaled_targets(self, block: Block) -> Array:
         return block.y if self.target_scale == 1.0 else block.y * self.target_scale
 
-    def _raw(self, places: _Places, block: Block) -> list[Array]:
+    def _raw(self, places: _Places, block: Block, offset: Array | None = None) -> list[Array]:
         """Return the raw predictions of every place, as the loss wants them."""
         narrow = places.weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
         raw = raw.reshape(block.rows, narrow.shape[1]) + places.intercepts.astype(raw.dtype)
+        if offset is not None:
+            raw += (offset * self.target_scale).astype(raw.dtype)[:, None]
         k = self.loss.outputs
         if self.loss.constants:
             parts = [raw[:, place * k : (place + 1) * k] for place in range(len(places.constants))]

@@ -21,7 +21,7 @@ from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
 
 if TYPE_CHECKING:
-    from sparkopt.ml.base import LinearEstimator
+    from sparkopt.ml.estimator import LinearEstimator
 
 __all__ = ["PER_MODEL", "Serial", "train"]
 
