@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -30,11 +31,12 @@ STEP = 33
 class Mortal(Mlp):
     """Kills its process once: the first of them to come to step ``STEP`` and find no file of that name."""
 
-    def __init__(self, witness: str) -> None:
+    def __init__(self, witness: str, pause: float) -> None:
         super().__init__(features=3, classes=2, dropout=0.2)
-        self.witness, self.passes = witness, 0
+        self.witness, self.pause, self.passes = witness, pause, 0
 
     def forward(self, x):
+        time.sleep(self.pause)  # so that somebody else can be killed meanwhile
         self.passes += self.training
         if self.training and self.passes == STEP:
             try:
@@ -54,10 +56,10 @@ def rows(spark: SparkSession) -> DataFrame:
     return table.where("id < 320").union(table.where("id >= 320"))
 
 
-def estimator(folder: Path, launcher: str, **options: object) -> TorchEstimator:
+def estimator(folder: Path, launcher: str, pause: float = 0.0, **options: object) -> TorchEstimator:
     """Two processes, 60 steps, dropout and momentum, a checkpoint every five steps."""
     return TorchEstimator(
-        module=functools.partial(Mortal, str(folder / "witness")),
+        module=functools.partial(Mortal, str(folder / "witness"), pause),
         loss="multinomial",
         optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
         launcher=launcher,
@@ -86,7 +88,7 @@ def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
         if progress.record.step >= STEP:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    estimator(calm(folder), launcher, callbacks=[kill]).fit(rows(spark))
+    estimator(calm(folder), launcher, 0.05, callbacks=[kill]).fit(rows(spark))
 
 
 def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
@@ -102,7 +104,7 @@ def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
 
     df = rows(spark)
     undisturbed = estimator(calm(folder / "calm"), launcher).fit(df)
-    found = estimator(calm(folder / "killed"), launcher, callbacks=[kill], maxRestarts=1).fit(df)
+    found = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill], maxRestarts=1).fit(df)
     receipt = found.summary.receipt
     facts = {"killed": killed, "restarts": receipt.restarts, "resumed": receipt.resumed}
     crcs = [zlib.crc32(model.weights) for model in (undisturbed, found)]
