@@ -10,31 +10,26 @@ another configuration and the folds of a cross-validation. A run that ends by it
 from __future__ import annotations
 
 import logging
-import re
-import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
 from pyarrow import fs
 
 from sparkopt.checkpoint_format import Saved, Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.fingerprint import Fingerprint, differences, digest
+from sparkopt.memories import Shelf
 from sparkopt.progress import Progress, Snapshot
+from sparkopt.storage import STORAGE_ERRORS, read_file, resolve, write_file
 from sparkopt.validation import Interval, check
 
 __all__ = ["Checkpointer", "Run"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIX, UNFINISHED = ".checkpoint", ".unfinished"
-RENAMING = ("local", "hdfs")
-"""File systems that rename at once; elsewhere a file appears, whole, when its one write ends."""
-
-STORAGE_ERRORS = (OSError, pa.ArrowException)
+SUFFIX = ".checkpoint"
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Checkpointer:
         ParameterError
             Naming what would do.
         """
-        _resolve(self.uri)
+        resolve(self.uri)
 
     def run(self, fingerprint: Fingerprint) -> Run:
         """Return the checkpoints of one run.
@@ -112,7 +107,7 @@ class Run:
 
     def prepared(self) -> Run:
         """Make the folder; say which other runs have not ended here."""
-        system, root = _resolve(self.checkpointer.uri)
+        system, root = resolve(self.checkpointer.uri)
         try:
             for other in _unfinished_runs(system, root):
                 if Path(other).parent.name != self.name:
@@ -124,7 +119,7 @@ class Run:
 
     def _mention(self, system: fs.FileSystem, path: str) -> None:
         try:
-            theirs = load(_read(system, path)).fingerprint
+            theirs = load(read_file(system, path)).fingerprint
         except (CorruptDataError, *STORAGE_ERRORS):  # of a run that does not concern this one
             return
         parts = ", ".join(differences(self.fingerprint, theirs))
@@ -149,7 +144,7 @@ class Run:
         system, folder = self._folder()
         for path in reversed(_checkpoints(system, folder)):
             try:
-                saved = load(_read(system, path))
+                saved = load(read_file(system, path))
             except CorruptDataError as error:
                 warnings.warn(f"checkpoint {path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2)
                 continue
@@ -183,13 +178,18 @@ class Run:
         system, folder = self._folder()
         path = f"{folder}/step-{self.stage.steps + step:08d}{SUFFIX}"
         try:
-            _write(system, path, dump(self.fingerprint, snapshots, self.stage))
+            write_file(system, path, dump(self.fingerprint, snapshots, self.stage))
             others = [found for found in _checkpoints(system, folder) if found != path]
             older = [found for found in others if found < path]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
                 system.delete_file(stale)
         except STORAGE_ERRORS as error:
             logger.warning("checkpoint %s was not written: %s", path, error)
+
+    def shelf(self) -> Shelf:
+        """Return where memories of error feedback go with the checkpoints."""
+        keeper = self.checkpointer
+        return Shelf(f"{keeper.uri.rstrip('/')}/{self.name}/memories", keeper.interval, keeper.keep)
 
     def remove(self) -> None:
         """Delete this run's checkpoints; harmless when repeated."""
@@ -207,7 +207,7 @@ class Run:
         return [Watcher(shared, model) for model in range(models)]
 
     def _folder(self) -> tuple[fs.FileSystem, str]:
-        system, root = _resolve(self.checkpointer.uri)
+        system, root = resolve(self.checkpointer.uri)
         return system, f"{root}/{self.name}"
 
 
@@ -255,27 +255,6 @@ class Watcher:
         self.shared.note(self.model, progress)
 
 
-def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system and the path there, without a slash at its end.
-
-    Raises
-    ------
-    ParameterError
-        For a scheme that pyarrow does not know.
-    """
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri):
-        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    known = re.sub(r"^file:/+", "file:///", re.sub(r"^s3[an]://", "s3://", uri))  # Hadoop's ways to write them
-    try:
-        system, path = fs.FileSystem.from_uri(known)
-    except STORAGE_ERRORS as error:
-        raise ParameterError(
-            f"checkpointDir={uri!r} cannot be used: {error}. Give a path, or a URI that begins with file, s3, gs, "
-            f"hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
-        ) from error
-    return system, path.rstrip("/")
-
-
 def _checkpoints(system: fs.FileSystem, folder: str) -> list[str]:
     """Return the paths of a run's checkpoints, the oldest first."""
     found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
@@ -287,23 +266,3 @@ def _unfinished_runs(system: fs.FileSystem, root: str) -> list[str]:
     folders = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
     found = [_checkpoints(system, info.path) for info in folders if info.type == fs.FileType.Directory]
     return [paths[-1] for paths in found if paths]
-
-
-def _read(system: fs.FileSystem, path: str) -> bytes:
-    with system.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-    return content
-
-
-def _write(system: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write so that the file appears whole or not at all."""
-    if system.type_name not in RENAMING:
-        with system.open_output_stream(path) as stream:
-            stream.write(content)
-        return
-    aside = f"{path}.{uuid.uuid4().hex}{UNFINISHED}"
-    with system.open_output_stream(aside) as stream:
-        stream.write(content)
-    if system.type_name == "hdfs" and system.get_file_info(path).type != fs.FileType.NotFound:
-        system.delete_file(path)  # its rename does not replace
-    system.move(aside, path)

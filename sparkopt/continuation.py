@@ -189,7 +189,10 @@ def _added(one: Receipt | None, other: Receipt, taken: int) -> Receipt:
         passes=one.passes + other.passes,
         rows_touched=one.rows_touched + other.rows_touched,
         seconds=seconds,
-        bytes={**other.bytes, "sent": one.bytes["sent"] + other.bytes["sent"]},
+        bytes={
+            **{name: one.bytes[name] + count for name, count in other.bytes.items()},
+            "stored": one.bytes["stored"],
+        },
         peak_memory=max(one.peak_memory, other.peak_memory),
         resumed_at=one.resumed_at,
     )
@@ -199,7 +202,7 @@ def _free(receipt: Receipt, steps: int) -> Receipt:
     """Return the receipt of a model that an earlier attempt had finished, beside one that this attempt trained."""
     seconds = {**dict.fromkeys(receipt.seconds, 0.0), "ingest": receipt.seconds["ingest"]}
     seconds["total"] = seconds["ingest"]
-    sent = {**receipt.bytes, "sent": 0}
+    sent = {**dict.fromkeys(receipt.bytes, 0), "stored": receipt.bytes["stored"]}
     return replace(receipt, passes=0, rows_touched=0, seconds=seconds, bytes=sent, resumed_at=steps)
 
 

@@ -39,7 +39,8 @@ class Receipt:
         up on the driver), ``schedule`` (the rest of the passes: Spark's scheduling, transport, Python start-up),
         ``optimizer`` (everything between passes) and ``total``.
     bytes : dict
-        ``stored`` (blocks on disk) and ``sent`` (coefficients to the tasks and sums back).
+        ``stored`` (blocks on disk), ``sent`` (coefficients to the tasks and sums back); of the sums alone, ``raw``
+        (as float64), ``encoded`` (as they travelled) and ``driver`` (what of it reached the driver).
     peak_memory : int
         Largest resident memory of a Python worker, in bytes.
     objective, elapsed : list of float
@@ -112,7 +113,13 @@ class Receipt:
                 "optimizer": max(0.0, seconds - in_passes - startup),
                 "total": store.seconds + seconds,
             },
-            bytes={"stored": store.bytes, "sent": sum(p.bytes_sent for p in passes)},
+            bytes={
+                "stored": store.bytes,
+                "sent": sum(p.bytes_sent for p in passes),
+                "raw": sum(p.bytes_raw for p in passes),
+                "encoded": sum(p.bytes_encoded for p in passes),
+                "driver": sum(p.bytes_driver for p in passes),
+            },
             peak_memory=max((p.peak_memory for p in passes), default=0),
             objective=[record.objective for record in solution.history],
             elapsed=[record.seconds for record in solution.history],
@@ -163,9 +170,17 @@ class Receipt:
                 f"  blocks on disk     {_bytes(self.bytes['stored']):>10}",
                 f"  sent per pass      {_bytes(self.bytes['sent'] / max(1, self.passes)):>10}",
                 f"  sent in all        {_bytes(self.bytes['sent']):>10}",
+                *self._compression(),
                 f"  peak of a worker   {_bytes(self.peak_memory):>10}",
             ]
         )
+
+    def _compression(self) -> list[str]:
+        """A line for sums that travelled encoded."""
+        raw, encoded = self.bytes["raw"], self.bytes["encoded"]
+        if not 0 < encoded < raw:
+            return []
+        return [f"  sums, compressed   {_bytes(encoded):>10}   instead of {_bytes(raw)}: {raw / encoded:.1f}x less"]
 
     def _notes(self) -> list[str]:
         """Lines for what not every fit has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from sparkopt.checkpoint import Checkpointer
 from sparkopt.checkpoint import Run as CheckpointRun
 from sparkopt.cluster.aggregate import Aggregator, Run
 from sparkopt.cluster.choose import AutoAggregator
+from sparkopt.codecs.gradient import Codec, gradient_codec
+from sparkopt.compression import Compressed
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.fingerprint import Fingerprint, describe, rounded
 from sparkopt.losses import Loss
@@ -99,6 +102,9 @@ class Trainer:
         Where the loop runs; by default wherever it is cheapest.
     callbacks : sequence of Callback
         Called after each step.
+    compression : str or Codec, default "none"
+        How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
+        "powersgd", whose lossy ones send what they left out with the next step, or a codec of `sparkopt.codecs`.
     checkpointer : Checkpointer or None, default None
         Where the state is kept, so that the same call goes on after its driver was killed.
     progress : bool, default True
@@ -114,6 +120,7 @@ class Trainer:
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
     rounds: Rounds | None = None
+    compression: str | Codec = "none"
     seed: Seed = 0
     aggregator: Aggregator = AutoAggregator()
     callbacks: Sequence[Callback] = ()
@@ -128,8 +135,14 @@ class Trainer:
             self.penalty,
             is_exact=self.mini_batch_fraction == 1.0,
             is_local=self.rounds is not None,
+            is_lossy=not self.codec.lossless,
             outer=self.rounds.outer if self.rounds else None,
         )
+
+    @property
+    def codec(self) -> Codec:
+        """What ``compression`` means."""
+        return gradient_codec(self.compression)
 
     def fit(self, store: BlockStore, initial: Initial | None = None) -> Fit:
         """Train on the store's rows.
@@ -258,6 +271,7 @@ SHARED = (
     "standardization",
     "scale_target",
     "mini_batch_fraction",
+    "compression",
     "rounds",
     "seed",
     "aggregator",
@@ -326,6 +340,8 @@ def _fit_once(
     work = first._work(store)
     bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
     run = checkpoints or checkpoints_of(trainers, starts, store)
+    if not first.codec.lossless:
+        work = Compressed(work, first.codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
     with watching(problems, run, [bar] if first.progress else []) as watched:
         done = first.aggregator.run(watched.problems, work, store)
         watched.ended(done.solutions)
@@ -349,6 +365,11 @@ def _agreed(trainers: Sequence[Trainer]) -> Trainer:
         raise IncompatibleError(
             f"{len(trainers)} trainers with local steps cannot share passes over the data: each model goes its own "
             f"ways. Fit them one by one."
+        )
+    if not first.codec.lossless and len(trainers) > 1:
+        raise IncompatibleError(
+            f"{len(trainers)} trainers with compression={first.codec.name!r} cannot share passes over the data: what "
+            f"one left out must come back to it alone. Fit them one by one."
         )
     return first
 
@@ -404,7 +425,7 @@ def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None]
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
     factors = store.columns.class_weights
-    shared = {name: describe(getattr(first, name)) for name in SHARED[:7]}
+    shared = {name: describe(getattr(first, name)) for name in SHARED[:8]}
     return {
         **shared,
         "version": __version__,

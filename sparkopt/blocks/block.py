@@ -58,7 +58,12 @@ class Blocks(Protocol):
     starts : ndarray of shape (blocks + 1,)
         Number of the first row of each block within the partition; the last entry is the number of rows. Blocks of
         validation rows do not count.
+    beside : str or None
+        Path of their file, beside which a task may keep files of its own; None where they are in memory.
     """
+
+    @property
+    def beside(self) -> str | None: ...
 
     @property
     def starts(self) -> NDArray[np.intp]: ...
@@ -76,6 +81,7 @@ class InMemoryBlocks:
 
     blocks: Sequence[Block]
     validation_blocks: Sequence[Block] = ()
+    beside: str | None = None
 
     @property
     def starts(self) -> NDArray[np.intp]:

@@ -182,6 +182,7 @@ class BlockFile:
     ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation = list(validation)
+        self.beside = path if path and not carried else None
         self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
         if path:
             self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)

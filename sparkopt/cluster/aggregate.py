@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.cloudpickle import dumps
 
@@ -18,6 +18,7 @@ from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.cluster.reduction import Sums, levels, sliced, tree
 from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
+from sparkopt.compression import Compressed, unpacked
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Problem, Reduce, Solution, minimise_many
 from sparkopt.validation import Interval, OneOf, check
@@ -109,6 +110,7 @@ class DriverAggregator(Aggregator):
     def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
         """Yield a function that sums over the store, and notes in ``passes`` what each sum cost."""
         slots = min(store.slots, store.partitions)
+        work = self._sliced(work, store, slots)
         shared = store.share(dumps(work))
 
         def reduce(query: Query) -> PartialSum:
@@ -117,23 +119,45 @@ class DriverAggregator(Aggregator):
             sums = self._sums(store, _Step(shared, query), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
+            partial = unpacked(total.partial)
             end = time.perf_counter()
             compute = max(total.longest, total.seconds / slots)
-            sent = store.partitions * (query.coefs.nbytes + total.partial.gradient.nbytes)
+            arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
             passes.append(
-                Pass(query.step, end - begin, compute, end - adding, sent, total.partial.rows, total.peak_memory)
+                Pass(
+                    query.step,
+                    end - begin,
+                    compute,
+                    end - adding,
+                    slots * query.coefs.nbytes + total.encoded,
+                    total.raw,
+                    total.encoded,
+                    arrived,
+                    partial.rows,
+                    total.peak_memory,
+                )
             )
-            return total.partial
+            return partial
 
         try:
             yield reduce
         finally:
             shared.destroy()
 
+    def _sliced(self, work: Work, store: BlockStore, slots: int) -> Work:
+        """Let a work that encodes its gradient do so in the slices that will travel apart."""
+        size = 8 * work.objective.size
+        if not isinstance(work, Compressed) or self._reduction_of(size, store) != "sharded":
+            return work
+        return replace(work, slices=_slices(size, slots))
+
     def _reduction(self, query: Query, store: BlockStore) -> str:
+        return self._reduction_of(query.coefs.nbytes, store)
+
+    def _reduction_of(self, size: int, store: BlockStore) -> str:
         if self.reduction != "auto":
             return self.reduction
-        size, partitions = query.coefs.nbytes, store.partitions
+        partitions = store.partitions
         if size * partitions <= self.collect_bytes or partitions == 1 or not store.has_rdds:
             return "collect"
         return "sharded" if size >= 2 * SLICE_BYTES else "tree"
@@ -145,8 +169,7 @@ class DriverAggregator(Aggregator):
         if how == "tree":
             sums = tree(store.map(task), self.depth)
         else:
-            slices = max(1, min(2 * slots, task.query.coefs.nbytes // SLICE_BYTES))
-            sums = sliced(store.map(task), slices)
+            sums = sliced(store.map(task), _slices(task.query.coefs.nbytes, slots))
         if all(result.value is not None for result in sums):
             return sums
         complete = store.collect(task)  # a sum lacks a partition: take each by itself
@@ -163,12 +186,17 @@ class _Step:
     def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
         with task_threads():
-            return sum_of(work, self.query, part, blocks)
+            return sum_of(work, self.query, part, blocks).leaving()
+
+
+def _slices(size: int, slots: int) -> int:
+    """Return the number of slices for a sum of so many bytes."""
+    return max(1, min(2 * slots, size // SLICE_BYTES))
 
 
 def _as_tree(results: Sums, groups: Sequence[int]) -> Sums:
     """Add up here as the executors would have, level by level, so that not a bit differs."""
     for count in groups:
         members = [[result for result in results if result.partition % count == index] for index in range(count)]
-        results = [Result(index, fold(group)) for index, group in enumerate(members) if group]
+        results = [Result(index, fold(group).leaving()) for index, group in enumerate(members) if group]
     return results

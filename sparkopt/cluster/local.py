@@ -14,6 +14,7 @@ from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run
 from sparkopt.cluster.job import BackgroundJob
 from sparkopt.cluster.ranks import Alone, FitOnRank, Outcome
 from sparkopt.cluster.relay import Relay
+from sparkopt.compression import Compressed
 from sparkopt.errors import SparkoptError
 from sparkopt.solve import Problem
 from sparkopt.work import Work
@@ -41,6 +42,8 @@ class LocalAggregator(Aggregator):
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
         """Run the loop in one task."""
         begin = time.perf_counter()
+        if isinstance(work, Compressed):
+            logger.info("compression=%r does not run: one task sends no sums", work.codec.name)
         with Relay(store.context, problems) as relay:
             fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))

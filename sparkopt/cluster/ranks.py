@@ -20,6 +20,7 @@ from sparkopt.cluster.relay import Messenger
 from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.wire import Address, dial
+from sparkopt.compression import Compressed, Packed
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
 from sparkopt.typing import Array
@@ -45,6 +46,10 @@ class Group(Protocol):
         """Return the values of rank ``root``."""
         ...
 
+    def all_gather(self, payload: bytes) -> list[bytes]:
+        """Return the payloads of all ranks, by rank; their lengths may differ."""
+        ...
+
 
 class Alone:
     """A group of one."""
@@ -58,6 +63,10 @@ class Alone:
     def broadcast(self, values: Array, root: int = 0) -> Array:
         """Return them as they are."""
         return values
+
+    def all_gather(self, payload: bytes) -> list[bytes]:
+        """Return it as it is."""
+        return [payload]
 
 
 @dataclass(frozen=True)
@@ -130,24 +139,54 @@ class _GroupSums:
 
     def __init__(self, group: Group, work: Work, held: Sequence[Held]) -> None:
         self.passes: list[Pass] = []
-        self._group, self._work, self._held = group, work, held
+        self._encoding = work if isinstance(work, Compressed) and group.size > 1 else None
+        self._work = work.work if isinstance(work, Compressed) else work
+        self._group, self._held = group, held
 
     def __call__(self, query: Query) -> PartialSum:
         begin = time.perf_counter()
         mine = fold(self._own(query))
+        packed = mine.partial if self._encoding is None else self._packed(self._encoding, mine.partial, query)
         summed = time.perf_counter()
-        flat = mine.partial.flat()
-        total = (
-            PartialSum.from_flat(self._group.all_reduce(flat), *query.coefs.shape)
-            if self._group.size > 1
-            else mine.partial
-        )
+        total, raw, sent = self._total(packed)
         end = time.perf_counter()
-        sent = self._group.size * flat.nbytes if self._group.size > 1 else 0
         self.passes.append(
-            Pass(query.step, end - begin, summed - begin, end - summed, sent, total.rows, mine.peak_memory)
+            Pass(
+                query.step,
+                end - begin,
+                summed - begin,
+                end - summed,
+                sent,
+                raw,
+                sent,
+                0,
+                total.rows,
+                mine.peak_memory,
+            )
         )
         return total
+
+    def _packed(self, encoding: Compressed, mine: PartialSum, query: Query) -> PartialSum:
+        """Encode this rank's sum: once for all that it holds."""
+        group, beside = self._group, next((one.blocks.beside for one in self._held if one.blocks), None)
+        return encoding.pack(mine, query, f"rank-{group.rank}-of-{group.size}", group.rank, beside)
+
+    def _total(self, mine: PartialSum) -> tuple[PartialSum, int, int]:
+        """Return the sum over all ranks, and the bytes that they send for it: as float64, and as they travel."""
+        group, shape = self._group, mine.gradient.shape
+        if group.size == 1:
+            return mine, 0, 0
+        gradient: object = mine.gradient
+        if not isinstance(gradient, Packed):
+            flat = mine.flat()
+            sent = group.size * flat.nbytes
+            return PartialSum.from_flat(group.all_reduce(flat), *shape), sent, sent
+        bare = replace(mine, gradient=np.zeros((shape[0], 0))).flat()
+        rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 0)
+        gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
+        total = sum(gathered[1:], gathered[0])
+        raw = group.size * (bare.nbytes + 8 * shape[0] * shape[1])
+        return replace(rest, gradient=total.decoded()), raw, group.size * bare.nbytes + total.nbytes
 
     def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
         zero = PartialSum.zero(*query.coefs.shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyspark import RDD
 
 from sparkopt.blocks.store import Result
 from sparkopt.cluster.sums import TaskSum, fold
+from sparkopt.compression import Packed, unpacked
 from sparkopt.typing import Floats
 
 __all__ = ["levels", "merge", "sliced", "tree"]
@@ -52,14 +54,22 @@ def sliced(results: RDD[Result[TaskSum]], slices: int) -> Sums:
 
 
 def merge(pieces: Sequence[TaskSum]) -> TaskSum:
-    """Join the slices of one sum; all but the gradient is in the first."""
-    first = pieces[0]
-    gradient = np.concatenate([piece.partial.gradient for piece in pieces], axis=1)
-    return _with_gradient(first, gradient)
+    """Join the slices of one sum; all but the gradient is in the first, and the bytes of the others' last way."""
+    first, others = pieces[0], [piece.partial.gradient for piece in pieces[1:]]
+    gradient = np.concatenate([unpacked(piece.partial).gradient for piece in pieces], axis=1)
+    raw, encoded = sum(8 * prod(one.shape) for one in others), sum(one.nbytes for one in others)
+    return _with_gradient(replace(first, raw=first.raw + raw, encoded=first.encoded + encoded), gradient)
 
 
 def _with_gradient(whole: TaskSum, gradient: Floats) -> TaskSum:
     return replace(whole, partial=replace(whole.partial, gradient=gradient))
+
+
+def _pieces(gradient: Floats | Packed, slices: int) -> list[Any]:
+    """Cut a gradient; one that is encoded was encoded in slices."""
+    if isinstance(gradient, Packed):
+        return list(gradient.cut())
+    return [np.ascontiguousarray(piece) for piece in np.array_split(gradient, slices, axis=1)]
 
 
 @dataclass(frozen=True)
@@ -83,15 +93,14 @@ class _Cut:
         if whole is None:
             yield from ((index, result) for index in range(self.slices))
             return
-        pieces = np.array_split(whole.partial.gradient, self.slices, axis=1)
-        for index, gradient in enumerate(pieces):
-            yield index, Result(result.partition, _with_gradient(whole, np.ascontiguousarray(gradient)))
+        for index, gradient in enumerate(_pieces(whole.partial.gradient, self.slices)):
+            yield index, Result(result.partition, _with_gradient(whole, gradient))
 
 
 def _fold_group(pair: tuple[int, Iterable[Result[TaskSum]]]) -> Result[TaskSum]:
     """Add up one group of the tree; a missing member makes the group missing."""
     index, members = pair[0], list(pair[1])
-    return Result(index, None if any(member.value is None for member in members) else fold(members))
+    return Result(index, None if any(member.value is None for member in members) else fold(members).leaving())
 
 
 def _identity(key: int) -> int:

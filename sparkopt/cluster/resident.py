@@ -27,6 +27,7 @@ from sparkopt.cluster.crew import Crew, Line, UnmannedError
 from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.wire import Address, dial
+from sparkopt.compression import unpacked
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Problem, Reduce, minimise_many
 from sparkopt.validation import Interval, check
@@ -118,13 +119,24 @@ class _Sums:
         results: list[Result[TaskSum]] = self._crew.ask(query)
         adding = time.perf_counter()
         total = fold(results)
+        partial = unpacked(total.partial)
         end = time.perf_counter()
-        sent = self._slots * query.coefs.nbytes + len(results) * total.partial.gradient.nbytes
         compute = max(total.longest, total.seconds / self._slots)
         self.passes.append(
-            Pass(query.step, end - begin, compute, end - adding, sent, total.partial.rows, total.peak_memory)
+            Pass(
+                query.step,
+                end - begin,
+                compute,
+                end - adding,
+                self._slots * query.coefs.nbytes + total.encoded,
+                total.raw,
+                total.encoded,
+                total.encoded,
+                partial.rows,
+                total.peak_memory,
+            )
         )
-        return total.partial
+        return partial
 
 
 @dataclass(frozen=True)
@@ -165,5 +177,5 @@ class _Serve:
 def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:
     sums = [Result(one.part.index, sum_of(work, query, one.part, one.blocks)) for one in held if one.blocks]
     if len(sums) * query.coefs.nbytes <= APART_BYTES:
-        return sums
-    return [Result(sums[0].partition, fold(sums))]
+        return [Result(one.partition, one.value.leaving()) for one in sums if one.value]
+    return [Result(sums[0].partition, fold(sums).leaving())]

@@ -6,10 +6,12 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import Result
+from sparkopt.compression import compacted
 from sparkopt.objective import PartialSum, Query
 from sparkopt.work import Part, Work
 
@@ -32,6 +34,10 @@ class Pass:
         Of these, adding up.
     bytes_sent : int
         Sums that left the tasks, and coefficients that were sent to them.
+    bytes_raw, bytes_encoded : int
+        Of these the sums alone: as float64, and as they travelled, each time that they did.
+    bytes_driver : int
+        Sums that reached the driver, as they travelled.
     rows : int
         Rows touched.
     peak_memory : int
@@ -43,18 +49,35 @@ class Pass:
     compute: float
     reduce: float
     bytes_sent: int
+    bytes_raw: int
+    bytes_encoded: int
+    bytes_driver: int
     rows: int
     peak_memory: int
 
 
 @dataclass(frozen=True)
 class TaskSum:
-    """A sum, the seconds it took in all, those of its longest part, and the memory of the largest worker."""
+    """A sum on its way, and what it cost so far.
+
+    Attributes
+    ----------
+    partial : PartialSum
+        The sum; its gradient may be encoded.
+    seconds, longest : float
+        The arithmetic in all, and that of the longest part.
+    peak_memory : int
+        Of the largest worker, in bytes.
+    raw, encoded : int, default 0
+        Bytes of gradients that left a process on the way here: as float64, and as they travelled.
+    """
 
     partial: PartialSum
     seconds: float
     longest: float
     peak_memory: int
+    raw: int = 0
+    encoded: int = 0
 
     def __add__(self, other: TaskSum) -> TaskSum:
         return TaskSum(
@@ -62,6 +85,18 @@ class TaskSum:
             self.seconds + other.seconds,
             max(self.longest, other.longest),
             max(self.peak_memory, other.peak_memory),
+            self.raw + other.raw,
+            self.encoded + other.encoded,
+        )
+
+    def leaving(self) -> TaskSum:
+        """Return it as it leaves a process that has added it up."""
+        partial = compacted(self.partial)
+        return replace(
+            self,
+            partial=partial,
+            raw=self.raw + 8 * prod(partial.gradient.shape),
+            encoded=self.encoded + partial.gradient.nbytes,
         )
 
 

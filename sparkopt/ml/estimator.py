@@ -190,7 +190,8 @@ class LinearEstimator(
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
         if name == "auto":
-            name = "lbfgs" if self._penalty().smooth else "fista"
+            fixed = self._rounds() is not None or self.getCompression() != "none"  # neither has a line search
+            name = "sgd" if fixed else "lbfgs" if self._penalty().smooth else "fista"
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):
             if schedule != "constant":

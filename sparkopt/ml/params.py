@@ -26,6 +26,8 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.cluster.choose import ENGINES
+from sparkopt.codecs.gradient import GRADIENT_CODECS
+from sparkopt.ml.compression import HasCompression
 from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
@@ -54,6 +56,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "localStepsWarmUp": Interval(0, None, whole=True),
         "outerOptimizer": OneOf([*OUTER, *OPTIMIZERS]),
         "outerStepSize": Interval(0, None, closed="neither"),
+        "compression": OneOf(GRADIENT_CODECS),
     }
 )
 
@@ -107,6 +110,7 @@ class LinearParams(
     HasAggregationDepth,
     HasValidationIndicatorCol,
     HasLocalSteps,
+    HasCompression,
 ):
     """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more.
 
@@ -153,6 +157,10 @@ class LinearParams(
         fixed steps.
     outerStepSize : float, optional
         Its learning rate: 1 for "average" and 0.7 for "diloco" where unset.
+    compression : str, default "none"
+        How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
+        "powersgd". What a lossy one leaves out is kept, and sent with the next step. For optimisers with fixed steps;
+        "auto" is then "sgd".
     seed : int, default 0
         Determines these rows.
     aggregationDepth : int, default 2

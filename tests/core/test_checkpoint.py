@@ -169,7 +169,7 @@ def test_a_writer_that_died_leaves_nothing_that_counts(tmp_path, monkeypatch):
     run = run_in(tmp_path)
     run.save(2, [snapshot(2)])
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_resolve", lambda uri: (Dying(), uri))
+        patched.setattr(checkpoint, "resolve", lambda uri: (Dying(), uri))
         with pytest.raises(Killed):
             run.save(4, [snapshot(4)])
     assert len(files(tmp_path)) == 2
@@ -232,14 +232,14 @@ def test_a_folder_that_cannot_be_used_is_refused(uri, message):
 def test_ways_to_write_a_local_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for uri in (str(tmp_path / "a"), "a", (tmp_path / "a").as_uri(), f"file:{tmp_path}/a/"):
-        system, path = checkpoint._resolve(uri)
+        system, path = checkpoint.resolve(uri)
         assert (system.type_name, path) == ("local", str(tmp_path / "a"))
 
 
 def test_object_stores_get_one_write(tmp_path, monkeypatch):
     """Where a rename would be a copy, the file is written in one piece under its own name."""
     store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(checkpoint, "_resolve", lambda uri: (store, "bucket"))
+    monkeypatch.setattr(checkpoint, "resolve", lambda uri: (store, "bucket"))
     run = run_in(Path("s3://bucket"))
     run.save(2, [snapshot(2)])
     assert files(tmp_path) == ["step-00000002.checkpoint"]

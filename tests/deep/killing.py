@@ -1,7 +1,7 @@
 """A training that is killed once, on purpose. As a script it is the driver that is killed; test_kill.py reads on.
 
-    python -m tests.deep.killing driver FOLDER LAUNCHER    train, and kill this very process after a few steps
-    python -m tests.deep.killing executor FOLDER LAUNCHER  on two executors, of which one is killed amid the training
+python -m tests.deep.killing driver FOLDER LAUNCHER    train, and kill this very process after a few steps
+python -m tests.deep.killing executor FOLDER LAUNCHER  on two executors, of which one is killed amid the training
 """
 
 from __future__ import annotations

@@ -1,0 +1,194 @@
+"""Compressed sums: a gradient that travels encoded, and the work that encodes it.
+
+A partition's sum leaves its task as payloads; they are added where they meet, or gathered, and decoded once. What a
+lossy codec leaves out stays beside the partition's blocks and goes out with the next step's sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from sparkopt.blocks.block import Blocks
+from sparkopt.codecs.gradient import Codec
+from sparkopt.memories import Memories, Shelf
+from sparkopt.objective import LinearObjective, PartialSum, Query
+from sparkopt.typing import Floats, Seed
+from sparkopt.work import Part, Work
+
+__all__ = ["Compressed", "Packed", "compacted", "unpacked"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Gradients in payloads: stands in ``PartialSum.gradient`` while it travels, and adds up like one.
+
+    Attributes
+    ----------
+    codec : Codec
+        What decodes a payload.
+    shape : (int, int)
+        Shape of the gradient.
+    slices : tuple of tuples of bytes
+        For each slice of the gradient, cut as ``numpy.array_split`` cuts it, payloads whose sum it is: 0 without any.
+    """
+
+    codec: Codec
+    shape: tuple[int, int]
+    slices: tuple[tuple[bytes, ...], ...]
+
+    __array_ufunc__ = None  # lets ``array + packed`` come to __radd__
+
+    def __add__(self, other: Packed | Floats) -> Packed | Floats:
+        if isinstance(other, Packed):
+            return replace(self, slices=tuple(a + b for a, b in zip(self.slices, other.slices, strict=True)))
+        return self.decoded() + other if other.any() else self  # the zero of the monoid is an array
+
+    def __radd__(self, other: Floats) -> Packed | Floats:
+        return self + other
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(len(payload) for payloads in self.slices for payload in payloads)
+
+    @property
+    def payload(self) -> bytes:
+        """The only payload there is, or nothing."""
+        ((*payloads,),) = self.slices
+        return payloads[0] if payloads else b""
+
+    def of(self, payload: bytes) -> Packed:
+        """Return another gradient of this shape, in one payload or nothing."""
+        return replace(self, slices=((payload,) if payload else (),))
+
+    def cut(self) -> list[Packed]:
+        """Return the slices, each by itself."""
+        widths = [len(piece) for piece in np.array_split(np.empty(self.shape[1], np.int8), len(self.slices))]
+        return [
+            Packed(self.codec, (self.shape[0], width), (payloads,))
+            for width, payloads in zip(widths, self.slices, strict=True)
+        ]
+
+    def compact(self) -> Packed | Floats:
+        """Return it as it travels on: added while encoded, where the codec can, or decoded where that is smaller."""
+        if self.codec.summable and not self.codec.shared:
+            added = tuple((reduce(self.codec.add, payloads),) if payloads else () for payloads in self.slices)
+            return replace(self, slices=added)
+        return self.decoded() if self.nbytes > 8 * self.shape[0] * self.shape[1] else self
+
+    def decoded(self) -> Floats:
+        """Return the gradient, shape ``shape``."""
+        return np.concatenate([self._slice(piece) for piece in self.cut()], axis=1)
+
+    def _slice(self, piece: Packed) -> Floats:
+        total = np.zeros(piece.shape)
+        for payload in piece.slices[0]:
+            total += self.codec.decode(payload).reshape(piece.shape)
+        return total
+
+
+def compacted(sums: PartialSum) -> PartialSum:
+    """Return sums as they travel on from a process that has added them up."""
+    gradient: object = sums.gradient
+    return replace(sums, gradient=gradient.compact()) if isinstance(gradient, Packed) else sums  # type: ignore[arg-type]
+
+
+def unpacked(sums: PartialSum) -> PartialSum:
+    """Return sums with their gradient decoded."""
+    gradient: object = sums.gradient
+    return replace(sums, gradient=gradient.decoded()) if isinstance(gradient, Packed) else sums
+
+
+@dataclass(frozen=True)
+class Compressed(Work):
+    """Another work, whose gradients are encoded; what was left out is sent with the next step.
+
+    Passes that are not of the steps (every row of a mini-batch, Hessian products, samples) travel as they are.
+
+    Parameters
+    ----------
+    work : Work
+        What is summed.
+    codec : Codec
+        Encodes one gradient a step.
+    fit : str
+        Name of the fit: memories of other fits in the same store are none of its own.
+    shelf : Shelf or None, default None
+        Where memories are kept for a fit that goes on after its processes are gone; None keeps them beside the
+        blocks only.
+    seed : int, default 0
+        With step and partition it determines random rounding.
+    slices : int, default 1
+        Encode the gradient in so many slices, which may travel apart.
+    """
+
+    work: Work
+    codec: Codec
+    fit: str
+    shelf: Shelf | None = None
+    seed: Seed = 0
+    slices: int = 1
+
+    @property
+    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_exact
+
+    @property
+    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_local
+
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.share
+
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Sum, and encode."""
+        sums = self.work(query, part, blocks)
+        return self.pack(sums, query, f"part-{part.index}", part.index, blocks.beside)
+
+    def pack(self, sums: PartialSum, query: Query, name: str, index: int, beside: str | None) -> PartialSum:
+        """Encode the gradient of some sums, with the memory of this name.
+
+        Parameters
+        ----------
+        sums : PartialSum
+            What travels.
+        query : Query
+            What was asked; its step orders memories.
+        name : str
+            Whose memory it is.
+        index : int
+            Number of it, for randomness of its own.
+        beside : str or None
+            Path beside which the memory is kept; None keeps it in this process.
+        """
+        if query.vectors is not None or query.every_row or query.sample is not None:
+            return sums
+        m, size = sums.gradient.shape
+        if beside is None and not sums.rows:  # a partition without rows
+            return replace(sums, gradient=Packed(self.codec, (m, size), ((),) * self.slices))  # type: ignore[arg-type]
+        pieces = np.array_split(sums.gradient, self.slices, axis=1)
+        memories = Memories(self.fit, name, beside, self.shelf)
+        before = memories.before(query.step) or {
+            str(number): self.codec.init(piece.size) for number, piece in enumerate(pieces)
+        }
+        rng = np.random.default_rng([self.seed, query.step, index + 1])
+        payloads, after = [], {}
+        for number, piece in enumerate(pieces):
+            payload, memory = self.codec.encode(piece.ravel(), before[str(number)], rng)
+            payloads.append((payload,))
+            after[str(number)] = memory
+        memories.keep(query.step, after)
+        packed = Packed(self.codec, (m, size), tuple(payloads))
+        return replace(sums, gradient=packed)  # type: ignore[arg-type]  # while it travels

@@ -1,0 +1,34 @@
+"""The parameter for how partitions' sums travel."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pyspark.ml.param import Param, Params, TypeConverters
+
+__all__ = ["HasCompression"]
+
+H = TypeVar("H", bound="HasCompression")
+
+
+class HasCompression(Params):
+    """The parameter compression."""
+
+    compression: Param[str] = Param(
+        Params._dummy(),
+        "compression",
+        "how sums travel: none, fp16, bf16, int8, qsgd, sign, top-k, random-k or powersgd",
+        typeConverter=TypeConverters.toString,
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(compression="none")
+
+    def getCompression(self) -> str:
+        """Return compression."""
+        return self.getOrDefault(self.compression)
+
+    def setCompression(self: H, value: str) -> H:
+        """Set how partitions' sums travel."""
+        return self._set(compression=value)
