@@ -26,6 +26,8 @@ RATIO = 0.1
 """Each width over the one before it."""
 WIDTHS = 9
 """Most widths: the last one is 1e-8 of the first."""
+WARM = 4
+"""Number of the first width where all models start from earlier ones: wider ones would lead away from them."""
 SHARE = 10.0
 """The last width's bias is at most this times the tolerance."""
 TIGHTER = 1e-3
@@ -104,7 +106,8 @@ class _Done:
 
     @classmethod
     def nothing(cls, starts: Sequence[Initial | None]) -> _Done:
-        return cls(0, 0, list(range(len(starts))), list(starts), [None] * len(starts))
+        first = WARM if all(start is not None for start in starts) else 0
+        return cls(first, 0, list(range(len(starts))), list(starts), [None] * len(starts))
 
     @classmethod
     def of(cls, stage: Stage) -> _Done:

@@ -131,7 +131,7 @@ def _signed(y: Array, raw: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    """The support vector machine's loss max(0, 1 − s·raw), s = ±1 for y in {1, 0} (Cortes & Vapnik, 1995, eq. 20).
+    """The support vector machine's loss max(0, 1 − s·raw), s = ±1 for y in {1, 0} (Cortes & Vapnik, 1995).
 
     Exact where ``width`` is 0; then its kink asks for subgradient methods such as sgd. With a width it is rounded off
     below a margin of 1 (Chapelle, 2007, *Training a support vector machine in the primal*, §2.3) and lies below the
@@ -190,7 +190,7 @@ class Hinge(Loss):
 class SquaredHinge(Loss):
     """max(0, 1 − s·raw)², s = ±1 for y in {1, 0}: scikit-learn's and LIBLINEAR's default for support vector machines.
 
-    Fan et al., 2008, *LIBLINEAR*, eq. 3.
+    Fan et al., 2008, *LIBLINEAR*.
 
     Examples
     --------

@@ -39,7 +39,7 @@ class Tweedie(Loss):
     """Half the deviance of a family with variance μ^p, through a link raw = μ^λ or log μ.
 
     One formula carries the normal (p = 0), Poisson (1), Gamma (2) and inverse Gaussian (3) family and all between
-    (Jørgensen, 1987, *Exponential dispersion models*; Smyth & Jørgensen, 2002, eq. 2.2), since with a power link
+    (Jørgensen, 1987, *Exponential dispersion models*; Smyth & Jørgensen, 2002), since with a power link
     mean, variance and slope are powers of μ all alike. Raw predictions without a mean in the family (not positive,
     say, for a power link) have an infinite loss and no slope; line searches turn back there.
 

@@ -50,7 +50,7 @@ class SquaredError(Loss):
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """Huber's loss together with the scale σ of its residuals r = raw − y (Huber, 1981, §7.7; Owen, 2007, eq. 5).
+    """Huber's loss together with the scale σ of its residuals r = raw − y (Huber, 1981, §7.7; Owen, 2007).
 
     ½ (σ + H(r/σ) σ) with H(z) = z² for |z| < ε and 2ε|z| − ε² beyond: the objective of pyspark.ml's
     ``LinearRegression(loss="huber")``, and half the mean of scikit-learn's ``HuberRegressor``, so the coefficients
@@ -123,7 +123,7 @@ def _scale(constant: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class FixedHuber(Loss):
-    """Huber's loss of residuals r = raw − y: ½r² up to ``delta``, delta·|r| − ½delta² beyond (Huber, 1964, eq. 1.7).
+    """Huber's loss of residuals r = raw − y: ½r² up to ``delta``, delta·|r| − ½delta² beyond (Huber, 1964).
 
     ``delta`` is in the target's unit, as in torch's ``HuberLoss``. For pyspark.ml's and scikit-learn's coefficients,
     which do not depend on that unit, use :class:`Huber`.
@@ -169,7 +169,7 @@ class Quantile(Loss):
     """The check loss of quantile regression, r·q for r = y − raw ≥ 0 and r·(q − 1) below (Koenker & Bassett, 1978).
 
     Exact where ``width`` is 0; then its kink asks for subgradient methods such as sgd. With a width it is rounded off
-    around the kink (Chen, 2007, *A finite smoothing algorithm for quantile regression*, eq. 2.3) and lies below the
+    around the kink (Chen, 2007, *A finite smoothing algorithm for quantile regression*) and lies below the
     exact loss by at most ½ width · max(q, 1 − q)².
 
     Parameters

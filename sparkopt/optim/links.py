@@ -28,7 +28,7 @@ POSITIVE = Interval(0, None, closed="neither")
 
 @dataclass(frozen=True)
 class ClipByValue(GradientTransformation):
-    """Each entry cut to [−limit, limit] (Mikolov, 2012, *Statistical language models*, §3.3.2)."""
+    """Each entry cut to [−limit, limit] (Mikolov, 2012, *Statistical language models based on neural networks*)."""
 
     limit: float
 
@@ -74,7 +74,7 @@ class AddDecayedWeights(GradientTransformation):
 
 @dataclass(frozen=True)
 class Average(GradientTransformation):
-    """Return the mean of the coefficients instead of the last ones (Polyak & Juditsky, 1992, eq. 2).
+    """Return the mean of the coefficients instead of the last ones (Polyak & Juditsky, 1992).
 
     It changes no step. Where the loop ends, it takes the mean of all coefficients from step ``start`` on, which is
     far less noisy than the last of them where steps see only a part of the rows.

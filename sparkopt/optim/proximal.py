@@ -24,7 +24,7 @@ COUNT = Interval(1, None, whole=True)
 
 @dataclass(frozen=True)
 class AcceleratedProximal(Search):
-    """FISTA with backtracking (Beck & Teboulle, 2009, §4) and adaptive restart (O'Donoghue & Candès, 2015, eq. 13).
+    """FISTA with backtracking (Beck & Teboulle, 2009, §4) and adaptive restart (O'Donoghue & Candès, 2015, §3.2).
 
     Each step needs the objective at the new coefficients and the gradient at the extrapolated ones: both are asked
     for together, so a step costs one pass over the data. It ignores the direction: FISTA's gradients are taken

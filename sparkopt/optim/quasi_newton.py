@@ -176,10 +176,10 @@ class OrthantWise(Search):
     """OWL-QN: L-BFGS for a smooth objective plus Σ c |w| (Andrew & Gao, 2007, algorithm 1).
 
     Inside one orthant |w| is linear, so each step stays in one: L-BFGS, whose pairs know the smooth part only, is
-    applied to the pseudo-gradient (eq. 4), signs that disagree with it are dropped from the direction (eq. 3), and
-    trials that leave the orthant are projected back to its border (eq. 5). It ignores the direction that it is given,
-    and starts without a seed: in a metric that ties coordinates to each other, dropping some of them from a
-    direction leaves little of it.
+    applied to the pseudo-gradient, signs that disagree with it are dropped from the direction, and trials that leave
+    the orthant are projected back to its border (their §3). It ignores the direction that it is given, and starts
+    without a seed: in a metric that ties coordinates to each other, dropping some of them from a direction leaves
+    little of it.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class ScaleByLearningRate(GradientTransformation):
 
 @dataclass(frozen=True)
 class Trace(GradientTransformation):
-    """Momentum: m ← decay · m + g (Polyak, 1964, eq. 9), or its look-ahead g + decay · m.
+    """Momentum: m ← decay · m + g (Polyak, 1964), or its look-ahead g + decay · m.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Trace(GradientTransformation):
 
 @dataclass(frozen=True)
 class ScaleByRss(GradientTransformation):
-    """AdaGrad: g / (√Σg² + epsilon), elementwise (Duchi, Hazan & Singer, 2011, §1.3)."""
+    """AdaGrad: g / (√Σg² + epsilon), elementwise (Duchi, Hazan & Singer, 2011)."""
 
     epsilon: float = 1e-10
 
@@ -203,7 +203,7 @@ class ScaleByAdam(GradientTransformation):
 class ScaleByNadam(GradientTransformation):
     """Adam with Nesterov's look-ahead (Dozat, 2016, *Incorporating Nesterov momentum into Adam*, algorithm 2).
 
-    The momentum grows by his schedule μ_t = beta1 · (1 − ½ · 0.96^(t · momentum_decay)) (§2.2 there).
+    The momentum grows by the schedule μ_t = beta1 · (1 − ½ · 0.96^(t · momentum_decay)), as in torch's ``NAdam``.
     """
 
     beta1: float = 0.9

@@ -21,7 +21,7 @@ class VarianceReduced(Search):
     """w ← w − rate · (∇f_B(w) − ∇f_B(w̃) + ∇f(w̃)) (Johnson & Zhang, 2013, *Accelerating SGD*, figure 1).
 
     The gradient of the batch B is corrected by what the batch got wrong at a snapshot w̃, where the gradient over all
-    rows is known; the proximal step of a penalty with kinks follows (Xiao & Zhang, 2014, eq. 9). Both places of a
+    rows is known; the proximal step of a penalty with kinks follows (Xiao & Zhang, 2014). Both places of a
     batch are asked for together, so a step costs one pass over its rows, and a snapshot one over all. It takes the
     batch's gradient as it is and ignores the direction.
 

@@ -8,9 +8,10 @@ from pyspark.ml import classification, regression
 from pyspark.sql import functions as F
 from sklearn import linear_model, svm
 from sklearn.datasets import load_wine
+from sklearn.metrics import log_loss
 
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
-from sparkopt.losses import Hinge, Huber, Quantile, SquaredHinge
+from sparkopt.losses import Hinge, Huber, Poisson, Quantile, SquaredHinge
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -155,6 +156,9 @@ def test_penalised_families_are_scikit_learns(diabetes):
     theirs = linear_model.PoissonRegressor(alpha=0.01, tol=1e-10, max_iter=1000).fit(X, y)
     ours = GeneralizedLinearRegression(family="poisson", regParam=0.01, standardization=False, **EXACT).fit(diabetes)
     assert_close((ours.coefficients, [ours.intercept]), (theirs.coef_, [theirs.intercept_]))
+    raw = X @ theirs.coef_ + theirs.intercept_
+    expected = mean_loss(Poisson(), raw, y) + 0.5 * 0.01 * np.square(theirs.coef_).sum()
+    assert ours.summary.objectiveHistory[-1] == pytest.approx(expected, rel=1e-6)
 
 
 def test_bounds_are_pyspark_mls(cancer):
@@ -182,6 +186,8 @@ def test_wine_is_scikit_learns(spark):
     theirs = linear_model.LogisticRegression(C=1 / (len(y) * 0.01), tol=1e-10, max_iter=5000).fit(X, y)
     ours = LogisticRegression(regParam=0.01, standardization=False, **EXACT).fit(data.frame(spark, X, y))
     assert_close((ours.coefficientMatrix.toArray(),), (theirs.coef_,))
+    expected = log_loss(y, theirs.predict_proba(X)) + 0.5 * 0.01 * np.square(theirs.coef_).sum()
+    assert ours.summary.objectiveHistory[-1] == pytest.approx(expected, rel=1e-6)
 
 
 def test_contradictions_are_refused(cancer, diabetes):

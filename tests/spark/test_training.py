@@ -17,7 +17,7 @@ from sparkopt import BlockStore, Columns, Trainer, losses, optim
 from sparkopt.callbacks import History, TimeBudget
 from sparkopt.continuation import fit_rounded
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
-from sparkopt.ml import LinearRegression, LogisticRegression, LogisticRegressionModel
+from sparkopt.ml import LinearRegression, LinearSVC, LogisticRegression, LogisticRegressionModel
 from sparkopt.penalties import L2
 from sparkopt.solve import Stop
 from sparkopt.trainer import fit_many
@@ -151,6 +151,30 @@ def test_other_kinds_and_shapes_start_alike(rows):
     linear = LinearRegression(labelCol="weight", tol=1e-8).setInitialModel(theirs).fit(rows)
     assert linear.summary.totalIterations <= 1
     np.testing.assert_allclose(flat(linear), np.append(theirs.coefficients, theirs.intercept), rtol=1e-6, atol=1e-9)
+
+
+def test_the_scale_of_hubers_loss_is_a_part_of_the_start(rows):
+    ours = LinearRegression(labelCol="weight", loss="huber", **EXACT).fit(rows)
+    theirs = regression.LinearRegression(labelCol="weight", loss="huber", tol=1e-12, maxIter=300).fit(rows)
+    warm = LinearRegression(labelCol="weight", loss="huber", tol=1e-8)
+    for model in (ours, theirs):
+        summary = warm.setInitialModel(model).fit(rows).summary
+        assert summary.totalIterations <= 1
+        assert summary.objectiveHistory[0] == pytest.approx(ours.summary.objectiveHistory[-1], rel=1e-8)
+    squared = LinearRegression(labelCol="weight", tol=1e-8).setInitialModel(ours).fit(rows)  # it has no such constant
+    np.testing.assert_allclose(
+        flat(squared), flat(LinearRegression(labelCol="weight").fit(rows)), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_losses_with_kinks_start_near_where_they_were(rows):
+    cold = LinearSVC(regParam=0.01)
+    yesterday = cold.fit(rows.where("weight > 0.55"))
+    warm = cold.copy().setInitialModel(yesterday).fit(rows)
+    again = cold.fit(rows)
+    assert warm.summary.totalIterations < 0.75 * again.summary.totalIterations
+    expected = again.summary.objectiveHistory[-1]
+    assert warm.summary.objectiveHistory[-1] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_one_cannot_start_from_is_refused(rows, fitted):
