@@ -17,6 +17,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
 from sparkopt.checkpoint import Checkpointer
+from sparkopt.checkpoint import Run as CheckpointRun
 from sparkopt.cluster.aggregate import Aggregator, Run
 from sparkopt.cluster.choose import AutoAggregator
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
@@ -32,12 +33,12 @@ from sparkopt.validation import Interval, check
 from sparkopt.watch import watching
 from sparkopt.work import FullGradient, LocalSteps, MiniBatch, Rounds, Validated, Work
 
-__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
+__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
-Initial: TypeAlias = tuple[Floats, Floats]
-"""Coefficients (features, outputs) and intercept (outputs,) in the user's units."""
+Initial: TypeAlias = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]
+"""Coefficients (features, outputs) and intercept (outputs,) in the user's units, and the loss's own constants."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ class Trainer:
         ----------
         store : BlockStore
             The rows.
-        initial : pair of ndarray or None, default None
-            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; where None,
-            no coefficients, and the intercept that fits the targets' mean.
+        initial : tuple of ndarray or None, default None
+            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units, and
+            constants (constants,) of a loss that has some; where None, no coefficients, and the intercept that fits
+            the targets' mean.
 
         Raises
         ------
@@ -266,7 +268,10 @@ SHARED = (
 
 
 def fit_many(
-    store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None = None
+    store: BlockStore,
+    trainers: Sequence[Trainer],
+    initials: Sequence[Initial | None] | None = None,
+    checkpoints: CheckpointRun | None = None,
 ) -> list[Fit]:
     """Train several models on the same rows at once: each pass over the data serves all of them.
 
@@ -279,8 +284,10 @@ def fit_many(
         The rows.
     trainers : sequence of Trainer
         They may differ in optimizer, penalty, stop and callbacks; with local steps (``rounds``) there is one only.
-    initials : sequence of pairs of ndarray or None, optional
+    initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
+    checkpoints : checkpoint.Run or None, default None
+        The run that this is a stage of; None is a run of its own, where the trainers have a checkpointer.
 
     Raises
     ------
@@ -296,13 +303,18 @@ def fit_many(
     first = _agreed(trainers)
     for left in range(first.aggregator.retries, 0, -1):
         try:
-            return _fit_once(store, trainers, initials)
+            return _fit_once(store, trainers, initials, checkpoints)
         except LostRankError as error:
             logger.warning("%s The fit is begun again (it may be %d times).", error, left)
-    return _fit_once(store, trainers, initials)
+    return _fit_once(store, trainers, initials, checkpoints)
 
 
-def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None) -> list[Fit]:
+def _fit_once(
+    store: BlockStore,
+    trainers: Sequence[Trainer],
+    initials: Sequence[Initial | None] | None,
+    checkpoints: CheckpointRun | None,
+) -> list[Fit]:
     """Train from the start, or from where checkpoints say that an earlier attempt was."""
     begin = time.perf_counter()
     first = trainers[0]
@@ -313,7 +325,7 @@ def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence
     problems = [trainer._problem(base, store.moments, start) for trainer, start in pairs]
     work = first._work(store)
     bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
-    run = first.checkpointer.run(_fingerprint(trainers, starts, store)) if first.checkpointer else None
+    run = checkpoints or checkpoints_of(trainers, starts, store)
     with watching(problems, run, [bar] if first.progress else []) as watched:
         done = first.aggregator.run(watched.problems, work, store)
         watched.ended(done.solutions)
@@ -352,15 +364,18 @@ def _check_validation(loss: Loss, store: BlockStore) -> None:
     )
 
 
-def _start(objective: LinearObjective, coefficients: Floats, intercept: Floats) -> Floats:
-    """Return the solver's coefficients for the user's, of the right shape."""
+def _start(
+    objective: LinearObjective, coefficients: Floats, intercept: Floats, constants: Floats | None = None
+) -> Floats:
+    """Return the solver's coefficients for the user's, of the right shape; another loss's constants say nothing."""
     wanted = (objective.features, objective.loss.outputs)
     if coefficients.shape != wanted or intercept.shape != wanted[1:]:
         raise ParameterError(
             f"the initial model has {coefficients.shape[0]} features and {coefficients.shape[1]} outputs; these rows "
             f"and the {objective.loss.name} loss need {wanted[0]} features and {wanted[1]} outputs."
         )
-    return objective.rescale(coefficients, intercept)
+    own = constants is not None and constants.shape == (objective.loss.constants,)
+    return objective.rescale(coefficients, intercept, constants if own else None)
 
 
 def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None:
@@ -371,6 +386,14 @@ def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None
     factors = np.ones(objective.size)
     factors[: objective.features * objective.loss.outputs] = np.repeat(ratio, objective.loss.outputs)
     return factors
+
+
+def checkpoints_of(
+    trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore
+) -> CheckpointRun | None:
+    """Return the checkpoints of a run on these rows, or None where the trainers keep none."""
+    keeper = trainers[0].checkpointer
+    return keeper.run(_fingerprint(trainers, initials, store)) if keeper else None
 
 
 def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:

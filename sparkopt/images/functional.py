@@ -13,7 +13,8 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
 from sparkopt.image_header import MAX_PIXELS, Header, read_header
-from sparkopt.typing import Array
+from sparkopt.images import colors
+from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
 
 try:
@@ -34,6 +35,7 @@ __all__ = [
     "erase",
     "gaussian_blur",
     "hflip",
+    "mean_color",
     "normalize",
     "orient",
     "pad",
@@ -41,12 +43,14 @@ __all__ = [
     "resize",
     "standardize",
     "to_grayscale",
+    "transform_colors",
     "vflip",
 ]
 
-INTERPOLATIONS = {
+INTERPOLATIONS = {  # how values between pixels are read; what shrinks is averaged besides
     "nearest": cv2.INTER_NEAREST,
     "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
@@ -205,9 +209,19 @@ def orient(image: Array, orientation: int) -> Array:
 
 
 def resize(image: Array, height: int, width: int, interpolation: str = "linear") -> Array:
-    """Resize to an exact size: by area averaging along a side that shrinks, else by ``interpolation``.
+    """Resize to an exact size without aliasing.
 
-    "nearest" never averages, so that label images keep their labels.
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns, channels)
+        The image.
+    height, width : int
+        Size of the result in pixels.
+    interpolation : {"linear", "area", "cubic", "lanczos", "nearest"}, default "linear"
+        How values between pixels are read along a side that grows ("area": linearly). A side that shrinks is averaged
+        over the area of each new pixel, exactly as by OpenCV's ``INTER_AREA``, with two exceptions. "linear" takes
+        the mean of 2 × 2 bilinear samples per pixel where both sides shrink to between the half and the whole: as
+        free of aliasing, in half the time. "nearest" never averages, so that label images keep their labels.
     """
     check("interpolation", interpolation, OneOf(INTERPOLATIONS))
     rows, columns = image.shape[:2]
@@ -216,6 +230,9 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
     image = np.ascontiguousarray(image)
     if interpolation == "nearest":
         return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST))
+    if interpolation == "linear" and height < rows < 2 * height and width < columns < 2 * width:
+        image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+        return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     smaller = (min(height, rows), min(width, columns))
     if smaller != (rows, columns):
         image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
@@ -277,22 +294,17 @@ def to_grayscale(image: Array, channels: int = 1) -> Array:
 
 def adjust_brightness(image: Array, factor: float) -> Array:
     """Multiply by ``factor`` and clip."""
-    return _blend(image, 0.0, factor)
+    return transform_colors(image, colors.brightness(min(image.shape[2], 3), factor))
 
 
 def adjust_contrast(image: Array, factor: float) -> Array:
     """Move every value away from the mean luma: mean + factor × (value − mean), clipped."""
-    return _blend(image, float(to_grayscale(image).mean()), factor)
+    return transform_colors(image, colors.contrast(mean_color(image), factor))
 
 
 def adjust_saturation(image: Array, factor: float) -> Array:
     """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
-    if image.shape[2] == 1:
-        return image
-    image = np.ascontiguousarray(image)
-    gray = to_grayscale(image[..., :3], channels=3)
-    colors = np.clip(cv2.addWeighted(image[..., :3].copy(), factor, gray, 1.0 - factor, 0.0), 0, _white(image))
-    return _with_alpha_of(image, colors)
+    return image if image.shape[2] == 1 else transform_colors(image, colors.saturation(3, factor))
 
 
 def adjust_hue(image: Array, shift: float) -> Array:
@@ -305,26 +317,28 @@ def adjust_hue(image: Array, shift: float) -> Array:
         hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around, as a hue does
     else:
         hsv[..., 0] = (hsv[..., 0] + np.float32(shift * 360)) % 360
-    return _with_alpha_of(image, convert_color(hsv, "hsv", "rgb"))
+    turned = convert_color(hsv, "hsv", "rgb")
+    return turned if image.shape[2] < 4 else np.dstack([turned, image[..., 3:]])
 
 
-def _blend(image: Array, anchor: float, factor: float) -> Array:
-    """Return anchor + factor × (colour − anchor), clipped; transparency is left alone."""
-    colors = image[..., :3]
-    if image.dtype == np.uint8:
-        values = anchor + factor * (np.arange(256) - anchor)
-        table = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return _with_alpha_of(image, _with_channels(cv2.LUT(np.ascontiguousarray(colors), table)))
-    adjusted = np.float32(factor) * colors + np.float32(anchor * (1.0 - factor))
-    return _with_alpha_of(image, np.clip(adjusted, 0, 1))
+def mean_color(image: Array) -> Floats:
+    """Mean of each colour channel: one for a grey image, else three."""
+    return np.array(cv2.mean(np.ascontiguousarray(image))[: min(image.shape[2], 3)])
 
 
-def _with_alpha_of(image: Array, colors: Array) -> Array:
-    return colors if image.shape[2] < 4 else np.dstack([colors, image[..., 3:]])
+def transform_colors(image: Array, matrix: Floats) -> Array:
+    """Multiply each pixel's (colour, 1) by a matrix of :mod:`~sparkopt.images.colors`, and clip.
 
-
-def _white(image: Array) -> float:
-    return 255 if image.dtype == np.uint8 else 1.0
+    Transparency is left alone. Uint8 values are rounded and clipped by their type, float32 ones clipped to [0, 1].
+    """
+    count = min(image.shape[2], 3)
+    affine = matrix[:count]
+    if image.shape[2] == 4:
+        affine = np.array([[*row[:3], 0.0, row[3]] for row in affine.tolist()] + [[0.0, 0.0, 0.0, 1.0, 0.0]])
+    result = _with_channels(cv2.transform(np.ascontiguousarray(image), affine))
+    if image.dtype != np.uint8:
+        np.clip(result[..., :count], 0, 1, out=result[..., :count])
+    return result
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -353,13 +367,16 @@ def rescale(image: Array, scale: float, offset: float = 0.0) -> Array:
 
 def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
     """(value − mean) / std for each channel, as float32. One number, or one for each channel."""
-    center, spread = (np.asarray(values, np.float32).reshape(-1) for values in (mean, std))
-    for name, values in (("mean", center), ("std", spread)):
-        if values.size not in (1, image.shape[2]):
+    height, width, channels = image.shape
+    rows = image.astype(np.float32, order="C").reshape(height, width * channels)  # long rows: three at a time is slow
+    for name, values, operate in (("mean", mean, np.subtract), ("std", std, np.divide)):
+        numbers = np.asarray(values, np.float32).reshape(-1)
+        if numbers.size not in (1, channels):
             raise ParameterError(
-                f"{name} must have 1 or {image.shape[2]} values, one for each channel. Got {values.size} instead."
+                f"{name} must have 1 or {channels} values, one for each channel. Got {numbers.size} instead."
             )
-    return (image.astype(np.float32) - center) / spread
+        operate(rows, numbers if numbers.size == 1 else np.tile(numbers, width), out=rows)
+    return rows.reshape(image.shape)
 
 
 def standardize(image: Array) -> Array:

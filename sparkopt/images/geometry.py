@@ -234,7 +234,7 @@ def _shrink(image: Array, geometry: GeometricMap) -> tuple[Array, Floats]:
         high = max(min(math.ceil(max(positions) + margin), length), low + 1)
         spans.append((low, high, max(1, round((high - low) * factors[axis]))))
     (left, right, width), (top, bottom, height) = spans
-    small = F.resize(image[top:bottom, left:right], height, width)
+    small = F.resize(image[top:bottom, left:right], height, width, "area")
     back = translation(left, top) @ scaling((right - left) / width, (bottom - top) / height)
     return small, geometry.matrix @ back
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.images import colors
 from sparkopt.images import functional as F
 from sparkopt.images.transforms import ImageTransform
-from sparkopt.typing import Array
+from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf
 
 __all__ = [
@@ -62,6 +63,8 @@ class Grayscale(ImageTransform):
 class ColorJitter(ImageTransform):
     """Change brightness, contrast, saturation and hue at random, in random order.
 
+    The first three are matrices: those that follow each other are multiplied, and values rounded and clipped once.
+
     Parameters
     ----------
     brightness, contrast, saturation : float, default 0
@@ -91,13 +94,23 @@ class ColorJitter(ImageTransform):
             max(0.0, 1 - amount) + float(draw) * (1 + amount - max(0.0, 1 - amount))
             for amount, draw in zip(amounts, uniform[:3], strict=True)
         ]
-        changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+        pending: Floats | None = None  # the product of what has been chosen so far
         for index in order:
-            if index == 3 and self.hue:
-                image = F.adjust_hue(image, float(2 * uniform[3] - 1) * self.hue)
+            if index == 3 and self.hue and image.shape[2] > 1:
+                image = image if pending is None else F.transform_colors(image, pending)
+                image, pending = F.adjust_hue(image, float(2 * uniform[3] - 1) * self.hue), None
             elif index < 3 and amounts[index]:
-                image = changes[index](image, factors[index])
-        return image
+                matrix = self._matrix(image, index, factors[index], pending)
+                pending = matrix if pending is None else matrix @ pending
+        return image if pending is None else F.transform_colors(image, pending)
+
+    @staticmethod
+    def _matrix(image: Array, index: int, factor: float, before: Floats | None) -> Floats:
+        channels = min(image.shape[2], 3)
+        if index != 1:
+            return (colors.saturation if index else colors.brightness)(channels, factor)
+        mean = F.mean_color(image)
+        return colors.contrast(mean if before is None else (before @ [*mean, 1.0])[:channels], factor)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Geometric transforms along the axes: resize, crop, flip, pad.
 
-``interpolation`` is for images that grow; whatever shrinks is averaged over areas, except with "nearest". ``fill`` is
-the value of pixels that nothing is mapped to.
+``interpolation`` is that of :func:`~sparkopt.images.functional.resize`. ``fill`` is the value of pixels that nothing is
+mapped to.
 """
 
 from __future__ import annotations

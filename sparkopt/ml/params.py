@@ -173,6 +173,10 @@ class LinearParams(
         killed, to the same model.
     checkpointInterval : int, default 10
         Steps between checkpoints; -1 for none.
+    initialModel : model, optional
+        Where to start: a model of the same kind, fitted or loaded, ours or pyspark.ml's. It is not saved.
+    callbacks : sequence of Callback, default ()
+        Called after each step; a true result stops the fit. They are not saved.
     """
 
     optimizer: Param[str] = Param(

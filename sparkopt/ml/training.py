@@ -22,7 +22,7 @@ from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.solve import check_compatible
 
 if TYPE_CHECKING:
-    from sparkopt.ml.base import LinearEstimator
+    from sparkopt.ml.estimator import LinearEstimator
 
 __all__ = ["PER_MODEL", "Serial", "train"]
 

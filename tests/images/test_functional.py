@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkopt import images
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
 
@@ -42,6 +43,33 @@ def with_alpha(colors, image):
     return colors if image.shape[2] < 4 else np.dstack([colors, image[..., 3:]])
 
 
+def quarters(image, height, width):
+    """Mean of four bilinear samples for each pixel, at the centres of its quarters."""
+    if image.shape[:2] == (height, width):
+        return image
+    if min(image.shape[0] - height, image.shape[1] - width) == 0:  # one side stays: the other is averaged by area
+        return by_area(by_area(image.astype(float), height, 0), width, 1)
+    values = image.astype(float)
+    for axis, length in ((0, height), (1, width)):
+        places = (np.arange(2 * length) + 0.5) * image.shape[axis] / (2 * length) - 0.5
+        places = np.clip(places, 0, image.shape[axis] - 1)
+        low = np.minimum(places.astype(int), image.shape[axis] - 2)
+        part = (places - low).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        values = (1 - part) * np.take(values, low, axis) + part * np.take(values, low + 1, axis)
+    return values.reshape(height, 2, width, 2, -1).mean(axis=(1, 3))
+
+
+def by_area(values, length, axis):
+    """Mean over the area of each new pixel: differences of the integral, which is linear between pixel edges."""
+    old = values.shape[axis]
+    integral = np.insert(np.cumsum(values, axis), 0, 0, axis)
+    edges = np.arange(length + 1) * old / length
+    low = np.minimum(edges.astype(int), old - 1)
+    part = (edges - low).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+    at_edges = (1 - part) * np.take(integral, low, axis) + part * np.take(integral, low + 1, axis)
+    return np.diff(at_edges, axis=axis) * length / old
+
+
 # name: (ours, the reference, tolerance in parts of full scale)
 OPERATIONS = {
     "hflip": (F.hflip, lambda x: cv(cv2.flip, x, 1), 0),
@@ -55,6 +83,16 @@ OPERATIONS = {
         lambda x: F.resize(x, -(-x.shape[0] // 2), -(-x.shape[1] // 3)),
         lambda x: cv(cv2.resize, x, (-(-x.shape[1] // 3), -(-x.shape[0] // 2)), interpolation=cv2.INTER_AREA),
         0,
+    ),
+    "resize a little smaller": (
+        lambda x: F.resize(x, -(-2 * x.shape[0] // 3), -(-3 * x.shape[1] // 4)),
+        lambda x: quarters(x, -(-2 * x.shape[0] // 3), -(-3 * x.shape[1] // 4)),
+        0.005,
+    ),
+    "resize a little smaller by area": (
+        lambda x: F.resize(x, -(-2 * x.shape[0] // 3), -(-3 * x.shape[1] // 4), "area"),
+        lambda x: by_area(by_area(x.astype(float), -(-2 * x.shape[0] // 3), 0), -(-3 * x.shape[1] // 4), 1),
+        0.003,
     ),
     "resize nearest": (
         lambda x: F.resize(x, 9, 4, "nearest"),
@@ -135,6 +173,24 @@ def test_hue_turns_as_colorsys_says(dtype, shift):
         expected[index] = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
     error = np.abs(F.adjust_hue(image, shift) / white(dtype) - expected)
     assert error.max() < (0.05 if dtype == np.uint8 else 1e-3)  # uint8 keeps 256 hues
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_adjustments_that_are_multiplied_are_those_in_turn(channels, dtype):
+    image = np.clip(picture((21, 22), channels, np.float32), 0.3, 0.7)  # nothing is clipped on the way
+    image = np.rint(255 * image).astype(np.uint8) if dtype == np.uint8 else image
+    jitter = images.ColorJitter(0.2, 0.2, 0.2)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        factors, order = 0.8 + 0.4 * rng.random(4), rng.permutation(4)
+        steps = image
+        for index in order[order < 3]:
+            steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)[index](steps, factors[index])
+        once = jitter.apply(image, np.random.default_rng(seed))
+        np.testing.assert_allclose(
+            once / white(dtype), steps / white(dtype), atol=0.012 if dtype == np.uint8 else 1e-5
+        )
 
 
 @pytest.mark.parametrize("space", ["bgr", "hsv", "lab", "ycrcb"])

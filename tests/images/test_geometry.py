@@ -44,7 +44,7 @@ EXACT = {
     "half turn": ([images.Rotate(180)], lambda x: x[::-1, ::-1]),
     "three quarters": ([images.Rotate(-90, expand=True)], lambda x: np.rot90(x, -1)),
     "resize, crop": (
-        [images.ResizeShorterSide(80), images.CenterCrop(60, 60)],
+        [images.ResizeShorterSide(80, "area"), images.CenterCrop(60, 60)],
         lambda x: area(x, 80, 120)[10:70, 30:90],
     ),
     "crop, resize": ([images.Crop(8, 4, 100, 120), images.Resize(50, 40)], lambda x: area(x[8:108, 4:124], 50, 40)),
@@ -53,7 +53,7 @@ EXACT = {
         lambda x: area(x[8:108, 4:124], 50, 40)[:, ::-1],
     ),
     "turn, resize": (
-        [images.Rotate(90, expand=True), images.Resize(90, 60)],
+        [images.Rotate(90, expand=True), images.Resize(90, 60, "area")],
         lambda x: np.rot90(area(x, 60, 90)),
     ),
     "larger": ([images.Resize(300, 400)], lambda x: cv2.resize(x, (400, 300), interpolation=cv2.INTER_LINEAR)),
