@@ -126,9 +126,9 @@ def test_what_a_killed_process_leaves_is_cleared_by_the_next(parquet, caplog):
 
 def test_a_worker_that_cannot_start_is_told_with_its_log(monkeypatch):
     monkeypatch.setattr(network, "_why_no_namespaces", lambda: "not today")
-    monkeypatch.setenv("SPARK_DAEMON_JAVA_OPTS", "-Xnosuch")
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with (
-        pytest.raises(RuntimeError, match="(?s)the master did not come up: a process has ended.*-Xnosuch"),
+        pytest.raises(RuntimeError, match="(?s)the master did not come up: a process has ended.*/nowhere/bin/java"),
         Cluster.up(1),
     ):
         pass
