@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
+from sparkopt.codecs.gradient import Codec, gradient_codec
+
 __all__ = ["HasCompression"]
 
 H = TypeVar("H", bound="HasCompression")
@@ -28,6 +30,9 @@ class HasCompression(Params):
     def getCompression(self) -> str:
         """Return compression."""
         return self.getOrDefault(self.compression)
+
+    def _codec(self) -> Codec:
+        return gradient_codec(self.getCompression())
 
     def setCompression(self: H, value: str) -> H:
         """Set how partitions' sums travel."""

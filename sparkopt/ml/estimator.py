@@ -140,7 +140,7 @@ class LinearEstimator(
         look = Look.at(dataset, self._columns())
         moments = replace(Moments.zero(look.features), target_min=0.0, target_max=look.target_max)
         objective = LinearObjective(self._loss(moments), look.features, self.getFitIntercept())
-        share, depth = self.getMiniBatchFraction(), self.getAggregationDepth()
+        share, depth = self.getMiniBatchFraction() * self.getLocalSteps(), self.getAggregationDepth()
         return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth)
 
     def _fit(self, dataset: DataFrame) -> M:
@@ -151,7 +151,15 @@ class LinearEstimator(
     def _check(self) -> None:
         """Refuse what cannot be fitted, before any job."""
         self._check_params()
-        check_compatible(self._optimizer(), self._penalty(), is_exact=self.getMiniBatchFraction() == 1.0)
+        rounds = self._rounds()
+        check_compatible(
+            self._optimizer(),
+            self._penalty(),
+            is_exact=self.getMiniBatchFraction() == 1.0,
+            is_local=rounds is not None,
+            is_lossy=not self._codec().lossless,
+            outer=rounds.outer if rounds else None,
+        )
         checkpointer = self._checkpointer()
         if checkpointer is not None:
             checkpointer.check()
@@ -167,6 +175,8 @@ class LinearEstimator(
             standardization=self.getStandardization(),
             scale_target=self._scale_target,
             mini_batch_fraction=self.getMiniBatchFraction(),
+            rounds=self._rounds(),
+            compression=self.getCompression(),
             seed=self.getSeed(),
             aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
             callbacks=self.callbacks,
@@ -190,7 +200,7 @@ class LinearEstimator(
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
         if name == "auto":
-            fixed = self._rounds() is not None or self.getCompression() != "none"  # neither has a line search
+            fixed = self._rounds() is not None or not self._codec().lossless  # neither has a line search
             name = "sgd" if fixed else "lbfgs" if self._penalty().smooth else "fista"
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):

@@ -17,11 +17,8 @@ from pyspark.sql import functions as F
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.choose import check_engine
-from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
-from sparkopt.solve import check_compatible
-from sparkopt.trainer import Trainer
 
 if TYPE_CHECKING:
     from sparkopt.ml.estimator import LinearEstimator
@@ -57,7 +54,6 @@ def train(dataset: DataFrame, estimators: Estimators) -> Iterator[tuple[int, Any
     """Yield (index, model) for every estimator, in groups; all of them are of one class, and checked."""
     for estimator in estimators:
         check_engine(estimator.getEngine(), dataset)
-        _check_schedule(estimator)
     for readers in _alike(range(len(estimators)), lambda i: _reading(estimators[i])):
         yield from _train_readers(dataset, {i: estimators[i] for i in readers})
 
@@ -76,7 +72,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
             require_all(first._class_weights, int(store.moments.target_max) + 1)
         for sharers in _alike(list(estimators), lambda i: _sharing(estimators[i])):
             group = [estimators[i] for i in sharers]
-            trainers = [_trainer(one, store) for one in group]
+            trainers = [estimator._trainer(store.moments) for estimator in group]
             fits = fit_rounded(store, trainers, [estimator._initial() for estimator in group])
             for i, estimator, fit in zip(sharers, group, fits, strict=True):
                 models[i] = estimator._copyValues(estimator._model(fit))
@@ -84,28 +80,9 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
     return sorted(models.items())
 
 
-def _trainer(estimator: LinearEstimator[Any], store: BlockStore) -> Trainer:
-    """Return the estimator's trainer, with what every estimator has."""
-    compression = estimator.getCompression()
-    return replace(estimator._trainer(store.moments), rounds=estimator._rounds(), compression=compression)
-
-
 def _reading(estimator: LinearEstimator[Any]) -> Any:
     """What decides which rows are read, and how."""
     return estimator._columns(), estimator._targets, estimator._class_weights
-
-
-def _check_schedule(estimator: LinearEstimator[Any]) -> None:
-    """Refuse local steps and lossy sums beside what cannot take or join them."""
-    rounds = estimator._rounds()
-    check_compatible(
-        estimator._optimizer(),
-        estimator._penalty(),
-        is_exact=estimator.getMiniBatchFraction() == 1.0,
-        is_local=rounds is not None,
-        is_lossy=not gradient_codec(estimator.getCompression()).lossless,
-        outer=rounds.outer if rounds else None,
-    )
 
 
 def _sharing(estimator: LinearEstimator[Any]) -> Any:
@@ -113,8 +90,8 @@ def _sharing(estimator: LinearEstimator[Any]) -> Any:
 
     One with local steps goes its own ways, and what a lossy sum left out must come back to its own model alone.
     """
-    if estimator._rounds() is not None or not gradient_codec(estimator.getCompression()).lossless:
-        return estimator.uid, estimator.extractParamMap()
+    if estimator._rounds() is not None or not estimator._codec().lossless:
+        return id(estimator)
     return {param.name: value for param, value in estimator.extractParamMap().items() if param.name not in PER_MODEL}
 
 

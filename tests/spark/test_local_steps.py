@@ -31,7 +31,7 @@ def rows(spark):
 
 def local(kind=LogisticRegression, **options):
     options = {"optimizer": "sgd", "stepSize": 0.5, "maxIter": 8, "tol": 0.0, "regParam": 0.01, **options}
-    return kind(**options).setLocalSteps(5)
+    return kind(localSteps=5, **options)
 
 
 def test_a_few_rounds_reach_what_many_steps_do(rows):
@@ -40,6 +40,8 @@ def test_a_few_rounds_reach_what_many_steps_do(rows):
     assert model.summary.totalIterations == 8
     assert model.summary.objectiveHistory[-1] == pytest.approx(plain.summary.objectiveHistory[-1], rel=1e-3)
     assert "sgd, 5 local steps, average" in str(model.summary.receipt)
+    by_name = local(optimizer="auto").fit(rows)  # which is sgd, since the default takes no local steps
+    np.testing.assert_array_equal(by_name.coefficients, model.coefficients)
     best = LogisticRegression(regParam=0.01, tol=1e-10).fit(rows)
     assert model.summary.objectiveHistory[-1] > best.summary.objectiveHistory[-1]
 
@@ -85,7 +87,7 @@ def test_validation_rows_are_looked_at_once_an_epoch(rows):
 
 def test_a_grid_trains_each_model_by_itself(rows):
     estimator = local()
-    maps = [{estimator.regParam: strength} for strength in (0.1, 0.01)] + [{estimator.localSteps: 1}] * 2
+    maps = [{estimator.regParam: strength} for strength in (0.1, 0.1)] + [{estimator.localSteps: 1}] * 2
     found = dict(estimator.fitMultiple(rows, maps))
     for number, values in enumerate(maps):
         alone = estimator.copy(values).fit(rows)
