@@ -202,8 +202,9 @@ def test_the_normalizer_learns_what_numpy_computes(frame, good, tmp_path):
 def test_output_is_handed_on_in_pieces_of_bounded_size(good):
     kernel = images.ImageKernel(PLAIN, max_bytes=5000)  # an image is 1440 bytes
     pieces = list(kernel(pa.array([*good, b"broken"])))
-    assert [len(values) for values, _ in pieces] == [4] * 7 + [3]
-    assert all(values.nbytes < 5000 + 1440 + 500 for values, _ in pieces)
+    assert [len(values) for values, _ in pieces] == [3] * 9 + [4]
+    assert all(values.nbytes < 5000 + 500 for values, _ in pieces)
+    assert len(list(images.ImageKernel(PLAIN, max_bytes=1)(pa.array(good)))) == len(good)  # larger ones go alone
     assert pieces[-1][1].to_pylist()[-1].startswith("not an image:")
 
 
