@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.functions import pandas_udf
 from sklearn.datasets import load_sample_images
 
@@ -192,6 +192,13 @@ def peak_memory(df: DataFrame) -> float:
     return float(max(row.peak for row in df.mapInArrow(measure, "peak double").collect()))
 
 
+def read_set(spark: SparkSession, path: Path) -> DataFrame:
+    """Read a set with a task for each of its eight files."""
+    largest = max(file.stat().st_size for file in path.glob("*.parquet"))
+    spark.conf.set("spark.sql.files.maxPartitionBytes", str(largest))
+    return spark.read.parquet(str(path))
+
+
 def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -> None:
     """Compare throughput on Spark with bare loops."""
     tasks = {
@@ -201,7 +208,7 @@ def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -
     }
     few_count = count // 8 if count > 1000 else count
     peers = {"together": f"{cores} bare loops at once", "usual": "the usual pandas UDF"}
-    few = df.where("id % 8 = 0") if count > 1000 else df  # the usual way is too slow for more
+    few = df.where(f"id < {count // 8}") if count > 1000 else df  # the usual way is too slow for more
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         for name, (title, pipeline, work) in tasks.items():
             ours = batches(df, pipeline)
@@ -265,14 +272,13 @@ def main() -> None:
     spark = session(None, "sparkopt bench images", {"spark.python.unix.domain.socket.enabled": "true"})
     images.bound_batches(spark)
     cores = spark.sparkContext.defaultParallelism
+    for name, path in paths.items():  # before anything else has run in these workers
+        peak = peak_memory(read_set(spark, path))
+        print(f"{name}: peak memory of a Python worker {peak:.0f} MiB", flush=True)
     for name, path in paths.items():
         data = contents(path)
-        largest = max(file.stat().st_size for file in path.glob("*.parquet"))
-        spark.conf.set("spark.sql.files.maxPartitionBytes", str(largest))  # a task for each of the eight files
-        df = spark.read.parquet(str(path))
-        print(f"{name}: {df.count()} JPEGs of {statistics.mean(map(len, data)) / 1000:.0f} kB")
-        print(f"  peak memory of a Python worker: {peak_memory(df):.0f} MiB", flush=True)
-        spark_part(df, path, len(data), cores, options.rounds)
+        print(f"{name}: {len(data)} JPEGs of {statistics.mean(map(len, data)) / 1000:.0f} kB")
+        spark_part(read_set(spark, path), path, len(data), cores, options.rounds)
         local_part(data, options.rounds)
     spark.stop()
 

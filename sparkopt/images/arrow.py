@@ -279,15 +279,20 @@ def _to_bgr(image: Array) -> Array:
 
 def _image_rows(values: _Gathered) -> pa.Array:
     heights, widths, channels = (
-        [None if shape is None else shape[axis] for shape in values.shapes] for axis in range(3)
+        [0 if shape is None else shape[axis] for shape in values.shapes] for axis in range(3)
     )
     columns = [
         pa.array(["" if shape is not None else None for shape in values.shapes], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
-        pa.array([None if count is None else _OPENCV_TYPES[count] for count in channels], pa.int32()),
+        pa.array([_OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
         values.binary(),
     ]
-    return pa.StructArray.from_arrays(columns, list(IMAGE_FIELDS), mask=values.missing)
+    # Nested in another column, the type must be Spark's to the last word: all but the origin are never null.
+    fields = [
+        pa.field(name, column.type, nullable=name == "origin")
+        for name, column in zip(IMAGE_FIELDS, columns, strict=True)
+    ]
+    return pa.StructArray.from_arrays(columns, fields=fields, mask=values.missing)
 
 
 def _as_is(image: Array) -> Array:

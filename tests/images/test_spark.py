@@ -68,6 +68,18 @@ def test_image_rows_go_out_and_come_in_again(frame, good):
     np.testing.assert_array_equal(np.array(again.x, np.float32), PLAIN(good[0]).ravel())
 
 
+def test_image_rows_with_their_errors(frame, good, broken):
+    decode = images.Compose([images.Decode()])
+    expression = images.udf(decode, "image", errors=True)("content").alias("x")
+    rows = {row.id: row.x for row in frame.select("id", expression).collect()}
+    batches = images.BatchFunction(images.ImageKernel(decode, "image"), "content", "value", "error")
+    mapped = {row.id: row for row in frame.mapInArrow(batches, batches.schema(frame.schema)).collect()}
+    assert len(rows) == len(mapped) == len(good) + len(broken)
+    for index, row in rows.items():
+        assert (row.value, row.error) == (mapped[index].value, mapped[index].error)
+        assert (row.value is None) == (row.error is not None) == (index >= 100)
+
+
 def test_paths_and_encoded_output(spark, good, tmp_path):
     path = tmp_path / "one.png"
     path.write_bytes(good[0])
