@@ -38,7 +38,8 @@ from sparkopt.ml import (
     LogisticRegression,
     QuantileRegression,
 )
-from sparkopt.ml.base import LinearEstimator, LinearModel
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import LinearModel
 from sparkopt.optim import OPTIMIZERS, schedules
 
 ESTIMATORS: Mapping[str, Callable[[], LinearEstimator]] = MappingProxyType(

@@ -1,8 +1,6 @@
 """Checkpoints: a run's snapshots on any file system, from which the same call goes on after its driver was killed.
 
-A checkpoint is one file: a line that says what it is, a line with the SHA-256 of the rest, and the rest, a ``.npz``
-of arrays and one JSON tree. Nothing is pickled. A file appears whole or not at all, and one that was truncated or
-altered is found out by its checksum.
+A file appears whole or not at all, and one that was truncated or altered is found out (``checkpoint_format``).
 
 Each run has a folder of its own below ``uri``, named by its fingerprint: optimiser, loss, penalty, start, seed and
 what is known of the data. So a call goes on from its own checkpoints only; the same folder serves tomorrow's data,
@@ -11,9 +9,6 @@ another configuration and the folds of a cross-validation. A run that ends by it
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import logging
 import re
 import uuid
@@ -21,23 +16,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from sparkopt.checkpoint_format import Saved, Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.fingerprint import Fingerprint, differences, digest
-from sparkopt.optim.base import Point
-from sparkopt.progress import Progress, Record, Snapshot
+from sparkopt.progress import Progress, Snapshot
 from sparkopt.validation import Interval, check
 
-__all__ = ["Checkpointer", "Run", "dump", "load"]
+__all__ = ["Checkpointer", "Run"]
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"sparkopt checkpoint 1\n"
 SUFFIX, UNFINISHED = ".checkpoint", ".unfinished"
 RENAMING = ("local", "hdfs")
 """File systems that rename at once; elsewhere a file appears, whole, when its one write ends."""
@@ -97,10 +89,21 @@ class Checkpointer:
 
 @dataclass(frozen=True)
 class Run:
-    """The checkpoints of one run: of one model, or of several that are trained together."""
+    """The checkpoints of one run: of one model, or of several that are trained together.
+
+    Parameters
+    ----------
+    checkpointer : Checkpointer
+        Where and how often.
+    fingerprint : mapping
+        What the run is.
+    stage : Stage
+        Of a run that is several loops in turn, which loop this is, and what it needs to know of those before it.
+    """
 
     checkpointer: Checkpointer
     fingerprint: Fingerprint = field(repr=False)
+    stage: Stage = Stage()
 
     @property
     def name(self) -> str:
@@ -121,33 +124,40 @@ class Run:
 
     def _mention(self, system: fs.FileSystem, path: str) -> None:
         try:
-            theirs, _ = load(_read(system, path))
+            theirs = load(_read(system, path)).fingerprint
         except (CorruptDataError, *STORAGE_ERRORS):  # of a run that does not concern this one
             return
         parts = ", ".join(differences(self.fingerprint, theirs))
         logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", path, parts)
 
     def restore(self) -> list[Snapshot] | None:
-        """Return the newest snapshots that are intact, one a model, or None to begin anew.
+        """Return the newest snapshots that are intact, one a model, or None to begin this stage anew.
 
         Raises
         ------
         IncompatibleError
             Where a checkpoint in this run's folder belongs to another run.
         """
+        saved = self.saved()
+        if saved is None or saved.stage.number != self.stage.number:
+            return None
+        logger.info("going on from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder()[1])
+        return saved.snapshots
+
+    def saved(self) -> Saved | None:
+        """Return the newest checkpoint that is intact, of whichever stage; raises what ``restore`` does."""
         system, folder = self._folder()
         for path in reversed(_checkpoints(system, folder)):
             try:
-                fingerprint, snapshots = load(_read(system, path))
+                saved = load(_read(system, path))
             except CorruptDataError as error:
                 warnings.warn(f"checkpoint {path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2)
                 continue
-            if parts := differences(self.fingerprint, fingerprint):
+            if parts := differences(self.fingerprint, saved.fingerprint):
                 raise IncompatibleError(
                     f"checkpoint {path} is of another run: {', '.join(parts)} differ. Move it away to begin anew."
                 )
-            logger.info("going on from step %d: %s", snapshots[0].step, path)
-            return snapshots
+            return saved
         return None
 
     def require_shared(self) -> None:
@@ -166,14 +176,14 @@ class Run:
             )
 
     def save(self, step: int, snapshots: Sequence[Snapshot]) -> None:
-        """Write a checkpoint; delete those that are no longer needed.
+        """Write a checkpoint after a step of this stage; delete those that are no longer needed.
 
         A file system that fails in the middle of a run costs a warning and not the run.
         """
         system, folder = self._folder()
-        path = f"{folder}/step-{step:08d}{SUFFIX}"
+        path = f"{folder}/step-{self.stage.steps + step:08d}{SUFFIX}"
         try:
-            _write(system, path, dump(self.fingerprint, snapshots))
+            _write(system, path, dump(self.fingerprint, snapshots, self.stage))
             others = [found for found in _checkpoints(system, folder) if found != path]
             older = [found for found in others if found < path]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
@@ -214,7 +224,7 @@ class _Collector:
         if self.due is not None and step > self.due:  # every model that still runs has reported the step before
             self._save(self.due)
         self.latest[model] = progress
-        if step > 0 and step % self.run.checkpointer.interval == 0:
+        if step > 0 and (self.run.stage.steps + step) % self.run.checkpointer.interval == 0:
             self.due = step
         if self.due is not None and all(_step(found) == self.due for found in self.latest.values()):
             self._save(self.due)
@@ -243,81 +253,6 @@ class Watcher:
     def __call__(self, progress: Progress, /) -> None:
         """Note the step; every ``interval`` steps, write."""
         self.shared.note(self.model, progress)
-
-
-def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot]) -> bytes:
-    """Return a checkpoint file's content."""
-    arrays: dict[str, Any] = {}
-    known: dict[int, str] = {}
-
-    def encode(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.dtype != object:  # stored once, however often it is held
-            name = known.setdefault(id(value), f"a{len(known)}")
-            arrays[name] = value
-            return {"array": name}
-        if isinstance(value, tuple):
-            return {"tuple": [encode(item) for item in value]}
-        if isinstance(value, list):
-            return [encode(item) for item in value]
-        if isinstance(value, dict):
-            return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
-        if isinstance(value, np.generic):
-            return encode(value.item())
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        raise TypeError(
-            f"an optimiser's state holds a {type(value).__name__}; see sparkopt.typing.State for what it may"
-        )
-
-    tree = {"fingerprint": fingerprint, "snapshots": [encode(_parts(snapshot)) for snapshot in snapshots]}
-    body = io.BytesIO()
-    text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
-    np.savez(body, tree=text, **arrays)
-    content = body.getvalue()
-    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
-
-
-def load(content: bytes) -> tuple[Fingerprint, list[Snapshot]]:
-    """Return what ``dump`` was given.
-
-    Raises
-    ------
-    CorruptDataError
-        Where the content is truncated, altered, or no checkpoint.
-    """
-    if not content.startswith(MAGIC):
-        raise CorruptDataError("it is no checkpoint of this version")
-    checksum, _, body = content[len(MAGIC) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
-        raise CorruptDataError("it was truncated or altered: its checksum is wrong")
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-        held = {name: arrays[name] for name in arrays.files}
-    tree = json.loads(held.pop("tree").tobytes())
-
-    def decode(value: Any) -> Any:
-        if isinstance(value, list):
-            return [decode(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        ((kind, content),) = value.items()
-        if kind == "array":
-            return held[content]
-        if kind == "tuple":
-            return tuple(decode(item) for item in content)
-        return {decode(key): decode(item) for key, item in content}
-
-    return tree["fingerprint"], [_snapshot(decode(snapshot)) for snapshot in tree["snapshots"]]
-
-
-def _parts(snapshot: Snapshot) -> dict[str, Any]:
-    columns = {name: [getattr(record, name) for record in snapshot.history] for name in Record.__annotations__}
-    return {**vars(snapshot), "at": vars(snapshot.at), "history": columns}
-
-
-def _snapshot(parts: dict[str, Any]) -> Snapshot:
-    columns = parts["history"]
-    history = tuple(Record(*row) for row in zip(*[columns[name] for name in Record.__annotations__], strict=True))
-    return Snapshot(**{**parts, "at": Point(**parts["at"]), "history": history})
 
 
 def _resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -22,6 +22,7 @@ def check_compatible(
     is_local: bool = False,
     is_lossy: bool = False,
     loss: Loss | None = None,
+    outer: Optimizer | None = None,
 ) -> None:
     """Refuse choices that cannot solve the problem together, naming both sides and a way out.
 
@@ -39,6 +40,8 @@ def check_compatible(
         Whether gradients are compressed with loss.
     loss : Loss or None, default None
         The loss, where it is known already.
+    outer : Optimizer or None, default None
+        What joins the ways of local steps.
 
     Raises
     ------
@@ -57,6 +60,8 @@ def check_compatible(
     refusals += _of_work(optimizer, is_exact, is_local, is_lossy)
     if loss is not None:
         refusals += _of_loss(optimizer, loss)
+    if outer is not None:
+        refusals += [f"joining local steps, {reason}" for reason in _of_work(outer, is_exact, True, is_lossy)]
     if refusals:
         raise IncompatibleError(refusals[0])
 
@@ -69,8 +74,8 @@ def _of_penalty(optimizer: Optimizer, penalty: Penalty, is_local: bool) -> Itera
         )
     if is_local and not penalty.smooth:
         yield (
-            f"local steps cannot serve {penalty.label}: the mean of the partitions' ways has no proximal step of a "
-            f"known length. Use no local steps, or a penalty without kinks such as L2."
+            f"local steps cannot serve {penalty.label}: the mean of what partitions find by themselves is not what "
+            f"the penalty asks for. Use no local steps (localSteps=1), or a penalty without kinks such as L2."
         )
 
 
@@ -83,8 +88,8 @@ def _of_work(optimizer: Optimizer, is_exact: bool, is_local: bool, is_lossy: boo
         )
     if is_local and search.needs_gradient:
         yield (
-            f"{name} needs gradients, but local steps report how far each partition went. Use {FIXED_STEPS}, or no "
-            f"local steps."
+            f"{name} needs gradients of all partitions' rows, but with local steps each goes its own way. Use "
+            f"{FIXED_STEPS}, or no local steps (localSteps=1)."
         )
     if is_lossy and search.needs_gradient:
         yield (

@@ -197,11 +197,7 @@ class LinearObjective:
 
     def unscale(self, coef: Floats) -> tuple[Floats, Floats]:
         """Return the user's coefficients (features, outputs) and intercepts (outputs,)."""
-        matrix, intercept, _ = self._split(coef)
-        if self.scale is not None:
-            matrix = matrix * self.scale[:, None]
-        if self.center is not None:
-            intercept = intercept - self.center @ matrix
+        matrix, intercept = self._unscaled(coef)
         return matrix / self.target_scale, intercept / self.target_scale
 
     def constants(self, coef: Floats) -> Floats:
@@ -241,7 +237,7 @@ class LinearObjective:
         sums = _Sums.zero(self, len(coefs))
         for block in blocks:
             y = self._scaled_targets(block)
-            raws = self._raw(places, block)
+            raws = self._raw(places, block, block.offset)
             slopes = []
             for place, raw in enumerate(raws):
                 loss, slope = self.loss.value_gradient(y, raw)
@@ -260,7 +256,7 @@ class LinearObjective:
         sums = _Sums.zero(self, len(coefs))
         for block in blocks:
             y = self._scaled_targets(block)
-            pairs = zip(self._raw(places, block), self._raw(moves, block), strict=True)
+            pairs = zip(self._raw(places, block, block.offset), self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
 
@@ -270,7 +266,7 @@ class LinearObjective:
         total, weight, rows = np.zeros(len(coefs)), 0.0, 0
         for block in blocks:
             y = self._scaled_targets(block)
-            for place, raw in enumerate(self._raw(places, block)):
+            for place, raw in enumerate(self._raw(places, block, block.offset)):
                 loss, _ = self.loss.value_gradient(y, raw)
                 total[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
             weight += block.rows if block.weight is None else float(block.weight.sum())
@@ -285,22 +281,32 @@ class LinearObjective:
             return matrix, np.zeros(k), rest
         return matrix, rest[:k], rest[k:]
 
+    def _unscaled(self, coef: Floats) -> tuple[Floats, Floats]:
+        """Return coefficients (features, outputs) and intercepts (outputs,) over the user's features."""
+        matrix, intercept, _ = self._split(coef)
+        if self.scale is not None:
+            matrix = matrix * self.scale[:, None]
+        if self.center is not None:
+            intercept = intercept - self.center @ (matrix[:, 0] if matrix.shape[1] == 1 else matrix)
+        return matrix, intercept
+
     def _places(self, coefs: Floats) -> _Places:
         """Take the coefficients of every place apart, over the user's features and the solver's target."""
-        pairs = [self.unscale(coef) for coef in coefs]
-        weights = np.concatenate([matrix for matrix, _ in pairs], axis=1) * self.target_scale
-        intercepts = np.concatenate([intercept for _, intercept in pairs]) * self.target_scale
-        return _Places(weights, intercepts, [self.constants(coef) for coef in coefs])
+        matrices, intercepts = zip(*(self._unscaled(coef) for coef in coefs), strict=True)
+        weights = matrices[0] if len(coefs) == 1 else np.concatenate(matrices, axis=1)
+        return _Places(weights, np.concatenate(intercepts), [self.constants(coef) for coef in coefs])
 
     def _scaled_targets(self, block: Block) -> Array:
         return block.y if self.target_scale == 1.0 else block.y * self.target_scale
 
-    def _raw(self, places: _Places, block: Block) -> list[Array]:
+    def _raw(self, places: _Places, block: Block, offset: Array | None = None) -> list[Array]:
         """Return the raw predictions of every place, as the loss wants them."""
         narrow = places.weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
         raw = raw.reshape(block.rows, narrow.shape[1]) + places.intercepts.astype(raw.dtype)
+        if offset is not None:
+            raw += (offset * self.target_scale).astype(raw.dtype)[:, None]
         k = self.loss.outputs
         if self.loss.constants:
             parts = [raw[:, place * k : (place + 1) * k] for place in range(len(places.constants))]
@@ -315,15 +321,19 @@ class LinearObjective:
 
     def _gradient(self, sums: _Sums) -> Floats:
         """The chain rule of ``unscale``, once at the end since it is linear."""
-        matrix = sums.matrix
-        if self.center is not None:
-            matrix = matrix - self.center[:, None] * sums.intercept
-        if self.scale is not None:
-            matrix = matrix * self.scale[:, None]
         m, k = len(sums.loss), self.loss.outputs
         gradient = np.empty((m, self.size))
-        flat: Array = matrix.reshape(self.features, m, k).transpose(1, 0, 2)
-        gradient[:, : self.features * k] = flat.reshape(m, -1)
+        # For each place the matrix (features, k), row by row, and in place: with millions of features every temporary
+        # array costs as much as the rows do.
+        flat = gradient[:, : self.features * k].reshape(m, self.features, k)
+        matrix = sums.matrix.reshape(self.features, m, k).transpose(1, 0, 2)
+        if self.center is None:
+            flat[:] = matrix
+        else:
+            np.multiply(self.center[:, None], sums.intercept.reshape(m, 1, k), out=flat)
+            np.subtract(matrix, flat, out=flat)
+        if self.scale is not None:
+            flat *= self.scale[:, None]
         if self.fit_intercept:
             gradient[:, self.features * k : (self.features + 1) * k] = sums.intercept.reshape(m, k)
         gradient[:, self.size - self.loss.constants :] = sums.constants

@@ -24,7 +24,8 @@ class Record:
     step : int
         Number of the step; 0 is the start.
     objective : float
-        Objective at the coefficients after the step, penalty included (on the step's rows, for mini-batches).
+        Objective at the coefficients after the step, penalty included. Where steps see a part of the rows, it is an
+        estimate on those; but that of the model itself is over all rows.
     gradient_norm : float
         Norm of the gradient there (with kinks: of the proximal gradient step of length 1).
     evaluations : int

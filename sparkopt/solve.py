@@ -61,6 +61,9 @@ class Problem:
         Called after each step, in order.
     factors : ndarray of shape (size,) or None, default None
         The data is asked at ``factors * coef``: so problems with coordinates of their own share passes. None is 1.
+    whole_at_end : bool, default False
+        Where steps see a part of the rows: end with one pass over all of them, so that the objective of the solution
+        is comparable with any other's.
     """
 
     optimizer: Optimizer
@@ -69,6 +72,7 @@ class Problem:
     stop: Stop = Stop()
     callbacks: Sequence[Callback] = ()
     factors: Floats | None = None
+    whole_at_end: bool = False
 
     @property
     def size(self) -> int:
@@ -289,6 +293,8 @@ def _descend(problem: Problem, model: int) -> _Descent:
     if last is not now.at.coef:  # a mean of the steps is what is wanted
         answer = yield _Request(log.history[-1].step, Ask([last]))
         now = replace(now, at=log.end(now.at, answer))
+    if problem.whole_at_end:
+        log.measured((yield _Request(log.history[-1].step, Ask([log.chosen(now.at)[1]], every_row=True))))
     return log.solution(now.at, reason)
 
 
@@ -335,7 +341,7 @@ class _Log:
         """Note a step, tell the callbacks, and return why to stop, or None."""
         at = now.at
         if not at.is_finite:
-            raise self._diverged(counted.step)
+            raise self._diverged(counted.step, at)
         norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
         self.history.append(
             Record(
@@ -374,6 +380,23 @@ class _Log:
         )
         return mean
 
+    def chosen(self, at: Point) -> tuple[int, Floats]:
+        """Return step and coefficients that the solution is of: the best on validation rows, or the last."""
+        return self.best or (len(self.history) - 1, at.coef)
+
+    def measured(self, answer: _Answer) -> None:
+        """Put the objective over all rows in the place of an estimate, at the coefficients that are chosen."""
+        (point,) = answer.points
+        step, _ = self.chosen(point)
+        last, norm = self.history[step], self.problem.gradient_norm(point)
+        self.history[step] = replace(
+            last,
+            objective=point.value,
+            gradient_norm=norm,
+            evaluations=last.evaluations + 1,
+            rows=last.rows + answer.rows,
+        )
+
     def _lowest(self, best: tuple[int, Floats]) -> float:
         found = self.history[best[0]].validation
         return np.inf if found is None else found
@@ -381,8 +404,12 @@ class _Log:
     def _snapshot(self, now: _Now, steps: int, best: tuple[int, Floats] | None) -> Snapshot:
         return Snapshot(now.at, now.transform, now.search, now.fresh, tuple(self.history[:steps]), best)
 
-    def _diverged(self, step: int) -> DivergedError:
+    def _diverged(self, step: int, at: Point) -> DivergedError:
         name = self.problem.optimizer.name
+        if step == 0 and np.isfinite(at.value):
+            return DivergedError(
+                f"{name!r} diverged on its way from the initial coefficients. Use a smaller stepSize."
+            )
         if step == 0:
             return DivergedError("the objective is not finite at the initial coefficients: start elsewhere")
         last = self.history[-1]
@@ -392,5 +419,5 @@ class _Log:
         )
 
     def solution(self, at: Point, reason: str) -> Solution:
-        step, coef = self.best or (len(self.history) - 1, at.coef)
+        step, coef = self.chosen(at)
         return Solution(coef, tuple(self.history), reason, step)

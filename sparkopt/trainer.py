@@ -17,6 +17,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
 from sparkopt.checkpoint import Checkpointer
+from sparkopt.checkpoint import Run as CheckpointRun
 from sparkopt.cluster.aggregate import Aggregator, Run
 from sparkopt.cluster.choose import AutoAggregator
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
@@ -30,14 +31,14 @@ from sparkopt.solve import Callback, Problem, Solution, Stop, check_compatible
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 from sparkopt.watch import watching
-from sparkopt.work import FullGradient, MiniBatch, Validated, Work
+from sparkopt.work import FullGradient, LocalSteps, MiniBatch, Rounds, Validated, Work
 
-__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
+__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
-Initial: TypeAlias = tuple[Floats, Floats]
-"""Coefficients (features, outputs) and intercept (outputs,) in the user's units."""
+Initial: TypeAlias = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]
+"""Coefficients (features, outputs) and intercept (outputs,) in the user's units, and the loss's own constants."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Trainer:
         is then divided by the same number.
     mini_batch_fraction : float, default 1
         Share of the rows that a step draws.
+    rounds : Rounds or None, default None
+        Let every partition take several steps of ``optimizer`` by itself before their ways are joined; a step of the
+        fit is then a round, and the optimiser's schedules count rounds. The penalty must be smooth.
     seed : int, default 0
         Determines the rows that are drawn.
     aggregator : Aggregator, default ``AutoAggregator()``
@@ -109,6 +113,7 @@ class Trainer:
     standardization: bool = True
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
+    rounds: Rounds | None = None
     seed: Seed = 0
     aggregator: Aggregator = AutoAggregator()
     callbacks: Sequence[Callback] = ()
@@ -118,7 +123,13 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(self.optimizer, self.penalty, is_exact=self.mini_batch_fraction == 1.0)
+        check_compatible(
+            self.optimizer,
+            self.penalty,
+            is_exact=self.mini_batch_fraction == 1.0,
+            is_local=self.rounds is not None,
+            outer=self.rounds.outer if self.rounds else None,
+        )
 
     def fit(self, store: BlockStore, initial: Initial | None = None) -> Fit:
         """Train on the store's rows.
@@ -127,9 +138,10 @@ class Trainer:
         ----------
         store : BlockStore
             The rows.
-        initial : pair of ndarray or None, default None
-            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units; where None,
-            no coefficients, and the intercept that fits the targets' mean.
+        initial : tuple of ndarray or None, default None
+            Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units, and
+            constants (constants,) of a loss that has some; where None, no coefficients, and the intercept that fits
+            the targets' mean.
 
         Raises
         ------
@@ -165,15 +177,17 @@ class Trainer:
         spread = float(moments.std[-1]) or abs(float(moments.mean[-1]))
         return 1.0 / spread if spread > 0 else 1.0
 
-    def _work(self, objective: LinearObjective, rows: int) -> Work:
-        if self.mini_batch_fraction == 1.0:
-            return FullGradient(objective)
-        if self.mini_batch_fraction * rows < 1:
+    def _work(self, store: BlockStore) -> Work:
+        objective, penalty = self._coordinates(store.moments)
+        rows, share = store.moments.rows, self.mini_batch_fraction
+        if share * rows < 1:
             raise ParameterError(
-                f"miniBatchFraction={self.mini_batch_fraction:g} of {rows} rows is less than one row a step. "
+                f"miniBatchFraction={share:g} of {rows} rows is less than one row a step. "
                 f"Use at least {1 / rows:.3g}."
             )
-        return MiniBatch(objective, self.mini_batch_fraction, self.seed)
+        batches = FullGradient(objective) if share == 1.0 else MiniBatch(objective, share, self.seed)
+        chosen = batches if self.rounds is None else LocalSteps(batches, self.optimizer, self.rounds, penalty)
+        return chosen if store.validation is None else Validated(chosen, ceil(1.0 / chosen.share))
 
     def _stop(self) -> Stop:
         """Compare objectives of whole epochs where steps see only a part of the rows."""
@@ -183,7 +197,22 @@ class Trainer:
         """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
         objective, penalty = self._coordinates(moments)
         start = self._start(objective, moments) if initial is None else _start(objective, *initial)
-        return Problem(self.optimizer, start, penalty, self._stop(), self.callbacks, _factors(objective, base))
+        return Problem(
+            self.rounds.outer if self.rounds else self.optimizer,
+            start,
+            penalty,
+            self._stop(),
+            self.callbacks,
+            _factors(objective, base),
+            whole_at_end=self.mini_batch_fraction < 1.0,
+        )
+
+    @property
+    def _method(self) -> str:
+        """The optimiser's name, and the schedule where it is not the plain one."""
+        if self.rounds is None:
+            return self.optimizer.name
+        return f"{self.optimizer.name}, {self.rounds.steps} local steps, {self.rounds.outer.name}"
 
     def _fit(
         self,
@@ -197,7 +226,7 @@ class Trainer:
         """Return the model and what it cost."""
         self._warn(solution)
         receipt = Receipt.of(
-            optimizer=self.optimizer.name,
+            optimizer=self._method,
             loss=self.loss.name,
             engine=done.engine,
             store=store,
@@ -229,6 +258,7 @@ SHARED = (
     "standardization",
     "scale_target",
     "mini_batch_fraction",
+    "rounds",
     "seed",
     "aggregator",
     "checkpointer",
@@ -238,7 +268,10 @@ SHARED = (
 
 
 def fit_many(
-    store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None = None
+    store: BlockStore,
+    trainers: Sequence[Trainer],
+    initials: Sequence[Initial | None] | None = None,
+    checkpoints: CheckpointRun | None = None,
 ) -> list[Fit]:
     """Train several models on the same rows at once: each pass over the data serves all of them.
 
@@ -250,14 +283,16 @@ def fit_many(
     store : BlockStore
         The rows.
     trainers : sequence of Trainer
-        They may differ in optimizer, penalty, stop and callbacks.
-    initials : sequence of pairs of ndarray or None, optional
+        They may differ in optimizer, penalty, stop and callbacks; with local steps (``rounds``) there is one only.
+    initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
+    checkpoints : checkpoint.Run or None, default None
+        The run that this is a stage of; None is a run of its own, where the trainers have a checkpointer.
 
     Raises
     ------
     IncompatibleError
-        Where the trainers differ in anything else.
+        Where the trainers differ in anything else, or take local steps, of which each model has its own.
 
     Examples
     --------
@@ -268,13 +303,18 @@ def fit_many(
     first = _agreed(trainers)
     for left in range(first.aggregator.retries, 0, -1):
         try:
-            return _fit_once(store, trainers, initials)
+            return _fit_once(store, trainers, initials, checkpoints)
         except LostRankError as error:
             logger.warning("%s The fit is begun again (it may be %d times).", error, left)
-    return _fit_once(store, trainers, initials)
+    return _fit_once(store, trainers, initials, checkpoints)
 
 
-def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence[Initial | None] | None) -> list[Fit]:
+def _fit_once(
+    store: BlockStore,
+    trainers: Sequence[Trainer],
+    initials: Sequence[Initial | None] | None,
+    checkpoints: CheckpointRun | None,
+) -> list[Fit]:
     """Train from the start, or from where checkpoints say that an earlier attempt was."""
     begin = time.perf_counter()
     first = trainers[0]
@@ -283,11 +323,9 @@ def _fit_once(store: BlockStore, trainers: Sequence[Trainer], initials: Sequence
     starts = [None] * len(trainers) if initials is None else initials
     pairs = list(zip(trainers, starts, strict=True))
     problems = [trainer._problem(base, store.moments, start) for trainer, start in pairs]
-    work = first._work(base, store.moments.rows)
-    if store.validation is not None:
-        work = Validated(work, ceil(1.0 / first.mini_batch_fraction))
-    bar = ProgressBar(first.optimizer.name if len(trainers) == 1 else f"{len(trainers)} models")
-    run = first.checkpointer.run(_fingerprint(trainers, starts, store)) if first.checkpointer else None
+    work = first._work(store)
+    bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
+    run = checkpoints or checkpoints_of(trainers, starts, store)
     with watching(problems, run, [bar] if first.progress else []) as watched:
         done = first.aggregator.run(watched.problems, work, store)
         watched.ended(done.solutions)
@@ -307,6 +345,11 @@ def _agreed(trainers: Sequence[Trainer]) -> Trainer:
                 f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, "
                 f"or in groups that agree on it."
             )
+    if first.rounds is not None and len(trainers) > 1:
+        raise IncompatibleError(
+            f"{len(trainers)} trainers with local steps cannot share passes over the data: each model goes its own "
+            f"ways. Fit them one by one."
+        )
     return first
 
 
@@ -321,15 +364,18 @@ def _check_validation(loss: Loss, store: BlockStore) -> None:
     )
 
 
-def _start(objective: LinearObjective, coefficients: Floats, intercept: Floats) -> Floats:
-    """Return the solver's coefficients for the user's, of the right shape."""
+def _start(
+    objective: LinearObjective, coefficients: Floats, intercept: Floats, constants: Floats | None = None
+) -> Floats:
+    """Return the solver's coefficients for the user's, of the right shape; another loss's constants say nothing."""
     wanted = (objective.features, objective.loss.outputs)
     if coefficients.shape != wanted or intercept.shape != wanted[1:]:
         raise ParameterError(
             f"the initial model has {coefficients.shape[0]} features and {coefficients.shape[1]} outputs; these rows "
             f"and the {objective.loss.name} loss need {wanted[0]} features and {wanted[1]} outputs."
         )
-    return objective.rescale(coefficients, intercept)
+    own = constants is not None and constants.shape == (objective.loss.constants,)
+    return objective.rescale(coefficients, intercept, constants if own else None)
 
 
 def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None:
@@ -342,6 +388,14 @@ def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None
     return factors
 
 
+def checkpoints_of(
+    trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore
+) -> CheckpointRun | None:
+    """Return the checkpoints of a run on these rows, or None where the trainers keep none."""
+    keeper = trainers[0].checkpointer
+    return keeper.run(_fingerprint(trainers, initials, store)) if keeper else None
+
+
 def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:
     """Describe a run: what it does and on which data, but not when it stops, nor where it runs.
 
@@ -350,7 +404,7 @@ def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None]
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
     factors = store.columns.class_weights
-    shared = {name: describe(getattr(first, name)) for name in SHARED[:6]}
+    shared = {name: describe(getattr(first, name)) for name in SHARED[:7]}
     return {
         **shared,
         "version": __version__,

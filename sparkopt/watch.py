@@ -40,8 +40,15 @@ class Watched:
         ]
 
     def ended(self, solutions: Sequence[Solution]) -> None:
-        """Delete the checkpoints, unless a callback ended the run early: then the same call goes on."""
-        if self._run and all(solution.reason != "callback" for solution in solutions):
+        """Delete the checkpoints, unless a callback ended the run early: then the same call goes on.
+
+        A stage leaves that to the run that it is a part of.
+        """
+        if (
+            self._run
+            and self._run.stage.before is None
+            and all(solution.reason != "callback" for solution in solutions)
+        ):
             self._run.remove()
 
     def diverged(self) -> None:

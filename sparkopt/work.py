@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sparkopt.blocks.block import Block, Blocks, every, take
 from sparkopt.objective import LinearObjective, PartialSum, Query
-from sparkopt.typing import Seed
+from sparkopt.optim import Optimizer, averaging
+from sparkopt.penalties import NoPenalty, Penalty
+from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["FullGradient", "MiniBatch", "Part", "Validated", "Work"]
+__all__ = ["FullGradient", "LocalSteps", "MiniBatch", "Part", "Rounds", "Validated", "Work"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class Work(ABC):
     is_exact : bool
         Every row takes part in every step, so objectives of different steps compare.
     share : float
-        Share of the rows that a step reads.
+        Share of the rows that a step reads; above 1 where it reads them several times.
+    is_local : bool
+        What stands for a gradient is the way that a partition went by itself.
     """
 
     objective: LinearObjective
     is_exact: bool
     share: float = 1.0
+    is_local: bool = False
 
     @abstractmethod
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
@@ -132,6 +137,124 @@ class MiniBatch(Work):
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """When partitions meet that take steps by themselves, and how the ways that they went are joined.
+
+    A step of the loop is then a round: it sends what a plain step sends, and goes further. With ``warm_up`` this is
+    post-local SGD (Lin, Stich, Patel & Jaggi, 2020, *Don't use large mini-batches, use local SGD*, §4): partitions
+    begin to go their own ways once they have found a common direction.
+
+    Parameters
+    ----------
+    steps : int
+        Local steps of a round, ≥ 1.
+    warm_up : int, default 0
+        Rounds of a single step before.
+    outer : Optimizer, default ``optim.averaging()``
+        Takes the mean way for a gradient: by default it goes to the mean of the partitions' coefficients;
+        ``optim.diloco()`` carries momentum from round to round.
+
+    Examples
+    --------
+    >>> post_local = Rounds(steps=16, warm_up=3)
+    >>> [(post_local.length(r), post_local.first(r)) for r in range(6)]
+    [(1, 0), (1, 1), (1, 2), (16, 3), (16, 19), (16, 35)]
+    """
+
+    steps: int
+    warm_up: int = 0
+    outer: Optimizer = field(default_factory=averaging)
+
+    def __post_init__(self) -> None:
+        check("localSteps", self.steps, Interval(1, None, whole=True))
+        check("localStepsWarmUp", self.warm_up, Interval(0, None, whole=True))
+
+    def length(self, number: int) -> int:
+        """Return the local steps of a round."""
+        return 1 if number < self.warm_up else self.steps
+
+    def first(self, number: int) -> int:
+        """Return how many local steps were taken before a round."""
+        return min(number, self.warm_up) + max(0, number - self.warm_up) * self.steps
+
+
+@dataclass(frozen=True)
+class LocalSteps(Work):
+    """Several steps on a partition's own rows; the way there stands for a gradient (Stich, 2019, algorithm 1).
+
+    A partition goes from w to w′ and returns weight · (w − w′), where the weight is that of the rows it saw, so that
+    w minus the mean is the mean of the partitions' w′. Local steps are counted on through all rounds, and each draws
+    its own batch: rounds of a single step are mini-batch steps. What the loop adds to the mean of all gradients, the
+    penalty's gradient at w, is subtracted here, since local steps have it in them.
+
+    The optimiser's memory (momentum, say) begins anew in each round, so that a partition's answer depends on nothing
+    but the question; its schedules count rounds.
+
+    Parameters
+    ----------
+    work : Work
+        The rows of a local step: ``FullGradient``, or a ``MiniBatch``, whose cost is then that of a local step.
+    optimizer : Optimizer
+        What takes the local steps: one with fixed steps.
+    rounds : Rounds
+        How many they are.
+    penalty : Penalty, default none
+        Its smooth part is in every local step. Kinks cannot be: a mean of sparse coefficients is not sparse (Yuan,
+        Zaheer & Reddi, 2021, *Federated composite optimization*, §1).
+    """
+
+    work: Work
+    optimizer: Optimizer
+    rounds: Rounds
+    penalty: Penalty = NoPenalty()
+    is_local = True
+
+    @property
+    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work: a round's objective is that of its first batch, where the round began."""
+        return self.work.is_exact
+
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of all local steps of a round together."""
+        return self.work.share * self.rounds.steps
+
+    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Go local steps from every place of the query; a question about every row is answered with a gradient."""
+        if query.every_row or query.vectors is not None:
+            return self.work(query, part, blocks)
+        sums = [self._go(coef, query.step, part, blocks) for coef in query.coefs]
+        loss, way = (np.concatenate([getattr(one, name) for one in sums]) for name in ("loss", "gradient"))
+        return PartialSum(loss, way, sums[0].weight, sum(one.rows for one in sums))
+
+    def _go(self, start: Floats, number: int, part: Part, blocks: Blocks) -> PartialSum:
+        """Go one round from one place."""
+        transform = self.optimizer.transform.held_at(number)
+        coef, state, seen = start, transform.init(start), list[PartialSum]()
+        step = self.rounds.first(number)
+        with np.errstate(over="ignore", invalid="ignore"):  # the loop says so, and what to do, where a way diverges
+            for batch in range(step, step + self.rounds.length(number)):
+                sums = self.work(Query(coef[None], batch), part, blocks)
+                if sums.weight > 0:  # a small batch may leave this partition out
+                    gradient = sums.gradient[0] / sums.weight + self.penalty.gradient(coef)
+                    move, state = transform.update(gradient, state, coef)
+                    coef = coef + move
+                    seen.append(replace(sums, gradient=EMPTY))
+            way = start - transform.finish(state, coef) - self.penalty.gradient(start)
+        weight, rows = sum(sums.weight for sums in seen), sum(sums.rows for sums in seen)
+        loss = seen[0].loss * (weight / seen[0].weight) if seen else np.zeros(1)
+        return PartialSum(loss, weight * way[None], weight, rows)
+
+
+EMPTY = np.zeros((1, 0))
+
+
+@dataclass(frozen=True)
 class Validated(Work):
     """Another work, and in the same pass the loss of the validation rows, without penalty.
 
@@ -158,6 +281,16 @@ class Validated(Work):
     def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
         """As the other work."""
         return self.work.is_exact
+
+    @property
+    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_local
+
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work; validation rows do not count."""
+        return self.work.share
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over training and validation rows."""

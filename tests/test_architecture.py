@@ -26,6 +26,7 @@ FLOORS = [
         "solve",
         "callbacks",
         "fingerprint",
+        "checkpoint_format",
         "checkpoint",
     ],
     [

@@ -69,8 +69,11 @@ class Backend(ABC):
     has_rdds: bool
 
     @abstractmethod
-    def run(self, function: Callable[[Handle], T]) -> list[T]:
-        """Apply ``function`` to each cached handle, on the executor that holds its file; in any order."""
+    def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
+        """Apply ``function`` to each cached handle, on the executor that holds its file; in any order.
+
+        In at most ``tasks`` tasks, where handles can be gathered without moving their files.
+        """
 
     @abstractmethod
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:

@@ -29,12 +29,15 @@ class Block:
         Row weights, float64; None where every row weighs 1.
     is_validation : bool, default False
         Whether these rows are for validation: a model is measured on them and never trained.
+    offset : ndarray of shape (n,) or None, default None
+        What is added to the rows' raw predictions, float64; None where that is nothing.
     """
 
     X: Array | sparse.csr_array
     y: Array
     weight: Array | None = None
     is_validation: bool = False
+    offset: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -43,7 +46,8 @@ class Block:
 
     def take(self, rows: NDArray[np.intp]) -> Block:
         """Return the given rows, in the given order."""
-        return Block(self.X[rows], self.y[rows], None if self.weight is None else self.weight[rows])
+        weight, offset = (part if part is None else part[rows] for part in (self.weight, self.offset))
+        return Block(self.X[rows], self.y[rows], weight, offset=offset)
 
 
 class Blocks(Protocol):

@@ -26,9 +26,10 @@ class ClassicBackend(Backend):
         self._source = source
         self._handles = self._written().cache()
 
-    def run(self, function: Callable[[Handle], T]) -> list[T]:
+    def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Map and collect."""
-        return self._handles.map(function).collect()
+        handles = self._handles if tasks is None else self._handles.coalesce(tasks)
+        return handles.map(function).collect()
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run a job on the given partitions of a new, uncached RDD."""

@@ -32,7 +32,7 @@ from sparkopt.validation import Interval
 
 __all__ = ["Columns", "Reader", "feature_matrix"]
 
-FEATURES, LABEL, WEIGHT, VALIDATION = "features", "label", "weight", "validation"
+FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET = "features", "label", "weight", "validation", "offset"
 SPARSE_BELOW = 0.25
 """Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
 
@@ -53,6 +53,8 @@ class Columns:
         A boolean column: true in rows that are for validation and not for training.
     class_weights : tuple of float or None, default None
         Factors of the weights of rows with label 0, 1, …; rows with later labels keep their weights.
+    offset : str or None, default None
+        A numeric column that is added to the raw predictions.
     """
 
     features: str | Sequence[str]
@@ -60,6 +62,7 @@ class Columns:
     weight: str | None = None
     validation: str | None = None
     class_weights: tuple[float, ...] | None = None
+    offset: str | None = None
 
     @property
     def feature_names(self) -> str:
@@ -75,7 +78,7 @@ class Columns:
             Naming the column, its type and what would do.
         """
         features_type(schema, self.features)
-        for role, name in ((LABEL, self.label), (WEIGHT, self.weight)):
+        for role, name in ((LABEL, self.label), (WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
                 found = column_type(schema, name, role)
                 if not is_number(found):
@@ -92,8 +95,9 @@ class Columns:
         self.check(df.schema)
         selected = [features_column(df.schema, self.features).alias(FEATURES)]
         selected.append(F.col(quoted(self.label)).cast("double").alias(LABEL))
-        if self.weight is not None:
-            selected.append(F.col(quoted(self.weight)).cast("double").alias(WEIGHT))
+        for role, name in ((WEIGHT, self.weight), (OFFSET, self.offset)):
+            if name is not None:
+                selected.append(F.col(quoted(name)).cast("double").alias(role))
         if self.validation is not None:
             selected.append(F.col(quoted(self.validation)).alias(VALIDATION))
         return df.select(*selected)
@@ -269,7 +273,10 @@ class Reader:
             factors = np.append(self.columns.class_weights, 1.0)
             factor = factors[np.minimum(y, len(factors) - 1).astype(np.intp)]
             weight = factor if weight is None else weight * factor
-        return Block(X, y, weight)
+        offset = None
+        if self.columns.offset is not None:
+            offset = self._numbers(batch, OFFSET, self.columns.offset, Interval())
+        return Block(X, y, weight, offset=offset)
 
     def _split(self, batch: pa.RecordBatch, block: Block) -> Iterator[Block]:
         """Part training from validation rows."""

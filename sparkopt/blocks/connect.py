@@ -49,7 +49,7 @@ class ConnectBackend(Backend):
         source.df.mapInArrow(source.writer(), HANDLE_SCHEMA).createTempView(self._view)
         self._session.catalog.cacheTable(self._view)
 
-    def run(self, function: Callable[[Handle], T]) -> list[T]:
+    def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
         return _collect(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA))
 

@@ -26,7 +26,8 @@ BLOCK_BYTES = 1 << 21
 MOST_OPEN = 256
 """Files that a process keeps mapped."""
 
-FEATURES, INDICES, VALUES, TARGET, WEIGHT = "features", "indices", "values", "target", "weight"
+FEATURES, INDICES, VALUES, TARGET = "features", "indices", "values", "target"
+WEIGHT, OFFSET = "weight", "offset"
 
 
 def block_rows(X: Array | sparse.csr_array) -> int:
@@ -78,8 +79,8 @@ class _Queue:
 
 
 def _cut(block: Block, start: int, stop: int) -> Block:
-    weight = None if block.weight is None else block.weight[start:stop]
-    return replace(block, X=block.X[start:stop], y=block.y[start:stop], weight=weight)
+    weight, offset = (part if part is None else part[start:stop] for part in (block.weight, block.offset))
+    return replace(block, X=block.X[start:stop], y=block.y[start:stop], weight=weight, offset=offset)
 
 
 def _join(blocks: list[Block]) -> Block:
@@ -87,9 +88,15 @@ def _join(blocks: list[Block]) -> Block:
         return blocks[0]
     X = [block.X for block in blocks]
     joined = np.concatenate(X) if isinstance(X[0], np.ndarray) else sparse.vstack(X, format="csr")
-    weights = [block.weight for block in blocks if block.weight is not None]
-    y, weight = np.concatenate([b.y for b in blocks]), np.concatenate(weights) if weights else None
-    return Block(joined, y, weight, blocks[0].is_validation)
+    y = np.concatenate([block.y for block in blocks])
+    weight, offset = (_joined([getattr(block, name) for block in blocks]) for name in (WEIGHT, OFFSET))
+    return Block(joined, y, weight, blocks[0].is_validation, offset)
+
+
+def _joined(parts: list[Array | None]) -> Array | None:
+    """Join what either all blocks have or none."""
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found else None
 
 
 def write_blocks(path: Path, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -127,6 +134,8 @@ def _encode(block: Block) -> pa.RecordBatch:
     arrays[TARGET] = pa.array(block.y)
     if block.weight is not None:
         arrays[WEIGHT] = pa.array(block.weight)
+    if block.offset is not None:
+        arrays[OFFSET] = pa.array(block.offset)
     return pa.RecordBatch.from_pydict(arrays)
 
 
@@ -198,9 +207,10 @@ class BlockFile:
         batch = self._reader.get_batch(index)
         names = batch.schema.names
         y = batch.column(TARGET).to_numpy()
-        weight = batch.column(WEIGHT).to_numpy() if WEIGHT in names else None
+        weight, offset = (batch.column(name).to_numpy() if name in names else None for name in (WEIGHT, OFFSET))
         if FEATURES in names:
-            return Block(batch.column(FEATURES).values.to_numpy().reshape(len(y), self._width), y, weight)
+            X = batch.column(FEATURES).values.to_numpy().reshape(len(y), self._width)
+            return Block(X, y, weight, offset=offset)
         values, indices = batch.column(VALUES), batch.column(INDICES)
         parts = (values.values.to_numpy(), indices.values.to_numpy(), values.offsets.to_numpy())
-        return Block(sparse.csr_array(parts, shape=(len(y), self._width), copy=False), y, weight)
+        return Block(sparse.csr_array(parts, shape=(len(y), self._width), copy=False), y, weight, offset=offset)

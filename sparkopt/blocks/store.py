@@ -137,13 +137,21 @@ class BlockStore:
         """Number of partitions, empty ones included."""
         return len(self.rows)
 
-    def collect(self, function: PartFunction[T]) -> list[Result[T]]:
+    def collect(self, function: PartFunction[T], tasks: int | None = None) -> list[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are, and bring the results here.
 
         Partitions whose file is missing are read from their source. Results come in the order of partitions.
+
+        Parameters
+        ----------
+        function : callable
+            What to apply.
+        tasks : int or None, default None
+            Let at most so many tasks take several partitions each, since a task costs Spark some 10 ms; None is one
+            task a partition.
         """
         task = Task(function, self._first_rows())
-        results = self._backend.run(task)
+        results = self._backend.run(task, tasks)
         missing = [result.partition for result in results if result.value is None]
         if missing:
             results = [result for result in results if result.value is not None] + self._recompute(task, missing)

@@ -141,7 +141,7 @@ class DriverAggregator(Aggregator):
     def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
         """Return sums that hold every partition, each once."""
         if how == "collect":
-            return store.collect(task)
+            return store.collect(task, slots)
         if how == "tree":
             sums = tree(store.map(task), self.depth)
         else:

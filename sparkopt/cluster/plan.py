@@ -80,7 +80,7 @@ class Look:
         stored = X.size if isinstance(X, np.ndarray) else X.nnz
         is_sparse = not isinstance(X, np.ndarray) and stored < SPARSE_BELOW * X.shape[0] * X.shape[1]
         per_row = stored / X.shape[0] * (number + 4) if is_sparse else X.shape[1] * number
-        beside = 8 if columns.weight is None else 16
+        beside = 8 * (1 + sum(name is not None for name in (columns.weight, columns.offset)))
         last = max(row["partition"] for row in found)
         partitions = 1 + last if is_connect(df) else df.rdd.getNumPartitions()
         tops = [row["top"] for row in found if row["top"] is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +16,10 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
-from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, LinearModel
 from sparkopt.ml.bounds import BoundParams
 from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import (
     BinaryLogisticRegressionSummary,
@@ -27,6 +28,7 @@ from sparkopt.ml.summary import (
     LogisticRegressionTrainingSummary,
 )
 from sparkopt.penalties import Penalty
+from sparkopt.solve import Callback
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -282,10 +284,11 @@ class LogisticRegression(
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setFamily(self: B, value: str) -> B:
         """Set the family of distributions."""

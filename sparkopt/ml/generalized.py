@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -11,12 +12,15 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
+from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Binomial, Gamma, Gaussian, Logistic, Loss, Poisson, Tweedie
-from sparkopt.ml.base import NUMBER, LinearEstimator, ScalarModel
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import GeneralizedLinearRegressionSummary, GeneralizedLinearRegressionTrainingSummary
+from sparkopt.solve import Callback
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
@@ -68,6 +72,12 @@ class _FamilyParams(LinearParams):
         'output column of linear predictions; "" leaves it out',
         typeConverter=TypeConverters.toString,
     )
+    offsetCol: Param[str] = Param(
+        Params._dummy(),
+        "offsetCol",
+        "numeric column that is added to the linear prediction, with a coefficient of 1",
+        typeConverter=TypeConverters.toString,
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -94,6 +104,14 @@ class _FamilyParams(LinearParams):
     def getLinkPredictionCol(self) -> str:
         """Return linkPredictionCol."""
         return self.getOrDefault(self.linkPredictionCol)
+
+    def getOffsetCol(self) -> str:
+        """Return offsetCol."""
+        return self.getOrDefault(self.offsetCol)
+
+    def _columns(self) -> Columns:
+        offset = (self.getOffsetCol() or None) if self.isSet(self.offsetCol) else None
+        return replace(super()._columns(), offset=offset)
 
     def setLinkPredictionCol(self: G, value: str) -> G:
         """Set the column of linear predictions; "" leaves it out."""
@@ -167,6 +185,8 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         1 − variancePower.
     linkPredictionCol : str, optional
         Output column of linear predictions.
+    offsetCol : str, optional
+        Numeric column that is added to the linear prediction with a coefficient of 1: the logarithm of exposure, say.
     {shared}
 
     Notes
@@ -195,6 +215,7 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         link: str | None = None,
         variancePower: float = 0.0,
         linkPower: float | None = None,
+        offsetCol: str | None = None,
         maxIter: int = 100,
         tol: float = 1e-6,
         regParam: float = 0.0,
@@ -213,10 +234,11 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setFamily(self: G, value: str) -> G:
         """Set the distribution of the target."""
@@ -233,6 +255,10 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     def setLinkPower(self: G, value: float) -> G:
         """Set which power of the mean the linear prediction of a Tweedie family is."""
         return self._set(linkPower=value)
+
+    def setOffsetCol(self: G, value: str) -> G:
+        """Set the column that is added to the linear prediction."""
+        return self._set(offsetCol=value)
 
     @property
     def _targets(self) -> Interval:

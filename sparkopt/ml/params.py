@@ -26,7 +26,8 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.cluster.choose import ENGINES
-from sparkopt.optim import OPTIMIZERS, schedules
+from sparkopt.ml.local_steps import HasLocalSteps
+from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["FeatureParams", "LinearParams", "documented"]
@@ -49,6 +50,10 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "patience": Interval(1, None, whole=True),
         "minDelta": Interval(0, None),
         "stepSizeSchedule": OneOf(schedules.NAMES),
+        "localSteps": Interval(1, None, whole=True),
+        "localStepsWarmUp": Interval(0, None, whole=True),
+        "outerOptimizer": OneOf([*OUTER, *OPTIMIZERS]),
+        "outerStepSize": Interval(0, None, closed="neither"),
     }
 )
 
@@ -101,6 +106,7 @@ class LinearParams(
     HasSeed,
     HasAggregationDepth,
     HasValidationIndicatorCol,
+    HasLocalSteps,
 ):
     """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more.
 
@@ -136,6 +142,17 @@ class LinearParams(
         How the learning rate changes over maxIter steps.
     miniBatchFraction : float, default 1
         Share of the rows that a step draws.
+    localSteps : int, default 1
+        Steps of the optimiser that each partition takes by itself, on its own rows, before their coefficients are
+        averaged: fewer bytes for as many steps. maxIter then counts these rounds, as does stepSizeSchedule, and the
+        optimiser's memory begins anew in each of them. "auto" is then "sgd".
+    localStepsWarmUp : int, default 0
+        Rounds of a single step at the beginning (post-local SGD).
+    outerOptimizer : str, default "average"
+        What joins the partitions' ways: "average", "diloco" (Nesterov's momentum over rounds), or any optimiser with
+        fixed steps.
+    outerStepSize : float, optional
+        Its learning rate: 1 for "average" and 0.7 for "diloco" where unset.
     seed : int, default 0
         Determines these rows.
     aggregationDepth : int, default 2
@@ -156,6 +173,10 @@ class LinearParams(
         killed, to the same model.
     checkpointInterval : int, default 10
         Steps between checkpoints; -1 for none.
+    initialModel : model, optional
+        Where to start: a model of the same kind, fitted or loaded, ours or pyspark.ml's. It is not saved.
+    callbacks : sequence of Callback, default ()
+        Called after each step; a true result stops the fit. They are not saved.
     """
 
     optimizer: Param[str] = Param(

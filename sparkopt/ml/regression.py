@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyspark import keyword_only
@@ -11,7 +11,8 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Huber, Loss, Quantile, SquaredError
-from sparkopt.ml.base import LinearEstimator, ScalarModel
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import ScalarModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import (
     LinearRegressionSummary,
@@ -19,6 +20,7 @@ from sparkopt.ml.summary import (
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
+from sparkopt.solve import Callback
 from sparkopt.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
 
@@ -127,10 +129,11 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setLoss(self: L, value: str) -> L:
         """Set what an error costs."""
@@ -237,10 +240,11 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setQuantile(self: Q, value: float) -> Q:
         """Set which quantile is predicted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,11 +14,13 @@ from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
-from sparkopt.ml.base import NUMBER, VECTOR, LinearEstimator, ScalarModel
 from sparkopt.ml.class_weights import HasClassWeights
 from sparkopt.ml.classification import RawPredictionParams
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import BinaryClassificationSummary, LinearSVCTrainingSummary
+from sparkopt.solve import Callback
 from sparkopt.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -153,10 +155,11 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
         minDelta: float = 0.0,
         checkpointDir: str | None = None,
         checkpointInterval: int = 10,
+        initialModel: Any = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        self._input_kwargs: dict[str, Any]
-        self._set(**self._input_kwargs)
+        self._configure(self._input_kwargs)
 
     def setLoss(self: V, value: str) -> V:
         """Set what a margin below 1 costs."""

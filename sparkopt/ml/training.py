@@ -19,9 +19,10 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.choose import check_engine
 from sparkopt.continuation import fit_rounded
 from sparkopt.ml.class_weights import factors, require_all
+from sparkopt.solve import check_compatible
 
 if TYPE_CHECKING:
-    from sparkopt.ml.base import LinearEstimator
+    from sparkopt.ml.estimator import LinearEstimator
 
 __all__ = ["PER_MODEL", "Serial", "train"]
 
@@ -54,6 +55,7 @@ def train(dataset: DataFrame, estimators: Estimators) -> Iterator[tuple[int, Any
     """Yield (index, model) for every estimator, in groups; all of them are of one class, and checked."""
     for estimator in estimators:
         check_engine(estimator.getEngine(), dataset)
+        _check_local_steps(estimator)
     for readers in _alike(range(len(estimators)), lambda i: _reading(estimators[i])):
         yield from _train_readers(dataset, {i: estimators[i] for i in readers})
 
@@ -72,7 +74,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
             require_all(first._class_weights, int(store.moments.target_max) + 1)
         for sharers in _alike(list(estimators), lambda i: _sharing(estimators[i])):
             group = [estimators[i] for i in sharers]
-            trainers = [estimator._trainer(store.moments) for estimator in group]
+            trainers = [replace(one._trainer(store.moments), rounds=one._rounds()) for one in group]
             fits = fit_rounded(store, trainers, [estimator._initial() for estimator in group])
             for i, estimator, fit in zip(sharers, group, fits, strict=True):
                 models[i] = estimator._copyValues(estimator._model(fit))
@@ -85,8 +87,18 @@ def _reading(estimator: LinearEstimator[Any]) -> Any:
     return estimator._columns(), estimator._targets, estimator._class_weights
 
 
-def _sharing(estimator: LinearEstimator[Any]) -> dict[str, Any]:
-    """What models that share passes must agree on."""
+def _check_local_steps(estimator: LinearEstimator[Any]) -> None:
+    """Refuse local steps beside what cannot take or join them."""
+    rounds, is_exact = estimator._rounds(), estimator.getMiniBatchFraction() == 1.0
+    if rounds is not None:
+        methods = estimator._optimizer(), estimator._penalty()
+        check_compatible(*methods, is_exact=is_exact, is_local=True, outer=rounds.outer)
+
+
+def _sharing(estimator: LinearEstimator[Any]) -> Any:
+    """What models that share passes must agree on; one with local steps, which goes its own ways, shares none."""
+    if estimator._rounds() is not None:
+        return estimator.uid, estimator.extractParamMap()
     return {param.name: value for param, value in estimator.extractParamMap().items() if param.name not in PER_MODEL}
 
 

@@ -34,12 +34,15 @@ from sparkopt.typing import Schedule
 
 __all__ = [
     "OPTIMIZERS",
+    "OUTER",
     "adadelta",
     "adagrad",
     "adam",
     "adamw",
     "amsgrad",
+    "averaging",
     "by_name",
+    "diloco",
     "fista",
     "gd",
     "lamb",
@@ -50,6 +53,7 @@ __all__ = [
     "nadam",
     "nesterov",
     "newton_cg",
+    "outer_by_name",
     "owlqn",
     "rmsprop",
     "sgd",
@@ -268,3 +272,36 @@ def by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
     if "learning_rate" not in inspect.signature(factory).parameters:
         raise ParameterError(f"optimizer={name!r} finds its own step sizes: leave stepSize unset.")
     return factory(learning_rate=learning_rate)
+
+
+def averaging(learning_rate: Rate = 1.0) -> Optimizer:
+    """Take the mean of the coefficients that partitions end their local steps with (Stich, 2019, *Local SGD*, §2).
+
+    A ``learning_rate`` other than 1 goes so much of the way to that mean. For ``Rounds.outer``.
+    """
+    return _fixed("average", scale_by_learning_rate(learning_rate))
+
+
+def diloco(learning_rate: Rate = 0.7, decay: float = 0.9) -> Optimizer:
+    """Nesterov's momentum over the mean ways of local steps (Douillard et al., 2023, *DiLoCo*, algorithm 1).
+
+    The rate and the decay are theirs (§3.1). For ``Rounds.outer``.
+    """
+    return _fixed("diloco", trace(decay, nesterov=True), scale_by_learning_rate(learning_rate))
+
+
+OUTER: Mapping[str, Callable[..., Optimizer]] = MappingProxyType({"average": averaging, "diloco": diloco})
+"""What joins the ways of local steps, by its name."""
+
+
+def outer_by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
+    """Return what joins the ways of local steps: "average", "diloco", or any optimiser of ``by_name``.
+
+    Raises
+    ------
+    ParameterError
+        As ``by_name`` does.
+    """
+    if name not in OUTER:
+        return by_name(name, learning_rate)
+    return OUTER[name]() if learning_rate is None else OUTER[name](learning_rate)

@@ -39,6 +39,10 @@ class GradientTransformation(ABC):
         """Return the coefficients to end with, given the last ones; ``coef`` itself for all links but averages."""
         return coef
 
+    def held_at(self, step: int) -> GradientTransformation:
+        """Return the same link with its schedules standing still at ``step``: itself, where it has none."""
+        return self
+
 
 @dataclass(frozen=True)
 class Chain(GradientTransformation):
@@ -63,6 +67,10 @@ class Chain(GradientTransformation):
         for link, last in zip(self.links, state, strict=True):
             coef = link.finish(last, coef)
         return coef
+
+    def held_at(self, step: int) -> Chain:
+        """Hold every link."""
+        return Chain(tuple(link.held_at(step) for link in self.links))
 
 
 def chain(*links: GradientTransformation) -> Chain:

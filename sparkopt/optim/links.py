@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -147,6 +147,10 @@ class Accumulate(GradientTransformation):
     def finish(self, state: State, coef: Floats) -> Floats:
         """Let what comes after it finish."""
         return self.then.finish(state["then"], coef)
+
+    def held_at(self, step: int) -> Accumulate:
+        """Hold what comes after it, which counts one step for ``every`` of these."""
+        return replace(self, then=self.then.held_at(step // self.every))
 
 
 clip_by_value = ClipByValue

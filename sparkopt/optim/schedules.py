@@ -20,6 +20,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
+    "Held",
     "InverseTime",
     "StepDecay",
     "WarmUp",
@@ -129,6 +130,17 @@ class WarmUp:
         if step < self.steps:
             return self.then(0) * (step + 1) / self.steps
         return self.then(step - self.steps)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What another schedule has at ``step``, at every step."""
+
+    then: Schedule
+    step: int
+
+    def __call__(self, step: int) -> float:
+        return self.then(self.step)
 
 
 def as_schedule(rate: float | Schedule) -> Schedule:

@@ -14,7 +14,8 @@ import pytest
 from pyarrow import fs
 
 from sparkopt import checkpoint, losses, optim, penalties
-from sparkopt.checkpoint import Checkpointer, Run, dump, load
+from sparkopt.checkpoint import Checkpointer, Run
+from sparkopt.checkpoint_format import Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.fingerprint import describe, differences, digest, rounded
 from sparkopt.optim.base import Point
@@ -41,8 +42,10 @@ def snapshot(step: int = 2, **parts) -> Snapshot:
 
 def test_everything_comes_back_as_it_was():
     before = snapshot()
-    fingerprint, (after,) = load(dump(MINE, [before]))
+    stage = Stage(2, 17, {"left": [0], "starts": [(np.ones(2), None)]})
+    fingerprint, (after,), again = load(dump(MINE, [before], stage))
     assert fingerprint == MINE
+    assert repr(again) == repr(stage)
     assert repr(after) == repr(before)  # types, tuples and lists alike
     assert after.at.coef.tobytes() == before.at.coef.tobytes()
     assert after.history == before.history
@@ -125,6 +128,18 @@ def test_the_one_before_a_broken_one_is_used(tmp_path, content):
     assert found.step == 2
     run.save(3, [snapshot(3)])  # the run goes on: what lies ahead of it is worthless
     assert files(tmp_path) == ["step-00000002.checkpoint", "step-00000003.checkpoint"]
+
+
+def test_a_stage_goes_on_from_its_own_checkpoints_only(tmp_path):
+    first = run_in(tmp_path)
+    second = replace(first, stage=Stage(1, 5, {"left": [0]}))
+    first.save(4, [snapshot(4)])
+    assert second.restore() is None
+    second.save(2, [snapshot(2)])
+    assert files(tmp_path) == ["step-00000004.checkpoint", "step-00000007.checkpoint"]
+    assert [found.step for found in second.restore()] == [2]
+    assert first.restore() is None
+    assert first.saved().stage == second.stage
 
 
 def test_nothing_intact_begins_anew(tmp_path):

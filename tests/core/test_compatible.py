@@ -15,7 +15,7 @@ from sparkopt.losses import Hinge, Logistic, Quantile, SquaredError
 from sparkopt.objective import LinearObjective, Query
 from sparkopt.penalties import L1, L2, Box, ElasticNet, GroupLasso, NoPenalty, Penalty
 from sparkopt.solve import Problem, Stop, minimise
-from sparkopt.work import FullGradient, MiniBatch
+from sparkopt.work import FullGradient, LocalSteps, MiniBatch, Rounds
 from tests.core.problems import in_blocks, minimise_l1, reduce_over, regression_rows
 
 X, Y = regression_rows(rows=160, noise=0.1)
@@ -32,6 +32,7 @@ PENALTIES: dict[str, Penalty] = {
     "bounds and L1": Box(-0.5, 0.7, penalty=L1(0.1)),
 }
 WORKS = {"all rows": FullGradient(OBJECTIVE), "mini-batches": MiniBatch(OBJECTIVE, 0.5)}
+ROUNDS = {"average": Rounds(8), "post-local": Rounds(8, warm_up=20), "diloco": Rounds(8, outer=optim.diloco())}
 STEPS = 400
 
 
@@ -144,6 +145,27 @@ def test_every_pair_is_solved_or_refused(name, penalty, rows):
     gap = (objective(chosen, found.coef) - best) / (start - best)
     assert gap > -1e-7  # SciPy's optimum is the optimum
     assert gap < (1e-6 if name in LINE_SEARCHES | {"svrg"} else 1e-4 if work.is_exact else 2e-3)
+
+
+@pytest.mark.parametrize("schedule", ROUNDS)
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedule):
+    """Falling rates end at the optimum of all rows, though each partition has another."""
+    optimizer = SETTINGS[name]() if name in SETTINGS else optim.by_name(name)
+    chosen, rounds = PENALTIES[penalty], ROUNDS[schedule]
+    if penalty not in ("none", "L2") or name in LINE_SEARCHES | {"svrg"}:
+        with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
+            check_compatible(optimizer, chosen, is_local=True, outer=rounds.outer)
+        return
+    check_compatible(optimizer, chosen, is_local=True, outer=rounds.outer)
+    work = LocalSteps(WORKS["all rows"], optimizer, rounds, chosen)
+    reduce = reduce_over(work, [in_blocks(X[:90], Y[:90], rows=90), in_blocks(X[90:], Y[90:], rows=90)])
+    found = minimise(reduce, Problem(rounds.outer, np.zeros(5), chosen, Stop(STEPS, 0.0, 1e-9)))
+    best, start = (objective(chosen, at) for at in (optimum(penalty), np.zeros(5)))
+    gap = (objective(chosen, found.coef) - best) / (start - best)
+    assert -1e-7 < gap < 2e-3
+    assert found.objective == pytest.approx(objective(chosen, found.coef), rel=1e-9)
 
 
 def objective(penalty: Penalty, coef: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparkopt import optim
-from sparkopt.checkpoint import dump, load
+from sparkopt.checkpoint_format import dump, load
 from sparkopt.losses import Logistic, SquaredError
 from sparkopt.objective import LinearObjective
 from sparkopt.penalties import L1, L2

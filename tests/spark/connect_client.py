@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def persistence(spark: SparkSession, folder: str) -> dict[str, Any]:
 
 
 def survival(spark: SparkSession) -> dict[str, Any]:
-    """Delete a file under a store, then kill one of two executors in the middle of a fit."""
+    """Delete a file under a store, then kill the executor that holds its first partition in the middle of a fit."""
     df = dense(spark, 2)
     with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
         trainer = Trainer(losses.Logistic(), stop=Stop(2, 0.0))
@@ -68,16 +69,20 @@ def survival(spark: SparkSession) -> dict[str, Any]:
             refusal = ""
         except IncompatibleError as error:
             refusal = str(error)
-        executors = [result.value for result in store.collect(lambda part, blocks: executor())]
+        before = executors(store)
 
-    def kill(progress: Progress) -> None:
-        if progress.record.step == 1:
-            os.kill(executors[0], signal.SIGKILL)
+        def kill(progress: Progress) -> None:
+            if progress.record.step == 1:
+                os.kill(before[0], signal.SIGKILL)
 
-    estimator, df = FITS["dense binary"](spark)
-    estimator.callbacks = [kill]
-    killed = numbers(estimator.fit(df))
-    return {"calm": calm, "mended": mended, "killed": killed, "executors": executors, "refusal": refusal}
+        killed = replace(trainer, callbacks=(kill,)).fit(store).coefficients.tolist()
+        after = executors(store)
+    return {"calm": calm, "mended": mended, "killed": killed, "before": before, "after": after, "refusal": refusal}
+
+
+def executors(store: BlockStore) -> list[int]:
+    """Process id of the JVM that holds each partition."""
+    return [result.value for result in store.collect(lambda part, blocks: executor())]
 
 
 def executor() -> int:

@@ -13,17 +13,28 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkopt.ml import LogisticRegression
+from sparkopt.ml import LinearSVC, LogisticRegression
 from sparkopt.progress import Progress
 
 INTERVAL = 4
 MODELS = {
-    "mini-batches": (dict(optimizer="adam", stepSize=0.05, miniBatchFraction=0.1, seed=3, engine="driver"), [{}]),
+    "mini-batches": (
+        LogisticRegression,
+        dict(optimizer="adam", stepSize=0.05, miniBatchFraction=0.1, seed=3, engine="driver"),
+        [{}],
+    ),
     "grid": (
+        LogisticRegression,
         dict(optimizer="gd", stepSize=0.3),
         [{"regParam": 0.1}, {"regParam": 0.01}, {"regParam": 0.5, "maxIter": 3}, {"optimizer": "adam"}],
     ),
+    "kinks": (
+        LinearSVC,
+        dict(maxIter=500, tol=1e-6),
+        [{"regParam": 0.1}, {"regParam": 0.01}, {"maxIter": 6, "tol": 0.0}],
+    ),
 }
+"""Estimator, its parameters, and those of the models that it trains together."""
 
 
 def rows(spark: SparkSession) -> DataFrame:
@@ -32,10 +43,10 @@ def rows(spark: SparkSession) -> DataFrame:
     return table.withColumn("label", (F.col("features")[0] + F.randn(7) > 0).cast("double"))
 
 
-def estimator(name: str) -> tuple[LogisticRegression, list[dict[Any, Any]]]:
+def estimator(name: str) -> tuple[Any, list[dict[Any, Any]]]:
     """The estimator, and the parameters of the models that it trains."""
-    options, grid = MODELS[name]
-    found = LogisticRegression(maxIter=40, tol=0.0, **options)
+    kind, options, grid = MODELS[name]
+    found = kind(**{"maxIter": 40, "tol": 0.0, **options})
     return found, [{found.getParam(key): value for key, value in values.items()} for values in grid]
 
 
@@ -55,8 +66,10 @@ def main() -> None:
     }
     spark = session("conf/local.conf", settings=settings)
 
+    steps = iter(range(10_000))  # of all widths, where there are several
+
     def kill(progress: Progress) -> None:
-        if progress.record.step == step:
+        if progress.model == 0 and progress.record.step > 0 and next(steps) + 1 == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     trained, grid = estimator(name)

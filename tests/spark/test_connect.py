@@ -122,8 +122,9 @@ def test_images(found):
 def test_missing_files_and_killed_executors_change_nothing(found):
     survival = found["survival"]
     assert survival["mended"] == survival["calm"]
-    assert len(set(survival["executors"])) == 2
-    assert survival["killed"] == found["fits"]["dense binary"]
+    # The executor died while it held blocks, they were built anew elsewhere, and no bit of the answer shows it.
+    assert survival["before"][0] not in survival["after"]
+    assert survival["killed"] == survival["calm"]
 
 
 def test_a_plan_knows_what_connect_can_do(found):

@@ -26,6 +26,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.ml import LogisticRegression
 from sparkopt.penalties import L2
 from sparkopt.validation import Interval
+from sparkopt.work import Rounds
 
 SAME_BITS = {
     "collect": DriverAggregator(reduction="collect"),
@@ -102,6 +103,29 @@ def test_mini_batches_are_the_same_on_every_engine(small, name):
     found = trainer(SAME_BITS[name], **batches).fit(small)
     assert found.coefficients.tobytes() == expected.coefficients.tobytes()
     assert found.receipt.rows_touched == expected.receipt.rows_touched
+
+
+@pytest.mark.parametrize("rounds", [Rounds(4, 2), Rounds(4, outer=optim.diloco())], ids=["post-local", "diloco"])
+def test_local_steps_are_the_same_on_every_engine(small, rounds):
+    """They send what plain steps send, and go further."""
+    options = {"optimizer": optim.sgd(0.3), "seed": 4, "stop": Stop(6, 0.0)}
+    local = {**options, "mini_batch_fraction": 0.05, "rounds": rounds}
+    expected, plain = (
+        trainer(SAME_BITS["collect"], **local).fit(small),
+        trainer(SAME_BITS["collect"], **options).fit(small),
+    )
+    assert expected.solution.objective < plain.solution.objective
+    assert expected.receipt.optimizer == f"sgd, 4 local steps, {rounds.outer.name}"
+    sent = [fit.receipt.bytes["sent"] / fit.receipt.passes for fit in (expected, plain)]
+    assert sent[0] == sent[1]
+    local_steps = sum(rounds.length(number) for number in range(7))
+    assert expected.receipt.rows_touched == pytest.approx(150 * local_steps + 3000, rel=0.02)
+    for name, engine in (SAME_BITS | RANKS).items():
+        found = trainer(engine, **local).fit(small)
+        np.testing.assert_allclose(found.coefficients, expected.coefficients, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert found.solution.objective == pytest.approx(expected.solution.objective, rel=1e-9), name
+        if name in SAME_BITS:
+            assert found.coefficients.tobytes() == expected.coefficients.tobytes(), name
 
 
 @pytest.mark.parametrize("name", SAME_BITS | RANKS)

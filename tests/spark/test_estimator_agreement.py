@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from sklearn import linear_model, svm
 from sklearn.datasets import load_wine
 
-from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.losses import Hinge, Huber, Quantile, SquaredHinge
 from sparkopt.ml import (
     GeneralizedLinearRegression,
@@ -112,6 +112,42 @@ def test_families_are_pyspark_mls(diabetes, options):
     ours = GeneralizedLinearRegression(**EXACT, **options).fit(df)
     assert_close((ours.coefficients, [ours.intercept]), (theirs.coefficients, [theirs.intercept]))
     assert ours.summary.deviance == pytest.approx(theirs.summary.deviance, rel=1e-6)
+
+
+OFFSETS = {
+    "poisson": {"family": "poisson"},
+    "gamma log weighted": {"family": "gamma", "link": "log", "weightCol": "weight"},
+    "binomial no intercept": {"family": "binomial", "fitIntercept": False},
+}
+
+
+@pytest.mark.parametrize("options", OFFSETS.values(), ids=OFFSETS)
+def test_offsets_are_pyspark_mls(diabetes, options):
+    y = F.col("label")
+    label = F.when(y > 140.5, 1.0).otherwise(0.0) if options["family"] == "binomial" else y
+    df = diabetes.select("features", "weight", label.alias("label"), F.log("weight").alias("exposure"))
+    options = {**options, "offsetCol": "exposure"}
+    theirs = regression.GeneralizedLinearRegression(tol=1e-12, maxIter=100, linkPredictionCol="link", **options)
+    theirs = theirs.fit(df)
+    ours = GeneralizedLinearRegression(**EXACT, linkPredictionCol="link", **options).fit(df)
+    assert_close((ours.coefficients, [ours.intercept]), (theirs.coefficients, [theirs.intercept]))
+    for name in ("deviance", "nullDeviance", "aic"):
+        assert getattr(ours.summary, name) == pytest.approx(getattr(theirs.summary, name), rel=1e-6), name
+    np.testing.assert_allclose(
+        ours.summary.coefficientStandardErrors, theirs.summary.coefficientStandardErrors, rtol=1e-3
+    )
+    found, expected = (
+        model.transform(df.limit(20)).select("prediction", "link").toPandas() for model in (ours, theirs)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_a_missing_offset_column_is_named(diabetes):
+    with pytest.raises(SchemaError, match="offset column 'nope' does not exist"):
+        GeneralizedLinearRegression(offsetCol="nope").fit(diabetes)
+    model = GeneralizedLinearRegression(offsetCol="weight", **EXACT).fit(diabetes)
+    with pytest.raises(SchemaError, match="offset column 'weight' does not exist"):
+        model.transform(diabetes.drop("weight"))
 
 
 def test_penalised_families_are_scikit_learns(diabetes):

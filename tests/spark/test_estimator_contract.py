@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -50,15 +51,79 @@ def params(instance):
     return {param.name: value for param, value in instance.extractParamMap().items()}
 
 
-@pytest.mark.parametrize("kind", {kind for kind, _ in KINDS.values()}, ids=lambda kind: kind.__name__)
-def test_every_constructor_argument_is_a_parameter_with_a_setter(kind):
-    arguments = list(inspect.signature(inspect.unwrap(kind.__init__)).parameters)[1:]
-    estimator = kind()
-    for argument in arguments:
-        assert estimator.hasParam(argument), argument
-        assert hasattr(estimator, f"set{argument[0].upper()}{argument[1:]}"), argument
-        assert f"{argument} :" in kind.__doc__ or f"{argument}, " in kind.__doc__ or f", {argument} :" in kind.__doc__
-    assert {param.name for param in estimator.params} == set(arguments)
+SHARED = {
+    "featuresCol": "f",
+    "featuresCols": ["a", "b"],
+    "labelCol": "l",
+    "weightCol": "w",
+    "predictionCol": "p",
+    "maxIter": 7,
+    "tol": 0.5,
+    "regParam": 0.25,
+    "elasticNetParam": 0.75,
+    "fitIntercept": False,
+    "standardization": False,
+    "optimizer": "adam",
+    "stepSize": 0.125,
+    "stepSizeSchedule": "cosine",
+    "miniBatchFraction": 0.5,
+    "seed": 11,
+    "aggregationDepth": 3,
+    "engine": "local",
+    "validationIndicatorCol": "v",
+    "patience": 4,
+    "minDelta": 0.01,
+    "checkpointDir": "d",
+    "checkpointInterval": 3,
+    "callbacks": (print,),
+    "initialModel": None,
+}
+CLASSIFIER = {"rawPredictionCol": "r", "threshold": 0.25, "classWeights": {1: 2.0}}
+BOUNDS = ("lowerBoundsOnCoefficients", "upperBoundsOnCoefficients")
+INTERCEPTS = ("lowerBoundsOnIntercepts", "upperBoundsOnIntercepts")
+ARGUMENTS = {
+    ml.LinearRegression: {"loss": "huber", "epsilon": 2.0},
+    ml.QuantileRegression: {"quantile": 0.25},
+    ml.LogisticRegression: {
+        **CLASSIFIER,
+        "family": "binomial",
+        "probabilityCol": "q",
+        "thresholds": [0.75, 0.25],
+        **{key: [[1.0, 2.0]] for key in BOUNDS},
+        **{key: [1.0] for key in INTERCEPTS},
+    },
+    ml.LinearSVC: {**CLASSIFIER, "loss": "squaredHinge"},
+    ml.GeneralizedLinearRegression: {
+        "family": "tweedie",
+        "link": "log",
+        "variancePower": 1.5,
+        "linkPower": 0.5,
+        "linkPredictionCol": "k",
+        "offsetCol": "o",
+    },
+}
+"""Every constructor argument of every estimator, with a value that is not its default."""
+
+
+def held(estimator, argument):
+    return getattr(estimator, argument) if argument in ("callbacks", "initialModel") else params(estimator)[argument]
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+def test_every_parameter_is_a_constructor_argument_with_setter_getter_and_docstring(kind):
+    values = {**SHARED, **ARGUMENTS[kind]}
+    signature = inspect.signature(inspect.unwrap(kind.__init__)).parameters
+    assert set(signature) - {"self"} == set(values)
+    assert {param.name for param in kind().params} == set(values) - {"callbacks", "initialModel"}
+    for argument, value in values.items():
+        name = argument[0].upper() + argument[1:]
+        by_constructor, by_setter = kind(**{argument: value}), kind()
+        assert getattr(by_setter, f"set{name}")(value) is by_setter
+        assert held(by_constructor, argument) == held(by_setter, argument) == value
+        assert re.search(rf"^    (\w+, )?{argument}(, \w+)? :", kind.__doc__, re.MULTILINE), argument
+        default = signature[argument].default
+        assert default is None or held(kind(), argument) == default
+        assert argument in ("callbacks", "initialModel") or callable(getattr(by_setter, f"get{name}"))
 
 
 @every

@@ -58,14 +58,32 @@ def test_a_killed_driver_changes_no_bit(rows, killed, name):
     undisturbed = trained.fit(rows, grid)
     again = trained.copy().setCheckpointDir(str(folder)).setCheckpointInterval(INTERVAL).fit(rows, grid)
     resumed_at = again[0].summary.receipt.resumed_at
-    assert resumed_at in range(INTERVAL, step + 1, INTERVAL), step
-    assert step - resumed_at <= 2 * INTERVAL
+    assert max(1, step - 2 * INTERVAL) <= resumed_at <= step
     for one, other in zip(coefficients(again), coefficients(undisturbed), strict=True):
         assert one.tobytes() == other.tobytes(), (name, step, resumed_at)
     for one, other in zip(again, undisturbed, strict=True):
         assert one.summary.objectiveHistory == other.summary.objectiveHistory
     assert "steps were taken before" in str(again[0].summary.receipt)
     assert files(folder) == []  # a finished run is not gone on from
+
+
+def test_a_finished_width_is_not_repeated(rows, tmp_path):
+    """A loss with kinks is minimised in several loops: the second attempt enters the one that the first was in."""
+    trained, grid = estimator("kinks")
+    checkpointed = trained.setCheckpointDir(str(tmp_path)).setCheckpointInterval(1)
+    undisturbed = trained.copy().setCheckpointInterval(-1).fit(rows, grid)
+    steps = History()
+    interrupted = checkpointed.copy().setCallbacks([steps, lambda progress: len(steps.records) >= 70])
+    first = interrupted.fit(rows, grid)
+    assert files(tmp_path)
+    assert [model.summary.receipt.reason for model in first].count("callback") > 0
+    again = checkpointed.fit(rows, grid)
+    for one, other in zip(again, undisturbed, strict=True):
+        assert one.summary.objectiveHistory == other.summary.objectiveHistory
+        assert one.summary.receipt.resumed_at > 0
+        assert one.summary.receipt.passes < other.summary.receipt.passes
+    assert again[2].summary.receipt.resumed_at == again[2].summary.totalIterations == 6
+    assert files(tmp_path) == []
 
 
 def stop_at(step: int):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +23,8 @@ from sparkopt.typing import Array
 __all__ = ["HorovodCommunicator", "HorovodLauncher"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class HorovodCommunicator(RemoteCommunicator):
@@ -67,7 +71,7 @@ class HorovodLauncher(SparkLauncher):
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
         self._await_slots(self.processes)
-        with self._channel() as channel:
+        with self._channel() as channel, _servers_closed(), _threads_quiet():
             task: _Task[T] = _Task(function, channel.address, self.task_cores)
             return list(
                 spark.run(
@@ -115,6 +119,47 @@ class _Task(Generic[T]):
             yield HorovodCommunicator(place, line)
         finally:
             hvd.shutdown()
+
+
+@contextlib.contextmanager
+def _servers_closed() -> Iterator[None]:
+    """Close the servers through which ranks find each other: Horovod leaves them listening, run after run."""
+    from horovod.runner import gloo_run
+
+    original, opened = gloo_run.RendezvousServer, []
+
+    class Remembered(original):  # type: ignore[misc,valid-type]  # Horovod has no types
+        def start(self, *args: Any) -> Any:
+            port = super().start(*args)
+            opened.append(self)
+            return port
+
+    gloo_run.RendezvousServer = Remembered
+    try:
+        yield
+    finally:
+        gloo_run.RendezvousServer = original
+        for server in opened:
+            server.stop()
+            server._httpd.server_close()
+
+
+@contextlib.contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """Keep the stack of Horovod's Spark job off the console: what went wrong is the launcher's to tell."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is not None and "run_spark" in args.thread.name:
+            logger.debug("Horovod's Spark job ended: %s", args.exc_value)
+        else:
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _is_echo(error: Exception) -> bool:

@@ -86,6 +86,8 @@ class Family:
         return weight * density
 
 
+SCORINGS = 25
+"""Most steps to the intercept of the null model, as pyspark.ml takes for a fit."""
 RESIDUALS = ("deviance", "pearson", "working", "response")
 
 
@@ -154,10 +156,35 @@ class GeneralizedLinearRegressionSummary(HasCoefficientTests, Summary):
     @cached_property
     def nullDeviance(self) -> float:
         """Deviance of a model of the intercept alone; of a linear prediction of 0, without one."""
-        loss = self._family.loss
-        raw = loss.start(np.array([self._sums["label"]]))[0] if self.model.getFitIntercept() else 0.0
-        deviance = self._each(self._family.deviance, self._label, F.lit(float(raw)))
+        raw = F.lit(self._null_intercept) + self._offset
+        deviance = self._each(self._family.deviance, self._label, raw)
         return totals(self.predictions, deviance=F.sum(self._weight * deviance))["deviance"]
+
+    @property
+    def _offset(self) -> Column:
+        name = self.model._columns().offset
+        return F.lit(0.0) if name is None else F.col(quoted(name)).cast("double")
+
+    @property
+    def _null_intercept(self) -> float:
+        """The intercept that fits best alone: of the targets' mean, or beside an offset by Fisher scoring."""
+        if not self.model.getFitIntercept():
+            return 0.0
+        intercept = float(self._family.loss.start(np.array([self._sums["label"]]))[0])
+        if self.model._columns().offset is None:
+            return intercept
+        for _ in range(SCORINGS):
+            raw = F.lit(intercept) + self._offset
+            found = totals(
+                self.predictions,
+                slope=F.sum(self._weight * self._each(_Slope(self._family), self._label, raw)),
+                information=F.sum(self._weight * self._each(self._family.information, raw)),
+            )
+            step = found["slope"] / found["information"]
+            intercept -= step
+            if abs(step) <= 1e-9 * (1 + abs(intercept)):
+                break
+        return intercept
 
     @property
     def dispersion(self) -> float:
@@ -254,6 +281,14 @@ class _Residual:
 
     def __call__(self, y: Array, raw: Array, weight: Array) -> Array:
         return self.family.residuals(self.kind, y, raw, weight)
+
+
+@dataclass(frozen=True)
+class _Slope:
+    family: Family
+
+    def __call__(self, y: Array, raw: Array) -> Array:
+        return self.family.loss.value_gradient(y, raw)[1]
 
 
 @dataclass(frozen=True)

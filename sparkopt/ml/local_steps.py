@@ -1,0 +1,87 @@
+"""Parameters of local steps: how often partitions meet, and what joins the ways that they went."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pyspark.ml.param import Param, Params, TypeConverters
+
+from sparkopt.optim import outer_by_name
+from sparkopt.work import Rounds
+
+__all__ = ["HasLocalSteps"]
+
+H = TypeVar("H", bound="HasLocalSteps")
+
+
+class HasLocalSteps(Params):
+    """The parameters localSteps, localStepsWarmUp, outerOptimizer and outerStepSize."""
+
+    localSteps: Param[int] = Param(
+        Params._dummy(),
+        "localSteps",
+        "steps that each partition takes by itself before coefficients are averaged (>= 1)",
+        typeConverter=TypeConverters.toInt,
+    )
+    localStepsWarmUp: Param[int] = Param(
+        Params._dummy(),
+        "localStepsWarmUp",
+        "rounds of a single step before rounds of localSteps (>= 0)",
+        typeConverter=TypeConverters.toInt,
+    )
+    outerOptimizer: Param[str] = Param(
+        Params._dummy(),
+        "outerOptimizer",
+        "what joins the ways of local steps: average, diloco, or an optimizer with fixed steps",
+        typeConverter=TypeConverters.toString,
+    )
+    outerStepSize: Param[float] = Param(
+        Params._dummy(),
+        "outerStepSize",
+        "learning rate of outerOptimizer (> 0)",
+        typeConverter=TypeConverters.toFloat,
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(localSteps=1, localStepsWarmUp=0, outerOptimizer="average")
+
+    def getLocalSteps(self) -> int:
+        """Return localSteps."""
+        return self.getOrDefault(self.localSteps)
+
+    def getLocalStepsWarmUp(self) -> int:
+        """Return localStepsWarmUp."""
+        return self.getOrDefault(self.localStepsWarmUp)
+
+    def getOuterOptimizer(self) -> str:
+        """Return outerOptimizer."""
+        return self.getOrDefault(self.outerOptimizer)
+
+    def getOuterStepSize(self) -> float:
+        """Return outerStepSize."""
+        return self.getOrDefault(self.outerStepSize)
+
+    def setLocalSteps(self: H, value: int) -> H:
+        """Set the steps that each partition takes by itself."""
+        return self._set(localSteps=value)
+
+    def setLocalStepsWarmUp(self: H, value: int) -> H:
+        """Set the rounds of a single step at the beginning."""
+        return self._set(localStepsWarmUp=value)
+
+    def setOuterOptimizer(self: H, value: str) -> H:
+        """Set what joins the ways of local steps."""
+        return self._set(outerOptimizer=value)
+
+    def setOuterStepSize(self: H, value: float) -> H:
+        """Set the learning rate of what joins them."""
+        return self._set(outerStepSize=value)
+
+    def _rounds(self) -> Rounds | None:
+        """Return when partitions meet; None where they meet after every step and nothing else joins them."""
+        if self.getLocalSteps() == 1 and not self.isSet(self.outerOptimizer):
+            return None
+        rate = self.getOuterStepSize() if self.isDefined(self.outerStepSize) else None
+        outer = outer_by_name(self.getOuterOptimizer(), rate)
+        return Rounds(self.getLocalSteps(), self.getLocalStepsWarmUp(), outer)

@@ -1,0 +1,130 @@
+"""A training that is killed once, on purpose. As a script it is the driver that is killed; test_kill.py reads on.
+
+    python -m tests.deep.killing driver FOLDER LAUNCHER    train, and kill this very process after a few steps
+    python -m tests.deep.killing executor FOLDER LAUNCHER  on two executors, of which one is killed amid the training
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import torch
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkopt.deep import TorchEstimator
+from sparkopt.progress import Progress
+from tests.deep.networks import Mlp
+
+ROOT = Path(__file__).parents[2]
+STEP = 33
+"""Where it happens: in the second of three epochs of 20 steps, past a checkpoint within that epoch."""
+
+
+class Mortal(Mlp):
+    """Kills its process once: the first of them to come to step ``STEP`` and find no file of that name."""
+
+    def __init__(self, witness: str, pause: float) -> None:
+        super().__init__(features=3, classes=2, dropout=0.2)
+        self.witness, self.pause, self.passes = witness, pause, 0
+
+    def forward(self, x):
+        time.sleep(self.pause)  # so that somebody else can be killed meanwhile
+        self.passes += self.training
+        if self.training and self.passes == STEP:
+            try:
+                os.close(os.open(self.witness, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                Path(self.witness).write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+def rows(spark: SparkSession) -> DataFrame:
+    """Equal in every process: 640 rows in partitions of unequal size."""
+    table = spark.range(0, 640, 1, 2).select("id", F.array(*[F.randn(seed) for seed in range(3)]).alias("features"))
+    table = table.withColumn("label", (F.col("features")[0] > 0).cast("int"))
+    return table.where("id < 320").union(table.where("id >= 320"))
+
+
+def estimator(folder: Path, launcher: str, pause: float = 0.0, **options: object) -> TorchEstimator:
+    """Two processes, 60 steps, dropout and momentum, a checkpoint every five steps."""
+    return TorchEstimator(
+        module=functools.partial(Mortal, str(folder / "witness"), pause),
+        loss="multinomial",
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        launcher=launcher,
+        numProc=2,
+        epochs=3,
+        batchSize=16,
+        checkpointDir=str(folder / "checkpoints"),
+        checkpointInterval=5,
+        storePath=str(folder / "rows"),
+        seed=3,
+        **options,
+    )
+
+
+def calm(folder: Path) -> Path:
+    """Make a folder in which nobody is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "witness").touch()
+    return folder
+
+
+def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
+    """Kill this process, once the ranks tell of step ``STEP``."""
+
+    def kill(progress: Progress) -> None:
+        if progress.record.step >= STEP:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    estimator(calm(folder), launcher, 0.05, callbacks=[kill]).fit(rows(spark))
+
+
+def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
+    """Kill an executor; print how the training ended, and how an undisturbed one does."""
+    from tests.spark.kill_executor import executors
+
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.record.step >= STEP and not killed:
+            killed.append(executors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    df = rows(spark)
+    undisturbed = estimator(calm(folder / "calm"), launcher).fit(df)
+    found = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill], maxRestarts=1).fit(df)
+    receipt = found.summary.receipt
+    facts = {"killed": killed, "restarts": receipt.restarts, "resumed": receipt.resumed}
+    crcs = [zlib.crc32(model.weights) for model in (undisturbed, found)]
+    print("RESULT " + json.dumps({**facts, "weights": crcs}))
+
+
+def main() -> None:
+    from sparkopt.cluster.session import session
+
+    what, folder, launcher = sys.argv[1:]
+    settings = {
+        "spark.master": {"driver": "local[2]", "executor": "local-cluster[2,1,1024]"}[what],
+        "spark.driver.memory": "1g",
+        "spark.executor.memory": "1g",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties",
+    }
+    spark = session(ROOT / "conf" / "local.conf", settings=settings)
+    {"driver": driver, "executor": executor}[what](spark, Path(folder), launcher)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
