@@ -11,6 +11,7 @@ some images before and after. A run that was stopped goes on with the images tha
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -18,14 +19,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import cv2
 import numpy as np
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as SF
+from tqdm import tqdm
 
 from sparkopt import images
 from sparkopt.cluster.session import session
 from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.typing import Array
 
 FORMATS = ("binaryFile", "parquet", "delta", "table")
 
@@ -39,23 +43,31 @@ def pipeline_of(options: argparse.Namespace) -> images.Compose:
 
 
 def read_input(spark: SparkSession, location: str, kind: str) -> DataFrame:
-    """Return the columns path and content of all images; a table must have them."""
+    """Return the columns path, length and content of all images; a table must have path and content."""
     if kind == "binaryFile":
-        return read_files(spark, location)
+        return images.read(spark, location).drop("label")
     table = spark.read.table(location) if kind == "table" else spark.read.format(kind).load(location)
     missing = {"path", "content"} - set(table.columns)
     if missing:
         raise SchemaError(f"--input: the table has no column {', '.join(sorted(missing))}. It has {table.columns}.")
-    return table.select("path", "content")
+    return table.select("path", SF.coalesce(SF.octet_length("content"), SF.lit(0)).alias("length"), "content")
 
 
-def read_files(spark: SparkSession, location: str) -> DataFrame:
-    """Return path and content of each file; the empty ones too, which Spark leaves out without a word."""
-    reader = spark.read.format("binaryFile").option("recursiveFileLookup", str("*" not in location).lower())
-    files = reader.load(location)
-    listed = [(unquote(name).replace("file:///", "file:/"),) for name in files.inputFiles()]
-    empty = spark.createDataFrame(listed, "path string").join(files.select("path"), "path", "left_anti")
-    return files.select("path", "content").unionByName(empty.withColumn("content", SF.lit(b"")))
+def steps(pending: DataFrame, parts: int) -> list[Column]:
+    """Conditions that cut ``pending`` into parts of about as many images each; none if nothing is pending.
+
+    They are ranges of the files' length: the one condition that Spark applies before it opens a file, so that no part
+    reads the files of another.
+    """
+    if pending.isEmpty():
+        return []
+    bounds = pending.approxQuantile("length", [index / parts for index in range(1, parts)], 0.01) if parts > 1 else []
+    edges: list[int | None] = [None, *sorted({int(bound) for bound in bounds}), None]
+    length, found = SF.col("length"), []
+    for low, high in itertools.pairwise(edges):
+        above = SF.lit(True) if low is None else length > low
+        found.append(above if high is None else above & (length <= high))
+    return found
 
 
 def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | None:
@@ -76,17 +88,20 @@ def process(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
     done = read_output(spark, options.output, options.output_format)
     skipped = 0 if done is None else done.count()
     pending = source if done is None else source.join(done.select("path"), "path", "left_anti")
-    part = SF.pmod(SF.xxhash64("path"), SF.lit(options.parts))
     begin = time.perf_counter()
-    for index in range(options.parts):
-        rows = pending.where(part == index)
-        result = rows.mapInArrow(function, function.schema(rows.schema))
-        result.write.format(options.output_format).mode("append").save(options.output)
-        print(f"part {index + 1} of {options.parts} is written", flush=True)
+    conditions = steps(pending, options.parts)
+    with tqdm(conditions, desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
+        for condition in progress:
+            rows = pending.where(condition).select("path", "content")
+            result = rows.mapInArrow(function, function.schema(rows.schema))
+            result.write.format(options.output_format).mode("append").save(options.output)
     seconds = time.perf_counter() - begin
     reason = SF.coalesce(SF.substring_index("error", ":", 1), SF.lit("ok"))
     counted = read_output(spark, options.output, options.output_format)
-    rows = [] if counted is None else counted.groupBy(reason.alias("reason")).count().collect()
+    grouped = None if counted is None else counted.groupBy(reason.alias("reason"))
+    rows = (
+        [] if grouped is None else grouped.agg(SF.count("*").alias("count"), SF.min("path").alias("path")).collect()
+    )
     counts = {row["reason"]: row["count"] for row in rows}
     total = sum(counts.values())
     return {
@@ -95,27 +110,48 @@ def process(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
         "processed": total - skipped,
         "good": counts.pop("ok", 0),
         "failures": counts,
+        "failed_first": {row["reason"]: row["path"] for row in rows if row["reason"] != "ok"},
         "seconds": round(seconds, 3),
         "images_per_second": round((total - skipped) / seconds, 1),
         "pipeline": json.loads(kernel.pipeline.to_json()),
     }
 
 
-def contact_sheet(spark: SparkSession, options: argparse.Namespace, count: int = 6, side: int = 160) -> bytes | None:
+def contact_sheet(spark: SparkSession, options: argparse.Namespace, count: int = 6) -> bytes | None:
     """Return a PNG with samples before (above) and after (below); None if there is no good image."""
     written = read_output(spark, options.output, options.output_format)
-    after = [] if written is None else written.where("image is not null").orderBy("path").limit(count).collect()
-    if not after:
-        return None
-    source = read_input(spark, options.input, options.input_format)
-    before = {
-        row.path: row.content for row in source.where(SF.col("path").isin([row.path for row in after])).collect()
-    }
-    tile = images.Compose([images.Decode(), images.Letterbox(side, side, fill=255)])
-    columns = [
-        np.vstack([tile(bytes(before[row.path])), tile(bytes(row.image))]) for row in after if row.path in before
-    ]
-    return images.encode(np.hstack(columns), "png") if columns else None
+    chosen = [] if written is None else written.where("image is not null").orderBy(SF.xxhash64("path")).limit(count)
+    after = {row.path: bytes(row.image) for row in chosen.collect()} if written is not None else {}
+    source = read_input(spark, options.input, options.input_format).select("path", "content")
+    rows = source.where(SF.col("path").isin(list(after))).collect() if after else []
+    before = {row.path: bytes(row.content) for row in rows}
+    pairs = [(path, before[path], image) for path, image in after.items() if path in before]
+    return images.encode(draw_sheet(pairs), "png") if pairs else None
+
+
+def draw_sheet(pairs: list[tuple[str, bytes, bytes]], side: int = 220, gap: int = 18, caption: int = 26) -> Array:
+    """Draw (path, before, after) as columns of two tiles, each over its size; file names stand on top."""
+    ground, ink, faint = (250, 250, 248), (40, 40, 44), (130, 130, 136)
+    top, left = gap + caption, gap + 66
+    height, width = top + 2 * (side + caption + gap), left + len(pairs) * (side + gap)
+    sheet = np.full((height, width, 3), ground, np.uint8)
+
+    def write(text: str, x: int, y: int, color: tuple[int, int, int]) -> None:
+        cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_DUPLEX, 0.42, color, 1, cv2.LINE_AA)
+
+    for index, (path, *encoded) in enumerate(pairs):
+        x = left + index * (side + gap)
+        name = unquote(path).rsplit("/", 1)[-1].encode("ascii", "replace").decode()
+        write(name if len(name) <= 26 else f"{name[:23]}...", x, gap + 14, ink)
+        for row, data in enumerate(encoded):
+            y, (rows, columns) = top + row * (side + caption + gap), images.read_header(data).size
+            shown = images.Compose([images.Decode(), images.ResizeLongerSide(side)])(data)
+            down, across = y + (side - shown.shape[0]), x  # tiles stand on one line
+            sheet[down : down + shown.shape[0], across : across + shown.shape[1]] = shown
+            write(f"{columns} x {rows}, {len(data) / 1000:,.0f} kB", x, y + side + 18, faint)
+    for row, word in enumerate(("before", "after")):
+        write(word, gap, top + row * (side + caption + gap) + side, ink)
+    return sheet
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -142,7 +178,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; beside a local output, write its report and samples."""
     options = parse(arguments)
-    spark = session(None, "sparkopt preprocess images")
+    # Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).
+    spark = session(None, "sparkopt preprocess images", {"spark.python.unix.domain.socket.enabled": "true"})
+    images.bound_batches(spark)
     try:
         report = process(spark, options)
     except (ParameterError, SchemaError) as error:

@@ -59,6 +59,7 @@ FLOORS = [
         "cluster.choose",
         "cluster.plan",
         "images.arrow",
+        "images.reader",
         "images.spark",
         "images.statistics",
         "codecs.columns",

@@ -89,19 +89,21 @@ __all__ = [
     "decode",
     "encode",
     "functional",
+    "read",
     "read_header",
     "row_rng",
     "udf",
 ]
 
 if TYPE_CHECKING:
+    from sparkopt.images.reader import read
     from sparkopt.images.spark import BatchFunction, bound_batches, udf
 
-_ON_SPARK = ("BatchFunction", "bound_batches", "udf")
+_ON_SPARK = {"BatchFunction": "spark", "bound_batches": "spark", "read": "reader", "udf": "spark"}
 
 
 def __getattr__(name: str) -> Any:
     """Load Spark only for the names that need it, so that the operations also run where there is none."""
     if name in _ON_SPARK:
-        return getattr(import_module("sparkopt.images.spark"), name)
+        return getattr(import_module(f"sparkopt.images.{_ON_SPARK[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

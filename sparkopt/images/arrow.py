@@ -53,7 +53,7 @@ class ImageKernel:
     seed, epoch : int, default 0
         Random transforms depend on (seed, row key, epoch) only.
     max_bytes : int, default 2**22
-        Results are handed out in pieces of at most about this size.
+        Results are handed out in pieces of at most this size.
     """
 
     pipeline: Compose
@@ -96,26 +96,23 @@ class ImageKernel:
         read = _reader(images.type, self.pipeline)
         if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in _TEXT_OR_BINARY):
             raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
-        convert, to_arrow = _WRITERS[self.output]
-        values: list[Any] = []
-        errors: list[str | None] = []
-        size = 0
+        kind, convert, to_arrow = _WRITERS[self.output]
+        gathered, errors = _Gathered(kind, self.max_bytes, len(images)), list[str | None]()
         for index in range(len(images)):
             value, error = None, None
             try:
                 value = convert(self._run(read(images[index]), None if keys is None else keys[index].as_py()))
-                size += _nbytes(value)
             except (CorruptImageError, DataError) as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
                 error = str(problem)
-            values.append(value)
+            if not gathered.has_room_for(value):
+                yield to_arrow(gathered), pa.array(errors, pa.string())
+                gathered, errors = _Gathered(kind, self.max_bytes, len(images) - index), []
+            gathered.add(value)
             errors.append(error)
-            if size >= self.max_bytes:
-                yield to_arrow(values), pa.array(errors, pa.string())
-                values, errors, size = [], [], 0
-        if values or not len(images):
-            yield to_arrow(values), pa.array(errors, pa.string())
+        if errors or not len(images):
+            yield to_arrow(gathered), pa.array(errors, pa.string())
 
     def _run(self, image: Array | bytes, key: Any) -> Any:
         if not self.pipeline.random:
@@ -191,52 +188,83 @@ def _decoded(scalar: pa.Scalar) -> Array:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def _nbytes(value: Any) -> int:
-    return value.nbytes if isinstance(value, np.ndarray) else len(value)
+class _Gathered:
+    """Results one after another in one piece of memory, written while they are still in the processor's cache.
+
+    Parameters
+    ----------
+    kind : dtype or None
+        What numbers are converted to; None keeps the bytes as they are.
+    limit : int
+        Bytes that are gathered at most; a single larger value is still taken.
+    rows : int
+        How many are to come at most.
+    """
+
+    def __init__(self, kind: type[np.floating[Any]] | None, limit: int, rows: int) -> None:
+        self._kind = kind
+        self._limit = limit
+        self._rows = rows
+        self._memory = np.empty(0, np.uint8)
+        self._ends = [0]
+        self.shapes: list[tuple[int, ...] | None] = []
+        self.dtypes: list[str | None] = []
+
+    def has_room_for(self, value: Array | None) -> bool:
+        """Whether a value can be added within the limit."""
+        return value is None or not self._ends[-1] or self._ends[-1] + self._size(value) <= self._limit
+
+    def add(self, value: Array | None) -> None:
+        """Copy a value, or note that there is none."""
+        start = self._ends[-1]
+        stop = start if value is None else start + self._size(value)
+        if stop > len(self._memory):
+            larger = np.empty(max(stop, min(self._limit, (stop - start) * self._rows)), np.uint8)
+            larger[:start] = self._memory[:start]
+            self._memory = larger
+        if value is not None:
+            target = self._memory[start:stop].view(value.dtype if self._kind is None else self._kind)
+            np.copyto(target.reshape(value.shape), value, casting="unsafe")
+        self._ends.append(stop)
+        self.shapes.append(None if value is None else value.shape)
+        self.dtypes.append(None if value is None else value.dtype.name)
+
+    def _size(self, value: Array) -> int:
+        return value.nbytes if self._kind is None else value.size * np.dtype(self._kind).itemsize
+
+    @property
+    def missing(self) -> pa.Array:
+        """True where there is no value."""
+        return pa.array([shape is None for shape in self.shapes], pa.bool_())
+
+    def binary(self) -> pa.Array:
+        """As a column of bytes."""
+        valid = pa.array([shape is not None for shape in self.shapes], pa.bool_()).buffers()[1]
+        buffers = [valid, pa.py_buffer(np.array(self._ends, np.int32)), pa.py_buffer(self._filled())]
+        return pa.Array.from_buffers(pa.binary(), len(self.shapes), buffers)
+
+    def lists(self) -> pa.Array:
+        """As a column of lists of numbers."""
+        kind = np.dtype(self._kind)
+        offsets = (np.array(self._ends) // kind.itemsize).astype(np.int32)
+        missing = np.array([*(shape is None for shape in self.shapes), False])
+        return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), pa.array(self._filled().view(kind)))
+
+    def _filled(self) -> Array:
+        return self._memory[: self._ends[-1]]
 
 
-def _lists(values: list[Array | None], kind: Any) -> pa.Array:
-    """Join arrays into one list array, with nulls, copying each value once."""
-    lengths = [0 if value is None else value.size for value in values]
-    flat = _joined([value.reshape(-1) for value in values if value is not None], kind)
-    missing = np.array([*(value is None for value in values), False])
-    return pa.ListArray.from_arrays(pa.array(_offsets(lengths), mask=missing), pa.array(flat))
-
-
-def _bytes_of(values: list[Array | None]) -> pa.Array:
-    """Join the memory of arrays into one binary array, with nulls, copying each value once."""
-    lengths = [0 if value is None else value.nbytes for value in values]
-    flat = _joined([np.ascontiguousarray(value).reshape(-1).view(np.uint8) for value in values if value is not None])
-    valid = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
-    buffers = [valid, pa.py_buffer(_offsets(lengths)), pa.py_buffer(flat)]
-    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
-
-
-def _joined(present: list[Array], kind: Any = np.uint8) -> Array:
-    return np.concatenate(present, dtype=kind, casting="unsafe") if present else np.empty(0, kind)
-
-
-def _offsets(lengths: list[int]) -> Array:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-
-
-def _missing(values: list[Any]) -> pa.Array:
-    return pa.array([value is None for value in values], pa.bool_())
-
-
-def _vectors(values: list[Array | None]) -> pa.Array:
+def _vectors(values: _Gathered) -> pa.Array:
     """Return what pyspark.ml's VectorUDT is made of: type 1 is dense."""
-    ones = pa.array(np.ones(len(values), np.int8))
-    fields = [ones, pa.nulls(len(values), pa.int32()), pa.nulls(len(values), pa.list_(pa.int32()))]
-    columns = [*fields, _lists(values, np.float64)]
-    return pa.StructArray.from_arrays(columns, ["type", "size", "indices", "values"], mask=_missing(values))
+    count = len(values.shapes)
+    ones = pa.array(np.ones(count, np.int8))
+    columns = [ones, pa.nulls(count, pa.int32()), pa.nulls(count, pa.list_(pa.int32())), values.lists()]
+    return pa.StructArray.from_arrays(columns, ["type", "size", "indices", "values"], mask=values.missing)
 
 
-def _tensors(values: list[Array | None]) -> pa.Array:
-    shapes = pa.array([None if value is None else value.shape for value in values], pa.list_(pa.int32()))
-    kinds = pa.array([None if value is None else value.dtype.name for value in values], pa.string())
-    columns = [shapes, kinds, _bytes_of(values)]
-    return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=_missing(values))
+def _tensors(values: _Gathered) -> pa.Array:
+    columns = [pa.array(values.shapes, pa.list_(pa.int32())), pa.array(values.dtypes, pa.string()), values.binary()]
+    return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=values.missing)
 
 
 def _to_bgr(image: Array) -> Array:
@@ -249,27 +277,37 @@ def _to_bgr(image: Array) -> Array:
     return image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
-def _image_rows(values: list[Array | None]) -> pa.Array:
-    shapes = [(None, None, None) if value is None else value.shape for value in values]
-    heights, widths, channels = ([shape[axis] for shape in shapes] for axis in range(3))
+def _image_rows(values: _Gathered) -> pa.Array:
+    heights, widths, channels = (
+        [0 if shape is None else shape[axis] for shape in values.shapes] for axis in range(3)
+    )
     columns = [
-        pa.array(["" if value is not None else None for value in values], pa.string()),
+        pa.array(["" if shape is not None else None for shape in values.shapes], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
-        pa.array([_OPENCV_TYPES.get(count) for count in channels], pa.int32()),
-        _bytes_of(values),
+        pa.array([_OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
+        values.binary(),
     ]
-    return pa.StructArray.from_arrays(columns, list(IMAGE_FIELDS), mask=_missing(values))
+    # Nested in another column, the type must be Spark's to the last word: all but the origin are never null.
+    fields = [
+        pa.field(name, column.type, nullable=name == "origin")
+        for name, column in zip(IMAGE_FIELDS, columns, strict=True)
+    ]
+    return pa.StructArray.from_arrays(columns, fields=fields, mask=values.missing)
 
 
-def _as_is(value: Any) -> Any:
-    return value
+def _as_is(image: Array) -> Array:
+    return image
 
 
-_WRITERS: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], pa.Array]]] = {
-    "vector": (_as_is, _vectors),
-    "array": (_as_is, lambda values: _lists(values, np.float32)),
-    "tensor": (_as_is, _tensors),
-    "bytes": (_as_is, lambda values: pa.array(values, pa.binary())),
-    "image": (_to_bgr, _image_rows),
+def _encoded_bytes(data: bytes) -> Array:
+    return np.frombuffer(data, np.uint8)
+
+
+_WRITERS: dict[str, tuple[type[np.floating[Any]] | None, Callable[[Any], Array], Callable[[_Gathered], pa.Array]]] = {
+    "vector": (np.float64, _as_is, _vectors),
+    "array": (np.float32, _as_is, _Gathered.lists),
+    "tensor": (None, _as_is, _tensors),
+    "bytes": (None, _encoded_bytes, _Gathered.binary),
+    "image": (None, _to_bgr, _image_rows),
 }
 OUTPUTS = tuple(_WRITERS)

@@ -132,6 +132,11 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error.err):  # the process sets a limit of its own, below max_pixels
+            raise CorruptImageError(
+                f"too large: {header.height} x {header.width} pixels exceed the limit that the environment variable "
+                "OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT sets"
+            ) from error
         raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}: {error.err}") from error
     if image is None:
         raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}")

@@ -1,7 +1,7 @@
 """Geometric transforms along the axes: resize, crop, flip, pad.
 
-``interpolation`` is that of :func:`~sparkopt.images.functional.resize`. ``fill`` is the value of pixels that nothing is
-mapped to.
+``interpolation`` is explained at :func:`~sparkopt.images.functional.resize`. ``fill`` is the value of pixels that
+nothing is mapped to.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class RandomResizedCrop(GeometricTransform):
         rows, columns = size
         for _ in range(10):
             area = rows * columns * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(*np.log(self.ratio)))
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
             height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < height <= rows and 0 < width <= columns:
                 top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))

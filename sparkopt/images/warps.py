@@ -1,8 +1,8 @@
 """Geometric transforms that turn and bend: rotation, affine maps, perspective.
 
 Angles are in degrees, counter-clockwise. ``fill`` is the value of pixels that nothing is mapped to; ``interpolation``
-says how values between pixels are read ("nearest", "linear" or "area", "cubic" or "lanczos"), after averaging over areas where
-the map shrinks.
+says how values between pixels are read ("nearest", "linear" or "area", "cubic", "lanczos"), after averaging over
+areas where the map shrinks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Every format and every oddity of a file has a defined outcome, compared with Pillow and with OpenCV."""
 
 import io
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -121,6 +124,45 @@ def test_the_limit_on_pixels_is_inclusive_and_read_before_decoding(photograph, s
     assert images.decode(data, max_pixels=pixels).shape == photograph.shape
     with pytest.raises(CorruptImageError, match=rf"too large: 256 x 384 pixels exceed the limit of {pixels - 1}"):
         images.decode(data, max_pixels=pixels - 1)
+
+
+BOMBS = r"""
+import resource, struct, sys, zlib
+from sparkopt import images
+from sparkopt.errors import CorruptImageError
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+def png(side, pixels, *extra):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+bomb, pixel = zlib.compress(bytes(2**28), 9), zlib.compress(bytes(4))
+files = [png(1, pixel, chunk(b"iCCP", b"x\0\0" + bomb)), png(1, pixel, chunk(b"zTXt", b"x\0\0" + bomb)), png(1, bomb)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert all(images.decode(data).shape == (1, 1, 3) for data in files)
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15, "kibibytes"
+try:
+    images.decode(png(20, zlib.compress(bytes(20 * 61))))
+except CorruptImageError as error:
+    print(error)
+"""
+
+
+def test_decompression_bombs_do_not_go_off_and_opencv_s_own_limit_is_named():
+    environment = {**os.environ, "OPENCV_IO_MAX_IMAGE_PIXELS": "100"}
+    run = subprocess.run([sys.executable, "-c", BOMBS], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("too large: 20 x 20 pixels exceed the limit that the environment variable")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(photograph, save, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    assert images.decode(save(photograph, "JPEG", exif=exif.tobytes())).shape == photograph.shape
 
 
 @settings(max_examples=300, deadline=None)

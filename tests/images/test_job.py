@@ -45,8 +45,9 @@ def test_counts_are_exact_and_a_second_run_goes_on(job, spark, folder, broken, c
     rows = spark.read.parquet(str(folder / "out")).where("image is not null").collect()
     assert all(images.decode(bytes(row.image)).shape == (64, 64, 3) for row in rows)
     sheet = images.decode((folder / "out-samples.png").read_bytes())
-    assert sheet.shape == (320, 960, 3)
+    assert sheet.shape == (44 + 2 * 264, 84 + 6 * 238, 3)
     assert np.std(sheet) > 10
+    assert report["failed_first"].keys() == expected.keys()
     (folder / "in" / "later.jpg").write_bytes((folder / "in" / "deep" / "good0.jpg").read_bytes())
     assert job.main(arguments) == 0
     again = json.loads((folder / "out-report.json").read_text())
@@ -59,3 +60,49 @@ def test_a_pipeline_without_encode_is_refused(job, spark, folder, capsys):
     path.write_text(images.Compose([images.Decode(), images.Resize(8, 8)]).to_json())
     assert job.main(["--input", str(folder / "in"), "--output", str(folder / "out"), "--pipeline", str(path)]) == 2
     assert "does not end in Encode" in capsys.readouterr().err
+
+
+def test_labels_come_from_folders_and_a_part_opens_only_its_own_files(job, spark, folder):
+    rows = images.read(spark, str(folder / "in"))
+    labels = {row.label: row.count for row in rows.groupBy("label").count().collect()}
+    assert set(labels) == {"deep", "in"}
+    assert rows.where("length = 0").count() == 1  # the empty file is there
+    conditions = job.steps(rows, 4)
+    counts = [rows.where(condition).count() for condition in conditions]
+    assert sum(counts) == rows.count()
+    assert len(counts) == 4
+    plan = rows.where(conditions[1])._jdf.queryExecution().executedPlan().toString()
+    assert "PushedFilters: [IsNotNull(length), GreaterThan(length," in plan
+
+
+@pytest.mark.parametrize("total", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_one_in_twenty_is_broken_and_nothing_is_lost(job, spark, tmp_path, photograph, save, broken, total):
+    odd = {
+        "cmyk.jpg": save(photograph[:40, :50], "JPEG", "CMYK"),
+        "palette.png": save(photograph[:40, :50], "PNG", "P"),
+        "alpha.png": save(photograph[:40, :50], "PNG", "RGBA"),
+        "deep.png": save(np.full((9, 8), 40_000, np.uint16), "PNG"),
+        "moving.gif": save(photograph[:40, :50], "GIF", save_all=True),
+    }
+    bad = [(data, reason) for data, reason in broken.values() if data is not None]
+    expected: dict[str, int] = {}
+    (tmp_path / "in").mkdir()
+    for index in range(total):
+        if index % 20 == 7:
+            data, reason = bad[index // 20 % len(bad)]
+            expected[reason] = expected.get(reason, 0) + 1
+            name = f"{index}.jpg"
+        else:
+            name, data = list(odd.items())[index % len(odd)]
+            name = f"{index}-{name}"
+        (tmp_path / "in" / name).write_bytes(data)
+    output = tmp_path / "out"
+    arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--size", "24", "--parts", "2"]
+    assert job.main(arguments) == 0
+    report = json.loads((tmp_path / "out-report.json").read_text())
+    assert report["images"] == total
+    assert report["failures"] == expected
+    assert sum(expected.values()) * 20 == total
+    assert report["good"] == total - sum(expected.values())
+    assert spark.read.parquet(str(output)).select("path").distinct().count() == total
+    assert spark.read.parquet(str(output)).where("image is null and error is null").count() == 0

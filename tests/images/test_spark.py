@@ -68,6 +68,18 @@ def test_image_rows_go_out_and_come_in_again(frame, good):
     np.testing.assert_array_equal(np.array(again.x, np.float32), PLAIN(good[0]).ravel())
 
 
+def test_image_rows_with_their_errors(frame, good, broken):
+    decode = images.Compose([images.Decode()])
+    expression = images.udf(decode, "image", errors=True)("content").alias("x")
+    rows = {row.id: row.x for row in frame.select("id", expression).collect()}
+    batches = images.BatchFunction(images.ImageKernel(decode, "image"), "content", "value", "error")
+    mapped = {row.id: row for row in frame.mapInArrow(batches, batches.schema(frame.schema)).collect()}
+    assert len(rows) == len(mapped) == len(good) + len(broken)
+    for index, row in rows.items():
+        assert (row.value, row.error) == (mapped[index].value, mapped[index].error)
+        assert (row.value is None) == (row.error is not None) == (index >= 100)
+
+
 def test_paths_and_encoded_output(spark, good, tmp_path):
     path = tmp_path / "one.png"
     path.write_bytes(good[0])
@@ -202,8 +214,9 @@ def test_the_normalizer_learns_what_numpy_computes(frame, good, tmp_path):
 def test_output_is_handed_on_in_pieces_of_bounded_size(good):
     kernel = images.ImageKernel(PLAIN, max_bytes=5000)  # an image is 1440 bytes
     pieces = list(kernel(pa.array([*good, b"broken"])))
-    assert [len(values) for values, _ in pieces] == [4] * 7 + [3]
-    assert all(values.nbytes < 5000 + 1440 + 500 for values, _ in pieces)
+    assert [len(values) for values, _ in pieces] == [3] * 9 + [4]
+    assert all(values.nbytes < 5000 + 500 for values, _ in pieces)
+    assert len(list(images.ImageKernel(PLAIN, max_bytes=1)(pa.array(good)))) == len(good)  # larger ones go alone
     assert pieces[-1][1].to_pylist()[-1].startswith("not an image:")
 
 

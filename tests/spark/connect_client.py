@@ -90,7 +90,7 @@ def executor() -> int:
     return int(Path(f"/proc/{os.getppid()}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def pictures(spark: SparkSession) -> dict[str, Any]:
+def pictures(spark: SparkSession, folder: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shades = rng.integers(0, 2, 40)
     rows = [(cv2.imencode(".png", np.full((6, 5), 40 + 120 * s, np.uint8))[1].tobytes(), float(s)) for s in shades]
@@ -100,11 +100,21 @@ def pictures(spark: SparkSession) -> dict[str, Any]:
     stage = ImageTransformer(pipeline=small, inputCol="content", mode="DROPMALFORMED")
     model = Pipeline(stages=[stage, LogisticRegression(maxIter=3, tol=0.0, regParam=0.01)]).fit(df)
     scored = model.transform(df).select("prediction").collect()
+    batches = images.BatchFunction(images.ImageKernel(small, "array"), "content", "x", "error")
+    mapped = df.mapInArrow(batches, batches.schema(df.schema)).where("error is null").select("x").collect()
+    stage.write().overwrite().save(f"{folder}/stage")
+    loaded = ImageTransformer.load(f"{folder}/stage")
+    (tmp := Path(folder) / "pictures" / "dark").mkdir(parents=True)
+    (tmp / "0.png").write_bytes(rows[0][0])
+    (tmp / "1.png").write_bytes(b"")
     learnt = ImageNormalizer(pipeline=small, inputCol="content").fit(df).normalization
     return {
         "shades": shades.tolist(),
         "means": [float(np.mean(row.x)) for row in vectors],
         "predictions": [row.prediction for row in scored],
+        "mapped": [float(np.mean(row.x)) for row in mapped],
+        "loaded": [loaded.getPipeline() == small, loaded.transform(df).count()],
+        "read": sorted([row.label, row.length > 0] for row in images.read(spark, str(tmp.parent)).collect()),
         "mean": learnt.mean[0],
     }
 
@@ -140,7 +150,7 @@ def main(remote: str, folder: str) -> None:
     found = {
         "fits": fits(spark),
         "persistence": persistence(spark, folder),
-        "pictures": pictures(spark),
+        "pictures": pictures(spark, folder),
         "engines": engines(spark),
         "survival": survival(spark),
         "leftovers": leftovers(spark),

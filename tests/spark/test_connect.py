@@ -113,6 +113,9 @@ def test_images(found):
     pictures = found["pictures"]
     np.testing.assert_allclose(pictures["means"], (40 + 120 * np.array(pictures["shades"])) / 255, atol=1e-6)
     assert pictures["predictions"] == pictures["shades"]
+    assert pictures["mapped"] == pictures["means"]
+    assert pictures["loaded"] == [True, len(pictures["shades"])]
+    assert pictures["read"] == [["dark", False], ["dark", True]]
     assert pictures["mean"] == pytest.approx(np.mean(pictures["means"]))
 
 
