@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
+from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -249,7 +250,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
 
     def _check(self, context: SparkContext, processes: int) -> None:
         check_compression(self.value("launcher"), self.value("compression"))
-        check_request(self.value("device"), dict(context.getConf().getAll()))
+        self._gpus(context)
         if self._streams(processes) % processes:
             raise ParameterError(
                 f"streams={self.value('streams')} is no multiple of numProc={processes}: every process needs as many."
@@ -343,7 +344,17 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         kind = self.value("launcher")
         if kind == "local":
             return LocalLauncher(watch)
-        return (TorchLauncher if kind == "torch" else HorovodLauncher)(context, processes, watch)
+        if kind == "horovod":
+            return HorovodLauncher(context, processes, watch)
+        gpus = self._gpus(context)
+        asked = TaskResourceRequests().resource("gpu", gpus) if gpus else None
+        profile = None if asked is None else ResourceProfileBuilder().require(asked).build
+        return TorchLauncher(context, processes, watch, profile=profile)
+
+    def _gpus(self, context: SparkContext) -> int:
+        """Return how many GPUs the stage has to ask for itself, for each task; Horovod's own stage cannot."""
+        settings = dict(context.getConf().getAll())
+        return check_request(self.value("device"), settings, by_stage=self.value("launcher") == "torch")
 
     def _launch(
         self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
