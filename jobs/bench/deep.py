@@ -88,10 +88,10 @@ def fit(df: DataFrame, launcher: str, epochs: int, batch_size: int) -> list[dict
 
 def plain(data: str, epochs: int, batch_size: int) -> list[dict[str, Any]]:
     """Run the plain loop; return its history."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(Path(__file__).with_name("plain_ddp.py"))
     arguments = [script, data, str(epochs), str(batch_size)]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
         sys.exit(f"the plain loop failed:\n{done.stderr[-3000:]}")

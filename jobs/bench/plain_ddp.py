@@ -1,6 +1,6 @@
 """The loop to compare with: DistributedDataParallel on tensors in memory, and nothing else.
 
-    python -m torch.distributed.run --nproc-per-node 2 jobs/bench/plain_ddp.py data.npz EPOCHS BATCH_SIZE
+    python -m torch.distributed.run --standalone --nproc-per-node 2 jobs/bench/plain_ddp.py data.npz EPOCHS BATCH_SIZE
 
 Rank 0 prints one line of JSON: seconds of each epoch, and the last epoch's mean loss.
 """

@@ -73,10 +73,10 @@ class TorchLauncher(SparkLauncher):
     Examples
     --------
     >>> import numpy as np
-    >>> def total(communicator, start):                                                # at module level
-    ...     return communicator.all_reduce(np.array([start + communicator.rank]))
-    >>> TorchLauncher(spark.sparkContext, 2).run(total, 10.0)                          # doctest: +SKIP
-    [array([21.]), array([21.])]
+    >>> def total(communicator, start):
+    ...     return communicator.all_reduce(np.array([start + communicator.rank])).tolist()
+    >>> TorchLauncher(spark.sparkContext, 2).run(total, 10.0)
+    [[21.0], [21.0]]
     """
 
     profile: ResourceProfile | None = field(default=None, repr=False)
