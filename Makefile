@@ -28,6 +28,11 @@ run: .venv/ready ## Train on the handwritten digits, from PNG files to a saved m
 	@$(ACTIVATE) python jobs/digits.py out/digits
 	@$(SUBMIT) jobs/train.py --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
 
+.PHONY: run-deep
+run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes
+	@$(ACTIVATE) python jobs/digits.py out/digits
+	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep $(ARGS)
+
 .PHONY: test
 test: .venv/horovod ## Run the tests
 	@$(ACTIVATE) python -m pytest -m "not slow" $(ARGS)
@@ -59,6 +64,10 @@ bench-warm-start: .venv/ready ## Count the steps from yesterday's model on data 
 .PHONY: bench-images
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)
+
+.PHONY: bench-deep
+bench-deep: .venv/horovod ## Compare training through Horovod on Spark with a plain PyTorch loop (about 4 minutes)
+	@$(SUBMIT) jobs/bench/deep.py $(ARGS)
 
 .PHONY: bench-codecs
 bench-codecs: .venv/ready ## Compare codecs on real data

@@ -24,7 +24,8 @@ EXTRAS = {
     ],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
     "mlflow": ["mlflow-skinny>=2.10"],
-    "deep": ["torch>=2.2", "safetensors>=0.4"],
+    "deep": ["torch>=2.2", "safetensors>=0.4", "torchmetrics>=1.2"],
+    "tensorboard": ["tensorboard>=2.15"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
 }
@@ -33,6 +34,7 @@ EXTRAS["test"] = [
     *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["deep"],
+    *EXTRAS["tensorboard"],
     *EXTRAS["report"],
     *EXTRAS["demo"],
     "chispa>=0.10",

@@ -169,24 +169,33 @@ def parser() -> Parser:
     return flags
 
 
-def read_images(spark: SparkSession, args: argparse.Namespace) -> tuple[DataFrame, list[str]]:
-    """Return images as rows of features and label, and the names of the labels in their order."""
+def image_files(spark: SparkSession, folder: str) -> tuple[DataFrame, list[str]]:
+    """Return image files as rows of content, label and path, and the names of the labels in their order."""
     files = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", "*.{png,jpg,jpeg,webp,bmp,tif,tiff}")
-        .load(args.images)
+        .load(folder)
     )
-    folder = F.element_at(F.split("path", "/"), -2)
-    names = sorted(row[0] for row in files.select(folder).distinct().collect())
-    if len(names) < 2 and args.loss in (None, *CLASSIFIERS):
-        raise DataError(
-            f"{args.images!r} has images of {len(names)} classes; a classifier needs two folders or more."
-        )
+    parent = F.element_at(F.split("path", "/"), -2)
+    names = sorted(row[0] for row in files.select(parent).distinct().collect())
+    return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
+
+
+def check_classes(names: list[str], folder: str) -> None:
+    """Refuse a folder that a classifier cannot learn from."""
+    if len(names) < 2:
+        raise DataError(f"{folder!r} has images of {len(names)} classes; a classifier needs two folders or more.")
+
+
+def read_images(spark: SparkSession, args: argparse.Namespace) -> tuple[DataFrame, list[str]]:
+    """Return images as rows of features and label, and the names of the labels in their order."""
+    files, names = image_files(spark, args.images)
+    if args.loss in (None, *CLASSIFIERS):
+        check_classes(names, args.images)
     size = args.image_size
     pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
-    labels = F.array_position(F.lit(names), folder) - 1
-    rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), labels.alias(LABEL), "path")
+    rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), LABEL, "path")
     args.features, args.label, args.weight = FEATURES, LABEL, None
     return rows, names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparkopt.errors import ParameterError
@@ -116,7 +116,8 @@ def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tup
     fitting = [d for d in report.devices if kind in ("auto", d.kind) and d.kind not in ("cpu", "xla")]
     if not fitting:
         if kind == "auto":
-            return "cpu", report.why
+            idle = f", though Spark gave GPU {', '.join(addresses)} to this task" if addresses else ""
+            return "cpu", f"{report.why}{idle}"
         offered = f"GPU {', '.join(addresses)}" if addresses else "no GPU"
         raise ParameterError(
             f"device={kind!r} is not on {platform.node()}: {report.absent.get(kind, 'there is none')}. Spark offered "
@@ -132,15 +133,22 @@ def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tup
     return fitting[local_rank].address, f"it is device {local_rank} of {len(fitting)} here, and Spark assigned none"
 
 
-def check_request(kind: str, settings: dict[str, str]) -> None:
-    """Refuse, before any job, a GPU that Spark's configuration gives no task.
+def check_request(kind: str, settings: Mapping[str, str], by_stage: bool = False) -> int:
+    """Return how many GPUs each task of a stage has to ask for itself; refuse, before any job, a GPU that none gets.
 
     Parameters
     ----------
     kind : str
         What was asked for.
-    settings : dict of str to str
+    settings : mapping of str to str
         Spark's settings.
+    by_stage : bool, default False
+        Whether the stage can ask (by a ``ResourceProfile``) for what the session's tasks are not given.
+
+    Returns
+    -------
+    int
+        0 where Spark's settings give every task a GPU, or where there is none to ask for; otherwise 1.
 
     Raises
     ------
@@ -148,15 +156,19 @@ def check_request(kind: str, settings: dict[str, str]) -> None:
         Naming the settings that are missing.
     """
     master = settings.get("spark.master", "")
-    if kind not in ("cuda", "rocm") or master == "local" or master.startswith("local["):
-        return  # tasks of local mode get no resources from Spark: every rank looks for itself
-    amount = settings.get("spark.task.resource.gpu.amount", "0")
-    if float(amount) <= 0:
-        raise ParameterError(
-            f"device={kind!r}, but Spark gives its tasks no GPU: spark.task.resource.gpu.amount is {amount}, "
-            f"spark.executor.resource.gpu.amount is {settings.get('spark.executor.resource.gpu.amount', '0')}. "
-            "Start Spark with conf/gpu.conf."
-        )
+    if kind not in ("auto", "cuda", "rocm") or master == "local" or master.startswith("local["):
+        return 0  # tasks of local mode get no resources from Spark: every rank looks for itself
+    task, executor = (settings.get(f"spark.{part}.resource.gpu.amount", "0") for part in ("task", "executor"))
+    if float(task) > 0:
+        return 0
+    if by_stage and float(executor) > 0:
+        return 1
+    if kind == "auto":
+        return 0
+    raise ParameterError(
+        f"device={kind!r}, but Spark gives its tasks no GPU: spark.task.resource.gpu.amount is {task}, "
+        f"spark.executor.resource.gpu.amount is {executor}. Start Spark with conf/gpu.conf."
+    )
 
 
 def _best(devices: Sequence[Device], addresses: Sequence[str]) -> tuple[Device, str]:

@@ -80,8 +80,8 @@ class TrainConfig:
 
     @property
     def course(self) -> dict[str, object]:
-        """What must not change when a run is resumed, since it decides on the batches."""
-        names = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline")
+        """What must not change when a run is resumed, since it decides on batches and gradients."""
+        names = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline", "compression")
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def step_seed(self, epoch: int, step: int, rank: int) -> int:

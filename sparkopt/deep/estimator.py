@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
+from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -69,7 +70,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     task : {"classes", "binary", "values"} or None, default None
         What the output means: scores of classes, one score of class 1, or the predicted values. None asks the loss.
     callbacks : sequence of Callback
-        Called in the driver for each step, as it becomes known; a true result stops training.
+        Called in the driver for each step, as it becomes known: processes report every 20 steps and at an epoch's
+        end. A true result stops training at the next such place, once it has reached the processes: under the local
+        launcher at once, else within a fifth of a second.
     loggers : sequence of Logger
         Run beside rank 0: ``TensorBoard``, ``MLflow``, or your own.
     initialModel : TorchModel, bytes or None
@@ -101,7 +104,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
     compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
-        Of gradients between processes. Horovod has fp16 only.
+        Of gradients between processes; see :mod:`sparkopt.deep.powersgd` for the last. Horovod has no bf16.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"
@@ -139,16 +142,20 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
 
     Examples
     --------
-    >>> import functools, torch                                                        # doctest: +SKIP
-    >>> from sparkopt.deep import TorchEstimator                                       # doctest: +SKIP
-    >>> from my_networks import Perceptron                                             # doctest: +SKIP
+    >>> import functools
+    >>> import torch
+    >>> from sparkopt.deep import TorchEstimator
+    >>> df = spark.range(200).selectExpr("array(id % 7 / 7, id % 2) AS features", "id % 2 AS label")
     >>> estimator = TorchEstimator(
-    ...     module=functools.partial(Perceptron, hidden=64),
-    ...     loss="multinomial", optimizer="adamw", stepSize=1e-3, epochs=5, numProc=2, launcher="horovod",
-    ...     validationFraction=0.1, metrics={"accuracy": "accuracy"},
-    ... )                                                                              # doctest: +SKIP
-    >>> model = estimator.fit(df)                                                      # doctest: +SKIP
-    >>> model.summary.history[-1]["accuracy"], model.transform(df)                     # doctest: +SKIP
+    ...     module=functools.partial(torch.nn.Linear, 2, 2),
+    ...     loss="multinomial", optimizer="adamw", stepSize=0.05, epochs=8, numProc=2, launcher="torch",
+    ...     validationFraction=0.2, metrics={"accuracy": "accuracy"},
+    ... )
+    >>> model = estimator.fit(df)
+    >>> model.summary.history[-1]["accuracy"]
+    1.0
+    >>> model.transform(df).where("prediction = label").count()
+    200
     """
 
     _input_kwargs: dict[str, Any]  # what keyword_only gathers
@@ -248,8 +255,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         return recipe
 
     def _check(self, context: SparkContext, processes: int) -> None:
-        check_compression(self.value("launcher"), self.value("compression"))
-        check_request(self.value("device"), dict(context.getConf().getAll()))
+        check_compression(self.value("launcher"), self.value("compression"), self.value("precision"))
+        self._gpus(context)
         if self._streams(processes) % processes:
             raise ParameterError(
                 f"streams={self.value('streams')} is no multiple of numProc={processes}: every process needs as many."
@@ -343,7 +350,17 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         kind = self.value("launcher")
         if kind == "local":
             return LocalLauncher(watch)
-        return (TorchLauncher if kind == "torch" else HorovodLauncher)(context, processes, watch)
+        if kind == "horovod":
+            return HorovodLauncher(context, processes, watch)
+        gpus = self._gpus(context)
+        asked = TaskResourceRequests().resource("gpu", gpus) if gpus else None
+        profile = None if asked is None else ResourceProfileBuilder().require(asked).build
+        return TorchLauncher(context, processes, watch, profile=profile)
+
+    def _gpus(self, context: SparkContext) -> int:
+        """Return how many GPUs the stage has to ask for itself, for each task; Horovod's own stage cannot."""
+        settings = dict(context.getConf().getAll())
+        return check_request(self.value("device"), settings, by_stage=self.value("launcher") == "torch")
 
     def _launch(
         self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe

@@ -17,7 +17,7 @@ from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.replica import average_buffers, replica
+from sparkopt.deep.replica import average_buffers, check_compression, replica
 from sparkopt.deep.stream import Batch
 
 __all__ = ["Learner"]
@@ -46,6 +46,7 @@ class Learner:
         self, recipe: Recipe, config: TrainConfig, communicator: Communicator, device: torch.device, steps: int
     ) -> None:
         self._config, self._communicator, self._device, self._recipe = config, communicator, device, recipe
+        check_compression(communicator.name, config.compression, config.precision)
         module = recipe.build_module(config.seed)
         if recipe.weights is not None:
             module.load_state_dict(module_state(recipe.weights))
@@ -140,11 +141,12 @@ class Learner:
             return tuple(self.module(*batch.to(self._device).inputs).shape[1:])
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside the module's weights."""
+        """Return what a checkpoint keeps beside the module's weights; a collective."""
         return {
             "optimizer": self._optimizer.state_dict(),
             "scheduler": _without_functions(self._scheduler.state_dict()),
             "scaler": self._scaler.state_dict(),
+            "replica": self._replica.state(),
         }
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -153,6 +155,7 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])
+        self._replica.restore(state["replica"])
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._config.precision == "fp32":

@@ -7,7 +7,7 @@ as soon as the backward pass has it, so that sums travel while the pass goes on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sparkopt.cluster.launch import Communicator
+from sparkopt.deep.powersgd import PowerSgd
 from sparkopt.errors import IncompatibleError
 
 __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
@@ -49,10 +50,17 @@ class Replica:
     def finish(self) -> None:
         """Wait until gradients are the mean over all ranks."""
 
+    def state(self) -> dict[str, Any]:
+        """Return what the next steps' averages depend on, for a checkpoint; a collective."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what ``state`` was."""
+
 
 class _Ddp(Replica):
     def __init__(self, module: nn.Module, device: torch.device, compression: str) -> None:
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
         from torch.nn.parallel import DistributedDataParallel
 
         super().__init__(module)
@@ -66,9 +74,6 @@ class _Ddp(Replica):
         if compression in ("fp16", "bf16"):
             hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
             self.ddp.register_comm_hook(None, hook)
-        elif compression == "powersgd":
-            state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
-            self.ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.ddp(*inputs)
@@ -125,6 +130,42 @@ class _Horovod(Replica):
         self._sent[name] = (parameter, handle, context)
 
 
+class _LowRank(Replica):
+    """Under either launcher; gradients travel when the backward pass is over."""
+
+    def __init__(self, module: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(module)
+        self._average = PowerSgd({name: p for name, p in module.named_parameters() if p.requires_grad}, mean)
+
+    def finish(self) -> None:
+        self._average.average()
+
+    def state(self) -> dict[str, Any]:
+        return self._average.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._average.restore(state)
+
+
+def _torch_low_rank(module: nn.Module) -> Replica:
+    from torch import distributed
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        distributed.all_reduce(values)
+        return values.div_(distributed.get_world_size())
+
+    for tensor in module.state_dict().values():
+        distributed.broadcast(tensor, 0)
+    return _LowRank(module, mean)
+
+
+def _horovod_low_rank(module: nn.Module) -> Replica:
+    import horovod.torch as hvd
+
+    hvd.broadcast_parameters(module.state_dict(), root_rank=0)
+    return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average))
+
+
 def replica(module: nn.Module, communicator: Communicator, device: torch.device, compression: str) -> Replica:
     """Return the replica that suits the launcher; all ranks begin with the weights of rank 0.
 
@@ -133,9 +174,10 @@ def replica(module: nn.Module, communicator: Communicator, device: torch.device,
     IncompatibleError
         For a compression that the launcher or the device does not have.
     """
-    check_compression(communicator.name, compression)
     if compression == "bf16" and device.type != "cuda":
         raise IncompatibleError("PyTorch compresses gradients by 'bf16' on GPUs only. Take 'fp16' on a CPU.")
+    if compression == "powersgd":
+        return (_torch_low_rank if communicator.name == "torch" else _horovod_low_rank)(module)
     if communicator.name == "torch":
         return _Ddp(module, device, compression)
     if communicator.name == "horovod":
@@ -143,12 +185,17 @@ def replica(module: nn.Module, communicator: Communicator, device: torch.device,
     return Replica(module)
 
 
-def check_compression(launcher: str, compression: str) -> None:
-    """Refuse a compression of gradients that the launcher does not have."""
-    known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16"), "local": ("none",)}[launcher]
+def check_compression(launcher: str, compression: str, precision: str) -> None:
+    """Refuse a compression of gradients that the launcher does not have, or that the precision would spoil."""
+    known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16", "powersgd"), "local": ("none",)}[launcher]
     if compression not in known:
         raise IncompatibleError(
             f"launcher {launcher!r} cannot compress gradients by {compression!r}: it has {', '.join(known)}."
+        )
+    if compression == "powersgd" and precision == "fp16":
+        raise IncompatibleError(
+            "compression='powersgd' keeps what it leaves out for later steps, where precision='fp16' has scaled it "
+            "anew, or let it overflow. Take precision='bf16'."
         )
 
 

@@ -176,7 +176,13 @@ class _Run:
         seconds, waited = time.perf_counter() - begin, self.rows.waited - waited
         self.seconds["train"] += seconds - waited
         self._end_epoch(plan, {"seconds": seconds, "waited": waited, "rows": plan.rows})
-        return not self._asked
+        return not self._agreed()
+
+    def _agreed(self) -> bool:
+        """Whether the driver asked to stop; a collective."""
+        asked = self.communicator.all_reduce(np.array([float(self.communicator.stopping())]))
+        self._asked = self._asked or bool(asked[0] > 0)
+        return self._asked
 
     def _advance(self, plan: Plan, batches: list[Batch]) -> None:
         seed = self.config.step_seed(self.epoch, self.step, self.communicator.rank)
@@ -280,8 +286,9 @@ class _Run:
             return
         begin = time.perf_counter()
         self.learner.settle()
+        learned = self.learner.state()
         if self.communicator.rank == 0:
-            state = self.learner.state() | {
+            state = learned | {
                 "best": (self.best, self.best_value if math.isfinite(self.best_value) else None, self.stale),
                 "losses": torch.tensor(self.losses, dtype=torch.float64),
             }

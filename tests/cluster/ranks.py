@@ -37,16 +37,9 @@ def collectives(communicator, start, scale=1.0):
     }
 
 
-def rows_of(communicator, rows, factor):
-    """The sum of the own rows, of all rows, and the process."""
-    mine = sum(rows)
-    total = communicator.all_reduce(np.array([float(mine)]))
-    return mine * factor, float(total[0])
-
-
-def first_row_only(communicator, rows):
-    next(rows)
-    return communicator.rank, os.getpid()
+def accelerators(communicator):
+    """What Spark gave to the rank."""
+    return communicator.place.accelerators
 
 
 def raise_on(communicator, rank, kind):

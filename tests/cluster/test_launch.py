@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
+import types
 
 import pytest
 
@@ -47,18 +49,9 @@ def test_collectives(spark, name):
     assert all(report["total"] == total for report in reports)
 
 
-def test_a_partition_feeds_its_rank(spark):
-    rows = spark.sparkContext.parallelize([1, 2, 3, 4, 5], 2)
-    assert TorchLauncher(spark.sparkContext, 2).run_over(rows, ranks.rows_of, 10) == [(30, 15.0), (120, 15.0)]
-    assert LocalLauncher().run_over(rows, ranks.rows_of, 10) == [(150, 15.0)]
-    with pytest.raises(ValueError, match="3 partitions cannot feed 2 ranks"):
-        TorchLauncher(spark.sparkContext, 2).run_over(rows.repartition(3), ranks.rows_of, 1)
-
-
-def test_workers_are_reused_though_rows_are_left(spark):
-    rows = spark.sparkContext.parallelize(range(1000), 2).cache()
-    first, second = (TorchLauncher(spark.sparkContext, 2).run_over(rows, ranks.first_row_only) for _ in range(2))
-    assert {pid for _, pid in first} == {pid for _, pid in second}
+def test_workers_are_reused(spark):
+    first, second = (TorchLauncher(spark.sparkContext, 2).run(ranks.collectives, 0.0) for _ in range(2))
+    assert {result["pid"] for result in first} == {result["pid"] for result in second}
 
 
 @pytest.mark.parametrize("name", ["local", "torch"])
@@ -88,6 +81,19 @@ def test_a_rank_that_is_busy_ends_too(spark):
 def test_a_killed_rank_is_told(spark):
     with pytest.raises(LostRankError, match="rank 0 lost another rank|ended without a word"):
         TorchLauncher(spark.sparkContext, 2).run(ranks.kill_rank, 1)
+
+
+def test_a_function_that_cannot_be_imported_there(spark):
+    function = types.FunctionType(ranks.accelerators.__code__, {}, "gone")
+    function.__module__, function.__qualname__ = "nosuch", "gone"
+    module = types.ModuleType("nosuch")
+    module.gone = function
+    sys.modules["nosuch"] = module  # importable here, and nowhere else
+    try:
+        with pytest.raises(RankError, match="before its rank began: ModuleNotFoundError: No module named 'nosuch'"):
+            TorchLauncher(spark.sparkContext, 2).run(function)
+    finally:
+        del sys.modules["nosuch"]
 
 
 def test_more_ranks_than_slots(spark):

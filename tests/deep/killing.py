@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt.deep import TorchEstimator
+from sparkopt.errors import LostRankError
 from sparkopt.progress import Progress
 from tests.deep.networks import Mlp
 
@@ -92,23 +93,29 @@ def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
 
 
 def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
-    """Kill an executor; print how the training ended, and how an undisturbed one does."""
+    """Kill an executor; print how the training ended, began again and ended, and how an undisturbed one does."""
     from tests.spark.kill_executor import executors
 
-    killed: list[int] = []
+    killed: dict[int, float] = {}
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP and not killed:
-            killed.append(executors()[0])
-            os.kill(killed[0], signal.SIGKILL)
+            pid = executors()[0]
+            os.kill(pid, signal.SIGKILL)
+            killed[pid] = time.monotonic()
 
     df = rows(spark)
     undisturbed = estimator(calm(folder / "calm"), launcher).fit(df)
-    found = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill], maxRestarts=1).fit(df)
-    receipt = found.summary.receipt
-    facts = {"killed": killed, "restarts": receipt.restarts, "resumed": receipt.resumed}
+    disturbed = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill])
+    facts = {}
+    try:
+        disturbed.fit(df)
+    except LostRankError as error:
+        ((pid, begin),) = killed.items()
+        facts = {"pid": pid, "error": str(error), "seconds": time.monotonic() - begin}
+    found = disturbed.fit(df)
     crcs = [zlib.crc32(model.weights) for model in (undisturbed, found)]
-    print("RESULT " + json.dumps({**facts, "weights": crcs}))
+    print("RESULT " + json.dumps({**facts, "resumed": found.summary.receipt.resumed, "weights": crcs}))
 
 
 def main() -> None:

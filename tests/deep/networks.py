@@ -49,6 +49,11 @@ def mlp():
     return Mlp()
 
 
+def wide():
+    """With a matrix that PowerSGD compresses."""
+    return nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
+
+
 def dropping():
     return Mlp(dropout=0.3)
 

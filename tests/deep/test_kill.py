@@ -25,6 +25,7 @@ needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
 )
 LAUNCHERS = ["torch", pytest.param("horovod", marks=needs_horovod)]
+SLOWER = ["torch", pytest.param("horovod", marks=[needs_horovod, pytest.mark.slow])]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", SLOWER)
 def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
     """Nothing outlives it for long, and the same call made by another driver goes on."""
     process = script("driver", str(tmp_path), launcher, mark=str(tmp_path))
@@ -121,14 +122,15 @@ def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
     assert again.weights == undisturbed.weights
 
 
-@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=[needs_horovod, pytest.mark.slow])])
+@pytest.mark.parametrize("launcher", SLOWER)
 def test_a_killed_executor(tmp_path, undisturbed, launcher):
-    """The training begins again on the executors that are left or new, from the checkpoint."""
+    """The error comes within a minute, and the same call goes on, on executors that are left or new."""
     process = script("executor", str(tmp_path), launcher)
     output, errors = process.communicate(timeout=200)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
     assert found, errors[-3000:]
     facts = json.loads(found[0])
-    assert len(facts["killed"]) == facts["restarts"] == 1
+    assert "lost" in facts["error"], facts
+    assert facts["seconds"] < 60
     assert RESUMED <= facts["resumed"] < FINISHED
     assert facts["weights"][0] == facts["weights"][1]

@@ -140,13 +140,29 @@ def test_running_statistics_are_the_mean_over_ranks(spark, index):
     np.testing.assert_allclose(found["norm.running_mean"], (means[0] + means[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("compression", ["fp16", "powersgd"])
-def test_compressed_gradients_stay_close(spark, index, compression):
-    settings = config(index["plain"], compression=compression)
+def test_compressed_gradients_stay_close(spark, index):
+    settings = config(index["plain"], compression="fp16")
     outcome = TorchLauncher(spark.sparkContext, 2).run(train, settings, Recipe(networks.mlp, CROSS_ENTROPY, SGD))[0]
     losses, _ = plain_loop(settings)
-    np.testing.assert_allclose(outcome.losses, losses, atol={"fp16": 0.01, "powersgd": 0.3}[compression])
-    assert outcome.losses[-1] < 0.6 * losses[0]
+    np.testing.assert_allclose(outcome.losses, losses, atol=0.01)
+    assert not np.allclose(outcome.losses, losses, atol=1e-7)
+
+
+@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs_horovod)])
+def test_low_rank_gradients_go_on_from_a_checkpoint(spark, index, tmp_path, launcher):
+    """What was left out of earlier steps is part of it. One launcher resumes what the other began."""
+    recipe = Recipe(networks.wide, CROSS_ENTROPY, functools.partial(torch.optim.SGD, lr=0.2))
+    settings = config(index["plain"], compression="powersgd", checkpoints=str(tmp_path))
+    kinds = {"torch": TorchLauncher, "horovod": HorovodLauncher}
+    run_by = {name: kind(spark.sparkContext, 2).run for name, kind in kinds.items()}
+    run_by["torch"](train, dataclasses.replace(settings, epochs=1), recipe)
+    resumed = run_by[launcher](train, settings, recipe)[0]
+    assert resumed.resumed == "epoch-000001-step-000000000"
+    whole = run_by["torch"](train, dataclasses.replace(settings, checkpoints=None), recipe)[0]
+    np.testing.assert_allclose(resumed.losses, whole.losses, rtol=1e-4)
+    losses, _ = plain_loop(settings, networks.wide, optimizer=recipe.optimizer)
+    np.testing.assert_allclose(resumed.losses, losses, atol=0.1)
+    assert not np.allclose(resumed.losses, losses, atol=1e-4)
 
 
 def test_compression_that_the_device_lacks_is_refused(spark, index):
@@ -176,11 +192,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(index, tmp_path, scheduler):
     settings = config(index["plain"], epochs=3, report_steps=3)
     whole = run(dataclasses.replace(settings, checkpoints=str(tmp_path / "whole")), recipe)
     parted = dataclasses.replace(settings, checkpoints=str(tmp_path / "parted"))
-    first = run(parted, recipe, stop_after(5))
+    first = run(parted, recipe, stop_after(6))  # asked at step 3 of the second epoch, heard at step 6
     assert first.stopped == "callback"
-    assert CheckpointFolder(parted.checkpoints).latest() == "epoch-000001-step-000000003"
+    assert CheckpointFolder(parted.checkpoints).latest() == "epoch-000001-step-000000006"
     rest = run(parted, recipe)
-    assert (rest.stopped, rest.resumed) == ("epochs", "epoch-000001-step-000000003")
+    assert (rest.stopped, rest.resumed) == ("epochs", "epoch-000001-step-000000006")
     assert rest.weights == whole.weights
     assert rest.losses == whole.losses
     assert [r["loss"] for r in rest.history] == [r["loss"] for r in whole.history]

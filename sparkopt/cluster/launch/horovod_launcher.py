@@ -70,7 +70,7 @@ class HorovodLauncher(SparkLauncher):
                 "launcher='horovod' needs Horovod, which has no wheel to install: build it with .ci/horovod "
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
-        self._await_slots(self.processes)
+        self._await_slots()
         with self._channel() as channel, _servers_closed(), _threads_quiet():
             task: _Task[T] = _Task(function, channel.address, self.task_cores)
             return list(

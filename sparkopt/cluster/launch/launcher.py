@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,23 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from pyspark import RDD, SparkContext
+from pyspark import SparkContext
+from pyspark.resource import ResourceProfile
 
 from sparkopt.cluster.launch.channel import Channel, Watcher
 from sparkopt.cluster.launch.communicator import Communicator, LocalCommunicator
-from sparkopt.errors import LostRankError, ParameterError, SparkoptError
+from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptError
 from sparkopt.validation import Interval, check
 
-__all__ = ["Launcher", "LocalLauncher", "OverRows", "SparkLauncher", "Worker"]
+__all__ = ["Launcher", "LocalLauncher", "SparkLauncher", "Worker"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 Worker: TypeAlias = Callable[Concatenate[Communicator, P], T]
 """What every rank runs: a function at module level, since it travels by name."""
-
-OverRows: TypeAlias = Callable[..., T]
-"""Likewise, called with (communicator, iterator of the rank's rows, *args)."""
 
 
 class Launcher(ABC):
@@ -75,14 +74,7 @@ class LocalLauncher(Launcher):
     name = "local"
 
     def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        return [function(self._communicator(), *args, **kwargs)]
-
-    def run_over(self, rows: RDD[Any], function: OverRows[T], *args: Any) -> list[T]:
-        """Run ``function(communicator, iterator of all rows, *args)`` here."""
-        return [function(self._communicator(), rows.toLocalIterator(), *args)]
-
-    def _communicator(self) -> LocalCommunicator:
-        return LocalCommunicator(self.watcher, self.accelerators)
+        return [function(LocalCommunicator(self.watcher, self.accelerators), *args, **kwargs)]
 
 
 @dataclass(frozen=True)
@@ -134,13 +126,16 @@ class SparkLauncher(Launcher):
                 failure = channel.failure()
                 if failure is not None:
                     raise failure.error() from error
+                raised = _raised(error)
+                if raised is not None:
+                    raise RankError(f"a task failed before its rank began: {raised}") from error
                 raise LostRankError(
                     f"a process of {self.processes} ended without a word: it was killed, or its executor or machine "
                     f"was lost. Spark says: {_first_line(error)}"
                 ) from error
 
-    def _await_slots(self, processes: int) -> None:
-        """Wait until Spark can run all ranks at once.
+    def _await_slots(self, profile: ResourceProfile | None = None) -> None:
+        """Wait until Spark can run all ranks at once, each with what ``profile`` asks for.
 
         Raises
         ------
@@ -150,19 +145,33 @@ class SparkLauncher(Launcher):
         if self.context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
             return  # executors come when tasks wait for them
         deadline = time.monotonic() + (0 if str(self.context.master).startswith("local[") else self.start_timeout)
-        while (slots := _slots(self.context)) < processes:
+        while (slots := _slots(self.context, profile)) < self.processes:
             if time.monotonic() > deadline:
                 raise ParameterError(
-                    f"numProc={processes} needs {processes} tasks that run at the same time; Spark has room for "
-                    f"{slots}. Ask for fewer, or for more executors or cores."
+                    f"numProc={self.processes} needs {self.processes} tasks that run at the same time; Spark has "
+                    f"room for {slots}{_asked(profile)}. Ask for fewer, or for more executors or cores."
                 )
             time.sleep(0.5)
 
 
-def _slots(context: SparkContext) -> int:
+def _slots(context: SparkContext, profile: ResourceProfile | None) -> int:
     """Return how many tasks Spark can run at once, as its scheduler counts before it starts a barrier stage."""
-    scala = context._jsc.sc()
-    return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
+    scala: Any = context._jsc.sc()
+    default = scala.resourceProfileManager().defaultResourceProfile()
+    return int(scala.maxNumConcurrentTasks(default if profile is None else profile._java_resource_profile))
+
+
+def _asked(profile: ResourceProfile | None) -> str:
+    """Return what each task asks for, in words."""
+    asked = {} if profile is None else profile.taskResources
+    return "".join(f" with {request.amount:g} {name} each" for name, request in asked.items())
+
+
+def _raised(error: Exception) -> str | None:
+    """Return the exception that a task's Python raised, or None where the process was lost."""
+    _, mark, told = str(error).partition("PythonException: ")
+    lines = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception): .+$", told.partition("\n\tat ")[0], re.MULTILINE)
+    return lines[-1] if mark and lines else None
 
 
 def _first_line(error: Exception) -> str:

@@ -18,12 +18,12 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from pyspark import RDD, BarrierTaskContext
+from pyspark import BarrierTaskContext
 from pyspark.resource import ResourceProfile
 
 from sparkopt.cluster.launch.channel import Address, Line
 from sparkopt.cluster.launch.communicator import Place, RemoteCommunicator, limited_threads
-from sparkopt.cluster.launch.launcher import OverRows, P, SparkLauncher, Worker
+from sparkopt.cluster.launch.launcher import P, SparkLauncher, Worker
 from sparkopt.typing import Array
 
 __all__ = ["TorchCommunicator", "TorchLauncher"]
@@ -73,10 +73,10 @@ class TorchLauncher(SparkLauncher):
     Examples
     --------
     >>> import numpy as np
-    >>> def total(communicator, start):                                                # at module level
-    ...     return communicator.all_reduce(np.array([start + communicator.rank]))
-    >>> TorchLauncher(spark.sparkContext, 2).run(total, 10.0)                          # doctest: +SKIP
-    [array([21.]), array([21.])]
+    >>> def total(communicator, start):
+    ...     return communicator.all_reduce(np.array([start + communicator.rank])).tolist()
+    >>> TorchLauncher(spark.sparkContext, 2).run(total, 10.0)
+    [[21.0], [21.0]]
     """
 
     profile: ResourceProfile | None = field(default=None, repr=False)
@@ -84,57 +84,29 @@ class TorchLauncher(SparkLauncher):
 
     def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         ranks = self.context.parallelize(range(self.processes), self.processes)
-        return self._run(ranks, _Ignoring(function, kwargs), args)
-
-    def run_over(self, rows: RDD[Any], function: OverRows[T], *args: Any) -> list[T]:
-        """Run ``function(communicator, iterator, *args)`` with the rows of partition r on rank r.
-
-        Parameters
-        ----------
-        rows : RDD
-            As many partitions as there are ranks. A rank runs where Spark prefers its partition: beside a cached one.
-        function : callable
-            At module level. It need not read its rows to the end.
-        """
-        if rows.getNumPartitions() != self.processes:
-            raise ValueError(f"{rows.getNumPartitions()} partitions cannot feed {self.processes} ranks, one each.")
-        return self._run(rows, function, args)
-
-    def _run(self, rows: RDD[Any], function: OverRows[T], args: tuple[Any, ...]) -> list[T]:
-        self._await_slots(self.processes)
         if self.profile is not None:
-            rows = rows.withResources(self.profile)
+            ranks = ranks.withResources(self.profile)  # Spark knows the profile from here on
+        self._await_slots(self.profile)
         with self._channel() as channel:
-            task = _Task(function, args, channel.address, self.task_cores, self.timeout)
-            return rows.barrier().mapPartitions(task).collect()
-
-
-@dataclass(frozen=True)
-class _Ignoring(Generic[T]):
-    """A function of a rank that has no rows."""
-
-    function: Any
-    kwargs: dict[str, Any]
-
-    def __call__(self, communicator: RemoteCommunicator, rows: Iterator[Any], *args: Any) -> T:
-        result: T = self.function(communicator, *args, **self.kwargs)
-        return result
+            task: _Task[T] = _Task(function, args, kwargs, channel.address, self.task_cores, self.timeout)
+            return ranks.barrier().mapPartitions(task).collect()
 
 
 @dataclass(frozen=True)
 class _Task(Generic[T]):
     """What a task of the barrier stage does."""
 
-    function: OverRows[T]
+    function: Any
     args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     address: Address
     cores: int
     timeout: float
 
-    def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
+    def __call__(self, rows: Iterable[int]) -> Iterator[T]:
         context = BarrierTaskContext.get()
         machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
-        rank = context.partitionId()
+        (rank,) = rows  # Spark throws a Python worker away whose input was not read to its end
         gpus = context.resources().get("gpu")
         place = Place(
             rank,
@@ -142,7 +114,6 @@ class _Task(Generic[T]):
             machines[:rank].count(machines[rank]),
             tuple(gpus.addresses) if gpus is not None else (),
         )
-        rows = iter(rows)
         with (
             Line(self.address, rank) as line,
             limited_threads(self.cores),
@@ -150,9 +121,7 @@ class _Task(Generic[T]):
             self._group(place, line) as communicator,
             line.telling(_is_echo),
         ):
-            result = self.function(communicator, rows, *self.args)
-        for _ in rows:  # Spark throws a Python worker away whose input was not read to its end
-            pass
+            result: T = self.function(communicator, *self.args, **self.kwargs)
         yield result
 
     @contextlib.contextmanager

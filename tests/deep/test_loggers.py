@@ -1,0 +1,66 @@
+"""Loggers: what TensorBoard and MLflow read back is what the summary says."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from sparkopt.deep import MLflow, TensorBoard, TorchEstimator
+from tests.deep import networks
+
+
+@pytest.fixture(scope="module")
+def df(spark):
+    rows = [([float(i % 7), float(i % 3)], i % 2) for i in range(96)]
+    return spark.createDataFrame(rows, "features array<double>, label int").coalesce(1).cache()
+
+
+def fit(df, logger, **options):
+    estimator = TorchEstimator(
+        module=functools.partial(networks.Mlp, features=2, classes=2),
+        loss="multinomial",
+        metrics={"accuracy": "accuracy"},
+        validationFraction=0.3,
+        batchSize=8,
+        launcher="local",
+        loggers=[logger],
+        **{"epochs": 3, **options},
+    )
+    return estimator.fit(df).summary
+
+
+def expected(summary):
+    """Values by name, as (step, value)."""
+    ends = [summary.totalIterations // 3 * (record["epoch"] + 1) for record in summary.history]
+    found = {
+        name: [(step, record[name]) for step, record in zip(ends, summary.history, strict=True)]
+        for name in ("loss", "validation", "accuracy", "rate")
+    }
+    return {**found, "step_loss": [(step, summary.objectiveHistory[step - 1]) for step in ends]}
+
+
+def test_tensorboard(df, tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoard(str(tmp_path / "events"))
+    options = {"checkpointDir": str(tmp_path / "checkpoints")}
+    fit(df, logger, epochs=1, **options)
+    summary = fit(df, logger, **options)  # goes on in the second epoch, in a second file
+    found = accumulators.EventAccumulator(logger.folder).Reload()
+    assert summary.receipt.resumed == "epoch-000001-step-000000000"
+    for name, values in expected(summary).items():
+        read = [(event.step, event.value) for event in found.Scalars(name)]
+        assert [step for step, _ in read] == [step for step, _ in values], name
+        assert [value for _, value in read] == pytest.approx([value for _, value in values], rel=1e-6), name
+
+
+def test_mlflow(df, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = mlflow.MlflowClient((tmp_path / "runs").as_uri())
+    run = client.create_run(client.create_experiment("digits")).info.run_id
+    summary = fit(df, MLflow(run, (tmp_path / "runs").as_uri()))
+    for name, values in expected(summary).items():
+        read = [(metric.step, metric.value) for metric in client.get_metric_history(run, name)]
+        assert read == pytest.approx(values), name
+    assert client.get_run(run).info.status == "RUNNING"  # it belongs to whom it belonged
