@@ -61,6 +61,14 @@ bench-grid: .venv/ready ## Compare a grid of 16 models in shared passes with one
 bench-warm-start: .venv/ready ## Count the steps from yesterday's model on data with 1% new rows
 	@$(SUBMIT) jobs/bench/warm_start.py $(ARGS)
 
+.PHONY: bench-engines
+bench-engines: .venv/ready ## Compare the engines with each other and with pyspark.ml; growth from 250,000 to 4 million rows
+	@$(SUBMIT) jobs/bench/engines.py $(ARGS)
+
+.PHONY: bench-sparse
+bench-sparse: .venv/ready ## Compare with pyspark.ml on 200,000 rows x 1,000,000 sparse features
+	@$(SUBMIT) jobs/bench/sparse.py $(ARGS)
+
 .PHONY: bench-images
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)

@@ -26,9 +26,8 @@ import numpy as np
 import pyarrow as pa
 from linear import OUR_TOL, TOL, timed
 from pyspark.ml.classification import LogisticRegression as SparkLogisticRegression
-from pyspark.ml.linalg import SparseVector, VectorUDT
+from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, StructField, StructType
 
 from sparkopt import BlockStore, Columns, Trainer, losses
@@ -114,7 +113,7 @@ def theirs(df: DataFrame) -> float:
 def describe(name: str, receipt: Receipt) -> str:
     """Return a row of the second table."""
     seconds = receipt.seconds["total"] - receipt.seconds["ingest"]
-    driver = receipt.bytes.get("driver", receipt.bytes["sent"]) / receipt.passes / 1e6
+    driver = receipt.bytes["driver"] / receipt.passes / 1e6
     return f"| {name} | {seconds:.2f} | {receipt.passes} | {driver:.1f} | {receipt.objective[-1]:.8f} |"
 
 
@@ -141,12 +140,15 @@ def run(spark: SparkSession, rows: int, features: int, partitions: int, runs: in
         their_peak = peak[-1]
     ratios = [other / mine for mine, other in pairs]
     ours, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"\n{rows:,} rows x {features:,} features, {NON_ZEROS} non-zeros a row, {partitions} partitions, {runs} runs\n")
-    print("| sparkopt s | pyspark.ml s | faster by (range) | objective vs theirs | memory in all: ours, then with theirs |")
-    print("| --- | --- | --- | --- | --- |")
     spread = f"**{statistics.median(ratios):.1f}x** ({min(ratios):.1f}-{max(ratios):.1f})"
     gap = (objective - reference) / abs(reference)
-    print(f"| {ours:.2f} | {other:.2f} | {spread} | {gap:+.1e} | {ours_peak / 2**30:.1f} GiB, {their_peak / 2**30:.1f} GiB |")
+    memory = f"{ours_peak / 2**30:.1f} GiB, {their_peak / 2**30:.1f} GiB"
+    print(
+        f"\n{rows:,} rows x {features:,} features, {NON_ZEROS} non-zeros a row, {partitions} partitions, {runs} runs"
+    )
+    print("\n| sparkopt s | pyspark.ml s | faster by (range) | objective vs theirs | memory: ours, with theirs |")
+    print("| --- | --- | --- | --- | --- |")
+    print(f"| {ours:.2f} | {other:.2f} | {spread} | {gap:+.1e} | {memory} |")
     print("\n| engine | fit s | passes | through the driver, MB a pass | objective |")
     print("| --- | --- | --- | --- | --- |")
     print("\n".join(describe(f"{name} ({receipt.engine})", receipt) for name, receipt in receipts.items()))

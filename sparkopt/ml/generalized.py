@@ -230,6 +230,7 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         localStepsWarmUp: int = 0,
         outerOptimizer: str = "average",
         outerStepSize: float | None = None,
+        compression: str = "none",
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",

@@ -151,6 +151,7 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
         localStepsWarmUp: int = 0,
         outerOptimizer: str = "average",
         outerStepSize: float | None = None,
+        compression: str = "none",
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",

@@ -71,6 +71,7 @@ SHARED = {
     "localStepsWarmUp": 2,
     "outerOptimizer": "diloco",
     "outerStepSize": 0.5,
+    "compression": "int8",
     "seed": 11,
     "aggregationDepth": 3,
     "engine": "local",
