@@ -119,7 +119,7 @@ class Run:
                     self._mention(system, other)
             system.create_dir(f"{root}/{self.name}", recursive=True)
         except STORAGE_ERRORS as error:
-            raise ParameterError(f"checkpointDir={self.checkpointer.uri!r} cannot be used: {error}") from error
+            raise ParameterError(f"{_named(self.checkpointer.uri)} cannot be used: {_line(error)}") from error
         return self
 
     def _mention(self, system: fs.FileSystem, path: str) -> None:
@@ -171,7 +171,7 @@ class Run:
         system, folder = self._folder()
         if system.get_file_info(folder).type == fs.FileType.NotFound:
             raise ParameterError(
-                f"checkpointDir={self.checkpointer.uri!r} is another folder on the executors than on the driver. Use "
+                f"{_named(self.checkpointer.uri)} is another folder on the executors than on the driver. Use "
                 f"one that both reach, or engine='driver' or 'resident'."
             )
 
@@ -181,11 +181,13 @@ class Run:
         A file system that fails in the middle of a run costs a warning and not the run.
         """
         system, folder = self._folder()
-        path = f"{folder}/step-{self.stage.steps + step:08d}{SUFFIX}"
+        name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
+        path = f"{folder}/{name}"
         try:
             _write(system, path, dump(self.fingerprint, snapshots, self.stage))
-            others = [found for found in _checkpoints(system, folder) if found != path]
-            older = [found for found in others if found < path]
+            # by name: some file systems list paths in another form than they are given
+            others = [found for found in _checkpoints(system, folder) if Path(found).name != name]
+            older = [found for found in others if Path(found).name < name]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
                 system.delete_file(stale)
         except STORAGE_ERRORS as error:
@@ -270,10 +272,26 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
         system, path = fs.FileSystem.from_uri(known)
     except STORAGE_ERRORS as error:
         raise ParameterError(
-            f"checkpointDir={uri!r} cannot be used: {error}. Give a path, or a URI that begins with file, s3, gs, "
+            f"{_named(uri)} cannot be used: {_line(error)}. Give a path, or a URI that begins with file, s3, gs, "
             f"hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
         ) from error
     return system, path.rstrip("/")
+
+
+def _named(uri: str) -> str:
+    """Return the parameter as errors show it."""
+    return f"checkpointDir={_masked(uri)!r}"
+
+
+def _masked(text: str) -> str:
+    """Return a text without the passwords of the URIs in it."""
+    return re.sub(r"(//[^/:@\s]*):[^/@\s]*@", r"\1:…@", text)
+
+
+def _line(error: Exception) -> str:
+    """Return the beginning of an error, on one line: those of file systems run over many."""
+    text = _masked(" ".join(str(error).split()))
+    return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 def _checkpoints(system: fs.FileSystem, folder: str) -> list[str]:
