@@ -187,7 +187,10 @@ def _someone_watches() -> bool:
     if "PYSPARK_GATEWAY_PORT" not in os.environ or not submitter.exists():
         return False
     try:
-        with submitter.open("wb") as stream:
-            return stream.isatty()
+        stream = os.open(submitter, os.O_WRONLY | os.O_NOCTTY)  # not open(…, "w"), which would empty a log file
     except OSError:  # it belongs to somebody else: then nobody here watches it
         return False
+    try:
+        return os.isatty(stream)
+    finally:
+        os.close(stream)

@@ -22,7 +22,7 @@ from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, Incompat
 from sparkopt.fingerprint import Fingerprint, differences, digest
 from sparkopt.memories import Shelf
 from sparkopt.progress import Progress, Snapshot
-from sparkopt.storage import STORAGE_ERRORS, read_file, resolve, write_file
+from sparkopt.storage import STORAGE_ERRORS, brief, named, read_file, resolve, write_file
 from sparkopt.validation import Interval, check
 
 __all__ = ["Checkpointer", "Run"]
@@ -114,7 +114,7 @@ class Run:
                     self._mention(system, other)
             system.create_dir(f"{root}/{self.name}", recursive=True)
         except STORAGE_ERRORS as error:
-            raise ParameterError(f"checkpointDir={self.checkpointer.uri!r} cannot be used: {error}") from error
+            raise ParameterError(f"{named(self.checkpointer.uri)} cannot be used: {brief(error)}") from error
         return self
 
     def _mention(self, system: fs.FileSystem, path: str) -> None:
@@ -166,7 +166,7 @@ class Run:
         system, folder = self._folder()
         if system.get_file_info(folder).type == fs.FileType.NotFound:
             raise ParameterError(
-                f"checkpointDir={self.checkpointer.uri!r} is another folder on the executors than on the driver. Use "
+                f"{named(self.checkpointer.uri)} is another folder on the executors than on the driver. Use "
                 f"one that both reach, or engine='driver' or 'resident'."
             )
 
@@ -176,11 +176,13 @@ class Run:
         A file system that fails in the middle of a run costs a warning and not the run.
         """
         system, folder = self._folder()
-        path = f"{folder}/step-{self.stage.steps + step:08d}{SUFFIX}"
+        name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
+        path = f"{folder}/{name}"
         try:
             write_file(system, path, dump(self.fingerprint, snapshots, self.stage))
-            others = [found for found in _checkpoints(system, folder) if found != path]
-            older = [found for found in others if found < path]
+            # by name: some file systems list paths in another form than they are given
+            others = [found for found in _checkpoints(system, folder) if Path(found).name != name]
+            older = [found for found in others if Path(found).name < name]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
                 system.delete_file(stale)
         except STORAGE_ERRORS as error:

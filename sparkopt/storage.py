@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from sparkopt.errors import ParameterError
 
-__all__ = ["STORAGE_ERRORS", "read_file", "resolve", "write_file"]
+__all__ = ["STORAGE_ERRORS", "brief", "named", "read_file", "resolve", "write_file"]
 
 UNFINISHED = ".unfinished"
 RENAMING = ("local", "hdfs")
@@ -35,10 +35,26 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         system, path = fs.FileSystem.from_uri(known)
     except STORAGE_ERRORS as error:
         raise ParameterError(
-            f"checkpointDir={uri!r} cannot be used: {error}. Give a path, or a URI that begins with file, s3, gs, "
+            f"{named(uri)} cannot be used: {brief(error)}. Give a path, or a URI that begins with file, s3, gs, "
             f"hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
         ) from error
     return system, path.rstrip("/")
+
+
+def named(uri: str) -> str:
+    """Return the parameter as errors show it."""
+    return f"checkpointDir={_masked(uri)!r}"
+
+
+def _masked(text: str) -> str:
+    """Return a text without the passwords of the URIs in it."""
+    return re.sub(r"(//[^/:@\s]*):[^/@\s]*@", r"\1:…@", text)
+
+
+def brief(error: Exception) -> str:
+    """Return the beginning of an error, on one line: those of file systems run over many."""
+    text = _masked(" ".join(str(error).split()))
+    return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 def read_file(system: fs.FileSystem, path: str) -> bytes:

@@ -34,6 +34,9 @@ PASSES = 40
 READ = 8e9
 """Bytes of blocks per second that one core sums over: memory's speed, and two products with each row."""
 
+SUM = 6e8
+"""Bytes of sums per second that a core makes and adds up, one for each partition: what counts where rows are wide."""
+
 WIRE = 1e9
 """Bytes per second of a 10-gigabit network."""
 
@@ -102,7 +105,7 @@ def choose(sizes: Sizes, allowed: Sequence[str]) -> Choice:
     'local'
     """
     tasks = min(sizes.partitions, sizes.slots)
-    compute = sizes.stored / READ / tasks
+    compute = (sizes.stored / READ + sizes.partitions * sizes.summed / SUM) / tasks
     slices = min(sizes.partitions, max(1, (64 << 20) // max(1, sizes.summed)))
     transport = {
         "driver": slices * sizes.summed / HANDLE,

@@ -246,6 +246,47 @@ def test_object_stores_get_one_write(tmp_path, monkeypatch):
     assert [found.step for found in run.restore()] == [2]
 
 
+NOWHERE = {
+    "s3": "s3://key:secret@bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1",
+    "gs": "gs://anonymous@bucket/x?endpoint_override=127.0.0.1:9&scheme=http&retry_limit_seconds=1",
+    "hdfs": "hdfs://127.0.0.1:9/x",
+    "abfs": "abfss://container:secret@127.0.0.1:9/x",
+}
+
+
+@pytest.mark.parametrize("uri", NOWHERE.values(), ids=NOWHERE)
+def test_stores_that_cannot_be_reached_are_told_in_one_line(uri):
+    with pytest.raises(ParameterError, match=r"^checkpointDir='.* cannot be used: [^\n]+$") as told:
+        Checkpointer(uri).run(MINE)
+    assert "secret" not in str(told.value)
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    """A file system in memory that knows no rename at once, through fsspec as object stores come."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    store = fs.PyFileSystem(fs.FSSpecHandler(memory))
+    monkeypatch.setattr(checkpoint, "resolve", lambda uri: (store, "bucket"))
+    yield memory
+    memory.store.clear()
+
+
+def test_an_object_store_keeps_what_a_disk_keeps(remote):
+    run = run_in(Path("s3://bucket"))
+    for step in (2, 4, 6):
+        run.save(step, [snapshot(step)])
+    kept = sorted(remote.find("bucket"))
+    assert [Path(path).name for path in kept] == ["step-00000004.checkpoint", "step-00000006.checkpoint"]
+    remote.pipe(kept[-1], remote.cat(kept[-1])[:-7])  # a write that was cut off, on a store that shows such things
+    with pytest.warns(CorruptCheckpointWarning, match="step-00000006.checkpoint: it was truncated or altered"):
+        assert [found.step for found in run.restore()] == [4]
+    run.remove()
+    assert remote.find("bucket") == []
+
+
 def solve_with(run: Run, problem: Problem, models: int = 1):
     restored = run.restore()
     watchers = run.watchers(models, restored)
