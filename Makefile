@@ -69,6 +69,10 @@ bench-engines: .venv/ready ## Compare the engines with each other and with pyspa
 bench-sparse: .venv/ready ## Compare with pyspark.ml on 200,000 rows x 1,000,000 sparse features
 	@$(SUBMIT) jobs/bench/sparse.py $(ARGS)
 
+.PHONY: bench-local-steps
+bench-local-steps: .venv/ready ## Count the bytes of local SGD and of gradient descent on limited links (about 5 minutes)
+	@$(ACTIVATE) python jobs/bench/local_steps.py $(ARGS)
+
 .PHONY: bench-images
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)

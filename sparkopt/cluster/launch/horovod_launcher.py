@@ -71,7 +71,7 @@ class HorovodLauncher(SparkLauncher):
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
         self._await_slots()
-        with self._channel() as channel, _servers_closed(), _threads_quiet():
+        with self._channel() as channel, _servers_closed(), _threads_quiet(), _in_any_thread():
             task: _Task[T] = _Task(function, channel.address, self.task_cores)
             return list(
                 spark.run(
@@ -160,6 +160,25 @@ def _threads_quiet() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+@contextlib.contextmanager
+def _in_any_thread() -> Iterator[None]:
+    """Let Horovod start from other threads than the main one, where it may not listen to the process's signals.
+
+    It would end its ranks on them; but ranks whose driver is gone end by themselves.
+    """
+    from horovod.runner import gloo_run
+
+    if threading.current_thread() is threading.main_thread():
+        yield
+        return
+    before = gloo_run.register_shutdown_event
+    gloo_run.register_shutdown_event = threading.Event
+    try:
+        yield
+    finally:
+        gloo_run.register_shutdown_event = before
 
 
 def _is_echo(error: Exception) -> bool:
