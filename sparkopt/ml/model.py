@@ -8,12 +8,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Model
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
-from pyspark.sql.types import DataType, DoubleType, StructType
+from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
 from sparkopt.errors import DataError, SchemaError
@@ -139,7 +140,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         scored = dataset.withColumn(SCORES, self._scorer(columns, has_offset=offset is not None)(rows))
         return scored.select(
             *[F.col(f"`{name}`") for name in dataset.columns],
-            *[F.col(f"{SCORES}.{key}").alias(name) for key, (name, _) in columns.items()],
+            *[_as(kind, F.col(f"{SCORES}.{key}")).alias(name) for key, (name, kind) in columns.items()],
         )
 
     def _scorer(self, columns: dict[str, tuple[str, DataType]], *, has_offset: bool) -> Any:
@@ -149,7 +150,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """
         scored = StructType()
         for key, (_, kind) in columns.items():
-            scored = scored.add(key, kind)
+            # as arrays, since Spark 4.3 cannot take Vectors from a UDF over columnar input (Parquet, cached rows)
+            scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         model = self.copy()
         model._summary = None  # history stays on the driver
         raw, outputs = model._raw, model._outputs
@@ -194,19 +196,16 @@ class ScalarModel(LinearModel[S]):
         return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
+def _as(kind: DataType, scored: Column) -> Column:
+    """Return a column of scores in its own type."""
+    return array_to_vector(scored) if kind == VECTOR else scored
+
+
 def to_arrow(values: Array) -> pa.Array:
-    """Return numbers (n,) as doubles, or rows (n, k) as Spark's dense Vectors."""
+    """Return numbers (n,) as doubles, or rows (n, k) as lists of them."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 1:
         return pa.array(values)
     n, k = values.shape
     offsets = pa.array(np.arange(0, (n + 1) * k, k, dtype=np.int32))
-    return pa.StructArray.from_arrays(
-        [
-            pa.array(np.ones(n, np.int8)),
-            pa.nulls(n, pa.int32()),
-            pa.nulls(n, pa.list_(pa.int32())),
-            pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1))),
-        ],
-        ["type", "size", "indices", "values"],
-    )
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))
