@@ -73,6 +73,10 @@ bench-sparse: .venv/ready ## Compare with pyspark.ml on 200,000 rows x 1,000,000
 bench-local-steps: .venv/ready ## Count the bytes of local SGD and of gradient descent on limited links (about 5 minutes)
 	@$(ACTIVATE) python jobs/bench/local_steps.py $(ARGS)
 
+.PHONY: bench-compression
+bench-compression: .venv/ready ## Time compressed sums against plain ones on limited links (about 5 minutes)
+	@$(ACTIVATE) python jobs/bench/compression.py $(ARGS)
+
 .PHONY: bench-images
 bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)

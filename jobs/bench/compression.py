@@ -1,0 +1,91 @@
+#!/usr/bin/env python
+"""Seconds until a held-out loss is reached with sums that travel encoded, on limited links.
+
+    python jobs/bench/compression.py --rate 50mbit
+
+Four workers, each behind a link of its own, train the model of ``local_steps.py`` (1,000,000 parameters) by gradient
+descent over all-reduce, once with each codec. Uncompressed steps go first: the held-out loss that they end with is
+what the others have to reach, within 0.1%, in at most twice as many steps. Seconds are the loop's, without start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from local_steps import CLASSES, FEATURES, GD_STEP, ROOT, ROWS, WHOLE_FILES, WORKERS, full_batch, generate, open_store
+from network import Cluster
+
+from sparkopt.cluster.session import session
+from sparkopt.report import Receipt
+
+STEPS = 30
+CLOSE = 1e-3
+CODECS = ("none", "fp16", "int8", "qsgd", "top-k")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a fit came to the loss that was wanted; ``step`` is None where it did not."""
+
+    receipt: Receipt
+    step: int | None
+
+    @classmethod
+    def of(cls, receipt: Receipt, wanted: float) -> Reached:
+        """Look along the fit's steps."""
+        close = (1 + CLOSE) * wanted
+        steps = [step for step, loss in enumerate(receipt.validation) if loss is not None and loss <= close]
+        return cls(receipt, steps[0] if steps else None)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the loop until then."""
+        return float("nan") if self.step is None else self.receipt.elapsed[self.step] - self.receipt.elapsed[0]
+
+    def row(self, name: str, slowest: Reached) -> str:
+        """Return a row of the table."""
+        sent = self.receipt.bytes
+        return (
+            f"| {name} | {self.step} | {self.seconds:.1f} | **{slowest.seconds / self.seconds:.1f}x** | "
+            f"{sent['encoded'] / self.receipt.passes / 1e6:.2f} | {sent['raw'] / sent['encoded']:.1f}x |"
+        )
+
+
+def run(rate: str, step: float, codecs: list[str]) -> None:
+    """Print the table."""
+    generate(Path(".cache"))
+    found: dict[str, Reached] = {}
+    with Cluster.up(WORKERS, rate) as cluster:
+        spark = session(ROOT / "conf/local.conf", "sparkopt bench", {**cluster.settings, **WHOLE_FILES})
+        with open_store(spark) as store:
+            plain = full_batch(step, STEPS).fit(store).receipt
+            wanted = plain.validation[-1]
+            assert wanted is not None  # noqa: S101  # each step looks
+            found["none"] = Reached.of(plain, wanted)
+            for codec in codecs:
+                receipt = replace(full_batch(step, 2 * STEPS), compression=codec).fit(store).receipt
+                found[codec] = Reached.of(receipt, wanted)
+        spark.stop()
+    where = f"links of {rate}" if cluster.is_limited else f"links not limited: {cluster.why_not}"
+    print(
+        f"\n{FEATURES * CLASSES:,} parameters, {ROWS:,} rows, {WORKERS} workers, {where}; held-out loss {wanted:.4f}"
+    )
+    print("\n| sums travel | steps | s | faster (none = 1) | MB sent a step | less than float64 |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    print("\n".join(reached.row(name, found["none"]) for name, reached in found.items()))
+
+
+def main() -> None:
+    """Read flags and run."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--rate", default="50mbit", help="of each worker's link, in each direction")
+    flags.add_argument("--step", type=float, default=GD_STEP, help="step size")
+    flags.add_argument("--codecs", default=",".join(CODECS[1:]), help="what to compare with none")
+    args = flags.parse_args()
+    run(args.rate, args.step, args.codecs.split(","))
+
+
+if __name__ == "__main__":
+    main()
