@@ -7,6 +7,7 @@ as soon as the backward pass has it, so that sums travel while the pass goes on.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,9 @@ from sparkopt.deep.powersgd import PowerSgd
 from sparkopt.errors import IncompatibleError
 
 __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
+
+_NAP = 2e-4
+"""Seconds between looks at whether a gradient has come."""
 
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 
@@ -117,6 +121,8 @@ class _Horovod(Replica):
                     parameter.grad = torch.zeros_like(parameter)
                 self._send(name, parameter)
         for parameter, handle, context in self._sent.values():
+            while not self._hvd.poll(handle):  # synchronize() spins: it takes a core from those it waits for
+                time.sleep(_NAP)
             parameter.grad = self._compression.decompress(self._hvd.synchronize(handle), context)
         self._sent.clear()
 
