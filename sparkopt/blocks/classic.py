@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +65,8 @@ class ClassicBackend(Backend):
 
     def _written(self) -> RDD[Handle]:
         """Write when computed, wherever computed."""
-        return self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA).rdd.map(_to_handle)
+        written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
+        return written.rdd.mapPartitionsWithIndex(_to_handles)
 
 
 def slots_of(context: Any) -> int:
@@ -74,8 +76,9 @@ def slots_of(context: Any) -> int:
     return max(1, int(scala.maxNumConcurrentTasks(profile)))
 
 
-def _to_handle(row: Any) -> Handle:
-    return Handle.of(row.asDict())
+def _to_handles(partition: int, rows: Iterable[Any]) -> Iterable[Handle]:
+    """Return handles under their own partition's number: a task that rebuilds several knows its own number only."""
+    return (replace(Handle.of(row.asDict()), partition=partition) for row in rows)
 
 
 def _identity(items: Iterable[T]) -> Iterable[T]:

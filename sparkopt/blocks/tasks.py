@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,8 @@ class WriteBlocks:
             return
         folder = _local_folder(self.name, partition)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}.arrow"
+        # A task that rebuilds several partitions has one number and one attempt for all of them.
+        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}-{uuid.uuid4().hex[:8]}.arrow"
         try:
             yield self._write(path, partition, batches).to_batch()
         except DataError as error:

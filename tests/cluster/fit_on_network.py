@@ -41,10 +41,6 @@ def main() -> None:
         found: dict[str, object] = {"why_not": cluster.why_not}
         if engines:
             spark = session(Path(__file__).parents[2] / "conf" / "local.conf", settings=cluster.settings)
-            found["hosts"] = sorted(
-                host.rpartition(":")[0]
-                for host in spark.sparkContext._jsc.sc().getExecutorMemoryStatus().keys().mkString(" ").split()
-            )
             with store_of(spark, path) as store:
                 for engine in engines:
                     before = cluster.traffic()
@@ -57,6 +53,9 @@ def main() -> None:
                         "up": traffic.up,
                         "down": traffic.down,
                     }
+            # after the fits: a session is there before its executors are
+            known = spark.sparkContext._jsc.sc().getExecutorMemoryStatus().keys().mkString(" ").split()
+            found["hosts"] = sorted(host.rpartition(":")[0] for host in known)
         print("RESULT " + json.dumps(found), flush=True)
         time.sleep(300)
 
