@@ -14,9 +14,9 @@ import numpy as np
 from sparkopt.blocks.block import Blocks
 from sparkopt.codecs.gradient import Codec
 from sparkopt.memories import Memories, Shelf
-from sparkopt.objective import LinearObjective, PartialSum, Query
+from sparkopt.objective import PartialSum, Query
 from sparkopt.typing import Floats, Seed
-from sparkopt.work import Part, Work
+from sparkopt.work import Around, Part, Work
 
 __all__ = ["Compressed", "Packed", "compacted", "unpacked"]
 
@@ -103,7 +103,7 @@ def unpacked(sums: PartialSum) -> PartialSum:
 
 
 @dataclass(frozen=True)
-class Compressed(Work):
+class Compressed(Around):
     """Another work, whose gradients are encoded; what was left out is sent with the next step.
 
     Passes that are not of the steps (every row of a mini-batch, Hessian products, samples) travel as they are.
@@ -131,26 +131,6 @@ class Compressed(Work):
     shelf: Shelf | None = None
     seed: Seed = 0
     slices: int = 1
-
-    @property
-    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work."""
-        return self.work.objective
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_exact
-
-    @property
-    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_local
-
-    @property
-    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.share
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum, and encode."""

@@ -15,7 +15,7 @@ from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["FullGradient", "LocalSteps", "MiniBatch", "Part", "Rounds", "Validated", "Work"]
+__all__ = ["Around", "FullGradient", "LocalSteps", "MiniBatch", "Part", "Rounds", "Validated", "Work"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,32 @@ class MiniBatch(Work):
         return int(np.floor(self.fraction * rows + offset))
 
 
+class Around(Work):
+    """A work that does something with another one, and is what the other is where it does not say otherwise."""
+
+    work: Work
+
+    @property
+    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_exact
+
+    @property
+    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+        """As the other work."""
+        return self.work.is_local
+
+    @property
+    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+        """That of the other work."""
+        return self.work.share
+
+
 @dataclass(frozen=True)
 class Rounds:
     """When partitions meet that take steps by themselves, and how the ways that they went are joined.
@@ -179,7 +205,7 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class LocalSteps(Work):
+class LocalSteps(Around):
     """Several steps on a partition's own rows; the way there stands for a gradient (Stich, 2019, algorithm 1).
 
     A partition goes from w to w′ and returns weight · (w − w′), where the weight is that of the rows it saw, so that
@@ -188,7 +214,7 @@ class LocalSteps(Work):
     penalty's gradient at w, is subtracted here, since local steps have it in them.
 
     The optimiser's memory (momentum, say) begins anew in each round, so that a partition's answer depends on nothing
-    but the question; its schedules count rounds.
+    but the question; its schedules count rounds. A round's objective is that of its first batch, where it began.
 
     Parameters
     ----------
@@ -208,16 +234,6 @@ class LocalSteps(Work):
     rounds: Rounds
     penalty: Penalty = NoPenalty()
     is_local = True
-
-    @property
-    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work."""
-        return self.work.objective
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work: a round's objective is that of its first batch, where the round began."""
-        return self.work.is_exact
 
     @property
     def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
@@ -255,7 +271,7 @@ EMPTY = np.zeros((1, 0))
 
 
 @dataclass(frozen=True)
-class Validated(Work):
+class Validated(Around):
     """Another work, and in the same pass the loss of the validation rows, without penalty.
 
     Parameters
@@ -271,26 +287,6 @@ class Validated(Work):
 
     def __post_init__(self) -> None:
         check("interval", self.interval, Interval(1, None, whole=True))
-
-    @property
-    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work."""
-        return self.work.objective
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_exact
-
-    @property
-    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_local
-
-    @property
-    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work; validation rows do not count."""
-        return self.work.share
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over training and validation rows."""
