@@ -25,7 +25,6 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.tasks import (
     Facts,
     Gathered,
-    Handle,
     Held,
     Located,
     PartFunction,
@@ -209,10 +208,6 @@ class BlockStore:
         for rows in self.rows[:-1]:
             firsts.append(firsts[-1] + rows)
         return firsts
-
-
-def _itself(handle: Handle) -> Handle:
-    return handle
 
 
 def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:

@@ -16,7 +16,7 @@ from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.cluster.reduction import Sums, levels, sliced, tree
-from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
+from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.compression import Compressed, unpacked
 from sparkopt.objective import PartialSum, Query
@@ -121,22 +121,8 @@ class DriverAggregator(Aggregator):
             total = fold(sums)
             partial = unpacked(total.partial)
             end = time.perf_counter()
-            compute = max(total.longest, total.seconds / slots)
             arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
-            passes.append(
-                Pass(
-                    query.step,
-                    end - begin,
-                    compute,
-                    end - adding,
-                    slots * query.coefs.nbytes + total.encoded,
-                    total.raw,
-                    total.encoded,
-                    arrived,
-                    partial.rows,
-                    total.peak_memory,
-                )
-            )
+            passes.append(driver_pass(query, (begin, adding, end), slots, total, arrived))
             return partial
 
         try:

@@ -24,7 +24,7 @@ from pyspark.cloudpickle import dumps
 from sparkopt.blocks.store import BlockStore, Held, Result
 from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_of
 from sparkopt.cluster.crew import Crew, Line, UnmannedError
-from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
+from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.wire import Address, dial
 from sparkopt.compression import unpacked
@@ -121,21 +121,7 @@ class _Sums:
         total = fold(results)
         partial = unpacked(total.partial)
         end = time.perf_counter()
-        compute = max(total.longest, total.seconds / self._slots)
-        self.passes.append(
-            Pass(
-                query.step,
-                end - begin,
-                compute,
-                end - adding,
-                self._slots * query.coefs.nbytes + total.encoded,
-                total.raw,
-                total.encoded,
-                total.encoded,
-                partial.rows,
-                total.peak_memory,
-            )
-        )
+        self.passes.append(driver_pass(query, (begin, adding, end), self._slots, total, total.encoded))
         return partial
 
 

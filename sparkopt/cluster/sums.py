@@ -15,7 +15,7 @@ from sparkopt.compression import compacted
 from sparkopt.objective import PartialSum, Query
 from sparkopt.work import Part, Work
 
-__all__ = ["Pass", "TaskSum", "fold", "peak_memory", "sum_of"]
+__all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "sum_of"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,37 @@ class TaskSum:
             raw=self.raw + 8 * prod(partial.gradient.shape),
             encoded=self.encoded + partial.gradient.nbytes,
         )
+
+
+def driver_pass(query: Query, times: tuple[float, float, float], slots: int, total: TaskSum, arrived: int) -> Pass:
+    """Return what a pass cost whose sums came to the driver.
+
+    Parameters
+    ----------
+    query : Query
+        What was asked; its coefficients went to each slot.
+    times : tuple of float
+        When it was asked, when all sums were there, and when they were added up.
+    slots : int
+        Tasks that ran at the same time.
+    total : TaskSum
+        The sum.
+    arrived : int
+        Bytes of sums that reached the driver.
+    """
+    begin, adding, end = times
+    return Pass(
+        step=query.step,
+        seconds=end - begin,
+        compute=max(total.longest, total.seconds / slots),
+        reduce=end - adding,
+        bytes_sent=slots * query.coefs.nbytes + total.encoded,
+        bytes_raw=total.raw,
+        bytes_encoded=total.encoded,
+        bytes_driver=arrived,
+        rows=total.partial.rows,
+        peak_memory=total.peak_memory,
+    )
 
 
 def sum_of(work: Work, query: Query, part: Part, blocks: Blocks) -> TaskSum:
