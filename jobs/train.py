@@ -286,16 +286,21 @@ def main(argv: list[str] | None = None) -> int:
         estimator(args)._check()
     except SparkoptError as error:
         flags.error(str(error))
+    return guarded("train", lambda spark: train(spark, args), args.images or args.parquet)
+
+
+def guarded(job: str, work: Callable[[SparkSession], None], source: str) -> int:
+    """Run a job's work in a session of its own; tell a failure in one line. Returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    spark = session(app_name="sparkopt train")
+    spark = session(app_name=f"sparkopt {job}")
     try:
-        train(spark, args)
+        work(spark)
     except SparkoptError as error:
-        return fail(str(error))
+        return fail(job, str(error))
     except AnalysisException as error:
-        return fail(f"cannot read {args.images or args.parquet!r}: {essence(error)}")
+        return fail(job, f"cannot read {source!r}: {essence(error)}")
     except PySparkException as error:
-        return fail(f"Spark failed: {essence(error)}")
+        return fail(job, f"Spark failed: {essence(error)}")
     finally:
         spark.stop()
     return 0
@@ -307,9 +312,9 @@ def essence(error: PySparkException) -> str:
     return said[-1].strip() if isinstance(error, PythonException) else said[0]
 
 
-def fail(reason: str) -> int:
+def fail(job: str, reason: str) -> int:
     """Print one line; return exit code 1."""
-    print(f"train.py: error: {reason}", file=sys.stderr)
+    print(f"{job}.py: error: {reason}", file=sys.stderr)
     return 1
 
 

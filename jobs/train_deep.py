@@ -13,17 +13,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import logging
 import sys
 from pathlib import Path
 
-from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
-from train import LABEL, Parser, check_classes, essence, evaluate, image_files, split
+from train import LABEL, Parser, check_classes, evaluate, guarded, image_files, split
 
 from sparkopt import images
 from sparkopt.cluster.devices import KINDS
-from sparkopt.cluster.session import session
 from sparkopt.deep import TorchEstimator, TorchModel
 from sparkopt.deep.config import PRECISIONS
 from sparkopt.deep.networks import ConvNet
@@ -184,25 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         estimator(args, 2)
     except SparkoptError as error:
         flags.error(str(error))
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    spark = session(app_name="sparkopt train_deep")
-    try:
-        train(spark, args)
-    except SparkoptError as error:
-        return fail(str(error))
-    except AnalysisException as error:
-        return fail(f"cannot read {args.images!r}: {essence(error)}")
-    except PySparkException as error:
-        return fail(f"Spark failed: {essence(error)}")
-    finally:
-        spark.stop()
-    return 0
-
-
-def fail(reason: str) -> int:
-    """Print one line; return exit code 1."""
-    print(f"train_deep.py: error: {reason}", file=sys.stderr)
-    return 1
+    return guarded("train_deep", lambda spark: train(spark, args), args.images)
 
 
 if __name__ == "__main__":
