@@ -48,6 +48,7 @@ FLOORS = [
         "cluster.job",
         "cluster.sums",
         "cluster.reduction",
+        "cluster.trial",
         "cluster.launch.*",
         "cluster.aggregate",
         "cluster.crew",
