@@ -33,6 +33,8 @@ def test_from_rows_to_a_gate_and_predictions(on_cluster, table, tmp_path, spark)
     run = on_cluster("train", *data, *shape, "--output", tmp_path / "model")
     assert run.returncode == 0, run.stderr[-2000:]
     assert json.loads((tmp_path / "model" / "receipt.json").read_text())["engine"] == "driver"
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["spark"]["master"].startswith("spark://127.0.0.1:")
     accuracy = json.loads((tmp_path / "model" / "metrics.json").read_text())["held_out"]["accuracy"]
     assert accuracy > 0.9
     gate = ["--model", tmp_path / "model", *data, "--min-value", "1.5", "--output", tmp_path / "gate"]
@@ -59,6 +61,8 @@ def test_from_images_to_a_network(on_cluster, digits, tmp_path, spark):
     where = ["--store-path", tmp_path / "store", "--output", tmp_path / "model"]
     run = on_cluster("train_deep", "--images", some, *shape, *where)
     assert run.returncode == 0, run.stderr[-2000:]
+    for found in ("table/_manifest.json", "model/manifest.json"):
+        assert json.loads((tmp_path / found).read_text())["spark"]["master"].startswith("spark://127.0.0.1:")
     receipt = json.loads((tmp_path / "model" / "receipt.json").read_text())
     assert (receipt["launcher"], receipt["processes"]) == ("torch", 2)
 
