@@ -64,7 +64,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
 ]
 
