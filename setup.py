@@ -34,6 +34,7 @@ EXTRAS["test"] = [
     *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["deep"],
+    *EXTRAS["mlflow"],
     *EXTRAS["tensorboard"],
     *EXTRAS["report"],
     *EXTRAS["demo"],

@@ -19,6 +19,8 @@ __all__ = ["Comparison", "Difference", "compare", "main"]
 
 VERDICT = ("total time", "bytes sent", "peak memory")
 """Costs that the one sentence tells."""
+ALIKE = 0.005
+"""Ratios of costs that lie as near to 1 are no difference."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Difference:
 
     @property
     def better(self) -> bool | None:
-        """Whether the second run's cost is lower; None where they are equal, or it is no cost."""
-        if not self.first.weighed or self.first.value == self.second.value:
+        """Whether the second run's cost is lower; None where they are about equal, or it is no cost."""
+        if not self.first.weighed or self.text in ("the same", "about the same"):
             return None
         return self.second.value < self.first.value
 
@@ -61,6 +63,8 @@ class Difference:
             return "less" if change < 0 else "more"
         if not self.first.weighed:
             return f"{change / abs(self.first.value):+.1e} relative"
+        if abs(self.ratio - 1) < ALIKE:
+            return "about the same"
         return f"{1 / self.ratio:.2f}x less" if change < 0 else f"{self.ratio:.2f}x more"
 
 

@@ -64,8 +64,9 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report.*", "compare", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
+    ["pyfunc", "tracking"],
 ]
 
 

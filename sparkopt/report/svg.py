@@ -32,7 +32,7 @@ def lines(chart: Lines) -> str:
     series = [Series(one.name, one.x, tuple(y / size for y in one.y), one.dots) for one in series]
     values = [y for one in series for y in one.y]
     places = [place for one in series for place in ((*one.x, one.x[-1] + 1) if chart.filled else one.x)]
-    x = Axis.over(places, LEFT, WIDTH - RIGHT)
+    x = Axis.over(places, LEFT, WIDTH - RIGHT, zero=True)
     log = min(values) > 0 and series[0].y[0] / min(values) > FALL and not chart.filled
     y = Axis.over(values, HEIGHT - BOTTOM, TOP, zero=chart.filled, log=log).rounded()
     drawn = [_series(one, number, x, y, filled=chart.filled) for number, one in enumerate(series)]

@@ -20,6 +20,8 @@ def test_ratios():
     assert found["bytes sent"].ratio == pytest.approx(31 / 91)
     relative = (FAST.objective[-1] - SLOW.objective[-1]) / SLOW.objective[-1]
     assert found["objective"].text == f"{relative:+.1e} relative"
+    near = {d.name: d for d in compare(FAST, receipts.linear(peak_memory=217_000_001)).differences}["peak memory"]
+    assert (near.text, near.better) == ("about the same", None)
     back = {difference.name: difference for difference in compare(FAST, SLOW).differences}
     assert back["total time"].text == "4.00x more"
     assert back["total time"].better is False
