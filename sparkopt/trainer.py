@@ -325,9 +325,14 @@ def fit_many(
 
     Examples
     --------
-    >>> base = Trainer(losses.Logistic())                                                        # doctest: +SKIP
-    >>> grid = [replace(base, penalty=penalties.L2(s)) for s in (0.1, 0.01, 0.001)]              # doctest: +SKIP
-    >>> fits = fit_many(store, grid)                                                             # doctest: +SKIP
+    >>> from dataclasses import replace
+    >>> from sparkopt import BlockStore, Columns, losses, penalties
+    >>> base = Trainer(losses.Logistic())
+    >>> grid = [replace(base, penalty=penalties.L2(strength)) for strength in (0.1, 0.01, 0.001)]
+    >>> with BlockStore.write(df, Columns("features", "label"), base.loss.targets) as store:
+    ...     fits = fit_many(store, grid)
+    >>> [fit.receipt.models for fit in fits]
+    [3, 3, 3]
     """
     first = _agreed(trainers)
     for left in range(first.aggregator.retries, 0, -1):

@@ -65,8 +65,9 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
+    ["pyfunc", "tracking"],
     [
         "jobs.flags",
         "jobs.logs",
