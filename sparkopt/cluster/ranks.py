@@ -22,7 +22,7 @@ from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
-from sparkopt.compression import Compressed, Packed
+from sparkopt.compression import Compressed, Packed, codec_of
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
 from sparkopt.typing import Array
@@ -170,6 +170,7 @@ class _GroupSums:
                 0,
                 total.rows,
                 mine.peak_memory,
+                "none" if self._encoding is None else codec_of(self._encoding, query),
             )
         )
         return total

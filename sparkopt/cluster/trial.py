@@ -19,7 +19,7 @@ from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Reduce
 from sparkopt.work import Work
 
-__all__ = ["CANDIDATES", "trying"]
+__all__ = ["CANDIDATES", "told", "trying"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ def trying(work: Work, reduce: Reduce, passes: Sequence[Pass], agree: Agree = in
     """
     is_open = isinstance(work, Compressed) and work.codec is None
     return _Trial(reduce, passes, agree) if is_open else reduce
+
+
+def told(passes: Sequence[Pass]) -> str:
+    """Return how passes travelled and how fast each way was, in one line; "" where all travelled alike.
+
+    Ranks find out far from the driver's log: this is what the driver can tell of it.
+    """
+    fastest: dict[str, list[float]] = {}
+    for one in passes:
+        fastest.setdefault(one.codec, []).append(one.seconds)
+    ways = ", ".join(f"{name} {len(s)} (fastest {min(s) * 1e3:.3g} ms)" for name, s in fastest.items())
+    return f"passes by codec: {ways}" if len(fastest) > 1 else ""
 
 
 class _Trial:
