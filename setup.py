@@ -38,6 +38,7 @@ EXTRAS["test"] = [
     *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["deep"],
+    *EXTRAS["mlflow"],
     *EXTRAS["tensorboard"],
     *EXTRAS["report"],
     *EXTRAS["demo"],

@@ -39,6 +39,10 @@ class Query:
         Sum over all rows, also where the step works on a mini-batch.
     sample : int or None, default None
         About this many rows of each partition, evenly spaced, may stand for all of them.
+    losses_only : bool, default False
+        Ask for losses alone; the gradients that come back have no columns.
+    codec : str or None, default None
+        Name of the gradient codec in which this pass's sums travel, where that changes from pass to pass.
     """
 
     coefs: Floats
@@ -46,6 +50,13 @@ class Query:
     vectors: Floats | None = None
     every_row: bool = False
     sample: int | None = None
+    losses_only: bool = False
+    codec: str | None = None
+
+    def nothing(self) -> PartialSum:
+        """Return the answer of no rows."""
+        places, size = self.coefs.shape
+        return PartialSum.zero(places, 0 if self.losses_only else size)
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,9 @@ class LinearObjective:
 
     def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
         """Return what the query asks for, summed over ``blocks``."""
+        if query.losses_only:
+            loss, weight, rows = self.losses(query.coefs, blocks)
+            return PartialSum(loss, np.zeros((len(loss), 0)), weight, rows)
         if query.vectors is None:
             return self.partial(query.coefs, blocks)
         return self.hessian_products(query.coefs, query.vectors, blocks)
@@ -244,6 +258,7 @@ class LinearObjective:
                 sums.loss[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
                 slopes.append(_weighted(slope, block.weight))
             sums.add(block, slopes)
+            sums.count(block)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
 
     def hessian_products(self, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
@@ -252,13 +267,28 @@ class LinearObjective:
         The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1),
         so a product costs what a gradient costs: two products with X. It comes back in the place of the gradient.
         """
-        places, moves = self._places(coefs), self._places(vectors)
+        alone = bool((coefs == coefs[0]).all())  # one place, many directions: the Hessian itself
+        places, moves = self._places(coefs[:1] if alone else coefs), self._places(vectors)
         sums = _Sums.zero(self, len(coefs))
-        for block in blocks:
+        for whole in blocks:
+            raws = self._raw(places, whole, whole.offset)
+            block = whole
+            if alone:
+                block, raws = self._curved(whole, raws[0])
+                raws = raws * len(coefs)
             y = self._scaled_targets(block)
-            pairs = zip(self._raw(places, block, block.offset), self._raw(moves, block), strict=True)
+            pairs = zip(raws, self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
+            sums.count(whole)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+
+    def _curved(self, block: Block, raw: Array) -> tuple[Block, list[Array]]:
+        """Return the rows whose loss is curved where they are, and their raw predictions; the others add nothing."""
+        curved = self.loss.curved(self._scaled_targets(block), raw)
+        if curved is None or 2 * np.count_nonzero(curved) > block.rows:
+            return block, [raw]
+        rows = np.flatnonzero(curved)
+        return block.take(rows), [raw[rows]]
 
     def losses(self, coefs: Floats, blocks: Iterable[Block]) -> tuple[Floats, float, int]:
         """Return Σ weight · loss (m,), Σ weight and the number of rows: without gradients, for validation rows."""
@@ -383,6 +413,9 @@ class _Sums:
                 table[:, place * k : (place + 1) * k] = slope.reshape(block.rows, k)
             self.matrix += block.X.T @ table
             self.intercept += table.sum(axis=0, dtype=np.float64)
+
+    def count(self, block: Block) -> None:
+        """Count a block's rows, also those that add nothing."""
         self.weight += block.rows if block.weight is None else float(block.weight.sum())
         self.rows += block.rows
 

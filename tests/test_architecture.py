@@ -48,6 +48,7 @@ FLOORS = [
         "cluster.job",
         "cluster.sums",
         "cluster.reduction",
+        "cluster.trial",
         "cluster.launch.*",
         "cluster.aggregate",
         "cluster.crew",
@@ -64,8 +65,9 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
+    ["pyfunc", "tracking"],
     [
         "jobs.flags",
         "jobs.logs",
