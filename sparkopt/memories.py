@@ -93,6 +93,10 @@ class Memories:
             )
         return memory
 
+    def has_before(self, step: int) -> bool:
+        """Whether a memory of a step before this one is at hand."""
+        return any(known < step for known in self._steps())
+
     def keep(self, step: int, memory: Memory) -> None:
         """Keep the memory after a step; those that no task can ask for any more are deleted."""
         if self.beside is None:

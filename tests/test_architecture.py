@@ -48,6 +48,7 @@ FLOORS = [
         "cluster.job",
         "cluster.sums",
         "cluster.reduction",
+        "cluster.trial",
         "cluster.launch.*",
         "cluster.aggregate",
         "cluster.crew",
@@ -67,6 +68,22 @@ FLOORS = [
     ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
     ["pyfunc", "tracking"],
+    [
+        "jobs.flags",
+        "jobs.logs",
+        "jobs.places",
+        "jobs.manifest",
+        "jobs.frame",
+        "jobs.sources",
+        "jobs.models",
+        "jobs.metrics",
+        "jobs.train",
+        "jobs.train_deep",
+        "jobs.preprocess_images",
+        "jobs.score",
+        "jobs.evaluate",
+        "jobs.cli",
+    ],
 ]
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from sparkopt.blocks.store import Held, Result
 from sparkopt.cluster.relay import Messenger
 from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
+from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
 from sparkopt.compression import Compressed, Packed
 from sparkopt.objective import PartialSum, Query
@@ -118,7 +120,8 @@ class FitOnRank:
             ]
             sums = _GroupSums(group, work, held)
             begin = time.perf_counter()
-            solutions = minimise_many(sums, told)
+            reduce = sums if group.size == 1 else trying(work, sums, sums.passes, partial(_agreed, group))
+            solutions = minimise_many(reduce, told)
             return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
 
 
@@ -132,6 +135,11 @@ class _Agreed:
     def __call__(self, progress: Progress, /) -> bool:
         wishes = [callback(progress) for callback in self.callbacks] if self.group.rank == 0 else []
         return bool(self.group.broadcast(np.array([float(any(wishes))]))[0])
+
+
+def _agreed(group: Group, found: int) -> int:
+    """Return what rank 0 found."""
+    return int(group.broadcast(np.array([float(found)]))[0])
 
 
 class _GroupSums:
@@ -189,8 +197,7 @@ class _GroupSums:
         return replace(rest, gradient=total.decoded()), raw, group.size * bare.nbytes + total.nbytes
 
     def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
-        zero = PartialSum.zero(*query.coefs.shape)
-        yield Result(-1, TaskSum(zero, 0.0, 0.0, 0))  # a rank may hold nothing
+        yield Result(-1, TaskSum(query.nothing(), 0.0, 0.0, 0))  # a rank may hold nothing
         for one in self._held:
             if one.blocks is not None:
                 yield Result(one.part.index, sum_of(self._work, query, one.part, one.blocks))
