@@ -1,8 +1,10 @@
 """Packaging of sparkopt: the core stays small, everything heavy is an extra."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 CORE = [
     "pyspark>=4.1",
@@ -23,6 +25,7 @@ EXTRAS = {
         "zstandard>=0.25",
     ],
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
+    "yaml": ["pyyaml>=6"],
     "mlflow": ["mlflow-skinny>=2.10"],
     "deep": ["torch>=2.2", "safetensors>=0.4", "torchmetrics>=1.2"],
     "tensorboard": ["tensorboard>=2.15"],
@@ -37,6 +40,7 @@ EXTRAS["test"] = [
     *EXTRAS["tensorboard"],
     *EXTRAS["report"],
     *EXTRAS["demo"],
+    *EXTRAS["yaml"],
     "chispa>=0.10",
     "hypothesis>=6.100",
     "pillow>=10",
@@ -44,6 +48,22 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], "mypy>=1.13", "pandas-stubs<3", "ruff>=0.8"]
+
+PROFILES = ("*.conf", "gpus.py", "log4j2.properties")
+
+
+class BuildWithProfiles(build_py):
+    """Puts the profiles of conf/ into the wheel; in an editable install the checkout's own are found."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "sparkopt" / "conf"
+            target.mkdir(parents=True, exist_ok=True)
+            for pattern in PROFILES:
+                for path in Path(__file__).with_name("conf").glob(pattern):
+                    shutil.copy2(path, target / path.name)
+
 
 setup(
     name="sparkopt",
@@ -55,6 +75,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["sparkopt", "sparkopt.*"]),
     package_data={"sparkopt": ["py.typed"]},
+    cmdclass={"build_py": BuildWithProfiles},
+    entry_points={"console_scripts": ["sparkopt = sparkopt.jobs.cli:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     classifiers=[

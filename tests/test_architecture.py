@@ -67,6 +67,22 @@ FLOORS = [
     ],
     ["report", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
+    [
+        "jobs.flags",
+        "jobs.logs",
+        "jobs.places",
+        "jobs.manifest",
+        "jobs.frame",
+        "jobs.sources",
+        "jobs.models",
+        "jobs.metrics",
+        "jobs.train",
+        "jobs.train_deep",
+        "jobs.preprocess_images",
+        "jobs.score",
+        "jobs.evaluate",
+        "jobs.cli",
+    ],
 ]
 
 

@@ -10,25 +10,54 @@ from pyspark.sql import SparkSession
 
 from sparkopt.errors import ParameterError
 
-__all__ = ["read_profile", "session"]
+__all__ = ["PROFILES", "profile_path", "read_profile", "session"]
+
+PROFILES = ("local", "standalone", "yarn", "kubernetes", "databricks", "gpu")
+"""Names of the profiles that come with the package."""
 
 
-def read_profile(path: str | Path) -> dict[str, str]:
-    """Read a file in the style of ``spark-defaults.conf``.
+def profile_path(profile: str | Path) -> Path:
+    """Return the file of a profile.
 
     Parameters
     ----------
-    path : str or Path
-        One ``key value`` per line; ``#`` begins a comment.
+    profile : str or Path
+        One of ``PROFILES``, or a file.
+
+    Raises
+    ------
+    ParameterError
+        Where there is neither.
+    """
+    if profile in PROFILES:
+        package = Path(__file__).parents[1]  # a wheel has conf/ in the package, a checkout beside it
+        return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()) / f"{profile}.conf"
+    if not Path(profile).is_file():
+        raise ParameterError(
+            f"profile {str(profile)!r} does not exist: name a file, or one of {', '.join(PROFILES)}."
+        )
+    return Path(profile)
+
+
+def read_profile(profile: str | Path) -> dict[str, str]:
+    """Read a profile, a file in the style of ``spark-defaults.conf``.
+
+    Parameters
+    ----------
+    profile : str or Path
+        One of ``PROFILES``, or a file: one ``key value`` per line; ``#`` begins a comment.
+
+    Returns
+    -------
+    dict
+        The settings. In options of the driver's JVM, ``conf/`` is the folder of the profile, wherever that lies.
 
     Raises
     ------
     ParameterError
         Where the file does not exist or a line has no value.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ParameterError(f"profile {str(path)!r} does not exist.")
+    path = profile_path(profile)
     settings = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         stripped = line.strip()
@@ -38,6 +67,9 @@ def read_profile(path: str | Path) -> dict[str, str]:
         if not value.strip():
             raise ParameterError(f"{path}, line {number}: {key!r} has no value.")
         settings[key] = value.strip()
+    options = settings.get("spark.driver.extraJavaOptions")
+    if options is not None:  # Java takes a relative path from where the process began
+        settings["spark.driver.extraJavaOptions"] = options.replace("=conf/", f"={path.resolve().parent}/")
     return settings
 
 
@@ -49,7 +81,9 @@ def session(
     Parameters
     ----------
     profile : str, Path or None, default None
-        A settings file such as ``conf/local.conf``; ignored where a session is running already.
+        "local", "standalone", "yarn", "kubernetes", "databricks", "gpu", or a file in the style of
+        ``spark-defaults.conf``: the files that ``spark-submit --properties-file conf/NAME.conf`` reads. None leaves
+        everything to Spark's own settings.
     app_name : str, default "sparkopt"
         Name in Spark's user interface.
     settings : dict or None, default None
@@ -57,8 +91,13 @@ def session(
 
     Notes
     -----
-    Under ``spark-submit`` the submit line's own settings win over the profile's. In local mode, workers use this very
-    Python, unless PYSPARK_PYTHON says otherwise.
+    Under ``spark-submit`` the profile is left out: the submit line has its own settings. Where a session is running
+    already, settings that need a new one stay as they are. In local mode, workers use this very Python, unless
+    PYSPARK_PYTHON says otherwise.
+
+    Examples
+    --------
+    >>> spark = sparkopt.session(profile="local", app_name="churn")    # doctest: +SKIP
     """
     builder = SparkSession.builder.appName(app_name)
     submitted = os.environ.get("SPARK_SUBMIT_OPTS") is not None or "pyspark-submit" in sys.argv

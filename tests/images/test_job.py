@@ -1,23 +1,17 @@
 """The job: directory in, Parquet out; broken files counted exactly; a second run repeats nothing."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sparkopt import images
-
-ROOT = Path(__file__).parents[2]
+from sparkopt.jobs import preprocess_images
 
 
 @pytest.fixture(scope="module")
 def job():
-    spec = importlib.util.spec_from_file_location("preprocess_images", ROOT / "jobs" / "preprocess_images.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return preprocess_images
 
 
 @pytest.fixture

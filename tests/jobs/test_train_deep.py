@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-import pyspark
 import pytest
 from pyspark.sql import functions as F
 
-ROOT = Path(__file__).parents[2]
-SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+from tests.jobs.running import submit
+
 LAUNCHER = "torch" if importlib.util.find_spec("horovod") is None else "horovod"
-
-
-def submit(*flags: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    environment["SPARK_HOME"] = str(Path(pyspark.__file__).parent)
-    command = [str(SUBMIT), "--properties-file", "conf/local.conf", "jobs/train_deep.py", *flags]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits")
-    subprocess.run([sys.executable, "jobs/digits.py", str(folder)], cwd=ROOT, check=True, capture_output=True)
-    return folder
 
 
 def test_digits_from_png_files_to_a_network(digits, tmp_path, spark):
     options = ["--launcher", LAUNCHER, "--processes", "2", "--epochs", "8"]
-    run = submit("--images", str(digits), "--image-size", "8", *options, "--output", str(tmp_path))
+    run = submit("train_deep", "--images", str(digits), "--image-size", "8", *options, "--output", str(tmp_path))
     assert run.returncode == 0, run.stderr[-2000:]
     assert "Traceback" not in run.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -64,7 +43,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("flags", "code", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_answered_with_one_line(digits, tmp_path, flags, code, message):
-    run = submit(*[flag.format(folder=digits) for flag in flags], "--output", str(tmp_path / "out"))
+    run = submit("train_deep", *[flag.format(folder=digits) for flag in flags], "--output", str(tmp_path / "out"))
     said = run.stdout + run.stderr  # spark-submit may join the two
     assert run.returncode == code, said
     assert message in said

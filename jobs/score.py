@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""For spark-submit: runs ``sparkopt.jobs.score``, where flags and outputs are documented (or: --help)."""
+
+import sys
+
+from sparkopt.jobs.score import main
+
+if __name__ == "__main__":
+    sys.exit(main())

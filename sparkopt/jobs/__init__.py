@@ -1,0 +1,1 @@
+"""Batch jobs: what ``spark-submit jobs/….py`` and the ``sparkopt`` command run."""

@@ -1,0 +1,191 @@
+r"""Evaluate a saved model, linear or deep, and compare it with a baseline: exit code 3 where it is worse.
+
+    sparkopt evaluate --model out/new --parquet rows.parquet --baseline out/accepted --tolerance 0.01 \
+        --output out/gate
+
+The output folder then holds metrics.json, with the gate's verdict, and manifest.json, whether the gate is met or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.fingerprint import digest
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, metrics_of
+from sparkopt.jobs.models import find_model
+from sparkopt.jobs.places import place_of
+from sparkopt.jobs.score import prepared
+from sparkopt.jobs.sources import LABEL, check_source, data_flags, fingerprint, fingerprint_of_files, read
+
+__all__ = ["JOB", "Gate", "judge", "main"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A verdict.
+
+    Attributes
+    ----------
+    metric : str
+        What was compared.
+    value : float
+        The model's.
+    baseline : float or None
+        What it was compared with.
+    passed : bool
+        Whether the model may be used.
+    reason : str
+        The verdict in one line, with both numbers.
+    """
+
+    metric: str
+    value: float
+    baseline: float | None
+    passed: bool
+    reason: str
+
+
+def declare(flags: Parser) -> None:
+    """Add the flags."""
+    flags.add_argument("--model", metavar="PATH", help="a saved model, or the output of a training job")
+    data_flags(flags, features=None, label=None)
+    gate = flags.add_argument_group("gate: exit code 3 where it is not met")
+    gate.add_argument("--metric", choices=NAMES, help="default: accuracy for classifiers, else rmse")
+    gate.add_argument(
+        "--baseline", metavar="PATH", help="a job's output or metrics.json, whose metric must be reached"
+    )
+    gate.add_argument("--baseline-optional", action="store_true", help="pass where there is no baseline yet")
+    gate.add_argument("--min-value", type=float, help="least value of the metric")
+    gate.add_argument("--max-value", type=float, help="greatest value of the metric")
+    gate.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the baseline's value by which the model may be worse (default: %(default)s)",
+    )
+    flags.add_argument("--output", metavar="FOLDER", help="where to write")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot work."""
+    missing = [f"--{name}" for name in ("model", "output") if not getattr(args, name)]
+    if missing:
+        raise ParameterError(f"the following arguments are required: {', '.join(missing)}.")
+    check_source(args)
+    if not 0 <= args.tolerance < math.inf:
+        raise ParameterError(f"--tolerance must be >= 0. Got {args.tolerance:g} instead.")
+    if None not in (args.min_value, args.max_value) and args.min_value > args.max_value:
+        raise ParameterError(f"--min-value {args.min_value:g} is above --max-value {args.max_value:g}.")
+    if args.baseline_optional and not args.baseline:
+        raise ParameterError("--baseline-optional needs --baseline: it says where one will be.")
+
+
+def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+    """Return fingerprints of model, rows and baseline."""
+    model = fingerprint_of_files(spark, find_model(spark, args.model).uri)
+    found: dict[str, Any] = {"model": model, "data": fingerprint(spark, args.source)}
+    if args.baseline:
+        metrics = _metrics_at(spark, args.baseline)
+        found["baseline"] = {"digest": digest(metrics or {})}
+    return found
+
+
+def work(run: Run) -> Result:
+    """Read, evaluate, judge, write."""
+    args, spark = run.args, run.spark
+    baselines = _metrics_at(spark, args.baseline) if args.baseline else None
+    if args.baseline and baselines is None and not args.baseline_optional:
+        raise DataError(
+            f"there is no baseline at {mask(args.baseline)!r}. Give --baseline-optional for a first run without one."
+        )
+    saved = find_model(spark, args.model)
+    rows = read(spark, args, labels=saved.labels, encoded=saved.is_deep)
+    model = prepared(saved.load(), rows)
+    label = rows.label or (model.getOrDefault("labelCol") if model.hasParam("labelCol") else LABEL)
+    metrics = metrics_of(model, rows.df, label, rows.weight)
+    event("evaluated", **metrics)
+    gate = judge(args, args.metric or default_metric(model), metrics, baselines)
+    content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
+    (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    said = f"{figures}\nsaved in {mask(args.output)}: metrics.json"
+    outputs = {"metrics.json": "metrics, and the gate's verdict"}
+    if gate.passed:
+        return Result(metrics, outputs, f"{said}\n{gate.reason}")
+    return Result(metrics, outputs, said, gate.reason)
+
+
+def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:
+    """Return whether the model is good enough: within all the bounds that are given.
+
+    Parameters
+    ----------
+    args : Namespace
+        With ``min_value``, ``max_value``, ``tolerance`` and ``baseline``.
+    name : str
+        The metric.
+    metrics, baselines : dict
+        Of the model, and what it must reach; None where there is no baseline.
+
+    Raises
+    ------
+    DataError
+        Where the model or the baseline does not have the metric.
+    """
+    if name not in metrics:
+        raise DataError(f"the model has no {name}. It has {', '.join(key for key in metrics if key != 'rows')}.")
+    value, baseline, failures = metrics[name], None, []
+    if baselines is not None:
+        if name not in baselines:
+            raise DataError(f"the baseline {mask(args.baseline)!r} has no {name}. It has {', '.join(baselines)}.")
+        baseline = baselines[name]
+        slack = args.tolerance * abs(baseline)
+        bound = baseline + slack if name in LOWER_IS_BETTER else baseline - slack
+        worse = value > bound if name in LOWER_IS_BETTER else value < bound
+        if worse or math.isnan(value):
+            allowed = f" with a tolerance of {args.tolerance:g}" if args.tolerance else ""
+            failures.append(f"{value:.6g} is worse than the baseline's {baseline:.6g}{allowed}")
+    if args.min_value is not None and not value >= args.min_value:
+        failures.append(f"{value:.6g} is below --min-value {args.min_value:.6g}")
+    if args.max_value is not None and not value <= args.max_value:
+        failures.append(f"{value:.6g} is above --max-value {args.max_value:.6g}")
+    if failures:
+        return Gate(name, value, baseline, False, f"gate not met: {name} {'; '.join(failures)}.")
+    if baseline is not None:
+        return Gate(name, value, baseline, True, f"gate met: {name} {value:.6g}, baseline {baseline:.6g}.")
+    if args.baseline:
+        return Gate(name, value, None, True, f"gate met: {name} {value:.6g}; there is no baseline yet.")
+    return Gate(name, value, None, True, f"gate met: {name} {value:.6g}.")
+
+
+def _metrics_at(spark: SparkSession, location: str) -> dict[str, float] | None:
+    """Return the metrics in a job's output or a metrics.json; None where there is neither."""
+    place = place_of(spark, location)
+    if not place.name.endswith(".json"):
+        place = place.child("metrics.json")
+    if not place.exists():
+        return None
+    try:
+        content = json.loads(place.read())
+    except ValueError as error:
+        raise DataError(f"the baseline {mask(location)!r} is no JSON: {error}.") from error
+    for part in ("metrics", "held_out"):
+        if isinstance(content, dict) and isinstance(content.get(part), dict):
+            content = content[part]
+    found = content if isinstance(content, dict) else {}
+    return {name: float(found[name]) for name in NAMES if isinstance(found.get(name), (int, float))}
+
+
+JOB = Job("evaluate", __doc__ or "", declare, check, inputs, work)
+main = JOB.main

@@ -1,0 +1,127 @@
+"""Flags of a job, from the command line and from a file of the same names."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sparkopt.errors import MissingDependencyError, ParameterError
+
+__all__ = ["Parser", "read_config"]
+
+USAGE = 2
+"""Exit code of a wrong flag."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags that a configuration file can give too, and that are answered with one line where they are wrong.
+
+    Parameters
+    ----------
+    job : str
+        The job's name.
+    description : str
+        What ``--help`` begins with.
+    """
+
+    def __init__(self, job: str, description: str) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"sparkopt {job}", description=description, formatter_class=form, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and leave with exit code 2."""
+        self.exit(USAGE, f"{self.prog}: error: {message} (--help lists all flags)\n")
+
+    def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse the command line over the file that its ``--config`` names.
+
+        Parameters
+        ----------
+        argv : sequence of str or None, default None
+            The command line; None is this process's own.
+
+        Returns
+        -------
+        Namespace
+            Of all flags: the command line's, where it has none the file's, where neither has any the default.
+        """
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config")
+        path = first.parse_known_args(argv)[0].config
+        namespace = argparse.Namespace()
+        if path is not None:
+            try:
+                tokens = self._tokens(read_config(path), path)
+            except (ParameterError, MissingDependencyError) as error:
+                self.error(str(error))
+            namespace = self.parse_args(tokens)
+        return self.parse_args(argv, namespace)
+
+    def _tokens(self, values: dict[str, Any], path: str) -> list[str]:
+        """Return a file's values as a command line would give them, so that both are checked alike."""
+        actions = {
+            name.removeprefix("--").replace("-", "_"): action
+            for action in self._actions
+            for name in action.option_strings
+            if name.startswith("--") and action.dest not in ("help", "config")
+        }
+        tokens = []
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in actions:
+                near = difflib.get_close_matches(name, actions, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ParameterError(f"{path}: there is no {key!r}.{hint}")
+            flag = f"--{name.replace('_', '-')}"
+            if actions[name].nargs == 0:
+                if not isinstance(value, bool):
+                    raise ParameterError(f"{path}: {key} must be true or false. Got {value!r} instead.")
+                tokens += [flag] if value else []
+            elif isinstance(value, (dict, bool)):
+                raise ParameterError(f"{path}: {key} must be a number, a text or a list. Got {value!r} instead.")
+            elif value is not None:
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                tokens.append(f"{flag}={text}")
+        return tokens
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the values of a JSON file (``.json``) or a YAML file.
+
+    Raises
+    ------
+    ParameterError
+        Where there is no such file, or no mapping of names to values in it.
+    MissingDependencyError
+        For YAML without PyYAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f"--config {path!r} cannot be read: {getattr(error, 'strerror', error)}.") from error
+    values = _json(text, path) if path.endswith(".json") else _yaml(text, path)
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ParameterError(f"{path}: it must hold names and values, such as max_iter: 100.")
+    return values
+
+
+def _json(text: str, path: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ParameterError(f"{path} is no JSON: {error}.") from error
+
+
+def _yaml(text: str, path: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError.of("--config with YAML (JSON goes without)", "PyYAML", "yaml") from error
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is no YAML: {' '.join(str(error).split())}.") from error

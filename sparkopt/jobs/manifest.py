@@ -1,0 +1,153 @@
+"""The manifest of a run: what ran on what, with which versions, and what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import sparkopt
+from sparkopt.fingerprint import digest
+from sparkopt.jobs.logs import masked
+from sparkopt.jobs.places import Place
+
+__all__ = ["COMPLETE", "GATE_NOT_MET", "Identity", "config_of", "find", "now", "write"]
+
+FORMAT = 1
+COMPLETE, GATE_NOT_MET = "complete", "gate not met"
+VERSIONS = ("pyspark", "numpy", "pyarrow", "torch")
+OUTSIDE = ("output", "log_format", "profile", "force", "config")
+"""Flags that do not change what a run computes."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a run's result: two runs with equal ones need not both be made.
+
+    Parameters
+    ----------
+    job : str
+        The job.
+    config : mapping
+        Its flags, secrets masked.
+    inputs : mapping
+        Fingerprints of what it reads; None for something that cannot be told apart from another state of itself.
+    """
+
+    job: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all inputs have a fingerprint."""
+        return all(value is not None for value in self.inputs.values())
+
+    @property
+    def digest(self) -> str:
+        """16 characters that stand for it."""
+        decisive = {name: value for name, value in self.config.items() if name not in OUTSIDE}
+        return digest({"job": self.job, "config": decisive, "inputs": dict(self.inputs)})
+
+
+def config_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags of a run, fit for ``--config``; secrets are masked."""
+    values = {name: value for name, value in vars(args).items() if name not in ("config", "source")}
+    source = getattr(args, "source", None)
+    if source is not None:
+        values[source.kind] = source.location
+    found: dict[str, Any] = masked(dict(sorted(values.items())))
+    return found
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(timezone.utc)
+
+
+def find(output: Place, name: str) -> dict[str, Any] | None:
+    """Return the manifest that an earlier run left, or None; one that cannot be read counts as none."""
+    place = output.child(name)
+    if not place.exists():
+        return None
+    try:
+        found = json.loads(place.read())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def write(
+    folder: Path,
+    name: str,
+    *,
+    identity: Identity,
+    status: str,
+    metrics: Mapping[str, Any],
+    outputs: Mapping[str, str],
+    started: datetime,
+) -> dict[str, Any]:
+    """Write the manifest into a local folder, and return it.
+
+    Parameters
+    ----------
+    folder, name : Path, str
+        Where, and the file's name.
+    identity : Identity
+        What ran.
+    status : str
+        How it ended.
+    metrics, outputs : mapping
+        What came out: figures, and names of files and folders with what is in them.
+    started : datetime
+        When it began; now is when it ended.
+    """
+    ended = now()
+    content = {
+        "format": FORMAT,
+        "job": identity.job,
+        "status": status,
+        "identity": identity.digest,
+        "config": dict(identity.config),
+        "data": dict(identity.inputs),
+        "versions": _versions(),
+        "git_commit": git_commit(),
+        "metrics": dict(metrics),
+        "receipt": next((name for name in outputs if name == "receipt.json"), None),
+        "outputs": dict(outputs),
+        "started": started.isoformat(timespec="milliseconds"),
+        "ended": ended.isoformat(timespec="milliseconds"),
+        "seconds": round((ended - started).total_seconds(), 3),
+    }
+    (folder / name).write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    return content
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"sparkopt": sparkopt.__version__, "python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code lies in, ``-dirty`` where it was changed; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):  # no git here: the commit is not known
+        return None
+    return found.stdout.strip() or None

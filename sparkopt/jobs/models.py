@@ -1,0 +1,114 @@
+"""Saved models of every kind, loaded by what their metadata says they are; nothing that a file names is imported."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pyspark.ml import Model
+from pyspark.sql import SparkSession
+
+from sparkopt.errors import DataError
+from sparkopt.jobs.logs import mask
+from sparkopt.jobs.places import Place, place_of
+
+__all__ = ["KINDS", "Saved", "find_model", "load_model"]
+
+KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "sparkopt.ml.classification.LogisticRegressionModel": ("sparkopt.ml", "LogisticRegressionModel"),
+        "sparkopt.ml.svm.LinearSVCModel": ("sparkopt.ml", "LinearSVCModel"),
+        "sparkopt.ml.regression.LinearRegressionModel": ("sparkopt.ml", "LinearRegressionModel"),
+        "sparkopt.ml.regression.QuantileRegressionModel": ("sparkopt.ml", "QuantileRegressionModel"),
+        "sparkopt.ml.generalized.GeneralizedLinearRegressionModel": (
+            "sparkopt.ml",
+            "GeneralizedLinearRegressionModel",
+        ),
+        "sparkopt.deep.model.TorchModel": ("sparkopt.deep", "TorchModel"),
+    }
+)
+"""What metadata may say, and where it is."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model on disk.
+
+    Parameters
+    ----------
+    uri : str
+        Its own folder.
+    kind : str
+        Its class, one of ``KINDS``.
+    labels : list of str
+        Names of its classes 0, 1, …, where the job that trained it left them beside it.
+    """
+
+    uri: str
+    kind: str
+    labels: list[str] = field(default_factory=list)
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it is a network."""
+        return self.kind.startswith("sparkopt.deep.")
+
+    def load(self) -> Model:
+        """Return the model."""
+        module, name = KINDS[self.kind]
+        loaded: Model = getattr(importlib.import_module(module), name).load(self.uri)
+        return loaded
+
+
+def find_model(spark: SparkSession, path: str) -> Saved:
+    """Find a saved model: at ``path``, or in a job's output there.
+
+    Raises
+    ------
+    DataError
+        Where there is none, or it is none of sparkopt's.
+    """
+    given = place_of(spark, path)
+    for place in (given, given.child("model")):
+        if place.child("metadata").exists():
+            kind = _kind(spark, place, path)
+            beside = place.sibling("metrics.json") if place.name == "model" else None
+            return Saved(place.uri, kind, _labels(beside))
+    raise DataError(f"{mask(path)!r} holds no saved model: there is neither metadata/ nor model/metadata/ in it.")
+
+
+def load_model(spark: SparkSession, path: str) -> Model:
+    """Return the model saved at ``path``, or in a job's output there.
+
+    Raises
+    ------
+    DataError
+        Where there is none, or it is none of sparkopt's.
+    """
+    return find_model(spark, path).load()
+
+
+def _kind(spark: SparkSession, place: Place, path: str) -> str:
+    rows = spark.read.text(place.child("metadata").uri).limit(1).collect()
+    try:
+        kind = json.loads(rows[0].value)["class"]
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{mask(path)!r} holds no saved model: its metadata cannot be read.") from error
+    if kind not in KINDS:
+        known = ", ".join(name for _, name in KINDS.values())
+        raise DataError(f"{mask(path)!r} holds a {kind}; jobs load {known}.")
+    return str(kind)
+
+
+def _labels(place: Place | None) -> list[str]:
+    if place is None or not place.exists():
+        return []
+    try:
+        found = json.loads(place.read())
+    except ValueError:
+        return []
+    labels = found.get("labels") if isinstance(found, dict) else None
+    return [str(label) for label in labels] if isinstance(labels, list) else []

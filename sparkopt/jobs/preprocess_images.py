@@ -1,0 +1,199 @@
+"""Preprocess a directory or a table of images into Parquet or Delta, in steps that a second run does not repeat.
+
+    spark-submit --properties-file conf/local.conf jobs/preprocess_images.py --input photos --output out/small
+
+Each row of the output has the columns path, image (encoded bytes; null for a bad image) and error (its reason).
+Beside it, ``<output>-report.json`` holds counts, failures and throughput, and ``<output>-samples.png`` shows
+some images before and after; in it, ``_manifest.json`` is the run's. A run that was stopped goes on with the images
+that are not in the output yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as SF
+from tqdm import tqdm
+
+from sparkopt import images
+from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.images.contact_sheet import contact_sheet
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.sources import Source, fingerprint
+
+__all__ = ["JOB", "main"]
+
+FORMATS = ("binaryFile", "parquet", "delta", "table")
+
+
+def pipeline_of(options: argparse.Namespace) -> images.Compose:
+    """Read the pipeline from its JSON file, or make one that fits the image into a square."""
+    if options.pipeline is None:
+        fit = images.Letterbox(options.size, options.size)
+        return images.Compose([images.Decode(), fit, images.Encode(options.encoding, options.quality)])
+    try:
+        return images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
+
+
+def read_input(spark: SparkSession, location: str, kind: str) -> DataFrame:
+    """Return the columns path, length and content of all images; a table must have path and content."""
+    if kind == "binaryFile":
+        return images.read(spark, location).drop("label")
+    table = spark.read.table(location) if kind == "table" else spark.read.format(kind).load(location)
+    missing = {"path", "content"} - set(table.columns)
+    if missing:
+        raise SchemaError(f"--input: the table has no column {', '.join(sorted(missing))}. It has {table.columns}.")
+    return table.select("path", SF.coalesce(SF.octet_length("content"), SF.lit(0)).alias("length"), "content")
+
+
+def steps(pending: DataFrame, parts: int) -> list[Column]:
+    """Conditions that cut ``pending`` into parts of about as many images each; none if nothing is pending.
+
+    They are ranges of the files' length: the one condition that Spark applies before it opens a file, so that no part
+    reads the files of another.
+    """
+    if pending.isEmpty():
+        return []
+    bounds = pending.approxQuantile("length", [index / parts for index in range(1, parts)], 0.01) if parts > 1 else []
+    edges: list[int | None] = [None, *sorted({int(bound) for bound in bounds}), None]
+    length, found = SF.col("length"), []
+    for low, high in itertools.pairwise(edges):
+        above = SF.lit(True) if low is None else length > low
+        found.append(above if high is None else above & (length <= high))
+    return found
+
+
+def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | None:
+    """Return what earlier runs have written, or None."""
+    try:
+        return spark.read.format(kind).load(location)
+    except AnalysisException as error:
+        if error.getCondition() in ("PATH_NOT_FOUND", "UNABLE_TO_INFER_SCHEMA", "DELTA_TABLE_NOT_FOUND"):
+            return None
+        raise
+
+
+def process(spark: SparkSession, options: argparse.Namespace, location: str) -> dict[str, Any]:
+    """Process what is missing at ``location``, part by part, and return the report."""
+    kernel = kernel_of(options)
+    function = images.BatchFunction(kernel, "content", "image", error_column="error", key_column="path")
+    source = read_input(spark, options.input, options.input_format)
+    done = read_output(spark, location, options.output_format)
+    skipped = 0 if done is None else done.count()
+    pending = source if done is None else source.join(done.select("path"), "path", "left_anti")
+    begin = time.perf_counter()
+    conditions = steps(pending, options.parts)
+    with tqdm(conditions, desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
+        for condition in progress:
+            rows = pending.where(condition).select("path", "content")
+            result = rows.mapInArrow(function, function.schema(rows.schema))
+            result.write.format(options.output_format).mode("append").save(location)
+    seconds = time.perf_counter() - begin
+    reason = SF.coalesce(SF.substring_index("error", ":", 1), SF.lit("ok"))
+    written = read_output(spark, location, options.output_format)
+    found = []
+    if written is not None:
+        grouped = written.groupBy(reason.alias("reason"))
+        found = grouped.agg(SF.count("*").alias("count"), SF.min("path").alias("path")).collect()
+    counts = {row["reason"]: row["count"] for row in found}
+    total = sum(counts.values())
+    return {
+        "images": total,
+        "skipped": skipped,
+        "processed": total - skipped,
+        "good": counts.pop("ok", 0),
+        "failures": counts,
+        "failed_first": {row["reason"]: row["path"] for row in found if row["reason"] != "ok"},
+        "seconds": round(seconds, 3),
+        "images_per_second": round((total - skipped) / seconds, 1),
+        "pipeline": json.loads(kernel.pipeline.to_json()),
+    }
+
+
+def samples(spark: SparkSession, options: argparse.Namespace, location: str, count: int = 6) -> bytes | None:
+    """Return a PNG with samples before (above) and after (below); None if there is no good image."""
+    written = read_output(spark, location, options.output_format)
+    if written is None:
+        return None
+    chosen = written.where("image is not null").orderBy(SF.xxhash64("path")).limit(count)
+    after = {row.path: bytes(row.image) for row in chosen.collect()}
+    source = read_input(spark, options.input, options.input_format).select("path", "content")
+    rows = source.where(SF.col("path").isin(list(after))).collect() if after else []
+    before = {row.path: bytes(row.content) for row in rows}
+    pairs = [(path, before[path], image) for path, image in after.items() if path in before]
+    return images.encode(contact_sheet(pairs), "png") if pairs else None
+
+
+def declare(flags: Parser) -> None:
+    """Add the flags."""
+    flags.add_argument("--input", metavar="PATH", help="directory, glob, or table with the columns path and content")
+    flags.add_argument("--input-format", choices=FORMATS, default="binaryFile")
+    flags.add_argument("--output", metavar="FOLDER", help="directory to write to, or to go on with")
+    flags.add_argument("--output-format", choices=("parquet", "delta"), default="parquet")
+    flags.add_argument("--pipeline", help="JSON file as Compose.to_json writes it; it must end in Encode")
+    flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
+    flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
+    flags.add_argument("--quality", type=int, default=90, help="without --pipeline: 1 to 100, for jpeg and webp")
+    flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
+    flags.add_argument("--parts", type=int, default=8, help="how many steps, each of which is lost or kept whole")
+    flags.add_argument("--seed", type=int, default=0, help="for random transforms; a row's key is its path")
+    flags.add_argument("--epoch", type=int, default=0)
+
+
+def kernel_of(options: argparse.Namespace) -> images.ImageKernel:
+    """Return what is done with an image."""
+    return images.ImageKernel(pipeline_of(options), "bytes", options.mode, options.seed, options.epoch)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse flags that cannot work."""
+    missing = [f"--{name}" for name in ("input", "output") if not getattr(options, name)]
+    if missing:
+        raise ParameterError(f"the following arguments are required: {', '.join(missing)}.")
+    if options.parts < 1:
+        raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
+    kernel_of(options)
+
+
+def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fingerprint of the images."""
+    kind = "images" if options.input_format == "binaryFile" else options.input_format
+    return {"data": fingerprint(spark, Source(kind, options.input))}
+
+
+def work(run: Run) -> Result:
+    """Process; beside a local output, write report and samples."""
+    options = run.args
+    images.bound_batches(run.spark)
+    report = process(run.spark, options, run.place.uri)
+    text = json.dumps(report, indent=2)
+    if "://" not in options.output:
+        target = options.output.removeprefix("file:").rstrip("/")
+        Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
+        sheet = samples(run.spark, options, run.place.uri)
+        if sheet is not None:
+            Path(f"{target}-samples.png").write_bytes(sheet)
+    outputs = {".": f"{options.output_format} table of path, image and error"}
+    return Result({name: report[name] for name in ("images", "good", "failures", "images_per_second")}, outputs, text)
+
+
+def kind(options: argparse.Namespace) -> str:
+    """An output is added to in its place; one that is made anew is exchanged when it is whole."""
+    return "table" if options.force else "direct"
+
+
+# Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).
+SETTINGS = {"spark.python.unix.domain.socket.enabled": "true"}
+JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS)
+main = JOB.main

@@ -1,0 +1,288 @@
+"""What jobs read and write: files in many formats, tables by name, folders of images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkopt import images
+from sparkopt.blocks.columns import column_type, is_number, quoted
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.fingerprint import digest
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.frame import essence
+from sparkopt.jobs.logs import mask
+
+__all__ = ["Rows", "Source", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
+
+FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
+IMAGES, TABLE = "images", "table"
+LABEL, FEATURES = "label", "features"
+PACKAGES = {
+    "delta": "--packages io.delta:delta-spark_2.13:VERSION",
+    "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
+}
+COLORS = ("gray", "rgb")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows are.
+
+    Parameters
+    ----------
+    kind : str
+        A format, "table", or "images".
+    location : str
+        Path or name.
+    """
+
+    kind: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows, and which of their columns are what.
+
+    Parameters
+    ----------
+    df : DataFrame
+        The rows.
+    features : str, list of str or None
+        Feature columns; None where the flags do not say.
+    label, weight : str or None
+        Columns; None where the flags do not say.
+    labels : list of str
+        Names of the classes 0, 1, …, where they are known.
+    """
+
+    df: DataFrame
+    features: str | list[str] | None
+    label: str | None
+    weight: str | None = None
+    labels: list[str] = field(default_factory=list)
+
+
+class _Keep(argparse.Action):
+    """Keeps which of the flags was given, and its value."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.source = Source(str(option_string).removeprefix("--"), values)
+
+
+def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
+    """Add the flags that say where rows are and what their columns mean.
+
+    Parameters
+    ----------
+    flags : Parser
+        Where to.
+    features, label : str or None
+        Defaults; None leaves the choice to the model.
+    only_images : bool, default False
+        Whether nothing else can be read.
+    """
+    data = flags.add_argument_group("data")
+    source = data.add_mutually_exclusive_group()
+    helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
+    kinds = () if only_images else FORMATS
+    add = {"action": _Keep, "dest": "source", "default": None}
+    source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
+    for kind in kinds:
+        source.add_argument(f"--{kind}", metavar="PATH", help=helps.get(kind, f"a {kind} file or folder"), **add)  # type: ignore[arg-type]
+    if not only_images:
+        source.add_argument("--table", metavar="NAME", help="a table of the catalog", **add)  # type: ignore[arg-type]
+        own = "the model's own"
+        data.add_argument(
+            "--features",
+            metavar="COLUMNS",
+            default=features,
+            help=f"Vector, array or numeric columns, with commas between (default: {features or own})",
+        )
+        data.add_argument("--label", metavar="COLUMN", default=label, help=f"target (default: {label or own})")
+        data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
+    data.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        default=32,
+        help="width and height that images are resized to (default: %(default)s)",
+    )
+    data.add_argument("--color", choices=COLORS, default="gray", help="of images (default: %(default)s)")
+
+
+def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None:
+    """Refuse flags that name no data, before Spark starts.
+
+    Raises
+    ------
+    ParameterError
+        Naming the flags.
+    """
+    if args.source is None:
+        kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
+        one = "the argument" if only_images else "one of the arguments"
+        raise ParameterError(f"{one} {' '.join('--' + kind for kind in kinds)} is required.")
+    if not args.source.location.strip():
+        raise ParameterError(f"--{args.source.kind} is empty: name the data.")
+    if args.image_size < 1:
+        raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a share of the rows that leaves nothing on one side."""
+    if not 0 < value < 1:
+        raise ParameterError(f"{name} must lie between 0 and 1. Got {value:g} instead.")
+
+
+def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> Rows:
+    """Return the rows that the flags name.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        The session.
+    args : Namespace
+        With the flags of ``data_flags``.
+    labels : sequence of str
+        Of images: the folders' names in the order that a model knows; none is the alphabet's.
+    encoded : bool, default False
+        Of images: whether to leave them encoded, as deep models read them.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing to read.
+    """
+    source: Source = args.source
+    try:
+        if source.kind != IMAGES:
+            df = load(spark, source)
+            return Rows(df, _features(df, args.features), args.label, args.weight)
+        files, names = image_files(spark, source.location, labels)
+    except PySparkException as error:
+        raise _unreadable(source, error) from error
+    if encoded:
+        return Rows(files, None, LABEL, None, names)
+    size = args.image_size
+    pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
+    rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), LABEL, "path")
+    return Rows(rows, FEATURES, LABEL, None, names)
+
+
+def load(spark: SparkSession, source: Source) -> DataFrame:
+    """Return the rows of files or of a table."""
+    if source.kind == TABLE:
+        return spark.read.table(source.location)
+    options = {"header": "true", "inferSchema": "true"} if source.kind == "csv" else {}
+    return spark.read.format(source.kind).options(**options).load(source.location)
+
+
+def _features(df: DataFrame, named: str | None) -> str | list[str] | None:
+    """Return one column of vectors or arrays, or a list of numeric ones."""
+    if named is None:
+        return None
+    names = [name.strip() for name in named.split(",")]
+    several = len(names) > 1 or is_number(column_type(df.schema, names[0], FEATURES))
+    return names if several else names[0]
+
+
+def _unreadable(source: Source, error: PySparkException) -> DataError:
+    reason = essence(error)
+    known = isinstance(error, AnalysisException) and error.getCondition() == "DATA_SOURCE_NOT_FOUND"
+    hint = f" Start Spark with {PACKAGES[source.kind]}." if known and source.kind in PACKAGES else ""
+    return DataError(f"cannot read {mask(source.location)!r}: {mask(reason)}{hint}")
+
+
+def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
+    """Return image files as rows of content, label and path, and the names of the labels in their order.
+
+    Raises
+    ------
+    DataError
+        For a folder that is none of ``labels``, where these are given.
+    """
+    files = (
+        spark.read.format("binaryFile")
+        .option("recursiveFileLookup", True)
+        .option("pathGlobFilter", "*.{png,jpg,jpeg,webp,bmp,tif,tiff}")
+        .load(folder)
+    )
+    parent = F.element_at(F.split("path", "/"), -2)
+    found = sorted(row[0] for row in files.select(parent).distinct().collect())
+    names = list(labels) or found
+    strange = sorted(set(found) - set(names))
+    if strange:
+        raise DataError(f"{folder!r} has images of {strange[0]!r}; the model knows {', '.join(names)}.")
+    return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
+
+
+def check_classes(names: Sequence[str], folder: str) -> None:
+    """Refuse a folder that a classifier cannot learn from."""
+    if len(names) < 2:
+        raise DataError(f"{folder!r} has images of {len(names)} classes; a classifier needs two folders or more.")
+
+
+def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Return training and held-out rows: decided by an image's path or a row's content, so no rerun moves a row."""
+    names = ["path"] if "path" in rows.columns else rows.columns
+    key = F.pmod(F.xxhash64(F.lit(seed), *[F.col(quoted(name)) for name in names]), F.lit(1_000_000))
+    held_out = key < int(fraction * 1_000_000)
+    return rows.where(~held_out), rows.where(held_out)
+
+
+def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
+    """Return what tells the data from another state of itself; None where nothing does.
+
+    Files: how many, their bytes, and a hash over names, sizes and times. Delta and Iceberg: the version.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing to read.
+    """
+    place = {source.kind: mask(source.location)}
+    try:
+        kind, name = source.kind, source.location
+        if kind == TABLE:
+            kind = _provider(spark, name)
+        elif kind in ("delta", "iceberg"):
+            name = f"{kind}.`{name}`"
+        if kind == "delta":
+            row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()[0]  # a table's own name
+            return {**place, "version": row["version"], "timestamp": str(row["timestamp"])}
+        if kind == "iceberg":
+            snapshots = _snapshots(spark, source).orderBy(F.col("committed_at").desc()).limit(1).collect()
+            return {**place, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
+        paths = load(spark, source).inputFiles() if source.kind == TABLE else [source.location]
+        return {**place, **fingerprint_of_files(spark, *paths)} if paths else None
+    except PySparkException as error:
+        raise _unreadable(source, error) from error
+
+
+def _provider(spark: SparkSession, name: str) -> str:
+    """Return what a table of the catalog is stored as, in lower case; "" where the catalog does not say."""
+    described = spark.sql(f"DESCRIBE EXTENDED {name}").where("col_name = 'Provider'").collect()
+    return described[0]["data_type"].lower() if described else ""
+
+
+def _snapshots(spark: SparkSession, source: Source) -> DataFrame:
+    if source.kind == TABLE:
+        return spark.read.table(f"{source.location}.snapshots")
+    return spark.read.format("iceberg").load(f"{source.location}#snapshots")
+
+
+def fingerprint_of_files(spark: SparkSession, *paths: str) -> dict[str, Any]:
+    """Return count, bytes and a hash of the files below some paths; nothing of them is read but the listing."""
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
+    one = F.xxhash64("path", "length", "modificationTime")
+    row = files.agg(F.count("*"), F.sum("length"), F.bit_xor(one), F.sum(one % 1_000_003)).collect()[0]
+    count, size, *hashes = (value or 0 for value in row)
+    return {"files": count, "bytes": size, "digest": digest({"count": count, "bytes": size, "hashes": hashes})}

@@ -1,0 +1,233 @@
+r"""Train a model on images or on a table, evaluate it on held-out rows, and leave model, receipt and plot behind.
+
+    spark-submit --properties-file conf/local.conf jobs/train.py --images out/digits --output out
+    sparkopt train --parquet rows.parquet --features x1,x2 --label y \
+        --loss squared_error --reg-param 0.1 --elastic-net-param 0.5 --optimizer fista --output out
+
+The output folder then holds model/ (load it with sparkopt.ml), receipt.json, receipt.txt, metrics.json, loss.png, and
+manifest.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from sparkopt.cluster.choose import ENGINES
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.metrics import metrics_of
+from sparkopt.jobs.models import find_model, load_model
+from sparkopt.jobs.sources import (
+    FEATURES,
+    LABEL,
+    Rows,
+    check_classes,
+    check_share,
+    check_source,
+    data_flags,
+    fingerprint,
+    fingerprint_of_files,
+    read,
+    split,
+)
+from sparkopt.ml import (
+    GeneralizedLinearRegression,
+    LinearRegression,
+    LinearSVC,
+    LogisticRegression,
+    QuantileRegression,
+)
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.model import LinearModel
+from sparkopt.optim import OPTIMIZERS, schedules
+
+__all__ = ["CLASSIFIERS", "ESTIMATORS", "JOB", "estimator", "main"]
+
+ESTIMATORS: Mapping[str, Callable[[], LinearEstimator[Any]]] = MappingProxyType(
+    {
+        "logistic": lambda: LogisticRegression(family="binomial"),
+        "multinomial": lambda: LogisticRegression(family="multinomial"),
+        "hinge": lambda: LinearSVC(),
+        "squared_hinge": lambda: LinearSVC(loss="squaredHinge"),
+        "squared_error": lambda: LinearRegression(),
+        "huber": lambda: LinearRegression(loss="huber"),
+        "quantile": lambda: QuantileRegression(),
+        "poisson": lambda: GeneralizedLinearRegression(family="poisson"),
+        "gamma": lambda: GeneralizedLinearRegression(family="gamma"),
+        "tweedie": lambda: GeneralizedLinearRegression(family="tweedie", variancePower=1.5, linkPower=0.0),
+    }
+)
+"""What each loss trains."""
+CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
+
+
+def declare(flags: Parser) -> None:
+    """Add the flags."""
+    defaults = LogisticRegression()
+    data_flags(flags, features=FEATURES, label=LABEL)
+    flags.add_argument(
+        "--test-fraction",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="share of the rows held out for evaluation (default: %(default)s)",
+    )
+
+    model = flags.add_argument_group("model")
+    model.add_argument(
+        "--loss", choices=tuple(ESTIMATORS), help="default: logistic for two classes, else multinomial"
+    )
+    model.add_argument(
+        "--reg-param",
+        type=float,
+        default=defaults.getRegParam(),
+        help="strength of the penalty (default: %(default)s, none)",
+    )
+    model.add_argument(
+        "--elastic-net-param",
+        type=float,
+        default=defaults.getElasticNetParam(),
+        help="share of L1 in the penalty: 0 is L2, 1 is L1 (default: %(default)s)",
+    )
+    model.add_argument("--no-intercept", action="store_true", help="fit without an intercept")
+    model.add_argument(
+        "--no-standardization", action="store_true", help="penalise coefficients in the features' own units"
+    )
+
+    solver = flags.add_argument_group("solver")
+    solver.add_argument(
+        "--optimizer",
+        choices=("auto", *OPTIMIZERS),
+        default=defaults.getOptimizer(),
+        help="auto is lbfgs, or fista with an L1 penalty (default: %(default)s)",
+    )
+    solver.add_argument("--step-size", type=float, help="learning rate (default: the optimiser's own)")
+    solver.add_argument(
+        "--step-size-schedule",
+        choices=schedules.NAMES,
+        default=defaults.getStepSizeSchedule(),
+        help="default: %(default)s",
+    )
+    solver.add_argument(
+        "--max-iter", type=int, default=defaults.getMaxIter(), help="most steps (default: %(default)s)"
+    )
+    solver.add_argument(
+        "--tol",
+        type=float,
+        default=defaults.getTol(),
+        help="relative change of the objective that ends the fit (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--mini-batch-fraction",
+        type=float,
+        default=defaults.getMiniBatchFraction(),
+        help="share of the rows that a step draws (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=defaults.getEngine(),
+        help="where the training loop runs; auto takes the cheapest (default: %(default)s)",
+    )
+    solver.add_argument(
+        "--initial-model", metavar="PATH", help="a saved model of the same kind, or a job's output, to start from"
+    )
+    solver.add_argument(
+        "--checkpoint-dir",
+        metavar="URI",
+        help="keep the state there, so that the same command goes on after it was killed",
+    )
+    solver.add_argument("--seed", type=int, default=defaults.getSeed(), help="default: %(default)s")
+
+    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot work."""
+    check_source(args)
+    check_share("--test-fraction", args.test_fraction)
+    estimator(args)._check()
+
+
+def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+    """Return fingerprints of the rows and of the model to start from."""
+    found: dict[str, Any] = {"data": fingerprint(spark, args.source)}
+    if args.initial_model:
+        found["initial_model"] = fingerprint_of_files(spark, find_model(spark, args.initial_model).uri)
+    return found
+
+
+def estimator(args: argparse.Namespace, rows: Rows | None = None) -> LinearEstimator[Any]:
+    """Return the estimator that the flags describe; with ``rows`` also for which columns."""
+    chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
+    chosen.setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
+    chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
+    chosen.setOptimizer(args.optimizer).setMaxIter(args.max_iter).setTol(args.tol).setSeed(args.seed)
+    chosen.setMiniBatchFraction(args.mini_batch_fraction).setEngine(args.engine)
+    chosen.setStepSizeSchedule(args.step_size_schedule)
+    if args.checkpoint_dir:
+        chosen.setCheckpointDir(args.checkpoint_dir)
+    if args.step_size is not None:
+        chosen.setStepSize(args.step_size)
+    if rows is not None:
+        name = rows.features or FEATURES
+        chosen = chosen.setFeaturesCol(name) if isinstance(name, str) else chosen.setFeaturesCols(name)
+        chosen.setLabelCol(rows.label or LABEL)
+        if rows.weight:
+            chosen.setWeightCol(rows.weight)
+    return chosen
+
+
+def work(run: Run) -> Result:
+    """Read, train, evaluate, save."""
+    args, spark = run.args, run.spark
+    initial = find_model(spark, args.initial_model) if args.initial_model else None
+    rows = read(spark, args, labels=initial.labels if initial else ())
+    if rows.labels and args.loss in (None, *CLASSIFIERS):
+        check_classes(rows.labels, args.source.location)
+    learner = estimator(args, rows)
+    learner._columns().check(rows.df.schema)
+    if args.initial_model:
+        learner.setInitialModel(load_model(spark, args.initial_model))
+    training, held_out = split(rows.df, args.test_fraction, args.seed)
+    model = learner.fit(training)
+    event("trained", receipt=model.summary.receipt.line())
+    metrics = metrics_of(model, held_out, rows.label or LABEL, rows.weight)
+    outputs = save(model, metrics, rows.labels, run)
+    figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    said = f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)}"
+    return Result(metrics, outputs, said)
+
+
+def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
+    """Write model, metrics, receipt and plot; return their names and what is in them."""
+    model.write().overwrite().save(run.place.child("model").uri)
+    receipt = model.summary.receipt
+    receipt.save(run.files / "receipt.json")
+    (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
+    write_metrics(run.files / "metrics.json", metrics, labels)
+    receipt.plot(run.files / "loss.png")
+    return {
+        "model": "the model, for sparkopt.ml",
+        "metrics.json": "metrics on held-out rows, and the classes' names",
+        "receipt.json": "what the fit cost",
+        "receipt.txt": "the same, to read",
+        "loss.png": "objective by step and by second",
+    }
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float], labels: list[str]) -> None:
+    """Write metrics on held-out rows, and the names of the classes."""
+    path.write_text(json.dumps({"held_out": dict(metrics), "labels": labels}, indent=2) + "\n", encoding="utf-8")
+
+
+JOB = Job("train", __doc__ or "", declare, check, inputs, work)
+main = JOB.main

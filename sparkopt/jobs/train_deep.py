@@ -1,0 +1,196 @@
+r"""Train a small convolutional network on images, evaluate it on held-out ones, and leave model, receipt and plot.
+
+    spark-submit --properties-file conf/local.conf jobs/train_deep.py --images out/digits --image-size 8 \
+        --launcher horovod --processes 2 --output out/deep
+
+Files are decoded and augmented while the network computes. The output folder then holds model/ (load it with
+sparkopt.deep.TorchModel), receipt.json, receipt.txt, metrics.json, history.json, loss.png, and manifest.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from sparkopt import images
+from sparkopt.cluster.devices import KINDS
+from sparkopt.deep import TorchEstimator, TorchModel
+from sparkopt.deep.config import PRECISIONS
+from sparkopt.deep.networks import ConvNet
+from sparkopt.deep.params import LAUNCHERS, check_params
+from sparkopt.deep.recipe import OPTIMIZERS
+from sparkopt.errors import ParameterError
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.metrics import metrics_of
+from sparkopt.jobs.sources import (
+    LABEL,
+    check_classes,
+    check_share,
+    check_source,
+    data_flags,
+    fingerprint,
+    read,
+    split,
+)
+from sparkopt.jobs.train import write_metrics
+from sparkopt.optim import schedules
+
+__all__ = ["JOB", "estimator", "main"]
+
+CHANNELS = {"gray": 1, "rgb": 3}
+
+
+def declare(flags: Parser) -> None:
+    """Add the flags."""
+    defaults = TorchEstimator()
+    data_flags(flags, features=None, label=None, only_images=True)
+    data = flags.add_argument_group("use of the data")
+    data.add_argument("--augment", action="store_true", help="turn, shift and scale images a little in training")
+    data.add_argument(
+        "--test-fraction",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="share of the images held out for evaluation (default: %(default)s)",
+    )
+    data.add_argument(
+        "--validation-fraction",
+        metavar="SHARE",
+        type=float,
+        default=0.1,
+        help="share of the other images that training is watched on (default: %(default)s)",
+    )
+
+    model = flags.add_argument_group("network and training")
+    model.add_argument("--widths", default="32,64,128", help="channels of each block (default: %(default)s)")
+    model.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
+    model.add_argument("--batch-size", type=int, default=32, help="images of a process (default: %(default)s)")
+    model.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw", help="default: %(default)s")
+    model.add_argument("--step-size", type=float, default=3e-3, help="learning rate (default: %(default)s)")
+    model.add_argument("--step-size-schedule", choices=schedules.NAMES, default="cosine", help="default: %(default)s")
+    model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it; 0 never")
+    model.add_argument("--precision", choices=PRECISIONS, default=defaults.getOrDefault("precision"))
+
+    where = flags.add_argument_group("where it runs")
+    where.add_argument("--launcher", choices=LAUNCHERS, default="horovod", help="default: %(default)s")
+    where.add_argument("--processes", type=int, help="default: as many as Spark has task slots")
+    where.add_argument("--device", choices=KINDS, default="auto", help="default: %(default)s")
+    where.add_argument(
+        "--loader-threads", type=int, default=1, help="threads of a process that decode (default: %(default)s)"
+    )
+    where.add_argument(
+        "--store-path", metavar="URI", help="storage that driver and executors share; set on a cluster"
+    )
+    where.add_argument(
+        "--checkpoint-dir",
+        metavar="URI",
+        help="keep the state there, so that the same command goes on after it was killed",
+    )
+    where.add_argument("--max-restarts", type=int, default=0, help="begin again so often after losing a process")
+
+    flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot work."""
+    check_source(args, only_images=True)
+    check_share("--test-fraction", args.test_fraction)
+    estimator(args, 2)
+
+
+def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fingerprint of the images."""
+    return {"data": fingerprint(spark, args.source)}
+
+
+def pipelines(args: argparse.Namespace) -> tuple[images.Compose, images.Compose]:
+    """Return what is done with images in training, and otherwise."""
+    size = args.image_size
+    plain = [images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)]
+    moved = images.RandomAffine((-10.0, 10.0), translate=(0.05, 0.05), scale=(0.95, 1.05))
+    augmented = [*plain[:2], moved, *plain[2:]]
+    return images.Compose(augmented if args.augment else plain), images.Compose(plain)
+
+
+def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
+    """Return the estimator that the flags describe."""
+    try:
+        widths = [int(width) for width in args.widths.split(",")]
+    except ValueError as error:
+        raise ParameterError(f"--widths must be whole numbers with commas between. Got {args.widths!r}.") from error
+    training, evaluation = pipelines(args)
+    found = TorchEstimator(
+        module=functools.partial(ConvNet, classes=classes, channels=CHANNELS[args.color], widths=widths),
+        loss="multinomial",
+        optimizer=args.optimizer,
+        stepSize=args.step_size,
+        stepSizeSchedule=args.step_size_schedule,
+        metrics={"accuracy": "accuracy"},
+        featuresCol="content",
+        labelCol=LABEL,
+        imagePipeline=training,
+        evaluationPipeline=evaluation,
+        epochs=args.epochs,
+        batchSize=args.batch_size,
+        launcher=args.launcher,
+        device=args.device,
+        precision=args.precision,
+        validationFraction=args.validation_fraction,
+        patience=args.patience,
+        loaderThreads=args.loader_threads,
+        maxRestarts=args.max_restarts,
+        seed=args.seed,
+    )
+    given = {"numProc": args.processes, "storePath": args.store_path, "checkpointDir": args.checkpoint_dir}
+    for name, value in given.items():
+        if value is not None:
+            found.set(found.getParam(name), value)
+    check_params(found)
+    found.module()  # refuses widths that do not fit
+    return found
+
+
+def work(run: Run) -> Result:
+    """Read, train, evaluate, save."""
+    args = run.args
+    rows = read(run.spark, args, encoded=True)
+    check_classes(rows.labels, args.source.location)
+    training, held_out = split(rows.df, args.test_fraction, args.seed)
+    model = estimator(args, len(rows.labels)).fit(training)
+    event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
+    metrics = metrics_of(model, held_out, LABEL)
+    outputs = save(model, metrics, rows.labels, run)
+    figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    said = f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)}"
+    return Result(metrics, outputs, said)
+
+
+def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
+    """Write model, metrics, history, receipt and plot; return their names and what is in them."""
+    model.write().overwrite().save(run.place.child("model").uri)
+    summary = model.summary
+    summary.receipt.save(run.files / "receipt.json")
+    (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")
+    write_metrics(run.files / "metrics.json", metrics, labels)
+    (run.files / "history.json").write_text(json.dumps(summary.history, indent=2) + "\n", encoding="utf-8")
+    summary.plot(run.files / "loss.png")
+    return {
+        "model": "the model, for sparkopt.deep.TorchModel",
+        "history.json": "loss and metrics by epoch",
+        "metrics.json": "metrics on held-out images, and the classes' names",
+        "receipt.json": "what the training cost",
+        "receipt.txt": "the same, to read",
+        "loss.png": "loss by step",
+    }
+
+
+JOB = Job("train-deep", __doc__ or "", declare, check, inputs, work)
+main = JOB.main
