@@ -183,7 +183,7 @@ def _copy(candidate: str, evaluation: str, folder: str) -> None:
     """Copy a model and what belongs to it; a copy that was cut off is written over."""
     target, to = resolve(folder)
     system, root = resolve(candidate)
-    target.create_dir(to, recursive=True)
+    target.create_dir(f"{to}/model", recursive=True)
     fs.copy_files(f"{root}/model", f"{to}/model", source_filesystem=system, destination_filesystem=target)
     for name in BESIDE:
         if system.get_file_info(f"{root}/{name}").type == fs.FileType.File:

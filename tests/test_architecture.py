@@ -68,6 +68,7 @@ FLOORS = [
     ["report", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
     [
+        "jobs.pipeline",
         "jobs.flags",
         "jobs.logs",
         "jobs.places",

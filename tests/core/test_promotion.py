@@ -53,6 +53,15 @@ def test_what_was_accepted_is_a_copy(registry, runs, tmp_path):
     assert json.loads(system.open_input_stream(accepted.evaluation).read())["metrics"] == {"accuracy": 0.9}
 
 
+def test_a_model_may_be_files_without_folders(registry, runs, tmp_path):
+    candidate, evaluation = runs("first")
+    model = tmp_path / "run-first" / "model"
+    (model / "data" / "part-0").rename(model / "weights")
+    (model / "data").rmdir()
+    accepted = registry.promote(candidate, evaluation, MONDAY)
+    assert fs.LocalFileSystem().open_input_stream(f"{accepted.model}/weights").read() == b"first"
+
+
 def test_the_latest_interval_is_in_use_and_reruns_start_where_the_first_run_did(registry, runs):
     monday = registry.promote(*runs("first"), MONDAY)
     tuesday = registry.promote(*runs("second"), TUESDAY)
