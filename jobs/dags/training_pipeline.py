@@ -37,13 +37,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 try:
-    from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk import DAG, Param, task
 except ImportError:  # Airflow 2
     from airflow.decorators import task
-    from airflow.exceptions import AirflowException, AirflowFailException
     from airflow.models.dag import DAG
     from airflow.models.param import Param
+try:
+    from airflow.sdk import CronDataIntervalTimetable
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowException, AirflowFailException
     from airflow.timetables.interval import CronDataIntervalTimetable
 
 from sparkopt.errors import DataError
