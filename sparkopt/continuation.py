@@ -1,7 +1,9 @@
 """Losses with kinks by methods with a line search: rounded losses of falling width, one after the other.
 
-A rounded loss lies below the exact one by at most half its width (Beck & Teboulle, 2012, *Smoothing and first order
-methods*, §4), so the widths fall until that is small against the objective.
+A rounded loss lies above the exact one by what the few rows near a kink add. At the optimum of the exact one that is
+about as much as where the rounded one's minimum is, and nobody could gain more. One pass over the rows after each
+width measures it; the widths fall until it is small (Beck & Teboulle, 2012, *Smoothing and first order methods*, §4).
+It falls with the square of the width, so large data sets need no small ones.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint_format import Stage, columns, records
 from sparkopt.errors import NotConvergedWarning
 from sparkopt.losses import Loss
+from sparkopt.optim import QuasiNewton
 from sparkopt.report import Receipt
 from sparkopt.solve import Solution
 from sparkopt.trainer import Fit, Initial, Trainer, checkpoints_of, fit_many
@@ -23,15 +28,17 @@ from sparkopt.trainer import Fit, Initial, Trainer, checkpoints_of, fit_many
 __all__ = ["fit_rounded"]
 
 RATIO = 0.1
-"""Each width over the one before it."""
-WIDTHS = 9
-"""Most widths: the last one is 1e-8 of the first."""
-WARM = 4
-"""Number of the first width where all models start from earlier ones: wider ones would lead away from them."""
-SHARE = 10.0
-"""The last width's bias is at most this times the tolerance."""
-TIGHTER = 1e-3
-"""Tolerance of a width's own minimisation over that of the whole: a small change of one step is no end yet."""
+"""A width is at least this times the one before it."""
+WARM = 1e-3
+"""First width where all models start from earlier ones, over the widest: wider ones would lead away from them."""
+LEAST = 1e-9
+"""Last width over the widest."""
+SEED_EVERY = 5
+"""Steps after which a quasi-Newton method looks at the Hessian anew: which rows are near a kink changes quickly."""
+TIGHTER = 0.1
+"""Tolerance of a width's own minimisation over that of the whole, where Newton's steps end it."""
+MUCH_TIGHTER = 1e-3
+"""The same for other methods: a small change of one of their steps is no end yet."""
 
 
 def fit_rounded(
@@ -40,7 +47,7 @@ def fit_rounded(
     """Train like ``fit_many``; a loss with kinks is rounded off for methods that compare objectives.
 
     ``Stop.max_iter`` counts the steps of all widths together. Objectives are those of the rounded losses, so they may
-    rise by a little where the width falls.
+    rise by a little where the width falls; where a width ends, and so at the end of all, it is the exact one.
 
     Parameters
     ----------
@@ -61,23 +68,24 @@ def fit_rounded(
     receipts: dict[int, Receipt] = {}
     widest = _widest(loss, store.moments)
     while done.left:
-        width = widest * RATIO**done.number
-        group = [_rounded(trainers[i], width, done.taken(i)) for i in done.left]
+        group = [_rounded(trainers[i], widest * done.share, done.taken(i), store.moments.features) for i in done.left]
         stage = replace(run, stage=done.stage()) if run else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)  # the whole is judged at its end
             found = fit_many(store, group, [done.starts[i] for i in done.left], stage)
-        stage_fits = dict(zip(done.left, found, strict=True))
-        for i, fit in stage_fits.items():
-            receipts[i] = _added(receipts.get(i), fit.receipt, done.taken(i))
-        done = done.after(stage_fits)
-        done = replace(done, left=[i for i, fit in stage_fits.items() if _goes_on(trainers[i], fit, done, i, width)])
-    fits = [done.fit(i, receipts) for i in range(len(trainers))]
-    if run and all(fit.solution.reason != "callback" for fit in fits):
+            measured = _measured(store, [trainers[i] for i in done.left], found)
+        shares = {}
+        for i, fit, exact in zip(done.left, found, measured, strict=True):
+            receipts[i] = _added(_added(receipts.get(i), fit.receipt, done.taken(i)), exact.receipt, done.taken(i))
+            shares[i] = _next_share(trainers[i], fit.solution, exact.solution.objective, done)
+        done = done.after(dict(zip(done.left, map(_exactly, found, measured), strict=True)))
+        done = done.going_on({i: share for i, share in shares.items() if done.taken(i) < trainers[i].stop.max_iter})
+    results = [done.fit(i, receipts) for i in range(len(trainers))]
+    if run and all(fit.solution.reason != "callback" for fit in results):
         run.remove()
-    for trainer, fit in zip(trainers, fits, strict=True):
+    for trainer, fit in zip(trainers, results, strict=True):
         trainer._warn(fit.solution)
-    return fits
+    return results
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class _Done:
     ----------
     number : int
         Number of the next width.
+    share : float
+        The next width, over the widest.
     steps : int
         Steps that the widths so far took, of the models that took most.
     left : list of int
@@ -99,6 +109,7 @@ class _Done:
     """
 
     number: int
+    share: float
     steps: int
     left: list[int]
     starts: list[Initial | None]
@@ -106,8 +117,8 @@ class _Done:
 
     @classmethod
     def nothing(cls, starts: Sequence[Initial | None]) -> _Done:
-        first = WARM if all(start is not None for start in starts) else 0
-        return cls(first, 0, list(range(len(starts))), list(starts), [None] * len(starts))
+        share = WARM if all(start is not None for start in starts) else 1.0
+        return cls(0, share, 0, list(range(len(starts))), list(starts), [None] * len(starts))
 
     @classmethod
     def of(cls, stage: Stage) -> _Done:
@@ -116,7 +127,8 @@ class _Done:
             None if parts is None else Solution(**{**parts, "history": records(parts["history"])})
             for parts in stage.before["solutions"]
         ]
-        return cls(stage.number, stage.steps, stage.before["left"], stage.before["starts"], solutions)
+        before = stage.before
+        return cls(stage.number, before["share"], stage.steps, before["left"], before["starts"], solutions)
 
     def stage(self) -> Stage:
         """Return the next width as a stage of the run: all that it needs to know, as data."""
@@ -124,7 +136,7 @@ class _Done:
             None if solution is None else {**vars(solution), "history": columns(solution.history)}
             for solution in self.solutions
         ]
-        before = {"left": self.left, "starts": self.starts, "solutions": solutions}
+        before = {"share": self.share, "left": self.left, "starts": self.starts, "solutions": solutions}
         return Stage(self.number, self.steps, before)
 
     def taken(self, model: int) -> int:
@@ -141,6 +153,11 @@ class _Done:
         steps = self.steps + max(fit.solution.iterations for fit in fits.values())
         return replace(self, number=self.number + 1, steps=steps, starts=starts, solutions=solutions)
 
+    def going_on(self, shares: Mapping[int, float | None]) -> _Done:
+        """Return the same with the models that go on, to the least of the widths that they ask for."""
+        wanted = {i: share for i, share in shares.items() if share is not None}
+        return replace(self, left=list(wanted), share=min(wanted.values(), default=self.share))
+
     def fit(self, model: int, receipts: Mapping[int, Receipt]) -> Fit:
         """Return a model at its end; an earlier attempt may have finished it."""
         start, solution = self.starts[model], self.solutions[model]
@@ -156,17 +173,42 @@ def _widest(loss: Loss, moments: Moments) -> float:
     return 1.0 if loss.targets.whole else float(moments.std[-1]) or 1.0
 
 
-def _rounded(trainer: Trainer, width: float, taken: int) -> Trainer:
-    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=trainer.stop.tol * TIGHTER)
-    return replace(trainer, loss=trainer.loss.smoothed(width), stop=stop)
+def _rounded(trainer: Trainer, width: float, taken: int, features: int) -> Trainer:
+    """Return the trainer of a rounded loss; a quasi-Newton method looks at all of the few rows near a kink."""
+    optimizer, tighter = trainer.optimizer, MUCH_TIGHTER
+    search = optimizer.search
+    if isinstance(search, QuasiNewton) and features + 1 <= search.seed.up_to:
+        seed = replace(search.seed, rows=None, every=min(search.seed.every, SEED_EVERY))
+        optimizer, tighter = replace(optimizer, search=replace(search, seed=seed)), TIGHTER
+    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=trainer.stop.tol * tighter)
+    return replace(trainer, loss=trainer.loss.smoothed(width), stop=stop, optimizer=optimizer)
 
 
-def _goes_on(trainer: Trainer, fit: Fit, done: _Done, model: int, width: float) -> bool:
-    """Whether a smaller width is worth its steps."""
-    if fit.solution.reason in ("callback", "validation", "maxIter") or done.number >= WIDTHS:
-        return False
-    small = 0.5 * width <= SHARE * trainer.stop.tol * abs(fit.solution.objective)
-    return not small and done.taken(model) < trainer.stop.max_iter
+def _measured(store: BlockStore, trainers: Sequence[Trainer], fits: Sequence[Fit]) -> list[Fit]:
+    """Return the exact losses where fits to rounded ones ended: one pass, no step."""
+    still = [
+        replace(trainer, stop=replace(trainer.stop, max_iter=0), callbacks=(), checkpointer=None, progress=False)
+        for trainer in trainers
+    ]
+    return fit_many(store, still, [(fit.coefficients, fit.intercept, fit.constants) for fit in fits])
+
+
+def _exactly(fit: Fit, exact: Fit) -> Fit:
+    """Return a fit with the exact objective in the place of the rounded one, where it ended."""
+    history = list(fit.solution.history)
+    history[fit.solution.step] = replace(history[fit.solution.step], objective=exact.solution.objective)
+    return replace(fit, solution=replace(fit.solution, history=tuple(history)))
+
+
+def _next_share(trainer: Trainer, solution: Solution, exact: float, done: _Done) -> float | None:
+    """Return the next width for a model, over the widest; None where it is done.
+
+    What rounding adds falls with the square of the width, once rows are many: aim at half of what is allowed.
+    """
+    gap, allowed = abs(solution.objective - exact), trainer.stop.tol * abs(exact)
+    if solution.reason in ("callback", "validation", "maxIter") or gap <= allowed or done.share <= LEAST:
+        return None
+    return done.share * float(np.clip(np.sqrt(0.5 * allowed / gap), RATIO, 0.5))
 
 
 def _joined(first: Solution | None, last: Solution) -> Solution:

@@ -244,6 +244,7 @@ class LinearObjective:
                 sums.loss[place] += _weighted(loss, block.weight).sum(dtype=np.float64)
                 slopes.append(_weighted(slope, block.weight))
             sums.add(block, slopes)
+            sums.count(block)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
 
     def hessian_products(self, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
@@ -252,13 +253,28 @@ class LinearObjective:
         The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1),
         so a product costs what a gradient costs: two products with X. It comes back in the place of the gradient.
         """
-        places, moves = self._places(coefs), self._places(vectors)
+        alone = bool((coefs == coefs[0]).all())  # one place, many directions: the Hessian itself
+        places, moves = self._places(coefs[:1] if alone else coefs), self._places(vectors)
         sums = _Sums.zero(self, len(coefs))
-        for block in blocks:
+        for whole in blocks:
+            raws = self._raw(places, whole, whole.offset)
+            block = whole
+            if alone:
+                block, raws = self._curved(whole, raws[0])
+                raws = raws * len(coefs)
             y = self._scaled_targets(block)
-            pairs = zip(self._raw(places, block, block.offset), self._raw(moves, block), strict=True)
+            pairs = zip(raws, self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
+            sums.count(whole)
         return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+
+    def _curved(self, block: Block, raw: Array) -> tuple[Block, list[Array]]:
+        """Return the rows whose loss is curved where they are, and their raw predictions; the others add nothing."""
+        curved = self.loss.curved(self._scaled_targets(block), raw)
+        if curved is None or 2 * np.count_nonzero(curved) > block.rows:
+            return block, [raw]
+        rows = np.flatnonzero(curved)
+        return block.take(rows), [raw[rows]]
 
     def losses(self, coefs: Floats, blocks: Iterable[Block]) -> tuple[Floats, float, int]:
         """Return Σ weight · loss (m,), Σ weight and the number of rows: without gradients, for validation rows."""
@@ -383,6 +399,9 @@ class _Sums:
                 table[:, place * k : (place + 1) * k] = slope.reshape(block.rows, k)
             self.matrix += block.X.T @ table
             self.intercept += table.sum(axis=0, dtype=np.float64)
+
+    def count(self, block: Block) -> None:
+        """Count a block's rows, also those that add nothing."""
         self.weight += block.rows if block.weight is None else float(block.weight.sum())
         self.rows += block.rows
 

@@ -14,11 +14,12 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["Loss", "envelope"]
+__all__ = ["Loss", "envelope", "rounded"]
 
 
 class Loss(ABC):
@@ -73,6 +74,10 @@ class Loss(ABC):
         up, down = (self.value_gradient(y, raw + sign * length * move)[1] for sign in (1, -1))
         return (up - down) / (2 * length)
 
+    def curved(self, y: Array, raw: Array) -> NDArray[np.bool_] | None:
+        """Return which rows have a second derivative at all there, shape (n,); None where most or all have."""
+        return None
+
     def start(self, mean: Floats) -> Floats:
         """Return the raw prediction that fits best where every row is predicted alike: an intercept to start from.
 
@@ -96,6 +101,20 @@ class Loss(ABC):
         first order methods*).
         """
         return self
+
+
+def rounded(x: Array, low: float, high: float, width: float) -> tuple[Array, Array]:
+    """Return max(low · x, high · x), its kink at zero rounded off over ``width``, and the derivative.
+
+    A parabola joins the two lines between −½ width and ½ width (Chen, 2007, *A finite smoothing algorithm for
+    quantile regression*): above them by at most width · (high − low) / 8, with second derivative
+    (high − low) / width, and equal to them elsewhere. A width of 0 rounds nothing; the derivative at the kink is then
+    the member of [low, high] next to zero.
+    """
+    reach = np.clip(x + 0.5 * width, 0.0, width)
+    share = reach / width if width else np.heaviside(x, (np.clip(0.0, low, high) - low) / (high - low))
+    bend = 0.5 * reach * share + np.maximum(x - 0.5 * width, 0.0)
+    return low * x + (high - low) * bend, low + (high - low) * share
 
 
 def envelope(x: Array, low: float, high: float, width: float | Array) -> tuple[Array, Array]:

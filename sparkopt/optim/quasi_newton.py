@@ -37,25 +37,26 @@ class Seed:
     ----------
     up_to : int, default 256
         Most coefficients for which it is done: the matrix has their square of entries. 0 never does it.
-    rows : int, default 30
-        Rows per coefficient that each partition contributes, evenly spaced.
+    rows : int or None, default 30
+        Rows per coefficient that each partition contributes, evenly spaced; None is all its rows.
     every : int, default 20
         Steps after which it is made anew.
     """
 
     up_to: int = 256
-    rows: int = 30
+    rows: int | None = 30
     every: int = 20
 
     def __post_init__(self) -> None:
         check("up_to", self.up_to, Interval(0, None, whole=True))
-        check("rows", self.rows, COUNT)
+        if self.rows is not None:
+            check("rows", self.rows, COUNT)
         check("every", self.every, COUNT)
 
     def inverse(self, at: Point) -> Generator[Ask, list[Point], Floats]:
         """Ask for the Hessian and return its inverse, made positive definite."""
         size = len(at.coef)
-        columns = yield Ask([at.coef] * size, list(np.eye(size)), sample=self.rows * size)
+        columns = yield Ask([at.coef] * size, list(np.eye(size)), sample=self.rows and self.rows * size)
         hessian = np.array([column.gradient for column in columns])
         gap = float(np.abs(hessian - hessian.T).max())
         if not gap <= 1e-3 * float(np.abs(hessian).max()):

@@ -272,14 +272,17 @@ def test_check_loss_against_scikit_learn():
 
 
 @pytest.mark.parametrize("loss", [Quantile(0.2), Quantile(0.7), Hinge()], ids=repr)
-def test_rounded_losses_lie_below_the_exact_one_by_at_most_their_bound(loss):
+def test_rounded_losses_lie_above_the_exact_one_near_its_kink_alone(loss):
     y, raw = rows(loss, n=400)
     exact, _ = loss.value_gradient(y, raw)
-    steepest = max(loss.q, 1 - loss.q) if isinstance(loss, Quantile) else 1.0
+    kink = 1 - (2 * y - 1) * raw if isinstance(loss, Hinge) else raw - y
     for width in (1e-3, 0.1, 2.0):
-        rounded, _ = loss.smoothed(width).value_gradient(y, raw)
-        assert (rounded <= exact + 1e-15).all()
-        assert (exact - rounded).max() <= 0.5 * width * steepest**2 + 1e-12
+        above = loss.smoothed(width).value_gradient(y, raw)[0] - exact
+        assert (above >= -1e-15).all()
+        assert above.max() <= width / 8 + 1e-12
+        assert (np.abs(above[2 * np.abs(kink) >= width]) <= 1e-12).all()
+        curved = loss.smoothed(width).curved(y, raw)
+        np.testing.assert_array_equal(curved, loss.smoothed(width).hessian_product(y, raw, np.ones_like(raw)) > 0)
         assert loss.smoothed(width).smooth
         assert not loss.smooth
 
