@@ -190,6 +190,7 @@ def promote(candidate: str, evaluation: str, interval: str, params: Any = None) 
 def parameters(defaults: Pipeline) -> dict[str, Param]:
     """Return what a run may change."""
     text, share = {"type": "string", "minLength": 1}, {"type": "number", "minimum": 0, "maximum": 1}
+    flags = {"type": "array", "items": {"type": "string"}}
     return {
         "images": Param(
             defaults.images, **text, description="Folder of images; {date}, {start}, {end} are filled in"
@@ -202,7 +203,8 @@ def parameters(defaults: Pipeline) -> dict[str, Param]:
         "metric": Param(defaults.metric, **text, description="What the gate looks at"),
         "tolerance": Param(defaults.tolerance, type="number", minimum=0, description="Share of it that may be lost"),
         "min_value": Param(defaults.min_value, type=["null", "number"], description="Least value of the metric"),
-        "train": Param(list(defaults.train), type="array", items={"type": "string"}, description="Flags of train.py"),
+        "preprocess": Param(list(defaults.preprocess), **flags, description="Further flags of preprocessing"),
+        "train": Param(list(defaults.train), **flags, description="Further flags of training"),
     }
 
 

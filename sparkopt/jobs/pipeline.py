@@ -109,8 +109,8 @@ class Pipeline:
         Share of the accepted model's metric by which a new one may be worse.
     min_value : float or None, default None
         Least value of the metric, whatever the accepted model's is.
-    train : tuple of str
-        Further flags of the training job.
+    preprocess, train : tuple of str
+        Further flags of these jobs.
 
     Examples
     --------
@@ -129,13 +129,14 @@ class Pipeline:
     metric: str = "accuracy"
     tolerance: float = 0.01
     min_value: float | None = None
+    preprocess: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pipeline:
         """Return the pipeline that a scheduler's parameters describe; parameters of other things are left alone."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{**known, "train": tuple(known.get("train", ()))})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
     @property
     def registry(self) -> ModelRegistry:
@@ -169,7 +170,7 @@ class Pipeline:
     def _preprocess(self, interval: Interval, rows: str) -> list[str]:
         flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
         flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
-        return flags + (["--labels", self.labels] if self.labels else [])
+        return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]
 
     def _train(self, rows: str, candidate: str, accepted: Accepted | None) -> list[str]:
         flags = ["--parquet", f"{rows}/split=train", *self.train, "--output", candidate]

@@ -18,7 +18,11 @@ from tests.jobs.running import ROOT, SPARK, SUBMIT
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
 DAG_ID = "sparkopt_training_pipeline"
 STEPS = ["plan", "preprocess", "train", "evaluate", "promote", "score"]
-QUICK = {"image_size": 8, "train": ["--reg-param", "0.01", "--max-iter", "60", "--tol", "1e-4"]}
+QUICK = {
+    "image_size": 8,
+    "preprocess": ["--parts", "1"],
+    "train": ["--reg-param", "0.01", "--max-iter", "60", "--tol", "1e-4"],
+}
 HASTY = {**QUICK, "train": ["--optimizer", "sgd", "--step-size", "1000", "--max-iter", "1", "--reg-param", "0.01"]}
 
 pytestmark = [

@@ -43,7 +43,7 @@ def parsed(plan):
 
 
 def test_each_job_reads_what_the_one_before_it_has_written():
-    plan = pipeline(labels="no,yes", color="rgb", train=("--reg-param", "0.01")).plan(DAY)
+    plan = pipeline(labels="no,yes", color="rgb", preprocess=("--parts", "2"), train=("--tol", "0.1")).plan(DAY)
     steps = parsed(plan)
     rows = steps["preprocess"].output
     assert steps["preprocess"].input == "/data/2026-11-24"
@@ -52,8 +52,8 @@ def test_each_job_reads_what_the_one_before_it_has_written():
     assert steps["score"].source.location == rows
     assert steps["train"].output == steps["evaluate"].model == steps["score"].model == plan.candidate
     assert steps["evaluate"].output == plan.evaluation
-    assert steps["train"].reg_param == 0.01
-    assert (steps["preprocess"].labels, steps["preprocess"].color) == ("no,yes", "rgb")
+    assert steps["train"].tol == 0.1
+    assert (steps["preprocess"].labels, steps["preprocess"].color, steps["preprocess"].parts) == ("no,yes", "rgb", 2)
     assert steps["train"].initial_model is None
     assert steps["evaluate"].baseline is None
     assert {args.output for args in steps.values()} == {
