@@ -96,6 +96,10 @@ bench-deep: .venv/horovod ## Compare training through Horovod on Spark with a pl
 bench-codecs: .venv/ready ## Compare codecs on real data
 	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)
 
+.PHONY: dist
+dist: .venv/ready ## Build the wheel, and an environment for --archives, in dist/
+	@.ci/dist
+
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
 	@rm -rf .venv .venv-airflow out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

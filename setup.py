@@ -32,11 +32,13 @@ EXTRAS = {
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
 }
+EXTRAS["dist"] = ["venv-pack>=0.2"]
 EXTRAS["test"] = [
     *EXTRAS["images"],
     *EXTRAS["connect"],
     *EXTRAS["codecs"],
     *EXTRAS["deep"],
+    *EXTRAS["mlflow"],
     *EXTRAS["tensorboard"],
     *EXTRAS["report"],
     *EXTRAS["demo"],

@@ -50,7 +50,7 @@ class Checkpointer:
     Examples
     --------
     >>> from sparkopt import Trainer, losses
-    >>> Trainer(losses.Logistic(), checkpointer=Checkpointer("s3://models/churn", interval=20))    # doctest: +SKIP
+    >>> trainer = Trainer(losses.Logistic(), checkpointer=Checkpointer("s3://models/churn", interval=20))
     """
 
     uri: str

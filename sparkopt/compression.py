@@ -12,13 +12,16 @@ from functools import reduce
 import numpy as np
 
 from sparkopt.blocks.block import Blocks
-from sparkopt.codecs.gradient import Codec
+from sparkopt.codecs.gradient import Codec, ErrorFeedback, Memory, gradient_codec
 from sparkopt.memories import Memories, Shelf
 from sparkopt.objective import PartialSum, Query
 from sparkopt.typing import Floats, Seed
 from sparkopt.work import Around, Part, Work
 
-__all__ = ["Compressed", "Packed", "compacted", "unpacked"]
+__all__ = ["PLAIN_AGAIN", "Compressed", "Packed", "codec_of", "compacted", "unpacked"]
+
+PLAIN_AGAIN = "none"
+"""As a query's codec: uncompressed, with what earlier steps left out; passes after it need no codec."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ class Packed:
         return total
 
 
+def codec_of(work: Work, query: Query) -> str:
+    """Return the name of the codec in which the sums that a query asks for travel."""
+    codec = work.codec_for(query) if isinstance(work, Compressed) else None
+    return "none" if codec is None else codec.name
+
+
 def compacted(sums: PartialSum) -> PartialSum:
     """Return sums as they travel on from a process that has added them up."""
     gradient: object = sums.gradient
@@ -112,8 +121,8 @@ class Compressed(Around):
     ----------
     work : Work
         What is summed.
-    codec : Codec
-        Encodes one gradient a step.
+    codec : Codec or None
+        Encodes one gradient a step; None takes the one that the query names, and none where it names none.
     fit : str
         Name of the fit: memories of other fits in the same store are none of its own.
     shelf : Shelf or None, default None
@@ -126,7 +135,7 @@ class Compressed(Around):
     """
 
     work: Work
-    codec: Codec
+    codec: Codec | None
     fit: str
     shelf: Shelf | None = None
     seed: Seed = 0
@@ -153,22 +162,41 @@ class Compressed(Around):
         beside : str or None
             Path beside which the memory is kept; None keeps it in this process.
         """
-        if query.vectors is not None or query.every_row or query.sample is not None:
+        codec = self.codec_for(query)
+        if codec is None:
             return sums
         m, size = sums.gradient.shape
         if beside is None and not sums.rows:  # a partition without rows
-            return replace(sums, gradient=Packed(self.codec, (m, size), ((),) * self.slices))  # type: ignore[arg-type]
+            return replace(sums, gradient=Packed(codec, (m, size), ((),) * self.slices))  # type: ignore[arg-type]
         pieces = np.array_split(sums.gradient, self.slices, axis=1)
         memories = Memories(self.fit, name, beside, self.shelf)
-        before = memories.before(query.step) or {
-            str(number): self.codec.init(piece.size) for number, piece in enumerate(pieces)
-        }
+        before = self._before(memories, query.step, codec, [piece.size for piece in pieces])
         rng = np.random.default_rng([self.seed, query.step, index + 1])
         payloads, after = [], {}
         for number, piece in enumerate(pieces):
-            payload, memory = self.codec.encode(piece.ravel(), before[str(number)], rng)
+            payload, memory = codec.encode(piece.ravel(), before[str(number)], rng)
             payloads.append((payload,))
             after[str(number)] = memory
         memories.keep(query.step, after)
-        packed = Packed(self.codec, (m, size), tuple(payloads))
+        packed = Packed(codec, (m, size), tuple(payloads))
         return replace(sums, gradient=packed)  # type: ignore[arg-type]  # while it travels
+
+    def codec_for(self, query: Query) -> Codec | None:
+        """Return what encodes the answer to a query, or None for an answer that travels as it is."""
+        if query.vectors is not None or query.every_row or query.sample is not None:
+            return None
+        if self.codec is not None or query.codec is None:
+            return self.codec
+        return ErrorFeedback(gradient_codec("none")) if query.codec == PLAIN_AGAIN else gradient_codec(query.codec)
+
+    def _before(self, memories: Memories, step: int, codec: Codec, sizes: list[int]) -> Memory:
+        """Return each slice's memory; where the codec may change, what the one before left out goes along."""
+        fresh: Memory = {str(number): codec.init(size) for number, size in enumerate(sizes)}
+        if self.codec is not None:
+            return memories.before(step) or fresh
+        known = memories.before(step) if memories.has_before(step) else None
+        return (
+            fresh
+            if known is None
+            else {number: {**fresh[number], "error": known[number]["error"]} for number in fresh}
+        )

@@ -9,6 +9,7 @@ It falls with the square of the width, so large data sets need no small ones.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -225,7 +226,7 @@ def _joined(first: Solution | None, last: Solution) -> Solution:
 def _added(one: Receipt | None, other: Receipt, taken: int) -> Receipt:
     """Return what both cost; they read the same blocks. ``taken`` steps came before the first of this attempt."""
     if one is None:
-        return replace(other, resumed_at=taken + other.resumed_at)
+        return replace(other, resumed_at=taken + other.resumed_at, sent=_sent([], other.sent, taken))
     seconds = {name: one.seconds[name] + other.seconds[name] for name in one.seconds}
     seconds["ingest"] -= other.seconds["ingest"]
     seconds["total"] -= other.seconds["ingest"]
@@ -240,7 +241,17 @@ def _added(one: Receipt | None, other: Receipt, taken: int) -> Receipt:
         },
         peak_memory=max(one.peak_memory, other.peak_memory),
         resumed_at=one.resumed_at,
+        sent=_sent(one.sent, other.sent, taken),
+        codecs=dict(Counter(one.codecs) + Counter(other.codecs)),
     )
+
+
+def _sent(first: Sequence[int], then: Sequence[int], taken: int) -> list[int]:
+    """Return the bytes of each step, where ``then`` begins after ``taken`` steps."""
+    found = [*first, *[0] * (taken + len(then) - len(first))]
+    for step, count in enumerate(then, taken):
+        found[step] += count
+    return found
 
 
 def _free(receipt: Receipt, steps: int) -> Receipt:
@@ -248,7 +259,7 @@ def _free(receipt: Receipt, steps: int) -> Receipt:
     seconds = {**dict.fromkeys(receipt.seconds, 0.0), "ingest": receipt.seconds["ingest"]}
     seconds["total"] = seconds["ingest"]
     sent = {**dict.fromkeys(receipt.bytes, 0), "stored": receipt.bytes["stored"]}
-    return replace(receipt, passes=0, rows_touched=0, seconds=seconds, bytes=sent, resumed_at=steps)
+    return replace(receipt, passes=0, rows_touched=0, seconds=seconds, bytes=sent, resumed_at=steps, sent=[])
 
 
 def _restated(receipt: Receipt, solution: Solution) -> Receipt:

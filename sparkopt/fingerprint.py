@@ -31,7 +31,7 @@ def describe(value: Any) -> Any:
     --------
     >>> from sparkopt.penalties import L2
     >>> describe(L2(0.5))
-    {'type': 'sparkopt.penalties.ElasticNet', 'reg_param': 0.5, 'elastic_net_param': 0.0, 'factors': None}
+    {'type': 'sparkopt.penalties.elastic_net.ElasticNet', 'reg_param': 0.5, 'elastic_net_param': 0.0, 'factors': None}
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -39,6 +39,10 @@ class Query:
         Sum over all rows, also where the step works on a mini-batch.
     sample : int or None, default None
         About this many rows of each partition, evenly spaced, may stand for all of them.
+    losses_only : bool, default False
+        Ask for losses alone; the gradients that come back have no columns.
+    codec : str or None, default None
+        Name of the gradient codec in which this pass's sums travel, where that changes from pass to pass.
     """
 
     coefs: Floats
@@ -46,6 +50,13 @@ class Query:
     vectors: Floats | None = None
     every_row: bool = False
     sample: int | None = None
+    losses_only: bool = False
+    codec: str | None = None
+
+    def nothing(self) -> PartialSum:
+        """Return the answer of no rows."""
+        places, size = self.coefs.shape
+        return PartialSum.zero(places, 0 if self.losses_only else size)
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,9 @@ class LinearObjective:
 
     def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
         """Return what the query asks for, summed over ``blocks``."""
+        if query.losses_only:
+            loss, weight, rows = self.losses(query.coefs, blocks)
+            return PartialSum(loss, np.zeros((len(loss), 0)), weight, rows)
         if query.vectors is None:
             return self.partial(query.coefs, blocks)
         return self.hessian_products(query.coefs, query.vectors, blocks)

@@ -27,7 +27,8 @@ class Record:
         Objective at the coefficients after the step, penalty included. Where steps see a part of the rows, it is an
         estimate on those; but that of the model itself is over all rows.
     gradient_norm : float
-        Norm of the gradient there (with kinks: of the proximal gradient step of length 1).
+        Norm of the gradient there, on the rows that the step saw (with kinks: of the proximal gradient step of
+        length 1).
     evaluations : int
         Passes over the step's rows.
     rows : int

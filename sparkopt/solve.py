@@ -86,7 +86,9 @@ class Problem:
     def point(self, coef: Floats, loss: float, gradient: Floats, validation: float | None = None) -> Point:
         """Add the penalty to the mean loss and gradient."""
         value, smooth = loss + self.penalty.value(coef), loss + self.penalty.smooth_value(coef)
-        return Point(coef, value, smooth, self.scaled(gradient) + self.penalty.gradient(coef), validation)
+        if len(gradient):
+            gradient = self.scaled(gradient) + self.penalty.gradient(coef)
+        return Point(coef, value, smooth, gradient, validation)
 
     def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
         """Add the penalty to the product of the mean loss's Hessian with ``vector``."""
@@ -144,9 +146,10 @@ class _Request:
     ask: Ask
 
     @property
-    def kind(self) -> tuple[int, bool, bool, int]:
+    def kind(self) -> tuple[int, bool, bool, int, bool]:
         """Requests of one kind share a pass; the earliest step comes first, and in it what prepares a step."""
-        return self.step, self.ask.vectors is None, not self.ask.every_row, self.ask.sample or 0
+        ask = self.ask
+        return self.step, ask.vectors is None, not ask.every_row, ask.sample or 0, ask.losses_only
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,9 @@ def _query(requests: Sequence[tuple[Problem, _Request]]) -> Query:
     first = requests[0][1]
     coefs = np.stack([problem.scaled(coef) for problem, request in requests for coef in request.ask.coefs])
     vectors = [problem.scaled(vector) for problem, request in requests for vector in request.ask.vectors or ()]
-    return Query(coefs, first.step, np.stack(vectors) if vectors else None, first.ask.every_row, first.ask.sample)
+    asked = first.ask
+    directions = np.stack(vectors) if vectors else None
+    return Query(coefs, first.step, directions, asked.every_row, asked.sample, asked.losses_only)
 
 
 def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: PartialSum) -> dict[int, list[Point]]:
@@ -294,7 +299,8 @@ def _descend(problem: Problem, model: int) -> _Descent:
         answer = yield _Request(log.history[-1].step, Ask([last]))
         now = replace(now, at=log.end(now.at, answer))
     if problem.whole_at_end:
-        log.measured((yield _Request(log.history[-1].step, Ask([log.chosen(now.at)[1]], every_row=True))))
+        whole = Ask([log.chosen(now.at)[1]], every_row=True, losses_only=True)
+        log.measured((yield _Request(log.history[-1].step, whole)))
     return log.solution(now.at, reason)
 
 
@@ -388,11 +394,10 @@ class _Log:
         """Put the objective over all rows in the place of an estimate, at the coefficients that are chosen."""
         (point,) = answer.points
         step, _ = self.chosen(point)
-        last, norm = self.history[step], self.problem.gradient_norm(point)
+        last = self.history[step]
         self.history[step] = replace(
             last,
             objective=point.value,
-            gradient_norm=norm,
             evaluations=last.evaluations + 1,
             rows=last.rows + answer.rows,
         )

@@ -49,6 +49,7 @@ FLOORS = [
         "cluster.job",
         "cluster.sums",
         "cluster.reduction",
+        "cluster.trial",
         "cluster.launch.*",
         "cluster.aggregate",
         "cluster.crew",
@@ -65,8 +66,9 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
     ["ml.*", "deep.*"],
+    ["pyfunc", "tracking"],
     [
         "jobs.pipeline",
         "jobs.flags",

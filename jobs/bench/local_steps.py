@@ -31,15 +31,15 @@ from sparkopt.work import Rounds
 
 ROOT = Path(__file__).parents[2]
 FEATURES, CLASSES = 2_000, 500
-ROWS, HELD_OUT = 4_000, 1_000
+ROWS, HELD_OUT = 12_000, 1_000
 WORKERS = 4
-GD_STEP, GD_STEPS = 0.25, 50
-SGD_STEP, BATCH, LOCAL_STEPS, SGD_ROUNDS = 0.25, 0.04, 100, 2
+GD_STEP, GD_STEPS = 0.3, 50
+SGD_STEP, BATCH, LOCAL_STEPS, SGD_ROUNDS = 0.15, 1 / 75, 100, 3
 
 
-def generate(folder: Path) -> Path:
+def generate(folder: Path, rows: int = ROWS) -> Path:
     """Write the rows once, a file for each worker."""
-    path = folder / f"local-steps-{ROWS}x{FEATURES}x{CLASSES}"
+    path = folder / f"local-steps-{rows}x{FEATURES}x{CLASSES}"
     if (path / "_SUCCESS").exists():
         return path
     path.mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,11 @@ def generate(folder: Path) -> Path:
     mixing = np.sqrt(1.0 / np.arange(1, FEATURES + 1))[:, None] * basis
     truth = 4.0 * basis.T @ rng.normal(size=(FEATURES, CLASSES))
     for number in range(WORKERS):
-        count = (ROWS + HELD_OUT) // WORKERS
+        count = (rows + HELD_OUT) // WORKERS
         X = rng.normal(size=(count, FEATURES)) @ mixing
         y = (X @ truth + rng.gumbel(size=(count, CLASSES))).argmax(axis=1).astype(np.float64)
         y[:CLASSES] = np.arange(CLASSES) if number == 0 else y[:CLASSES]  # every class is there
-        held_out = np.arange(count) >= ROWS // WORKERS
+        held_out = np.arange(count) >= rows // WORKERS
         values = pa.ListArray.from_arrays(
             np.arange(0, (count + 1) * FEATURES, FEATURES, dtype=np.int32), X.astype(np.float32).ravel()
         )
@@ -125,11 +125,11 @@ def measured(cluster: Cluster, store: BlockStore, trainer: Trainer) -> Measured:
     return Measured(fit, seconds, traffic.up + traffic.down)
 
 
-def open_store(spark: SparkSession) -> BlockStore:
+def open_store(spark: SparkSession, rows: int = ROWS) -> BlockStore:
     """Write the blocks."""
-    rows = spark.read.parquet(str(generate(Path(".cache"))))
+    df = spark.read.parquet(str(generate(Path(".cache"), rows)))
     columns = Columns("features", "label", validation="held_out")
-    return BlockStore.write(rows, columns, losses.Multinomial(CLASSES).targets)
+    return BlockStore.write(df, columns, losses.Multinomial(CLASSES).targets)
 
 
 def run(rate: str, gd_step: float, sgd_step: float) -> None:
@@ -145,7 +145,7 @@ def run(rate: str, gd_step: float, sgd_step: float) -> None:
     print("| schedule | rounds | held-out loss | passes over the rows | receipt MB | links MB | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print(slow.row(f"full-batch GD, step {gd_step:g}"))
-    print(fast.row(f"local SGD, {LOCAL_STEPS} steps of {BATCH:.0%} a round, step {sgd_step:g}"))
+    print(fast.row(f"local SGD, {LOCAL_STEPS} steps of {BATCH:.1%} of the rows a round, step {sgd_step:g}"))
     links = f", by the links {slow.links / fast.links:.1f}x" if cluster.is_limited else ""
     print(
         f"\nFewer bytes by the receipt {slow.sent / fast.sent:.1f}x{links}; "
@@ -163,7 +163,7 @@ def tune() -> None:
     """Print the held-out loss by step size, without links: in this machine's own session."""
     spark = session(ROOT / "conf/local.conf", "sparkopt bench", WHOLE_FILES)
     with open_store(spark) as store:
-        for step in (0.0625, 0.125, 0.25, 0.5, 1.0):
+        for step in (0.075, 0.15, 0.3, 0.45):
             for name, trainer in (("GD", full_batch(step)), ("local SGD", local(step))):
                 try:
                     found = [loss or 0.0 for loss in trainer.fit(store).receipt.validation]

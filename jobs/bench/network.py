@@ -102,7 +102,9 @@ class Cluster:
 
     @classmethod
     @contextlib.contextmanager
-    def up(cls, workers: int, rate: str | None = "50mbit", memory: str = "1g") -> Iterator[Cluster]:
+    def up(
+        cls, workers: int, rate: str | None = "50mbit", memory: str = "1g", *, loopback: bool = False
+    ) -> Iterator[Cluster]:
         """Bring a cluster up; take it down at the end, however it comes.
 
         Parameters
@@ -113,6 +115,8 @@ class Cluster:
             Of each worker's link, in each direction, as ``tc`` reads it; None for no limit.
         memory : str, default "1g"
             Of each worker's executor.
+        loopback : bool, default False
+            Whether to do without links of their own: workers listen on 127.0.0.1.
 
         Raises
         ------
@@ -125,12 +129,11 @@ class Cluster:
             for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
                 if not _lives(int(folder.name.split("-")[2])):
                     shutil.rmtree(folder, ignore_errors=True)
-            links, why_not = [], _why_no_namespaces()
-            host = "127.0.0.1"
+            host, links, why_not = "127.0.0.1", [], "loopback" if loopback else _why_no_namespaces()
             if not why_not:
                 down.callback(_clear, os.getpid())
                 host, links = _network(workers, rate)
-            else:
+            elif not loopback:
                 logger.warning("workers share this machine's network, unlimited and uncounted: %s", why_not)
             cluster = cls(host, links=links, why_not=why_not, memory=memory)
             down.callback(cluster._end)

@@ -18,6 +18,7 @@ from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.cluster.reduction import Sums, levels, sliced, tree
 from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
 from sparkopt.cluster.threads import task_threads
+from sparkopt.cluster.trial import trying
 from sparkopt.compression import Compressed, unpacked
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Problem, Reduce, Solution, minimise_many
@@ -122,11 +123,11 @@ class DriverAggregator(Aggregator):
             partial = unpacked(total.partial)
             end = time.perf_counter()
             arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
-            passes.append(driver_pass(query, (begin, adding, end), slots, total, arrived))
+            passes.append(driver_pass(work, query, (begin, adding, end), slots, total, arrived))
             return partial
 
         try:
-            yield reduce
+            yield trying(work, reduce, passes)
         finally:
             shared.destroy()
 
@@ -138,7 +139,7 @@ class DriverAggregator(Aggregator):
         return replace(work, slices=_slices(size, slots))
 
     def _reduction(self, query: Query, store: BlockStore) -> str:
-        return self._reduction_of(query.coefs.nbytes, store)
+        return "collect" if query.losses_only else self._reduction_of(query.coefs.nbytes, store)
 
     def _reduction_of(self, size: int, store: BlockStore) -> str:
         if self.reduction != "auto":

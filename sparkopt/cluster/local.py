@@ -43,7 +43,8 @@ class LocalAggregator(Aggregator):
         """Run the loop in one task."""
         begin = time.perf_counter()
         if isinstance(work, Compressed):
-            logger.info("compression=%r does not run: one task sends no sums", work.codec.name)
+            name = work.codec.name if work.codec else "auto"
+            logger.info("compression=%r does not run: one task sends no sums", name)
         with Relay(store.context, problems) as relay:
             fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))

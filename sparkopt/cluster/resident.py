@@ -26,6 +26,7 @@ from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_
 from sparkopt.cluster.crew import Crew, Line, UnmannedError
 from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
 from sparkopt.cluster.threads import task_threads
+from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
 from sparkopt.compression import unpacked
 from sparkopt.objective import PartialSum, Query
@@ -73,7 +74,7 @@ class ResidentAggregator(Aggregator):
             return self.otherwise.run(problems, work, store)
         try:
             with _Sums(self, work, store) as sums:
-                return Run(minimise_many(sums, problems), sums.passes, sums.engine)
+                return Run(minimise_many(trying(work, sums, sums.passes), problems), sums.passes, sums.engine)
         finally:
             _staying.release()
 
@@ -121,7 +122,7 @@ class _Sums:
         total = fold(results)
         partial = unpacked(total.partial)
         end = time.perf_counter()
-        self.passes.append(driver_pass(query, (begin, adding, end), self._slots, total, total.encoded))
+        self.passes.append(driver_pass(self._work, query, (begin, adding, end), self._slots, total, total.encoded))
         return partial
 
 

@@ -31,7 +31,9 @@ def profile_path(profile: str | Path) -> Path:
     """
     if profile in PROFILES:
         package = Path(__file__).parents[1]  # a wheel has conf/ in the package, a checkout beside it
-        return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()) / f"{profile}.conf"
+        for folder in (package / "conf", package.parent / "conf"):
+            if (folder / f"{profile}.conf").is_file():
+                return folder / f"{profile}.conf"
     if not Path(profile).is_file():
         raise ParameterError(
             f"profile {str(profile)!r} does not exist: name a file, or one of {', '.join(PROFILES)}."
@@ -100,7 +102,7 @@ def session(
     >>> spark = sparkopt.session(profile="local", app_name="churn")    # doctest: +SKIP
     """
     builder = SparkSession.builder.appName(app_name)
-    submitted = os.environ.get("SPARK_SUBMIT_OPTS") is not None or "pyspark-submit" in sys.argv
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is
     chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}
     for key, value in chosen.items():
         builder = builder.config(key, value)

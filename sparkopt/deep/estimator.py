@@ -31,7 +31,7 @@ from sparkopt.deep.model import TorchModel, check_pipeline
 from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.replica import check_compression
-from sparkopt.deep.summary import DeepReceipt, TrainingSummary
+from sparkopt.deep.summary import DeepReceipt, TrainingSummary, receipt_of
 from sparkopt.deep.watch import Watch
 from sparkopt.deep.worker import Outcome, train
 from sparkopt.errors import LostRankError, ParameterError, SchemaError
@@ -229,7 +229,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         fields, held_out = self._fields(dataset)
         with self._store(dataset, fields, held_out, context) as index:
             outcomes, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
-        receipt = DeepReceipt.of(self.value("launcher"), index, outcomes, seconds, restarts)
+        receipt = receipt_of(self.value("launcher"), index, outcomes, seconds, restarts)
         logger.info("%s", receipt)
         return self._model(outcomes[0], recipe, receipt)
 

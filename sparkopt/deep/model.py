@@ -109,19 +109,28 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_params(self)
         fields = Fields.of(dataset.schema, self.features())
-        names = {key: self.getOrDefault(f"{key}Col") for key in self._outputs.types()}
-        wanted = {key: name for key, name in names.items() if name}
+        wanted = self._wanted()
         for name in wanted.values():
             if name in dataset.columns:
                 raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
-        pipeline = self.evaluation_pipeline()
-        check_pipeline(fields, pipeline)
-        network = (self._build, self._weights, self._outputs)
-        scorer = _Scorer(*network, fields, pipeline, self.value("device"), self.value("batchSize"), tuple(wanted))
-        scored = dataset.withColumn(SCORES, scorer.expression(dataset.schema))
+        scored = dataset.withColumn(SCORES, self._scorer(fields).expression(dataset.schema))
         return scored.select(
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
+        )
+
+    def _wanted(self) -> dict[str, str]:
+        """Return the names of the output columns, by what they hold."""
+        names = {key: self.getOrDefault(f"{key}Col") for key in self._outputs.types()}
+        return {key: name for key, name in names.items() if name}
+
+    def _scorer(self, fields: Fields) -> _Scorer:
+        """Return what scores rows with these fields."""
+        pipeline = self.evaluation_pipeline()
+        check_pipeline(fields, pipeline)
+        network = (self._build, self._weights, self._outputs)
+        return _Scorer(
+            *network, fields, pipeline, self.value("device"), self.value("batchSize"), tuple(self._wanted())
         )
 
     def write(self) -> MLWriter:
@@ -221,6 +230,26 @@ def _over_several(scorer: _Scorer) -> Callable[[Iterator[tuple[pa.Array, ...]]],
     return score
 
 
+def facts_of(model: TorchModel) -> dict[str, Any]:
+    """Return what is saved of a model beside its parameters and weights."""
+    return {
+        "format": FORMAT,
+        "network": asdict(Reference.of(model._build)),
+        "task": model.task,
+        "outputShape": list(model._outputs.shape),
+    }
+
+
+def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
+    """Return the model whose metadata and weights these are."""
+    network = metadata["network"]
+    reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
+    model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
+    model._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(model, metadata)
+    return model
+
+
 class _Writer(MLWriter):
     """Writes parameters and facts as pyspark.ml's metadata, and the weights as one file of safetensors."""
 
@@ -231,13 +260,7 @@ class _Writer(MLWriter):
     def saveImpl(self, path: str) -> None:
         """Write ``metadata`` and ``model.safetensors`` below ``path``."""
         model, spark = self.model, self.sparkSession
-        facts = {
-            "format": FORMAT,
-            "network": asdict(Reference.of(model._build)),
-            "task": model.task,
-            "outputShape": list(model._outputs.shape),
-        }
-        DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts)
+        DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts_of(model))
         context: Any = spark.sparkContext
         place = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # where Spark writes, whatever that is
         stream = place.getFileSystem(context._jsc.hadoopConfiguration()).create(place)
@@ -263,12 +286,6 @@ class _Reader(MLReader[TorchModel]):
         expected = f"{TorchModel.__module__}.{TorchModel.__name__}"
         if metadata["class"] != expected:
             raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
-        network = metadata["network"]
-        reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
         files = self.sparkSession.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content")
         (row,) = files.collect()
-        shape = tuple(metadata["outputShape"])
-        model = TorchModel(reference.builder(), bytes(row.content), metadata["task"], shape)
-        model._resetUid(metadata["uid"])
-        DefaultParamsReader.getAndSetParams(model, metadata)
-        return model
+        return restored(metadata, bytes(row.content))

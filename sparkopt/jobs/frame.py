@@ -155,8 +155,9 @@ class Job:
             _check_replaceable(output, args)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
             target, small = output if kind == "direct" else staging, Path(temporary)
-            result = self.work(Run(spark, args, target, small))
-            _close(identity, result, started, small, name)
+            run = Run(spark, args, target, small)
+            result = self.work(run)
+            _close(run, identity, result, started, name)
             target.take(small)
             if kind != "direct":
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
@@ -239,15 +240,16 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
     return [] if earlier is None else [*earlier["outputs"], "manifest.json"]
 
 
-def _close(identity: Identity, result: Result, started: datetime, folder: Path, name: str) -> None:
+def _close(run: Run, identity: Identity, result: Result, started: datetime, name: str) -> None:
     """Write the manifest."""
     content = manifest.write(
-        folder,
+        run.files,
         name,
         identity=identity,
         status=GATE_NOT_MET if result.failed_gate else COMPLETE,
         metrics=result.metrics,
         outputs=result.outputs,
         started=started,
+        spark=run.spark,
     )
     event("ends", status=content["status"], seconds=content["seconds"], metrics=content["metrics"])

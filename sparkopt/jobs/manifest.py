@@ -13,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 import sparkopt
+from sparkopt.blocks.backend import is_connect
 from sparkopt.fingerprint import digest
 from sparkopt.jobs.logs import masked
 from sparkopt.jobs.places import Place
@@ -93,6 +96,7 @@ def write(
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
     started: datetime,
+    spark: SparkSession,
 ) -> dict[str, Any]:
     """Write the manifest into a local folder, and return it.
 
@@ -108,6 +112,8 @@ def write(
         What came out: figures, and names of files and folders with what is in them.
     started : datetime
         When it began; now is when it ended.
+    spark : SparkSession
+        Where it ran.
     """
     ended = now()
     content = {
@@ -118,6 +124,7 @@ def write(
         "config": dict(identity.config),
         "data": dict(identity.inputs),
         "versions": _versions(),
+        "spark": _where(spark),
         "git_commit": git_commit(),
         "metrics": dict(metrics),
         "receipt": next((name for name in outputs if name == "receipt.json"), None),
@@ -138,6 +145,13 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _where(spark: SparkSession) -> dict[str, str | None]:
+    """Return what Spark's own pages and logs know the run by."""
+    if is_connect(spark):
+        return {"master": None, "application": None}
+    return {"master": spark.sparkContext.master, "application": spark.sparkContext.applicationId}
 
 
 def git_commit() -> str | None:

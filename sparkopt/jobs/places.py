@@ -228,13 +228,25 @@ def _sweep(output: Place) -> None:
     begin = f".{output.name}.{socket.gethostname()}-"
     for name in output.beside():
         pid, _, kind = name.removeprefix(begin).partition(".")
-        if not name.startswith(begin) or not pid.isdigit() or Path(f"/proc/{pid}").exists():
+        if not name.startswith(begin) or not pid.isdigit() or _lives(int(pid)):
             continue
         left = output.sibling(name)
         if kind == REPLACED and not output.exists():  # killed between two renames: the earlier output is whole
             left.move(output)
         elif kind in (UNFINISHED, REPLACED):
             left.delete()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine still runs; one that only waits to be noticed by its parent does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")  # where there is none, the signal's word stands
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def publish(staging: Place, output: Place, last: str, earlier: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkopt import images
 from sparkopt.blocks.columns import column_type, is_number, quoted
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.fingerprint import digest
@@ -171,6 +170,8 @@ def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str]
         raise _unreadable(source, error) from error
     if encoded:
         return Rows(files, None, LABEL, None, names)
+    from sparkopt import images  # here, since tables do without OpenCV
+
     size = args.image_size
     pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
     rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), LABEL, "path")

@@ -20,9 +20,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from sparkopt.cluster.choose import ENGINES
+from sparkopt.errors import MissingDependencyError
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.logs import event, logger, mask
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.models import find_model, load_model
 from sparkopt.jobs.sources import (
@@ -214,14 +215,23 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
     receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
-    receipt.plot(run.files / "loss.png")
-    return {
+    outputs = {
         "model": "the model, for sparkopt.ml",
         "metrics.json": "metrics on held-out rows, and the classes' names",
         "receipt.json": "what the fit cost",
         "receipt.txt": "the same, to read",
-        "loss.png": "objective by step and by second",
     }
+    return outputs | plotted(receipt.plot, run, "objective by step and by second")
+
+
+def plotted(plot: Callable[[Path], None], run: Run, content: str) -> dict[str, str]:
+    """Draw ``loss.png``; without matplotlib say that it is left out. Returns its name and what is in it."""
+    try:
+        plot(run.files / "loss.png")
+    except MissingDependencyError as error:
+        logger.warning("loss.png is left out: %s", error)
+        return {}
+    return {"loss.png": content}
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float], labels: list[str]) -> None:

@@ -39,7 +39,7 @@ from sparkopt.jobs.sources import (
     read,
     split,
 )
-from sparkopt.jobs.train import write_metrics
+from sparkopt.jobs.train import plotted, write_metrics
 from sparkopt.optim import schedules
 
 __all__ = ["JOB", "estimator", "main"]
@@ -181,15 +181,14 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
     (run.files / "history.json").write_text(json.dumps(summary.history, indent=2) + "\n", encoding="utf-8")
-    summary.plot(run.files / "loss.png")
-    return {
+    outputs = {
         "model": "the model, for sparkopt.deep.TorchModel",
         "history.json": "loss and metrics by epoch",
         "metrics.json": "metrics on held-out images, and the classes' names",
         "receipt.json": "what the training cost",
         "receipt.txt": "the same, to read",
-        "loss.png": "loss by step",
     }
+    return outputs | plotted(summary.plot, run, "loss by step")
 
 
 JOB = Job("train-deep", __doc__ or "", declare, check, inputs, work)

@@ -19,7 +19,7 @@ class HasCompression(Params):
     compression: Param[str] = Param(
         Params._dummy(),
         "compression",
-        "how sums travel: none, fp16, bf16, int8, qsgd, sign, top-k, random-k or powersgd",
+        "how sums travel: none, fp16, bf16, int8, qsgd, sign, top-k, random-k, powersgd, or auto",
         typeConverter=TypeConverters.toString,
     )
 
@@ -32,7 +32,9 @@ class HasCompression(Params):
         return self.getOrDefault(self.compression)
 
     def _codec(self) -> Codec:
-        return gradient_codec(self.getCompression())
+        """What is asked for; "auto" asks for nothing that an optimiser must allow."""
+        chosen = self.getCompression()
+        return gradient_codec("none" if chosen == "auto" else chosen)
 
     def setCompression(self: H, value: str) -> H:
         """Set how partitions' sums travel."""

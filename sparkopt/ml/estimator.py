@@ -127,14 +127,15 @@ class LinearEstimator(
 
         Examples
         --------
-        >>> print(LogisticRegression().explain(df))    # doctest: +SKIP
-        rows           1,000,000 x 100 features, dense
-        partitions     8 on 8 task slots; the largest has 125,000 rows
-        coefficients   101
-        blocks on disk 408.0 MB, of which a pass reads 408.0 MB
-        sent per pass  12.9 KB
-        memory         driver 6.5 KB, each task 2.4 KB beside its blocks
-        engine         resident; seconds of 40 passes: driver 4.26, resident 0.45, allreduce 2.88
+        >>> from sparkopt.ml import LogisticRegression
+        >>> print(LogisticRegression().explain(df))
+        rows           240 x 3 features, dense
+        partitions     2 on 2 task slots; the largest has ... rows
+        coefficients   4
+        blocks on disk ..., of which a pass reads ...
+        sent per pass  ...
+        memory         driver ..., each task ... beside its blocks
+        engine         local; seconds of ... passes: driver ..., resident ..., ...
         """
         self._check()
         look = Look.at(dataset, self._columns())

@@ -125,11 +125,13 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
     Examples
     --------
     >>> from pyspark.ml import Pipeline
-    >>> from pyspark.ml.classification import LogisticRegression
     >>> from sparkopt import images
+    >>> from sparkopt.ml import LogisticRegression
     >>> small = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
-    >>> stage = ImageTransformer(pipeline=small, inputCol="content", mode="DROPMALFORMED")  # doctest: +SKIP
-    >>> model = Pipeline(stages=[stage, LogisticRegression()]).fit(df)  # doctest: +SKIP
+    >>> stage = ImageTransformer(pipeline=small, inputCol="content", outputCol="pixels", mode="DROPMALFORMED")
+    >>> model = Pipeline(stages=[stage, LogisticRegression(featuresCol="pixels", regParam=0.1)]).fit(df)
+    >>> model.stages[-1].numFeatures
+    64
     """
 
     @keyword_only
@@ -181,8 +183,9 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultPara
     --------
     >>> from sparkopt import images
     >>> small = images.Compose([images.Decode(), images.Resize(32, 32), images.Rescale(1 / 255)])
-    >>> model = ImageNormalizer(pipeline=small, inputCol="content").fit(df)  # doctest: +SKIP
-    >>> model.normalization.mean  # doctest: +SKIP
+    >>> model = ImageNormalizer(pipeline=small, inputCol="content").fit(df)
+    >>> [round(mean, 1) for mean in model.normalization.mean]
+    [0.5, 0.5, 0.5]
     """
 
     @keyword_only

@@ -56,7 +56,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "localStepsWarmUp": Interval(0, None, whole=True),
         "outerOptimizer": OneOf([*OUTER, *OPTIMIZERS]),
         "outerStepSize": Interval(0, None, closed="neither"),
-        "compression": OneOf(GRADIENT_CODECS),
+        "compression": OneOf([*GRADIENT_CODECS, "auto"]),
     }
 )
 
@@ -160,7 +160,8 @@ class LinearParams(
     compression : str, default "none"
         How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
         "powersgd". What a lossy one leaves out is kept, and sent with the next step. For optimisers with fixed steps;
-        "auto" is then "sgd".
+        optimizer="auto" is then "sgd". "auto" times some steps with none, fp16, int8 and top-k, and goes on with the
+        cheapest; with an optimiser that needs exact sums, and where it would not pay, that is none.
     seed : int, default 0
         Determines these rows.
     aggregationDepth : int, default 2

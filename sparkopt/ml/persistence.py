@@ -23,7 +23,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
 from sparkopt.typing import Floats
 
-__all__ = ["ModelReader", "ModelWriter", "ParamsWritable"]
+__all__ = ["ModelReader", "ModelWriter", "ParamsWritable", "restored", "table_of"]
 
 M = TypeVar("M", bound="MLReadable[Any]")
 
@@ -68,18 +68,8 @@ class ModelWriter(_Writer):
     def saveImpl(self, path: str) -> None:
         """Write ``metadata`` and ``data`` below ``path``."""
         spark = self.sparkSession
-        matrix, intercept = self.model.arrays
-        table = pa.table(
-            {
-                "rows": pa.array([matrix.shape[0]], pa.int32()),
-                "columns": pa.array([matrix.shape[1]], pa.int32()),
-                "coefficients": [matrix.ravel()],
-                "intercept": [intercept],
-                "constants": [self.model.constants],
-            }
-        )
         DefaultParamsWriter.saveMetadata(self.model, path, spark)
-        spark.createDataFrame(table).coalesce(1).write.parquet(f"{path}/data")
+        spark.createDataFrame(table_of(self.model)).coalesce(1).write.parquet(f"{path}/data")
 
 
 class ModelReader(MLReader[M], Generic[M]):
@@ -110,9 +100,28 @@ class ModelReader(MLReader[M], Generic[M]):
         row = self.sparkSession.read.parquet(f"{path}/data").first()
         if row is None:
             raise DataError(f"{path!r} has no coefficients: it was not written to its end. Save the model again.")
-        matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
-        intercept, constants = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
-        model: Any = self.kind(matrix, intercept, constants)  # type: ignore[call-arg]
-        model._resetUid(metadata["uid"])
-        DefaultParamsReader.getAndSetParams(model, metadata)
-        return model
+        return restored(self.kind, metadata, row)
+
+
+def table_of(model: Any) -> pa.Table:
+    """Return a linear model's numbers as a table of one row."""
+    matrix, intercept = model.arrays
+    return pa.table(
+        {
+            "rows": pa.array([matrix.shape[0]], pa.int32()),
+            "columns": pa.array([matrix.shape[1]], pa.int32()),
+            "coefficients": [matrix.ravel()],
+            "intercept": [intercept],
+            "constants": [model.constants],
+        }
+    )
+
+
+def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
+    """Return the model whose metadata and row of numbers these are."""
+    matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
+    intercept, constants = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
+    model: Any = kind(matrix, intercept, constants)  # type: ignore[call-arg]
+    model._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(model, metadata)
+    return model

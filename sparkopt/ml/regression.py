@@ -95,9 +95,10 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
 
     Examples
     --------
-    >>> from sparkopt.ml import LinearRegression                                       # doctest: +SKIP
-    >>> model = LinearRegression(featuresCols=["x1", "x2"], regParam=0.1).fit(df)      # doctest: +SKIP
-    >>> model.coefficients, model.intercept, model.summary.r2                          # doctest: +SKIP
+    >>> from sparkopt.ml import LinearRegression
+    >>> model = LinearRegression(featuresCols=["x1", "x2"], regParam=0.1).fit(df)
+    >>> len(model.coefficients), 0 < model.summary.r2 < 1
+    (2, True)
     """
 
     @keyword_only
@@ -212,9 +213,11 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
 
     Examples
     --------
-    >>> from sparkopt.ml import QuantileRegression                                     # doctest: +SKIP
-    >>> late = QuantileRegression(quantile=0.9, labelCol="minutes").fit(df)            # doctest: +SKIP
-    >>> late.transform(df).select("prediction")                                        # doctest: +SKIP
+    >>> from sparkopt.ml import QuantileRegression
+    >>> late = QuantileRegression(quantile=0.9, labelCol="minutes").fit(df)
+    >>> share = late.transform(df).where("minutes <= prediction").count() / df.count()
+    >>> 0.88 < share < 0.92
+    True
     """
 
     @keyword_only

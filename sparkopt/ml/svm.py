@@ -119,9 +119,10 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
 
     Examples
     --------
-    >>> from sparkopt.ml import LinearSVC                                              # doctest: +SKIP
-    >>> model = LinearSVC(regParam=0.01).fit(df)                                       # doctest: +SKIP
-    >>> model.evaluate(held_out).areaUnderROC                                          # doctest: +SKIP
+    >>> from sparkopt.ml import LinearSVC
+    >>> model = LinearSVC(regParam=0.01).fit(df)
+    >>> model.evaluate(held_out).areaUnderROC > 0.7
+    True
     """
 
     @keyword_only

@@ -101,7 +101,7 @@ class Point:
     smooth : float
         The objective without the penalty's part with kinks.
     gradient : ndarray of shape (size,)
-        Gradient of the smooth part.
+        Gradient of the smooth part; of shape (0,) where losses alone were asked for.
     validation : float or None, default None
         Mean loss of the validation rows, without penalty, where they were looked at.
     """
@@ -132,12 +132,15 @@ class Ask:
         Ask all rows, also where the step works on a mini-batch.
     sample : int or None, default None
         An estimate from about this many rows of each partition, evenly spaced, will do.
+    losses_only : bool, default False
+        The objective alone is asked for: the points come without gradients.
     """
 
     coefs: list[Floats]
     vectors: list[Floats] | None = None
     every_row: bool = False
     sample: int | None = None
+    losses_only: bool = False
 
 
 Evaluate: TypeAlias = Generator[Ask, list[Point], tuple[Point, State]]

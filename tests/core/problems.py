@@ -57,7 +57,7 @@ def reduce_over(work: Work, partitions: Sequence[InMemoryBlocks]) -> Reduce:
     rows = np.cumsum([0, *(int(blocks.starts[-1]) for blocks in partitions)])
 
     def reduce(query: Query) -> PartialSum:
-        total = PartialSum.zero(*query.coefs.shape)
+        total = query.nothing()
         for index, blocks in enumerate(partitions):
             total = total + work(query, Part(index, int(rows[index])), blocks)
         return total

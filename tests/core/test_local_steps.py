@@ -197,7 +197,6 @@ def test_the_objective_is_the_one_of_all_schedules():
         optimizer = optim.averaging() if work.is_local else optim.sgd(0.05)
         found, rounds = run(work, PARTS, 4, optimizer, whole_at_end=True)
         assert found.objective == pytest.approx(value(rounds[-1]), rel=1e-12)
-        assert found.history[-1].gradient_norm == pytest.approx(np.linalg.norm(slope(rounds[-1])), rel=1e-10)
         assert found.history[-2].objective != pytest.approx(value(rounds[-2]), rel=1e-3)
         assert found.history[-1].rows == pytest.approx(found.history[-2].rows + 120, abs=6)
 

@@ -19,17 +19,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, **python, "SPARK_HOME": str(SPARK)}
 
 
-def command(job: str, *flags: str, settings: dict[str, str] | None = None) -> list[str]:
+def command(job: str, *flags: str, settings: dict[str, str] | None = None, profile: str = "local") -> list[str]:
     """The line that submits a job."""
     given = [part for key, value in (settings or {}).items() for part in ("--conf", f"{key}={value}")]
-    return [str(SUBMIT), "--properties-file", "conf/local.conf", *given, f"jobs/{job}.py", *flags]
+    return [str(SUBMIT), "--properties-file", f"conf/{profile}.conf", *given, f"jobs/{job}.py", *flags]
 
 
 def submit(
-    job: str, *flags: str, settings: dict[str, str] | None = None, timeout: int = 300
+    job: str, *flags: str, settings: dict[str, str] | None = None, profile: str = "local", timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(job, *flags, settings=settings),
+        command(job, *flags, settings=settings, profile=profile),
         cwd=ROOT,
         env=environment(),
         capture_output=True,

@@ -108,6 +108,8 @@ def test_a_callback_that_stops_a_fit_interrupts_it(rows, checkpointed, tmp_path)
     assert [record["step"] for record in watch.records] == list(range(7, 21))
     assert model.summary.receipt.resumed_at == 6
     assert model.summary.receipt.passes == 14
+    sent = model.summary.receipt.sent
+    assert (sent[:7], sum(sent)) == ([0] * 7, model.summary.receipt.bytes["sent"])
     plain = LogisticRegression(optimizer="adam", maxIter=20, tol=0.0).fit(rows)
     assert model.coefficients == plain.coefficients
     assert model.summary.objectiveHistory == plain.summary.objectiveHistory

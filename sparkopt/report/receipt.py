@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkopt.errors import MissingDependencyError
+from sparkopt.report.base import Reported
+from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
+from sparkopt.report.facts import bytes_text as _bytes
 
 if TYPE_CHECKING:
     from sparkopt.blocks.store import BlockStore
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Receipt"]
 
+PHASES = ("ingest", "compute", "reduce", "schedule", "optimizer")
+
 
 @dataclass(frozen=True)
-class Receipt:
+class Receipt(Reported):
     """What one fit cost.
 
     Attributes
@@ -54,6 +59,24 @@ class Receipt:
     resumed_at : int
         Steps that were taken by an earlier attempt, from whose checkpoint this one went on; they are in ``steps`` and
         ``objective``, and in nothing else.
+    sent : list of int
+        Bytes sent in each step, the start included, by step: together ``bytes["sent"]``. Steps of an earlier attempt
+        have zeros; the last entry may be of a step that was tried and led nowhere.
+    codecs : dict of int
+        Passes by the codec in which their sums travelled.
+
+    Examples
+    --------
+    >>> from sparkopt.ml import LinearRegression
+    >>> df = spark.range(60).selectExpr("array(id, id % 3) AS features", "2 * id AS label")
+    >>> receipt = LinearRegression(maxIter=20).fit(df).summary.receipt
+    >>> receipt.rows, sum(receipt.sent) == receipt.bytes["sent"]
+    (60, True)
+    >>> receipt.report("report.html").name  # figures and plots, in one file that needs nothing else
+    'report.html'
+    >>> receipt.save("receipt.json")
+    >>> Receipt.load("receipt.json") == receipt
+    True
     """
 
     optimizer: str
@@ -75,6 +98,8 @@ class Receipt:
     chosen_step: int
     models: int = 1
     resumed_at: int = 0
+    sent: list[int] = field(default_factory=list)
+    codecs: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -127,20 +152,9 @@ class Receipt:
             chosen_step=solution.step,
             models=models,
             resumed_at=resumed_at,
+            sent=_by_step(passes),
+            codecs=dict(Counter(p.codec for p in passes)),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, fit for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Receipt:
-        """Return the receipt that ``to_dict`` was called on."""
-        return cls(**data)
-
-    def save(self, path: str | Path) -> None:
-        """Write JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     def line(self) -> str:
         """Return the essentials in one line."""
@@ -151,10 +165,71 @@ class Receipt:
             f"{self.rows:,} rows x {self.features:,} features"
         )
 
+    def facts(self) -> Facts:
+        """Return what the report says: measures, charts, notes."""
+        shown = f"{self.rows:,} rows x {self.features:,} features in {self.partitions:,} partitions"
+        phases = tuple(self.seconds[name] for name in PHASES)
+        charts: list[Lines | Bars] = [
+            Lines("Loss by step", "steps", "number", self._losses(range(len(self.objective)))),
+            Lines("Loss by second", "seconds", "number", self._losses(self.elapsed)),
+            Bars("Time by phase", "seconds", PHASES, (("", phases),)),
+        ]
+        if self.sent:
+            sent = Series.of("sent", range(len(self.sent)), self.sent)
+            charts.append(Lines("Bytes by step", "steps", "bytes", (sent,), filled=True))
+        return Facts(
+            f"{self.loss} by {self.optimizer}",
+            f"engine {self.engine}; {shown}; stopped by {self.reason}",
+            self._measures(),
+            tuple(charts),
+            self._sentences(),
+            {"loss": self.loss, "rows": f"{self.rows:,}", "features": f"{self.features:,}"},
+        )
+
+    def _sentences(self) -> tuple[str, ...]:
+        """What not every fit has."""
+        found = []
+        looked = [loss for loss in self.validation if loss is not None]
+        if looked:
+            found.append(
+                f"On the validation rows the loss fell from {looked[0]:.6g} to {min(looked):.6g}; the model is that "
+                f"of step {self.chosen_step:,}."
+            )
+        if self.models > 1:
+            found.append(f"{self.models:,} models were trained in the same passes; costs are of all together.")
+        if self.resumed_at:
+            found.append(f"{self.resumed_at:,} steps were taken by an earlier attempt; costs are without them.")
+        return tuple(found)
+
+    def _losses(self, places: Sequence[float]) -> tuple[Series, ...]:
+        """Objective, and validation loss where there is one."""
+        found = [Series.of("objective", places, self.objective)]
+        if any(loss is not None for loss in self.validation):
+            found.append(Series.of("validation rows", places, self.validation))
+        return tuple(found)
+
+    def _measures(self) -> tuple[Measure, ...]:
+        passes = max(1, self.passes)
+        measures = [
+            Measure("objective", self.objective[self.chosen_step], "number", f"from {self.objective[0]:.6g}"),
+            Measure("total time", self.seconds["total"], "seconds", weighed=True),
+            Measure("steps", self.steps, "count", f"{self.passes:,} passes", weighed=True),
+            Measure("bytes sent", self.bytes["sent"], "bytes", f"{_bytes(self.bytes['sent'] / passes)} a pass", True),
+            Measure("stored on disk", self.bytes["stored"], "bytes", "blocks of rows", True),
+            Measure("peak memory", self.peak_memory, "bytes", "of a worker", True),
+            Measure("rows touched", self.rows_touched, "count", f"of {self.rows:,} rows", True),
+            Measure("passes", self.passes, "count", weighed=True),
+            *(Measure(f"{name} time", self.seconds[name], "seconds", weighed=True) for name in PHASES),
+            Measure("bytes to the driver", self.bytes["driver"], "bytes", weighed=True),
+        ]
+        if self._compression():
+            measures.append(Measure("sums as sent", self.bytes["encoded"], "bytes", "encoded", True))
+            measures.append(Measure("sums as float64", self.bytes["raw"], "bytes", "what they would have been"))
+        return tuple(measures)
+
     def __str__(self) -> str:
-        parts = ("ingest", "compute", "reduce", "schedule", "optimizer")
         total = self.seconds["total"] or 1.0
-        bars = [f"  {name:<10}{_seconds(self.seconds[name])}  {self.seconds[name] / total:6.1%}" for name in parts]
+        bars = [f"  {name:<10}{_seconds(self.seconds[name])}  {self.seconds[name] / total:6.1%}" for name in PHASES]
         return "\n".join(
             [
                 f"{self.loss} by {self.optimizer}, engine {self.engine}",
@@ -180,7 +255,11 @@ class Receipt:
         raw, encoded = self.bytes["raw"], self.bytes["encoded"]
         if not 0 < encoded < raw:
             return []
-        return [f"  sums, compressed   {_bytes(encoded):>10}   instead of {_bytes(raw)}: {raw / encoded:.1f}x less"]
+        passes = ", ".join(f"{name} {count:,}" for name, count in self.codecs.items())
+        return [
+            f"  sums, compressed   {_bytes(encoded):>10}   instead of {_bytes(raw)}: {raw / encoded:.1f}x less",
+            f"  passes by codec    {passes:>10}",
+        ]
 
     def _notes(self) -> list[str]:
         """Lines for what not every fit has."""
@@ -220,8 +299,7 @@ class Receipt:
             axes.grid(alpha=0.25)
         by_step.set_ylabel("objective")
         by_step.set_title(f"{self.loss} by {self.optimizer}", fontsize=10, loc="left")
-        names = ["ingest", "compute", "reduce", "schedule", "optimizer"]
-        phases.barh(names[::-1], [self.seconds[name] for name in names[::-1]], color="#e0a458")
+        phases.barh(PHASES[::-1], [self.seconds[name] for name in PHASES[::-1]], color="#e0a458")
         phases.set_xlabel("seconds")
         figure.savefig(path, dpi=130)
 
@@ -230,9 +308,9 @@ def _seconds(value: float) -> str:
     return f"{value:>12.3f}"
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+def _by_step(passes: Sequence[Pass]) -> list[int]:
+    """Return the bytes that the passes of each step sent."""
+    sent = [0] * (max((p.step for p in passes), default=-1) + 1)
+    for one in passes:
+        sent[one.step] += one.bytes_sent
+    return sent

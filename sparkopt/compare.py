@@ -1,0 +1,238 @@
+"""Two receipts side by side: what the second run saved in time, bytes, memory and steps, and how losses differ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+
+from sparkopt.errors import SparkoptError
+from sparkopt.report import DeepReceipt, Receipt, load_receipt
+from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
+from sparkopt.report.page import chart_html, styled, write_page
+
+__all__ = ["Comparison", "Difference", "compare", "main"]
+
+
+VERDICT = ("total time", "bytes sent", "peak memory")
+"""Costs that the one sentence tells."""
+ALIKE = 0.005
+"""Ratios of costs that lie as near to 1 are no difference."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two runs.
+
+    Attributes
+    ----------
+    first, second : Measure
+        It, in either run.
+    """
+
+    first: Measure
+    second: Measure
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return self.first.name
+
+    @property
+    def ratio(self) -> float | None:
+        """The second over the first; None where the first is 0."""
+        return self.second.value / self.first.value if self.first.value else None
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the second run's cost is lower; None where they are about equal, or it is no cost."""
+        if not self.first.weighed or self.text in ("the same", "about the same"):
+            return None
+        return self.second.value < self.first.value
+
+    @property
+    def text(self) -> str:
+        """What became of it, in words: ``3.2x less``, or for what is no cost its relative difference."""
+        change = self.second.value - self.first.value
+        if change == 0:
+            return "the same"
+        if self.ratio is None or self.ratio <= 0:
+            return "less" if change < 0 else "more"
+        if not self.first.weighed:
+            return f"{change / abs(self.first.value):+.1e} relative"
+        if abs(self.ratio - 1) < ALIKE:
+            return "about the same"
+        return f"{1 / self.ratio:.2f}x less" if change < 0 else f"{self.ratio:.2f}x more"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side; its text, its HTML in a notebook, and a page.
+
+    Attributes
+    ----------
+    names : pair of str
+        What the runs are called.
+    first, second : Facts
+        What their receipts say.
+    """
+
+    names: tuple[str, str]
+    first: Facts
+    second: Facts
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """The figures that both runs have, in the first one's order."""
+        others = {measure.name: measure for measure in self.second.measures}
+        return tuple(Difference(one, others[one.name]) for one in self.first.measures if one.name in others)
+
+    @property
+    def unlike(self) -> str:
+        """What the runs do not have in common, so that losses compare badly; empty where nothing."""
+        pairs = [
+            f"{name} {value} and {self.second.task[name]}"
+            for name, value in self.first.task.items()
+            if self.second.task.get(name, value) != value
+        ]
+        if self.first.task.keys() != self.second.task.keys():
+            return "These runs are of different kinds: only costs compare."
+        return f"These runs differ in {', '.join(pairs)}: their losses do not compare." if pairs else ""
+
+    @property
+    def verdict(self) -> str:
+        """The essentials in one sentence."""
+        found = {difference.name: difference for difference in self.differences}
+        said = [f"{name} {found[name].text}" for name in VERDICT if name in found]
+        loss = next((found[name] for name in ("objective", "loss") if name in found), None)
+        if loss is not None and not self.unlike:
+            said.append(f"{loss.name} {loss.second.value:.8g} against {loss.first.value:.8g} ({loss.text})")
+        return f"{self.names[1]}, beside {self.names[0]}: " + "; ".join(said) + "."
+
+    @property
+    def charts(self) -> tuple[Lines | Bars, ...]:
+        """The charts that both runs have, drawn over each other."""
+        others = {chart.title: chart for chart in self.second.charts}
+        pairs = [(chart, others[chart.title]) for chart in self.first.charts if chart.title in others]
+        return tuple(_joined(one, other, self.names) for one, other in pairs)
+
+    def __str__(self) -> str:
+        rows = [(d.name, d.first.text, d.second.text, d.text) for d in self.differences]
+        table = [("", *self.names, "difference"), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        body = [
+            f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
+            for row in table
+        ]
+        titles = [f"{name}: {facts.title}; {facts.subtitle}" for name, facts in self._named]
+        return "\n".join([*titles, *([self.unlike] if self.unlike else []), "", *body, "", self.verdict])
+
+    def report(self, path: str | Path) -> Path:
+        """Write a page that needs nothing but itself; return its path."""
+        return write_page(path, f"{self.names[0]} and {self.names[1]}", self._repr_html_())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(_row(difference) for difference in self.differences)
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*self.names, "difference"))
+        titles = "".join(
+            f'<p class="dim">{escape(name)}: {escape(facts.title)}; {escape(facts.subtitle)}</p>'
+            for name, facts in self._named
+        )
+        unlike = f'<p class="bad">{escape(self.unlike)}</p>' if self.unlike else ""
+        return styled(
+            f"<h1>{escape(self.names[0])} and {escape(self.names[1])}</h1>"
+            f"<p>{escape(self.verdict)}</p>{unlike}{titles}"
+            f'<div class="charts">{"".join(chart_html(chart) for chart in self.charts)}</div>'
+            f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+
+    @property
+    def _named(self) -> list[tuple[str, Facts]]:
+        return [(self.names[0], self.first), (self.names[1], self.second)]
+
+
+def compare(
+    first: Receipt | DeepReceipt, second: Receipt | DeepReceipt, names: tuple[str, str] = ("first", "second")
+) -> Comparison:
+    """Put two receipts side by side.
+
+    Parameters
+    ----------
+    first, second : Receipt or DeepReceipt
+        What two runs cost: ``model.summary.receipt``, or ``load_receipt("receipt.json")``.
+    names : pair of str, default ("first", "second")
+        What to call them.
+
+    Returns
+    -------
+    Comparison
+        ``print`` it, show it in a notebook, or write it with ``.report("compare.html")``.
+
+    Examples
+    --------
+    >>> from sparkopt import Receipt
+    >>> common = dict(loss="logistic", engine="driver", reason="tolerance", rows=1000, features=10, partitions=4)
+    >>> sent = {"stored": 90000, "sent": 7000, "raw": 3500, "encoded": 3500, "driver": 3500}
+    >>> def receipt(optimizer, steps, seconds):
+    ...     spent = dict.fromkeys(("ingest", "compute", "reduce", "schedule", "optimizer"), seconds / 5)
+    ...     return Receipt(optimizer=optimizer, steps=steps, passes=steps, rows_touched=1000 * steps,
+    ...         seconds={**spent, "total": seconds}, bytes=sent, peak_memory=10**8, objective=[0.69, 0.31],
+    ...         elapsed=[0.0, seconds], validation=[None, None], chosen_step=1, **common)
+    >>> compare(receipt("gd", 90, 9.0), receipt("lbfgs", 10, 3.0), ("yesterday", "today")).verdict[:50]
+    'today, beside yesterday: total time 3.00x less; by'
+    """
+    return Comparison(names, first.facts(), second.facts())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparkopt compare a.json b.json [--html out.html]``; return 0, or 1 where a file is no receipt."""
+    flags = argparse.ArgumentParser("sparkopt compare", description=__doc__)
+    flags.add_argument("first", help="a receipt.json")
+    flags.add_argument("second", help="another one")
+    flags.add_argument("--html", metavar="FILE", help="write a page with plots there, too")
+    args = flags.parse_args(argv)
+    try:
+        found = compare(load_receipt(args.first), load_receipt(args.second), _names(args.first, args.second))
+        print(found)
+        if args.html:
+            found.report(args.html)
+    except (SparkoptError, OSError) as error:
+        print(f"sparkopt compare: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _names(first: str, second: str) -> tuple[str, str]:
+    """Return the shortest ends of the paths that tell the files apart."""
+    parts = Path(first).with_suffix("").parts, Path(second).with_suffix("").parts
+    for count in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(part[-count:]) for part in parts]
+        if ends[0] != ends[1]:
+            return ends[0], ends[1]
+    return "first", "second"
+
+
+def _joined(one: Lines | Bars, other: Lines | Bars, names: tuple[str, str]) -> Lines | Bars:
+    """Draw two charts of one title over each other; of several series the first, which is the training rows'."""
+    if isinstance(one, Bars) and isinstance(other, Bars):
+        labels = tuple(dict.fromkeys((*one.labels, *other.labels)))
+        groups = []
+        for name, chart in zip(names, (one, other), strict=True):
+            parts = dict(zip(chart.labels, chart.groups[0][1], strict=True))
+            groups.append((name, tuple(parts.get(label, 0.0) for label in labels)))
+        return Bars(one.title, one.kind, labels, tuple(groups))
+    if isinstance(one, Bars) or isinstance(other, Bars):
+        raise TypeError(f"both receipts have a chart {one.title!r}, but of different kinds")
+    pairs: list[tuple[str, Series]] = list(zip(names, (one.series[0], other.series[0]), strict=True))
+    return replace(one, series=tuple(replace(series, name=name) for name, series in pairs))
+
+
+def _row(difference: Difference) -> str:
+    style = {True: ' class="good"', False: ' class="bad"', None: ""}[difference.better]
+    return (
+        f'<tr><th scope="row">{escape(difference.name)}</th><td>{escape(difference.first.text)}</td>'
+        f"<td>{escape(difference.second.text)}</td><td{style}>{escape(difference.text)}</td></tr>"
+    )

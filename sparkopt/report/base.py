@@ -1,0 +1,90 @@
+"""What every receipt can do: become JSON and come back from it, and show itself as a page."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sparkopt.errors import DataError
+from sparkopt.report.facts import Facts
+from sparkopt.report.page import fragment, write_page
+
+__all__ = ["Reported", "read_json"]
+
+T = TypeVar("T", bound="Reported")
+
+
+class Reported(ABC):
+    """A frozen dataclass of plain data that says what a run cost."""
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """Return what the report says: measures, charts, notes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, fit for JSON."""
+        return asdict(self)  # type: ignore[call-overload]  # every receipt is a dataclass
+
+    @classmethod
+    def from_dict(cls: type[T], data: dict[str, Any]) -> T:
+        """Return the receipt that ``to_dict`` was called on.
+
+        Raises
+        ------
+        DataError
+            Where the data is no such receipt.
+        """
+        known = fields(cls)  # type: ignore[arg-type]
+        needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+        missing, strange = needed - data.keys(), data.keys() - {f.name for f in known}
+        if missing or strange:
+            told = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(strange))} besides"
+            raise DataError(f"this is no {cls.__name__}: it {told}. Give what {cls.__name__}.save wrote.")
+        return cls(**data)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls: type[T], path: str | Path) -> T:
+        """Return the receipt that ``save`` wrote.
+
+        Raises
+        ------
+        DataError
+            Where the file is not there, or holds something else.
+        """
+        return cls.from_dict(read_json(path))
+
+    def report(self, path: str | Path) -> Path:
+        """Write a page with figures and plots that needs nothing but itself; return its path.
+
+        The page has no script, and loads nothing: it can be mailed, archived and opened offline.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to, ``report.html``, say. An older one is replaced.
+        """
+        return write_page(path, self.facts().title, self._repr_html_())
+
+    def _repr_html_(self) -> str:
+        """Return the report for a notebook."""
+        return fragment(self.facts(), str(self))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file, or raise DataError."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"{str(path)!r} holds no JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{str(path)!r} holds a JSON {type(data).__name__}, and no receipt.")
+    return data

@@ -1,0 +1,142 @@
+"""The receipt of a network's training; it knows nothing of PyTorch, so any machine can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sparkopt.report.base import Reported
+from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series, bytes_text
+
+__all__ = ["DeepReceipt"]
+
+
+@dataclass(frozen=True)
+class DeepReceipt(Reported):
+    """What a training cost.
+
+    Attributes
+    ----------
+    launcher : str
+        "local", "torch" or "horovod".
+    devices : list of str
+        Where each process computed.
+    why : str
+        Why there.
+    processes, rows, validation_rows, epochs, steps : int
+        What ran.
+    seconds : dict
+        ``store`` (rows to shared storage), ``start`` (from the launch to the first process's training and back),
+        ``wait`` (for batches), ``train``, ``validate``, ``checkpoint``, and ``total``; those of the slowest process.
+    bytes : int
+        Size of the stored rows.
+    peak_memory, device_memory : int
+        Most resident memory of a process, and most memory of a GPU, in bytes.
+    rows_per_second : float
+        Training rows by second of the epochs, all processes together, waiting included.
+    stopped : str
+        "epochs", "patience" or "callback".
+    resumed : str or None
+        The checkpoint that it began with.
+    restarts : int
+        How often it began again since a process was lost.
+    objective, validation : list of float
+        Mean loss of each epoch's training rows, and of the rows that were held out after it, where there are any.
+    elapsed : list of float
+        Seconds of training until each epoch's end, those of earlier attempts included.
+    """
+
+    launcher: str
+    devices: list[str]
+    why: str
+    processes: int
+    rows: int
+    validation_rows: int
+    epochs: int
+    steps: int
+    seconds: dict[str, float]
+    bytes: int
+    peak_memory: int
+    device_memory: int
+    rows_per_second: float
+    stopped: str
+    resumed: str | None
+    restarts: int
+    objective: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    elapsed: list[float] = field(default_factory=list)
+
+    def facts(self) -> Facts:
+        """Return what the report says: measures, charts, notes."""
+        epochs = [self.steps / max(1, self.epochs) * (number + 1) for number in range(len(self.objective))]
+        return Facts(
+            f"A network on {self.processes} x {self.launcher}",
+            f"{', '.join(sorted(set(self.devices)))} ({self.why}); {self.epochs:,} epochs, stopped by {self.stopped}",
+            self._measures(),
+            (
+                Lines("Loss by step", "steps", "number", self._losses(epochs)),
+                Lines("Loss by second", "seconds", "number", self._losses(self.elapsed)),
+                Bars("Time by phase", "seconds", tuple(self._parts), (("", tuple(self._parts.values())),)),
+            ),
+            self._notes(),
+            {"rows": f"{self.rows:,}", "held-out rows": f"{self.validation_rows:,}"},
+        )
+
+    @property
+    def _parts(self) -> dict[str, float]:
+        return {name: value for name, value in self.seconds.items() if name != "total"}
+
+    def _losses(self, places: list[float]) -> tuple[Series, ...]:
+        """Training and held-out loss over the ends of the epochs."""
+        found = [Series.of("training rows", places, self.objective, dots=True)]
+        if self.validation:
+            found.append(Series.of("held-out rows", places, self.validation, dots=True))
+        return tuple(found)
+
+    def _measures(self) -> tuple[Measure, ...]:
+        measures = [
+            Measure("total time", self.seconds["total"], "seconds", weighed=True),
+            Measure("rows a second", self.rows_per_second, "count", "all processes together"),
+            Measure("steps", self.steps, "count", f"{self.epochs:,} epochs", weighed=True),
+            Measure("stored on disk", self.bytes, "bytes", weighed=True),
+            Measure("peak memory", self.peak_memory, "bytes", "of a process", weighed=True),
+            Measure("rows", self.rows, "count", f"and {self.validation_rows:,} held out"),
+            *(Measure(f"{name} time", value, "seconds", weighed=True) for name, value in self._parts.items()),
+            Measure("restarts", self.restarts, "count"),
+        ]
+        if self.device_memory:
+            measures.insert(5, Measure("device memory", self.device_memory, "bytes", "of a GPU", weighed=True))
+        if self.objective:
+            measures.insert(0, Measure("loss", self.objective[-1], "number", f"from {self.objective[0]:.6g}"))
+        if self.validation:
+            measures.insert(
+                1, Measure("held-out loss", self.validation[-1], "number", f"best {min(self.validation):.6g}")
+            )
+        return tuple(measures)
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if self.resumed:
+            notes.append(f"Resumed from {self.resumed}.")
+        if self.restarts:
+            notes.append(f"Began again {self.restarts:,} times since a process was lost.")
+        return tuple(notes)
+
+    def __str__(self) -> str:
+        total = self.seconds["total"] or 1.0
+        memory = bytes_text(self.peak_memory)
+        if self.device_memory:
+            memory += f", {bytes_text(self.device_memory)} of a GPU"
+        return "\n".join(
+            [
+                f"{self.processes} x {self.launcher} on {', '.join(self.devices)} ({self.why})",
+                f"  rows      {self.rows:>12,}   held out {self.validation_rows:,}",
+                f"  epochs    {self.epochs:>12,}   steps {self.steps:,}   stopped by {self.stopped}",
+                f"  speed     {self.rows_per_second:>12,.0f} rows/s",
+                *([f"  resumed from {self.resumed}"] if self.resumed else []),
+                *([f"  restarts  {self.restarts:>12,}"] if self.restarts else []),
+                "seconds",
+                *[f"  {name:<10}{value:>12.3f}  {value / total:6.1%}" for name, value in self._parts.items()],
+                f"  {'total':<10}{self.seconds['total']:>12.3f}",
+                f"stored {bytes_text(self.bytes)}, peak memory of a process {memory}",
+            ]
+        )

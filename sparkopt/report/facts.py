@@ -1,0 +1,165 @@
+"""What a report says, as plain data: measures, charts and notes. Receipts state it, pages draw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Bars", "Facts", "Lines", "Measure", "Series", "bytes_text", "seconds_text", "told"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure.
+
+    Attributes
+    ----------
+    name : str
+        What it is; figures of one name are compared.
+    value : float
+        How much.
+    kind : {"count", "number", "seconds", "bytes"}
+        In which unit.
+    note : str, default ""
+        What belongs beside it.
+    weighed : bool, default False
+        Whether less of it is what one wants: it is a cost.
+    """
+
+    name: str
+    value: float
+    kind: str
+    note: str = ""
+    weighed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The figure with its unit."""
+        return told(self.value, self.kind)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one name, in order; those that are not finite are left out.
+
+    Attributes
+    ----------
+    name : str
+        What the legend calls it.
+    x, y : tuple of float
+        Places.
+    dots : bool, default False
+        Draw every point, for few of them.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    dots: bool = False
+
+    @classmethod
+    def of(cls, name: str, x: Sequence[float], y: Sequence[float | None], *, dots: bool = False) -> Series:
+        """Join places; where ``y`` is None or not finite there is no point."""
+        pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if b is not None and math.isfinite(a + b)]
+        return cls(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), dots)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart of series over one axis.
+
+    Attributes
+    ----------
+    title, x_label : str
+        What it shows, over what.
+    kind : str
+        Unit of y, as of a Measure.
+    series : tuple of Series
+        What is drawn.
+    filled : bool, default False
+        Draw amounts from zero on, constant over each step, instead of a line.
+    """
+
+    title: str
+    x_label: str
+    kind: str
+    series: tuple[Series, ...]
+    filled: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A chart of parts of a whole, for one run or several.
+
+    Attributes
+    ----------
+    title : str
+        What it shows.
+    kind : str
+        Unit, as of a Measure.
+    labels : tuple of str
+        The parts.
+    groups : tuple of (str, tuple of float)
+        Name of a run, and its parts; the name of a single one is not shown.
+    """
+
+    title: str
+    kind: str
+    labels: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a report says of one run.
+
+    Attributes
+    ----------
+    title, subtitle : str
+        What ran, and how it ended.
+    measures : tuple of Measure
+        The figures, the telling ones first.
+    charts : tuple of Lines or Bars
+        The plots.
+    notes : tuple of str
+        What not every run has.
+    task : dict of str to str
+        What was to be done: losses compare only where it is the same.
+    """
+
+    title: str
+    subtitle: str
+    measures: tuple[Measure, ...]
+    charts: tuple[Lines | Bars, ...]
+    notes: tuple[str, ...] = ()
+    task: Mapping[str, str] = field(default_factory=dict)
+
+
+def told(value: float, kind: str) -> str:
+    """Return a figure as text, with its unit."""
+    if kind == "bytes":
+        return bytes_text(value)
+    if kind == "seconds":
+        return seconds_text(value)
+    return f"{value:,.0f}" if kind == "count" else f"{value:.6g}"
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes with the unit that suits it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def seconds_text(value: float) -> str:
+    """Return seconds with the unit that suits them."""
+    if value < 1:
+        return f"{value * 1000:.3g} ms"
+    if value < 100:
+        return f"{value:.2f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

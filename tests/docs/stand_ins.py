@@ -1,0 +1,38 @@
+"""What stands in for the places and machines that examples name, when the tests run them. Nothing else is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+DOCSTRINGS = {'"photos"': '"{folder}/photos"'}
+"""In docstrings: text, and what is run instead; ``{folder}`` is a folder of the test."""
+
+PAGES: Mapping[str, Mapping[str, str]] = {
+    "README.md": {
+        '"photos"': '"{folder}/photos"',
+        '"/models/churn"': '"{folder}/churn"',
+        '"s3://models/churn"': '"{folder}/checkpoints/churn"',
+        '"s3://models/digits"': '"{folder}/checkpoints/digits"',
+        'launcher="horovod"': 'launcher="local"',  # Horovod's own tests are in tests/deep
+        "numProc=2": "numProc=1",
+        "epochs=8": "epochs=1",
+    },
+    "docs/engines.md": {'"s3://models/churn"': '"{folder}/checkpoints"'},
+    "docs/images.md": {'"photos"': '"{folder}/photos"'},
+    "docs/deep.md": {
+        'launcher="horovod"': 'launcher="local"',
+        "numProc=2": "numProc=1",
+        '"s3://models/digits"': '"{folder}/checkpoints"',
+        '"/models/digits"': '"{folder}/digits"',
+    },
+    "docs/codecs.md": {'"/data/small"': '"{folder}/small"'},
+}
+"""The same by page."""
+
+
+def stood_in(code: str, table: Mapping[str, str], folder: Path) -> str:
+    """Return the code as it is run."""
+    for text, instead in table.items():
+        code = code.replace(text, instead.replace("{folder}", str(folder)))
+    return code
