@@ -226,9 +226,12 @@ def check(options: argparse.Namespace) -> None:
 
 
 def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fingerprint of the images."""
+    """Return the fingerprint of the images, and what is done with them."""
     kind = "images" if options.input_format == "binaryFile" else options.input_format
-    return {"data": fingerprint(spark, Source(kind, options.input))}
+    kernel = kernel_of(options)
+    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
+    drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
+    return {"data": fingerprint(spark, Source(kind, options.input)), "pipeline": made | drawn}
 
 
 def work(run: Run) -> Result:
@@ -250,7 +253,7 @@ def work(run: Run) -> Result:
 
 def kind(options: argparse.Namespace) -> str:
     """An output is added to in its place; one that is made anew is exchanged when it is whole."""
-    return "table" if options.force else "direct"
+    return "table" if options.force else "resumed"
 
 
 # Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).
