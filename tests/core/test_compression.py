@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.datasets import load_svmlight_file
 
 from sparkopt import codecs, losses, optim, penalties
 from sparkopt.blocks.block import Block, InMemoryBlocks
@@ -121,15 +123,38 @@ def test_biased_codecs_need_their_memory(codec):
     assert _gap(codec, 1) > 1e-2 > 1e-3 > _gap(ErrorFeedback(codec), 1)
 
 
-def _gap(codec: codecs.Codec, outputs: int) -> float:
+@pytest.fixture(scope="module")
+def a9a(shared_data):
+    """Real sparse rows, centred and scaled to equal spread."""
+    X, y = load_svmlight_file(str(shared_data / "a9a" / "a9a.gz"), n_features=123)
+    X = sparse.csr_array(X)
+    mean = X.mean(axis=0)
+    spread = np.sqrt(X.power(2).mean(axis=0) - mean * mean)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    cuts = np.array_split(np.arange(len(y)), PARTS)
+    blocks = [InMemoryBlocks([Block(X[rows], (y[rows] > 0).astype(float))]) for rows in cuts]
+    return LinearObjective(losses.Logistic(), 123, scale=scale, center=mean), blocks
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_the_uncompressed_optimum_is_reached_on_real_rows(a9a, name):
+    assert _gap(CODECS[name], 1, a9a, steps=400, rate=0.5) < 1e-3
+
+
+@pytest.mark.parametrize("codec", [codecs.TopK(0.05), codecs.Sign()])
+def test_biased_codecs_need_their_memory_on_real_rows(a9a, codec):
+    assert _gap(codec, 1, a9a, steps=400, rate=0.5) > 1e-3
+
+
+def _gap(codec: codecs.Codec, outputs: int, rows=None, steps: int = 600, rate: float = 1.0) -> float:
     """How far above the optimum compressed gradient descent ends, relative to it."""
-    objective, parts = data(outputs)
+    objective, parts = rows or data(outputs)
     work = Compressed(FullGradient(objective), codec, f"fit {codec} {outputs}")
-    penalty, stop = penalties.L2(0.05).at(objective.coordinates()), Stop(600, 0.0)
+    penalty, stop = penalties.L2(0.05).at(objective.coordinates()), Stop(steps, 0.0)
     start = np.zeros(objective.size)
     plain = Problem(optim.lbfgs(), start, penalty, Stop(100, 1e-12))
     best = minimise(lambda query: summed(FullGradient(objective), query, parts), plain)
-    step = optim.by_name("sgd", optim.schedules.InverseTime(1.0, 0.01))
+    step = optim.by_name("sgd", optim.schedules.InverseTime(rate, 0.01))
     found = minimise(lambda query: summed(work, query, parts), Problem(step, start, penalty, stop))
     exact = minimise(
         lambda query: summed(FullGradient(objective), query, parts),
