@@ -159,9 +159,11 @@ class MLflowLogger:
             raise MissingDependencyError.of("MLflowLogger", "mlflow", "mlflow") from error
         self.interval = check("interval", interval, Interval(1, None, whole=True))
         active = mlflow.active_run()  # asked here: it belongs to this thread, and a grid's fits run in others
-        if run_id is None and active is None:
-            raise ParameterError("run_id is None and no MLflow run is active: start one, or name one.")
-        self.run_id: str = run_id or active.info.run_id
+        if run_id is None:
+            if active is None:
+                raise ParameterError("run_id is None and no MLflow run is active: start one, or name one.")
+            run_id = active.info.run_id
+        self.run_id: str = run_id
         self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
 
     def __call__(self, progress: Progress, /) -> None:

@@ -77,7 +77,8 @@ def fit_rounded(
             measured = _measured(store, [trainers[i] for i in done.left], found)
         shares = {}
         for i, fit, exact in zip(done.left, found, measured, strict=True):
-            receipts[i] = _added(_added(receipts.get(i), fit.receipt, done.taken(i)), exact.receipt, done.taken(i))
+            begin, end = done.taken(i), done.taken(i) + fit.solution.iterations
+            receipts[i] = _added(_added(receipts.get(i), fit.receipt, begin), exact.receipt, end)
             shares[i] = _next_share(trainers[i], fit.solution, exact.solution.objective, done)
         done = done.after(dict(zip(done.left, map(_exactly, found, measured), strict=True)))
         done = done.going_on({i: share for i, share in shares.items() if done.taken(i) < trainers[i].stop.max_iter})

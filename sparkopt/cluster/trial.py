@@ -23,14 +23,17 @@ __all__ = ["CANDIDATES", "told", "trying"]
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = ("fp16", "int8", "top-k")
-"""In this order: each sends less than the one before it."""
+CANDIDATES = {"fp16": 0.8, "int8": 0.8, "top-k": 0.4}
+"""In this order, since each sends less than the one before it; with most that its pass may take, over a pass of the
+best before it. What top-k leaves out, it leaves out for long: its steps must be much faster."""
 LEAST_BYTES = 64 << 10
 """Sums below this are not worth a trial."""
-WARM_UP, ROUNDS = 1, 2
-"""Passes that are not timed, and passes that are, for each candidate."""
-PAYS = 0.8
-"""A candidate is taken where its pass takes at most this times the one that sends more."""
+PLAIN = 2
+"""Passes before the first candidate; the faster one counts, since the first of a fit opens files."""
+CLEAR = 1.25
+"""A candidate that is this far from the bound after one pass needs no second one."""
+WAITING = 0.2
+"""Least share of a pass that waits for sums, for a trial."""
 
 Agree: TypeAlias = Callable[[int], int]
 
@@ -91,10 +94,8 @@ _Plan: TypeAlias = Generator[str | None, tuple[Pass, int], str | None]
 
 
 def _plan(agree: Agree) -> _Plan:
-    for _ in range(WARM_UP):
-        yield None
     plain = []
-    for _ in range(ROUNDS):
+    for _ in range(PLAIN):
         cost, size = yield None
         plain.append(cost)
     fastest = min(plain, key=lambda cost: cost.seconds)
@@ -102,23 +103,24 @@ def _plan(agree: Agree) -> _Plan:
     found = (
         f"{size / 1e6:.3g} MB sums, passes of {fastest.seconds * 1e3:.3g} ms, {waiting * 1e3:.3g} ms of them waiting"
     )
-    if not agree(size >= LEAST_BYTES and waiting > (1 - PAYS) * fastest.seconds):
+    if not agree(size >= LEAST_BYTES and waiting > WAITING * fastest.seconds):
         logger.info("compression='auto' picks none: %s", found)
         return None
     best, seconds = -1, {"none": fastest.seconds}
     least = fastest.seconds
-    for number, codec in enumerate(CANDIDATES):
-        costs = []
-        for _ in range(ROUNDS):
+    for number, (codec, pays) in enumerate(CANDIDATES.items()):
+        cost, _ = yield codec
+        seconds[codec], bound = cost.seconds, pays * least
+        if agree(bound / CLEAR < seconds[codec] < bound * CLEAR):
             cost, _ = yield codec
-            costs.append(cost.seconds)
-        seconds[codec] = min(costs)
-        if seconds[codec] <= PAYS * least:
+            seconds[codec] = min(seconds[codec], cost.seconds)
+        if seconds[codec] <= bound:
             best, least = number, seconds[codec]
     best = agree(best)
     tried = ", ".join(f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items())
-    logger.info("compression='auto' picks %s: %s; a pass takes with %s", (*CANDIDATES, "none")[best], found, tried)
+    names = [*CANDIDATES, "none"]
+    logger.info("compression='auto' picks %s: %s; a pass takes with %s", names[best], found, tried)
     if best < 0:
         yield PLAIN_AGAIN
         return None
-    return CANDIDATES[best]
+    return names[best]

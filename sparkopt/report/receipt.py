@@ -174,7 +174,7 @@ class Receipt(Reported):
             Lines("Loss by second", "seconds", "number", self._losses(self.elapsed)),
             Bars("Time by phase", "seconds", PHASES, (("", phases),)),
         ]
-        if self.sent:
+        if any(self.sent):  # the local engine sends nothing
             sent = Series.of("sent", range(len(self.sent)), self.sent)
             charts.append(Lines("Bytes by step", "steps", "bytes", (sent,), filled=True))
         return Facts(

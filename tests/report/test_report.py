@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from sparkopt.continuation import _added
 from sparkopt.errors import DataError
 from sparkopt.report import DeepReceipt, Receipt, load_receipt, svg
 from sparkopt.report.facts import Bars, Lines, Series
@@ -185,6 +186,15 @@ def test_ticks_are_round_and_told_apart(values, log):
     assert [float(label.replace(",", "")) for label in labels] == pytest.approx(ticks, abs=1e-12)
     assert all(10 - 1e-6 <= axis(tick) <= 110 + 1e-6 for tick in ticks)
     assert (axis(axis.low), axis(axis.high)) == pytest.approx((10.0, 110.0))
+
+
+def test_bytes_by_step_of_widths_that_follow_each_other_add_up():
+    """Kinked losses are fitted in turns; each turn counts its steps from 0, where the one before it ended."""
+    first, then = receipts.linear(4, sent=[1, 1, 1, 1, 1, 1]), receipts.linear(2, sent=[5, 5, 5])
+    both = _added(_added(None, first, 0), then, 4)
+    assert both.sent == [1, 1, 1, 1, 6, 6, 5]
+    assert sum(both.sent) == sum(first.sent) + sum(then.sent)
+    assert _added(None, then, 4).sent == [0, 0, 0, 0, 5, 5, 5]  # an earlier attempt took the first four
 
 
 def test_runs_without_steps_have_a_page_too():

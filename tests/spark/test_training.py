@@ -173,9 +173,6 @@ def test_losses_with_kinks_start_near_where_they_were(rows):
     warm = cold.copy().setInitialModel(yesterday).fit(rows)
     again = cold.fit(rows)
     assert warm.summary.totalIterations < 0.75 * again.summary.totalIterations
-    sent = again.summary.receipt.sent  # of all widths
-    assert sum(sent) == again.summary.receipt.bytes["sent"]
-    assert again.summary.totalIterations < len(sent) <= again.summary.totalIterations + 2
     expected = again.summary.objectiveHistory[-1]
     assert warm.summary.objectiveHistory[-1] == pytest.approx(expected, rel=1e-4)
 
