@@ -24,7 +24,7 @@ def needed(name: str, extras: "set[str]", found: "dict[str, str]") -> None:
         )
         other = canonicalize_name(requirement.name)
         if any(wanted) and other not in found and other not in CLUSTER:
-            found[other] = distribution(other).version
+            found[other] = distribution(other).version.partition("+")[0]  # "+cpu" is of one index only
             needed(other, requirement.extras, found)
 
 

@@ -4,8 +4,8 @@ r"""Train a model on images or on a table, evaluate it on held-out rows, and lea
     sparkopt train --parquet rows.parquet --features x1,x2 --label y \
         --loss squared_error --reg-param 0.1 --elastic-net-param 0.5 --optimizer fista --output out
 
-The output folder then holds model/ (load it with sparkopt.ml), receipt.json, receipt.txt, metrics.json, loss.png, and
-manifest.json.
+The output folder then holds model/ (load it with sparkopt.ml), receipt.json, receipt.txt, report.html, metrics.json,
+loss.png, and manifest.json.
 """
 
 from __future__ import annotations
@@ -213,6 +213,7 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
     model.write().overwrite().save(run.place.child("model").uri)
     receipt = model.summary.receipt
     receipt.save(run.files / "receipt.json")
+    receipt.report(run.files / "report.html")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
     outputs = {
@@ -220,6 +221,7 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
         "metrics.json": "metrics on held-out rows, and the classes' names",
         "receipt.json": "what the fit cost",
         "receipt.txt": "the same, to read",
+        "report.html": "the same, as a page with plots",
     }
     return outputs | plotted(receipt.plot, run, "objective by step and by second")
 

@@ -4,7 +4,8 @@ r"""Train a small convolutional network on images, evaluate it on held-out ones,
         --launcher horovod --processes 2 --output out/deep
 
 Files are decoded and augmented while the network computes. The output folder then holds model/ (load it with
-sparkopt.deep.TorchModel), receipt.json, receipt.txt, metrics.json, history.json, loss.png, and manifest.json.
+sparkopt.deep.TorchModel), receipt.json, receipt.txt, report.html, metrics.json, history.json, loss.png, and
+manifest.json.
 """
 
 from __future__ import annotations
@@ -178,6 +179,7 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
     model.write().overwrite().save(run.place.child("model").uri)
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
+    summary.receipt.report(run.files / "report.html")
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
     (run.files / "history.json").write_text(json.dumps(summary.history, indent=2) + "\n", encoding="utf-8")
@@ -187,6 +189,7 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
         "metrics.json": "metrics on held-out images, and the classes' names",
         "receipt.json": "what the training cost",
         "receipt.txt": "the same, to read",
+        "report.html": "the same, as a page with plots",
     }
     return outputs | plotted(summary.plot, run, "loss by step")
 
