@@ -17,11 +17,18 @@ help: ## Show this list
 .venv/horovod: .venv/ready .ci/horovod
 	@.ci/horovod && touch $@
 
+.venv-airflow/ready: .venv/ready .ci/airflow .ci/airflow-constraints.txt
+	@.ci/airflow && touch $@
+
 .PHONY: setup
 setup: .venv/ready ## Make .venv and find Java, once
 
 .PHONY: horovod
 horovod: .venv/horovod ## Build Horovod against .venv's PyTorch, once per machine (about 3 minutes)
+
+.PHONY: airflow
+airflow: .venv-airflow/ready ## Make .venv-airflow and run the pipeline in a real Airflow (about 4 minutes)
+	@$(ACTIVATE) python -m pytest tests/jobs/test_airflow.py $(ARGS)
 
 .PHONY: run
 run: .venv/ready ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -95,4 +102,4 @@ dist: .venv/ready ## Build the wheel, and an environment for --archives, in dist
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-airflow out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

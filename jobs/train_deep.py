@@ -5,5 +5,5 @@ import sys
 
 from sparkopt.jobs.train_deep import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__" and (code := main()):  # Databricks takes any SystemExit for a failure
+    sys.exit(code)

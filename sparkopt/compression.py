@@ -18,7 +18,7 @@ from sparkopt.objective import PartialSum, Query
 from sparkopt.typing import Floats, Seed
 from sparkopt.work import Around, Part, Work
 
-__all__ = ["PLAIN_AGAIN", "Compressed", "Packed", "compacted", "unpacked"]
+__all__ = ["PLAIN_AGAIN", "Compressed", "Packed", "codec_of", "compacted", "unpacked"]
 
 PLAIN_AGAIN = "none"
 """As a query's codec: uncompressed, with what earlier steps left out; passes after it need no codec."""
@@ -93,6 +93,12 @@ class Packed:
         return total
 
 
+def codec_of(work: Work, query: Query) -> str:
+    """Return the name of the codec in which the sums that a query asks for travel."""
+    codec = work.codec_for(query) if isinstance(work, Compressed) else None
+    return "none" if codec is None else codec.name
+
+
 def compacted(sums: PartialSum) -> PartialSum:
     """Return sums as they travel on from a process that has added them up."""
     gradient: object = sums.gradient
@@ -156,8 +162,8 @@ class Compressed(Around):
         beside : str or None
             Path beside which the memory is kept; None keeps it in this process.
         """
-        codec = self._codec(query)
-        if codec is None or query.vectors is not None or query.every_row or query.sample is not None:
+        codec = self.codec_for(query)
+        if codec is None:
             return sums
         m, size = sums.gradient.shape
         if beside is None and not sums.rows:  # a partition without rows
@@ -175,7 +181,10 @@ class Compressed(Around):
         packed = Packed(codec, (m, size), tuple(payloads))
         return replace(sums, gradient=packed)  # type: ignore[arg-type]  # while it travels
 
-    def _codec(self, query: Query) -> Codec | None:
+    def codec_for(self, query: Query) -> Codec | None:
+        """Return what encodes the answer to a query, or None for an answer that travels as it is."""
+        if query.vectors is not None or query.every_row or query.sample is not None:
+            return None
         if self.codec is not None or query.codec is None:
             return self.codec
         return ErrorFeedback(gradient_codec("none")) if query.codec == PLAIN_AGAIN else gradient_codec(query.codec)

@@ -9,6 +9,7 @@ It falls with the square of the width, so large data sets need no small ones.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -242,6 +243,7 @@ def _added(one: Receipt | None, other: Receipt, taken: int) -> Receipt:
         peak_memory=max(one.peak_memory, other.peak_memory),
         resumed_at=one.resumed_at,
         sent=_sent(one.sent, other.sent, taken),
+        codecs=dict(Counter(one.codecs) + Counter(other.codecs)),
     )
 
 

@@ -125,14 +125,16 @@ class Memories:
             fs.LocalFileSystem().delete_file(self._path(step))
 
     def _forget(self) -> None:
-        """Delete what earlier fits, or an earlier attempt, have left here."""
+        """Delete what earlier fits, or an earlier attempt, have left here; not this fit's memories of other names."""
         if self.beside is None:
             for key in [key for key in _in_process if key.endswith(f"/{self.name}")]:
                 del _in_process[key]
             return
         system, stem = fs.LocalFileSystem(), f"{self.beside.rsplit('/', 1)[1]}."
         for path in _files((system, self._folder())):
-            if path.rsplit("/", 1)[1].startswith(stem) and path.endswith(SUFFIX):
+            name = path.rsplit("/", 1)[1]
+            is_others = name.startswith(f"{stem}{self.fit}.") and not name.startswith(f"{self._stem()}.")
+            if name.startswith(stem) and name.endswith(SUFFIX) and not is_others:
                 system.delete_file(path)
 
     def _folder(self) -> str:

@@ -15,13 +15,14 @@ PACKAGE = ROOT / "sparkopt"
 # From the ground up; within a floor, from the top of the list down. "pkg.*" is every module below pkg that has no
 # line of its own, and such modules may import each other (a circle among them is found by the last test).
 FLOORS = [
-    ["errors", "validation", "typing", "image_header"],
+    ["errors", "validation", "typing", "image_header", "notebook"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
     [
         "blocks.block",
         "objective",
         "work",
         "storage",
+        "promotion",
         "memories",
         "compression",
         "progress",
@@ -69,6 +70,7 @@ FLOORS = [
     ["ml.*", "deep.*"],
     ["pyfunc", "tracking"],
     [
+        "jobs.pipeline",
         "jobs.flags",
         "jobs.logs",
         "jobs.places",

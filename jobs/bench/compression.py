@@ -16,13 +16,13 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local_steps import CLASSES, FEATURES, GD_STEP, ROOT, ROWS, WHOLE_FILES, WORKERS, full_batch, generate, open_store
+from local_steps import CLASSES, FEATURES, ROOT, WHOLE_FILES, WORKERS, full_batch, generate, open_store
 from network import Cluster
 
 from sparkopt.cluster.session import session
 from sparkopt.report import Receipt
 
-STEPS = 30
+ROWS, STEP, STEPS = 4_000, 0.25, 30
 CLOSE = 1e-3
 CODECS = ("none", "int8", "top-k", "auto")
 
@@ -57,11 +57,11 @@ class Reached:
 
 def run(rate: str, step: float, codecs: list[str]) -> None:
     """Print the table."""
-    generate(Path(".cache"))
+    generate(Path(".cache"), ROWS)
     found: dict[str, Reached] = {}
     with Cluster.up(WORKERS, None if rate == "none" else rate) as cluster:
         spark = session(ROOT / "conf/local.conf", "sparkopt bench", {**cluster.settings, **WHOLE_FILES})
-        with open_store(spark) as store:
+        with open_store(spark, ROWS) as store:
             plain = full_batch(step, STEPS).fit(store).receipt
             wanted = plain.validation[-1]
             assert wanted is not None  # noqa: S101  # each step looks
@@ -83,7 +83,7 @@ def main() -> None:
     """Read flags and run."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--rate", default="50mbit", help="of each worker's link, in each direction")
-    flags.add_argument("--step", type=float, default=GD_STEP, help="step size")
+    flags.add_argument("--step", type=float, default=STEP, help="step size")
     flags.add_argument("--codecs", default=",".join(CODECS[1:]), help="what to compare with none")
     args = flags.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

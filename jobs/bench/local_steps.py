@@ -37,9 +37,9 @@ GD_STEP, GD_STEPS = 0.3, 50
 SGD_STEP, BATCH, LOCAL_STEPS, SGD_ROUNDS = 0.15, 1 / 75, 100, 3
 
 
-def generate(folder: Path) -> Path:
+def generate(folder: Path, rows: int = ROWS) -> Path:
     """Write the rows once, a file for each worker."""
-    path = folder / f"local-steps-{ROWS}x{FEATURES}x{CLASSES}"
+    path = folder / f"local-steps-{rows}x{FEATURES}x{CLASSES}"
     if (path / "_SUCCESS").exists():
         return path
     path.mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,11 @@ def generate(folder: Path) -> Path:
     mixing = np.sqrt(1.0 / np.arange(1, FEATURES + 1))[:, None] * basis
     truth = 4.0 * basis.T @ rng.normal(size=(FEATURES, CLASSES))
     for number in range(WORKERS):
-        count = (ROWS + HELD_OUT) // WORKERS
+        count = (rows + HELD_OUT) // WORKERS
         X = rng.normal(size=(count, FEATURES)) @ mixing
         y = (X @ truth + rng.gumbel(size=(count, CLASSES))).argmax(axis=1).astype(np.float64)
         y[:CLASSES] = np.arange(CLASSES) if number == 0 else y[:CLASSES]  # every class is there
-        held_out = np.arange(count) >= ROWS // WORKERS
+        held_out = np.arange(count) >= rows // WORKERS
         values = pa.ListArray.from_arrays(
             np.arange(0, (count + 1) * FEATURES, FEATURES, dtype=np.int32), X.astype(np.float32).ravel()
         )
@@ -125,11 +125,11 @@ def measured(cluster: Cluster, store: BlockStore, trainer: Trainer) -> Measured:
     return Measured(fit, seconds, traffic.up + traffic.down)
 
 
-def open_store(spark: SparkSession) -> BlockStore:
+def open_store(spark: SparkSession, rows: int = ROWS) -> BlockStore:
     """Write the blocks."""
-    rows = spark.read.parquet(str(generate(Path(".cache"))))
+    df = spark.read.parquet(str(generate(Path(".cache"), rows)))
     columns = Columns("features", "label", validation="held_out")
-    return BlockStore.write(rows, columns, losses.Multinomial(CLASSES).targets)
+    return BlockStore.write(df, columns, losses.Multinomial(CLASSES).targets)
 
 
 def run(rate: str, gd_step: float, sgd_step: float) -> None:

@@ -123,7 +123,7 @@ class DriverAggregator(Aggregator):
             partial = unpacked(total.partial)
             end = time.perf_counter()
             arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
-            passes.append(driver_pass(query, (begin, adding, end), slots, total, arrived))
+            passes.append(driver_pass(work, query, (begin, adding, end), slots, total, arrived))
             return partial
 
         try:

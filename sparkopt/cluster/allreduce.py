@@ -17,6 +17,7 @@ from sparkopt.cluster.job import BackgroundJob
 from sparkopt.cluster.launch import Communicator, HorovodLauncher, Launcher, TorchLauncher
 from sparkopt.cluster.ranks import FitOnRank, Outcome
 from sparkopt.cluster.relay import Relay
+from sparkopt.cluster.trial import told
 from sparkopt.errors import MissingDependencyError
 from sparkopt.solve import Problem
 from sparkopt.validation import Interval, OneOf, check
@@ -82,6 +83,8 @@ class AllReduceAggregator(Aggregator):
         if outcome.missing:
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store)
+        if tried := told(outcome.passes):
+            logger.info("%s", tried)
         startup = time.perf_counter() - begin - outcome.seconds
         return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
 

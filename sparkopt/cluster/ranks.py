@@ -22,10 +22,10 @@ from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
-from sparkopt.compression import Compressed, Packed
+from sparkopt.compression import Compressed, Packed, codec_of
 from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
-from sparkopt.typing import Array
+from sparkopt.typing import Array, Floats
 from sparkopt.work import Work
 
 __all__ = ["Alone", "FitOnRank", "Group", "Outcome"]
@@ -52,6 +52,10 @@ class Group(Protocol):
         """Return the payloads of all ranks, by rank; their lengths may differ."""
         ...
 
+    def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Send one payload to each rank, and return what each had for this one, by rank."""
+        ...
+
 
 class Alone:
     """A group of one."""
@@ -69,6 +73,10 @@ class Alone:
     def all_gather(self, payload: bytes) -> list[bytes]:
         """Return it as it is."""
         return [payload]
+
+    def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return them as they are."""
+        return list(payloads)
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,10 @@ def _agreed(group: Group, found: int) -> int:
     return int(group.broadcast(np.array([float(found)]))[0])
 
 
+FEW = 2
+"""Ranks that gather encoded sums whole: more of them add up a slice each."""
+
+
 class _GroupSums:
     """Sums over the partitions of all ranks."""
 
@@ -154,9 +166,9 @@ class _GroupSums:
     def __call__(self, query: Query) -> PartialSum:
         begin = time.perf_counter()
         mine = fold(self._own(query))
-        packed = mine.partial if self._encoding is None else self._packed(self._encoding, mine.partial, query)
+        packed = mine.partial if self._encoding is None else self._packed(self._encoding, mine.partial, query, "rank")
         summed = time.perf_counter()
-        total, raw, sent = self._total(packed)
+        total, raw, sent = self._total(packed, query)
         end = time.perf_counter()
         self.passes.append(
             Pass(
@@ -170,17 +182,24 @@ class _GroupSums:
                 0,
                 total.rows,
                 mine.peak_memory,
+                "none" if self._encoding is None else codec_of(self._encoding, query),
             )
         )
         return total
 
-    def _packed(self, encoding: Compressed, mine: PartialSum, query: Query) -> PartialSum:
-        """Encode this rank's sum: once for all that it holds."""
+    def _packed(self, encoding: Compressed, mine: PartialSum, query: Query, name: str) -> PartialSum:
+        """Encode this rank's sum: once for all that it holds; in a slice for each rank, where there are many."""
         group, beside = self._group, next((one.blocks.beside for one in self._held if one.blocks), None)
-        return encoding.pack(mine, query, f"rank-{group.rank}-of-{group.size}", group.rank, beside)
+        codec = encoding.codec_for(query)
+        slices = 1 if name != "rank" or group.size <= FEW or codec is None or codec.whole else group.size
+        sliced = replace(encoding, slices=slices)
+        return sliced.pack(mine, query, f"{name}-{group.rank}-of-{group.size}", group.rank, beside)
 
-    def _total(self, mine: PartialSum) -> tuple[PartialSum, int, int]:
-        """Return the sum over all ranks, and the bytes that they send for it: as float64, and as they travel."""
+    def _total(self, mine: PartialSum, query: Query) -> tuple[PartialSum, int, int]:
+        """Return the sum over all ranks, and the bytes that they send for it: as float64, and as they travel.
+
+        Sums are counted once on their way here; the way back is as long for both.
+        """
         group, shape = self._group, mine.gradient.shape
         if group.size == 1:
             return mine, 0, 0
@@ -189,12 +208,32 @@ class _GroupSums:
             flat = mine.flat()
             sent = group.size * flat.nbytes
             return PartialSum.from_flat(group.all_reduce(flat), *shape), sent, sent
-        bare = replace(mine, gradient=np.zeros((shape[0], 0))).flat()
-        rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 0)
-        gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
-        total = sum(gathered[1:], gathered[0])
-        raw = group.size * (bare.nbytes + 8 * shape[0] * shape[1])
-        return replace(rest, gradient=total.decoded()), raw, group.size * bare.nbytes + total.nbytes
+        bare = replace(mine, gradient=np.array([[float(gradient.nbytes)]] * shape[0])).flat()
+        rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 1)
+        raw, encoded = group.size * (bare.nbytes + 8 * shape[0] * shape[1]), int(rest.gradient[0, 0])
+        if len(gradient.slices) == 1:
+            gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
+            total = sum(gathered[1:], gathered[0]).decoded()
+        else:
+            total = self._joined(gradient, replace(rest, gradient=rest.gradient[:, :0]), query)
+        return replace(rest, gradient=total), raw, group.size * bare.nbytes + encoded
+
+    def _joined(self, gradient: Packed, rest: PartialSum, query: Query) -> Floats:
+        """Return the sum of gradients that are encoded in a slice for each rank.
+
+        Each rank adds up one slice of all, and sends its sum, encoded again, to all: 2 (n − 1) / n payloads a rank,
+        where gathering them whole would take n − 1. What the second encoding leaves out goes with the next step too
+        (Tang et al., 2019, *DoubleSqueeze*, algorithm 1).
+        """
+        assert self._encoding is not None  # noqa: S101  # or nothing would be encoded
+        group, pieces = self._group, gradient.cut()
+        payloads = group.exchange([piece.payload for piece in pieces])
+        own = sum((pieces[group.rank].of(payload) for payload in payloads), np.zeros(pieces[group.rank].shape))
+        added = own.decoded() if isinstance(own, Packed) else own
+        again: object = self._packed(self._encoding, replace(rest, gradient=added), query, "joined").gradient
+        assert isinstance(again, Packed)  # noqa: S101  # as the first time
+        found = zip(pieces, group.all_gather(again.payload), strict=True)
+        return np.concatenate([piece.of(payload).decoded() for piece, payload in found], axis=1)
 
     def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
         yield Result(-1, TaskSum(query.nothing(), 0.0, 0.0, 0))  # a rank may hold nothing

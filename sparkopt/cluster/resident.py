@@ -122,7 +122,7 @@ class _Sums:
         total = fold(results)
         partial = unpacked(total.partial)
         end = time.perf_counter()
-        self.passes.append(driver_pass(query, (begin, adding, end), self._slots, total, total.encoded))
+        self.passes.append(driver_pass(self._work, query, (begin, adding, end), self._slots, total, total.encoded))
         return partial
 
 

@@ -11,7 +11,7 @@ from math import prod
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import Result
-from sparkopt.compression import compacted
+from sparkopt.compression import codec_of, compacted
 from sparkopt.objective import PartialSum, Query
 from sparkopt.work import Part, Work
 
@@ -42,6 +42,8 @@ class Pass:
         Rows touched.
     peak_memory : int
         Largest resident memory of a Python worker so far, in bytes.
+    codec : str, default "none"
+        How the sums travelled.
     """
 
     step: int
@@ -54,6 +56,7 @@ class Pass:
     bytes_driver: int
     rows: int
     peak_memory: int
+    codec: str = "none"
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,15 @@ class TaskSum:
         )
 
 
-def driver_pass(query: Query, times: tuple[float, float, float], slots: int, total: TaskSum, arrived: int) -> Pass:
+def driver_pass(
+    work: Work, query: Query, times: tuple[float, float, float], slots: int, total: TaskSum, arrived: int
+) -> Pass:
     """Return what a pass cost whose sums came to the driver.
 
     Parameters
     ----------
+    work : Work
+        What was summed.
     query : Query
         What was asked; its coefficients went to each slot.
     times : tuple of float
@@ -128,6 +135,7 @@ def driver_pass(query: Query, times: tuple[float, float, float], slots: int, tot
         bytes_driver=arrived,
         rows=total.partial.rows,
         peak_memory=total.peak_memory,
+        codec=codec_of(work, query),
     )
 
 

@@ -19,18 +19,19 @@ from sparkopt.objective import PartialSum, Query
 from sparkopt.solve import Reduce
 from sparkopt.work import Work
 
-__all__ = ["CANDIDATES", "trying"]
+__all__ = ["CANDIDATES", "told", "trying"]
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = ("fp16", "int8", "top-k")
-"""In this order: each sends less than the one before it."""
+CANDIDATES = {"fp16": 0.8, "int8": 0.8, "top-k": 0.4}
+"""In this order, since each sends less than the one before it; with most that its pass may take, over a pass of the
+best before it. What top-k leaves out, it leaves out for long: its steps must be much faster."""
 LEAST_BYTES = 64 << 10
 """Sums below this are not worth a trial."""
 WARM_UP, ROUNDS = 1, 2
 """Passes that are not timed, and passes that are, for each candidate."""
-PAYS = 0.8
-"""A candidate is taken where its pass takes at most this times the one that sends more."""
+WAITING = 0.2
+"""Least share of a pass that waits for sums, for a trial."""
 
 Agree: TypeAlias = Callable[[int], int]
 
@@ -51,6 +52,18 @@ def trying(work: Work, reduce: Reduce, passes: Sequence[Pass], agree: Agree = in
     """
     is_open = isinstance(work, Compressed) and work.codec is None
     return _Trial(reduce, passes, agree) if is_open else reduce
+
+
+def told(passes: Sequence[Pass]) -> str:
+    """Return how passes travelled and how fast each way was, in one line; "" where all travelled alike.
+
+    Ranks find out far from the driver's log: this is what the driver can tell of it.
+    """
+    fastest: dict[str, list[float]] = {}
+    for one in passes:
+        fastest.setdefault(one.codec, []).append(one.seconds)
+    ways = ", ".join(f"{name} {len(s)} (fastest {min(s) * 1e3:.3g} ms)" for name, s in fastest.items())
+    return f"passes by codec: {ways}" if len(fastest) > 1 else ""
 
 
 class _Trial:
@@ -90,23 +103,24 @@ def _plan(agree: Agree) -> _Plan:
     found = (
         f"{size / 1e6:.3g} MB sums, passes of {fastest.seconds * 1e3:.3g} ms, {waiting * 1e3:.3g} ms of them waiting"
     )
-    if not agree(size >= LEAST_BYTES and waiting > (1 - PAYS) * fastest.seconds):
+    if not agree(size >= LEAST_BYTES and waiting > WAITING * fastest.seconds):
         logger.info("compression='auto' picks none: %s", found)
         return None
     best, seconds = -1, {"none": fastest.seconds}
     least = fastest.seconds
-    for number, codec in enumerate(CANDIDATES):
+    for number, (codec, pays) in enumerate(CANDIDATES.items()):
         costs = []
         for _ in range(ROUNDS):
             cost, _ = yield codec
             costs.append(cost.seconds)
         seconds[codec] = min(costs)
-        if seconds[codec] <= PAYS * least:
+        if seconds[codec] <= pays * least:
             best, least = number, seconds[codec]
     best = agree(best)
     tried = ", ".join(f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items())
-    logger.info("compression='auto' picks %s: %s; a pass takes with %s", (*CANDIDATES, "none")[best], found, tried)
+    names = [*CANDIDATES, "none"]
+    logger.info("compression='auto' picks %s: %s; a pass takes with %s", names[best], found, tried)
     if best < 0:
         yield PLAIN_AGAIN
         return None
-    return CANDIDATES[best]
+    return names[best]

@@ -146,6 +146,8 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
     if name not in metrics:
         raise DataError(f"the model has no {name}. It has {', '.join(key for key in metrics if key != 'rows')}.")
     value, baseline, failures = metrics[name], None, []
+    if math.isnan(value):
+        failures.append("is not a number")
     if baselines is not None:
         if name not in baselines:
             raise DataError(f"the baseline {mask(args.baseline)!r} has no {name}. It has {', '.join(baselines)}.")
@@ -153,7 +155,7 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
         slack = args.tolerance * abs(baseline)
         bound = baseline + slack if name in LOWER_IS_BETTER else baseline - slack
         worse = value > bound if name in LOWER_IS_BETTER else value < bound
-        if worse or math.isnan(value):
+        if worse:
             allowed = f" with a tolerance of {args.tolerance:g}" if args.tolerance else ""
             failures.append(f"{value:.6g} is worse than the baseline's {baseline:.6g}{allowed}")
     if args.min_value is not None and not value >= args.min_value:

@@ -27,7 +27,7 @@ from sparkopt.errors import DataError, SparkoptError
 from sparkopt.jobs import manifest
 from sparkopt.jobs.flags import USAGE, Parser
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as, mask
-from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, Identity
+from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, Identity
 from sparkopt.jobs.places import Place, place_of, publish, staged
 
 __all__ = ["FAILURE", "FINE", "GATE", "USAGE", "Job", "Result", "Run", "common_flags", "essence"]
@@ -98,9 +98,9 @@ class Job:
         Returns fingerprints of what is read, by name.
     work : callable
         Does it.
-    kind : {"folder", "table", "direct"}
-        What the output is: a folder of files and models; a table that Spark writes; a table that is added to in its
-        place, or whose format replaces it by itself.
+    kind : {"folder", "table", "direct", "resumed"}
+        What the output is: a folder of files and models; a table that Spark writes; a table whose format replaces it
+        by itself; a table that is added to in its place, and that a later run goes on with.
     settings : mapping
         Of the session, where the job starts it.
     """
@@ -153,13 +153,18 @@ class Job:
             return FINE
         if kind == "table":
             _check_replaceable(output, args)
+        if kind == "resumed":
+            _check_resumable(earlier, identity, args)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
-            target, small = output if kind == "direct" else staging, Path(temporary)
-            run = Run(spark, args, target, small)
+            is_staged = kind in ("folder", "table")
+            run = Run(spark, args, staging if is_staged else output, Path(temporary))
+            if kind == "resumed":  # so that a run that goes on knows what this one was doing
+                _close(run, identity, Result({}, {}, ""), started, name, UNFINISHED)
+                run.place.take(run.files)
             result = self.work(run)
-            _close(run, identity, result, started, name)
-            target.take(small)
-            if kind != "direct":
+            _close(run, identity, result, started, name, GATE_NOT_MET if result.failed_gate else COMPLETE)
+            run.place.take(run.files)
+            if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
         print(result.said)
         if result.failed_gate:
@@ -235,21 +240,31 @@ def _check_replaceable(output: Place, args: argparse.Namespace) -> None:
         )
 
 
+def _check_resumable(earlier: Mapping[str, Any] | None, identity: Identity, args: argparse.Namespace) -> None:
+    """Refuse to go on with a table that was begun in another way: only the data may have grown."""
+    for name, value in identity.inputs.items():
+        if earlier is not None and name != "data" and earlier["data"].get(name) != value:
+            raise DataError(
+                f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start anew."
+            )
+
+
 def _left(earlier: Mapping[str, Any] | None) -> list[str]:
     """What an earlier run of a job has left in its output."""
     return [] if earlier is None else [*earlier["outputs"], "manifest.json"]
 
 
-def _close(run: Run, identity: Identity, result: Result, started: datetime, name: str) -> None:
+def _close(run: Run, identity: Identity, result: Result, started: datetime, name: str, status: str) -> None:
     """Write the manifest."""
     content = manifest.write(
         run.files,
         name,
         identity=identity,
-        status=GATE_NOT_MET if result.failed_gate else COMPLETE,
+        status=status,
         metrics=result.metrics,
         outputs=result.outputs,
         started=started,
         spark=run.spark,
     )
-    event("ends", status=content["status"], seconds=content["seconds"], metrics=content["metrics"])
+    if status != UNFINISHED:
+        event("ends", status=status, seconds=content["seconds"], metrics=content["metrics"])

@@ -21,10 +21,10 @@ from sparkopt.fingerprint import digest
 from sparkopt.jobs.logs import masked
 from sparkopt.jobs.places import Place
 
-__all__ = ["COMPLETE", "GATE_NOT_MET", "Identity", "config_of", "find", "now", "write"]
+__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "Identity", "config_of", "find", "now", "write"]
 
 FORMAT = 1
-COMPLETE, GATE_NOT_MET = "complete", "gate not met"
+COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
 VERSIONS = ("pyspark", "numpy", "pyarrow", "torch")
 OUTSIDE = ("output", "log_format", "profile", "force", "config")
 """Flags that do not change what a run computes."""

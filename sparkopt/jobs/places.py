@@ -133,27 +133,27 @@ class HadoopPlace(Place):
     """
 
     spark: SparkSession = field(repr=False)
-    uri_: str
+    location: str
 
     @property
     def uri(self) -> str:
-        return self.uri_
+        return self.location
 
     @property
     def name(self) -> str:
-        return self.uri_.rstrip("/").rpartition("/")[2]
+        return self.location.rstrip("/").rpartition("/")[2]
 
     def _path(self) -> Any:
-        return self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(self.uri_)  # type: ignore[union-attr]
+        return self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(self.location)  # type: ignore[union-attr]
 
     def _system(self) -> Any:
         return self._path().getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
 
     def child(self, name: str) -> Place:
-        return HadoopPlace(self.spark, f"{self.uri_.rstrip('/')}/{name}")
+        return HadoopPlace(self.spark, f"{self.location.rstrip('/')}/{name}")
 
     def _parent(self) -> HadoopPlace:
-        return HadoopPlace(self.spark, self.uri_.rstrip("/").rpartition("/")[0])
+        return HadoopPlace(self.spark, self.location.rstrip("/").rpartition("/")[0])
 
     def sibling(self, name: str) -> Place:
         return self._parent().child(name)

@@ -6,6 +6,9 @@ Each row of the output has the columns path, image (encoded bytes; null for a ba
 Beside it, ``<output>-report.json`` holds counts, failures and throughput, and ``<output>-samples.png`` shows
 some images before and after; in it, ``_manifest.json`` is the run's. A run that was stopped goes on with the images
 that are not in the output yet.
+
+With ``--features`` the columns are path, features (numbers from 0 to 1) and label (the number of the image's folder)
+instead, which is what training jobs read, in the folders ``split=train`` and ``split=test``.
 """
 
 from __future__ import annotations
@@ -24,21 +27,24 @@ from pyspark.sql import functions as SF
 from tqdm import tqdm
 
 from sparkopt import images
-from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.images.contact_sheet import contact_sheet
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.sources import Source, fingerprint
+from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, Source, check_share, fingerprint
 
 __all__ = ["JOB", "main"]
 
 FORMATS = ("binaryFile", "parquet", "delta", "table")
+SPLIT = "split"
 
 
 def pipeline_of(options: argparse.Namespace) -> images.Compose:
     """Read the pipeline from its JSON file, or make one that fits the image into a square."""
     if options.pipeline is None:
         fit = images.Letterbox(options.size, options.size)
+        if options.features:
+            return images.Compose([images.Decode(options.color), fit, images.Rescale(1 / 255)])
         return images.Compose([images.Decode(), fit, images.Encode(options.encoding, options.quality)])
     try:
         return images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
@@ -87,8 +93,11 @@ def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | No
 def process(spark: SparkSession, options: argparse.Namespace, location: str) -> dict[str, Any]:
     """Process what is missing at ``location``, part by part, and return the report."""
     kernel = kernel_of(options)
-    function = images.BatchFunction(kernel, "content", "image", error_column="error", key_column="path")
+    function = images.BatchFunction(
+        kernel, "content", FEATURES if options.features else "image", error_column="error", key_column="path"
+    )
     source = read_input(spark, options.input, options.input_format)
+    names = label_names(source, options.labels) if options.features else []
     done = read_output(spark, location, options.output_format)
     skipped = 0 if done is None else done.count()
     pending = source if done is None else source.join(done.select("path"), "path", "left_anti")
@@ -98,7 +107,10 @@ def process(spark: SparkSession, options: argparse.Namespace, location: str) -> 
         for condition in progress:
             rows = pending.where(condition).select("path", "content")
             result = rows.mapInArrow(function, function.schema(rows.schema))
-            result.write.format(options.output_format).mode("append").save(location)
+            if options.features:
+                result = labelled(result, names, options.test_fraction)
+            writer = result.write.format(options.output_format).mode("append")
+            writer.partitionBy(*[SPLIT] if options.features else []).save(location)
     seconds = time.perf_counter() - begin
     reason = SF.coalesce(SF.substring_index("error", ":", 1), SF.lit("ok"))
     written = read_output(spark, location, options.output_format)
@@ -121,6 +133,35 @@ def process(spark: SparkSession, options: argparse.Namespace, location: str) -> 
     }
 
 
+def folder() -> Column:
+    """The name of an image's folder."""
+    return SF.element_at(SF.split("path", "/"), -2)
+
+
+def label_names(source: DataFrame, named: str) -> list[str]:
+    """Return the names of the labels in their order: those that are given, or those of all folders.
+
+    Raises
+    ------
+    DataError
+        For a folder that is none of the given ones.
+    """
+    found = sorted(row[0] for row in source.select(folder()).distinct().collect())
+    names = [name.strip() for name in named.split(",")] if named else found
+    strange = sorted(set(found) - set(names))
+    if strange:
+        raise DataError(f"--input has images of {strange[0]!r}; --labels are {', '.join(names)}.")
+    return names
+
+
+def labelled(rows: DataFrame, names: list[str], fraction: float) -> DataFrame:
+    """Add each image's label and split: both decided by folder and file name, so no rerun moves a row."""
+    key = SF.pmod(SF.xxhash64(folder(), SF.element_at(SF.split("path", "/"), -1)), SF.lit(1_000_000))
+    label = (SF.array_position(SF.lit(names), folder()) - 1).cast("double")
+    split = SF.when(key < int(fraction * 1_000_000), "test").otherwise("train")
+    return rows.withColumn(LABEL, label).withColumn(SPLIT, split)
+
+
 def samples(spark: SparkSession, options: argparse.Namespace, location: str, count: int = 6) -> bytes | None:
     """Return a PNG with samples before (above) and after (below); None if there is no good image."""
     written = read_output(spark, location, options.output_format)
@@ -141,11 +182,27 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--input-format", choices=FORMATS, default="binaryFile")
     flags.add_argument("--output", metavar="FOLDER", help="directory to write to, or to go on with")
     flags.add_argument("--output-format", choices=("parquet", "delta"), default="parquet")
-    flags.add_argument("--pipeline", help="JSON file as Compose.to_json writes it; it must end in Encode")
+    flags.add_argument("--pipeline", help="JSON file as Compose.to_json writes it; ends in Encode, unless --features")
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
     flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
     flags.add_argument("--quality", type=int, default=90, help="without --pipeline: 1 to 100, for jpeg and webp")
     flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
+    rows = flags.add_argument_group("rows to train on")
+    rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
+    rows.add_argument("--color", choices=COLORS, default="gray", help="without --pipeline (default: %(default)s)")
+    rows.add_argument(
+        "--labels",
+        metavar="NAMES",
+        default="",
+        help="folders in the order of the labels 0, 1, …, with commas between (default: the alphabet's order)",
+    )
+    rows.add_argument(
+        "--test-fraction",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="share of the images that goes to split=test (default: %(default)s)",
+    )
     flags.add_argument("--parts", type=int, default=8, help="how many steps, each of which is lost or kept whole")
     flags.add_argument("--seed", type=int, default=0, help="for random transforms; a row's key is its path")
     flags.add_argument("--epoch", type=int, default=0)
@@ -153,7 +210,8 @@ def declare(flags: Parser) -> None:
 
 def kernel_of(options: argparse.Namespace) -> images.ImageKernel:
     """Return what is done with an image."""
-    return images.ImageKernel(pipeline_of(options), "bytes", options.mode, options.seed, options.epoch)
+    output = "array" if options.features else "bytes"
+    return images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -163,13 +221,17 @@ def check(options: argparse.Namespace) -> None:
         raise ParameterError(f"the following arguments are required: {', '.join(missing)}.")
     if options.parts < 1:
         raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
+    check_share("--test-fraction", options.test_fraction)
     kernel_of(options)
 
 
 def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fingerprint of the images."""
+    """Return the fingerprint of the images, and what is done with them."""
     kind = "images" if options.input_format == "binaryFile" else options.input_format
-    return {"data": fingerprint(spark, Source(kind, options.input))}
+    kernel = kernel_of(options)
+    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
+    drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
+    return {"data": fingerprint(spark, Source(kind, options.input)), "pipeline": made | drawn}
 
 
 def work(run: Run) -> Result:
@@ -181,16 +243,17 @@ def work(run: Run) -> Result:
     if "://" not in options.output:
         target = options.output.removeprefix("file:").rstrip("/")
         Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
-        sheet = samples(run.spark, options, run.place.uri)
+        sheet = None if options.features else samples(run.spark, options, run.place.uri)
         if sheet is not None:
             Path(f"{target}-samples.png").write_bytes(sheet)
-    outputs = {".": f"{options.output_format} table of path, image and error"}
+    columns = "path, features, label and split" if options.features else "path, image and error"
+    outputs = {".": f"{options.output_format} table of {columns}"}
     return Result({name: report[name] for name in ("images", "good", "failures", "images_per_second")}, outputs, text)
 
 
 def kind(options: argparse.Namespace) -> str:
     """An output is added to in its place; one that is made anew is exchanged when it is whole."""
-    return "table" if options.force else "direct"
+    return "table" if options.force else "resumed"
 
 
 # Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).

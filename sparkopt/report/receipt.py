@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ class Receipt(Reported):
     sent : list of int
         Bytes sent in each step, the start included, by step: together ``bytes["sent"]``. Steps of an earlier attempt
         have zeros; the last entry may be of a step that was tried and led nowhere.
+    codecs : dict of int
+        Passes by the codec in which their sums travelled.
 
     Examples
     --------
@@ -96,6 +99,7 @@ class Receipt(Reported):
     models: int = 1
     resumed_at: int = 0
     sent: list[int] = field(default_factory=list)
+    codecs: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -149,6 +153,7 @@ class Receipt(Reported):
             models=models,
             resumed_at=resumed_at,
             sent=_by_step(passes),
+            codecs=dict(Counter(p.codec for p in passes)),
         )
 
     def line(self) -> str:
@@ -250,7 +255,11 @@ class Receipt(Reported):
         raw, encoded = self.bytes["raw"], self.bytes["encoded"]
         if not 0 < encoded < raw:
             return []
-        return [f"  sums, compressed   {_bytes(encoded):>10}   instead of {_bytes(raw)}: {raw / encoded:.1f}x less"]
+        passes = ", ".join(f"{name} {count:,}" for name, count in self.codecs.items())
+        return [
+            f"  sums, compressed   {_bytes(encoded):>10}   instead of {_bytes(raw)}: {raw / encoded:.1f}x less",
+            f"  passes by codec    {passes:>10}",
+        ]
 
     def _notes(self) -> list[str]:
         """Lines for what not every fit has."""

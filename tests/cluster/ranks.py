@@ -21,6 +21,7 @@ def collectives(communicator, start, scale=1.0):
     root = communicator.size - 1
     sent = communicator.broadcast(np.full(3, float(rank)), root)
     payloads = communicator.all_gather(bytes(range(3 * rank)))
+    exchanged = communicator.exchange([bytes([rank, to]) * (1 + rank) for to in range(communicator.size)])
     communicator.barrier()
     communicator.report({"rank": rank, "total": total.tolist()})
     return {
@@ -33,6 +34,7 @@ def collectives(communicator, start, scale=1.0):
         "untouched": mine.tolist(),
         "sent": sent.tolist(),
         "payloads": payloads,
+        "exchanged": exchanged,
         "pid": os.getpid(),
     }
 

@@ -44,6 +44,7 @@ def test_collectives(spark, name):
         assert result["untouched"] == [10.0 + result["rank"], 2.0 * result["rank"]]
         assert result["sent"] == [size - 1.0] * 3
         assert result["payloads"] == [bytes(range(3 * rank)) for rank in range(size)]
+        assert result["exchanged"] == [bytes([rank, result["rank"]]) * (1 + rank) for rank in range(size)]
         assert (result["pid"] == os.getpid()) == (name == "local")
     assert sorted(report["rank"] for report in reports) == list(range(size))
     assert all(report["total"] == total for report in reports)

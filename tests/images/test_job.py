@@ -49,6 +49,21 @@ def test_counts_are_exact_and_a_second_run_goes_on(job, spark, folder, broken, c
     capsys.readouterr()
 
 
+def test_one_output_is_made_in_one_way(job, spark, folder, capsys):
+    """Other sizes are refused, or made anew; the same again is done already."""
+    arguments = ["--input", str(folder / "in" / "deep"), "--output", str(folder / "out"), "--parts", "1"]
+    assert job.main([*arguments, "--size", "16"]) == 0
+    capsys.readouterr()
+    assert job.main([*arguments, "--size", "16"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to do")
+    assert job.main([*arguments, "--size", "8"]) == 1
+    assert "was made with another pipeline. Give another --output, or --force" in capsys.readouterr().err
+    assert job.main([*arguments, "--size", "8", "--force"]) == 0
+    rows = spark.read.parquet(str(folder / "out")).collect()
+    assert [images.decode(bytes(row.image)).shape for row in rows] == [(8, 8, 3)] * 12
+    assert json.loads((folder / "out" / "_manifest.json").read_text())["status"] == "complete"
+
+
 def test_a_pipeline_without_encode_is_refused(job, spark, folder, capsys):
     path = folder / "pipeline.json"
     path.write_text(images.Compose([images.Decode(), images.Resize(8, 8)]).to_json())

@@ -85,14 +85,22 @@ WRONG = {
     ),
     "missing model": (["score", "--parquet", "{table}", "--model", "/nowhere"], 1, "'/nowhere' holds no saved model"),
     "missing images": (["preprocess-images", "--input", "/nowhere"], 1, "cannot read '/nowhere'"),
+    "one class": (["train-deep", "--images", "{digits}/3"], 1, "has images of 1 classes; a classifier needs two"),
+    "bad row": (
+        ["train", "--csv", "{holes}", "--features", "a,y", "--label", "y", "--loss", "squared_error"],
+        1,
+        "features column 'a, y'",
+    ),
     "unknown file system": (["train", "--parquet", "nowhere://x/y"], 1, "nowhere"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), WRONG.values(), ids=WRONG)
-def test_bad_input_is_one_line_and_an_exit_code(capsys, spark, table, tmp_path, arguments, code, message):
+def test_bad_input_is_one_line_and_an_exit_code(capsys, spark, table, digits, tmp_path, arguments, code, message):
     (tmp_path / "words.csv").write_text("word,y\nmany,1\nfew,2\n")
-    filled = [part.format(table=table, texts=tmp_path / "words.csv") for part in arguments]
+    (tmp_path / "holes.csv").write_text("a,y\n" + "".join(f"{i % 7},{i}\n" for i in range(40)) + ",9\n,8\n,7\n,6\n")
+    names = {"table": table, "digits": digits, "texts": tmp_path / "words.csv", "holes": tmp_path / "holes.csv"}
+    filled = [part.format(**names) for part in arguments]
     if arguments and "--output" not in arguments and code == 1:
         filled += ["--output", str(tmp_path / "out")]
     found, out, err = call(capsys, *filled)
@@ -102,7 +110,7 @@ def test_bad_input_is_one_line_and_an_exit_code(capsys, spark, table, tmp_path, 
         assert len(err.splitlines()) == 1
         assert "error: " in err
     assert not out
-    assert [path.name for path in tmp_path.iterdir()] == ["words.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["holes.csv", "words.csv"]
 
 
 CONFIGS = {

@@ -46,6 +46,7 @@ def test_from_rows_to_a_gate_and_predictions(on_cluster, table, tmp_path, spark)
     assert spark.read.parquet(str(tmp_path / "scored")).count() == 400
 
 
+@pytest.mark.slow
 def test_from_images_to_a_network(on_cluster, digits, tmp_path, spark):
     some = tmp_path / "some"
     for name in ("0", "1"):
@@ -65,15 +66,3 @@ def test_from_images_to_a_network(on_cluster, digits, tmp_path, spark):
         assert json.loads((tmp_path / found).read_text())["spark"]["master"].startswith("spark://127.0.0.1:")
     receipt = json.loads((tmp_path / "model" / "receipt.json").read_text())
     assert (receipt["launcher"], receipt["processes"]) == ("torch", 2)
-
-
-def test_a_failure_is_one_line_there_too(on_cluster, table, tmp_path):
-    """One that only an executor finds."""
-    bad = tmp_path / "rows.csv"
-    bad.write_text("a,b,c\n" + "1.0,2.0,0\n" * 9 + "1.0,,1\n")
-    run = on_cluster("train", "--csv", bad, "--features", "a,b", "--label", "c", "--output", tmp_path / "out")
-    said = [line for line in (run.stdout + run.stderr).splitlines() if "error: " in line]
-    assert run.returncode == 1
-    assert len(said) == 1, run.stdout + run.stderr
-    assert "features column 'a, b'" in said[0]
-    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 import sparkopt
 from sparkopt.cluster.session import PROFILES, profile_path, read_profile
@@ -71,6 +72,19 @@ def test_a_profile_is_read_as_spark_submit_reads_it(tmp_path):
         theirs[path][key] = value.replace("=conf/", f"={ROOT}/conf/")
     assert theirs == {path: read_profile(path) for path in paths}
     assert SPARK.is_dir()
+
+
+def test_the_bundle_makes_the_cluster_of_the_profile():
+    """And its tasks are jobs that exist, with flags that they have."""
+    bundle = yaml.safe_load((ROOT / "conf" / "databricks.yml").read_text())
+    (job,) = bundle["resources"]["jobs"].values()
+    (cluster,) = job["job_clusters"]
+    assert cluster["new_cluster"]["spark_conf"] == read_profile("databricks")
+    for task in job["tasks"]:
+        script = task["spark_python_task"]
+        assert (ROOT / "conf" / script["python_file"]).is_file()
+        module = importlib.import_module(f"sparkopt.jobs.{task['task_key']}")
+        module.JOB.check(module.JOB.parser().read(script["parameters"]))
 
 
 def test_what_is_no_profile_is_refused(tmp_path):

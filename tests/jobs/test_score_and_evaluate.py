@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 
 from sparkopt.errors import DataError
 from sparkopt.jobs import cli
+from sparkopt.jobs.evaluate import JOB, judge
 from sparkopt.jobs.models import KINDS, load_model
 from sparkopt.ml import LinearRegression, LogisticRegression
 
@@ -88,6 +89,12 @@ def test_the_gate(models, table, tmp_path, capsys, baseline, flags, code, said):
     assert f"{verdict['value']:.6g}" in (told.err if code else told.out)
     status = json.loads((tmp_path / "out" / "manifest.json").read_text())["status"]
     assert status == ("complete" if code == 0 else "gate not met")
+
+
+def test_a_metric_that_is_no_number_meets_no_gate():
+    args = JOB.parser().read(["--parquet", "x"])
+    gate = judge(args, "rmse", {"rows": 3, "rmse": float("nan")}, None)
+    assert (gate.passed, gate.reason) == (False, "gate not met: rmse is not a number.")
 
 
 def test_a_gate_that_was_not_met_stays_so(models, table, tmp_path, capsys):

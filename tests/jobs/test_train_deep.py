@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 
-import pytest
 from pyspark.sql import functions as F
 
 from tests.jobs.running import submit
@@ -33,20 +32,3 @@ def test_digits_from_png_files_to_a_network(digits, tmp_path, spark):
     scored = TorchModel.load(str(tmp_path / "model")).transform(some)
     hits, rows = scored.agg(F.sum((F.col("prediction") == 7).cast("int")), F.count("*")).first()
     assert hits > 0.95 * rows
-
-
-WRONG = {
-    "widths": (["--images", "x", "--widths", "32,7"], 2, "widths must be multiples of 8, one at least. Got [32, 7]"),
-    "classes": (["--images", "{folder}/3"], 1, "has images of 1 classes; a classifier needs two folders or more"),
-}
-
-
-@pytest.mark.parametrize(("flags", "code", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_input_is_answered_with_one_line(digits, tmp_path, flags, code, message):
-    run = submit("train_deep", *[flag.format(folder=digits) for flag in flags], "--output", str(tmp_path / "out"))
-    said = run.stdout + run.stderr  # spark-submit may join the two
-    assert run.returncode == code, said
-    assert message in said
-    lines = [line for line in said.splitlines() if not line.startswith("WARNING: Using incubator")]  # Java's own
-    assert len(lines) == 1, said
-    assert not (tmp_path / "out").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,10 @@ class Communicator(ABC):
     def all_gather(self, payload: bytes) -> list[bytes]:
         """Return the payloads of all ranks, by rank; their lengths may differ."""
 
+    @abstractmethod
+    def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Send one payload to each rank, and return what each had for this one, by rank; lengths may differ."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.all_reduce(np.zeros(1))
@@ -116,6 +120,9 @@ class LocalCommunicator(Communicator):
     def all_gather(self, payload: bytes) -> list[bytes]:
         return [payload]
 
+    def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
+        return list(payloads)
+
     def report(self, progress: Progress) -> None:
         if self._watcher is not None and self._watcher(progress):
             self._stopping = True
@@ -131,19 +138,36 @@ class RemoteCommunicator(Communicator):
         self.place, self._line = place, line
 
     def all_gather(self, payload: bytes) -> list[bytes]:
-        lengths = np.zeros(self.size, np.int64)
-        lengths[self.rank] = len(payload)
-        lengths = self.all_reduce(lengths)
-        padded = np.zeros(int(lengths.max()), np.uint8)
-        padded[: len(payload)] = np.frombuffer(payload, np.uint8)
+        lengths, (padded,) = self._padded([payload])
         if not len(padded):
             return [b""] * self.size
         rows = self._gather(padded)
-        return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+        return [row[:length].tobytes() for row, length in zip(rows, lengths[:, 0], strict=True)]
+
+    def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
+        lengths, padded = self._padded(payloads)
+        if not padded.size:
+            return [b""] * self.size
+        rows = self._exchange(padded)
+        return [row[:length].tobytes() for row, length in zip(rows, lengths[:, self.rank], strict=True)]
+
+    def _padded(self, payloads: Sequence[bytes]) -> tuple[Array, Array]:
+        """Return the lengths of all ranks' payloads, one row a rank, and this rank's as rows of the greatest."""
+        lengths = np.zeros((self.size, len(payloads)), np.int64)
+        lengths[self.rank] = [len(payload) for payload in payloads]
+        lengths = self.all_reduce(lengths)
+        padded = np.zeros((len(payloads), int(lengths.max())), np.uint8)
+        for row, payload in zip(padded, payloads, strict=True):
+            row[: len(payload)] = np.frombuffer(payload, np.uint8)
+        return lengths, padded
 
     @abstractmethod
     def _gather(self, values: Array) -> Array:
         """Return the ranks' ``values`` (n,) as (size, n)."""
+
+    @abstractmethod
+    def _exchange(self, values: Array) -> Array:
+        """Send row i of ``values`` (size, n) to rank i; return (size, n): row i is what rank i sent here."""
 
     def report(self, progress: Progress) -> None:
         self._line.report(progress)

@@ -52,6 +52,13 @@ class HorovodCommunicator(RemoteCommunicator):
 
         return np.asarray(hvd.allgather(torch.from_numpy(values)[None]).numpy())
 
+    def _exchange(self, values: Array) -> Array:
+        import horovod.torch as hvd
+        import torch
+
+        found = hvd.alltoall(torch.from_numpy(values), splits=torch.ones(self.size, dtype=torch.int32))
+        return np.asarray((found[0] if isinstance(found, tuple) else found).numpy())
+
 
 @dataclass(frozen=True)
 class HorovodLauncher(SparkLauncher):

@@ -60,6 +60,14 @@ class TorchCommunicator(RemoteCommunicator):
         distributed.all_gather(list(found), torch.from_numpy(values))
         return found.numpy()
 
+    def _exchange(self, values: Array) -> Array:
+        import torch
+        from torch import distributed
+
+        found = torch.empty(values.shape, dtype=torch.uint8)
+        distributed.all_to_all_single(found, torch.from_numpy(values))
+        return found.numpy()
+
 
 @dataclass(frozen=True)
 class TorchLauncher(SparkLauncher):

@@ -41,12 +41,15 @@ class Codec(ABC):
     shared : bool
         Whether workers must agree on a value before they encode: each calls `propose`, the largest proposal goes to
         all, and each calls `agree` with it.
+    whole : bool
+        Whether it must see a gradient as a whole: its slices cannot be encoded by themselves.
     """
 
     name: ClassVar[str]
     lossless: ClassVar[bool] = False
     summable: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
 
     def init(self, size: int) -> Memory:
         """Return the memory before the first step, for vectors of ``size`` entries."""
@@ -184,7 +187,7 @@ class ErrorFeedback(Codec):
         if isinstance(self.codec, ErrorFeedback):
             raise ParameterError("codec must be a codec without error feedback. Got an ErrorFeedback instead.")
         # instance values shadow the class defaults; a frozen dataclass needs object.__setattr__ for that
-        for field in ("name", "lossless", "summable", "shared"):
+        for field in ("name", "lossless", "summable", "shared", "whole"):
             object.__setattr__(self, field, getattr(self.codec, field))
 
     def init(self, size: int) -> Memory:

@@ -39,6 +39,7 @@ class PowerSGD(Codec):
     rank: int = 2
 
     name = "powersgd"
+    whole = True
     _HEADER = struct.Struct("<I")  # size of the vector
 
     def __post_init__(self) -> None:

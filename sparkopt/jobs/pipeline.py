@@ -1,0 +1,183 @@
+"""The training pipeline as command lines: what each job is called with, for the data of one interval.
+
+Nothing here needs Spark or a scheduler: a scheduler asks for the command lines and runs them in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sparkopt.errors import ParameterError
+from sparkopt.promotion import Accepted, ModelRegistry
+
+__all__ = ["Interval", "Pipeline", "Plan"]
+
+STEPS = ("preprocess", "train", "evaluate", "score")
+"""Steps that are jobs, in their order; promotion is between the last two."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The data that a run is about.
+
+    Parameters
+    ----------
+    start, end : datetime
+        With their time zones.
+    """
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def of(cls, start: datetime | None, end: datetime | None, instead: datetime) -> Interval:
+        """Return a run's interval; of a run that has none, the day before it was started."""
+        last = end or instead
+        return cls(start or last - timedelta(days=1), last)
+
+    @property
+    def name(self) -> str:
+        """Its end, as ISO 8601 in UTC: as text it sorts like time."""
+        return self.end.astimezone(timezone.utc).isoformat(timespec="seconds")
+
+    def fill(self, template: str) -> str:
+        """Replace ``{date}`` (the day on which it starts), ``{start}`` and ``{end}`` (2026-11-24T00-00-00, in UTC).
+
+        Raises
+        ------
+        ParameterError
+            For anything else in braces.
+        """
+        start, end = (moment.astimezone(timezone.utc) for moment in (self.start, self.end))
+        stamp = "%Y-%m-%dT%H-%M-%S"
+        try:
+            return template.format(date=f"{start:%Y-%m-%d}", start=f"{start:{stamp}}", end=f"{end:{stamp}}")
+        except (KeyError, IndexError, ValueError) as error:
+            known = "{date}, {start} and {end}"
+            raise ParameterError(f"{template!r} cannot be filled in: only {known} are known in braces.") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: the arguments of each job, and what stands where.
+
+    Attributes
+    ----------
+    interval : str
+        End of the data, as ISO 8601 in UTC.
+    candidate, evaluation : str
+        Outputs of training and of evaluation.
+    preprocess, train, evaluate, score : list of str
+        Arguments of the jobs.
+    """
+
+    interval: str
+    candidate: str
+    evaluation: str
+    preprocess: list[str]
+    train: list[str]
+    evaluate: list[str]
+    score: list[str]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What all runs have in common.
+
+    Parameters
+    ----------
+    images : str
+        Folder of image files, of which each one's own folder is its label; ``{date}``, ``{start}`` and ``{end}`` are
+        filled in.
+    root : str
+        Folder of all outputs: ``runs/<end>/`` of each run, and ``models/`` with the accepted ones.
+    image_size : int, default 32
+        Width and height in pixels.
+    color : {"gray", "rgb"}, default "gray"
+        Of the pixels.
+    labels : str, default ""
+        Names of the labels 0, 1, …, with commas between; "" is the alphabet's order of the folders, which is the same
+        in all runs only where all folders always have images.
+    test_fraction : float, default 0.2
+        Share of the images that only evaluation sees.
+    metric : str, default "accuracy"
+        What the gate looks at.
+    tolerance : float, default 0.01
+        Share of the accepted model's metric by which a new one may be worse.
+    min_value : float or None, default None
+        Least value of the metric, whatever the accepted model's is.
+    preprocess, train : tuple of str
+        Further flags of these jobs.
+
+    Examples
+    --------
+    >>> pipeline = Pipeline("/data/{date}", "/models")
+    >>> day = Interval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
+    >>> pipeline.plan(day).preprocess[:2]
+    ['--input', '/data/2026-11-23']
+    """
+
+    images: str
+    root: str
+    image_size: int = 32
+    color: str = "gray"
+    labels: str = ""
+    test_fraction: float = 0.2
+    metric: str = "accuracy"
+    tolerance: float = 0.01
+    min_value: float | None = None
+    preprocess: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Pipeline:
+        """Return the pipeline that a scheduler's parameters describe; parameters of other things are left alone."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The accepted models."""
+        return ModelRegistry(f"{self.root.rstrip('/')}/models")
+
+    def plan(self, interval: Interval) -> Plan:
+        """Return one run, warm-started from the model that was accepted last before its interval."""
+        run = f"{self.root.rstrip('/')}/runs/{interval.fill('{end}')}"
+        rows, candidate, evaluation = f"{run}/rows", f"{run}/train", f"{run}/evaluate"
+        accepted = self.registry.before(interval.name)
+        return Plan(
+            interval.name,
+            candidate,
+            evaluation,
+            preprocess=self._preprocess(interval, rows),
+            train=self._train(rows, candidate, accepted),
+            evaluate=self._evaluate(rows, candidate, evaluation, accepted),
+            score=[
+                "--model",
+                candidate,
+                "--parquet",
+                rows,
+                "--output",
+                f"{run}/scores",
+                "--output-mode",
+                "overwrite",
+            ],
+        )
+
+    def _preprocess(self, interval: Interval, rows: str) -> list[str]:
+        flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
+        flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
+        return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]
+
+    def _train(self, rows: str, candidate: str, accepted: Accepted | None) -> list[str]:
+        flags = ["--parquet", f"{rows}/split=train", *self.train, "--output", candidate]
+        return flags + (["--initial-model", accepted.model] if accepted else [])
+
+    def _evaluate(self, rows: str, candidate: str, evaluation: str, accepted: Accepted | None) -> list[str]:
+        flags = ["--model", candidate, "--parquet", f"{rows}/split=test", "--metric", self.metric]
+        flags += ["--tolerance", str(self.tolerance), "--output", evaluation]
+        flags += ["--min-value", str(self.min_value)] if self.min_value is not None else []
+        return flags + (["--baseline", accepted.evaluation] if accepted else [])
