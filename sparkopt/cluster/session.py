@@ -99,7 +99,10 @@ def session(
 
     Examples
     --------
-    >>> spark = sparkopt.session(profile="local", app_name="churn")    # doctest: +SKIP
+    >>> import sparkopt
+    >>> spark = sparkopt.session(app_name="churn")  # and profile="yarn", say, where none is running yet
+    >>> spark.range(3).count()
+    3
     """
     builder = SparkSession.builder.appName(app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is
