@@ -67,9 +67,15 @@ class ModelRegistry:
 
     Examples
     --------
-    >>> registry = ModelRegistry("s3://models/churn")    # doctest: +SKIP
-    >>> registry.promote("run/model", "run/evaluation", "2026-11-24T00:00:00+00:00")    # doctest: +SKIP
-    >>> LogisticRegressionModel.load(registry.current().model)    # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from sparkopt.ml import LogisticRegression, LogisticRegressionModel
+    >>> run = Path("run").resolve()  # where jobs have trained and evaluated
+    >>> LogisticRegression().fit(df).save(f"{run}/model")
+    >>> _ = run.joinpath("metrics.json").write_text('{"gate": {"passed": true}}')
+    >>> registry = ModelRegistry(f"{run.parent}/churn")
+    >>> _ = registry.promote(f"{run}", f"{run}", "2026-11-24T00:00:00+00:00")
+    >>> LogisticRegressionModel.load(registry.current().model).numFeatures
+    3
     """
 
     uri: str

@@ -100,9 +100,9 @@ def session(
     Examples
     --------
     >>> import sparkopt
-    >>> spark = sparkopt.session(profile="databricks", app_name="churn")
-    >>> spark.conf.get("spark.sql.files.openCostInBytes")
-    '65536'
+    >>> spark = sparkopt.session(app_name="churn")  # and profile="yarn", say, where none is running yet
+    >>> spark.range(3).count()
+    3
     """
     builder = SparkSession.builder.appName(app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is

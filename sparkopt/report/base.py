@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sparkopt.errors import DataError
 from sparkopt.report.facts import Facts
-from sparkopt.report.page import fragment, write_page
+from sparkopt.report.page import fragment, write_report
 
 __all__ = ["Reported", "read_json"]
 
@@ -70,7 +70,7 @@ class Reported(ABC):
         path : str or Path
             Where to, ``report.html``, say. An older one is replaced.
         """
-        return write_page(path, self.facts().title, self._repr_html_())
+        return write_report(path, self.facts(), str(self))
 
     def _repr_html_(self) -> str:
         """Return the report for a notebook."""

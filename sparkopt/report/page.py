@@ -15,7 +15,7 @@ from sparkopt import __version__
 from sparkopt.report import svg
 from sparkopt.report.facts import Bars, Facts, Lines, Measure
 
-__all__ = ["chart_html", "fragment", "page", "styled", "write_page"]
+__all__ = ["chart_html", "fragment", "page", "styled", "write_page", "write_report"]
 
 TILES = 6
 """Measures that stand above the charts; the rest stands in the table."""
@@ -103,6 +103,28 @@ def page(title: str, inside: str) -> str:
         ".sparkopt{max-width:1040px;margin:0 auto}</style>"
         f"</head><body><main>{inside}</main></body></html>\n"
     )
+
+
+def write_report(path: str | Path, facts: Facts, text: str) -> Path:
+    """Write what a run has to say as a page that needs nothing but itself; return its path.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where to. An older page is replaced, at once or not at all.
+    facts : Facts
+        What it says; there need be no charts.
+    text : str
+        The same as text, to copy.
+
+    Examples
+    --------
+    >>> from sparkopt.report.facts import Facts, Measure
+    >>> facts = Facts("Scoring", "with model/", (Measure("rows", 1e6, "count"), Measure("time", 41.0, "seconds")), ())
+    >>> write_report("report.html", facts, "1,000,000 rows in 41 s").name
+    'report.html'
+    """
+    return write_page(path, facts.title, fragment(facts, text))
 
 
 def write_page(path: str | Path, title: str, inside: str) -> Path:

@@ -13,13 +13,12 @@ import pytest
 from sparkopt import images
 from sparkopt.codecs import registry
 from sparkopt.images.spark import _BOUNDS
+from sparkopt.ml import LogisticRegression
 
 
 @pytest.fixture(scope="session")
-def given(spark, tmp_path_factory) -> dict[str, Any]:
+def given(spark) -> dict[str, Any]:
     """Names that examples use without saying where from; ``df`` has a column for each of them."""
-    from sparkopt.ml import LogisticRegression
-
     df = _rows(spark, 240).cache()
     held_out = _rows(spark, 80, seed=1).cache()
     yesterday = LogisticRegression(regParam=0.01).fit(df.where("x1 < 1"))
