@@ -67,9 +67,16 @@ class ModelRegistry:
 
     Examples
     --------
-    >>> registry = ModelRegistry("s3://models/churn")    # doctest: +SKIP
-    >>> registry.promote("run/model", "run/evaluation", "2026-11-24T00:00:00+00:00")    # doctest: +SKIP
-    >>> LogisticRegressionModel.load(registry.current().model)    # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> Path("run/model").mkdir(parents=True)
+    >>> _ = Path("run/model/weights").write_text("what a training job leaves")
+    >>> _ = Path("run/metrics.json").write_text('{"gate": {"passed": true}}')
+    >>> registry = ModelRegistry("models")
+    >>> accepted = registry.promote("run", "run", "2026-11-24T00:00:00+00:00")
+    >>> accepted.version
+    '20261124T000000-...'
+    >>> registry.current() == accepted
+    True
     """
 
     uri: str
