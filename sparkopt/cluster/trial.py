@@ -28,8 +28,10 @@ CANDIDATES = {"fp16": 0.8, "int8": 0.8, "top-k": 0.4}
 best before it. What top-k leaves out, it leaves out for long: its steps must be much faster."""
 LEAST_BYTES = 64 << 10
 """Sums below this are not worth a trial."""
-WARM_UP, ROUNDS = 1, 2
-"""Passes that are not timed, and passes that are, for each candidate."""
+PLAIN = 2
+"""Passes before the first candidate; the faster one counts, since the first of a fit opens files."""
+CLEAR = 1.25
+"""A candidate that is this far from the bound after one pass needs no second one."""
 WAITING = 0.2
 """Least share of a pass that waits for sums, for a trial."""
 
@@ -92,10 +94,8 @@ _Plan: TypeAlias = Generator[str | None, tuple[Pass, int], str | None]
 
 
 def _plan(agree: Agree) -> _Plan:
-    for _ in range(WARM_UP):
-        yield None
     plain = []
-    for _ in range(ROUNDS):
+    for _ in range(PLAIN):
         cost, size = yield None
         plain.append(cost)
     fastest = min(plain, key=lambda cost: cost.seconds)
@@ -109,12 +109,12 @@ def _plan(agree: Agree) -> _Plan:
     best, seconds = -1, {"none": fastest.seconds}
     least = fastest.seconds
     for number, (codec, pays) in enumerate(CANDIDATES.items()):
-        costs = []
-        for _ in range(ROUNDS):
+        cost, _ = yield codec
+        seconds[codec], bound = cost.seconds, pays * least
+        if agree(bound / CLEAR < seconds[codec] < bound * CLEAR):
             cost, _ = yield codec
-            costs.append(cost.seconds)
-        seconds[codec] = min(costs)
-        if seconds[codec] <= pays * least:
+            seconds[codec] = min(seconds[codec], cost.seconds)
+        if seconds[codec] <= bound:
             best, least = number, seconds[codec]
     best = agree(best)
     tried = ", ".join(f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items())

@@ -135,8 +135,10 @@ class Pipeline:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pipeline:
         """Return the pipeline that a scheduler's parameters describe; parameters of other things are left alone."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        names = [field.name for field in fields(cls) if field.name in values]
+        given: dict[str, Any] = {name: values[name] for name in names}
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**given)
 
     @property
     def registry(self) -> ModelRegistry:
