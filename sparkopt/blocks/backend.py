@@ -45,16 +45,19 @@ class Source:
         What a label may be.
     name : str
         The store's folder on each executor.
+    codec : str, default "none"
+        How blocks lie there.
     """
 
     df: DataFrame
     columns: Columns
     targets: Interval
     name: str
+    codec: str = "none"
 
     def writer(self, only: frozenset[int] | None = None) -> WriteBlocks:
         """Return the function that writes all partitions, or some."""
-        return WriteBlocks(self.columns, self.targets, self.name, only)
+        return WriteBlocks(self.columns, self.targets, self.name, only, self.codec)
 
 
 class Backend(ABC):

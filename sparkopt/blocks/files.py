@@ -1,4 +1,7 @@
-"""Blocks on disk: one Arrow file per partition, written once, memory-mapped at every step without a copy."""
+"""Blocks on disk: one Arrow file per partition, written once, memory-mapped at every step without a copy.
+
+Or compressed, where disk is scarcer than time: each block is then decompressed at every step.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ from scipy import sparse
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array
 
-__all__ = ["BlockFile", "block_rows", "regroup", "write_blocks"]
+__all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "regroup", "write_blocks"]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
+
+BLOCK_CODECS = ("none", "lz4", "zstd")
+"""How blocks may lie on disk."""
 
 MOST_OPEN = 256
 """Files that a process keeps mapped."""
@@ -99,20 +105,21 @@ def _joined(parts: list[Array | None]) -> Array | None:
     return np.concatenate(found) if found else None
 
 
-def write_blocks(path: Path, blocks: Iterable[Block]) -> Iterator[Block]:
+def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> Iterator[Block]:
     """Write blocks to ``path`` as they pass through; the file appears whole or not at all.
 
-    Without any block, no file is written.
+    Without any block, no file is written. ``codec`` is one of ``BLOCK_CODECS``.
     """
     unfinished = path.with_suffix(".unfinished")
+    options = pa.ipc.IpcWriteOptions(compression=None if codec == "none" else codec)
     try:
         with contextlib.ExitStack() as files:
             writer = None
             for block in blocks:
                 batch = _encode(block)
                 if writer is None:
-                    schema = batch.schema.with_metadata({"width": str(block.X.shape[1])})
-                    writer = files.enter_context(pa.ipc.new_file(str(unfinished), schema))
+                    schema = batch.schema.with_metadata({"width": str(block.X.shape[1]), "codec": codec})
+                    writer = files.enter_context(pa.ipc.new_file(str(unfinished), schema, options=options))
                 writer.write_batch(batch)
                 yield block
         if writer is not None:
@@ -184,9 +191,11 @@ class BlockFile:
         self._validation = list(validation)
         self.beside = path if path and not carried else None
         self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
+        self._are_views = True
         if path:
             self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
+            self._are_views = self._reader.schema.metadata[b"codec"] == b"none"
             aside = set(self._validation)
             self._training = [index for index in range(self._reader.num_record_batches) if index not in aside]
 
@@ -196,6 +205,8 @@ class BlockFile:
         return self._starts
 
     def __getitem__(self, index: int) -> Block:
+        if not self._are_views:
+            return self._read(self._training[index])
         if index not in self._known:
             self._known[index] = self._read(self._training[index])
         return self._known[index]

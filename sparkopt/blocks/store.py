@@ -21,6 +21,7 @@ from sparkopt.blocks.backend import Backend, Shared, Source, is_connect
 from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.connect import ConnectBackend
+from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.tasks import (
     Facts,
@@ -34,7 +35,7 @@ from sparkopt.blocks.tasks import (
     carry,
 )
 from sparkopt.errors import DataError
-from sparkopt.validation import Interval
+from sparkopt.validation import Interval, OneOf, check
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -78,7 +79,7 @@ class BlockStore:
         self.validation = _total([fact.validation for fact in facts]) if self.columns.validation else None
 
     @classmethod
-    def write(cls, df: DataFrame, columns: Columns, targets: Interval) -> BlockStore:
+    def write(cls, df: DataFrame, columns: Columns, targets: Interval, codec: str = "none") -> BlockStore:
         """Read the DataFrame once and write its rows as blocks.
 
         Parameters
@@ -89,6 +90,8 @@ class BlockStore:
             What to read.
         targets : Interval
             What a label may be.
+        codec : {"none", "lz4", "zstd"}, default "none"
+            How blocks lie on disk: memory-mapped as they are, or compressed, and decompressed at every step.
 
         Raises
         ------
@@ -98,7 +101,8 @@ class BlockStore:
             For a row that cannot be trained on, or where there are no rows; no file stays behind.
         """
         begin = time.perf_counter()
-        source = Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}")
+        check("codec", codec, OneOf(BLOCK_CODECS))
+        source = Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
         backend: Backend = ConnectBackend(source) if is_connect(df) else ClassicBackend(source)
         complete = False
         try:

@@ -141,12 +141,15 @@ class WriteBlocks:
         The store's folder.
     only : frozenset of int or None, default None
         Partitions to write; the others are left unread. None writes all.
+    codec : str, default "none"
+        How blocks lie on disk, one of ``BLOCK_CODECS``.
     """
 
     columns: Columns
     targets: Interval
     name: str
     only: frozenset[int] | None = None
+    codec: str = "none"
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
@@ -167,7 +170,7 @@ class WriteBlocks:
         starts, validation = [0], []
         moments: dict[bool, Moments] = {}
         read = Reader(self.columns, self.targets, partition)
-        for index, block in enumerate(write_blocks(path, regroup(read(batches)))):
+        for index, block in enumerate(write_blocks(path, regroup(read(batches)), self.codec)):
             if block.is_validation:
                 validation.append(index)
             else:

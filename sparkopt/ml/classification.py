@@ -282,6 +282,7 @@ class LogisticRegression(
         outerOptimizer: str = "average",
         outerStepSize: float | None = None,
         compression: str = "none",
+        blockCodec: str = "none",
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",

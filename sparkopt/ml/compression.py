@@ -1,4 +1,4 @@
-"""The parameter for how partitions' sums travel."""
+"""The parameters for how partitions' sums travel, and for how rows lie on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ H = TypeVar("H", bound="HasCompression")
 
 
 class HasCompression(Params):
-    """The parameter compression."""
+    """The parameters compression and blockCodec."""
 
     compression: Param[str] = Param(
         Params._dummy(),
@@ -23,9 +23,16 @@ class HasCompression(Params):
         typeConverter=TypeConverters.toString,
     )
 
+    blockCodec: Param[str] = Param(
+        Params._dummy(),
+        "blockCodec",
+        "how rows lie on the executors' disks: none (memory-mapped), lz4 or zstd",
+        typeConverter=TypeConverters.toString,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(compression="none")
+        self._setDefault(compression="none", blockCodec="none")
 
     def getCompression(self) -> str:
         """Return compression."""
@@ -39,3 +46,11 @@ class HasCompression(Params):
     def setCompression(self: H, value: str) -> H:
         """Set how partitions' sums travel."""
         return self._set(compression=value)
+
+    def getBlockCodec(self) -> str:
+        """Return blockCodec."""
+        return self.getOrDefault(self.blockCodec)
+
+    def setBlockCodec(self: H, value: str) -> H:
+        """Set how rows lie on the executors' disks."""
+        return self._set(blockCodec=value)

@@ -234,6 +234,7 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         outerOptimizer: str = "average",
         outerStepSize: float | None = None,
         compression: str = "none",
+        blockCodec: str = "none",
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",

@@ -25,6 +25,7 @@ from pyspark.ml.param.shared import (
 )
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.cluster.choose import ENGINES
 from sparkopt.codecs.gradient import GRADIENT_CODECS
 from sparkopt.ml.compression import HasCompression
@@ -57,6 +58,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "outerOptimizer": OneOf([*OUTER, *OPTIMIZERS]),
         "outerStepSize": Interval(0, None, closed="neither"),
         "compression": OneOf([*GRADIENT_CODECS, "auto"]),
+        "blockCodec": OneOf(BLOCK_CODECS),
     }
 )
 
@@ -162,6 +164,9 @@ class LinearParams(
         "powersgd". What a lossy one leaves out is kept, and sent with the next step. For optimisers with fixed steps;
         optimizer="auto" is then "sgd". "auto" times some steps with none, fp16, int8 and top-k, and goes on with the
         cheapest; with an optimiser that needs exact sums, and where it would not pay, that is none.
+    blockCodec : str, default "none"
+        How rows lie on the executors' disks: "none" maps them into memory as they are; "lz4" and "zstd" take less
+        room, and decompress at every step.
     seed : int, default 0
         Determines these rows.
     aggregationDepth : int, default 2

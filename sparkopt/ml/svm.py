@@ -153,6 +153,7 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
         outerOptimizer: str = "average",
         outerStepSize: float | None = None,
         compression: str = "none",
+        blockCodec: str = "none",
         seed: int = 0,
         aggregationDepth: int = 2,
         engine: str = "auto",

@@ -67,7 +67,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
         columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
     training = dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
     models = {}
-    with BlockStore.write(dataset, columns, first._targets) as store:
+    with BlockStore.write(dataset, columns, first._targets, first.getBlockCodec()) as store:
         if isinstance(first._class_weights, list):
             require_all(first._class_weights, int(store.moments.target_max) + 1)
         for sharers in _alike(list(estimators), lambda i: _sharing(estimators[i])):
@@ -82,7 +82,7 @@ def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any
 
 def _reading(estimator: LinearEstimator[Any]) -> Any:
     """What decides which rows are read, and how."""
-    return estimator._columns(), estimator._targets, estimator._class_weights
+    return estimator._columns(), estimator._targets, estimator._class_weights, estimator.getBlockCodec()
 
 
 def _sharing(estimator: LinearEstimator[Any]) -> Any:

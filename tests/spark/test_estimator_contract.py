@@ -72,6 +72,7 @@ SHARED = {
     "outerOptimizer": "diloco",
     "outerStepSize": 0.5,
     "compression": "int8",
+    "blockCodec": "zstd",
     "seed": 11,
     "aggregationDepth": 3,
     "engine": "local",

@@ -67,6 +67,24 @@ def test_blocks_hold_the_rows(numbers, features):
         assert [value[0].first_row for value in found] == np.cumsum([0, *store.rows[:-1]]).tolist()
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_compressed_blocks_take_less_room_and_change_nothing(spark, codec):
+    digits = spark.range(0, 3000, 1, 3).select(
+        F.array(*[(F.rand(seed) * 3).cast("int").cast("float") for seed in range(8)]).alias("features"),
+        (F.rand(9) > 0.5).cast("double").alias("label"),
+    )
+    trainer = Trainer(losses.Logistic(), stop=Stop(5, 0.0), progress=False)
+    columns, targets = Columns("features", "label"), losses.Logistic().targets
+    with (
+        BlockStore.write(digits, columns, targets) as plain,
+        BlockStore.write(digits, columns, targets, codec) as small,
+    ):
+        assert small.bytes < 0.6 * plain.bytes
+        assert trainer.fit(small).coefficients.tobytes() == trainer.fit(plain).coefficients.tobytes()
+    with pytest.raises(ParameterError, match="codec must be one of"):
+        BlockStore.write(digits, columns, targets, "zip")
+
+
 def test_moments_are_pysparks(spark, numbers):
     from pyspark.ml.functions import array_to_vector
     from pyspark.ml.stat import Summarizer
