@@ -45,7 +45,7 @@ test: .venv/horovod ## Run the tests
 	@$(ACTIVATE) python -m pytest -m "not slow" $(ARGS)
 
 .PHONY: test-all
-test-all: .venv/horovod ## Run all tests, the slow ones too
+test-all: .venv/horovod .venv-airflow/ready ## Run all tests, the slow ones too
 	@$(ACTIVATE) python -m pytest $(ARGS)
 
 .PHONY: lint
