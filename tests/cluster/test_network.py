@@ -71,6 +71,7 @@ def names() -> set[str]:
     return {name for name in entries if network.NAMES.match(name)}
 
 
+@pytest.mark.slow
 def test_a_fit_across_links(spark, parquet):
     """The coefficients of local mode, as many bytes as the receipt says, and nothing stays when it is interrupted."""
     process, found = started(parquet, "resident", "allreduce")

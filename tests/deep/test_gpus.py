@@ -40,7 +40,12 @@ def test_the_discovery_script_tells_spark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("by_task", "launchers"), [("1", ["torch", *HOROVOD]), pytest.param("0", ["torch"], marks=pytest.mark.slow)]
+    ("by_task", "launchers"),
+    [
+        ("1", ["torch"]),
+        pytest.param("1", HOROVOD, marks=pytest.mark.slow),
+        pytest.param("0", ["torch"], marks=pytest.mark.slow),
+    ],
 )
 def test_each_rank_gets_its_own(tmp_path, by_task, launchers):
     """By the session's settings for both launchers, and by a profile of the stage; without a CUDA build, an error."""

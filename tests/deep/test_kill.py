@@ -57,7 +57,7 @@ def until(condition, seconds: float = 60.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", SLOWER)
 def test_a_killed_rank(spark, tmp_path, undisturbed, launcher):
     """The error comes within a minute, its processes and sockets are gone, and the same call goes on."""
     df = rows(spark)
@@ -122,7 +122,8 @@ def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
     assert again.weights == undisturbed.weights
 
 
-@pytest.mark.parametrize("launcher", SLOWER)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_executor(tmp_path, undisturbed, launcher):
     """The error comes within a minute, and the same call goes on, on executors that are left or new."""
     process = script("executor", str(tmp_path), launcher)

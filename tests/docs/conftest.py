@@ -50,6 +50,7 @@ def mlflow_runs(folder, monkeypatch):
         mlflow = pytest.importorskip("mlflow")
         before.append(mlflow.get_tracking_uri())
         mlflow.set_tracking_uri((folder / "runs").as_uri())
+        mlflow.set_experiment("examples")  # or MLflow looks there for one that another store has
 
     yield begin
     if before:

@@ -9,6 +9,8 @@ import pytest
 from jobs.bench.network import Cluster
 from tests.jobs.running import submit
 
+pytestmark = pytest.mark.slow  # in the normal run, jobs are submitted in local mode
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -46,7 +48,6 @@ def test_from_rows_to_a_gate_and_predictions(on_cluster, table, tmp_path, spark)
     assert spark.read.parquet(str(tmp_path / "scored")).count() == 400
 
 
-@pytest.mark.slow
 def test_from_images_to_a_network(on_cluster, digits, tmp_path, spark):
     some = tmp_path / "some"
     for name in ("0", "1"):

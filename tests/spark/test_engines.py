@@ -116,8 +116,7 @@ def test_local_steps_are_the_same_on_every_engine(small, rounds):
     )
     assert expected.solution.objective < plain.solution.objective
     assert expected.receipt.optimizer == f"sgd, 4 local steps, {rounds.outer.name}"
-    sent = [fit.receipt.bytes["sent"] / fit.receipt.passes for fit in (expected, plain)]
-    assert sent[0] == sent[1]
+    assert expected.receipt.sent[:-1] == plain.receipt.sent[:-1]  # the last step ends with losses of all rows
     local_steps = sum(rounds.length(number) for number in range(7))
     assert expected.receipt.rows_touched == pytest.approx(150 * local_steps + 3000, rel=0.02)
     for name, engine in (SAME_BITS | RANKS).items():

@@ -148,7 +148,7 @@ def test_another_configuration_begins_anew(rows, checkpointed, tmp_path, change,
     else:
         other = other.setInitialModel(LogisticRegression(maxIter=1, tol=0.0).fit(rows))
     assert other.fit(data).summary.receipt.resumed_at == 0
-    assert caplog.text.rstrip().endswith(f"it differs in {named}")
+    assert caplog.messages[-1].endswith(f"it differs in {named}")
     assert files(tmp_path) == before  # left to the run that they belong to
 
 
