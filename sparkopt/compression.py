@@ -183,7 +183,7 @@ class Compressed(Around):
 
     def codec_for(self, query: Query) -> Codec | None:
         """Return what encodes the answer to a query, or None for an answer that travels as it is."""
-        if query.vectors is not None or query.every_row or query.sample is not None:
+        if not query.is_of_step:
             return None
         if self.codec is not None or query.codec is None:
             return self.codec

@@ -53,6 +53,11 @@ class Query:
     losses_only: bool = False
     codec: str | None = None
 
+    @property
+    def is_of_step(self) -> bool:
+        """Whether it asks for a step's own sums, on the step's own rows: the ones that may travel with loss."""
+        return self.vectors is None and not self.every_row and self.sample is None
+
     def nothing(self) -> PartialSum:
         """Return the answer of no rows."""
         places, size = self.coefs.shape
