@@ -14,7 +14,7 @@ import numpy as np
 from sparkopt.blocks.block import Blocks
 from sparkopt.codecs.gradient import Codec, ErrorFeedback, Memory, gradient_codec
 from sparkopt.memories import Memories, Shelf
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.typing import Floats, Seed
 from sparkopt.work import Around, Part, Work
 

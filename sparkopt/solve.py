@@ -18,10 +18,10 @@ import numpy as np
 
 from sparkopt.compatible import check_compatible
 from sparkopt.errors import DivergedError
-from sparkopt.objective import PartialSum, Query
 from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.progress import Callback, Progress, Record, Snapshot, Stop, runs_beside_loop
+from sparkopt.query import PartialSum, Query
 from sparkopt.typing import Floats, State
 
 __all__ = [
@@ -64,6 +64,8 @@ class Problem:
     whole_at_end : bool, default False
         Where steps see a part of the rows: end with one pass over all of them, so that the objective of the solution
         is comparable with any other's.
+    held_out : int or None, default None
+        The fold whose rows this model does not see.
     """
 
     optimizer: Optimizer
@@ -73,6 +75,7 @@ class Problem:
     callbacks: Sequence[Callback] = ()
     factors: Floats | None = None
     whole_at_end: bool = False
+    held_out: int | None = None
 
     @property
     def size(self) -> int:
@@ -235,7 +238,9 @@ def _query(requests: Sequence[tuple[Problem, _Request]]) -> Query:
     vectors = [problem.scaled(vector) for problem, request in requests for vector in request.ask.vectors or ()]
     asked = first.ask
     directions = np.stack(vectors) if vectors else None
-    return Query(coefs, first.step, directions, asked.every_row, asked.sample, asked.losses_only)
+    folds = [problem.held_out for problem, request in requests for _ in request.ask.coefs]
+    held_out = None if all(fold is None for fold in folds) else folds
+    return Query(coefs, first.step, directions, asked.every_row, asked.sample, asked.losses_only, held_out=held_out)
 
 
 def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: PartialSum) -> dict[int, list[Point]]:

@@ -25,6 +25,7 @@ from sparkopt.codecs.gradient import Codec, gradient_codec
 from sparkopt.compression import Compressed
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.fingerprint import Fingerprint, describe, rounded
+from sparkopt.folds import FoldedObjective, Objective
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
 from sparkopt.optim import Optimizer, lbfgs
@@ -111,6 +112,8 @@ class Trainer:
         Where the state is kept, so that the same call goes on after its driver was killed.
     progress : bool, default True
         Show a progress bar on fits that take more than two seconds.
+    held_out : int or None, default None
+        The fold of the store's rows that is not trained on; None trains on all.
     """
 
     loss: Loss
@@ -128,6 +131,7 @@ class Trainer:
     callbacks: Sequence[Callback] = ()
     checkpointer: Checkpointer | None = None
     progress: bool = True
+    held_out: int | None = None
 
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
@@ -205,8 +209,8 @@ class Trainer:
         spread = float(moments.std[-1]) or abs(float(moments.mean[-1]))
         return 1.0 / spread if spread > 0 else 1.0
 
-    def _work(self, store: BlockStore) -> Work:
-        objective, penalty = self._coordinates(store.moments)
+    def _work(self, store: BlockStore, objective: Objective) -> Work:
+        penalty = self._coordinates(store.moments_without(self.held_out))[1]
         rows, share = store.moments.rows, self.mini_batch_fraction
         if share * rows < 1:
             raise ParameterError(
@@ -233,6 +237,7 @@ class Trainer:
             self.callbacks,
             _factors(objective, base),
             whole_at_end=self.mini_batch_fraction < 1.0,
+            held_out=self.held_out,
         )
 
     @property
@@ -266,7 +271,7 @@ class Trainer:
             resumed_at=resumed_at,
         )
         logger.info("%s", receipt.line())
-        objective, _ = self._coordinates(store.moments)
+        objective, _ = self._coordinates(store.moments_without(self.held_out))
         return Fit(*objective.unscale(solution.coef), objective.constants(solution.coef), solution, receipt)
 
     def _warn(self, solution: Solution) -> None:
@@ -312,7 +317,8 @@ def fit_many(
     store : BlockStore
         The rows.
     trainers : sequence of Trainer
-        They may differ in optimizer, penalty, stop and callbacks; with local steps (``rounds``) there is one only.
+        They may differ in optimizer, penalty, stop, callbacks and the fold that is held out; with local steps
+        (``rounds``) there is one only.
     initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
     checkpoints : checkpoint.Run or None, default None
@@ -353,11 +359,14 @@ def _fit_once(
     begin = time.perf_counter()
     first = trainers[0]
     _check_validation(first.loss, store)
-    base, _ = first._coordinates(store.moments)
+    moments = {trainer.held_out: store.moments_without(trainer.held_out) for trainer in trainers}
+    bases = {trainer.held_out: trainer._coordinates(moments[trainer.held_out])[0] for trainer in reversed(trainers)}
     starts = [None] * len(trainers) if initials is None else initials
     pairs = list(zip(trainers, starts, strict=True))
-    problems = [trainer._problem(base, store.moments, start) for trainer, start in pairs]
-    work = first._work(store)
+    problems = [
+        trainer._problem(bases[trainer.held_out], moments[trainer.held_out], start) for trainer, start in pairs
+    ]
+    work = first._work(store, bases[None] if set(bases) == {None} else FoldedObjective(bases))
     bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
     run = checkpoints or checkpoints_of(trainers, starts, store)
     if len(trainers) == 1 and first._encodes:
@@ -446,6 +455,7 @@ def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None]
     first, moments = trainers[0], store.moments
     scale = float(np.linalg.norm([*moments.mean, *moments.std]))
     factors = store.columns.class_weights
+    folds = {trainer.held_out for trainer in trainers if trainer.held_out is not None}
     shared = {name: describe(getattr(first, name)) for name in SHARED[:8]}
     return {
         **shared,
@@ -457,4 +467,6 @@ def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None]
         "optimizer": [describe(trainer.optimizer) for trainer in trainers],
         "penalty": [describe(trainer.penalty) for trainer in trainers],
         "initial": describe(initials),
+        "held out": [trainer.held_out for trainer in trainers],
+        "folds": [rounded(store.moments_without(fold).mean, scale) for fold in sorted(folds)],
     }

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sparkopt.blocks.block import Block, Blocks, every, take
-from sparkopt.objective import LinearObjective, PartialSum, Query
+from sparkopt.folds import Objective
 from sparkopt.optim import Optimizer, averaging
 from sparkopt.penalties import NoPenalty, Penalty
-from sparkopt.typing import Floats, Seed
+from sparkopt.query import PartialSum, Query
+from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 
 __all__ = ["Around", "FullGradient", "LocalSteps", "MiniBatch", "Part", "Rounds", "Validated", "Work"]
@@ -47,7 +48,7 @@ class Work(ABC):
         What stands for a gradient is the way that a partition went by itself.
     """
 
-    objective: LinearObjective
+    objective: Objective
     is_exact: bool
     share: float = 1.0
     is_local: bool = False
@@ -61,7 +62,7 @@ class Work(ABC):
 class FullGradient(Work):
     """Every row."""
 
-    objective: LinearObjective
+    objective: Objective
     is_exact = True
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
@@ -71,15 +72,13 @@ class FullGradient(Work):
             return self.objective.answer(query, every(blocks))
         rows = np.linspace(0, total - 1, query.sample).astype(np.intp)
         sums = [self.objective.answer(few, take(blocks, rows)) for few in _few_places(query)]
-        loss, gradient = (np.concatenate([getattr(part, name) for part in sums]) for name in ("loss", "gradient"))
-        return replace(sums[0], loss=loss, gradient=gradient).scaled(total / query.sample)
+        return PartialSum.stacked(sums, sums[0].rows).scaled(total / query.sample)
 
 
 def _few_places(query: Query) -> Iterator[Query]:
     """Cut a query up, since raw predictions at hundreds of places for thousands of rows would fill the memory."""
     for first in range(0, len(query.coefs), PLACES):
-        few = slice(first, first + PLACES)
-        yield replace(query, coefs=query.coefs[few], vectors=None if query.vectors is None else query.vectors[few])
+        yield query.only(slice(first, first + PLACES))
 
 
 PLACES = 256
@@ -95,7 +94,7 @@ class MiniBatch(Work):
 
     Parameters
     ----------
-    objective : LinearObjective
+    objective : LinearObjective or FoldedObjective
         What to sum.
     fraction : float
         Share of the rows, in (0, 1].
@@ -103,7 +102,7 @@ class MiniBatch(Work):
         With step and partition it determines the rows.
     """
 
-    objective: LinearObjective
+    objective: Objective
     fraction: float
     seed: Seed = 0
     is_exact = False
@@ -142,7 +141,7 @@ class Around(Work):
     work: Work
 
     @property
-    def objective(self) -> LinearObjective:  # type: ignore[override]  # derived here, stored elsewhere
+    def objective(self) -> Objective:  # type: ignore[override]  # derived here, stored elsewhere
         """That of the other work."""
         return self.work.objective
 
@@ -244,25 +243,25 @@ class LocalSteps(Around):
         """Go local steps from every place of the query; a question about every row is answered with a gradient."""
         if query.every_row or query.vectors is not None:
             return self.work(query, part, blocks)
-        sums = [self._go(coef, query.step, part, blocks) for coef in query.coefs]
-        loss, way = (np.concatenate([getattr(one, name) for one in sums]) for name in ("loss", "gradient"))
-        return PartialSum(loss, way, sums[0].weight, sum(one.rows for one in sums))
+        sums = [self._go(query.only([place]), part, blocks) for place in range(len(query.coefs))]
+        return PartialSum.stacked(sums, sum(one.rows for one in sums))
 
-    def _go(self, start: Floats, number: int, part: Part, blocks: Blocks) -> PartialSum:
-        """Go one round from one place."""
+    def _go(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Go one round from the query's only place."""
+        start, number = query.coefs[0], query.step
         transform = self.optimizer.transform.held_at(number)
         coef, state, seen = start, transform.init(start), list[PartialSum]()
         step = self.rounds.first(number)
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says so, and what to do, where a way diverges
             for batch in range(step, step + self.rounds.length(number)):
-                sums = self.work(Query(coef[None], batch), part, blocks)
-                if sums.weight > 0:  # a small batch may leave this partition out
-                    gradient = sums.gradient[0] / sums.weight + self.penalty.gradient(coef)
+                sums = self.work(Query(coef[None], batch, held_out=query.held_out), part, blocks)
+                if sums.weight[0] > 0:  # a small batch may leave this partition out
+                    gradient = sums.gradient[0] / sums.weight[0] + self.penalty.gradient(coef)
                     move, state = transform.update(gradient, state, coef)
                     coef = coef + move
                     seen.append(replace(sums, gradient=EMPTY))
             way = start - transform.finish(state, coef) - self.penalty.gradient(start)
-        weight, rows = sum(sums.weight for sums in seen), sum(sums.rows for sums in seen)
+        weight, rows = sum((sums.weight for sums in seen), np.zeros(1)), sum(sums.rows for sums in seen)
         loss = seen[0].loss * (weight / seen[0].weight) if seen else np.zeros(1)
         return PartialSum(loss, weight * way[None], weight, rows)
 
@@ -293,5 +292,6 @@ class Validated(Around):
         sums = self.work(query, part, blocks)
         if query.vectors is not None or query.step % self.interval:
             return sums
-        loss, weight, rows = self.objective.losses(query.coefs, blocks.validation())
-        return replace(sums, validation_loss=loss, validation_weight=weight, rows=sums.rows + rows)
+        found = self.objective.answer(replace(query, losses_only=True), blocks.validation())
+        rows = sums.rows + found.rows
+        return replace(sums, validation_loss=found.loss, validation_weight=found.weight, rows=rows)

@@ -19,7 +19,10 @@ FLOORS = [
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
     [
         "blocks.block",
+        "query",
+        "passes",
         "objective",
+        "folds",
         "work",
         "storage",
         "promotion",

@@ -12,7 +12,10 @@ from scipy import sparse
 
 from sparkopt.typing import Array
 
-__all__ = ["Block", "Blocks", "InMemoryBlocks", "every", "take"]
+__all__ = ["NO_FOLD", "Block", "Blocks", "InMemoryBlocks", "every", "take"]
+
+NO_FOLD = -1
+"""Stands for the fold of rows that are in none: every model sees them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Block:
         Whether these rows are for validation: a model is measured on them and never trained.
     offset : ndarray of shape (n,) or None, default None
         What is added to the rows' raw predictions, float64; None where that is nothing.
+    fold : int, default NO_FOLD
+        The fold of a cross-validation that these rows are in; ``NO_FOLD`` where they are in none.
     """
 
     X: Array | sparse.csr_array
@@ -38,6 +43,7 @@ class Block:
     weight: Array | None = None
     is_validation: bool = False
     offset: Array | None = None
+    fold: int = NO_FOLD
 
     @property
     def rows(self) -> int:
@@ -47,7 +53,7 @@ class Block:
     def take(self, rows: NDArray[np.intp]) -> Block:
         """Return the given rows, in the given order."""
         weight, offset = (part if part is None else part[rows] for part in (self.weight, self.offset))
-        return Block(self.X[rows], self.y[rows], weight, offset=offset)
+        return Block(self.X[rows], self.y[rows], weight, offset=offset, fold=self.fold)
 
 
 class Blocks(Protocol):
@@ -57,7 +63,7 @@ class Blocks(Protocol):
     ----------
     starts : ndarray of shape (blocks + 1,)
         Number of the first row of each block within the partition; the last entry is the number of rows. Blocks of
-        validation rows do not count.
+        validation rows do not count. The blocks of a fold follow each other.
     beside : str or None
         Path of their file, beside which a task may keep files of its own; None where they are in memory.
     """

@@ -19,20 +19,21 @@ from pyspark.sql.types import (
     ByteType,
     DataType,
     FloatType,
+    IntegralType,
     NumericType,
     ShortType,
     StructType,
 )
 from scipy import sparse
 
-from sparkopt.blocks.block import Block
+from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 
 __all__ = ["Columns", "Reader", "feature_matrix"]
 
-FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET = "features", "label", "weight", "validation", "offset"
+FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 SPARSE_BELOW = 0.25
 """Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
 
@@ -55,6 +56,10 @@ class Columns:
         Factors of the weights of rows with label 0, 1, …; rows with later labels keep their weights.
     offset : str or None, default None
         A numeric column that is added to the raw predictions.
+    fold : str or None, default None
+        An integer column: the fold of a cross-validation that a row is in, from 0; null for none.
+    folds : int or None, default None
+        How many folds there may be; None is any number.
     """
 
     features: str | Sequence[str]
@@ -63,6 +68,8 @@ class Columns:
     validation: str | None = None
     class_weights: tuple[float, ...] | None = None
     offset: str | None = None
+    fold: str | None = None
+    folds: int | None = None
 
     @property
     def feature_names(self) -> str:
@@ -83,6 +90,10 @@ class Columns:
                 found = column_type(schema, name, role)
                 if not is_number(found):
                     raise SchemaError(f"{role} column {name!r} has type {found.simpleString()}; it must be numeric.")
+        if self.fold is not None:
+            found = column_type(schema, self.fold, FOLD)
+            if not isinstance(found, IntegralType):
+                raise SchemaError(f"{FOLD} column {self.fold!r} has type {found.simpleString()}; it must be integer.")
         if self.validation is not None:
             found = column_type(schema, self.validation, VALIDATION)
             if not isinstance(found, BooleanType):
@@ -100,6 +111,8 @@ class Columns:
                 selected.append(F.col(quoted(name)).cast("double").alias(role))
         if self.validation is not None:
             selected.append(F.col(quoted(self.validation)).alias(VALIDATION))
+        if self.fold is not None:
+            selected.append(F.col(quoted(self.fold)).cast("long").alias(FOLD))
         return df.select(*selected)
 
 
@@ -251,7 +264,7 @@ class Reader:
         self.sparse: bool | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
-        """Yield a batch's rows as one block, or as one for training and one for validation.
+        """Yield a batch's rows as one block, or as one for each fold, for training and for validation.
 
         Raises
         ------
@@ -279,19 +292,39 @@ class Reader:
         return Block(X, y, weight, offset=offset)
 
     def _split(self, batch: pa.RecordBatch, block: Block) -> Iterator[Block]:
-        """Part training from validation rows."""
-        name = self.columns.validation
-        if name is None:
+        """Part training from validation rows, and folds from each other."""
+        if self.columns.validation is None and self.columns.fold is None:
             yield block
             return
+        kinds = np.stack([self._validation(batch), self._folds(batch)], axis=1)
+        for is_validation, fold in np.unique(kinds, axis=0).tolist():
+            rows = np.flatnonzero((kinds == (is_validation, fold)).all(axis=1))
+            yield replace(block.take(rows), is_validation=bool(is_validation), fold=fold)
+
+    def _validation(self, batch: pa.RecordBatch) -> Array:
+        """Return 1 for rows to validate on and 0 for others."""
+        name = self.columns.validation
+        if name is None:
+            return np.zeros(batch.num_rows, np.int64)
         column = batch.column(VALIDATION)
         if column.null_count:
             self._refuse(VALIDATION, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        chosen = column.to_numpy(zero_copy_only=False)
-        for is_validation in (False, True):
-            rows = np.flatnonzero(chosen == is_validation)
-            if len(rows):
-                yield replace(block.take(rows), is_validation=is_validation)
+        found: Array = column.to_numpy(zero_copy_only=False).astype(np.int64)
+        return found
+
+    def _folds(self, batch: pa.RecordBatch) -> Array:
+        """Return the fold of each row."""
+        name, most = self.columns.fold, self.columns.folds
+        if name is None:
+            return np.full(batch.num_rows, NO_FOLD)
+        domain = Interval(0, None if most is None else most - 1, whole=True)
+        column = batch.column(FOLD)
+        inside = domain.contains(column.fill_null(0).to_numpy())
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            self._refuse(FOLD, name, row, f"is {column[row].as_py()}; it must be {domain}")
+        found: Array = column.fill_null(NO_FOLD).to_numpy()
+        return found
 
     def _features(self, column: pa.Array) -> Array | sparse.csr_array:
         name = self.columns.feature_names

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sparkopt.blocks.block import Block
+from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.typing import Array
 
-__all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "regroup", "write_blocks"]
+__all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "in_fold_order", "regroup", "write_blocks"]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
@@ -52,11 +52,11 @@ def block_rows(X: Array | sparse.csr_array) -> int:
 def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
     """Cut and join blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller.
 
-    Training and validation rows are kept apart, each with a last block of its own.
+    Training and validation rows are kept apart, and so are folds, each with a last block of its own.
     """
-    queues = {False: _Queue(), True: _Queue()}
+    queues: defaultdict[tuple[bool, int], _Queue] = defaultdict(_Queue)
     for block in blocks:
-        yield from queues[block.is_validation].add(block)
+        yield from queues[block.is_validation, block.fold].add(block)
     for queue in queues.values():
         yield from queue.rest()
 
@@ -96,7 +96,7 @@ def _join(blocks: list[Block]) -> Block:
     joined = np.concatenate(X) if isinstance(X[0], np.ndarray) else sparse.vstack(X, format="csr")
     y = np.concatenate([block.y for block in blocks])
     weight, offset = (_joined([getattr(block, name) for block in blocks]) for name in (WEIGHT, OFFSET))
-    return Block(joined, y, weight, blocks[0].is_validation, offset)
+    return replace(blocks[0], X=joined, y=y, weight=weight, offset=offset)
 
 
 def _joined(parts: list[Array | None]) -> Array | None:
@@ -146,6 +146,11 @@ def _encode(block: Block) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
+def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:
+    """Return numbers of a file's blocks in the order in which they are read: fold after fold."""
+    return sorted(blocks, key=folds.__getitem__) if folds else list(blocks)
+
+
 _opened: OrderedDict[str, Any] = OrderedDict()
 """Files that this process has mapped, the latest last: mapping one anew for each pass costs as much as reading it."""
 
@@ -175,6 +180,8 @@ class BlockFile:
         First row of each block of training rows, then the number of these rows.
     validation : sequence of int, default ()
         Which of the file's blocks hold validation rows.
+    folds : sequence of int, default ()
+        The fold of each of the file's blocks; empty where there are no folds.
     carried : bytes, default none
         The file's content, where it was written on another machine.
 
@@ -185,10 +192,15 @@ class BlockFile:
     """
 
     def __init__(
-        self, path: str, starts: Iterable[int], validation: Iterable[int] = (), carried: bytes = b""
+        self,
+        path: str,
+        starts: Iterable[int],
+        validation: Iterable[int] = (),
+        folds: Sequence[int] = (),
+        carried: bytes = b"",
     ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
-        self._validation = list(validation)
+        self._validation, self._folds = in_fold_order(validation, folds), folds
         self.beside = path if path and not carried else None
         self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
         self._are_views = True
@@ -197,7 +209,8 @@ class BlockFile:
             self._width = int(self._reader.schema.metadata[b"width"])
             self._are_views = self._reader.schema.metadata[b"codec"] == b"none"
             aside = set(self._validation)
-            self._training = [index for index in range(self._reader.num_record_batches) if index not in aside]
+            training = [index for index in range(self._reader.num_record_batches) if index not in aside]
+            self._training = in_fold_order(training, folds)
 
     @property
     def starts(self) -> NDArray[np.intp]:
@@ -220,9 +233,11 @@ class BlockFile:
         names = batch.schema.names
         y = batch.column(TARGET).to_numpy()
         weight, offset = (batch.column(name).to_numpy() if name in names else None for name in (WEIGHT, OFFSET))
+        fold = self._folds[index] if self._folds else NO_FOLD
         if FEATURES in names:
             X = batch.column(FEATURES).values.to_numpy().reshape(len(y), self._width)
-            return Block(X, y, weight, offset=offset)
+            return Block(X, y, weight, offset=offset, fold=fold)
         values, indices = batch.column(VALUES), batch.column(INDICES)
         parts = (values.values.to_numpy(), indices.values.to_numpy(), values.offsets.to_numpy())
-        return Block(sparse.csr_array(parts, shape=(len(y), self._width), copy=False), y, weight, offset=offset)
+        X = sparse.csr_array(parts, shape=(len(y), self._width), copy=False)
+        return Block(X, y, weight, offset=offset, fold=fold)

@@ -6,6 +6,7 @@ the sample variance*, eq. 2.1), so that large means do not eat the variance.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from scipy import sparse
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array, Floats
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "load", "save", "total"]
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,6 @@ class Moments:
             max(self.target_max, other.target_max),
         )
 
-    def save(self, path: Path) -> None:
-        """Write to one file, as arrays."""
-        numbers = [self.rows, self.weight, self.weight_squares, self.target_min, self.target_max]
-        with path.open("wb") as file:
-            np.savez(file, numbers=numbers, mean=self.mean, squares=self.squares)
-
-    @classmethod
-    def load(cls, path: Path) -> Moments:
-        """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as saved:
-            rows, weight, weight_squares, low, high = saved["numbers"].tolist()
-            return cls(int(rows), weight, weight_squares, saved["mean"], saved["squares"], low, high)
-
     @property
     def features(self) -> int:
         """Number of features."""
@@ -114,6 +102,29 @@ class Moments:
         # what is left of a constant column after rounding is no variance
         noise = self.rows * (np.finfo(float).eps * np.abs(self.mean)) ** 2 * self.weight
         return np.sqrt(np.where(self.squares > noise, self.squares, 0.0) / freedom)
+
+
+def total(moments: Iterable[Moments]) -> Moments | None:
+    """Return the moments of all rows together, added up in the order given; None for none."""
+    known = list(moments)
+    return sum(known[1:], known[0]) if known else None
+
+
+def save(by_fold: Mapping[int, Moments], path: Path) -> None:
+    """Write moments by fold to one file, as arrays."""
+    found = by_fold.values()
+    numbers = [[m.rows, m.weight, m.weight_squares, m.target_min, m.target_max] for m in found]
+    with path.open("wb") as file:
+        means, squares = [m.mean for m in found], [m.squares for m in found]
+        np.savez(file, folds=np.array([*by_fold], np.int64), numbers=numbers, means=means, squares=squares)
+
+
+def load(path: Path) -> dict[int, Moments]:
+    """Read what ``save`` wrote."""
+    with np.load(path, allow_pickle=False) as saved:
+        rows = zip(saved["numbers"].tolist(), saved["means"], saved["squares"], strict=True)
+        moments = [Moments(int(n), w, ww, mean, squares, low, high) for (n, w, ww, low, high), mean, squares in rows]
+        return dict(zip(saved["folds"].tolist(), moments, strict=True))
 
 
 def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:

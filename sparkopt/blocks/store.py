@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.files import BLOCK_CODECS
-from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.tasks import (
     Facts,
     Gathered,
@@ -75,8 +75,10 @@ class BlockStore:
         found = [by_partition.get(index) for index in range(1 + max(by_partition))]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
-        self.moments = _total([fact.moments for fact in facts])
-        self.validation = _total([fact.validation for fact in facts]) if self.columns.validation else None
+        self._training = _by_fold([fact.moments for fact in facts])
+        self._validation = _by_fold([fact.validation for fact in facts])
+        self.moments = self.moments_without(None)
+        self.validation = total(self._validation.values())
 
     @classmethod
     def write(cls, df: DataFrame, columns: Columns, targets: Interval, codec: str = "none") -> BlockStore:
@@ -113,6 +115,26 @@ class BlockStore:
             if not complete:
                 backend.release()
         return cls(columns, backend, facts, time.perf_counter() - begin)
+
+    def moments_without(self, fold: int | None) -> Moments:
+        """Return the moments of the training rows of all folds but one: what a model knows that does not see it.
+
+        Raises
+        ------
+        DataError
+            Where that is no row to train on, or none to validate on.
+        """
+        found = total(moments for other, moments in self._training.items() if other != fold)
+        if found is None or not found.weight:
+            raise DataError(f"without fold {fold} of {self.columns.fold!r} there are no rows to train on.")
+        held_out = [moments for other, moments in self._validation.items() if other != fold]
+        if self._validation and not sum(moments.weight for moments in held_out):
+            raise DataError(f"without fold {fold} of {self.columns.fold!r} there are no rows to validate on.")
+        return found
+
+    def fold_rows(self, fold: int) -> int:
+        """Return how many rows a fold has, for training and for validation."""
+        return sum(found[fold].rows for found in (self._training, self._validation) if fold in found)
 
     @property
     def context(self) -> Any:
@@ -219,10 +241,13 @@ def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
-    known = [fact for fact in facts if fact.moments is not None]
-    if not known:
+    widths = {
+        moments.features: fact.handle.partition
+        for fact in facts
+        for moments in (*fact.moments.values(), *fact.validation.values())
+    }
+    if not widths:
         raise DataError("there are no rows to train on: the DataFrame is empty.")
-    widths = {fact.moments.features: fact.handle.partition for fact in known if fact.moments}
     if len(widths) > 1:
         (one, first), (two, second) = sorted(widths.items())[:2]
         raise DataError(
@@ -233,7 +258,7 @@ def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
         raise DataError(f"features column {columns.feature_names!r} has no entries.")
     if columns.validation is not None:
         _refuse_one_sided(facts, columns.validation)
-    if sum(fact.moments.weight for fact in known if fact.moments) == 0:
+    if sum(moments.weight for fact in facts for moments in fact.moments.values()) == 0:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
 
 
@@ -241,13 +266,16 @@ def _refuse_one_sided(facts: Sequence[Facts], name: str) -> None:
     """Refuse data that has rows to train on, or to validate on, but not both."""
     if not any(fact.handle.starts[-1] for fact in facts):
         raise DataError(f"validation column {name!r} is true in every row: there are no rows to train on.")
-    if not sum(fact.validation.weight for fact in facts if fact.validation):
+    if not sum(moments.weight for fact in facts for moments in fact.validation.values()):
         raise DataError(
             f"validation column {name!r} is false in every row that has a weight: nothing to validate on."
         )
 
 
-def _total(moments: Iterable[Moments | None]) -> Moments:
-    """Add up, in the order of partitions."""
-    known = [found for found in moments if found is not None]
-    return sum(known[1:], known[0])
+def _by_fold(parts: Iterable[Mapping[int, Moments]]) -> dict[int, Moments]:
+    """Add up each fold's moments, in the order of partitions."""
+    found: dict[int, Moments] = {}
+    for part in parts:
+        for fold, moments in part.items():
+            found[fold] = found[fold] + moments if fold in found else moments
+    return dict(sorted(found.items()))

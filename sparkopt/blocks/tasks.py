@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.columns import Columns, Reader
-from sparkopt.blocks.files import BlockFile, regroup, write_blocks
-from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
+from sparkopt.blocks.moments import Moments, load, save
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval
 from sparkopt.work import Part
@@ -44,7 +45,10 @@ __all__ = [
 T = TypeVar("T")
 PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
-HANDLE_SCHEMA = "partition int, path string, starts array<bigint>, validation array<int>, bytes bigint, error string"
+HANDLE_SCHEMA = (
+    "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
+    "error string"
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,14 @@ class Handle:
     path: str
     starts: tuple[int, ...]
     validation: tuple[int, ...]
+    folds: tuple[int, ...]
     bytes: int
     error: str | None
+
+    @classmethod
+    def empty(cls, partition: int, error: str | None = None) -> Handle:
+        """Return the handle of a partition without blocks."""
+        return cls(partition, "", (0,), (), (), 0, error)
 
     def to_batch(self) -> pa.RecordBatch:
         """Return one row of ``HANDLE_SCHEMA``."""
@@ -65,6 +75,7 @@ class Handle:
             "path": [self.path],
             "starts": pa.array([list(self.starts)], pa.list_(pa.int64())),
             "validation": pa.array([list(self.validation)], pa.list_(pa.int32())),
+            "folds": pa.array([list(self.folds)], pa.list_(pa.int32())),
             "bytes": pa.array([self.bytes], pa.int64()),
             "error": pa.array([self.error], pa.string()),
         }
@@ -73,7 +84,7 @@ class Handle:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Handle:
         """Return the handle that such a row holds."""
-        return cls(**{**row, "starts": tuple(row["starts"]), "validation": tuple(row["validation"])})
+        return cls(**{**row, **{name: tuple(row[name]) for name in ("starts", "validation", "folds")}})
 
 
 @dataclass(frozen=True)
@@ -113,18 +124,18 @@ TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
 
 @dataclass(frozen=True)
 class Facts:
-    """What the driver learns of a partition right after it was written."""
+    """What the driver learns of a partition right after it was written: moments by fold, none without rows."""
 
     handle: Handle
-    moments: Moments | None
-    validation: Moments | None
+    moments: Mapping[int, Moments]
+    validation: Mapping[int, Moments]
 
     @classmethod
     def read(cls, handle: Handle) -> Facts:
         """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
         if not handle.path:
-            return cls(handle, None, None)
-        return cls(handle, *(Moments.load(path) for path in _moments_paths(handle.path)))
+            return cls(handle, {}, {})
+        return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
 
 
 @dataclass(frozen=True)
@@ -164,24 +175,27 @@ class WriteBlocks:
         try:
             yield self._write(path, partition, batches).to_batch()
         except DataError as error:
-            yield Handle(partition, "", (0,), (), 0, str(error)).to_batch()
+            yield Handle.empty(partition, str(error)).to_batch()
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        starts, validation = [0], []
-        moments: dict[bool, Moments] = {}
+        rows, folds, validation = list[int](), list[int](), list[int]()
+        moments: dict[bool, dict[int, Moments]] = {False: {}, True: {}}
         read = Reader(self.columns, self.targets, partition)
         for index, block in enumerate(write_blocks(path, regroup(read(batches)), self.codec)):
+            rows.append(block.rows)
+            folds.append(block.fold)
             if block.is_validation:
                 validation.append(index)
-            else:
-                starts.append(starts[-1] + block.rows)
-            moments = moments or dict.fromkeys((False, True), Moments.zero(block.X.shape[1]))
-            moments[block.is_validation] += Moments.of(block)
-        if not moments:
-            return Handle(partition, "", (0,), (), 0, None)
-        for where, found in zip(_moments_paths(str(path)), moments.values(), strict=True):
-            found.save(where)
-        return Handle(partition, str(path), tuple(starts), tuple(validation), path.stat().st_size, None)
+            known, found = moments[block.is_validation], Moments.of(block)
+            known[block.fold] = known[block.fold] + found if block.fold in known else found
+        if not rows:
+            return Handle.empty(partition)
+        for where, by_fold in zip(_moments_paths(str(path)), moments.values(), strict=True):
+            save(by_fold, where)
+        training = in_fold_order([index for index in range(len(rows)) if index not in set(validation)], folds)
+        starts = np.cumsum([0, *(rows[index] for index in training)]).tolist()
+        kept = () if self.columns.fold is None else tuple(folds)
+        return Handle(partition, str(path), tuple(starts), tuple(validation), kept, path.stat().st_size, None)
 
 
 @dataclass(frozen=True)
@@ -217,7 +231,7 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
     part = Part(handle.partition, first_rows[handle.partition])
     try:
-        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, carried))
+        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
     except FileNotFoundError:
         return Held(part, None)
 

@@ -20,7 +20,7 @@ from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.compression import Compressed, unpacked
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.solve import Problem, Reduce, Solution, minimise_many
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.work import Part, Work

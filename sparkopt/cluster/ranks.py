@@ -23,7 +23,7 @@ from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
 from sparkopt.compression import Compressed, Packed, codec_of
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
 from sparkopt.typing import Array, Floats
 from sparkopt.work import Work

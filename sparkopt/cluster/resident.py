@@ -29,7 +29,7 @@ from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
 from sparkopt.compression import unpacked
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.solve import Problem, Reduce, minimise_many
 from sparkopt.validation import Interval, check
 from sparkopt.work import Work

@@ -12,7 +12,7 @@ from math import prod
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import Result
 from sparkopt.compression import codec_of, compacted
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.work import Part, Work
 
 __all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "sum_of"]

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from sparkopt.cluster.sums import Pass
 from sparkopt.compression import PLAIN_AGAIN, Compressed
-from sparkopt.objective import PartialSum, Query
+from sparkopt.query import PartialSum, Query
 from sparkopt.solve import Reduce
 from sparkopt.work import Work
 
