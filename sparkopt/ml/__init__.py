@@ -9,8 +9,11 @@ from sparkopt.ml.regression import (
     QuantileRegressionModel,
 )
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
+from sparkopt.ml.tuning import CrossValidator, CrossValidatorModel
 
 __all__ = [
+    "CrossValidator",
+    "CrossValidatorModel",
     "GeneralizedLinearRegression",
     "GeneralizedLinearRegressionModel",
     "LinearRegression",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ S = TypeVar("S", bound=TrainingSummary)
 
 SCORES = "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
+Outputs: TypeAlias = dict[str, tuple[str, DataType]]
+"""Name and type of output columns, by the keys of ``_outputs``."""
 
 
 class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
@@ -119,8 +122,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """Return the output columns of raw predictions (n, outputs): (n,) for numbers, (n, k) for vectors."""
 
     @abstractmethod
-    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
-        """Return name and type of the wanted output columns, by the keys of ``_outputs``."""
+    def _output_columns(self) -> Outputs:
+        """Return the output columns; one without a name is not wanted."""
 
     def _raw(self, X: Any) -> Array:
         """Return raw predictions (n, outputs)."""
@@ -129,29 +132,42 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return np.asarray(X @ self._matrix.T) + self._intercept
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        columns = self._wanted(dataset.columns)
+        scorer = arrow_udf(self._score(columns), self._scores_type(columns))  # type: ignore[call-overload]  # no structs
+        scored = dataset.withColumn(SCORES, scorer(self._inputs(dataset.schema)))
+        return scored.select(*[F.col(f"`{name}`") for name in dataset.columns], *self._named(columns, SCORES))
+
+    def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
+        """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
         columns = {key: column for key, column in self._output_columns().items() if column[0]}
         for name, _ in columns.values():
-            if name in dataset.columns:
+            if name in taken:
                 raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
-        rows, offset = features_column(dataset.schema, self._features()), self._columns().offset
-        if offset is not None:
-            column_type(dataset.schema, offset, "offset")
-            rows = F.struct(rows.alias("features"), F.col(quoted(offset)).cast("double").alias("offset"))
-        scored = dataset.withColumn(SCORES, self._scorer(columns, has_offset=offset is not None)(rows))
-        return scored.select(
-            *[F.col(f"`{name}`") for name in dataset.columns],
-            *[_as(kind, F.col(f"{SCORES}.{key}")).alias(name) for key, (name, kind) in columns.items()],
-        )
+        return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
-    def _scorer(self, columns: dict[str, tuple[str, DataType]], *, has_offset: bool) -> Any:
-        """Return an Arrow UDF from features to a struct of the output columns: one pass for all of them.
+    def _inputs(self, schema: StructType) -> Column:
+        """Return what is scored: the features, or a struct of features and offset."""
+        rows, offset = features_column(schema, self._features()), self._columns().offset
+        if offset is None:
+            return rows
+        column_type(schema, offset, "offset")
+        return F.struct(rows.alias("features"), F.col(quoted(offset)).cast("double").alias("offset"))
 
-        With an offset it takes a struct of both.
-        """
+    def _named(self, columns: Outputs, scores: str) -> list[Column]:
+        """Return output columns under their names, from the column of structs that ``_score`` made."""
+        return [_as(kind, F.col(f"{scores}.{key}")).alias(name) for key, (name, kind) in columns.items()]
+
+    def _scores_type(self, columns: Outputs) -> StructType:
+        """Return the type of what ``_score`` makes."""
         scored = StructType()
         for key, (_, kind) in columns.items():
             # as arrays, since Spark 4.3 cannot take Vectors from a UDF over columnar input (Parquet, cached rows)
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
+        return scored
+
+    def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+        """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
+        has_offset = self._columns().offset is not None
         model = self.copy()
         model._summary = None  # history stays on the driver
         raw, outputs = model._raw, model._outputs
@@ -164,7 +180,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             return pa.StructArray.from_arrays([to_arrow(found[key]) for key in columns], list(columns))
 
         score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
-        return arrow_udf(score, scored)  # type: ignore[call-overload]  # its stubs lack struct results
+        return score
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""

@@ -1,0 +1,99 @@
+"""The held-out rows of a cross-validation, scored by all models of their fold in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml.evaluation import Evaluator, JavaEvaluator
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.functions import arrow_udf
+from pyspark.sql.types import StructType
+
+from sparkopt.blocks.columns import quoted
+from sparkopt.ml.model import LinearModel
+
+__all__ = ["HeldOut"]
+
+SCORES = "__sparkopt_held_out"
+
+
+class HeldOut:
+    """Every row with what the models say that did not see it. A context manager: the scores are cached within.
+
+    pyspark.ml's own evaluators read the columns that their parameters name, and nothing else is kept for them. For
+    any other evaluator all columns are.
+
+    Parameters
+    ----------
+    dataset : DataFrame
+        All rows.
+    fold : str
+        Column of each row's fold, null for none.
+    models : sequence of sequences of LinearModel
+        By fold; each fold has as many.
+    evaluator : Evaluator
+        What the scores are for.
+    """
+
+    def __init__(
+        self, dataset: DataFrame, fold: str, models: Sequence[Sequence[LinearModel[Any]]], evaluator: Evaluator
+    ) -> None:
+        self._fold, self._models, self._evaluator = fold, models, evaluator
+        named = _columns_of(evaluator) if isinstance(evaluator, JavaEvaluator) else None
+        self._kept = [name for name in dataset.columns if named is None or name in named]
+        # none that the evaluator knows: let it say so
+        self._outputs = [
+            model._wanted(dataset.columns, named) or model._wanted(dataset.columns) for model in models[0]
+        ]
+        scores = self._scorer(dataset)(models[0][0]._inputs(dataset.schema), F.col(quoted(fold)))
+        beside = [name for name in self._kept if name != fold]
+        self._scored = dataset.select(*map(quoted, [fold, *beside]), scores.alias(SCORES))
+
+    def __enter__(self) -> HeldOut:
+        self._scored.persist()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._scored.unpersist()
+
+    def metric(self, fold: int, model: int) -> float:
+        """Return what the evaluator says of one model on the rows of the fold that it did not see."""
+        rows = self._scored.where(F.col(quoted(self._fold)) == fold)
+        own = self._models[fold][model]
+        outputs = own._named(self._outputs[model], f"{SCORES}.m{model}")
+        return self._evaluator.evaluate(rows.select(*map(quoted, self._kept), *outputs))
+
+    def _scorer(self, dataset: DataFrame) -> Any:
+        """Return an Arrow UDF from features and fold to a struct with one entry for each model of the fold."""
+        kind = StructType()
+        for number, (model, columns) in enumerate(zip(self._models[0], self._outputs, strict=True)):
+            kind = kind.add(f"m{number}", model._scores_type(columns))
+        score = [
+            [model._score(columns) for model, columns in zip(models, self._outputs, strict=True)]
+            for models in self._models
+        ]
+
+        def score_rows(rows: pa.Array, folds: pa.Array) -> pa.Array:
+            numbers = folds.fill_null(-1).to_numpy()
+            order = np.argsort(numbers, kind="stable")
+            pieces = []
+            for fold in range(len(score)):
+                own = rows.take(pa.array(np.flatnonzero(numbers == fold)))
+                scored = [one(own) for one in score[fold]]
+                pieces.append(pa.StructArray.from_arrays(scored, [f"m{number}" for number in range(len(scored))]))
+            outside = int(np.count_nonzero(numbers < 0))
+            joined = pa.concat_arrays([pa.nulls(outside, pieces[0].type), *pieces])
+            return joined.take(pa.array(np.argsort(order)))
+
+        score_rows.__annotations__ = {"rows": pa.Array, "folds": pa.Array, "return": pa.Array}
+        return arrow_udf(score_rows, kind)  # type: ignore[call-overload]  # its stubs lack struct results
+
+
+def _columns_of(evaluator: Evaluator) -> set[str]:
+    """Return the columns that a pyspark.ml evaluator reads."""
+    columns = [param for param in evaluator.params if param.name.endswith("Col") and evaluator.isDefined(param)]
+    return {evaluator.getOrDefault(param) for param in columns}

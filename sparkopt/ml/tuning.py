@@ -1,0 +1,251 @@
+"""CrossValidator: pyspark.ml's, with all folds and all param maps trained in the same passes over the data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.pool import ThreadPool
+from typing import Any, TypeVar
+
+import numpy as np
+from pyspark import inheritable_thread_target
+from pyspark.ml import tuning
+from pyspark.ml.param import Params
+from pyspark.ml.util import DefaultParamsReader
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import IntegralType
+
+from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.store import BlockStore
+from sparkopt.cluster.choose import check_engine
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.ml.class_weights import factors, require_all
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.scoring import HeldOut
+from sparkopt.ml.training import fits_of, goes_alone, model_of, reading, training_rows
+from sparkopt.trainer import Fit
+
+__all__ = ["CrossValidator", "CrossValidatorModel"]
+
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Params)
+Estimators = Sequence[LinearEstimator[Any]]
+
+
+class CrossValidator(tuning.CrossValidator):
+    """pyspark.ml's CrossValidator, which trains all folds together where the estimator is one of sparkopt's.
+
+    The rows are written as blocks once, those of a fold apart from the others. Every model of every fold then takes
+    part in the same passes and leaves the blocks of its own held-out fold out, and the best one is trained anew on
+    all of them. Each model is the one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml
+    draws them, so the metrics are those of its CrossValidator with the same seed, or ``foldCol``.
+
+    What cannot be trained together (another estimator, mini-batches, local steps, lossy sums, balanced class weights,
+    a grid over columns) is trained as pyspark.ml does it, fold after fold, and the log says why.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        What is searched over.
+    estimatorParamMaps : list of dict
+        Parameters and their values, for each candidate.
+    evaluator : Evaluator
+        Its metric decides.
+    numFolds : int, default 3
+        How many folds.
+    seed : int, optional
+        Determines the folds.
+    parallelism : int, default 1
+        Threads that evaluate.
+    collectSubModels : bool, default False
+        Keep the models of every fold in ``subModels``.
+    foldCol : str, default ""
+        An integer column with the number of each row's fold, from 0; "" draws folds at random.
+
+    Examples
+    --------
+    >>> from pyspark.ml.evaluation import BinaryClassificationEvaluator
+    >>> from pyspark.ml.tuning import ParamGridBuilder
+    >>> from sparkopt.ml import LogisticRegression
+    >>> estimator = LogisticRegression()
+    >>> grid = ParamGridBuilder().addGrid(estimator.regParam, [0.001, 0.1]).build()
+    >>> search = CrossValidator(
+    ...     estimator=estimator, estimatorParamMaps=grid, evaluator=BinaryClassificationEvaluator(), seed=1
+    ... )
+    >>> model = search.fit(df)
+    >>> len(model.avgMetrics), model.bestModel.summary.receipt.models
+    (2, 1)
+    """
+
+    def _fit(self, dataset: DataFrame) -> CrossValidatorModel:
+        estimator: Any = self.getEstimator()
+        maps = self.getEstimatorParamMaps()
+        reason = self._obstacle(estimator, maps, dataset)
+        if reason is None:
+            try:
+                return self._fit_together(dataset, [estimator.copy(values) for values in maps])
+            except _UnlikeFoldsError as error:
+                reason = str(error)
+        logger.warning("the folds are trained one after the other: %s", reason)
+        found = super()._fit(dataset)
+        return self._result(found.bestModel, found.avgMetrics, found.stdMetrics, found.subModels)
+
+    def _obstacle(self, estimator: Any, maps: Sequence[Any], dataset: DataFrame) -> str | None:
+        """Return why folds cannot be trained together, or None."""
+        if not isinstance(estimator, LinearEstimator):
+            return f"{type(estimator).__module__}.{type(estimator).__name__} is no linear estimator of sparkopt"
+        fold = self.getFoldCol()
+        if fold and not (fold in dataset.columns and isinstance(dataset.schema[fold].dataType, IntegralType)):
+            return f"foldCol={fold!r} is no integer column"
+        estimators = [estimator.copy(values) for values in maps]
+        for one in estimators:
+            one._check()
+            if goes_alone(one):
+                return "local steps and lossy compression are one model's own"
+            if one.getMiniBatchFraction() < 1.0:
+                return "mini-batches of all folds are not those of a model's own folds"
+        if any(reading(one) != reading(estimators[0]) for one in estimators):
+            return "the grid is over columns, class weights or how blocks lie on disk"
+        if estimators[0]._class_weights == "balanced":
+            return "classWeights='balanced' is another weight in each fold"
+        return None
+
+    def _fit_together(self, dataset: DataFrame, estimators: Estimators) -> CrossValidatorModel:
+        """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
+        first, folds = estimators[0], range(self.getNumFolds())
+        for estimator in estimators:
+            check_engine(estimator.getEngine(), dataset)
+        folded, fold = self._folded(dataset)
+        columns = replace(first._columns(), fold=fold, folds=len(folds))
+        columns.check(folded.schema)
+        if first._class_weights is not None:
+            columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
+        with BlockStore.write(folded, columns, first._targets, first.getBlockCodec()) as store:
+            self._check_folds(store, estimators)
+            fits = fits_of(store, [(estimator, fold) for fold in folds for estimator in estimators])
+            models = _by_fold(estimators, fits, folded, columns)
+            with HeldOut(folded, fold, models, self.getEvaluator()) as held_out:
+                metrics = self._measured(held_out, len(estimators), dataset)
+            average, spread = self._gen_avg_and_std_metrics(metrics)
+            best = estimators[int((np.argmax if self.getEvaluator().isLargerBetter() else np.argmin)(average))]
+            (fit,) = fits_of(store, [(best, None)])
+        model = model_of(best, fit, training_rows(dataset, columns))
+        return self._result(model, average, spread, models if self.getCollectSubModels() else None)
+
+    def _folded(self, dataset: DataFrame) -> tuple[DataFrame, str]:
+        """Return the rows with the number of their fold, as pyspark.ml numbers them, and the name of that column."""
+        folds, name = self.getNumFolds(), self.getFoldCol()
+        if name:
+            refusal = F.raise_error(f"Fold number must be in range [0, {folds}), but got null").cast("int")
+            return dataset.withColumn(name, F.coalesce(F.col(quoted(name)), refusal)), name
+        name, width = f"{self.uid}_fold", 1.0 / folds
+        drawn = F.col(f"{self.uid}_rand")
+        number = F.lit(None).cast("int")  # where rounding leaves a last gap, nobody holds it out
+        for fold in reversed(range(folds)):
+            number = F.when((drawn >= fold * width) & (drawn < (fold + 1) * width), fold).otherwise(number)
+        randomised = dataset.select("*", F.rand(self.getSeed()).alias(f"{self.uid}_rand"))
+        return randomised.withColumn(name, number).drop(f"{self.uid}_rand"), name
+
+    def _check_folds(self, store: BlockStore, estimators: Estimators) -> None:
+        """Refuse folds without rows, and tell of folds whose models would be of different kinds."""
+        for fold in range(self.getNumFolds()):
+            if self.getFoldCol() and not store.fold_rows(fold):
+                raise DataError(f"foldCol={self.getFoldCol()!r}: no row is in fold {fold}, so it measures nothing.")
+            moments = store.moments_without(fold)
+            for estimator in estimators:
+                if estimator._loss(moments) != estimator._loss(store.moments):
+                    raise _UnlikeFoldsError(f"without fold {fold} there are fewer classes")
+                if isinstance(estimator._class_weights, list):
+                    require_all(estimator._class_weights, int(moments.target_max) + 1)
+
+    def _measured(self, held_out: HeldOut, models: int, dataset: DataFrame) -> list[list[float]]:
+        """Return the metric of each fold's models on the rows that they did not see."""
+        pairs = [(fold, model) for fold in range(self.getNumFolds()) for model in range(models)]
+
+        def measure(pair: tuple[int, int]) -> float:
+            return held_out.metric(*pair)
+
+        with ThreadPool(min(self.getParallelism(), len(pairs))) as pool:
+            found = pool.map(inheritable_thread_target(dataset.sparkSession)(measure), pairs, chunksize=1)
+        return [found[start : start + models] for start in range(0, len(found), models)]
+
+    def _result(
+        self, best: Any, average: list[float], spread: list[float], models: list[list[Any]] | None
+    ) -> CrossValidatorModel:
+        return self._copyValues(CrossValidatorModel(best, average, models, spread))
+
+    @classmethod
+    def read(cls) -> _Reader:
+        """Return a reader: ``CrossValidator.read().load(path)``."""
+        return _Reader(cls)
+
+
+class CrossValidatorModel(tuning.CrossValidatorModel):
+    """pyspark.ml's CrossValidatorModel, copied and read with or without the models of each fold.
+
+    Attributes
+    ----------
+    bestModel : Model
+        Trained on all rows, with the parameters of the best average metric.
+    avgMetrics, stdMetrics : list of float
+        Mean and standard deviation of each param map's metric over the folds.
+    subModels : list of list of Model, or None
+        By fold and param map, with ``collectSubModels``.
+    """
+
+    def copy(self, extra: Any = None) -> CrossValidatorModel:
+        """Return a copy, with other values of some parameters in the best model."""
+        folds = self.subModels
+        models = None if folds is None else [[model.copy() for model in fold] for fold in folds]
+        best = self.bestModel.copy(extra or {})
+        own = CrossValidatorModel(best, list(self.avgMetrics), models, list(self.stdMetrics))
+        return self._copyValues(own, extra=extra)
+
+    @classmethod
+    def read(cls) -> _ModelReader:
+        """Return a reader: ``CrossValidatorModel.read().load(path)``."""
+        return _ModelReader(cls)
+
+
+class _UnlikeFoldsError(ParameterError):
+    """Folds whose models cannot be trained together, which only the data could tell."""
+
+
+class _Reader(tuning.CrossValidatorReader):
+    def load(self, path: str) -> CrossValidator:
+        return _as(CrossValidator(), super().load(path))
+
+
+class _ModelReader(tuning.CrossValidatorModelReader):
+    def load(self, path: str) -> CrossValidatorModel:
+        found = super().load(path)
+        own = CrossValidatorModel(found.bestModel, found.avgMetrics, found.subModels, found.stdMetrics)
+        if found.subModels is not None:  # pyspark's reader gives every fold the models of the last one
+            own.subModels = [
+                [
+                    DefaultParamsReader.loadParamsInstance(f"{path}/subModels/fold{fold}/{model}", self.sparkSession)
+                    for model in range(len(found.subModels[fold]))
+                ]
+                for fold in range(len(found.subModels))
+            ]
+        return _as(own, found)
+
+
+def _as(own: P, found: Params) -> P:
+    """Return ``own`` with the identity and the parameters of what pyspark read."""
+    own._resetUid(found.uid)
+    return own._set(**{param.name: found.getOrDefault(param) for param in found.params if found.isSet(param)})
+
+
+def _by_fold(estimators: Estimators, fits: Sequence[Fit], folded: DataFrame, columns: Columns) -> list[list[Any]]:
+    """Return models by fold and estimator; each remembers the rows that it was trained on."""
+    found = []
+    for fold, start in enumerate(range(0, len(fits), len(estimators))):
+        others = folded.where(~F.col(quoted(str(columns.fold))).eqNullSafe(fold))
+        rows = training_rows(others, columns)
+        pairs = zip(estimators, fits[start : start + len(estimators)], strict=True)
+        found.append([model_of(estimator, fit, rows) for estimator, fit in pairs])
+    return found
