@@ -64,6 +64,10 @@ bench: .venv/ready ## Compare with pyspark.ml on 1,000,000 rows x 100 features (
 bench-grid: .venv/ready ## Compare a grid of 16 models in shared passes with one fit, and with 16
 	@$(SUBMIT) jobs/bench/grid.py $(ARGS)
 
+.PHONY: bench-folds
+bench-folds: .venv/ready ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
+	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
+
 .PHONY: bench-warm-start
 bench-warm-start: .venv/ready ## Count the steps from yesterday's model on data with 1% new rows
 	@$(SUBMIT) jobs/bench/warm_start.py $(ARGS)

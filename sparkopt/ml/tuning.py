@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from pyspark import inheritable_thread_target
 from pyspark.ml import tuning
-from pyspark.ml.param import Params
 from pyspark.ml.util import DefaultParamsReader
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -31,7 +30,7 @@ __all__ = ["CrossValidator", "CrossValidatorModel"]
 
 logger = logging.getLogger(__name__)
 
-P = TypeVar("P", bound=Params)
+V = TypeVar("V", "CrossValidator", "CrossValidatorModel")
 Estimators = Sequence[LinearEstimator[Any]]
 
 
@@ -216,28 +215,33 @@ class _UnlikeFoldsError(ParameterError):
 
 class _Reader(tuning.CrossValidatorReader):
     def load(self, path: str) -> CrossValidator:
-        return _as(CrossValidator(), super().load(path))
+        return _restored(CrossValidator(), path, self.sparkSession)[0]
 
 
 class _ModelReader(tuning.CrossValidatorModelReader):
     def load(self, path: str) -> CrossValidatorModel:
-        found = super().load(path)
-        own = CrossValidatorModel(found.bestModel, found.avgMetrics, found.subModels, found.stdMetrics)
-        if found.subModels is not None:  # pyspark's reader gives every fold the models of the last one
-            own.subModels = [
-                [
-                    DefaultParamsReader.loadParamsInstance(f"{path}/subModels/fold{fold}/{model}", self.sparkSession)
-                    for model in range(len(found.subModels[fold]))
-                ]
-                for fold in range(len(found.subModels))
-            ]
-        return _as(own, found)
+        def model(*folders: object) -> Any:
+            place = "/".join(map(str, [path, *folders]))
+            return DefaultParamsReader.loadParamsInstance(place, self.sparkSession)
+
+        own, metadata = _restored(CrossValidatorModel(model("bestModel")), path, self.sparkSession)
+        own.avgMetrics, own.stdMetrics = metadata["avgMetrics"], metadata.get("stdMetrics", [])
+        if metadata.get("persistSubModels"):  # pyspark's reader gives every fold the models of the last one
+            folds, models = range(own.getNumFolds()), range(len(own.getEstimatorParamMaps()))
+            own.subModels = [[model("subModels", f"fold{fold}", number) for number in models] for fold in folds]
+        return own
 
 
-def _as(own: P, found: Params) -> P:
-    """Return ``own`` with the identity and the parameters of what pyspark read."""
-    own._resetUid(found.uid)
-    return own._set(**{param.name: found.getOrDefault(param) for param in found.params if found.isSet(param)})
+def _restored(own: V, path: str, spark: Any) -> tuple[V, dict[str, Any]]:
+    """Return ``own`` as what was saved below ``path``, and the metadata of it."""
+    metadata = DefaultParamsReader.loadMetadata(path, spark)
+    # pyspark takes classes outside of it for Java's, which write their param maps in another way
+    known = {**metadata, "class": metadata["class"].replace("sparkopt.", "pyspark.")}
+    _, estimator, evaluator, maps = tuning._ValidatorSharedReadWrite.load(path, spark, known)
+    own._resetUid(metadata["uid"])
+    own._set(estimator=estimator, evaluator=evaluator, estimatorParamMaps=maps)
+    DefaultParamsReader.getAndSetParams(own, metadata, skipParams=["estimatorParamMaps"])
+    return own, metadata
 
 
 def _by_fold(estimators: Estimators, fits: Sequence[Fit], folded: DataFrame, columns: Columns) -> list[list[Any]]:
