@@ -20,11 +20,12 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint_format import Stage, columns, records
 from sparkopt.errors import NotConvergedWarning
+from sparkopt.identity import checkpoints_of
 from sparkopt.losses import Loss
 from sparkopt.optim import QuasiNewton
 from sparkopt.report import Receipt
 from sparkopt.solve import Solution
-from sparkopt.trainer import Fit, Initial, Trainer, checkpoints_of, fit_many
+from sparkopt.trainer import Fit, Initial, Trainer, fit_many
 
 __all__ = ["fit_rounded"]
 

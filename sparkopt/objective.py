@@ -15,6 +15,7 @@ import numpy as np
 
 from sparkopt import passes
 from sparkopt.blocks.block import Block
+from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss, check_loss
 from sparkopt.penalties import Coordinates
 from sparkopt.query import PartialSum, Query
@@ -112,6 +113,34 @@ class LinearObjective:
         """Return where to begin: no coefficients, and the intercept that fits the targets' mean, (outputs,)."""
         intercept = self.loss.start(mean * self.target_scale) / self.target_scale
         return self.rescale(np.zeros((self.features, self.loss.outputs)), intercept)
+
+    def start_at(self, coefficients: Floats, intercept: Floats, constants: Floats | None = None) -> Floats:
+        """Return the solver's coefficients for those of a model that is to start from them.
+
+        Constants of another loss say nothing, and are left out.
+
+        Raises
+        ------
+        ParameterError
+            For another number of features or outputs.
+        """
+        wanted = (self.features, self.loss.outputs)
+        if coefficients.shape != wanted or intercept.shape != wanted[1:]:
+            raise ParameterError(
+                f"the initial model has {coefficients.shape[0]} features and {coefficients.shape[1]} outputs; these "
+                f"rows and the {self.loss.name} loss need {wanted[0]} features and {wanted[1]} outputs."
+            )
+        own = constants is not None and constants.shape == (self.loss.constants,)
+        return self.rescale(coefficients, intercept, constants if own else None)
+
+    def factors_from(self, base: LinearObjective) -> Floats | None:
+        """Return what turns these coefficients into those of ``base``, which scales features differently; or None."""
+        if self.scale is None or base.scale is None or np.array_equal(self.scale, base.scale):
+            return None
+        ratio = np.divide(self.scale, base.scale, out=np.zeros_like(base.scale), where=base.scale > 0)
+        factors = np.ones(self.size)
+        factors[: self.features * self.loss.outputs] = np.repeat(ratio, self.loss.outputs)
+        return factors
 
     def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
         """Return what the query asks for, summed over ``blocks``."""

@@ -9,11 +9,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import TypeAlias
 
 import numpy as np
 
-from sparkopt import __version__
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.callbacks import ProgressBar
@@ -24,8 +22,8 @@ from sparkopt.cluster.choose import AutoAggregator
 from sparkopt.codecs.gradient import Codec, gradient_codec
 from sparkopt.compression import Compressed
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
-from sparkopt.fingerprint import Fingerprint, describe, rounded
 from sparkopt.folds import FoldedObjective, Objective
+from sparkopt.identity import SHARED, Initial, checkpoints_of
 from sparkopt.losses import Loss
 from sparkopt.objective import LinearObjective
 from sparkopt.optim import Optimizer, lbfgs
@@ -37,12 +35,9 @@ from sparkopt.validation import Interval, check
 from sparkopt.watch import watching
 from sparkopt.work import FullGradient, LocalSteps, MiniBatch, Rounds, Validated, Work
 
-__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
+__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
 
 logger = logging.getLogger(__name__)
-
-Initial: TypeAlias = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]
-"""Coefficients (features, outputs) and intercept (outputs,) in the user's units, and the loss's own constants."""
 
 
 @dataclass(frozen=True)
@@ -228,14 +223,14 @@ class Trainer:
     def _problem(self, base: LinearObjective, moments: Moments, initial: Initial | None) -> Problem:
         """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
         objective, penalty = self._coordinates(moments)
-        start = self._start(objective, moments) if initial is None else _start(objective, *initial)
+        start = self._start(objective, moments) if initial is None else objective.start_at(*initial)
         return Problem(
             self.rounds.outer if self.rounds else self.optimizer,
             start,
             penalty,
             self._stop(),
             self.callbacks,
-            _factors(objective, base),
+            objective.factors_from(base),
             whole_at_end=self.mini_batch_fraction < 1.0,
             held_out=self.held_out,
         )
@@ -283,22 +278,6 @@ class Trainer:
             NotConvergedWarning,
             stacklevel=5,
         )
-
-
-SHARED = (
-    "loss",
-    "fit_intercept",
-    "standardization",
-    "scale_target",
-    "mini_batch_fraction",
-    "compression",
-    "rounds",
-    "seed",
-    "aggregator",
-    "checkpointer",
-    "progress",
-)
-"""What trainers must agree on to share passes over the data."""
 
 
 def fit_many(
@@ -413,60 +392,3 @@ def _check_validation(loss: Loss, store: BlockStore) -> None:
         f"label column {store.columns.label!r} lies between {held_out.target_min:g} and {held_out.target_max:g} in "
         f"the validation rows; as the training rows have it, the {loss.name} loss wants {loss.targets}."
     )
-
-
-def _start(
-    objective: LinearObjective, coefficients: Floats, intercept: Floats, constants: Floats | None = None
-) -> Floats:
-    """Return the solver's coefficients for the user's, of the right shape; another loss's constants say nothing."""
-    wanted = (objective.features, objective.loss.outputs)
-    if coefficients.shape != wanted or intercept.shape != wanted[1:]:
-        raise ParameterError(
-            f"the initial model has {coefficients.shape[0]} features and {coefficients.shape[1]} outputs; these rows "
-            f"and the {objective.loss.name} loss need {wanted[0]} features and {wanted[1]} outputs."
-        )
-    own = constants is not None and constants.shape == (objective.loss.constants,)
-    return objective.rescale(coefficients, intercept, constants if own else None)
-
-
-def _factors(objective: LinearObjective, base: LinearObjective) -> Floats | None:
-    """Return what turns the coefficients of one objective into those of another that scales features differently."""
-    if objective.scale is None or base.scale is None or np.array_equal(objective.scale, base.scale):
-        return None
-    ratio = np.divide(objective.scale, base.scale, out=np.zeros_like(base.scale), where=base.scale > 0)
-    factors = np.ones(objective.size)
-    factors[: objective.features * objective.loss.outputs] = np.repeat(ratio, objective.loss.outputs)
-    return factors
-
-
-def checkpoints_of(
-    trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore
-) -> CheckpointRun | None:
-    """Return the checkpoints of a run on these rows, or None where the trainers keep none."""
-    keeper = trainers[0].checkpointer
-    return keeper.run(_fingerprint(trainers, initials, store)) if keeper else None
-
-
-def _fingerprint(trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> Fingerprint:
-    """Describe a run: what it does and on which data, but not when it stops, nor where it runs.
-
-    Sums over the data are rounded: another order of the rows changes their last digits, and is the same data.
-    """
-    first, moments = trainers[0], store.moments
-    scale = float(np.linalg.norm([*moments.mean, *moments.std]))
-    factors = store.columns.class_weights
-    folds = {trainer.held_out for trainer in trainers if trainer.held_out is not None}
-    shared = {name: describe(getattr(first, name)) for name in SHARED[:8]}
-    return {
-        **shared,
-        "version": __version__,
-        "columns": describe(replace(store.columns, class_weights=None)),
-        "class weights": None if factors is None else [f"{factor:.6g}" for factor in factors],
-        "rows": [moments.rows, store.validation.rows if store.validation else 0],
-        "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],
-        "optimizer": [describe(trainer.optimizer) for trainer in trainers],
-        "penalty": [describe(trainer.penalty) for trainer in trainers],
-        "initial": describe(initials),
-        "held out": [trainer.held_out for trainer in trainers],
-        "folds": [rounded(store.moments_without(fold).mean, scale) for fold in sorted(folds)],
-    }

@@ -30,6 +30,7 @@ FLOORS = [
         "compression",
         "progress",
         "compatible",
+        "problem",
         "solve",
         "callbacks",
         "fingerprint",
@@ -69,7 +70,7 @@ FLOORS = [
         "images.statistics",
         "codecs.columns",
     ],
-    ["report.*", "compare", "saved", "watch", "trainer", "continuation"],
+    ["report.*", "compare", "saved", "watch", "identity", "trainer", "continuation"],
     ["ml.*", "deep.*"],
     ["pyfunc", "tracking"],
     [

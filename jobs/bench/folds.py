@@ -110,11 +110,12 @@ def run(spark: SparkSession, rows: int, features: int, folds: int, models: int, 
     pairs = [fold for one in (together, separate) for fold in one.subModels]
     mine, alone = ([model.arrays[0] for fold in half for model in fold] for half in (pairs[:folds], pairs[folds:]))
     gap = np.abs(np.subtract(together.avgMetrics, separate.avgMetrics)).max()
+    apart = np.abs(np.subtract(together.avgMetrics, peer.avgMetrics)).max()
     print(
-        f"Largest difference from fold by fold: of a model's coefficients {furthest(mine, alone):.1e} of the ", end=""
+        f"Largest difference from fold by fold: of a model {furthest(mine, alone):.1e}, of a metric {gap:.1e}; ",
+        end="",
     )
-    print(f"largest, of a metric {gap:.1e}; from pyspark.ml's metrics ", end="")
-    print(f"{np.abs(np.subtract(together.avgMetrics, peer.avgMetrics)).max():.1e}.")
+    print(f"of a metric from pyspark.ml's: {apart:.1e}.")
     passes = [fold[0].summary.receipt.passes for fold in separate.subModels]
     print(f"Passes: {receipt.passes} for all folds, {' + '.join(map(str, passes))} for fold by fold.")
 

@@ -30,6 +30,9 @@ __all__ = ["CrossValidator", "CrossValidatorModel"]
 
 logger = logging.getLogger(__name__)
 
+FOLD, DRAWN = "__sparkopt_fold", "__sparkopt_drawn"
+"""Columns of a search: the same in each process, since checkpoints know the rows by the names of their columns."""
+
 V = TypeVar("V", "CrossValidator", "CrossValidatorModel")
 Estimators = Sequence[LinearEstimator[Any]]
 
@@ -140,13 +143,11 @@ class CrossValidator(tuning.CrossValidator):
         if name:
             refusal = F.raise_error(f"Fold number must be in range [0, {folds}), but got null").cast("int")
             return dataset.withColumn(name, F.coalesce(F.col(quoted(name)), refusal)), name
-        name, width = f"{self.uid}_fold", 1.0 / folds
-        drawn = F.col(f"{self.uid}_rand")
+        width, drawn = 1.0 / folds, F.col(DRAWN)
         number = F.lit(None).cast("int")  # where rounding leaves a last gap, nobody holds it out
         for fold in reversed(range(folds)):
             number = F.when((drawn >= fold * width) & (drawn < (fold + 1) * width), fold).otherwise(number)
-        randomised = dataset.select("*", F.rand(self.getSeed()).alias(f"{self.uid}_rand"))
-        return randomised.withColumn(name, number).drop(f"{self.uid}_rand"), name
+        return dataset.select("*", F.rand(self.getSeed()).alias(DRAWN)).withColumn(FOLD, number).drop(DRAWN), FOLD
 
     def _check_folds(self, store: BlockStore, estimators: Estimators) -> None:
         """Refuse folds without rows, and tell of folds whose models would be of different kinds."""
