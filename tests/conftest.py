@@ -33,6 +33,18 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
+def tab(tmp_path_factory):
+    """A tab of a real browser, where there is one."""
+    from tests.report import browser
+
+    executable = browser.find()
+    if executable is None:
+        pytest.skip("no Chromium is on the PATH: apt-get install chromium, then this test runs")
+    with browser.Browser(executable, tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data for heavier tests, where it is present."""
     if not SHARED.is_dir():
