@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from tests import jvm
+
+for name in ("SPARK_SUBMIT_OPTS", "SPARK_DAEMON_JAVA_OPTS"):  # of all JVMs that tests start, in whatever process
+    os.environ[name] = jvm.OPTIONS
 os.environ["PYSPARK_PYTHON"] = sys.executable
 os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 ROOT = Path(__file__).parents[1]
