@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparkopt.errors import SparkoptError
 from sparkopt.report import DeepReceipt, Receipt, load_receipt
-from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
+from sparkopt.report.facts import Bars, Chart, Facts, Lines, Measure, Series
 from sparkopt.report.page import chart_html, styled, write_page
 
 __all__ = ["Comparison", "Difference", "compare", "main"]
@@ -113,7 +113,7 @@ class Comparison:
         return f"{self.names[1]}, beside {self.names[0]}: " + "; ".join(said) + "."
 
     @property
-    def charts(self) -> tuple[Lines | Bars, ...]:
+    def charts(self) -> tuple[Chart, ...]:
         """The charts that both runs have, drawn over each other."""
         others = {chart.title: chart for chart in self.second.charts}
         pairs = [(chart, others[chart.title]) for chart in self.first.charts if chart.title in others]
@@ -215,7 +215,7 @@ def _names(first: str, second: str) -> tuple[str, str]:
     return "first", "second"
 
 
-def _joined(one: Lines | Bars, other: Lines | Bars, names: tuple[str, str]) -> Lines | Bars:
+def _joined(one: Chart, other: Chart, names: tuple[str, str]) -> Lines | Bars:
     """Draw two charts of one title over each other; of several series the first, which is the training rows'."""
     if isinstance(one, Bars) and isinstance(other, Bars):
         labels = tuple(dict.fromkeys((*one.labels, *other.labels)))
@@ -224,7 +224,7 @@ def _joined(one: Lines | Bars, other: Lines | Bars, names: tuple[str, str]) -> L
             parts = dict(zip(chart.labels, chart.groups[0][1], strict=True))
             groups.append((name, tuple(parts.get(label, 0.0) for label in labels)))
         return Bars(one.title, one.kind, labels, tuple(groups))
-    if isinstance(one, Bars) or isinstance(other, Bars):
+    if not isinstance(one, Lines) or not isinstance(other, Lines):
         raise TypeError(f"both receipts have a chart {one.title!r}, but of different kinds")
     pairs: list[tuple[str, Series]] = list(zip(names, (one.series[0], other.series[0]), strict=True))
     return replace(one, series=tuple(replace(series, name=name) for name, series in pairs))

@@ -82,6 +82,7 @@ FLOORS = [
         "jobs.frame",
         "jobs.sources",
         "jobs.models",
+        "jobs.charts",
         "jobs.metrics",
         "jobs.train",
         "jobs.train_deep",

@@ -3,7 +3,8 @@ r"""Evaluate a saved model, linear or deep, and compare it with a baseline: exit
     sparkopt evaluate --model out/new --parquet rows.parquet --baseline out/accepted --tolerance 0.01 \
         --output out/gate
 
-The output folder then holds metrics.json, with the gate's verdict, and manifest.json, whether the gate is met or not.
+The output folder then holds metrics.json, with the gate's verdict, report.html, with charts of right and wrong
+predictions, and manifest.json, whether the gate is met or not.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.fingerprint import digest
+from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
 from sparkopt.jobs.logs import event, mask
-from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, metrics_of
+from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures, scored
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.places import place_of
 from sparkopt.jobs.score import prepared
 from sparkopt.jobs.sources import LABEL, check_source, data_flags, fingerprint, fingerprint_of_files, read
+from sparkopt.report.facts import Facts
 
 __all__ = ["JOB", "Gate", "judge", "main"]
 
@@ -113,17 +116,26 @@ def work(run: Run) -> Result:
     rows = read(spark, args, labels=saved.labels, encoded=saved.is_deep)
     model = prepared(saved.load(), rows)
     label = rows.label or (model.getOrDefault("labelCol") if model.hasParam("labelCol") else LABEL)
-    metrics = metrics_of(model, rows.df, label, rows.weight)
-    event("evaluated", **metrics)
-    gate = judge(args, args.metric or default_metric(model), metrics, baselines)
+    with scored(model, rows.df, label, rows.weight) as outcome:
+        metrics = outcome.metrics()
+        event("evaluated", **metrics)
+        gate = judge(args, args.metric or default_metric(model), metrics, baselines)
+        charts = class_charts(outcome.table, rows.labels) if outcome.is_classifier else number_charts(outcome.table)
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     said = f"{figures}\nsaved in {mask(args.output)}: metrics.json"
     outputs = {"metrics.json": "metrics, and the gate's verdict"}
+    page = Facts(
+        f"Evaluation of a {saved.kind.rpartition('.')[2]}",
+        f"{mask(args.model)} on {mask(args.source.location)}",
+        measures(metrics, baselines=baselines),
+        charts,
+        (f"{gate.reason[0].upper()}{gate.reason[1:]}",),
+    )
     if gate.passed:
-        return Result(metrics, outputs, f"{said}\n{gate.reason}")
-    return Result(metrics, outputs, said, gate.reason)
+        return Result(metrics, outputs, f"{said}\n{gate.reason}", page)
+    return Result(metrics, outputs, said, page, gate.reason)
 
 
 def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:

@@ -2,7 +2,8 @@
 
 A job says what its flags are, what it reads, and what it does. The frame does the rest, in this order: read flags and
 file (wrong: 2), check them (wrong: 2), start Spark, compare with what an earlier run left (the same: 0, and nothing
-is done), run, put outputs and manifest in their place, tell how it ended (a failure: 1, a gate that is not met: 3).
+is done), run, put outputs, page and manifest in their place, tell how it ended (a failure: 1, a gate that is not met:
+3).
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from sparkopt.jobs.flags import USAGE, Parser
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as, mask
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, Identity
 from sparkopt.jobs.places import Place, place_of, publish, staged
+from sparkopt.report.facts import Facts
+from sparkopt.report.page import write_report
 
 __all__ = ["FAILURE", "FINE", "GATE", "USAGE", "Job", "Result", "Run", "common_flags", "essence"]
 
 FINE, FAILURE, GATE = 0, 1, 3
 """Exit codes, beside USAGE = 2."""
-HIDDEN = "_manifest.json"
-"""The manifest's name in a folder that is a table: Spark reads no file that begins with an underscore."""
+REPORT = "report.html"
+HIDDEN, HIDDEN_REPORT = "_manifest.json", "_report.html"
+"""Names in a folder that is a table: Spark reads no file that begins with an underscore."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Result:
         Names of files and folders, with what is in them.
     said : str
         What is printed at the end.
+    page : Facts
+        What ``report.html`` shows, beside what is printed.
     failed_gate : str
         Why the gate was not met; "" where it was.
     """
@@ -79,6 +85,7 @@ class Result:
     metrics: Mapping[str, Any]
     outputs: Mapping[str, str]
     said: str
+    page: Facts
     failed_gate: str = ""
 
 
@@ -159,10 +166,15 @@ class Job:
             is_staged = kind in ("folder", "table")
             run = Run(spark, args, staging if is_staged else output, Path(temporary))
             if kind == "resumed":  # so that a run that goes on knows what this one was doing
-                _close(run, identity, Result({}, {}, ""), started, name, UNFINISHED)
+                _close(run, identity, {}, {}, started, name, UNFINISHED)
                 run.place.take(run.files)
             result = self.work(run)
-            _close(run, identity, result, started, name, GATE_NOT_MET if result.failed_gate else COMPLETE)
+            outputs = {
+                **result.outputs,
+                **_report(run, identity, result, REPORT if kind == "folder" else HIDDEN_REPORT),
+            }
+            status = GATE_NOT_MET if result.failed_gate else COMPLETE
+            _close(run, identity, result.metrics, outputs, started, name, status)
             run.place.take(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
@@ -254,15 +266,31 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
     return [] if earlier is None else [*earlier["outputs"], "manifest.json"]
 
 
-def _close(run: Run, identity: Identity, result: Result, started: datetime, name: str, status: str) -> None:
+def _report(run: Run, identity: Identity, result: Result, name: str) -> dict[str, str]:
+    """Write the page, which has the flags too, for whoever is handed it alone; return its name and what is in it."""
+    flags = "\n".join(f"  {key} {value}" for key, value in identity.config.items() if value not in (None, False))
+    said = f"{result.said}\n{result.failed_gate}".strip()
+    write_report(run.files / name, result.page, f"{said}\n\nsparkopt {identity.job}\n{flags}")
+    return {name: "what came of it, as a page with plots"}
+
+
+def _close(
+    run: Run,
+    identity: Identity,
+    metrics: Mapping[str, Any],
+    outputs: Mapping[str, str],
+    started: datetime,
+    name: str,
+    status: str,
+) -> None:
     """Write the manifest."""
     content = manifest.write(
         run.files,
         name,
         identity=identity,
         status=status,
-        metrics=result.metrics,
-        outputs=result.outputs,
+        metrics=metrics,
+        outputs=outputs,
         started=started,
         spark=run.spark,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from pyspark.ml import Model
 from pyspark.ml.evaluation import (
     BinaryClassificationEvaluator,
@@ -13,8 +17,18 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.report.facts import Measure
 
-__all__ = ["LOWER_IS_BETTER", "NAMES", "default_metric", "is_classifier", "metrics_of"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "NAMES",
+    "Scored",
+    "default_metric",
+    "is_classifier",
+    "measures",
+    "metrics_of",
+    "scored",
+]
 
 CLASSIFICATION, REGRESSION = ("accuracy", "f1", "logLoss", "areaUnderROC"), ("rmse", "r2", "mae")
 NAMES = (*CLASSIFICATION, *REGRESSION)
@@ -32,8 +46,60 @@ def default_metric(model: Model) -> str:
     return "accuracy" if is_classifier(model) else "rmse"
 
 
-def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> dict[str, float]:
-    """Return rows and metrics of a model.
+@dataclass(frozen=True)
+class Scored:
+    """Rows with what a model says of them.
+
+    Attributes
+    ----------
+    table : DataFrame
+        label, weight, prediction, probability and rawPrediction, as far as there are these columns; cached.
+    is_classifier : bool
+        Whether predictions are classes.
+    """
+
+    table: DataFrame
+    is_classifier: bool
+
+    def metrics(self) -> dict[str, float]:
+        """Return ``rows`` and the metrics.
+
+        Returns
+        -------
+        dict
+            Of a classifier accuracy, f1 (weighted by class), logLoss where it gives probabilities, and areaUnderROC
+            where it has two classes; else rmse, r2 and mae.
+
+        Raises
+        ------
+        DataError
+            Where there are no rows, or a row has no label.
+        """
+        table = self.table
+        count, labelled = table.agg(F.count("*"), F.count("label")).collect()[0]
+        if count == 0:
+            raise DataError("there are no rows to evaluate on.")
+        if labelled < count:
+            raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
+        weighted = {"weightCol": "weight"} if "weight" in table.columns else {}
+        metrics: dict[str, float] = {"rows": count}
+        if not self.is_classifier:
+            for name in REGRESSION:
+                metrics[name] = RegressionEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
+            return metrics
+        for name in ("accuracy", "f1"):
+            metrics[name] = MulticlassClassificationEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
+        if "probability" in table.columns:
+            evaluator = MulticlassClassificationEvaluator(metricName="logLoss", **weighted)  # type: ignore[arg-type]
+            metrics["logLoss"] = evaluator.evaluate(table)
+        if "rawPrediction" in table.columns and len(table.first()["rawPrediction"]) == 2:  # type: ignore[index]
+            metrics["areaUnderROC"] = BinaryClassificationEvaluator(**weighted).evaluate(table)  # type: ignore[arg-type]
+        return metrics
+
+
+@contextmanager
+def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[Scored]:
+    """Give rows with what a model says of them, scored once for all that is asked of them.
 
     Parameters
     ----------
@@ -46,54 +112,56 @@ def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = N
     weight : str or None, default None
         Row weights.
 
-    Returns
-    -------
-    dict
-        ``rows``; of a classifier accuracy, f1 (weighted by class), logLoss where it gives probabilities, and
-        areaUnderROC where it has two classes; else rmse, r2 and mae.
-
     Raises
     ------
     SchemaError
         For a missing column.
-    DataError
-        Where there are no rows, or a row has no label.
     """
     column_type(rows.schema, label, "label")
     wanted = [F.col(quoted(label)).cast("double").alias("label")]
     if weight is not None:
         column_type(rows.schema, weight, "weight")
         wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
-    scored = model.transform(rows)
+    found = model.transform(rows)
     outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
-    found = {name: model.getOrDefault(f"{name}Col") for name in outputs}
-    present = [F.col(quoted(column)).alias(name) for name, column in found.items() if column in scored.columns]
-    if "prediction" not in found or found["prediction"] not in scored.columns:
+    columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
+    present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
+    if "prediction" not in columns or columns["prediction"] not in found.columns:
         raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
-    table = scored.select(*wanted, *present).cache()
+    table = found.select(*wanted, *present).cache()
     try:
-        return _measure(table, is_classifier=is_classifier(model), weight=weight)
+        yield Scored(table, is_classifier(model))
     finally:
         table.unpersist()
 
 
-def _measure(table: DataFrame, *, is_classifier: bool, weight: str | None) -> dict[str, float]:
-    count, labelled = table.agg(F.count("*"), F.count("label")).collect()[0]
-    if count == 0:
-        raise DataError("there are no rows to evaluate on.")
-    if labelled < count:
-        raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
-    weighted = {} if weight is None else {"weightCol": "weight"}
-    metrics: dict[str, float] = {"rows": count}
-    if not is_classifier:
-        for name in REGRESSION:
-            metrics[name] = RegressionEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
-        return metrics
-    for name in ("accuracy", "f1"):
-        metrics[name] = MulticlassClassificationEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
-    if "probability" in table.columns:
-        evaluator = MulticlassClassificationEvaluator(metricName="logLoss", **weighted)  # type: ignore[arg-type]
-        metrics["logLoss"] = evaluator.evaluate(table)
-    if "rawPrediction" in table.columns and len(table.first()["rawPrediction"]) == 2:  # type: ignore[index]
-        metrics["areaUnderROC"] = BinaryClassificationEvaluator(**weighted).evaluate(table)  # type: ignore[arg-type]
-    return metrics
+def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> dict[str, float]:
+    """Return rows and metrics of a model, as ``Scored.metrics`` does."""
+    with scored(model, rows, label, weight) as outcome:
+        return outcome.metrics()
+
+
+def measures(
+    metrics: Mapping[str, float], *, where: str = "", baselines: Mapping[str, float] | None = None
+) -> tuple[Measure, ...]:
+    """Return metrics for a page: the rows last, since the first figures are the ones that are looked at.
+
+    Parameters
+    ----------
+    metrics : mapping
+        With ``rows``.
+    where : str, default ""
+        What is set before their names.
+    baselines : mapping or None, default None
+        What they are compared with.
+    """
+    found = [
+        Measure(f"{where}{name}", value, "number", _beside(name, baselines))
+        for name, value in metrics.items()
+        if name != "rows"
+    ]
+    return (*found, Measure(f"{where}rows", metrics["rows"], "count"))
+
+
+def _beside(name: str, baselines: Mapping[str, float] | None) -> str:
+    return f"baseline {baselines[name]:.6g}" if baselines and name in baselines else ""

@@ -3,9 +3,9 @@
     spark-submit --properties-file conf/local.conf jobs/preprocess_images.py --input photos --output out/small
 
 Each row of the output has the columns path, image (encoded bytes; null for a bad image) and error (its reason).
-Beside it, ``<output>-report.json`` holds counts, failures and throughput, and ``<output>-samples.png`` shows
-some images before and after; in it, ``_manifest.json`` is the run's. A run that was stopped goes on with the images
-that are not in the output yet.
+In the output, ``_report.html`` shows counts, failures, throughput and some images before and after, and
+``_manifest.json`` is the run's; beside a local one, ``<output>-report.json`` and ``<output>-samples.png`` hold the
+same. A run that was stopped goes on with the images that are not in the output yet.
 
 With ``--features`` the columns are path, features (numbers from 0 to 1) and label (the number of the image's folder)
 instead, which is what training jobs read, in the folders ``split=train`` and ``split=test``.
@@ -16,22 +16,27 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as SF
 from tqdm import tqdm
 
 from sparkopt import images
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.images.contact_sheet import contact_sheet
+from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.logs import mask
 from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, Source, check_share, fingerprint
+from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
 
@@ -169,11 +174,18 @@ def samples(spark: SparkSession, options: argparse.Namespace, location: str, cou
         return None
     chosen = written.where("image is not null").orderBy(SF.xxhash64("path")).limit(count)
     after = {row.path: bytes(row.image) for row in chosen.collect()}
-    source = read_input(spark, options.input, options.input_format).select("path", "content")
-    rows = source.where(SF.col("path").isin(list(after))).collect() if after else []
-    before = {row.path: bytes(row.content) for row in rows}
+    before = {row.path: bytes(row.content) for row in _chosen(spark, options, list(after))} if after else {}
     pairs = [(path, before[path], image) for path, image in after.items() if path in before]
     return images.encode(contact_sheet(pairs), "png") if pairs else None
+
+
+def _chosen(spark: SparkSession, options: argparse.Namespace, paths: list[str]) -> list[Row]:
+    """Return path and content of some images; of files, no others are opened."""
+    if options.input_format == "binaryFile":
+        escaped = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
+        return spark.read.format("binaryFile").load(escaped).select("path", "content").collect()
+    source = read_input(spark, options.input, options.input_format).select("path", "content")
+    return source.where(SF.col("path").isin(paths)).collect()
 
 
 def declare(flags: Parser) -> None:
@@ -240,15 +252,41 @@ def work(run: Run) -> Result:
     images.bound_batches(run.spark)
     report = process(run.spark, options, run.place.uri)
     text = json.dumps(report, indent=2)
+    sheet = None if options.features else samples(run.spark, options, run.place.uri)
     if "://" not in options.output:
         target = options.output.removeprefix("file:").rstrip("/")
         Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
-        sheet = None if options.features else samples(run.spark, options, run.place.uri)
         if sheet is not None:
             Path(f"{target}-samples.png").write_bytes(sheet)
     columns = "path, features, label and split" if options.features else "path, image and error"
     outputs = {".": f"{options.output_format} table of {columns}"}
-    return Result({name: report[name] for name in ("images", "good", "failures", "images_per_second")}, outputs, text)
+    figures = {name: report[name] for name in ("images", "good", "failures", "images_per_second")}
+    return Result(figures, outputs, text, page(options, report, sheet))
+
+
+def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | None) -> Facts:
+    """Return what the page shows of a report and of samples."""
+    failures: dict[str, int] = report["failures"]
+    charts: list[Chart] = []
+    if failures:
+        labels = tuple(shortened(name) for name in failures)
+        charts.append(Bars("Failures by reason", "count", labels, (("", tuple(map(float, failures.values()))),)))
+    if sheet is not None:
+        charts.append(Picture("Some images", "some images before (above) and after (below)", sheet))
+    return Facts(
+        "Preprocessed images",
+        f"{mask(options.input)} to {mask(options.output)}",
+        (
+            Measure("good images", report["good"], "count", f"of {report['images']:,}"),
+            Measure("failures", sum(failures.values()), "count", weighed=True),
+            Measure("images a second", report["images_per_second"], "number"),
+            Measure("time", report["seconds"], "seconds", weighed=True),
+            Measure("processed", report["processed"], "count", "by this run"),
+            Measure("of earlier runs", report["skipped"], "count", "and not done again"),
+        ),
+        tuple(charts),
+        tuple(f"First {name}: {path}" for name, path in report["failed_first"].items()),
+    )
 
 
 def kind(options: argparse.Namespace) -> str:

@@ -3,12 +3,14 @@ r"""Score rows with a saved model, linear or deep: write predictions and probabi
     spark-submit --properties-file conf/local.conf jobs/score.py --model out --parquet rows.parquet --keep id \
         --output out/scored
 
-Vectors are written as arrays, so that any reader can use them. In the output, ``_manifest.json`` is the run's.
+Vectors are written as arrays, so that any reader can use them. In the output, ``_manifest.json`` is the run's, and
+``_report.html`` shows how many rows were scored, how fast, and what was predicted.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from pyspark.ml import Model
@@ -20,11 +22,14 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import ParameterError
+from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
 from sparkopt.jobs.logs import mask
-from sparkopt.jobs.models import find_model
+from sparkopt.jobs.metrics import is_classifier
+from sparkopt.jobs.models import Saved, find_model
 from sparkopt.jobs.sources import FEATURES, Rows, check_source, data_flags, fingerprint, fingerprint_of_files, read
+from sparkopt.report.facts import Chart, Facts, Measure
 
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
 
@@ -87,11 +92,34 @@ def work(run: Run) -> Result:
     made = [name for name in scored.columns if name not in rows.df.columns]
     table = scored.select(*[_plain(scored, name, args.output_format) for name in [*kept, *made]])
     options = {"header": "true"} if args.output_format == "csv" else {}
+    begin = time.perf_counter()
     table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.place.uri)
-    count = spark.read.format(args.output_format).options(**options).load(run.place.uri).count()
-    columns = [*kept, *made]
+    seconds = time.perf_counter() - begin
+    written = spark.read.format(args.output_format).options(**options).load(run.place.uri)
+    count, columns = written.count(), [*kept, *made]
     said = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {', '.join(columns)}"
-    return Result({"rows": count}, {".": f"{args.output_format} table of {', '.join(columns)}"}, said)
+    outputs = {".": f"{args.output_format} table of {', '.join(columns)}"}
+    return Result({"rows": count}, outputs, said, _page(args, saved, model, written, count, seconds))
+
+
+def _page(
+    args: argparse.Namespace, saved: Saved, model: Model, written: DataFrame, count: int, seconds: float
+) -> Facts:
+    """Return what the page shows: how many rows, how fast, and what was predicted."""
+    column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
+    charts: tuple[Chart, ...] = ()
+    if count and column in written.columns:
+        charts = prediction_charts(written, column, saved.labels, is_classifier=is_classifier(model))
+    return Facts(
+        f"Scores by a {saved.kind.rpartition('.')[2]}",
+        f"{mask(args.model)} on {mask(args.source.location)}",
+        (
+            Measure("rows", count, "count"),
+            Measure("time", seconds, "seconds", "reading, scoring and writing"),
+            Measure("rows a second", count / seconds, "count"),
+        ),
+        charts,
+    )
 
 
 def _mode(args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +25,7 @@ from sparkopt.errors import MissingDependencyError
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run
 from sparkopt.jobs.logs import event, logger, mask
-from sparkopt.jobs.metrics import metrics_of
+from sparkopt.jobs.metrics import measures, metrics_of
 from sparkopt.jobs.models import find_model, load_model
 from sparkopt.jobs.sources import (
     FEATURES,
@@ -49,6 +50,7 @@ from sparkopt.ml import (
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import LinearModel
 from sparkopt.optim import OPTIMIZERS, schedules
+from sparkopt.report.facts import Facts
 
 __all__ = ["CLASSIFIERS", "ESTIMATORS", "JOB", "estimator", "main"]
 
@@ -205,7 +207,7 @@ def work(run: Run) -> Result:
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     said = f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)}"
-    return Result(metrics, outputs, said)
+    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
 
 
 def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
@@ -213,7 +215,6 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
     model.write().overwrite().save(run.place.child("model").uri)
     receipt = model.summary.receipt
     receipt.save(run.files / "receipt.json")
-    receipt.report(run.files / "report.html")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
     outputs = {
@@ -221,9 +222,13 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
         "metrics.json": "metrics on held-out rows, and the classes' names",
         "receipt.json": "what the fit cost",
         "receipt.txt": "the same, to read",
-        "report.html": "the same, as a page with plots",
     }
     return outputs | plotted(receipt.plot, run, "objective by step and by second")
+
+
+def with_metrics(facts: Facts, metrics: Mapping[str, float]) -> Facts:
+    """Return what a receipt's page shows, begun with the metrics on held-out rows."""
+    return replace(facts, measures=(*measures(metrics, where="held-out "), *facts.measures))
 
 
 def plotted(plot: Callable[[Path], None], run: Run, content: str) -> dict[str, str]:

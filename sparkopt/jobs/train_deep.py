@@ -40,7 +40,7 @@ from sparkopt.jobs.sources import (
     read,
     split,
 )
-from sparkopt.jobs.train import plotted, write_metrics
+from sparkopt.jobs.train import plotted, with_metrics, write_metrics
 from sparkopt.optim import schedules
 
 __all__ = ["JOB", "estimator", "main"]
@@ -171,7 +171,7 @@ def work(run: Run) -> Result:
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     said = f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)}"
-    return Result(metrics, outputs, said)
+    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
 
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
@@ -179,7 +179,6 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
     model.write().overwrite().save(run.place.child("model").uri)
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
-    summary.receipt.report(run.files / "report.html")
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)
     (run.files / "history.json").write_text(json.dumps(summary.history, indent=2) + "\n", encoding="utf-8")
@@ -189,7 +188,6 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
         "metrics.json": "metrics on held-out images, and the classes' names",
         "receipt.json": "what the training cost",
         "receipt.txt": "the same, to read",
-        "report.html": "the same, as a page with plots",
     }
     return outputs | plotted(summary.plot, run, "loss by step")
 

@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-__all__ = ["Bars", "Facts", "Lines", "Measure", "Series", "bytes_text", "seconds_text", "told"]
+__all__ = [
+    "Bars",
+    "Chart",
+    "Facts",
+    "Lines",
+    "Matrix",
+    "Measure",
+    "Picture",
+    "Series",
+    "bytes_text",
+    "seconds_text",
+    "told",
+]
 
 
 @dataclass(frozen=True)
@@ -51,18 +64,23 @@ class Series:
         Places.
     dots : bool, default False
         Draw every point, for few of them.
+    joined : bool, default True
+        Draw a line from point to point; without it, dots make a scatter plot.
     """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     dots: bool = False
+    joined: bool = True
 
     @classmethod
-    def of(cls, name: str, x: Sequence[float], y: Sequence[float | None], *, dots: bool = False) -> Series:
+    def of(
+        cls, name: str, x: Sequence[float], y: Sequence[float | None], *, dots: bool = False, joined: bool = True
+    ) -> Series:
         """Join places; where ``y`` is None or not finite there is no point."""
         pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if b is not None and math.isfinite(a + b)]
-        return cls(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), dots)
+        return cls(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), dots, joined)
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,48 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A chart of counts by two things, such as the true and the predicted class.
+
+    Attributes
+    ----------
+    title, row_label, column_label : str
+        What it shows, by what.
+    rows, columns : tuple of str
+        Their names.
+    values : tuple of tuple of float
+        A count for each row and column; a cell's shade is its share of its row.
+    """
+
+    title: str
+    row_label: str
+    column_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is a part of the page.
+
+    Attributes
+    ----------
+    title, description : str
+        What it shows; the second for those who cannot see it.
+    png : bytes
+        The image.
+    """
+
+    title: str
+    description: str
+    png: bytes = field(repr=False)
+
+
+Chart: TypeAlias = Lines | Bars | Matrix | Picture
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that a report says of one run.
 
@@ -120,7 +180,7 @@ class Facts:
         What ran, and how it ended.
     measures : tuple of Measure
         The figures, the telling ones first.
-    charts : tuple of Lines or Bars
+    charts : tuple of Lines, Bars, Matrix or Picture
         The plots.
     notes : tuple of str
         What not every run has.
@@ -131,7 +191,7 @@ class Facts:
     title: str
     subtitle: str
     measures: tuple[Measure, ...]
-    charts: tuple[Lines | Bars, ...]
+    charts: tuple[Chart, ...]
     notes: tuple[str, ...] = ()
     task: Mapping[str, str] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ or dark. Whatever a user could have named is escaped.
 
 from __future__ import annotations
 
+import base64
 import os
 import uuid
 from html import escape
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from sparkopt import __version__
 from sparkopt.report import svg
-from sparkopt.report.facts import Bars, Facts, Lines, Measure
+from sparkopt.report.facts import Bars, Chart, Facts, Matrix, Measure, Picture
 
 __all__ = ["chart_html", "fragment", "page", "styled", "write_page", "write_report"]
 
@@ -36,7 +37,7 @@ margin:16px 0;padding:0}
 .sparkopt .tile{background:var(--tile);border-radius:10px;padding:10px 14px}
 .sparkopt .tile b{display:block;font-size:20px;font-weight:650;font-variant-numeric:tabular-nums}
 .sparkopt .tile span{color:var(--dim);font-size:13px}
-.sparkopt .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:14px}
+.sparkopt .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));gap:14px}
 .sparkopt figure{margin:0;border:1px solid var(--rule);border-radius:10px;padding:14px 14px 8px;min-width:0}
 .sparkopt svg{display:block;width:100%;height:auto;font-size:12px}
 .sparkopt svg text{fill:var(--dim)}
@@ -48,6 +49,9 @@ margin:16px 0;padding:0}
 .sparkopt svg .line3{stroke:var(--ink);stroke-dasharray:1 3}
 .sparkopt svg .fill0{fill:var(--c0)}.sparkopt svg .fill1{fill:var(--c1)}.sparkopt svg .fill2{fill:var(--dim)}
 .sparkopt svg .fill3{fill:var(--ink)}.sparkopt svg .area{opacity:.22}
+.sparkopt svg .cell{fill:var(--c0)}.sparkopt svg .on{fill:var(--ink);font-size:11px}
+.sparkopt .across{grid-column:1/-1}
+.sparkopt figure img{display:block;width:100%;height:auto}
 .sparkopt .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--dim);margin:0 0 6px;padding:0}
 .sparkopt .legend svg{display:inline-block;width:26px;height:10px;vertical-align:middle;margin-right:6px}
 .sparkopt .wide{overflow-x:auto}
@@ -95,7 +99,8 @@ def page(title: str, inside: str) -> str:
     """Return a whole page around a fragment; it says itself that nothing may be loaded."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title>"
@@ -139,9 +144,15 @@ def write_page(path: str | Path, title: str, inside: str) -> Path:
     return target
 
 
-def chart_html(chart: Lines | Bars) -> str:
+def chart_html(chart: Chart) -> str:
     """Return a chart with its title, and a legend where it has several series."""
-    if isinstance(chart, Bars):
+    if isinstance(chart, Picture):
+        data = base64.b64encode(chart.png).decode("ascii")
+        image = f'<img alt="{escape(chart.description)}" src="data:image/png;base64,{data}">'
+        return f'<figure class="across"><h2>{escape(chart.title)}</h2>{image}</figure>'
+    if isinstance(chart, Matrix):
+        names, drawn = [], svg.matrix(chart)
+    elif isinstance(chart, Bars):
         names, drawn = [name for name, _ in chart.groups], svg.bars(chart)
     else:
         names, drawn = [one.name for one in chart.series if one.x], svg.lines(chart)

@@ -6,12 +6,13 @@ by colour. There is no script.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
-from sparkopt.report.facts import Bars, Lines, Series, told
+from sparkopt.report.facts import Bars, Lines, Matrix, Series, told
 from sparkopt.report.scale import Axis
 
-__all__ = ["bars", "lines"]
+__all__ = ["bars", "lines", "matrix"]
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 42
@@ -19,7 +20,7 @@ MOST_POINTS = 600
 """Of a line: more cannot be seen."""
 FALL = 20
 """A logarithm helps where the first value is so many times the lowest."""
-LABEL_WIDTH, VALUE_WIDTH = 92, 104
+LABEL_WIDTH, VALUE_WIDTH = 108, 104
 UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
@@ -29,7 +30,7 @@ def lines(chart: Lines) -> str:
     if not series:
         return _empty(chart.title)
     unit, size = _unit(chart.kind, max(max(one.y) for one in series))
-    series = [Series(one.name, one.x, tuple(y / size for y in one.y), one.dots) for one in series]
+    series = [replace(one, y=tuple(y / size for y in one.y)) for one in series]
     values = [y for one in series for y in one.y]
     places = [place for one in series for place in ((*one.x, one.x[-1] + 1) if chart.filled else one.x)]
     x = Axis.over(places, LEFT, WIDTH - RIGHT, zero=True)
@@ -73,6 +74,44 @@ def bars(chart: Bars) -> str:
     return _picture(chart.title, described, top, drawn)
 
 
+def matrix(chart: Matrix) -> str:
+    """Draw counts as cells, each as dark as its share of its row."""
+    count = max(1, len(chart.columns))
+    left, top, size = LABEL_WIDTH, 40.0, min(64.0, (WIDTH - LABEL_WIDTH - RIGHT) / count)
+    drawn = [
+        _text(left + size * count / 2, 14, chart.column_label, "middle"),
+        _text(left - 8, 14, chart.row_label, "end"),
+    ]
+    drawn += [_text(left + (j + 0.5) * size, top - 8, name, "middle") for j, name in enumerate(chart.columns)]
+    for i, (name, values) in enumerate(zip(chart.rows, chart.values, strict=True)):
+        y, total = top + i * size, sum(values) or 1.0
+        drawn.append(_text(left - 8, y + size / 2 + 4, name, "end", "part"))
+        for j, value in enumerate(values):
+            x = left + j * size
+            # opaque enough to be told from the paper, light enough for the number on it
+            shade = 0.06 + 0.5 * value / total
+            drawn.append(
+                f'<rect class="cell" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2:.1f}" '
+                f'height="{size - 2:.1f}" rx="3" fill-opacity="{shade:.3f}"/>'
+            )
+            if value and size > 24:
+                drawn.append(_text(x + size / 2, y + size / 2 + 4, _short(value), "middle", "on"))
+    described = "; ".join(
+        f"{chart.row_label} {name}: "
+        + ", ".join(f"{told(v, 'count')} {column}" for column, v in zip(chart.columns, values, strict=True) if v)
+        for name, values in zip(chart.rows, chart.values, strict=True)
+    )
+    return _picture(chart.title, described, top + size * len(chart.rows) + 8, drawn)
+
+
+def _short(value: float) -> str:
+    """Return a count with at most four characters."""
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f}{letter}" if value < 10 * size else f"{value / size:.0f}{letter}"
+    return f"{value:.0f}"
+
+
 def _series(one: Series, number: int, x: Axis, y: Axis, *, filled: bool) -> str:
     places = [(x(a), y(b)) for a, b in thinned(one)]
     if filled:
@@ -83,7 +122,7 @@ def _series(one: Series, number: int, x: Axis, y: Axis, *, filled: bool) -> str:
         area = f'<path class="area fill{number}" d="{begin}{path}V{floor:.1f}Z"/>'
         return area + f'<path class="line line{number}" d="{begin}{path}"/>'
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
-    found = f'<path class="line line{number}" d="{path}"/>'
+    found = f'<path class="line line{number}" d="{path}"/>' if one.joined else ""
     if one.dots or len(places) == 1:
         found += "".join(f'<circle class="fill{number}" cx="{a:.1f}" cy="{b:.1f}" r="3.4"/>' for a, b in places)
     return found

@@ -18,6 +18,7 @@ from sparkopt import BlockStore, Columns, Stop, Trainer, losses, optim
 from sparkopt.cluster.choose import by_name
 from sparkopt.cluster.session import session
 from sparkopt.validation import Interval
+from tests import jvm
 
 CLASSES, STEPS = 20, 12
 
@@ -40,7 +41,9 @@ def main() -> None:
     with Cluster.up(2 if engines else 1) as cluster:
         found: dict[str, object] = {"why_not": cluster.why_not}
         if engines:
-            spark = session(Path(__file__).parents[2] / "conf" / "local.conf", settings=cluster.settings)
+            spark = session(
+                Path(__file__).parents[2] / "conf" / "local.conf", settings={**cluster.settings, **jvm.EXECUTORS}
+            )
             with store_of(spark, path) as store:
                 for engine in engines:
                     before = cluster.traffic()

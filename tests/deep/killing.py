@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import LostRankError
 from sparkopt.progress import Progress
+from tests import jvm
 from tests.deep.networks import Mlp
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,7 @@ def main() -> None:
         "spark.master": {"driver": "local[2]", "executor": "local-cluster[2,1,1024]"}[what],
         "spark.driver.memory": "1g",
         "spark.executor.memory": "1g",
+        **jvm.EXECUTORS,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties",
     }
     spark = session(ROOT / "conf" / "local.conf", settings=settings)

@@ -24,6 +24,20 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 PATIENCE = 60.0
+BOXES = """[...document.querySelectorAll('figure svg[role=img], figure svg[role=img] *')]
+    .filter(e => !['title'].includes(e.tagName))
+    .map(e => [e.tagName, e.getBoundingClientRect().width, e.getBoundingClientRect().height])"""
+OUTSIDE = """[...document.querySelectorAll('svg[role=img] text')].filter(text => {
+    const inner = text.getBoundingClientRect(), outer = text.closest('svg').getBoundingClientRect();
+    return inner.left < outer.left - 1 || inner.right > outer.right + 1
+        || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1;
+}).map(text => text.textContent)"""
+MARKS = "svg[role=img] .line, svg[role=img] rect, svg[role=img] circle"
+UNSEEN = f"""[...document.querySelectorAll('{MARKS}')].filter(mark => {{
+    const style = getComputedStyle(mark), paper = getComputedStyle(mark.closest('.sparkopt')).backgroundColor;
+    const colour = mark.classList.contains('line') ? style.stroke : style.fill;
+    return colour === 'none' || colour === paper || style.visibility !== 'visible' || style.opacity === '0';
+}}).length"""
 
 
 def find() -> str | None:
@@ -137,3 +151,22 @@ class Browser:
                 raise RuntimeError("the browser has ended")
             self._buffer += chunk
         raise RuntimeError("the browser does not answer")
+
+
+def look(tab: Browser, path: Path, charts: int, pictures: int = 0, *, dark: bool = False) -> None:
+    """Open a page: it must complain of nothing, load nothing, and show all its charts and pictures whole."""
+    tab.open(path, dark=dark)
+    assert tab.complaints() == []
+    assert [url for url in tab.requested() if not url.startswith("data:")] == [path.as_uri()]
+    boxes = tab.evaluate(BOXES)
+    drawn = [(width, height) for tag, width, height in boxes if tag == "svg"]
+    assert len(drawn) == charts
+    assert all(width > 300 and height > 30 for width, height in drawn)
+    assert all(width > 0 or height > 0 for _, width, height in boxes)
+    assert tab.evaluate(OUTSIDE) == []
+    assert tab.evaluate(UNSEEN) == 0
+    sizes = tab.evaluate("[...document.images].map(image => [image.naturalWidth, image.clientWidth, image.alt])")
+    assert len(sizes) == pictures
+    assert all(natural > 1 and shown > 300 and said for natural, shown, said in sizes)
+    paper = tab.evaluate("getComputedStyle(document.querySelector('.sparkopt')).backgroundColor")
+    assert paper == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")

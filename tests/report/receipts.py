@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import cv2
 import numpy as np
 
 from sparkopt.report import DeepReceipt, Receipt
+from sparkopt.report.base import Reported
+from sparkopt.report.facts import Bars, Facts, Lines, Matrix, Measure, Picture, Series
 
 
 def linear(steps: int = 30, rate: float = 0.25, **changes) -> Receipt:
@@ -74,3 +79,33 @@ def deep(**changes) -> DeepReceipt:
         "elapsed": [3.0, 6.0, 9.0],
     }
     return DeepReceipt(**{**facts, **changes})
+
+
+@dataclass(frozen=True)
+class Outcome(Reported):
+    """What jobs other than training show: every kind of chart; ``said`` is whatever a user may have named."""
+
+    said: str = "cats"
+
+    def facts(self) -> Facts:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=60)
+        png = cv2.imencode(".png", np.full((40, 90, 3), 127, np.uint8))[1].tobytes()
+        scatter = Series.of("rows", x, 2 * x + rng.normal(size=60), dots=True, joined=False)
+        counts = ((120.0, 3.0, 0.0), (15_300.0, 2e6, 0.0), (0.0, 0.0, 0.0))
+        classes = (self.said, "dogs", "none")
+        return Facts(
+            self.said,
+            self.said,
+            (Measure(self.said, 3.0, "count", self.said),),
+            (
+                Lines(self.said, self.said, "number", (scatter, Series(self.said, (-3.0, 3.0), (-6.0, 6.0)))),
+                Matrix(self.said, "true", "predicted", classes, classes, counts),
+                Bars(self.said, "count", ("from -1.25", "from -0.50"), (("", (0.0, 7.0)),)),
+                Picture(self.said, self.said, png),
+            ),
+            (self.said,),
+        )
+
+    def __str__(self) -> str:
+        return self.said

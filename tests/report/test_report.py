@@ -13,7 +13,7 @@ import pytest
 from sparkopt.continuation import _added
 from sparkopt.errors import DataError
 from sparkopt.report import DeepReceipt, Receipt, load_receipt, svg
-from sparkopt.report.facts import Bars, Lines, Series
+from sparkopt.report.facts import Bars, Lines, Matrix, Series
 from sparkopt.report.page import STYLE
 from sparkopt.report.scale import Axis
 from tests.report import receipts
@@ -119,12 +119,17 @@ def test_charts_can_be_read_without_seeing_them(kind):
         receipts.deep(
             launcher=BAD, devices=[BAD], why=BAD, stopped=BAD, resumed=BAD, seconds={BAD: 1.0, "total": 1.0}
         ),
+        receipts.Outcome(BAD),
     ],
 )
 def test_what_users_name_is_escaped(receipt, tmp_path):
     found = Page(receipt.report(tmp_path / "report.html").read_text(encoding="utf-8"))
-    harmless = {tag for tag, _ in Page(receipts.deep()._repr_html_()).tags} | {"html", "head", "meta", "body", "main"}
-    assert {tag for tag, _ in found.tags} <= harmless
+    pages = (receipts.deep(), receipts.Outcome())
+    harmless = {tag for page in pages for tag, _ in Page(page._repr_html_()).tags}
+    assert {tag for tag, _ in found.tags} <= harmless | {"html", "head", "meta", "body", "main"}
+    assert [attributes["src"][:22] for tag, attributes in found.tags if tag == "img"] == [
+        "data:image/png;base64,"
+    ] * isinstance(receipt, receipts.Outcome)
 
 
 def test_every_figure_is_on_the_page():
@@ -147,12 +152,29 @@ def test_a_line_goes_through_its_points():
     assert places[:, 1] == pytest.approx([top, floor, (floor + top) / 2])
 
 
+def test_a_scatter_plot_has_no_line():
+    points = Series.of("a", (1, 2, 3), (1, 5, 2), dots=True, joined=False)
+    root = ElementTree.fromstring(svg.lines(Lines("Rows", "true", "number", (points,))))
+    assert len(list(root.iter("circle"))) == 3
+    assert not [path for path in root.iter("path") if "line" in path.get("class")]
+
+
 def test_bars_are_as_long_as_their_parts():
     chart = Bars("Time", "seconds", ("a", "b"), (("", (1.0, 4.0)),))
     root = ElementTree.fromstring(svg.bars(chart))
     widths = [float(bar.get("width")) for bar in root.iter("rect")]
     assert widths[0] / widths[1] == pytest.approx(0.25, rel=1e-3)
     assert [text.text for text in root.iter("text")] == ["a", "1.00 s · 20%", "b", "4.00 s · 80%"]
+
+
+def test_a_cell_is_as_dark_as_its_share_of_its_row():
+    chart = Matrix("Right and wrong", "true", "predicted", ("a", "b"), ("a", "b"), ((6.0, 2.0), (0.0, 0.0)))
+    text = svg.matrix(chart)
+    root = ElementTree.fromstring(text)
+    shades = [float(cell.get("fill-opacity")) for cell in root.iter("rect")]
+    assert np.diff(shades) / 0.5 == pytest.approx([-0.5, -0.25, 0.0])
+    assert root.get("aria-label") == "Right and wrong: true a: 6 a, 2 b; true b: "
+    assert [label.text for label in root.iter("text") if label.get("class") == "on"] == ["6", "2"]
 
 
 def test_a_long_line_keeps_its_spikes():

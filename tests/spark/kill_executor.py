@@ -22,6 +22,7 @@ from sparkopt.cluster.choose import by_name
 from sparkopt.cluster.session import session
 from sparkopt.solve import Progress
 from sparkopt.validation import Interval
+from tests import jvm
 
 
 def executors() -> list[int]:
@@ -42,6 +43,7 @@ def main() -> None:
             "spark.master": "local-cluster[2,1,1024]",
             "spark.executor.memory": "1g",
             "spark.driver.memory": "1g",
+            **jvm.EXECUTORS,
         },
     )
     rows = spark.range(0, 4000, 1, 4).select(F.array(*[F.randn(seed) for seed in range(3)]).alias("features"))

@@ -22,6 +22,7 @@ from pyspark.ml import PipelineModel
 from sparkopt.blocks import connect
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
+from tests import jvm
 from tests.spark.connect_data import FITS, dense, numbers
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ SETTINGS = {
     "spark.driver.memory": "1g",
     "spark.connect.grpc.binding.address": "127.0.0.1",
     "spark.sql.shuffle.partitions": "2",
+    **jvm.EXECUTORS,
 }
 
 
