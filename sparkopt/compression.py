@@ -89,7 +89,10 @@ class Packed:
     def _slice(self, piece: Packed) -> Floats:
         total = np.zeros(piece.shape)
         for payload in piece.slices[0]:
-            total += self.codec.decode(payload).reshape(piece.shape)
+            vector = self.codec.decode(payload)
+            if vector.size != total.size:
+                raise self.codec.corrupt(payload, f"it holds {vector.size} entries instead of {total.size}")
+            total += vector.reshape(piece.shape)
         return total
 
 

@@ -59,7 +59,7 @@ class TopK(Codec):
         if positions.max() >= size:
             raise self.corrupt(payload)
         vector = np.zeros(size)
-        vector[positions] = np.frombuffer(body[len(body) // 2 :], "<f4")
+        vector[positions] = self.finite(np.frombuffer(body[len(body) // 2 :], "<f4"), payload)
         return vector
 
 
@@ -108,7 +108,7 @@ class RandomK(Codec):
         if not size or len(body) != 4 * _kept(self.fraction, size):
             raise self.corrupt(payload)
         vector = np.zeros(size)
-        vector[self._positions(size, seed, step)] = np.frombuffer(body, "<f4")
+        vector[self._positions(size, seed, step)] = self.finite(np.frombuffer(body, "<f4"), payload)
         return vector
 
     def add(self, a: bytes, b: bytes) -> bytes:
