@@ -21,6 +21,9 @@ from sparkopt.typing import Array, Floats
 
 __all__ = ["LinearObjective", "PartialSum", "Query"]
 
+PIECE = 1 << 14
+"""Numbers that are worked on at a time, where whole arrays would not fit a core's cache."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -43,6 +46,9 @@ class Query:
         Ask for losses alone; the gradients that come back have no columns.
     codec : str or None, default None
         Name of the gradient codec in which this pass's sums travel, where that changes from pass to pass.
+    unscaled : bool, default False
+        Gradients over the features as they are stored, which have zeros where no row has an entry; whoever asks
+        calls ``LinearObjective.pull_back`` with their sum.
     """
 
     coefs: Floats
@@ -52,6 +58,7 @@ class Query:
     sample: int | None = None
     losses_only: bool = False
     codec: str | None = None
+    unscaled: bool = False
 
     @property
     def is_of_step(self) -> bool:
@@ -247,10 +254,10 @@ class LinearObjective:
             loss, weight, rows = self.losses(query.coefs, blocks)
             return PartialSum(loss, np.zeros((len(loss), 0)), weight, rows)
         if query.vectors is None:
-            return self.partial(query.coefs, blocks)
-        return self.hessian_products(query.coefs, query.vectors, blocks)
+            return self.partial(query.coefs, blocks, query.unscaled)
+        return self.hessian_products(query.coefs, query.vectors, blocks, query.unscaled)
 
-    def partial(self, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
+    def partial(self, coefs: Floats, blocks: Iterable[Block], unscaled: bool = False) -> PartialSum:
         """Return losses and gradients over ``blocks`` at every row of ``coefs``, shape (m, size), in one pass."""
         places = self._places(coefs)
         sums = _Sums.zero(self, len(coefs))
@@ -264,9 +271,11 @@ class LinearObjective:
                 slopes.append(_weighted(slope, block.weight))
             sums.add(block, slopes)
             sums.count(block)
-        return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+        return PartialSum(sums.loss, self._gradient(sums, unscaled), sums.weight, sums.rows)
 
-    def hessian_products(self, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
+    def hessian_products(
+        self, coefs: Floats, vectors: Floats, blocks: Iterable[Block], unscaled: bool = False
+    ) -> PartialSum:
         """Return the Hessian at every row of ``coefs`` times the same row of ``vectors``, both (m, size).
 
         The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1),
@@ -285,7 +294,7 @@ class LinearObjective:
             pairs = zip(raws, self._raw(moves, block), strict=True)
             sums.add(block, [_weighted(self.loss.hessian_product(y, raw, move), block.weight) for raw, move in pairs])
             sums.count(whole)
-        return PartialSum(sums.loss, self._gradient(sums), sums.weight, sums.rows)
+        return PartialSum(sums.loss, self._gradient(sums, unscaled), sums.weight, sums.rows)
 
     def _curved(self, block: Block, raw: Array) -> tuple[Block, list[Array]]:
         """Return the rows whose loss is curved where they are, and their raw predictions; the others add nothing."""
@@ -354,24 +363,35 @@ class LinearObjective:
             raw[:, place * k : (place + 1) * k] if k > 1 else raw[:, place] for place in range(len(places.constants))
         ]
 
-    def _gradient(self, sums: _Sums) -> Floats:
-        """The chain rule of ``unscale``, once at the end since it is linear."""
+    def _gradient(self, sums: _Sums, unscaled: bool) -> Floats:
+        """For each place the matrix (features, k), row by row, then intercepts and constants."""
         m, k = len(sums.loss), self.loss.outputs
         gradient = np.empty((m, self.size))
-        # For each place the matrix (features, k), row by row, and in place: with millions of features every temporary
-        # array costs as much as the rows do.
         flat = gradient[:, : self.features * k].reshape(m, self.features, k)
-        matrix = sums.matrix.reshape(self.features, m, k).transpose(1, 0, 2)
-        if self.center is None:
-            flat[:] = matrix
-        else:
-            np.multiply(self.center[:, None], sums.intercept.reshape(m, 1, k), out=flat)
-            np.subtract(matrix, flat, out=flat)
-        if self.scale is not None:
-            flat *= self.scale[:, None]
+        flat[:] = sums.matrix.reshape(self.features, m, k).transpose(1, 0, 2)
         if self.fit_intercept:
             gradient[:, self.features * k : (self.features + 1) * k] = sums.intercept.reshape(m, k)
         gradient[:, self.size - self.loss.constants :] = sums.constants
+        return gradient if unscaled else self.pull_back(gradient)
+
+    def pull_back(self, gradient: Floats) -> Floats:
+        """Apply the chain rule of ``unscale``: once, to a sum of unscaled gradients, since it is linear.
+
+        Parameters
+        ----------
+        gradient : ndarray of shape (m, size)
+            As ``Query.unscaled`` asks for it; it is overwritten, and returned.
+        """
+        m, k = len(gradient), self.loss.outputs
+        flat = gradient[:, : self.features * k].reshape(m, self.features, k)
+        intercept = gradient[:, self.features * k : (self.features + self.fit_intercept) * k].reshape(m, -1, k)
+        # In place and by pieces: with millions of features every temporary array costs as much as the rows do.
+        for start in range(0, self.features, piece := max(1, PIECE // (m * k))):
+            rows = slice(start, start + piece)
+            if self.center is not None:
+                flat[:, rows] -= self.center[rows, None] * intercept
+            if self.scale is not None:
+                flat[:, rows] *= self.scale[rows, None]
         return gradient
 
 

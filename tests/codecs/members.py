@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sparkopt.codecs import Audio, codec_names, compress, decompress, get_codec
-from sparkopt.codecs.gradient import GRADIENT_CODECS, QSGD, Codec, ErrorFeedback, PowerSGD, RandomK, TopK
+from sparkopt.codecs.gradient import GRADIENT_CODECS, QSGD, Codec, ErrorFeedback, PowerSGD, RandomK, Sparse, TopK
 
 BYTE = 0x3F
 """Eight of them are the float64 4.8e-4, four the float32 0.75."""
@@ -63,7 +63,23 @@ def _all() -> Iterator[Member]:
     yield _sound("mp3")
     yield from (_gradient(kind()) for kind in GRADIENT_CODECS.values())
     yield from (_gradient(codec) for codec in OTHERS)
+    yield _sparse()
     yield from (_gradient(ErrorFeedback(kind())) for kind in GRADIENT_CODECS.values())
+
+
+def _sparse() -> Member:
+    """The lossless one, whose positions take two forms beside the dense one."""
+    few = np.zeros(150)
+    few[[3, 70, 149]] = [1.0, -0.0, np.inf]
+    some = arrays(np.float64, st.integers(1, 300), elements=st.sampled_from([0.0] * 40 + [1.5, -0.0, 2e-308]))
+    wholly = arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e6, 1e6))
+    member = _gradient(Sparse())
+    return replace(
+        member,
+        same=lambda vector, decoded: vector.tobytes() == decoded.tobytes(),
+        values=st.one_of(some, wholly),
+        sample=few,
+    )
 
 
 OTHERS = [QSGD(levels=127, bucket=7), TopK(0.3), RandomK(0.3, seed=7), PowerSGD(rank=1)]

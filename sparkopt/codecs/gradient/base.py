@@ -76,6 +76,19 @@ class Codec(ABC):
             recognised, the numbers are others, but finite.
         """
 
+    def add_to(self, total: Floats, payload: bytes) -> None:
+        """Add what a payload decodes to to ``total``, shape (size,), in place.
+
+        Raises
+        ------
+        CorruptDataError
+            As from ``decode``, and where the payload holds another number of entries.
+        """
+        vector = self.decode(payload)
+        if vector.size != total.size:
+            raise self.other_size(payload, vector.size, total.size)
+        total += vector
+
     def add(self, a: bytes, b: bytes) -> bytes:
         """Return a payload that decodes to the sum of both; summable codecs only."""
         raise IncompatibleError(
@@ -106,6 +119,10 @@ class Codec(ABC):
         if not np.isfinite(numbers).all():
             raise self.corrupt(payload, "it holds NaN or infinity")
         return numbers
+
+    def other_size(self, payload: bytes, size: int, wanted: int) -> CorruptDataError:
+        """Return the error for a payload of a vector that is not the one that is added up."""
+        return self.corrupt(payload, f"it holds {size} entries instead of {wanted}")
 
     def corrupt(self, payload: bytes, reason: str | None = None) -> CorruptDataError:
         """Return the error for a payload that this codec cannot have written."""
