@@ -5,7 +5,7 @@
 
 Two tables. The first takes sums as partitions make them (a9a's, where its LIBSVM file is given, the digits', those of
 dense and of sparse rows) through Arrow IPC with each of its codecs, and through what the package does. The second
-moves 64 MB of random numbers, of JPEG files and of decoded pixels through each of Spark's own channels on this
+moves 64 MB of random float64, of JPEG files and of decoded pixels through each of Spark's own channels on this
 machine, with each codec that Spark has for them.
 """
 
@@ -34,7 +34,7 @@ from sparkopt.cluster.session import session
 from sparkopt.codecs.gradient import Sparse
 from sparkopt.objective import LinearObjective, Query
 
-MEGABYTE, RUNS, CONTENT = 1e6, 5, 64_000_000
+MEGABYTE, RUNS, CONTENT = 1e6, 3, 64_000_000
 WIDE = 1_000_000
 ROOT = Path(__file__).parents[2]
 
@@ -117,7 +117,7 @@ def contents(folder: Path) -> dict[str, Path]:
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(0)
-    numbers = pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=CONTENT // 8)), 100)
+    numbers = rng.normal(size=(CONTENT // 800, 100))
     photographs = load_sample_images().images
     crops, files = [], []
     while sum(map(len, files)) < CONTENT:
@@ -128,7 +128,7 @@ def contents(folder: Path) -> dict[str, Path]:
         if len(crops) * crop.nbytes < CONTENT:
             crops.append(crop.tobytes())
     columns = {
-        "float64 features": numbers.cast(pa.list_(pa.float64())),
+        "float64 features": pa.array([row.tobytes() for row in numbers], pa.binary()),
         "JPEG files": pa.array(files, pa.binary()),
         "pixels": pa.array(crops, pa.binary()),
     }
@@ -197,19 +197,13 @@ def cache(spark: SparkSession, df: DataFrame) -> str:
     """Keep rows as Python has them, serialized."""
 
     def keep() -> float:
-        rdd = df.rdd.map(bytes_of).persist(StorageLevel.MEMORY_ONLY)
+        rdd = df.rdd.map(lambda row: bytes(row[0])).persist(StorageLevel.MEMORY_ONLY)
         rdd.count()
         size = sum(info.memSize() for info in spark._jsc.sc().getRDDStorageInfo() if info.id() == rdd.id())
         rdd.unpersist(blocking=True)
         return size
 
     return cell(keep(), median(keep, 2))
-
-
-def bytes_of(row) -> bytes:  # noqa: ANN001
-    """Return a row's value as it is in memory."""
-    value = row[0]
-    return bytes(value) if isinstance(value, bytearray) else np.array(value).tobytes()
 
 
 def broadcast(spark: SparkSession, data: bytes) -> str:

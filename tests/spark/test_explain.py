@@ -64,9 +64,7 @@ def test_what_compression_would_do_is_told(dense):
 def test_codecs_that_are_tried_are_told():
     look = Look([10**6] * 4, 4, 100_000, 4e5, False, 1.0)
     auto = Plan(look, 100_001, choose(Sizes(10**9, 800_008, 4, 4), ["resident"]), 2, compression="auto")
-    told = (
-        r"sums +3.2 MB a pass; if the first steps wait for them, auto times fp16 800.. KB, int8 400.. KB, top-k"
-    )
+    told = r"sums +3.2 MB a pass; if the first steps wait for them, auto times fp16 800.. KB, int8 400.. KB, top-k"
     assert re.search(told, str(auto)), str(auto)
     small = replace(auto, choice=choose(Sizes(10**9, 808, 4, 4), ["resident"]))
     assert "auto tries nothing below" in str(small)
