@@ -8,18 +8,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import prod
 
 import numpy as np
 
 from sparkopt.blocks.block import Blocks
-from sparkopt.codecs.gradient import Codec, ErrorFeedback, Memory, gradient_codec
+from sparkopt.codecs.gradient import Codec, ErrorFeedback, Memory, Sparse, gradient_codec
 from sparkopt.memories import Memories, Shelf
 from sparkopt.query import PartialSum, Query
 from sparkopt.typing import Floats, Seed
 from sparkopt.work import Around, Part, Work
 
-__all__ = ["PLAIN_AGAIN", "Compressed", "Packed", "codec_of", "compacted", "unpacked"]
+__all__ = [
+    "PLAIN_AGAIN",
+    "SMALL",
+    "SPARSE",
+    "THIN",
+    "Compressed",
+    "Packed",
+    "codec_of",
+    "compacted",
+    "sparse",
+    "thin_bytes",
+    "thinned",
+    "unpacked",
+]
 
+SPARSE = Sparse()
+THIN = 0.5
+"""Most that a gradient without its zeros may have of its bytes, to be worth taking them out and putting them back."""
+SMALL = 1 << 12
+"""Bytes of a gradient below which a message costs what it costs, whatever is in it."""
 PLAIN_AGAIN = "none"
 """As a query's codec: uncompressed, with what earlier steps left out; passes after it need no codec."""
 
@@ -46,6 +65,8 @@ class Packed:
 
     def __add__(self, other: Packed | Floats) -> Packed | Floats:
         if isinstance(other, Packed):
+            if other.codec != self.codec:  # one was added up on its way, and had enough zeros to leave out
+                return self.decoded() + other.decoded()
             return replace(self, slices=tuple(a + b for a, b in zip(self.slices, other.slices, strict=True)))
         return self.decoded() + other if other.any() else self  # the zero of the monoid is an array
 
@@ -80,6 +101,8 @@ class Packed:
         if self.codec.summable and not self.codec.shared:
             added = tuple((reduce(self.codec.add, payloads),) if payloads else () for payloads in self.slices)
             return replace(self, slices=added)
+        if self.codec == SPARSE:
+            return thinned(self.decoded(), len(self.slices))
         return self.decoded() if self.nbytes > 8 * self.shape[0] * self.shape[1] else self
 
     def decoded(self) -> Floats:
@@ -87,10 +110,10 @@ class Packed:
         return np.concatenate([self._slice(piece) for piece in self.cut()], axis=1)
 
     def _slice(self, piece: Packed) -> Floats:
-        total = np.zeros(piece.shape)
+        total = np.zeros(prod(piece.shape))
         for payload in piece.slices[0]:
-            total += self.codec.decode(payload).reshape(piece.shape)
-        return total
+            self.codec.add_to(total, payload)
+        return total.reshape(piece.shape)
 
 
 def codec_of(work: Work, query: Query) -> str:
@@ -99,10 +122,31 @@ def codec_of(work: Work, query: Query) -> str:
     return "none" if codec is None else codec.name
 
 
-def compacted(sums: PartialSum) -> PartialSum:
-    """Return sums as they travel on from a process that has added them up."""
+def compacted(sums: PartialSum, slices: int = 1) -> PartialSum:
+    """Return sums as they leave a process that has added them up; in so many slices where they are sparse."""
     gradient: object = sums.gradient
-    return replace(sums, gradient=gradient.compact()) if isinstance(gradient, Packed) else sums  # type: ignore[arg-type]
+    smaller = gradient.compact() if isinstance(gradient, Packed) else thinned(sums.gradient, slices)
+    return replace(sums, gradient=smaller)  # type: ignore[arg-type]
+
+
+def thinned(gradient: Floats, slices: int = 1) -> Packed | Floats:
+    """Return a gradient, shape (m, size), without its zeros, or as it is where that is not at most half the bytes."""
+    return sparse(gradient, slices) if thin_bytes(gradient, slices) <= THIN * gradient.nbytes else gradient
+
+
+def thin_bytes(gradient: Floats, slices: int = 1) -> int:
+    """Return the bytes that ``sparse`` would take, or those of the gradient where it is too small to be worth it."""
+    if gradient.nbytes < SMALL:
+        return gradient.nbytes
+    pieces = np.array_split(gradient, slices, axis=1)
+    return sum(min(8 * piece.size, SPARSE.packed_bytes(piece.size, SPARSE.count(piece))) for piece in pieces)
+
+
+def sparse(gradient: Floats, slices: int = 1) -> Packed:
+    """Return a gradient, shape (m, size), without its zeros, in so many slices."""
+    pieces = np.array_split(gradient, slices, axis=1)
+    packed = tuple((SPARSE.pack(piece.ravel()),) if piece.size else () for piece in pieces)
+    return Packed(SPARSE, gradient.shape, packed)
 
 
 def unpacked(sums: PartialSum) -> PartialSum:

@@ -6,7 +6,7 @@ computed, and only they. Of k folds a model so reads k − 1, as it would alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
@@ -16,6 +16,7 @@ from sparkopt import passes
 from sparkopt.blocks.block import Block
 from sparkopt.objective import LinearObjective
 from sparkopt.query import PartialSum, Query
+from sparkopt.typing import Floats
 
 __all__ = ["FoldedObjective", "Objective"]
 
@@ -63,6 +64,14 @@ class FoldedObjective:
                 total.weight[seeing] += found.weight
                 rows += found.rows
         return replace(total, rows=rows)
+
+    def pull_back(self, gradient: Floats, held_out: Sequence[int | None] | None = None) -> Floats:
+        """Apply the chain rule of every place's own coordinates to a sum of unscaled gradients, in place."""
+        unseen = held_out or [None] * len(gradient)
+        for fold in set(unseen):
+            places = [place for place, other in enumerate(unseen) if other == fold]
+            gradient[places] = self.objectives[fold].pull_back(gradient[places])
+        return gradient
 
 
 Objective: TypeAlias = LinearObjective | FoldedObjective

@@ -8,7 +8,7 @@ far better conditioned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from sparkopt.query import PartialSum, Query
 from sparkopt.typing import Floats
 
 __all__ = ["LinearObjective", "PartialSum", "Query"]
+
+PIECE = 1 << 14
+"""Numbers that are worked on at a time, where whole arrays would not fit a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -171,28 +174,24 @@ class LinearObjective:
             intercept = intercept - self.center @ (matrix[:, 0] if matrix.shape[1] == 1 else matrix)
         return matrix, intercept
 
-    def pull_back(self, matrix: Floats, intercept: Floats, out: Floats) -> None:
-        """Write gradients in the solver's coordinates, for gradients over the user's features.
-
-        It is the chain rule of ``over_features``, applied once at the end of a pass since it is linear.
+    def pull_back(self, gradient: Floats, held_out: Sequence[int | None] | None = None) -> Floats:
+        """Apply the chain rule of ``over_features``: once, to a sum of unscaled gradients, since it is linear.
 
         Parameters
         ----------
-        matrix, intercept : ndarray of shape (m, features, outputs), (m, outputs)
-            Gradients with respect to what ``over_features`` returns, at m places.
-        out : ndarray of shape (m, size)
-            Where they go, but for the loss's constants.
+        gradient : ndarray of shape (m, size)
+            As ``Query.unscaled`` asks for it; it is overwritten, and returned.
+        held_out : sequence, optional
+            As the query has it; these coordinates are those of every place.
         """
-        m, k = intercept.shape
-        # For each place the matrix (features, k), row by row, and in place: with millions of features every temporary
-        # array costs as much as the rows do.
-        flat = out[:, : self.features * k].reshape(m, self.features, k)
-        if self.center is None:
-            flat[:] = matrix
-        else:
-            np.multiply(self.center[:, None], intercept.reshape(m, 1, k), out=flat)
-            np.subtract(matrix, flat, out=flat)
-        if self.scale is not None:
-            flat *= self.scale[:, None]
-        if self.fit_intercept:
-            out[:, self.features * k : (self.features + 1) * k] = intercept
+        m, k = len(gradient), self.loss.outputs
+        flat = gradient[:, : self.features * k].reshape(m, self.features, k)
+        intercept = gradient[:, self.features * k : (self.features + self.fit_intercept) * k].reshape(m, -1, k)
+        # In place and by pieces: with millions of features every temporary array costs as much as the rows do.
+        for start in range(0, self.features, piece := max(1, PIECE // (m * k))):
+            rows = slice(start, start + piece)
+            if self.center is not None:
+                flat[:, rows] -= self.center[rows, None] * intercept
+            if self.scale is not None:
+                flat[:, rows] *= self.scale[rows, None]
+        return gradient

@@ -30,11 +30,11 @@ def answer(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> Par
     if query.losses_only:
         return losses(objectives, query.coefs, blocks)
     if query.vectors is None:
-        return gradients(objectives, query.coefs, blocks)
-    return hessian_products(objectives, query.coefs, query.vectors, blocks)
+        return gradients(objectives, query.coefs, blocks, query.unscaled)
+    return hessian_products(objectives, query.coefs, query.vectors, blocks, query.unscaled)
 
 
-def gradients(objectives: Objectives, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
+def gradients(objectives: Objectives, coefs: Floats, blocks: Iterable[Block], unscaled: bool = False) -> PartialSum:
     """Return losses and gradients at every row of ``coefs``, shape (m, size), in one pass."""
     places = _Places.of(objectives, coefs)
     loss, sums = objectives[0].loss, _Sums.zero(objectives[0], len(coefs))
@@ -46,10 +46,12 @@ def gradients(objectives: Objectives, coefs: Floats, blocks: Iterable[Block]) ->
             slopes.append(_weighted(slope, block.weight))
         sums.add(block, slopes)
         sums.count(block)
-    return sums.partial(objectives)
+    return sums.partial(objectives, unscaled)
 
 
-def hessian_products(objectives: Objectives, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
+def hessian_products(
+    objectives: Objectives, coefs: Floats, vectors: Floats, blocks: Iterable[Block], unscaled: bool = False
+) -> PartialSum:
     """Return the Hessian at every row of ``coefs`` times the same row of ``vectors``, both (m, size).
 
     The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1), so a
@@ -69,7 +71,7 @@ def hessian_products(objectives: Objectives, coefs: Floats, vectors: Floats, blo
         rows = zip(moves.targets(block), raws, moves.raw(block), strict=True)
         sums.add(block, [_weighted(own.loss.hessian_product(y, raw, move), block.weight) for y, raw, move in rows])
         sums.count(whole)
-    return sums.partial(objectives)
+    return sums.partial(objectives, unscaled)
 
 
 def losses(objectives: Objectives, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
@@ -200,15 +202,19 @@ class _Sums:
         self.weight += block.rows if block.weight is None else float(block.weight.sum())
         self.rows += block.rows
 
-    def partial(self, objectives: Objectives) -> PartialSum:
-        """Return losses and gradients, the gradients in every place's own coordinates."""
-        m, (features, columns) = len(objectives), self.matrix.shape
-        gradient = np.empty((m, objectives[0].size))
-        matrices = self.matrix.reshape(features, m, columns // m).transpose(1, 0, 2)
-        intercepts = self.intercept.reshape(m, columns // m)
-        for objective, run in _runs(objectives):
-            objective.pull_back(matrices[run], intercepts[run], gradient[run])
-        gradient[:, objectives[0].size - self.constants.shape[1] :] = self.constants
+    def partial(self, objectives: Objectives, unscaled: bool) -> PartialSum:
+        """Return losses and gradients, the gradients in every place's own coordinates unless they stay unscaled."""
+        own, m, (features, columns) = objectives[0], len(objectives), self.matrix.shape
+        gradient, k = np.empty((m, own.size)), columns // m
+        by_place = self.matrix.reshape(features, m, k).transpose(1, 0, 2)
+        # For each place the matrix (features, k), row by row, then intercepts and constants.
+        gradient[:, : features * k].reshape(m, features, k)[:] = by_place
+        if own.fit_intercept:
+            gradient[:, features * k : (features + 1) * k] = self.intercept.reshape(m, k)
+        gradient[:, own.size - self.constants.shape[1] :] = self.constants
+        if not unscaled:
+            for objective, run in _runs(objectives):
+                objective.pull_back(gradient[run])
         return PartialSum(self.loss, gradient, self.weights, self.rows)
 
 

@@ -34,6 +34,9 @@ class Query:
         Ask for losses alone; the gradients that come back have no columns.
     codec : str or None, default None
         Name of the gradient codec in which this pass's sums travel, where that changes from pass to pass.
+    unscaled : bool, default False
+        Gradients over the features as they are stored, which have zeros where no row has an entry; whoever asks
+        calls ``pull_back`` of the objective with their sum.
     held_out : sequence of (int or None) or None, default None
         The fold of the rows that each place does not see, None for a place that sees all; None is a None for each.
     """
@@ -45,6 +48,7 @@ class Query:
     sample: int | None = None
     losses_only: bool = False
     codec: str | None = None
+    unscaled: bool = False
     held_out: Sequence[int | None] | None = None
 
     @property

@@ -16,7 +16,7 @@ from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.cluster.reduction import Sums, levels, sliced, tree
-from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
+from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.compression import Compressed, unpacked
@@ -117,7 +117,8 @@ class DriverAggregator(Aggregator):
         def reduce(query: Query) -> PartialSum:
             begin = time.perf_counter()
             how = self._reduction(query, store)
-            sums = self._sums(store, _Step(shared, query), how, slots)
+            slices = _slices(query.coefs.nbytes, slots) if how == "sharded" else 1
+            sums = self._sums(store, _Step(shared, query, slices), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
             partial = unpacked(total.partial)
@@ -127,7 +128,7 @@ class DriverAggregator(Aggregator):
             return partial
 
         try:
-            yield trying(work, reduce, passes)
+            yield trying(work, pulling_back(work, reduce), passes)
         finally:
             shared.destroy()
 
@@ -153,10 +154,7 @@ class DriverAggregator(Aggregator):
         """Return sums that hold every partition, each once."""
         if how == "collect":
             return store.collect(task, slots)
-        if how == "tree":
-            sums = tree(store.map(task), self.depth)
-        else:
-            sums = sliced(store.map(task), _slices(task.query.coefs.nbytes, slots))
+        sums = tree(store.map(task), self.depth) if how == "tree" else sliced(store.map(task), task.slices)
         if all(result.value is not None for result in sums):
             return sums
         complete = store.collect(task)  # a sum lacks a partition: take each by itself
@@ -169,11 +167,12 @@ class _Step:
 
     work: Shared
     query: Query
+    slices: int = 1
 
     def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
         with task_threads():
-            return sum_of(work, self.query, part, blocks).leaving()
+            return sum_of(work, self.query, part, blocks).leaving(self.slices)
 
 
 def _slices(size: int, slots: int) -> int:

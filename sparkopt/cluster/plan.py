@@ -14,6 +14,10 @@ from sparkopt.blocks import classic, connect
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
 from sparkopt.cluster.choose import ENGINES, PASSES, Choice, Sizes, available, choose
+from sparkopt.cluster.resident import APART_BYTES
+from sparkopt.cluster.trial import CANDIDATES, LEAST_BYTES
+from sparkopt.codecs.gradient import gradient_codec
+from sparkopt.compression import SPARSE
 from sparkopt.errors import DataError
 
 __all__ = ["Look", "Plan"]
@@ -23,6 +27,9 @@ SAMPLE = 256
 
 SKEW = 2.0
 """How many times the mean a partition may hold before it is worth a word: all others wait for it."""
+
+LENGTH = 1 << 16
+"""Numbers that are encoded to see how many bytes a codec takes for each."""
 
 WIDE_TREE = 50
 """Sums that one process should add at most; more of them ask for a deeper tree."""
@@ -46,6 +53,8 @@ class Look:
         Whether blocks would be sparse.
     target_max : float
         Largest label.
+    row_entries : float, default 0
+        Entries of a row that are stored: without zeros where rows are sparse.
     """
 
     rows: Sequence[int]
@@ -54,6 +63,7 @@ class Look:
     row_bytes: float
     is_sparse: bool
     target_max: float
+    row_entries: float = 0.0
 
     @classmethod
     def at(cls, df: DataFrame, columns: Columns) -> Look:
@@ -91,6 +101,7 @@ class Look:
             per_row + beside,
             is_sparse,
             max(tops, default=0.0),
+            stored / X.shape[0],
         )
 
 
@@ -110,6 +121,8 @@ class Plan:
         Levels of the driver engine's tree.
     has_rdds : bool, default True
         Whether the session has what all engines but the driver's need.
+    compression : str, default "none"
+        How sums travel.
     """
 
     look: Look
@@ -117,9 +130,19 @@ class Plan:
     choice: Choice
     depth: int
     has_rdds: bool = True
+    compression: str = "none"
 
     @classmethod
-    def of(cls, df: DataFrame, look: Look, coefficients: int, engine: str, share: float, depth: int) -> Plan:
+    def of(
+        cls,
+        df: DataFrame,
+        look: Look,
+        coefficients: int,
+        engine: str,
+        share: float,
+        depth: int,
+        compression: str = "none",
+    ) -> Plan:
         """Plan a fit.
 
         Parameters
@@ -136,13 +159,15 @@ class Plan:
             Share of the rows that a step reads.
         depth : int
             Levels of the driver engine's tree.
+        compression : str, default "none"
+            The compression that was asked for.
         """
         context = None if is_connect(df) else df.sparkSession.sparkContext
         slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
         stored = round(sum(look.rows) * look.row_bytes * share)
         sizes = Sizes(stored, 8 * coefficients, look.partitions, slots)
         allowed = available(context) if engine == "auto" else [engine]
-        return cls(look, coefficients, choose(sizes, allowed), depth, has_rdds=context is not None)
+        return cls(look, coefficients, choose(sizes, allowed), depth, context is not None, compression)
 
     @property
     def advice(self) -> list[str]:
@@ -170,6 +195,49 @@ class Plan:
             found.append(f"{look.partitions} partitions ask for a deeper tree: aggregationDepth={self.depth + 1}.")
         return found
 
+    @property
+    def senders(self) -> int:
+        """How many sums leave a process in a pass: of partitions, or of tasks that add theirs up first."""
+        engine, sizes = self.choice.engine, self.choice.sizes
+        tasks = min(sizes.slots, sizes.partitions)
+        if engine == "local":
+            return 0
+        is_apart = engine == "resident" and sizes.partitions * sizes.summed <= tasks * APART_BYTES
+        return sizes.partitions if engine == "driver" or is_apart else tasks
+
+    def encoded_bytes(self, name: str) -> int:
+        """Return the bytes of one sum as a gradient codec writes it: measured on numbers of that length."""
+        codec = gradient_codec(name)
+        most = self.coefficients if codec.whole else min(self.coefficients, LENGTH)
+        numbers = np.random.default_rng(0).normal(size=most)
+        payload, _ = codec.encode(numbers, codec.init(most), np.random.default_rng(0))
+        return round(len(payload) * self.coefficients / most)
+
+    @property
+    def sums(self) -> str:
+        """How sums travel, and in how many bytes a pass."""
+        raw = self.senders * self.choice.sizes.summed
+        if not raw:
+            return "do not travel: one task holds all rows"
+        if self.compression == "auto":
+            tried = ", ".join(f"{name} {_bytes(self.senders * self.encoded_bytes(name))}" for name in CANDIDATES)
+            if self.choice.sizes.summed < LEAST_BYTES:
+                return f"{_bytes(raw)} a pass, as float64: auto tries nothing below {_bytes(LEAST_BYTES)} a sum"
+            return f"{_bytes(raw)} a pass; if the first steps wait for them, auto times {tried}"
+        if self.compression != "none":
+            sent = self.senders * self.encoded_bytes(self.compression)
+            return f"{_bytes(sent)} a pass by {self.compression} instead of {_bytes(raw)}: {raw / sent:.1f}x less"
+        if self.look.is_sparse:
+            least = self.senders * self.sparse_bytes()
+            return f"{_bytes(raw)} a pass as float64, at most {_bytes(min(least, raw))} of them without zeros"
+        return f"{_bytes(raw)} a pass, as float64"
+
+    def sparse_bytes(self) -> int:
+        """Return the most bytes of one sum without its zeros: as if no two rows had an entry of the same feature."""
+        outputs = max(1, self.coefficients // (self.look.features + 1))
+        entries = outputs * (sum(self.look.rows) / max(1, self.senders) * self.look.row_entries + 1)
+        return SPARSE.packed_bytes(self.coefficients, min(self.coefficients, round(entries)))
+
     def __str__(self) -> str:
         look, sizes, engine = self.look, self.choice.sizes, self.choice.engine
         kind = "sparse" if look.is_sparse else "dense"
@@ -183,6 +251,7 @@ class Plan:
             f"coefficients   {self.coefficients:,}",
             f"blocks on disk {_bytes(sum(look.rows) * look.row_bytes)}, of which a pass reads {_bytes(sizes.stored)}",
             f"sent per pass  {_bytes(2 * tasks * sizes.summed if engine != 'local' else 0)}",
+            f"sums           {self.sums}",
             f"memory         {memory}",
             f"engine         {engine}; seconds of {PASSES} passes: {seconds}",
         ]

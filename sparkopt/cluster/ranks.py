@@ -18,11 +18,11 @@ import numpy as np
 
 from sparkopt.blocks.store import Held, Result
 from sparkopt.cluster.relay import Messenger
-from sparkopt.cluster.sums import Pass, TaskSum, fold, sum_of
+from sparkopt.cluster.sums import Pass, TaskSum, fold, pulling_back, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
-from sparkopt.compression import Compressed, Packed, codec_of
+from sparkopt.compression import SMALL, SPARSE, THIN, Compressed, Packed, codec_of, sparse, thin_bytes
 from sparkopt.query import PartialSum, Query
 from sparkopt.solve import Callback, Problem, Progress, Solution, minimise_many
 from sparkopt.typing import Array, Floats
@@ -128,7 +128,8 @@ class FitOnRank:
             ]
             sums = _GroupSums(group, work, held)
             begin = time.perf_counter()
-            reduce = sums if group.size == 1 else trying(work, sums, sums.passes, partial(_agreed, group))
+            plain = pulling_back(sums.work, sums)
+            reduce = plain if group.size == 1 else trying(work, plain, sums.passes, partial(_agreed, group))
             solutions = minimise_many(reduce, told)
             return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
 
@@ -162,11 +163,18 @@ class _GroupSums:
         self._encoding = work if isinstance(work, Compressed) and group.size > 1 else None
         self._work = work.work if isinstance(work, Compressed) else work
         self._group, self._held = group, held
+        self._is_sparse: dict[bool, bool] = {}
+
+    @property
+    def work(self) -> Work:
+        """What is summed, and what encodes it where anything does."""
+        return self._encoding or self._work
 
     def __call__(self, query: Query) -> PartialSum:
         begin = time.perf_counter()
         mine = fold(self._own(query))
         packed = mine.partial if self._encoding is None else self._packed(self._encoding, mine.partial, query, "rank")
+        packed = self._thinned(packed, query)
         summed = time.perf_counter()
         total, raw, sent = self._total(packed, query)
         end = time.perf_counter()
@@ -195,6 +203,20 @@ class _GroupSums:
         sliced = replace(encoding, slices=slices)
         return sliced.pack(mine, query, f"{name}-{group.rank}-of-{group.size}", group.rank, beside)
 
+    def _thinned(self, mine: PartialSum, query: Query) -> PartialSum:
+        """Leave out the zeros of this rank's sum, where that is less for all ranks together.
+
+        They find out on the first pass, for steps' own passes and for others; ``_total`` looks whether it stays so.
+        """
+        group, gradient, kind = self._group, mine.gradient, query.is_of_step
+        if group.size == 1 or not isinstance(gradient, np.ndarray) or gradient.nbytes < SMALL:
+            return mine
+        slices = 1 if group.size <= FEW else group.size
+        if kind not in self._is_sparse:
+            bytes_of_all = group.all_reduce(np.array([float(thin_bytes(gradient, slices))]))[0]
+            self._is_sparse[kind] = bool(bytes_of_all <= THIN * group.size * gradient.nbytes)
+        return replace(mine, gradient=sparse(gradient, slices)) if self._is_sparse[kind] else mine  # type: ignore[arg-type]
+
     def _total(self, mine: PartialSum, query: Query) -> tuple[PartialSum, int, int]:
         """Return the sum over all ranks, and the bytes that they send for it: as float64, and as they travel.
 
@@ -211,6 +233,8 @@ class _GroupSums:
         bare = replace(mine, gradient=np.array([[float(gradient.nbytes)]] * shape[0])).flat()
         rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 1)
         raw, encoded = group.size * (bare.nbytes + 8 * shape[0] * shape[1]), int(rest.gradient[0, 0])
+        if gradient.codec == SPARSE:
+            self._is_sparse[query.is_of_step] = encoded <= THIN * group.size * 8 * shape[0] * shape[1]
         if len(gradient.slices) == 1:
             gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
             total = sum(gathered[1:], gathered[0]).decoded()
@@ -225,12 +249,16 @@ class _GroupSums:
         where gathering them whole would take n − 1. What the second encoding leaves out goes with the next step too
         (Tang et al., 2019, *DoubleSqueeze*, algorithm 1).
         """
-        assert self._encoding is not None  # noqa: S101  # or nothing would be encoded
         group, pieces = self._group, gradient.cut()
         payloads = group.exchange([piece.payload for piece in pieces])
         own = sum((pieces[group.rank].of(payload) for payload in payloads), np.zeros(pieces[group.rank].shape))
         added = own.decoded() if isinstance(own, Packed) else own
-        again: object = self._packed(self._encoding, replace(rest, gradient=added), query, "joined").gradient
+        again: object
+        if gradient.codec == SPARSE:
+            again = sparse(added)
+        else:
+            assert self._encoding is not None  # noqa: S101  # or nothing would be encoded
+            again = self._packed(self._encoding, replace(rest, gradient=added), query, "joined").gradient
         assert isinstance(again, Packed)  # noqa: S101  # as the first time
         found = zip(pieces, group.all_gather(again.payload), strict=True)
         return np.concatenate([piece.of(payload).decoded() for piece, payload in found], axis=1)

@@ -24,7 +24,7 @@ from pyspark.cloudpickle import dumps
 from sparkopt.blocks.store import BlockStore, Held, Result
 from sparkopt.cluster.aggregate import Aggregator, DriverAggregator, Run, slots_of
 from sparkopt.cluster.crew import Crew, Line, UnmannedError
-from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, sum_of
+from sparkopt.cluster.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
 from sparkopt.cluster.threads import task_threads
 from sparkopt.cluster.trial import trying
 from sparkopt.cluster.wire import Address, dial
@@ -74,7 +74,8 @@ class ResidentAggregator(Aggregator):
             return self.otherwise.run(problems, work, store)
         try:
             with _Sums(self, work, store) as sums:
-                return Run(minimise_many(trying(work, sums, sums.passes), problems), sums.passes, sums.engine)
+                reduce = trying(work, pulling_back(work, sums), sums.passes)
+                return Run(minimise_many(reduce, problems), sums.passes, sums.engine)
         finally:
             _staying.release()
 

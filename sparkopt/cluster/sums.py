@@ -11,11 +11,12 @@ from math import prod
 
 from sparkopt.blocks.block import Blocks
 from sparkopt.blocks.store import Result
-from sparkopt.compression import codec_of, compacted
+from sparkopt.compression import Compressed, codec_of, compacted
 from sparkopt.query import PartialSum, Query
+from sparkopt.solve import Reduce
 from sparkopt.work import Part, Work
 
-__all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "sum_of"]
+__all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back", "sum_of"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class TaskSum:
             self.encoded + other.encoded,
         )
 
-    def leaving(self) -> TaskSum:
-        """Return it as it leaves a process that has added it up."""
-        partial = compacted(self.partial)
+    def leaving(self, slices: int = 1) -> TaskSum:
+        """Return it as it leaves a process that has added it up; sparse, in so many slices, where that is less."""
+        partial = compacted(self.partial, slices)
         return replace(
             self,
             partial=partial,
@@ -145,6 +146,24 @@ def sum_of(work: Work, query: Query, part: Part, blocks: Blocks) -> TaskSum:
     partial = work(query, part, blocks)
     seconds = time.perf_counter() - begin
     return TaskSum(partial, seconds, seconds, peak_memory())
+
+
+def pulling_back(work: Work, reduce: Reduce) -> Reduce:
+    """Return ``reduce`` with unscaled gradients on their way, and the chain rule at its end.
+
+    Sums over sparse rows stay sparse that way: what centring adds to every feature is added once, here. Sums that
+    are encoded with loss, and ways that stand for gradients, are left as they are.
+    """
+
+    def reduced(query: Query) -> PartialSum:
+        is_way = work.is_local and not query.every_row and query.vectors is None
+        is_encoded = isinstance(work, Compressed) and work.codec_for(query) is not None
+        if is_way or is_encoded or query.losses_only or query.unscaled:
+            return reduce(query)
+        sums = reduce(replace(query, unscaled=True))
+        return replace(sums, gradient=work.objective.pull_back(sums.gradient, query.held_out))
+
+    return reduced
 
 
 def fold(results: Iterable[Result[TaskSum]]) -> TaskSum:

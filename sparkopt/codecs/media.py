@@ -156,9 +156,12 @@ class Mp3(BytesCodec):
                     raise self.corrupt(f"it is {source.format}")
                 if source.frames * source.channels * 4 > max_size:
                     raise too_large(self.name, max_size)
-                blocks = [np.zeros((0, source.channels), np.float32)]
+                blocks, size = [np.zeros((0, source.channels), np.float32)], 0
                 while len(block := source.read(self._BLOCK, dtype="float32", always_2d=True)):
                     blocks.append(block)  # by blocks, since a damaged header may promise any number of frames
+                    size += block.nbytes
+                    if size > max_size:
+                        raise too_large(self.name, max_size)
                 samples, expected, rate = np.concatenate(blocks), source.frames, source.samplerate
         except library.SoundFileError as error:
             raise self.corrupt("libsndfile cannot read it") from error

@@ -134,6 +134,7 @@ class LinearEstimator(
         coefficients   4
         blocks on disk ..., of which a pass reads ...
         sent per pass  ...
+        sums           do not travel: one task holds all rows
         memory         driver ..., each task ... beside its blocks
         engine         local; seconds of ... passes: driver ..., resident ..., ...
         """
@@ -142,7 +143,7 @@ class LinearEstimator(
         moments = replace(Moments.zero(look.features), target_min=0.0, target_max=look.target_max)
         objective = LinearObjective(self._loss(moments), look.features, self.getFitIntercept())
         share, depth = self.getMiniBatchFraction() * self.getLocalSteps(), self.getAggregationDepth()
-        return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth)
+        return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
         self._check()

@@ -1,4 +1,4 @@
-"""One contract for all lossless codecs."""
+"""The lossless codecs of bytes, beyond what holds for all codecs (`test_contract.py`)."""
 
 import bz2
 import gzip
@@ -7,8 +7,6 @@ import zlib
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sparkopt.codecs import codec_names, compress, decompress, get_codec, register
 from sparkopt.errors import CorruptDataError, MissingDependencyError, ParameterError
@@ -17,7 +15,6 @@ LOSSLESS = [name for name in codec_names(lossless=True) if name != "png"]
 SAMPLE = b"".join(b"row %d, value %d;" % (i, i * i % 97) for i in range(60))
 
 every_codec = pytest.mark.parametrize("codec", LOSSLESS)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_the_registry_holds_all_promised_codecs():
@@ -26,34 +23,13 @@ def test_the_registry_holds_all_promised_codecs():
 
 
 @every_codec
-@quick
-@given(data=st.binary(max_size=3000))
-def test_round_trip(codec, data):
-    assert decompress(compress(data, codec), codec, max_size=len(data)) == data
-
-
-@every_codec
-@quick
-@given(pieces=st.lists(st.tuples(st.binary(min_size=1, max_size=4), st.integers(1, 5000)), max_size=8))
-def test_round_trip_of_runs(codec, pieces):
-    data = b"".join(piece * count for piece, count in pieces)
-    assert decompress(compress(data, codec), codec) == data
-
-
-@every_codec
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 300], ids=["empty", "one byte", "all bytes"])
-def test_round_trip_of_edge_cases(codec, data):
-    assert decompress(compress(data, codec), codec) == data
-
-
-@every_codec
-def test_a_hundred_megabytes_of_one_byte(codec):
-    data = b"\x07" * 100_000_000
+def test_edge_cases_and_each_of_their_truncations(codec, data):
     packed = compress(data, codec)
-    assert len(packed) < len(data) // 7  # Huffman codes need at least one bit a byte
-    assert decompress(packed, codec) == data
-    with pytest.raises(CorruptDataError, match=f"{codec} data decode to more than max_size = 1000000 bytes"):
-        decompress(packed, codec, max_size=1_000_000)
+    assert decompress(packed, codec, max_size=len(data)) == data
+    for length in range(len(packed) if len(data) < 2 else 0):
+        with pytest.raises(CorruptDataError, match=codec):
+            decompress(packed[:length], codec)
 
 
 @every_codec
@@ -67,42 +43,14 @@ def test_the_bound_is_exact(codec):
 
 
 @every_codec
-@pytest.mark.parametrize("data", [b"", b"x", SAMPLE], ids=["empty", "one byte", "text"])
-def test_truncation_at_every_length_is_recognised(codec, data):
-    packed = compress(data, codec)
-    for length in range(len(packed)):
-        with pytest.raises(CorruptDataError, match=codec):
-            decompress(packed[:length], codec)
-
-
-@every_codec
 def test_trailing_bytes_are_recognised_or_harmless(codec):
-    _same_or_corrupt(compress(SAMPLE, codec) + b"\0\1\2", codec)
-
-
-@every_codec
-@quick
-@given(position=st.integers(0, 10**6), flip=st.integers(1, 255))
-def test_an_altered_byte_never_yields_wrong_data(codec, position, flip):
-    packed = bytearray(compress(SAMPLE, codec))
-    packed[position % len(packed)] ^= flip
-    _same_or_corrupt(bytes(packed), codec)
-
-
-@every_codec
-@quick
-@given(data=st.binary(max_size=400), keep=st.integers(0, 40))
-def test_random_bytes_never_yield_wrong_data(codec, data, keep):
-    _same_or_corrupt(compress(SAMPLE, codec)[:keep] + data, codec)
-
-
-def _same_or_corrupt(packed: bytes, codec: str) -> None:
+    packed = compress(SAMPLE, codec) + b"\0\1\2"
     try:
         decoded = decompress(packed, codec, max_size=10**6)
     except CorruptDataError as error:
         message = str(error)
     else:
-        assert decoded == SAMPLE or compress(decoded, codec) == packed
+        assert decoded == SAMPLE
         return
     assert codec in message
 

@@ -146,49 +146,10 @@ def test_a_header_that_lies_about_its_size_is_refused_before_decoding():
 
 
 @every_codec
-def test_truncation_is_recognised(codec, capfd):
+def test_half_a_file_is_recognised(codec):
     packed = compress(DATA[codec], codec)
-    for length in [*range(0, len(packed), 1 + len(packed) // 150), len(packed) - 1]:
-        _corrupt_or_whole(packed[:length], codec)
     with pytest.raises(CorruptDataError, match=codec):
         decompress(packed[: len(packed) // 2], codec)
-
-
-@every_codec
-@settings(max_examples=60, deadline=None)
-@given(position=st.integers(0, 10**6), flip=st.integers(1, 255))
-def test_an_altered_byte_never_crashes(codec, position, flip):
-    packed = bytearray(compress(DATA[codec], codec))
-    packed[position % len(packed)] ^= flip
-    _corrupt_or_bounded(bytes(packed), codec)
-
-
-@every_codec
-@quick
-@given(data=st.binary(max_size=300), keep=st.integers(0, 60))
-def test_random_bytes_never_crash(codec, data, keep):
-    _corrupt_or_bounded(compress(DATA[codec], codec)[:keep] + data, codec)
-
-
-def _decoded(packed, codec):
-    try:
-        decoded = decompress(packed, codec, max_size=10**7)
-    except CorruptDataError as error:
-        message = str(error)
-    else:
-        return decoded.samples if isinstance(decoded, Audio) else decoded
-    assert codec in message
-    return None
-
-
-def _corrupt_or_bounded(packed, codec):
-    decoded = _decoded(packed, codec)
-    assert decoded is None or decoded.nbytes <= 10**7
-
-
-def _corrupt_or_whole(packed, codec):
-    decoded = _decoded(packed, codec)
-    assert decoded is None or decoded.shape == (PHOTO if codec != "mp3" else SOUND.samples).shape
 
 
 @pytest.mark.parametrize(("codec", "module", "extra"), [("png", "cv2", "images"), ("mp3", "soundfile", "codecs")])

@@ -15,6 +15,7 @@ from sparkopt import codecs, losses, optim, penalties
 from sparkopt.blocks.block import Block, InMemoryBlocks
 from sparkopt.codecs.gradient import GRADIENT_CODECS, ErrorFeedback, gradient_codec
 from sparkopt.compression import Compressed, Packed, compacted, unpacked
+from sparkopt.errors import CorruptDataError
 from sparkopt.memories import Memories, Shelf
 from sparkopt.objective import LinearObjective, PartialSum, Query
 from sparkopt.solve import Problem, Stop, minimise
@@ -103,6 +104,17 @@ def test_packed_gradients_are_a_monoid(name, slices):
     tolerance = {"fp16": 2e-3, "bf16": 2e-2}.get(name, 1e-6) * np.abs(apart).max()  # added while encoded
     np.testing.assert_allclose(unpacked(smaller).gradient, apart, atol=tolerance)
     assert smaller.gradient.nbytes <= min(whole.gradient.nbytes, 8 * 31)
+
+
+@pytest.mark.parametrize("name", GRADIENT_CODECS)
+def test_a_payload_that_is_cut_on_its_way_is_one_clear_error(name):
+    codec, vector = gradient_codec(name), np.linspace(-1, 1, 40)
+    payload, _ = codec.encode(vector, codec.init(40), np.random.default_rng(0))
+    whole = Packed(codec, (2, 20), ((payload,),))
+    assert whole.decoded().shape == (2, 20)
+    for length in range(1, len(payload)):  # an empty one stands for no rows
+        with pytest.raises(CorruptDataError, match=f"gradient codec '{name}'"):
+            whole.of(payload[:length]).decoded()
 
 
 CASES = {"logistic": 1, "multinomial": 3}

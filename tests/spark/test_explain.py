@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from sparkopt.cluster.choose import Sizes, choose
 from sparkopt.cluster.plan import Look, Plan
+from sparkopt.codecs.gradient import Sparse
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.ml import LinearRegression, LogisticRegression
 
@@ -39,6 +43,36 @@ def test_sparse_rows_and_many_classes(spark):
     assert plan.look.is_sparse
     assert plan.coefficients == 4 * 1001
     assert plan.look.row_bytes == pytest.approx(2 * (8 + 4) + 8, rel=0.1)
+
+
+def test_what_compression_would_do_is_told(dense):
+    """Predicted bytes against those of the receipt, on the engine where every sum travels once."""
+    told = {}
+    for compression in ("none", "fp16", "int8"):
+        estimator = LogisticRegression(
+            maxIter=3, tol=0.0, optimizer="sgd", stepSize=0.1, engine="resident", compression=compression
+        )
+        plan, sent = estimator.explain(dense), estimator.fit(dense).summary.receipt
+        told[compression] = str(plan)
+        one = plan.encoded_bytes(compression)
+        assert plan.senders == plan.look.partitions == 3
+        assert one * 3 * sent.passes == pytest.approx(sent.bytes["encoded"], rel=0.4), compression
+    assert re.search(r"sums           .* a pass, as float64", told["none"])
+    assert re.search(r"sums           .* a pass by int8 instead of .*x less", told["int8"])
+
+
+def test_codecs_that_are_tried_are_told():
+    look = Look([10**6] * 4, 4, 100_000, 4e5, False, 1.0)
+    auto = Plan(look, 100_001, choose(Sizes(10**9, 800_008, 4, 4), ["resident"]), 2, compression="auto")
+    told = r"sums +3.2 MB a pass; if the first steps wait for them, auto times fp16 800.. KB, int8 400.. KB, top-k"
+    assert re.search(told, str(auto)), str(auto)
+    small = replace(auto, choice=choose(Sizes(10**9, 808, 4, 4), ["resident"]))
+    assert "auto tries nothing below" in str(small)
+    rows = replace(look, is_sparse=True, row_entries=5.0, rows=[1000] * 4)
+    sparse = replace(auto, look=rows, compression="none")
+    at_most = Sparse().packed_bytes(100_001, 5001)
+    assert sparse.sparse_bytes() == at_most
+    assert f"3.2 MB a pass as float64, at most {4 * at_most / 1e3:.1f} KB of them without zeros" in str(sparse)
 
 
 def test_skew_is_told(dense):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparkopt.codecs.gradient.base import Codec, ErrorFeedback, Identity, Memory
 from sparkopt.codecs.gradient.low_rank import PowerSGD
 from sparkopt.codecs.gradient.quantise import QSGD, BFloat16, Float16, Int8, Sign
-from sparkopt.codecs.gradient.sparsify import RandomK, TopK
+from sparkopt.codecs.gradient.sparsify import RandomK, Sparse, TopK
 from sparkopt.validation import OneOf, check
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PowerSGD",
     "RandomK",
     "Sign",
+    "Sparse",
     "TopK",
     "gradient_codec",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparkopt.errors import CorruptDataError, DivergedError, IncompatibleError, ParameterError
-from sparkopt.typing import Floats
+from sparkopt.typing import Array, Floats
 
 __all__ = ["Codec", "ErrorFeedback", "Identity", "Memory"]
 
@@ -72,8 +72,22 @@ class Codec(ABC):
         Raises
         ------
         CorruptDataError
-            If the payload was not written by this codec, or only a part of it is there.
+            If the payload was not written by this codec, or only a part of it is there; where damage cannot be
+            recognised, the numbers are others, but finite.
         """
+
+    def add_to(self, total: Floats, payload: bytes) -> None:
+        """Add what a payload decodes to to ``total``, shape (size,), in place.
+
+        Raises
+        ------
+        CorruptDataError
+            As from ``decode``, and where the payload holds another number of entries.
+        """
+        vector = self.decode(payload)
+        if vector.size != total.size:
+            raise self.other_size(payload, vector.size, total.size)
+        total += vector
 
     def add(self, a: bytes, b: bytes) -> bytes:
         """Return a payload that decodes to the sum of both; summable codecs only."""
@@ -100,10 +114,20 @@ class Codec(ABC):
             raise self.corrupt(payload)
         return header.unpack_from(payload)
 
-    def corrupt(self, payload: bytes) -> CorruptDataError:
+    def finite(self, numbers: Array, payload: bytes) -> Array:
+        """Return numbers of a payload, or say that it is damaged: only finite ones are encoded."""
+        if not np.isfinite(numbers).all():
+            raise self.corrupt(payload, "it holds NaN or infinity")
+        return numbers
+
+    def other_size(self, payload: bytes, size: int, wanted: int) -> CorruptDataError:
+        """Return the error for a payload of a vector that is not the one that is added up."""
+        return self.corrupt(payload, f"it holds {size} entries instead of {wanted}")
+
+    def corrupt(self, payload: bytes, reason: str | None = None) -> CorruptDataError:
         """Return the error for a payload that this codec cannot have written."""
         return CorruptDataError(
-            f"Not a payload of the gradient codec {self.name!r}: {len(payload)} bytes do not fit."
+            f"Not a payload of the gradient codec {self.name!r}: {reason or f'{len(payload)} bytes do not fit'}."
         )
 
 
@@ -137,7 +161,7 @@ class Identity(Codec):
     def decode(self, payload: bytes) -> Floats:
         if not payload or len(payload) % 8:
             raise self.corrupt(payload)
-        return np.frombuffer(payload, "<f8").astype(np.float64)
+        return self.finite(np.frombuffer(payload, "<f8"), payload).astype(np.float64)
 
     def add(self, a: bytes, b: bytes) -> bytes:
         same_length(self, a, b)

@@ -64,13 +64,13 @@ class PowerSGD(Codec):
 
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
-        if not size:
+        if not size or (self.shape is not None and size != math.prod(self.shape)):
             raise self.corrupt(payload)
         rows, columns, rank = self._dimensions(size)
         body = memoryview(payload)[self._HEADER.size :]
         if len(body) != 4 * rank * (rows + columns):
             raise self.corrupt(payload)
-        factors = np.frombuffer(body, "<f4").astype(np.float64)
+        factors = self.finite(np.frombuffer(body, "<f4"), payload).astype(np.float64)
         left, right = factors[: rows * rank].reshape(rows, rank), factors[rows * rank :].reshape(columns, rank)
         return (left @ right.T).ravel()[:size]
 

@@ -16,6 +16,9 @@ from sparkopt.validation import Interval, check
 
 __all__ = ["QSGD", "BFloat16", "Float16", "Int8", "Sign"]
 
+_LEAST_EXPONENT, _MOST_EXPONENT = -1074, 128
+"""Of two, for fp16: float64's smallest number, and beyond what may be encoded."""
+
 
 @dataclass(frozen=True)
 class Float16(Codec):
@@ -52,7 +55,9 @@ class Float16(Codec):
         body = memoryview(payload)[self._HEADER.size :]
         if not body or len(body) % 2:
             raise self.corrupt(payload)
-        return np.frombuffer(body, "<f2").astype(np.float64), exponent
+        if not _LEAST_EXPONENT <= exponent <= _MOST_EXPONENT:
+            raise self.corrupt(payload, f"2^{exponent} is no factor of it")
+        return self.finite(np.frombuffer(body, "<f2"), payload).astype(np.float64), exponent
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class BFloat16(Codec):
     def _widen(self, payload: bytes) -> Array:
         if not payload or len(payload) % 2:
             raise self.corrupt(payload)
-        return (np.frombuffer(payload, "<u2").astype(np.uint32) << 16).view(np.float32)
+        return self.finite((np.frombuffer(payload, "<u2").astype(np.uint32) << 16).view(np.float32), payload)
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Int8(Codec):
         body, width = memoryview(payload)[self._HEADER.size :], np.dtype(self._width(count))
         if not body or len(body) % width.itemsize:
             raise self.corrupt(payload)
+        self.finite(np.asarray(limit), payload)
         return np.frombuffer(body, width), limit, count
 
 
@@ -198,7 +204,7 @@ class QSGD(Codec):
         start = self._HEADER.size + 4 * -(-size // self.bucket)
         if not size or len(payload) != start + -(-size * self.bits // 8):
             raise self.corrupt(payload)
-        scales = np.frombuffer(payload[self._HEADER.size : start], "<f4").astype(np.float64)
+        scales = self.finite(np.frombuffer(payload[self._HEADER.size : start], "<f4"), payload).astype(np.float64)
         bits = np.unpackbits(np.frombuffer(payload[start:], np.uint8), count=size * self.bits).reshape(
             size, self.bits
         )
@@ -225,4 +231,5 @@ class Sign(Codec):
         body = np.frombuffer(memoryview(payload)[self._HEADER.size :], np.uint8)
         if not size or body.size != -(-size // 8):
             raise self.corrupt(payload)
+        self.finite(np.asarray(scale), payload)
         return np.where(np.unpackbits(body, count=size), scale, -scale)
