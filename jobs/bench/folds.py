@@ -31,7 +31,8 @@ from sparkopt import ml
 from sparkopt.cluster.session import session
 from sparkopt.ml.scoring import HeldOut
 
-MAX_ITER, TOL = 200, 1e-9
+MAX_ITER, TOL = 200, 1e-7
+"""The rows are float32: below, line searches look for what is within the rounding of sums."""
 
 
 class Clock:
