@@ -124,7 +124,7 @@ def work(run: Run) -> Result:
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = f"{figures}\nsaved in {mask(args.output)}: metrics.json"
+    said = f"{figures}\nsaved in {mask(args.output)}: metrics.json report.html"
     outputs = {"metrics.json": "metrics, and the gate's verdict"}
     page = Facts(
         f"Evaluation of a {saved.kind.rpartition('.')[2]}",

@@ -33,10 +33,15 @@ from sparkopt.jobs.places import Place, place_of, publish, staged
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 
-__all__ = ["FAILURE", "FINE", "GATE", "USAGE", "Job", "Result", "Run", "common_flags", "essence"]
+__all__ = ["FAILURE", "FINE", "GATE", "INTERRUPTED", "USAGE", "Job", "Result", "Run", "common_flags", "essence"]
 
-FINE, FAILURE, GATE = 0, 1, 3
-"""Exit codes, beside USAGE = 2."""
+FINE, FAILURE, GATE, INTERRUPTED = 0, 1, 3, 130
+"""Exit codes, beside USAGE = 2; the last one is what shells say of Ctrl-C."""
+PACKAGES = {
+    "delta": "--packages io.delta:delta-spark_2.13:VERSION",
+    "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
+}
+"""What Spark must be started with to read and write formats that it does not have itself."""
 REPORT = "report.html"
 HIDDEN, HIDDEN_REPORT = "_manifest.json", "_report.html"
 """Names in a folder that is a table: Spark reads no file that begins with an underscore."""
@@ -144,6 +149,9 @@ class Job:
             except (SparkoptError, PySparkException, Py4JError, OSError) as error:
                 logger.error("%s", essence(error))
                 return FAILURE
+            except KeyboardInterrupt:
+                logger.error("interrupted. The same command again begins anew, or goes on where it can.")
+                return INTERRUPTED
 
     def _run(self, spark: SparkSession, args: argparse.Namespace) -> int:
         started = manifest.now()
@@ -158,6 +166,8 @@ class Job:
                 "Run with --force to do it again."
             )
             return FINE
+        if why := output.refusal():  # before the work, which may take hours
+            raise DataError(f"--output {mask(args.output)!r} cannot be written: {mask(why)}.")
         if kind == "table":
             _check_replaceable(output, args)
         if kind == "resumed":
@@ -201,20 +211,34 @@ def common_flags(flags: Parser) -> None:
 
 
 def essence(error: Exception) -> str:
-    """Return an error's sentence, without plans and stacks; of a Python worker's error, the last line."""
+    """Return an error's sentence and its root, without plans and stacks; of a Python worker's, the last line."""
     if isinstance(error, SparkoptError):
         return str(error)
+    absent = re.search(r"Failed to find the data source: (\w+)", str(error))
+    if absent and absent[1] in PACKAGES:
+        return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."
     if isinstance(error, Py4JJavaError):
-        return f"Spark failed: {_first(str(error.java_exception.toString()))}"
+        return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
     if isinstance(error, PySparkException):
         said = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip()
-        sentence = said.splitlines()[-1].strip() if isinstance(error, PythonException) else _first(said)
-        return sentence if isinstance(error, AnalysisException) else f"Spark failed: {sentence}"
+        if isinstance(error, AnalysisException):
+            return _first(said)
+        if isinstance(error, PythonException):
+            return f"Spark failed: {said.splitlines()[-1].strip()}"
+        return f"Spark failed: {_rooted(_first(said), getattr(error, '_stackTrace', None) or '')}"
     return _first(str(error))
 
 
 def _first(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else "no reason was given"
+
+
+def _rooted(sentence: str, trace: str) -> str:
+    """Add what a Java stack says a failure began with, such as a full disk, where the sentence does not say it."""
+    causes = [
+        line.removeprefix("Caused by: ").strip() for line in trace.splitlines() if line.startswith("Caused by: ")
+    ]
+    return sentence if not causes or causes[-1] in sentence else f"{sentence} (caused by {causes[-1]})"
 
 
 @contextmanager
@@ -226,7 +250,15 @@ def _session(args: argparse.Namespace, job: Job) -> Iterator[SparkSession]:
         yield spark
     finally:
         if not running:
-            spark.stop()
+            _stop(spark)
+
+
+def _stop(spark: SparkSession) -> None:
+    """Stop a session; one whose JVM is gone (Ctrl-C ends both) is stopped already, and hides no other error."""
+    try:
+        spark.stop()
+    except (Py4JError, OSError) as error:
+        event("Spark was gone", reason=str(error))
 
 
 def _is_same(earlier: Mapping[str, Any] | None, identity: Identity) -> bool:

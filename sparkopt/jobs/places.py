@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
@@ -49,6 +50,10 @@ class Place(ABC):
     @abstractmethod
     def exists(self) -> bool:
         """Whether there is something."""
+
+    @abstractmethod
+    def refusal(self) -> str:
+        """Why no folder can be written here, or "" where one can; nothing is made to find out."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -97,6 +102,15 @@ class LocalPlace(Place):
 
     def exists(self) -> bool:
         return self.path.exists()
+
+    def refusal(self) -> str:
+        for path in (self.path, self.path.parent):  # what is new is made beside it, and then renamed
+            nearest = next(each for each in (path, *path.parents) if each.exists())
+            if not nearest.is_dir():
+                return f"{nearest} is a file"
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                return f"{nearest} is read-only for this user"
+        return ""
 
     def names(self) -> list[str]:
         return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
@@ -160,6 +174,19 @@ class HadoopPlace(Place):
 
     def exists(self) -> bool:
         return bool(self._system().exists(self._path()))
+
+    def refusal(self) -> str:
+        nearest, system = self._path(), self._system()
+        while not system.exists(nearest) and nearest.getParent() is not None:
+            nearest = nearest.getParent()
+        if system.getFileStatus(nearest).isFile():
+            return f"{nearest.toString()} is a file"
+        write = self.spark.sparkContext._jvm.org.apache.hadoop.fs.permission.FsAction.WRITE  # type: ignore[union-attr]
+        try:
+            system.access(nearest, write)
+        except Py4JJavaError as error:
+            return str(error.java_exception.getMessage())
+        return ""
 
     def names(self) -> list[str]:
         if not self.exists():

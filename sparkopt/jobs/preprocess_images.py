@@ -239,6 +239,7 @@ def check(options: argparse.Namespace) -> None:
 
 def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
     """Return the fingerprint of the images, and what is done with them."""
+    read_output(spark, options.output, options.output_format)  # fails where its format is not known, before the work
     kind = "images" if options.input_format == "binaryFile" else options.input_format
     kernel = kernel_of(options)
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark.errors import AnalysisException, PySparkException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -15,7 +16,7 @@ from sparkopt.blocks.columns import column_type, is_number, quoted
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.fingerprint import digest
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import essence
+from sparkopt.jobs.frame import PACKAGES, essence
 from sparkopt.jobs.logs import mask
 
 __all__ = ["Rows", "Source", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
@@ -23,11 +24,8 @@ __all__ = ["Rows", "Source", "check_source", "data_flags", "fingerprint", "finge
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
 IMAGES, TABLE = "images", "table"
 LABEL, FEATURES = "label", "features"
-PACKAGES = {
-    "delta": "--packages io.delta:delta-spark_2.13:VERSION",
-    "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
-}
 COLORS = ("gray", "rgb")
+ENDINGS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str]
             df = load(spark, source)
             return Rows(df, _features(df, args.features), args.label, args.weight)
         files, names = image_files(spark, source.location, labels)
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise _unreadable(source, error) from error
     if encoded:
         return Rows(files, None, LABEL, None, names)
@@ -195,11 +193,8 @@ def _features(df: DataFrame, named: str | None) -> str | list[str] | None:
     return names if several else names[0]
 
 
-def _unreadable(source: Source, error: PySparkException) -> DataError:
-    reason = essence(error)
-    known = isinstance(error, AnalysisException) and error.getCondition() == "DATA_SOURCE_NOT_FOUND"
-    hint = f" Start Spark with {PACKAGES[source.kind]}." if known and source.kind in PACKAGES else ""
-    return DataError(f"cannot read {mask(source.location)!r}: {mask(reason)}{hint}")
+def _unreadable(source: Source, error: Exception) -> DataError:
+    return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
 
 
 def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
@@ -213,11 +208,13 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     files = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
-        .option("pathGlobFilter", "*.{png,jpg,jpeg,webp,bmp,tif,tiff}")
+        .option("pathGlobFilter", f"*.{{{','.join(ENDINGS)}}}")
         .load(folder)
     )
     parent = F.element_at(F.split("path", "/"), -2)
     found = sorted(row[0] for row in files.select(parent).distinct().collect())
+    if not found:
+        raise DataError(f"{folder!r} has no images: there is no file that ends in {', '.join(ENDINGS)}.")
     names = list(labels) or found
     strange = sorted(set(found) - set(names))
     if strange:
@@ -252,6 +249,8 @@ def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
     place = {source.kind: mask(source.location)}
     try:
         kind, name = source.kind, source.location
+        if kind in PACKAGES:  # without its package, the statements below would be syntax errors
+            load(spark, source).schema  # noqa: B018  # Connect looks no earlier
         if kind == TABLE:
             kind = _provider(spark, name)
         elif kind in ("delta", "iceberg"):
@@ -264,7 +263,7 @@ def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
             return {**place, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
         paths = load(spark, source).inputFiles() if source.kind == TABLE else [source.location]
         return {**place, **fingerprint_of_files(spark, *paths)} if paths else None
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise _unreadable(source, error) from error
 
 

@@ -170,7 +170,9 @@ def work(run: Run) -> Result:
     metrics = metrics_of(model, held_out, LABEL)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)}"
+    said = (
+        f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
+    )
     return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
 
 

@@ -15,7 +15,9 @@ from sparkopt.report.scale import Axis
 __all__ = ["bars", "lines", "matrix"]
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 74, 12, 12, 42
+DIGIT = 8.0
+"""Width of a tick's digit in the widest of the page's fonts."""
 MOST_POINTS = 600
 """Of a line: more cannot be seen."""
 FALL = 20
@@ -151,7 +153,8 @@ def _grid(x: Axis, y: Axis, unit: str) -> list[str]:
         found.append(_text(LEFT - 7, place + 4, f"{label} {unit}".strip(), "end"))
     ticks = x.ticks(6)
     for tick, label in zip(ticks, x.labels(ticks), strict=True):
-        found.append(_text(x(tick), HEIGHT - BOTTOM + 18, label, "middle"))
+        middle = min(x(tick), WIDTH - DIGIT / 2 * len(label))  # a long label at the end of the axis stays inside
+        found.append(_text(middle, HEIGHT - BOTTOM + 18, label, "middle"))
     return found
 
 

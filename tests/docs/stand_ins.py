@@ -26,6 +26,7 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         '"s3://models/digits"': '"{folder}/checkpoints"',
         '"/models/digits"': '"{folder}/digits"',
     },
+    "docs/jobs.md": {'"/data/': '"{folder}/data/', '"/models/': '"{folder}/models/'},
     "docs/codecs.md": {'"/data/small"': '"{folder}/small"'},
 }
 """The same by page."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyspark
@@ -37,3 +40,19 @@ def submit(
         timeout=timeout,
         check=False,
     )
+
+
+def kill_when(line: list[str], is_time: Callable[[], bool], log: Path = Path(os.devnull)) -> None:
+    """Start a job, wait for a moment of it, and kill it with all its processes; what it says goes to ``log``."""
+    with log.open("wb") as said:
+        streams = {"stdout": said, "stderr": said, "stdin": subprocess.DEVNULL}
+        process = subprocess.Popen(line, cwd=ROOT, env=environment(), start_new_session=True, **streams)
+        deadline = time.monotonic() + 120
+        try:
+            while not is_time():
+                assert process.poll() is None, "the job ended before it could be killed"
+                assert time.monotonic() < deadline, "the moment did not come"
+                time.sleep(0.002)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -75,7 +75,22 @@ WRONG = {
     "no config": (["train", "--config", "/nowhere.yaml"], 2, "--config '/nowhere.yaml' cannot be read"),
     "missing input": (["train", "--parquet", "/nowhere/rows"], 1, "cannot read '/nowhere/rows': [PATH_NOT_FOUND]"),
     "missing table": (["train", "--table", "nowhere"], 1, "cannot read 'nowhere': [TABLE_OR_VIEW_NOT_FOUND]"),
-    "missing package": (["train", "--delta", "/nowhere"], 1, "cannot read '/nowhere'"),
+    "missing package": (
+        ["train", "--delta", "/nowhere"],
+        1,
+        "cannot read '/nowhere': Spark was started without Delta. Start it with --packages io.delta:delta-spark_2.13",
+    ),
+    "missing package of another format": (
+        ["train", "--iceberg", "/nowhere"],
+        1,
+        "cannot read '/nowhere': Spark was started without Iceberg. Start it with --packages org.apache.iceberg:",
+    ),
+    "missing package for output": (
+        ["preprocess-images", "--input", "{digits}/3", "--output-format", "delta"],
+        1,
+        "Spark was started without Delta. Start it with --packages io.delta:delta-spark_2.13",
+    ),
+    "no images there": (["train", "--images", "{table}"], 1, "has no images: there is no file that ends in png, jpg"),
     "missing column": ([*TRAIN, "--parquet", "{table}", "--label", "z"], 1, "label column 'z' does not exist"),
     "no numbers": ([*TRAIN, "--csv", "{texts}", "--features", "word"], 1, "features column 'word' has"),
     "missing start": (
@@ -228,6 +243,23 @@ def test_a_failure_leaves_what_was_there(capsys, spark, table, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_ctrl_c_is_one_line_and_leaves_nothing(capsys, monkeypatch, spark, table, tmp_path):
+    """In the middle of writing."""
+
+    def interrupted(model, metrics, labels, run):
+        run.place.child("model").take(tmp_path / "some")
+        raise KeyboardInterrupt
+
+    written(tmp_path / "some", half="1")
+    monkeypatch.setattr("sparkopt.jobs.train.save", interrupted)
+    code, out, err = call(capsys, *TRAIN, "--parquet", table, "--output", str(tmp_path / "out"))
+    assert (code, out) == (130, "")
+    assert err.splitlines() == [
+        "sparkopt train: error: interrupted. The same command again begins anew, or goes on where it can."
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["some"]
+
+
 def test_logs_are_objects_where_that_is_wanted(capsys, spark, table, tmp_path):
     flags = [*TRAIN, "--parquet", table, "--log-format", "json"]
     code, _, err = call(capsys, *flags, "--output", str(tmp_path / "out"))
@@ -314,6 +346,28 @@ def test_outputs_come_whole(place, tmp_path):
         raise ZeroDivisionError
     assert left() == {"model.txt": "3", "last.txt": "3", "mine": "stays"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+def test_where_nothing_can_be_written_is_known_before_the_work(place, tmp_path, monkeypatch):
+    """A file in the place of the folder, or above it; a folder of somebody else's. Nothing is made to find out."""
+    assert place.refusal() == place.child("deep").child("deeper").refusal() == ""
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").write_text("mine")
+    assert place.refusal().endswith("/out is a file")
+    assert place.child("deep").child("deeper").refusal().endswith("/out is a file")
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    if isinstance(place, LocalPlace):
+        assert place.refusal() == f"{tmp_path} is read-only for this user"
+
+
+def test_a_file_is_not_replaced_by_an_output(capsys, spark, table, tmp_path):
+    (tmp_path / "mine").write_text("stays")
+    for output in ("mine", "mine/out"):
+        code, _, err = call(capsys, *TRAIN, "--parquet", table, "--output", str(tmp_path / output))
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert f"--output '{tmp_path / output}' cannot be written: {tmp_path}/mine is a file." in err
+    assert (tmp_path / "mine").read_text() == "stays"
 
 
 def test_what_a_killed_run_left_is_cleared(place, tmp_path):

@@ -1,4 +1,4 @@
-"""The main job as users run it: through spark-submit, with good and with wrong input."""
+"""The main job as users run it: through spark-submit."""
 
 from __future__ import annotations
 
@@ -30,19 +30,6 @@ def test_digits_from_png_files_to_a_model(digits, tmp_path, spark):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["data"]["data"]["files"] == 1797
     assert {*manifest["outputs"], "manifest.json", "mine.txt"} == {path.name for path in tmp_path.iterdir()}
-
-
-def test_wrong_input_is_answered_with_one_line(tmp_path):
-    """Also through spark-submit; tests/jobs/test_frame.py has the table of what can be wrong."""
-    run = submit("train", "--parquet", "/nowhere/rows", "--output", str(tmp_path / "out"))
-    # spark-submit sends both of the job's streams to its own standard output
-    lines = [
-        line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("WARNING: Using incubator")
-    ]
-    assert run.returncode == 1
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("sparkopt train: error: cannot read '/nowhere/rows': [PATH_NOT_FOUND]")
-    assert not (tmp_path / "out").exists()
 
 
 def test_every_loss_has_an_estimator(spark):

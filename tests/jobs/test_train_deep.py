@@ -1,4 +1,4 @@
-"""The deep job as users run it: through spark-submit, with good and with wrong input."""
+"""The deep job as users run it: through spark-submit."""
 
 from __future__ import annotations
 

@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+SETTINGS = {
+    "spark.master": "local[2]",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+}
+"""As a notebook server would have them: two cores, loopback only, few shuffle partitions."""
 RUNS = {path.stem: (path, {}) for path in NOTEBOOKS}
 RUNS["deep"] = (ROOT / "notebooks/deep.ipynb", {"SPARKOPT_LAUNCHERS": "local torch"})
 RUNS["quickstart on Connect"] = (ROOT / "notebooks/quickstart.ipynb", {"SPARK_REMOTE": "local[2]", "SPARK_TESTING": "1"})
@@ -33,7 +41,7 @@ def test_runs_headless(path, settings, tmp_path):
         "MPLBACKEND": "Agg",
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "ignore",
-        "SPARK_CONF_DIR": str(_conf(tmp_path)),
+        "PYSPARK_SUBMIT_ARGS": " ".join([*(f"--conf {key}={value}" for key, value in SETTINGS.items()), "pyspark-shell"]),
         **settings,
     }
     run = subprocess.run(
@@ -41,19 +49,3 @@ def test_runs_headless(path, settings, tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.strip()
-
-
-def _conf(folder: Path) -> Path:
-    """Settings as a notebook server would have them: two cores, loopback only, few shuffle partitions."""
-    conf = folder / "conf"
-    conf.mkdir()
-    settings = {
-        "spark.master": "local[2]",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "2",
-    }
-    text = "".join(f"{key} {value}\n" for key, value in settings.items())
-    (conf / "spark-defaults.conf").write_text(text, encoding="utf-8")
-    return conf

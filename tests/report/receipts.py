@@ -100,6 +100,7 @@ class Outcome(Reported):
             (Measure(self.said, 3.0, "count", self.said),),
             (
                 Lines(self.said, self.said, "number", (scatter, Series(self.said, (-3.0, 3.0), (-6.0, 6.0)))),
+                Lines("Long ticks", "seconds", "number", (Series.of("a", (0, 0.00125), (0.693147, 0.693141)),)),
                 Matrix(self.said, "true", "predicted", classes, classes, counts),
                 Bars(self.said, "count", ("from -1.25", "from -0.50"), (("", (0.0, 7.0)),)),
                 Picture(self.said, self.said, png),
