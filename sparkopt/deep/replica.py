@@ -1,14 +1,15 @@
 """A rank's replica of the network: who averages the gradients, and when.
 
-``DistributedDataParallel`` does it under the torch launcher. Under Horovod each parameter's gradient is handed over
-as soon as the backward pass has it, so that sums travel while the pass goes on.
+``DistributedDataParallel`` does it under the torch launcher. Under Horovod gradients travel in buckets as well, each
+handed over as soon as the backward pass has filled it, so that sums travel while the pass goes on: Horovod agrees on
+each tensor among all ranks, which for a small network's many takes longer than the sums.
 """
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -25,6 +26,9 @@ __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "r
 
 _NAP = 2e-4
 """Seconds between looks at whether a gradient has come."""
+
+_BUCKET = 25 * 2**20
+"""Most bytes of a bucket that is not a single parameter's, as DistributedDataParallel has it."""
 
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 
@@ -100,11 +104,13 @@ class _Horovod(Replica):
         self._hvd = hvd
         self._compression = hvd.Compression.fp16 if compression == "fp16" else hvd.Compression.none
         self._is_last = False
-        self._sent: dict[str, tuple[nn.Parameter, Any, Any]] = {}
-        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._buckets = _buckets([p for p in module.parameters() if p.requires_grad])
+        self._missing = [len(bucket) for bucket in self._buckets]
+        self._sent: dict[int, tuple[Any, Any]] = {}
         hvd.broadcast_parameters(module.state_dict(), root_rank=0)
-        for name, parameter in self._trained.items():
-            parameter.register_post_accumulate_grad_hook(partial(self._ready, name))
+        for number, bucket in enumerate(self._buckets):
+            for parameter in bucket:
+                parameter.register_post_accumulate_grad_hook(partial(self._ready, number))
 
     @contextmanager
     def backward(self, is_last: bool) -> Iterator[None]:
@@ -115,25 +121,44 @@ class _Horovod(Replica):
             self._is_last = False
 
     def finish(self) -> None:
-        for name, parameter in self._trained.items():
-            if name not in self._sent:  # not part of this step's graph on this rank, but maybe on another
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                self._send(name, parameter)
-        for parameter, handle, context in self._sent.values():
+        for number in range(len(self._buckets)):
+            if number not in self._sent:  # not all in this step's graph on this rank, but maybe on another
+                self._send(number)
+        for number, (handle, context) in self._sent.items():
             while not self._hvd.poll(handle):  # synchronize() spins: it takes a core from those it waits for
                 time.sleep(_NAP)
-            parameter.grad = self._compression.decompress(self._hvd.synchronize(handle), context)
+            mean = self._compression.decompress(self._hvd.synchronize(handle), context)
+            bucket = self._buckets[number]
+            for parameter, part in zip(bucket, mean.split([p.numel() for p in bucket]), strict=True):
+                parameter.grad = part.view_as(parameter)
         self._sent.clear()
+        self._missing = [len(bucket) for bucket in self._buckets]
 
-    def _ready(self, name: str, parameter: nn.Parameter) -> None:
+    def _ready(self, number: int, parameter: nn.Parameter) -> None:
         if self._is_last:
-            self._send(name, parameter)
+            self._missing[number] -= 1
+            if not self._missing[number]:
+                self._send(number)
 
-    def _send(self, name: str, parameter: nn.Parameter) -> None:
-        tensor, context = self._compression.compress(parameter.grad)
-        handle = self._hvd.allreduce_async_(tensor, op=self._hvd.Average, name=f"gradient/{name}")
-        self._sent[name] = (parameter, handle, context)
+    def _send(self, number: int) -> None:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._buckets[number]]
+        flat, context = self._compression.compress(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        handle = self._hvd.allreduce_async_(flat, op=self._hvd.Average, name=f"gradients/{number}")
+        self._sent[number] = (handle, context)
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Group parameters of one type and device, last ones first, as the backward pass has their gradients."""
+    found: list[list[nn.Parameter]] = []
+    kind, size = None, 0
+    for parameter in reversed(parameters):
+        own, place = parameter.numel() * parameter.element_size(), (parameter.dtype, parameter.device)
+        if place != kind or size + own > _BUCKET:
+            found.append([])
+            kind, size = place, 0
+        found[-1].append(parameter)
+        size += own
+    return found
 
 
 class _LowRank(Replica):

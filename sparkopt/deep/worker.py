@@ -21,6 +21,7 @@ from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, module_bytes
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.learner import Learner
+from sparkopt.deep.memory import kept_memory
 from sparkopt.deep.plan import Plan
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.rows import Rows
@@ -101,7 +102,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ou
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # memory grows as it is needed
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
-    with torch.random.fork_rng(devices=[device] if is_gpu else []):
+    with kept_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):
         rows = Rows(config, communicator, device)
         learner = Learner(recipe, config, communicator, device, config.epochs * rows.steps)
         run = _Run(communicator, config, recipe, rows, learner)
