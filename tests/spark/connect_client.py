@@ -25,7 +25,7 @@ from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
 from sparkopt.solve import Progress
 from sparkopt.validation import Interval
-from tests.spark.connect_data import FITS, dense, numbers
+from tests.spark.connect_data import FITS, dense, numbers, searched
 
 
 def fits(spark: SparkSession) -> dict[str, Any]:
@@ -152,6 +152,7 @@ def main(remote: str, folder: str) -> None:
         "persistence": persistence(spark, folder),
         "pictures": pictures(spark, folder),
         "engines": engines(spark),
+        "searched": searched(spark),
         "survival": survival(spark),
         "leftovers": leftovers(spark),
     }

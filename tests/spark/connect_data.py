@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.linalg import SparseVector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkopt.ml import LinearRegression, LogisticRegression
+from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression
 
 QUICK = dict(maxIter=3, tol=0.0)
 
@@ -45,6 +46,20 @@ FITS: dict[str, Callable[[SparkSession], tuple[Any, DataFrame]]] = {
         dense(spark, 3),
     ),
 }
+
+
+def searched(spark: SparkSession) -> dict[str, list[float]]:
+    """What a cross-validation finds, its folds in shared passes."""
+    estimator = LogisticRegression(engine="driver", **QUICK)
+    search = CrossValidator(
+        estimator=estimator,
+        estimatorParamMaps=[{estimator.regParam: strength} for strength in (0.01, 10.0)],
+        evaluator=BinaryClassificationEvaluator(),
+        numFolds=2,
+        seed=3,
+    )
+    found = search.fit(dense(spark, 2))
+    return {"metrics": found.avgMetrics, "best": numbers(found.bestModel)}
 
 
 def numbers(model: Any) -> list[float]:

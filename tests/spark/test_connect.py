@@ -23,7 +23,7 @@ from sparkopt.blocks import connect
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests import jvm
-from tests.spark.connect_data import FITS, dense, numbers
+from tests.spark.connect_data import FITS, dense, numbers, searched
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -99,6 +99,12 @@ def test_coefficients_are_those_of_classic(spark, found, name):
     estimator, df = FITS[name](spark)
     estimator.setEngine("driver")
     assert found["fits"][name] == numbers(estimator.fit(df))
+
+
+def test_folds_are_those_of_classic(spark, found):
+    expected = searched(spark)
+    assert found["searched"]["best"] == expected["best"]
+    np.testing.assert_allclose(found["searched"]["metrics"], expected["metrics"], rtol=1e-12)
 
 
 def test_saved_on_connect_and_loaded_anywhere(spark, found, folder):
