@@ -96,6 +96,10 @@ bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
 bench-deep: .venv/horovod ## Compare training through Horovod on Spark with a plain PyTorch loop (about 4 minutes)
 	@$(SUBMIT) jobs/bench/deep.py $(ARGS)
 
+.PHONY: bench-transport
+bench-transport: .venv/ready ## Measure what compression does to sums, shuffles, caches, Arrow and Parquet (about 3 minutes)
+	@$(ACTIVATE) python jobs/bench/transport.py $(ARGS)
+
 .PHONY: bench-codecs
 bench-codecs: .venv/ready ## Compare codecs on real data
 	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)

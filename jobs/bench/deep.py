@@ -3,8 +3,9 @@
 
     spark-submit --properties-file conf/local.conf jobs/bench/deep.py --data ../shared/data/mnist-10k
 
-Images come as PNG bytes in a DataFrame, and are decoded while the network computes; the plain loop has them decoded
-in memory. Both train the same network on as many rows a step. Three tables, all of one run:
+Images come as PNG bytes in a DataFrame, and are decoded while the network computes: in the first epoch, after which
+they are kept (``cacheBytes``), or in every one. The plain loop has them decoded in memory. All train the same network
+on as many rows a step. Three tables, all of one run:
 
 - seconds of an epoch, the median of all but a fit's first, the loops in turn;
 - rows per second that the input pipeline gives a process when nobody computes, beside what the network consumes;
@@ -44,7 +45,14 @@ from sparkopt.deep.networks import ConvNet
 from sparkopt.deep.store import write_store
 
 PIPELINE = images.Compose([images.Decode("gray"), images.Rescale(1 / 255)])
-LAUNCHERS = {"horovod": HorovodLauncher, "torch": TorchLauncher}
+CACHE = 2**28
+FITS = {
+    "horovod": ("horovod", CACHE),
+    "torch": ("torch", CACHE),
+    "horovod, decoding in every epoch": ("horovod", 0),
+    "torch, decoding in every epoch": ("torch", 0),
+}
+"""Launcher, and bytes of decoded images that are kept."""
 
 
 def load(folder: Path) -> tuple[str, np.ndarray, np.ndarray]:
@@ -68,7 +76,7 @@ def frame(spark: SparkSession, pixels: np.ndarray, labels: np.ndarray) -> DataFr
     return spark.createDataFrame(pd.DataFrame({"content": png, "label": labels})).repartition(4).cache()
 
 
-def fit(df: DataFrame, launcher: str, epochs: int, batch_size: int) -> list[dict[str, Any]]:
+def fit(df: DataFrame, launcher: str, cache: int, epochs: int, batch_size: int) -> list[dict[str, Any]]:
     """Train through a launcher; return the history."""
     estimator = TorchEstimator(
         module=functools.partial(ConvNet, 10),
@@ -81,6 +89,7 @@ def fit(df: DataFrame, launcher: str, epochs: int, batch_size: int) -> list[dict
         numProc=2,
         epochs=epochs,
         batchSize=batch_size,
+        cacheBytes=cache,
     )
     estimator.progress = False
     return estimator.fit(df).summary.history
@@ -117,10 +126,10 @@ def consume(communicator: Communicator, config: TrainConfig) -> float:
 
 
 def pipeline_alone(spark: SparkSession, df: DataFrame, batch_size: int) -> float:
-    """Return rows per second of a process, two at a time."""
+    """Return rows per second of a process, two at a time, which decode every image."""
     with tempfile.TemporaryDirectory() as folder:
         index = write_store(df, Fields.of(df.schema, "content", "label"), f"{folder}/rows")
-        config = TrainConfig(index.uri, 1, batch_size, 2, pipeline=PIPELINE.to_json())
+        config = TrainConfig(index.uri, 1, batch_size, 2, pipeline=PIPELINE.to_json(), cache_bytes=0)
         return statistics.mean(TorchLauncher(spark.sparkContext, 2).run(consume, config))
 
 
@@ -163,14 +172,14 @@ def run(spark: SparkSession, args: argparse.Namespace) -> None:
     """Measure, and print the tables."""
     name, pixels, labels = load(args.data)
     df = frame(spark, pixels, labels)
-    histories: dict[str, list[list[dict[str, Any]]]] = {"plain": [], **{launcher: [] for launcher in LAUNCHERS}}
+    histories: dict[str, list[list[dict[str, Any]]]] = {"plain": [], **{name: [] for name in FITS}}
     with tempfile.TemporaryDirectory() as folder:
         data = f"{folder}/data.npz"
         np.savez(data, images=pixels, labels=labels)
         for _ in range(args.rounds):
             histories["plain"].append(plain(data, args.epochs, args.batch_size))
-            for launcher in LAUNCHERS:
-                histories[launcher].append(fit(df, launcher, args.epochs, args.batch_size))
+            for who, (launcher, cache) in FITS.items():
+                histories[who].append(fit(df, launcher, cache, args.epochs, args.batch_size))
     seconds = {
         who: [statistics.median(record["seconds"] for record in history[1:]) for history in found]
         for who, found in histories.items()

@@ -35,6 +35,8 @@ class TrainConfig:
         Rows that are shuffled together.
     ahead, decode_threads : int
         Batches prepared ahead, and threads that decode.
+    cache_bytes : int, default 2**28
+        Bytes of decoded images that are kept for later epochs, by each process; 0 keeps none.
     device : str, default "auto"
         See :func:`sparkopt.cluster.devices.choose`.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"
@@ -66,6 +68,7 @@ class TrainConfig:
     window_rows: int = 8192
     ahead: int = 4
     decode_threads: int = 1
+    cache_bytes: int = 2**28
     device: str = "auto"
     precision: str = "fp32"
     max_norm: float | None = None

@@ -134,6 +134,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         Rows that are shuffled together; groups of rows are shuffled among all.
     prefetch, loaderThreads : int, default 4 and 1
         Batches prepared ahead, and threads that do.
+    cacheBytes : int, default 2**28
+        Decoded images that each process keeps for later epochs, where imagePipeline is not random; 0 keeps none.
     streams : int
         Parts that the rows are cut into, a multiple of numProc; numProc where unset. Runs with equal streams and
         batchSize · streams see equal batches, whatever numProc is.
@@ -206,6 +208,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         shuffleRows: int = 8192,
         prefetch: int = 4,
         loaderThreads: int = 1,
+        cacheBytes: int = 2**28,
         streams: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -334,6 +337,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             window_rows=self.value("shuffleRows"),
             ahead=self.value("prefetch"),
             decode_threads=self.value("loaderThreads"),
+            cache_bytes=self.value("cacheBytes"),
             device=self.value("device"),
             precision=self.value("precision"),
             max_norm=self.value("maxGradNorm"),

@@ -54,6 +54,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "shuffleRows": _COUNT,
         "prefetch": _COUNT,
         "loaderThreads": _COUNT,
+        "cacheBytes": _AT_LEAST_0,
         "streams": _COUNT,
         "maxRestarts": _AT_LEAST_0,
         "seed": _AT_LEAST_0,
@@ -147,6 +148,7 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
     shuffleRows: Param[int] = _param("shuffleRows", "rows shuffled together, which bounds memory", _whole)
     prefetch: Param[int] = _param("prefetch", "batches prepared ahead", _whole)
     loaderThreads: Param[int] = _param("loaderThreads", "threads that decode batches", _whole)
+    cacheBytes: Param[int] = _param("cacheBytes", "decoded images kept for later epochs, per process", _whole)
     streams: Param[int] = _param("streams", "parts the rows are cut into; default numProc", _whole)
 
     def __init__(self, *args: Any) -> None:
@@ -168,5 +170,6 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
             shuffleRows=8192,
             prefetch=4,
             loaderThreads=1,
+            cacheBytes=2**28,
             seed=0,
         )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from sparkopt.cluster.launch import Communicator
+from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
@@ -41,6 +42,7 @@ class Rows:
         self.waited = 0.0
         self._config, self._device = config, device
         self._rank, self._size = communicator.rank, communicator.size
+        self._caches: dict[str, ImageCache] = {}
         self._groups = {split: Groups(self.index, split) for split in (TRAINING, VALIDATION)}
 
     @property
@@ -89,8 +91,19 @@ class Rows:
             return next(batches)
 
     def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
-        chosen = None if pipeline is None else Compose.from_json(pipeline)
-        return Decoder(self.index.fields, chosen, self._config.seed, epoch)
+        if pipeline is None:
+            return Decoder(self.index.fields)
+        chosen = Compose.from_json(pipeline)
+        cache = None if chosen.random else self._cache(pipeline)
+        return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache)
+
+    def _cache(self, pipeline: str) -> ImageCache:
+        """Return the cache of a pipeline; where training and evaluation differ, each has half of the memory."""
+        both = {self._config.pipeline, self._config.evaluation_pipeline}
+        cached = [one for one in both if one is not None and not Compose.from_json(one).random]
+        if pipeline not in self._caches:
+            self._caches[pipeline] = ImageCache(self._config.cache_bytes // len(cached))
+        return self._caches[pipeline]
 
     @contextmanager
     def _batches(

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.fields import LABEL, WEIGHT, Fields
 from sparkopt.deep.index import TRAINING, Index, open_storage
 from sparkopt.deep.plan import Piece, Plan, Window
@@ -134,12 +135,15 @@ class Decoder:
         What to do with each image.
     seed, epoch : int
         Random transforms depend on (seed, the image's content, epoch) only.
+    cache : ImageCache or None, default None
+        Where images are kept for later epochs; one cache for one pipeline, which is not random.
     """
 
     fields: Fields
     pipeline: Compose | None = None
     seed: Seed = 0
     epoch: int = 0
+    cache: ImageCache | None = None
 
     @property
     def is_heavy(self) -> bool:
@@ -173,9 +177,8 @@ class Decoder:
         found = []
         for row, scalar in enumerate(column):
             content = scalar.as_py()
-            rng = row_rng(self.seed, content, self.epoch) if self.pipeline.random else None
             try:
-                found.append(self.pipeline(content, rng))
+                found.append(self._image(self.pipeline, content))
             except CorruptImageError as error:
                 raise CorruptImageError(
                     f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
@@ -187,6 +190,18 @@ class Decoder:
                     "shape. Add a Resize."
                 )
         return np.stack([image.transpose(2, 0, 1) for image in found])
+
+    def _image(self, pipeline: Compose, content: bytes) -> Array:
+        if pipeline.random:
+            return pipeline(content, row_rng(self.seed, content, self.epoch))
+        if self.cache is None:
+            return pipeline(content)
+        key = self.cache.key(content)
+        image = self.cache.find(key)
+        if image is None:
+            image = pipeline(content)
+            self.cache.keep(key, image)
+        return image
 
 
 def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:

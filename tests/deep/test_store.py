@@ -11,9 +11,12 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
 
 from sparkopt import images
+from sparkopt.cluster.launch import LocalCommunicator
+from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
+from sparkopt.deep.rows import Rows
 from sparkopt.deep.store import write_store
 from sparkopt.deep.stream import Decoder, Groups, load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
@@ -189,6 +192,31 @@ def test_images_are_decoded_on_the_way(pictures):
     for image, label in zip(batch.inputs[0], batch.target, strict=True):
         expected = DECODE(content[int(label)]).transpose(2, 0, 1)
         np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
+
+
+def test_decoded_images_are_kept_for_later_epochs(pictures, monkeypatch):
+    """The same tensors to the bit; and as many images are decoded as the memory does not hold."""
+    index, content = pictures
+    count, decode, size = [0], images.Compose.__call__, DECODE(content[0]).nbytes
+
+    def counted(*args):
+        count[0] += 1
+        return decode(*args)
+
+    def epochs(most):
+        config = TrainConfig(index.uri, 2, 10, 1, pipeline=DECODE.to_json(), cache_bytes=most)
+        rows, found, count[0] = Rows(config, LocalCommunicator(), torch.device("cpu")), {}, 0
+        for epoch in range(3):
+            with rows.training(epoch, 0) as taken:
+                for batch in taken:
+                    found |= {(epoch, int(key)): one for key, one in zip(batch.target, batch.inputs[0], strict=True)}
+        return torch.stack([found[key] for key in sorted(found)]), count[0]
+
+    monkeypatch.setattr(images.Compose, "__call__", counted)
+    (plain, every), (some, fewer), (kept, once) = (epochs(most) for most in (0, 20 * size, 50 * size))
+    assert (every, fewer, once) == (150, 50 + 2 * 30, 50)
+    assert torch.equal(some, plain)
+    assert torch.equal(kept, plain)
 
 
 def test_augmentation_depends_on_seed_image_and_epoch_only(pictures):
