@@ -202,12 +202,12 @@ class _Run:
 
     def _end_epoch(self, plan: Plan, cost: dict[str, Any]) -> None:
         self.learner.settle()
-        begin = time.perf_counter()
+        begin, waited = time.perf_counter(), self.rows.waited
         found = {}
         if self.rows.has_validation:
             with self.rows.validation() as batches:
                 found = self.learner.evaluate(batches)
-        self.seconds["validate"] += time.perf_counter() - begin
+        self.seconds["validate"] += time.perf_counter() - begin - (self.rows.waited - waited)
         counts = [self.rows.counted(plan, step) for step in range(self.rows.steps)]
         loss = float(np.average(self.losses[-len(counts) :], weights=counts))
         record = {"epoch": self.epoch, "loss": loss, **found, "rate": self.learner.rate, **cost}
