@@ -110,7 +110,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "kinks" else name for name in CASES]
+)
 def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatch, caplog):
     estimator, parameter, values, evaluator_of = CASES[name]
     evaluator = evaluator_of()
