@@ -192,7 +192,8 @@ class WriteBlocks:
             return Handle.empty(partition)
         for where, by_fold in zip(_moments_paths(str(path)), moments.values(), strict=True):
             save(by_fold, where)
-        training = in_fold_order([index for index in range(len(rows)) if index not in set(validation)], folds)
+        aside = set(validation)
+        training = in_fold_order([index for index in range(len(rows)) if index not in aside], folds)
         starts = np.cumsum([0, *(rows[index] for index in training)]).tolist()
         kept = () if self.columns.fold is None else tuple(folds)
         return Handle(partition, str(path), tuple(starts), tuple(validation), kept, path.stat().st_size, None)

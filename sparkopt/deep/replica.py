@@ -105,7 +105,7 @@ class _Horovod(Replica):
         self._compression = hvd.Compression.fp16 if compression == "fp16" else hvd.Compression.none
         self._is_last = False
         self._buckets = _buckets([p for p in module.parameters() if p.requires_grad])
-        self._missing = [len(bucket) for bucket in self._buckets]
+        self._arrived: list[set[nn.Parameter]] = [set() for _ in self._buckets]
         self._sent: dict[int, tuple[Any, Any]] = {}
         hvd.broadcast_parameters(module.state_dict(), root_rank=0)
         for number, bucket in enumerate(self._buckets):
@@ -132,19 +132,35 @@ class _Horovod(Replica):
             for parameter, part in zip(bucket, mean.split([p.numel() for p in bucket]), strict=True):
                 parameter.grad = part.view_as(parameter)
         self._sent.clear()
-        self._missing = [len(bucket) for bucket in self._buckets]
+        for arrived in self._arrived:
+            arrived.clear()
 
     def _ready(self, number: int, parameter: nn.Parameter) -> None:
-        if self._is_last:
-            self._missing[number] -= 1
-            if not self._missing[number]:
-                self._send(number)
+        if self._is_last and _is_full(self._buckets[number], self._arrived[number], parameter):
+            self._send(number)
 
     def _send(self, number: int) -> None:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._buckets[number]]
         flat, context = self._compression.compress(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         handle = self._hvd.allreduce_async_(flat, op=self._hvd.Average, name=f"gradients/{number}")
         self._sent[number] = (handle, context)
+
+
+def _is_full(bucket: Sequence[nn.Parameter], arrived: set[nn.Parameter], parameter: nn.Parameter) -> bool:
+    """Note that a parameter's gradient is there; return whether it was the last of its bucket.
+
+    Raises
+    ------
+    IncompatibleError
+        Where it was there already: what has been sent would lack what comes now.
+    """
+    if parameter in arrived:
+        raise IncompatibleError(
+            f"the gradient of a parameter of shape {tuple(parameter.shape)} comes twice in one backward pass, as "
+            "reentrant checkpoints of a shared layer make it. Use torch.utils.checkpoint with use_reentrant=False."
+        )
+    arrived.add(parameter)
+    return len(arrived) == len(bucket)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

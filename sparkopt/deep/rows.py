@@ -42,7 +42,7 @@ class Rows:
         self.waited = 0.0
         self._config, self._device = config, device
         self._rank, self._size = communicator.rank, communicator.size
-        self._caches: dict[str, ImageCache] = {}
+        self._caches = _caches(config)
         self._groups = {split: Groups(self.index, split) for split in (TRAINING, VALIDATION)}
 
     @property
@@ -93,17 +93,8 @@ class Rows:
     def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
         if pipeline is None:
             return Decoder(self.index.fields)
-        chosen = Compose.from_json(pipeline)
-        cache = None if chosen.random else self._cache(pipeline)
+        chosen, cache = Compose.from_json(pipeline), self._caches.get(pipeline)
         return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache)
-
-    def _cache(self, pipeline: str) -> ImageCache:
-        """Return the cache of a pipeline; where training and evaluation differ, each has half of the memory."""
-        both = {self._config.pipeline, self._config.evaluation_pipeline}
-        cached = [one for one in both if one is not None and not Compose.from_json(one).random]
-        if pipeline not in self._caches:
-            self._caches[pipeline] = ImageCache(self._config.cache_bytes // len(cached))
-        return self._caches[pipeline]
 
     @contextmanager
     def _batches(
@@ -129,3 +120,12 @@ class Rows:
             if batch is None:
                 return
             yield batch
+
+
+def _caches(config: TrainConfig) -> dict[str, ImageCache]:
+    """Return a cache for each pipeline that gives the same image again; two of them share the memory."""
+    if config.epochs < 2 or not config.cache_bytes:
+        return {}
+    pipelines = {one for one in (config.pipeline, config.evaluation_pipeline) if one is not None}
+    fixed = [one for one in pipelines if not Compose.from_json(one).random]
+    return {one: ImageCache(config.cache_bytes // len(fixed)) for one in fixed}
