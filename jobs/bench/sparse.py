@@ -113,8 +113,9 @@ def theirs(df: DataFrame) -> float:
 def describe(name: str, receipt: Receipt) -> str:
     """Return a row of the second table."""
     seconds = receipt.seconds["total"] - receipt.seconds["ingest"]
-    driver = receipt.bytes["driver"] / receipt.passes / 1e6
-    return f"| {name} | {seconds:.2f} | {receipt.passes} | {driver:.1f} | {receipt.objective[-1]:.8f} |"
+    raw, sent, driver = (receipt.bytes[kind] / receipt.passes / 1e6 for kind in ("raw", "encoded", "driver"))
+    cells = f"{receipt.passes} | {raw:.1f} | {sent:.1f} | {driver:.1f}"
+    return f"| {name} | {seconds:.2f} | {cells} | {receipt.objective[-1]:.8f} |"
 
 
 def run(spark: SparkSession, rows: int, features: int, partitions: int, runs: int) -> None:
@@ -149,8 +150,8 @@ def run(spark: SparkSession, rows: int, features: int, partitions: int, runs: in
     print("\n| sparkopt s | pyspark.ml s | faster by (range) | objective vs theirs | memory: ours, with theirs |")
     print("| --- | --- | --- | --- | --- |")
     print(f"| {ours:.2f} | {other:.2f} | {spread} | {gap:+.1e} | {memory} |")
-    print("\n| engine | fit s | passes | through the driver, MB a pass | objective |")
-    print("| --- | --- | --- | --- | --- |")
+    print("\n| engine | fit s | passes | sums, MB a pass: as float64 | as sent | to the driver | objective |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(describe(f"{name} ({receipt.engine})", receipt) for name, receipt in receipts.items()))
 
 
