@@ -126,10 +126,10 @@ class BlockStore:
         """
         found = total(moments for other, moments in self._training.items() if other != fold)
         if found is None or not found.weight:
-            raise DataError(f"without fold {fold} of {self.columns.fold!r} there are no rows to train on.")
+            raise DataError(f"without the rows of fold {fold} there are none to train on. Take other folds.")
         held_out = [moments for other, moments in self._validation.items() if other != fold]
         if self._validation and not sum(moments.weight for moments in held_out):
-            raise DataError(f"without fold {fold} of {self.columns.fold!r} there are no rows to validate on.")
+            raise DataError(f"without the rows of fold {fold} there are none to validate on. Take other folds.")
         return found
 
     def fold_rows(self, fold: int) -> int:

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegralType
 
-from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.columns import Columns, column_type, quoted
 from sparkopt.blocks.store import BlockStore
 from sparkopt.cluster.choose import check_engine
 from sparkopt.errors import DataError, ParameterError
@@ -25,6 +25,7 @@ from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.training import fits_of, goes_alone, model_of, reading, training_rows
 from sparkopt.trainer import Fit
+from sparkopt.validation import Interval, check
 
 __all__ = ["CrossValidator", "CrossValidatorModel"]
 
@@ -83,6 +84,7 @@ class CrossValidator(tuning.CrossValidator):
     """
 
     def _fit(self, dataset: DataFrame) -> CrossValidatorModel:
+        self._check(dataset)
         estimator: Any = self.getEstimator()
         maps = self.getEstimatorParamMaps()
         reason = self._obstacle(estimator, maps, dataset)
@@ -95,12 +97,29 @@ class CrossValidator(tuning.CrossValidator):
         found = super()._fit(dataset)
         return self._result(found.bestModel, found.avgMetrics, found.stdMetrics, found.subModels)
 
+    def _check(self, dataset: DataFrame) -> None:
+        """Refuse a search without what it needs, before the first job.
+
+        Raises
+        ------
+        ParameterError
+            Where the estimator, its param maps or the evaluator are not set, or there are fewer than two folds.
+        SchemaError
+            Where there is no such column as ``foldCol``.
+        """
+        for name in ("estimator", "estimatorParamMaps", "evaluator"):
+            if not self.isDefined(name) or not self.getOrDefault(name):
+                raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
+        check("numFolds", self.getNumFolds(), Interval(2, None, whole=True))
+        if self.getFoldCol():
+            column_type(dataset.schema, self.getFoldCol(), "fold")
+
     def _obstacle(self, estimator: Any, maps: Sequence[Any], dataset: DataFrame) -> str | None:
         """Return why folds cannot be trained together, or None."""
         if not isinstance(estimator, LinearEstimator):
             return f"{type(estimator).__module__}.{type(estimator).__name__} is no linear estimator of sparkopt"
         fold = self.getFoldCol()
-        if fold and not (fold in dataset.columns and isinstance(dataset.schema[fold].dataType, IntegralType)):
+        if fold and not isinstance(dataset.schema[fold].dataType, IntegralType):
             return f"foldCol={fold!r} is no integer column"
         estimators = [estimator.copy(values) for values in maps]
         for one in estimators:
@@ -120,9 +139,9 @@ class CrossValidator(tuning.CrossValidator):
         first, folds = estimators[0], range(self.getNumFolds())
         for estimator in estimators:
             check_engine(estimator.getEngine(), dataset)
+        first._columns().check(dataset.schema)
         folded, fold = self._folded(dataset)
         columns = replace(first._columns(), fold=fold, folds=len(folds))
-        columns.check(folded.schema)
         if first._class_weights is not None:
             columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
         with BlockStore.write(folded, columns, first._targets, first.getBlockCodec()) as store:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from sparkopt import BlockStore, Columns, Stop, Trainer, losses, ml
 from sparkopt.checkpoint import Checkpointer
 from sparkopt.cluster.choose import by_name
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.penalties import L2
 from sparkopt.trainer import fit_many
 
@@ -241,6 +241,25 @@ def test_bad_folds_are_refused(rows, message):
     )
     with pytest.raises(Exception if message == "got null" else DataError, match=message):
         search.fit(rows.withColumn("fold", F.expr(BAD_FOLDS[message])))
+
+
+UNFIT = {
+    "evaluator is not set": {"evaluator": None},
+    "estimatorParamMaps is not set": {"estimatorParamMaps": []},
+    "numFolds must be a whole number >= 2": {"numFolds": 1},
+    "fold column 'folds' does not exist": {"foldCol": "folds"},
+    "label column 'y' does not exist. Columns: (?!.*__)": {
+        "estimator": ml.LinearRegression(featuresCols=COLUMNS, labelCol="y")
+    },
+}
+
+
+@pytest.mark.parametrize("message", UNFIT)
+def test_what_a_search_lacks_is_told_before_the_first_job(rows, message):
+    options = {"estimator": linear(), "estimatorParamMaps": [{}], "evaluator": RegressionEvaluator(labelCol="amount")}
+    given = {name: value for name, value in {**options, **UNFIT[message]}.items() if value is not None}
+    with pytest.raises((ParameterError, SchemaError), match=message):
+        ml.CrossValidator(**given).fit(rows)
 
 
 def test_saved_and_loaded(rows, tmp_path):
