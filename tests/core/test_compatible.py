@@ -33,7 +33,7 @@ PENALTIES: dict[str, Penalty] = {
 }
 WORKS = {"all rows": FullGradient(OBJECTIVE), "mini-batches": MiniBatch(OBJECTIVE, 0.5)}
 ROUNDS = {"average": Rounds(8), "post-local": Rounds(8, warm_up=20), "diloco": Rounds(8, outer=optim.diloco())}
-STEPS = 400
+STEPS = 200
 
 
 def smooth(coef: np.ndarray, strength: float = 0.0) -> tuple[float, np.ndarray]:

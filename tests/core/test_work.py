@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -39,18 +40,26 @@ def numbered(rows: int, block: int = 8, first: int = 0) -> InMemoryBlocks:
     return in_blocks(np.eye(total)[first:], -np.ones(rows), rows=block)
 
 
-def drawn(fraction: float, sizes: list[int], step: int, seed: int = 0) -> np.ndarray:
-    """Return how often each row was drawn in a step."""
+def draw_of(fraction: float, sizes: list[int], seed: int = 0) -> Callable[[int], np.ndarray]:
+    """Return a function of the step, which tells how often each row was drawn in it."""
     total = sum(sizes)
     work = MiniBatch(LinearObjective(SquaredError(), total, fit_intercept=False), fraction, seed)
-    counts = np.zeros(total)
-    first = 0
-    for index, size in enumerate(sizes):
-        rows = np.eye(total)[first : first + size]
-        blocks = in_blocks(rows, -np.ones(size), rows=4)
-        counts += work(Query(np.zeros((1, total)), step), Part(index, first), blocks).gradient[0]
-        first += size
-    return counts
+    firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+    parts = [
+        (Part(index, first), in_blocks(np.eye(total)[first : first + size], -np.ones(size), rows=4))
+        for index, (first, size) in enumerate(zip(firsts, sizes, strict=True))
+    ]
+
+    def draw(step: int) -> np.ndarray:
+        query = Query(np.zeros((1, total)), step)
+        return sum((work(query, part, blocks).gradient[0] for part, blocks in parts), np.zeros(total))
+
+    return draw
+
+
+def drawn(fraction: float, sizes: list[int], step: int, seed: int = 0) -> np.ndarray:
+    """Return how often each row was drawn in a step."""
+    return draw_of(fraction, sizes, seed)(step)
 
 
 @given(
@@ -71,7 +80,7 @@ def test_a_step_draws_its_share_of_all_rows_without_replacement(fraction, sizes,
 @pytest.mark.parametrize("sizes", [[12], [4, 8], [1, 2, 3, 5]], ids=str)
 def test_every_row_is_equally_likely(fraction, sizes):
     steps = 3000
-    counts = sum(drawn(fraction, sizes, step) for step in range(steps))
+    counts = sum(map(draw_of(fraction, sizes), range(steps)))
     spread = math.sqrt(steps * fraction * (1 - fraction))
     # Six standard deviations: a fair draw fails once in 10⁸ runs, and the draw is the same in each run.
     np.testing.assert_allclose(counts, steps * fraction, atol=6 * spread)
@@ -82,8 +91,8 @@ def test_rows_of_the_first_partition_do_not_depend_on_how_many_are_drawn(size):
     """Of the pairs that a partition may draw, each is as likely as the others."""
     fraction, steps = 1.5 / size, 4000
     ones, pairs = np.zeros(size), np.zeros((size, size))
-    for step in range(steps):
-        rows = np.flatnonzero(drawn(fraction, [size], step))
+    for draw in map(draw_of(fraction, [size]), range(steps)):
+        rows = np.flatnonzero(draw)
         if len(rows) == 1:
             ones[rows] += 1
         else:
