@@ -47,15 +47,20 @@ def store(df):
 
 @pytest.fixture(scope="module")
 def trainer():
-    return Trainer(losses.Logistic(), optim.sgd(0.5), penalties.L2(0.05), Stop(25, 0.0), progress=False)
+    return Trainer(losses.Logistic(), optim.sgd(0.5), penalties.L2(0.05), Stop(16, 0.0), progress=False)
+
+
+@pytest.fixture(scope="module")
+def plain(store, trainer):
+    """The fit without compression."""
+    return replace(trainer, aggregator=by_name("resident")).fit(store)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("codec", "less"), [("int8", 5), (ErrorFeedback(codecs.TopK(0.25)), 2.5)])
-def test_engines(store, trainer, engine, codec, less):
+def test_engines(store, trainer, plain, engine, codec, less):
     if engine == "allreduce":
         pytest.importorskip("torch", reason="all-reduce needs torch")
-    plain = replace(trainer, aggregator=by_name("resident")).fit(store)
     fit = replace(trainer, aggregator=ENGINES[engine], compression=codec).fit(store)
     assert fit.solution.objective == pytest.approx(plain.solution.objective, rel=1e-3)
     assert fit.solution.objective != plain.solution.objective
@@ -109,7 +114,7 @@ def test_where_nothing_is_sent_nothing_is_encoded(store, trainer, caplog):
 
 
 def test_estimators(df, store, trainer):
-    estimator = LogisticRegression(maxIter=25, tol=0.0, regParam=0.05, stepSize=0.5, engine="resident")
+    estimator = LogisticRegression(maxIter=16, tol=0.0, regParam=0.05, stepSize=0.5, engine="resident")
     model = estimator.setCompression("int8").fit(df)  # "auto" takes the optimiser with fixed steps
     same = replace(trainer, aggregator=by_name("resident"), compression="int8").fit(store)
     np.testing.assert_allclose(model.coefficients.toArray(), same.coefficients[:, 0], rtol=1e-9)

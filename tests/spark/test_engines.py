@@ -38,12 +38,7 @@ SAME_BITS = {
 
 RANKS = {"allreduce": AllReduceAggregator()}
 
-CLOSE = RANKS | {"tree": DriverAggregator(reduction="tree"), "auto": AutoAggregator()}
-
-PROBLEMS = {
-    "binary": losses.Logistic(),
-    "multinomial": losses.Multinomial(3),
-}
+EVERY = SAME_BITS | RANKS | {"tree": DriverAggregator(reduction="tree"), "auto": AutoAggregator()}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +61,6 @@ def _vector_type():
     return VectorUDT()
 
 
-@pytest.fixture(scope="module", params=["dense", "sparse"])
-def store(request, rows):
-    with BlockStore.write(rows, Columns(request.param, "three"), Interval(0, 2, whole=True)) as store:
-        yield store
-
-
 @pytest.fixture(scope="module")
 def small(rows):
     with BlockStore.write(rows, Columns("dense", "two"), Interval(0, 1, whole=True)) as store:
@@ -83,12 +72,14 @@ def trainer(engine, loss=None, **options):
     return Trainer(loss or losses.Logistic(), aggregator=engine, **options)
 
 
-@pytest.mark.parametrize("loss", [losses.Multinomial(3), losses.SquaredError()], ids=["multinomial", "squared"])
-def test_engines_agree(store, loss):
+@pytest.mark.parametrize(
+    ("column", "loss"), [("dense", losses.Multinomial(3)), ("sparse", losses.SquaredError())], ids=["dense", "sparse"]
+)
+def test_engines_agree(rows, column, loss):
     """Bit by bit where they add in the order of partitions, else within rounding."""
-    expected = trainer(SAME_BITS["collect"], loss).fit(store)
-    for name, engine in (SAME_BITS | CLOSE).items():
-        found = trainer(engine, loss).fit(store)
+    with BlockStore.write(rows, Columns(column, "three"), Interval(0, 2, whole=True)) as store:
+        expected, *fits = (trainer(engine, loss).fit(store) for engine in (SAME_BITS["collect"], *EVERY.values()))
+    for name, found in zip(EVERY, fits, strict=True):
         assert found.solution.objective == pytest.approx(expected.solution.objective, rel=1e-9), name
         np.testing.assert_allclose(found.coefficients, expected.coefficients, rtol=1e-6, atol=1e-9, err_msg=name)
         if name in SAME_BITS:
@@ -152,14 +143,19 @@ def test_an_error_in_a_callback_ends_the_fit_on_every_engine(small, name):
     trainer((SAME_BITS | RANKS)[name], stop=Stop(2, 0.0)).fit(small)  # slots are free again
 
 
+@pytest.fixture(scope="module")
+def three_steps(small):
+    """What the driver engine finds where no block is missing."""
+    return trainer(SAME_BITS["collect"], stop=Stop(3, 0.0)).fit(small)
+
+
 @pytest.mark.parametrize("name", ["resident", "local", "allreduce"])
-def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, name, caplog):
+def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, three_steps, name, caplog):
     with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
-        whole = trainer(SAME_BITS["collect"]).fit(store)
+        whole = trainer(SAME_BITS["collect"], stop=Stop(1, 0.0)).fit(store)
         Path(store.located().handles[1].path).unlink()
         repaired = trainer((SAME_BITS | RANKS)[name], stop=Stop(3, 0.0)).fit(store)
-        expected = trainer(SAME_BITS["collect"], stop=Stop(3, 0.0)).fit(store)
-    assert repaired.coefficients.tobytes() == expected.coefficients.tobytes()
+    assert repaired.coefficients.tobytes() == three_steps.coefficients.tobytes()
     assert repaired.receipt.engine.endswith("driver")
     assert "engine='driver'" in caplog.text
     assert whole.receipt.engine == "driver"
