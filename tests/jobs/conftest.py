@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import functions as F
 
 from tests.jobs.running import ROOT
 
@@ -20,12 +22,12 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def table(spark, tmp_path_factory):
+def table(tmp_path_factory):
     """Parquet of id, a, b, the number y = 2a - b + 3 and the class c = (2a > b + 3), in two files."""
-    path = str(tmp_path_factory.mktemp("table") / "rows")
-    rows = spark.range(0, 400, 1, 2).select(
-        "id", (F.col("id") % 7).cast("double").alias("a"), (F.col("id") % 5).cast("double").alias("b")
-    )
-    rows = rows.withColumn("y", 2 * F.col("a") - F.col("b") + 3)
-    rows.withColumn("c", (2 * F.col("a") > F.col("b") + 3).cast("double")).write.parquet(path)
-    return path
+    folder = tmp_path_factory.mktemp("table") / "rows"
+    folder.mkdir()
+    for part, row in enumerate(np.array_split(np.arange(400), 2)):
+        a, b = (row % 7).astype(float), (row % 5).astype(float)
+        columns = {"id": row, "a": a, "b": b, "y": 2 * a - b + 3, "c": (2 * a > b + 3).astype(float)}
+        pq.write_table(pa.table(columns), folder / f"part-{part}.parquet")
+    return str(folder)

@@ -77,9 +77,9 @@ def trained(command: Path, table: str, folder: Path, cwd: Path) -> dict:
 
 def test_the_command_trains_without_a_checkout(wheel, table, tmp_path):
     """Only the wheel is installed; what it depends on is borrowed from here."""
-    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     python = tmp_path / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     home = run(python, "-c", "import sparkopt; print(sparkopt.__file__)", cwd=tmp_path).stdout.strip()

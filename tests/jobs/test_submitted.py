@@ -117,17 +117,31 @@ def cases(column: str) -> list:
 
 
 @pytest.fixture(scope="module")
-def made(spark, table, digits, tmp_path_factory) -> dict[str, str]:
-    """A table, a model of it, and 120 images of two digits."""
-    folder = tmp_path_factory.mktemp("made")
+def pictures(digits, tmp_path_factory) -> str:
+    """A folder of 120 images of two digits."""
+    folder = tmp_path_factory.mktemp("images")
+    for name in ("0", "1"):
+        (folder / name).mkdir()
+        for path in sorted((digits / name).iterdir())[:60]:
+            shutil.copy(path, folder / name)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(spark, table, tmp_path_factory) -> str:
+    """A model of the table."""
     rows = spark.read.parquet(table)
     fitted = LogisticRegression(featuresCols=["a", "b"], labelCol="c", regParam=0.01, tol=1e-3).fit(rows)
-    fitted.save(str(folder / "model"))
-    for name in ("0", "1"):
-        (folder / "images" / name).mkdir(parents=True)
-        for path in sorted((digits / name).iterdir())[:60]:
-            shutil.copy(path, folder / "images" / name)
-    return {"table": table, "model": str(folder / "model"), "images": str(folder / "images")}
+    path = str(tmp_path_factory.mktemp("made") / "model")
+    fitted.save(path)
+    return path
+
+
+@pytest.fixture
+def made(job, table, pictures, request) -> dict[str, str]:
+    """What the flags of a job name; only of some, a model, for which a session of this process is needed."""
+    models = {"model": request.getfixturevalue("model")} if job in ("score", "evaluate") else {}
+    return {"table": table, "images": pictures, **models}
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +229,12 @@ def test_killed_and_run_again(made, tmp_path, job):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "standalone"])
-def test_the_pipeline(made, request, tmp_path, spark, place):
+def test_the_pipeline(pictures, request, tmp_path, spark, place):
     """All its steps in their order, as a scheduler submits them; the gate's exit code is the one that stops it."""
     where = settings_of(request.getfixturevalue("cluster") if place == "standalone" else None)
     day = Interval(*(datetime(2026, 11, number, tzinfo=timezone.utc) for number in (23, 24)))
     training = ("--reg-param", "0.01", "--max-iter", "30")
-    pipeline = Pipeline(made["images"], str(tmp_path), image_size=8, preprocess=("--parts", "1"), train=training)
+    pipeline = Pipeline(pictures, str(tmp_path), image_size=8, preprocess=("--parts", "1"), train=training)
     plan = pipeline.plan(day)
     scripts = dict(zip(STEPS, ("preprocess_images", "train", "evaluate", "score"), strict=True))
     for step, script in scripts.items():

@@ -7,11 +7,11 @@ import json
 from sparkopt.jobs import train
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.sources import Rows
-from sparkopt.ml import LogisticRegressionModel
+from sparkopt.pyfunc import _load_pyfunc
 from tests.jobs.running import submit
 
 
-def test_digits_from_png_files_to_a_model(digits, tmp_path, spark):
+def test_digits_from_png_files_to_a_model(digits, tmp_path):
     """The output lies in a folder with other files, which stay."""
     (tmp_path / "mine.txt").write_text("stays")
     flags = ["--image-size", "8", "--reg-param", "0.001", "--max-iter", "60", "--tol", "1e-5"]
@@ -25,7 +25,7 @@ def test_digits_from_png_files_to_a_model(digits, tmp_path, spark):
     assert receipt["rows"] + metrics["held_out"]["rows"] == 1797
     assert "objective" in (tmp_path / "receipt.txt").read_text()
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert LogisticRegressionModel.load(str(tmp_path / "model")).numClasses == 10
+    assert _load_pyfunc(str(tmp_path / "model")).model.numClasses == 10
     assert (tmp_path / "mine.txt").read_text() == "stays"
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["data"]["data"]["files"] == 1797
