@@ -29,6 +29,7 @@ from sparkopt.losses import (
     check_loss,
 )
 from sparkopt.objective import LinearObjective
+from tests.core.problems import named
 
 LOSSES: list[Loss] = [
     SquaredError(),
@@ -245,7 +246,7 @@ def test_two_classes_of_multinomial_are_logistic():
         (Quantile(0.3), theirs.PinballLoss(quantile=0.3)),
         (FixedHuber(0.7), theirs.HuberLoss(delta=0.7)),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_regression_losses_against_scikit_learn(ours, sklearns):
     """Equal derivatives, and values that differ by what depends on the target alone."""
@@ -344,7 +345,7 @@ def test_tails_of_the_binomial_links(raw):
         (Binomial("cloglog"), stats.gumbel_l.cdf),
         (Hinge(), lambda raw: raw > 0),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_predict_is_the_inverse_link(loss, inverse_link):
     _, raw = rows(loss, spread=5)

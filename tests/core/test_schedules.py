@@ -9,6 +9,7 @@ import pytest
 from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.optim.schedules import Constant, Cosine, Exponential, InverseTime, StepDecay, WarmUp
+from tests.core.problems import named
 
 STEPS = [0, 1, 2, 7, 10, 30, 100, 10_000]
 
@@ -24,7 +25,7 @@ STEPS = [0, 1, 2, 7, 10, 30, 100, 10_000]
         (Cosine(1.0, steps=30, final=0.1), lambda t: 0.1 + 0.45 * (1 + math.cos(math.pi * min(t, 30) / 30))),
         (WarmUp(Exponential(2.0, 0.9), steps=4), lambda t: 2 * (t + 1) / 4 if t < 4 else 2 * 0.9 ** (t - 4)),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_schedule_is_its_formula(schedule, formula):
     assert [schedule(t) for t in STEPS] == pytest.approx([formula(t) for t in STEPS])
