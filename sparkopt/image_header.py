@@ -20,7 +20,7 @@ MAX_PIXELS = 2**26
 
 _MAX_BLOCKS = 2**16  # segments, chunks or tags walked before a header is called corrupt
 _ORIENTATION_TAG = 274
-_WIDTH_TAG, _HEIGHT_TAG = 256, 257
+_WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     Raises
     ------
     CorruptImageError
-        Its message begins with the reason and a colon: ``empty``, ``not an image``, ``truncated``, ``corrupt`` or
-        ``too large``.
+        Its message begins with the reason and a colon: ``empty``, ``not an image``, ``truncated``, ``corrupt``,
+        ``unsupported`` or ``too large``.
 
     Examples
     --------
@@ -172,6 +172,8 @@ def _tiff(data: bytes) -> Header:
     tags = _tiff_tags(data)
     if _WIDTH_TAG not in tags or _HEIGHT_TAG not in tags:
         raise CorruptImageError("corrupt: the TIFF gives no size")
+    if tags.get(_BITS_TAG, 1) > 16:
+        raise CorruptImageError(f"unsupported: samples of {tags[_BITS_TAG]} bits; up to 16 are read")
     height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
     if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
         height, width = width, height
@@ -185,9 +187,15 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
     (count,) = struct.unpack_from(f"{order}H", data, directory)
     tags = {}
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
-        if kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+        tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
+        if kind not in (3, 4):
+            continue
+        place = entry + 8
+        if tag == _BITS_TAG and values > 2:  # those of three or four channels lie elsewhere
+            (place,) = struct.unpack_from(f"{order}I", data, place)
+            if place + 4 > len(data):
+                continue
+        (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, place)
     return tags
 
 

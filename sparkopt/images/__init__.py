@@ -1,6 +1,7 @@
 """Image preprocessing: OpenCV's operations as pipelines, on one machine or on Spark.
 
-The operations are pure (:mod:`~sparkopt.images.functional`), their parameters are frozen values, and
+The operations are pure (:mod:`~sparkopt.images.functional`, :mod:`~sparkopt.images.operations`), their parameters are
+frozen values, and
 :class:`~sparkopt.images.transforms.Compose` runs them with one sampling for all consecutive geometry.
 
 Examples
@@ -15,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.image_header import MAX_PIXELS, read_header
-from sparkopt.images import functional
+from sparkopt.images import functional, operations
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
 from sparkopt.images.pixelwise import (
@@ -89,6 +90,7 @@ __all__ = [
     "decode",
     "encode",
     "functional",
+    "operations",
     "read",
     "read_header",
     "row_rng",

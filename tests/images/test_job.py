@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparkopt import images
@@ -47,6 +49,58 @@ def test_counts_are_exact_and_a_second_run_goes_on(job, spark, folder, broken, c
     again = json.loads((folder / "out-report.json").read_text())
     assert (again["processed"], again["skipped"], again["good"]) == (1, report["images"], 13)
     capsys.readouterr()
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_is_missing(job, spark, folder, capsys, monkeypatch):
+    """The random crops of both runs are those of one: a row's key is its path."""
+    path = folder / "pipeline.json"
+    random = [images.Decode(), images.RandomCrop(50, 60), images.RandomHorizontalFlip(), images.Encode("png")]
+    path.write_text(images.Compose(random).to_json())
+    arguments = ["--input", str(folder / "in"), "--parts", "3", "--pipeline", str(path)]
+    steps = job.steps
+
+    def interrupted(pending, parts):
+        yield steps(pending, parts)[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "steps", interrupted)
+    assert job.main([*arguments, "--output", str(folder / "out")]) == 130
+    first = {row.path for row in spark.read.parquet(str(folder / "out")).collect()}
+    assert json.loads((folder / "out" / "_manifest.json").read_text())["status"] == "unfinished"
+    monkeypatch.undo()
+    assert job.main([*arguments, "--output", str(folder / "out")]) == 0
+    report = json.loads((folder / "out-report.json").read_text())
+    assert 0 < len(first) == report["skipped"] < report["images"] == report["skipped"] + report["processed"]
+    assert job.main([*arguments, "--output", str(folder / "whole")]) == 0
+    parted, whole = (sorted(spark.read.parquet(str(folder / name)).collect()) for name in ("out", "whole"))
+    assert parted == whole
+    assert len({row.path for row in parted}) == report["images"]
+    capsys.readouterr()
+
+
+def test_tables_and_globs_are_read_too(job, spark, folder, photograph, capsys):
+    def counts(location, kind):
+        output = folder / f"out of {kind}"
+        arguments = ["--input", location, "--input-format", kind, "--output", str(output), "--size", "8"]
+        assert job.main([*arguments, "--parts", "1"]) == 0, capsys.readouterr().err
+        report = json.loads((folder / f"out of {kind}-report.json").read_text())
+        return report["good"], report["failures"], (folder / f"out of {kind}-samples.png").exists()
+
+    assert counts(str(folder / "in" / "deep" / "good1*.jpg"), "binaryFile") == (3, {}, True)
+    content = [images.encode(photograph[:30, :40], kind) for kind in ("jpeg", "png", "webp")] + [None, b""]
+    table = pa.table({"path": list("abcde"), "content": pa.array(content, pa.binary()), "more": range(5)})
+    pq.write_table(table, folder / "table.parquet")
+    expected = (3, {"null": 1, "empty": 1}, True)
+    assert counts(str(folder / "table.parquet"), "parquet") == expected
+    spark.read.parquet(str(folder / "table.parquet")).createOrReplaceTempView("pictures")
+    try:
+        assert counts("pictures", "table") == expected
+    finally:
+        spark.catalog.dropTempView("pictures")
+    arguments = ["--input", str(folder / "table.parquet"), "--input-format", "parquet", "--output", str(folder / "x")]
+    pq.write_table(table.drop_columns(["content"]), folder / "table.parquet")
+    assert job.main(arguments) == 1
+    assert "--input: the table has no column content" in capsys.readouterr().err
 
 
 def test_one_output_is_made_in_one_way(job, spark, folder, capsys):

@@ -68,6 +68,29 @@ def test_image_rows_go_out_and_come_in_again(frame, good):
     np.testing.assert_array_equal(np.array(again.x, np.float32), PLAIN(good[0]).ravel())
 
 
+def test_rows_of_spark_s_own_readers(spark, photograph, save, tmp_path):
+    """Its image reader decodes in Java, its binary one not at all: of lossless files both give the same."""
+    modes = {"one": "L", "three": "RGB", "four": "RGBA"}
+    for name, mode in modes.items():
+        (tmp_path / f"{name}.png").write_bytes(save(photograph[:40, :50], "PNG", mode))
+    steps = [images.Resize(12, 10), images.HorizontalFlip(), images.Rescale(1 / 255)]
+    decoded = spark.read.format("image").load(str(tmp_path)).selectExpr("image.origin as path", "image")
+    stored = spark.read.format("binaryFile").load(str(tmp_path)).select("path", "content")
+    found = {
+        row.path.rpartition("/")[2]: row.x
+        for row in decoded.select("path", images.udf(images.Compose(steps))("image").alias("x")).collect()
+    }
+    assert {name: len(row.data) // (4 * 12 * 10) for name, row in found.items()} == {
+        "one.png": 1,
+        "three.png": 3,
+        "four.png": 4,
+    }
+    for name, color in (("one", "gray"), ("three", "rgb"), ("four", "rgba")):
+        pipeline = images.Compose([images.Decode(color), *steps])
+        rows = stored.where(f"path like '%/{name}.png'").select(images.udf(pipeline)("content").alias("x"))
+        assert rows.first().x == found[f"{name}.png"]
+
+
 def test_image_rows_with_their_errors(frame, good, broken):
     decode = images.Compose([images.Decode()])
     expression = images.udf(decode, "image", errors=True)("content").alias("x")
@@ -209,6 +232,18 @@ def test_the_normalizer_learns_what_numpy_computes(frame, good, tmp_path):
     values = np.array([row.features.toArray() for row in result]).reshape(-1, 3)
     np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-5)
+
+
+def test_the_normalizer_looks_at_every_image_once(spark, frame, good, broken):
+    opened = spark.sparkContext.accumulator(0)
+
+    def count(content):
+        opened.add(1)
+        return content
+
+    counted = frame.withColumn("content", SF.udf(count, BinaryType())("content"))
+    ImageNormalizer(pipeline=PLAIN, inputCol="content").fit(counted)
+    assert opened.value == len(good) + len(broken)
 
 
 def test_output_is_handed_on_in_pieces_of_bounded_size(good):

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,13 @@ def test_every_public_transform_is_in_the_table():
     transforms = {name for name in named if issubclass(getattr(images, name), images.ImageTransform)}
     abstract_or_codec = {"ImageTransform", "GeometricTransform", "Decode", "Encode", "ConvertColor"}
     assert transforms - abstract_or_codec == {type(transform).__name__ for transform in ALL}
+
+
+def test_the_notebook_shows_every_transform():
+    text = (Path(__file__).parents[2] / "notebooks" / "images.ipynb").read_text(encoding="utf-8")
+    names = {type(transform).__name__ for transform in ALL} | {"Decode", "ConvertColor"}
+    assert [name for name in sorted(names) if f"images.{name}(" not in text] == []
+    assert "images.encode(" in text
 
 
 @pytest.mark.parametrize(
