@@ -48,6 +48,7 @@ EXTRAS["test"] = [
     "pillow>=10",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.7",
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], "mypy>=1.13", "pandas-stubs<3", "ruff>=0.8"]
 

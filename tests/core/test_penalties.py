@@ -61,7 +61,7 @@ def test_value_is_convex_zero_at_zero_and_never_below_its_smooth_part(penalty):
 @pytest.mark.parametrize("step", [0.1, 1.0, 3.0])
 def test_prox_minimises_its_definition(penalty, step):
     """SciPy, started at the result and elsewhere, finds nothing lower."""
-    for coef in COEFS[:6]:
+    for coef in COEFS[:3]:
 
         def definition(u, coef=coef):
             return 0.5 * np.sum((u - coef) ** 2) + step * (penalty.value(u) - penalty.smooth_value(u))
