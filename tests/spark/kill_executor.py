@@ -27,7 +27,9 @@ from tests import jvm
 
 def executors() -> list[int]:
     """Process ids of the executors that descend from this process."""
-    table = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     processes = [line.split(None, 2) for line in table.splitlines()]
     family = {os.getpid()}
     for _ in range(5):
