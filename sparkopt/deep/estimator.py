@@ -130,9 +130,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         How often processes may be lost: ``fit`` then goes on by itself, from the latest checkpoint, or from the
         beginning where there is none.
     minProc : int
-        With how few processes it may go on; unset, with numProc. The batches of a step stay the same, shared by fewer
-        processes. Under Horovod those that are left go on at once from the last steps that they know in memory, and
-        Spark's replacement joins them: see docs/deep.md.
+        With how few processes it may go on (or begin); unset, with numProc. A step's rows stay the same, shared by
+        fewer processes. Under Horovod (``run_elastic``) those that are left go on at once from what they have in
+        memory, and replacements that Spark starts join them.
     shuffleRows : int, default 8192
         Rows that are shuffled together; groups of rows are shuffled among all.
     prefetch, loaderThreads : int, default 4 and 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,9 +81,23 @@ class Launching:
             return TorchLauncher(
                 self.context, self.processes, watch, at_least=self.at_least, profile=_profile(self.gpus)
             )
-        if self.at_least is not None and losses > 0:
+        if self.at_least is not None and losses > 0 and self._restarts_tasks():
             return ElasticLauncher(self.context, self.processes, watch, at_least=self.at_least, most_losses=losses)
         return HorovodLauncher(self.context, self.processes, watch, at_least=self.at_least)
+
+    def _restarts_tasks(self) -> bool:
+        """Whether Spark starts a task again that has failed: else a lost rank ends the job of all."""
+        master = str(self.context.master)
+        local = re.fullmatch(r"local(?:\[[^,\]]+(?:,\s*(\d+))?\])?", master)
+        attempts = (local[1] or 1) if local else self.context.getConf().get("spark.task.maxFailures", "4")
+        if int(str(attempts)) > 1:
+            return True
+        logger.warning(
+            "Spark (%s) starts no task again that has failed: where a process is lost, all will begin again. In "
+            "local mode local[4, 3] allows for 3 attempts.",
+            master,
+        )
+        return False
 
 
 def _profile(gpus: int) -> ResourceProfile | None:

@@ -3,6 +3,7 @@
 python -m tests.deep.killing driver FOLDER LAUNCHER    train, and kill this very process after a few steps
 python -m tests.deep.killing executor FOLDER LAUNCHER  on two executors, of which one is killed amid the training
 python -m tests.deep.killing elastic FOLDER LAUNCHER   train on with the rank that is left, until another joins it
+python -m tests.deep.killing elastic-cluster FOLDER LAUNCHER    likewise with the executor that is left
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,7 +30,8 @@ from tests import jvm
 from tests.deep.networks import Mlp
 
 ROOT = Path(__file__).parents[2]
-MASTERS = {"driver": "local[2]", "executor": "local-cluster[2,1,1024]", "elastic": "local[2, 4]"}
+CLUSTER = "local-cluster[2,1,1024]"
+MASTERS = {"driver": "local[2]", "executor": CLUSTER, "elastic": "local[2, 4]", "elastic-cluster": CLUSTER}
 """In local mode Spark starts a task again only where it is told how often one may fail."""
 STEP = 33
 """Where it happens: in the second of three epochs of 20 steps, past a checkpoint within that epoch."""
@@ -69,7 +72,7 @@ class Lonely(Mortal):
         import horovod.torch as hvd
 
         if hvd.is_initialized() and hvd.size() == 1:
-            time.sleep(0.4)
+            time.sleep(0.25)
         return super().forward(x)
 
 
@@ -118,11 +121,9 @@ def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
     estimator(calm(folder), launcher, 0.05, callbacks=[kill]).fit(rows(spark))
 
 
-def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
-    """Kill an executor; print how the training ended, began again and ended, and how an undisturbed one does."""
+def executioner(killed: dict[int, float]) -> Callable[[Progress], None]:
+    """Return a callback that kills an executor after step ``STEP``, once, and notes it."""
     from tests.spark.kill_executor import executors
-
-    killed: dict[int, float] = {}
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP and not killed:
@@ -130,6 +131,13 @@ def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
             os.kill(pid, signal.SIGKILL)
             killed[pid] = time.monotonic()
 
+    return kill
+
+
+def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
+    """Kill an executor; print how the training ended, began again and ended, and how an undisturbed one does."""
+    killed: dict[int, float] = {}
+    kill = executioner(killed)
     df = rows(spark)
     undisturbed = estimator(calm(folder / "calm"), launcher).fit(df)
     disturbed = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill])
@@ -145,8 +153,14 @@ def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
 
 
 def elastic(spark: SparkSession, folder: Path, launcher: str) -> None:
-    """Lose a rank; print how the training went, and leave its weights. Nothing but memory keeps what was learnt."""
+    """Lose a rank, or an executor where there are any; print how the training went, and leave its weights.
+
+    Nothing but memory keeps what was learnt.
+    """
     options = {"minProc": 1, "maxRestarts": 2, "epochs": 6, "checkpointDir": None}
+    if str(spark.sparkContext.master).startswith("local-cluster"):
+        calm(folder)
+        options |= {"pause": 0.1, "callbacks": [executioner({})]}
     model = estimator(folder, launcher, kind=Lonely, dropout=0.0, **options).fit(rows(spark))
     (folder / "weights").write_bytes(model.weights)
     receipt = model.summary.receipt
@@ -167,7 +181,8 @@ def main() -> None:
     }
     spark = session(ROOT / "conf" / "local.conf", settings=settings)
     logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
-    {"driver": driver, "executor": executor, "elastic": elastic}[what](spark, Path(folder), launcher)
+    parts = {"driver": driver, "executor": executor, "elastic": elastic, "elastic-cluster": elastic}
+    parts[what](spark, Path(folder), launcher)
     spark.stop()
 
 
