@@ -76,8 +76,8 @@ class Keeper:
     def _remembered(self, own: Checkpoint | None) -> Checkpoint | None:
         """Return the latest that any rank remembers, and give it to those that do not."""
         communicator = self._communicator
-        place = [] if own is None else [own.epoch, own.step]
-        places = [json.loads(said) for said in communicator.all_gather(json.dumps(place).encode())]
+        mine = [] if own is None else [own.epoch, own.step]
+        places = [json.loads(said) for said in communicator.all_gather(json.dumps(mine).encode())]
         latest = max(places)
         if not latest:
             return None
@@ -90,7 +90,7 @@ class Keeper:
         for name, size in sizes.items():
             content = np.frombuffer(files[name], np.uint8) if files else np.zeros(size, np.uint8)
             received[name] = communicator.broadcast(content, root).tobytes()
-        return own if place == latest else decoded(received, f"of rank {root}")
+        return own if mine == latest else decoded(received, f"of rank {root}")
 
 
 def _copy(checkpoint: Checkpoint) -> Checkpoint:

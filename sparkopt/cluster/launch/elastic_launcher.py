@@ -92,6 +92,7 @@ class _ElasticTask(Task[T]):
 
     def _in_a_group(self, member: _Member, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Form a group, and run the function in it."""
+        import horovod.torch as hvd
         from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 
         member.news = False  # before Horovod's driver decides on who is in the group
@@ -99,6 +100,7 @@ class _ElasticTask(Task[T]):
             try:
                 group = stack.enter_context(self.group(member.line))
             except ValueError as error:  # somebody was lost meanwhile
+                hvd.shutdown()  # of what was begun
                 raise HorovodInternalError(f"no group could be formed: {error}") from error
             stack.enter_context(member.line.telling(is_echo, (HorovodInternalError, HostsUpdatedInterrupt)))
             result: T = self.function(member.join(group), *args, **kwargs)

@@ -147,8 +147,8 @@ class Task(Generic[T]):
         devices = tuple(get_available_devices())
         if not devices:
             os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE)
+        hvd.init()
         try:
-            hvd.init()
             place = Place(hvd.rank(), hvd.size(), hvd.local_rank(), devices)
             yield HorovodCommunicator(place, line)
         finally:
