@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from sparkopt.deep.index import open_storage
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 
-__all__ = ["Checkpoint", "CheckpointFolder", "module_bytes", "module_state"]
+__all__ = ["Checkpoint", "CheckpointFolder", "copied", "decoded", "encoded", "module_bytes", "module_state"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,24 +83,8 @@ class CheckpointFolder:
         """Write a checkpoint, whole or not at all, then delete the oldest."""
         folder = f"{self._path}/{checkpoint.name}"
         self._storage.create_dir(folder, recursive=True)
-        tensors: dict[str, torch.Tensor] = {}
-        tree = _plain(checkpoint.state, "state", tensors)
-        files = {}
-        for name, content in (
-            (MODEL, save_tensors(_owned(checkpoint.model))),
-            (STATE, save_tensors(_owned(tensors))),
-        ):
+        for name, content in encoded(checkpoint).items():
             self._write(f"{folder}/{name}", content)
-            files[name] = {"bytes": len(content), "crc32": zlib.crc32(content)}
-        manifest = {
-            "format": FORMAT,
-            "epoch": checkpoint.epoch,
-            "step": checkpoint.step,
-            "files": files,
-            "state": tree,
-            "facts": checkpoint.facts,
-        }
-        self._write(f"{folder}/{MANIFEST}", json.dumps(manifest).encode())
         for name in self.names()[: -self.keep]:
             self._delete(name)
 
@@ -131,23 +116,13 @@ class CheckpointFolder:
         """
         folder = f"{self._path}/{name}"
         try:
-            manifest = json.loads(self._read(f"{folder}/{MANIFEST}"))
-            contents = {entry: self._read(f"{folder}/{entry}") for entry in (MODEL, STATE)}
+            files = {entry: self._read(f"{folder}/{entry}") for entry in (MODEL, STATE, MANIFEST)}
         except FileNotFoundError as error:
             raise DataError(
                 f"checkpoint {folder!r} cannot be seen from this machine. Set checkpointDir to storage that every "
                 "executor shares."
             ) from error
-        except ValueError as error:
-            raise CorruptDataError(f"checkpoint {folder!r} has a damaged manifest: {error}") from error
-        for entry, content in contents.items():
-            said = manifest["files"][entry]
-            if (len(content), zlib.crc32(content)) != (said["bytes"], said["crc32"]):
-                raise CorruptDataError(f"checkpoint {folder!r} is damaged: {entry} is not what the manifest says")
-        state = _lively(manifest["state"], load_tensors(contents[STATE]))
-        return Checkpoint(
-            manifest["epoch"], manifest["step"], load_tensors(contents[MODEL]), state, manifest["facts"]
-        )
+        return decoded(files, folder)
 
     def _delete(self, name: str) -> None:
         """Delete a checkpoint, its manifest first: what is half deleted does not count."""
@@ -167,6 +142,50 @@ class CheckpointFolder:
         with self._storage.open_input_stream(path) as stream:
             content: bytes = stream.read()
             return content
+
+
+def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Return a checkpoint's files by name; the manifest, with which it is complete, comes last."""
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _plain(checkpoint.state, "state", tensors)
+    files = {MODEL: save_tensors(_owned(checkpoint.model)), STATE: save_tensors(_owned(tensors))}
+    manifest = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
+        "files": {name: {"bytes": len(file), "crc32": zlib.crc32(file)} for name, file in files.items()},
+        "state": tree,
+        "facts": checkpoint.facts,
+    }
+    return {**files, MANIFEST: json.dumps(manifest).encode()}
+
+
+def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
+    """Return the checkpoint of which these are the files.
+
+    Raises
+    ------
+    CorruptDataError
+        Where a file does not match the manifest; the message names ``origin``.
+    """
+    try:
+        manifest = json.loads(files[MANIFEST])
+    except ValueError as error:
+        raise CorruptDataError(f"checkpoint {origin!r} has a damaged manifest: {error}") from error
+    for name, said in manifest["files"].items():
+        if (len(files[name]), zlib.crc32(files[name])) != (said["bytes"], said["crc32"]):
+            raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
+    state = _lively(manifest["state"], load_tensors(files[STATE]))
+    return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(files[MODEL]), state, manifest["facts"])
+
+
+def copied(value: Any) -> Any:
+    """Return a tree of dicts, lists and tuples whose tensors are copies in main memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return type(value)(map(copied, value)) if isinstance(value, (list, tuple)) else value
 
 
 def module_bytes(state: dict[str, torch.Tensor]) -> bytes:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,29 +13,28 @@ from typing import Any
 import numpy as np
 from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
-from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import column_type, quoted
-from sparkopt.callbacks import ProgressBar, close
+from sparkopt.callbacks import ProgressBar
 from sparkopt.cluster.devices import check_request
-from sparkopt.cluster.launch import HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
 from sparkopt.deep.checkpoint import CheckpointFolder
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.index import Index, open_storage
+from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
 from sparkopt.deep.model import TorchModel, check_pipeline
 from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.replica import check_compression
 from sparkopt.deep.summary import DeepReceipt, TrainingSummary, receipt_of
-from sparkopt.deep.watch import Watch
-from sparkopt.deep.worker import Outcome, train
-from sparkopt.errors import LostRankError, ParameterError, SchemaError
+from sparkopt.deep.worker import Outcome
+from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.progress import Callback
+from sparkopt.validation import Interval, check
 
 __all__ = ["TorchEstimator"]
 
@@ -129,7 +127,12 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     resume : bool, default True
         False begins anew, and deletes the checkpoints that are there.
     maxRestarts : int, default 0
-        How often ``fit`` begins again by itself, from the latest checkpoint, when a process is lost.
+        How often processes may be lost: ``fit`` then goes on by itself, from the latest checkpoint, or from the
+        beginning where there is none.
+    minProc : int
+        With how few processes it may go on (or begin); unset, with numProc. A step's rows stay the same, shared by
+        fewer processes. Under Horovod (``run_elastic``) those that are left go on at once from what they have in
+        memory, and replacements that Spark starts join them.
     shuffleRows : int, default 8192
         Rows that are shuffled together; groups of rows are shuffled among all.
     prefetch, loaderThreads : int, default 4 and 1
@@ -205,6 +208,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         checkpointInterval: int = 0,
         resume: bool = True,
         maxRestarts: int = 0,
+        minProc: int | None = None,
         shuffleRows: int = 8192,
         prefetch: int = 4,
         loaderThreads: int = 1,
@@ -264,6 +268,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             raise ParameterError(
                 f"streams={self.value('streams')} is no multiple of numProc={processes}: every process needs as many."
             )
+        self._check_least(processes)
         pipeline = self.value("imagePipeline")
         if pipeline and Compose.from_json(pipeline).random and not self.value("evaluationPipeline"):
             raise ParameterError(
@@ -276,6 +281,16 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
                 open_storage(uri)
         if is_cluster and not self.value("storePath"):
             raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
+
+    def _check_least(self, processes: int) -> None:
+        least = self.value("minProc")
+        if least is None:
+            return
+        check("minProc", least, Interval(1, processes, whole=True))
+        if not self.value("maxRestarts"):
+            raise ParameterError(
+                f"minProc={least} is about going on after a loss, which maxRestarts=0 rules out. Set maxRestarts."
+            )
 
     def _processes(self, context: SparkContext) -> int:
         given = self.value("numProc")
@@ -350,17 +365,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             min_delta=self.value("minDelta"),
         )
 
-    def _launcher(self, context: SparkContext, processes: int, watch: Watch) -> Launcher:
-        kind = self.value("launcher")
-        if kind == "local":
-            return LocalLauncher(watch)
-        if kind == "horovod":
-            return HorovodLauncher(context, processes, watch)
-        gpus = self._gpus(context)
-        asked = TaskResourceRequests().resource("gpu", gpus) if gpus else None
-        profile = None if asked is None else ResourceProfileBuilder().require(asked).build
-        return TorchLauncher(context, processes, watch, profile=profile)
-
     def _gpus(self, context: SparkContext) -> int:
         """Return how many GPUs the stage has to ask for itself, for each task; Horovod's own stage cannot."""
         settings = dict(context.getConf().getAll())
@@ -369,26 +373,13 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     def _launch(
         self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
     ) -> tuple[list[Outcome], float, int]:
-        """Train; return what the processes brought home, the seconds, and how often it began again."""
+        """Train; return what the processes brought home, the seconds, and how often some were lost."""
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
-        begin, restarts = time.perf_counter(), 0
+        kind, losses = self.value("launcher"), self.value("maxRestarts")
+        launching = Launching(kind, context, processes, self.value("minProc"), losses, self._gpus(context))
         bar = [ProgressBar("train")] if self.progress else []
-        watchers = (*self.callbacks, *bar)
-        watch = Watch(watchers, config.epochs)
-        try:
-            while True:
-                try:
-                    outcomes = self._launcher(context, processes, watch).run(train, config, recipe)
-                except LostRankError as error:
-                    if restarts >= self.value("maxRestarts"):
-                        raise
-                    restarts += 1
-                    logger.warning("%s Beginning again (%d of %d).", error, restarts, self.value("maxRestarts"))
-                else:
-                    return outcomes, time.perf_counter() - begin, restarts
-        finally:
-            close(watchers)
+        return launching.run(config, recipe, (*self.callbacks, *bar))
 
     def _model(self, outcome: Outcome, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
         model = TorchModel(self.module, outcome.weights, recipe.task_name, outcome.output_shape)

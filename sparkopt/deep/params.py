@@ -57,6 +57,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "cacheBytes": _AT_LEAST_0,
         "streams": _COUNT,
         "maxRestarts": _AT_LEAST_0,
+        "minProc": _COUNT,
         "seed": _AT_LEAST_0,
     }
 )
@@ -144,7 +145,8 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
         "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole
     )
     resume: Param[bool] = _param("resume", "whether to go on from checkpointDir", TypeConverters.toBoolean)
-    maxRestarts: Param[int] = _param("maxRestarts", "how often to begin again after losing a process", _whole)
+    maxRestarts: Param[int] = _param("maxRestarts", "how often to go on after losing a process", _whole)
+    minProc: Param[int] = _param("minProc", "with how few processes to go on; default numProc", _whole)
     shuffleRows: Param[int] = _param("shuffleRows", "rows shuffled together, which bounds memory", _whole)
     prefetch: Param[int] = _param("prefetch", "batches prepared ahead", _whole)
     loaderThreads: Param[int] = _param("loaderThreads", "threads that decode batches", _whole)

@@ -210,7 +210,7 @@ def _horovod_low_rank(module: nn.Module) -> Replica:
     import horovod.torch as hvd
 
     hvd.broadcast_parameters(module.state_dict(), root_rank=0)
-    return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average))
+    return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average, name="powersgd"))
 
 
 def replica(module: nn.Module, communicator: Communicator, device: torch.device, compression: str) -> Replica:

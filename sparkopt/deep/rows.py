@@ -68,11 +68,10 @@ class Rows:
     @contextmanager
     def training(self, epoch: int, first_step: int) -> Iterator[Iterator[Batch]]:
         """Give this rank's batches of an epoch, from a step of the optimiser on."""
-        each = self._config.streams // self._size
-        streams = range(self._rank * each, (self._rank + 1) * each)
+        first, last = (rank * self._config.streams // self._size for rank in (self._rank, self._rank + 1))
         decoder = self._decoder(self._config.pipeline, epoch)
-        first = first_step * self._config.accumulation
-        with self._batches(TRAINING, self.plan(epoch), streams, decoder, first) as batches:
+        skipped = first_step * self._config.accumulation
+        with self._batches(TRAINING, self.plan(epoch), range(first, last), decoder, skipped) as batches:
             yield batches
 
     @contextmanager

@@ -189,7 +189,8 @@ class Decoder:
                     f"the pipeline gives images of {found[0].shape} and of {found[row].shape}; a batch needs one "
                     "shape. Add a Resize."
                 )
-        return np.stack([image.transpose(2, 0, 1) for image in found])
+        # In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
+        return np.ascontiguousarray(np.stack(found).transpose(0, 3, 1, 2))
 
     def _image(self, pipeline: Compose, content: bytes) -> Array:
         if pipeline.random:

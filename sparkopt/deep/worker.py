@@ -8,9 +8,10 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 
 from sparkopt.cluster.devices import choose
 from sparkopt.cluster.launch import Communicator
-from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, module_bytes
+from sparkopt.deep.checkpoint import Checkpoint, module_bytes
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.keeper import Keeper
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.memory import kept_memory
 from sparkopt.deep.plan import Plan
@@ -138,7 +140,7 @@ class _Run:
     ) -> None:
         self.communicator, self.config, self.recipe = communicator, config, recipe
         self.rows, self.learner = rows, learner
-        self.folder = CheckpointFolder(config.checkpoints) if config.checkpoints else None
+        self.keeper = Keeper(communicator, config.checkpoints)
         self.epoch = self.step = 0
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
@@ -152,8 +154,9 @@ class _Run:
 
     def epochs(self) -> str:
         """Train until the end; return why it ended."""
-        with self._logging():
+        with self._logging(), self.keeper.marking(lambda: self.epoch * self.rows.steps + self.step):
             while self.epoch < self.config.epochs:
+                self.communicator.admit()
                 if self._is_stale():
                     return "patience"
                 if not self._train():
@@ -170,9 +173,12 @@ class _Run:
                 if self._is_due(self.config.checkpoint_steps):
                     self._report(plan)
                     self._save()
-                if self._is_due(self.config.report_steps) and self._report(plan):
-                    self._save()
-                    return False
+                if self._is_due(self.config.report_steps):
+                    stop = self._report(plan)
+                    self._save(lasting=stop)
+                    if stop:
+                        return False
+                    self.communicator.admit()
         self._report(plan)
         seconds, waited = time.perf_counter() - begin, self.rows.waited - waited
         self.seconds["train"] += seconds - waited
@@ -260,7 +266,7 @@ class _Run:
         self._tell({"event": "steps", **progress}, {"step_loss": losses[-1]})
         return self._asked
 
-    def _tell(self, progress: dict[str, Any], values: dict[str, float]) -> None:
+    def _tell(self, progress: dict[str, Any], values: Mapping[str, float] = MappingProxyType({})) -> None:
         """Tell the driver and the loggers."""
         if self.communicator.rank == 0:
             self.communicator.report(progress)
@@ -281,21 +287,19 @@ class _Run:
         """What must not change when a run is resumed."""
         return {**self.config.course, "rows": self.rows.index.fingerprint}
 
-    def _save(self) -> None:
-        """Write a checkpoint, where there is a place for it. A collective."""
-        if self.folder is None:
+    def _save(self, lasting: bool = True) -> None:
+        """Keep where training stands, in a checkpoint or (not lasting) for a next group only. A collective."""
+        if not self.keeper.keeps(lasting):
             return
         begin = time.perf_counter()
         self.learner.settle()
         learned = self.learner.state()
-        if self.communicator.rank == 0:
-            state = learned | {
-                "best": (self.best, self.best_value if math.isfinite(self.best_value) else None, self.stale),
-                "losses": torch.tensor(self.losses, dtype=torch.float64),
-            }
-            facts = {"course": self._course(), "history": self.history, "processes": self.communicator.size}
-            self.folder.save(Checkpoint(self.epoch, self.step, self.learner.module.state_dict(), state, facts))
-        self.communicator.barrier()
+        state = learned | {
+            "best": (self.best, self.best_value if math.isfinite(self.best_value) else None, self.stale),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+        }
+        facts = {"course": self._course(), "history": self.history, "processes": self.communicator.size}
+        self.keeper.keep(Checkpoint(self.epoch, self.step, self.learner.module.state_dict(), state, facts), lasting)
         self.seconds["checkpoint"] += time.perf_counter() - begin
 
     def resume(self) -> None:
@@ -306,22 +310,20 @@ class _Run:
         IncompatibleError
             Where it belongs to other rows or batches.
         """
-        if self.folder is None:
+        found = self.keeper.latest()
+        if found is None:
             return
-        own = self.folder.latest() if self.communicator.rank == 0 else None
-        name = self.communicator.all_gather((own or "").encode())[0].decode()
-        if not name:
-            return
-        found = self.folder.load(name)
         now, then = self._course(), found.facts["course"]
         other = sorted(key for key in now if now[key] != then.get(key))
         if other:
             raise IncompatibleError(
-                f"checkpoint {name} in {self.config.checkpoints!r} belongs to another run: {', '.join(other)} "
+                f"checkpoint {found.name} in {self.config.checkpoints!r} belongs to another run: {', '.join(other)} "
                 "differ. Set another checkpointDir, or resume=False to begin anew."
             )
         self.learner.restore(found.model, found.state)
         best, value, self.stale = found.state["best"]
         self.best, self.best_value = best, math.inf if value is None else value
         self.losses, self.history = found.state["losses"].tolist(), list(found.facts["history"])
-        self.epoch, self.step, self.resumed = found.epoch, found.step, name
+        self.epoch, self.step, self.resumed = found.epoch, found.step, found.name
+        again = self.keeper.reached - (found.epoch * self.rows.steps + found.step)
+        self._tell({"event": "resumed", "epoch": found.epoch, "step": found.step, "again": max(0, again)})

@@ -94,7 +94,8 @@ def declare(flags: Parser) -> None:
         metavar="URI",
         help="keep the state there, so that the same command goes on after it was killed",
     )
-    where.add_argument("--max-restarts", type=int, default=0, help="begin again so often after losing a process")
+    where.add_argument("--max-restarts", type=int, default=0, help="go on so often after losing a process")
+    where.add_argument("--min-processes", type=int, help="with how few to go on then; default: all of them")
 
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
@@ -150,7 +151,12 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         maxRestarts=args.max_restarts,
         seed=args.seed,
     )
-    given = {"numProc": args.processes, "storePath": args.store_path, "checkpointDir": args.checkpoint_dir}
+    given = {
+        "numProc": args.processes,
+        "minProc": args.min_processes,
+        "storePath": args.store_path,
+        "checkpointDir": args.checkpoint_dir,
+    }
     for name, value in given.items():
         if value is not None:
             found.set(found.getParam(name), value)

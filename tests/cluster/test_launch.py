@@ -97,6 +97,14 @@ def test_a_function_that_cannot_be_imported_there(spark):
         del sys.modules["nosuch"]
 
 
+def test_fewer_ranks_where_that_will_do(spark, caplog):
+    found = TorchLauncher(spark.sparkContext, 3, at_least=2).run(ranks.collectives, 0.0)
+    assert [result["size"] for result in found] == [2, 2]
+    assert "Spark has room for 2 processes of 3: beginning with these." in caplog.text
+    with pytest.raises(ParameterError, match=r"minProc must be a whole number in \[1, 3\]. Got 4"):
+        TorchLauncher(spark.sparkContext, 3, at_least=4)
+
+
 def test_more_ranks_than_slots(spark):
     with pytest.raises(ParameterError, match="numProc=3 needs 3 tasks .* Spark has room for 2"):
         TorchLauncher(spark.sparkContext, 3).run(ranks.collectives, 0.0)

@@ -2,17 +2,21 @@
 
 python -m tests.deep.killing driver FOLDER LAUNCHER    train, and kill this very process after a few steps
 python -m tests.deep.killing executor FOLDER LAUNCHER  on two executors, of which one is killed amid the training
+python -m tests.deep.killing elastic FOLDER LAUNCHER   train on with the rank that is left, until another joins it
+python -m tests.deep.killing elastic-cluster FOLDER LAUNCHER    likewise with the executor that is left
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +30,9 @@ from tests import jvm
 from tests.deep.networks import Mlp
 
 ROOT = Path(__file__).parents[2]
+CLUSTER = "local-cluster[2,1,1024]"
+MASTERS = {"driver": "local[2]", "executor": CLUSTER, "elastic": "local[2, 4]", "elastic-cluster": CLUSTER}
+"""In local mode Spark starts a task again only where it is told how often one may fail."""
 STEP = 33
 """Where it happens: in the second of three epochs of 20 steps, past a checkpoint within that epoch."""
 
@@ -33,8 +40,8 @@ STEP = 33
 class Mortal(Mlp):
     """Kills its process once: the first of them to come to step ``STEP`` and find no file of that name."""
 
-    def __init__(self, witness: str, pause: float) -> None:
-        super().__init__(features=3, classes=2, dropout=0.2)
+    def __init__(self, witness: str, pause: float, dropout: float) -> None:
+        super().__init__(features=3, classes=2, dropout=dropout)
         self.witness, self.pause, self.passes = witness, pause, 0
 
     def forward(self, x):
@@ -58,21 +65,42 @@ def rows(spark: SparkSession) -> DataFrame:
     return table.where("id < 320").union(table.where("id >= 320"))
 
 
-def estimator(folder: Path, launcher: str, pause: float = 0.0, **options: object) -> TorchEstimator:
+class Lonely(Mortal):
+    """Takes its time while its rank is the only one: somebody is to join it."""
+
+    def forward(self, x):
+        import horovod.torch as hvd
+
+        if hvd.is_initialized() and hvd.size() == 1:
+            time.sleep(0.25)
+        return super().forward(x)
+
+
+def estimator(
+    folder: Path,
+    launcher: str,
+    pause: float = 0.0,
+    kind: type[Mortal] = Mortal,
+    dropout: float = 0.2,
+    **options: object,
+) -> TorchEstimator:
     """Two processes, 60 steps, dropout and momentum, a checkpoint every five steps."""
+    settings: dict[str, object] = {
+        "epochs": 3,
+        "checkpointDir": str(folder / "checkpoints"),
+        "checkpointInterval": 5,
+        **options,
+    }
     return TorchEstimator(
-        module=functools.partial(Mortal, str(folder / "witness"), pause),
+        module=functools.partial(kind, str(folder / "witness"), pause, dropout),
         loss="multinomial",
         optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
         launcher=launcher,
         numProc=2,
-        epochs=3,
         batchSize=16,
-        checkpointDir=str(folder / "checkpoints"),
-        checkpointInterval=5,
         storePath=str(folder / "rows"),
         seed=3,
-        **options,
+        **settings,
     )
 
 
@@ -93,11 +121,9 @@ def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
     estimator(calm(folder), launcher, 0.05, callbacks=[kill]).fit(rows(spark))
 
 
-def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
-    """Kill an executor; print how the training ended, began again and ended, and how an undisturbed one does."""
+def executioner(killed: dict[int, float]) -> Callable[[Progress], None]:
+    """Return a callback that kills an executor after step ``STEP``, once, and notes it."""
     from tests.spark.kill_executor import executors
-
-    killed: dict[int, float] = {}
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP and not killed:
@@ -105,6 +131,13 @@ def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
             os.kill(pid, signal.SIGKILL)
             killed[pid] = time.monotonic()
 
+    return kill
+
+
+def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
+    """Kill an executor; print how the training ended, began again and ended, and how an undisturbed one does."""
+    killed: dict[int, float] = {}
+    kill = executioner(killed)
     df = rows(spark)
     undisturbed = estimator(calm(folder / "calm"), launcher).fit(df)
     disturbed = estimator(calm(folder / "killed"), launcher, 0.05, callbacks=[kill])
@@ -119,19 +152,37 @@ def executor(spark: SparkSession, folder: Path, launcher: str) -> None:
     print("RESULT " + json.dumps({**facts, "resumed": found.summary.receipt.resumed, "weights": crcs}))
 
 
+def elastic(spark: SparkSession, folder: Path, launcher: str) -> None:
+    """Lose a rank, or an executor where there are any; print how the training went, and leave its weights.
+
+    Nothing but memory keeps what was learnt.
+    """
+    options = {"minProc": 1, "maxRestarts": 2, "epochs": 6, "checkpointDir": None}
+    if str(spark.sparkContext.master).startswith("local-cluster"):
+        calm(folder)
+        options |= {"pause": 0.1, "callbacks": [executioner({})]}
+    model = estimator(folder, launcher, kind=Lonely, dropout=0.0, **options).fit(rows(spark))
+    (folder / "weights").write_bytes(model.weights)
+    receipt = model.summary.receipt
+    facts = {"processes": receipt.processes, "restarts": receipt.restarts, "resumed": receipt.resumed}
+    print("RESULT " + json.dumps({**facts, "losses": model.summary.objectiveHistory}))
+
+
 def main() -> None:
     from sparkopt.cluster.session import session
 
     what, folder, launcher = sys.argv[1:]
     settings = {
-        "spark.master": {"driver": "local[2]", "executor": "local-cluster[2,1,1024]"}[what],
+        "spark.master": MASTERS[what],
         "spark.driver.memory": "1g",
         "spark.executor.memory": "1g",
         **jvm.EXECUTORS,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties",
     }
     spark = session(ROOT / "conf" / "local.conf", settings=settings)
-    {"driver": driver, "executor": executor}[what](spark, Path(folder), launcher)
+    logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+    parts = {"driver": driver, "executor": executor, "elastic": elastic, "elastic-cluster": elastic}
+    parts[what](spark, Path(folder), launcher)
     spark.stop()
 
 

@@ -176,15 +176,19 @@ def test_images_and_numbers_side_by_side_in_a_pipeline(spark, digits, tmp_path):
 
 
 def test_binary_and_regression(spark, digits):
-    rows = digits.where("id < 600").withColumn("odd", (F.col("label") % 2).cast("float"))
-    options = dict(featuresCol="pixels", epochs=12, launcher="local", optimizer="adam", stepSize=0.01)
+    rows = digits.where("id < 600").selectExpr("*", "float(label % 2) AS odd", "id % 10 = 0 AS aside")
+    options = dict(featuresCol="pixels", epochs=16, launcher="local", optimizer="adam", stepSize=0.01)
     network = functools.partial(networks.Mlp, features=64, classes=1, hidden=32)
     binary = TorchEstimator(module=network, loss=nn.BCEWithLogitsLoss(), labelCol="odd", **options).fit(rows)
     scored = binary.transform(rows).first()
     assert scored.probability[1] == pytest.approx(1 / (1 + np.exp(-scored.rawPrediction[1])))
     assert binary.transform(rows).where("prediction = odd").count() > 570
-    regression = TorchEstimator(module=network, loss="huber", **options).fit(rows)
+    regression = TorchEstimator(module=network, loss="huber", validationIndicatorCol="aside", **options).fit(rows)
     assert RegressionEvaluator(metricName="r2").evaluate(regression.transform(rows)) > 0.8
+    aside = regression.transform(rows).where("aside").select("label", "prediction").toPandas()
+    loss = nn.functional.huber_loss(*(torch.tensor(aside[name].to_numpy()) for name in ("prediction", "label")))
+    assert regression.summary.receipt.validation_rows == len(aside) == 60
+    assert regression.summary.history[-1]["validation"] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_callbacks_see_each_step_and_stop(spark, digits, tmp_path):
@@ -228,6 +232,12 @@ WRONG = {
     "precision": (dict(precision="fp8"), ParameterError, "precision must be one of"),
     "local processes": (dict(launcher="local", numProc=2), ParameterError, "'local' is one process"),
     "streams": (dict(numProc=2, streams=3), ParameterError, "streams=3 is no multiple of numProc=2"),
+    "fewest processes": (
+        dict(numProc=2, minProc=3, maxRestarts=1),
+        ParameterError,
+        r"minProc must be a whole number in \[1, 2\]. Got 3",
+    ),
+    "fewest of no losses": (dict(numProc=2, minProc=1), ParameterError, "maxRestarts=0 rules out. Set maxRestarts"),
     "compression": (
         dict(launcher="horovod", compression="bf16"),
         IncompatibleError,

@@ -23,9 +23,8 @@ def fit(df, logger, **options):
         metrics={"accuracy": "accuracy"},
         validationFraction=0.3,
         batchSize=8,
-        launcher="local",
         loggers=[logger],
-        **{"epochs": 3, **options},
+        **{"epochs": 3, "launcher": "local", **options},
     )
     return estimator.fit(df).summary
 
@@ -43,9 +42,9 @@ def expected(summary):
 def test_tensorboard(df, tmp_path):
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = TensorBoard(str(tmp_path / "events"))
-    options = {"checkpointDir": str(tmp_path / "checkpoints")}
+    options = {"checkpointDir": str(tmp_path / "checkpoints"), "streams": 2}
     fit(df, logger, epochs=1, **options)
-    summary = fit(df, logger, **options)  # goes on in the second epoch, in a second file
+    summary = fit(df, logger, launcher="torch", numProc=2, **options)  # goes on in a second file, which is rank 0's
     found = accumulators.EventAccumulator(logger.folder).Reload()
     assert summary.receipt.resumed == "epoch-000001-step-000000000"
     for name, values in expected(summary).items():

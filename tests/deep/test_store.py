@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pyspark.ml.functions import array_to_vector
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 from sparkopt import images
 from sparkopt.cluster.launch import LocalCommunicator
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
+from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
 from sparkopt.deep.rows import Rows
@@ -194,6 +195,17 @@ def test_images_are_decoded_on_the_way(pictures):
         np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
 
 
+def test_images_of_several_channels_lie_in_memory_as_their_shape_says():
+    """Else a convolution would hand their order on, and networks that then ask for a view would fail."""
+    rng = np.random.default_rng(0)
+    content = [images.functional.encode(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), "png") for _ in range(4)]
+    colour = images.Compose([images.Decode("rgb"), images.Rescale(1 / 255)])
+    (batch,) = Decoder(Fields((Field("input0", ("image",), "bytes"),)), colour).inputs({"input0": pa.array(content)})
+    assert torch.nn.Conv2d(3, 2, 3)(batch).view(4, -1).shape == (4, 2 * 4 * 3)
+    expected = [colour(image).transpose(2, 0, 1) for image in content]
+    np.testing.assert_array_equal(batch, expected)
+
+
 def test_decoded_images_are_kept_for_later_epochs(pictures, monkeypatch):
     """The same tensors to the bit; and as many images are decoded as the memory does not hold."""
     index, content = pictures
@@ -249,3 +261,17 @@ def test_leaving_early_ends_the_threads(index):
     with load_batches(Groups(index), plan, range(1), Decoder(index.fields), threads=2) as found:
         next(found)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sparkopt-")]
+
+
+def test_batches_for_a_gpu_are_pinned_ahead(index, monkeypatch):
+    """By the threads that prepare them; there is no GPU here that would mind."""
+    pinned = []
+
+    def pin(tensor):
+        pinned.append(threading.current_thread().name)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    found = batches(index, Plan(Groups(index).sizes, 1, 500), range(1), pin=True)
+    assert len(pinned) == len(found) * (len(found[0].inputs) + 2)  # labels and weights too
+    assert all(name.startswith("sparkopt-decode") for name in pinned)

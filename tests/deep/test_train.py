@@ -119,6 +119,13 @@ def test_row_weights(index, streams):
     compare(run(settings, Recipe(networks.mlp, CROSS_ENTROPY, SGD)), plain_loop(settings), rtol=2e-5, atol=1e-6)
 
 
+def test_ranks_that_share_the_streams_unevenly(spark, index):
+    """As where some ranks are lost: three streams, of which one rank has two."""
+    settings = config(index["plain"], streams=3, accumulation=2)
+    found = TorchLauncher(spark.sparkContext, 2).run(train, settings, Recipe(networks.mlp, CROSS_ENTROPY, SGD))
+    compare(found[0], plain_loop(settings), rtol=2e-5, atol=1e-6)
+
+
 def test_rows_fewer_than_streams(index):
     """Thousand streams: most batches have one row, and some streams none."""
     settings = config(index["plain"], streams=1000, batch_size=1)

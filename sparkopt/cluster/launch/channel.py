@@ -36,7 +36,7 @@ Progress: TypeAlias = dict[str, Any]
 Watcher: TypeAlias = Callable[[Progress], "bool | None"]
 """Called in the driver with each report; a true result asks the ranks to stop."""
 
-_FAILURE, _ECHO, _STOP, _REPORTS = "failure", "echo", "stop", "reports"
+_FAILURE, _ECHO, _STOP, _REPORTS, _LOSSES = "failure", "echo", "stop", "reports", "losses"
 _POLL = 0.2
 _WATCH = 1.0
 _GRACE = 3.0
@@ -225,17 +225,31 @@ class Line:
         """Whether the driver asked to stop."""
         return bool(self.store.check([_STOP]))
 
+    def failed(self) -> bool:
+        """Whether a rank told of a failure."""
+        return bool(self.store.check([_FAILURE]))
+
+    def count_loss(self) -> int:
+        """Count that a rank was lost; return how often that came about."""
+        return int(self.store.add(_LOSSES, 1))
+
     @contextmanager
-    def telling(self, is_echo: Callable[[Exception], bool]) -> Iterator[None]:
+    def telling(
+        self, is_echo: Callable[[Exception], bool], untold: tuple[type[Exception], ...] = ()
+    ) -> Iterator[None]:
         """Tell the driver of an exception that passes, before connections to other ranks are closed behind it.
 
         Parameters
         ----------
         is_echo : callable
             Whether an exception only says that another rank has gone.
+        untold : tuple of type, default ()
+            Exceptions that are left to the caller.
         """
         try:
             yield
+        except untold:
+            raise
         except Exception as error:
             echo = is_echo(error)
             failure = Failure.of(self.rank, error, echo)

@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +45,14 @@ class Communicator(ABC):
         "local", "torch" or "horovod".
     place : Place
         Where this rank stands.
+    memory : dict or None
+        What this process keeps for the groups that come after this one: a group that has lost a rank, or that others
+        want to join, is formed anew, and the function begins again. None where there is this group only.
     """
 
     name: str
     place: Place
+    memory: dict[str, Any] | None = None
 
     @property
     def rank(self) -> int:
@@ -78,6 +83,9 @@ class Communicator(ABC):
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.all_reduce(np.zeros(1))
+
+    def admit(self) -> None:  # noqa: B027  # most groups stay as they are
+        """Let ranks that wait join: where there are any, this group ends here. A collective."""
 
     @abstractmethod
     def report(self, progress: Progress) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from sparkopt.cluster.launch.launcher import P, SparkLauncher, Worker
 from sparkopt.errors import MissingDependencyError
 from sparkopt.typing import Array
 
-__all__ = ["HorovodCommunicator", "HorovodLauncher"]
+__all__ = ["HorovodCommunicator", "HorovodLauncher", "Task", "is_echo"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,10 @@ which they compute. A longer cycle lets sums wait longer.
 
 
 class HorovodCommunicator(RemoteCommunicator):
-    """Collectives of Horovod: Gloo for arrays; for tensors on a GPU what Horovod was built with."""
+    """Collectives of Horovod: Gloo for arrays; for tensors on a GPU what Horovod was built with.
+
+    Each has a name: Horovod numbers those without in each process, and ranks that join later would not agree.
+    """
 
     name = "horovod"
 
@@ -44,27 +47,33 @@ class HorovodCommunicator(RemoteCommunicator):
         import torch
 
         tensor = torch.from_numpy(np.array(values))
-        return np.asarray(hvd.allreduce_(tensor, op=hvd.Sum).numpy())
+        return np.asarray(hvd.allreduce_(tensor, op=hvd.Sum, name=_name("sum", values)).numpy())
 
     def broadcast(self, values: Array, root: int = 0) -> Array:
         import horovod.torch as hvd
         import torch
 
         tensor = torch.from_numpy(np.array(values))
-        return np.asarray(hvd.broadcast_(tensor, root).numpy())
+        return np.asarray(hvd.broadcast_(tensor, root, name=_name("broadcast", values)).numpy())
 
     def _gather(self, values: Array) -> Array:
         import horovod.torch as hvd
         import torch
 
-        return np.asarray(hvd.allgather(torch.from_numpy(values)[None]).numpy())
+        return np.asarray(hvd.allgather(torch.from_numpy(values)[None], name=_name("gather", values)).numpy())
 
     def _exchange(self, values: Array) -> Array:
         import horovod.torch as hvd
         import torch
 
-        found = hvd.alltoall(torch.from_numpy(values), splits=torch.ones(self.size, dtype=torch.int32))
+        splits = torch.ones(self.size, dtype=torch.int32)
+        found = hvd.alltoall(torch.from_numpy(values), splits=splits, name=_name("exchange", values))
         return np.asarray((found[0] if isinstance(found, tuple) else found).numpy())
+
+
+def _name(collective: str, values: Array) -> str:
+    """Return a name under which Horovod remembers what ranks have agreed on: one for each type and shape."""
+    return f"{collective}/{values.dtype}/{values.shape}"
 
 
 @dataclass(frozen=True)
@@ -84,25 +93,33 @@ class HorovodLauncher(SparkLauncher):
                 "launcher='horovod' needs Horovod, which has no wheel to install: build it with .ci/horovod "
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
-        self._await_slots()
+        processes = self._await_slots()
         with self._channel() as channel, _servers_closed(), _threads_quiet(), _in_any_thread():
-            task: _Task[T] = _Task(function, channel.address, self.task_cores)
+            start, options = self._start(spark, processes)
             return list(
-                spark.run(
-                    task,
+                start(
+                    self._task(function, channel.address),
                     args=args,
                     kwargs=dict(kwargs),
-                    num_proc=self.processes,
+                    num_proc=processes,
                     start_timeout=int(self.start_timeout),
-                    use_gloo=True,
                     verbose=0,
                     nics=_loopback() if _is_loopback(channel.address.host) else None,
+                    **options,
                 )
             )
 
+    def _start(self, spark: Any, processes: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return Horovod's function that starts the ranks, and its options."""
+        return spark.run, {"use_gloo": True}
+
+    def _task(self, function: Any, address: Address) -> Task[Any]:
+        """Return what a rank does."""
+        return Task(function, address, self.task_cores)
+
 
 @dataclass(frozen=True)
-class _Task(Generic[T]):
+class Task(Generic[T]):
     """What a rank does."""
 
     function: Any
@@ -114,15 +131,15 @@ class _Task(Generic[T]):
         with (
             Line(self.address, rank) as line,
             limited_threads(self.cores),
-            line.telling(_is_echo),  # of what goes wrong while the group forms
-            self._group(line) as communicator,
-            line.telling(_is_echo),
+            line.telling(is_echo),  # of what goes wrong while the group forms
+            self.group(line) as communicator,
+            line.telling(is_echo),
         ):
             result: T = self.function(communicator, *args, **kwargs)
         return result
 
     @contextlib.contextmanager
-    def _group(self, line: Line) -> Iterator[HorovodCommunicator]:
+    def group(self, line: Line) -> Iterator[HorovodCommunicator]:
         """Form the group; leave it at the end."""
         import horovod.torch as hvd
         from horovod.spark.task import get_available_devices
@@ -141,21 +158,21 @@ class _Task(Generic[T]):
 @contextlib.contextmanager
 def _servers_closed() -> Iterator[None]:
     """Close the servers through which ranks find each other: Horovod leaves them listening, run after run."""
-    from horovod.runner import gloo_run
+    from horovod.runner.http.http_server import RendezvousServer
 
-    original, opened = gloo_run.RendezvousServer, []
+    original, opened = RendezvousServer.start, []
 
-    class Remembered(original):  # type: ignore[misc,valid-type]  # Horovod has no types
-        def start(self, *args: Any) -> Any:
-            port = super().start(*args)
-            opened.append(self)
-            return port
+    def start(server: Any, *args: Any) -> Any:
+        port = original(server, *args)
+        server._httpd.daemon_threads = True  # one that still waits for a rank keeps nobody from ending
+        opened.append(server)
+        return port
 
-    gloo_run.RendezvousServer = Remembered
+    RendezvousServer.start = start
     try:
         yield
     finally:
-        gloo_run.RendezvousServer = original
+        RendezvousServer.start = original
         for server in opened:
             server.stop()
             server._httpd.server_close()
@@ -198,7 +215,7 @@ def _in_any_thread() -> Iterator[None]:
         gloo_run.register_shutdown_event = before
 
 
-def _is_echo(error: Exception) -> bool:
+def is_echo(error: Exception) -> bool:
     """Whether a collective failed since another rank had gone."""
     from horovod.common.exceptions import HorovodInternalError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +23,8 @@ __all__ = ["Launcher", "LocalLauncher", "SparkLauncher", "Worker"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+logger = logging.getLogger(__name__)
 
 Worker: TypeAlias = Callable[Concatenate[Communicator, P], T]
 """What every rank runs: a function at module level, since it travels by name."""
@@ -93,6 +96,8 @@ class SparkLauncher(Launcher):
         Seconds to wait for the slots, and for the ranks to find each other.
     timeout : float, default 1800
         Seconds after which a rank that waits for another in a collective gives up.
+    at_least : int or None, default None
+        Fewest ranks to begin with where Spark has no room for all of them; None is all.
     """
 
     context: SparkContext = field(repr=False)
@@ -100,11 +105,14 @@ class SparkLauncher(Launcher):
     watcher: Watcher | None = field(default=None, repr=False)
     start_timeout: float = 120.0
     timeout: float = 1800.0
+    at_least: int | None = None
 
     def __post_init__(self) -> None:
         check("numProc", self.processes, Interval(1, None, whole=True))
         check("start_timeout", self.start_timeout, Interval(0, None, closed="neither"))
         check("timeout", self.timeout, Interval(0, None, closed="neither"))
+        if self.at_least is not None:
+            check("minProc", self.at_least, Interval(1, self.processes, whole=True))
 
     @property
     def task_cores(self) -> int:
@@ -134,24 +142,30 @@ class SparkLauncher(Launcher):
                     f"was lost. Spark says: {_first_line(error)}"
                 ) from error
 
-    def _await_slots(self, profile: ResourceProfile | None = None) -> None:
-        """Wait until Spark can run all ranks at once, each with what ``profile`` asks for.
+    def _await_slots(self, profile: ResourceProfile | None = None) -> int:
+        """Wait until Spark can run all ranks at once, each with what ``profile`` asks for; return how many it can.
 
         Raises
         ------
         ParameterError
-            Where it cannot, and says how many it can.
+            Where it cannot run even the fewest, and says how many it can.
         """
         if self.context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
-            return  # executors come when tasks wait for them
+            return self.processes  # executors come when tasks wait for them
         deadline = time.monotonic() + (0 if str(self.context.master).startswith("local[") else self.start_timeout)
         while (slots := _slots(self.context, profile)) < self.processes:
             if time.monotonic() > deadline:
+                if self.at_least is not None and slots >= self.at_least:
+                    logger.warning(
+                        "Spark has room for %d processes of %d: beginning with these.", slots, self.processes
+                    )
+                    return slots
                 raise ParameterError(
                     f"numProc={self.processes} needs {self.processes} tasks that run at the same time; Spark has "
                     f"room for {slots}{_asked(profile)}. Ask for fewer, or for more executors or cores."
                 )
             time.sleep(0.5)
+        return self.processes
 
 
 def _slots(context: SparkContext, profile: ResourceProfile | None) -> int:

@@ -91,10 +91,12 @@ class TorchLauncher(SparkLauncher):
     name = "torch"
 
     def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        ranks = self.context.parallelize(range(self.processes), self.processes)
         if self.profile is not None:
-            ranks = ranks.withResources(self.profile)  # Spark knows the profile from here on
-        self._await_slots(self.profile)
+            self.context.parallelize(range(1), 1).withResources(self.profile)  # Spark knows the profile from here on
+        processes = self._await_slots(self.profile)
+        ranks = self.context.parallelize(range(processes), processes)
+        if self.profile is not None:
+            ranks = ranks.withResources(self.profile)
         with self._channel() as channel:
             task: _Task[T] = _Task(function, args, kwargs, channel.address, self.task_cores, self.timeout)
             return ranks.barrier().mapPartitions(task).collect()

@@ -1,0 +1,107 @@
+"""How a training is started: by which launcher, and again where processes were lost."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pyspark import SparkContext
+from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
+
+from sparkopt.callbacks import close
+from sparkopt.cluster.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.recipe import Recipe
+from sparkopt.deep.watch import Watch
+from sparkopt.deep.worker import Outcome, train
+from sparkopt.errors import LostRankError
+from sparkopt.progress import Callback
+
+__all__ = ["Launching"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Launching:
+    """How to start a training.
+
+    Parameters
+    ----------
+    kind : {"torch", "horovod", "local"}
+        The launcher.
+    context : SparkContext
+        Whose tasks the processes are.
+    processes : int
+        How many.
+    at_least : int or None
+        With how few training goes on where some are lost; None is with all.
+    most_losses : int
+        How often processes may be lost.
+    gpus : int
+        GPUs that each task of a stage has to ask for itself.
+    """
+
+    kind: str
+    context: SparkContext = field(repr=False)
+    processes: int
+    at_least: int | None
+    most_losses: int
+    gpus: int
+
+    def run(
+        self, config: TrainConfig, recipe: Recipe, watchers: Sequence[Callback]
+    ) -> tuple[list[Outcome], float, int]:
+        """Train; return what the processes brought home, the seconds, and how often some were lost."""
+        begin, ended = time.perf_counter(), 0
+        watch = Watch(watchers, config.epochs)
+        try:
+            while True:
+                left = self.most_losses - ended - watch.losses
+                try:
+                    outcomes = self._launcher(watch, left).run(train, config, recipe)
+                except LostRankError as error:
+                    ended += 1
+                    losses = ended + watch.losses
+                    if losses > self.most_losses:
+                        raise
+                    logger.warning("%s Beginning again (%d of %d).", error, losses, self.most_losses)
+                else:
+                    return outcomes, time.perf_counter() - begin, ended + watch.losses
+        finally:
+            close(watchers)
+
+    def _launcher(self, watch: Watch, losses: int) -> Launcher:
+        if self.kind == "local":
+            return LocalLauncher(watch)
+        if self.kind == "torch":
+            return TorchLauncher(
+                self.context, self.processes, watch, at_least=self.at_least, profile=_profile(self.gpus)
+            )
+        if self.at_least is not None and losses > 0 and self._restarts_tasks():
+            return ElasticLauncher(self.context, self.processes, watch, at_least=self.at_least, most_losses=losses)
+        return HorovodLauncher(self.context, self.processes, watch, at_least=self.at_least)
+
+    def _restarts_tasks(self) -> bool:
+        """Whether Spark starts a task again that has failed: else a lost rank ends the job of all."""
+        master = str(self.context.master)
+        local = re.fullmatch(r"local(?:\[[^,\]]+(?:,\s*(\d+))?\])?", master)
+        attempts = (local[1] or 1) if local else self.context.getConf().get("spark.task.maxFailures", "4")
+        if int(str(attempts)) > 1:
+            return True
+        logger.warning(
+            "Spark (%s) starts no task again that has failed: where a process is lost, all will begin again. In "
+            "local mode local[4, 3] allows for 3 attempts.",
+            master,
+        )
+        return False
+
+
+def _profile(gpus: int) -> ResourceProfile | None:
+    """Return what each task asks for, where the session's own settings do not give it."""
+    if not gpus:
+        return None
+    return ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", gpus)).build

@@ -1,0 +1,87 @@
+"""Ranks that go on without one another: the same training where none is lost, nearly the same where one is."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+import types
+
+import numpy as np
+import pytest
+from pyspark import SparkConf
+
+from sparkopt.cluster.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
+from sparkopt.deep.checkpoint import module_state
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.fields import Fields
+from sparkopt.deep.launching import Launching
+from sparkopt.deep.recipe import Recipe
+from sparkopt.deep.store import write_store
+from sparkopt.deep.watch import Watch
+from sparkopt.deep.worker import train
+from tests.deep.killing import calm, estimator, rows
+from tests.deep.networks import Mlp
+from tests.deep.test_kill import script
+
+needs_horovod = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
+)
+
+
+@needs_horovod
+@pytest.mark.slow
+def test_where_nobody_is_lost(spark, tmp_path):
+    """The weights are those of the torch launcher, as those of Horovod's ordinary ranks are (test_kill.py)."""
+    df = rows(spark)
+    store = write_store(df, Fields.of(df.schema, "features", "label"), str(tmp_path / "rows"))
+    settings = TrainConfig(store.uri, epochs=2, batch_size=16, streams=2, seed=3, report_steps=5)
+    recipe = Recipe(functools.partial(Mlp, features=3, classes=2, dropout=0.2), "multinomial", "adam")
+    expected = TorchLauncher(spark.sparkContext, 2).run(train, settings, recipe)[0]
+    found = ElasticLauncher(spark.sparkContext, 2, at_least=1).run(train, settings, recipe)
+    assert [outcome.losses for outcome in found] == [expected.losses] * 2
+    assert found[0].weights == expected.weights
+    assert found[0].seconds["checkpoint"] > 0 == expected.seconds["checkpoint"]  # it was ready to lose one
+
+
+@needs_horovod
+@pytest.mark.parametrize("what", ["elastic", pytest.param("elastic-cluster", marks=pytest.mark.slow)])
+def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
+    """The other goes on with all of a step's rows, from memory; a replacement joins; the losses are the same."""
+    process = script(what, str(tmp_path), "horovod")
+    output, errors = process.communicate(timeout=200)
+    found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
+    assert found, errors[-3000:]
+    facts = json.loads(found[0])
+    assert (facts["processes"], facts["restarts"]) == (2, 1)
+    assert "of 2 ended without a word; training goes on with 1." in errors
+    assert re.search(r"Training goes on from step \d+ of epoch \d, which repeats \d+ steps.", errors)
+    assert "Training goes on with 2 processes instead of 1." in errors
+    expected = estimator(calm(tmp_path / "calm"), "torch", dropout=0.0, epochs=6).fit(rows(spark))
+    before = 30 if what == "elastic" else 20  # steps that two ranks took, and that nobody repeated
+    assert facts["losses"][:before] == expected.summary.objectiveHistory[:before]
+    np.testing.assert_allclose(facts["losses"], expected.summary.objectiveHistory, rtol=1e-4)
+    for name, tensor in module_state((tmp_path / "weights").read_bytes()).items():
+        np.testing.assert_allclose(tensor, module_state(expected.weights)[name], rtol=1e-3, atol=1e-5)
+
+
+@needs_horovod
+@pytest.mark.parametrize(
+    ("master", "failures", "kind"),
+    [
+        ("local[2]", None, HorovodLauncher),
+        ("local", None, HorovodLauncher),
+        ("local[2, 3]", None, ElasticLauncher),
+        ("local-cluster[2,1,1024]", None, ElasticLauncher),
+        ("yarn", "1", HorovodLauncher),
+    ],
+)
+def test_ranks_are_elastic_where_spark_starts_tasks_again(master, failures, kind, caplog):
+    settings = SparkConf(loadDefaults=False)
+    if failures:
+        settings.set("spark.task.maxFailures", failures)
+    context = types.SimpleNamespace(master=master, getConf=lambda: settings)
+    found = Launching("horovod", context, 2, 1, 1, 0)._launcher(Watch((), 1), 1)
+    assert type(found) is kind
+    assert ("starts no task again" in caplog.text) == (kind is HorovodLauncher)
