@@ -27,7 +27,7 @@ EXTRAS = {
     "codecs": ["imagecodecs>=2024.1", "soundfile>=0.13"],
     "yaml": ["pyyaml>=6"],
     "mlflow": ["mlflow-skinny>=2.10"],
-    "deep": ["torch>=2.2", "safetensors>=0.4", "torchmetrics>=1.2"],
+    "deep": ["torch>=2.4", "safetensors>=0.4", "torchmetrics>=1.2"],
     "tensorboard": ["tensorboard>=2.15"],
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],

@@ -55,6 +55,9 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], float]] = MappingProxyT
 )
 """sparkopt's names of optimisers, as PyTorch has them, and the learning rates that suit networks."""
 
+_FUSED = ("adam", "adamw")
+"""What PyTorch has in a form that reads and writes each weight once, instead of once an operation."""
+
 TASKS = ("classes", "binary", "values")
 """What an output means: scores of classes, one score of class 1, or the predicted values themselves."""
 
@@ -186,7 +189,10 @@ class Recipe:
         if not isinstance(self.optimizer, str):
             return self.optimizer(parameters)
         factory, rate = OPTIMIZERS[self.optimizer]
-        return factory(parameters, lr=self.step_size or rate)
+        own = list(parameters)
+        if self.optimizer in _FUSED and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in own):
+            factory = partial(factory, fused=True)
+        return factory(own, lr=self.step_size or rate)
 
     def build_scheduler(self, optimizer: Optimizer, steps: int) -> tuple[Any, str]:
         """Return the scheduler over a run of ``steps`` steps, and when it moves on: "step" or "epoch"."""

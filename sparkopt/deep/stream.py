@@ -174,11 +174,11 @@ class Decoder:
     def _images(self, column: pa.Array) -> Array:
         """Return images as (rows, channels, height, width)."""
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
-        found = []
-        for row, scalar in enumerate(column):
-            content = scalar.as_py()
+        prepare = self._preparing(self.pipeline)
+        found: list[Array] = []
+        for row, content in enumerate(column.to_pylist()):
             try:
-                found.append(self._image(self.pipeline, content))
+                found.append(prepare(content))
             except CorruptImageError as error:
                 raise CorruptImageError(
                     f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
@@ -189,20 +189,29 @@ class Decoder:
                     f"the pipeline gives images of {found[0].shape} and of {found[row].shape}; a batch needs one "
                     "shape. Add a Resize."
                 )
+        stacked = np.stack(found).transpose(0, 3, 1, 2)
         # In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
-        return np.ascontiguousarray(np.stack(found).transpose(0, 3, 1, 2))
+        batch = np.empty(stacked.shape, stacked.dtype)
+        np.copyto(batch, stacked)
+        return batch
 
-    def _image(self, pipeline: Compose, content: bytes) -> Array:
+    def _preparing(self, pipeline: Compose) -> Callable[[bytes], Array]:
+        """Return what makes an image (height, width, channels) of its encoded bytes."""
         if pipeline.random:
-            return pipeline(content, row_rng(self.seed, content, self.epoch))
-        if self.cache is None:
-            return pipeline(content)
-        key = self.cache.key(content)
-        image = self.cache.find(key)
-        if image is None:
-            image = pipeline(content)
-            self.cache.keep(key, image)
-        return image
+            return lambda content: pipeline(content, row_rng(self.seed, content, self.epoch))
+        cache = self.cache
+        if cache is None:
+            return pipeline
+
+        def kept(content: bytes) -> Array:
+            key = cache.key(content)
+            image = cache.find(key)
+            if image is None:
+                image = pipeline(content)
+                cache.keep(key, image)
+            return image
+
+        return kept
 
 
 def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:

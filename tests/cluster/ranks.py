@@ -36,7 +36,12 @@ def collectives(communicator, start, scale=1.0):
         "payloads": payloads,
         "exchanged": exchanged,
         "pid": os.getpid(),
+        "batch": [int(thread) for thread in os.listdir("/proc/self/task") if _is_batch(int(thread))],
     }
+
+
+def _is_batch(thread):
+    return os.sched_getscheduler(thread) == os.SCHED_BATCH
 
 
 def accelerators(communicator):

@@ -46,6 +46,8 @@ def test_collectives(spark, name):
         assert result["payloads"] == [bytes(range(3 * rank)) for rank in range(size)]
         assert result["exchanged"] == [bytes([rank, result["rank"]]) * (1 + rank) for rank in range(size)]
         assert (result["pid"] == os.getpid()) == (name == "local")
+        assert bool(result["batch"]) == (name == "horovod")  # its own threads push no other off a core
+        assert result["pid"] not in result["batch"]
     assert sorted(report["rank"] for report in reports) == list(range(size))
     assert all(report["total"] == total for report in reports)
 

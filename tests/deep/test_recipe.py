@@ -76,6 +76,20 @@ def test_optimisers_by_name(name):
     assert default.param_groups[0]["lr"] == OPTIMIZERS[name][1]
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
+def test_optimisers_by_name_step_as_pytorch_has_them(name, kind):
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 12).to(kind).reshape(3, 4)) for _ in range(2))
+    built = Recipe(nn.Identity(), "huber", name, step_size=0.1).build_optimizer(iter([ours]))
+    plain = OPTIMIZERS[name][0]([theirs], lr=0.1)
+    for _ in range(5):
+        for parameter, optimizer in ((ours, built), (theirs, plain)):
+            optimizer.zero_grad()
+            ((parameter.abs() - 0.3) ** 2).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("name", schedules.NAMES)
 def test_schedules_by_name_set_the_rate_of_each_step(name):
     layer = nn.Linear(2, 1)

@@ -26,13 +26,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_CYCLE = "2.5"
-"""Milliseconds between Horovod's looks at what is to be summed, where ranks compute on CPUs.
-
-Ranks agree in every cycle, whether or not there is anything: at Horovod's own 1 ms that took a tenth of the cores on
-which they compute. A longer cycle lets sums wait longer.
-"""
-
 
 class HorovodCommunicator(RemoteCommunicator):
     """Collectives of Horovod: Gloo for arrays; for tensors on a GPU what Horovod was built with.
@@ -145,14 +138,36 @@ class Task(Generic[T]):
         from horovod.spark.task import get_available_devices
 
         devices = tuple(get_available_devices())
-        if not devices:
-            os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE)
-        hvd.init()
+        with contextlib.nullcontext() if devices else _giving_way():
+            hvd.init()
         try:
             place = Place(hvd.rank(), hvd.size(), hvd.local_rank(), devices)
             yield HorovodCommunicator(place, line)
         finally:
             hvd.shutdown()
+
+
+@contextlib.contextmanager
+def _giving_way() -> Iterator[None]:
+    """Let threads that are started here push no other off its core when they wake: they wait for their turn.
+
+    Horovod's ranks agree every millisecond, whether or not there is anything to sum, and each time threads wake by
+    turns in every process. On cores that compute, this took a sixth of a step; it takes next to nothing under
+    ``SCHED_BATCH`` (sched(7)), which threads inherit. They have a core at once when nobody computes on it, as while a
+    step waits for its sums, and their share where others compete for it.
+    """
+    is_linux = hasattr(os, "SCHED_BATCH")
+    if not is_linux or os.sched_getscheduler(0) != os.SCHED_OTHER:  # a policy that somebody chose stays
+        yield
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:  # some sandboxes allow one policy only
+        logger.debug("Horovod's threads are scheduled like all others: %s.", error)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @contextlib.contextmanager
