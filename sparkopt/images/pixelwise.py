@@ -88,16 +88,17 @@ class ColorJitter(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Draw factors and order, and apply them; what has amount 0 costs nothing."""
-        uniform, order = rng.random(4), rng.permutation(4)
+        draws = rng.random(8).tolist()
+        uniform, order = draws[:4], sorted(range(4), key=draws[4:].__getitem__)
         amounts = (self.brightness, self.contrast, self.saturation)
         factors = [
-            max(0.0, 1 - amount) + float(draw) * (1 + amount - max(0.0, 1 - amount))
+            max(0.0, 1 - amount) + draw * (1 + amount - max(0.0, 1 - amount))
             for amount, draw in zip(amounts, uniform[:3], strict=True)
         ]
         pending = colors.ColorAdjustment()  # what has been chosen so far
-        for index in order.tolist():
+        for index in order:
             if index == 3 and self.hue and image.shape[2] > 1:
-                image = F.adjust_hue(_adjusted(image, pending), float(2 * uniform[3] - 1) * self.hue)
+                image = F.adjust_hue(_adjusted(image, pending), (2 * uniform[3] - 1) * self.hue)
                 pending = colors.ColorAdjustment()
             elif index < 3 and amounts[index]:
                 pending = pending.then(_adjustment(index, factors[index], image, pending))

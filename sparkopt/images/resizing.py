@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from sparkopt.images.opencv import cv2
 from sparkopt.typing import Array
 from sparkopt.validation import OneOf, check
+
+_LARGEST_SCRATCH = 2**22
+_thread = threading.local()
 
 __all__ = ["INTERPOLATIONS", "resize", "with_channels"]
 
@@ -39,7 +44,6 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image
-    image = np.ascontiguousarray(image)
     if interpolation == "nearest":
         return with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST))
     halved = (rows, columns) == (2 * height, 2 * width)  # means of 2 × 2 pixels are the quickest of all
@@ -65,7 +69,16 @@ def _smoothed(image: Array, down: float, across: float) -> Array:
     # In 256ths, as OpenCV counts for bytes: the weights then add up to one exactly, and white stays white.
     sides = [round(256 * max(scale * scale - 1, 0.0) / 12) / 256 for scale in (across, down)]
     horizontal, vertical = (np.array([side, 1 - 2 * side, side]) for side in sides)
-    return cv2.sepFilter2D(image, -1, horizontal, vertical, borderType=cv2.BORDER_REPLICATE)
+    return cv2.sepFilter2D(image, -1, horizontal, vertical, _scratch(image), borderType=cv2.BORDER_REPLICATE)
+
+
+def _scratch(image: Array) -> Array:
+    """Return memory for an image that is soon read and forgotten: this thread's own, which stays in the cache."""
+    if image.nbytes > _LARGEST_SCRATCH:
+        return np.empty_like(image)
+    if not hasattr(_thread, "memory"):
+        _thread.memory = np.empty(_LARGEST_SCRATCH, np.uint8)
+    return _thread.memory[: image.nbytes].view(image.dtype).reshape(image.shape)
 
 
 def with_channels(image: Array) -> Array:

@@ -190,8 +190,8 @@ def test_adjustments_that_are_multiplied_are_those_in_turn(channels, dtype):
     image = np.rint(255 * image).astype(np.uint8) if dtype == np.uint8 else image
     jitter = images.ColorJitter(0.2, 0.2, 0.2)
     for seed in range(12):
-        rng = np.random.default_rng(seed)
-        factors, order = 0.8 + 0.4 * rng.random(4), rng.permutation(4)
+        draws = np.random.default_rng(seed).random(8)
+        factors, order = 0.8 + 0.4 * draws[:4], np.argsort(draws[4:])
         steps = image
         for index in order[order < 3]:
             steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)[index](steps, factors[index])
