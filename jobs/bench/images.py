@@ -4,8 +4,10 @@
     spark-submit --properties-file conf/local.conf jobs/bench/images.py
 
 Two sets of JPEGs (quality 90) made from scikit-learn's photographs: random parts of 256 × 384 pixels, and the whole
-enlarged to 3000 × 4000. The bare loops hold their bytes in memory and throw each result away; Spark reads Parquet and
-gets every result back as a column. Every comparison is repeated in turn and given as the median of the ratios.
+enlarged to 3000 × 4000. The bare loops hold their bytes in memory and throw each result away. sparkopt does the work
+in three ways: on bytes that Spark reads from Parquet ("sparkopt") and on paths that Spark's workers open ("files"),
+both of which give every result back to Spark as a column, and in two training processes as TorchEstimator feeds them
+("fed"), where no pixel crosses to Spark. Every comparison is repeated in turn and given as the median of the ratios.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,11 +28,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as SF
 from pyspark.sql.functions import pandas_udf
 from sklearn.datasets import load_sample_images
 
 from sparkopt import images
+from sparkopt.cluster.launch import Communicator, TorchLauncher
 from sparkopt.cluster.session import session
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.fields import Fields
+from sparkopt.deep.store import write_store
 from sparkopt.typing import Array
 
 SIMPLE = images.Compose([images.Decode(), images.Resize(224, 224), images.HorizontalFlip()])
@@ -67,6 +75,8 @@ def write_sets(folder: Path, small: int, large: int) -> dict[str, Path]:
         if not path.exists():
             contents = [make(index) for index in range(count)]
             path.mkdir()
+            for index, content in enumerate(contents):
+                (path / f"{index}.jpg").write_bytes(content)
             for shard in range(8):
                 table = pa.table({"id": np.arange(shard, count, 8), "content": contents[shard::8]})
                 pq.write_table(table, path / f"part-{shard}.parquet", compression="none")
@@ -76,7 +86,7 @@ def write_sets(folder: Path, small: int, large: int) -> dict[str, Path]:
 
 def contents(path: Path) -> list[bytes]:
     """Read a set into memory."""
-    return pq.read_table(path)["content"].to_pylist()
+    return pq.read_table(sorted(path.glob("*.parquet")))["content"].to_pylist()
 
 
 def bare_simple(data: bytes) -> Array:
@@ -196,7 +206,34 @@ def read_set(spark: SparkSession, path: Path) -> DataFrame:
     """Read a set with a task for each of its eight files."""
     largest = max(file.stat().st_size for file in path.glob("*.parquet"))
     spark.conf.set("spark.sql.files.maxPartitionBytes", str(largest))
-    return spark.read.parquet(str(path))
+    return spark.read.parquet(f"{path}/*.parquet")
+
+
+def paths_of(spark: SparkSession, path: Path, count: int) -> DataFrame:
+    """Return the paths of a set's files, in eight tasks."""
+    name = SF.concat(SF.lit(f"{path.resolve()}/"), SF.col("id").cast("string"), SF.lit(".jpg"))
+    return spark.range(0, count, 1, 8).select("id", name.alias("content"))
+
+
+def consume(communicator: Communicator, config: TrainConfig) -> float:
+    """Take an epoch's batches as a training process does, and do nothing with them; return images per second."""
+    import torch
+
+    from sparkopt.deep.rows import Rows
+
+    rows = Rows(config, communicator, torch.device("cpu"))
+    communicator.barrier()
+    begin, count = time.perf_counter(), 0
+    with rows.training(0, 0) as batches:
+        for batch in batches:
+            count += batch.counted
+    return count / (time.perf_counter() - begin)
+
+
+def fed_rate(launcher: TorchLauncher, store: str, pipeline: images.Compose) -> float:
+    """Images per second that all training processes together are fed with."""
+    config = TrainConfig(store, 1, 8, launcher.processes, pipeline=pipeline.to_json(), cache_bytes=0)
+    return sum(launcher.run(consume, config))
 
 
 def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -> None:
@@ -207,25 +244,41 @@ def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -
         "training": ("training pipeline", TRAINING, lambda one: bare_training(one, np.random.default_rng(0))),
     }
     few_count = count // 8 if count > 1000 else count
-    peers = {"together": f"{cores} bare loops at once", "usual": "the usual pandas UDF"}
     few = df.where(f"id < {count // 8}") if count > 1000 else df  # the usual way is too slow for more
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+    files = paths_of(df.sparkSession, path, count)
+    launcher = TorchLauncher(df.sparkSession.sparkContext, cores)
+    labelled = df.withColumn("label", SF.col("id") % 10)
+    with (
+        ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        store = write_store(labelled, Fields.of(labelled.schema, "content", "label"), f"{folder}/rows").uri
         for name, (title, pipeline, work) in tasks.items():
-            ours = batches(df, pipeline)
+            ours, opened = batches(df, pipeline), batches(files, pipeline)
             actions = {
                 "bare": lambda name=name: bare_rate(name, path),
-                "sparkopt": lambda ours=ours: rate(count, lambda: run(ours)),
+                "sparkopt": lambda rows=ours: rate(count, lambda: run(rows)),
+                "files": lambda rows=opened: rate(count, lambda: run(rows)),
+                "fed": lambda pipeline=pipeline: fed_rate(launcher, store, pipeline),
             }
             if work is not None:
                 theirs = few.select(usual(work)("content"))
                 actions["together"] = lambda name=name: bare_together(pool, cores, name, path)
                 actions["usual"] = lambda theirs=theirs: rate(few_count, lambda: run(theirs))
-            rates = compare(rounds, actions)
-            medians = {key: statistics.median(values) for key, values in rates.items()}
-            parts = [f"{ratio(rates, 'sparkopt', 'bare') / cores:.2f} x {cores} x one bare loop"]
-            parts += [f"{ratio(rates, 'sparkopt', key):.2f} x {what}" for key, what in peers.items() if key in rates]
-            print(f"  {title}: sparkopt {medians['sparkopt']:.0f}/s = {' = '.join(parts)}")
-            print(f"    ({', '.join(f'{key} {value:.0f}/s' for key, value in medians.items())})", flush=True)
+            report(title, compare(rounds, actions), cores)
+
+
+def report(title: str, rates: dict[str, list[float]], cores: int) -> None:
+    """Print how each way compares with the bare loops and with the usual way."""
+    print(f"  {title}")
+    peers = {"together": f"{cores} bare loops at once", "usual": "the usual pandas UDF"}
+    for way in ("sparkopt", "files", "fed"):
+        found = [ratio(rates, way, "bare") / cores, *(b / a / cores for a, b in zip(rates["bare"], rates[way]))]  # noqa: B905
+        parts = [f"{found[0]:.2f} ({min(found):.2f}-{max(found):.2f}) x {cores} x one bare loop"]
+        parts += [f"{ratio(rates, way, key):.2f} x {what}" for key, what in peers.items() if key in rates]
+        print(f"    {way}: {statistics.median(rates[way]):.0f}/s = {' = '.join(parts)}")
+    others = (f"{key} {statistics.median(rates[key]):.0f}/s" for key in ("bare", *peers) if key in rates)
+    print(f"    ({', '.join(others)})", flush=True)
 
 
 def local_part(data: list[bytes], rounds: int) -> None:
@@ -261,7 +314,7 @@ def local_part(data: list[bytes], rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", type=int, default=4000, help="images of 256 x 384")
+    parser.add_argument("--small", type=int, default=8000, help="images of 256 x 384 (default: %(default)s)")
     parser.add_argument("--large", type=int, default=32, help="images of 3000 x 4000")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("out/bench-images"))

@@ -6,6 +6,7 @@ size, since a thousand photographs in one piece would not fit into a worker's me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -227,7 +228,7 @@ class _Gathered:
             np.copyto(target.reshape(value.shape), value, casting="unsafe")
         self._ends.append(stop)
         self.shapes.append(None if value is None else value.shape)
-        self.dtypes.append(None if value is None else value.dtype.name)
+        self.dtypes.append(None if value is None else _name(value.dtype))
 
     def _size(self, value: Array) -> int:
         return value.nbytes if self._kind is None else value.size * np.dtype(self._kind).itemsize
@@ -252,6 +253,11 @@ class _Gathered:
 
     def _filled(self) -> Array:
         return self._memory[: self._ends[-1]]
+
+
+@functools.cache  # NumPy composes the name anew each time
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def _vectors(values: _Gathered) -> pa.Array:

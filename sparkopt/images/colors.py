@@ -1,34 +1,72 @@
-"""Adjustments of colours as matrices of (colour, 1), which multiply: several adjustments are one.
+"""Adjustments of colours that multiply: several of them are one, and are rounded and clipped once.
 
-A colour has 1 (grey) or 3 (RGB) values. The last row of each matrix is (0, …, 0, 1).
+Brightness, contrast and saturation all have the form scale × value + luma × (luma of the colour) + offset, in each
+channel alike, and so has one after another, because the luma of a grey is that grey.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from sparkopt.typing import Floats
 
-__all__ = ["brightness", "contrast", "saturation"]
+__all__ = ["ColorAdjustment", "brightness", "contrast", "luma", "saturation"]
 
 _LUMA = {1: np.ones(1), 3: np.array([0.299, 0.587, 0.114])}  # ITU-R BT.601
 
 
-def brightness(channels: int, factor: float) -> Floats:
+@dataclass(frozen=True)
+class ColorAdjustment:
+    """scale × value + luma × (luma of the colour) + offset, in each channel.
+
+    Parameters
+    ----------
+    scale, luma, offset : float
+        The three numbers; (1, 0, 0) changes nothing.
+    """
+
+    scale: float = 1.0
+    luma: float = 0.0
+    offset: float = 0.0
+
+    def then(self, other: ColorAdjustment) -> ColorAdjustment:
+        """Return the adjustment that does this one, then ``other``."""
+        return ColorAdjustment(
+            other.scale * self.scale,
+            other.scale * self.luma + other.luma * (self.scale + self.luma),
+            other.of_gray(self.offset),
+        )
+
+    def of_gray(self, value: float) -> float:
+        """Return what becomes of a grey, or of the mean luma of an image."""
+        return (self.scale + self.luma) * value + self.offset
+
+    def matrix(self, channels: int) -> Floats:
+        """As a matrix of (colour, 1), of shape (channels, channels + 1), for 1 (grey) or 3 (RGB) channels."""
+        matrix = np.empty((channels, channels + 1))
+        matrix[:, :channels] = self.luma * _LUMA[channels]
+        matrix[:, channels] = self.offset
+        matrix.reshape(-1)[:: channels + 2] += self.scale  # the diagonal
+        return matrix
+
+
+def luma(color: Floats) -> float:
+    """Luma of a colour of 1 or 3 values."""
+    return float(_LUMA[len(color)] @ color)
+
+
+def brightness(factor: float) -> ColorAdjustment:
     """Multiply by ``factor``."""
-    return np.diag([factor] * channels + [1.0])
+    return ColorAdjustment(factor)
 
 
-def contrast(mean: Floats, factor: float) -> Floats:
-    """Move every value away from the luma of the image's ``mean`` colour: luma + factor × (value − luma)."""
-    channels = len(mean)
-    matrix = brightness(channels, factor)
-    matrix[:channels, channels] = (1.0 - factor) * (_LUMA[channels] @ mean)
-    return matrix
+def contrast(mean: float, factor: float) -> ColorAdjustment:
+    """Move every value away from the ``mean`` luma of the image: mean + factor × (value − mean)."""
+    return ColorAdjustment(factor, 0.0, (1.0 - factor) * mean)
 
 
-def saturation(channels: int, factor: float) -> Floats:
+def saturation(factor: float) -> ColorAdjustment:
     """Move every colour away from its own luma: luma + factor × (value − luma)."""
-    matrix = brightness(channels, factor)
-    matrix[:channels, :channels] += (1.0 - factor) * _LUMA[channels]
-    return matrix
+    return ColorAdjustment(factor, 1.0 - factor)

@@ -11,18 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
+from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import colors
+from sparkopt.images.opencv import cv2
+from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
 
-try:
-    import cv2
-except ImportError as error:  # pragma: no cover - the tests' environment has OpenCV
-    raise MissingDependencyError.of("sparkopt.images", "OpenCV", "images") from error
-
 __all__ = [
+    "INTERPOLATIONS",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_hue",
@@ -47,13 +45,6 @@ __all__ = [
     "vflip",
 ]
 
-INTERPOLATIONS = {  # how values between pixels are read; what shrinks is averaged besides
-    "nearest": cv2.INTER_NEAREST,
-    "linear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos": cv2.INTER_LANCZOS4,
-}
 COLORS = ("rgb", "gray", "rgba", "bgr")
 PAD_MODES = {
     "constant": cv2.BORDER_CONSTANT,
@@ -142,7 +133,7 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
         raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}")
     if color == "rgba":
         return _unchanged_to_rgba(image)
-    image = _with_channels(image)
+    image = with_channels(image)
     return image if decoded == color else convert_color(image, decoded, color)
 
 
@@ -164,7 +155,7 @@ def _unchanged_to_rgba(image: Array) -> Array:
         image = (image >> 8).astype(np.uint8)  # as OpenCV does when it reads sixteen bits into eight
     elif image.dtype != np.uint8:
         raise CorruptImageError(f"unsupported: samples of type {image.dtype} have no eight-bit equivalent")
-    image = _with_channels(image)
+    image = with_channels(image)
     source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])
     if source is None:
         raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
@@ -213,39 +204,6 @@ def orient(image: Array, orientation: int) -> Array:
     return image
 
 
-def resize(image: Array, height: int, width: int, interpolation: str = "linear") -> Array:
-    """Resize to an exact size without aliasing.
-
-    Parameters
-    ----------
-    image : ndarray, shape (rows, columns, channels)
-        The image.
-    height, width : int
-        Size of the result in pixels.
-    interpolation : {"linear", "area", "cubic", "lanczos", "nearest"}, default "linear"
-        How values between pixels are read along a side that grows ("area": linearly). A side that shrinks is averaged
-        over the area of each new pixel, exactly as by OpenCV's ``INTER_AREA``, with two exceptions. "linear" takes
-        the mean of 2 × 2 bilinear samples per pixel where both sides shrink to between the half and the whole: as
-        free of aliasing, in half the time. "nearest" never averages, so that label images keep their labels.
-    """
-    check("interpolation", interpolation, OneOf(INTERPOLATIONS))
-    rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
-        return image
-    image = np.ascontiguousarray(image)
-    if interpolation == "nearest":
-        return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST))
-    if interpolation == "linear" and height < rows < 2 * height and width < columns < 2 * width:
-        image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
-        return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    smaller = (min(height, rows), min(width, columns))
-    if smaller != (rows, columns):
-        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
-    if smaller != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
-    return _with_channels(image)
-
-
 def crop(image: Array, top: int, left: int, height: int, width: int) -> Array:
     """Cut out a rectangle, which must lie inside the image; a view, not a copy."""
     rows, columns = image.shape[:2]
@@ -274,7 +232,7 @@ def pad(
     check("mode", mode, OneOf(PAD_MODES))
     border = (top, bottom, left, right)
     value = [fill] * 4
-    return _with_channels(cv2.copyMakeBorder(np.ascontiguousarray(image), *border, PAD_MODES[mode], value=value))
+    return with_channels(cv2.copyMakeBorder(np.ascontiguousarray(image), *border, PAD_MODES[mode], value=value))
 
 
 # --- colour ---------------------------------------------------------------------------------------------------------
@@ -286,7 +244,7 @@ def convert_color(image: Array, source: str, target: str) -> Array:
     uint8 hue fills 0 to 255; float32 hue is in degrees.
     """
     check("(source, target)", (source, target), OneOf(_CONVERSIONS))
-    return _with_channels(cv2.cvtColor(np.ascontiguousarray(image), _CONVERSIONS[source, target]))
+    return with_channels(cv2.cvtColor(np.ascontiguousarray(image), _CONVERSIONS[source, target]))
 
 
 def to_grayscale(image: Array, channels: int = 1) -> Array:
@@ -299,17 +257,18 @@ def to_grayscale(image: Array, channels: int = 1) -> Array:
 
 def adjust_brightness(image: Array, factor: float) -> Array:
     """Multiply by ``factor`` and clip."""
-    return transform_colors(image, colors.brightness(min(image.shape[2], 3), factor))
+    return transform_colors(image, colors.brightness(factor).matrix(min(image.shape[2], 3)))
 
 
 def adjust_contrast(image: Array, factor: float) -> Array:
     """Move every value away from the mean luma: mean + factor × (value − mean), clipped."""
-    return transform_colors(image, colors.contrast(mean_color(image), factor))
+    adjustment = colors.contrast(colors.luma(mean_color(image)), factor)
+    return transform_colors(image, adjustment.matrix(min(image.shape[2], 3)))
 
 
 def adjust_saturation(image: Array, factor: float) -> Array:
     """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
-    return image if image.shape[2] == 1 else transform_colors(image, colors.saturation(3, factor))
+    return image if image.shape[2] == 1 else transform_colors(image, colors.saturation(factor).matrix(3))
 
 
 def adjust_hue(image: Array, shift: float) -> Array:
@@ -332,15 +291,14 @@ def mean_color(image: Array) -> Floats:
 
 
 def transform_colors(image: Array, matrix: Floats) -> Array:
-    """Multiply each pixel's (colour, 1) by a matrix of :mod:`~sparkopt.images.colors`, and clip.
+    """Multiply each pixel's (colour, 1) by a matrix, of shape (1, 2) for grey and (3, 4) for other images, and clip.
 
     Transparency is left alone. Uint8 values are rounded and clipped by their type, float32 ones clipped to [0, 1].
     """
     count = min(image.shape[2], 3)
-    affine = matrix[:count]
     if image.shape[2] == 4:
-        affine = np.array([[*row[:3], 0.0, row[3]] for row in affine.tolist()] + [[0.0, 0.0, 0.0, 1.0, 0.0]])
-    result = _with_channels(cv2.transform(np.ascontiguousarray(image), affine))
+        matrix = np.array([[*row[:3], 0.0, row[3]] for row in matrix.tolist()] + [[0.0, 0.0, 0.0, 1.0, 0.0]])
+    result = with_channels(cv2.transform(np.ascontiguousarray(image), matrix))
     if image.dtype != np.uint8:
         np.clip(result[..., :count], 0, 1, out=result[..., :count])
     return result
@@ -355,7 +313,7 @@ def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
     ``kernel_size`` 0 lets OpenCV choose an odd size that covers it; borders are reflected.
     """
     check("sigma", sigma, Interval(0, None, closed="neither"))
-    return _with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
+    return with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
 
 
 def erase(image: Array, top: int, left: int, height: int, width: int, fill: float = 0.0) -> Array:
@@ -393,8 +351,3 @@ def standardize(image: Array) -> Array:
     values = image.astype(np.float32)
     spread = max(float(values.std(dtype=np.float64)), values.size**-0.5)
     return (values - np.float32(values.mean(dtype=np.float64))) / np.float32(spread)
-
-
-def _with_channels(image: Array) -> Array:
-    """Give back the channel axis that OpenCV drops from grey images."""
-    return image if image.ndim == 3 else image[:, :, np.newaxis]

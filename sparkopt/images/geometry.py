@@ -7,6 +7,7 @@ coordinates.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -17,10 +18,23 @@ from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
 from sparkopt.typing import Array, Floats
 
-__all__ = ["GeometricMap", "Size", "inverse", "orientation_map", "sample", "scaling", "translation"]
+__all__ = [
+    "REMEMBERED",
+    "GeometricMap",
+    "Size",
+    "inverse",
+    "joined",
+    "orientation_map",
+    "sample",
+    "scaling",
+    "translation",
+]
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+
+REMEMBERED = 256
+"""How many maps, and what follows from them, are kept for the next image of the same size."""
 
 _TOLERANCE = 1e-6  # pixels; edges nearer than this to a pixel's edge lie on it
 _MAX_WASTE = 2.0  # resize a whole image to show a part of it while that costs at most this much more
@@ -60,13 +74,12 @@ class GeometricMap:
 
     def then(self, other: GeometricMap) -> GeometricMap:
         """Return the map that does this one, then ``other``."""
-        clips = [(matrix @ self.matrix, size) for matrix, size in ((np.eye(3), self.size), *other.clips)]
         return GeometricMap(
             other.matrix @ self.matrix,
             other.size,
             self.interpolation if other.interpolation is None else other.interpolation,
             self.fill if other.fill is None else other.fill,
-            (*self.clips, *clips),
+            (*self.clips, (self.matrix, self.size), *((matrix @ self.matrix, size) for matrix, size in other.clips)),
         )
 
     def after(self, matrix: Floats) -> GeometricMap:
@@ -84,6 +97,12 @@ class GeometricMap:
             a, b = a - g * self.size[1] / 2, b - h * self.size[1] / 2
             c, d = c - g * self.size[0] / 2, d - h * self.size[0] / 2
         return math.hypot(a, c) / abs(depth), math.hypot(b, d) / abs(depth)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def joined(first: GeometricMap, second: GeometricMap) -> GeometricMap:
+    """Return ``first.then(second)``, the same object for the same two objects."""
+    return first.then(second)
 
 
 def scaling(x: float, y: float) -> Floats:
@@ -111,6 +130,7 @@ def inverse(matrix: Floats) -> Floats:
     return np.array(adjugate) / determinant
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def orientation_map(orientation: int, height: int, width: int) -> GeometricMap:
     """EXIF orientation (1 to 8) as a map from the stored image to the one that is meant to be seen."""
     matrix = np.eye(3)
@@ -152,21 +172,40 @@ class _Span:
         return self.length / (self.target[1] - self.target[0])
 
 
+@dataclass(frozen=True)
+class _Alignment:
+    """How a map along the axes is done by resizing, turning and pasting."""
+
+    transposed: bool
+    upside_down: bool
+    mirrored: bool
+    across: _Span
+    down: _Span
+
+
 def _sample_aligned(image: Array, geometry: GeometricMap) -> Array | None:
     """Resize, slice, mirror and paste; None if the map is not axis-aligned or misses the pixel grid."""
+    found = _alignment(geometry, image.shape[:2])
+    if found is None:
+        return None
+    height, width = (found.across, found.down) if found.transposed else (found.down, found.across)
+    part = image[slice(*height.source), slice(*width.source)]
+    patch = F.resize(part, height.length, width.length, geometry.interpolation or "linear")
+    return _paste(_turn(patch, found), found.across, found.down, geometry)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _alignment(geometry: GeometricMap, size: Size) -> _Alignment | None:
     (a, b, x), (c, d, y), (g, h, i) = geometry.matrix.tolist()
     transposed = abs(a) < _TOLERANCE and abs(d) < _TOLERANCE
     if (not transposed and max(abs(b), abs(c)) > _TOLERANCE) or max(abs(g), abs(h), abs(i - 1)) > _TOLERANCE:
         return None
-    lengths = image.shape[:2] if transposed else image.shape[1::-1]
+    lengths = size if transposed else size[::-1]
     across = _span(b if transposed else a, x, lengths[0], geometry.size[1])
     down = _span(c if transposed else d, y, lengths[1], geometry.size[0])
     if across is None or down is None or across.waste * down.waste > _MAX_WASTE:
         return None
-    (left, right), (top, bottom) = (down.source, across.source) if transposed else (across.source, down.source)
-    size = (across.length, down.length) if transposed else (down.length, across.length)
-    patch = F.resize(image[top:bottom, left:right], *size, geometry.interpolation or "linear")
-    return _paste(_turn(patch, transposed, c + d < 0, a + b < 0), across, down, geometry)
+    return _Alignment(transposed, c + d < 0, a + b < 0, across, down)
 
 
 def _span(scale: float, offset: float, length: int, limit: int) -> _Span | None:
@@ -182,16 +221,16 @@ def _span(scale: float, offset: float, length: int, limit: int) -> _Span | None:
     return _Span((0, length), (round(start), round(stop)), target) if _whole(start, stop) else None
 
 
-def _whole(*positions: float) -> bool:
-    return all(abs(position - round(position)) < _TOLERANCE for position in positions)
+def _whole(first: float, second: float) -> bool:
+    return abs(first - round(first)) < _TOLERANCE and abs(second - round(second)) < _TOLERANCE
 
 
-def _turn(patch: Array, transposed: bool, upside_down: bool, mirrored: bool) -> Array:
-    if transposed:
+def _turn(patch: Array, alignment: _Alignment) -> Array:
+    if alignment.transposed:
         patch = patch.swapaxes(0, 1)
-    if not (upside_down or mirrored):
+    if not (alignment.upside_down or alignment.mirrored):
         return patch
-    code = -1 if upside_down and mirrored else (0 if upside_down else 1)
+    code = -1 if alignment.upside_down and alignment.mirrored else (0 if alignment.upside_down else 1)
     return cv2.flip(np.ascontiguousarray(patch), code).reshape(patch.shape)
 
 

@@ -11,7 +11,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images import functional as F
 from sparkopt.images.transforms import ImageTransform
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 
 __all__ = [
@@ -63,7 +63,7 @@ class Grayscale(ImageTransform):
 class ColorJitter(ImageTransform):
     """Change brightness, contrast, saturation and hue at random, in random order.
 
-    The first three are matrices: those that follow each other are multiplied, and values rounded and clipped once.
+    Those of the first three that follow each other are multiplied, and values rounded and clipped once.
 
     Parameters
     ----------
@@ -88,29 +88,33 @@ class ColorJitter(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Draw factors and order, and apply them; what has amount 0 costs nothing."""
-        uniform, order = rng.random(4), rng.permutation(4)
+        draws = rng.random(8).tolist()
+        uniform, order = draws[:4], sorted(range(4), key=draws[4:].__getitem__)
         amounts = (self.brightness, self.contrast, self.saturation)
         factors = [
-            max(0.0, 1 - amount) + float(draw) * (1 + amount - max(0.0, 1 - amount))
+            max(0.0, 1 - amount) + draw * (1 + amount - max(0.0, 1 - amount))
             for amount, draw in zip(amounts, uniform[:3], strict=True)
         ]
-        pending: Floats | None = None  # the product of what has been chosen so far
+        pending = colors.ColorAdjustment()  # what has been chosen so far
         for index in order:
             if index == 3 and self.hue and image.shape[2] > 1:
-                image = image if pending is None else F.transform_colors(image, pending)
-                image, pending = F.adjust_hue(image, float(2 * uniform[3] - 1) * self.hue), None
+                image = F.adjust_hue(_adjusted(image, pending), (2 * uniform[3] - 1) * self.hue)
+                pending = colors.ColorAdjustment()
             elif index < 3 and amounts[index]:
-                matrix = self._matrix(image, index, factors[index], pending)
-                pending = matrix if pending is None else matrix @ pending
-        return image if pending is None else F.transform_colors(image, pending)
+                pending = pending.then(_adjustment(index, factors[index], image, pending))
+        return _adjusted(image, pending)
 
-    @staticmethod
-    def _matrix(image: Array, index: int, factor: float, before: Floats | None) -> Floats:
-        channels = min(image.shape[2], 3)
-        if index != 1:
-            return (colors.saturation if index else colors.brightness)(channels, factor)
-        mean = F.mean_color(image)
-        return colors.contrast(mean if before is None else (before @ [*mean, 1.0])[:channels], factor)
+
+def _adjustment(index: int, factor: float, image: Array, before: colors.ColorAdjustment) -> colors.ColorAdjustment:
+    if index == 1:
+        return colors.contrast(before.of_gray(colors.luma(F.mean_color(image))), factor)
+    return (colors.saturation if index else colors.brightness)(factor)
+
+
+def _adjusted(image: Array, adjustment: colors.ColorAdjustment) -> Array:
+    if adjustment == colors.ColorAdjustment():
+        return image
+    return F.transform_colors(image, adjustment.matrix(min(image.shape[2], 3)))
 
 
 @dataclass(frozen=True)

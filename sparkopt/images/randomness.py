@@ -6,6 +6,9 @@ import hashlib
 import struct
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+
+from sparkopt.typing import Array
 
 __all__ = ["row_rng"]
 
@@ -35,4 +38,15 @@ def row_rng(seed: int, key: bytes | str | int, epoch: int = 0) -> np.random.Gene
     elif isinstance(key, str):
         key = key.encode()
     digest = hashlib.blake2b(key, digest_size=16, key=struct.pack("<qq", seed, epoch)).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return np.random.Generator(np.random.Philox(_Digest(digest)))  # type: ignore[arg-type]  # a seed sequence, too
+
+
+class _Digest(ISeedSequence):
+    """Bytes that seed a generator as they are; given as a key, NumPy asks the system for entropy besides."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def generate_state(self, n_words: int, dtype: type = np.uint32) -> Array:  # type: ignore[override]
+        """Return the first words of the bytes."""
+        return np.frombuffer(self._digest, dtype)[:n_words]

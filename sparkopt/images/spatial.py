@@ -199,13 +199,15 @@ class RandomResizedCrop(GeometricTransform):
 
     def _part(self, size: Size, rng: np.random.Generator) -> tuple[int, int, int, int]:
         rows, columns = size
+        smallest, largest = self.scale
+        narrowest, widest = self.ratio
         for _ in range(10):
-            area = rows * columns * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            area, ratio, down, across = rng.random(4).tolist()
+            area = rows * columns * (smallest + area * (largest - smallest))
+            ratio = narrowest * (widest / narrowest) ** ratio
             height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < height <= rows and 0 < width <= columns:
-                top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))
-                return top, left, height, width
+                return int(down * (rows - height + 1)), int(across * (columns - width + 1)), height, width
         ratio = min(max(columns / rows, self.ratio[0]), self.ratio[1])
         height, width = max(1, min(rows, round(columns / ratio))), max(1, min(columns, round(rows * ratio)))
         return (rows - height) // 2, (columns - width) // 2, height, width

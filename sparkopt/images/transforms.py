@@ -7,6 +7,7 @@ it is given, so that an image's augmentation depends on nothing but that generat
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, orientation_map, sample, scaling
+from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, sample, scaling
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -189,7 +190,7 @@ class Compose:
             if isinstance(transform, Decode):
                 canvas = _Canvas.opened(image, transform)
             elif isinstance(transform, GeometricTransform):
-                canvas.extend(transform.map(canvas.size, rng))
+                canvas.extend(transform.map(canvas.size, rng) if transform.random else _fixed(transform, canvas.size))
             else:
                 canvas = _Canvas(transform.apply(canvas.realise(), rng))
         result = canvas.realise()
@@ -241,7 +242,7 @@ class _Canvas:
         """Add a map to what is pending, sampling first if both cannot be one."""
         if self._pending is not None and not self._pending.fuses_with(geometry):
             self._image, self._header, self._pending = self.realise(), None, None
-        self._pending = geometry if self._pending is None else self._pending.then(geometry)
+        self._pending = geometry if self._pending is None else joined(self._pending, geometry)
 
     def realise(self) -> Any:
         """Decode and sample."""
@@ -257,6 +258,13 @@ class _Canvas:
         return image if geometry is None else sample(image, geometry)  # type: ignore[arg-type]
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
+def _fixed(transform: GeometricTransform, size: Size) -> GeometricMap:
+    """Return the map of a transform that draws nothing: the same object for all images of a size."""
+    return transform.map(size, _NO_RNG)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
 def _reduction(header: Header, geometry: GeometricMap | None) -> int:
     """Return the largest reduction that still decodes at least as many pixels as are wanted along both sides."""
     if header.format != "jpeg" or geometry is None or geometry.interpolation in (None, "nearest"):
