@@ -66,7 +66,10 @@ EXACT = [
 @FEW
 @given(image=pictures(), steps=st.lists(st.sampled_from(EXACT), min_size=2, max_size=6))
 def test_moves_in_one_are_moves_in_turn(image, steps):
-    """Where every step only moves pixels, whatever the order, no bit of the one sampling differs."""
+    """Where every step only moves pixels, whatever the order, no bit of the one sampling differs.
+
+    A mirrored linear sampling rounds its weights the other way: there it may be the last bit, or one level.
+    """
     image = cv2.resize(image, (12, 12), interpolation=cv2.INTER_NEAREST).reshape(12, 12, -1)
     scaled = [step for step in steps if isinstance(step, images.Resize | images.Letterbox)]
     steps = [step for step in steps if step not in scaled[1:]]  # of several scales in one the middle is not kept
@@ -74,7 +77,9 @@ def test_moves_in_one_are_moves_in_turn(image, steps):
     expected = image
     for step in steps:
         expected = step.apply(expected, np.random.default_rng(0))
-    np.testing.assert_array_equal(images.Compose(steps)(image), expected)
+    smooth = any(isinstance(step, images.Letterbox) for step in steps)
+    tolerance = 0 if not smooth else (1 if image.dtype == np.uint8 else 1e-6)
+    np.testing.assert_allclose(images.Compose(steps)(image).astype(float), expected.astype(float), 0, tolerance)
 
 
 AUGMENT = images.Compose(
