@@ -19,7 +19,8 @@ import numpy as np
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, sample, scaling
+from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling
+from sparkopt.images.sampling import sample
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

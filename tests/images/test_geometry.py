@@ -9,7 +9,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.images.geometry import inverse
+from sparkopt.images.geometry import has_horizon, inverse
 
 RNG = np.random.default_rng(0)
 
@@ -93,6 +93,46 @@ def test_perspective_is_opencv_s(photograph):
     )
     expected = cv2.warpPerspective(photograph, matrix, (width, height))
     assert error(images.Perspective(corners).apply(photograph, RNG), expected) < 1
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic", "lanczos"])
+@pytest.mark.parametrize("angle", [12.0, 100.0])
+def test_a_part_of_a_turned_image_is_sampled_as_the_whole_is(photograph, interpolation, angle):
+    turn = images.Rotate(angle, interpolation=interpolation)
+    part = images.Compose([turn, images.Crop(150, 200, 40, 60)])(photograph)
+    whole = turn.apply(photograph, RNG)[150:190, 200:260]
+    assert np.abs(part.astype(int) - whole).max() <= 5  # coordinates are rounded to 1/32 of a pixel, from elsewhere
+    assert error(part, whole) < 0.5
+
+
+@pytest.mark.parametrize(
+    "warp",
+    [
+        images.Rotate(13.3),
+        images.Affine(5, scale=1.7, fill=9.0),
+        images.Affine(3, scale=0.4, fill=200.0),
+        images.Perspective(((0.1, 0.1), (0.9, 0.0), (1.0, 1.0), (0.0, 0.8))),
+        images.Compose([images.CenterCrop(60, 80), images.Rotate(45, fill=77)]),
+        images.Compose([images.Rotate(8), images.CenterCrop(50, 50), images.Resize(70, 75)]),
+    ],
+)
+def test_colours_are_warped_as_each_channel_is(photograph, warp):
+    image = photograph[:101, :143]
+    run = warp if isinstance(warp, images.Compose) else images.Compose([warp])
+    alone = [run(np.ascontiguousarray(image[..., channel : channel + 1])) for channel in range(3)]
+    np.testing.assert_array_equal(run(image), np.concatenate(alone, 2))
+    np.testing.assert_array_equal(run(image[:, ::-1]), run(np.ascontiguousarray(image[:, ::-1])))
+
+
+def test_a_perspective_with_a_horizon_is_opencv_s(photograph):
+    image = photograph[:120, :180]
+    corners = ((0.45, 0.3), (0.55, 0.3), (1.5, 1.0), (-0.5, 1.0))  # a road; the sky is beyond the horizon
+    step = images.Perspective(corners, fill=5)
+    assert has_horizon(inverse(step.map((120, 180), RNG).matrix), (120, 180))
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    matrix = np.linalg.inv(half) @ step.map((120, 180), RNG).matrix @ half
+    expected = cv2.warpPerspective(image, matrix, (180, 120), borderValue=[5] * 4)
+    assert error(step.apply(image, RNG)[40:], expected[40:]) < 1
 
 
 def test_expanding_rotation_keeps_the_corners():

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from sparkopt import images
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import orientation_map, sample
+from sparkopt.images.geometry import orientation_map
+from sparkopt.images.sampling import sample
 
 SIDES = st.integers(1, 24)
 FEW = settings(max_examples=60, deadline=None)

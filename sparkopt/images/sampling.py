@@ -1,0 +1,253 @@
+"""Sampling an image along a geometric map: once, without aliasing, and the cheapest way that gives the result.
+
+What depends on the map and the image's size alone is worked out once and kept for the next image.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from sparkopt.images import functional as F
+from sparkopt.images.geometry import (
+    REMEMBERED,
+    TOLERANCE,
+    GeometricMap,
+    Size,
+    corners,
+    has_horizon,
+    inverse,
+    is_inside,
+    project,
+    scaling,
+    translation,
+)
+from sparkopt.typing import Array, Floats
+
+__all__ = ["sample"]
+
+_MAX_WASTE = 2.0  # resize a whole image to show a part of it while that costs at most this much more
+_SLOWER_WITH_FOUR = ("nearest", "cubic", "lanczos")  # interpolations that gain nothing from a fourth channel
+_SAMPLING_AVERAGES = 0.75  # down to this scale bilinear sampling itself averages enough
+_MARGIN = 5.0  # output pixels around what is seen that sampling may read: more than
+_REACH = 4  # pixels that the widest interpolation, "lanczos", takes on each side
+_WARPS = {(2, 3): cv2.warpAffine, (3, 3): cv2.warpPerspective}
+_Edge = tuple[float, float, float]
+
+
+def sample(image: Array, geometry: GeometricMap) -> Array:
+    """Apply a map to an image, averaging where it shrinks so that nothing aliases.
+
+    Maps that only scale, move, mirror or turn by right angles, and meet pixel edges, are done exactly as
+    :func:`~sparkopt.images.functional.resize` and slicing do them; others by one bilinear (or the chosen) sampling,
+    after averaging over areas if they shrink.
+    """
+    exact = _sample_aligned(image, geometry)
+    output = _sample_freely(image, geometry) if exact is None else exact
+    return _cut_off(output, geometry, image.shape[:2])
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of an aligned map: source pixels [0, 1) go to ``placed``, of which ``target`` lies in the output."""
+
+    source: tuple[int, int]
+    placed: tuple[int, int]
+    target: tuple[int, int]
+
+    @property
+    def length(self) -> int:
+        return self.placed[1] - self.placed[0]
+
+    @property
+    def waste(self) -> float:
+        return self.length / (self.target[1] - self.target[0])
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """How a map along the axes is done by resizing, turning and pasting."""
+
+    transposed: bool
+    upside_down: bool
+    mirrored: bool
+    across: _Span
+    down: _Span
+
+
+def _sample_aligned(image: Array, geometry: GeometricMap) -> Array | None:
+    """Resize, slice, mirror and paste; None if the map is not axis-aligned or misses the pixel grid."""
+    found = _alignment(geometry, image.shape[:2])
+    if found is None:
+        return None
+    height, width = (found.across, found.down) if found.transposed else (found.down, found.across)
+    part = image[slice(*height.source), slice(*width.source)]
+    patch = F.resize(part, height.length, width.length, geometry.interpolation or "linear")
+    return _paste(_turn(patch, found), found.across, found.down, geometry)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _alignment(geometry: GeometricMap, size: Size) -> _Alignment | None:
+    (a, b, x), (c, d, y), (g, h, i) = geometry.matrix.tolist()
+    transposed = abs(a) < TOLERANCE and abs(d) < TOLERANCE
+    if (not transposed and max(abs(b), abs(c)) > TOLERANCE) or max(abs(g), abs(h), abs(i - 1)) > TOLERANCE:
+        return None
+    lengths = size if transposed else size[::-1]
+    across = _span(b if transposed else a, x, lengths[0], geometry.size[1])
+    down = _span(c if transposed else d, y, lengths[1], geometry.size[0])
+    if across is None or down is None or across.waste * down.waste > _MAX_WASTE:
+        return None
+    return _Alignment(transposed, c + d < 0, a + b < 0, across, down)
+
+
+def _span(scale: float, offset: float, length: int, limit: int) -> _Span | None:
+    """Place an axis of ``length`` pixels on one of ``limit``; None if it misses the pixel grid or the output."""
+    start, stop = sorted((offset, offset + scale * length))
+    low, high = max(start, 0.0), min(stop, float(limit))
+    if high - low < 1 - TOLERANCE or not _whole(low, high):
+        return None
+    first, last = sorted(((low - offset) / scale, (high - offset) / scale))
+    target = round(low), round(high)
+    if _whole(first, last):
+        return _Span((round(first), round(last)), target, target)
+    return _Span((0, length), (round(start), round(stop)), target) if _whole(start, stop) else None
+
+
+def _whole(first: float, second: float) -> bool:
+    return abs(first - round(first)) < TOLERANCE and abs(second - round(second)) < TOLERANCE
+
+
+def _turn(patch: Array, alignment: _Alignment) -> Array:
+    if alignment.transposed:
+        patch = patch.swapaxes(0, 1)
+    if not (alignment.upside_down or alignment.mirrored):
+        return patch
+    code = -1 if alignment.upside_down and alignment.mirrored else (0 if alignment.upside_down else 1)
+    return cv2.flip(np.ascontiguousarray(patch), code).reshape(patch.shape)
+
+
+def _paste(patch: Array, across: _Span, down: _Span, geometry: GeometricMap) -> Array:
+    """Cut a patch to what lies in the output, and surround it with the fill value."""
+    (left, right), (top, bottom) = across.target, down.target
+    patch = patch[top - down.placed[0] : bottom - down.placed[0], left - across.placed[0] : right - across.placed[0]]
+    if patch.shape[:2] == geometry.size:
+        return patch
+    output = np.full((*geometry.size, patch.shape[2]), geometry.fill or 0, patch.dtype)
+    output[top:bottom, left:right] = patch
+    return output
+
+
+@dataclass(frozen=True, eq=False)
+class _Warp:
+    """How any other map is done: from a part of the image, averaged to a size, by one warp.
+
+    Parameters
+    ----------
+    part : (slice, slice)
+        Rows and columns that the output shows, with a margin.
+    averaged : Size
+        What the part is averaged to before; its own size where the map does not shrink it.
+    back : ndarray of shape (2, 3) or (3, 3)
+        From the centres of the output's pixels to those of the averaged part: affine or a perspective.
+    border : int
+        What OpenCV is to read beyond the edge.
+    """
+
+    part: tuple[slice, slice]
+    averaged: Size
+    back: Floats
+    border: int
+
+
+def _sample_freely(image: Array, geometry: GeometricMap) -> Array:
+    plan = _warp(geometry, image.shape[:2])
+    part = F.resize(image[plan.part], *plan.averaged, "area")
+    # OpenCV reads pixels of four values, which are aligned, twice as fast as those of three.
+    widened = part.shape[2] == 3 and part.dtype == np.uint8 and geometry.interpolation not in _SLOWER_WITH_FOUR
+    part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA) if widened else np.ascontiguousarray(part)
+    flags = F.INTERPOLATIONS[geometry.interpolation or "linear"] | cv2.WARP_INVERSE_MAP
+    warp, (height, width), fill = _WARPS[plan.back.shape], geometry.size, [geometry.fill or 0.0] * 4
+    output = warp(part, plan.back, (width, height), flags=flags, borderMode=plan.border, borderValue=fill)
+    return cv2.cvtColor(output, cv2.COLOR_RGBA2RGB) if widened else output.reshape(height, width, -1)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _warp(geometry: GeometricMap, size: Size) -> _Warp:
+    """Average the part that will be seen down to about the output's resolution; adjust the matrix to it."""
+    factors = [min(factor, 1.0) for factor in geometry.shrinkage()]
+    if geometry.interpolation == "nearest" or min(factors) > _SAMPLING_AVERAGES:
+        factors = [1.0, 1.0]
+    back = inverse(geometry.matrix)
+    if not has_horizon(back, geometry.size):
+        seen = project(back, corners(geometry.size))
+    else:  # it shows what lies at any distance
+        seen, factors = [(float(x), float(y)) for x, y in corners(size)], [1.0, 1.0]
+    spans = []
+    for axis, length in enumerate(size[::-1]):
+        positions, margin = [point[axis] for point in seen], _MARGIN / factors[axis]
+        low = min(max(math.floor(min(positions) - margin), 0), length - 1)
+        high = max(min(math.ceil(max(positions) + margin), length), low + 1)
+        spans.append((low, high, max(1, round((high - low) * factors[axis]))))
+    (left, right, width), (top, bottom, height) = spans
+    matrix = geometry.matrix @ translation(left, top) @ scaling((right - left) / width, (bottom - top) / height)
+    back = inverse(translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5))
+    if not matrix[2, :2].any():
+        back = back[:2] / back[2, 2]
+    border = _border(inverse(matrix), geometry.size, (height, width))
+    return _Warp((slice(top, bottom), slice(left, right)), (height, width), back, border)
+
+
+def _border(back: Floats, size: Size, source: Size) -> int:
+    """Return what OpenCV is to read beyond the source's edge; ``back`` maps the output's coordinates to it."""
+    if not is_inside(back, size, source):
+        return cv2.BORDER_CONSTANT
+    # Inside the image a border only serves pixels with a neighbour beyond it: repeat the edge, as resizing does.
+    # Where all pixels' centres lie further in than any neighbour reaches, a constant border costs a third less.
+    inner = (source[0] - 2 * _REACH, source[1] - 2 * _REACH)
+    well_inside = is_inside(translation(-_REACH, -_REACH) @ back, size, inner)
+    return cv2.BORDER_CONSTANT if well_inside else cv2.BORDER_REPLICATE
+
+
+def _cut_off(output: Array, geometry: GeometricMap, source: Size) -> Array:
+    """Fill what lay outside an intermediate image: a rotation after a crop must not show what the crop removed."""
+    if geometry.fill is None:  # nothing was uncovered
+        return output
+    for edges in _cuts(geometry, source):
+        filled = np.full(output.shape, geometry.fill, output.dtype)
+        shown = _mask(edges, geometry.size)
+        output = cv2.copyTo(np.ascontiguousarray(output), shown, filled).reshape(output.shape)
+    return output
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _cuts(geometry: GeometricMap, source: Size) -> tuple[tuple[_Edge, ...], ...]:
+    """Return the edges of each intermediate image that cut the output."""
+    found = []
+    for matrix, size in geometry.clips:
+        if not is_inside(matrix, source, size):
+            found.append(_edges(project(geometry.matrix @ inverse(matrix), corners(size)), geometry.size))
+    return tuple(edges for edges in found if edges)
+
+
+def _edges(polygon: list[tuple[float, float]], size: Size) -> tuple[_Edge, ...]:
+    """Return (a, b, c) of each edge of a convex polygon that cuts a canvas: inside it, a y + c ≥ b x."""
+    pairs = list(zip(polygon, polygon[1:] + polygon[:1], strict=True))
+    winding = math.copysign(1.0, sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs))
+    found = []
+    for (x0, y0), (x1, y1) in pairs:
+        along, across = winding * (x1 - x0), winding * (y1 - y0)
+        constant = across * x0 - along * y0
+        if min(along * y - across * x + constant for x, y in corners(size)) <= -TOLERANCE:
+            found.append((along, across, constant))
+    return tuple(found)
+
+
+def _mask(edges: tuple[_Edge, ...], size: Size) -> Array:
+    """1 where a pixel's centre lies on the inner side of all edges, else 0."""
+    x, y = np.arange(size[1], dtype=np.float32) + 0.5, np.arange(size[0], dtype=np.float32)[:, np.newaxis] + 0.5
+    inside = [(along * y + constant) >= across * x for along, across, constant in edges]
+    return functools.reduce(np.logical_and, inside).view(np.uint8)
