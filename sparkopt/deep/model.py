@@ -26,12 +26,12 @@ from pyspark.sql.types import StructType
 
 from sparkopt.cluster.devices import choose
 from sparkopt.cluster.threads import task_cores
+from sparkopt.deep.batch import Decoder, on_device
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.fields import Field, Fields, dense
 from sparkopt.deep.modules import Reference
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
-from sparkopt.deep.stream import Decoder
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose
 
@@ -202,7 +202,7 @@ class _Scorer:
                 rows = [array.slice(start, self.batch_size) for array in arrays]
                 columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
                 with torch.inference_mode():
-                    output = module(*[tensor.to(device) for tensor in decoder.inputs(columns)])
+                    output = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
                 found = self.outputs.columns(output)
                 pieces.append(pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted)))
             yield pa.concat_arrays(pieces)

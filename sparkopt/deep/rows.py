@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import torch
 
 from sparkopt.cluster.launch import Communicator
+from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
-from sparkopt.deep.stream import Batch, Decoder, Groups, load_batches
+from sparkopt.deep.stream import Groups, load_batches
 from sparkopt.images import Compose
 
 __all__ = ["Rows"]

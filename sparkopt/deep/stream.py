@@ -1,4 +1,4 @@
-"""A rank's batches: read from the store, shuffled, decoded and turned into tensors while the network computes."""
+"""A rank's batches: read from the store, shuffled, and prepared while the network computes."""
 
 from __future__ import annotations
 
@@ -8,66 +8,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from sparkopt.deep.cache import ImageCache
-from sparkopt.deep.fields import LABEL, WEIGHT, Fields
+from sparkopt.deep.batch import Batch, Columns, Decoder
 from sparkopt.deep.index import TRAINING, Index, open_storage
 from sparkopt.deep.plan import Piece, Plan, Window
-from sparkopt.errors import CorruptImageError, DataError
-from sparkopt.images import Compose, row_rng
-from sparkopt.typing import Array, Seed
+from sparkopt.errors import DataError
+from sparkopt.typing import Array
 
-__all__ = ["Batch", "Decoder", "Groups", "load_batches"]
-
-Columns: TypeAlias = "dict[str, Array | pa.Array]"
+__all__ = ["Groups", "load_batches"]
 
 MOST_OPEN = 64
 """Files that a reader keeps open."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows as tensors.
-
-    Attributes
-    ----------
-    inputs : tuple of Tensor
-        One for each argument of the module, (rows, …); images as (rows, channels, height, width).
-    label : Tensor or None
-        (rows, …).
-    weight : Tensor of shape (rows,)
-        float32; 0 for repetitions.
-    counted : int
-        Rows that are not repetitions; they come first in each stream's part.
-    """
-
-    inputs: tuple[torch.Tensor, ...]
-    label: torch.Tensor | None
-    weight: torch.Tensor
-    counted: int
-
-    @property
-    def target(self) -> torch.Tensor:
-        """The label, where it is needed."""
-        assert self.label is not None  # noqa: S101  # every store for training has one
-        return self.label
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on ``device``; copies from pinned memory do not wait."""
-        label = None if self.label is None else self.label.to(device, non_blocking=True)
-        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
-        return Batch(inputs, label, self.weight.to(device, non_blocking=True), self.counted)
-
-    def pinned(self) -> Batch:
-        """Return the batch in memory that a GPU reads by itself."""
-        label = None if self.label is None else self.label.pin_memory()
-        return Batch(tuple(t.pin_memory() for t in self.inputs), label, self.weight.pin_memory(), self.counted)
 
 
 class Groups:
@@ -121,97 +77,6 @@ class Groups:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(path)
         return self._opened[path]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """From stored columns to tensors.
-
-    Parameters
-    ----------
-    fields : Fields
-        What the columns are.
-    pipeline : Compose or None
-        What to do with each image.
-    seed, epoch : int
-        Random transforms depend on (seed, the image's content, epoch) only.
-    cache : ImageCache or None, default None
-        Where images are kept for later epochs; one cache for one pipeline, which is not random.
-    """
-
-    fields: Fields
-    pipeline: Compose | None = None
-    seed: Seed = 0
-    epoch: int = 0
-    cache: ImageCache | None = None
-
-    @property
-    def is_heavy(self) -> bool:
-        """Whether there are images to decode."""
-        return any(entry.kind == "bytes" for entry in self.fields.inputs)
-
-    def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
-        """Return the arguments of the module."""
-        return tuple(self._tensor(columns[entry.name]) for entry in self.fields.inputs)
-
-    def batch(self, columns: Columns, counted: int) -> Batch:
-        """Return a batch of which the first ``counted`` rows count."""
-        label = columns.get(LABEL)
-        rows = len(next(iter(columns.values())))
-        weight = columns.get(WEIGHT)
-        weights = np.ones(rows, np.float32) if weight is None else np.array(weight, np.float32)
-        weights[counted:] = 0.0
-        target = None if label is None else torch.from_numpy(label)
-        return Batch(self.inputs(columns), target, torch.from_numpy(weights), counted)
-
-    def _tensor(self, values: Array | pa.Array) -> torch.Tensor:
-        if isinstance(values, np.ndarray):
-            tensor = torch.from_numpy(values)
-        else:
-            tensor = torch.from_numpy(self._images(values))
-        return tensor if tensor.is_floating_point() or tensor.dtype is torch.int64 else tensor.float()
-
-    def _images(self, column: pa.Array) -> Array:
-        """Return images as (rows, channels, height, width)."""
-        assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
-        prepare = self._preparing(self.pipeline)
-        found: list[Array] = []
-        for row, content in enumerate(column.to_pylist()):
-            try:
-                found.append(prepare(content))
-            except CorruptImageError as error:
-                raise CorruptImageError(
-                    f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
-                    "images.udf in mode PERMISSIVE and drop the rows that are null."
-                ) from error
-            if found[row].shape != found[0].shape:
-                raise DataError(
-                    f"the pipeline gives images of {found[0].shape} and of {found[row].shape}; a batch needs one "
-                    "shape. Add a Resize."
-                )
-        stacked = np.stack(found).transpose(0, 3, 1, 2)
-        # In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
-        batch = np.empty(stacked.shape, stacked.dtype)
-        np.copyto(batch, stacked)
-        return batch
-
-    def _preparing(self, pipeline: Compose) -> Callable[[bytes], Array]:
-        """Return what makes an image (height, width, channels) of its encoded bytes."""
-        if pipeline.random:
-            return lambda content: pipeline(content, row_rng(self.seed, content, self.epoch))
-        cache = self.cache
-        if cache is None:
-            return pipeline
-
-        def kept(content: bytes) -> Array:
-            key = cache.key(content)
-            image = cache.find(key)
-            if image is None:
-                image = pipeline(content)
-                cache.keep(key, image)
-            return image
-
-        return kept
 
 
 def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:

@@ -19,6 +19,7 @@ import torch
 
 from sparkopt.cluster.devices import choose
 from sparkopt.cluster.launch import Communicator
+from sparkopt.deep.batch import Batch
 from sparkopt.deep.checkpoint import Checkpoint, module_bytes
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.keeper import Keeper
@@ -27,7 +28,6 @@ from sparkopt.deep.memory import kept_memory
 from sparkopt.deep.plan import Plan
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.rows import Rows
-from sparkopt.deep.stream import Batch
 from sparkopt.errors import DivergedError, IncompatibleError
 
 __all__ = ["Outcome", "train"]

@@ -13,13 +13,14 @@ from pyspark.sql import functions as F
 
 from sparkopt import images
 from sparkopt.cluster.launch import LocalCommunicator
+from sparkopt.deep.batch import Decoder
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
 from sparkopt.deep.rows import Rows
 from sparkopt.deep.store import write_store
-from sparkopt.deep.stream import Decoder, Groups, load_batches
+from sparkopt.deep.stream import Groups, load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 
 ROWS = 1300
@@ -56,7 +57,7 @@ def index(table, tmp_path_factory):
 
 def batches(index, plan, streams, split=TRAINING, pipeline=None, **options):
     with load_batches(Groups(index, split), plan, streams, Decoder(index.fields, pipeline), **options) as found:
-        return list(found)
+        return [batch.to(torch.device("cpu")) for batch in found]
 
 
 def test_every_kind_of_column_comes_back(index):
@@ -206,6 +207,19 @@ def test_images_of_several_channels_lie_in_memory_as_their_shape_says():
     assert torch.nn.Conv2d(3, 2, 3)(batch).view(4, -1).shape == (4, 2 * 4 * 3)
     expected = [colour(image).transpose(2, 0, 1) for image in content]
     np.testing.assert_array_equal(batch, expected)
+
+
+def test_images_of_bytes_wait_as_bytes_and_become_numbers_on_the_device(pictures):
+    index, content = pictures
+    whole = images.Compose([images.Decode("rgb")])
+    with load_batches(
+        Groups(index), Plan(Groups(index).sizes, 1, 20), range(1), Decoder(index.fields, whole)
+    ) as taken:
+        for batch in taken:
+            (waiting,), (moved,) = batch.inputs, batch.to(torch.device("cpu")).inputs
+            assert (waiting.dtype, moved.dtype) == (torch.uint8, torch.float32)
+            for image, label in zip(moved, batch.target, strict=True):
+                np.testing.assert_array_equal(image, whole(content[int(label)]).transpose(2, 0, 1))
 
 
 def test_decoded_images_are_kept_for_later_epochs(pictures, monkeypatch):
