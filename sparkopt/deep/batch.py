@@ -17,9 +17,10 @@ from sparkopt.images import Compose, row_rng
 from sparkopt.images.opencv import cv2
 from sparkopt.typing import Array, Seed
 
-__all__ = ["Batch", "Columns", "Decoder", "on_device"]
+__all__ = ["Batch", "Columns", "Decoder", "contents", "on_device"]
 
-Columns: TypeAlias = "dict[str, Array | pa.Array]"
+Columns: TypeAlias = "dict[str, Array]"
+"""Rows of each column; encoded images as :func:`contents` has them."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ class Decoder:
         target = None if label is None else torch.from_numpy(label)
         return Batch(self.inputs(columns), target, torch.from_numpy(weights), counted)
 
-    def _tensor(self, values: Array | pa.Array) -> torch.Tensor:
-        return torch.from_numpy(values if isinstance(values, np.ndarray) else self._images(values))
+    def _tensor(self, values: Array) -> torch.Tensor:
+        return torch.from_numpy(self._images(values) if values.dtype == object else values)
 
-    def _images(self, column: pa.Array) -> Array:
+    def _images(self, encoded: Array) -> Array:
         """Return images as (rows, channels, height, width).
 
         In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
@@ -114,9 +115,9 @@ class Decoder:
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
         prepare = self._preparing(self.pipeline)
         first = batch = np.empty(0, np.uint8)
-        for row, content in enumerate(column.to_pylist()):
+        for row, content in enumerate(encoded):
             try:
-                image = prepare(content)
+                image = prepare(content.to_pybytes())
             except CorruptImageError as error:
                 raise CorruptImageError(
                     f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
@@ -124,7 +125,7 @@ class Decoder:
                 ) from error
             if row == 0:
                 first = image
-                batch = np.empty((len(column), image.shape[2], *image.shape[:2]), image.dtype)
+                batch = np.empty((len(encoded), image.shape[2], *image.shape[:2]), image.dtype)
             if (image.shape, image.dtype) != (first.shape, first.dtype):
                 raise DataError(
                     f"the pipeline gives images of {first.shape} and of {image.shape}; a batch needs one shape. "
@@ -150,6 +151,14 @@ class Decoder:
             return image
 
         return kept
+
+
+def contents(column: pa.Array) -> Array:
+    """Return a column of bytes as an array of buffers that share its memory, to be shuffled without a copy."""
+    found = np.empty(len(column), object)
+    for row, value in enumerate(column):
+        found[row] = value.as_buffer()
+    return found
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

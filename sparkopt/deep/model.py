@@ -26,7 +26,7 @@ from pyspark.sql.types import StructType
 
 from sparkopt.cluster.devices import choose
 from sparkopt.cluster.threads import task_cores
-from sparkopt.deep.batch import Decoder, on_device
+from sparkopt.deep.batch import Decoder, contents, on_device
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.fields import Field, Fields, dense
 from sparkopt.deep.modules import Reference
@@ -34,6 +34,7 @@ from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose
+from sparkopt.typing import Array
 
 if TYPE_CHECKING:
     from torch import nn
@@ -208,12 +209,14 @@ class _Scorer:
             yield pa.concat_arrays(pieces)
 
 
-def _read(entry: Field, array: pa.Array) -> Any:
+def _read(entry: Field, array: pa.Array) -> Array:
     try:
         values = dense(entry, array)
     except DataError as error:
         raise DataError(f"features column {entry.title!r}, {error} of its batch.") from None
-    return np.array(values) if isinstance(values, np.ndarray) and not values.flags.writeable else values
+    if not isinstance(values, np.ndarray):
+        return contents(values)
+    return values if values.flags.writeable else np.array(values)
 
 
 def _over_one(scorer: _Scorer) -> Callable[[Iterator[pa.Array]], Iterator[pa.Array]]:

@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sparkopt.deep.batch import Batch, Columns, Decoder
+from sparkopt.deep.batch import Batch, Columns, Decoder, contents
 from sparkopt.deep.index import TRAINING, Index, open_storage
 from sparkopt.deep.plan import Piece, Plan, Window
 from sparkopt.errors import DataError
-from sparkopt.typing import Array
 
 __all__ = ["Groups", "load_batches"]
 
@@ -54,11 +53,10 @@ class Groups:
         for name, column in zip(table.column_names, table.columns, strict=True):
             shape = self._index.tensors[name].shape
             if self._index.tensors[name].dtype == "bytes":
-                found[name] = column.combine_chunks().take(pa.array(window.order))
-                continue
-            parts = [(part.flatten() if shape else part).to_numpy() for part in column.chunks]
-            values = np.concatenate(parts).reshape(-1, *shape)
-            found[name] = values[window.order]
+                parts = [contents(part) for part in column.chunks]
+            else:
+                parts = [(part.flatten() if shape else part).to_numpy() for part in column.chunks]
+            found[name] = np.concatenate(parts).reshape(-1, *shape)[window.order]
         return found
 
     def _open(self, path: str) -> Any:
@@ -115,19 +113,12 @@ def _cut(columns: Columns, start: int, stop: int) -> Columns:
 
 
 def _joined(one: Columns, two: Columns) -> Columns:
-    return {name: _concatenated(values, two[name]) for name, values in one.items()}
-
-
-def _concatenated(one: Array | pa.Array, two: Array | pa.Array) -> Array | pa.Array:
-    return np.concatenate([one, two]) if isinstance(one, np.ndarray) else pa.concat_arrays([one, two])
+    return {name: np.concatenate([values, two[name]]) for name, values in one.items()}
 
 
 def _cycled(columns: Columns, count: int) -> Columns:
     rows = np.arange(count) % _rows(columns)
-    return {
-        name: values[rows] if isinstance(values, np.ndarray) else values.take(pa.array(rows))
-        for name, values in columns.items()
-    }
+    return {name: values[rows] for name, values in columns.items()}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ channel alike, and so has one after another, because the luma of a grey is that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ __all__ = ["ColorAdjustment", "brightness", "contrast", "luma", "saturation"]
 _LUMA = {1: np.ones(1), 3: np.array([0.299, 0.587, 0.114])}  # ITU-R BT.601
 
 
-@dataclass(frozen=True)
-class ColorAdjustment:
+class ColorAdjustment(NamedTuple):
     """scale × value + luma × (luma of the colour) + offset, in each channel.
 
     Parameters

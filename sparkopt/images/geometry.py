@@ -26,10 +26,12 @@ __all__ = [
     "inverse",
     "is_inside",
     "joined",
+    "mirrored",
     "orientation_map",
     "project",
     "scaling",
     "translation",
+    "unchanged",
 ]
 
 Size = tuple[int, int]
@@ -129,6 +131,19 @@ def inverse(matrix: Floats) -> Floats:
         [third, b * g - a * h, a * e - b * d],
     ]
     return np.array(adjugate) / determinant
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def unchanged(size: Size) -> GeometricMap:
+    """Return the map that leaves an image of ``size`` as it is: the same object for all of a size."""
+    return GeometricMap(np.eye(3), size)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def mirrored(size: Size, axis: int) -> GeometricMap:
+    """Return the map that exchanges left and right (axis 1) or top and bottom (axis 0)."""
+    matrix = translation(size[1], 0) @ scaling(-1, 1) if axis else translation(0, size[0]) @ scaling(1, -1)
+    return GeometricMap(matrix, size)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

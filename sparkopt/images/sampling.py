@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -51,8 +52,7 @@ def sample(image: Array, geometry: GeometricMap) -> Array:
     return _cut_off(output, geometry, image.shape[:2])
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """One axis of an aligned map: source pixels [0, 1) go to ``placed``, of which ``target`` lies in the output."""
 
     source: tuple[int, int]
@@ -68,8 +68,7 @@ class _Span:
         return self.length / (self.target[1] - self.target[0])
 
 
-@dataclass(frozen=True)
-class _Alignment:
+class _Alignment(NamedTuple):
     """How a map along the axes is done by resizing, turning and pasting."""
 
     transposed: bool

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
+from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation, unchanged
 from sparkopt.images.transforms import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -219,7 +219,7 @@ class HorizontalFlip(GeometricTransform):
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Let x become width − x."""
-        return GeometricMap(translation(size[1], 0) @ scaling(-1, 1), size)
+        return mirrored(size, 1)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class VerticalFlip(GeometricTransform):
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Let y become height − y."""
-        return GeometricMap(translation(0, size[0]) @ scaling(1, -1), size)
+        return mirrored(size, 0)
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class RandomHorizontalFlip(HorizontalFlip):
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Let x become width − x, or stays."""
-        return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
+        return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class RandomVerticalFlip(VerticalFlip):
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Let y become height − y, or stays."""
-        return super().map(size, rng) if rng.random() < self.p else GeometricMap(np.eye(3), size)
+        return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling
+from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling, unchanged
 from sparkopt.images.sampling import sample
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
@@ -241,6 +241,8 @@ class _Canvas:
 
     def extend(self, geometry: GeometricMap) -> None:
         """Add a map to what is pending, sampling first if both cannot be one."""
+        if geometry is unchanged(geometry.size):
+            return
         if self._pending is not None and not self._pending.fuses_with(geometry):
             self._image, self._header, self._pending = self.realise(), None, None
         self._pending = geometry if self._pending is None else joined(self._pending, geometry)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
+from sparkopt.images.geometry import GeometricMap, Size, scaling, translation, unchanged
 from sparkopt.images.transforms import GeometricTransform
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, OneOf
@@ -218,7 +218,7 @@ class RandomPerspective(GeometricTransform):
         """Draw the corners, and map."""
         chosen, inwards = rng.random() < self.p, rng.random((4, 2)) * self.distortion / 2
         if not chosen:
-            return GeometricMap(np.eye(3), size)
+            return unchanged(size)
         corners = np.abs(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - inwards)
         moved = tuple((float(x), float(y)) for x, y in corners)
         return Perspective(moved, self.fill, self.interpolation).map(size, rng)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from sparkopt import images
 from sparkopt.cluster.launch import LocalCommunicator
-from sparkopt.deep.batch import Decoder
+from sparkopt.deep.batch import Decoder, contents
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
@@ -203,7 +203,9 @@ def test_images_of_several_channels_lie_in_memory_as_their_shape_says():
     rng = np.random.default_rng(0)
     content = [images.functional.encode(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), "png") for _ in range(4)]
     colour = images.Compose([images.Decode("rgb"), images.Rescale(1 / 255)])
-    (batch,) = Decoder(Fields((Field("input0", ("image",), "bytes"),)), colour).inputs({"input0": pa.array(content)})
+    (batch,) = Decoder(Fields((Field("input0", ("image",), "bytes"),)), colour).inputs(
+        {"input0": contents(pa.array(content))}
+    )
     assert torch.nn.Conv2d(3, 2, 3)(batch).view(4, -1).shape == (4, 2 * 4 * 3)
     expected = [colour(image).transpose(2, 0, 1) for image in content]
     np.testing.assert_array_equal(batch, expected)
