@@ -15,6 +15,7 @@ from sparkopt.deep.fields import LABEL, WEIGHT, Fields
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose, row_rng
 from sparkopt.images.opencv import cv2
+from sparkopt.images.sources import binary_values
 from sparkopt.typing import Array, Seed
 
 __all__ = ["Batch", "Columns", "Decoder", "contents", "on_device"]
@@ -156,8 +157,8 @@ class Decoder:
 def contents(column: pa.Array) -> Array:
     """Return a column of bytes as an array of buffers that share its memory, to be shuffled without a copy."""
     found = np.empty(len(column), object)
-    for row, value in enumerate(column):
-        found[row] = value.as_buffer()
+    for row, value in enumerate(binary_values(column)):  # one by one: NumPy would look into the buffers
+        found[row] = value
     return found
 
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.fs
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images import functional as F
 from sparkopt.images.randomness import row_rng
-from sparkopt.images.transforms import Compose, Decode, Encode
+from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
+from sparkopt.images.transforms import Compose, Encode
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["IMAGE_FIELDS", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
+__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**22
@@ -32,9 +32,6 @@ MAX_BYTES = 2**22
 Small on purpose: a piece of 4 MiB is still in the processor's cache when it is sent, and its memory is used again.
 """
 
-IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
-_OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
-_MAX_FILE_BYTES = 2**30
 _TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 
 
@@ -94,15 +91,17 @@ class ImageKernel:
         values, errors : pyarrow.Array
             Of equal length and in order; an error is null where there is a value, and a reason where there is none.
         """
-        read = _reader(images.type, self.pipeline)
+        rows, read = open_column(images)
+        if rows_are_encoded(images.type) and not self.pipeline.decodes:
+            raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in _TEXT_OR_BINARY):
             raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
         kind, convert, to_arrow = _WRITERS[self.output]
         gathered, errors = _Gathered(kind, self.max_bytes, len(images)), list[str | None]()
-        for index in range(len(images)):
+        for index, row in enumerate(rows):
             value, error = None, None
             try:
-                value = convert(self._run(read(images[index]), None if keys is None else keys[index].as_py()))
+                value = convert(self._run(read(row), None if keys is None else keys[index].as_py()))
             except (CorruptImageError, DataError) as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
@@ -126,64 +125,6 @@ class ImageKernel:
     def _explained(problem: Exception, index: int, keys: pa.Array | None) -> Exception:
         row = f"row {index} of its batch" if keys is None else f"the row of key {keys[index].as_py()!r}"
         return type(problem)(f"{problem} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
-
-
-# --- input ----------------------------------------------------------------------------------------------------------
-
-
-def _reader(kind: pa.DataType, pipeline: Compose) -> Callable[[pa.Scalar], Array | bytes]:
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        read: Callable[[pa.Scalar], Array | bytes] = _encoded
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        read = _file
-    elif pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:]):
-        return _decoded
-    else:
-        raise SchemaError(f"images must be binary, paths or rows of Spark's image schema. Got {kind} instead.")
-    if not (pipeline.transforms and isinstance(pipeline.transforms[0], Decode)):
-        raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
-    return read
-
-
-def _encoded(scalar: pa.Scalar) -> bytes:
-    if not scalar.is_valid:
-        raise CorruptImageError("null: the row holds no image")
-    return scalar.as_py()
-
-
-def _file(scalar: pa.Scalar) -> bytes:
-    if not scalar.is_valid:
-        raise CorruptImageError("null: the row holds no path")
-    path = scalar.as_py()
-    try:
-        if ":" in path.partition("/")[0]:
-            files, path = pa.fs.FileSystem.from_uri(path.replace("file:/", "file:///") if "://" not in path else path)
-        else:
-            files = pa.fs.LocalFileSystem()
-        size = files.get_file_info(path).size
-        if size is not None and size > _MAX_FILE_BYTES:
-            raise CorruptImageError(f"too large: {path} has {size} bytes, more than {_MAX_FILE_BYTES}")
-        with files.open_input_stream(path) as stream:
-            return stream.read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptImageError(f"unreadable: {error}") from error
-
-
-def _decoded(scalar: pa.Scalar) -> Array:
-    if not scalar.is_valid or not scalar["data"].is_valid:
-        raise CorruptImageError("null: the row holds no image")
-    height, width, channels, mode = (scalar[name].as_py() for name in ("height", "width", "nChannels", "mode"))
-    if _OPENCV_TYPES.get(channels) != mode:
-        raise CorruptImageError(
-            f"unsupported: OpenCV type {mode} of {channels} channels; 8 bits in 1, 3 or 4 are read"
-        )
-    data = np.frombuffer(scalar["data"].as_buffer(), np.uint8)
-    if height < 1 or width < 1 or data.size != height * width * channels:
-        raise CorruptImageError(f"corrupt: {data.size} bytes cannot hold {height} x {width} x {channels} values")
-    image = data.reshape(height, width, channels)
-    if channels == 4:
-        return image[..., [2, 1, 0, 3]]
-    return image if channels == 1 else F.convert_color(image, "bgr", "rgb")
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
@@ -290,7 +231,7 @@ def _image_rows(values: _Gathered) -> pa.Array:
     columns = [
         pa.array(["" if shape is not None else None for shape in values.shapes], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
-        pa.array([_OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
+        pa.array([OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
         values.binary(),
     ]
     # Nested in another column, the type must be Spark's to the last word: all but the origin are never null.

@@ -29,7 +29,8 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.errors import ParameterError, SchemaError
-from sparkopt.images.arrow import IMAGE_FIELDS, MAX_BYTES, ImageKernel
+from sparkopt.images.arrow import MAX_BYTES, ImageKernel
+from sparkopt.images.sources import IMAGE_FIELDS
 from sparkopt.images.transforms import Compose
 
 __all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "udf"]

@@ -161,6 +161,11 @@ class Compose:
         """Whether any transform draws random numbers."""
         return any(transform.random for transform in self.transforms)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether the pipeline begins with :class:`Decode`, and so runs on encoded images."""
+        return bool(self.transforms) and isinstance(self.transforms[0], Decode)
+
     def __call__(self, image: Array | bytes, rng: np.random.Generator | None = None) -> Any:
         """Run the pipeline on one image.
 
@@ -184,7 +189,7 @@ class Compose:
             if self.random:
                 raise ParameterError("rng must be given: the pipeline has random transforms.")
             rng = _NO_RNG
-        if isinstance(image, bytes) and not (self.transforms and isinstance(self.transforms[0], Decode)):
+        if isinstance(image, bytes) and not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         canvas = _Canvas(image)
         for transform in self.transforms:
