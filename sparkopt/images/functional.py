@@ -285,9 +285,9 @@ def adjust_hue(image: Array, shift: float) -> Array:
     return turned if image.shape[2] < 4 else np.dstack([turned, image[..., 3:]])
 
 
-def mean_color(image: Array) -> Floats:
+def mean_color(image: Array) -> tuple[float, ...]:
     """Mean of each colour channel: one for a grey image, else three."""
-    return np.array(cv2.mean(np.ascontiguousarray(image))[: min(image.shape[2], 3)])
+    return tuple(cv2.mean(np.ascontiguousarray(image))[: min(image.shape[2], 3)])
 
 
 def transform_colors(image: Array, matrix: Floats) -> Array:

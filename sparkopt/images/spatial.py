@@ -194,8 +194,9 @@ class RandomResizedCrop(GeometricTransform):
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Move the part to the origin, then scale it."""
         top, left, height, width = self._part(size, rng)
-        resized = _resize_map((height, width), (self.height, self.width), self.interpolation)
-        return GeometricMap(resized.matrix @ translation(-left, -top), resized.size, self.interpolation)
+        x, y = self.width / width, self.height / height
+        matrix = np.array([[x, 0.0, -x * left], [0.0, y, -y * top], [0.0, 0.0, 1.0]])
+        return GeometricMap(matrix, (self.height, self.width), self.interpolation)
 
     def _part(self, size: Size, rng: np.random.Generator) -> tuple[int, int, int, int]:
         rows, columns = size
