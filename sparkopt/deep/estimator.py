@@ -134,7 +134,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         fewer processes. Under Horovod (``run_elastic``) those that are left go on at once from what they have in
         memory, and replacements that Spark starts join them.
     shuffleRows : int, default 8192
-        Rows that are shuffled together; groups of rows are shuffled among all.
+        Rows that are shuffled together, fewer where they have more than 256 MiB; groups of rows (of about 1 MiB) are
+        shuffled among all.
     prefetch, loaderThreads : int, default 4 and 1
         Batches prepared ahead, and threads that do.
     cacheBytes : int, default 2**28

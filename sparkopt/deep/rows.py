@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 
@@ -17,7 +18,10 @@ from sparkopt.deep.plan import Plan
 from sparkopt.deep.stream import Groups, load_batches
 from sparkopt.images import Compose
 
-__all__ = ["Rows"]
+__all__ = ["WINDOW_BYTES", "Rows"]
+
+WINDOW_BYTES = 2**28
+"""About how many bytes of rows are shuffled together at most, by each stream."""
 
 
 class Rows:
@@ -59,7 +63,13 @@ class Rows:
     def plan(self, epoch: int) -> Plan:
         """Return the order of an epoch."""
         config, sizes = self._config, self._groups[TRAINING].sizes
-        return Plan(sizes, config.streams, config.batch_size, config.seed, epoch, True, config.window_rows)
+        return Plan(sizes, config.streams, config.batch_size, config.seed, epoch, True, self._window_rows)
+
+    @cached_property
+    def _window_rows(self) -> int:
+        """Rows that are shuffled together: fewer where they are large, for a window is in memory."""
+        size = self.index.bytes // max(1, self.index.rows(TRAINING) + self.index.rows(VALIDATION))
+        return max(1, min(self._config.window_rows, WINDOW_BYTES // max(1, size)))
 
     def counted(self, plan: Plan, step: int) -> int:
         """Return how many rows count in a step of the optimiser, on all ranks."""
@@ -78,14 +88,15 @@ class Rows:
     @contextmanager
     def validation(self) -> Iterator[Iterator[Batch]]:
         """Give this rank's batches of the rows that were held out."""
-        plan = Plan(self._groups[VALIDATION].sizes, self._size, self._config.batch_size, shuffle=False)
+        sizes = self._groups[VALIDATION].sizes
+        plan = Plan(sizes, self._size, self._config.batch_size, shuffle=False, window_rows=1)  # a group at a time
         decoder = self._decoder(self._config.evaluation_pipeline, 0)
         with self._batches(VALIDATION, plan, range(self._rank, self._rank + 1), decoder, 0) as batches:
             yield batches
 
     def sample(self) -> Batch:
         """Return two rows, as evaluation sees them."""
-        plan = Plan(self._groups[TRAINING].sizes, 1, 2, shuffle=False)
+        plan = Plan(self._groups[TRAINING].sizes, 1, 2, shuffle=False, window_rows=1)
         decoder = self._decoder(self._config.evaluation_pipeline, 0)
         with self._batches(TRAINING, plan, range(1), decoder, 0) as batches:
             return next(batches)

@@ -111,6 +111,17 @@ def test_an_epoch_goes_on_where_it_was_left(index, streams, size, window):
                 assert one.counted == two.counted
 
 
+def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
+    monkeypatch.setattr("sparkopt.deep.rows.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
+    rows, seen = Rows(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []
+    assert rows.plan(0).window_rows == 100
+    assert Rows(TrainConfig(index.uri, 1, 64, 1, window_rows=7), LocalCommunicator(), None).plan(0).window_rows == 7
+    with rows.training(0, 0) as taken:
+        for batch in taken:
+            seen += batch.inputs[5][: batch.counted].tolist()
+    assert sorted(seen) == [row for row in range(ROWS) if row % 10]
+
+
 def test_one_process_with_all_streams_sees_what_all_see(index):
     plan = Plan(Groups(index).sizes, 4, 50, seed=1)
     apart = [batches(index, plan, range(stream, stream + 1)) for stream in range(4)]
