@@ -30,7 +30,11 @@ RUNS["deep"] = (ROOT / "notebooks/deep.ipynb", {"SPARKOPT_LAUNCHERS": "local tor
 RUNS["quickstart on Connect"] = (ROOT / "notebooks/quickstart.ipynb", {"SPARK_REMOTE": "local[2]", "SPARK_TESTING": "1"})
 
 
-@pytest.mark.parametrize(("path", "settings"), RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    ("path", "settings"),
+    # test_connect.py has Connect in the normal run.
+    [pytest.param(*run, id=name, marks=[pytest.mark.slow] * ("Connect" in name)) for name, run in RUNS.items()],
+)
 def test_runs_headless(path, settings, tmp_path):
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] for cell in cells), "clear the notebook's outputs before committing it"

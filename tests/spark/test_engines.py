@@ -96,7 +96,13 @@ def test_mini_batches_are_the_same_on_every_engine(small, name):
     assert found.receipt.rows_touched == expected.receipt.rows_touched
 
 
-@pytest.mark.parametrize("rounds", [Rounds(4, 2), Rounds(4, outer=optim.diloco())], ids=["post-local", "diloco"])
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param(Rounds(4, 2), id="post-local", marks=pytest.mark.slow),
+        pytest.param(Rounds(4, outer=optim.diloco()), id="diloco"),
+    ],
+)
 def test_local_steps_are_the_same_on_every_engine(small, rounds):
     """They send what plain steps send, and go further."""
     options = {"optimizer": optim.sgd(0.3), "seed": 4, "stop": Stop(6, 0.0)}

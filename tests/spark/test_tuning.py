@@ -39,7 +39,11 @@ def rows(spark):
     return spark.createDataFrame(table).coalesce(1).cache()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    # About ten seconds each; the normal run has a smooth loss and one with kinks.
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("logistic", "quantile"))) for name in KINDS],
+)
 def test_searches_measure_what_single_fits_do(rows, name):
     kind, options, evaluator_kind = KINDS[name]
     estimator = kind(featuresCols=["x0", "x1", "x2"], **QUICK, **options)
