@@ -229,9 +229,13 @@ def check_classes(names: Sequence[str], folder: str) -> None:
 
 
 def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
-    """Return training and held-out rows: decided by an image's path or a row's content, so no rerun moves a row."""
-    names = ["path"] if "path" in rows.columns else rows.columns
-    key = F.pmod(F.xxhash64(F.lit(seed), *[F.col(quoted(name)) for name in names]), F.lit(1_000_000))
+    """Return training and held-out rows, decided so that no rerun moves a row.
+
+    An image's file and its folder's name decide, wherever the folders lie, and of other rows their content.
+    """
+    whole = [F.col(quoted(name)) for name in rows.columns]
+    decisive = [F.substring_index("path", "/", -2)] if "path" in rows.columns else whole
+    key = F.pmod(F.xxhash64(F.lit(seed), *decisive), F.lit(1_000_000))
     held_out = key < int(fraction * 1_000_000)
     return rows.where(~held_out), rows.where(held_out)
 

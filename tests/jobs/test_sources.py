@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.jobs.sources import Source, fingerprint, read
+from sparkopt.jobs.sources import Source, fingerprint, read, split
 from sparkopt.jobs.train import JOB
 
 FORMATS = ("parquet", "csv", "json", "table")
@@ -74,3 +74,15 @@ def test_what_is_in_no_file_cannot_be_told_apart(spark):
     spark.range(3).createOrReplaceTempView("made_of_nothing")
     assert fingerprint(spark, Source("table", "made_of_nothing")) is None
     spark.catalog.dropTempView("made_of_nothing")
+
+
+def test_images_are_held_out_wherever_their_folders_lie(spark):
+    """A copy of the data for a test, or yesterday's folder, is split alike; so is a bare file name."""
+    names = [f"{label}/{number}.png" for label in "ab" for number in range(200)]
+    kept = []
+    for root in ("file:/data/", "s3a://bucket/2026-01-01/photos/", ""):
+        _, held_out = split(spark.createDataFrame([(root + name, 0) for name in names], "path string, x int"), 0.2, 0)
+        kept.append(sorted(row.path.removeprefix(root) for row in held_out.collect()))
+    assert kept[0] == kept[1] == kept[2]
+    assert 50 < len(kept[0]) < 110
+    assert sum(part.count() for part in split(spark.createDataFrame([("1.png",)], "path string"), 0.2, 0)) == 1

@@ -18,7 +18,7 @@ def test_digits_from_png_files_to_a_model(digits, tmp_path):
     run = submit("train", "--images", str(digits), *flags, "--output", str(tmp_path))
     assert run.returncode == 0, run.stderr[-2000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["held_out"]["accuracy"] >= 0.93  # which images are held out depends on where they lie
+    assert metrics["held_out"]["accuracy"] >= 0.95
     assert metrics["labels"] == [str(digit) for digit in range(10)]
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt["features"] == 64
