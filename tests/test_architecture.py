@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sparkopt"
 # From the ground up; within a floor, from the top of the list down. "pkg.*" is every module below pkg that has no
 # line of its own, and such modules may import each other (a circle among them is found by the last test).
 FLOORS = [
-    ["errors", "validation", "typing", "image_header", "notebook"],
+    ["errors", "validation", "typing", "image_header", "buffers", "notebook"],
     ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
     [
         "blocks.block",

@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.pandas.types import to_arrow_type
 
+from sparkopt.buffers import binary_values
 from sparkopt.codecs.base import MAX_SIZE
 from sparkopt.codecs.comparison import NO_CODEC, Comparison, byte_codecs, measure
 from sparkopt.codecs.registry import codec_names, compress, decompress, get_codec
@@ -215,7 +216,7 @@ def _encoder(column: str, codec: str, level: int | None) -> Callable[[pa.Array],
 def _decoder(column: str, codec: str, max_size: int, kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
     def decode(values: pa.Array) -> pa.Array:
         try:
-            packed = (value.as_buffer() if value.is_valid else None for value in values)
+            packed = binary_values(values)
             return _restored([None if one is None else decompress(one, codec, max_size) for one in packed], kind)
         except (CorruptDataError, pa.ArrowInvalid, ValueError) as error:
             raise CorruptDataError(f"Column {column!r}, partition {_partition()}, codec {codec}: {error}") from error
@@ -238,7 +239,7 @@ def _binary(values: list[bytes | None]) -> pa.Array:
 def _raw(column: str, values: pa.Array) -> list[Any]:
     """Each value as bytes, null as None; arrays as their numbers in little-endian order."""
     if not pa.types.is_list(values.type):
-        return [value.as_buffer() if value.is_valid else None for value in values]
+        return binary_values(values)
     if values.flatten().null_count:
         raise DataError(
             f"Column {column!r}, partition {_partition()}: an array holds a null, which cannot be kept. "

@@ -21,6 +21,7 @@ import pyarrow.fs
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
+from sparkopt.buffers import binary_values
 from sparkopt.deep.fields import HINT, Fields, dense
 from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, Tensor, open_storage
 from sparkopt.errors import DataError
@@ -232,8 +233,8 @@ def _digest(batch: pa.RecordBatch, start: int) -> int:
     for column in batch.columns:
         values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
         if pa.types.is_binary(values.type):
-            for value in values:
-                start = zlib.crc32(value.as_buffer(), start)
+            for value in binary_values(values):
+                start = zlib.crc32(value, start)  # type: ignore[arg-type]  # a store has no nulls
         else:
             start = zlib.crc32(np.ascontiguousarray(values.to_numpy()).data, start)
     return start

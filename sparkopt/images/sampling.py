@@ -34,8 +34,8 @@ __all__ = ["sample"]
 _MAX_WASTE = 2.0  # resize a whole image to show a part of it while that costs at most this much more
 _SLOWER_WITH_FOUR = ("nearest", "cubic", "lanczos")  # interpolations that gain nothing from a fourth channel
 _SAMPLING_AVERAGES = 0.75  # down to this scale bilinear sampling itself averages enough
-_MARGIN = 5.0  # output pixels around what is seen that sampling may read: more than
 _REACH = 4  # pixels that the widest interpolation, "lanczos", takes on each side
+_MARGIN = _REACH + 1.0  # output pixels around what is seen that are kept for it
 _WARPS = {(2, 3): cv2.warpAffine, (3, 3): cv2.warpPerspective}
 _Edge = tuple[float, float, float]
 
@@ -181,10 +181,10 @@ def _warp(geometry: GeometricMap, size: Size) -> _Warp:
     if geometry.interpolation == "nearest" or min(factors) > _SAMPLING_AVERAGES:
         factors = [1.0, 1.0]
     back = inverse(geometry.matrix)
-    if not has_horizon(back, geometry.size):
+    if has_horizon(back, geometry.size):  # it shows what lies at any distance, at any scale
+        seen, factors = corners(size), [1.0, 1.0]
+    else:
         seen = project(back, corners(geometry.size))
-    else:  # it shows what lies at any distance
-        seen, factors = [(float(x), float(y)) for x, y in corners(size)], [1.0, 1.0]
     spans = []
     for axis, length in enumerate(size[::-1]):
         positions, margin = [point[axis] for point in seen], _MARGIN / factors[axis]

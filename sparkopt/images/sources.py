@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -11,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 
+from sparkopt.buffers import binary_values
 from sparkopt.errors import CorruptImageError, SchemaError
 from sparkopt.images import functional as F
 from sparkopt.typing import Array
 
-__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "binary_values", "open_column", "rows_are_encoded"]
+__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "rows_are_encoded"]
 
 IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
 OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
@@ -33,7 +33,7 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
         Images are binary, paths or rows of Spark's image schema.
     """
     kind = column.type
-    if _is_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return binary_values(column), _encoded
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.to_pylist(), _file
@@ -47,22 +47,6 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
 def rows_are_encoded(kind: pa.DataType) -> bool:
     """Whether the rows of such a column are bytes of image files, rather than pixels."""
     return not pa.types.is_struct(kind)
-
-
-def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
-    """Return the values of a binary column as buffers that share its memory: Arrow's own scalars are copies."""
-    validity, ends, data = column.buffers()
-    width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    places = np.frombuffer(ends, width)[column.offset : column.offset + len(column) + 1].tolist() if ends else [0]
-    data = pa.py_buffer(b"") if data is None else data
-    values = [data.slice(start, stop - start) for start, stop in itertools.pairwise(places)]
-    if validity is None:
-        return values
-    return [value if valid else None for value, valid in zip(values, column.is_valid().to_pylist(), strict=True)]
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _encoded(content: pa.Buffer | None) -> bytes:
