@@ -14,10 +14,10 @@ _LAZY = {
     "BlockStore": "sparkopt.blocks.store",
     "Columns": "sparkopt.blocks.columns",
     "Receipt": "sparkopt.report",
-    "Stop": "sparkopt.solve",
-    "Trainer": "sparkopt.trainer",
-    "minimise": "sparkopt.solve",
-    "session": "sparkopt.cluster.session",
+    "Stop": "sparkopt.solver.loop",
+    "Trainer": "sparkopt.training.trainer",
+    "minimise": "sparkopt.solver.loop",
+    "session": "sparkopt.launch.session",
 }
 _MODULES = ("codecs", "deep", "errors", "images", "losses", "ml", "optim", "penalties")
 

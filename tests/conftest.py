@@ -23,7 +23,7 @@ SHARED = ROOT.parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """Two cores, two shuffle partitions."""
-    from sparkopt.cluster.session import session
+    from sparkopt.launch.session import session
 
     settings = {
         "spark.master": "local[2]",

@@ -1,4 +1,4 @@
-"""The floors: a module imports only lower floors, or modules listed above it on its own floor."""
+"""The direction of imports: by package, with no circle inside one, and heavy libraries only where they belong."""
 
 from __future__ import annotations
 
@@ -12,89 +12,39 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sparkopt"
 
-# From the ground up; within a floor, from the top of the list down. "pkg.*" is every module below pkg that has no
-# line of its own, and such modules may import each other (a circle among them is found by the last test).
-FLOORS = [
-    ["errors", "validation", "typing", "image_header", "buffers", "notebook"],
-    ["losses.*", "penalties.*", "optim.*", "codecs.*", "images.*"],
-    [
-        "blocks.block",
-        "query",
-        "passes",
-        "objective",
-        "folds",
-        "work",
-        "storage",
-        "promotion",
-        "memories",
-        "compression",
-        "progress",
-        "compatible",
-        "problem",
-        "solve",
-        "callbacks",
-        "fingerprint",
-        "checkpoint_format",
-        "checkpoint",
-    ],
-    [
-        "blocks.moments",
-        "blocks.columns",
-        "blocks.files",
-        "blocks.tasks",
-        "blocks.backend",
-        "blocks.classic",
-        "blocks.connect",
-        "blocks.store",
-        "cluster.session",
-        "cluster.devices",
-        "cluster.wire",
-        "cluster.threads",
-        "cluster.job",
-        "cluster.sums",
-        "cluster.reduction",
-        "cluster.trial",
-        "cluster.launch.*",
-        "cluster.aggregate",
-        "cluster.crew",
-        "cluster.resident",
-        "cluster.relay",
-        "cluster.ranks",
-        "cluster.local",
-        "cluster.allreduce",
-        "cluster.choose",
-        "cluster.plan",
-        "images.arrow",
-        "images.reader",
-        "images.spark",
-        "images.statistics",
-        "codecs.columns",
-    ],
-    ["report.*", "compare", "saved", "watch", "identity", "trainer", "continuation"],
-    ["ml.*", "deep.*"],
-    ["pyfunc", "tracking"],
-    [
-        "jobs.pipeline",
-        "jobs.flags",
-        "jobs.logs",
-        "jobs.places",
-        "jobs.manifest",
-        "jobs.frame",
-        "jobs.sources",
-        "jobs.models",
-        "jobs.charts",
-        "jobs.metrics",
-        "jobs.train",
-        "jobs.train_deep",
-        "jobs.preprocess_images",
-        "jobs.score",
-        "jobs.evaluate",
-        "jobs.cli",
-    ],
+# A package imports only packages of earlier rows, and itself. Packages in one row do not know each other.
+DIRECTION = [
+    ["errors"],
+    ["typing", "validation"],
+    ["io"],
+    ["losses", "penalties", "codecs", "images", "blocks"],
+    ["optim"],
+    ["objective"],
+    ["solver"],
+    ["communication"],
+    ["checkpoint", "launch"],
+    ["engines"],
+    ["report"],
+    ["training"],
+    ["ml", "deep"],
+    ["integrations"],
+    ["jobs"],
 ]
+ROW = {package: row for row, packages in enumerate(DIRECTION) for package in packages}
+
+# Who may import Spark: everything from blocks on, and one module or two that put codecs and images into a DataFrame.
+BEFORE_SPARK = {"errors", "typing", "validation", "io", "losses", "penalties", "optim", "codecs", "images"}
+ON_SPARK = {"codecs.columns", "images.reader", "images.spark", "images.statistics"}
+
+LIBRARIES = {
+    "torch": ("deep", "launch", "engines.allreduce"),
+    "horovod": ("deep", "launch"),
+    "cv2": ("images", "codecs"),
+}
 
 
 def modules() -> dict[str, Path]:
+    """Every module by its dotted name within sparkopt; a package's name is that of its __init__."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -103,23 +53,14 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def place(module: str) -> tuple[int, int]:
-    """Floor, and position on it."""
-    for exact in (True, False):
-        for floor, names in enumerate(FLOORS):
-            for position, name in enumerate(names):
-                family = name.endswith(".*") and (module + ".").startswith(name[:-1])
-                if (exact and name == module) or (not exact and family):
-                    return floor, position
-    raise AssertionError(f"sparkopt.{module} is on no floor: give it a line in FLOORS")
+MODULES = modules()
 
 
-def imports(path: Path, *, lazy: bool = False) -> set[str]:
-    """Modules imported when the module is, and with ``lazy`` also those imported inside functions."""
+def imports(path: Path, *, inside_functions: bool = True) -> set[str]:
+    """Names of all imported modules, those under TYPE_CHECKING included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if lazy else at_import(tree.body)
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(tree) if inside_functions else at_import(tree.body):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -129,7 +70,7 @@ def imports(path: Path, *, lazy: bool = False) -> set[str]:
 
 
 def at_import(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements that run at import; blocks under TYPE_CHECKING do not."""
+    """Statements that run at import: not those of functions, nor those under TYPE_CHECKING."""
     found = []
     for node in body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -140,66 +81,65 @@ def at_import(body: list[ast.stmt]) -> list[ast.stmt]:
     return found
 
 
-def own(names: set[str], known: dict[str, Path]) -> set[str]:
-    inside = {name.removeprefix("sparkopt.") for name in names if name.startswith("sparkopt.")}
-    return inside & known.keys()
+def own(names: set[str]) -> set[str]:
+    """The modules of sparkopt among these names."""
+    return {name.removeprefix("sparkopt.") for name in names if name.startswith("sparkopt.")} & MODULES.keys()
 
 
-MODULES = modules()
+def package(module: str) -> str:
+    return module.partition(".")[0]
 
 
-def barrels(module: str) -> bool:
-    """A package's __init__ gathers its own modules and carries no code."""
+def is_init(module: str) -> bool:
+    """Whether it is the __init__ of a package, which gathers names of the package's modules."""
     return MODULES[module].name == "__init__.py"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not barrels(name)])
-def test_imports_point_downwards(module):
-    floor, position = place(module)
-    for other in own(imports(MODULES[module]), MODULES):
-        if other == module or (barrels(other) and (module + ".").startswith(other + ".")):
-            continue
-        assert barrels(other) or place(other) <= (floor, position), f"{module} imports {other}, which is above it"
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_import_only_packages_before_them(module):
+    assert package(module) in ROW, f"sparkopt.{module} is in a package without a row: add it to DIRECTION"
+    for other in own(imports(MODULES[module])):
+        same, before = package(other) == package(module), ROW[package(other)] < ROW[package(module)]
+        assert same or before, f"{module} imports {other}, which is against the direction"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not barrels(name) and place(name)[0] == 1])
-def test_families_of_the_first_floor_keep_apart(module):
-    family = module.split(".")[0]
-    for other in own(imports(MODULES[module]), MODULES):
-        if barrels(other) or place(other)[0] == 1:
-            assert other.split(".")[0] in (family, "losses", "penalties"), f"{module} imports {other}"
+def test_only_the_ground_stands_loose():
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "errors.py", "typing.py", "validation.py"}
 
 
-def test_no_spark_below_the_third_floor():
+def test_tests_mirror_the_packages():
+    """Each folder of tests is named after a package, or says what it tests across all of them."""
+    across = {"connect", "docs", "notebooks"}
+    for folder in (path.name for path in (ROOT / "tests").iterdir() if (path / "__init__.py").exists()):
+        assert folder in across or (PACKAGE / folder).is_dir(), f"tests/{folder}: sparkopt/ has no such package"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if package(name) in BEFORE_SPARK])
+def test_no_spark_before_blocks(module):
+    if module not in ON_SPARK:
+        found = {name.partition(".")[0] for name in imports(MODULES[module], inside_functions=False)}
+        assert not found & {"pyspark", "py4j"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_heavy_libraries_stay_where_they_are_needed(library):
     for module, path in MODULES.items():
-        if not barrels(module) and place(module)[0] < 3:
-            assert not {name.split(".")[0] for name in imports(path)} & {"pyspark", "py4j"}, module
-
-
-def test_heavy_libraries_stay_in_their_rooms():
-    rooms = {
-        "torch": ("deep", "cluster.launch", "cluster.devices"),
-        "horovod": ("deep", "cluster.launch"),
-        "cv2": ("images", "codecs"),
-    }
-    for module, path in MODULES.items():
-        for library in {name.split(".")[0] for name in imports(path, lazy=True)} & rooms.keys():
-            assert module.startswith(rooms[library]), f"{module} imports {library}"
-
-
-def test_ml_and_deep_keep_apart():
-    for module in (name for name in MODULES if name.startswith(("ml", "deep"))):
-        families = {other.split(".")[0] for other in own(imports(MODULES[module], lazy=True), MODULES)}
-        assert not families & ({"ml", "deep"} - {module.split(".")[0]}), module
+        if library in {name.partition(".")[0] for name in imports(path)}:
+            assert module.startswith(LIBRARIES[library]), f"{module} imports {library}"
 
 
 def test_there_is_no_circle():
-    graph = {name: own(imports(path), MODULES) - {name} for name, path in MODULES.items() if not barrels(name)}
+    """Neither at import nor by imports inside functions or under TYPE_CHECKING; an __init__ only gathers names."""
+    graph = {
+        name: {other for other in own(imports(path)) - {name} if not is_init(other)}
+        for name, path in MODULES.items()
+        if not is_init(name)
+    }
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
-        if name in done or name not in graph:
+        if name in done:
             return
         for other in graph[name]:
             visit(other, (*trail, name))

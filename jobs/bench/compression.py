@@ -19,7 +19,7 @@ from pathlib import Path
 from local_steps import CLASSES, FEATURES, ROOT, WHOLE_FILES, WORKERS, full_batch, generate, open_store
 from network import Cluster
 
-from sparkopt.cluster.session import session
+from sparkopt.launch.session import session
 from sparkopt.report import Receipt
 
 ROWS, STEP, STEPS = 4_000, 0.25, 30
@@ -87,7 +87,7 @@ def main() -> None:
     flags.add_argument("--codecs", default=",".join(CODECS[1:]), help="what to compare with none")
     args = flags.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("sparkopt.cluster.trial").setLevel(logging.INFO)
+    logging.getLogger("sparkopt.communication.autotune").setLevel(logging.INFO)
     run(args.rate, args.step, args.codecs.split(","))
 
 

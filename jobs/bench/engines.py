@@ -21,23 +21,23 @@ from linear import MAX_ITER, OUR_TOL, REG_PARAM, generate, theirs, timed, vector
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
-from sparkopt.cluster.aggregate import Aggregator, Run
-from sparkopt.cluster.choose import available, by_name
-from sparkopt.cluster.session import session
+from sparkopt.engines.driver import Engine, Run
+from sparkopt.engines.selection import available, by_name
+from sparkopt.launch.session import session
+from sparkopt.objective.work import Work
 from sparkopt.penalties import L2
-from sparkopt.solve import Problem, Stop
+from sparkopt.solver.loop import Problem, Stop
 from sparkopt.validation import Interval
-from sparkopt.work import Work
 
 COLUMNS, TARGETS = Columns("features", "label"), Interval(0, 1, whole=True)
 GROWTH_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Watched(Aggregator):
+class Watched(Engine):
     """Another engine, whose runs are kept."""
 
-    engine: Aggregator
+    engine: Engine
     runs: list[Run] = field(default_factory=list)
 
     @property
@@ -91,7 +91,7 @@ def engines(spark: SparkSession, rows: int, features: int, runs: int) -> None:
         stop = Stop(MAX_ITER, OUR_TOL)
         watched = {name: Watched(by_name(name)) for name in names}
         trainers = {
-            name: Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=stop, aggregator=engine, progress=False)
+            name: Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=stop, engine=engine, progress=False)
             for name, engine in watched.items()
         }
         for turn in range(runs + 1):  # the first turn warms up, and does not count

@@ -28,7 +28,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 
 from sparkopt import ml
-from sparkopt.cluster.session import session
+from sparkopt.launch.session import session
 from sparkopt.ml.scoring import HeldOut
 
 MAX_ITER, TOL = 200, 1e-7

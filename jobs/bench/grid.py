@@ -27,11 +27,11 @@ from linear import generate
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses
-from sparkopt.cluster.session import session
+from sparkopt.launch.session import session
 from sparkopt.ml import LogisticRegression
 from sparkopt.penalties import L2
-from sparkopt.solve import Stop
-from sparkopt.trainer import fit_many
+from sparkopt.solver.loop import Stop
+from sparkopt.training.trainer import fit_many
 
 MAX_ITER, TOL = 200, 1e-9
 

@@ -33,11 +33,11 @@ from pyspark.sql.functions import pandas_udf
 from sklearn.datasets import load_sample_images
 
 from sparkopt import images
-from sparkopt.cluster.launch import Communicator, TorchLauncher
-from sparkopt.cluster.session import session
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.store import write_store
+from sparkopt.launch import Communicator, TorchLauncher
+from sparkopt.launch.session import session
 from sparkopt.typing import Array
 
 SIMPLE = images.Compose([images.Decode(), images.Resize(224, 224), images.HorizontalFlip()])

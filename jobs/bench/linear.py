@@ -26,11 +26,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt import BlockStore, Columns, Trainer, losses
-from sparkopt.cluster.session import session
+from sparkopt.launch.session import session
 from sparkopt.ml import LogisticRegression
 from sparkopt.penalties import L2
 from sparkopt.report import Receipt
-from sparkopt.solve import Stop
+from sparkopt.solver.loop import Stop
 from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER = 1e-3, 100

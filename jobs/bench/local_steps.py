@@ -24,10 +24,10 @@ from network import Cluster
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Stop, Trainer, errors, losses, optim
-from sparkopt.cluster.choose import by_name
-from sparkopt.cluster.session import session
-from sparkopt.trainer import Fit
-from sparkopt.work import Rounds
+from sparkopt.engines.selection import by_name
+from sparkopt.launch.session import session
+from sparkopt.objective.work import LocalSteps
+from sparkopt.training.trainer import Fit
 
 ROOT = Path(__file__).parents[2]
 FEATURES, CLASSES = 2_000, 500
@@ -69,7 +69,7 @@ def full_batch(step: float = GD_STEP, steps: int = GD_STEPS) -> Trainer:
         optim.gd(step),
         stop=Stop(steps, 0.0, patience=steps + 1),
         fit_intercept=False,
-        aggregator=by_name("allreduce"),
+        engine=by_name("allreduce"),
         progress=False,
     )
 
@@ -82,8 +82,8 @@ def local(step: float = SGD_STEP, rounds: int = SGD_ROUNDS) -> Trainer:
         stop=Stop(rounds, 0.0, patience=rounds + 1),
         fit_intercept=False,
         mini_batch_fraction=BATCH,
-        rounds=Rounds(LOCAL_STEPS),
-        aggregator=by_name("allreduce"),
+        local_steps=LocalSteps(LOCAL_STEPS),
+        engine=by_name("allreduce"),
         progress=False,
     )
 

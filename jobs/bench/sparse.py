@@ -31,11 +31,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DoubleType, StructField, StructType
 
 from sparkopt import BlockStore, Columns, Trainer, losses
-from sparkopt.cluster.aggregate import DriverAggregator
-from sparkopt.cluster.session import session
+from sparkopt.engines.driver import DriverEngine
+from sparkopt.launch.session import session
 from sparkopt.penalties import L2
 from sparkopt.report import Receipt
-from sparkopt.solve import Stop
+from sparkopt.solver.loop import Stop
 from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER, NON_ZEROS = 1e-3, 100, 50
@@ -123,7 +123,7 @@ def run(spark: SparkSession, rows: int, features: int, partitions: int, runs: in
     df = generate(spark, Path(".cache"), rows, features, partitions).repartition(partitions)
     trainer = Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=Stop(MAX_ITER, OUR_TOL), progress=False)
     engines = {"auto": trainer} | {
-        f"driver, {how}": replace(trainer, aggregator=DriverAggregator(reduction=how)) for how in ("tree", "sharded")
+        f"driver, {how}": replace(trainer, engine=DriverEngine(reduction=how)) for how in ("tree", "sharded")
     }
     with (
         watched_memory() as peak,

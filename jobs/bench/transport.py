@@ -31,9 +31,9 @@ from sklearn.datasets import load_digits, load_sample_images, load_svmlight_file
 
 from sparkopt import losses
 from sparkopt.blocks.block import Block
-from sparkopt.cluster.session import session
 from sparkopt.codecs.gradient import Sparse
-from sparkopt.objective import LinearObjective, Query
+from sparkopt.launch.session import session
+from sparkopt.objective.linear import LinearObjective, Query
 
 MEGABYTE, RUNS, CONTENT = 1e6, 3, 32_000_000
 WIDE = 1_000_000

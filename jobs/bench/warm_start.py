@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from sparkopt.cluster.session import session
+from sparkopt.launch.session import session
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,

@@ -50,8 +50,8 @@ except ImportError:  # before Airflow 3.2
     from airflow.timetables.interval import CronDataIntervalTimetable
 
 from sparkopt.errors import DataError
+from sparkopt.integrations.model_registry import refusal
 from sparkopt.jobs.pipeline import Interval, Pipeline
-from sparkopt.promotion import refusal
 
 Callback = Callable[[Any], None]
 DEFAULTS = Pipeline(

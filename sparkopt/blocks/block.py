@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sparkopt.typing import Array
 
-__all__ = ["NO_FOLD", "Block", "Blocks", "InMemoryBlocks", "every", "take"]
+__all__ = ["NO_FOLD", "Block", "Blocks", "InMemoryBlocks", "Part", "every", "take"]
 
 NO_FOLD = -1
 """Stands for the fold of rows that are in none: every model sees them."""
@@ -100,6 +100,22 @@ class InMemoryBlocks:
     def validation(self) -> Iterator[Block]:
         """Yield the blocks of validation rows."""
         return iter(self.validation_blocks)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which partition this is.
+
+    Attributes
+    ----------
+    index : int
+        Number of the partition.
+    first_row : int
+        Rows in all partitions before it.
+    """
+
+    index: int
+    first_row: int
 
 
 def every(blocks: Blocks) -> Iterator[Block]:

@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
-from sparkopt.blocks.block import Blocks
+from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval
-from sparkopt.work import Part
 
 __all__ = [
     "HANDLE_SCHEMA",

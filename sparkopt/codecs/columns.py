@@ -16,11 +16,11 @@ from pyspark.sql import types as T
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.pandas.types import to_arrow_type
 
-from sparkopt.buffers import binary_values
 from sparkopt.codecs.base import MAX_SIZE
 from sparkopt.codecs.comparison import NO_CODEC, Comparison, byte_codecs, measure
 from sparkopt.codecs.registry import codec_names, compress, decompress, get_codec
 from sparkopt.errors import CorruptDataError, DataError, SchemaError
+from sparkopt.io.arrow import binary_values
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["METADATA_KEY", "compare", "compress_column", "decompress_column"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparkopt.codecs.base import MAX_SIZE, BytesCodec, too_large
 from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
-from sparkopt.image_header import read_header
+from sparkopt.io.image_header import read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sparkopt.buffers import binary_values
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.fields import LABEL, WEIGHT, Fields
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose, row_rng
 from sparkopt.images.opencv import cv2
+from sparkopt.io.arrow import binary_values
 from sparkopt.typing import Array, Seed
 
 __all__ = ["Batch", "Columns", "Decoder", "contents", "on_device"]

@@ -38,7 +38,7 @@ class TrainConfig:
     cache_bytes : int, default 2**28
         Bytes of decoded images that are kept for later epochs, by each process; 0 keeps none.
     device : str, default "auto"
-        See :func:`sparkopt.cluster.devices.choose`.
+        See :func:`sparkopt.launch.devices.choose`.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"
         Type of the forward pass; weights stay float32.
     max_norm : float or None, default None

@@ -17,8 +17,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import column_type, quoted
-from sparkopt.callbacks import ProgressBar
-from sparkopt.cluster.devices import check_request
 from sparkopt.deep.checkpoint import CheckpointFolder
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
@@ -33,7 +31,9 @@ from sparkopt.deep.summary import DeepReceipt, TrainingSummary, receipt_of
 from sparkopt.deep.worker import Outcome
 from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images import Compose
-from sparkopt.progress import Callback
+from sparkopt.launch.devices import check_request
+from sparkopt.solver.callbacks import ProgressBar
+from sparkopt.solver.progress import Callback
 from sparkopt.validation import Interval, check
 
 __all__ = ["TorchEstimator"]

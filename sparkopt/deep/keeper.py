@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, copied, decoded, encoded
+from sparkopt.launch import Communicator
 
 __all__ = ["Keeper"]
 

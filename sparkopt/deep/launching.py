@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pyspark import SparkContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 
-from sparkopt.callbacks import close
-from sparkopt.cluster.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.watch import Watch
 from sparkopt.deep.worker import Outcome, train
 from sparkopt.errors import LostRankError
-from sparkopt.progress import Callback
+from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
+from sparkopt.solver.callbacks import close
+from sparkopt.solver.progress import Callback
 
 __all__ = ["Launching"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.replica import average_buffers, check_compression, replica
+from sparkopt.launch import Communicator
 
 __all__ = ["Learner"]
 

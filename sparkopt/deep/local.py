@@ -13,7 +13,7 @@ import pyarrow as pa
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.model import WEIGHTS, TorchModel, facts_of, restored
 from sparkopt.errors import DataError, SchemaError
-from sparkopt.saved import read_metadata, write_metadata
+from sparkopt.io.metadata import read_metadata, write_metadata
 
 __all__ = ["read", "score", "write"]
 

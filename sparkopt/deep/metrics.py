@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from sparkopt.cluster.launch import Communicator
 from sparkopt.errors import ParameterError
+from sparkopt.launch import Communicator
 
 __all__ = ["METRICS", "Metric", "build_metrics", "check_metrics"]
 

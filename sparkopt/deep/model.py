@@ -24,8 +24,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.types import StructType
 
-from sparkopt.cluster.devices import choose
-from sparkopt.cluster.threads import task_cores
 from sparkopt.deep.batch import Decoder, contents, on_device
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.fields import Field, Fields, dense
@@ -34,6 +32,8 @@ from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose
+from sparkopt.launch.devices import choose
+from sparkopt.launch.threads import task_cores
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from pyspark.ml.param.shared import (
     HasWeightCol,
 )
 
-from sparkopt.cluster.devices import KINDS
 from sparkopt.deep.config import PRECISIONS
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import Compose
+from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.powersgd import PowerSgd
 from sparkopt.errors import IncompatibleError
+from sparkopt.launch import Communicator
 
 __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
 

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import torch
 
-from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
@@ -17,6 +16,7 @@ from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.plan import Plan
 from sparkopt.deep.stream import Groups, load_batches
 from sparkopt.images import Compose
+from sparkopt.launch import Communicator
 
 __all__ = ["WINDOW_BYTES", "Rows"]
 

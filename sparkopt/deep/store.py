@@ -21,10 +21,10 @@ import pyarrow.fs
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
-from sparkopt.buffers import binary_values
 from sparkopt.deep.fields import HINT, Fields, dense
 from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, Tensor, open_storage
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import binary_values
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.progress import Callback, Progress, Record
+from sparkopt.solver.progress import Callback, Progress, Record
 
 __all__ = ["Watch"]
 

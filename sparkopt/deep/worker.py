@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparkopt.cluster.devices import choose
-from sparkopt.cluster.launch import Communicator
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.checkpoint import Checkpoint, module_bytes
 from sparkopt.deep.config import TrainConfig
@@ -29,6 +27,8 @@ from sparkopt.deep.plan import Plan
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.rows import Rows
 from sparkopt.errors import DivergedError, IncompatibleError
+from sparkopt.launch import Communicator
+from sparkopt.launch.devices import choose
 
 __all__ = ["Outcome", "train"]
 

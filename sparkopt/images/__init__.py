@@ -15,7 +15,6 @@ False
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.image_header import MAX_PIXELS, read_header
 from sparkopt.images import functional, operations
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
@@ -48,6 +47,7 @@ from sparkopt.images.spatial import (
 )
 from sparkopt.images.transforms import Compose, Decode, Encode, GeometricTransform, ImageTransform
 from sparkopt.images.warps import Affine, Perspective, RandomAffine, RandomPerspective, RandomRotation, Rotate
+from sparkopt.io.image_header import MAX_PIXELS, read_header
 
 __all__ = [
     "MAX_PIXELS",

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparkopt.errors import CorruptImageError, ParameterError
-from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import colors
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
+from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
 
@@ -115,7 +115,7 @@ def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, red
 def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
     """Decode the pixels as they are stored: :func:`decode` without the EXIF orientation.
 
-    ``header`` must come from :func:`~sparkopt.image_header.read_header`, which has checked the size.
+    ``header`` must come from :func:`~sparkopt.io.image_header.read_header`, which has checked the size.
     """
     check("color", color, OneOf(COLORS))
     check("reduction", reduction, OneOf((1, 2, 4, 8)))

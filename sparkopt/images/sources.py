@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 
-from sparkopt.buffers import binary_values
 from sparkopt.errors import CorruptImageError, SchemaError
 from sparkopt.images import functional as F
+from sparkopt.io.arrow import binary_values
 from sparkopt.typing import Array
 
 __all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "rows_are_encoded"]

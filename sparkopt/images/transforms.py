@@ -17,10 +17,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from sparkopt.errors import CorruptImageError, ParameterError
-from sparkopt.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling, unchanged
 from sparkopt.images.sampling import sample
+from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

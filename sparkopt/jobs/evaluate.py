@@ -18,7 +18,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.fingerprint import digest
+from sparkopt.io.fingerprint import digest
 from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run

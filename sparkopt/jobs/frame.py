@@ -23,13 +23,13 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
 
-from sparkopt.cluster.session import PROFILES, session
 from sparkopt.errors import DataError, SparkoptError
 from sparkopt.jobs import manifest
 from sparkopt.jobs.flags import USAGE, Parser
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as, mask
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, Identity
 from sparkopt.jobs.places import Place, place_of, publish, staged
+from sparkopt.launch.session import PROFILES, session
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 

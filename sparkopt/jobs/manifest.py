@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 import sparkopt
 from sparkopt.blocks.backend import is_connect
-from sparkopt.fingerprint import digest
+from sparkopt.io.fingerprint import digest
 from sparkopt.jobs.logs import masked
 from sparkopt.jobs.places import Place
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sparkopt.errors import ParameterError
-from sparkopt.promotion import Accepted, ModelRegistry
+from sparkopt.integrations.model_registry import Accepted, ModelRegistry
 
 __all__ = ["Interval", "Pipeline", "Plan"]
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import column_type, is_number, quoted
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.fingerprint import digest
+from sparkopt.io.fingerprint import digest
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import PACKAGES, essence
 from sparkopt.jobs.logs import mask

@@ -20,7 +20,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from sparkopt.cluster.choose import ENGINES
+from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, Result, Run

@@ -19,7 +19,6 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from sparkopt import images
-from sparkopt.cluster.devices import KINDS
 from sparkopt.deep import TorchEstimator, TorchModel
 from sparkopt.deep.config import PRECISIONS
 from sparkopt.deep.networks import ConvNet
@@ -41,6 +40,7 @@ from sparkopt.jobs.sources import (
     split,
 )
 from sparkopt.jobs.train import plotted, with_metrics, write_metrics
+from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 
 __all__ = ["JOB", "estimator", "main"]

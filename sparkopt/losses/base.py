@@ -3,7 +3,7 @@
 A loss sees targets and raw predictions, never features, coefficients or Spark. For each row it gives the loss and
 the derivative with respect to the raw prediction; weights, sums and penalties belong to others.
 
-Notation: ``n`` rows, ``k`` columns of raw predictions, ``k = outputs + constants``. ``y`` has shape (n,); ``raw`` has
+Notation: ``n`` rows, ``k`` columns of raw predictions, ``k = outputs + auxiliary``. ``y`` has shape (n,); ``raw`` has
 shape (n,) for losses of one column and (n, k) for losses of several. Results have the floating width of ``raw`` or
 wider.
 """
@@ -38,7 +38,7 @@ class Loss(ABC):
         The targets that the loss is defined for.
     outputs : int
         Raw predictions per row that depend on the features.
-    constants : int
+    auxiliary : int
         Parameters of the loss itself: further columns of ``raw``, after the outputs, that hold the same number in
         every row. They are fitted along with the coefficients, and never penalised.
     """
@@ -48,7 +48,7 @@ class Loss(ABC):
     smooth: bool = True
     targets: Interval = Interval()
     outputs: int = 1
-    constants: int = 0
+    auxiliary: int = 0
 
     @abstractmethod
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:

@@ -34,7 +34,7 @@ def check_loss(loss: Loss) -> None:
     """
     rng = np.random.default_rng(0)
     y = _targets(loss, rng)
-    columns = loss.outputs + loss.constants
+    columns = loss.outputs + loss.auxiliary
     raw = rng.normal(size=ROWS if columns == 1 else (ROWS, columns))
     move = rng.normal(size=raw.shape)
     with np.errstate(all="ignore"):

@@ -75,7 +75,7 @@ class Huber(Loss):
 
     epsilon: float = 1.35
     name: ClassVar[str] = "huber"
-    constants = 1
+    auxiliary = 1
 
     def __post_init__(self) -> None:
         check("epsilon", self.epsilon, Interval(1, None, closed="neither"))

@@ -28,8 +28,8 @@ from sparkopt.ml.summary import (
     LogisticRegressionTrainingSummary,
 )
 from sparkopt.penalties import Penalty
-from sparkopt.solve import Callback
-from sparkopt.trainer import Fit
+from sparkopt.solver.loop import Callback
+from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Constraint, Interval, OneOf
 

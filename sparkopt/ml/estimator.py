@@ -12,9 +12,9 @@ from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.checkpoint import Checkpointer
-from sparkopt.cluster.choose import by_name as engine_by_name
-from sparkopt.cluster.plan import Look, Plan
+from sparkopt.checkpoint.checkpointer import Checkpointer
+from sparkopt.engines.explain import Look, Plan
+from sparkopt.engines.selection import by_name as engine_by_name
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
@@ -22,11 +22,11 @@ from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Serial, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
-from sparkopt.objective import LinearObjective
+from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.solve import Callback, Stop, check_compatible
-from sparkopt.trainer import Fit, Initial, Trainer
+from sparkopt.solver.loop import Callback, Stop, check_compatible
+from sparkopt.training.trainer import Fit, Initial, Trainer
 from sparkopt.validation import Interval
 
 __all__ = ["LinearEstimator"]
@@ -153,7 +153,7 @@ class LinearEstimator(
     def _check(self) -> None:
         """Refuse what cannot be fitted, before any job."""
         self._check_params()
-        rounds = self._rounds()
+        rounds = self._local_steps()
         check_compatible(
             self._optimizer(),
             self._penalty(),
@@ -177,10 +177,10 @@ class LinearEstimator(
             standardization=self.getStandardization(),
             scale_target=self._scale_target,
             mini_batch_fraction=self.getMiniBatchFraction(),
-            rounds=self._rounds(),
+            local_steps=self._local_steps(),
             compression=self.getCompression(),
             seed=self.getSeed(),
-            aggregator=engine_by_name(self.getEngine(), self.getAggregationDepth()),
+            engine=engine_by_name(self.getEngine(), self.getAggregationDepth()),
             callbacks=self.callbacks,
             checkpointer=self._checkpointer(),
         )
@@ -202,7 +202,7 @@ class LinearEstimator(
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
         if name == "auto":
-            fixed = self._rounds() is not None or not self._codec().lossless  # neither has a line search
+            fixed = self._local_steps() is not None or not self._codec().lossless  # neither has a line search
             name = "sgd" if fixed else "lbfgs" if self._penalty().smooth else "fista"
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):

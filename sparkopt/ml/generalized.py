@@ -20,8 +20,8 @@ from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams, documented
 from sparkopt.ml.summary import GeneralizedLinearRegressionSummary, GeneralizedLinearRegressionTrainingSummary
-from sparkopt.solve import Callback
-from sparkopt.trainer import Fit
+from sparkopt.solver.loop import Callback
+from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

@@ -13,10 +13,10 @@ from pyspark.ml.linalg import SparseVector
 from scipy import sparse
 
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.io.metadata import read_metadata, write_metadata
 from sparkopt.ml import classification, generalized, regression, svm
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import restored, table_of
-from sparkopt.saved import read_metadata, write_metadata
 from sparkopt.typing import Array
 
 __all__ = ["read", "score", "write"]

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
+from sparkopt.objective.work import LocalSteps
 from sparkopt.optim import outer_by_name
-from sparkopt.work import Rounds
 
 __all__ = ["HasLocalSteps"]
 
@@ -78,10 +78,10 @@ class HasLocalSteps(Params):
         """Set the learning rate of what joins them."""
         return self._set(outerStepSize=value)
 
-    def _rounds(self) -> Rounds | None:
+    def _local_steps(self) -> LocalSteps | None:
         """Return when partitions meet; None where they meet after every step and nothing else joins them."""
         if self.getLocalSteps() == 1 and not self.isSet(self.outerOptimizer):
             return None
         rate = self.getOuterStepSize() if self.isDefined(self.outerStepSize) else None
         outer = outer_by_name(self.getOuterOptimizer(), rate)
-        return Rounds(self.getLocalSteps(), self.getLocalStepsWarmUp(), outer)
+        return LocalSteps(self.getLocalSteps(), self.getLocalStepsWarmUp(), outer)

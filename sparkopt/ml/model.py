@@ -22,7 +22,7 @@ from sparkopt.errors import DataError, SchemaError
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.summary import Summary, TrainingSummary
-from sparkopt.trainer import Fit
+from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 
 __all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel"]
@@ -44,16 +44,16 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Coefficients in the user's units.
     intercept : ndarray of shape (outputs,)
         Intercepts.
-    constants : ndarray of shape (constants,), optional
+    auxiliary : ndarray of shape (auxiliary,), optional
         Parameters of the loss that were fitted along.
     """
 
-    def __init__(self, matrix: Floats, intercept: Floats, constants: Floats | None = None) -> None:
+    def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
         # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
         # to the last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
-        self.constants = np.zeros(0) if constants is None else constants
+        self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
 
     @property

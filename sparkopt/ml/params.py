@@ -26,8 +26,8 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.files import BLOCK_CODECS
-from sparkopt.cluster.choose import ENGINES
 from sparkopt.codecs.gradient import GRADIENT_CODECS
+from sparkopt.engines.selection import ENGINES
 from sparkopt.ml.compression import HasCompression
 from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules

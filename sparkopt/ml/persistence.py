@@ -112,7 +112,7 @@ def table_of(model: Any) -> pa.Table:
             "columns": pa.array([matrix.shape[1]], pa.int32()),
             "coefficients": [matrix.ravel()],
             "intercept": [intercept],
-            "constants": [model.constants],
+            "constants": [model.auxiliary],
         }
     )
 
@@ -120,8 +120,8 @@ def table_of(model: Any) -> pa.Table:
 def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     """Return the model whose metadata and row of numbers these are."""
     matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
-    intercept, constants = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
-    model: Any = kind(matrix, intercept, constants)  # type: ignore[call-arg]
+    intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
+    model: Any = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
     model._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(model, metadata)
     return model

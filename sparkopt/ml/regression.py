@@ -20,8 +20,8 @@ from sparkopt.ml.summary import (
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
-from sparkopt.solve import Callback
-from sparkopt.trainer import Fit
+from sparkopt.solver.loop import Callback
+from sparkopt.training.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
 
 __all__ = ["LinearRegression", "LinearRegressionModel", "QuantileRegression", "QuantileRegressionModel"]
@@ -65,7 +65,7 @@ class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _Linea
     @property
     def scale(self) -> float:
         """Scale of the residuals that Huber's loss was fitted with; 1 for squared error."""
-        return Huber(self.getEpsilon()).scale(self.constants[0]) if len(self.constants) else 1.0
+        return Huber(self.getEpsilon()).scale(self.auxiliary[0]) if len(self.auxiliary) else 1.0
 
     def evaluate(self, dataset: DataFrame) -> LinearRegressionSummary:
         return LinearRegressionSummary(self.copy(), dataset)
@@ -162,7 +162,7 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         return SquaredError() if self.getLoss() == "squaredError" else Huber(self.getEpsilon())
 
     def _model(self, fit: Fit) -> LinearRegressionModel:
-        return LinearRegressionModel(fit.coefficients.T, fit.intercept, fit.constants)
+        return LinearRegressionModel(fit.coefficients.T, fit.intercept, fit.auxiliary)
 
 
 class _QuantileParams(LinearParams):
@@ -273,4 +273,4 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
         return Quantile(self.getQuantile())
 
     def _model(self, fit: Fit) -> QuantileRegressionModel:
-        return QuantileRegressionModel(fit.coefficients.T, fit.intercept, fit.constants)
+        return QuantileRegressionModel(fit.coefficients.T, fit.intercept, fit.auxiliary)

@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import Columns, quoted
 from sparkopt.blocks.store import BlockStore
-from sparkopt.cluster.choose import check_engine
-from sparkopt.continuation import fit_rounded
+from sparkopt.engines.selection import check_engine
 from sparkopt.ml.class_weights import factors, require_all
-from sparkopt.trainer import Fit
+from sparkopt.training.smoothing import fit_smoothed
+from sparkopt.training.trainer import Fit
 
 if TYPE_CHECKING:
     from sparkopt.ml.estimator import LinearEstimator
@@ -86,7 +86,7 @@ def fits_of(store: BlockStore, wanted: Sequence[tuple[LinearEstimator[Any], int 
     for sharers in _alike(range(len(wanted)), lambda i: _sharing(wanted[i][0])):
         group = [wanted[i] for i in sharers]
         trainers = [replace(one._trainer(store.moments_without(fold)), held_out=fold) for one, fold in group]
-        fits.update(zip(sharers, fit_rounded(store, trainers, [one._initial() for one, _ in group]), strict=True))
+        fits.update(zip(sharers, fit_smoothed(store, trainers, [one._initial() for one, _ in group]), strict=True))
     return [fits[i] for i in range(len(wanted))]
 
 
@@ -112,7 +112,7 @@ def goes_alone(estimator: LinearEstimator[Any]) -> bool:
 
     One with local steps goes its own ways, and what a lossy sum left out must come back to its own model alone.
     """
-    return estimator._rounds() is not None or not estimator._codec().lossless
+    return estimator._local_steps() is not None or not estimator._codec().lossless
 
 
 def _sharing(estimator: LinearEstimator[Any]) -> Any:

@@ -18,13 +18,13 @@ from pyspark.sql.types import IntegralType
 
 from sparkopt.blocks.columns import Columns, column_type, quoted
 from sparkopt.blocks.store import BlockStore
-from sparkopt.cluster.choose import check_engine
+from sparkopt.engines.selection import check_engine
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.training import fits_of, goes_alone, model_of, reading, training_rows
-from sparkopt.trainer import Fit
+from sparkopt.training.trainer import Fit
 from sparkopt.validation import Interval, check
 
 __all__ = ["CrossValidator", "CrossValidatorModel"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Huber
-from sparkopt.trainer import Initial
+from sparkopt.training.trainer import Initial
 
 __all__ = ["coefficients_of", "require_kind"]
 
@@ -38,14 +38,14 @@ def require_kind(estimator: Any, model: Any) -> None:
 
 
 def coefficients_of(model: Any) -> Initial:
-    """Return coefficients (features, outputs), intercept (outputs,) and the loss's constants of a linear model."""
-    constants = np.zeros(0)
+    """Return coefficients (features, outputs), intercept (outputs,) and auxiliary parameters of a linear model."""
+    auxiliary = np.zeros(0)
     if hasattr(model, "arrays"):  # ours
-        (matrix, intercept), constants = model.arrays, model.constants
+        (matrix, intercept), auxiliary = model.arrays, model.auxiliary
     elif hasattr(model, "coefficientMatrix"):
         matrix, intercept = model.coefficientMatrix.toArray(), model.interceptVector.toArray()
     else:
         matrix, intercept = model.coefficients.toArray()[None, :], np.array([model.intercept])
         if model.hasParam("loss") and model.getOrDefault("loss") == "huber":
-            constants = np.array([Huber(model.getOrDefault("epsilon")).constant(model.scale)])
-    return np.asarray(matrix, dtype=np.float64).T, np.asarray(intercept, dtype=np.float64), constants
+            auxiliary = np.array([Huber(model.getOrDefault("epsilon")).constant(model.scale)])
+    return np.asarray(matrix, dtype=np.float64).T, np.asarray(intercept, dtype=np.float64), auxiliary

@@ -277,7 +277,7 @@ def by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
 def averaging(learning_rate: Rate = 1.0) -> Optimizer:
     """Take the mean of the coefficients that partitions end their local steps with (Stich, 2019, *Local SGD*, §2).
 
-    A ``learning_rate`` other than 1 goes so much of the way to that mean. For ``Rounds.outer``.
+    A ``learning_rate`` other than 1 goes so much of the way to that mean. For ``LocalSteps.outer``.
     """
     return _fixed("average", scale_by_learning_rate(learning_rate))
 
@@ -285,7 +285,7 @@ def averaging(learning_rate: Rate = 1.0) -> Optimizer:
 def diloco(learning_rate: Rate = 0.7, decay: float = 0.9) -> Optimizer:
     """Nesterov's momentum over the mean ways of local steps (Douillard et al., 2023, *DiLoCo*, algorithm 1).
 
-    The rate and the decay are theirs (§3.1). For ``Rounds.outer``.
+    The rate and the decay are theirs (§3.1). For ``LocalSteps.outer``.
     """
     return _fixed("diloco", trace(decay, nesterov=True), scale_by_learning_rate(learning_rate))
 

@@ -20,7 +20,7 @@ __all__ = ["Coordinates", "NoPenalty", "Penalty"]
 class Coordinates:
     """What a solver's coefficient vector means to the user.
 
-    A vector holds ``outputs`` numbers for each feature, then the intercepts, then the loss's own constants.
+    A vector holds ``outputs`` numbers for each feature, then the intercepts, then the loss's auxiliary parameters.
 
     Attributes
     ----------

@@ -15,8 +15,8 @@ from sparkopt.report.facts import bytes_text as _bytes
 
 if TYPE_CHECKING:
     from sparkopt.blocks.store import BlockStore
-    from sparkopt.cluster.sums import Pass
-    from sparkopt.solve import Solution
+    from sparkopt.communication.sums import Pass
+    from sparkopt.solver.loop import Solution
 
 __all__ = ["Receipt"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
-from sparkopt.cluster.launch import HorovodLauncher, TorchLauncher
-from sparkopt.cluster.session import read_profile, session
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import ParameterError
+from sparkopt.launch import HorovodLauncher, TorchLauncher
+from sparkopt.launch.session import read_profile, session
 from tests.cluster import ranks
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import LostRankError
-from sparkopt.progress import Progress
+from sparkopt.solver.progress import Progress
 from tests import jvm
 from tests.deep.networks import Mlp
 
@@ -123,7 +123,7 @@ def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
 
 def executioner(killed: dict[int, float]) -> Callable[[Progress], None]:
     """Return a callback that kills an executor after step ``STEP``, once, and notes it."""
-    from tests.spark.kill_executor import executors
+    from tests.engines.kill_executor import executors
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP and not killed:
@@ -169,7 +169,7 @@ def elastic(spark: SparkSession, folder: Path, launcher: str) -> None:
 
 
 def main() -> None:
-    from sparkopt.cluster.session import session
+    from sparkopt.launch.session import session
 
     what, folder, launcher = sys.argv[1:]
     settings = {

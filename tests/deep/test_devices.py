@@ -10,9 +10,9 @@ import types
 import pytest
 import torch
 
-from sparkopt.cluster import devices
-from sparkopt.cluster.devices import choose, describe
 from sparkopt.errors import ParameterError
+from sparkopt.launch import devices
+from sparkopt.launch.devices import choose, describe
 
 
 def gpus(*names: str):

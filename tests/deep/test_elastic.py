@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from pyspark import SparkConf
 
-from sparkopt.cluster.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
@@ -21,6 +20,7 @@ from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
 from sparkopt.deep.watch import Watch
 from sparkopt.deep.worker import train
+from sparkopt.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
 from tests.deep.killing import calm, estimator, rows
 from tests.deep.networks import Mlp
 from tests.deep.test_kill import script

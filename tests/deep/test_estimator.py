@@ -18,10 +18,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sparkopt import images
-from sparkopt.callbacks import History, TimeBudget
 from sparkopt.deep import TorchEstimator, TorchModel
 from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
+from sparkopt.solver.callbacks import History, TimeBudget
 from tests.deep import networks
 
 PIPELINE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])

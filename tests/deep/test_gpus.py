@@ -12,8 +12,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from sparkopt.cluster.devices import check_request, choose
 from sparkopt.errors import ParameterError
+from sparkopt.launch.devices import check_request, choose
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "conf" / "gpus.py"

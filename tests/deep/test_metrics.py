@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from sparkopt.cluster.launch import LocalCommunicator
 from sparkopt.deep.metrics import build_metrics, check_metrics
 from sparkopt.errors import ParameterError
+from sparkopt.launch import LocalCommunicator
 
 RNG = np.random.default_rng(0)
 SCORES, CLASSES = RNG.normal(size=(40, 3)).astype(np.float32), RNG.integers(0, 3, 40)

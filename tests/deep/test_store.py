@@ -12,7 +12,6 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
 
 from sparkopt import images
-from sparkopt.cluster.launch import LocalCommunicator
 from sparkopt.deep.batch import Decoder, contents
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Field, Fields
@@ -22,6 +21,7 @@ from sparkopt.deep.rows import Rows
 from sparkopt.deep.store import write_store
 from sparkopt.deep.stream import Groups, load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.launch import LocalCommunicator
 
 ROWS = 1300
 DECODE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])

@@ -13,7 +13,6 @@ import torch
 from pyspark.sql import functions as F
 from torch import nn
 
-from sparkopt.cluster.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, TorchLauncher
 from sparkopt.deep.checkpoint import CheckpointFolder, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
@@ -22,6 +21,7 @@ from sparkopt.deep.rows import Rows
 from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
+from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, TorchLauncher
 from tests.deep import networks
 
 needs_horovod = pytest.mark.skipif(

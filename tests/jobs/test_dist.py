@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.bench.network import Cluster
-from sparkopt.cluster.session import PROFILES
+from sparkopt.launch.session import PROFILES
 from tests.jobs.running import ROOT, SUBMIT, environment
 
 FLAGS = ["--features", "a,b", "--label", "y", "--loss", "squared_error", "--reg-param", "0.1"]

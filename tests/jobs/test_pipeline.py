@@ -11,9 +11,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.integrations.model_registry import Accepted
 from sparkopt.jobs import evaluate, preprocess_images, score, train
 from sparkopt.jobs.pipeline import STEPS, Interval, Pipeline
-from sparkopt.promotion import Accepted
 from tests.jobs.running import ROOT
 
 START = datetime(2026, 11, 23, 22, tzinfo=timezone(timedelta(hours=-2)))  # midnight in UTC
@@ -29,7 +29,7 @@ def pipeline(**changes):
 def accepted(monkeypatch):
     """A model that was accepted before."""
     entry = Accepted("v", "/out/models/accepted/v", "2026-11-24T00:00:00+00:00", "/out/models/accepted/v/e.json")
-    monkeypatch.setattr("sparkopt.promotion.ModelRegistry.history", lambda registry: [entry])
+    monkeypatch.setattr("sparkopt.integrations.model_registry.ModelRegistry.history", lambda registry: [entry])
     return entry
 
 

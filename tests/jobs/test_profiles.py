@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import sparkopt
-from sparkopt.cluster.session import PROFILES, profile_path, read_profile
 from sparkopt.errors import ParameterError
+from sparkopt.launch.session import PROFILES, profile_path, read_profile
 from tests.jobs.running import ROOT, SPARK, environment
 
 
@@ -114,4 +114,4 @@ def test_a_session_comes_from_a_profile(tmp_path):
     *values, java = done.stdout.split("\n")[:5]
     assert values == ["mine", "local[1]", "65536", read_profile("local")["spark.driver.memory"]]
     assert f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties" in java
-    assert importlib.import_module("sparkopt.cluster.session").session is sparkopt.session
+    assert importlib.import_module("sparkopt.launch.session").session is sparkopt.session

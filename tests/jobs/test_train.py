@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from sparkopt.integrations.pyfunc import _load_pyfunc
 from sparkopt.jobs import train
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.sources import Rows
-from sparkopt.pyfunc import _load_pyfunc
 from tests.jobs.running import submit
 
 

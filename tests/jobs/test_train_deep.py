@@ -7,7 +7,7 @@ import json
 
 import pandas as pd
 
-from sparkopt.pyfunc import _load_pyfunc
+from sparkopt.integrations.pyfunc import _load_pyfunc
 from tests.jobs.running import submit
 
 LAUNCHER = "torch" if importlib.util.find_spec("horovod") is None else "horovod"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.compare import compare, main
+from sparkopt.report.compare import compare, main
 from tests.report import receipts
 
 SLOW = receipts.linear(90, 0.1, optimizer="gd", seconds={**receipts.linear().seconds, "total": 8.864, "compute": 3.1})

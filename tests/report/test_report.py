@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sparkopt.continuation import _added
 from sparkopt.errors import DataError
 from sparkopt.report import DeepReceipt, Receipt, load_receipt, svg
 from sparkopt.report.facts import Bars, Lines, Matrix, Series
 from sparkopt.report.page import STYLE
 from sparkopt.report.scale import Axis
+from sparkopt.training.smoothing import _added
 from tests.report import receipts
 
 KINDS = {"linear": receipts.linear, "deep": receipts.deep}

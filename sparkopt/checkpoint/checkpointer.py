@@ -1,0 +1,270 @@
+"""Checkpoints: a run's snapshots on any file system, from which the same call goes on after its driver was killed.
+
+A file appears whole or not at all, and one that was truncated or altered is found out (``checkpoint_format``).
+
+Each run has a folder of its own below ``uri``, named by its fingerprint: optimiser, loss, penalty, start, seed and
+what is known of the data. So a call goes on from its own checkpoints only; the same folder serves tomorrow's data,
+another configuration and the folds of a cross-validation. A run that ends by its own rules deletes its folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyarrow import fs
+
+from sparkopt.checkpoint.format import Saved, Stage, dump, load
+from sparkopt.communication.error_feedback import ResidualStore
+from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
+from sparkopt.io.filesystem import STORAGE_ERRORS, brief, named, read_file, resolve, write_file
+from sparkopt.io.fingerprint import Fingerprint, differences, digest
+from sparkopt.solver.progress import Progress, Snapshot
+from sparkopt.validation import Interval, check
+
+__all__ = ["Checkpointer", "Run"]
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpointer:
+    """Where and how often to keep a run's state.
+
+    Parameters
+    ----------
+    uri : str
+        A folder on any file system that pyarrow reads and writes: a path, ``file://``, ``s3://``, ``gs://``,
+        ``hdfs://``, ``abfs://``. The driver must reach it, and so must the executors where the loop runs on one
+        (engines "local" and "allreduce"): a path on one machine's own disk serves a single machine only.
+    interval : int, default 10
+        Steps between checkpoints.
+    keep : int, default 2
+        How many of a run's checkpoints stay.
+
+    Examples
+    --------
+    >>> from sparkopt import Trainer, losses
+    >>> trainer = Trainer(losses.Logistic(), checkpointer=Checkpointer("s3://models/churn", interval=20))
+    """
+
+    uri: str
+    interval: int = 10
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check("checkpointInterval", self.interval, Interval(1, None, whole=True))
+        check("keep", self.keep, Interval(1, None, whole=True))
+
+    def check(self) -> None:
+        """Refuse a URI that no file system serves.
+
+        Raises
+        ------
+        ParameterError
+            Naming what would do.
+        """
+        resolve(self.uri)
+
+    def run(self, fingerprint: Fingerprint) -> Run:
+        """Return the checkpoints of one run.
+
+        Raises
+        ------
+        ParameterError
+            Where the folder cannot be reached or made.
+        """
+        return Run(self, fingerprint).prepared()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The checkpoints of one run: of one model, or of several that are trained together.
+
+    Parameters
+    ----------
+    checkpointer : Checkpointer
+        Where and how often.
+    fingerprint : mapping
+        What the run is.
+    stage : Stage
+        Of a run that is several loops in turn, which loop this is, and what it needs to know of those before it.
+    """
+
+    checkpointer: Checkpointer
+    fingerprint: Fingerprint = field(repr=False)
+    stage: Stage = Stage()
+
+    @property
+    def name(self) -> str:
+        """Its folder below the checkpointer's."""
+        return digest(self.fingerprint)
+
+    def prepared(self) -> Run:
+        """Make the folder; say which other runs have not ended here."""
+        system, root = resolve(self.checkpointer.uri)
+        try:
+            for other in _unfinished_runs(system, root):
+                if Path(other).parent.name != self.name:
+                    self._mention(system, other)
+            system.create_dir(f"{root}/{self.name}", recursive=True)
+        except STORAGE_ERRORS as error:
+            raise ParameterError(f"{named(self.checkpointer.uri)} cannot be used: {brief(error)}") from error
+        return self
+
+    def _mention(self, system: fs.FileSystem, path: str) -> None:
+        try:
+            theirs = load(read_file(system, path)).fingerprint
+        except (CorruptDataError, *STORAGE_ERRORS):  # of a run that does not concern this one
+            return
+        parts = ", ".join(differences(self.fingerprint, theirs))
+        logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", path, parts)
+
+    def restore(self) -> list[Snapshot] | None:
+        """Return the newest snapshots that are intact, one a model, or None to begin this stage anew.
+
+        Raises
+        ------
+        IncompatibleError
+            Where a checkpoint in this run's folder belongs to another run.
+        """
+        saved = self.saved()
+        if saved is None or saved.stage.number != self.stage.number:
+            return None
+        logger.info("going on from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder()[1])
+        return saved.snapshots
+
+    def saved(self) -> Saved | None:
+        """Return the newest checkpoint that is intact, of whichever stage; raises what ``restore`` does."""
+        system, folder = self._folder()
+        for path in reversed(_checkpoints(system, folder)):
+            try:
+                saved = load(read_file(system, path))
+            except CorruptDataError as error:
+                warnings.warn(f"checkpoint {path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2)
+                continue
+            if parts := differences(self.fingerprint, saved.fingerprint):
+                raise IncompatibleError(
+                    f"checkpoint {path} is of another run: {', '.join(parts)} differ. Move it away to begin anew."
+                )
+            return saved
+        return None
+
+    def require_shared(self) -> None:
+        """Make sure that this process sees the folder which the driver made.
+
+        Raises
+        ------
+        ParameterError
+            Where it does not: the driver would not see what is written here, either.
+        """
+        system, folder = self._folder()
+        if system.get_file_info(folder).type == fs.FileType.NotFound:
+            raise ParameterError(
+                f"{named(self.checkpointer.uri)} is another folder on the executors than on the driver. Use "
+                f"one that both reach, or engine='driver' or 'resident'."
+            )
+
+    def save(self, step: int, snapshots: Sequence[Snapshot]) -> None:
+        """Write a checkpoint after a step of this stage; delete those that are no longer needed.
+
+        A file system that fails in the middle of a run costs a warning and not the run.
+        """
+        system, folder = self._folder()
+        name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
+        path = f"{folder}/{name}"
+        try:
+            write_file(system, path, dump(self.fingerprint, snapshots, self.stage))
+            # by name: some file systems list paths in another form than they are given
+            others = [found for found in _checkpoints(system, folder) if Path(found).name != name]
+            older = [found for found in others if Path(found).name < name]
+            for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
+                system.delete_file(stale)
+        except STORAGE_ERRORS as error:
+            logger.warning("checkpoint %s was not written: %s", path, error)
+
+    def shelf(self) -> ResidualStore:
+        """Return where memories of error feedback go with the checkpoints."""
+        keeper = self.checkpointer
+        return ResidualStore(f"{keeper.uri.rstrip('/')}/{self.name}/memories", keeper.interval, keeper.keep)
+
+    def remove(self) -> None:
+        """Delete this run's checkpoints; harmless when repeated."""
+        system, folder = self._folder()
+        try:
+            if system.get_file_info(folder).type != fs.FileType.NotFound:
+                system.delete_dir(folder)
+        except STORAGE_ERRORS as error:
+            logger.warning("checkpoints in %s were not deleted: %s", folder, error)
+
+    def watchers(self, models: int, restored: Sequence[Snapshot] | None = None) -> list[Watcher]:
+        """Return one callback for each model; all together they write one file a checkpoint."""
+        latest: dict[int, Snapshot | Progress] = dict(enumerate(restored or ()))
+        shared = _Collector(self, models, latest)
+        return [Watcher(shared, model) for model in range(models)]
+
+    def _folder(self) -> tuple[fs.FileSystem, str]:
+        system, root = resolve(self.checkpointer.uri)
+        return system, f"{root}/{self.name}"
+
+
+class _Collector:
+    """Gathers the snapshots of all models after the same step."""
+
+    def __init__(self, run: Run, models: int, latest: dict[int, Snapshot | Progress]) -> None:
+        self.run, self.models, self.latest = run, models, latest
+        self.due: int | None = None
+        self.shared = False
+
+    def note(self, model: int, progress: Progress) -> None:
+        step = progress.record.step
+        if self.due is not None and step > self.due:  # every model that still runs has reported the step before
+            self._save(self.due)
+        self.latest[model] = progress
+        if step > 0 and (self.run.stage.steps + step) % self.run.checkpointer.interval == 0:
+            self.due = step
+        if self.due is not None and all(_step(found) == self.due for found in self.latest.values()):
+            self._save(self.due)
+
+    def _save(self, step: int) -> None:
+        if not self.shared:
+            self.run.require_shared()
+            self.shared = True
+        found = [self.latest[model] for model in range(self.models)]
+        self.run.save(step, [item if isinstance(item, Snapshot) else item.snapshot() for item in found])
+        self.due = None
+
+
+def _step(found: Snapshot | Progress) -> int:
+    return found.step if isinstance(found, Snapshot) else found.record.step
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """The callback that keeps one model's state."""
+
+    shared: _Collector = field(repr=False)
+    model: int
+    beside_loop = True
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Note the step; every ``interval`` steps, write."""
+        self.shared.note(self.model, progress)
+
+
+def _checkpoints(system: fs.FileSystem, folder: str) -> list[str]:
+    """Return the paths of a run's checkpoints, the oldest first."""
+    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(info.path for info in found if info.path.endswith(SUFFIX))
+
+
+def _unfinished_runs(system: fs.FileSystem, root: str) -> list[str]:
+    """Return one checkpoint of each run below ``root``."""
+    folders = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    found = [_checkpoints(system, info.path) for info in folders if info.type == fs.FileType.Directory]
+    return [paths[-1] for paths in found if paths]

@@ -1,1 +1,0 @@
-"""The cluster: sessions, devices, and where the training loop runs."""

@@ -1,0 +1,1 @@
+"""What travels between tasks, and in how many bytes: encoded gradients, error feedback, sums with their costs."""

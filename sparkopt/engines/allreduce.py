@@ -1,0 +1,111 @@
+"""The loop on every rank of a barrier stage; sums meet in an all-reduce, and no process sees them all."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.cloudpickle import dumps
+
+from sparkopt.blocks.store import BlockStore, Located
+from sparkopt.communication.autotune import told
+from sparkopt.engines.driver import DriverEngine, Engine, Run, slots_of
+from sparkopt.engines.job import BackgroundJob
+from sparkopt.engines.ranks import FitOnRank, Outcome
+from sparkopt.engines.relay import Relay
+from sparkopt.errors import MissingDependencyError
+from sparkopt.launch import Communicator, HorovodLauncher, Launcher, TorchLauncher
+from sparkopt.objective.work import Work
+from sparkopt.solver.loop import Problem
+from sparkopt.validation import Interval, OneOf, check
+
+__all__ = ["AllReduceEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AllReduceEngine(Engine):
+    """The loop on every rank: one barrier stage a fit, sums added by ``torch.distributed`` (Gloo) or Horovod.
+
+    Needs PyTorch, and as many free task slots at once as there are ranks. How the ranks' sums are grouped depends on
+    their number, so coefficients are close to other engines', not equal to the last bit.
+
+    Parameters
+    ----------
+    otherwise : DriverEngine
+        The engine that takes over where blocks are missing, since it can rebuild them.
+    retries : int, default 2
+        How often a fit that lost a rank is begun again, from its last checkpoint where it keeps any.
+    launcher : {"torch", "horovod"}, default "torch"
+        What starts the ranks and adds up: PyTorch in Spark's own tasks, or Horovod in processes beside them.
+    """
+
+    otherwise: DriverEngine = DriverEngine()
+    retries: int = 2
+    launcher: str = "torch"
+    name = "allreduce"
+
+    def __post_init__(self) -> None:
+        check("launcher", self.launcher, OneOf(["torch", "horovod"]))
+        check("retries", self.retries, Interval(0, None, whole=True))
+
+    def _launcher(self, store: BlockStore) -> Launcher:
+        """Return a launcher of as many ranks as can work: all slots, since any machine may hold files."""
+        slots = slots_of(store.context)
+        ranks = min(slots, store.partitions) if store.context.master.startswith("local") else slots
+        return (TorchLauncher if self.launcher == "torch" else HorovodLauncher)(store.context, ranks)
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Run the loop on every rank.
+
+        Raises
+        ------
+        MissingDependencyError
+            Where PyTorch is not installed.
+        RankError
+            Where a rank raised an exception; the message has its traceback.
+        LostRankError
+            Where a process was lost.
+        """
+        if importlib.util.find_spec("torch") is None:
+            raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
+        begin = time.perf_counter()
+        with Relay(store.context, problems) as relay:
+            fit = FitOnRank(dumps((relay.problems, work)), relay.address)
+            launch, located = self._launcher(store), store.located()
+            job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
+            outcome = relay.attend(job)[0]
+        if outcome.missing:
+            logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
+            return self.otherwise.run(problems, work, store)
+        if tried := told(outcome.passes):
+            logger.info("%s", tried)
+        startup = time.perf_counter() - begin - outcome.seconds
+        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+
+def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> Outcome:
+    """What each rank runs; all end alike, and only rank 0's words are needed."""
+    outcome = fit(communicator, located.open(_claim(communicator, located)))
+    return outcome if communicator.rank == 0 else Outcome()
+
+
+def _claim(communicator: Communicator, located: Located) -> list[int]:
+    """Return the partitions of this rank: each goes to the least loaded rank of those that have its file.
+
+    Every rank finds the same answer. A partition that nobody has goes to rank 0, which will miss it.
+    """
+    has = np.frombuffer(b"".join(communicator.all_gather(bytes(located.here()))), np.uint8)
+    has = has.reshape(communicator.size, len(located.handles))
+    load, mine = np.zeros(communicator.size), []
+    for index, handle in enumerate(located.handles):
+        owner = int(np.where(has[:, index] > 0, load, np.inf).argmin())
+        load[owner] += handle.bytes
+        if owner == communicator.rank:
+            mine.append(index)
+    return mine

@@ -1,0 +1,188 @@
+"""Where the loop runs. Here: on the driver, with one Spark aggregation per pass over the data."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pyspark.cloudpickle import dumps
+
+from sparkopt.blocks.backend import Shared
+from sparkopt.blocks.block import Blocks, Part
+from sparkopt.blocks.classic import slots_of
+from sparkopt.blocks.store import BlockStore, Result
+from sparkopt.communication.autotune import trying
+from sparkopt.communication.encoding import Compressed, unpacked
+from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
+from sparkopt.engines.reduction import Sums, levels, sliced, tree
+from sparkopt.launch.threads import task_threads
+from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.work import Work
+from sparkopt.solver.loop import Problem, Reduce, Solution, minimise_many
+from sparkopt.validation import Interval, OneOf, check
+
+__all__ = ["DriverEngine", "Engine", "Run", "slots_of"]
+
+REDUCTIONS = ("auto", "collect", "tree", "sharded")
+SLICE_BYTES = 1 << 20
+"""Least size of a slice: below it, a shuffle's cost per piece exceeds what slicing saves."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an engine brings back.
+
+    Attributes
+    ----------
+    solutions : list of Solution
+        One per problem.
+    passes : list of Pass
+        What each pass over the data cost.
+    engine : str
+        Where the loop ran.
+    startup : float, default 0
+        Seconds that went by outside of the loop: until its processes had found each other, and after its end.
+    """
+
+    solutions: list[Solution]
+    passes: list[Pass]
+    engine: str
+    startup: float = 0.0
+
+
+class Engine(ABC):
+    """Runs the loop over a store's blocks.
+
+    Attributes
+    ----------
+    name : str
+        How receipts and parameters call it.
+    retries : int
+        How often a fit that lost a process is begun again, from its last checkpoint where it keeps any. An engine
+        that loses nothing with a process needs none.
+    """
+
+    name: str
+    retries: int = 0
+
+    @abstractmethod
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Minimise over the store's rows, sharing passes."""
+
+
+@dataclass(frozen=True)
+class DriverEngine(Engine):
+    """The loop on the driver: coefficients go out with each task, sums come back, one Spark job a pass.
+
+    Sums are added in a fixed order, whatever order the tasks end in, so equal data, partitions and seed give
+    bit-identical coefficients.
+
+    Parameters
+    ----------
+    depth : int, default 2
+        Levels of the tree.
+    reduction : {"auto", "collect", "tree", "sharded"}, default "auto"
+        How the sums come together. "auto" collects while the sums of all partitions together stay within
+        ``collect_bytes``; beyond, it cuts sums of several MiB into slices, and adds smaller ones up as a tree.
+    collect_bytes : int, default 64 MiB
+        Most bytes of sums that the driver collects directly.
+    """
+
+    depth: int = 2
+    reduction: str = "auto"
+    collect_bytes: int = 64 << 20
+    name = "driver"
+
+    def __post_init__(self) -> None:
+        check("aggregationDepth", self.depth, Interval(1, None, whole=True))
+        check("reduction", self.reduction, OneOf(REDUCTIONS))
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Run the loop here."""
+        passes: list[Pass] = []
+        with self.reducing(work, store, passes) as reduce:
+            return Run(minimise_many(reduce, problems), passes, self.name)
+
+    @contextmanager
+    def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
+        """Yield a function that sums over the store, and notes in ``passes`` what each sum cost."""
+        slots = min(store.slots, store.partitions)
+        work = self._sliced(work, store, slots)
+        shared = store.share(dumps(work))
+
+        def reduce(query: Query) -> PartialSum:
+            begin = time.perf_counter()
+            how = self._reduction(query, store)
+            slices = _slices(query.coefs.nbytes, slots) if how == "sharded" else 1
+            sums = self._sums(store, _Step(shared, query, slices), how, slots)
+            adding = time.perf_counter()
+            total = fold(sums)
+            partial = unpacked(total.partial)
+            end = time.perf_counter()
+            arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
+            passes.append(driver_pass(work, query, (begin, adding, end), slots, total, arrived))
+            return partial
+
+        try:
+            yield trying(work, pulling_back(work, reduce), passes)
+        finally:
+            shared.destroy()
+
+    def _sliced(self, work: Work, store: BlockStore, slots: int) -> Work:
+        """Let a work that encodes its gradient do so in the slices that will travel apart."""
+        size = 8 * work.objective.size
+        if not isinstance(work, Compressed) or self._reduction_of(size, store) != "sharded":
+            return work
+        return replace(work, slices=_slices(size, slots))
+
+    def _reduction(self, query: Query, store: BlockStore) -> str:
+        return "collect" if query.losses_only else self._reduction_of(query.coefs.nbytes, store)
+
+    def _reduction_of(self, size: int, store: BlockStore) -> str:
+        if self.reduction != "auto":
+            return self.reduction
+        partitions = store.partitions
+        if size * partitions <= self.collect_bytes or partitions == 1 or not store.has_rdds:
+            return "collect"
+        return "sharded" if size >= 2 * SLICE_BYTES else "tree"
+
+    def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
+        """Return sums that hold every partition, each once."""
+        if how == "collect":
+            return store.collect(task, slots)
+        sums = tree(store.map(task), self.depth) if how == "tree" else sliced(store.map(task), task.slices)
+        if all(result.value is not None for result in sums):
+            return sums
+        complete = store.collect(task)  # a sum lacks a partition: take each by itself
+        return _as_tree(complete, levels(store.partitions, self.depth)) if how == "tree" else complete
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One partition's task in one pass."""
+
+    work: Shared
+    query: Query
+    slices: int = 1
+
+    def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
+        work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
+        with task_threads():
+            return sum_of(work, self.query, part, blocks).leaving(self.slices)
+
+
+def _slices(size: int, slots: int) -> int:
+    """Return the number of slices for a sum of so many bytes."""
+    return max(1, min(2 * slots, size // SLICE_BYTES))
+
+
+def _as_tree(results: Sums, groups: Sequence[int]) -> Sums:
+    """Add up here as the executors would have, level by level, so that not a bit differs."""
+    for count in groups:
+        members = [[result for result in results if result.partition % count == index] for index in range(count)]
+        results = [Result(index, fold(group).leaving()) for index, group in enumerate(members) if group]
+    return results

@@ -1,0 +1,70 @@
+"""The loop in one task: data that fits there needs no communication, and one Spark job a fit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pyspark.cloudpickle import dumps
+
+from sparkopt.blocks.store import BlockStore, Held
+from sparkopt.communication.encoding import Compressed
+from sparkopt.engines.driver import DriverEngine, Engine, Run
+from sparkopt.engines.job import BackgroundJob
+from sparkopt.engines.ranks import Alone, FitOnRank, Outcome
+from sparkopt.engines.relay import Relay
+from sparkopt.errors import SparkoptError
+from sparkopt.objective.work import Work
+from sparkopt.solver.loop import Problem
+
+__all__ = ["LocalEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalEngine(Engine):
+    """The whole fit in one task, with that task's cores.
+
+    Blocks that lie on other machines are carried there once. Callbacks run in the driver all the same.
+
+    Parameters
+    ----------
+    otherwise : DriverEngine
+        The engine that takes over where blocks are missing, since it can rebuild them.
+    """
+
+    otherwise: DriverEngine = DriverEngine()
+    name = "local"
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Run the loop in one task."""
+        begin = time.perf_counter()
+        if isinstance(work, Compressed):
+            name = work.codec.name if work.codec else "auto"
+            logger.info("compression=%r does not run: one task sends no sums", name)
+        with Relay(store.context, problems) as relay:
+            fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
+            (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
+        if isinstance(outcome, SparkoptError):
+            raise outcome
+        if outcome.missing:
+            logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
+            return self.otherwise.run(problems, work, store)
+        startup = time.perf_counter() - begin - outcome.seconds
+        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+
+@dataclass(frozen=True)
+class _OneTask:
+    """The task."""
+
+    fit: FitOnRank
+
+    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome | SparkoptError]:
+        try:
+            yield self.fit(Alone(), partitions)
+        except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again
+            yield error

@@ -1,0 +1,169 @@
+"""The loop on the driver, its tasks resident: one Spark job a fit, whose tasks stay and answer pass after pass.
+
+A Spark job costs a hundred milliseconds of scheduling; a message to a task that is there already, less than one. The
+tasks hold their blocks open and know nothing of the loop: a question carries all they need, and equal questions get
+equal answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it dials in, and is asked
+what is still open. Sums are added in partition order, as ``DriverEngine`` adds them, to the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+
+from pyspark import Broadcast
+from pyspark.cloudpickle import dumps
+
+from sparkopt.blocks.store import BlockStore, Held, Result
+from sparkopt.communication.autotune import trying
+from sparkopt.communication.encoding import unpacked
+from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
+from sparkopt.engines.driver import DriverEngine, Engine, Run, slots_of
+from sparkopt.engines.sockets import Address, dial
+from sparkopt.engines.worker_pool import Line, WorkerLostError, WorkerPool
+from sparkopt.launch.threads import task_threads
+from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.work import Work
+from sparkopt.solver.loop import Problem, Reduce, minimise_many
+from sparkopt.validation import Interval, check
+
+__all__ = ["ResidentEngine"]
+
+logger = logging.getLogger(__name__)
+
+APART_BYTES = 1 << 20
+"""Sums of a task's partitions travel apart up to this size: then not a bit depends on which task held which."""
+
+_staying = threading.Lock()
+"""Held while a worker pool stays: two crews that each hold half of the slots would wait for each other."""
+
+
+@dataclass(frozen=True)
+class ResidentEngine(Engine):
+    """The loop on the driver; one Spark job whose tasks stay for the whole fit.
+
+    Where the tasks cannot be had (their slots are taken, they cannot reach the driver, a file is missing, another
+    fit's tasks stay already), the fit, or the rest of it, runs by ``otherwise``, and the log says why.
+
+    Parameters
+    ----------
+    otherwise : DriverEngine
+        The engine that takes over.
+    patience : float, default 60
+        Seconds that a partition may stay without a task that has dialled in.
+    """
+
+    otherwise: DriverEngine = DriverEngine()
+    patience: float = 60.0
+    name = "resident"
+
+    def __post_init__(self) -> None:
+        check("patience", self.patience, Interval(0, None, closed="neither"))
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+        """Run the loop here."""
+        if not _staying.acquire(blocking=False):
+            logger.info("another fit's tasks stay on this cluster: this one runs with engine='driver'")
+            return self.otherwise.run(problems, work, store)
+        try:
+            with _Sums(self, work, store) as sums:
+                reduce = trying(work, pulling_back(work, sums), sums.passes)
+                return Run(minimise_many(reduce, problems), sums.passes, sums.engine)
+        finally:
+            _staying.release()
+
+
+class _Sums:
+    """Sums over the store: by the worker pool while there is one, by the driver engine from then on."""
+
+    def __init__(self, settings: ResidentEngine, work: Work, store: BlockStore) -> None:
+        self.passes: list[Pass] = []
+        self.engine = settings.name
+        self._settings, self._work, self._store = settings, work, store
+        self._slots = min(slots_of(store.context), store.partitions)
+        self._resources = ExitStack()
+        self._otherwise: Reduce | None = None
+
+    def __enter__(self) -> _Sums:
+        with ExitStack() as opening:
+            shared = self._store.context.broadcast(dumps(self._work))
+            opening.callback(shared.destroy)
+            hire = _Hire(shared)
+            self._crew = opening.enter_context(WorkerPool(self._store, hire, self._slots, self._settings.patience))
+            self._resources = opening.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._resources.close()
+
+    def __call__(self, query: Query) -> PartialSum:
+        if self._otherwise is None:
+            try:
+                return self._ask(query)
+            except WorkerLostError as reason:
+                otherwise = self._settings.otherwise
+                logger.warning("%s; the fit goes on with engine=%r", reason, otherwise.name)
+                self._crew.dismiss()
+                reducing = otherwise.reducing(self._work, self._store, self.passes)
+                self._otherwise = self._resources.enter_context(reducing)
+                self.engine = f"{self.engine}, then {otherwise.name}"
+        return self._otherwise(query)
+
+    def _ask(self, query: Query) -> PartialSum:
+        begin = time.perf_counter()
+        results: list[Result[TaskSum]] = self._crew.ask(query)
+        adding = time.perf_counter()
+        total = fold(results)
+        partial = unpacked(total.partial)
+        end = time.perf_counter()
+        self.passes.append(driver_pass(self._work, query, (begin, adding, end), self._slots, total, total.encoded))
+        return partial
+
+
+@dataclass(frozen=True)
+class _Hire:
+    """The driver's address to the task that dials it."""
+
+    work: Broadcast[bytes]
+
+    def __call__(self, address: Address) -> _Serve:
+        return _Serve(address, self.work)
+
+
+@dataclass(frozen=True)
+class _Serve:
+    """The task: dial in, take the partitions, answer until the driver hangs up. Yields why it could not."""
+
+    address: Address
+    work: Broadcast[bytes]
+
+    def __call__(self, partitions: Iterator[Held]) -> Iterator[str]:
+        with ExitStack() as resources:
+            try:
+                line = resources.enter_context(dial(self.address))
+            except (OSError, AuthenticationError) as error:
+                yield f"a task on {socket.gethostname()} cannot reach the driver at {self.address}: {error!r}"
+            else:
+                resources.enter_context(task_threads())
+                self._serve(line, sorted(partitions, key=lambda one: one.part.index))
+
+    def _serve(self, line: Line, held: Sequence[Held]) -> None:
+        line.send([one.part.index for one in held])
+        missing = [one.part.index for one in held if one.blocks is None]
+        work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
+        while (query := line.recv()) is not None:
+            line.send(missing or _answer(work, query, held))
+
+
+def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:
+    sums = [Result(one.part.index, sum_of(work, query, one.part, one.blocks)) for one in held if one.blocks]
+    if len(sums) * query.coefs.nbytes <= APART_BYTES:
+        return [Result(one.partition, one.value.leaving()) for one in sums if one.value]
+    return [Result(sums[0].partition, fold(sums).leaving())]

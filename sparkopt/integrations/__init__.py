@@ -1,0 +1,1 @@
+"""Other systems: MLflow, notebooks, a registry of models in plain files."""

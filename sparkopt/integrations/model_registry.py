@@ -1,0 +1,198 @@
+"""Which model is in use: a folder of accepted models and one small file that says which of them it is.
+
+Nothing here needs Spark: a scheduler's own process can promote, on any file system that pyarrow serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyarrow import fs
+
+from sparkopt.errors import DataError
+from sparkopt.io.filesystem import read_file, resolve, write_file
+
+__all__ = ["Accepted", "ModelRegistry"]
+
+POINTER = "accepted.json"
+BESIDE = ("metrics.json", "receipt.json", "manifest.json")
+"""What a training job leaves beside its model and what goes along with it."""
+BASELINE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A model that was accepted.
+
+    Attributes
+    ----------
+    version : str
+        Its name: when it is from, and the beginning of a hash of its files.
+    folder : str
+        Where ``model/`` is, and beside it what the job that trained it has left.
+    interval : str
+        End of the data that it is from, as ISO 8601 in UTC; versions are ordered by it.
+    evaluation : str
+        File with the metrics that it was accepted for: what the next one is compared with.
+    """
+
+    version: str
+    folder: str
+    interval: str
+    evaluation: str
+
+    @property
+    def model(self) -> str:
+        """The saved model."""
+        return f"{self.folder}/model"
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """Accepted models below one folder.
+
+    ``<uri>/accepted/<version>/`` holds copies that nobody writes to again, so a job that is run anew cannot change a
+    model that is in use. ``<uri>/accepted.json`` lists them by interval; the last one is in use. That file appears
+    whole, in one step, when everything that it names is there. One process promotes at a time.
+
+    Parameters
+    ----------
+    uri : str
+        A folder on any file system that pyarrow reads and writes.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from sparkopt.ml import LogisticRegression, LogisticRegressionModel
+    >>> run = Path("run").resolve()  # where jobs have trained and evaluated
+    >>> LogisticRegression().fit(df).save(f"{run}/model")
+    >>> _ = run.joinpath("metrics.json").write_text('{"gate": {"passed": true}}')
+    >>> registry = ModelRegistry(f"{run.parent}/churn")
+    >>> _ = registry.promote(f"{run}", f"{run}", "2026-11-24T00:00:00+00:00")
+    >>> LogisticRegressionModel.load(registry.current().model).numFeatures
+    3
+    """
+
+    uri: str
+
+    def history(self) -> list[Accepted]:
+        """Return the accepted models, by interval.
+
+        Raises
+        ------
+        DataError
+            Where the file cannot be read as one of these.
+        """
+        system, root = resolve(self.uri)
+        path = f"{root}/{POINTER}"
+        if system.get_file_info(path).type == fs.FileType.NotFound:
+            return []
+        try:
+            return [Accepted(**entry) for entry in json.loads(read_file(system, path))["models"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.uri}/{POINTER} is not a list of accepted models: {error}.") from error
+
+    def current(self) -> Accepted | None:
+        """Return the model in use, or None where none was accepted yet."""
+        return next(reversed(self.history()), None)
+
+    def before(self, interval: str) -> Accepted | None:
+        """Return the model in use before an interval, so that a rerun starts where the first run did; or None."""
+        earlier = [entry for entry in self.history() if entry.interval < interval]
+        return next(reversed(earlier), None)
+
+    def promote(self, candidate: str, evaluation: str, interval: str) -> Accepted:
+        """Accept a model; harmless when repeated.
+
+        The model of the latest interval is in use; one of an earlier interval only enters the list.
+
+        Parameters
+        ----------
+        candidate : str
+            Output of the job that trained it, with ``model/``.
+        evaluation : str
+            Output of the job that evaluated it, with ``metrics.json``.
+        interval : str
+            End of the data, as ISO 8601 in UTC.
+
+        Raises
+        ------
+        DataError
+            For a model that is not there, or whose gate is not met.
+        """
+        verdict = refusal(evaluation)
+        if verdict is not None:
+            raise DataError(f"{candidate} is not promoted: {verdict}")
+        system, root = resolve(self.uri)
+        version = f"{re.sub('[^0-9T]', '', interval)[:15]}-{_digest(f'{candidate}/model')[:12]}"
+        folder = f"{self.uri.rstrip('/')}/accepted/{version}"
+        entry = Accepted(version, folder, interval, f"{folder}/{BASELINE}")
+        history = self.history()
+        if entry in history:
+            return entry
+        _copy(candidate, evaluation, folder)
+        models = sorted([*history, entry], key=lambda accepted: accepted.interval)
+        content = {"current": models[-1].version, "models": [asdict(accepted) for accepted in models]}
+        write_file(system, f"{root}/{POINTER}", (json.dumps(content, indent=2) + "\n").encode())
+        return entry
+
+
+def refusal(evaluation: str) -> str | None:
+    """Return why a gate was not met, or None where it was.
+
+    Raises
+    ------
+    DataError
+        Where the evaluation left no metrics, or no word on its gate.
+    """
+    metrics = _json(f"{evaluation}/metrics.json")
+    gate = metrics.get("gate")
+    if not isinstance(gate, Mapping) or "passed" not in gate:
+        raise DataError(f"{evaluation}/metrics.json says nothing of a gate.")
+    return None if gate["passed"] else str(gate.get("reason") or "gate not met.")
+
+
+def _json(uri: str) -> dict[str, Any]:
+    system, path = resolve(uri)
+    try:
+        content = json.loads(read_file(system, path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{uri} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{uri} holds no names and values.")
+    return content
+
+
+def _digest(folder: str) -> str:
+    """Return a hash of a folder's files, their names included."""
+    system, root = resolve(folder)
+    selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
+    files = sorted(info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File)
+    if not files:
+        raise DataError(f"{folder} holds no model.")
+    hashed = hashlib.sha256()
+    for path in files:
+        content = hashlib.sha256()
+        with system.open_input_stream(path) as stream:
+            while chunk := stream.read(1 << 20):
+                content.update(chunk)
+        hashed.update(f"{path[len(root) :]} {content.hexdigest()}\n".encode())
+    return hashed.hexdigest()
+
+
+def _copy(candidate: str, evaluation: str, folder: str) -> None:
+    """Copy a model and what belongs to it; a copy that was cut off is written over."""
+    target, to = resolve(folder)
+    system, root = resolve(candidate)
+    target.create_dir(f"{to}/model", recursive=True)
+    fs.copy_files(f"{root}/model", f"{to}/model", source_filesystem=system, destination_filesystem=target)
+    for name in BESIDE:
+        if system.get_file_info(f"{root}/{name}").type == fs.FileType.File:
+            write_file(target, f"{to}/{name}", read_file(system, f"{root}/{name}"))
+    system, root = resolve(evaluation)
+    write_file(target, f"{to}/{BASELINE}", read_file(system, f"{root}/metrics.json"))

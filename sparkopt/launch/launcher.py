@@ -1,0 +1,192 @@
+"""Launcher: runs one function on every rank and returns what each of them returned."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+from pyspark import SparkContext
+from pyspark.resource import ResourceProfile
+
+from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptError
+from sparkopt.launch.channel import Channel, Watcher
+from sparkopt.launch.communicator import Communicator, LocalCommunicator
+from sparkopt.validation import Interval, check
+
+__all__ = ["Launcher", "LocalLauncher", "SparkLauncher", "Worker"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+logger = logging.getLogger(__name__)
+
+Worker: TypeAlias = Callable[Concatenate[Communicator, P], T]
+"""What every rank runs: a function at module level, since it travels by name."""
+
+
+class Launcher(ABC):
+    """Runs one function on every rank.
+
+    Attributes
+    ----------
+    name : str
+        "local", "torch" or "horovod".
+    """
+
+    name: str
+
+    @abstractmethod
+    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """Run ``function(communicator, *args)`` on every rank.
+
+        Returns
+        -------
+        list
+            What the ranks returned, by rank.
+
+        Raises
+        ------
+        RankError
+            Where a rank raised an exception; the message has its traceback. The other ranks end within seconds.
+            An error that is sparkopt's own is raised as it was.
+        LostRankError
+            Where a rank ended without a word.
+        """
+
+
+@dataclass(frozen=True)
+class LocalLauncher(Launcher):
+    """One rank, in this process: exceptions, breakpoints and profilers work as everywhere.
+
+    Parameters
+    ----------
+    watcher : Watcher or None, default None
+        Called with each report; a true result asks to stop.
+    accelerators : tuple of str, default ()
+        Accelerators that the rank may use.
+    """
+
+    watcher: Watcher | None = None
+    accelerators: tuple[str, ...] = ()
+    name = "local"
+
+    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return [function(LocalCommunicator(self.watcher, self.accelerators), *args, **kwargs)]
+
+
+@dataclass(frozen=True)
+class SparkLauncher(Launcher):
+    """What the launchers over Spark tasks share.
+
+    Parameters
+    ----------
+    context : SparkContext
+        Whose tasks the ranks are.
+    processes : int
+        Number of ranks; each needs a task slot, all at once.
+    watcher : Watcher or None, default None
+        Called in the driver with each report; a true result asks the ranks to stop.
+    start_timeout : float, default 120
+        Seconds to wait for the slots, and for the ranks to find each other.
+    timeout : float, default 1800
+        Seconds after which a rank that waits for another in a collective gives up.
+    at_least : int or None, default None
+        Fewest ranks to begin with where Spark has no room for all of them; None is all.
+    """
+
+    context: SparkContext = field(repr=False)
+    processes: int
+    watcher: Watcher | None = field(default=None, repr=False)
+    start_timeout: float = 120.0
+    timeout: float = 1800.0
+    at_least: int | None = None
+
+    def __post_init__(self) -> None:
+        check("numProc", self.processes, Interval(1, None, whole=True))
+        check("start_timeout", self.start_timeout, Interval(0, None, closed="neither"))
+        check("timeout", self.timeout, Interval(0, None, closed="neither"))
+        if self.at_least is not None:
+            check("minProc", self.at_least, Interval(1, self.processes, whole=True))
+
+    @property
+    def task_cores(self) -> int:
+        """Cores of a task."""
+        return int(self.context.getConf().get("spark.task.cpus", "1"))
+
+    @contextmanager
+    def _channel(self) -> Iterator[Channel]:
+        """Open the line to the ranks; what fails while it is open fails for the reason that the ranks told."""
+        conf = self.context.getConf()
+        host = conf.get("spark.driver.host", "127.0.0.1")
+        bind = conf.get("spark.driver.bindAddress", host)
+        with Channel(str(host), str(bind), self.watcher, self.start_timeout) as channel:
+            try:
+                yield channel
+            except SparkoptError:
+                raise
+            except Exception as error:
+                failure = channel.failure()
+                if failure is not None:
+                    raise failure.error() from error
+                raised = _raised(error)
+                if raised is not None:
+                    raise RankError(f"a task failed before its rank began: {raised}") from error
+                raise LostRankError(
+                    f"a process of {self.processes} ended without a word: it was killed, or its executor or machine "
+                    f"was lost. Spark says: {_first_line(error)}"
+                ) from error
+
+    def _await_slots(self, profile: ResourceProfile | None = None) -> int:
+        """Wait until Spark can run all ranks at once, each with what ``profile`` asks for; return how many it can.
+
+        Raises
+        ------
+        ParameterError
+            Where it cannot run even the fewest, and says how many it can.
+        """
+        if self.context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
+            return self.processes  # executors come when tasks wait for them
+        deadline = time.monotonic() + (0 if str(self.context.master).startswith("local[") else self.start_timeout)
+        while (slots := _slots(self.context, profile)) < self.processes:
+            if time.monotonic() > deadline:
+                if self.at_least is not None and slots >= self.at_least:
+                    logger.warning(
+                        "Spark has room for %d processes of %d: beginning with these.", slots, self.processes
+                    )
+                    return slots
+                raise ParameterError(
+                    f"numProc={self.processes} needs {self.processes} tasks that run at the same time; Spark has "
+                    f"room for {slots}{_asked(profile)}. Ask for fewer, or for more executors or cores."
+                )
+            time.sleep(0.5)
+        return self.processes
+
+
+def _slots(context: SparkContext, profile: ResourceProfile | None) -> int:
+    """Return how many tasks Spark can run at once, as its scheduler counts before it starts a barrier stage."""
+    scala: Any = context._jsc.sc()
+    default = scala.resourceProfileManager().defaultResourceProfile()
+    return int(scala.maxNumConcurrentTasks(default if profile is None else profile._java_resource_profile))
+
+
+def _asked(profile: ResourceProfile | None) -> str:
+    """Return what each task asks for, in words."""
+    asked = {} if profile is None else profile.taskResources
+    return "".join(f" with {request.amount:g} {name} each" for name, request in asked.items())
+
+
+def _raised(error: Exception) -> str | None:
+    """Return the exception that a task's Python raised, or None where the process was lost."""
+    _, mark, told = str(error).partition("PythonException: ")
+    lines = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception): .+$", told.partition("\n\tat ")[0], re.MULTILINE)
+    return lines[-1] if mark and lines else None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

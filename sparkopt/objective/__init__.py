@@ -1,0 +1,1 @@
+"""The objective of a linear model over rows: queries, the arithmetic of a pass, what a partition does in a step."""

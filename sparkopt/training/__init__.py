@@ -1,0 +1,1 @@
+"""Training: loss, optimiser, penalty, rows and engine joined into a fit."""

@@ -1,0 +1,82 @@
+"""What surrounds a fit's loop: an earlier attempt's state before it, callbacks beside it, their end after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sparkopt.checkpoint.checkpointer import Run
+from sparkopt.errors import DivergedError
+from sparkopt.solver.callbacks import close
+from sparkopt.solver.loop import Callback, Problem, Snapshot, Solution
+from sparkopt.typing import Floats
+
+__all__ = ["Watched", "watching"]
+
+
+class Watched:
+    """Problems with everything that watches them.
+
+    Checkpoints come before the users' own callbacks: a step is safe before anybody else's code runs.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        What the loop is to run.
+    resumed_at : int
+        Steps that an earlier attempt has taken already.
+    """
+
+    def __init__(self, problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> None:
+        self._run = run
+        restored = run.restore() if run else None
+        starts: Sequence[Floats | Snapshot] = restored or [problem.initial for problem in problems]
+        keepers = [[watcher] for watcher in run.watchers(len(problems), restored)] if run else [[]] * len(problems)
+        self.resumed_at = max(snapshot.step for snapshot in restored) if restored else 0
+        self.problems = [
+            replace(problem, initial=start, callbacks=(*keeper, *problem.callbacks, *more))
+            for problem, start, keeper in zip(problems, starts, keepers, strict=True)
+        ]
+
+    def ended(self, solutions: Sequence[Solution]) -> None:
+        """Delete the checkpoints, unless a callback ended the run early: then the same call goes on.
+
+        A stage leaves that to the run that it is a part of.
+        """
+        if (
+            self._run
+            and self._run.stage.before is None
+            and all(solution.reason != "callback" for solution in solutions)
+        ):
+            self._run.remove()
+
+    def diverged(self) -> None:
+        """Delete the checkpoints: the same call would diverge again."""
+        if self._run:
+            self._run.remove()
+
+
+@contextmanager
+def watching(problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> Iterator[Watched]:
+    """Yield the problems with their callbacks; close these whatever happens.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        One a model.
+    run : Run or None
+        Where the state is kept, and perhaps found.
+    more : sequence of Callback
+        Watch every model, after its own callbacks.
+    """
+    try:
+        watched = Watched(problems, run, more)
+        try:
+            yield watched
+        except DivergedError:
+            watched.diverged()
+            raise
+    finally:
+        known = {id(callback): callback for problem in problems for callback in (*problem.callbacks, *more)}
+        close(list(known.values()))

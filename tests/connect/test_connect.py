@@ -1,0 +1,167 @@
+"""On Spark Connect the same calls give the same coefficients, to the last bit, without RDDs or a JVM."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyspark
+import pytest
+from pyspark.ml import PipelineModel
+
+from sparkopt.blocks import connect
+from sparkopt.errors import IncompatibleError
+from sparkopt.ml import LogisticRegression, LogisticRegressionModel
+from tests import jvm
+from tests.connect.connect_data import FITS, dense, numbers, searched
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "SPARK_HOME": str(Path(pyspark.__file__).parent),
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "PYTHONPATH": str(ROOT),
+}
+SETTINGS = {
+    "spark.master": "local-cluster[2,1,1024]",
+    "spark.executor.memory": "1g",
+    "spark.driver.memory": "1g",
+    "spark.connect.grpc.binding.address": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "2",
+    **jvm.EXECUTORS,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Spark Connect server with two executors, in processes of its own."""
+    pytest.importorskip("grpc", reason="Spark Connect needs grpcio: pip install 'sparkopt[connect]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {**SETTINGS, "spark.connect.grpc.binding.port": str(port)}
+    command = [f"{ENVIRONMENT['SPARK_HOME']}/bin/spark-submit", "--properties-file", str(ROOT / "conf/local.conf")]
+    for key, value in settings.items():
+        command += ["--conf", f"{key}={value}"]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
+    log = tmp_path_factory.mktemp("connect") / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=ENVIRONMENT, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_for(port, process, log)
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()[-3000:]
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError("the server does not answer: " + log.read_text()[-3000:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("saved")
+
+
+@pytest.fixture(scope="module")
+def found(server: str, folder: Path) -> dict[str, Any]:
+    """What the client reports."""
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "JAVA_HOME"}
+    command = [sys.executable, "-m", "tests.connect.connect_client", server, str(folder)]
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
+    results = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
+    assert results, run.stderr[-5000:]
+    report: dict[str, Any] = json.loads(results[0].removeprefix("RESULT "))
+    return report
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_coefficients_are_those_of_classic(spark, found, name):
+    estimator, df = FITS[name](spark)
+    estimator.setEngine("driver")
+    assert found["fits"][name] == numbers(estimator.fit(df))
+
+
+def test_folds_are_those_of_classic(spark, found):
+    expected = searched(spark)
+    assert found["searched"]["best"] == expected["best"]
+    np.testing.assert_allclose(found["searched"]["metrics"], expected["metrics"], rtol=1e-12)
+
+
+def test_saved_on_connect_and_loaded_anywhere(spark, found, folder):
+    saved = found["persistence"]
+    assert saved["loaded"] == saved["saved"] == numbers(LogisticRegressionModel.load(f"{folder}/model"))
+    assert LogisticRegression.load(f"{folder}/estimator").getMaxIter() == 2
+    assert {path.name for path in (folder / "model").iterdir()} == {"metadata", "data"}
+    scored = PipelineModel.load(f"{folder}/pipeline").transform(dense(spark, 2))
+    assert [row.prediction for row in scored.select("prediction").collect()] == saved["predictions"]
+    assert saved["areaUnderROC"] > 0.5
+
+
+def test_images(found):
+    pictures = found["pictures"]
+    np.testing.assert_allclose(pictures["means"], (40 + 120 * np.array(pictures["shades"])) / 255, atol=1e-6)
+    assert pictures["predictions"] == pictures["shades"]
+    assert pictures["mapped"] == pictures["means"]
+    assert pictures["loaded"] == [True, len(pictures["shades"])]
+    assert pictures["read"] == [["dark", False], ["dark", True]]
+    assert pictures["mean"] == pytest.approx(np.mean(pictures["means"]))
+
+
+def test_missing_files_and_killed_executors_change_nothing(found):
+    survival = found["survival"]
+    assert survival["mended"] == survival["calm"]
+    # The executor died while it held blocks, they were built anew elsewhere, and no bit of the answer shows it.
+    assert survival["before"][0] not in survival["after"]
+    assert survival["killed"] == survival["calm"]
+
+
+def test_a_plan_knows_what_connect_can_do(found):
+    plan = found["engines"]["plan"]
+    assert "1,500 x 4 features, dense" in plan
+    assert "3 on 2 task slots" in plan
+    assert "engine         driver; " in plan
+
+
+def test_nothing_is_left(found):
+    assert found["leftovers"] == []
+
+
+def test_what_cannot_work_is_refused_with_the_reason(found, monkeypatch):
+    assert "needs RDDs, which Spark Connect does not have. Use engine='driver'" in found["survival"]["refusal"]
+    for engine in ("resident", "allreduce", "local"):
+        assert f"engine={engine!r} needs RDDs, which Spark Connect does not have" in found["engines"][engine]
+    monkeypatch.setattr(connect, "MOST_SENT", 3 << 20)
+    with pytest.raises(IncompatibleError, match="sends 4 MiB .* a message of Spark Connect holds 3 MiB"):
+        connect._on_handles(np.zeros(1 << 19).__add__)
+
+
+def test_rdds_and_the_jvm_stay_in_their_rooms():
+    """Everything else is open to Connect sessions."""
+    rooms = ["blocks/classic.py", "engines/", "launch/", "deep/"]  # ranks are the tasks of a barrier stage
+    rooms += ["jobs/places.py", "jobs/manifest.py"]  # which look for Connect first
+    closed = {"rdd", "sparkContext", "_sc", "_jsc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
+    for path in sorted((ROOT / "sparkopt").rglob("*.py")):
+        if str(path.relative_to(ROOT / "sparkopt")).startswith(tuple(rooms)):
+            continue
+        used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not used & closed, f"{path}: {used & closed}"

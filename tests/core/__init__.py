@@ -1,1 +1,0 @@
-"""What needs no Spark."""

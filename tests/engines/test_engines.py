@@ -1,0 +1,262 @@
+"""Every engine finds the same coefficients: one table of engines × data, and what each does in trouble."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.ml.linalg import SparseVector
+from pyspark.sql import functions as F
+
+from sparkopt import BlockStore, Columns, Stop, Trainer, losses, optim
+from sparkopt.engines import resident
+from sparkopt.engines.allreduce import AllReduceEngine
+from sparkopt.engines.driver import DriverEngine
+from sparkopt.engines.local import LocalEngine
+from sparkopt.engines.resident import ResidentEngine
+from sparkopt.engines.selection import ENGINES, AutoEngine, Sizes, by_name, choose
+from sparkopt.engines.sockets import Exchange, dial
+from sparkopt.errors import ParameterError
+from sparkopt.ml import LogisticRegression
+from sparkopt.objective.work import LocalSteps
+from sparkopt.penalties import L2
+from sparkopt.validation import Interval
+
+SAME_BITS = {
+    "collect": DriverEngine(reduction="collect"),
+    "sharded": DriverEngine(reduction="sharded"),
+    "resident": ResidentEngine(),
+    "local": LocalEngine(),
+}
+"""All of these add partition by partition, in order."""
+
+RANKS = {"allreduce": AllReduceEngine()}
+
+EVERY = SAME_BITS | RANKS | {"tree": DriverEngine(reduction="tree"), "auto": AutoEngine()}
+
+
+@pytest.fixture(scope="module")
+def rows(spark):
+    """A dense and a sparse table of 3,000 rows in 7 partitions, one of them empty."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 6)) * (rng.random((3000, 6)) < 0.2)
+    y = (X @ rng.normal(size=(6, 3)) + rng.gumbel(size=(3000, 3))).argmax(axis=1)
+    plain = [(int(i), int(label), [float(v) for v in x]) for i, (x, label) in enumerate(zip(X, y, strict=True))]
+    table = spark.createDataFrame(plain, "id long, three long, dense array<double>")
+    vector = F.udf(lambda v: SparseVector(6, [(i, x) for i, x in enumerate(v) if x]), _vector_type())
+    table = table.repartition(6, "id").withColumn("sparse", vector("dense"))
+    table = table.union(table.where("id < 0").coalesce(1))
+    return table.withColumn("two", (F.col("three") > 0).cast("long")).cache()
+
+
+def _vector_type():
+    from pyspark.ml.linalg import VectorUDT
+
+    return VectorUDT()
+
+
+@pytest.fixture(scope="module")
+def small(rows):
+    with BlockStore.write(rows, Columns("dense", "two"), Interval(0, 1, whole=True)) as store:
+        yield store
+
+
+def trainer(engine, loss=None, **options):
+    options = {"penalty": L2(0.01), "stop": Stop(5, 0.0), "progress": False, **options}
+    return Trainer(loss or losses.Logistic(), engine=engine, **options)
+
+
+@pytest.mark.parametrize(
+    ("column", "loss"), [("dense", losses.Multinomial(3)), ("sparse", losses.SquaredError())], ids=["dense", "sparse"]
+)
+def test_engines_agree(rows, column, loss):
+    """Bit by bit where they add in the order of partitions, else within rounding."""
+    with BlockStore.write(rows, Columns(column, "three"), Interval(0, 2, whole=True)) as store:
+        expected, *fits = (trainer(engine, loss).fit(store) for engine in (SAME_BITS["collect"], *EVERY.values()))
+    for name, found in zip(EVERY, fits, strict=True):
+        assert found.solution.objective == pytest.approx(expected.solution.objective, rel=1e-9), name
+        np.testing.assert_allclose(found.coefficients, expected.coefficients, rtol=1e-6, atol=1e-9, err_msg=name)
+        if name in SAME_BITS:
+            assert found.coefficients.tobytes() == expected.coefficients.tobytes(), name
+            assert found.intercept.tobytes() == expected.intercept.tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["sharded", "resident", "local"])
+def test_mini_batches_are_the_same_on_every_engine(small, name):
+    batches = {"optimizer": optim.adam(0.05), "mini_batch_fraction": 0.1, "seed": 4, "stop": Stop(6, 0.0)}
+    expected = trainer(SAME_BITS["collect"], **batches).fit(small)
+    found = trainer(SAME_BITS[name], **batches).fit(small)
+    assert found.coefficients.tobytes() == expected.coefficients.tobytes()
+    assert found.receipt.rows_touched == expected.receipt.rows_touched
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param(LocalSteps(4, 2), id="post-local", marks=pytest.mark.slow),
+        pytest.param(LocalSteps(4, outer=optim.diloco()), id="diloco"),
+    ],
+)
+def test_local_steps_are_the_same_on_every_engine(small, rounds):
+    """They send what plain steps send, and go further."""
+    options = {"optimizer": optim.sgd(0.3), "seed": 4, "stop": Stop(6, 0.0)}
+    local = {**options, "mini_batch_fraction": 0.05, "rounds": rounds}
+    expected, plain = (
+        trainer(SAME_BITS["collect"], **local).fit(small),
+        trainer(SAME_BITS["collect"], **options).fit(small),
+    )
+    assert expected.solution.objective < plain.solution.objective
+    assert expected.receipt.optimizer == f"sgd, 4 local steps, {rounds.outer.name}"
+    assert expected.receipt.sent[:-1] == plain.receipt.sent[:-1]  # the last step ends with losses of all rows
+    local_steps = sum(rounds.length(number) for number in range(7))
+    assert expected.receipt.rows_touched == pytest.approx(150 * local_steps + 3000, rel=0.02)
+    for name, engine in (SAME_BITS | RANKS).items():
+        found = trainer(engine, **local).fit(small)
+        np.testing.assert_allclose(found.coefficients, expected.coefficients, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert found.solution.objective == pytest.approx(expected.solution.objective, rel=1e-9), name
+        if name in SAME_BITS:
+            assert found.coefficients.tobytes() == expected.coefficients.tobytes(), name
+
+
+@pytest.mark.parametrize("name", SAME_BITS | RANKS)
+def test_callbacks_see_each_step_and_can_stop_on_every_engine(small, name):
+    seen = []
+
+    def watch(progress):
+        seen.append((progress.record.step, progress.record.objective, progress.coef.copy()))
+        return progress.record.step == 4
+
+    fit = trainer((SAME_BITS | RANKS)[name], callbacks=[watch]).fit(small)
+    assert fit.solution.reason == "callback"
+    assert [step for step, _, _ in seen] == [0, 1, 2, 3, 4]
+    assert [objective for _, objective, _ in seen] == [record.objective for record in fit.solution.history]
+    np.testing.assert_array_equal(seen[-1][2], fit.solution.coef)
+
+
+@pytest.mark.parametrize("name", SAME_BITS | RANKS)
+def test_an_error_in_a_callback_ends_the_fit_on_every_engine(small, name):
+    def fail(progress):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        trainer((SAME_BITS | RANKS)[name], callbacks=[fail]).fit(small)
+    trainer((SAME_BITS | RANKS)[name], stop=Stop(2, 0.0)).fit(small)  # slots are free again
+
+
+@pytest.fixture(scope="module")
+def three_steps(small):
+    """What the driver engine finds where no block is missing."""
+    return trainer(SAME_BITS["collect"], stop=Stop(3, 0.0)).fit(small)
+
+
+@pytest.mark.parametrize("name", ["resident", "local", "allreduce"])
+def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, three_steps, name, caplog):
+    with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
+        whole = trainer(SAME_BITS["collect"], stop=Stop(1, 0.0)).fit(store)
+        Path(store.located().handles[1].path).unlink()
+        repaired = trainer((SAME_BITS | RANKS)[name], stop=Stop(3, 0.0)).fit(store)
+    assert repaired.coefficients.tobytes() == three_steps.coefficients.tobytes()
+    assert repaired.receipt.engine.endswith("driver")
+    assert "engine='driver'" in caplog.text
+    assert whole.receipt.engine == "driver"
+
+
+def test_a_second_crew_does_not_wait_for_the_first(small, caplog):
+    """Two fits at once, as CrossValidator(parallelism=2) makes them: one stays, the other takes the driver engine."""
+    results = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(progress):
+        entered.set()
+        leave.wait(60)
+
+    first = threading.Thread(
+        target=lambda: results.append(trainer(ResidentEngine(), callbacks=[hold], stop=Stop(1, 0.0)).fit(small))
+    )
+    first.start()
+    assert entered.wait(60)
+    assert resident._staying.locked()
+    with caplog.at_level(logging.INFO, logger="sparkopt.engines.resident"):
+        second = threading.Thread(target=lambda: results.append(trainer(ResidentEngine()).fit(small)))
+        second.start()
+        second.join(0.5)
+        leave.set()
+    first.join(60)
+    second.join(60)
+    assert {fit.receipt.engine for fit in results} == {"resident", "driver"}
+    assert not resident._staying.locked()
+
+
+def test_tasks_that_cannot_reach_the_driver_do_not_stop_the_fit(small, caplog, monkeypatch):
+    class Elsewhere(Exchange):
+        def __init__(self, host, bind=None):
+            super().__init__(host, bind)
+            self.address = replace(self.address, key=b"of another driver")
+
+    monkeypatch.setattr("sparkopt.engines.worker_pool.Exchange", Elsewhere)
+    expected = trainer(SAME_BITS["collect"], stop=Stop(2, 0.0)).fit(small)
+    found = trainer(ResidentEngine(), stop=Stop(2, 0.0)).fit(small)
+    assert found.coefficients.tobytes() == expected.coefficients.tobytes()
+    assert found.receipt.engine == "resident, then driver"
+    assert "cannot reach the driver at Address(host='127.0.0.1', port=" in caplog.text
+
+
+def test_a_line_needs_the_key():
+    exchange = Exchange("127.0.0.1")
+    try:
+        address = exchange.address
+        with pytest.raises(AuthenticationError):
+            Client((address.host, address.port), authkey=b"guess")
+        with dial(address) as line:
+            while not (arrived := exchange.arrived()):
+                pass
+            arrived[0].send({"x": np.arange(3)})
+            np.testing.assert_array_equal(line.recv()["x"], np.arange(3))
+        assert repr(address).count("key") == 0
+    finally:
+        exchange.close()
+    with pytest.raises(OSError):
+        Client((address.host, address.port), authkey=address.key)
+
+
+def test_estimators_take_engines_by_name(rows, caplog):
+    with caplog.at_level(logging.INFO, logger="sparkopt.engines.selection"):
+        auto = LogisticRegression(featuresCol="dense", labelCol="two", regParam=0.1).fit(rows)
+    assert auto.summary.receipt.engine == "local"  # a few hundred kilobytes
+    assert "engine local: 0.2 MB a pass in 7 partitions on 2 slots" in caplog.text
+    driver = LogisticRegression(featuresCol="dense", labelCol="two", regParam=0.1, engine="driver").fit(rows)
+    assert driver.summary.receipt.engine == "driver"
+    assert np.array_equal(driver.coefficients, auto.coefficients)
+    with pytest.raises(ParameterError, match="engine must be one of 'auto', 'driver', 'resident'"):
+        LogisticRegression(engine="gpu").fit(rows)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "engine"),
+    [
+        (Sizes(2_000_000, 408, 8, 8), "local"),
+        (Sizes(400_000_000, 808, 8, 8), "resident"),
+        (Sizes(4_000_000_000, 808, 200, 64), "resident"),
+        (Sizes(40_000_000_000, 8_000_000, 256, 64), "allreduce"),
+    ],
+)
+def test_the_cheapest_engine_is_chosen(sizes, engine):
+    choice = choose(sizes, ENGINES[1:])
+    assert choice.engine == engine
+    assert choice.seconds[engine] == min(choice.seconds.values())
+
+
+def test_large_data_is_never_put_into_one_task():
+    choice = choose(Sizes(1 << 40, 808, 1, 1), ["driver", "local"])
+    assert choice.engine == "driver"
+    assert "local" not in choice.seconds
+
+
+def test_every_engine_has_a_name():
+    assert [by_name(name).name for name in ENGINES] == list(ENGINES)

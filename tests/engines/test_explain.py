@@ -1,0 +1,99 @@
+"""``explain`` predicts what ``fit`` then does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import functions as F
+
+from sparkopt.codecs.gradient import Sparse
+from sparkopt.engines.explain import Look, Plan
+from sparkopt.engines.selection import Sizes, choose
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.ml import LinearRegression, LogisticRegression
+
+
+@pytest.fixture(scope="module")
+def dense(spark):
+    rows = spark.range(0, 3000, 1, 3).select(
+        "id", F.array(*[F.randn(i).cast("float") for i in range(5)]).alias("features")
+    )
+    return rows.withColumn("label", (F.col("features")[0] > 0).cast("double")).cache()
+
+
+def test_what_is_explained_is_what_happens(dense):
+    plan = LogisticRegression(maxIter=3, tol=0.0).explain(dense)
+    receipt = LogisticRegression(maxIter=3, tol=0.0).fit(dense).summary.receipt
+    assert sum(plan.look.rows) == receipt.rows == 3000
+    assert plan.look.partitions == receipt.partitions == 3
+    assert plan.coefficients == receipt.features + 1 == 6
+    assert plan.choice.engine == receipt.engine == "local"
+    assert plan.choice.sizes.stored == pytest.approx(receipt.bytes["stored"], rel=0.1)
+    assert "3,000 x 5 features, dense" in str(plan)
+    assert plan.advice == []
+
+
+def test_sparse_rows_and_many_classes(spark):
+    rows = [(Vectors.sparse(1000, [i % 1000, 999 - i % 400], [1.0, 2.0]), i % 4) for i in range(600)]
+    df = spark.createDataFrame(rows, ["features", "label"]).repartition(2)
+    plan = LogisticRegression().explain(df)
+    assert plan.look.is_sparse
+    assert plan.coefficients == 4 * 1001
+    assert plan.look.row_bytes == pytest.approx(2 * (8 + 4) + 8, rel=0.1)
+
+
+def test_what_compression_would_do_is_told(dense):
+    """Predicted bytes against those of the receipt, on the engine where every sum travels once."""
+    told = {}
+    for compression in ("none", "fp16", "int8"):
+        estimator = LogisticRegression(
+            maxIter=3, tol=0.0, optimizer="sgd", stepSize=0.1, engine="resident", compression=compression
+        )
+        plan, sent = estimator.explain(dense), estimator.fit(dense).summary.receipt
+        told[compression] = str(plan)
+        one = plan.encoded_bytes(compression)
+        assert plan.senders == plan.look.partitions == 3
+        assert one * 3 * sent.passes == pytest.approx(sent.bytes["encoded"], rel=0.4), compression
+    assert re.search(r"sums           .* a pass, as float64", told["none"])
+    assert re.search(r"sums           .* a pass by int8 instead of .*x less", told["int8"])
+
+
+def test_codecs_that_are_tried_are_told():
+    look = Look([10**6] * 4, 4, 100_000, 4e5, False, 1.0)
+    auto = Plan(look, 100_001, choose(Sizes(10**9, 800_008, 4, 4), ["resident"]), 2, compression="auto")
+    told = r"sums +3.2 MB a pass; if the first steps wait for them, auto times fp16 800.. KB, int8 400.. KB, top-k"
+    assert re.search(told, str(auto)), str(auto)
+    small = replace(auto, choice=choose(Sizes(10**9, 808, 4, 4), ["resident"]))
+    assert "auto tries nothing below" in str(small)
+    rows = replace(look, is_sparse=True, row_entries=5.0, rows=[1000] * 4)
+    sparse = replace(auto, look=rows, compression="none")
+    at_most = Sparse().packed_bytes(100_001, 5001)
+    assert sparse.sparse_bytes() == at_most
+    assert f"3.2 MB a pass as float64, at most {4 * at_most / 1e3:.1f} KB of them without zeros" in str(sparse)
+
+
+def test_skew_is_told(dense):
+    lopsided = dense.where("id < 1000 or id % 500 = 1")
+    (advice,) = LinearRegression().explain(lopsided).advice
+    assert "the largest partition holds 1,000 rows, 3.0 times the mean" in advice
+    assert "repartition(3)" in advice
+
+
+def test_idle_slots_slow_engines_and_shallow_trees_are_told():
+    look = Look([10**6] * 4, 4, 100, 408.0, False, 1.0)
+    idle = Plan(look, 101, choose(Sizes(10**9, 808, 4, 16), ["resident"]), 2)
+    assert idle.advice == ["4 partitions leave 12 of 16 task slots idle: df.repartition(32)."]
+    look = Look([10**4] * 5000, 5000, 100, 408.0, False, 1.0)
+    slow = Plan(look, 101, choose(Sizes(10**9, 808, 5000, 16), ["driver"]), 2)
+    assert "engine resident would be about" in slow.advice[0]
+    assert slow.advice[1] == "5000 partitions ask for a deeper tree: aggregationDepth=3."
+
+
+def test_what_cannot_be_trained_cannot_be_explained(dense):
+    with pytest.raises(SchemaError, match="label column 'y' does not exist"):
+        LinearRegression(labelCol="y").explain(dense)
+    with pytest.raises(DataError, match="no rows"):
+        LinearRegression().explain(dense.where("label > 7"))

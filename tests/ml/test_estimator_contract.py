@@ -1,0 +1,150 @@
+"""What every estimator and its model keep: one table of estimators, one contract."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sparkopt import ml
+from sparkopt.ml.local import score
+from tests.spark import data
+
+QUICK = {"maxIter": 3, "tol": 0.0, "engine": "local"}
+KINDS = {
+    "least squares": (ml.LinearRegression, {}),
+    "huber": (ml.LinearRegression, {"loss": "huber", "epsilon": 2.0}),
+    "quantile": (ml.QuantileRegression, {"quantile": 0.3}),
+    "logistic": (ml.LogisticRegression, {"threshold": 0.4, "lowerBoundsOnCoefficients": [[-1.0] * 10]}),
+    "hinge": (ml.LinearSVC, {"threshold": 0.1}),
+    "squared hinge": (ml.LinearSVC, {"loss": "squaredHinge", "classWeights": "balanced"}),
+    "poisson": (ml.GeneralizedLinearRegression, {"family": "poisson", "linkPredictionCol": "link"}),
+    "tweedie": (
+        ml.GeneralizedLinearRegression,
+        {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.0},
+    ),
+}
+every = pytest.mark.parametrize("name", KINDS)
+
+
+@pytest.fixture(scope="module")
+def cancer(spark):
+    return data.breast_cancer(spark)
+
+
+@pytest.fixture(scope="module")
+def some(cancer):
+    """A few rows here."""
+    return cancer.limit(20).toPandas()
+
+
+@pytest.fixture(scope="module")
+def fitted(cancer):
+    known = {}
+
+    def fit(name):
+        if name not in known:
+            kind, options = KINDS[name]
+            known[name] = kind(**QUICK, **options).fit(cancer)
+        return known[name]
+
+    return fit
+
+
+def params(instance):
+    return {param.name: value for param, value in instance.extractParamMap().items()}
+
+
+SHARED = {
+    "featuresCol": "f",
+    "featuresCols": ["a", "b"],
+    "labelCol": "l",
+    "weightCol": "w",
+    "predictionCol": "p",
+    "maxIter": 7,
+    "tol": 0.5,
+    "regParam": 0.25,
+    "elasticNetParam": 0.75,
+    "fitIntercept": False,
+    "standardization": False,
+    "optimizer": "adam",
+    "stepSize": 0.125,
+    "stepSizeSchedule": "cosine",
+    "miniBatchFraction": 0.5,
+    "localSteps": 4,
+    "localStepsWarmUp": 2,
+    "outerOptimizer": "diloco",
+    "outerStepSize": 0.5,
+    "compression": "int8",
+    "blockCodec": "zstd",
+    "seed": 11,
+    "aggregationDepth": 3,
+    "engine": "local",
+    "validationIndicatorCol": "v",
+    "patience": 4,
+    "minDelta": 0.01,
+    "checkpointDir": "d",
+    "checkpointInterval": 3,
+    "callbacks": (print,),
+    "initialModel": None,
+}
+CLASSIFIER = {"rawPredictionCol": "r", "threshold": 0.25, "classWeights": {1: 2.0}}
+BOUNDS = ("lowerBoundsOnCoefficients", "upperBoundsOnCoefficients")
+INTERCEPTS = ("lowerBoundsOnIntercepts", "upperBoundsOnIntercepts")
+ARGUMENTS = {
+    ml.LinearRegression: {"loss": "huber", "epsilon": 2.0},
+    ml.QuantileRegression: {"quantile": 0.25},
+    ml.LogisticRegression: {
+        **CLASSIFIER,
+        "family": "binomial",
+        "probabilityCol": "q",
+        "thresholds": [0.75, 0.25],
+        **{key: [[1.0, 2.0]] for key in BOUNDS},
+        **{key: [1.0] for key in INTERCEPTS},
+    },
+    ml.LinearSVC: {**CLASSIFIER, "loss": "squaredHinge"},
+    ml.GeneralizedLinearRegression: {
+        "family": "tweedie",
+        "link": "log",
+        "variancePower": 1.5,
+        "linkPower": 0.5,
+        "linkPredictionCol": "k",
+        "offsetCol": "o",
+    },
+}
+"""Every constructor argument of every estimator, with a value that is not its default."""
+
+
+def held(estimator, argument):
+    return getattr(estimator, argument) if argument in ("callbacks", "initialModel") else params(estimator)[argument]
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+def test_every_parameter_is_a_constructor_argument_with_setter_getter_and_docstring(kind):
+    values = {**SHARED, **ARGUMENTS[kind]}
+    signature = inspect.signature(inspect.unwrap(kind.__init__)).parameters
+    assert set(signature) - {"self"} == set(values)
+    assert {param.name for param in kind().params} == set(values) - {"callbacks", "initialModel"}
+    for argument, value in values.items():
+        name = argument[0].upper() + argument[1:]
+        by_constructor, by_setter = kind(**{argument: value}), kind()
+        assert getattr(by_setter, f"set{name}")(value) is by_setter
+        assert held(by_constructor, argument) == held(by_setter, argument) == value
+        assert re.search(rf"^    (\w+, )?{argument}(, \w+)? :", kind.__doc__, re.MULTILINE), argument
+        default = signature[argument].default
+        assert default is None or held(kind(), argument) == default
+        assert argument in ("callbacks", "initialModel") or callable(getattr(by_setter, f"get{name}"))
+
+
+@every
+def test_models_survive_the_disk(name, fitted, some, tmp_path):
+    """What is loaded predicts the same, bit by bit; test_estimators.py asks Spark for it."""
+    model = fitted(name)
+    model.save(str(tmp_path / "model"))
+    loaded = type(model).load(str(tmp_path / "model"))
+    assert params(loaded) == params(model)
+    assert np.array_equal(loaded.auxiliary, model.auxiliary)
+    pd.testing.assert_frame_equal(score(loaded, some), score(model, some), check_exact=True)

@@ -1,0 +1,255 @@
+"""The one loop: when it stops, what it records, what it refuses, and how many problems share a pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparkopt import optim
+from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
+from sparkopt.losses import SquaredError
+from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.work import MiniBatch
+from sparkopt.penalties import L1, L2
+from sparkopt.solver.loop import Problem, Progress, Stop, minimise, minimise_many
+from tests.problems import in_blocks, lasso, logistic, quadratic, reduce_over, regression_rows
+
+BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))
+
+
+def solve(optimizer=None, stop=None, **options):
+    return minimise(BOWL.reduce, Problem(optimizer or optim.lbfgs(), BOWL.start, stop=stop or Stop(), **options))
+
+
+def test_max_iter_counts_steps():
+    solution = solve(optim.gd(0.1), Stop(7, 0.0))
+    assert (solution.iterations, solution.reason, solution.converged) == (7, "maxIter", False)
+    assert [record.step for record in solution.history] == list(range(8))
+
+
+def test_no_step_at_all_returns_the_start():
+    solution = solve(stop=Stop(0))
+    assert np.array_equal(solution.coef, BOWL.start)
+    assert solution.objective == pytest.approx(BOWL.value(BOWL.start))
+
+
+def test_tolerance_is_the_relative_change_of_the_objective():
+    solution = solve(optim.gd(0.5), Stop(1000, 1e-3))
+    last, before = solution.history[-1].objective, solution.history[-2].objective
+    earlier, one_before = solution.history[-2].objective, solution.history[-3].objective
+    assert solution.reason == "tolerance"
+    assert abs(before - last) <= 1e-3 * before
+    assert abs(one_before - earlier) > 1e-3 * one_before
+
+
+def test_gradient_tolerance():
+    solution = solve(optim.gd(0.5), Stop(1000, 0.0, gradient_tol=1e-3))
+    norms = [record.gradient_norm for record in solution.history]
+    assert solution.reason == "gradient"
+    assert norms[-1] <= 1e-3 < norms[-2]
+
+
+def test_windows_compare_means():
+    noise = np.random.default_rng(0).normal(size=1000)
+
+    def reduce(query):
+        sums = BOWL.reduce(query)
+        return type(sums)(sums.loss * 0 + 10 + 0.01 * noise[query.step], sums.gradient, sums.weight, sums.rows)
+
+    def steps(window):
+        stop = Stop(300, 1e-4, window=window)
+        return minimise(reduce, Problem(optim.gd(1e-6), BOWL.start, stop=stop)).iterations
+
+    assert steps(50) >= 99  # two whole windows
+
+
+def test_a_callback_may_stop():
+    solution = solve(stop=Stop(100, 0.0), callbacks=[lambda p: p.record.step == 2])
+    assert (solution.iterations, solution.reason) == (2, "callback")
+
+
+def test_line_searches_end_at_the_precision_of_the_numbers():
+    solution = solve(optim.lbfgs(), Stop(500, 0.0))
+    assert solution.reason in ("precision", "gradient")
+    assert BOWL.gap(solution.coef) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum"])
+def test_divergence_names_step_and_way_out(name):
+    with pytest.raises(DivergedError, match=rf"'{name}' diverged at step \d+: the objective was .* smaller stepSize"):
+        solve(optim.by_name(name, 1e3), Stop(1000, 0.0))
+
+
+def test_a_start_without_objective_is_refused():
+    with pytest.raises(DivergedError, match="not finite at the initial coefficients"):
+        minimise(BOWL.reduce, Problem(optim.lbfgs(), np.full(3, np.nan)))
+
+
+def test_many_problems_share_each_pass():
+    passes = []
+
+    def reduce(query):
+        passes.append(len(query.coefs))
+        return BOWL.reduce(query)
+
+    names = ["gd", "momentum", "adam"]
+    problems = [
+        Problem(optim.by_name(n, 0.1), BOWL.start, L2(0.1 * i), Stop(10 + i, 0.0)) for i, n in enumerate(names)
+    ]
+    together = minimise_many(reduce, problems)
+    assert passes == [3] * 11 + [2, 1]
+    for problem, solution in zip(problems, together, strict=True):
+        np.testing.assert_allclose(solution.coef, minimise(BOWL.reduce, problem).coef, rtol=1e-12)
+
+
+def test_stop_rules_have_domains():
+    with pytest.raises(ParameterError, match="maxIter must be a whole number >= 0"):
+        Stop(max_iter=-1)
+    with pytest.raises(ParameterError, match="tol must be >= 0"):
+        Stop(tol=-1.0)
+
+
+class Counted:
+    """A reduction that remembers the step and the number of places of each pass."""
+
+    def __init__(self, reduce) -> None:
+        self.reduce, self.passes = reduce, []
+
+    def __call__(self, query: Query) -> PartialSum:
+        self.passes.append((query.step, len(query.coefs), query.vectors is not None))
+        return self.reduce(query)
+
+
+def many() -> list[Problem]:
+    start = logistic().start
+    return [
+        Problem(optim.lbfgs(), start, L2(0.01), Stop(8, tol=0)),
+        Problem(optim.lbfgs(), start, L2(0.1), Stop(20, tol=0, gradient_tol=1e-6)),
+        Problem(optim.adam(), start + 1, L2(0.1), Stop(12, tol=0)),
+        Problem(optim.fista(), start, L1(0.05), Stop(15, tol=0)),
+        Problem(optim.gd(), start, L2(0.1), Stop(3, tol=0)),
+    ]
+
+
+def test_history_has_every_step_and_the_objective_of_each():
+    seen: list[Progress] = []
+    solution = minimise(
+        BOWL.reduce, Problem(optim.gd(0.5), BOWL.start, stop=Stop(30, tol=0), callbacks=[seen.append])
+    )
+    assert [record.step for record in solution.history] == list(range(31))
+    assert [progress.record for progress in seen] == list(solution.history)
+    for progress in seen:
+        assert progress.record.objective == pytest.approx(BOWL.value(progress.coef), rel=1e-12)
+        gradient = BOWL.reduce(Query(progress.coef[None])).gradient[0]
+        assert progress.record.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
+        assert progress.max_iter == 30
+    seconds = [record.seconds for record in solution.history]
+    assert seconds == sorted(seconds)
+    assert solution.objective == solution.history[-1].objective
+    assert (solution.iterations, solution.reason, solution.converged) == (30, "maxIter", False)
+
+
+@pytest.mark.parametrize("optimizer", [optim.gd(0.5), optim.gd(), optim.lbfgs(), optim.fista(8.0)], ids=repr)
+def test_evaluations_are_the_passes_over_the_data(optimizer):
+    reduce = Counted(BOWL.reduce)
+    solution = minimise(reduce, Problem(optimizer, BOWL.start, stop=Stop(max_iter=20, tol=0)))
+    for record in solution.history:
+        assert record.evaluations == record.rows == sum(step == record.step for step, *_ in reduce.passes)
+
+
+class Stumbling(optim.Search):
+    """Fixed steps, but for one that asks twice and then gives up, unless it has just started anew."""
+
+    def run(self, at, direction, penalty, state):
+        yield optim.Ask([at.coef])
+        if state == 3:
+            yield optim.Ask([at.coef])
+            return at, state
+        (point,) = yield optim.Ask([at.coef + direction])
+        return point, state + 1
+
+    def init(self, coef):
+        return 0
+
+
+def test_a_step_that_is_tried_again_counts_all_its_passes():
+    optimizer = optim.Optimizer("stumbling", optim.scale_by_learning_rate(0.1), Stumbling())
+    solution = minimise(BOWL.reduce, Problem(optimizer, BOWL.start, stop=Stop(5, tol=0)))
+    assert [record.step for record in solution.history] == [0, 1, 2, 3, 4, 5]
+    assert [record.evaluations for record in solution.history] == [1, 2, 2, 2, 4, 2]
+
+
+def test_a_mini_batch_without_a_gradient_does_not_end_the_run():
+    """A row that already fits has a gradient of exactly zero; the other rows still have something to say."""
+    X, y = np.ones((2, 1)), np.array([0.0, 4.0])
+    work = MiniBatch(LinearObjective(SquaredError(), 1, fit_intercept=False), 0.5)
+    reduce = reduce_over(work, [in_blocks(X, y)])
+    assert any(reduce(Query(np.zeros((1, 1)), step)).gradient[0, 0] == 0 for step in range(10))
+    stop = Stop(max_iter=200, tol=0, window=20)
+    solution = minimise(reduce, Problem(optim.sgd(optim.schedules.InverseTime(1.0)), np.zeros(1), stop=stop))
+    assert solution.reason == "maxIter"
+    assert solution.coef[0] == pytest.approx(2.0, abs=0.5)
+
+
+def test_the_gradient_norm_of_a_kinked_objective_vanishes_at_its_optimum():
+    problem = lasso()
+    stop = Stop(1000, tol=0, gradient_tol=1e-10)
+    solution = minimise(problem.reduce, Problem(optim.fista(), problem.start, problem.penalty, stop))
+    assert solution.reason == "gradient"
+    assert problem.gap(solution.coef) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [optim.gd(), optim.lbfgs()], ids=lambda o: o.name)
+def test_a_search_ends_with_precision_where_rounding_hides_any_descent(optimizer):
+    """The gradient lies: it never vanishes, but the objective cannot fall."""
+
+    def reduce(query):
+        return PartialSum(np.ones(len(query.coefs)), np.ones(query.coefs.shape), 1.0, 1)
+
+    solution = minimise(reduce, Problem(optimizer, np.zeros(2), stop=Stop(50, tol=0)))
+    assert solution.reason == "precision"
+    assert solution.iterations == 0
+    np.testing.assert_array_equal(solution.coef, np.zeros(2))
+
+
+def test_mini_batches_are_seen_at_the_same_steps_by_all():
+    X, y = regression_rows()
+    work = MiniBatch(LinearObjective(SquaredError(), 5), 0.2, seed=3)
+    reduce = reduce_over(work, [in_blocks(X, y)])
+    problems = [
+        Problem(optim.sgd(rate), np.zeros(6), stop=Stop(steps, tol=0)) for rate, steps in ((0.1, 9), (0.01, 20))
+    ]
+    for together, problem in zip(minimise_many(reduce, problems), problems, strict=True):
+        np.testing.assert_allclose(together.coef, minimise(reduce, problem).coef, rtol=1e-10)
+
+
+def test_the_same_run_twice_is_bit_identical():
+    runs = [minimise(logistic().reduce, many()[0]) for _ in range(2)]
+    assert runs[0].coef.tobytes() == runs[1].coef.tobytes()
+
+
+def test_minimise_refuses_what_cannot_work_before_the_first_pass():
+    reduce = Counted(BOWL.reduce)
+    with pytest.raises(IncompatibleError):
+        minimise(reduce, Problem(optim.adam(), BOWL.start, L1(0.1)))
+    assert reduce.passes == []
+
+
+def test_many_problems_share_their_passes():
+    """A step costs as many passes as its most searching problem needs, not their sum."""
+    alone = []
+    for problem in many():
+        reduce = Counted(logistic().reduce)
+        minimise(reduce, problem)
+        alone.append(reduce.passes)
+    together = Counted(logistic().reduce)
+    minimise_many(together, many())
+    steps = range(1 + max(step for passes in alone for step, *_ in passes))
+
+    def of(passes, step, kind):
+        return sum(at == step and what == kind for at, _, what in passes)
+
+    for kind in (True, False):
+        most = [max(of(passes, step, kind) for passes in alone) for step in steps]
+        assert [of(together.passes, step, kind) for step in steps] == most
+    assert sum(p for _, p, _ in together.passes) == sum(p for passes in alone for _, p, _ in passes)
