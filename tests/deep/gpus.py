@@ -14,7 +14,7 @@ from sparkopt.deep import TorchEstimator
 from sparkopt.errors import ParameterError
 from sparkopt.launch import HorovodLauncher, TorchLauncher
 from sparkopt.launch.session import read_profile, session
-from tests.cluster import ranks
+from tests.launch import ranks
 
 ROOT = Path(__file__).parents[2]
 

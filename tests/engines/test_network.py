@@ -21,7 +21,7 @@ import pytest
 
 from jobs.bench import network
 from jobs.bench.network import Cluster, leftovers
-from tests.cluster import fit_on_network
+from tests.engines import fit_on_network
 
 ROOT = Path(__file__).parents[2]
 FEATURES = 1000

@@ -12,7 +12,7 @@ import pytest
 
 from sparkopt.errors import DataError, LostRankError, ParameterError, RankError
 from sparkopt.launch import HorovodLauncher, LocalLauncher, TorchLauncher
-from tests.cluster import ranks
+from tests.launch import ranks
 
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"

@@ -12,7 +12,7 @@ import pytest
 from pyspark.ml import classification, regression
 
 from sparkopt.ml import LinearRegression, LogisticRegression
-from tests.spark import data
+from tests import spark_data as data
 
 PENALTIES = {"none": {}, "l2": {"regParam": 0.1}, "elastic net": {"regParam": 0.05, "elasticNetParam": 0.5}}
 WEIGHTS = {"": {}, "weighted": {"weightCol": "weight"}}

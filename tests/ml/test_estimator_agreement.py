@@ -19,7 +19,7 @@ from sparkopt.ml import (
     LogisticRegression,
     QuantileRegression,
 )
-from tests.spark import data
+from tests import spark_data as data
 
 EXACT = {"tol": 1e-10, "maxIter": 3000, "engine": "local"}
 

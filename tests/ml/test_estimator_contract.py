@@ -11,7 +11,7 @@ import pytest
 
 from sparkopt import ml
 from sparkopt.ml.local import score
-from tests.spark import data
+from tests import spark_data as data
 
 QUICK = {"maxIter": 3, "tol": 0.0, "engine": "local"}
 KINDS = {

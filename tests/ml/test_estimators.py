@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sparkopt.errors import DataError, NotConvergedWarning, SchemaError
 from sparkopt.ml import LinearRegression, LinearRegressionModel, LogisticRegression, LogisticRegressionModel
 from sparkopt.report import Receipt
-from tests.spark import data
+from tests import spark_data as data
 
 QUICK = dict(maxIter=5, tol=0.0)
 

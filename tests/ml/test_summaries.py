@@ -17,7 +17,7 @@ from sparkopt.ml import (
     LogisticRegressionModel,
 )
 from sparkopt.ml.summary import sums
-from tests.spark import data
+from tests import spark_data as data
 
 WEIGHTS = {"unweighted": {}, "weighted": {"weightCol": "weight"}}
 

@@ -17,7 +17,7 @@ from sparkopt.errors import CorruptCheckpointWarning, DivergedError, ParameterEr
 from sparkopt.ml import LogisticRegression
 from sparkopt.solver.callbacks import History
 from sparkopt.solver.progress import Progress
-from tests.spark import kill_driver
+from tests.training import kill_driver
 from tests.training.kill_driver import INTERVAL, MODELS, coefficients, estimator
 
 ROOT = Path(__file__).parents[2]
