@@ -15,7 +15,7 @@ from sparkopt.engines.allreduce import AllReduceEngine
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.errors import LostRankError
 from sparkopt.validation import Interval
-from tests.engines.ranks import DieOnce
+from tests.launch.ranks import DieOnce
 
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
