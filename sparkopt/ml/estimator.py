@@ -76,10 +76,13 @@ class LinearEstimator(
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
     def _configure(self, arguments: Mapping[str, Any]) -> None:
-        """Take a constructor's arguments: parameters, and what is none since it cannot be saved."""
+        """Take a constructor's arguments: parameters, and the two attributes that cannot be saved."""
         values = dict(arguments)
         self.setCallbacks(values.pop("callbacks", ()))
         self.setInitialModel(values.pop("initialModel", None))
+        for name in values:
+            if not self.hasParam(name):
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self._set(**values)
 
     @property
