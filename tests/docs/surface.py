@@ -258,4 +258,4 @@ def faults(package: str) -> Iterator[str]:
 if __name__ == "__main__":
     for package in PACKAGES:
         for fault in dict.fromkeys(faults(package)):
-            print(fault)  # noqa: T201
+            print(fault)
