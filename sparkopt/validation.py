@@ -75,7 +75,7 @@ class Interval:
 
     def contains(self, values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         """For each element of ``values`` (floating, any shape), whether it is inside the interval."""
-        inside = np.isfinite(values) if self.finite else ~np.isnan(values)
+        inside: NDArray[np.bool_] = np.isfinite(values) if self.finite else ~np.isnan(values)
         if self.low is not None:
             inside &= values >= self.low if self._includes_low else values > self.low
         if self.high is not None:

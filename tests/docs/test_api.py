@@ -43,7 +43,7 @@ def test_every_package_is_on_the_list():
 
 
 def test_missing_names_are_noticed(monkeypatch, tmp_path):
-    """A package made for the purpose: a lazy name that editors cannot see, no docstring, a type that is not exported."""
+    """A small package with a lazy name that editors cannot see, a missing docstring, a type that is not exported."""
     (tmp_path / "fit").mkdir()
     (tmp_path / "fit" / "__init__.py").write_text(
         """
