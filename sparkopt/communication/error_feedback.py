@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from pyarrow import fs
 
-from sparkopt.codecs.gradient import Memory
+from sparkopt.codecs.gradient import CodecState
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.typing import Array
 
@@ -28,7 +28,7 @@ SUFFIX = ".memory"
 KEPT = 2
 """Residuals that stay: of the last step, and of the one before it, for a task that is run again."""
 
-_in_process: dict[str, dict[int, Memory]] = {}
+_in_process: dict[str, dict[int, CodecState]] = {}
 """Residuals of blocks that are in memory themselves."""
 
 
@@ -72,7 +72,7 @@ class Residuals:
     beside: str | None
     shelf: ResidualStore | None = None
 
-    def before(self, step: int) -> Memory | None:
+    def before(self, step: int) -> CodecState | None:
         """Return the memory of the last step before this one; None at the first step of all."""
         if step == 0:
             self._forget()
@@ -94,7 +94,7 @@ class Residuals:
         """Whether a memory of a step before this one is at hand."""
         return any(known < step for known in self._steps())
 
-    def keep(self, step: int, memory: Memory) -> None:
+    def keep(self, step: int, memory: CodecState) -> None:
         """Keep the memory after a step; those that no task can ask for any more are deleted."""
         if self.beside is None:
             _in_process.setdefault(f"{self.fit}/{self.name}", {})[step] = memory
@@ -110,7 +110,7 @@ class Residuals:
             return list(_in_process.get(f"{self.fit}/{self.name}", ()))
         return _steps_in(_local(self._folder()), self._stem())
 
-    def _load(self, step: int) -> Memory:
+    def _load(self, step: int) -> CodecState:
         if self.beside is None:
             return _in_process[f"{self.fit}/{self.name}"][step]
         return _read(_local(self._path(step)))
@@ -145,14 +145,14 @@ class Residuals:
     def _path(self, step: int) -> str:
         return f"{self._folder()}/{self._stem()}.{step:08d}{SUFFIX}"
 
-    def _to_shelf(self, shelf: ResidualStore, step: int, memory: Memory) -> None:
+    def _to_shelf(self, shelf: ResidualStore, step: int, memory: CodecState) -> None:
         folder = resolve(shelf.uri, "checkpointDir")
         folder.filesystem.create_dir(folder.path, recursive=True)
         _write(folder.child(f"{self.name}.{step:08d}{SUFFIX}"), memory)
         for known in sorted(_steps_in(folder, self.name))[: -shelf.keep]:
             folder.filesystem.delete_file(folder.child(f"{self.name}.{known:08d}{SUFFIX}").path)
 
-    def _from_shelf(self, step: int) -> Memory | None:
+    def _from_shelf(self, step: int) -> CodecState | None:
         if self.shelf is None:
             return None
         folder = resolve(self.shelf.uri, "checkpointDir")
@@ -177,15 +177,15 @@ def _steps_in(folder: Location, stem: str) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _write(file: Location, memory: Memory) -> None:
+def _write(file: Location, memory: CodecState) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **_flat(memory))
     file.write(content.getvalue())
 
 
-def _read(file: Location) -> Memory:
+def _read(file: Location) -> CodecState:
     with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
-        memory: Memory = {}
+        memory: CodecState = {}
         for name in archive.namelist():
             inner = memory
             *folders, last = name.removesuffix(".npy").split("/")
@@ -197,7 +197,7 @@ def _read(file: Location) -> Memory:
         return memory
 
 
-def _flat(memory: Memory, prefix: str = "") -> dict[str, Array]:
+def _flat(memory: CodecState, prefix: str = "") -> dict[str, Array]:
     """Return a tree of arrays as names with slashes."""
     flat: dict[str, Array] = {} if memory else {prefix: np.zeros(0)}  # an empty tree is kept as one
     for name, value in memory.items():
