@@ -1,7 +1,7 @@
 """Cross-validation in shared passes: many models over the same rows, each of which does not see one fold.
 
-The rows of a fold are in blocks of their own, so no row is ever masked: each block is evaluated at the points that see
-it only. Of k folds a model so reads k − 1, as it would alone.
+The rows of a fold are in blocks of their own, so no row is ever masked: a block is evaluated only at the points that
+see it. Of k folds a model so reads k − 1, as it would alone.
 """
 
 from __future__ import annotations

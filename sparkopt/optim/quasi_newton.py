@@ -63,8 +63,8 @@ class Seed:
         gap = float(np.abs(hessian - hessian.T).max())
         if not gap <= 1e-3 * float(np.abs(hessian).max()):
             raise ParameterError(
-                "reduce must answer HessianProducts by products of the Hessian with the vectors, but its answer to all "
-                "unit vectors is not symmetric. Answer query.request.vectors, or use optim.lbfgs(seed=Seed(up_to=0))."
+                "reduce must answer HessianProducts by the Hessian times vectors, but its answer to all unit vectors "
+                "is not symmetric. Use query.request.vectors, or optim.lbfgs(seed=Seed(up_to=0))."
             )
         values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
         values = np.abs(values)  # as far as it curves, in whichever direction (Dauphin et al., 2014, §4)

@@ -1,4 +1,4 @@
-"""What a search requests of the data: gradients, losses or Hessian-vector products, at which points, over which rows."""
+"""What a search requests: gradients, losses or Hessian-vector products, at which points, on which rows."""
 
 from __future__ import annotations
 
