@@ -9,7 +9,7 @@ ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`(~?)([\w.]+)`")
 
 
 class CrossReferences(griffe.Extension):
-    """Writes each reference as a link to the full name; a name without a module is one of the docstring's own module."""
+    """Writes each reference as a link to the full name; a bare name is one of the same module."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Rewrite the docstrings of a package."""
