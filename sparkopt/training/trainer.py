@@ -18,7 +18,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoding import Compressed
-from sparkopt.engines.driver import Engine, Run
+from sparkopt.engines.base import Engine, EngineRun
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
@@ -250,7 +250,7 @@ class Trainer:
         self,
         solution: Solution,
         store: BlockStore,
-        done: Run,
+        done: EngineRun,
         seconds: float,
         models: int,
         resumed_at: int,
