@@ -17,8 +17,8 @@ from sparkopt.engines.allreduce import AllReduceEngine
 from sparkopt.engines.driver import DriverEngine, Engine, Run
 from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.resident import ResidentEngine
-from sparkopt.engines.sockets import encrypts
 from sparkopt.errors import IncompatibleError
+from sparkopt.launch.connections import encrypts
 from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Problem
 
