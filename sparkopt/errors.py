@@ -1,6 +1,7 @@
-"""Every error and warning that sparkopt raises on purpose.
+"""The errors and warnings of sparkopt.
 
-Each derives from the built-in exception that a caller would expect, so ``except ValueError`` keeps working.
+Each error also derives from the built-in exception that fits, so ``except ValueError`` catches a `ParameterError`.
+This module imports nothing of sparkopt.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ class SparkoptError(Exception):
 
 
 class ParameterError(SparkoptError, ValueError):
-    """A parameter has a value outside its domain; the message names the parameter and the domain."""
+    """A parameter's value is outside its domain; the message names the parameter and the domain."""
 
 
 class SchemaError(SparkoptError, ValueError):
-    """A column is missing or has a type that cannot be used; found before any job runs."""
+    """A column is missing or has an unsupported type; raised before any job runs."""
 
 
 class DataError(SparkoptError, ValueError):
-    """A row holds a value that cannot be trained on; the message names column, partition and row."""
+    """A row has a value that cannot be used; the message names column, partition and row."""
 
 
 class IncompatibleError(SparkoptError, ValueError):
-    """Two choices that cannot work together; the message names both and a way out."""
+    """Two choices cannot be combined; the message names both and what to do instead."""
 
 
 class DivergedError(SparkoptError, ArithmeticError):
-    """The objective stopped being finite; the message names the step and what to change."""
+    """The objective is no longer finite; the message names the step and what to change."""
 
 
 class CorruptDataError(SparkoptError, ValueError):
-    """Encoded bytes cannot be decoded within their bounds; the message names the codec."""
+    """Encoded bytes cannot be decoded, or would exceed the bound on their size; the message names the codec."""
 
 
 class CorruptImageError(CorruptDataError):
@@ -55,25 +56,25 @@ class CorruptImageError(CorruptDataError):
 
 
 class MissingDependencyError(SparkoptError, ImportError):
-    """An optional package is needed; the message gives the command that installs it."""
+    """An optional package is not installed; the message gives the command that installs it."""
 
     @classmethod
     def of(cls, feature: str, package: str, extra: str) -> MissingDependencyError:
-        """Say that ``feature`` needs ``package``, which the extra ``extra`` installs."""
+        """Return the error that ``feature`` needs ``package``, which the extra ``extra`` of sparkopt installs."""
         return cls(f"{feature} needs {package}, which is not installed. Run: pip install 'sparkopt[{extra}]'")
 
 
 class RankError(SparkoptError, RuntimeError):
-    """One process of a distributed run failed; the message names its rank and gives its traceback."""
+    """A rank of a distributed run failed; the message names it and gives its traceback."""
 
 
 class LostRankError(RankError):
-    """One process of a distributed run ended without a word: killed, or its executor, machine or network was lost."""
+    """A rank ended unexpectedly: its process was killed, or its executor, machine or network was lost."""
 
 
 class NotConvergedWarning(UserWarning):
-    """The solver stopped at its step limit before its tolerance was met."""
+    """The solver reached its step limit before its tolerance."""
 
 
 class CorruptCheckpointWarning(UserWarning):
-    """A checkpoint was truncated or altered; the message names it, and the one before it is used."""
+    """A checkpoint is truncated or altered, and the previous one is used; the message names it."""

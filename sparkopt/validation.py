@@ -1,4 +1,4 @@
-"""Constraints that print themselves: one wording for every parameter check in the package.
+"""Constraints on parameters, and the check that raises the same wording everywhere.
 
 Examples
 --------
@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +27,14 @@ from sparkopt.errors import ParameterError
 __all__ = ["Constraint", "Interval", "OneOf", "check"]
 
 T = TypeVar("T")
-Array = NDArray[np.floating]
 
 
 @runtime_checkable
 class Constraint(Protocol):
-    """Anything that accepts or refuses a value and says in words what it accepts."""
+    """A condition on a value. ``str()`` of it completes the sentence "the parameter must be ..."."""
 
     def accepts(self, value: object) -> bool:
-        """Whether ``value`` lies in the domain."""
+        """Whether ``value`` satisfies the condition."""
         ...
 
     def __str__(self) -> str: ...
@@ -43,12 +42,12 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Interval:
-    """Real (or whole) numbers between two bounds; a bound of None is infinite.
+    """Real or whole numbers between two bounds.
 
     Parameters
     ----------
     low, high : float or None
-        The bounds. NaN is never accepted; an infinite value only where ``finite`` is False.
+        The bounds; None is no bound. NaN is never accepted, an infinite value only where ``finite`` is False.
     closed : {"both", "left", "right", "neither"}, default "both"
         Which bounds belong to the interval.
     whole : bool, default False
@@ -74,9 +73,9 @@ class Interval:
         below = self.high is None or number < self.high or (number == self.high and self._includes_high)
         return above and below
 
-    def contains(self, values: Array) -> NDArray[np.bool_]:
-        """Element by element, whether ``values`` (any shape, floating) lie inside the interval."""
-        inside = np.isfinite(values) if self.finite else ~np.isnan(values)
+    def contains(self, values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """For each element of ``values`` (floating, any shape), whether it is inside the interval."""
+        inside: NDArray[np.bool_] = np.isfinite(values) if self.finite else ~np.isnan(values)
         if self.low is not None:
             inside &= values >= self.low if self._includes_low else values > self.low
         if self.high is not None:
@@ -109,7 +108,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few named options."""
+    """One of a few options.
+
+    Parameters
+    ----------
+    options : iterable
+        The values that are accepted; an equal value of another type is not.
+    """
 
     options: tuple[object, ...]
 
@@ -117,8 +122,8 @@ class OneOf:
         object.__setattr__(self, "options", tuple(options))
 
     def accepts(self, value: object) -> bool:
-        """Whether ``value`` is among the options."""
-        for option in self.options:  # noqa: SIM110  # for every image; a generator takes three times as long
+        """Whether ``value`` is one of the options."""
+        for option in self.options:  # noqa: SIM110  # called for every image: a generator takes three times as long
             if value == option and type(value) is type(option):
                 return True
         return False
@@ -133,7 +138,7 @@ def check(name: str, value: T, constraint: Constraint) -> T:
     Raises
     ------
     ParameterError
-        Naming the parameter, its domain and the value that was given.
+        The message names the parameter, its domain and the value.
     """
     if not constraint.accepts(value):
         raise ParameterError(f"{name} must be {constraint}. Got {value!r} instead.")

@@ -32,9 +32,9 @@ DIRECTION = [
 ]
 ROW = {package: row for row, packages in enumerate(DIRECTION) for package in packages}
 
-# Who may import Spark: everything from blocks on, and one module or two that put codecs and images into a DataFrame.
+# Who may import Spark: everything from blocks on, and one module each that puts codecs and images into a DataFrame.
 BEFORE_SPARK = {"errors", "typing", "validation", "io", "losses", "penalties", "optim", "codecs", "images"}
-ON_SPARK = {"codecs.columns", "images.reader", "images.spark", "images.statistics"}
+ON_SPARK = {"codecs.spark", "images.spark"}
 
 LIBRARIES = {
     "torch": ("deep", "launch", "engines.allreduce"),

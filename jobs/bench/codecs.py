@@ -17,8 +17,8 @@ from scipy.special import expit
 from sklearn.datasets import load_digits, load_sample_images, load_svmlight_file
 from sklearn.linear_model import LogisticRegression
 
-from sparkopt.codecs import Codec, ErrorFeedback, Identity, compress, decompress, gradient_codec
-from sparkopt.codecs.comparison import NO_CODEC, Comparison, byte_codecs, measure
+from sparkopt.codecs import ErrorFeedback, GradientCodec, NoCompression, compress, decompress, gradient_codec
+from sparkopt.codecs.comparison import NO_CODEC, CodecComparison, byte_codecs, measure
 from sparkopt.codecs.gradient import GRADIENT_CODECS
 
 BLOCK = 2**20
@@ -55,12 +55,12 @@ def lossless(data: dict[str, bytes]) -> list[dict[str, object]]:
     for name, raw in data.items():
         blocks = [raw[start : start + BLOCK] for start in range(0, len(raw), BLOCK)]
         measurements += [measure(name, blocks, codec) for codec in [NO_CODEC, *byte_codecs()]]
-    table = Comparison(tuple(measurements), FAST).to_pandas()
+    table = CodecComparison(tuple(measurements), FAST).to_pandas()
     for name in data:
         part = table[table["column"] == name]
         rows = part[["codec", "ratio", "encode MB/s", "decode MB/s"]].values.tolist()
         show(f"{name} ({len(data[name]) / 1e6:.1f} MB)", ["codec", "ratio", "encode MB/s", "decode MB/s"], rows)
-        one = Comparison(tuple(m for m in measurements if m.column == name), FAST)
+        one = CodecComparison(tuple(m for m in measurements if m.column == name), FAST)
         for speed in (FAST, SLOW):
             print(f"Recommended at {speed * 8e-6:g} Mbit/s: {one.recommend(speed)[name]}")
     return table.drop(columns=["link ms", "recommended"]).replace(np.inf, None).to_dict("records")
@@ -120,7 +120,7 @@ def objective(X: csr_matrix, y: np.ndarray, workers: int = 4, steps: int = 1000)
     parts = np.array_split(np.argsort(X[:, 0], kind="stable"), workers)  # workers whose data differ
     pieces = [(X[rows], positive[rows]) for rows in parts]
 
-    def reached(codec: Codec) -> float:
+    def reached(codec: GradientCodec) -> float:
         rng, coef = np.random.default_rng(0), np.zeros(X.shape[1])
         memories = [codec.init(coef.size) for _ in pieces]
         for step in range(steps):
@@ -132,7 +132,7 @@ def objective(X: csr_matrix, y: np.ndarray, workers: int = 4, steps: int = 1000)
             coef = coef - total / smoothness / (1 + step / 250)
         return loss(coef)
 
-    uncompressed = reached(Identity())
+    uncompressed = reached(NoCompression())
     rows = []
     for name in GRADIENT_CODECS:
         codec = gradient_codec(name)

@@ -112,9 +112,9 @@ def consume(communicator: Communicator, config: TrainConfig) -> float:
     """Take an epoch's batches and do nothing with them; return rows per second."""
     import torch
 
-    from sparkopt.deep.rows import Rows
+    from sparkopt.deep.data_loader import RankDataLoader
 
-    rows = Rows(config, communicator, torch.device("cpu"))
+    rows = RankDataLoader(config, communicator, torch.device("cpu"))
     for epoch in range(2):  # the first time warms up
         communicator.barrier()
         begin, count = time.perf_counter(), 0

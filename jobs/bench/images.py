@@ -219,9 +219,9 @@ def consume(communicator: Communicator, config: TrainConfig) -> float:
     """Take an epoch's batches as a training process does, and do nothing with them; return images per second."""
     import torch
 
-    from sparkopt.deep.rows import Rows
+    from sparkopt.deep.data_loader import RankDataLoader
 
-    rows = Rows(config, communicator, torch.device("cpu"))
+    rows = RankDataLoader(config, communicator, torch.device("cpu"))
     communicator.barrier()
     begin, count = time.perf_counter(), 0
     with rows.training(0, 0) as batches:

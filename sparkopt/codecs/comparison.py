@@ -12,7 +12,7 @@ from sparkopt.codecs.registry import codec_names, compress, decompress
 from sparkopt.errors import IncompatibleError, MissingDependencyError
 from sparkopt.validation import Interval, check
 
-__all__ = ["NO_CODEC", "Comparison", "Measurement", "byte_codecs", "measure"]
+__all__ = ["NO_CODEC", "CodecComparison", "Measurement", "byte_codecs", "measure"]
 
 NO_CODEC = "none"
 _MEGABYTE = 1e6
@@ -52,7 +52,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CodecComparison:
     """Measurements of several codecs on several columns.
 
     Parameters

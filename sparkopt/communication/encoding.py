@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from sparkopt.blocks.block import Blocks, Part
-from sparkopt.codecs.gradient import Codec, ErrorFeedback, Memory, Sparse, gradient_codec
+from sparkopt.codecs.gradient import CodecState, ErrorFeedback, GradientCodec, Sparse, gradient_codec
 from sparkopt.communication.error_feedback import Residuals, ResidualStore
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Around, Work
@@ -49,7 +49,7 @@ class EncodedGradient:
 
     Attributes
     ----------
-    codec : Codec
+    codec : GradientCodec
         What decodes a payload.
     shape : (int, int)
         Shape of the gradient.
@@ -57,7 +57,7 @@ class EncodedGradient:
         For each slice of the gradient, cut as ``numpy.array_split`` cuts it, payloads whose sum it is: 0 without any.
     """
 
-    codec: Codec
+    codec: GradientCodec
     shape: tuple[int, int]
     slices: tuple[tuple[bytes, ...], ...]
 
@@ -165,7 +165,7 @@ class Compressed(Around):
     ----------
     work : Work
         What is summed.
-    codec : Codec or None
+    codec : GradientCodec or None
         Encodes one gradient a step; None takes the one that the query names, and none where it names none.
     fit : str
         Name of the fit: memories of other fits in the same store are none of its own.
@@ -179,7 +179,7 @@ class Compressed(Around):
     """
 
     work: Work
-    codec: Codec | None
+    codec: GradientCodec | None
     fit: str
     shelf: ResidualStore | None = None
     seed: Seed = 0
@@ -225,7 +225,7 @@ class Compressed(Around):
         packed = EncodedGradient(codec, (m, size), tuple(payloads))
         return replace(sums, gradient=packed)  # type: ignore[arg-type]  # while it travels
 
-    def codec_for(self, query: Query) -> Codec | None:
+    def codec_for(self, query: Query) -> GradientCodec | None:
         """Return what encodes the answer to a query, or None for an answer that travels as it is."""
         if not query.is_of_step:
             return None
@@ -233,9 +233,9 @@ class Compressed(Around):
             return self.codec
         return ErrorFeedback(gradient_codec("none")) if query.codec == PLAIN_AGAIN else gradient_codec(query.codec)
 
-    def _before(self, memories: Residuals, step: int, codec: Codec, sizes: list[int]) -> Memory:
+    def _before(self, memories: Residuals, step: int, codec: GradientCodec, sizes: list[int]) -> CodecState:
         """Return each slice's memory; where the codec may change, what the one before left out goes along."""
-        fresh: Memory = {str(number): codec.init(size) for number, size in enumerate(sizes)}
+        fresh: CodecState = {str(number): codec.init(size) for number, size in enumerate(sizes)}
         if self.codec is not None:
             return memories.before(step) or fresh
         known = memories.before(step) if memories.has_before(step) else None

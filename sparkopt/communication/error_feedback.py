@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from pyarrow import fs
 
-from sparkopt.codecs.gradient import Memory
+from sparkopt.codecs.gradient import CodecState
 from sparkopt.io.filesystem import read_file, resolve, write_file
 from sparkopt.typing import Array
 
@@ -29,7 +29,7 @@ SUFFIX = ".memory"
 KEPT = 2
 """Residuals that stay: of the last step, and of the one before it, for a task that is run again."""
 
-_in_process: dict[str, dict[int, Memory]] = {}
+_in_process: dict[str, dict[int, CodecState]] = {}
 """Residuals of blocks that are in memory themselves."""
 
 Place: TypeAlias = "tuple[fs.FileSystem, str]"
@@ -75,7 +75,7 @@ class Residuals:
     beside: str | None
     shelf: ResidualStore | None = None
 
-    def before(self, step: int) -> Memory | None:
+    def before(self, step: int) -> CodecState | None:
         """Return the memory of the last step before this one; None at the first step of all."""
         if step == 0:
             self._forget()
@@ -97,7 +97,7 @@ class Residuals:
         """Whether a memory of a step before this one is at hand."""
         return any(known < step for known in self._steps())
 
-    def keep(self, step: int, memory: Memory) -> None:
+    def keep(self, step: int, memory: CodecState) -> None:
         """Keep the memory after a step; those that no task can ask for any more are deleted."""
         if self.beside is None:
             _in_process.setdefault(f"{self.fit}/{self.name}", {})[step] = memory
@@ -113,7 +113,7 @@ class Residuals:
             return list(_in_process.get(f"{self.fit}/{self.name}", ()))
         return _steps_in((fs.LocalFileSystem(), self._folder()), self._stem())
 
-    def _load(self, step: int) -> Memory:
+    def _load(self, step: int) -> CodecState:
         if self.beside is None:
             return _in_process[f"{self.fit}/{self.name}"][step]
         return _read((fs.LocalFileSystem(), self._path(step)))
@@ -148,14 +148,14 @@ class Residuals:
     def _path(self, step: int) -> str:
         return f"{self._folder()}/{self._stem()}.{step:08d}{SUFFIX}"
 
-    def _to_shelf(self, shelf: ResidualStore, step: int, memory: Memory) -> None:
+    def _to_shelf(self, shelf: ResidualStore, step: int, memory: CodecState) -> None:
         system, folder = resolve(shelf.uri)
         system.create_dir(folder, recursive=True)
         _write((system, f"{folder}/{self.name}.{step:08d}{SUFFIX}"), memory)
         for known in sorted(_steps_in((system, folder), self.name))[: -shelf.keep]:
             system.delete_file(f"{folder}/{self.name}.{known:08d}{SUFFIX}")
 
-    def _from_shelf(self, step: int) -> Memory | None:
+    def _from_shelf(self, step: int) -> CodecState | None:
         if self.shelf is None:
             return None
         system, folder = resolve(self.shelf.uri)
@@ -176,7 +176,7 @@ def _steps_in(place: Place, stem: str) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _write(place: Place, memory: Memory) -> None:
+def _write(place: Place, memory: CodecState) -> None:
     """Write so that the file appears whole or not at all."""
     system, path = place
     content = io.BytesIO()
@@ -184,10 +184,10 @@ def _write(place: Place, memory: Memory) -> None:
     write_file(system, path, content.getvalue())
 
 
-def _read(place: Place) -> Memory:
+def _read(place: Place) -> CodecState:
     system, path = place
     with zipfile.ZipFile(io.BytesIO(read_file(system, path))) as archive:
-        memory: Memory = {}
+        memory: CodecState = {}
         for name in archive.namelist():
             inner = memory
             *folders, last = name.removesuffix(".npy").split("/")
@@ -199,7 +199,7 @@ def _read(place: Place) -> Memory:
         return memory
 
 
-def _flat(memory: Memory, prefix: str = "") -> dict[str, Array]:
+def _flat(memory: CodecState, prefix: str = "") -> dict[str, Array]:
     """Return a tree of arrays as names with slashes."""
     flat: dict[str, Array] = {} if memory else {prefix: np.zeros(0)}  # an empty tree is kept as one
     for name, value in memory.items():

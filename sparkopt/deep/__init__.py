@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparkopt.deep.builders import builder
     from sparkopt.deep.estimator import TorchEstimator
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
-    from sparkopt.deep.modules import builder
 
 __all__ = ["Logger", "MLflow", "TensorBoard", "TorchEstimator", "TorchModel", "builder"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
     "TorchModel": "model",
-    "builder": "modules",
+    "builder": "builders",
 }
 
 

@@ -27,8 +27,8 @@ from sparkopt.deep.model import TorchModel, check_pipeline
 from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.replica import check_compression
-from sparkopt.deep.summary import DeepReceipt, TrainingSummary, receipt_of
-from sparkopt.deep.worker import Outcome
+from sparkopt.deep.summary import DeepReceipt, TorchTrainingSummary, receipt_of
+from sparkopt.deep.worker import RankResult
 from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.launch.devices import check_request
@@ -373,7 +373,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
 
     def _launch(
         self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
-    ) -> tuple[list[Outcome], float, int]:
+    ) -> tuple[list[RankResult], float, int]:
         """Train; return what the processes brought home, the seconds, and how often some were lost."""
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
@@ -382,8 +382,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         bar = [ProgressBar("train")] if self.progress else []
         return launching.run(config, recipe, (*self.callbacks, *bar))
 
-    def _model(self, outcome: Outcome, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
+    def _model(self, outcome: RankResult, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
         model = TorchModel(self.module, outcome.weights, recipe.task_name, outcome.output_shape)
         history = [dict(record) for record in outcome.history]
-        model._summary = TrainingSummary(history, np.asarray(outcome.losses).tolist(), receipt)
+        model._summary = TorchTrainingSummary(history, np.asarray(outcome.losses).tolist(), receipt)
         return self._copyValues(model)

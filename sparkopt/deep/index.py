@@ -17,7 +17,7 @@ import pyarrow.fs
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.errors import DataError, ParameterError
 
-__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "Tensor", "open_storage"]
+__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "TensorSpec", "open_storage"]
 
 INDEX = "index.json"
 TRAINING, VALIDATION = "training", "validation"
@@ -64,7 +64,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """What a field's rows look like: their shape and NumPy type; ``bytes`` for encoded images."""
 
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ class Index:
         Where it lies.
     fields : Fields
         Its columns.
-    tensors : dict of str to Tensor
+    tensors : dict of str to TensorSpec
         What the rows of each field look like.
     training, validation : tuple of Shard
         Its files.
@@ -91,7 +91,7 @@ class Index:
 
     uri: str
     fields: Fields
-    tensors: dict[str, Tensor]
+    tensors: dict[str, TensorSpec]
     training: tuple[Shard, ...]
     validation: tuple[Shard, ...] = ()
     seconds: float = field(default=0.0, compare=False)
@@ -143,7 +143,7 @@ class Index:
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
         return cls(
             fields=Fields(tuple(_field(entry) for entry in fields["inputs"]), label, weight),
-            tensors={name: Tensor(tuple(t["shape"]), t["dtype"]) for name, t in found.pop("tensors").items()},
+            tensors={name: TensorSpec(tuple(t["shape"]), t["dtype"]) for name, t in found.pop("tensors").items()},
             training=tuple(_shard(entry) for entry in found.pop("training")),
             validation=tuple(_shard(entry) for entry in found.pop("validation")),
             **found,

@@ -12,9 +12,9 @@ from pyspark import SparkContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.progress import Watch
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.watch import Watch
-from sparkopt.deep.worker import Outcome, train
+from sparkopt.deep.worker import RankResult, train
 from sparkopt.errors import LostRankError
 from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
 from sparkopt.solver.callbacks import close
@@ -54,7 +54,7 @@ class Launching:
 
     def run(
         self, config: TrainConfig, recipe: Recipe, watchers: Sequence[Callback]
-    ) -> tuple[list[Outcome], float, int]:
+    ) -> tuple[list[RankResult], float, int]:
         """Train; return what the processes brought home, the seconds, and how often some were lost."""
         begin, ended = time.perf_counter(), 0
         watch = Watch(watchers, config.epochs)

@@ -25,9 +25,9 @@ from pyspark.sql.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.deep.batch import Decoder, contents, on_device
+from sparkopt.deep.builders import Reference
 from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.fields import Field, Fields, dense
-from sparkopt.deep.modules import Reference
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.errors import DataError, SchemaError
@@ -39,7 +39,7 @@ from sparkopt.typing import Array
 if TYPE_CHECKING:
     from torch import nn
 
-    from sparkopt.deep.summary import TrainingSummary
+    from sparkopt.deep.summary import TorchTrainingSummary
 
 __all__ = ["TorchModel"]
 
@@ -72,7 +72,7 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
     ) -> None:
         super().__init__()
         self._build, self._weights, self._outputs = build, weights, Outputs(task, output_shape)
-        self._summary: TrainingSummary | None = None
+        self._summary: TorchTrainingSummary | None = None
 
     @property
     def weights(self) -> bytes:
@@ -95,7 +95,7 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         return self._summary is not None
 
     @property
-    def summary(self) -> TrainingSummary:
+    def summary(self) -> TorchTrainingSummary:
         """How the training went.
 
         Raises
@@ -136,12 +136,12 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""
-        return _Writer(self)
+        return TorchModelWriter(self)
 
     @classmethod
     def read(cls) -> MLReader[Any]:
         """Return a reader: ``TorchModel.read().load(path)``."""
-        return _Reader()
+        return TorchModelReader()
 
 
 def check_pipeline(fields: Fields, pipeline: str | None) -> None:
@@ -253,7 +253,7 @@ def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
     return model
 
 
-class _Writer(MLWriter):
+class TorchModelWriter(MLWriter):
     """Writes parameters and facts as pyspark.ml's metadata, and the weights as one file of safetensors."""
 
     def __init__(self, model: TorchModel) -> None:
@@ -274,7 +274,7 @@ class _Writer(MLWriter):
             stream.close()
 
 
-class _Reader(MLReader[TorchModel]):
+class TorchModelReader(MLReader[TorchModel]):
     """Reads a saved model."""
 
     def load(self, path: str) -> TorchModel:

@@ -22,7 +22,7 @@ from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
 from sparkopt.deep.fields import HINT, Fields, dense
-from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, Tensor, open_storage
+from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec, open_storage
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.typing import Array
@@ -85,7 +85,9 @@ def _index(found: Sequence[Any], fields: Fields, uri: str, seconds: float) -> In
     if len(kinds) > 1:
         (one, first), (two, second) = sorted(kinds.items())[:2]
         raise DataError(f"rows differ in shape or type: {first} has {one}, {second} has {two}.")
-    tensors = {name: Tensor(tuple(shape), dtype) for name, (shape, dtype) in json.loads(next(iter(kinds))).items()}
+    tensors = {
+        name: TensorSpec(tuple(shape), dtype) for name, (shape, dtype) in json.loads(next(iter(kinds))).items()
+    }
     return Index(uri, fields, tensors, tuple(splits[TRAINING]), tuple(splits[VALIDATION]), seconds)
 
 

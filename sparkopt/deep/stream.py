@@ -16,16 +16,16 @@ import torch
 
 from sparkopt.deep.batch import Batch, Columns, Decoder, contents
 from sparkopt.deep.index import TRAINING, Index, open_storage
-from sparkopt.deep.plan import Piece, Plan, Window
+from sparkopt.deep.sampler import EpochSampler, GroupSlice, ShuffleWindow
 from sparkopt.errors import DataError
 
-__all__ = ["Groups", "load_batches"]
+__all__ = ["RowGroups", "load_batches"]
 
 MOST_OPEN = 64
 """Files that a reader keeps open."""
 
 
-class Groups:
+class RowGroups:
     """The groups of one split, read one at a time; not for several threads at once."""
 
     def __init__(self, index: Index, split: str = TRAINING) -> None:
@@ -40,13 +40,13 @@ class Groups:
         """Rows of each group."""
         return tuple(rows for shard in self._index.shards(self._split) for rows in shard.groups)
 
-    def read(self, piece: Piece) -> pa.RecordBatch:
+    def read(self, piece: GroupSlice) -> pa.RecordBatch:
         """Read rows of a group."""
         path, number = self._places[piece.group]
         batch = self._open(path).get_batch(number)
         return batch.slice(piece.start, piece.stop - piece.start)
 
-    def window(self, window: Window) -> Columns:
+    def window(self, window: ShuffleWindow) -> Columns:
         """Read a window's rows, in their order."""
         table = pa.Table.from_batches([self.read(piece) for piece in window.pieces])
         found: Columns = {}
@@ -77,11 +77,11 @@ class Groups:
         return self._opened[path]
 
 
-def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:
+def _raw(groups: RowGroups, sampler: EpochSampler, stream: int, first_step: int) -> Iterator[tuple[Columns, int]]:
     """Yield the columns of each step's batch of one stream, and how many of its rows count."""
-    size = plan.batch_size
+    size = sampler.batch_size
     step, tail, last = first_step, None, None
-    for window in plan.windows(stream, min(first_step * size, max(plan.own_rows(stream) - 1, 0))):
+    for window in sampler.windows(stream, min(first_step * size, max(sampler.own_rows(stream) - 1, 0))):
         last = groups.window(window)
         rows, start = len(window.order), max(first_step * size - window.first, 0)
         if tail is not None:
@@ -90,16 +90,16 @@ def _raw(groups: Groups, plan: Plan, stream: int, first_step: int) -> Iterator[t
             start += missing
             if _rows(tail) < size:
                 continue
-            yield tail, plan.counted(stream, step)
+            yield tail, sampler.counted(stream, step)
             step, tail = step + 1, None
         while rows - start >= size:
-            yield _cut(last, start, start + size), plan.counted(stream, step)
+            yield _cut(last, start, start + size), sampler.counted(stream, step)
             step, start = step + 1, start + size
         if start < rows:
             tail = _cut(last, start, rows)
     assert last is not None  # noqa: S101  # every stream has a row
-    for rest in range(step, plan.steps):
-        counted = plan.counted(stream, rest)
+    for rest in range(step, sampler.steps):
+        counted = sampler.counted(stream, rest)
         filling = _cycled(last, size - counted)
         yield (filling if counted == 0 or tail is None else _joined(_cut(tail, 0, counted), filling)), counted
 
@@ -123,8 +123,8 @@ def _cycled(columns: Columns, count: int) -> Columns:
 
 @contextmanager
 def load_batches(
-    groups: Groups,
-    plan: Plan,
+    groups: RowGroups,
+    sampler: EpochSampler,
     streams: range,
     decoder: Decoder,
     *,
@@ -137,9 +137,9 @@ def load_batches(
 
     Parameters
     ----------
-    groups : Groups
+    groups : RowGroups
         What to read.
-    plan : Plan
+    sampler : EpochSampler
         In which order.
     streams : range
         Whose parts make up this rank's batches.
@@ -159,7 +159,7 @@ def load_batches(
     with ThreadPoolExecutor(threads, "sparkopt-decode") as pool:
         reader = threading.Thread(
             target=_read,
-            args=(groups, plan, streams, first_step, _maker(decoder, pin), pool, waiting, ended),
+            args=(groups, sampler, streams, first_step, _maker(decoder, pin), pool, waiting, ended),
             name="sparkopt-read",
             daemon=True,
         )
@@ -196,8 +196,8 @@ def _one(batches: list[Batch]) -> Batch:
 
 
 def _read(
-    groups: Groups,
-    plan: Plan,
+    groups: RowGroups,
+    sampler: EpochSampler,
     streams: range,
     first_step: int,
     make: Callable[[list[tuple[Columns, int]]], Batch],
@@ -207,7 +207,7 @@ def _read(
 ) -> None:
     """Put the future of each batch into the queue; an error in its place."""
     try:
-        sources = [_raw(groups, plan, stream, first_step) for stream in streams]
+        sources = [_raw(groups, sampler, stream, first_step) for stream in streams]
         for parts in zip(*sources, strict=True):
             if ended.is_set():
                 return

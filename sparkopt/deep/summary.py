@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.worker import Outcome
+from sparkopt.deep.worker import RankResult
 from sparkopt.report import DeepReceipt
 
-__all__ = ["DeepReceipt", "TrainingSummary", "receipt_of"]
+__all__ = ["DeepReceipt", "TorchTrainingSummary", "receipt_of"]
 
 
 def receipt_of(
-    launcher: str, index: Index, outcomes: Sequence[Outcome], launched: float, restarts: int
+    launcher: str, index: Index, outcomes: Sequence[RankResult], launched: float, restarts: int
 ) -> DeepReceipt:
     """Add up one training whose processes took ``launched`` seconds from launch to end."""
     first = outcomes[0]
@@ -53,7 +53,7 @@ def receipt_of(
 
 
 @dataclass(frozen=True)
-class TrainingSummary:
+class TorchTrainingSummary:
     """How a training went.
 
     Attributes
@@ -90,7 +90,7 @@ class TrainingSummary:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise MissingDependencyError.of("TrainingSummary.plot", "matplotlib", "report") from error
+            raise MissingDependencyError.of("TorchTrainingSummary.plot", "matplotlib", "report") from error
         figure = Figure(figsize=(7, 3.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()

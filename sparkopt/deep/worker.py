@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparkopt.deep.allocator import retain_freed_memory
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.checkpoint import Checkpoint, module_bytes
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.keeper import Keeper
+from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.learner import Learner
-from sparkopt.deep.memory import kept_memory
-from sparkopt.deep.plan import Plan
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.rows import Rows
+from sparkopt.deep.recovery import Keeper
+from sparkopt.deep.sampler import EpochSampler
 from sparkopt.errors import DivergedError, IncompatibleError
 from sparkopt.launch import Communicator
 from sparkopt.launch.devices import choose
 
-__all__ = ["Outcome", "train"]
+__all__ = ["RankResult", "train"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RankResult:
     """What a rank brings home.
 
     Attributes
@@ -75,7 +75,7 @@ class Outcome:
     resumed: str | None
 
 
-def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Outcome:
+def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> RankResult:
     """Train the recipe's module on this rank's share of the store.
 
     All ranks call it with equal arguments, and end with equal weights.
@@ -104,15 +104,15 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ou
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # memory grows as it is needed
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
-    with kept_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):
-        rows = Rows(config, communicator, device)
+    with retain_freed_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):
+        rows = RankDataLoader(config, communicator, device)
         learner = Learner(recipe, config, communicator, device, config.epochs * rows.steps)
         run = _Run(communicator, config, recipe, rows, learner)
         run.resume()
         stopped = run.epochs()
         shape = learner.output_shape(rows.sample())
     weights = module_bytes(run.best or learner.module.state_dict()) if communicator.rank == 0 else b""
-    return Outcome(
+    return RankResult(
         weights,
         tuple(run.history),
         tuple(run.losses),
@@ -136,7 +136,7 @@ class _Run:
     """A training under way: where it stands, what it reports, when it saves and when it ends."""
 
     def __init__(
-        self, communicator: Communicator, config: TrainConfig, recipe: Recipe, rows: Rows, learner: Learner
+        self, communicator: Communicator, config: TrainConfig, recipe: Recipe, rows: RankDataLoader, learner: Learner
     ) -> None:
         self.communicator, self.config, self.recipe = communicator, config, recipe
         self.rows, self.learner = rows, learner
@@ -166,23 +166,23 @@ class _Run:
     def _train(self) -> bool:
         """Train to the epoch's end; return False where the driver asked to stop."""
         begin, waited = time.perf_counter(), self.rows.waited
-        plan, steps = self.rows.plan(self.epoch), self.rows.steps
+        sampler, steps = self.rows.sampler(self.epoch), self.rows.steps
         with self.rows.training(self.epoch, self.step) as batches:
             while self.step < steps:
-                self._advance(plan, list(islice(batches, self.config.accumulation)))
+                self._advance(sampler, list(islice(batches, self.config.accumulation)))
                 if self._is_due(self.config.checkpoint_steps):
-                    self._report(plan)
+                    self._report(sampler)
                     self._save()
                 if self._is_due(self.config.report_steps):
-                    stop = self._report(plan)
+                    stop = self._report(sampler)
                     self._save(lasting=stop)
                     if stop:
                         return False
                     self.communicator.admit()
-        self._report(plan)
+        self._report(sampler)
         seconds, waited = time.perf_counter() - begin, self.rows.waited - waited
         self.seconds["train"] += seconds - waited
-        self._end_epoch(plan, {"seconds": seconds, "waited": waited, "rows": plan.rows})
+        self._end_epoch(sampler, {"seconds": seconds, "waited": waited, "rows": sampler.rows})
         return not self._agreed()
 
     def _agreed(self) -> bool:
@@ -191,22 +191,22 @@ class _Run:
         self._asked = self._asked or bool(asked[0] > 0)
         return self._asked
 
-    def _advance(self, plan: Plan, batches: list[Batch]) -> None:
+    def _advance(self, sampler: EpochSampler, batches: list[Batch]) -> None:
         seed = self.config.step_seed(self.epoch, self.step, self.communicator.rank)
-        self._pending.append(self.learner.step(batches, self._total(plan, batches), seed))
+        self._pending.append(self.learner.step(batches, self._total(sampler, batches), seed))
         self.step += 1
 
-    def _total(self, plan: Plan, batches: list[Batch]) -> float:
-        """Return the weight of a step's rows on all ranks: known from the plan, but for rows with weights."""
+    def _total(self, sampler: EpochSampler, batches: list[Batch]) -> float:
+        """Return the weight of a step's rows on all ranks: known from the sampler, but for rows with weights."""
         if self.rows.index.fields.weight is None:
-            return float(self.rows.counted(plan, self.step))
+            return float(self.rows.counted(sampler, self.step))
         own = sum(float(batch.weight.sum()) for batch in batches)
         return float(self.communicator.all_reduce(np.array([own]))[0]) or 1.0
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0 and self.step < self.rows.steps
 
-    def _end_epoch(self, plan: Plan, cost: dict[str, Any]) -> None:
+    def _end_epoch(self, sampler: EpochSampler, cost: dict[str, Any]) -> None:
         self.learner.settle()
         begin, waited = time.perf_counter(), self.rows.waited
         found = {}
@@ -214,7 +214,7 @@ class _Run:
             with self.rows.validation() as batches:
                 found = self.learner.evaluate(batches)
         self.seconds["validate"] += time.perf_counter() - begin - (self.rows.waited - waited)
-        counts = [self.rows.counted(plan, step) for step in range(self.rows.steps)]
+        counts = [self.rows.counted(sampler, step) for step in range(self.rows.steps)]
         loss = float(np.average(self.losses[-len(counts) :], weights=counts))
         record = {"epoch": self.epoch, "loss": loss, **found, "rate": self.learner.rate, **cost}
         self.history.append(record)
@@ -238,7 +238,7 @@ class _Run:
     def _is_stale(self) -> bool:
         return 0 < self.config.patience <= self.stale
 
-    def _report(self, plan: Plan) -> bool:
+    def _report(self, sampler: EpochSampler) -> bool:
         """Make the last steps' losses known to all; return whether the driver asked to stop. A collective.
 
         Raises
@@ -260,7 +260,7 @@ class _Run:
                 "learning rate (stepSize), clip the gradient (maxGradNorm), or look for features of very unlike size."
             )
         self.losses += losses
-        rows = [self.rows.counted(plan, step) for step in range(first, self.step)]
+        rows = [self.rows.counted(sampler, step) for step in range(first, self.step)]
         steps = self.rows.steps
         progress = {"epoch": self.epoch, "step": self.step, "steps": steps, "losses": losses, "rows": rows}
         self._tell({"event": "steps", **progress}, {"step_loss": losses[-1]})

@@ -98,14 +98,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sparkopt.images.reader import read
-    from sparkopt.images.spark import BatchFunction, bound_batches, udf
+    from sparkopt.images.spark import BatchFunction, bound_batches, read, udf
 
-_ON_SPARK = {"BatchFunction": "spark", "bound_batches": "spark", "read": "reader", "udf": "spark"}
+_ON_SPARK = ("BatchFunction", "bound_batches", "read", "udf")
 
 
 def __getattr__(name: str) -> Any:
     """Load Spark only for the names that need it, so that the operations also run where there is none."""
     if name in _ON_SPARK:
-        return getattr(import_module(f"sparkopt.images.{_ON_SPARK[name]}"), name)
+        return getattr(import_module("sparkopt.images.spark"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

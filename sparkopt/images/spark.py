@@ -1,21 +1,23 @@
-"""Pipelines on Spark: as an expression (:func:`udf`) and as a function of whole batches (:class:`BatchFunction`).
+"""Images on Spark: files as a DataFrame (:func:`read`), pipelines as an expression (:func:`udf`) or on whole batches.
 
-Both run the same kernel. What a Python worker holds at a time is one batch of input, which
+:func:`udf` and :class:`BatchFunction` run the same kernel. A Python worker holds one batch of input, which
 ``spark.sql.execution.arrow.maxBytesPerBatch`` bounds (64 MiB by default), one image in work, and one piece of output,
-which ``max_bytes`` bounds. Spark itself counts rows instead of bytes in two places; :func:`bound_batches` mends both.
+which ``max_bytes`` bounds. In two places Spark counts rows instead of bytes; :func:`bound_batches` corrects both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import cv2
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.ml.image import ImageSchema
 from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as SF
 from pyspark.sql.functions import arrow_udf
 from pyspark.sql.types import (
     ArrayType,
@@ -33,7 +35,7 @@ from sparkopt.images.arrow import MAX_BYTES, ImageKernel
 from sparkopt.images.sources import IMAGE_FIELDS
 from sparkopt.images.transforms import Compose
 
-__all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "udf"]
+__all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "read", "udf"]
 
 _TENSOR = StructType(
     [
@@ -53,6 +55,38 @@ _BOUNDS = {
     # and gather 10,000 results on the JVM's heap.
     "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
 }
+
+
+def read(spark: SparkSession, path: str) -> DataFrame:
+    """Read image files, the empty ones too, which Spark's own reader leaves out.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        The session.
+    path : str
+        A directory, which is searched with all its subdirectories, or a glob.
+
+    Returns
+    -------
+    DataFrame
+        Of path (string), length (bytes, long), label (string; the name of the file's folder, as in
+        ``photos/cat/1.jpg``) and content (binary). Nothing is opened before content is used, and a filter on length
+        spares files from being opened.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> sorted(row.label for row in images.read(spark, "photos").select("label").distinct().collect())
+    ['cat', 'dog']
+    """
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", str("*" not in path).lower())
+    files = reader.load(path).select("path", "length", "content")
+    listed = [(unquote(name).replace("file:///", "file:/"),) for name in files.inputFiles()]
+    empty = spark.createDataFrame(listed, "path string").join(files.select("path"), "path", "left_anti")
+    filled = empty.select("path", SF.lit(0).cast("long").alias("length"), SF.lit(b"").alias("content"))
+    label = SF.element_at(SF.split("path", "/"), -2).alias("label")
+    return files.unionByName(filled).select("path", "length", label, "content")
 
 
 def bound_batches(spark: SparkSession) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
-from sparkopt.codecs.gradient import Codec, gradient_codec
+from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 
 __all__ = ["HasCompression"]
 
@@ -38,7 +38,7 @@ class HasCompression(Params):
         """Return compression."""
         return self.getOrDefault(self.compression)
 
-    def _codec(self) -> Codec:
+    def _codec(self) -> GradientCodec:
         """What is asked for; "auto" asks for nothing that an optimiser must allow."""
         chosen = self.getCompression()
         return gradient_codec("none" if chosen == "auto" else chosen)

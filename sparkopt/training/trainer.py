@@ -16,7 +16,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
-from sparkopt.codecs.gradient import Codec, gradient_codec
+from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoding import Compressed
 from sparkopt.engines.driver import Engine, Run
 from sparkopt.engines.selection import AutoEngine
@@ -98,7 +98,7 @@ class Trainer:
         Where the loop runs; by default wherever it is cheapest.
     callbacks : sequence of Callback
         Called after each step.
-    compression : str or Codec, default "none"
+    compression : str or GradientCodec, default "none"
         How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
         "powersgd", whose lossy ones send what they left out with the next step, or a codec of `sparkopt.codecs`.
         "auto" times a few steps with each of none, fp16, int8 and top-k and goes on with the cheapest, where the
@@ -120,7 +120,7 @@ class Trainer:
     scale_target: bool = False
     mini_batch_fraction: float = 1.0
     local_steps: LocalSteps | None = None
-    compression: str | Codec = "none"
+    compression: str | GradientCodec = "none"
     seed: Seed = 0
     engine: Engine = AutoEngine()
     callbacks: Sequence[Callback] = ()
@@ -141,7 +141,7 @@ class Trainer:
         )
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> GradientCodec:
         """What ``compression`` asks for; "auto" asks for nothing."""
         return gradient_codec("none" if self.compression == "auto" else self.compression)
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sparkopt.codecs import Audio, codec_names, compress, decompress, get_codec
-from sparkopt.codecs.gradient import GRADIENT_CODECS, QSGD, Codec, ErrorFeedback, PowerSGD, RandomK, Sparse, TopK
+from sparkopt.codecs.gradient import (
+    GRADIENT_CODECS,
+    QSGD,
+    ErrorFeedback,
+    GradientCodec,
+    PowerSGD,
+    RandomK,
+    Sparse,
+    TopK,
+)
 
 BYTE = 0x3F
 """Eight of them are the float64 4.8e-4, four the float32 0.75."""
@@ -145,7 +154,7 @@ def _sound(name: str) -> Member:
     )
 
 
-def _gradient(codec: Codec) -> Member:
+def _gradient(codec: GradientCodec) -> Member:
     def encode(vector: Any) -> bytes:
         return codec.encode(vector, codec.init(vector.size), np.random.default_rng(0))[0]
 

@@ -14,8 +14,8 @@ from sparkopt.codecs import (
     BFloat16,
     ErrorFeedback,
     Float16,
-    Identity,
     Int8,
+    NoCompression,
     PowerSGD,
     RandomK,
     Sign,
@@ -25,7 +25,7 @@ from sparkopt.codecs import (
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 
 PLAIN = [
-    Identity(),
+    NoCompression(),
     Float16(),
     BFloat16(),
     Int8(),
@@ -54,8 +54,8 @@ def encode(codec, x, seed=0):
     return codec.encode(x, codec.init(len(x)), np.random.default_rng(seed))
 
 
-def leaves(memory):
-    for value in memory.values():
+def leaves(state):
+    for value in state.values():
         yield from leaves(value) if isinstance(value, dict) else [value]
 
 
@@ -75,17 +75,17 @@ def test_the_registry_holds_all_promised_codecs():
 @given(x=vectors)
 def test_contract(codec, x):
     before = x.copy()
-    memory = codec.init(x.size)
-    payload, after = codec.encode(x, memory, np.random.default_rng(3))
+    state = codec.init(x.size)
+    payload, after = codec.encode(x, state, np.random.default_rng(3))
     decoded = codec.decode(payload)
     assert isinstance(payload, bytes)
     assert decoded.shape == x.shape
     assert decoded.dtype == np.float64
     assert np.isfinite(decoded).all()
     assert all(isinstance(leaf, np.ndarray) for leaf in leaves(after))
-    # pure: neither the vector nor the memory changed, so encoding once more gives the same bytes
+    # pure: neither the vector nor the state changed, so encoding once more gives the same bytes
     np.testing.assert_array_equal(x, before)
-    assert codec.encode(x, memory, np.random.default_rng(3))[0] == payload
+    assert codec.encode(x, state, np.random.default_rng(3))[0] == payload
     if codec.lossless:
         np.testing.assert_array_equal(decoded, x)
 
@@ -93,12 +93,12 @@ def test_contract(codec, x):
 @every_codec
 @pytest.mark.parametrize("size", [1, 2, 8, 9, 129])
 def test_zero_stays_zero_and_does_not_stick(codec, size):
-    rng, memory = np.random.default_rng(0), codec.init(size)
-    payload, memory = codec.encode(np.zeros(size), memory, rng)
+    rng, state = np.random.default_rng(0), codec.init(size)
+    payload, state = codec.encode(np.zeros(size), state, rng)
     np.testing.assert_allclose(codec.decode(payload), 0.0, atol=1e-40)
     total = np.zeros(size)
     for _ in range(200):
-        payload, memory = codec.encode(np.ones(size), memory, rng)
+        payload, state = codec.encode(np.ones(size), state, rng)
         total += codec.decode(payload)
     assert total.sum() > 0
 
@@ -199,10 +199,10 @@ class TestQuantisation:
 
     def test_int8_saturates_and_error_feedback_sends_the_rest(self):
         codec = ErrorFeedback(Int8())
-        payload, memory = codec.encode([3.0, 0.0], codec.agree(codec.init(2), 1.0), np.random.default_rng(0))
+        payload, state = codec.encode([3.0, 0.0], codec.agree(codec.init(2), 1.0), np.random.default_rng(0))
         np.testing.assert_allclose(codec.decode(payload), [1.0, 0.0])
-        np.testing.assert_allclose(memory["error"], [2.0, 0.0])
-        assert codec.propose([3.0, 0.0], memory) == pytest.approx(5.0)
+        np.testing.assert_allclose(state["error"], [2.0, 0.0])
+        assert codec.propose([3.0, 0.0], state) == pytest.approx(5.0)
 
     def test_sign_by_hand(self):
         decoded = Sign().decode(encode(Sign(), [3.0, -1.0, 0.0, -4.0])[0])
@@ -229,9 +229,9 @@ class TestQuantisation:
 def test_random_codecs_are_unbiased_with_the_variance_they_state(codec):
     rng, repeats = np.random.default_rng(1), 4000
     x = rng.standard_normal(40) * np.geomspace(0.5, 10, 40)
-    memory, sample = codec.init(x.size), np.empty((repeats, x.size))
+    state, sample = codec.init(x.size), np.empty((repeats, x.size))
     for row in sample:
-        payload, memory = codec.encode(x, memory, rng)
+        payload, state = codec.encode(x, state, rng)
         row[:] = codec.decode(payload)
     standard_error = sample.std(axis=0) / np.sqrt(repeats)
     assert (np.abs(sample.mean(axis=0) - x) <= 5 * standard_error + 1e-5 * np.abs(x)).all()
@@ -251,9 +251,9 @@ class TestSparsification:
 
     def test_random_k_chooses_alike_on_all_workers_and_anew_each_step(self):
         codec, rng = RandomK(fraction=0.1, seed=3), np.random.default_rng
-        first, memory = codec.encode(np.ones(100), codec.init(100), rng(1))
+        first, state = codec.encode(np.ones(100), codec.init(100), rng(1))
         other, _ = codec.encode(np.full(100, 2.0), codec.init(100), rng(2))
-        second, _ = codec.encode(np.ones(100), memory, rng(1))
+        second, _ = codec.encode(np.ones(100), state, rng(1))
         assert (np.flatnonzero(codec.decode(first)) == np.flatnonzero(codec.decode(other))).all()
         assert (np.flatnonzero(codec.decode(first)) != np.flatnonzero(codec.decode(second))).any()
         with pytest.raises(IncompatibleError, match="seed and step"):
@@ -273,9 +273,9 @@ class TestLowRank:
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
         best = (left[:, :3] * values[:3]) @ right[:3]
         codec = PowerSGD(shape=(12, 30), rank=3)
-        memory = codec.init(360)
+        state = codec.init(360)
         for _ in range(60):
-            payload, memory = codec.encode(matrix.ravel(), memory, rng)
+            payload, state = codec.encode(matrix.ravel(), state, rng)
         np.testing.assert_allclose(codec.decode(payload).reshape(12, 30), best, atol=1e-5)
         assert len(payload) == 4 + 4 * 3 * (12 + 30)
 
@@ -295,20 +295,20 @@ class TestErrorFeedback:
     def test_nothing_is_lost(self, codec):
         """What was sent plus what is kept is what went in."""
         rng, wrapped = np.random.default_rng(0), ErrorFeedback(codec)
-        memory, sent, given_in = wrapped.init(60), np.zeros(60), np.zeros(60)
+        state, sent, given_in = wrapped.init(60), np.zeros(60), np.zeros(60)
         for _ in range(50):
             x = rng.standard_normal(60)
-            payload, memory = wrapped.encode(x, memory, rng)
+            payload, state = wrapped.encode(x, state, rng)
             sent, given_in = sent + wrapped.decode(payload), given_in + x
-        np.testing.assert_allclose(sent + memory["error"], given_in, atol=1e-9)
+        np.testing.assert_allclose(sent + state["error"], given_in, atol=1e-9)
 
     @pytest.mark.parametrize("codec", PLAIN, ids=repr)
-    def test_memory_survives_a_checkpoint(self, codec):
+    def test_state_survives_a_checkpoint(self, codec):
         wrapped, rng = ErrorFeedback(codec), np.random.default_rng
-        _, memory = wrapped.encode(np.linspace(-1, 2, 30), wrapped.init(30), rng(0))
-        restored = _through_file(memory)
+        _, state = wrapped.encode(np.linspace(-1, 2, 30), wrapped.init(30), rng(0))
+        restored = _through_file(state)
         x = np.linspace(3, -1, 30)
-        assert wrapped.encode(x, memory, rng(1))[0] == wrapped.encode(x, restored, rng(1))[0]
+        assert wrapped.encode(x, state, rng(1))[0] == wrapped.encode(x, restored, rng(1))[0]
 
     def test_only_once_and_only_for_its_own_size(self):
         with pytest.raises(ParameterError, match="without error feedback"):
@@ -328,11 +328,11 @@ class TestErrorFeedback:
         assert _excess(codec) > 1e-2
 
 
-def _through_file(memory):
-    if isinstance(memory, dict):
-        return {name: _through_file(value) for name, value in memory.items()}
+def _through_file(state):
+    if isinstance(state, dict):
+        return {name: _through_file(value) for name, value in state.items()}
     file = io.BytesIO()
-    np.save(file, memory)
+    np.save(file, state)
     file.seek(0)
     return np.load(file, allow_pickle=False)
 
@@ -344,11 +344,11 @@ def _excess(codec, workers=4, size=20, steps=2000):
     X, y = (np.concatenate(side) for side in zip(*parts, strict=True))
     optimum = np.sum((X @ np.linalg.lstsq(X, y)[0] - y) ** 2)
     smoothness = np.linalg.eigvalsh(X.T @ X)[-1]
-    coef, memories = np.zeros(size), [codec.init(size) for _ in parts]
+    coef, states = np.zeros(size), [codec.init(size) for _ in parts]
     for step in range(steps):
         total = np.zeros(size)
         for worker, (A, b) in enumerate(parts):
-            payload, memories[worker] = codec.encode(A.T @ (A @ coef - b), memories[worker], rng)
+            payload, states[worker] = codec.encode(A.T @ (A @ coef - b), states[worker], rng)
             total += codec.decode(payload)
         coef = coef - total / smoothness / (1 + step / 50)
     return np.sum((X @ coef - y) ** 2) / optimum - 1

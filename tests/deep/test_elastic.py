@@ -16,9 +16,9 @@ from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.launching import Launching
+from sparkopt.deep.progress import Watch
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
-from sparkopt.deep.watch import Watch
 from sparkopt.deep.worker import train
 from sparkopt.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
 from tests.deep.killing import calm, estimator, rows

@@ -14,12 +14,12 @@ from pyspark.sql import functions as F
 from sparkopt import images
 from sparkopt.deep.batch import Decoder, contents
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.plan import Plan
-from sparkopt.deep.rows import Rows
+from sparkopt.deep.sampler import EpochSampler
 from sparkopt.deep.store import write_store
-from sparkopt.deep.stream import Groups, load_batches
+from sparkopt.deep.stream import RowGroups, load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.launch import LocalCommunicator
 
@@ -55,15 +55,15 @@ def index(table, tmp_path_factory):
     return write_store(table, fields, str(tmp_path_factory.mktemp("store") / "rows"), F.col("id") % 10 == 0)
 
 
-def batches(index, plan, streams, split=TRAINING, pipeline=None, **options):
-    with load_batches(Groups(index, split), plan, streams, Decoder(index.fields, pipeline), **options) as found:
+def batches(index, sampler, streams, split=TRAINING, pipeline=None, **options):
+    with load_batches(RowGroups(index, split), sampler, streams, Decoder(index.fields, pipeline), **options) as found:
         return [batch.to(torch.device("cpu")) for batch in found]
 
 
 def test_every_kind_of_column_comes_back(index):
-    plan = Plan(Groups(index).sizes, 2, 100, seed=3)
+    sampler = EpochSampler(RowGroups(index).sizes, 2, 100, seed=3)
     seen = []
-    for batch in batches(index, plan, range(2)):
+    for batch in batches(index, sampler, range(2)):
         real, array, nested, vector, tensor, whole = batch.inputs
         counted = batch.weight > 0
         ids = real[counted].long()
@@ -82,7 +82,9 @@ def test_every_kind_of_column_comes_back(index):
 
 
 def test_rows_held_out_are_apart(index):
-    (batch,) = batches(index, Plan(Groups(index, VALIDATION).sizes, 1, 130, shuffle=False), range(1), VALIDATION)
+    (batch,) = batches(
+        index, EpochSampler(RowGroups(index, VALIDATION).sizes, 1, 130, shuffle=False), range(1), VALIDATION
+    )
     assert sorted(batch.inputs[5].tolist()) == list(range(0, ROWS, 10))
     assert (index.rows(TRAINING), index.rows(VALIDATION)) == (1170, 130)
 
@@ -99,12 +101,12 @@ def test_an_index_is_found_again(index):
 
 @pytest.mark.parametrize(("streams", "size", "window"), [(2, 64, 100), (3, 500, 8192), (1, 7, 1)])
 def test_an_epoch_goes_on_where_it_was_left(index, streams, size, window):
-    plan = Plan(Groups(index).sizes, streams, size, 1, 2, True, window)
+    sampler = EpochSampler(RowGroups(index).sizes, streams, size, 1, 2, True, window)
     for stream in range(streams):
-        whole = batches(index, plan, range(stream, stream + 1))
-        assert len(whole) == plan.steps
-        for first in (1, plan.steps // 2, plan.steps - 1):
-            rest = batches(index, plan, range(stream, stream + 1), first_step=first)
+        whole = batches(index, sampler, range(stream, stream + 1))
+        assert len(whole) == sampler.steps
+        for first in (1, sampler.steps // 2, sampler.steps - 1):
+            rest = batches(index, sampler, range(stream, stream + 1), first_step=first)
             for one, two in zip(whole[first:], rest, strict=True):
                 assert all(torch.equal(a, b) for a, b in zip(one.inputs, two.inputs, strict=True))
                 assert torch.equal(one.weight, two.weight)
@@ -112,10 +114,11 @@ def test_an_epoch_goes_on_where_it_was_left(index, streams, size, window):
 
 
 def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
-    monkeypatch.setattr("sparkopt.deep.rows.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
-    rows, seen = Rows(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []
-    assert rows.plan(0).window_rows == 100
-    assert Rows(TrainConfig(index.uri, 1, 64, 1, window_rows=7), LocalCommunicator(), None).plan(0).window_rows == 7
+    monkeypatch.setattr("sparkopt.deep.data_loader.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
+    rows, seen = RankDataLoader(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []
+    assert rows.sampler(0).window_rows == 100
+    fewer = RankDataLoader(TrainConfig(index.uri, 1, 64, 1, window_rows=7), LocalCommunicator(), None)
+    assert fewer.sampler(0).window_rows == 7
     with rows.training(0, 0) as taken:
         for batch in taken:
             seen += batch.inputs[5][: batch.counted].tolist()
@@ -123,11 +126,11 @@ def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
 
 
 def test_one_process_with_all_streams_sees_what_all_see(index):
-    plan = Plan(Groups(index).sizes, 4, 50, seed=1)
-    apart = [batches(index, plan, range(stream, stream + 1)) for stream in range(4)]
-    for step, batch in enumerate(batches(index, plan, range(4))):
+    sampler = EpochSampler(RowGroups(index).sizes, 4, 50, seed=1)
+    apart = [batches(index, sampler, range(stream, stream + 1)) for stream in range(4)]
+    for step, batch in enumerate(batches(index, sampler, range(4))):
         assert torch.equal(batch.inputs[0], torch.cat([parts[step].inputs[0] for parts in apart]))
-        assert batch.counted == plan.total_counted(step)
+        assert batch.counted == sampler.total_counted(step)
 
 
 BAD_ROWS = {
@@ -201,7 +204,7 @@ def pictures(spark, tmp_path_factory):
 def test_images_are_decoded_on_the_way(pictures, mode, channels):
     index, content = pictures
     decode = images.Compose([images.Decode(mode), *DECODE.transforms[1:]])
-    (batch,) = batches(index, Plan(Groups(index).sizes, 1, 50), range(1), pipeline=decode, threads=2)
+    (batch,) = batches(index, EpochSampler(RowGroups(index).sizes, 1, 50), range(1), pipeline=decode, threads=2)
     assert batch.inputs[0].shape == (50, channels, 8, 8)
     assert batch.inputs[0].stride() == torch.empty(50, channels, 8, 8).stride()  # or convolutions give other strides
     for image, label in zip(batch.inputs[0], batch.target, strict=True):
@@ -226,7 +229,7 @@ def test_images_of_bytes_wait_as_bytes_and_become_numbers_on_the_device(pictures
     index, content = pictures
     whole = images.Compose([images.Decode("rgb")])
     with load_batches(
-        Groups(index), Plan(Groups(index).sizes, 1, 20), range(1), Decoder(index.fields, whole)
+        RowGroups(index), EpochSampler(RowGroups(index).sizes, 1, 20), range(1), Decoder(index.fields, whole)
     ) as taken:
         for batch in taken:
             (waiting,), (moved,) = batch.inputs, batch.to(torch.device("cpu")).inputs
@@ -246,7 +249,7 @@ def test_decoded_images_are_kept_for_later_epochs(pictures, monkeypatch):
 
     def epochs(most):
         config = TrainConfig(index.uri, 2, 10, 1, pipeline=DECODE.to_json(), cache_bytes=most)
-        rows, found, count[0] = Rows(config, LocalCommunicator(), torch.device("cpu")), {}, 0
+        rows, found, count[0] = RankDataLoader(config, LocalCommunicator(), torch.device("cpu")), {}, 0
         for epoch in range(3):
             with rows.training(epoch, 0) as taken:
                 for batch in taken:
@@ -265,10 +268,10 @@ def test_augmentation_depends_on_seed_image_and_epoch_only(pictures):
     crop = images.Compose([images.Decode("gray"), images.RandomCrop(8, 8), images.Rescale(1 / 255)])
 
     def augmented(size, seed, epoch):
-        plan = Plan(Groups(index).sizes, 1, size, seed=size)
+        sampler = EpochSampler(RowGroups(index).sizes, 1, size, seed=size)
         decoder = Decoder(index.fields, crop, seed, epoch)
         found = {}
-        with load_batches(Groups(index), plan, range(1), decoder, threads=2) as taken:
+        with load_batches(RowGroups(index), sampler, range(1), decoder, threads=2) as taken:
             for batch in taken:
                 found |= {int(key): image for key, image in zip(batch.target, batch.inputs[0], strict=True)}
         return torch.stack([found[key] for key in sorted(found)])
@@ -282,12 +285,12 @@ def test_what_fails_ahead_is_raised_where_it_is_taken(spark, tmp_path):
     df = spark.sql("select binary('no image') as image, 1f as label")
     index = write_store(df, Fields.of(df.schema, "image", "label"), str(tmp_path / "rows"))
     with pytest.raises(CorruptImageError, match="an image of 8 bytes, row 0 of its batch"):
-        batches(index, Plan((1,), 1, 1), range(1), pipeline=DECODE)
+        batches(index, EpochSampler((1,), 1, 1), range(1), pipeline=DECODE)
 
 
 def test_leaving_early_ends_the_threads(index):
-    plan = Plan(Groups(index).sizes, 1, 5)
-    with load_batches(Groups(index), plan, range(1), Decoder(index.fields), threads=2) as found:
+    sampler = EpochSampler(RowGroups(index).sizes, 1, 5)
+    with load_batches(RowGroups(index), sampler, range(1), Decoder(index.fields), threads=2) as found:
         next(found)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sparkopt-")]
 
@@ -301,6 +304,6 @@ def test_batches_for_a_gpu_are_pinned_ahead(index, monkeypatch):
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    found = batches(index, Plan(Groups(index).sizes, 1, 500), range(1), pin=True)
+    found = batches(index, EpochSampler(RowGroups(index).sizes, 1, 500), range(1), pin=True)
     assert len(pinned) == len(found) * (len(found[0].inputs) + 2)  # labels and weights too
     assert all(name.startswith("sparkopt-decode") for name in pinned)

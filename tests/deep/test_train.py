@@ -15,9 +15,9 @@ from torch import nn
 
 from sparkopt.deep.checkpoint import CheckpointFolder, module_state
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.rows import Rows
 from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
@@ -67,7 +67,7 @@ def plain_loop(config, build=networks.mlp, loss=CROSS_ENTROPY, optimizer=SGD):
     """The same training without any of the machinery: batches of all streams' rows, one process."""
     module = Recipe(build, loss).build_module(config.seed)
     optimizer = optimizer(module.parameters())
-    rows = Rows(config, LocalCommunicator(), torch.device("cpu"))
+    rows = RankDataLoader(config, LocalCommunicator(), torch.device("cpu"))
     losses = []
     for epoch in range(config.epochs):
         with rows.training(epoch, 0) as taken:
@@ -104,7 +104,7 @@ def test_losses_and_weights_are_those_of_a_plain_loop(spark, index, launcher):
     state = module_state(outcomes[0].weights)
     module = networks.mlp()
     module.load_state_dict(state)
-    rows = Rows(settings, LocalCommunicator(), torch.device("cpu"))
+    rows = RankDataLoader(settings, LocalCommunicator(), torch.device("cpu"))
     with rows.validation() as batches:
         x, y, _ = joined(batches)
     output, last = module(x), outcomes[0].history[-1]
@@ -139,7 +139,7 @@ def test_running_statistics_are_the_mean_over_ranks(spark, index):
     means = []
     for stream in range(2):  # the statistics of the inputs do not depend on the weights
         norm = nn.BatchNorm1d(4)
-        rows = Rows(dataclasses.replace(settings, streams=2), LocalCommunicator(), torch.device("cpu"))
+        rows = RankDataLoader(dataclasses.replace(settings, streams=2), LocalCommunicator(), torch.device("cpu"))
         with rows.training(0, 0) as batches:
             for batch in batches:
                 norm(batch.inputs[0][32 * stream : 32 * (stream + 1)])
@@ -248,7 +248,7 @@ def test_patience_ends_training_with_the_best_state(index, tmp_path):
     assert len(losses) == best + 3 < 20
     module = networks.mlp()
     module.load_state_dict(module_state(outcome.weights))
-    rows = Rows(settings, LocalCommunicator(), torch.device("cpu"))
+    rows = RankDataLoader(settings, LocalCommunicator(), torch.device("cpu"))
     with rows.validation() as batches:
         x, y, _ = joined(batches)
     assert CROSS_ENTROPY(module(x), y).item() == pytest.approx(losses[best], rel=1e-5)

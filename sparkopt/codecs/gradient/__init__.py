@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkopt.codecs.gradient.base import Codec, ErrorFeedback, Identity, Memory
+from sparkopt.codecs.gradient.base import CodecState, ErrorFeedback, GradientCodec, NoCompression
 from sparkopt.codecs.gradient.low_rank import PowerSGD
 from sparkopt.codecs.gradient.quantise import QSGD, BFloat16, Float16, Int8, Sign
 from sparkopt.codecs.gradient.sparsify import RandomK, Sparse, TopK
@@ -12,12 +12,12 @@ __all__ = [
     "GRADIENT_CODECS",
     "QSGD",
     "BFloat16",
-    "Codec",
+    "CodecState",
     "ErrorFeedback",
     "Float16",
-    "Identity",
+    "GradientCodec",
     "Int8",
-    "Memory",
+    "NoCompression",
     "PowerSGD",
     "RandomK",
     "Sign",
@@ -26,18 +26,18 @@ __all__ = [
     "gradient_codec",
 ]
 
-GRADIENT_CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (Identity, Float16, BFloat16, Int8, QSGD, Sign, TopK, RandomK, PowerSGD)
+GRADIENT_CODECS: dict[str, type[GradientCodec]] = {
+    codec.name: codec for codec in (NoCompression, Float16, BFloat16, Int8, QSGD, Sign, TopK, RandomK, PowerSGD)
 }
 """The gradient codecs by name."""
 
 
-def gradient_codec(compression: str | Codec) -> Codec:
+def gradient_codec(compression: str | GradientCodec) -> GradientCodec:
     """Return the codec that ``compression=`` means.
 
     Parameters
     ----------
-    compression : str or Codec
+    compression : str or GradientCodec
         A name, for the codec with its default settings and, if it is lossy, with error feedback; or a codec, which is
         returned as it is.
 
@@ -52,7 +52,7 @@ def gradient_codec(compression: str | Codec) -> Codec:
     >>> gradient_codec("top-k")
     ErrorFeedback(codec=TopK(fraction=0.01))
     """
-    if isinstance(compression, Codec):
+    if isinstance(compression, GradientCodec):
         return compression
     codec = GRADIENT_CODECS[check("compression", compression, OneOf(GRADIENT_CODECS))]()
     return codec if codec.lossless else ErrorFeedback(codec)

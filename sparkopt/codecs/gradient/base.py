@@ -1,8 +1,8 @@
 """What a gradient codec is, and error feedback, which makes the lossy ones converge.
 
-A codec turns a vector into bytes and back. Its memory is passed in and handed back, never stored, so that a
-checkpoint is the memory and a retried task is harmless. Payloads that are *summable* can be added while encoded;
-the others are gathered, decoded and added then.
+A codec turns a vector into bytes and back. Its state (error-feedback residuals, a step counter, a basis) is passed in
+and returned, never stored, so that a checkpoint is the state and a retried task is harmless. Payloads that are
+*summable* can be added while encoded; the others are gathered, decoded and then added.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from numpy.typing import ArrayLike
 from sparkopt.errors import CorruptDataError, DivergedError, IncompatibleError, ParameterError
 from sparkopt.typing import Array, Floats
 
-__all__ = ["Codec", "ErrorFeedback", "Identity", "Memory"]
+__all__ = ["CodecState", "ErrorFeedback", "GradientCodec", "NoCompression"]
 
-Memory: TypeAlias = dict[str, Any]
-"""NumPy arrays, or such dicts again, by name: data, so that it can be checkpointed."""
-
+CodecState: TypeAlias = dict[str, Any]
+"""What a codec keeps from step to step: NumPy arrays, or such dicts again, by name. Data, fit for a checkpoint."""
 
 _LARGEST = 1e30  # leaves float32 room for the factor of random-k and for sums over workers
 
 
-class Codec(ABC):
+class GradientCodec(ABC):
     """Gradient compression.
 
     Attributes
@@ -51,13 +50,13 @@ class Codec(ABC):
     shared: ClassVar[bool] = False
     whole: ClassVar[bool] = False
 
-    def init(self, size: int) -> Memory:
-        """Return the memory before the first step, for vectors of ``size`` entries."""
+    def init(self, size: int) -> CodecState:
+        """Return the state before the first step, for vectors of ``size`` entries."""
         return {}
 
     @abstractmethod
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
-        """Return the payload of a vector, shape (size,), and the memory for the next step.
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
+        """Return the payload of a vector, shape (size,), and the state for the next step.
 
         Raises
         ------
@@ -100,13 +99,13 @@ class Codec(ABC):
         """ω with E‖decode(encode(x)) − x‖² ≤ ω ‖x‖² for an unbiased random codec, 0 for any other."""
         return 0.0
 
-    def propose(self, x: ArrayLike, memory: Memory) -> float:
+    def propose(self, x: ArrayLike, state: CodecState) -> float:
         """Return the value that this worker needs for ``x``; 0 where nothing has to be agreed."""
         return 0.0
 
-    def agree(self, memory: Memory, value: float) -> Memory:
-        """Return the memory with the value that all workers agreed on."""
-        return memory
+    def agree(self, state: CodecState, value: float) -> CodecState:
+        """Return the state with the value that all workers agreed on."""
+        return state
 
     def unpack(self, header: struct.Struct, payload: bytes) -> tuple[Any, ...]:
         """Return the fields at the head of a payload, or say that the payload is damaged."""
@@ -131,7 +130,7 @@ class Codec(ABC):
         )
 
 
-def as_vector(x: ArrayLike, codec: Codec) -> Floats:
+def as_vector(x: ArrayLike, codec: GradientCodec) -> Floats:
     """Return ``x`` as float64, shape (size,), after checking that it can be encoded."""
     vector = np.asarray(x, dtype=np.float64)
     if vector.ndim != 1 or not vector.size:
@@ -148,15 +147,15 @@ def as_vector(x: ArrayLike, codec: Codec) -> Floats:
 
 
 @dataclass(frozen=True)
-class Identity(Codec):
+class NoCompression(GradientCodec):
     """No compression: float64 as it is."""
 
     name = "none"
     lossless = True
     summable = True
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
-        return as_vector(x, self).astype("<f8").tobytes(), memory
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
+        return as_vector(x, self).astype("<f8").tobytes(), state
 
     def decode(self, payload: bytes) -> Floats:
         if not payload or len(payload) % 8:
@@ -168,7 +167,7 @@ class Identity(Codec):
         return (np.frombuffer(a, "<f8") + np.frombuffer(b, "<f8")).tobytes()
 
 
-def same_length(codec: Codec, a: bytes, b: bytes) -> None:
+def same_length(codec: GradientCodec, a: bytes, b: bytes) -> None:
     """Refuse to add payloads of vectors of different lengths."""
     if len(a) != len(b):
         raise IncompatibleError(
@@ -178,7 +177,7 @@ def same_length(codec: Codec, a: bytes, b: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class ErrorFeedback(Codec):
+class ErrorFeedback(GradientCodec):
     """Send what was lost with the next step (Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", Algorithm 2).
 
     With p = x + e the payload holds C(p), and the error that is kept is e' = p − C(p). The analysis asks that C is a
@@ -187,7 +186,7 @@ class ErrorFeedback(Codec):
 
     Parameters
     ----------
-    codec : Codec
+    codec : GradientCodec
         Any codec.
 
     Notes
@@ -200,12 +199,12 @@ class ErrorFeedback(Codec):
     >>> import numpy as np
     >>> from sparkopt.codecs import ErrorFeedback, TopK
     >>> codec = ErrorFeedback(TopK(fraction=0.5))
-    >>> payload, memory = codec.encode([3.0, 1.0], codec.init(2), np.random.default_rng(0))
-    >>> codec.decode(payload), memory["error"]
+    >>> payload, state = codec.encode([3.0, 1.0], codec.init(2), np.random.default_rng(0))
+    >>> codec.decode(payload), state["error"]
     (array([3., 0.]), array([0., 1.]))
     """
 
-    codec: Codec
+    codec: GradientCodec
 
     def __post_init__(self) -> None:
         if isinstance(self.codec, ErrorFeedback):
@@ -214,12 +213,12 @@ class ErrorFeedback(Codec):
         for field in ("name", "lossless", "summable", "shared", "whole"):
             object.__setattr__(self, field, getattr(self.codec, field))
 
-    def init(self, size: int) -> Memory:
+    def init(self, size: int) -> CodecState:
         return {"error": np.zeros(size), "codec": self.codec.init(size)}
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
-        corrected = self._corrected(x, memory)
-        payload, inner = self.codec.encode(corrected, memory["codec"], rng)
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
+        corrected = self._corrected(x, state)
+        payload, inner = self.codec.encode(corrected, state["codec"], rng)
         return payload, {"error": corrected - self.decode(payload), "codec": inner}
 
     def decode(self, payload: bytes) -> Floats:
@@ -229,14 +228,14 @@ class ErrorFeedback(Codec):
     def add(self, a: bytes, b: bytes) -> bytes:
         return self.codec.add(a, b)
 
-    def propose(self, x: ArrayLike, memory: Memory) -> float:
-        return self.codec.propose(self._corrected(x, memory), memory["codec"])
+    def propose(self, x: ArrayLike, state: CodecState) -> float:
+        return self.codec.propose(self._corrected(x, state), state["codec"])
 
-    def agree(self, memory: Memory, value: float) -> Memory:
-        return {**memory, "codec": self.codec.agree(memory["codec"], value)}
+    def agree(self, state: CodecState, value: float) -> CodecState:
+        return {**state, "codec": self.codec.agree(state["codec"], value)}
 
-    def _corrected(self, x: ArrayLike, memory: Memory) -> Floats:
-        vector, error = as_vector(x, self), memory["error"]
+    def _corrected(self, x: ArrayLike, state: CodecState) -> Floats:
+        vector, error = as_vector(x, self), state["error"]
         if vector.shape != error.shape:
-            raise ParameterError(f"x must have shape {error.shape}, as its memory. Got shape {vector.shape} instead.")
+            raise ParameterError(f"x must have shape {error.shape}, as its state. Got shape {vector.shape} instead.")
         return vector + error

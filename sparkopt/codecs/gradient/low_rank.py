@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparkopt.codecs.gradient.base import Codec, Memory, as_vector
+from sparkopt.codecs.gradient.base import CodecState, GradientCodec, as_vector
 from sparkopt.errors import ParameterError
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
@@ -18,7 +18,7 @@ __all__ = ["PowerSGD"]
 
 
 @dataclass(frozen=True)
-class PowerSGD(Codec):
+class PowerSGD(GradientCodec):
     """A matrix of low rank by one warm-started power iteration (Vogels et al. 2019, "PowerSGD", Algorithm 1).
 
     With M the gradient as a matrix: P = orthogonal basis of M·Q, Q' = Mᵀ·P, and P·Q'ᵀ is decoded. P and Q' travel as
@@ -48,16 +48,16 @@ class PowerSGD(Codec):
             for side, length in zip(("rows", "columns"), self.shape, strict=True):
                 check(f"shape ({side})", length, Interval(1, None, whole=True))
 
-    def init(self, size: int) -> Memory:
+    def init(self, size: int) -> CodecState:
         _, columns, rank = self._dimensions(size)
         start = np.random.default_rng(0).standard_normal((columns, rank))  # one start for all workers
         return {"basis": np.linalg.qr(start).Q}
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
         rows, columns, _ = self._dimensions(vector.size)
         matrix = np.pad(vector, (0, rows * columns - vector.size)).reshape(rows, columns)
-        left = np.linalg.qr(matrix @ memory["basis"]).Q.astype("<f4")
+        left = np.linalg.qr(matrix @ state["basis"]).Q.astype("<f4")
         right = matrix.T @ left.astype(np.float64)
         payload = self._HEADER.pack(vector.size) + left.tobytes() + right.astype("<f4").tobytes()
         return payload, {"basis": np.linalg.qr(right).Q}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparkopt.codecs.gradient.base import Codec, Memory, as_vector, same_length
+from sparkopt.codecs.gradient.base import CodecState, GradientCodec, as_vector, same_length
 from sparkopt.errors import IncompatibleError
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
@@ -21,7 +21,7 @@ _LEAST_EXPONENT, _MOST_EXPONENT = -1074, 128
 
 
 @dataclass(frozen=True)
-class Float16(Codec):
+class Float16(GradientCodec):
     """IEEE half precision times a power of two (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2).
 
     The power of two brings the largest entry to [½, 1), so that neither a sum over millions of rows overflows nor
@@ -33,10 +33,10 @@ class Float16(Codec):
     summable = True
     _HEADER = struct.Struct("<i")  # exponent
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
         exponent = int(np.frexp(np.abs(vector).max())[1])
-        return self._pack(np.ldexp(vector, -exponent), exponent), memory
+        return self._pack(np.ldexp(vector, -exponent), exponent), state
 
     def decode(self, payload: bytes) -> Floats:
         return np.ldexp(*self._unpack(payload))
@@ -61,7 +61,7 @@ class Float16(Codec):
 
 
 @dataclass(frozen=True)
-class BFloat16(Codec):
+class BFloat16(GradientCodec):
     """The upper half of float32, rounded to even (Kalamkar et al. 2019, "A Study of BFLOAT16", section 2).
 
     The range of float32 with 8 bits of precision. 2 bytes an entry.
@@ -70,9 +70,9 @@ class BFloat16(Codec):
     name = "bf16"
     summable = True
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
-        return self._round(vector.astype(np.float32)).tobytes(), memory
+        return self._round(vector.astype(np.float32)).tobytes(), state
 
     def decode(self, payload: bytes) -> Floats:
         return self._widen(payload).astype(np.float64)
@@ -92,7 +92,7 @@ class BFloat16(Codec):
 
 
 @dataclass(frozen=True)
-class Int8(Codec):
+class Int8(GradientCodec):
     """Whole numbers from −127 to 127 times a scale (Dettmers 2016, "8-Bit Approximations for Parallelism").
 
     x ≈ q · range / 127, q rounded to the nearest. Payloads can be added if their range is the same, so the workers
@@ -108,14 +108,14 @@ class Int8(Codec):
     _HEADER = struct.Struct("<fI")  # range, number of payloads added up
     _MOST = 127
 
-    def init(self, size: int) -> Memory:
+    def init(self, size: int) -> CodecState:
         return {"range": np.zeros(())}
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
-        limit = np.float32(float(memory["range"]) or self.propose(vector, memory))
+        limit = np.float32(float(state["range"]) or self.propose(vector, state))
         scaled = np.rint(vector * (self._MOST / float(limit)))
-        return self._pack(np.clip(scaled, -self._MOST, self._MOST), float(limit), 1), memory
+        return self._pack(np.clip(scaled, -self._MOST, self._MOST), float(limit), 1), state
 
     def decode(self, payload: bytes) -> Floats:
         counts, limit, _ = self._unpack(payload)
@@ -130,13 +130,13 @@ class Int8(Codec):
             )
         return self._pack(x.astype(np.int64) + y, x_limit, x_count + y_count)
 
-    def propose(self, x: ArrayLike, memory: Memory) -> float:
+    def propose(self, x: ArrayLike, state: CodecState) -> float:
         # rounded up to float32, the type in the payload, so that the largest entry does not saturate
         return float(np.nextafter(np.float32(np.abs(as_vector(x, self)).max()), np.float32(np.inf)))
 
-    def agree(self, memory: Memory, value: float) -> Memory:
+    def agree(self, state: CodecState, value: float) -> CodecState:
         check("value", value, Interval(0))
-        return {**memory, "range": np.asarray(float(np.float32(value)))}
+        return {**state, "range": np.asarray(float(np.float32(value)))}
 
     def _width(self, count: int) -> str:
         most = self._MOST * count
@@ -155,7 +155,7 @@ class Int8(Codec):
 
 
 @dataclass(frozen=True)
-class QSGD(Codec):
+class QSGD(GradientCodec):
     """Random rounding to a few levels, unbiased (Alistarh et al. 2017, "QSGD", equation 3, with buckets, section 4).
 
     Each bucket of entries is scaled by its largest one, as in the paper's experiments, and |x| / scale is rounded at
@@ -189,7 +189,7 @@ class QSGD(Codec):
         entries = min(self.bucket, size)
         return min(entries / (4 * self.levels**2), math.sqrt(entries) / self.levels)
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
         rows = np.pad(vector, (0, -vector.size % self.bucket)).reshape(-1, self.bucket)
         scales = np.nextafter(np.abs(rows).max(axis=1).astype("<f4"), np.float32(np.inf))
@@ -197,7 +197,7 @@ class QSGD(Codec):
         rounded = np.floor(exact + rng.random(vector.size))  # floor(a + u) has mean a, for negative a too
         symbols = (rounded + self.levels).astype(np.uint8)
         bits = np.unpackbits(symbols[:, None], axis=1)[:, 8 - self.bits :]
-        return self._HEADER.pack(vector.size) + scales.tobytes() + np.packbits(bits).tobytes(), memory
+        return self._HEADER.pack(vector.size) + scales.tobytes() + np.packbits(bits).tobytes(), state
 
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
@@ -213,7 +213,7 @@ class QSGD(Codec):
 
 
 @dataclass(frozen=True)
-class Sign(Codec):
+class Sign(GradientCodec):
     """Signs times the mean absolute entry, ‖x‖₁/d · sign(x) (Karimireddy et al. 2019, Algorithm 1 and Lemma 8).
 
     A contraction with δ = ‖x‖₁² / (d ‖x‖₂²). A zero is sent as +, which changes nothing in that. 1 bit an entry + 8.
@@ -222,9 +222,9 @@ class Sign(Codec):
     name = "sign"
     _HEADER = struct.Struct("<If")  # entries, mean absolute value
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
-        return self._HEADER.pack(vector.size, np.abs(vector).mean()) + np.packbits(vector >= 0).tobytes(), memory
+        return self._HEADER.pack(vector.size, np.abs(vector).mean()) + np.packbits(vector >= 0).tobytes(), state
 
     def decode(self, payload: bytes) -> Floats:
         size, scale = self.unpack(self._HEADER, payload)

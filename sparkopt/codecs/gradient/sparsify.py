@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparkopt.codecs.gradient.base import Codec, Memory, as_vector
+from sparkopt.codecs.gradient.base import CodecState, GradientCodec, as_vector
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
@@ -25,7 +25,7 @@ def _kept(fraction: float, size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Sparse(Codec):
+class Sparse(GradientCodec):
     """The entries that are not zero, as float64: exact, NaN and infinity included.
 
     Their positions travel as 4 bytes each, or as one bit for every entry, whichever is less; a vector without
@@ -37,8 +37,8 @@ class Sparse(Codec):
     lossless = True
     _HEADER = struct.Struct("<QQI")  # size of the vector, entries that are not zero, CRC-32 of both
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
-        return self.pack(np.asarray(x, dtype=np.float64)), memory
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
+        return self.pack(np.asarray(x, dtype=np.float64)), state
 
     def pack(self, vector: Floats) -> bytes:
         """Return the payload of a vector, shape (size,)."""
@@ -113,7 +113,7 @@ def _ascend(positions: Array, size: int) -> bool:
 
 
 @dataclass(frozen=True)
-class TopK(Codec):
+class TopK(GradientCodec):
     """The k entries of largest absolute value (Stich et al. 2018, "Sparsified SGD with Memory", Definition 2.1).
 
     A contraction with δ = k/d. 8 bytes a kept entry (position, float32) + 4.
@@ -132,12 +132,12 @@ class TopK(Codec):
     def __post_init__(self) -> None:
         check("fraction", self.fraction, _FRACTION)
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
         kept = _kept(self.fraction, vector.size)
         positions = np.sort(np.argpartition(np.abs(vector), -kept)[-kept:]).astype("<u4")
         values = vector[positions].astype("<f4")
-        return self._HEADER.pack(vector.size) + positions.tobytes() + values.tobytes(), memory
+        return self._HEADER.pack(vector.size) + positions.tobytes() + values.tobytes(), state
 
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
@@ -153,11 +153,11 @@ class TopK(Codec):
 
 
 @dataclass(frozen=True)
-class RandomK(Codec):
+class RandomK(GradientCodec):
     """k entries at random times d/k, unbiased (Stich et al. 2018, Definition 2.1; variance ω = d/k − 1).
 
     The positions follow from seed and step, the same for all workers, so only values travel and payloads can be
-    added. All workers have to be at the same step; the memory counts it. 4 bytes a kept entry (float32) + 20.
+    added. All workers have to be at the same step; the state counts it. 4 bytes a kept entry (float32) + 20.
 
     Parameters
     ----------
@@ -178,18 +178,18 @@ class RandomK(Codec):
         check("fraction", self.fraction, _FRACTION)
         check("seed", self.seed, Interval(0, 2**63, whole=True))
 
-    def init(self, size: int) -> Memory:
+    def init(self, size: int) -> CodecState:
         return {"step": np.zeros((), np.int64)}
 
     def variance(self, size: int) -> float:
         return size / _kept(self.fraction, size) - 1.0
 
-    def encode(self, x: ArrayLike, memory: Memory, rng: np.random.Generator) -> tuple[bytes, Memory]:
-        vector, step = as_vector(x, self), int(memory["step"])
+    def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
+        vector, step = as_vector(x, self), int(state["step"])
         positions = self._positions(vector.size, self.seed, step)
         values = (vector[positions] * (vector.size / positions.size)).astype("<f4")
         payload = self._HEADER.pack(vector.size, self.seed, step) + values.tobytes()
-        return payload, {**memory, "step": np.asarray(step + 1, np.int64)}
+        return payload, {**state, "step": np.asarray(step + 1, np.int64)}
 
     def decode(self, payload: bytes) -> Floats:
         size, seed, step = self.unpack(self._HEADER, payload)

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from sparkopt.typing import Seed
 
-__all__ = ["Piece", "Plan", "Window"]
+__all__ = ["EpochSampler", "GroupSlice", "ShuffleWindow"]
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Piece:
+class GroupSlice:
     """Rows ``start`` … ``stop − 1`` of a group."""
 
     group: int
@@ -36,26 +36,26 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleWindow:
     """Rows that are read and shuffled together.
 
     Attributes
     ----------
     first : int
         Number, within the stream, of the first of them.
-    pieces : tuple of Piece
+    pieces : tuple of GroupSlice
         What to read.
     order : ndarray of shape (rows,)
         Their order: row ``order[i]`` of the pieces laid end to end comes i-th.
     """
 
     first: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[GroupSlice, ...]
     order: Indices
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochSampler:
     """The order of one epoch.
 
     Parameters
@@ -109,17 +109,17 @@ class Plan:
         """Rows of all streams' batches that count."""
         return sum(self.counted(stream, step) for stream in range(self.streams))
 
-    def windows(self, stream: int, first_row: int = 0) -> Iterator[Window]:
+    def windows(self, stream: int, first_row: int = 0) -> Iterator[ShuffleWindow]:
         """Yield the windows of a stream, from the one that holds its row ``first_row`` on.
 
         A stream without rows (there are fewer rows than streams) gets the first row of all: it has to take part.
         """
-        pieces = self._pieces(stream) or [Piece(int(self._order[0]), 0, 1)]
+        pieces = self._pieces(stream) or [GroupSlice(int(self._order[0]), 0, 1)]
         first = 0
         for number, window in enumerate(_windows(pieces, self.window_rows)):
             rows = sum(piece.stop - piece.start for piece in window)
             if first + rows > first_row:
-                yield Window(first, tuple(window), self._shuffled(rows, stream, number))
+                yield ShuffleWindow(first, tuple(window), self._shuffled(rows, stream, number))
             first += rows
 
     @cached_property
@@ -128,7 +128,7 @@ class Plan:
         filled = np.flatnonzero(self.sizes)
         return np.random.default_rng([self.seed, self.epoch]).permutation(filled) if self.shuffle else filled
 
-    def _pieces(self, stream: int) -> list[Piece]:
+    def _pieces(self, stream: int) -> list[GroupSlice]:
         ends = np.cumsum(np.asarray(self.sizes)[self._order])
         low, high = stream * self.stream_rows, stream * self.stream_rows + self.own_rows(stream)
         pieces = []
@@ -137,7 +137,7 @@ class Plan:
             begin = int(ends[place]) - self.sizes[group]
             if begin >= high:
                 break
-            pieces.append(Piece(group, max(low - begin, 0), min(high - begin, self.sizes[group])))
+            pieces.append(GroupSlice(group, max(low - begin, 0), min(high - begin, self.sizes[group])))
         return pieces
 
     def _shuffled(self, rows: int, stream: int, number: int) -> Indices:
@@ -146,8 +146,8 @@ class Plan:
         return np.random.default_rng([self.seed, self.epoch, stream, number]).permutation(rows)
 
 
-def _windows(pieces: list[Piece], most: int) -> Iterator[list[Piece]]:
-    window: list[Piece] = []
+def _windows(pieces: list[GroupSlice], most: int) -> Iterator[list[GroupSlice]]:
+    window: list[GroupSlice] = []
     rows = 0
     for piece in pieces:
         size = piece.stop - piece.start

@@ -1,4 +1,4 @@
-"""A rank's rows: plans and batches of the store, and the time spent waiting for them."""
+"""A rank's rows: samplers and batches of the store, and the time spent waiting for them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.plan import Plan
-from sparkopt.deep.stream import Groups, load_batches
+from sparkopt.deep.sampler import EpochSampler
+from sparkopt.deep.stream import RowGroups, load_batches
 from sparkopt.images import Compose
 from sparkopt.launch import Communicator
 
-__all__ = ["WINDOW_BYTES", "Rows"]
+__all__ = ["WINDOW_BYTES", "RankDataLoader"]
 
 WINDOW_BYTES = 2**28
 """About how many bytes of rows are shuffled together at most, by each stream."""
 
 
-class Rows:
+class RankDataLoader:
     """What one rank reads.
 
     Parameters
@@ -48,7 +48,7 @@ class Rows:
         self._config, self._device = config, device
         self._rank, self._size = communicator.rank, communicator.size
         self._caches = _caches(config)
-        self._groups = {split: Groups(self.index, split) for split in (TRAINING, VALIDATION)}
+        self._groups = {split: RowGroups(self.index, split) for split in (TRAINING, VALIDATION)}
 
     @property
     def has_validation(self) -> bool:
@@ -58,12 +58,12 @@ class Rows:
     @property
     def steps(self) -> int:
         """Steps of the optimiser in an epoch."""
-        return -(-self.plan(0).steps // self._config.accumulation)
+        return -(-self.sampler(0).steps // self._config.accumulation)
 
-    def plan(self, epoch: int) -> Plan:
+    def sampler(self, epoch: int) -> EpochSampler:
         """Return the order of an epoch."""
         config, sizes = self._config, self._groups[TRAINING].sizes
-        return Plan(sizes, config.streams, config.batch_size, config.seed, epoch, True, self._window_rows)
+        return EpochSampler(sizes, config.streams, config.batch_size, config.seed, epoch, True, self._window_rows)
 
     @cached_property
     def _window_rows(self) -> int:
@@ -71,10 +71,12 @@ class Rows:
         size = self.index.bytes // max(1, self.index.rows(TRAINING) + self.index.rows(VALIDATION))
         return max(1, min(self._config.window_rows, WINDOW_BYTES // max(1, size)))
 
-    def counted(self, plan: Plan, step: int) -> int:
+    def counted(self, sampler: EpochSampler, step: int) -> int:
         """Return how many rows count in a step of the optimiser, on all ranks."""
         first = step * self._config.accumulation
-        return sum(plan.total_counted(s) for s in range(first, min(first + self._config.accumulation, plan.steps)))
+        return sum(
+            sampler.total_counted(s) for s in range(first, min(first + self._config.accumulation, sampler.steps))
+        )
 
     @contextmanager
     def training(self, epoch: int, first_step: int) -> Iterator[Iterator[Batch]]:
@@ -82,23 +84,25 @@ class Rows:
         first, last = (rank * self._config.streams // self._size for rank in (self._rank, self._rank + 1))
         decoder = self._decoder(self._config.pipeline, epoch)
         skipped = first_step * self._config.accumulation
-        with self._batches(TRAINING, self.plan(epoch), range(first, last), decoder, skipped) as batches:
+        with self._batches(TRAINING, self.sampler(epoch), range(first, last), decoder, skipped) as batches:
             yield batches
 
     @contextmanager
     def validation(self) -> Iterator[Iterator[Batch]]:
         """Give this rank's batches of the rows that were held out."""
         sizes = self._groups[VALIDATION].sizes
-        plan = Plan(sizes, self._size, self._config.batch_size, shuffle=False, window_rows=1)  # a group at a time
+        sampler = EpochSampler(
+            sizes, self._size, self._config.batch_size, shuffle=False, window_rows=1
+        )  # a group at a time
         decoder = self._decoder(self._config.evaluation_pipeline, 0)
-        with self._batches(VALIDATION, plan, range(self._rank, self._rank + 1), decoder, 0) as batches:
+        with self._batches(VALIDATION, sampler, range(self._rank, self._rank + 1), decoder, 0) as batches:
             yield batches
 
     def sample(self) -> Batch:
         """Return two rows, as evaluation sees them."""
-        plan = Plan(self._groups[TRAINING].sizes, 1, 2, shuffle=False, window_rows=1)
+        sampler = EpochSampler(self._groups[TRAINING].sizes, 1, 2, shuffle=False, window_rows=1)
         decoder = self._decoder(self._config.evaluation_pipeline, 0)
-        with self._batches(TRAINING, plan, range(1), decoder, 0) as batches:
+        with self._batches(TRAINING, sampler, range(1), decoder, 0) as batches:
             return next(batches)
 
     def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
@@ -109,11 +113,11 @@ class Rows:
 
     @contextmanager
     def _batches(
-        self, split: str, plan: Plan, streams: range, decoder: Decoder, first: int
+        self, split: str, sampler: EpochSampler, streams: range, decoder: Decoder, first: int
     ) -> Iterator[Iterator[Batch]]:
         with load_batches(
             self._groups[split],
-            plan,
+            sampler,
             streams,
             decoder,
             first_step=first,

@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 
 from sparkopt import codecs
 from sparkopt.codecs import compare, compress_column, decompress_column
-from sparkopt.codecs.columns import METADATA_KEY
-from sparkopt.codecs.comparison import Comparison, Measurement
+from sparkopt.codecs.comparison import CodecComparison, Measurement
+from sparkopt.codecs.spark import METADATA_KEY
 from sparkopt.errors import ParameterError, SchemaError
 
 SCHEMA = (
@@ -110,7 +110,7 @@ def test_the_recommendation_follows_the_link():
     plain = Measurement("x", "none", 1000, 1000, 0.0, 0.0)
     small = Measurement("x", "slow and small", 1000, 100, 1.0, 1.0)
     light = Measurement("x", "fast and large", 1000, 500, 0.01, 0.01)
-    result = Comparison((plain, small, light), bandwidth=1e9)
+    result = CodecComparison((plain, small, light), bandwidth=1e9)
     assert result.recommend() == {"x": "none"}
     assert result.recommend(10_000) == {"x": "fast and large"}
     assert result.recommend(100) == {"x": "slow and small"}

@@ -7,7 +7,7 @@ import ctypes
 import logging
 from collections.abc import Iterator
 
-__all__ = ["kept_memory"]
+__all__ = ["retain_freed_memory"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _LARGEST_FROM_THE_HEAP = 2**25  # the most that glibc allows on 64 bits
 
 
 @contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Let glibc keep what a step frees, up to 1 GiB, for the next step; give all of it back at the end.
 
     By default it returns the top of the heap to the system as soon as a few megabytes are free there, and asks for

@@ -1,7 +1,4 @@
-"""Compression of DataFrame columns, value by value, and a comparison of codecs on them.
-
-This module is on the floor of Spark; the rest of the package is not, so it is loaded when first asked for.
-"""
+"""Compression of DataFrame columns, value by value, and a comparison of codecs on them: what needs Spark."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from pyspark.sql.functions import arrow_udf
 from pyspark.sql.pandas.types import to_arrow_type
 
 from sparkopt.codecs.base import MAX_SIZE
-from sparkopt.codecs.comparison import NO_CODEC, Comparison, byte_codecs, measure
+from sparkopt.codecs.comparison import NO_CODEC, CodecComparison, byte_codecs, measure
 from sparkopt.codecs.registry import codec_names, compress, decompress, get_codec
 from sparkopt.errors import CorruptDataError, DataError, SchemaError
 from sparkopt.io.arrow import binary_values
@@ -37,7 +34,7 @@ def compress_column(
     """Replace a column by its values, each compressed.
 
     Worth it for values of some hundred bytes and more: texts, serialised objects, vectors as arrays. The codec and
-    the type travel in the column's metadata, so `decompress_column` needs only the name. Null stays null.
+    the type are kept in the column's metadata, so `decompress_column` needs only the name. Null stays null.
 
     Parameters
     ----------
@@ -132,7 +129,7 @@ def compare(
     codecs: Sequence[str] | None = None,
     rows: int = 10_000,
     bandwidth: float = 125e6,
-) -> Comparison:
+) -> CodecComparison:
     """Measure codecs on the first rows of your own data.
 
     Binary, string and array columns are measured value by value, as `compress_column` works; numeric columns as one
@@ -153,7 +150,7 @@ def compare(
 
     Returns
     -------
-    Comparison
+    CodecComparison
         Print it, or use ``to_pandas()`` and ``recommend()``.
     """
     check("rows", rows, Interval(1, None, whole=True))
@@ -171,7 +168,7 @@ def compare(
         values = _values(column, table[column].combine_chunks())
         for name in [NO_CODEC, *(one for one in chosen if one != NO_CODEC)]:
             measurements.append(measure(column, values, name))
-    return Comparison(tuple(measurements), float(bandwidth))
+    return CodecComparison(tuple(measurements), float(bandwidth))
 
 
 def _column(df: DataFrame, column: str) -> Column:

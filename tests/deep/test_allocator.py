@@ -10,7 +10,7 @@ import pytest
 STEPS = """
 import contextlib, ctypes, resource, sys
 import torch
-from sparkopt.deep.memory import kept_memory
+from sparkopt.deep.allocator import retain_freed_memory
 
 for threshold in (-1, -3):  # as glibc begins, before it has learned from what the imports freed
     ctypes.CDLL(None).mallopt(threshold, 128 * 1024)
@@ -18,7 +18,7 @@ for threshold in (-1, -3):  # as glibc begins, before it has learned from what t
 def step():
     kept = [torch.ones(1 << 20) for _ in range(10)]  # activations: 40 MB
 
-with kept_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
+with retain_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
     for _ in range(3):
         step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
