@@ -2,8 +2,8 @@
 
 Spark gives a task its input once and takes its result once. A task that exchanges messages while it runs needs a
 connection of its own: the driver opens a port (``Listener``), and its tasks connect to it (``connect``). Both ends
-prove, by an HMAC challenge, that they know a key that came with the task; nothing is deserialised before. A connection
-is authenticated but not encrypted, as Spark's own are by default.
+prove, by an HMAC challenge, that they know a key that came with the task, and nothing is deserialised before. As
+Spark's own connections by default, these are authenticated but not encrypted.
 """
 
 from __future__ import annotations
