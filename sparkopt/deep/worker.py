@@ -97,7 +97,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
         Where a checkpoint belongs to other rows, or to other batches.
     """
     begin = time.perf_counter()
-    name, why = choose(config.device, communicator.place.accelerators, communicator.place.local_rank)
+    name, why = choose(config.device, communicator.info.accelerators, communicator.info.local_rank)
     device = torch.device(name)
     is_gpu = device.type == "cuda"
     if is_gpu:

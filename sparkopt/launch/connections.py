@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from sparkopt.errors import IncompatibleError
 
-__all__ = ["Address", "Connection", "Listener", "connect", "encrypts", "refuse_encryption", "shut_down"]
+__all__ = ["Address", "Connection", "Listener", "connect", "encrypts", "local_host", "refuse_encryption", "shut_down"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,6 @@ class Address:
     port: int
     key: bytes = field(repr=False)
     timeout: float = field(default=120.0, repr=False)
-
-    def own_address(self) -> str:
-        """Return the address of this machine on the way to the driver."""
-        with socket.create_connection((self.host, self.port), self.timeout) as probe:
-            return str(probe.getsockname()[0])
 
 
 class Listener:
@@ -163,6 +158,12 @@ def shut_down(one: Connection) -> None:
     """End a connection from another thread than the one that reads it: both ends then find it closed."""
     with contextlib.suppress(OSError), _socket(one) as twin:
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def local_host(one: Connection) -> str:
+    """Return the address of this machine at this end of a connection."""
+    with _socket(one) as twin:
+        return str(twin.getsockname()[0])
 
 
 def encrypts(conf: Any) -> bool:
