@@ -1,8 +1,17 @@
-"""Losses: what a row's error costs, and its derivatives.
+"""Losses: the error of each row and its derivatives.
+
+Every loss is a :class:`Loss`: start reading at ``base``. The members are in ``regression`` (real targets),
+``classification`` (classes) and ``generalized`` (families with a link). ``checks`` compares derivatives with finite
+differences.
+
+Imports only ``errors``, ``typing`` and ``validation``, NumPy and SciPy.
+
+To add a loss, write the class in one of these modules, export it below, and add it to the table ``LOSSES`` in
+``tests/losses/test_losses.py``, which checks derivatives, shapes and stability of every member.
 
 Examples
 --------
-A loss of one's own takes a few lines; its derivative is checked on first use:
+A loss of your own takes a few lines. Its derivative is checked on first use:
 
 >>> from dataclasses import dataclass
 >>> import numpy as np

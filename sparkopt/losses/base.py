@@ -1,11 +1,11 @@
-"""What a loss is: rows in, rows out.
+"""The interface of a loss, and the two ways to smooth a nonsmooth one.
 
-A loss sees targets and raw predictions, never features, coefficients or Spark. For each row it gives the loss and
-the derivative with respect to the raw prediction; weights, sums and penalties belong to others.
+A loss sees targets and raw predictions, never features, coefficients or Spark. For each row it returns the loss and
+its derivative with respect to the raw prediction. Weights, sums and penalties are added elsewhere.
 
-Notation: ``n`` rows, ``k`` columns of raw predictions, ``k = outputs + auxiliary``. ``y`` has shape (n,); ``raw`` has
-shape (n,) for losses of one column and (n, k) for losses of several. Results have the floating width of ``raw`` or
-wider.
+Notation: ``n`` rows, ``k`` columns of raw predictions, ``k = outputs + auxiliary``. ``y`` has shape (n,). ``raw`` has
+shape (n,) for losses of one column and (n, k) for losses of several. Results have the floating-point type of ``raw``
+or a wider one.
 """
 
 from __future__ import annotations
@@ -19,67 +19,92 @@ from numpy.typing import NDArray
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["Loss", "envelope", "rounded"]
+__all__ = ["Loss", "moreau_envelope", "parabolic_smoothing"]
+
+_REAL = Interval()
 
 
 class Loss(ABC):
     """A loss per row and its derivative with respect to the raw prediction.
 
+    A subclass overrides an attribute by a class attribute of the same name (``curvature = 0.25``), or by a property
+    where it depends on parameters.
+
     Attributes
     ----------
     name : str
-        How the loss is called in flags, receipts and errors.
+        Name of the loss in flags, receipts and errors.
     curvature : float or None
-        The largest second derivative with respect to ``raw``; None where there is none. It bounds the safe step
-        size of gradient descent.
+        Upper bound of the second derivative with respect to ``raw``; None where there is none. It bounds the safe
+        step size of gradient descent.
     smooth : bool
-        Whether the derivative is continuous, as every method with a line search needs it. See ``smoothed``.
+        Whether the derivative is continuous, as methods with a line search require. See ``smoothed``.
     targets : Interval
-        The targets that the loss is defined for.
+        The targets for which the loss is defined.
     outputs : int
         Raw predictions per row that depend on the features.
     auxiliary : int
-        Parameters of the loss itself: further columns of ``raw``, after the outputs, that hold the same number in
-        every row. They are fitted along with the coefficients, and never penalised.
+        Number of parameters of the loss itself: further columns of ``raw``, after the outputs, that hold the same
+        number in every row. They are fitted along with the coefficients and never penalised.
     """
 
     name: ClassVar[str]
-    curvature: float | None = None
-    smooth: bool = True
-    targets: Interval = Interval()
-    outputs: int = 1
-    auxiliary: int = 0
+
+    @property
+    def curvature(self) -> float | None:
+        """Upper bound of the second derivative; None where there is none."""
+        return None
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the derivative is continuous."""
+        return True
+
+    @property
+    def targets(self) -> Interval:
+        """The targets for which the loss is defined: by default every finite number."""
+        return _REAL
+
+    @property
+    def outputs(self) -> int:
+        """Raw predictions per row that depend on the features."""
+        return 1
+
+    @property
+    def auxiliary(self) -> int:
+        """Number of auxiliary parameters."""
+        return 0
 
     @abstractmethod
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """Loss of each row, shape (n,), and its derivative, shape of ``raw``; unweighted."""
+        """Return the loss of each row, shape (n,), and its derivative, shape of ``raw``; unweighted."""
 
     @abstractmethod
     def predict(self, raw: Array) -> Array:
-        """What is predicted given the outputs, shape (n,) or (n, outputs): the mean of the target for most losses."""
+        """Return the prediction for the outputs, shape (n,) or (n, outputs): for most losses the target's mean."""
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return each row's second derivative times ``move``, both of the shape of ``raw``.
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return each row's second derivative times ``direction``, both of the shape of ``raw``.
 
-        Where a loss does not define it, by central differences of its derivative in double precision, which is good
-        to about ten digits.
+        The default takes central differences of the derivative in double precision, good to about ten digits.
         """
-        raw, move = raw.astype(np.float64), move.astype(np.float64)
+        raw, direction = raw.astype(np.float64), direction.astype(np.float64)
         length = np.cbrt(np.finfo(np.float64).eps) * (1 + np.abs(raw))
         if raw.ndim > 1:  # one length for all columns of a row
             length = length.max(axis=1, keepdims=True)
-            length /= np.maximum(np.abs(move).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            length /= np.maximum(np.abs(direction).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         else:
-            length /= np.maximum(np.abs(move), np.finfo(np.float64).tiny)
-        up, down = (self.value_gradient(y, raw + sign * length * move)[1] for sign in (1, -1))
-        return (up - down) / (2 * length)
+            length /= np.maximum(np.abs(direction), np.finfo(np.float64).tiny)
+        up, down = (self.value_gradient(y, raw + sign * length * direction)[1] for sign in (1, -1))
+        product: Array = (up - down) / (2 * length)
+        return product
 
     def curved(self, y: Array, raw: Array) -> NDArray[np.bool_] | None:
-        """Return which rows have a second derivative at all there, shape (n,); None where most or all have."""
+        """Return which rows have a nonzero second derivative, shape (n,); None where most or all have one."""
         return None
 
     def start(self, mean: Floats) -> Floats:
-        """Return the raw prediction that fits best where every row is predicted alike: an intercept to start from.
+        """Return the best constant raw prediction: the intercept from which a fit starts.
 
         Parameters
         ----------
@@ -89,42 +114,42 @@ class Loss(ABC):
         Returns
         -------
         ndarray of shape (outputs,)
-            Zeros, where the loss knows nothing better.
+            By default zeros.
         """
         return np.zeros(self.outputs)
 
-    def smoothed(self, width: float) -> Loss:
-        """Return a smooth loss that is nowhere further than a multiple of ``width`` from this one.
+    def smoothed(self, smoothing: float) -> Loss:
+        """Return a smooth loss that differs from this one by at most a multiple of ``smoothing``.
 
-        A smooth loss returns itself. To minimise a loss with kinks by a method with a line search, minimise smoothed
-        ones of falling width in turn, each from where the one before it ended (Beck & Teboulle, 2012, *Smoothing and
-        first order methods*).
+        A smooth loss returns itself. To minimise a nonsmooth loss by a method with a line search, minimise smoothed
+        losses with decreasing smoothing parameters in turn, each from the optimum of the one before (Beck & Teboulle,
+        2012, *Smoothing and first order methods*).
         """
         return self
 
 
-def rounded(x: Array, low: float, high: float, width: float) -> tuple[Array, Array]:
-    """Return max(low · x, high · x), its kink at zero rounded off over ``width``, and the derivative.
+def parabolic_smoothing(x: Array, low: float, high: float, smoothing: float) -> tuple[Array, Array]:
+    """Return max(low · x, high · x), smoothed around zero by a parabola, and its derivative.
 
-    A parabola joins the two lines between −½ width and ½ width (Chen, 2007, *A finite smoothing algorithm for
-    quantile regression*): above them by at most width · (high − low) / 8, with second derivative
-    (high − low) / width, and equal to them elsewhere. A width of 0 rounds nothing; the derivative at the kink is then
-    the member of [low, high] next to zero.
+    The parabola joins the two lines between −½ smoothing and ½ smoothing (Chen, 2007, *A finite smoothing algorithm
+    for quantile regression*). The result is above the lines by at most smoothing · (high − low) / 8, with second
+    derivative (high − low) / smoothing there, and equal to them elsewhere. A smoothing of 0 changes nothing; the
+    derivative at zero is then the member of [low, high] next to zero.
     """
-    reach = np.clip(x + 0.5 * width, 0.0, width)
-    share = reach / width if width else np.heaviside(x, (np.clip(0.0, low, high) - low) / (high - low))
-    bend = 0.5 * reach * share + np.maximum(x - 0.5 * width, 0.0)
-    return low * x + (high - low) * bend, low + (high - low) * share
+    reach = np.clip(x + 0.5 * smoothing, 0.0, smoothing)
+    share = reach / smoothing if smoothing else np.heaviside(x, (np.clip(0.0, low, high) - low) / (high - low))
+    positive = 0.5 * reach * share + np.maximum(x - 0.5 * smoothing, 0.0)
+    return low * x + (high - low) * positive, low + (high - low) * share
 
 
-def envelope(x: Array, low: float, high: float, width: float | Array) -> tuple[Array, Array]:
-    """Return max(low · x, high · x), its kink at zero rounded off over ``width``, and the derivative.
+def moreau_envelope(x: Array, low: float, high: float, smoothing: float | Array) -> tuple[Array, Array]:
+    """Return the Moreau envelope of max(low · x, high · x), and its derivative.
 
-    This is the Moreau envelope x·s − ½ width s² with s = clip(x / width, low, high) (Beck & Teboulle, 2012, §4.2):
-    convex, below the unrounded function by at most ½ width · max(low², high²), with second derivative 1/width around
-    the kink and 0 elsewhere. A width of 0 rounds nothing; the derivative at the kink is then the member of
-    [low, high] next to zero.
+    With s = clip(x / smoothing, low, high) it is x·s − ½ smoothing s² (Beck & Teboulle, 2012, §4.2): convex, below
+    the function itself by at most ½ smoothing · max(low², high²), with second derivative 1 / smoothing around zero
+    and 0 elsewhere. A smoothing of 0 changes nothing; the derivative at zero is then the member of [low, high] next
+    to zero.
     """
     with np.errstate(over="ignore"):
-        slope = np.clip(x / np.maximum(width, np.finfo(np.float64).tiny), low, high)
-    return x * slope - 0.5 * width * slope * slope, slope
+        slope = np.clip(x / np.maximum(smoothing, np.finfo(np.float64).tiny), low, high)
+    return x * slope - 0.5 * smoothing * slope * slope, slope

@@ -1,4 +1,4 @@
-"""Whether a loss keeps its promises: a user's own is checked before it sees any data."""
+"""Check of a loss's shapes and derivatives, made before it is used on data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS, STEP, TOLERANCE = 32, 1e-6, 1e-4
 
 
 def check_loss(loss: Loss) -> None:
-    """Compare a loss's derivatives with differences of its values, on a few rows: less than a millisecond.
+    """Compare a loss's derivatives with finite differences of its values on 32 rows, in less than a millisecond.
 
     Parameters
     ----------
@@ -24,8 +24,7 @@ def check_loss(loss: Loss) -> None:
     Raises
     ------
     ParameterError
-        Naming the loss and what is wrong with it: shapes, values that are not numbers, or derivatives that are not
-        those of the value.
+        If shapes, values or derivatives are wrong; the message names the loss and the method.
 
     Examples
     --------
@@ -36,26 +35,26 @@ def check_loss(loss: Loss) -> None:
     y = _targets(loss, rng)
     columns = loss.outputs + loss.auxiliary
     raw = rng.normal(size=ROWS if columns == 1 else (ROWS, columns))
-    move = rng.normal(size=raw.shape)
+    direction = rng.normal(size=raw.shape)
     with np.errstate(all="ignore"):
         value, gradient = loss.value_gradient(y, raw)
         _check_shape(loss, "losses", value, (ROWS,))
         _check_shape(loss, "derivatives", gradient, raw.shape)
-        (high, steep_high), (low, steep_low) = (loss.value_gradient(y, raw + s * STEP * move) for s in (1, -1))
+        (high, steep_high), (low, steep_low) = (loss.value_gradient(y, raw + s * STEP * direction) for s in (1, -1))
         known = np.isfinite(value) & np.isfinite(high) & np.isfinite(low)
         if not known.any():
             raise ParameterError(f"loss {loss.name!r} is not finite at any of {ROWS} raw predictions of about 1.")
-        slope = (gradient * move).reshape(ROWS, -1).sum(axis=1)
+        slope = (gradient * direction).reshape(ROWS, -1).sum(axis=1)
         _check_close(loss, "value_gradient", slope[known], ((high - low) / (2 * STEP))[known], raw[known], y[known])
         if type(loss).hessian_product is not Loss.hessian_product:
-            bend = loss.hessian_product(y, raw, move)
-            _check_shape(loss, "hessian_product", bend, raw.shape)
+            second = loss.hessian_product(y, raw, direction)
+            _check_shape(loss, "hessian_product", second, raw.shape)
             change = (steep_high - steep_low) / (2 * STEP)
-            _check_close(loss, "hessian_product", bend[known], change[known], raw[known], y[known])
+            _check_close(loss, "hessian_product", second[known], change[known], raw[known], y[known])
 
 
 def _targets(loss: Loss, rng: np.random.Generator) -> Floats:
-    """Draw targets from the loss's domain, about 1 where it has no end."""
+    """Draw targets from the loss's domain, of about 1 where it is unbounded."""
     low, high = loss.targets.low, loss.targets.high
     if loss.targets.whole:
         first = -3 if low is None else int(low)
@@ -82,7 +81,7 @@ def _check_close(loss: Loss, method: str, found: Array, wanted: Array, raw: Arra
         return
     row = int(np.flatnonzero(wrong)[0])
     raise ParameterError(
-        f"loss {loss.name!r}: at y={y[row]:.4g}, raw={np.round(raw[row], 4).tolist()} its {method} says "
-        f"{np.round(found[row], 6).tolist()}, but differences of its values say {np.round(wanted[row], 6).tolist()}. "
+        f"loss {loss.name!r}: at y={y[row]:.4g}, raw={np.round(raw[row], 4).tolist()} its {method} returns "
+        f"{np.round(found[row], 6).tolist()}, but finite differences give {np.round(wanted[row], 6).tolist()}. "
         f"Correct {method}."
     )

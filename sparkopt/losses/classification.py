@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkopt.losses.base import Loss, rounded
+from sparkopt.losses.base import Loss, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
@@ -21,8 +21,8 @@ BINARY = Interval(0, 1, whole=True)
 class Logistic(Loss):
     """Negative log-likelihood of a Bernoulli target in {0, 1} with log-odds ``raw``.
 
-    log(1 + e^raw) − y·raw, written so that no intermediate overflows: with e = e^−|raw| the loss is
-    max(raw, 0) − y·raw + log(1 + e), and the probability 1/(1 + e) or e/(1 + e) by the sign of ``raw``.
+    log(1 + e^raw) − y·raw, written so that no intermediate overflows: with ε = e^−|raw| the loss is
+    max(raw, 0) − y·raw + log(1 + ε), and the probability is 1/(1 + ε) or ε/(1 + ε) by the sign of ``raw``.
 
     Examples
     --------
@@ -38,15 +38,16 @@ class Logistic(Loss):
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """Negative log-likelihood and probability − y."""
-        y = y.astype(raw.dtype, copy=False)  # 0 and 1 are exact in every width; float64 would only cost time
+        y = y.astype(raw.dtype, copy=False)  # 0 and 1 are exact in every type; float64 would only cost time
         small = np.exp(-np.abs(raw))
         loss = np.maximum(raw, 0) - y * raw + np.log1p(small)
         return loss, _probability(raw, small) - y
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return p (1 − p) ``move``."""
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return p (1 − p) ``direction``."""
         small = np.exp(-np.abs(raw))
-        return small / np.square(1 + small) * move
+        product: Array = small / np.square(1 + small) * direction
+        return product
 
     def predict(self, raw: Array) -> Array:
         """Return the probability of class 1."""
@@ -56,12 +57,14 @@ class Logistic(Loss):
         """Return the log-odds of the share of class 1, 0 where only one class occurs."""
         inside = (mean > 0) & (mean < 1)
         share = np.where(inside, mean, 0.5)
-        return np.log(share / (1 - share))
+        log_odds: Floats = np.log(share / (1 - share))
+        return log_odds
 
 
 def _probability(raw: Array, small: Array) -> Array:
     """1/(1 + e^−raw), given ``small`` = e^−|raw|."""
-    return np.where(raw >= 0, raw.dtype.type(1), small) / (1 + small)
+    probability: Array = np.where(raw >= 0, raw.dtype.type(1), small) / (1 + small)
+    return probability
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,16 @@ class Multinomial(Loss):
 
     def __post_init__(self) -> None:
         check("classes", self.classes, Interval(2, None, whole=True))
-        object.__setattr__(self, "targets", Interval(0, self.classes - 1, whole=True))
-        object.__setattr__(self, "outputs", self.classes)
+
+    @property
+    def targets(self) -> Interval:
+        """The numbers of the classes, from 0."""
+        return Interval(0, self.classes - 1, whole=True)
+
+    @property
+    def outputs(self) -> int:
+        """One for each class."""
+        return self.classes
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """Negative log-likelihood, shape (n,), and probabilities − indicator of the class, shape (n, k)."""
@@ -104,44 +115,47 @@ class Multinomial(Loss):
         gradient[rows, labels] -= 1
         return np.log(total) - target, gradient
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return (diag(p) − p pᵀ) ``move`` for each row's probabilities p."""
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return (diag(p) − p pᵀ) ``direction`` for each row's probabilities p."""
         probability = self.predict(raw)
-        mean = (probability * move).sum(axis=1, keepdims=True)
-        return probability * (move - mean)
+        mean = (probability * direction).sum(axis=1, keepdims=True)
+        product: Array = probability * (direction - mean)
+        return product
 
     def predict(self, raw: Array) -> Array:
         """Return the probability of each class, shape (n, k)."""
-        exponential = np.exp(raw - raw.max(axis=1, keepdims=True))
-        return exponential / exponential.sum(axis=1, keepdims=True)
+        probability: Array = np.exp(raw - raw.max(axis=1, keepdims=True))
+        probability /= probability.sum(axis=1, keepdims=True)
+        return probability
 
     def start(self, mean: Floats) -> Floats:
-        """Return the logarithms of the classes' shares, centred; for a class that never occurs, the rarest one's."""
+        """Return the logarithms of the classes' shares, centred; an absent class counts like the rarest one."""
         present = mean > 0
         if not present.any():
             return np.zeros(self.classes)
         logarithms = np.log(np.where(present, mean, mean[present].min()))
-        return logarithms - logarithms.mean()
+        centred: Floats = logarithms - logarithms.mean()
+        return centred
 
 
 def _signed(y: Array, raw: Array) -> tuple[Array, Array]:
-    """Return −1 or 1 for y in {0, 1}, and how far each row is short of a margin of 1."""
+    """Return −1 or 1 for y in {0, 1}, and each row's shortfall to a margin of 1."""
     sign = (2 * y - 1).astype(raw.dtype, copy=False)
     return sign, 1 - sign * raw
 
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    """The support vector machine's loss max(0, 1 − s·raw), s = ±1 for y in {1, 0} (Cortes & Vapnik, 1995).
+    """The loss of support vector machines, max(0, 1 − s·raw) with s = ±1 for y in {1, 0} (Cortes & Vapnik, 1995).
 
-    Exact where ``width`` is 0; then its kink asks for subgradient methods such as sgd. With a width it is rounded off
-    around a margin of 1 (Chapelle, 2007, *Training a support vector machine in the primal*, §2.3) and lies above the
-    exact loss by at most an eighth of the width, at margins within half of it.
+    With ``smoothing`` 0 it is exact and nonsmooth, and needs subgradient methods such as sgd. Otherwise a parabola
+    replaces it around a margin of 1 (Chapelle, 2007, *Training a support vector machine in the primal*, §2.3). The
+    smoothed loss is above the exact one by at most smoothing / 8, at margins within smoothing / 2 of 1.
 
     Parameters
     ----------
-    width : float, default 0
-        Width of the rounding, ≥ 0.
+    smoothing : float, default 0
+        Smoothing parameter, ≥ 0: width of the parabola.
 
     Examples
     --------
@@ -150,52 +164,52 @@ class Hinge(Loss):
     (array([0.5, 0. ]), array([-1.,  0.]))
     """
 
-    width: float = 0.0
+    smoothing: float = 0.0
     name: ClassVar[str] = "hinge"
     targets: Interval = field(default=BINARY, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check("width", self.width, Interval(0, None))
+        check("smoothing", self.smoothing, Interval(0, None))
 
     @property
-    def smooth(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether there is a width."""
-        return self.width > 0
+    def smooth(self) -> bool:
+        """Whether the smoothing parameter is positive."""
+        return self.smoothing > 0
 
     @property
-    def curvature(self) -> float | None:  # type: ignore[override]  # derived here, stored elsewhere
-        """1 / width."""
-        return 1.0 / self.width if self.width > 0 else None
+    def curvature(self) -> float | None:
+        """1 / smoothing."""
+        return 1.0 / self.smoothing if self.smoothing > 0 else None
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """What is missing to a margin of 1, and its slope."""
+        """The shortfall to a margin of 1, and its derivative."""
         sign, short = _signed(y, raw)
-        value, slope = rounded(short, 0.0, 1.0, self.width)
+        value, slope = parabolic_smoothing(short, 0.0, 1.0, self.smoothing)
         return value, -sign * slope
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return ``move`` / width in the rounding, 0 elsewhere (and everywhere for a width of 0)."""
-        return np.where(self.curved(y, raw), move / (self.width or 1.0), 0)
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return ``direction`` / smoothing on the parabola, 0 elsewhere."""
+        return np.where(self.curved(y, raw), direction / (self.smoothing or 1.0), 0)
 
     def curved(self, y: Array, raw: Array) -> NDArray[np.bool_]:
-        """Return which rows are in the rounding."""
+        """Return which rows are on the parabola."""
         _, short = _signed(y, raw)
-        return np.asarray(2 * np.abs(short) < self.width)
+        return np.asarray(2 * np.abs(short) < self.smoothing)
 
     def predict(self, raw: Array) -> Array:
         """Return the class."""
         return (raw > 0).astype(raw.dtype)
 
-    def smoothed(self, width: float) -> Hinge:
-        """Return the same loss, rounded off over ``width``."""
-        return replace(self, width=width)
+    def smoothed(self, smoothing: float) -> Hinge:
+        """Return the same loss with another smoothing parameter."""
+        return replace(self, smoothing=smoothing)
 
 
 @dataclass(frozen=True)
 class SquaredHinge(Loss):
-    """max(0, 1 − s·raw)², s = ±1 for y in {1, 0}: scikit-learn's and LIBLINEAR's default for support vector machines.
+    """max(0, 1 − s·raw)² with s = ±1 for y in {1, 0} (Fan et al., 2008, *LIBLINEAR*).
 
-    Fan et al., 2008, *LIBLINEAR*.
+    The default of scikit-learn and LIBLINEAR for support vector machines.
 
     Examples
     --------
@@ -209,15 +223,15 @@ class SquaredHinge(Loss):
     targets: Interval = field(default=BINARY, init=False, repr=False)
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """The square of what is missing to a margin of 1, and its slope."""
+        """The squared shortfall to a margin of 1, and its derivative."""
         sign, short = _signed(y, raw)
         missing = np.maximum(short, 0)
         return missing * missing, -2 * sign * missing
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return twice ``move`` where the margin is short, 0 elsewhere."""
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return 2 · ``direction`` for margins below 1, 0 elsewhere."""
         _, short = _signed(y, raw)
-        return np.where(short > 0, 2 * move, 0)
+        return np.where(short > 0, 2 * direction, 0)
 
     def predict(self, raw: Array) -> Array:
         """Return the class."""

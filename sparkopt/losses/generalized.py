@@ -25,7 +25,7 @@ LINKS: Mapping[str, float] = MappingProxyType({"identity": 1.0, "log": 0.0, "inv
 
 
 class _Powers(Interval):
-    """The variance powers for which a distribution exists: none lies between 0 and 1 (Jørgensen, 1987, §2)."""
+    """The variance powers of which a distribution exists: none is between 0 and 1 (Jørgensen, 1987, §2)."""
 
     def accepts(self, value: object) -> bool:
         return super().accepts(value) and (value == 0 or value >= 1)  # type: ignore[operator]
@@ -38,17 +38,17 @@ class _Powers(Interval):
 class Tweedie(Loss):
     """Half the deviance of a family with variance μ^p, through a link raw = μ^λ or log μ.
 
-    One formula carries the normal (p = 0), Poisson (1), Gamma (2) and inverse Gaussian (3) family and all between
-    (Jørgensen, 1987, *Exponential dispersion models*; Smyth & Jørgensen, 2002), since with a power link
-    mean, variance and slope are powers of μ all alike. Raw predictions without a mean in the family (not positive,
-    say, for a power link) have an infinite loss and no slope; line searches turn back there.
+    One formula covers the normal (p = 0), Poisson (1), Gamma (2) and inverse Gaussian (3) families and those between
+    (Jørgensen, 1987, *Exponential dispersion models*; Smyth & Jørgensen, 2002): with a power link the mean, the
+    variance and the derivative are all powers of μ. A raw prediction without a mean in the family (not positive, for
+    a power link) has an infinite loss and a derivative of 0; line searches shorten their step there.
 
     Parameters
     ----------
     power : float, default 1.5
         p: 0 or ≥ 1. Between 1 and 2 the target may be zero with positive probability.
     link : {"log", "identity", "inverse", "sqrt"} or float, default "log"
-        By name, or λ, as pyspark.ml's linkPower.
+        A name, or λ as in pyspark.ml's linkPower.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class Tweedie(Loss):
             check("linkPower", self.link, Interval())
 
     @property
-    def targets(self) -> Interval:  # type: ignore[override]  # derived here, stored elsewhere
+    def targets(self) -> Interval:
         """Every number for p = 0, non-negative ones below 2, positive ones from 2 on."""
         if self.power == 0:
             return Interval()
@@ -94,14 +94,14 @@ class Tweedie(Loss):
         finite = valid & np.isfinite(value)  # the terms of what overflows may be infinite with opposite signs
         return np.where(finite, value, np.inf), np.where(finite, gradient, 0)
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return the second derivative times ``move``; it may be negative for links that are not canonical."""
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return the second derivative times ``direction``; it may be negative for links that are not canonical."""
         valid, raw = self._inside(raw)
         power, exponent = self._link_power, 1 - self.power - self._link_power
         with np.errstate(over="ignore", invalid="ignore"):
             second = _times(exponent + 1, self._mean(raw, exponent + 1 - power))
             second = self._slope**2 * (second - _times(exponent * y, self._mean(raw, exponent - power)))
-        return np.where(valid & np.isfinite(second), second, 0) * move
+        return np.where(valid & np.isfinite(second), second, 0) * direction
 
     def predict(self, raw: Array) -> Array:
         """Return the mean; NaN where there is none."""
@@ -117,7 +117,7 @@ class Tweedie(Loss):
         return np.log(mean) if self._link_power == 0 else mean**self._link_power
 
     def _inside(self, raw: Array) -> tuple[Array, Array]:
-        """Return which raw predictions have a mean, and all of them with 1 in the place of the others."""
+        """Return which raw predictions have a mean, and the predictions with the others replaced by 1."""
         if self._link_power == 0 or (self.power == 0 and self._link_power == 1):
             return np.ones(raw.shape, bool), raw
         valid = raw != 0 if self.power == 0 and self._link_power == -1 else raw > 0
@@ -138,7 +138,8 @@ class Tweedie(Loss):
     def _half_deviance(self, y: Array, raw: Array) -> Array:
         p = self.power
         if p == 0:
-            return 0.5 * np.square(self._mean(raw, 1.0) - y)
+            half: Array = 0.5 * np.square(self._mean(raw, 1.0) - y)
+            return half
         if p == 1:
             perfect = _times(y, np.log(np.where(y > 0, y, 1))) - y
             return perfect - _times(y, self._log_mean(raw)) + self._mean(raw, 1.0)
@@ -149,7 +150,7 @@ class Tweedie(Loss):
 
 
 def _times(a: Array | float, b: Array) -> Array:
-    """A product in which zero times infinity is zero: the limit that all of them have here."""
+    """Return a · b with 0 · ∞ = 0, which is the limit in all uses here."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(np.equal(a, 0), 0, a * b)
 
@@ -235,19 +236,20 @@ class Binomial(Loss):
         check("link", self.link, OneOf(["probit", "cloglog"]))
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """Negative log-likelihood and its slope."""
+        """Negative log-likelihood and its derivative."""
         value, gradient, _ = self._derivatives(y, raw)
         return value, gradient
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return the second derivative times ``move``."""
-        return self._derivatives(y, raw)[2] * move
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return the second derivative times ``direction``."""
+        return self._derivatives(y, raw)[2] * direction
 
     def predict(self, raw: Array) -> Array:
         """Return the probability of class 1."""
         if self.link == "probit":
-            return special.ndtr(raw)
-        return -np.expm1(-np.exp(np.minimum(raw, 10)))  # beyond 10 the probability is 1 in every width
+            probability: Array = special.ndtr(raw)
+            return probability
+        return -np.expm1(-np.exp(np.minimum(raw, 10)))  # beyond 10 the probability is 1 in every type
 
     def start(self, mean: Floats) -> Floats:
         """Return the link of the share of class 1, of a half where only one class occurs."""
@@ -255,29 +257,29 @@ class Binomial(Loss):
         return special.ndtri(share) if self.link == "probit" else np.log(-np.log1p(-share))
 
     def _derivatives(self, y: Array, raw: Array) -> tuple[Array, Array, Array]:
-        """Loss, and its first and second derivative."""
-        raw = raw.astype(np.float64)  # the tails live on differences of large numbers
+        """Return the loss, and its first and second derivative."""
+        raw = raw.astype(np.float64)  # the tails are differences of large numbers
         return _probit(y, raw) if self.link == "probit" else _cloglog(y, raw)
 
 
 def _probit(y: Array, raw: Array) -> tuple[Array, Array, Array]:
-    """−log Φ(s·raw) with s = ±1: the slope is the inverse Mills ratio h, its slope −h (x + h)."""
+    """−log Φ(x) for x = ±raw: the derivative is −h, h the inverse Mills ratio, whose derivative is −h (x + h)."""
     sign = 2 * y - 1
     x = sign * raw
     # φ/Φ through the scaled complementary error function, which does not underflow where both do
     ratio = np.sqrt(2 / np.pi) / special.erfcx(np.minimum(-x, 1e150) / np.sqrt(2))
     value = -special.log_ndtr(x)
-    far = x < -1e3  # x + h is there 1/|x| up to 2/|x|³, and cancels
+    far = x < -1e3  # x + h, which is 1/|x| up to 2/|x|³ there, cancels
     with np.errstate(divide="ignore"):
         gap = np.where(far, -1 / x, x + ratio)
     return value, -sign * ratio, ratio * gap
 
 
 def _cloglog(y: Array, raw: Array) -> tuple[Array, Array, Array]:
-    """For y = 0 t = e^raw; for y = 1 −log(1 − e^−t). The latter's slope is −u with u = t / (e^t − 1)."""
+    """T = e^raw for y = 0; −log(1 − e^−t) for y = 1, with derivative −u, u = t / (e^t − 1)."""
     with np.errstate(over="ignore"):
         t = np.exp(raw)
-    near = np.exp(np.clip(raw, -30, 6.5))  # below, u is 1 in every width; above, it is 0
+    near = np.exp(np.clip(raw, -30, 6.5))  # below, u is 1 in every type; above, it is 0
     share = near / np.expm1(near)
     ones = y == 1
     hit = np.where(raw > 0, -np.log1p(-np.exp(-near)), -np.log(-np.expm1(-near)))

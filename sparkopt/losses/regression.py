@@ -1,4 +1,4 @@
-"""Losses of real targets: squared error, Huber with and without a scale of its own, quantiles."""
+"""Losses of real targets: squared error, Huber with a fitted or a fixed scale, quantiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkopt.losses.base import Loss, envelope, rounded
+from sparkopt.losses.base import Loss, moreau_envelope, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
@@ -36,9 +36,9 @@ class SquaredError(Loss):
         residual = raw - y
         return 0.5 * residual * residual, residual
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return ``move``."""
-        return move
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return ``direction``."""
+        return direction
 
     def predict(self, raw: Array) -> Array:
         """Return the raw prediction itself."""
@@ -55,14 +55,13 @@ class Huber(Loss):
 
     ½ (σ + H(r/σ) σ) with H(z) = z² for |z| < ε and 2ε|z| − ε² beyond: the objective of pyspark.ml's
     ``LinearRegression(loss="huber")``, and half the mean of scikit-learn's ``HuberRegressor``, so the coefficients
-    are theirs. σ makes ε independent of the target's unit, and is fitted along: ``scale`` reads it off the constant
-    c. σ = 1 + c for c ≥ 0 and e^c below: no step makes it negative, and a constant of 0 is a σ of 1.
+    are the same. σ makes ε independent of the target's unit. It is fitted through an auxiliary parameter a: σ = 1 + a
+    for a ≥ 0 and e^a below, so that no step makes σ negative and a = 0 means σ = 1.
 
     Parameters
     ----------
     epsilon : float, default 1.35
-        ε > 1: beyond how many σ a residual counts in proportion to its size only. 1.35 loses 5% of efficiency where
-        the errors are normal.
+        ε > 1: residuals beyond ε·σ count linearly. 1.35 has 95% efficiency where the errors are normal.
 
     Examples
     --------
@@ -80,30 +79,30 @@ class Huber(Loss):
     def __post_init__(self) -> None:
         check("epsilon", self.epsilon, Interval(1, None, closed="neither"))
 
-    def scale(self, constant: float) -> float:
-        """Return σ for the fitted constant."""
-        return float(_scale(np.array(constant, dtype=np.float64))[0])
+    def scale(self, parameter: float) -> float:
+        """Return σ for a value of the auxiliary parameter."""
+        return float(_scale(np.array(parameter, dtype=np.float64))[0])
 
-    def constant(self, scale: float) -> float:
-        """Return the constant for σ > 0: the inverse of ``scale``."""
+    def parameter(self, scale: float) -> float:
+        """Return the auxiliary parameter for σ > 0: the inverse of ``scale``."""
         check("scale", scale, POSITIVE)
         return scale - 1.0 if scale >= 1.0 else float(np.log(scale))
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """½ (σ + H σ), and its derivatives with respect to the prediction and the constant."""
+        """½ (σ + H σ), and its derivatives with respect to the prediction and the auxiliary parameter."""
         scale, steep = _scale(raw[:, 1])
-        value, slope = envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
+        value, slope = moreau_envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
         return 0.5 * scale + value, np.stack([slope, 0.5 * (1.0 - slope * slope) * steep], axis=1)
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return the 2 × 2 Hessian of each row times ``move``."""
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return the 2 × 2 Hessian of each row times ``direction``."""
         scale, steep = _scale(raw[:, 1])
-        _, slope = envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
+        _, slope = moreau_envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
         inner = np.abs(slope) < self.epsilon
-        change = np.where(inner, move[:, 0] - slope * steep * move[:, 1], 0.0) / np.where(inner, scale, 1.0)
-        bend = np.where(raw[:, 1] < 0, scale, 0.0)
+        change = np.where(inner, direction[:, 0] - slope * steep * direction[:, 1], 0.0) / np.where(inner, scale, 1.0)
+        second = np.where(raw[:, 1] < 0, scale, 0.0)
         return np.stack(
-            [change, (0.5 * (1.0 - slope * slope) * bend) * move[:, 1] - slope * steep * change],
+            [change, (0.5 * (1.0 - slope * slope) * second) * direction[:, 1] - slope * steep * change],
             axis=1,
         )
 
@@ -116,23 +115,23 @@ class Huber(Loss):
         return mean
 
 
-def _scale(constant: Array) -> tuple[Array, Array]:
+def _scale(parameter: Array) -> tuple[Array, Array]:
     """Return σ and its derivative."""
-    below = np.exp(np.minimum(constant, 0))
-    return np.where(constant >= 0, 1 + constant, below), below
+    below = np.exp(np.minimum(parameter, 0))
+    return np.where(parameter >= 0, 1 + parameter, below), below
 
 
 @dataclass(frozen=True)
 class FixedHuber(Loss):
     """Huber's loss of residuals r = raw − y: ½r² up to ``delta``, delta·|r| − ½delta² beyond (Huber, 1964).
 
-    ``delta`` is in the target's unit, as in torch's ``HuberLoss``. For pyspark.ml's and scikit-learn's coefficients,
-    which do not depend on that unit, use :class:`Huber`.
+    ``delta`` is in the target's unit, as in torch's ``HuberLoss``. :class:`Huber` does not depend on that unit, and
+    gives the coefficients of pyspark.ml and scikit-learn.
 
     Parameters
     ----------
     delta : float, default 1.35
-        Where the loss turns from squared to absolute, > 0.
+        Residual at which the loss changes from squared to absolute, > 0.
 
     Examples
     --------
@@ -149,12 +148,12 @@ class FixedHuber(Loss):
         check("delta", self.delta, POSITIVE)
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """The rounded absolute residual and its slope."""
-        return envelope(raw - y, -self.delta, self.delta, 1.0)
+        """Huber's loss and its derivative."""
+        return moreau_envelope(raw - y, -self.delta, self.delta, 1.0)
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return ``move`` where the loss is squared, 0 elsewhere."""
-        return np.where(np.abs(raw - y) < self.delta, move, 0)
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return ``direction`` where the loss is squared, 0 elsewhere."""
+        return np.where(np.abs(raw - y) < self.delta, direction, 0)
 
     def predict(self, raw: Array) -> Array:
         """Return the raw prediction itself."""
@@ -169,16 +168,16 @@ class FixedHuber(Loss):
 class Quantile(Loss):
     """The check loss of quantile regression, r·q for r = y − raw ≥ 0 and r·(q − 1) below (Koenker & Bassett, 1978).
 
-    Exact where ``width`` is 0; then its kink asks for subgradient methods such as sgd. With a width it is rounded off
-    around the kink (Chen, 2007, *A finite smoothing algorithm for quantile regression*) and lies above the exact loss
-    by at most an eighth of the width, at residuals within half of it.
+    With ``smoothing`` 0 it is exact and nonsmooth, and needs subgradient methods such as sgd. Otherwise a parabola
+    replaces it around zero (Chen, 2007, *A finite smoothing algorithm for quantile regression*). The smoothed loss is
+    above the exact one by at most smoothing / 8, at residuals within smoothing / 2.
 
     Parameters
     ----------
     q : float, default 0.5
-        Which quantile is predicted, in (0, 1).
-    width : float, default 0
-        Width of the rounding, ≥ 0, in the target's unit.
+        The quantile to predict, in (0, 1).
+    smoothing : float, default 0
+        Smoothing parameter, ≥ 0, in the target's unit: width of the parabola.
 
     Examples
     --------
@@ -188,43 +187,43 @@ class Quantile(Loss):
     """
 
     q: float = 0.5
-    width: float = 0.0
+    smoothing: float = 0.0
     name: ClassVar[str] = "quantile"
 
     def __post_init__(self) -> None:
         check("quantile", self.q, Interval(0, 1, closed="neither"))
-        check("width", self.width, Interval(0, None))
+        check("smoothing", self.smoothing, Interval(0, None))
 
     @property
-    def smooth(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether there is a width."""
-        return self.width > 0
+    def smooth(self) -> bool:
+        """Whether the smoothing parameter is positive."""
+        return self.smoothing > 0
 
     @property
-    def curvature(self) -> float | None:  # type: ignore[override]  # derived here, stored elsewhere
-        """1 / width."""
-        return 1.0 / self.width if self.width > 0 else None
+    def curvature(self) -> float | None:
+        """1 / smoothing."""
+        return 1.0 / self.smoothing if self.smoothing > 0 else None
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """The check loss and its slope."""
-        return rounded(raw - y, -self.q, 1.0 - self.q, self.width)
+        """The check loss and its derivative."""
+        return parabolic_smoothing(raw - y, -self.q, 1.0 - self.q, self.smoothing)
 
-    def hessian_product(self, y: Array, raw: Array, move: Array) -> Array:
-        """Return ``move`` / width around the kink, 0 elsewhere (and everywhere for a width of 0)."""
-        return np.where(self.curved(y, raw), move / (self.width or 1.0), 0)
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return ``direction`` / smoothing on the parabola, 0 elsewhere."""
+        return np.where(self.curved(y, raw), direction / (self.smoothing or 1.0), 0)
 
     def curved(self, y: Array, raw: Array) -> NDArray[np.bool_]:
-        """Return which rows are around the kink."""
-        return np.asarray(2 * np.abs(raw - y) < self.width)
+        """Return which rows are on the parabola."""
+        return np.asarray(2 * np.abs(raw - y) < self.smoothing)
 
     def predict(self, raw: Array) -> Array:
         """Return the raw prediction itself: the quantile."""
         return raw
 
     def start(self, mean: Floats) -> Floats:
-        """Return the mean, for want of the quantile."""
+        """Return the mean; the quantile is not known."""
         return mean
 
-    def smoothed(self, width: float) -> Quantile:
-        """Return the same loss, rounded off over ``width``."""
-        return replace(self, width=width)
+    def smoothed(self, smoothing: float) -> Quantile:
+        """Return the same loss with another smoothing parameter."""
+        return replace(self, smoothing=smoothing)

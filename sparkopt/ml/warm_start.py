@@ -47,5 +47,5 @@ def coefficients_of(model: Any) -> Initial:
     else:
         matrix, intercept = model.coefficients.toArray()[None, :], np.array([model.intercept])
         if model.hasParam("loss") and model.getOrDefault("loss") == "huber":
-            auxiliary = np.array([Huber(model.getOrDefault("epsilon")).constant(model.scale)])
+            auxiliary = np.array([Huber(model.getOrDefault("epsilon")).parameter(model.scale)])
     return np.asarray(matrix, dtype=np.float64).T, np.asarray(intercept, dtype=np.float64), auxiliary

@@ -1,7 +1,6 @@
-"""What a penalty is: added to the mean loss, once, after the sum over the data.
+"""The interface of a penalty: a smooth part with a gradient, and a nonsmooth part with a proximal operator.
 
-A penalty is the sum of a smooth part, which has a gradient, and a part with kinks, which has a proximal operator
-(Parikh & Boyd, 2014, *Proximal Algorithms*, §1.1). Either may be zero.
+Either part may be zero (Parikh & Boyd, 2014, *Proximal Algorithms*, §1.1).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["Coordinates", "NoPenalty", "Penalty"]
 
 @dataclass(frozen=True)
 class Coordinates:
-    """What a solver's coefficient vector means to the user.
+    """How a solver's coefficient vector relates to the user's coefficients.
 
     A vector holds ``outputs`` numbers for each feature, then the intercepts, then the loss's auxiliary parameters.
 
@@ -29,9 +28,9 @@ class Coordinates:
     intercepts : int
         How many entries after them are intercepts.
     factors : ndarray of shape (size,)
-        What a penalty measures is this times the solver's entry; 0 where nothing is penalised.
+        A penalty is of this times the solver's entry; 0 where nothing is penalised.
     units : ndarray of shape (size,)
-        What the user reads is this times the solver's entry (for intercepts: where features are not centred).
+        The user's coefficient is this times the solver's entry (for intercepts: where features are not centred).
     """
 
     features: int
@@ -44,42 +43,61 @@ class Coordinates:
 class Penalty(ABC):
     """A convex function of the coefficients, all of shape (size,).
 
+    A subclass overrides an attribute by a class attribute of the same name (``smooth = True``), or by a property
+    where it depends on parameters.
+
     Attributes
     ----------
     label : str
-        How errors call it.
+        Name of the penalty in errors.
     smooth : bool
-        True where the part with kinks is zero, so that ``prox`` returns its argument.
+        Whether the nonsmooth part is zero, so that ``prox`` returns its argument.
     is_bounds : bool
-        The part with kinks is zero inside bounds on each coordinate and infinite outside, so that ``prox`` is the
-        projection whatever the length, also in a metric of one scale per coordinate.
+        Whether the nonsmooth part is zero inside bounds on each coordinate and infinite outside. ``prox`` is then the
+        projection whatever the step, also in a metric with one scale per coordinate.
     bounds_intercept : bool
-        Intercepts are bounded, so features must not be centred: that moves the intercept.
+        Whether intercepts are bounded. Features must not be centred then, since that changes the intercept.
     curvature : float
         Largest second derivative of the smooth part.
     """
 
     label: str
-    smooth: bool
-    is_bounds: bool = False
-    bounds_intercept: bool = False
-    curvature: float = 0.0
+
+    @property
+    @abstractmethod
+    def smooth(self) -> bool:
+        """Whether the nonsmooth part is zero."""
+
+    @property
+    def is_bounds(self) -> bool:
+        """Whether the nonsmooth part is that of bounds."""
+        return False
+
+    @property
+    def bounds_intercept(self) -> bool:
+        """Whether intercepts are bounded."""
+        return False
+
+    @property
+    def curvature(self) -> float:
+        """Largest second derivative of the smooth part."""
+        return 0.0
 
     @abstractmethod
     def value(self, coef: Floats) -> float:
-        """Both parts together."""
+        """Return the sum of both parts."""
 
     @abstractmethod
     def smooth_value(self, coef: Floats) -> float:
-        """The smooth part alone."""
+        """Return the smooth part."""
 
     @abstractmethod
     def gradient(self, coef: Floats) -> Floats:
-        """Gradient of the smooth part."""
+        """Return the gradient of the smooth part."""
 
     @abstractmethod
     def prox(self, coef: Floats, step: float) -> Floats:
-        """Return the argmin over u of ½‖u − coef‖² + step · (the part with kinks)(u); for step 0 the projection."""
+        """Return the argmin over u of ½‖u − coef‖² + step · (the nonsmooth part)(u); for step 0 the projection."""
 
     @abstractmethod
     def times(self, strength: float) -> Penalty:
@@ -87,24 +105,21 @@ class Penalty(ABC):
 
     @abstractmethod
     def on(self, factors: Floats) -> Penalty:
-        """Return the same penalty of ``factors * coef``: where the solver's coordinates are not the user's.
-
-        A factor of 0 leaves its coordinate unpenalised (the intercept).
-        """
+        """Return the same penalty of ``factors * coef``: a factor of 0 leaves its coordinate unpenalised."""
 
     def hessian_product(self, vector: Floats) -> Floats:
         """Return the second derivative of the smooth part times ``vector``.
 
-        Smooth parts are quadratic about zero, where that is the gradient at ``vector``; any other overrides this.
+        The default is right for a smooth part that is quadratic about zero: it is the gradient at ``vector``.
         """
         return self.gradient(vector)
 
     def at(self, coordinates: Coordinates) -> Penalty:
-        """Return the penalty that means in the solver's coordinates what this one means in the user's."""
+        """Return this penalty of the user's coefficients as a function of the solver's vector."""
         return self.on(coordinates.factors)
 
     def l1_weights(self, size: int) -> Floats | None:
-        """Return c, shape (size,), where the part with kinks is Σ c |coef|; None where it is anything else."""
+        """Return c, shape (size,), where the nonsmooth part is Σ c |coef|; None where it is anything else."""
         return np.zeros(size) if self.smooth else None
 
 

@@ -17,13 +17,13 @@ __all__ = ["Box"]
 
 @dataclass(frozen=True)
 class Box(Penalty):
-    """Bounds on the coefficients, beside another penalty; the optimum is sought inside them.
+    """Bounds on the coefficients, together with another penalty.
 
     Parameters
     ----------
     lower, upper : float or ndarray of shape (features,) or (features, outputs), default −∞, ∞
-        Bounds on the coefficients, in the user's units whatever is standardised, as pyspark.ml's
-        ``lowerBoundsOnCoefficients`` (whose matrices are transposed: one row a class).
+        Bounds on the coefficients, in the user's units whether or not features are standardised, as pyspark.ml's
+        ``lowerBoundsOnCoefficients`` (whose matrices are transposed: one row per class).
     intercept_lower, intercept_upper : float or ndarray of shape (outputs,), default −∞, ∞
         Bounds on the intercepts.
     penalty : Penalty, default none
@@ -58,35 +58,35 @@ class Box(Penalty):
                 raise ParameterError(f"{name}lower must be <= {name}upper everywhere. Got {low!r} and {high!r}.")
 
     @property
-    def is_bounds(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether the other penalty has no kinks."""
+    def is_bounds(self) -> bool:
+        """Whether the other penalty is smooth."""
         return self.penalty.smooth
 
     @property
-    def bounds_intercept(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+    def bounds_intercept(self) -> bool:
         """Whether any intercept is bounded."""
         return bool(np.isfinite(self.intercept_lower).any() or np.isfinite(self.intercept_upper).any())
 
     @property
-    def curvature(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other penalty."""
+    def curvature(self) -> float:
+        """Return that of the other penalty."""
         return self.penalty.curvature
 
     def value(self, coef: Floats) -> float:
-        """The other penalty inside the bounds, infinity outside."""
+        """Return the other penalty inside the bounds, infinity outside."""
         inside = (coef >= self.lower).all() and (coef <= self.upper).all()
         return self.penalty.value(coef) if inside else np.inf
 
     def smooth_value(self, coef: Floats) -> float:
-        """That of the other penalty."""
+        """Return that of the other penalty."""
         return self.penalty.smooth_value(coef)
 
     def gradient(self, coef: Floats) -> Floats:
-        """That of the other penalty."""
+        """Return that of the other penalty."""
         return self.penalty.gradient(coef)
 
     def prox(self, coef: Floats, step: float) -> Floats:
-        """Return the other penalty's, then project: right for penalties that treat each coordinate by itself."""
+        """Return the other penalty's, projected: right for penalties that are separable by coordinate."""
         return np.clip(self.penalty.prox(coef, step), self.lower, self.upper)
 
     def times(self, strength: float) -> Box:
@@ -99,7 +99,7 @@ class Box(Penalty):
         return replace(self, lower=lower, upper=upper, penalty=self.penalty.on(factors))
 
     def at(self, coordinates: Coordinates) -> Box:
-        """Bound the solver's coefficients and intercepts so that the user's keep the bounds.
+        """Return the bounds on the solver's coefficients and intercepts that bound the user's.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Box(Penalty):
 
 
 def _bounds(what: str, given: Any, shape: tuple[int, ...]) -> Floats:
-    """Return bounds of the shape wanted: from one for all, or one each (for each feature, at least)."""
+    """Return bounds of ``shape``, given one number for all, one per feature, or all of them."""
     array = np.asarray(given, dtype=np.float64)
     if array.ndim == 1 and len(shape) == 2 and len(array) == shape[0]:
         array = array[:, None]

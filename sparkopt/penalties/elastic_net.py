@@ -1,4 +1,4 @@
-"""Elastic net, with L1 and L2 as its ends."""
+"""The elastic net, with L1 and L2 as special cases."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class ElasticNet(Penalty):
         check("elastic_net_param", self.elastic_net_param, Interval(0, 1))
 
     @property
-    def smooth(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
+    def smooth(self) -> bool:
         """Whether there is no L1 part."""
         return self._l1 == 0
 
     @property
-    def curvature(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+    def curvature(self) -> float:
         """Second derivative of the L2 part, for factors of 1."""
         return self._l2
 
@@ -66,20 +66,20 @@ class ElasticNet(Penalty):
         return coef if self.factors is None else coef * self.factors
 
     def value(self, coef: Floats) -> float:
-        """Both parts together."""
+        """Return the sum of both parts."""
         return self.smooth_value(coef) + self._l1 * float(np.abs(self._scaled(coef)).sum())
 
     def smooth_value(self, coef: Floats) -> float:
-        """½ reg_param (1 − α) ‖w‖²."""
+        """Return ½ reg_param (1 − α) ‖w‖²."""
         return 0.5 * self._l2 * float(np.square(self._scaled(coef)).sum())
 
     def gradient(self, coef: Floats) -> Floats:
-        """reg_param (1 − α) w."""
+        """Return reg_param (1 − α) w."""
         scaled = self._scaled(coef)
         return self._l2 * (scaled if self.factors is None else scaled * self.factors)
 
     def prox(self, coef: Floats, step: float) -> Floats:
-        """Soft threshold: sign(w) · max(|w| − step · reg_param · α, 0)."""
+        """Return the soft threshold sign(w) · max(|w| − step · reg_param · α, 0)."""
         if self.smooth:
             return coef
         threshold = step * self.l1_weights(len(coef))
@@ -99,10 +99,22 @@ class ElasticNet(Penalty):
 
 
 def L1(reg_param: float) -> ElasticNet:
-    """reg_param · ‖w‖₁ (the lasso; Tibshirani, 1996)."""
+    """Return reg_param · ‖w‖₁, the penalty of the lasso (Tibshirani, 1996).
+
+    Parameters
+    ----------
+    reg_param : float
+        Strength, ≥ 0.
+    """
     return ElasticNet(reg_param, 1.0)
 
 
 def L2(reg_param: float) -> ElasticNet:
-    """½ reg_param · ‖w‖² (ridge; Hoerl & Kennard, 1970)."""
+    """Return ½ reg_param · ‖w‖², the penalty of ridge regression (Hoerl & Kennard, 1970).
+
+    Parameters
+    ----------
+    reg_param : float
+        Strength, ≥ 0.
+    """
     return ElasticNet(reg_param, 0.0)

@@ -28,7 +28,7 @@ class GroupLasso(Penalty):
     reg_param : float
         Strength, ≥ 0.
     groups : sequence of sequences of int
-        Numbers of the features in each group; no feature in two. Features in no group are not penalised.
+        Indices of the features in each group; no feature in two. Features in no group are not penalised.
     factors : ndarray of shape (size,) or None, default None
         Penalise ``factors * w`` instead of ``w``.
 
@@ -58,19 +58,19 @@ class GroupLasso(Penalty):
         object.__setattr__(self, "groups", tuple(tuple(map(int, group)) for group in self.groups))
 
     @property
-    def smooth(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether there is no penalty at all."""
+    def smooth(self) -> bool:
+        """Whether the strength is zero."""
         return self.reg_param == 0
 
     def _groups(self) -> list[tuple[list[int], float]]:
-        """Return each group's members and strength."""
+        """Return the members and the strength of each group."""
         return [(list(group), self.reg_param * float(np.sqrt(len(group)))) for group in self.groups]
 
     def _factor(self, group: list[int]) -> Floats:
         return np.ones(len(group)) if self.factors is None else np.abs(self.factors[group])
 
     def value(self, coef: Floats) -> float:
-        """Sum over groups."""
+        """Return the sum over groups."""
         return sum(
             strength * float(np.linalg.norm(self._factor(group) * coef[group])) for group, strength in self._groups()
         )
@@ -84,7 +84,7 @@ class GroupLasso(Penalty):
         return np.zeros_like(coef)
 
     def prox(self, coef: Floats, step: float) -> Floats:
-        """Shrink each group's norm."""
+        """Return the coefficients with each group's norm shrunk."""
         shrunk = coef.copy()
         for group, strength in self._groups():
             shrunk[group] = _shrink_norm(coef[group], self._factor(group), step * strength)
@@ -99,7 +99,7 @@ class GroupLasso(Penalty):
         return replace(self, factors=factors if self.factors is None else self.factors * factors)
 
     def at(self, coordinates: Coordinates) -> GroupLasso:
-        """Number the groups' members by coefficient instead of by feature.
+        """Index the groups' members by coefficient instead of by feature.
 
         Raises
         ------
@@ -117,9 +117,9 @@ class GroupLasso(Penalty):
 def _shrink_norm(v: Floats, factors: Floats, threshold: float) -> Floats:
     """Return the argmin over u of ½‖u − v‖² + threshold · ‖factors · u‖₂.
 
-    For equal factors f this is v · max(0, 1 − threshold · f / ‖v‖). In general u = v s / (s + threshold · f²) with
-    s = ‖f u‖ > 0 the root of Σ (f v / (s + threshold · f²))² = 1, a falling convex function of s, on which Newton's
-    method climbs from 0 without overshooting; there is no root, and u f = 0, where its value at 0 is at most 1.
+    For equal factors f this is v · max(0, 1 − threshold · f / ‖v‖). In general u = v s / (s + threshold · f²), where
+    s = ‖f u‖ > 0 is the root of Σ (f v / (s + threshold · f²))² = 1. The left side is convex and decreasing in s, so
+    Newton's method from 0 converges without overshooting. Where it is at most 1 at 0, there is no root, and u f = 0.
     """
     weight = factors * factors * threshold
     active = weight > 0

@@ -37,12 +37,12 @@ LOSSES: list[Loss] = [
     Huber(2.5),
     FixedHuber(0.7),
     Quantile(0.3),
-    Quantile(0.3, width=0.5),
+    Quantile(0.3, smoothing=0.5),
     Logistic(),
     Multinomial(2),
     Multinomial(4),
     Hinge(),
-    Hinge(width=0.5),
+    Hinge(smoothing=0.5),
     SquaredHinge(),
     Poisson(),
     Poisson("identity"),
@@ -61,8 +61,8 @@ LOSSES: list[Loss] = [
     Binomial("cloglog"),
 ]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
-each_width = pytest.mark.parametrize("width", [np.float32, np.float64])
-# Not convex in the raw prediction: the scale's coordinate is bent, or the link is not the canonical one.
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+# Not convex in the raw prediction: the scale's parametrisation is nonlinear, or the link is not canonical.
 NOT_CONVEX = (Huber, Gaussian, Tweedie)
 
 
@@ -94,9 +94,9 @@ def by_differences(loss: Loss, y: np.ndarray, raw: np.ndarray, step: float = 1e-
     table = raw.reshape(len(y), -1)
     gradient = np.empty(table.shape)
     for output in range(table.shape[1]):
-        move = np.zeros(table.shape)
-        move[:, output] = step
-        up, down = ((table + sign * move).reshape(raw.shape) for sign in (1, -1))
+        direction = np.zeros(table.shape)
+        direction[:, output] = step
+        up, down = ((table + sign * direction).reshape(raw.shape) for sign in (1, -1))
         gradient[:, output] = (loss.value_gradient(y, up)[0] - loss.value_gradient(y, down)[0]) / (2 * step)
     return gradient.reshape(raw.shape)
 
@@ -110,26 +110,26 @@ def test_gradient_is_the_derivative_of_the_value(loss):
 @each_loss
 def test_hessian_product_is_the_derivative_of_the_gradient(loss):
     y, raw = rows(loss)
-    move = np.random.default_rng(1).normal(size=raw.shape)
+    direction = np.random.default_rng(1).normal(size=raw.shape)
     step = 1e-6
-    change = loss.value_gradient(y, raw + step * move)[1] - loss.value_gradient(y, raw - step * move)[1]
-    found = loss.hessian_product(y, raw, move)
+    change = loss.value_gradient(y, raw + step * direction)[1] - loss.value_gradient(y, raw - step * direction)[1]
+    found = loss.hessian_product(y, raw, direction)
     assert found.shape == raw.shape
     np.testing.assert_allclose(found, change / (2 * step), rtol=2e-5, atol=1e-6)
 
 
 @each_loss
-@each_width
-def test_shapes_and_widths(loss, width):
+@each_dtype
+def test_shapes_and_types(loss, dtype):
     y, raw = rows(loss)
-    raw = raw.astype(width)
+    raw = raw.astype(dtype)
     value, gradient = loss.value_gradient(y, raw)
     predicted = loss.predict(raw[:, 0] if loss.auxiliary else raw)
     assert value.shape == y.shape
     assert gradient.shape == raw.shape
     assert predicted.shape == ((len(y), loss.outputs) if loss.outputs > 1 else (len(y),))
     for found in (value, gradient, predicted, loss.hessian_product(y, raw, raw)):
-        assert np.can_cast(width, found.dtype)
+        assert np.can_cast(dtype, found.dtype)
 
 
 @each_loss
@@ -146,10 +146,10 @@ def test_arguments_are_left_alone(loss):
 @each_loss
 def test_rows_are_independent(loss):
     y, raw = rows(loss)
-    move = np.random.default_rng(1).normal(size=raw.shape)
+    direction = np.random.default_rng(1).normal(size=raw.shape)
 
     def everything(at):
-        return [*loss.value_gradient(y[at], raw[at]), loss.hessian_product(y[at], raw[at], move[at])]
+        return [*loss.value_gradient(y[at], raw[at]), loss.hessian_product(y[at], raw[at], direction[at])]
 
     alone = [everything(slice(i, i + 1)) for i in range(len(y))]
     for together, parts in zip(everything(slice(None)), zip(*alone, strict=True), strict=True):
@@ -157,12 +157,12 @@ def test_rows_are_independent(loss):
 
 
 @each_loss
-@each_width
+@each_dtype
 @pytest.mark.parametrize("size", [1e4, -1e4])
-def test_stable_at_large_raw_predictions(loss, width, size):
-    """No NaN, and the same as in a width whose exponent does not overflow there."""
+def test_stable_at_large_raw_predictions(loss, dtype, size):
+    """No NaN, and the same as in a type whose exponent does not overflow there."""
     y, raw = rows(loss)
-    raw = raw.astype(width)
+    raw = raw.astype(dtype)
     raw.reshape(len(y), -1)[:, 0] = size
     value, gradient = loss.value_gradient(y, raw)
     second = loss.hessian_product(y, raw, np.ones_like(raw))
@@ -175,8 +175,8 @@ def test_stable_at_large_raw_predictions(loss, width, size):
     with np.errstate(over="ignore"):
         wide_value, wide = loss.value_gradient(y.astype(np.longdouble), raw.astype(np.longdouble))
         finite = np.isfinite(value)
-        np.testing.assert_allclose(value, wide_value.astype(width), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(gradient[finite], wide.astype(width)[finite], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(value, wide_value.astype(dtype), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradient[finite], wide.astype(dtype)[finite], rtol=1e-5, atol=1e-5)
 
 
 @each_loss
@@ -184,9 +184,9 @@ def test_curvature_bounds_the_second_derivative(loss):
     y, raw = rows(loss, spread=1.0)
     rng = np.random.default_rng(1)
     for _ in range(5):
-        move = rng.normal(size=raw.shape)
-        second = (move * loss.hessian_product(y, raw, move)).reshape(len(y), -1).sum(axis=1)
-        second /= np.square(move).reshape(len(y), -1).sum(axis=1)
+        direction = rng.normal(size=raw.shape)
+        second = (direction * loss.hessian_product(y, raw, direction)).reshape(len(y), -1).sum(axis=1)
+        second /= np.square(direction).reshape(len(y), -1).sum(axis=1)
         assert isinstance(loss, NOT_CONVEX) or (second >= -1e-12).all()
         assert loss.curvature is None or (second <= loss.curvature + 1e-12).all()
 
@@ -273,18 +273,18 @@ def test_check_loss_against_scikit_learn():
 
 
 @pytest.mark.parametrize("loss", [Quantile(0.2), Quantile(0.7), Hinge()], ids=repr)
-def test_rounded_losses_lie_above_the_exact_one_near_its_kink_alone(loss):
+def test_smoothed_losses_exceed_the_exact_one_only_near_the_nonsmooth_point(loss):
     y, raw = rows(loss, n=400)
     exact, _ = loss.value_gradient(y, raw)
-    kink = 1 - (2 * y - 1) * raw if isinstance(loss, Hinge) else raw - y
-    for width in (1e-3, 0.1, 2.0):
-        above = loss.smoothed(width).value_gradient(y, raw)[0] - exact
+    distance = 1 - (2 * y - 1) * raw if isinstance(loss, Hinge) else raw - y
+    for smoothing in (1e-3, 0.1, 2.0):
+        above = loss.smoothed(smoothing).value_gradient(y, raw)[0] - exact
         assert (above >= -1e-15).all()
-        assert above.max() <= width / 8 + 1e-12
-        assert (np.abs(above[2 * np.abs(kink) >= width]) <= 1e-12).all()
-        curved = loss.smoothed(width).curved(y, raw)
-        np.testing.assert_array_equal(curved, loss.smoothed(width).hessian_product(y, raw, np.ones_like(raw)) > 0)
-        assert loss.smoothed(width).smooth
+        assert above.max() <= smoothing / 8 + 1e-12
+        assert (np.abs(above[2 * np.abs(distance) >= smoothing]) <= 1e-12).all()
+        curved = loss.smoothed(smoothing).curved(y, raw)
+        np.testing.assert_array_equal(curved, loss.smoothed(smoothing).hessian_product(y, raw, np.ones_like(raw)) > 0)
+        assert loss.smoothed(smoothing).smooth
         assert not loss.smooth
 
 
@@ -293,9 +293,9 @@ def test_huber_is_scikit_learns_objective():
 
     y, raw = rows(Huber())
     for scale in (0.3, 1.0, 7.0):
-        constant = Huber().constant(scale)
-        assert Huber().scale(constant) == pytest.approx(scale)
-        columns = np.stack([raw[:, 0], np.full(len(y), constant)], axis=1)
+        parameter = Huber().parameter(scale)
+        assert Huber().scale(parameter) == pytest.approx(scale)
+        columns = np.stack([raw[:, 0], np.full(len(y), parameter)], axis=1)
         # their features are these predictions, with a coefficient of 1
         both = _huber_loss_and_gradient(np.array([1.0, scale]), raw[:, :1], y, 1.35, 0.0, np.ones(len(y)))
         value, gradient = Huber().value_gradient(y, columns)
@@ -393,7 +393,7 @@ def test_targets_of_each_loss():
         (lambda: Huber(1.0), "epsilon must be > 1"),
         (lambda: FixedHuber(0.0), "delta must be > 0"),
         (lambda: Quantile(1.0), r"quantile must be in \(0, 1\)"),
-        (lambda: Hinge(-1.0), "width must be >= 0"),
+        (lambda: Hinge(-1.0), "smoothing must be >= 0"),
         (lambda: Tweedie(0.5), "variancePower must be 0 or >= 1. Got 0.5"),
         (lambda: Poisson("logit"), "link must be one of 'identity', 'log'"),
         (lambda: Binomial("logit"), "link must be one of 'probit', 'cloglog'"),
@@ -430,8 +430,8 @@ class NeverFinite(LogCosh):
 
 
 class WrongHessian(LogCosh):
-    def hessian_product(self, y, raw, move):
-        return 2 * move
+    def hessian_product(self, y, raw, direction):
+        return 2 * direction
 
 
 @each_loss
@@ -442,8 +442,8 @@ def test_every_loss_passes_the_check_of_first_use(loss):
 def test_a_loss_of_ones_own_is_checked_on_first_use():
     LinearObjective(LogCosh(), 2)
     for wrong, message in {
-        LogCosh(2.0): "loss 'log_cosh': at y=.*, raw=.* its value_gradient says .*, but differences .* Correct",
-        WrongHessian(): "its hessian_product says",
+        LogCosh(2.0): "loss 'log_cosh': at y=.*, raw=.* its value_gradient returns .*, but finite .* Correct",
+        WrongHessian(): "its hessian_product returns",
         WrongShape(): r"loss 'log_cosh' returns losses of shape \(\) for 32 rows; \(32,\) is needed",
         NeverFinite(): "loss 'log_cosh' is not finite at any",
     }.items():
@@ -451,19 +451,19 @@ def test_a_loss_of_ones_own_is_checked_on_first_use():
             LinearObjective(wrong, 2)
 
 
-@pytest.mark.parametrize("width", [np.float32, np.float64])
-def test_a_loss_without_second_derivative_takes_differences(width):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_without_second_derivative_takes_differences(dtype):
     y, raw = rows(SquaredError(), spread=1.0)
-    raw, move = raw.astype(width), np.random.default_rng(1).normal(size=len(y)).astype(width)
-    found = LogCosh().hessian_product(y, raw, move)
-    np.testing.assert_allclose(found, move / np.cosh(raw - y) ** 2, rtol=1e-7, atol=1e-9)
-    assert LogCosh().hessian_product(y, raw, 0 * move).tolist() == [0.0] * len(y)
+    raw, direction = raw.astype(dtype), np.random.default_rng(1).normal(size=len(y)).astype(dtype)
+    found = LogCosh().hessian_product(y, raw, direction)
+    np.testing.assert_allclose(found, direction / np.cosh(raw - y) ** 2, rtol=1e-7, atol=1e-9)
+    assert LogCosh().hessian_product(y, raw, 0 * direction).tolist() == [0.0] * len(y)
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.smooth], ids=repr)
 def test_differences_are_as_good_as_second_derivatives(loss):
     y, raw = rows(loss)
-    move = np.random.default_rng(1).normal(size=raw.shape)
+    direction = np.random.default_rng(1).normal(size=raw.shape)
     np.testing.assert_allclose(
-        Loss.hessian_product(loss, y, raw, move), loss.hessian_product(y, raw, move), rtol=1e-4, atol=1e-5
+        Loss.hessian_product(loss, y, raw, direction), loss.hessian_product(y, raw, direction), rtol=1e-4, atol=1e-5
     )

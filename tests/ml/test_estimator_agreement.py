@@ -60,7 +60,7 @@ def test_huber_is_pyspark_mls(diabetes, options):
 
         def objective(model):
             loss = Huber()
-            constant = np.full(len(y), loss.constant(model.scale))
+            constant = np.full(len(y), loss.parameter(model.scale))
             raw = np.stack([X @ model.coefficients.toArray() + model.intercept, constant], axis=1)
             return mean_loss(loss, raw, y)
 

@@ -112,13 +112,13 @@ def test_a_step_of_length_zero_projects_on_where_the_value_is_finite(penalty):
 
 
 @each_penalty
-def test_l1_weights_are_the_part_with_kinks_or_none(penalty):
+def test_l1_weights_are_the_nonsmooth_part_or_none(penalty):
     weights = penalty.l1_weights(5)
     assert (weights is None) == isinstance(penalty, (Box, GroupLasso)) or penalty.smooth
     for coef in COEFS:
         if weights is not None:
-            kinked = penalty.value(coef) - penalty.smooth_value(coef)
-            assert weights @ np.abs(coef) == pytest.approx(kinked, abs=1e-14)
+            nonsmooth = penalty.value(coef) - penalty.smooth_value(coef)
+            assert weights @ np.abs(coef) == pytest.approx(nonsmooth, abs=1e-14)
 
 
 @each_penalty
