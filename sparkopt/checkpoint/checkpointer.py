@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyarrow import fs
@@ -20,7 +20,7 @@ from pyarrow import fs
 from sparkopt.checkpoint.format import Saved, Stage, dump, load
 from sparkopt.communication.error_feedback import ResidualStore
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
-from sparkopt.io.filesystem import STORAGE_ERRORS, brief, named, read_file, resolve, write_file
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
 from sparkopt.solver.progress import Progress, Snapshot
 from sparkopt.validation import Interval, check
@@ -69,7 +69,11 @@ class Checkpointer:
         ParameterError
             Naming what would do.
         """
-        resolve(self.uri)
+        self.location()
+
+    def location(self) -> Location:
+        """Return the folder; raises what ``check`` does."""
+        return resolve(self.uri, "checkpointDir")
 
     def run(self, fingerprint: Fingerprint) -> Run:
         """Return the checkpoints of one run.
@@ -107,23 +111,23 @@ class Run:
 
     def prepared(self) -> Run:
         """Make the folder; say which other runs have not ended here."""
-        system, root = resolve(self.checkpointer.uri)
+        root = self.checkpointer.location()
         try:
-            for other in _unfinished_runs(system, root):
-                if Path(other).parent.name != self.name:
-                    self._mention(system, other)
-            system.create_dir(f"{root}/{self.name}", recursive=True)
+            for other in _unfinished_runs(root):
+                if Path(other.path).parent.name != self.name:
+                    self._mention(other)
+            root.filesystem.create_dir(root.child(self.name).path, recursive=True)
         except STORAGE_ERRORS as error:
-            raise ParameterError(f"{named(self.checkpointer.uri)} cannot be used: {brief(error)}") from error
+            raise root.unusable(error) from None
         return self
 
-    def _mention(self, system: fs.FileSystem, path: str) -> None:
+    def _mention(self, other: Location) -> None:
         try:
-            theirs = load(read_file(system, path)).fingerprint
+            theirs = load(other.read()).fingerprint
         except (CorruptDataError, *STORAGE_ERRORS):  # of a run that does not concern this one
             return
         parts = ", ".join(differences(self.fingerprint, theirs))
-        logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", path, parts)
+        logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", other.path, parts)
 
     def restore(self) -> list[Snapshot] | None:
         """Return the newest snapshots that are intact, one a model, or None to begin this stage anew.
@@ -136,21 +140,23 @@ class Run:
         saved = self.saved()
         if saved is None or saved.stage.number != self.stage.number:
             return None
-        logger.info("going on from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder()[1])
+        logger.info("going on from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder().path)
         return saved.snapshots
 
     def saved(self) -> Saved | None:
         """Return the newest checkpoint that is intact, of whichever stage; raises what ``restore`` does."""
-        system, folder = self._folder()
-        for path in reversed(_checkpoints(system, folder)):
+        for found in reversed(_checkpoints(self._folder())):
             try:
-                saved = load(read_file(system, path))
+                saved = load(found.read())
             except CorruptDataError as error:
-                warnings.warn(f"checkpoint {path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2)
+                warnings.warn(
+                    f"checkpoint {found.path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2
+                )
                 continue
             if parts := differences(self.fingerprint, saved.fingerprint):
                 raise IncompatibleError(
-                    f"checkpoint {path} is of another run: {', '.join(parts)} differ. Move it away to begin anew."
+                    f"checkpoint {found.path} is of another run: {', '.join(parts)} differ. "
+                    "Move it away to begin again."
                 )
             return saved
         return None
@@ -163,10 +169,10 @@ class Run:
         ParameterError
             Where it does not: the driver would not see what is written here, either.
         """
-        system, folder = self._folder()
-        if system.get_file_info(folder).type == fs.FileType.NotFound:
+        folder = self._folder()
+        if not folder.exists():
             raise ParameterError(
-                f"{named(self.checkpointer.uri)} is another folder on the executors than on the driver. Use "
+                f"{folder.shown} is another folder on the executors than on the driver. Use "
                 f"one that both reach, or engine='driver' or 'resident'."
             )
 
@@ -175,32 +181,31 @@ class Run:
 
         A file system that fails in the middle of a run costs a warning and not the run.
         """
-        system, folder = self._folder()
+        folder = self._folder()
         name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
-        path = f"{folder}/{name}"
         try:
-            write_file(system, path, dump(self.fingerprint, snapshots, self.stage))
+            folder.child(name).write(dump(self.fingerprint, snapshots, self.stage))
             # by name: some file systems list paths in another form than they are given
-            others = [found for found in _checkpoints(system, folder) if Path(found).name != name]
+            others = [found.path for found in _checkpoints(folder) if Path(found.path).name != name]
             older = [found for found in others if Path(found).name < name]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
-                system.delete_file(stale)
+                folder.filesystem.delete_file(stale)
         except STORAGE_ERRORS as error:
-            logger.warning("checkpoint %s was not written: %s", path, error)
+            logger.warning("checkpoint %s was not written: %s", folder.child(name).path, brief(error))
 
     def shelf(self) -> ResidualStore:
         """Return where memories of error feedback go with the checkpoints."""
         keeper = self.checkpointer
-        return ResidualStore(f"{keeper.uri.rstrip('/')}/{self.name}/memories", keeper.interval, keeper.keep)
+        return ResidualStore(child_uri(keeper.uri, self.name, "memories"), keeper.interval, keeper.keep)
 
     def remove(self) -> None:
         """Delete this run's checkpoints; harmless when repeated."""
-        system, folder = self._folder()
+        folder = self._folder()
         try:
-            if system.get_file_info(folder).type != fs.FileType.NotFound:
-                system.delete_dir(folder)
+            if folder.exists():
+                folder.filesystem.delete_dir(folder.path)
         except STORAGE_ERRORS as error:
-            logger.warning("checkpoints in %s were not deleted: %s", folder, error)
+            logger.warning("checkpoints in %s were not deleted: %s", folder.path, brief(error))
 
     def watchers(self, models: int, restored: Sequence[Snapshot] | None = None) -> list[Watcher]:
         """Return one callback for each model; all together they write one file a checkpoint."""
@@ -208,9 +213,8 @@ class Run:
         shared = _Collector(self, models, latest)
         return [Watcher(shared, model) for model in range(models)]
 
-    def _folder(self) -> tuple[fs.FileSystem, str]:
-        system, root = resolve(self.checkpointer.uri)
-        return system, f"{root}/{self.name}"
+    def _folder(self) -> Location:
+        return self.checkpointer.location().child(self.name)
 
 
 class _Collector:
@@ -257,14 +261,15 @@ class Watcher:
         self.shared.note(self.model, progress)
 
 
-def _checkpoints(system: fs.FileSystem, folder: str) -> list[str]:
-    """Return the paths of a run's checkpoints, the oldest first."""
-    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return sorted(info.path for info in found if info.path.endswith(SUFFIX))
+def _checkpoints(folder: Location) -> list[Location]:
+    """Return a run's checkpoints, the oldest first."""
+    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    return [replace(folder, path=path) for path in sorted(info.path for info in found if info.path.endswith(SUFFIX))]
 
 
-def _unfinished_runs(system: fs.FileSystem, root: str) -> list[str]:
+def _unfinished_runs(root: Location) -> list[Location]:
     """Return one checkpoint of each run below ``root``."""
-    folders = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    found = [_checkpoints(system, info.path) for info in folders if info.type == fs.FileType.Directory]
-    return [paths[-1] for paths in found if paths]
+    folders = root.filesystem.get_file_info(fs.FileSelector(root.path, allow_not_found=True))
+    directories = [info.path for info in folders if info.type == fs.FileType.Directory]
+    found = [_checkpoints(replace(root, path=path)) for path in directories]
+    return [checkpoints[-1] for checkpoints in found if checkpoints]

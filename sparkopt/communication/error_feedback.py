@@ -12,13 +12,12 @@ import logging
 import re
 import zipfile
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from pyarrow import fs
 
 from sparkopt.codecs.gradient import CodecState
-from sparkopt.io.filesystem import read_file, resolve, write_file
+from sparkopt.io.filesystem import Location, resolve
 from sparkopt.typing import Array
 
 __all__ = ["ResidualStore", "Residuals"]
@@ -31,8 +30,6 @@ KEPT = 2
 
 _in_process: dict[str, dict[int, CodecState]] = {}
 """Residuals of blocks that are in memory themselves."""
-
-Place: TypeAlias = "tuple[fs.FileSystem, str]"
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Residuals:
         if self.beside is None:
             _in_process.setdefault(f"{self.fit}/{self.name}", {})[step] = memory
         else:
-            _write((fs.LocalFileSystem(), self._path(step)), memory)
+            _write(_local(self._path(step)), memory)
         for known in sorted(self._steps())[:-KEPT]:
             self._drop(known)
         if self.shelf is not None and step > 0 and step % self.shelf.interval == 0:
@@ -111,12 +108,12 @@ class Residuals:
     def _steps(self) -> list[int]:
         if self.beside is None:
             return list(_in_process.get(f"{self.fit}/{self.name}", ()))
-        return _steps_in((fs.LocalFileSystem(), self._folder()), self._stem())
+        return _steps_in(_local(self._folder()), self._stem())
 
     def _load(self, step: int) -> CodecState:
         if self.beside is None:
             return _in_process[f"{self.fit}/{self.name}"][step]
-        return _read((fs.LocalFileSystem(), self._path(step)))
+        return _read(_local(self._path(step)))
 
     def _drop(self, step: int) -> None:
         if self.beside is None:
@@ -130,12 +127,12 @@ class Residuals:
             for key in [key for key in _in_process if key.endswith(f"/{self.name}")]:
                 del _in_process[key]
             return
-        system, stem = fs.LocalFileSystem(), f"{self.beside.rsplit('/', 1)[1]}."
-        for path in _files((system, self._folder())):
+        folder, stem = _local(self._folder()), f"{self.beside.rsplit('/', 1)[1]}."
+        for path in _files(folder):
             name = path.rsplit("/", 1)[1]
             is_others = name.startswith(f"{stem}{self.fit}.") and not name.startswith(f"{self._stem()}.")
             if name.startswith(stem) and name.endswith(SUFFIX) and not is_others:
-                system.delete_file(path)
+                folder.filesystem.delete_file(path)
 
     def _folder(self) -> str:
         assert self.beside is not None  # noqa: S101  # callers have looked
@@ -149,44 +146,45 @@ class Residuals:
         return f"{self._folder()}/{self._stem()}.{step:08d}{SUFFIX}"
 
     def _to_shelf(self, shelf: ResidualStore, step: int, memory: CodecState) -> None:
-        system, folder = resolve(shelf.uri)
-        system.create_dir(folder, recursive=True)
-        _write((system, f"{folder}/{self.name}.{step:08d}{SUFFIX}"), memory)
-        for known in sorted(_steps_in((system, folder), self.name))[: -shelf.keep]:
-            system.delete_file(f"{folder}/{self.name}.{known:08d}{SUFFIX}")
+        folder = resolve(shelf.uri, "checkpointDir")
+        folder.filesystem.create_dir(folder.path, recursive=True)
+        _write(folder.child(f"{self.name}.{step:08d}{SUFFIX}"), memory)
+        for known in sorted(_steps_in(folder, self.name))[: -shelf.keep]:
+            folder.filesystem.delete_file(folder.child(f"{self.name}.{known:08d}{SUFFIX}").path)
 
     def _from_shelf(self, step: int) -> CodecState | None:
         if self.shelf is None:
             return None
-        system, folder = resolve(self.shelf.uri)
-        if step not in _steps_in((system, folder), self.name):
+        folder = resolve(self.shelf.uri, "checkpointDir")
+        if step not in _steps_in(folder, self.name):
             return None
-        return _read((system, f"{folder}/{self.name}.{step:08d}{SUFFIX}"))
+        return _read(folder.child(f"{self.name}.{step:08d}{SUFFIX}"))
 
 
-def _files(place: Place) -> list[str]:
-    system, folder = place
-    return [info.path for info in system.get_file_info(fs.FileSelector(folder, allow_not_found=True))]
+def _local(path: str) -> Location:
+    return Location(fs.LocalFileSystem(), path)
 
 
-def _steps_in(place: Place, stem: str) -> list[int]:
+def _files(folder: Location) -> list[str]:
+    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    return [info.path for info in found]
+
+
+def _steps_in(folder: Location, stem: str) -> list[int]:
     """Return the steps whose memories lie in a folder under this name."""
     pattern = re.compile(rf"{re.escape(stem)}\.(\d{{8}}){re.escape(SUFFIX)}")
-    found = (pattern.fullmatch(path.rsplit("/", 1)[1]) for path in _files(place))
+    found = (pattern.fullmatch(path.rsplit("/", 1)[1]) for path in _files(folder))
     return [int(match[1]) for match in found if match]
 
 
-def _write(place: Place, memory: CodecState) -> None:
-    """Write so that the file appears whole or not at all."""
-    system, path = place
+def _write(file: Location, memory: CodecState) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **_flat(memory))
-    write_file(system, path, content.getvalue())
+    file.write(content.getvalue())
 
 
-def _read(place: Place) -> CodecState:
-    system, path = place
-    with zipfile.ZipFile(io.BytesIO(read_file(system, path))) as archive:
+def _read(file: Location) -> CodecState:
+    with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
         memory: CodecState = {}
         for name in archive.namelist():
             inner = memory

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from sparkopt.deep.fields import Field, Fields
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import DataError
+from sparkopt.io.filesystem import resolve
 
 __all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "TensorSpec", "open_storage"]
 
@@ -31,14 +32,8 @@ def open_storage(uri: str) -> tuple[pa.fs.FileSystem, str]:
     ParameterError
         Where pyarrow knows no such storage.
     """
-    try:
-        if "://" in uri:
-            storage, path = pa.fs.FileSystem.from_uri(uri)
-        else:
-            storage, path = pa.fs.LocalFileSystem(), uri
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise ParameterError(f"storage {uri!r} cannot be opened: {error}") from error
-    return storage, path.rstrip("/")
+    location = resolve(uri, "storePath")
+    return location.filesystem, location.path
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 
-from sparkopt.errors import CorruptImageError, SchemaError
+from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
 from sparkopt.images import functional as F
 from sparkopt.io.arrow import binary_values
+from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
 from sparkopt.typing import Array
 
 __all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "rows_are_encoded"]
@@ -59,17 +59,14 @@ def _file(path: str | None) -> bytes:
     if path is None:
         raise CorruptImageError("null: the row holds no path")
     try:
-        if ":" not in path.partition("/")[0]:
-            return _local(path)
-        uri = path.replace("file:/", "file:///") if "://" not in path else path
-        files, place = pa.fs.FileSystem.from_uri(uri)
-        if isinstance(files, pa.fs.LocalFileSystem):
-            return _local(place)
-        _check_size(path, files.get_file_info(place).size)
-        with files.open_input_stream(place) as stream:
-            return stream.read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptImageError(f"unreadable: {error}") from error
+        local = local_path(path)
+        if local is not None:
+            return _local(local)
+        location = resolve(path, "path")
+        _check_size(path, location.filesystem.get_file_info(location.path).size)
+        return location.read()
+    except (ParameterError, *STORAGE_ERRORS) as error:
+        raise CorruptImageError(f"unreadable: {brief(error)}") from None
 
 
 def _local(path: str) -> bytes:

@@ -15,7 +15,8 @@ from typing import Any
 from pyarrow import fs
 
 from sparkopt.errors import DataError
-from sparkopt.io.filesystem import read_file, resolve, write_file
+from sparkopt.io.filesystem import brief, child_uri, resolve
+from sparkopt.io.secrets import mask_uri
 
 __all__ = ["Accepted", "ModelRegistry"]
 
@@ -49,7 +50,7 @@ class Accepted:
     @property
     def model(self) -> str:
         """The saved model."""
-        return f"{self.folder}/model"
+        return child_uri(self.folder, "model")
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,15 @@ class ModelRegistry:
         DataError
             Where the file cannot be read as one of these.
         """
-        system, root = resolve(self.uri)
-        path = f"{root}/{POINTER}"
-        if system.get_file_info(path).type == fs.FileType.NotFound:
+        pointer = resolve(self.uri, "uri").child(POINTER)
+        if not pointer.exists():
             return []
         try:
-            return [Accepted(**entry) for entry in json.loads(read_file(system, path))["models"]]
+            return [Accepted(**entry) for entry in json.loads(pointer.read())["models"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.uri}/{POINTER} is not a list of accepted models: {error}.") from error
+            raise DataError(
+                f"{mask_uri(child_uri(self.uri, POINTER))} is not a list of accepted models: {error}."
+            ) from error
 
     def current(self) -> Accepted | None:
         """Return the model in use, or None where none was accepted yet."""
@@ -127,18 +129,17 @@ class ModelRegistry:
         """
         verdict = refusal(evaluation)
         if verdict is not None:
-            raise DataError(f"{candidate} is not promoted: {verdict}")
-        system, root = resolve(self.uri)
-        version = f"{re.sub('[^0-9T]', '', interval)[:15]}-{_digest(f'{candidate}/model')[:12]}"
-        folder = f"{self.uri.rstrip('/')}/accepted/{version}"
-        entry = Accepted(version, folder, interval, f"{folder}/{BASELINE}")
+            raise DataError(f"{mask_uri(candidate)} is not promoted: {verdict}")
+        version = f"{re.sub('[^0-9T]', '', interval)[:15]}-{_digest(candidate)[:12]}"
+        folder = child_uri(self.uri, "accepted", version)
+        entry = Accepted(version, folder, interval, child_uri(folder, BASELINE))
         history = self.history()
         if entry in history:
             return entry
         _copy(candidate, evaluation, folder)
         models = sorted([*history, entry], key=lambda accepted: accepted.interval)
         content = {"current": models[-1].version, "models": [asdict(accepted) for accepted in models]}
-        write_file(system, f"{root}/{POINTER}", (json.dumps(content, indent=2) + "\n").encode())
+        resolve(self.uri, "uri").child(POINTER).write((json.dumps(content, indent=2) + "\n").encode())
         return entry
 
 
@@ -150,49 +151,53 @@ def refusal(evaluation: str) -> str | None:
     DataError
         Where the evaluation left no metrics, or no word on its gate.
     """
-    metrics = _json(f"{evaluation}/metrics.json")
-    gate = metrics.get("gate")
+    file = child_uri(evaluation, "metrics.json")
+    gate = _json(file).get("gate")
     if not isinstance(gate, Mapping) or "passed" not in gate:
-        raise DataError(f"{evaluation}/metrics.json says nothing of a gate.")
+        raise DataError(f"{mask_uri(file)} says nothing of a gate.")
     return None if gate["passed"] else str(gate.get("reason") or "gate not met.")
 
 
 def _json(uri: str) -> dict[str, Any]:
-    system, path = resolve(uri)
+    location = resolve(uri, "evaluation")
     try:
-        content = json.loads(read_file(system, path))
+        content = json.loads(location.read())
     except (OSError, ValueError) as error:
-        raise DataError(f"{uri} cannot be read: {error}") from error
+        raise DataError(f"{mask_uri(uri)} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{uri} holds no names and values.")
+        raise DataError(f"{mask_uri(uri)} holds no names and values.")
     return content
 
 
-def _digest(folder: str) -> str:
-    """Return a hash of a folder's files, their names included."""
-    system, root = resolve(folder)
-    selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
+def _digest(candidate: str) -> str:
+    """Return a hash of the files of a candidate's model, their names included."""
+    folder = resolve(candidate, "candidate").child("model")
+    system = folder.filesystem
+    selector = fs.FileSelector(folder.path, recursive=True, allow_not_found=True)
     files = sorted(info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File)
     if not files:
-        raise DataError(f"{folder} holds no model.")
+        raise DataError(f"{mask_uri(child_uri(candidate, 'model'))} holds no model.")
     hashed = hashlib.sha256()
     for path in files:
         content = hashlib.sha256()
         with system.open_input_stream(path) as stream:
             while chunk := stream.read(1 << 20):
                 content.update(chunk)
-        hashed.update(f"{path[len(root) :]} {content.hexdigest()}\n".encode())
+        hashed.update(f"{path[len(folder.path) :]} {content.hexdigest()}\n".encode())
     return hashed.hexdigest()
 
 
 def _copy(candidate: str, evaluation: str, folder: str) -> None:
     """Copy a model and what belongs to it; a copy that was cut off is written over."""
-    target, to = resolve(folder)
-    system, root = resolve(candidate)
-    target.create_dir(f"{to}/model", recursive=True)
-    fs.copy_files(f"{root}/model", f"{to}/model", source_filesystem=system, destination_filesystem=target)
+    target, source = resolve(folder, "uri"), resolve(candidate, "candidate")
+    target.filesystem.create_dir(target.child("model").path, recursive=True)
+    fs.copy_files(
+        source.child("model").path,
+        target.child("model").path,
+        source_filesystem=source.filesystem,
+        destination_filesystem=target.filesystem,
+    )
     for name in BESIDE:
-        if system.get_file_info(f"{root}/{name}").type == fs.FileType.File:
-            write_file(target, f"{to}/{name}", read_file(system, f"{root}/{name}"))
-    system, root = resolve(evaluation)
-    write_file(target, f"{to}/{BASELINE}", read_file(system, f"{root}/metrics.json"))
+        if source.child(name).exists():
+            target.child(name).write(source.child(name).read())
+    target.child(BASELINE).write(resolve(evaluation, "evaluation").child("metrics.json").read())

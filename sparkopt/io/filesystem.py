@@ -1,78 +1,192 @@
-"""Files on any file system that pyarrow serves, each of them whole or not there at all."""
+"""One way to open a path: Spark's and Hadoop's URIs on pyarrow's file systems.
+
+Checkpoints, stores, images and models are all reached through `resolve`. What Spark itself writes goes through
+Hadoop's file systems instead, with Spark's credentials (``sparkopt.jobs``).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sparkopt.errors import ParameterError
+from sparkopt.io.secrets import mask, mask_uri
 
-__all__ = ["STORAGE_ERRORS", "brief", "named", "read_file", "resolve", "write_file"]
+__all__ = ["STORAGE_ERRORS", "Location", "arrow_uri", "brief", "child_uri", "local_path", "resolve"]
+
+STORAGE_ERRORS = (OSError, pa.ArrowException)
+"""What pyarrow's file systems raise."""
 
 UNFINISHED = ".unfinished"
 RENAMING = ("local", "hdfs")
-"""File systems that rename at once; elsewhere a file appears, whole, when its one write ends."""
+"""File systems that rename atomically. On the others a file appears, whole, when its one write ends."""
 
-STORAGE_ERRORS = (OSError, pa.ArrowException)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # one letter is a drive of Windows
+_ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3"}
+_RESERVED = "%/:@!$&'()*+,;=-._~"  # what RFC 3986 allows in a path
+_HINT = "Give a path, or a URI that begins with file, s3, gs, hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
 
 
-def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system and the path there, without a slash at its end.
+@dataclass(frozen=True)
+class Location:
+    """A file or folder on a file system.
+
+    Parameters
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+        The file system.
+    path : str
+        The path there, without a slash at its end.
+    shown : str
+        The parameter and its URI as errors show them, secrets masked.
+    """
+
+    filesystem: fs.FileSystem
+    path: str
+    shown: str = field(default="", repr=False, compare=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path of this machine, which may be memory-mapped."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def child(self, *names: str) -> Location:
+        """Return a file or folder below this one."""
+        return replace(self, path="/".join([self.path.rstrip("/"), *names]))
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+    def read(self) -> bytes:
+        """Return the file's content."""
+        with self.filesystem.open_input_stream(self.path) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def write(self, content: bytes) -> None:
+        """Write the file so that it appears whole or not at all."""
+        system = self.filesystem
+        if system.type_name not in RENAMING:
+            with system.open_output_stream(self.path) as stream:
+                stream.write(content)
+            return
+        unfinished = f"{self.path}.{uuid.uuid4().hex}{UNFINISHED}"
+        with system.open_output_stream(unfinished) as stream:
+            stream.write(content)
+        if system.type_name == "hdfs" and self.exists():
+            system.delete_file(self.path)  # its rename does not replace
+        system.move(unfinished, self.path)
+
+    def unusable(self, error: Exception) -> ParameterError:
+        """Return the error to raise, ``from None``, where the location cannot be used: one line, secrets masked."""
+        return ParameterError(f"{self.shown or repr(self.path)} cannot be used: {brief(error)}")
+
+
+def resolve(uri: str, parameter: str) -> Location:
+    """Return where a path or a URI leads.
+
+    Parameters
+    ----------
+    uri : str
+        A path of this machine, or a URI: ``file:``, ``s3:`` (``s3a:``, ``s3n:``), ``gs:``, ``hdfs:``, ``viewfs:``,
+        ``abfs:`` (``abfss:``), ``dbfs:`` where Databricks has mounted it. Names may hold spaces and characters that
+        are not ASCII; ``%xx`` in a URI stands for a byte, in a path for itself.
+    parameter : str
+        The parameter that holds the URI; errors name it.
+
+    Returns
+    -------
+    Location
+        For HDFS, and for S3 where the URI gives no region, a connection was opened; for the others none was.
 
     Raises
     ------
     ParameterError
-        For a scheme that pyarrow does not know.
+        Where the scheme is not known, the URI is malformed or its file system cannot be reached. Passwords and tokens
+        are masked.
+
+    Examples
+    --------
+    >>> resolve("file:/data/rows of May/", "storePath").path
+    '/data/rows of May'
+    >>> resolve("abfss://models@account.dfs.core.windows.net/churn", "checkpointDir").path
+    'models/churn'
     """
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri):
-        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    known = re.sub(r"^file:/+", "file:///", re.sub(r"^s3[an]://", "s3://", uri))  # Hadoop's ways to write them
+    shown = f"{parameter}={mask_uri(uri)!r}"
+    local = local_path(uri)
+    if local is not None:
+        return Location(fs.LocalFileSystem(), local, shown)
+    asked = arrow_uri(uri)
     try:
-        system, path = fs.FileSystem.from_uri(known)
+        system, path = fs.FileSystem.from_uri(asked)
     except STORAGE_ERRORS as error:
-        raise ParameterError(
-            f"{named(uri)} cannot be used: {brief(error)}. Give a path, or a URI that begins with file, s3, gs, "
-            f"hdfs or abfs (for dbfs:/x, the path /dbfs/x)."
-        ) from error
-    return system, path.rstrip("/")
+        reason = brief(str(error).replace(asked, mask_uri(asked)))  # pyarrow's own message repeats the URI
+        hint = f". {_HINT}" if isinstance(error, pa.ArrowInvalid) else ""
+        raise ParameterError(f"{shown} cannot be used: {reason}{hint}") from None
+    return Location(system, path.rstrip("/") or path[:1], shown)
 
 
-def named(uri: str) -> str:
-    """Return the parameter as errors show it."""
-    return f"checkpointDir={_masked(uri)!r}"
+def local_path(uri: str) -> str | None:
+    """Return the absolute path of this machine that a path or a URI stands for, or None where it is elsewhere.
+
+    Examples
+    --------
+    >>> local_path("file:///data/a%20b"), local_path("s3://bucket/a")
+    ('/data/a b', None)
+    """
+    found = _SCHEME.match(uri)
+    if found is None:
+        return str(Path(os.path.expanduser(uri)).absolute())
+    scheme, rest = found[1].lower(), uri[found.end() :]
+    if scheme == "file":
+        absolute = re.fullmatch(r"(?:/(?!/)|//(?:localhost)?/+)(.*)", rest, re.DOTALL)
+        return str(Path("/", unquote(absolute[1], errors="surrogateescape"))) if absolute else None
+    if scheme == "dbfs" and rest.startswith("/"):
+        path = "/" + rest.lstrip("/")
+        mounted = path if path.startswith("/Volumes/") else f"/dbfs{path}"
+        if os.path.isdir("/" + mounted.split("/")[1]):  # elsewhere it would be a new folder of this machine
+            return str(Path(mounted))
+    return None
 
 
-def _masked(text: str) -> str:
-    """Return a text without the passwords of the URIs in it."""
-    return re.sub(r"(//[^/:@\s]*):[^/@\s]*@", r"\1:…@", text)
+def arrow_uri(uri: str) -> str:
+    """Return a URI as pyarrow reads it: its name of the scheme, and names quoted that are not.
+
+    Examples
+    --------
+    >>> arrow_uri("s3a://bucket/rows of May/50%?region=eu-west-1")
+    's3://bucket/rows%20of%20May/50%25?region=eu-west-1'
+    """
+    parts = re.fullmatch(r"([^:]*):(//[^/?]*)?([^?]*)(\?.*)?", uri, re.DOTALL)
+    if parts is None:
+        return uri
+    scheme, authority, path, query = (part or "" for part in parts.groups())
+    path = quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path), safe=_RESERVED)
+    scheme = scheme.lower()
+    return f"{_ARROW_SCHEMES.get(scheme, scheme)}:{authority}{path}{query}"
 
 
-def brief(error: Exception) -> str:
-    """Return the beginning of an error, on one line: those of file systems run over many."""
-    text = _masked(" ".join(str(error).split()))
+def child_uri(uri: str, *names: str) -> str:
+    """Return the URI, or path, of a file or folder below another; a query stays at the end.
+
+    Examples
+    --------
+    >>> child_uri("s3://bucket/models/?region=eu-west-1", "churn", "model")
+    's3://bucket/models/churn/model?region=eu-west-1'
+    """
+    folder, mark, query = uri.partition("?") if local_path(uri) is None else (uri, "", "")
+    return "/".join([folder.rstrip("/"), *names]) + mark + query
+
+
+def brief(error: Exception | str) -> str:
+    """Return the beginning of an error on one line, secrets masked: messages of file systems run over many lines."""
+    text = mask(" ".join(str(error).split()))
     return text if len(text) <= 300 else f"{text[:300]} …"
-
-
-def read_file(system: fs.FileSystem, path: str) -> bytes:
-    """Return a file's content."""
-    with system.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-    return content
-
-
-def write_file(system: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write so that the file appears whole or not at all."""
-    if system.type_name not in RENAMING:
-        with system.open_output_stream(path) as stream:
-            stream.write(content)
-        return
-    aside = f"{path}.{uuid.uuid4().hex}{UNFINISHED}"
-    with system.open_output_stream(aside) as stream:
-        stream.write(content)
-    if system.type_name == "hdfs" and system.get_file_info(path).type != fs.FileType.NotFound:
-        system.delete_file(path)  # its rename does not replace
-    system.move(aside, path)

@@ -4,54 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 from pyspark.logger import PySparkLogger
 
-__all__ = ["FORMATS", "event", "logger", "logging_as", "mask", "masked"]
+from sparkopt.io.secrets import mask, masked
+
+__all__ = ["FORMATS", "event", "logger", "logging_as"]
 
 FORMATS = ("text", "json")
-SENSITIVE = r"token|passw|secret|credential|(?:api|access|private)[_-]?key|\bsig"
-"""Names whose values are not shown."""
-MASK = "***"
 
 logger = logging.getLogger("sparkopt.jobs")
 QUERIES = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
 """Where PySpark logs errors of queries, which it raises too: a job says them once."""
-
-
-def mask(text: str) -> str:
-    """Return a text without the passwords of URIs, and without the values of names that look secret.
-
-    Examples
-    --------
-    >>> mask("s3a://key:abc@bucket/rows?token=xyz&part=1")
-    's3a://key:***@bucket/rows?token=***&part=1'
-    """
-    text = re.sub(r"(//[^/:@\s]*):[^/@\s]*@", rf"\1:{MASK}@", text)
-    return re.sub(
-        rf"([\w.-]*(?:{SENSITIVE})[\w.-]*\s*[=:]\s*)[^\s&,;'\"]+",
-        rf"\1{MASK}",
-        text,
-        flags=re.IGNORECASE,
-    )
-
-
-def masked(value: Any, name: str = "") -> Any:
-    """Return plain data without secrets: values of keys that look like one, and passwords in URIs."""
-    if name and re.search(SENSITIVE, name, re.IGNORECASE) and value is not None:
-        return MASK
-    if isinstance(value, Mapping):
-        return {key: masked(item, str(key)) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(item) for item in value]
-    return mask(value) if isinstance(value, str) else value
 
 
 def event(name: str, **fields: Any) -> None:  # names of fields are open: they become keys of the JSON line

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 import sparkopt
 from sparkopt.blocks.backend import is_connect
 from sparkopt.io.fingerprint import digest
-from sparkopt.jobs.logs import masked
+from sparkopt.io.secrets import masked
 from sparkopt.jobs.places import Place
 
 __all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "Identity", "config_of", "find", "now", "write"]

@@ -13,26 +13,47 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.engines.explain import Look, Plan
+from sparkopt.engines.explain import DataProfile, FitPlan
 from sparkopt.engines.selection import by_name as engine_by_name
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.setters import LinearSetters
-from sparkopt.ml.training import Serial, train
+from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.solver.loop import Callback, Stop, check_compatible
-from sparkopt.training.trainer import Fit, Initial, Trainer
+from sparkopt.solver.loop import Callback, Method, Stop, check_compatible
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
 __all__ = ["LinearEstimator"]
 
 M = TypeVar("M", bound=LinearModel[Any])
 E = TypeVar("E", bound="LinearEstimator[Any]")
+
+PER_MODEL = frozenset(
+    {
+        "regParam",
+        "elasticNetParam",
+        "stepSize",
+        "stepSizeSchedule",
+        "optimizer",
+        "maxIter",
+        "tol",
+        "patience",
+        "minDelta",
+        "predictionCol",
+        "rawPredictionCol",
+        "probabilityCol",
+        "linkPredictionCol",
+        "threshold",
+        "thresholds",
+    }
+)
+"""Parameters in which models that are trained together may differ."""
 
 
 class LinearEstimator(
@@ -55,10 +76,13 @@ class LinearEstimator(
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
     def _configure(self, arguments: Mapping[str, Any]) -> None:
-        """Take a constructor's arguments: parameters, and what is none since it cannot be saved."""
+        """Take a constructor's arguments: parameters, and the two attributes that cannot be saved."""
         values = dict(arguments)
         self.setCallbacks(values.pop("callbacks", ()))
         self.setInitialModel(values.pop("initialModel", None))
+        for name in values:
+            if not self.hasParam(name):
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self._set(**values)
 
     @property
@@ -115,12 +139,9 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share it.
         """
-        estimators = [self.copy(values) for values in paramMaps]
-        for estimator in estimators:
-            estimator._check()
-        return Serial(train(dataset, estimators))
+        return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
 
-    def explain(self, dataset: DataFrame) -> Plan:
+    def explain(self, dataset: DataFrame) -> FitPlan:
         """Say what ``fit(dataset)`` would do, from one cheap look at the data: sizes, engine, and advice. Print it.
 
         It counts rows by partition and looks at the features of the first few; nothing is trained or written.
@@ -134,34 +155,56 @@ class LinearEstimator(
         coefficients   4
         blocks on disk ..., of which a pass reads ...
         sent per pass  ...
-        sums           do not travel: one task holds all rows
-        memory         driver ..., each task ... beside its blocks
+        sums           are not sent: one task holds all rows
+        memory         driver ..., each task ... in addition to its blocks
         engine         local; seconds of ... passes: driver ..., resident ..., ...
         """
         self._check()
-        look = Look.at(dataset, self._columns())
-        moments = replace(Moments.zero(look.features), target_min=0.0, target_max=look.target_max)
-        objective = LinearObjective(self._loss(moments), look.features, self.getFitIntercept())
-        share, depth = self.getMiniBatchFraction() * self.getLocalSteps(), self.getAggregationDepth()
-        return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth, self.getCompression())
+        data = DataProfile.of(dataset, self._columns())
+        moments = replace(Moments.zero(data.features), target_min=0.0, target_max=data.target_max)
+        objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
+        share = self.getMiniBatchFraction() * self.getLocalSteps()
+        engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
+        return FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
+        ((_, model),) = train(dataset, [self._task()])
+        return model
+
+    def _task(self) -> TrainingTask[M]:
+        """Return what is to be trained, checked."""
         self._check()
-        ((_, model),) = train(dataset, [self])
+        weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
+        weights = self.getOrDefault("classWeights") if weighs else None
+        # local updates, and what a lossy codec left out of a gradient, are one model's own
+        alone = self._local_steps() is not None or not self._codec().lossless
+        values = {param.name: value for param, value in self.extractParamMap().items()}
+        return TrainingTask(
+            reading=Reading(self._columns(), self._targets, weights, self.getBlockCodec()),
+            engine=self.getEngine(),
+            trainer=self._trainer,
+            initial=None if self.initialModel is None else coefficients_of(self.initialModel),
+            model=self._trained,
+            shared=None if alone else {name: values[name] for name in values.keys() - PER_MODEL},
+        )
+
+    def _trained(self, fit: Fit, rows: DataFrame) -> M:
+        """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
+        model = self._copyValues(self._model(fit))
+        model._summarise(rows, fit)
         return model
 
     def _check(self) -> None:
         """Refuse what cannot be fitted, before any job."""
         self._check_params()
-        rounds = self._local_steps()
-        check_compatible(
+        method = Method(
             self._optimizer(),
             self._penalty(),
             is_exact=self.getMiniBatchFraction() == 1.0,
-            is_local=rounds is not None,
+            local_steps=self._local_steps(),
             is_lossy=not self._codec().lossless,
-            outer=rounds.outer if rounds else None,
         )
+        check_compatible(method)
         checkpointer = self._checkpointer()
         if checkpointer is not None:
             checkpointer.check()
@@ -185,19 +228,10 @@ class LinearEstimator(
             checkpointer=self._checkpointer(),
         )
 
-    def _initial(self) -> Initial | None:
-        return None if self.initialModel is None else coefficients_of(self.initialModel)
-
     def _checkpointer(self) -> Checkpointer | None:
         interval = self.getCheckpointInterval()
         kept = self.isDefined(self.checkpointDir) and self.getCheckpointDir() and interval > 0
         return Checkpointer(self.getCheckpointDir(), interval) if kept else None
-
-    @property
-    def _class_weights(self) -> Any:
-        """The parameter classWeights of classifiers, or None."""
-        weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
-        return self.getOrDefault("classWeights") if weighs else None
 
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()

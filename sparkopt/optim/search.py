@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import Gradients
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
@@ -44,14 +45,9 @@ class Fixed(Search):
     needs_exact = False
     needs_gradient = False
 
-    @property
-    def has_prox(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether the length of a proximal step is known."""
-        return self.prox_rate is not None
-
     def serves(self, penalty: Penalty) -> bool:
         """Whether a proximal step can be taken, or needs no length."""
-        return penalty.smooth or penalty.is_bounds or self.has_prox
+        return penalty.smooth or penalty.is_bounds or self.prox_rate is not None
 
     def init(self, coef: Floats) -> State:
         """Return step number 0."""
@@ -60,7 +56,7 @@ class Fixed(Search):
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Go the whole way."""
         length = 0.0 if self.prox_rate is None else as_schedule(self.prox_rate)(state)
-        (point,) = yield Ask([penalty.prox(at.coef + direction, length)])
+        (point,) = yield Gradients(penalty.prox(at.coef + direction, length)[None])
         return point, state + 1
 
 
@@ -90,14 +86,16 @@ class Backtracking(Search):
     decrease: float = 1e-4
     max_trials: int = 50
 
-    has_prox = True
-
     def __post_init__(self) -> None:
         check("initial", self.initial, POSITIVE)
         check("shrink", self.shrink, UNIT)
         check("growth", self.growth, Interval(1, None))
         check("decrease", self.decrease, UNIT)
         check("max_trials", self.max_trials, COUNT)
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Return True: a proximal step is taken for the nonsmooth part."""
+        return True
 
     def init(self, coef: Floats) -> State:
         """Return the first trial length."""
@@ -111,7 +109,7 @@ class Backtracking(Search):
             promised = self._promise(at, coef, direction, penalty, length)
             if promised <= EPSILON * abs(at.value):
                 break  # what is left to gain is less than the objective's rounding
-            (point,) = yield Ask([coef])
+            (point,) = yield Gradients(coef[None])
             if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
                 return point, length * (self.growth if trial == 0 else 1.0)
             length *= self.shrink
@@ -155,7 +153,7 @@ class StrongWolfe(Search):
             return at, state
         low, high, length = start, None, 1.0
         for _ in range(self.max_trials):
-            (point,) = yield Ask([at.coef + length * direction])
+            (point,) = yield Gradients((at.coef + length * direction)[None])
             trial = _Trial(length, point, float(point.gradient @ direction))
             if self._accepts(start, trial):
                 return point, state

@@ -18,7 +18,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoding import Compressed
-from sparkopt.engines.driver import Engine, Run
+from sparkopt.engines.base import Engine, EngineRun
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
@@ -29,13 +29,13 @@ from sparkopt.optim import Optimizer, lbfgs
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
-from sparkopt.solver.loop import Callback, Problem, Solution, Stop, check_compatible
+from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
 from sparkopt.training.lifecycle import watching
-from sparkopt.training.run_identity import SHARED, Initial, checkpoints_of
+from sparkopt.training.run_identity import MODEL, PASSES, RUN, Initial, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
+__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,33 +111,36 @@ class Trainer:
         The fold of the store's rows that is not trained on; None trains on all.
     """
 
-    loss: Loss
-    optimizer: Optimizer = field(default_factory=lbfgs)
-    penalty: Penalty = NoPenalty()
+    loss: Loss = field(metadata=RUN)
+    optimizer: Optimizer = field(default_factory=lbfgs, metadata=MODEL)
+    penalty: Penalty = field(default=NoPenalty(), metadata=MODEL)
     stop: Stop = Stop()
-    fit_intercept: bool = True
-    standardization: bool = True
-    scale_target: bool = False
-    mini_batch_fraction: float = 1.0
-    local_steps: LocalSteps | None = None
-    compression: str | GradientCodec = "none"
-    seed: Seed = 0
-    engine: Engine = AutoEngine()
+    fit_intercept: bool = field(default=True, metadata=RUN)
+    standardization: bool = field(default=True, metadata=RUN)
+    scale_target: bool = field(default=False, metadata=RUN)
+    mini_batch_fraction: float = field(default=1.0, metadata=RUN)
+    local_steps: LocalSteps | None = field(default=None, metadata=RUN)
+    compression: str | GradientCodec = field(default="none", metadata=RUN)
+    seed: Seed = field(default=0, metadata=RUN)
+    engine: Engine = field(default=AutoEngine(), metadata=PASSES)
     callbacks: Sequence[Callback] = ()
-    checkpointer: Checkpointer | None = None
-    progress: bool = True
+    checkpointer: Checkpointer | None = field(default=None, metadata=PASSES)
+    progress: bool = field(default=True, metadata=PASSES)
     held_out: int | None = None
 
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(
+        check_compatible(self._combination)
+
+    @property
+    def _combination(self) -> Method:
+        return Method(
             self.optimizer,
             self.penalty,
             is_exact=self.mini_batch_fraction == 1.0,
-            is_local=self.local_steps is not None,
+            local_steps=self.local_steps,
             is_lossy=not self.codec.lossless,
-            outer=self.local_steps.outer if self.local_steps else None,
         )
 
     @property
@@ -150,9 +153,8 @@ class Trainer:
         """Whether sums travel encoded, or may."""
         if self.compression != "auto":
             return not self.codec.lossless
-        outer = self.local_steps.outer if self.local_steps else None
         try:
-            check_compatible(self.optimizer, self.penalty, is_lossy=True, outer=outer)
+            check_compatible(replace(self._combination, is_lossy=True))
         except IncompatibleError as reason:
             logger.info("compression='auto' picks none: %s", reason)
             return False
@@ -248,7 +250,7 @@ class Trainer:
         self,
         solution: Solution,
         store: BlockStore,
-        done: Run,
+        done: EngineRun,
         seconds: float,
         models: int,
         resumed_at: int,
@@ -363,15 +365,23 @@ def _fit_once(
     ]
 
 
+def checkpoints_of(
+    trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore
+) -> CheckpointRun | None:
+    """Return the checkpoints of a run on these rows, or None where the trainers keep none."""
+    keeper = trainers[0].checkpointer
+    held_out = [trainer.held_out for trainer in trainers]
+    return keeper.run(fingerprint(trainers, held_out, initials, store)) if keeper else None
+
+
 def _agreed(trainers: Sequence[Trainer]) -> Trainer:
     """Return the first of some trainers that can share passes over the data."""
     first = trainers[0]
-    for name in SHARED:
-        if any(getattr(trainer, name) != getattr(first, name) for trainer in trainers):
-            raise IncompatibleError(
-                f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, "
-                f"or in groups that agree on it."
-            )
+    if (name := first_difference(trainers)) is not None:
+        raise IncompatibleError(
+            f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
+            f"groups that agree on it."
+        )
     if first.local_steps is not None and len(trainers) > 1:
         raise IncompatibleError(
             f"{len(trainers)} trainers with local steps cannot share passes over the data: each model goes its own "

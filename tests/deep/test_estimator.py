@@ -251,7 +251,7 @@ WRONG = {
     "module": (dict(module=None), ParameterError, "module must be an nn.Module, or build one"),
     "loss": (dict(loss="hinge"), ParameterError, "loss must be one of"),
     "metrics": (dict(metrics={"f1": "f1"}), ParameterError, "metric 'f1' must be a torchmetrics.Metric"),
-    "storage": (dict(storePath="nosuch://x"), ParameterError, "storage 'nosuch://x' cannot be opened"),
+    "storage": (dict(storePath="nosuch://x"), ParameterError, "storePath='nosuch://x' cannot be used"),
     "two splits": (
         dict(validationFraction=0.1, validationIndicatorCol="flag"),
         ParameterError,

@@ -95,7 +95,7 @@ def test_an_index_is_found_again(index):
     assert found.fingerprint == index.fingerprint
     with pytest.raises(DataError, match=r"no store at '/nowhere' .* Set storePath to storage that the driver and"):
         Index.load("/nowhere")
-    with pytest.raises(ParameterError, match="storage 'nosuch://x' cannot be opened"):
+    with pytest.raises(ParameterError, match="storePath='nosuch://x' cannot be used"):
         Index.load("nosuch://x")
 
 

@@ -10,6 +10,7 @@ from pyarrow import fs
 from sparkopt.errors import DataError
 from sparkopt.integrations import model_registry as promotion
 from sparkopt.integrations.model_registry import ModelRegistry, refusal
+from sparkopt.io.filesystem import Location
 
 MONDAY, TUESDAY = "2026-11-23T00:00:00+00:00", "2026-11-24T00:00:00+00:00"
 
@@ -94,9 +95,9 @@ def test_cut_off_while_copying_or_pointing(registry, runs, tmp_path, monkeypatch
     """The model in use stays, and the same call made again ends as if nothing had happened."""
     first = registry.promote(*runs("first"), MONDAY)
     candidate, evaluation = runs("second")
-    for function in ("_copy", "write_file"):
+    for owner, function in ((promotion, "_copy"), (Location, "write")):
         with monkeypatch.context() as patch:
-            patch.setattr(promotion, function, lambda *arguments: (_ for _ in ()).throw(OSError("full")))
+            patch.setattr(owner, function, lambda *arguments: (_ for _ in ()).throw(OSError("full")))
             with pytest.raises(OSError, match="full"):
                 registry.promote(candidate, evaluation, TUESDAY)
         assert registry.history() == [first]

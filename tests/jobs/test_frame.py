@@ -12,9 +12,10 @@ import subprocess
 import pytest
 
 import sparkopt
+from sparkopt.io.secrets import mask, masked
 from sparkopt.jobs import cli, manifest
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.logs import event, logger, logging_as, mask, masked
+from sparkopt.jobs.logs import event, logger, logging_as
 from sparkopt.jobs.places import HadoopPlace, LocalPlace, place_of, publish, staged
 from tests.jobs.running import ROOT
 
