@@ -21,11 +21,11 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
 from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.locations import spark_location
 from sparkopt.jobs.logs import event, mask
 from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures, scored
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.places import place_of
 from sparkopt.jobs.score import prepared
 from sparkopt.jobs.sources import LABEL, check_source, data_flags, fingerprint, fingerprint_of_files, read
 from sparkopt.report.facts import Facts
@@ -104,7 +104,7 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, evaluate, judge, write."""
     args, spark = run.args, run.spark
     baselines = _metrics_at(spark, args.baseline) if args.baseline else None
@@ -134,8 +134,8 @@ def work(run: Run) -> Result:
         (f"{gate.reason[0].upper()}{gate.reason[1:]}",),
     )
     if gate.passed:
-        return Result(metrics, outputs, f"{said}\n{gate.reason}", page)
-    return Result(metrics, outputs, said, page, gate.reason)
+        return JobResult(metrics, outputs, f"{said}\n{gate.reason}", page)
+    return JobResult(metrics, outputs, said, page, gate.reason)
 
 
 def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:
@@ -185,7 +185,7 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
 
 def _metrics_at(spark: SparkSession, location: str) -> dict[str, float] | None:
     """Return the metrics in a job's output or a metrics.json; None where there is neither."""
-    place = place_of(spark, location)
+    place = spark_location(spark, location)
     if not place.name.endswith(".json"):
         place = place.child("metrics.json")
     if not place.exists():

@@ -29,7 +29,7 @@ def event(name: str, **fields: Any) -> None:  # names of fields are open: they b
     logger.info(name, extra={"fields": fields})
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     """A failure of the job is one line that begins with its name; the rest says where it comes from."""
 
     def __init__(self, job: str) -> None:
@@ -45,7 +45,7 @@ class _Text(logging.Formatter):
         return f"{record.levelname} {record.name}: {' '.join(message.split())}"
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """One object a line: time (UTC), level, job, logger, message, and the fields of an event."""
 
     def __init__(self, job: str) -> None:
@@ -82,7 +82,7 @@ def logging_as(job: str, form: str) -> Iterator[None]:
         As text only warnings and failures are said; as JSON each step too.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json(job) if form == "json" else _Text(job))
+    handler.setFormatter(_JsonFormatter(job) if form == "json" else _TextFormatter(job))
     levels: dict[logging.Logger, int] = {PySparkLogger.getLogger(name): logging.CRITICAL for name in QUERIES}
     levels[logger] = logging.INFO if form == "json" else logging.WARNING
     before = {each: each.level for each in levels}

@@ -19,9 +19,9 @@ import sparkopt
 from sparkopt.blocks.backend import is_connect
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import masked
-from sparkopt.jobs.places import Place
+from sparkopt.jobs.locations import SparkLocation
 
-__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "Identity", "config_of", "find", "now", "write"]
+__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "write"]
 
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
@@ -31,7 +31,7 @@ OUTSIDE = ("output", "log_format", "profile", "force", "config")
 
 
 @dataclass(frozen=True)
-class Identity:
+class JobIdentity:
     """What decides a run's result: two runs with equal ones need not both be made.
 
     Parameters
@@ -75,7 +75,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def find(output: Place, name: str) -> dict[str, Any] | None:
+def find(output: SparkLocation, name: str) -> dict[str, Any] | None:
     """Return the manifest that an earlier run left, or None; one that cannot be read counts as none."""
     place = output.child(name)
     if not place.exists():
@@ -91,7 +91,7 @@ def write(
     folder: Path,
     name: str,
     *,
-    identity: Identity,
+    identity: JobIdentity,
     status: str,
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
@@ -104,7 +104,7 @@ def write(
     ----------
     folder, name : Path, str
         Where, and the file's name.
-    identity : Identity
+    identity : JobIdentity
         What ran.
     status : str
         How it ended.

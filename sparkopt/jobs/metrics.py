@@ -22,7 +22,7 @@ from sparkopt.report.facts import Measure
 __all__ = [
     "LOWER_IS_BETTER",
     "NAMES",
-    "Scored",
+    "ScoredRows",
     "default_metric",
     "is_classifier",
     "measures",
@@ -47,7 +47,7 @@ def default_metric(model: Model) -> str:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRows:
     """Rows with what a model says of them.
 
     Attributes
@@ -98,7 +98,7 @@ class Scored:
 
 
 @contextmanager
-def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[Scored]:
+def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
     """Give rows with what a model says of them, scored once for all that is asked of them.
 
     Parameters
@@ -130,13 +130,13 @@ def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None)
         raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
     table = found.select(*wanted, *present).cache()
     try:
-        yield Scored(table, is_classifier(model))
+        yield ScoredRows(table, is_classifier(model))
     finally:
         table.unpersist()
 
 
 def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> dict[str, float]:
-    """Return rows and metrics of a model, as ``Scored.metrics`` does."""
+    """Return rows and metrics of a model, as ``ScoredRows.metrics`` does."""
     with scored(model, rows, label, weight) as outcome:
         return outcome.metrics()
 

@@ -1,4 +1,4 @@
-"""Saved models of every kind, loaded by what their metadata says they are; nothing that a file names is imported."""
+"""Saved models of every kind, loaded by the class in their metadata; a file never names what is imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pyspark.ml import Model
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError
+from sparkopt.jobs.locations import SparkLocation, spark_location
 from sparkopt.jobs.logs import mask
-from sparkopt.jobs.places import Place, place_of
 
-__all__ = ["KINDS", "Saved", "find_model", "load_model"]
+__all__ = ["KINDS", "SavedModel", "find_model", "load_model"]
 
 KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -34,7 +34,7 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedModel:
     """A model on disk.
 
     Parameters
@@ -63,7 +63,7 @@ class Saved:
         return loaded
 
 
-def find_model(spark: SparkSession, path: str) -> Saved:
+def find_model(spark: SparkSession, path: str) -> SavedModel:
     """Find a saved model: at ``path``, or in a job's output there.
 
     Raises
@@ -71,12 +71,12 @@ def find_model(spark: SparkSession, path: str) -> Saved:
     DataError
         Where there is none, or it is none of sparkopt's.
     """
-    given = place_of(spark, path)
+    given = spark_location(spark, path)
     for place in (given, given.child("model")):
         if place.child("metadata").exists():
             kind = _kind(spark, place, path)
             beside = place.sibling("metrics.json") if place.name == "model" else None
-            return Saved(place.uri, kind, _labels(beside))
+            return SavedModel(place.uri, kind, _labels(beside))
     raise DataError(f"{mask(path)!r} holds no saved model: there is neither metadata/ nor model/metadata/ in it.")
 
 
@@ -91,7 +91,7 @@ def load_model(spark: SparkSession, path: str) -> Model:
     return find_model(spark, path).load()
 
 
-def _kind(spark: SparkSession, place: Place, path: str) -> str:
+def _kind(spark: SparkSession, place: SparkLocation, path: str) -> str:
     rows = spark.read.text(place.child("metadata").uri).limit(1).collect()
     try:
         kind = json.loads(rows[0].value)["class"]
@@ -103,7 +103,7 @@ def _kind(spark: SparkSession, place: Place, path: str) -> str:
     return str(kind)
 
 
-def _labels(place: Place | None) -> list[str]:
+def _labels(place: SparkLocation | None) -> list[str]:
     if place is None or not place.exists():
         return []
     try:

@@ -13,14 +13,14 @@ from typing import Any
 from sparkopt.errors import ParameterError
 from sparkopt.integrations.model_registry import Accepted, ModelRegistry
 
-__all__ = ["Interval", "Pipeline", "Plan"]
+__all__ = ["DataInterval", "Pipeline", "PipelinePlan"]
 
 STEPS = ("preprocess", "train", "evaluate", "score")
 """Steps that are jobs, in their order; promotion is between the last two."""
 
 
 @dataclass(frozen=True)
-class Interval:
+class DataInterval:
     """The data that a run is about.
 
     Parameters
@@ -33,7 +33,7 @@ class Interval:
     end: datetime
 
     @classmethod
-    def of(cls, start: datetime | None, end: datetime | None, instead: datetime) -> Interval:
+    def of(cls, start: datetime | None, end: datetime | None, instead: datetime) -> DataInterval:
         """Return a run's interval; of a run that has none, the day before it was started."""
         last = end or instead
         return cls(start or last - timedelta(days=1), last)
@@ -61,7 +61,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PipelinePlan:
     """A run: the arguments of each job, and what stands where.
 
     Attributes
@@ -115,7 +115,7 @@ class Pipeline:
     Examples
     --------
     >>> pipeline = Pipeline("/data/{date}", "/models")
-    >>> day = Interval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
+    >>> day = DataInterval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
     >>> pipeline.plan(day).preprocess[:2]
     ['--input', '/data/2026-11-23']
     """
@@ -145,12 +145,12 @@ class Pipeline:
         """The accepted models."""
         return ModelRegistry(f"{self.root.rstrip('/')}/models")
 
-    def plan(self, interval: Interval) -> Plan:
+    def plan(self, interval: DataInterval) -> PipelinePlan:
         """Return one run, warm-started from the model that was accepted last before its interval."""
         run = f"{self.root.rstrip('/')}/runs/{interval.fill('{end}')}"
         rows, candidate, evaluation = f"{run}/rows", f"{run}/train", f"{run}/evaluate"
         accepted = self.registry.before(interval.name)
-        return Plan(
+        return PipelinePlan(
             interval.name,
             candidate,
             evaluation,
@@ -169,7 +169,7 @@ class Pipeline:
             ],
         )
 
-    def _preprocess(self, interval: Interval, rows: str) -> list[str]:
+    def _preprocess(self, interval: DataInterval, rows: str) -> list[str]:
         flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
         flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
         return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]

@@ -33,9 +33,9 @@ from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.images.contact_sheet import contact_sheet
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import mask
-from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, Source, check_share, fingerprint
+from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
@@ -244,16 +244,16 @@ def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
     kernel = kernel_of(options)
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
-    return {"data": fingerprint(spark, Source(kind, options.input)), "pipeline": made | drawn}
+    return {"data": fingerprint(spark, DataSource(kind, options.input)), "pipeline": made | drawn}
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Process; beside a local output, write report and samples."""
     options = run.args
     images.bound_batches(run.spark)
-    report = process(run.spark, options, run.place.uri)
+    report = process(run.spark, options, run.target.uri)
     text = json.dumps(report, indent=2)
-    sheet = None if options.features else samples(run.spark, options, run.place.uri)
+    sheet = None if options.features else samples(run.spark, options, run.target.uri)
     if "://" not in options.output:
         target = options.output.removeprefix("file:").rstrip("/")
         Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
@@ -262,7 +262,7 @@ def work(run: Run) -> Result:
     columns = "path, features, label and split" if options.features else "path, image and error"
     outputs = {".": f"{options.output_format} table of {columns}"}
     figures = {name: report[name] for name in ("images", "good", "failures", "images_per_second")}
-    return Result(figures, outputs, text, page(options, report, sheet))
+    return JobResult(figures, outputs, text, page(options, report, sheet))
 
 
 def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | None) -> Facts:

@@ -24,11 +24,19 @@ from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import ParameterError
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import mask
 from sparkopt.jobs.metrics import is_classifier
-from sparkopt.jobs.models import Saved, find_model
-from sparkopt.jobs.sources import FEATURES, Rows, check_source, data_flags, fingerprint, fingerprint_of_files, read
+from sparkopt.jobs.models import SavedModel, find_model
+from sparkopt.jobs.sources import (
+    FEATURES,
+    InputRows,
+    check_source,
+    data_flags,
+    fingerprint,
+    fingerprint_of_files,
+    read,
+)
 from sparkopt.report.facts import Chart, Facts, Measure
 
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
@@ -62,7 +70,7 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return {"model": model, "data": fingerprint(spark, args.source)}
 
 
-def prepared(model: Model, rows: Rows) -> Model:
+def prepared(model: Model, rows: InputRows) -> Model:
     """Return the model, told which columns hold the features where the flags say so."""
     if rows.features is None or isinstance(rows.features, str):
         chosen = model.copy()
@@ -79,7 +87,7 @@ def feature_columns(model: Model) -> list[str]:
     return list(model.getOrDefault(several)) if model.isSet(several) else [model.getOrDefault("featuresCol")]
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, score, write."""
     args, spark = run.args, run.spark
     saved = find_model(spark, args.model)
@@ -93,17 +101,17 @@ def work(run: Run) -> Result:
     table = scored.select(*[_plain(scored, name, args.output_format) for name in [*kept, *made]])
     options = {"header": "true"} if args.output_format == "csv" else {}
     begin = time.perf_counter()
-    table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.place.uri)
+    table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.target.uri)
     seconds = time.perf_counter() - begin
-    written = spark.read.format(args.output_format).options(**options).load(run.place.uri)
+    written = spark.read.format(args.output_format).options(**options).load(run.target.uri)
     count, columns = written.count(), [*kept, *made]
     said = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {', '.join(columns)}"
     outputs = {".": f"{args.output_format} table of {', '.join(columns)}"}
-    return Result({"rows": count}, outputs, said, _page(args, saved, model, written, count, seconds))
+    return JobResult({"rows": count}, outputs, said, _page(args, saved, model, written, count, seconds))
 
 
 def _page(
-    args: argparse.Namespace, saved: Saved, model: Model, written: DataFrame, count: int, seconds: float
+    args: argparse.Namespace, saved: SavedModel, model: Model, written: DataFrame, count: int, seconds: float
 ) -> Facts:
     """Return what the page shows: how many rows, how fast, and what was predicted."""
     column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""

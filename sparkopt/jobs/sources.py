@@ -19,7 +19,7 @@ from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import PACKAGES, essence
 from sparkopt.jobs.logs import mask
 
-__all__ = ["Rows", "Source", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
+__all__ = ["DataSource", "InputRows", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
 IMAGES, TABLE = "images", "table"
@@ -29,7 +29,7 @@ ENDINGS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where rows are.
 
     Parameters
@@ -45,7 +45,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Rows:
+class InputRows:
     """Rows, and which of their columns are what.
 
     Parameters
@@ -67,11 +67,11 @@ class Rows:
     labels: list[str] = field(default_factory=list)
 
 
-class _Keep(argparse.Action):
+class _KeepSource(argparse.Action):
     """Keeps which of the flags was given, and its value."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        namespace.source = Source(str(option_string).removeprefix("--"), values)
+        namespace.source = DataSource(str(option_string).removeprefix("--"), values)
 
 
 def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
@@ -90,7 +90,7 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
     source = data.add_mutually_exclusive_group()
     helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
     kinds = () if only_images else FORMATS
-    add = {"action": _Keep, "dest": "source", "default": None}
+    add = {"action": _KeepSource, "dest": "source", "default": None}
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
     for kind in kinds:
         source.add_argument(f"--{kind}", metavar="PATH", help=helps.get(kind, f"a {kind} file or folder"), **add)  # type: ignore[arg-type]
@@ -139,7 +139,9 @@ def check_share(name: str, value: float) -> None:
         raise ParameterError(f"{name} must lie between 0 and 1. Got {value:g} instead.")
 
 
-def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> Rows:
+def read(
+    spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False
+) -> InputRows:
     """Return the rows that the flags name.
 
     Parameters
@@ -158,25 +160,25 @@ def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str]
     DataError
         Where there is nothing to read.
     """
-    source: Source = args.source
+    source: DataSource = args.source
     try:
         if source.kind != IMAGES:
             df = load(spark, source)
-            return Rows(df, _features(df, args.features), args.label, args.weight)
+            return InputRows(df, _features(df, args.features), args.label, args.weight)
         files, names = image_files(spark, source.location, labels)
     except (PySparkException, Py4JJavaError) as error:
         raise _unreadable(source, error) from error
     if encoded:
-        return Rows(files, None, LABEL, None, names)
+        return InputRows(files, None, LABEL, None, names)
     from sparkopt import images  # here, since tables do without OpenCV
 
     size = args.image_size
     pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
     rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), LABEL, "path")
-    return Rows(rows, FEATURES, LABEL, None, names)
+    return InputRows(rows, FEATURES, LABEL, None, names)
 
 
-def load(spark: SparkSession, source: Source) -> DataFrame:
+def load(spark: SparkSession, source: DataSource) -> DataFrame:
     """Return the rows of files or of a table."""
     if source.kind == TABLE:
         return spark.read.table(source.location)
@@ -193,7 +195,7 @@ def _features(df: DataFrame, named: str | None) -> str | list[str] | None:
     return names if several else names[0]
 
 
-def _unreadable(source: Source, error: Exception) -> DataError:
+def _unreadable(source: DataSource, error: Exception) -> DataError:
     return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
 
 
@@ -240,7 +242,7 @@ def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataF
     return rows.where(~held_out), rows.where(held_out)
 
 
-def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
+def fingerprint(spark: SparkSession, source: DataSource) -> dict[str, Any] | None:
     """Return what tells the data from another state of itself; None where nothing does.
 
     Files: how many, their bytes, and a hash over names, sizes and times. Delta and Iceberg: the version.
@@ -277,7 +279,7 @@ def _provider(spark: SparkSession, name: str) -> str:
     return described[0]["data_type"].lower() if described else ""
 
 
-def _snapshots(spark: SparkSession, source: Source) -> DataFrame:
+def _snapshots(spark: SparkSession, source: DataSource) -> DataFrame:
     if source.kind == TABLE:
         return spark.read.table(f"{source.location}.snapshots")
     return spark.read.format("iceberg").load(f"{source.location}#snapshots")

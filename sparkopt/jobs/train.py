@@ -23,14 +23,14 @@ from pyspark.sql import SparkSession
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event, logger, mask
 from sparkopt.jobs.metrics import measures, metrics_of
 from sparkopt.jobs.models import find_model, load_model
 from sparkopt.jobs.sources import (
     FEATURES,
     LABEL,
-    Rows,
+    InputRows,
     check_classes,
     check_share,
     check_source,
@@ -168,7 +168,7 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def estimator(args: argparse.Namespace, rows: Rows | None = None) -> LinearEstimator[Any]:
+def estimator(args: argparse.Namespace, rows: InputRows | None = None) -> LinearEstimator[Any]:
     """Return the estimator that the flags describe; with ``rows`` also for which columns."""
     chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
     chosen.setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
@@ -189,7 +189,7 @@ def estimator(args: argparse.Namespace, rows: Rows | None = None) -> LinearEstim
     return chosen
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args, spark = run.args, run.spark
     initial = find_model(spark, args.initial_model) if args.initial_model else None
@@ -209,12 +209,12 @@ def work(run: Run) -> Result:
     said = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
 
 
-def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
+def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
     """Write model, metrics, receipt and plot; return their names and what is in them."""
-    model.write().overwrite().save(run.place.child("model").uri)
+    model.write().overwrite().save(run.target.child("model").uri)
     receipt = model.summary.receipt
     receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
@@ -233,7 +233,7 @@ def with_metrics(facts: Facts, metrics: Mapping[str, float]) -> Facts:
     return replace(facts, measures=(*measures(metrics, where="held-out "), *facts.measures))
 
 
-def plotted(plot: Callable[[Path], None], run: Run, content: str) -> dict[str, str]:
+def plotted(plot: Callable[[Path], None], run: JobRun, content: str) -> dict[str, str]:
     """Draw ``loss.png``; without matplotlib say that it is left out. Returns its name and what is in it."""
     try:
         plot(run.files / "loss.png")

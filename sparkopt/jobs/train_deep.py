@@ -26,7 +26,7 @@ from sparkopt.deep.params import LAUNCHERS, check_params
 from sparkopt.deep.recipe import OPTIMIZERS
 from sparkopt.errors import ParameterError
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
+from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event, mask
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.sources import (
@@ -165,7 +165,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
     return found
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args = run.args
     rows = read(run.spark, args, encoded=True)
@@ -179,12 +179,12 @@ def work(run: Run) -> Result:
     said = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
 
 
-def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
+def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
     """Write model, metrics, history, receipt and plot; return their names and what is in them."""
-    model.write().overwrite().save(run.place.child("model").uri)
+    model.write().overwrite().save(run.target.child("model").uri)
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")

@@ -15,8 +15,8 @@ import sparkopt
 from sparkopt.io.secrets import mask, masked
 from sparkopt.jobs import cli, manifest
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.locations import HadoopLocation, LocalLocation, publish, spark_location, staged
 from sparkopt.jobs.logs import event, logger, logging_as
-from sparkopt.jobs.places import HadoopPlace, LocalPlace, place_of, publish, staged
 from tests.jobs.running import ROOT
 
 
@@ -256,7 +256,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(capsys, monkeypatch, spark, table
     code, out, err = call(capsys, *TRAIN, "--parquet", table, "--output", str(tmp_path / "out"))
     assert (code, out) == (130, "")
     assert err.splitlines() == [
-        "sparkopt train: error: interrupted. The same command again begins anew, or goes on where it can."
+        "sparkopt train: error: interrupted. The same command starts again, or resumes where it can."
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["some"]
 
@@ -311,7 +311,11 @@ def test_no_secret_is_logged_or_kept(capsys, form):
 @pytest.fixture(params=["local", "hadoop"])
 def place(request, spark, tmp_path):
     """The same folder through both ways to reach it."""
-    return LocalPlace(tmp_path / "out") if request.param == "local" else HadoopPlace(spark, f"file://{tmp_path}/out")
+    return (
+        LocalLocation(tmp_path / "out")
+        if request.param == "local"
+        else HadoopLocation(spark, f"file://{tmp_path}/out")
+    )
 
 
 def written(folder, **files: str):
@@ -358,7 +362,7 @@ def test_where_nothing_can_be_written_is_known_before_the_work(place, tmp_path, 
     assert place.child("deep").child("deeper").refusal().endswith("/out is a file")
     (tmp_path / "out").unlink()
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
-    if isinstance(place, LocalPlace):
+    if isinstance(place, LocalLocation):
         assert place.refusal() == f"{tmp_path} is read-only for this user"
 
 
@@ -386,5 +390,9 @@ def test_what_a_killed_run_left_is_cleared(place, tmp_path):
 
 
 def test_a_path_without_a_scheme_is_where_spark_takes_it_for(spark, tmp_path):
-    assert place_of(spark, str(tmp_path)) == LocalPlace(tmp_path)
-    assert place_of(spark, f"file:{tmp_path}") == place_of(spark, f"file://{tmp_path}") == LocalPlace(tmp_path)
+    assert spark_location(spark, str(tmp_path)) == LocalLocation(tmp_path)
+    assert (
+        spark_location(spark, f"file:{tmp_path}")
+        == spark_location(spark, f"file://{tmp_path}")
+        == LocalLocation(tmp_path)
+    )
