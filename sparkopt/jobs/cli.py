@@ -1,4 +1,4 @@
-"""The ``sparkopt`` command: one subcommand for each job."""
+"""The ``sparkopt`` command: ``sparkopt COMMAND flags`` runs a job."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compare": ("sparkopt.report.compare", "show two receipts side by side"),
     }
 )
-"""Module and purpose of each subcommand; the module has ``main(argv) -> exit code``."""
+"""Module and purpose of each command; the module has ``main(argv) -> exit code``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return its exit code: 0 fine, 1 a failure, 2 a wrong flag, 3 a gate that is not met."""
+    """Run a command; return its exit code: 0 success, 1 a failure, 2 a wrong flag, 3 a gate that is not met."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     present = {name: home for name, home in COMMANDS.items() if importlib.util.find_spec(home[0]) is not None}
     if arguments and arguments[0] in present:

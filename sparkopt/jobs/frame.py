@@ -214,7 +214,7 @@ def common_flags(flags: Parser) -> None:
 
 
 def essence(error: Exception) -> str:
-    """Return an error in one sentence with its root cause, without plans and stacks; of a Python worker, the last line."""
+    """Return an error as one sentence with its root cause, without plans and stacks."""
     if isinstance(error, SparkoptError):
         return str(error)
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
@@ -302,7 +302,7 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
 
 
 def _report(run: JobRun, identity: JobIdentity, result: JobResult, name: str) -> dict[str, str]:
-    """Write the page, which lists the flags too, for readers who have only the page; return its name and description."""
+    """Write the page, with the flags for readers who have nothing else; return its name and description."""
     flags = "\n".join(f"  {key} {value}" for key, value in identity.config.items() if value not in (None, False))
     text = f"{result.text}\n{result.failed_gate}".strip()
     write_report(run.files / name, result.page, f"{text}\n\nsparkopt {identity.job}\n{flags}")

@@ -53,7 +53,7 @@ def declare(flags: Parser) -> None:
     defaults = TorchEstimator()
     data_flags(flags, features=None, label=None, only_images=True)
     data = flags.add_argument_group("use of the data")
-    data.add_argument("--augment", action="store_true", help="turn, shift and scale images a little in training")
+    data.add_argument("--augment", action="store_true", help="rotate, shift and scale images slightly in training")
     data.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -66,7 +66,7 @@ def declare(flags: Parser) -> None:
         metavar="SHARE",
         type=float,
         default=0.1,
-        help="share of the other images that training is watched on (default: %(default)s)",
+        help="share of the other images for validation during training (default: %(default)s)",
     )
 
     model = flags.add_argument_group("network and training")
@@ -76,7 +76,7 @@ def declare(flags: Parser) -> None:
     model.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw", help="default: %(default)s")
     model.add_argument("--step-size", type=float, default=3e-3, help="learning rate (default: %(default)s)")
     model.add_argument("--step-size-schedule", choices=schedules.NAMES, default="cosine", help="default: %(default)s")
-    model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it; 0 never")
+    model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it (0: never)")
     model.add_argument("--precision", choices=PRECISIONS, default=defaults.getOrDefault("precision"))
 
     where = flags.add_argument_group("where it runs")
@@ -92,10 +92,10 @@ def declare(flags: Parser) -> None:
     where.add_argument(
         "--checkpoint-dir",
         metavar="URI",
-        help="keep the state there, so that the same command goes on after it was killed",
+        help="keep checkpoints there, so that the same command resumes after it was killed",
     )
-    where.add_argument("--max-restarts", type=int, default=0, help="go on so often after losing a process")
-    where.add_argument("--min-processes", type=int, help="with how few to go on then; default: all of them")
+    where.add_argument("--max-restarts", type=int, default=0, help="how often to resume after losing a process")
+    where.add_argument("--min-processes", type=int, help="least number of processes to resume with (default: all)")
 
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
@@ -176,14 +176,14 @@ def work(run: JobRun) -> JobResult:
     metrics = metrics_of(model, held_out, LABEL)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = (
+    text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return JobResult(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
 
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
-    """Write model, metrics, history, receipt and plot; return their names and what is in them."""
+    """Write model, metrics, history, receipt and plot; return their names and descriptions."""
     model.write().overwrite().save(run.target.child("model").uri)
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
@@ -195,7 +195,7 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
         "history.json": "loss and metrics by epoch",
         "metrics.json": "metrics on held-out images, and the classes' names",
         "receipt.json": "what the training cost",
-        "receipt.txt": "the same, to read",
+        "receipt.txt": "the same as text",
     }
     return outputs | plotted(summary.plot, run, "loss by step")
 
