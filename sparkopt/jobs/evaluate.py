@@ -19,11 +19,12 @@ from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.locations import spark_location
-from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures, scored
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.score import prepared

@@ -23,10 +23,11 @@ from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, SparkoptError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs import manifest
 from sparkopt.jobs.flags import USAGE, Parser
 from sparkopt.jobs.locations import SparkLocation, publish, spark_location, staged
-from sparkopt.jobs.logs import FORMATS, event, logger, logging_as, mask
+from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
 from sparkopt.launch.session import PROFILES, session
 from sparkopt.report.facts import Facts

@@ -12,8 +12,8 @@ from pyspark.ml import Model
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.locations import SparkLocation, spark_location
-from sparkopt.jobs.logs import mask
 
 __all__ = ["KINDS", "SavedModel", "find_model", "load_model"]
 

@@ -3,9 +3,9 @@
     spark-submit --properties-file conf/local.conf jobs/preprocess_images.py --input photos --output out/small
 
 Each row of the output has the columns path, image (encoded bytes; null for a bad image) and error (its reason).
-The output also holds ``_manifest.json`` and ``_report.html``, which shows counts, failures, throughput and some images
-before and after; next to a local output, ``<output>-report.json`` and ``<output>-samples.png`` contain the same. The
-next run resumes one that was stopped: it processes the images that are not in the output yet.
+The output also holds ``_manifest.json`` and ``_report.html``: counts, failures, throughput and some images before and
+after. Next to a local output, ``<output>-report.json`` and ``<output>-samples.png`` contain the same. A run resumes
+one that was stopped: it processes the images that are not in the output yet.
 
 With ``--features`` the columns are path, features (numbers from 0 to 1) and label (the number of the image's folder)
 instead. Training jobs read them from the folders ``split=train`` and ``split=test``.
@@ -31,10 +31,10 @@ from tqdm import tqdm
 from sparkopt import images
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.images.contact_sheet import contact_sheet
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.logs import mask
 from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 

@@ -22,10 +22,10 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import ParameterError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.logs import mask
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
 from sparkopt.jobs.sources import (

@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 from sparkopt.blocks.columns import column_type, is_number, quoted
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import PACKAGES, essence
-from sparkopt.jobs.logs import mask
 
 __all__ = ["DataSource", "InputRows", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
 

@@ -22,9 +22,10 @@ from pyspark.sql import SparkSession
 
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.logs import event, logger, mask
+from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures, metrics_of
 from sparkopt.jobs.models import find_model, load_model
 from sparkopt.jobs.sources import (

@@ -25,9 +25,10 @@ from sparkopt.deep.networks import ConvNet
 from sparkopt.deep.params import LAUNCHERS, check_params
 from sparkopt.deep.recipe import OPTIMIZERS
 from sparkopt.errors import ParameterError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.sources import (
     LABEL,

@@ -66,6 +66,10 @@ def test_one_number_stands_for_moments():
 
 
 def test_another_process_agrees():
-    code = "from sparkopt import penalties; from sparkopt.io.fingerprint import *; print(digest({'p': describe(penalties.L1(0.3))}))"
+    code = """
+from sparkopt import penalties
+from sparkopt.io.fingerprint import describe, digest
+print(digest({"p": describe(penalties.L1(0.3))}))
+"""
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest({"p": describe(penalties.L1(0.3))})

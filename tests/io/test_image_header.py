@@ -51,14 +51,18 @@ def test_webp_has_three_kinds_of_header(options):
     assert read_header(file("WEBP", **options)).size == (7, 13)
 
 
+def outcome(data: bytes) -> object:
+    try:
+        return read_header(data).size
+    except CorruptImageError as error:
+        return str(error).partition(":")[0]
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_each_cut_is_read_or_refused(kind):
     data = file(kind)
-    for end in range(len(data)):
-        try:
-            assert read_header(data[:end]).size == (7, 13)
-        except CorruptImageError as error:
-            assert str(error).partition(":")[0] in ("empty", "not an image", "truncated", "corrupt")
+    found = {outcome(data[:end]) for end in range(len(data))}
+    assert found <= {(7, 13), "empty", "not an image", "truncated", "corrupt"}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
