@@ -11,8 +11,11 @@ from scipy import optimize, sparse, special
 
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.losses import Logistic, Multinomial, SquaredError
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.cross_validation import Objective, evaluate
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, Work
+from sparkopt.optim import Gradients, HessianProducts
 from sparkopt.penalties import L1, L2, NoPenalty, Penalty
 from sparkopt.solver.loop import Reduce
 
@@ -39,7 +42,7 @@ class KnownProblem:
         return self.name
 
     def value(self, coef: Floats) -> float:
-        return float(self.reduce(Query(coef[None])).mean()[0][0]) + self.penalty.value(coef)
+        return float(self.reduce(Query(Gradients(coef[None]))).mean()[0][0]) + self.penalty.value(coef)
 
     def gap(self, coef: Floats) -> float:
         """Share of the distance from the start's objective to the optimum that is still to go."""
@@ -63,7 +66,7 @@ def reduce_over(work: Work, partitions: Sequence[InMemoryBlocks]) -> Reduce:
     rows = np.cumsum([0, *(int(blocks.starts[-1]) for blocks in partitions)])
 
     def reduce(query: Query) -> PartialSum:
-        total = query.nothing()
+        total = query.zero()
         for index, blocks in enumerate(partitions):
             total = total + work(query, Part(index, int(rows[index])), blocks)
         return total
@@ -86,9 +89,9 @@ def quadratic(name: str, curvatures: Floats) -> KnownProblem:
     A, c = basis * curvatures @ basis.T, rng.normal(size=size)
 
     def reduce(query: Query) -> PartialSum:
-        away = query.coefs - c
-        if query.vectors is not None:
-            return PartialSum(np.zeros(len(away)), query.vectors @ A, 1.0, 1)
+        away = query.request.points - c
+        if isinstance(query.request, HessianProducts):
+            return PartialSum(np.zeros(len(away)), query.request.vectors @ A, 1.0, 1)
         return PartialSum(0.5 * np.einsum("mi,ij,mj->m", away, A, away), away @ A, 1.0, 1)
 
     return KnownProblem(name, reduce, size, 0.0, float(curvatures.max()))
@@ -98,11 +101,12 @@ def rosenbrock() -> KnownProblem:
     """A curved valley, far from convex (Rosenbrock, 1960): the optimum is 0, at 1."""
 
     def reduce(query: Query) -> PartialSum:
-        values = np.array([optimize.rosen(coef) for coef in query.coefs])
-        if query.vectors is None:
-            slopes = [optimize.rosen_der(coef) for coef in query.coefs]
+        points = query.request.points
+        values = np.array([optimize.rosen(coef) for coef in points])
+        if not isinstance(query.request, HessianProducts):
+            slopes = [optimize.rosen_der(coef) for coef in points]
         else:
-            pairs = zip(query.coefs, query.vectors, strict=True)
+            pairs = zip(points, query.request.vectors, strict=True)
             slopes = [optimize.rosen_hess_prod(coef, vector) for coef, vector in pairs]
         return PartialSum(values, np.array(slopes), 1.0, 1)
 
@@ -247,3 +251,13 @@ def known_problems() -> list[KnownProblem]:
         sparse_logistic(),
         lasso(),
     ]
+
+
+def gradients_of(objective: Objective, points: Floats, blocks: Sequence[Block]) -> PartialSum:
+    """Return losses and gradients at every row of ``points``, summed over blocks."""
+    return evaluate(objective, Query(Gradients(points)), blocks)
+
+
+def products_of(objective: Objective, points: Floats, vectors: Floats, blocks: Sequence[Block]) -> PartialSum:
+    """Return the Hessian at every row of ``points`` times that of ``vectors``, summed over blocks."""
+    return evaluate(objective, Query(HessianProducts(points, vectors)), blocks)

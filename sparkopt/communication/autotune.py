@@ -78,7 +78,7 @@ class _Trial:
 
     def __call__(self, query: Query) -> PartialSum:
         """Sum; a step's own sums as the trial asks, or as it ended."""
-        if not query.is_of_step:
+        if not query.request.is_step_gradient:
             return self._reduce(query)
         sums = self._reduce(replace(query, codec=self._codec))
         if self._plan is not None:

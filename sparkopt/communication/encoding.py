@@ -227,7 +227,7 @@ class Compressed(Around):
 
     def codec_for(self, query: Query) -> GradientCodec | None:
         """Return what encodes the answer to a query, or None for an answer that travels as it is."""
-        if not query.is_of_step:
+        if not query.request.is_step_gradient:
             return None
         if self.codec is not None or query.codec is None:
             return self.codec

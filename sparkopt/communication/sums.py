@@ -14,6 +14,7 @@ from sparkopt.blocks.store import Result
 from sparkopt.communication.encoding import Compressed, codec_of, compacted
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
+from sparkopt.optim.request import Losses
 from sparkopt.solver.loop import Reduce
 
 __all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back", "sum_of"]
@@ -130,7 +131,7 @@ def driver_pass(
         seconds=end - begin,
         compute=max(total.longest, total.seconds / slots),
         reduce=end - adding,
-        bytes_sent=slots * query.coefs.nbytes + total.encoded,
+        bytes_sent=slots * query.request.points.nbytes + total.encoded,
         bytes_raw=total.raw,
         bytes_encoded=total.encoded,
         bytes_driver=arrived,
@@ -149,18 +150,18 @@ def sum_of(work: Work, query: Query, part: Part, blocks: Blocks) -> TaskSum:
 
 
 def pulling_back(work: Work, reduce: Reduce) -> Reduce:
-    """Return ``reduce`` with unscaled gradients on their way, and the chain rule at its end.
+    """Return ``reduce`` with gradients in the features' coordinates on their way, and the chain rule at its end.
 
     Sums over sparse rows stay sparse that way: what centring adds to every feature is added once, here. Sums that
     are encoded with loss, and ways that stand for gradients, are left as they are.
     """
 
     def reduced(query: Query) -> PartialSum:
-        is_way = work.is_local and not query.every_row and query.vectors is None
+        is_way = work.is_local and query.request.is_step_gradient
         is_encoded = isinstance(work, Compressed) and work.codec_for(query) is not None
-        if is_way or is_encoded or query.losses_only or query.unscaled:
+        if is_way or is_encoded or isinstance(query.request, Losses) or query.feature_coordinates:
             return reduce(query)
-        sums = reduce(replace(query, unscaled=True))
+        sums = reduce(replace(query, feature_coordinates=True))
         return replace(sums, gradient=work.objective.pull_back(sums.gradient, query.held_out))
 
     return reduced

@@ -12,11 +12,12 @@ from pyspark import SparkContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.progress import Watch
+from sparkopt.deep.progress import CallbackListener, GroupLog, ReportReceiver
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.worker import RankResult, train
 from sparkopt.errors import LostRankError
 from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
+from sparkopt.launch.channel import Watcher
 from sparkopt.solver.callbacks import close
 from sparkopt.solver.progress import Callback
 
@@ -53,37 +54,38 @@ class Launching:
     gpus: int
 
     def run(
-        self, config: TrainConfig, recipe: Recipe, watchers: Sequence[Callback]
+        self, config: TrainConfig, recipe: Recipe, callbacks: Sequence[Callback]
     ) -> tuple[list[RankResult], float, int]:
-        """Train; return what the processes brought home, the seconds, and how often some were lost."""
+        """Train; return the ranks' results, the seconds, and how often ranks were lost."""
         begin, ended = time.perf_counter(), 0
-        watch = Watch(watchers, config.epochs)
+        group = GroupLog()
+        receiver = ReportReceiver([group, CallbackListener(callbacks, config.epochs)])
         try:
             while True:
-                left = self.most_losses - ended - watch.losses
+                left = self.most_losses - ended - group.losses
                 try:
-                    outcomes = self._launcher(watch, left).run(train, config, recipe)
+                    results = self._launcher(receiver, left).run(train, config, recipe)
                 except LostRankError as error:
                     ended += 1
-                    losses = ended + watch.losses
+                    losses = ended + group.losses
                     if losses > self.most_losses:
                         raise
-                    logger.warning("%s Beginning again (%d of %d).", error, losses, self.most_losses)
+                    logger.warning("%s Starting again (%d of %d).", error, losses, self.most_losses)
                 else:
-                    return outcomes, time.perf_counter() - begin, ended + watch.losses
+                    return results, time.perf_counter() - begin, ended + group.losses
         finally:
-            close(watchers)
+            close(callbacks)
 
-    def _launcher(self, watch: Watch, losses: int) -> Launcher:
+    def _launcher(self, watcher: Watcher, losses: int) -> Launcher:
         if self.kind == "local":
-            return LocalLauncher(watch)
+            return LocalLauncher(watcher)
         if self.kind == "torch":
             return TorchLauncher(
-                self.context, self.processes, watch, at_least=self.at_least, profile=_profile(self.gpus)
+                self.context, self.processes, watcher, at_least=self.at_least, profile=_profile(self.gpus)
             )
         if self.at_least is not None and losses > 0 and self._restarts_tasks():
-            return ElasticLauncher(self.context, self.processes, watch, at_least=self.at_least, most_losses=losses)
-        return HorovodLauncher(self.context, self.processes, watch, at_least=self.at_least)
+            return ElasticLauncher(self.context, self.processes, watcher, at_least=self.at_least, most_losses=losses)
+        return HorovodLauncher(self.context, self.processes, watcher, at_least=self.at_least)
 
     def _restarts_tasks(self) -> bool:
         """Whether Spark starts a task again that has failed: else a lost rank ends the job of all."""

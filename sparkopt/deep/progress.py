@@ -1,26 +1,47 @@
-"""What the driver makes of the ranks' reports: the progress that callbacks know, step by step."""
+"""What the driver does with the ranks' reports: it calls callbacks step by step, and logs changes of the group."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sparkopt.deep.events import EpochEnded, Event, GroupChanged, Listener, Resumed, StepsDone, from_report
 from sparkopt.solver.progress import Callback, Progress, Record
 
-__all__ = ["Watch"]
+__all__ = ["CallbackListener", "GroupLog", "ReportReceiver"]
 
 logger = logging.getLogger(__name__)
 
 
-class Watch:
-    """Turns reports into calls of callbacks.
+@dataclass(frozen=True)
+class ReportReceiver:
+    """What a launcher calls with each report: it hands the event to the listeners.
 
-    A report has many steps. The last step of an epoch is told once its loss on the rows held out is known.
+    Parameters
+    ----------
+    listeners : sequence of Listener
+        Called in this order.
+    """
+
+    listeners: Sequence[Listener]
+
+    def __call__(self, report: Mapping[str, Any]) -> bool:
+        """Return whether a listener asks the ranks to stop."""
+        event = from_report(report)
+        answers = [bool(listener(event)) for listener in self.listeners]
+        return any(answers)
+
+
+class CallbackListener:
+    """Calls callbacks once for each step.
+
+    An event has many steps. The last step of an epoch waits until its loss on the rows held out is known.
 
     Parameters
     ----------
@@ -28,57 +49,58 @@ class Watch:
         Called for each step: ``record.objective`` is the mean loss of its rows, ``record.validation`` the loss of the
         rows held out, at the last step of an epoch; there is no gradient norm (NaN), and no ``coef``.
     epochs : int
-        Passes that training may take.
-
-    Attributes
-    ----------
-    losses : int
-        How often ranks were lost and the others went on.
+        Most epochs of the training.
     """
 
     def __init__(self, callbacks: Sequence[Callback], epochs: int) -> None:
         self._callbacks, self._epochs = callbacks, epochs
         self._begin = time.perf_counter()
-        self._steps = 0
-        self.losses = 0
-        self._held: tuple[int, float, int] | None = None
+        self._last: tuple[int, float, int] | None = None
 
-    def __call__(self, report: dict[str, Any]) -> bool:
-        """Tell the callbacks; return whether one of them wants to stop."""
-        if report["event"] in ("group", "resumed"):
-            self._note(report)
+    def __call__(self, event: Event) -> bool:
+        """Call the callbacks; return whether one of them asks to stop."""
+        if isinstance(event, EpochEnded) and self._last is not None:
+            last, self._last = self._last, None
+            return self._call(*last, event.validation, event.steps)
+        if not isinstance(event, StepsDone):
             return False
-        if report["event"] == "epoch":
-            if self._held is None:
-                return False
-            step, loss, rows = self._held
-            self._held = None
-            return self._tell(step, loss, rows, report.get("validation"))
-        self._steps = report["steps"]
-        first = report["epoch"] * self._steps + report["step"] - len(report["losses"]) + 1
-        stop = False
-        for number, (loss, rows) in enumerate(zip(report["losses"], report["rows"], strict=True)):
-            if report["step"] == self._steps and number == len(report["losses"]) - 1:
-                self._held = (first + number, loss, rows)
-            else:
-                stop = self._tell(first + number, loss, rows, None) or stop
-        return stop
+        first = event.total - len(event.losses) + 1
+        done = list(zip(range(first, event.total + 1), event.losses, event.rows, strict=True))
+        if event.step == event.steps:
+            self._last = done.pop()
+        answers = [self._call(*step, None, event.steps) for step in done]
+        return any(answers)
 
-    def _note(self, report: dict[str, Any]) -> None:
-        """Log who was lost or has joined, and where training goes on."""
-        if report["event"] == "resumed":
-            told = f", which repeats {report['again']} steps" if report["again"] else ""
-            logger.info("Training goes on from step %d of epoch %d%s.", report["step"], report["epoch"], told)
-        elif report["lost"]:
-            self.losses += 1
-            lost, before, size = ", ".join(map(str, report["lost"])), report["before"], report["size"]
-            logger.warning("Rank %s of %d ended without a word; training goes on with %d.", lost, before, size)
-        else:
-            logger.info("Training goes on with %d processes instead of %d.", report["size"], report["before"])
-
-    def _tell(self, step: int, loss: float, rows: int, validation: float | None) -> bool:
+    def _call(self, step: int, loss: float, rows: int, validation: float | None, steps: int) -> bool:
         elapsed = time.perf_counter() - self._begin
         record = Record(step, loss, math.nan, 1, rows, elapsed, validation)
-        progress = Progress(record, np.empty(0), self._epochs * self._steps, elapsed=elapsed)
+        progress = Progress(record, np.empty(0), self._epochs * steps, elapsed=elapsed)
         answers = [bool(callback(progress)) for callback in self._callbacks]
         return any(answers)
+
+
+class GroupLog:
+    """Logs which ranks were lost or have joined, and where training continues.
+
+    Attributes
+    ----------
+    losses : int
+        How often ranks were lost and the others continued.
+    """
+
+    def __init__(self) -> None:
+        self.losses = 0
+
+    def __call__(self, event: Event) -> None:
+        """Log a change."""
+        if isinstance(event, Resumed):
+            repeated = f", which repeats {event.repeated} steps" if event.repeated else ""
+            logger.info("Training continues from step %d of epoch %d%s.", event.step, event.epoch, repeated)
+        elif isinstance(event, GroupChanged) and event.lost:
+            self.losses += 1
+            lost = ", ".join(map(str, event.lost))
+            logger.warning(
+                "Rank %s of %d ended unexpectedly; training continues with %d.", lost, event.before, event.size
+            )
+        elif isinstance(event, GroupChanged):
+            logger.info("Training continues with %d processes instead of %d.", event.size, event.before)

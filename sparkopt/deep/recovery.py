@@ -1,26 +1,128 @@
-"""What a training can go on from: checkpoints in a folder, and what ranks keep in memory for their next group."""
+"""What training can continue from: checkpoints in a folder, and a copy in the ranks' memory for their next group."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+import time
 from dataclasses import replace
+from types import TracebackType
 
 import numpy as np
+import torch
 
 from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, copied, decoded, encoded
+from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.events import Event, Resumed, StateReady
+from sparkopt.deep.learner import Learner
+from sparkopt.deep.state import TrainingState
+from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
 
-__all__ = ["Keeper"]
+__all__ = ["Recovery", "RecoveryStorage"]
 
-_KEPT, _REACHED = "checkpoint", "reached"
+_CHECKPOINT, _REACHED = "checkpoint", "reached"
 
 
-class Keeper:
-    """Keeps where a training stands; every method but ``keeps`` and ``marking`` is a collective.
+class Recovery:
+    """Saves the state of training whenever it is ready, and restores it: a listener, and a context manager.
 
-    Every rank has the same in memory, so that any one that is left can hand it to those that join.
+    Parameters
+    ----------
+    communicator : Communicator
+        The other ranks.
+    config : TrainConfig
+        Where checkpoints are, and what must be the same for a run that resumes.
+    fingerprint : str
+        Of the store's rows.
+    learner : Learner
+        Network and optimiser.
+    state : TrainingState
+        Where training is.
+    steps : int
+        Steps of an epoch.
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent on saving.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        config: TrainConfig,
+        fingerprint: str,
+        learner: Learner,
+        state: TrainingState,
+        steps: int,
+    ) -> None:
+        self._size, self._config, self._learner, self._state = communicator.size, config, learner, state
+        self._storage = RecoveryStorage(communicator, config.checkpoints)
+        self._course = {**config.course, "rows": fingerprint}
+        self._steps = steps
+        self.seconds = 0.0
+
+    def resume(self) -> Resumed | None:
+        """Restore the latest checkpoint, if there is one; a collective.
+
+        Raises
+        ------
+        IncompatibleError
+            Where it belongs to other rows or batches.
+        """
+        found, state = self._storage.latest(), self._state
+        if found is None:
+            return None
+        now, then = self._course, found.facts["course"]
+        differ = sorted(key for key in now if now[key] != then.get(key))
+        if differ:
+            raise IncompatibleError(
+                f"checkpoint {found.name} in {self._config.checkpoints!r} belongs to another run: "
+                f"{', '.join(differ)} differ. Set another checkpointDir, or resume=False to start from the beginning."
+            )
+        self._learner.restore(found.model, found.state)
+        state.best, value, state.stale = found.state["best"]
+        state.best_value = math.inf if value is None else value
+        state.losses, state.history = found.state["losses"].tolist(), list(found.facts["history"])
+        state.epoch, state.step = found.epoch, found.step
+        repeated = max(0, self._storage.reached - self._total)
+        return Resumed(found.name, found.epoch, found.step, repeated)
+
+    def __call__(self, event: Event) -> None:
+        """Save the state when it is ready; a collective."""
+        if not isinstance(event, StateReady) or not self._storage.accepts(event.lasting):
+            return
+        begin, state = time.perf_counter(), self._state
+        self._learner.settle()
+        tensors = self._learner.state() | {
+            "best": (state.best, state.best_value if math.isfinite(state.best_value) else None, state.stale),
+            "losses": torch.tensor(state.losses, dtype=torch.float64),
+        }
+        facts = {"course": self._course, "history": state.history, "processes": self._size}
+        weights = self._learner.module.state_dict()
+        self._storage.save(Checkpoint(state.epoch, state.step, weights, tensors, facts), event.lasting)
+        self.seconds += time.perf_counter() - begin
+
+    @property
+    def _total(self) -> int:
+        """Steps done since the start of training."""
+        return self._state.epoch * self._steps + self._state.step
+
+    def __enter__(self) -> Recovery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Note for the next group how many steps were done."""
+        self._storage.reached = self._total
+
+
+class RecoveryStorage:
+    """The latest checkpoint, in a folder and in the ranks' memory; ``save`` and ``latest`` are collectives.
+
+    Every rank has the same in memory, so that any rank that is left can send it to those that join.
 
     Parameters
     ----------
@@ -34,25 +136,25 @@ class Keeper:
         self._communicator, self._memory = communicator, communicator.memory
         self._folder = CheckpointFolder(uri) if uri else None
 
-    def keeps(self, lasting: bool) -> bool:
-        """Whether there is anywhere to keep it; ``lasting`` is beyond these processes."""
+    def accepts(self, lasting: bool) -> bool:
+        """Whether there is anywhere to save; a ``lasting`` checkpoint outlives these processes."""
         return self._memory is not None or (lasting and self._folder is not None)
 
-    def keep(self, checkpoint: Checkpoint, lasting: bool) -> None:
-        """Keep a checkpoint."""
+    def save(self, checkpoint: Checkpoint, lasting: bool) -> None:
+        """Save a checkpoint in memory and, if it is to last, in the folder."""
         if lasting and self._folder is not None and self._communicator.rank == 0:
             self._folder.save(checkpoint)
         if self._memory is not None:
-            self._memory[_KEPT] = _copy(checkpoint)
+            self._memory[_CHECKPOINT] = _copy(checkpoint)
         self._communicator.barrier()
 
     def latest(self) -> Checkpoint | None:
         """Return the latest checkpoint, the same on all ranks."""
         if self._memory is not None:
-            found = self._remembered(self._memory.get(_KEPT))
+            found = self._from_memory(self._memory.get(_CHECKPOINT))
             if found is not None:
-                self._memory[_KEPT] = found
-                return _copy(found)  # training goes on in the tensors that it is given
+                self._memory[_CHECKPOINT] = found
+                return _copy(found)  # training changes the tensors that it is given
         if self._folder is None:
             return None
         own = self._folder.latest() if self._communicator.rank == 0 else None
@@ -61,29 +163,25 @@ class Keeper:
 
     @property
     def reached(self) -> int:
-        """Steps that the group before this one had taken; 0 where this process was not in it."""
+        """Steps that the group before this one had done; 0 where this process was not in it."""
         return int((self._memory or {}).get(_REACHED, 0))
 
-    @contextmanager
-    def marking(self, steps: Callable[[], int]) -> Iterator[None]:
-        """Remember how many steps were taken when the context is left."""
-        try:
-            yield
-        finally:
-            if self._memory is not None:
-                self._memory[_REACHED] = steps()
+    @reached.setter
+    def reached(self, steps: int) -> None:
+        if self._memory is not None:
+            self._memory[_REACHED] = steps
 
-    def _remembered(self, own: Checkpoint | None) -> Checkpoint | None:
-        """Return the latest that any rank remembers, and give it to those that do not."""
+    def _from_memory(self, own: Checkpoint | None) -> Checkpoint | None:
+        """Return the latest checkpoint in any rank's memory, and send it to the ranks without it."""
         communicator = self._communicator
         mine = [] if own is None else [own.epoch, own.step]
-        places = [json.loads(said) for said in communicator.all_gather(json.dumps(mine).encode())]
-        latest = max(places)
+        positions = [json.loads(payload) for payload in communicator.all_gather(json.dumps(mine).encode())]
+        latest = max(positions)
         if not latest:
             return None
-        if all(place == latest for place in places):
+        if all(position == latest for position in positions):
             return own
-        root = places.index(latest)
+        root = positions.index(latest)
         files = encoded(own) if own is not None and communicator.rank == root else {}
         sizes = json.loads(communicator.all_gather(json.dumps({n: len(f) for n, f in files.items()}).encode())[root])
         received = {}

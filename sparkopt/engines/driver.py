@@ -22,6 +22,7 @@ from sparkopt.engines.reduction import Sums, levels, sliced, tree
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
+from sparkopt.optim.request import Losses
 from sparkopt.solver.loop import Problem, Reduce, Solution, minimise_many
 from sparkopt.validation import Interval, OneOf, check
 
@@ -117,7 +118,7 @@ class DriverEngine(Engine):
         def reduce(query: Query) -> PartialSum:
             begin = time.perf_counter()
             how = self._reduction(query, store)
-            slices = _slices(query.coefs.nbytes, slots) if how == "sharded" else 1
+            slices = _slices(query.request.points.nbytes, slots) if how == "sharded" else 1
             sums = self._sums(store, _Step(shared, query, slices), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
@@ -140,7 +141,9 @@ class DriverEngine(Engine):
         return replace(work, slices=_slices(size, slots))
 
     def _reduction(self, query: Query, store: BlockStore) -> str:
-        return "collect" if query.losses_only else self._reduction_of(query.coefs.nbytes, store)
+        return (
+            "collect" if isinstance(query.request, Losses) else self._reduction_of(query.request.points.nbytes, store)
+        )
 
     def _reduction_of(self, size: int, store: BlockStore) -> str:
         if self.reduction != "auto":

@@ -217,7 +217,7 @@ class _GroupSums:
 
         They find out on the first pass, for steps' own passes and for others; ``_total`` looks whether it stays so.
         """
-        group, gradient, kind = self._group, mine.gradient, query.is_of_step
+        group, gradient, kind = self._group, mine.gradient, query.request.is_step_gradient
         if group.size == 1 or not isinstance(gradient, np.ndarray) or gradient.nbytes < SMALL:
             return mine
         slices = 1 if group.size <= FEW else group.size
@@ -243,7 +243,7 @@ class _GroupSums:
         rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 1)
         raw, encoded = group.size * (bare.nbytes + 8 * shape[0] * shape[1]), int(rest.gradient[0, 0])
         if gradient.codec == SPARSE:
-            self._is_sparse[query.is_of_step] = encoded <= THIN * group.size * 8 * shape[0] * shape[1]
+            self._is_sparse[query.request.is_step_gradient] = encoded <= THIN * group.size * 8 * shape[0] * shape[1]
         if len(gradient.slices) == 1:
             gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
             total = sum(gathered[1:], gathered[0]).decoded()
@@ -273,7 +273,7 @@ class _GroupSums:
         return np.concatenate([piece.of(payload).decoded() for piece, payload in found], axis=1)
 
     def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
-        yield Result(-1, TaskSum(query.nothing(), 0.0, 0.0, 0))  # a rank may hold nothing
+        yield Result(-1, TaskSum(query.zero(), 0.0, 0.0, 0))  # a rank may hold nothing
         for one in self._held:
             if one.blocks is not None:
                 yield Result(one.part.index, sum_of(self._work, query, one.part, one.blocks))

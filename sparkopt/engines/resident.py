@@ -164,6 +164,6 @@ class _Serve:
 
 def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:
     sums = [Result(one.part.index, sum_of(work, query, one.part, one.blocks)) for one in held if one.blocks]
-    if len(sums) * query.coefs.nbytes <= APART_BYTES:
+    if len(sums) * query.request.points.nbytes <= APART_BYTES:
         return [Result(one.partition, one.value.leaving()) for one in sums if one.value]
     return [Result(sums[0].partition, fold(sums).leaving())]

@@ -1,7 +1,7 @@
 """Cross-validation in shared passes: many models over the same rows, each of which does not see one fold.
 
-The rows of a fold lie in blocks of their own, so no row is ever masked: for every block, the places that see it are
-computed, and only they. Of k folds a model so reads k − 1, as it would alone.
+The rows of a fold are in blocks of their own, so no row is ever masked: a block is evaluated only at the points that
+see it. Of k folds a model so reads k − 1, as it would alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.typing import Floats
 
-__all__ = ["FoldedObjective", "Objective"]
+__all__ = ["FoldedObjective", "Objective", "evaluate"]
 
 
 @dataclass(frozen=True)
 class FoldedObjective:
-    """Sums over the rows that each place sees: those of all folds but the one that the query holds out for it.
+    """The objective of models that each see all folds of the rows but the one that the query holds out for them.
 
     Parameters
     ----------
@@ -36,9 +36,11 @@ class FoldedObjective:
 
     >>> import numpy as np
     >>> from sparkopt.losses import SquaredError
+    >>> from sparkopt.optim import Gradients
     >>> blocks = [Block(np.zeros((len(y), 1)), np.array(y), fold=fold) for fold, y in enumerate([[10.0], [1.0, 3.0]])]
     >>> mean = LinearObjective(SquaredError(), features=1)
-    >>> sums = FoldedObjective({0: mean, 1: mean}).answer(Query(np.zeros((2, 2)), held_out=[0, 1]), blocks)
+    >>> query = Query(Gradients(np.zeros((2, 2))), held_out=[0, 1])
+    >>> sums = evaluate(FoldedObjective({0: mean, 1: mean}), query, blocks)
     >>> sums.mean()[1][:, 1], sums.weight, sums.rows
     (array([ -2., -10.]), array([2., 1.]), 3)
     """
@@ -50,29 +52,31 @@ class FoldedObjective:
         """Length of a coefficient vector."""
         return next(iter(self.objectives.values())).size
 
-    def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
-        """Return what the query asks for, summed over ``blocks``, which are sorted by fold."""
-        held_out = query.held_out or [None] * len(query.coefs)
-        total, rows = query.nothing(), 0
-        for fold, some in groupby(blocks, key=attrgetter("fold")):
-            seeing = [place for place, unseen in enumerate(held_out) if unseen != fold]
-            if seeing:
-                own = [self.objectives[held_out[place]] for place in seeing]
-                found = kernels.answer(own, query.only(seeing), some)
-                total.loss[seeing] += found.loss
-                total.gradient[seeing] += found.gradient
-                total.weight[seeing] += found.weight
-                rows += found.rows
-        return replace(total, rows=rows)
-
     def pull_back(self, gradient: Floats, held_out: Sequence[int | None] | None = None) -> Floats:
-        """Apply the chain rule of every place's own coordinates to a sum of unscaled gradients, in place."""
+        """Apply the chain rule of every point's own coordinates to a sum of gradients, in place."""
         unseen = held_out or [None] * len(gradient)
         for fold in set(unseen):
-            places = [place for place, other in enumerate(unseen) if other == fold]
-            gradient[places] = self.objectives[fold].pull_back(gradient[places])
+            points = [point for point, other in enumerate(unseen) if other == fold]
+            gradient[points] = self.objectives[fold].pull_back(gradient[points])
         return gradient
 
 
 Objective: TypeAlias = LinearObjective | FoldedObjective
 """What can be summed over blocks."""
+
+
+def evaluate(objective: Objective, query: Query, blocks: Iterable[Block]) -> PartialSum:
+    """Return what the query asks for, summed over ``blocks``, which are sorted by fold where there are any."""
+    if isinstance(objective, LinearObjective):
+        return kernels.evaluate([objective] * len(query.request.points), query, blocks)
+    folds, total, rows = query.folds, query.zero(), 0
+    for fold, some in groupby(blocks, key=attrgetter("fold")):
+        seeing = [point for point, unseen in enumerate(folds) if unseen != fold]
+        if seeing:
+            own = [objective.objectives[folds[point]] for point in seeing]
+            found = kernels.evaluate(own, query.only(seeing), some)
+            total.loss[seeing] += found.loss
+            total.gradient[seeing] += found.gradient
+            total.weight[seeing] += found.weight
+            rows += found.rows
+    return replace(total, rows=rows)

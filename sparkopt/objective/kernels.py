@@ -1,6 +1,6 @@
-"""The arithmetic of a pass: sums over blocks of rows, at many places at once.
+"""The arithmetic of a pass: sums over blocks of rows, at many points at once.
 
-Every place has an objective of its own; all are of one loss and over the same features, so that one product with the
+Every point has an objective of its own; all are of one loss and over the same features, so that one product with the
 rows serves them all. They may differ in how they scale and centre features and targets.
 """
 
@@ -9,61 +9,63 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from sparkopt.blocks.block import Block
+from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
+from sparkopt.optim.request import HessianProducts, Losses
 from sparkopt.typing import Array, Floats
 
-if TYPE_CHECKING:
-    from sparkopt.objective.linear import LinearObjective
+__all__ = ["evaluate"]
 
-__all__ = ["answer", "gradients", "hessian_products", "losses"]
-
-Objectives: TypeAlias = "Sequence[LinearObjective]"
+Objectives: TypeAlias = Sequence[LinearObjective]
 
 
-def answer(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> PartialSum:
-    """Return what the query asks for, summed over ``blocks``; ``objectives`` are one a place."""
-    if query.losses_only:
-        return losses(objectives, query.coefs, blocks)
-    if query.vectors is None:
-        return gradients(objectives, query.coefs, blocks, query.unscaled)
-    return hessian_products(objectives, query.coefs, query.vectors, blocks, query.unscaled)
+def evaluate(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> PartialSum:
+    """Return what the query asks for, summed over ``blocks``; there is one objective a point."""
+    request = query.request
+    if isinstance(request, Losses):
+        return _losses(objectives, request.points, blocks)
+    if isinstance(request, HessianProducts):
+        sums = _hessian_products(objectives, request.points, request.vectors, blocks)
+    else:
+        sums = _gradients(objectives, request.points, blocks)
+    return sums.partial(objectives, pull_back=not query.feature_coordinates)
 
 
-def gradients(objectives: Objectives, coefs: Floats, blocks: Iterable[Block], unscaled: bool = False) -> PartialSum:
-    """Return losses and gradients at every row of ``coefs``, shape (m, size), in one pass."""
-    places = _Places.of(objectives, coefs)
-    loss, sums = objectives[0].loss, _Sums.zero(objectives[0], len(coefs))
+def _gradients(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> _Accumulators:
+    """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass."""
+    linear = _LinearParts.of(objectives, points)
+    loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
     for block in blocks:
         slopes = []
-        for place, (y, raw) in enumerate(zip(places.targets(block), places.raw(block, block.offset), strict=True)):
+        for i, (y, raw) in enumerate(zip(linear.targets(block), linear.raw(block, block.offset), strict=True)):
             value, slope = loss.value_gradient(y, raw)
-            sums.loss[place] += _weighted(value, block.weight).sum(dtype=np.float64)
+            sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
             slopes.append(_weighted(slope, block.weight))
         sums.add(block, slopes)
         sums.count(block)
-    return sums.partial(objectives, unscaled)
+    return sums
 
 
-def hessian_products(
-    objectives: Objectives, coefs: Floats, vectors: Floats, blocks: Iterable[Block], unscaled: bool = False
-) -> PartialSum:
-    """Return the Hessian at every row of ``coefs`` times the same row of ``vectors``, both (m, size).
+def _hessian_products(
+    objectives: Objectives, points: Floats, vectors: Floats, blocks: Iterable[Block]
+) -> _Accumulators:
+    """Sum the Hessian at every row of ``points`` times the same row of ``vectors``, both (m, size).
 
     The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1), so a
-    product costs what a gradient costs: two products with X. It comes back in the place of the gradient.
+    product costs what a gradient costs: two products with X. It takes the place of the gradient.
     """
-    own, m = objectives[0], len(coefs)
-    # one place, many directions: the Hessian itself
-    alone = all(other is own for other in objectives) and bool((coefs == coefs[0]).all())
-    places = _Places.of(objectives[:1], coefs[:1]) if alone else _Places.of(objectives, coefs)
-    moves, sums = _Places.of(objectives, vectors), _Sums.zero(own, m)
+    own, m = objectives[0], len(points)
+    # one point, many directions: the Hessian itself
+    alone = all(other is own for other in objectives) and bool((points == points[0]).all())
+    linear = _LinearParts.of(objectives[:1], points[:1]) if alone else _LinearParts.of(objectives, points)
+    moves, sums = _LinearParts.of(objectives, vectors), _Accumulators.zero(own, m)
     for whole in blocks:
-        raws = places.raw(whole, whole.offset)
+        raws = linear.raw(whole, whole.offset)
         block = whole
         if alone:
             block, raws = _curved(own, whole, raws[0])
@@ -71,19 +73,19 @@ def hessian_products(
         rows = zip(moves.targets(block), raws, moves.raw(block), strict=True)
         sums.add(block, [_weighted(own.loss.hessian_product(y, raw, move), block.weight) for y, raw, move in rows])
         sums.count(whole)
-    return sums.partial(objectives, unscaled)
+    return sums
 
 
-def losses(objectives: Objectives, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
-    """Return losses alone at every row of ``coefs``; the gradients have no columns."""
-    places = _Places.of(objectives, coefs)
-    loss, sums = objectives[0].loss, _Sums.zero(objectives[0], len(coefs))
+def _losses(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> PartialSum:
+    """Return losses alone at every row of ``points``; the gradients have no columns."""
+    linear = _LinearParts.of(objectives, points)
+    loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
     for block in blocks:
-        for place, (y, raw) in enumerate(zip(places.targets(block), places.raw(block, block.offset), strict=True)):
+        for i, (y, raw) in enumerate(zip(linear.targets(block), linear.raw(block, block.offset), strict=True)):
             value, _ = loss.value_gradient(y, raw)
-            sums.loss[place] += _weighted(value, block.weight).sum(dtype=np.float64)
+            sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
         sums.count(block)
-    return PartialSum(sums.loss, np.zeros((len(coefs), 0)), sums.weights, sums.rows)
+    return PartialSum(sums.loss, np.zeros((len(points), 0)), sums.weights, sums.rows)
 
 
 def _curved(objective: LinearObjective, block: Block, raw: Array) -> tuple[Block, list[Array]]:
@@ -96,17 +98,17 @@ def _curved(objective: LinearObjective, block: Block, raw: Array) -> tuple[Block
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Coefficients of m places side by side, over the user's features and the solver's targets.
+class _LinearParts:
+    """Coefficients of m points side by side, over the user's features and the solver's targets.
 
     Attributes
     ----------
     objectives : sequence of LinearObjective
-        One a place.
+        One a point.
     weights, intercepts : ndarray of shape (features, m·k), (m·k,)
-        For each place its k outputs.
+        For each point its k outputs.
     auxiliary : list of ndarray
-        Those of each place.
+        Those of each point.
     scales : ndarray of shape (m·k,)
         Factor of the targets, and so of offsets.
     """
@@ -118,8 +120,8 @@ class _Places:
     scales: Floats
 
     @classmethod
-    def of(cls, objectives: Objectives, coefs: Floats) -> _Places:
-        """Take the coefficients of every place apart."""
+    def of(cls, objectives: Objectives, coefs: Floats) -> _LinearParts:
+        """Split the coefficients of every point."""
         pairs = list(zip(objectives, coefs, strict=True))
         matrices, intercepts = zip(*(objective.over_features(coef) for objective, coef in pairs), strict=True)
         return cls(
@@ -131,12 +133,12 @@ class _Places:
         )
 
     def targets(self, block: Block) -> list[Array]:
-        """Return the targets as every place has them."""
+        """Return the targets in every point's unit."""
         known = {scale: _targets(block, scale) for scale in {objective.target_scale for objective in self.objectives}}
         return [known[objective.target_scale] for objective in self.objectives]
 
     def raw(self, block: Block, offset: Array | None = None) -> list[Array]:
-        """Return the raw predictions of every place, as the loss wants them."""
+        """Return the raw predictions at every point, in the shape that the loss takes."""
         narrow = self.weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
@@ -146,8 +148,8 @@ class _Places:
         loss, m = self.objectives[0].loss, len(self.objectives)
         k = loss.outputs
         if k == 1 and not loss.auxiliary:
-            return [raw[:, place] for place in range(m)]
-        parts = [raw[:, place * k : (place + 1) * k] for place in range(m)]
+            return [raw[:, i] for i in range(m)]
+        parts = [raw[:, i * k : (i + 1) * k] for i in range(m)]
         if not loss.auxiliary:
             return parts
         shape = (block.rows, loss.auxiliary)
@@ -158,7 +160,7 @@ class _Places:
 
 
 @dataclass
-class _Sums:
+class _Accumulators:
     """Accumulators of one pass, in the user's coordinates and float64."""
 
     loss: Floats
@@ -169,19 +171,19 @@ class _Sums:
     rows: int = 0
 
     @classmethod
-    def zero(cls, objective: LinearObjective, m: int) -> _Sums:
-        """Return the accumulators for m places."""
+    def zero(cls, objective: LinearObjective, m: int) -> _Accumulators:
+        """Return the accumulators for m points."""
         outputs, auxiliary = objective.loss.outputs, objective.loss.auxiliary
         matrix = np.zeros((objective.features, m * outputs))
         return cls(np.zeros(m), matrix, np.zeros(m * outputs), np.zeros((m, auxiliary)))
 
     @property
     def weights(self) -> Floats:
-        """Σ weight, which is the same at every place."""
+        """Σ weight, which is the same at every point."""
         return np.full(len(self.loss), self.weight)
 
     def add(self, block: Block, slopes: list[Array]) -> None:
-        """Add a block's weighted slopes, one array of the loss's shape a place."""
+        """Add a block's weighted slopes, one array of the loss's shape a point."""
         auxiliary, k = self.auxiliary.shape[1], self.matrix.shape[1] // len(slopes)
         if auxiliary:
             self.auxiliary += [slope[:, k:].sum(axis=0, dtype=np.float64) for slope in slopes]
@@ -192,8 +194,8 @@ class _Sums:
             self.intercept += slope.sum(dtype=np.float64)
         else:
             table = np.empty((block.rows, self.matrix.shape[1]), block.X.dtype)
-            for place, slope in enumerate(slopes):
-                table[:, place * k : (place + 1) * k] = slope.reshape(block.rows, k)
+            for i, slope in enumerate(slopes):
+                table[:, i * k : (i + 1) * k] = slope.reshape(block.rows, k)
             self.matrix += block.X.T @ table
             self.intercept += table.sum(axis=0, dtype=np.float64)
 
@@ -202,24 +204,24 @@ class _Sums:
         self.weight += block.rows if block.weight is None else float(block.weight.sum())
         self.rows += block.rows
 
-    def partial(self, objectives: Objectives, unscaled: bool) -> PartialSum:
-        """Return losses and gradients, the gradients in every place's own coordinates unless they stay unscaled."""
+    def partial(self, objectives: Objectives, pull_back: bool) -> PartialSum:
+        """Return losses and gradients, by the chain rule in every point's own coordinates where ``pull_back``."""
         own, m, (features, columns) = objectives[0], len(objectives), self.matrix.shape
         gradient, k = np.empty((m, own.size)), columns // m
-        by_place = self.matrix.reshape(features, m, k).transpose(1, 0, 2)
-        # For each place the matrix (features, k), row by row, then intercepts and auxiliary parameters.
-        gradient[:, : features * k].reshape(m, features, k)[:] = by_place
+        by_point = self.matrix.reshape(features, m, k).transpose(1, 0, 2)
+        # For each point the matrix (features, k), row by row, then intercepts and auxiliary parameters.
+        gradient[:, : features * k].reshape(m, features, k)[:] = by_point
         if own.fit_intercept:
             gradient[:, features * k : (features + 1) * k] = self.intercept.reshape(m, k)
         gradient[:, own.size - self.auxiliary.shape[1] :] = self.auxiliary
-        if not unscaled:
+        if pull_back:
             for objective, run in _runs(objectives):
                 objective.pull_back(gradient[run])
         return PartialSum(self.loss, gradient, self.weights, self.rows)
 
 
 def _runs(objectives: Objectives) -> Iterator[tuple[LinearObjective, slice]]:
-    """Yield each objective with the places in a row that are its own."""
+    """Yield each objective with the consecutive points that are its own."""
     first = 0
     for _, run in groupby(objectives, key=id):
         own = list(run)

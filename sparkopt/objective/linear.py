@@ -8,20 +8,17 @@ far better conditioned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparkopt.blocks.block import Block
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss, check_loss
-from sparkopt.objective import kernels
-from sparkopt.objective.query import PartialSum, Query
 from sparkopt.penalties import Coordinates
 from sparkopt.typing import Floats
 
-__all__ = ["LinearObjective", "PartialSum", "Query"]
+__all__ = ["LinearObjective"]
 
 PIECE = 1 << 14
 """Numbers that are worked on at a time, where whole arrays would not fit a core's cache."""
@@ -145,18 +142,6 @@ class LinearObjective:
         factors[: self.features * self.loss.outputs] = np.repeat(ratio, self.loss.outputs)
         return factors
 
-    def answer(self, query: Query, blocks: Iterable[Block]) -> PartialSum:
-        """Return what the query asks for, summed over ``blocks``."""
-        return kernels.answer([self] * len(query.coefs), query, blocks)
-
-    def partial(self, coefs: Floats, blocks: Iterable[Block]) -> PartialSum:
-        """Return losses and gradients over ``blocks`` at every row of ``coefs``, shape (m, size), in one pass."""
-        return kernels.gradients([self] * len(coefs), coefs, blocks)
-
-    def hessian_products(self, coefs: Floats, vectors: Floats, blocks: Iterable[Block]) -> PartialSum:
-        """Return the Hessian at every row of ``coefs`` times the same row of ``vectors``, both (m, size)."""
-        return kernels.hessian_products([self] * len(coefs), coefs, vectors, blocks)
-
     def _split(self, coef: Floats) -> tuple[Floats, Floats, Floats]:
         k = self.loss.outputs
         matrix = coef[: self.features * k].reshape(self.features, k)
@@ -175,14 +160,14 @@ class LinearObjective:
         return matrix, intercept
 
     def pull_back(self, gradient: Floats, held_out: Sequence[int | None] | None = None) -> Floats:
-        """Apply the chain rule of ``over_features``: once, to a sum of unscaled gradients, since it is linear.
+        """Apply the chain rule of ``over_features``; it is linear, so once is enough for a sum of gradients.
 
         Parameters
         ----------
         gradient : ndarray of shape (m, size)
-            As ``Query.unscaled`` asks for it; it is overwritten, and returned.
+            As a query with ``feature_coordinates`` returns it; it is overwritten, and returned.
         held_out : sequence, optional
-            As the query has it; these coordinates are those of every place.
+            That of the query; these coordinates are the same for all folds.
         """
         m, k = len(gradient), self.loss.outputs
         flat = gradient[:, : self.features * k].reshape(m, self.features, k)

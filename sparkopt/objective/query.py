@@ -1,4 +1,4 @@
-"""What a pass over the rows is asked, and the sums that it answers with."""
+"""What a pass over the rows evaluates, and the sums that it returns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparkopt.errors import DataError
+from sparkopt.optim.request import Losses, Request
 from sparkopt.typing import Floats
 
 __all__ = ["PartialSum", "Query"]
@@ -15,61 +16,51 @@ __all__ = ["PartialSum", "Query"]
 
 @dataclass(frozen=True)
 class Query:
-    """What one pass asks of the rows.
+    """What one pass evaluates: a request of the searches, for a step, and which model must not see which rows.
 
     Attributes
     ----------
-    coefs : ndarray of shape (m, size)
-        The places.
+    request : Request
+        What to evaluate, at which points, on which rows.
     step : int, default 0
-        Which step asks: it determines the rows of a mini-batch.
-    vectors : ndarray of shape (m, size) or None, default None
-        Ask for Hessian-vector products, one vector a place, instead of losses and gradients; they come back as
-        ``PartialSum.gradient``.
-    every_row : bool, default False
-        Sum over all rows, also where the step works on a mini-batch.
-    sample : int or None, default None
-        About this many rows of each partition, evenly spaced, may stand for all of them.
-    losses_only : bool, default False
-        Ask for losses alone; the gradients that come back have no columns.
-    codec : str or None, default None
-        Name of the gradient codec in which this pass's sums travel, where that changes from pass to pass.
-    unscaled : bool, default False
-        Gradients over the features as they are stored, which have zeros where no row has an entry; whoever asks
-        calls ``pull_back`` of the objective with their sum.
+        The step it is for, which determines the rows of a mini-batch.
     held_out : sequence of (int or None) or None, default None
-        The fold of the rows that each place does not see, None for a place that sees all; None is a None for each.
+        The fold of rows that each point leaves out, None for a point that sees all; None is a None for each.
+    feature_coordinates : bool, default False
+        Return gradients with respect to coefficients of the features as they are stored, so that they are zero where
+        no row has an entry; whoever sets it applies ``pull_back`` of the objective to their sum.
+    codec : str or None, default None
+        Name of the gradient codec of this pass, where that changes from pass to pass.
     """
 
-    coefs: Floats
+    request: Request
     step: int = 0
-    vectors: Floats | None = None
-    every_row: bool = False
-    sample: int | None = None
-    losses_only: bool = False
-    codec: str | None = None
-    unscaled: bool = False
     held_out: Sequence[int | None] | None = None
+    feature_coordinates: bool = False
+    codec: str | None = None  # how sums are communicated: to become part of what an engine sends next to the query
 
     @property
-    def is_of_step(self) -> bool:
-        """Whether it asks for a step's own sums, on the step's own rows: the ones that may travel with loss."""
-        return self.vectors is None and not self.every_row and self.sample is None
+    def folds(self) -> Sequence[int | None]:
+        """The fold that each point leaves out."""
+        return self.held_out or [None] * len(self.request.points)
 
-    def only(self, places: slice | Sequence[int]) -> Query:
-        """Return the same question about some of the places."""
-        chosen = range(len(self.coefs))[places] if isinstance(places, slice) else places
+    def is_like(self, other: Query) -> bool:
+        """Whether both ask for the same thing, on the same rows of the same step."""
+        return self.step == other.step and self.request.is_like(other.request)
+
+    def only(self, indices: slice | Sequence[int]) -> Query:
+        """Return the same query at some of the points."""
+        chosen = range(len(self.request.points))[indices] if isinstance(indices, slice) else indices
         return replace(
             self,
-            coefs=self.coefs[places],
-            vectors=None if self.vectors is None else self.vectors[places],
-            held_out=None if self.held_out is None else [self.held_out[place] for place in chosen],
+            request=self.request.map(lambda array: array[indices]),
+            held_out=None if self.held_out is None else [self.held_out[index] for index in chosen],
         )
 
-    def nothing(self) -> PartialSum:
-        """Return the answer of no rows."""
-        places, size = self.coefs.shape
-        return PartialSum.zero(places, 0 if self.losses_only else size)
+    def zero(self) -> PartialSum:
+        """Return the answer over no rows."""
+        points, size = self.request.points.shape
+        return PartialSum.zero(points, 0 if isinstance(self.request, Losses) else size)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sparkopt.blocks.block import Block, Blocks, Part, every, take
-from sparkopt.objective.cross_validation import Objective
+from sparkopt.objective.cross_validation import Objective, evaluate
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.optim import Optimizer, averaging
+from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, SampledRows
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
@@ -39,7 +40,7 @@ class Work(ABC):
 
     @abstractmethod
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Return the partition's sums at every place of the query."""
+        """Return the partition's sums at every point of the query."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,22 @@ class FullGradient(Work):
     is_exact = True
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Sum over all rows, or let a few stand for all where the query allows it."""
-        total = int(blocks.starts[-1])
-        if query.sample is None or total <= query.sample:
-            return self.objective.answer(query, every(blocks))
-        rows = np.linspace(0, total - 1, query.sample).astype(np.intp)
-        sums = [self.objective.answer(few, take(blocks, rows)) for few in _few_places(query)]
-        return PartialSum.stacked(sums, sums[0].rows).scaled(total / query.sample)
+        """Sum over all rows, or estimate the sums from a sample where the query asks for one."""
+        total, selected = int(blocks.starts[-1]), query.request.rows
+        if not isinstance(selected, SampledRows) or total <= selected.count:
+            return evaluate(self.objective, query, every(blocks))
+        rows = np.linspace(0, total - 1, selected.count).astype(np.intp)
+        sums = [evaluate(self.objective, few, take(blocks, rows)) for few in _by_few_points(query)]
+        return PartialSum.stacked(sums, sums[0].rows).scaled(total / selected.count)
 
 
-def _few_places(query: Query) -> Iterator[Query]:
-    """Cut a query up, since raw predictions at hundreds of places for thousands of rows would fill the memory."""
-    for first in range(0, len(query.coefs), PLACES):
-        yield query.only(slice(first, first + PLACES))
+def _by_few_points(query: Query) -> Iterator[Query]:
+    """Split a query, since raw predictions at hundreds of points for thousands of rows would fill the memory."""
+    for first in range(0, len(query.request.points), FEW_POINTS):
+        yield query.only(slice(first, first + FEW_POINTS))
 
 
-PLACES = 256
+FEW_POINTS = 256
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class MiniBatch(Work):
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over the drawn rows."""
-        rows = every(blocks) if query.every_row else self._draw(query.step, part, blocks)
-        return self.objective.answer(query, rows)
+        is_whole = query.request.rows == EveryRow()
+        return evaluate(self.objective, query, every(blocks) if is_whole else self._draw(query.step, part, blocks))
 
     def _draw(self, step: int, part: Part, blocks: Blocks) -> Iterator[Block]:
         total = int(blocks.starts[-1])
@@ -224,21 +225,21 @@ class LocalUpdate(Around):
         return self.work.share * self.local_steps.steps
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Go local steps from every place of the query; a question about every row is answered with a gradient."""
-        if query.every_row or query.vectors is not None:
+        """Take local steps from every point of a step's query; other queries are evaluated as without local steps."""
+        if not query.request.is_step_gradient:
             return self.work(query, part, blocks)
-        sums = [self._go(query.only([place]), part, blocks) for place in range(len(query.coefs))]
+        sums = [self._go(query.only([point]), part, blocks) for point in range(len(query.request.points))]
         return PartialSum.stacked(sums, sum(one.rows for one in sums))
 
     def _go(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Go one round from the query's only place."""
-        start, number = query.coefs[0], query.step
+        """Go one round from the query's only point."""
+        start, number = query.request.points[0], query.step
         transform = self.optimizer.transform.held_at(number)
         coef, state, seen = start, transform.init(start), list[PartialSum]()
         step = self.local_steps.first(number)
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says so, and what to do, where a way diverges
             for batch in range(step, step + self.local_steps.length(number)):
-                sums = self.work(Query(coef[None], batch, held_out=query.held_out), part, blocks)
+                sums = self.work(Query(Gradients(coef[None]), batch, query.held_out), part, blocks)
                 if sums.weight[0] > 0:  # a small batch may leave this partition out
                     gradient = sums.gradient[0] / sums.weight[0] + self.penalty.gradient(coef)
                     move, state = transform.update(gradient, state, coef)
@@ -274,8 +275,8 @@ class Validated(Around):
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over training and validation rows."""
         sums = self.work(query, part, blocks)
-        if query.vectors is not None or query.step % self.interval:
+        if isinstance(query.request, HessianProducts) or query.step % self.interval:
             return sums
-        found = self.objective.answer(replace(query, losses_only=True), blocks.validation())
+        found = evaluate(self.objective, replace(query, request=Losses(query.request.points)), blocks.validation())
         rows = sums.rows + found.rows
         return replace(sums, validation_loss=found.loss, validation_weight=found.weight, rows=rows)

@@ -39,11 +39,21 @@ from sparkopt.optim.aliases import (
     sgd,
     svrg,
 )
-from sparkopt.optim.base import Ask, Chain, GradientTransformation, Optimizer, Point, Search, chain
+from sparkopt.optim.base import Chain, GradientTransformation, Optimizer, Point, Search, chain
 from sparkopt.optim.links import accumulate, add_decayed_weights, average, clip_by_norm, clip_by_value
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
 from sparkopt.optim.quasi_newton import OrthantWise, QuasiNewton, Seed
+from sparkopt.optim.request import (
+    EveryRow,
+    Gradients,
+    HessianProducts,
+    Losses,
+    Request,
+    RowSelector,
+    SampledRows,
+    StepRows,
+)
 from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
 from sparkopt.optim.transforms import (
     scale_by_adadelta,
@@ -62,18 +72,25 @@ __all__ = [
     "OPTIMIZERS",
     "OUTER",
     "AcceleratedProximal",
-    "Ask",
     "Backtracking",
     "Chain",
+    "EveryRow",
     "Fixed",
     "GradientTransformation",
+    "Gradients",
+    "HessianProducts",
+    "Losses",
     "NewtonCG",
     "Optimizer",
     "OrthantWise",
     "Point",
     "QuasiNewton",
+    "Request",
+    "RowSelector",
+    "SampledRows",
     "Search",
     "Seed",
+    "StepRows",
     "StrongWolfe",
     "VarianceReduced",
     "accumulate",

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sparkopt.optim.request import Request
 from sparkopt.typing import Floats, State
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
 
-__all__ = ["Ask", "Chain", "Evaluate", "GradientTransformation", "Optimizer", "Point", "Search", "chain"]
+__all__ = ["Chain", "Evaluate", "GradientTransformation", "Optimizer", "Point", "Search", "chain"]
 
 
 class GradientTransformation(ABC):
@@ -118,40 +119,15 @@ class Point:
         return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
 
 
-@dataclass(frozen=True)
-class Ask:
-    """A search's question to the data.
-
-    Attributes
-    ----------
-    coefs : list of ndarray of shape (size,)
-        The places at which it wants the objective.
-    vectors : list of ndarray of shape (size,) or None, default None
-        Ask for Hessian-vector products instead, one vector a place; they come back as ``Point.gradient``.
-    every_row : bool, default False
-        Ask all rows, also where the step works on a mini-batch.
-    sample : int or None, default None
-        An estimate from about this many rows of each partition, evenly spaced, will do.
-    losses_only : bool, default False
-        The objective alone is asked for: the points come without gradients.
-    """
-
-    coefs: list[Floats]
-    vectors: list[Floats] | None = None
-    every_row: bool = False
-    sample: int | None = None
-    losses_only: bool = False
-
-
-Evaluate: TypeAlias = Generator[Ask, list[Point], tuple[Point, State]]
-"""A search in progress: yields questions, is sent the points, returns where it ended and its next state."""
+Evaluate: TypeAlias = Generator[Request, list[Point], tuple[Point, State]]
+"""A search in progress: yields requests, is sent the points, returns where it ended and its next state."""
 
 
 class Search(ABC):
     """How far to go along a direction.
 
     A search is a generator, so that it need not know where the objective comes from and many of them can share one
-    pass over the data: it yields questions about places and is sent the points there.
+    pass over the data: it yields requests and is sent the points.
 
     Attributes
     ----------

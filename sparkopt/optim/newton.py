@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import HessianProducts, Request
 from sparkopt.optim.search import StrongWolfe
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -51,13 +52,13 @@ class NewtonCG(Search):
         point, _ = yield from StrongWolfe().run(at, newton, penalty, ())
         return point, first
 
-    def _solve(self, at: Point, tolerance: float) -> Generator[Ask, list[Point], Floats]:
+    def _solve(self, at: Point, tolerance: float) -> Generator[Request, list[Point], Floats]:
         """Return an approximate solution of H · solution = −gradient."""
         solution = np.zeros_like(at.coef)
         residual, direction = at.gradient, -at.gradient
         square = float(residual @ residual)
         for count in range(min(self.max_products, 2 * len(at.coef))):
-            (product,) = yield Ask([at.coef], vectors=[direction])
+            (product,) = yield HessianProducts(at.coef[None], direction[None])
             curvature = float(direction @ product.gradient)
             if not curvature > np.finfo(float).eps * float(direction @ direction):
                 return direction if count == 0 else solution

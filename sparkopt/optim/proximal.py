@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import Gradients, Request
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
 
@@ -82,11 +83,11 @@ class AcceleratedProximal(Search):
 
     def _step(
         self, at: Point, ahead: Point, t: float, length: float, penalty: Penalty
-    ) -> Generator[Ask, list[Point], tuple[Point, Point, float] | None]:
+    ) -> Generator[Request, list[Point], tuple[Point, Point, float] | None]:
         for _ in range(self.max_trials):
             coef = penalty.prox(ahead.coef - length * ahead.gradient, length)
             extrapolated = coef + (t - 1) / _next_t(t) * (coef - at.coef)
-            point, further = yield Ask([coef, extrapolated])
+            point, further = yield Gradients(np.stack([coef, extrapolated]))
             move = coef - ahead.coef
             bound = ahead.smooth + float(ahead.gradient @ move) + float(move @ move) / (2 * length)
             if point.is_finite and point.smooth <= bound + 1e-14 * abs(bound):

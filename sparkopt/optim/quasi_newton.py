@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparkopt.errors import ParameterError
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import Gradients, HessianProducts, Request, SampledRows, StepRows
 from sparkopt.optim.search import StrongWolfe
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -53,16 +54,17 @@ class Seed:
             check("rows", self.rows, COUNT)
         check("every", self.every, COUNT)
 
-    def inverse(self, at: Point) -> Generator[Ask, list[Point], Floats]:
+    def inverse(self, at: Point) -> Generator[Request, list[Point], Floats]:
         """Ask for the Hessian and return its inverse, made positive definite."""
         size = len(at.coef)
-        columns = yield Ask([at.coef] * size, list(np.eye(size)), sample=self.rows and self.rows * size)
+        rows = StepRows() if self.rows is None else SampledRows(self.rows * size)
+        columns = yield HessianProducts(np.tile(at.coef, (size, 1)), np.eye(size), rows=rows)
         hessian = np.array([column.gradient for column in columns])
         gap = float(np.abs(hessian - hessian.T).max())
         if not gap <= 1e-3 * float(np.abs(hessian).max()):
             raise ParameterError(
-                "reduce must answer a query with vectors by products of the Hessian with them, but its answer to all "
-                "unit vectors is not symmetric. Answer query.vectors, or use optim.lbfgs(seed=Seed(up_to=0))."
+                "reduce must answer HessianProducts by the Hessian times vectors, but its answer to all unit vectors "
+                "is not symmetric. Use query.request.vectors, or optim.lbfgs(seed=Seed(up_to=0))."
             )
         values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
         values = np.abs(values)  # as far as it curves, in whichever direction (Dauphin et al., 2014, §4)
@@ -87,7 +89,7 @@ EMPTY: State = {"coef": None, "gradient": None, "steps": [], "changes": [], "inv
 """What a quasi-Newton method remembers before its first step."""
 
 
-def _learn(state: State, at: Point, memory: int, seed: Seed) -> Generator[Ask, list[Point], State]:
+def _learn(state: State, at: Point, memory: int, seed: Seed) -> Generator[Request, list[Point], State]:
     """Remember the last step and what it changed in the gradient, where that curves upwards; seed when due."""
     steps, changes, inverse = list(state["steps"]), list(state["changes"]), state["inverse"]
     if state["coef"] is not None:
@@ -230,7 +232,7 @@ class OrthantWise(Search):
             promised = float(slope @ (at.coef - coef))
             if promised <= EPSILON * abs(at.value):
                 break  # what is left to gain is less than the objective's rounding
-            (point,) = yield Ask([coef])
+            (point,) = yield Gradients(coef[None])
             if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
                 return point, state
             length *= self.shrink

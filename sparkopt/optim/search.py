@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import Gradients
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
@@ -60,7 +61,7 @@ class Fixed(Search):
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Go the whole way."""
         length = 0.0 if self.prox_rate is None else as_schedule(self.prox_rate)(state)
-        (point,) = yield Ask([penalty.prox(at.coef + direction, length)])
+        (point,) = yield Gradients(penalty.prox(at.coef + direction, length)[None])
         return point, state + 1
 
 
@@ -111,7 +112,7 @@ class Backtracking(Search):
             promised = self._promise(at, coef, direction, penalty, length)
             if promised <= EPSILON * abs(at.value):
                 break  # what is left to gain is less than the objective's rounding
-            (point,) = yield Ask([coef])
+            (point,) = yield Gradients(coef[None])
             if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
                 return point, length * (self.growth if trial == 0 else 1.0)
             length *= self.shrink
@@ -155,7 +156,7 @@ class StrongWolfe(Search):
             return at, state
         low, high, length = start, None, 1.0
         for _ in range(self.max_trials):
-            (point,) = yield Ask([at.coef + length * direction])
+            (point,) = yield Gradients((at.coef + length * direction)[None])
             trial = _Trial(length, point, float(point.gradient @ direction))
             if self._accepts(start, trial):
                 return point, state

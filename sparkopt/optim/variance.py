@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparkopt.optim.base import Ask, Evaluate, Point, Search
+import numpy as np
+
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.request import EveryRow, Gradients
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
@@ -50,9 +53,9 @@ class VarianceReduced(Search):
         """Take a snapshot where it is time, then one corrected step."""
         step, snapshot, full, batch = (state[key] for key in ("step", "snapshot", "full", "batch"))
         if step % self.every == 0:
-            (whole,) = yield Ask([at.coef], every_row=True)
+            (whole,) = yield Gradients(at.coef[None], rows=EveryRow())
             snapshot, full, batch = at.coef, whole.gradient, at.gradient
         rate = as_schedule(self.rate)(step)
         coef = penalty.prox(at.coef - rate * (at.gradient - batch + full), rate)
-        point, reference = yield Ask([coef, snapshot])
+        point, reference = yield Gradients(np.stack([coef, snapshot]))
         return point, {"step": step + 1, "snapshot": snapshot, "full": full, "batch": reference.gradient}

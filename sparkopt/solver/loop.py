@@ -1,8 +1,8 @@
 """The one training loop.
 
 It knows nothing of Spark, features or losses: only ``reduce(query) → PartialSum``. It is written as a generator
-that asks for the objective at some places and is sent the answers, so that a line search may ask for several places
-in one pass over the data, and many models can be trained in one pass per step. Its state is data (``Snapshot``):
+that yields queries and is sent the answers, so that a line search may evaluate several points in one pass over the
+data, and many models can be trained in one pass per step. Its state is data (``Snapshot``):
 from what a callback took after any step, another process can go on, to the same coefficients bit by bit.
 """
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from sparkopt.errors import DivergedError
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.optim.base import Ask, Evaluate, Optimizer, Point
+from sparkopt.optim.base import Evaluate, Optimizer, Point
+from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, Request
 from sparkopt.solver.compatibility import check_compatible
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Callback, Progress, Record, Snapshot, Stop, runs_beside_loop
@@ -40,21 +41,7 @@ __all__ = [
 ]
 
 Reduce: TypeAlias = Callable[[Query], PartialSum]
-"""A question about some places to the sums over the data."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A question to the data, about the rows of this step."""
-
-    step: int
-    ask: Ask
-
-    @property
-    def kind(self) -> tuple[int, bool, bool, int, bool]:
-        """Requests of one kind share a pass; the earliest step comes first, and in it what prepares a step."""
-        ask = self.ask
-        return self.step, ask.vectors is None, not ask.every_row, ask.sample or 0, ask.losses_only
+"""From a query to the sums over the data."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class _Answer:
     rows: int
 
 
-_Descent: TypeAlias = Generator[_Request, _Answer, Solution]
+_Descent: TypeAlias = Generator[Query, _Answer, Solution]
 
 
 def minimise(reduce: Reduce, problem: Problem) -> Solution:
@@ -72,7 +59,7 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
     Parameters
     ----------
     reduce : callable
-        ``reduce(query)`` with m places of shape (size,) returns the PartialSum over the step's rows.
+        ``reduce(query)`` returns the PartialSum over the rows that the query selects, at its m points.
     problem : Problem
         Optimiser, penalty, start, stop rule, callbacks.
 
@@ -91,7 +78,7 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
     >>> from sparkopt import optim
     >>> y = np.array([1.0, 2.0, 6.0])
     >>> def reduce(query):
-    ...     residual = query.coefs - y
+    ...     residual = query.request.points - y
     ...     return PartialSum(0.5 * (residual**2).sum(axis=1), residual.sum(axis=1, keepdims=True), 3.0, 3)
     >>> minimise(reduce, Problem(optim.lbfgs(), np.zeros(1))).coef.round(6)
     array([3.])
@@ -105,16 +92,17 @@ def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]
     All of them begin a step together, so a snapshot of each after the same step is a snapshot of the whole.
     """
     descents = [_descend(problem, model) for model, problem in enumerate(problems)]
-    requests: dict[int, _Request] = {}
+    queries: dict[int, Query] = {}
     solutions: dict[int, Solution] = {}
     for i, descent in enumerate(descents):
-        _advance(i, descent, None, requests, solutions)
-    while requests:
-        kind = min(request.kind for request in requests.values())
-        group = {i: request for i, request in requests.items() if request.kind == kind}
-        sums = reduce(_query([(problems[i], request) for i, request in group.items()]))
+        _advance(i, descent, None, queries, solutions)
+    while queries:
+        # The earliest step is next, and in it what prepares the step: the step's own gradients are shared by all.
+        next_one = min(queries.values(), key=lambda query: (query.step, query.request.is_step_gradient))
+        group = {i: query for i, query in queries.items() if query.is_like(next_one)}
+        sums = reduce(_joined([(problems[i], query.request) for i, query in group.items()], next_one.step))
         for i, points in _points(problems, group, sums).items():
-            _advance(i, descents[i], _Answer(points, sums.rows), requests, solutions)
+            _advance(i, descents[i], _Answer(points, sums.rows), queries, solutions)
     return [solutions[i] for i in range(len(problems))]
 
 
@@ -122,44 +110,41 @@ def _advance(
     i: int,
     descent: _Descent,
     answer: _Answer | None,
-    requests: dict[int, _Request],
+    queries: dict[int, Query],
     solutions: dict[int, Solution],
 ) -> None:
-    """Send a descent its answer; keep its next request, or its solution."""
+    """Send a descent its answer; keep its next query, or its solution."""
     try:
-        requests[i] = next(descent) if answer is None else descent.send(answer)
+        queries[i] = next(descent) if answer is None else descent.send(answer)
     except StopIteration as end:
-        requests.pop(i, None)
+        queries.pop(i, None)
         solutions[i] = end.value
 
 
-def _query(requests: Sequence[tuple[Problem, _Request]]) -> Query:
-    """Join requests of one kind, in the data's coordinates."""
-    first = requests[0][1]
-    coefs = np.stack([problem.scaled(coef) for problem, request in requests for coef in request.ask.coefs])
-    vectors = [problem.scaled(vector) for problem, request in requests for vector in request.ask.vectors or ()]
-    asked = first.ask
-    directions = np.stack(vectors) if vectors else None
-    folds = [problem.held_out for problem, request in requests for _ in request.ask.coefs]
-    held_out = None if all(fold is None for fold in folds) else folds
-    return Query(coefs, first.step, directions, asked.every_row, asked.sample, asked.losses_only, held_out=held_out)
+def _joined(requests: Sequence[tuple[Problem, Request]], step: int) -> Query:
+    """Return one query for requests that are alike, in the data's coordinates."""
+    first, *others = (request.map(problem.scaled) for problem, request in requests)
+    folds = [problem.held_out for problem, request in requests for _ in request.points]
+    return Query(first.joined(others), step, None if all(fold is None for fold in folds) else folds)
 
 
-def _points(problems: Sequence[Problem], group: dict[int, _Request], sums: PartialSum) -> dict[int, list[Point]]:
-    """Cut the answer to a joined query into points for each request."""
+def _points(problems: Sequence[Problem], group: dict[int, Query], sums: PartialSum) -> dict[int, list[Point]]:
+    """Split the sums of a joined query into points for each model."""
     losses, gradients = sums.mean()
-    looked = sums.validation_mean()
-    validation = [None] * len(losses) if looked is None else looked.tolist()
-    places = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    return {i: _answers(problems[i], request.ask, places) for i, request in group.items()}
+    evaluated = sums.validation_mean()
+    validation = [None] * len(losses) if evaluated is None else evaluated.tolist()
+    means = iter(zip(losses.tolist(), gradients, validation, strict=True))
+    return {i: _own_points(problems[i], query.request, means) for i, query in group.items()}
 
 
-def _answers(problem: Problem, ask: Ask, places: Iterator[tuple[float, Floats, float | None]]) -> list[Point]:
-    """Take a request's share of the places."""
-    if ask.vectors is None:
-        return [problem.point(coef, *next(places)) for coef in ask.coefs]
-    pairs = zip(ask.coefs, ask.vectors, strict=True)
-    return [problem.product(coef, vector, next(places)[1]) for coef, vector in pairs]
+def _own_points(
+    problem: Problem, request: Request, means: Iterator[tuple[float, Floats, float | None]]
+) -> list[Point]:
+    """Take one model's points from those of all."""
+    if isinstance(request, HessianProducts):
+        pairs = zip(request.points, request.vectors, strict=True)
+        return [problem.product(coef, vector, next(means)[1]) for coef, vector in pairs]
+    return [problem.point(coef, *next(means)) for coef in request.points]
 
 
 @dataclass(frozen=True)
@@ -186,7 +171,7 @@ def _descend(problem: Problem, model: int) -> _Descent:
         now, reason = log.resume(problem.initial)
     else:
         inside = problem.penalty.prox(problem.initial, 0.0)  # where there are bounds
-        answer = yield _Request(0, Ask([inside]))
+        answer = yield Query(Gradients(inside[None]))
         now = _Now.anew(optimizer, answer.points[0])
         reason = log.add(now, _Counter(0, 1, answer.rows))
     counted = _Counter(log.next_step)
@@ -203,28 +188,28 @@ def _descend(problem: Problem, model: int) -> _Descent:
             now = _Now.anew(optimizer, now.at)
     last = optimizer.transform.finish(now.transform, now.at.coef)
     if last is not now.at.coef:  # a mean of the steps is what is wanted
-        answer = yield _Request(log.history[-1].step, Ask([last]))
+        answer = yield Query(Gradients(last[None]), log.history[-1].step)
         now = replace(now, at=log.end(now.at, answer))
     if problem.whole_at_end:
-        whole = Ask([log.chosen(now.at)[1]], every_row=True, losses_only=True)
-        log.measured((yield _Request(log.history[-1].step, whole)))
+        whole = Losses(log.chosen(now.at)[1][None], rows=EveryRow())
+        log.measured((yield Query(whole, log.history[-1].step)))
     return log.solution(now.at, reason)
 
 
 class _Counter:
-    """Turns a search's questions into requests and counts what they cost."""
+    """Turns a search's requests into queries of a step and counts what they cost."""
 
     def __init__(self, step: int, evaluations: int = 0, rows: int = 0) -> None:
         self.step, self.evaluations, self.rows = step, evaluations, rows
 
-    def run(self, search: Evaluate) -> Generator[_Request, _Answer, tuple[Point, State]]:
+    def run(self, search: Evaluate) -> Generator[Query, _Answer, tuple[Point, State]]:
         try:
-            ask = next(search)
+            request = next(search)
             while True:
-                answer = yield _Request(self.step, ask)
+                answer = yield Query(request, self.step)
                 self.evaluations += 1
                 self.rows += answer.rows
-                ask = search.send(answer.points)
+                request = search.send(answer.points)
         except StopIteration as end:
             result: tuple[Point, State] = end.value
             return result

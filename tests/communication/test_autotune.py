@@ -13,7 +13,8 @@ from sparkopt.communication.autotune import CANDIDATES, PLAIN, told, trying
 from sparkopt.communication.encoding import Compressed, codec_of, unpacked
 from sparkopt.communication.error_feedback import Residuals
 from sparkopt.communication.sums import Pass
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient
 from sparkopt.solver.loop import Problem, Stop, minimise
 
@@ -106,7 +107,7 @@ def test_every_process_goes_by_what_one_found(tmp_path):
 
 def test_passes_that_are_not_of_a_step_stay_as_they_are(tmp_path):
     link = Link(tmp_path, 1.0, 0.0, 0.0)
-    link.reduce(Query(np.zeros((1, FEATURES)), 1, every_row=True))
+    link.reduce(Query(optim.Gradients(np.zeros((1, FEATURES)), rows=optim.EveryRow()), 1))
     assert link.codecs == [None]
     assert trying(link.plain, link._reduce, []) == link._reduce
 

@@ -17,7 +17,8 @@ from sparkopt.codecs.gradient import GRADIENT_CODECS, ErrorFeedback, gradient_co
 from sparkopt.communication.encoding import Compressed, EncodedGradient, compacted, unpacked
 from sparkopt.communication.error_feedback import Residuals, ResidualStore
 from sparkopt.errors import CorruptDataError
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient
 from sparkopt.solver.loop import Problem, Stop, minimise
 
@@ -56,7 +57,7 @@ def test_what_is_left_out_is_sent_later(tmp_path, name, outputs):
     rng = np.random.default_rng(0)
     arrived = sent = np.zeros((1, objective.size))
     for step in range(6):
-        query = Query(0.1 * rng.normal(size=(1, objective.size)), step)
+        query = Query(optim.Gradients(0.1 * rng.normal(size=(1, objective.size))), step)
         arrived = arrived + summed(work, query, parts).gradient
         sent = sent + summed(plain, query, parts).gradient
     left = sum(
@@ -72,7 +73,7 @@ def test_a_repeated_task_sends_the_same(tmp_path, name):
     parts = on_disk(parts, tmp_path)
     work = Compressed(FullGradient(objective), gradient_codec(name), "fit")
     for step in range(3):
-        query = Query(np.full((1, objective.size), 0.1 * step), step)
+        query = Query(optim.Gradients(np.full((1, objective.size), 0.1 * step)), step)
         first, again = (work(query, Part(1, 150), parts[1]) for _ in range(2))
         assert first.gradient.slices == again.gradient.slices
         assert len(list(tmp_path.iterdir())) <= 2  # of this step and the one before
@@ -180,7 +181,12 @@ def test_other_passes_travel_as_they_are():
     objective, parts = data()
     work = Compressed(FullGradient(objective), gradient_codec("top-k"), "fit")
     coefs = np.full((1, objective.size), 0.1)
-    for query in (Query(coefs, 1, vectors=coefs), Query(coefs, 1, every_row=True), Query(coefs, 1, sample=10)):
+    for request in (
+        optim.HessianProducts(coefs, coefs),
+        optim.Gradients(coefs, rows=optim.EveryRow()),
+        optim.Gradients(coefs, rows=optim.SampledRows(10)),
+    ):
+        query = Query(request, 1)
         expected = FullGradient(objective)(query, Part(0, 0), parts[0])
         np.testing.assert_array_equal(work(query, Part(0, 0), parts[0]).gradient, expected.gradient)
 

@@ -18,8 +18,10 @@ from sparkopt.communication.encoding import SMALL, THIN, EncodedGradient, thinne
 from sparkopt.communication.sums import TaskSum, fold, pulling_back, sum_of
 from sparkopt.engines.ranks import FEW, _GroupSums
 from sparkopt.engines.reduction import _Cut, _fold_group, merge
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, MiniBatch
+from sparkopt.optim import Gradients, HessianProducts
 from tests.engines.test_group_sums import Rank, Threads
 
 FEATURES, PARTS, ROWS, NON_ZEROS = 20_000, 6, 40, 12
@@ -52,9 +54,10 @@ LOSSES = [losses.Logistic(), losses.Multinomial(3)]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 
 
-def query_of(objective: LinearObjective, **asked) -> Query:
-    rng = np.random.default_rng(2)
-    return Query(0.1 * rng.normal(size=(1, objective.size)), unscaled=True, **asked)
+def query_of(objective: LinearObjective, vectors: np.ndarray | None = None) -> Query:
+    points = 0.1 * np.random.default_rng(2).normal(size=(1, objective.size))
+    request = Gradients(points) if vectors is None else HessianProducts(points, vectors)
+    return Query(request, feature_coordinates=True)
 
 
 @each_loss
@@ -64,7 +67,7 @@ def test_what_is_pulled_back_is_the_gradient(loss):
     work = FullGradient(objective)
     vectors = np.random.default_rng(3).normal(size=(1, objective.size))
     for query in (query_of(objective), query_of(objective, vectors=vectors)):
-        scaled = Query(query.coefs, vectors=query.vectors)
+        scaled = Query(query.request)
         found = pulling_back(work, lambda query: fold(task_sums(work, query)).partial)(scaled)
         expected = fold(task_sums(work, scaled)).partial
         unscaled = fold(task_sums(work, query)).partial

@@ -16,7 +16,6 @@ from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.launching import Launching
-from sparkopt.deep.progress import Watch
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
@@ -55,9 +54,9 @@ def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
     assert found, errors[-3000:]
     facts = json.loads(found[0])
     assert (facts["processes"], facts["restarts"]) == (2, 1)
-    assert "of 2 ended without a word; training goes on with 1." in errors
-    assert re.search(r"Training goes on from step \d+ of epoch \d, which repeats \d+ steps.", errors)
-    assert "Training goes on with 2 processes instead of 1." in errors
+    assert "of 2 ended unexpectedly; training continues with 1." in errors
+    assert re.search(r"Training continues from step \d+ of epoch \d, which repeats \d+ steps.", errors)
+    assert "Training continues with 2 processes instead of 1." in errors
     expected = estimator(calm(tmp_path / "calm"), "torch", dropout=0.0, epochs=6).fit(rows(spark))
     before = 30 if what == "elastic" else 20  # steps that two ranks took, and that nobody repeated
     assert facts["losses"][:before] == expected.summary.objectiveHistory[:before]
@@ -82,6 +81,6 @@ def test_ranks_are_elastic_where_spark_starts_tasks_again(master, failures, kind
     if failures:
         settings.set("spark.task.maxFailures", failures)
     context = types.SimpleNamespace(master=master, getConf=lambda: settings)
-    found = Launching("horovod", context, 2, 1, 1, 0)._launcher(Watch((), 1), 1)
+    found = Launching("horovod", context, 2, 1, 1, 0)._launcher(lambda report: False, 1)
     assert type(found) is kind
     assert ("starts no task again" in caplog.text) == (kind is HorovodLauncher)

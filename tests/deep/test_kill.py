@@ -81,7 +81,7 @@ def test_a_killed_rank_is_started_again(spark, tmp_path, undisturbed, caplog):
     """maxRestarts: the call itself goes on from the checkpoint."""
     found = estimator(tmp_path, "torch", maxRestarts=1).fit(rows(spark))
     assert (found.summary.receipt.restarts, found.summary.receipt.resumed) == (1, RESUMED)
-    assert "Beginning again (1 of 1)" in caplog.text
+    assert "Starting again (1 of 1)" in caplog.text
     assert found.weights == undisturbed.weights
 
 

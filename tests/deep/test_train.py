@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import json
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import nn
 from sparkopt.deep.checkpoint import CheckpointFolder, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
+from sparkopt.deep.events import EpochEnded, StepsDone, from_report
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
@@ -281,10 +283,13 @@ def test_divergence_is_one_clear_error(index):
         run(config(index["plain"]), wide)
 
 
-def test_reports_tell_every_step_once(index):
+def test_every_step_is_reported_once(index):
     reports = []
     outcome = run(config(index["plain"], report_steps=4), Recipe(networks.mlp, CROSS_ENTROPY, SGD), reports.append)
-    steps = [report for report in reports if report["event"] == "steps"]
-    assert [loss for report in steps for loss in report["losses"]] == list(outcome.losses)
-    assert sum(sum(report["rows"]) for report in steps) == 2 * 603
-    assert [report["epoch"] for report in reports if report["event"] == "epoch"] == [0, 1]
+    events = [from_report(json.loads(json.dumps(report))) for report in reports]
+    steps = [event for event in events if isinstance(event, StepsDone)]
+    assert [loss for event in steps for loss in event.losses] == list(outcome.losses)
+    assert sum(sum(event.rows) for event in steps) == 2 * 603
+    ends = [event for event in events if isinstance(event, EpochEnded)]
+    assert [event.record() for event in ends] == list(outcome.history)
+    assert len(steps) + len(ends) == len(events)

@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from sparkopt import losses
+from sparkopt import losses, optim
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.blocks.store import Held
 from sparkopt.codecs.gradient import GRADIENT_CODECS, gradient_codec
 from sparkopt.communication.encoding import Compressed
 from sparkopt.communication.error_feedback import Residuals
 from sparkopt.engines.ranks import FEW, _GroupSums
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient
+from tests.problems import gradients_of
 
 RANKS, FEATURES, STEPS = 4, 50, 5
 
@@ -67,7 +69,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
         blocks = InMemoryBlocks([Block(X[mine], y[mine])], beside=f"{tmp_path}/part-{rank}")
         held = [Held(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
         sums = _GroupSums(Rank(threads, rank), work, held)
-        return [sums(Query(place, step)) for step, place in enumerate(places)], sums.passes
+        return [sums(Query(optim.Gradients(place), step)) for step, place in enumerate(places)], sums.passes
 
     with ThreadPoolExecutor(size) as pool:
         found = list(pool.map(run, range(size)))
@@ -78,7 +80,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
     arrived = sum(one.gradient[0] for one in found[0][0])
     rows = 20 * (size - 1)
     blocks = [Block(X[:rows], y[:rows])]
-    sent = sum(objective.partial(place, blocks).gradient[0] for place in places)
+    sent = sum(gradients_of(objective, place, blocks).gradient[0] for place in places)
     left = np.concatenate([_left(tmp_path, "joined", size, rank) for rank in range(size)]) if size > FEW else 0.0
     if size > FEW and gradient_codec(name).whole:
         left = 0.0

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sparkopt import losses, optim, penalties
 from sparkopt.blocks.block import Block
 from sparkopt.blocks.moments import Moments
+from sparkopt.objective.cross_validation import evaluate
 from sparkopt.solver.loop import Problem, Stop, minimise
 from sparkopt.training.trainer import Trainer
 
@@ -22,7 +23,7 @@ def test_an_unstandardised_penalty_on_raw_pixels():
     trainer = Trainer(losses.Multinomial(10), penalty=penalties.L2(strength), standardization=False)
     objective, penalty = trainer._coordinates(Moments.of(block))
     problem = Problem(optim.lbfgs(), np.zeros(objective.size), penalty, Stop(1000, 1e-13))
-    solution = minimise(lambda query: objective.partial(query.coefs, [block]), problem)
+    solution = minimise(lambda query: evaluate(objective, query, [block]), problem)
     matrix, intercept = objective.unscale(solution.coef)
     theirs = LogisticRegression(C=1 / (weight.sum() * strength), tol=1e-10, max_iter=20_000)
     theirs.fit(X, y, sample_weight=weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -9,13 +11,13 @@ from scipy import sparse
 from sparkopt import optim
 from sparkopt.blocks.block import NO_FOLD, Block, InMemoryBlocks, Part
 from sparkopt.losses import Huber, Logistic, Multinomial, SquaredError
-from sparkopt.objective.cross_validation import FoldedObjective
+from sparkopt.objective.cross_validation import FoldedObjective, evaluate
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated
 from sparkopt.penalties import L2
 from sparkopt.solver.loop import Problem, Stop, minimise, minimise_many
-from tests.problems import reduce_over
+from tests.problems import gradients_of, reduce_over
 
 FEATURES, ROWS = 3, 90
 rng = np.random.default_rng(0)
@@ -52,35 +54,37 @@ def objectives(loss) -> dict[int | None, LinearObjective]:
     return found
 
 
-def assert_places(together: PartialSum, alone: list[PartialSum]) -> None:
-    for place, one in enumerate(alone):
-        np.testing.assert_allclose(together.loss[place], one.loss[0], rtol=1e-12)
-        np.testing.assert_allclose(together.gradient[place], one.gradient[0], rtol=1e-11, atol=1e-11)
-        np.testing.assert_allclose(together.weight[place], one.weight[0], rtol=1e-12)
+def assert_points(together: PartialSum, alone: list[PartialSum]) -> None:
+    for point, one in enumerate(alone):
+        np.testing.assert_allclose(together.loss[point], one.loss[0], rtol=1e-12)
+        np.testing.assert_allclose(together.gradient[point], one.gradient[0], rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(together.weight[point], one.weight[0], rtol=1e-12)
 
 
 @each_loss
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
-@pytest.mark.parametrize("kind", ["gradient", "losses", "product", "products at one place"])
-def test_every_place_sums_over_its_own_rows(loss, form, kind):
+@pytest.mark.parametrize("kind", ["gradient", "losses", "product", "products at one point"])
+def test_every_point_sums_over_its_own_rows(loss, form, kind):
     own = objectives(loss)
     size = own[None].size
     coefs, vectors = rng.normal(size=(2, len(HELD_OUT), size))
-    if kind == "products at one place":
+    if kind == "products at one point":
         coefs[:] = coefs[0]
-    query = Query(coefs, vectors=vectors if "product" in kind else None, losses_only=kind == "losses")
-    together = FoldedObjective(own).answer(
-        Query(query.coefs, vectors=query.vectors, losses_only=query.losses_only, held_out=HELD_OUT),
-        blocks(np.arange(ROWS), form),
-    )
-    alone = [own[fold].answer(query.only([place]), blocks(seen(fold), form)) for place, fold in enumerate(HELD_OUT)]
-    assert_places(together, alone)
+    if "product" in kind:
+        query = Query(optim.HessianProducts(coefs, vectors))
+    else:
+        query = Query(optim.Losses(coefs) if kind == "losses" else optim.Gradients(coefs))
+    together = evaluate(FoldedObjective(own), replace(query, held_out=HELD_OUT), blocks(np.arange(ROWS), form))
+    alone = [
+        evaluate(own[fold], query.only([point]), blocks(seen(fold), form)) for point, fold in enumerate(HELD_OUT)
+    ]
+    assert_points(together, alone)
     assert together.rows == ROWS
 
 
-def test_blocks_that_no_place_sees_are_not_summed():
-    query = Query(np.zeros((2, FEATURES + 1)), held_out=[1, 1])
-    sums = FoldedObjective(objectives(Logistic())).answer(query, blocks(np.arange(ROWS)))
+def test_blocks_that_no_point_sees_are_not_summed():
+    query = Query(optim.Gradients(np.zeros((2, FEATURES + 1))), held_out=[1, 1])
+    sums = evaluate(FoldedObjective(objectives(Logistic())), query, blocks(np.arange(ROWS)))
     assert sums.rows == len(seen(1))
 
 
@@ -96,7 +100,7 @@ def test_a_step_never_sees_what_is_held_out(name):
     """Whatever the held-out rows are, the answer is the same."""
     objective = LinearObjective(Logistic(), FEATURES)
     work = WORKS[name](FoldedObjective({0: objective}))
-    query = Query(np.ones((1, objective.size)), step=2, held_out=[0])
+    query = Query(optim.Gradients(np.ones((1, objective.size))), step=2, held_out=[0])
     sane = blocks(np.arange(ROWS))
     absurd = [Block(block.X * 1e3, 1 - block.y, fold=0) if block.fold == 0 else block for block in sane]
     one, other = (work(query, Part(0, 0), InMemoryBlocks(some)) for some in (sane, absurd))
@@ -109,10 +113,11 @@ def test_validation_rows_of_a_fold_are_held_out_too():
     parts = InMemoryBlocks(blocks(np.arange(0, ROWS, 2)), blocks(np.arange(1, ROWS, 2)))
     coefs = rng.normal(size=(2, objective.size))
     work = Validated(FullGradient(FoldedObjective({0: objective, 1: objective})))
-    sums = work(Query(coefs, held_out=[0, 1]), Part(0, 0), parts)
-    for place, fold in enumerate([0, 1]):
-        odd = objective.partial(coefs[place : place + 1], blocks(np.intersect1d(seen(fold), np.arange(1, ROWS, 2))))
-        assert sums.validation_mean()[place] == pytest.approx(odd.mean()[0][0])
+    sums = work(Query(optim.Gradients(coefs), held_out=[0, 1]), Part(0, 0), parts)
+    for point, fold in enumerate([0, 1]):
+        rows = blocks(np.intersect1d(seen(fold), np.arange(1, ROWS, 2)))
+        odd = gradients_of(objective, coefs[point : point + 1], rows)
+        assert sums.validation_mean()[point] == pytest.approx(odd.mean()[0][0])
 
 
 @pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.newton_cg(), optim.gd(0.3)], ids=lambda one: one.name)

@@ -11,8 +11,9 @@ from scipy import sparse
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
 from sparkopt.losses import Huber, Logistic, Loss, Multinomial, SquaredError
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
-from tests.problems import finite_difference
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum
+from tests.problems import finite_difference, gradients_of, products_of
 
 ROWS, FEATURES = 24, 4
 RNG = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def value_by_hand(objective: LinearObjective, coef: np.ndarray, weight: np.ndarr
 def test_value_and_gradient(loss, form, weight, frame):
     objective = LinearObjective(loss, FEATURES, **frame)
     coef = np.random.default_rng(1).normal(size=objective.size)
-    found = objective.partial(coef[None], [block(loss, form, weight)])
+    found = gradients_of(objective, coef[None], [block(loss, form, weight)])
 
     def by_hand(at):
         return value_by_hand(objective, at, weight)
@@ -86,9 +87,9 @@ def test_hessian_products(loss, form, weight, frame):
     rng = np.random.default_rng(1)
     coefs, vectors = rng.normal(size=(2, 3, objective.size))
     rows = [block(loss, form, weight)]
-    found = objective.answer(Query(coefs, vectors=vectors), rows)
+    found = products_of(objective, coefs, vectors, rows)
     step = 1e-6
-    up, down = (objective.partial(coefs + sign * step * vectors, rows).gradient for sign in (1, -1))
+    up, down = (gradients_of(objective, coefs + sign * step * vectors, rows).gradient for sign in (1, -1))
     np.testing.assert_allclose(found.gradient, (up - down) / (2 * step), rtol=1e-5, atol=1e-5)
     assert found.weight == pytest.approx(ROWS if weight is None else weight.sum())
     assert (found.rows, found.loss.tolist()) == (ROWS, [0.0] * 3)
@@ -98,7 +99,7 @@ def test_hessian_products(loss, form, weight, frame):
 def test_the_target_may_be_scaled(form):
     objective = LinearObjective(SquaredError(), FEATURES, scale=SCALE, center=CENTER, target_scale=0.25)
     coef = np.random.default_rng(1).normal(size=objective.size)
-    found = objective.partial(coef[None], [block(SquaredError(), form)])
+    found = gradients_of(objective, coef[None], [block(SquaredError(), form)])
     assert found.loss[0] == pytest.approx(value_by_hand(objective, coef, None), rel=1e-12)
     by_differences = finite_difference(lambda at: value_by_hand(objective, at, None), coef)
     np.testing.assert_allclose(found.gradient[0], by_differences, rtol=1e-5, atol=1e-6)
@@ -110,9 +111,9 @@ def test_the_target_may_be_scaled(form):
 def test_several_places_at_once_equal_one_by_one(loss, form, frame):
     objective = LinearObjective(loss, FEATURES, **frame)
     coefs = np.random.default_rng(2).normal(size=(3, objective.size))
-    together = objective.partial(coefs, [block(loss, form, WEIGHT)])
+    together = gradients_of(objective, coefs, [block(loss, form, WEIGHT)])
     for place, coef in enumerate(coefs):
-        alone = objective.partial(coef[None], [block(loss, form, WEIGHT)])
+        alone = gradients_of(objective, coef[None], [block(loss, form, WEIGHT)])
         assert together.loss[place] == pytest.approx(alone.loss[0], rel=1e-13)
         np.testing.assert_allclose(together.gradient[place], alone.gradient[0], rtol=1e-12, atol=1e-12)
         assert (together.weight[place], together.rows) == (alone.weight[0], alone.rows)
@@ -125,11 +126,11 @@ def test_rows_may_be_cut_anywhere(loss, form, cut):
     """In blocks within one sum, and in sums that are added; empty pieces included."""
     objective = LinearObjective(loss, FEATURES)
     coefs = np.random.default_rng(3).normal(size=(2, objective.size))
-    whole = objective.partial(coefs, [block(loss, form, WEIGHT)])
+    whole = gradients_of(objective, coefs, [block(loss, form, WEIGHT)])
     pieces = [block(loss, form, WEIGHT, rows) for rows in (slice(0, cut), slice(cut, ROWS))]
     for other in (
-        objective.partial(coefs, pieces),
-        objective.partial(coefs, pieces[:1]) + objective.partial(coefs, pieces[1:]),
+        gradients_of(objective, coefs, pieces),
+        gradients_of(objective, coefs, pieces[:1]) + gradients_of(objective, coefs, pieces[1:]),
     ):
         np.testing.assert_allclose(other.loss, whole.loss, rtol=1e-12)
         np.testing.assert_allclose(other.gradient, whole.gradient, rtol=1e-10, atol=1e-12)
@@ -162,7 +163,7 @@ def test_partial_sums_are_a_commutative_monoid(seeds):
 
 def test_the_sum_over_no_blocks_is_the_zero():
     objective = LinearObjective(Logistic(), FEATURES)
-    assert_equal(objective.partial(np.zeros((2, 5)), []), PartialSum.zero(2, 5))
+    assert_equal(gradients_of(objective, np.zeros((2, 5)), []), PartialSum.zero(2, 5))
 
 
 def test_mean_divides_once_by_the_weight_and_refuses_to_divide_by_nothing():
@@ -191,8 +192,8 @@ def test_unscaled_coefficients_predict_the_same_on_the_users_rows(loss, frame):
     coef = np.random.default_rng(5).normal(size=objective.size)
     matrix, intercept = objective.unscale(coef)
     users = np.concatenate([matrix.ravel(), intercept, objective.auxiliary(coef)])
-    solvers = objective.partial(coef[None], [block(loss)]).loss[0]
-    assert plain.partial(users[None], [block(loss)]).loss[0] == pytest.approx(solvers, rel=1e-12)
+    solvers = gradients_of(objective, coef[None], [block(loss)]).loss[0]
+    assert gradients_of(plain, users[None], [block(loss)]).loss[0] == pytest.approx(solvers, rel=1e-12)
 
 
 @each_loss
@@ -207,7 +208,9 @@ def test_the_start_fits_the_mean_of_the_targets_with_the_intercept_alone(loss, f
     assert not matrix.any()
     if objective.fit_intercept:
         assert intercept.tolist() == pytest.approx(loss.start(mean).tolist())
-        slopes = objective.partial(start[None], [block(loss)]).gradient[0][FEATURES * loss.outputs :][: loss.outputs]
+        slopes = gradients_of(objective, start[None], [block(loss)]).gradient[0][FEATURES * loss.outputs :][
+            : loss.outputs
+        ]
         assert isinstance(loss, Huber) or slopes == pytest.approx(0, abs=1e-12)
 
 
@@ -215,7 +218,7 @@ def test_a_scale_of_zero_removes_a_feature():
     objective = LinearObjective(SquaredError(), FEATURES, scale=np.array([1.0, 0.0, 1.0, 1.0]))
     matrix, _ = objective.unscale(np.ones(5))
     assert matrix[:, 0].tolist() == [1, 0, 1, 1]
-    gradient = objective.partial(np.ones((1, 5)), [block(SquaredError())]).gradient[0]
+    gradient = gradients_of(objective, np.ones((1, 5)), [block(SquaredError())]).gradient[0]
     assert gradient[1] == 0
     assert objective.rescale(matrix, np.zeros(1))[1] == 0
 
@@ -223,7 +226,7 @@ def test_a_scale_of_zero_removes_a_feature():
 def test_float32_rows_are_summed_in_float64():
     n = 2**22
     rows = Block(np.full((n, 1), 0.1, np.float32), np.zeros(n))
-    found = LinearObjective(SquaredError(), 1).partial(np.array([[0.0, 0.3]]), [rows])
+    found = gradients_of(LinearObjective(SquaredError(), 1), np.array([[0.0, 0.3]]), [rows])
     assert found.gradient.dtype == np.float64
     assert found.loss[0] == pytest.approx(n * 0.5 * float(np.float32(0.3)) ** 2, rel=1e-6)
 

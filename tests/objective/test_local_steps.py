@@ -11,7 +11,8 @@ from sparkopt import optim
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, Multinomial, SquaredError
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated
 from sparkopt.penalties import L1, L2, NoPenalty
 from sparkopt.solver.loop import Problem, Stop, check_compatible, minimise
@@ -177,7 +178,8 @@ def test_batches_are_numbered_through_all_rounds():
 def test_the_cost_of_a_round_is_that_of_its_batches():
     work = local(LocalSteps(5, warm_up=1), MiniBatch(OBJECTIVE, 0.1, seed=1))
     rows = [
-        sum(work(Query(np.zeros((1, 6)), number), Part(0, 0), ONE[0]).rows for _ in range(1)) for number in (0, 1)
+        sum(work(Query(optim.Gradients(np.zeros((1, 6))), number), Part(0, 0), ONE[0]).rows for _ in range(1))
+        for number in (0, 1)
     ]
     assert abs(rows[0] - 12) <= 1
     assert abs(rows[1] - 60) <= 5
@@ -217,7 +219,7 @@ def test_the_best_step_on_validation_rows_is_measured_too():
     assert found.reason == "validation"
     assert found.step < found.iterations
     np.testing.assert_array_equal(found.coef, seen[found.step])
-    exact = float(reduce_over(FullGradient(OBJECTIVE), ONE)(Query(found.coef[None])).mean()[0][0])
+    exact = float(reduce_over(FullGradient(OBJECTIVE), ONE)(Query(optim.Gradients(found.coef[None]))).mean()[0][0])
     assert found.objective == pytest.approx(exact + penalised().value(found.coef), rel=1e-12)
     assert (work.is_local, work.is_exact, work.share) == (True, False, pytest.approx(1.2))
 
@@ -247,7 +249,7 @@ def test_partitions_without_rows_have_no_say():
     _, rounds = run(local(LocalSteps(3)), [*PARTS, InMemoryBlocks([])], 3)
     _, without = run(local(LocalSteps(3)), PARTS, 3)
     np.testing.assert_array_equal(rounds, without)
-    sums = local(LocalSteps(3))(Query(np.zeros((1, 6))), Part(3, 120), InMemoryBlocks([]))
+    sums = local(LocalSteps(3))(Query(optim.Gradients(np.zeros((1, 6)))), Part(3, 120), InMemoryBlocks([]))
     assert (sums.weight, sums.rows, sums.gradient.shape) == (0.0, 0, (1, 6))
 
 
@@ -258,9 +260,9 @@ def test_rows_of_weight_zero_have_no_say():
 
 
 def test_several_places_each_go_their_own_way():
-    work, places = local(LocalSteps(3)), np.random.default_rng(0).normal(size=(2, 6))
-    both = work(Query(places, 1), Part(0, 0), ONE[0])
-    alone = [work(Query(place[None], 1), Part(0, 0), ONE[0]) for place in places]
+    work, points = local(LocalSteps(3)), np.random.default_rng(0).normal(size=(2, 6))
+    both = work(Query(optim.Gradients(points), 1), Part(0, 0), ONE[0])
+    alone = [work(Query(optim.Gradients(point[None]), 1), Part(0, 0), ONE[0]) for point in points]
     np.testing.assert_array_equal(both.gradient, np.concatenate([one.gradient for one in alone]))
     assert both.rows == sum(one.rows for one in alone)
 

@@ -14,9 +14,11 @@ from scipy import stats
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part, take
 from sparkopt.errors import ParameterError
 from sparkopt.losses import SquaredError
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, MiniBatch
-from tests.problems import in_blocks, reduce_over
+from sparkopt.optim import EveryRow, Gradients, HessianProducts, SampledRows
+from tests.problems import gradients_of, in_blocks, products_of, reduce_over
 
 
 class CountingBlocks:
@@ -51,7 +53,7 @@ def draw_of(fraction: float, sizes: list[int], seed: int = 0) -> Callable[[int],
     ]
 
     def draw(step: int) -> np.ndarray:
-        query = Query(np.zeros((1, total)), step)
+        query = Query(Gradients(np.zeros((1, total))), step)
         return sum((work(query, part, blocks).gradient[0] for part, blocks in parts), np.zeros(total))
 
     return draw
@@ -112,8 +114,8 @@ def test_draws_depend_on_seed_step_and_partition_and_on_nothing_else():
 def test_draws_do_not_depend_on_the_coefficients_or_how_many_places_are_asked_for():
     objective = LinearObjective(SquaredError(), 40, fit_intercept=False)
     work, blocks = MiniBatch(objective, 0.3), numbered(40)
-    alone = work(Query(np.zeros((1, 40)), 5), Part(0, 0), blocks)
-    both = work(Query(np.stack([np.zeros(40), np.ones(40)]), 5), Part(0, 0), blocks)
+    alone = work(Query(Gradients(np.zeros((1, 40))), 5), Part(0, 0), blocks)
+    both = work(Query(Gradients(np.stack([np.zeros(40), np.ones(40)])), 5), Part(0, 0), blocks)
     np.testing.assert_array_equal(alone.gradient[0], both.gradient[0])
     assert alone.rows == both.rows
 
@@ -125,7 +127,7 @@ def test_the_cost_of_a_step_is_its_share_of_the_rows_and_their_blocks(fraction):
     work = MiniBatch(LinearObjective(SquaredError(), 2), fraction)
     for step in range(20):
         blocks.opened.clear()
-        rows = work(Query(np.zeros((1, 3)), step), Part(0, 0), blocks).rows
+        rows = work(Query(Gradients(np.zeros((1, 3))), step), Part(0, 0), blocks).rows
         assert abs(rows - fraction * 4000) <= 1
         assert len(blocks.opened) <= rows
         assert len(set(blocks.opened)) == len(blocks.opened)
@@ -145,10 +147,10 @@ def test_all_rows_are_the_sum_over_all_blocks():
     X, y = rng.normal(size=(30, 3)), rng.normal(size=30)
     objective = LinearObjective(SquaredError(), 3)
     coefs = rng.normal(size=(2, 4))
-    whole = objective.partial(coefs, [Block(X, y)])
+    whole = gradients_of(objective, coefs, [Block(X, y)])
     reduce = reduce_over(FullGradient(objective), [in_blocks(X[:13], y[:13], rows=5), in_blocks(X[13:], y[13:])])
-    np.testing.assert_allclose(reduce(Query(coefs, 0)).gradient, whole.gradient, rtol=1e-12)
-    assert reduce(Query(coefs, 9)).rows == 30
+    np.testing.assert_allclose(reduce(Query(Gradients(coefs), 0)).gradient, whole.gradient, rtol=1e-12)
+    assert reduce(Query(Gradients(coefs), 9)).rows == 30
 
 
 @pytest.mark.parametrize("work", [FullGradient, lambda objective: MiniBatch(objective, 0.3)], ids=["full", "batch"])
@@ -158,12 +160,13 @@ def test_hessian_products_and_passes_over_every_row(work):
     objective = LinearObjective(SquaredError(), 3)
     reduce = reduce_over(work(objective), [in_blocks(X, y)])
     coefs, vectors = rng.normal(size=(2, 2, 4))
-    whole = objective.hessian_products(coefs, vectors, [Block(X, y)])
-    np.testing.assert_allclose(reduce(Query(coefs, 4, vectors, every_row=True)).gradient, whole.gradient, rtol=1e-10)
-    step = reduce(Query(coefs, 4, vectors))
-    assert step.rows == reduce(Query(coefs, 4)).rows
+    whole = products_of(objective, coefs, vectors, [Block(X, y)])
+    every = reduce(Query(HessianProducts(coefs, vectors, rows=EveryRow()), 4))
+    np.testing.assert_allclose(every.gradient, whole.gradient, rtol=1e-10)
+    step = reduce(Query(HessianProducts(coefs, vectors), 4))
+    assert step.rows == reduce(Query(Gradients(coefs), 4)).rows
     # of the same rows: least squares has the gradient H w − Xᵀy
-    difference = reduce(Query(coefs + vectors, 4)).gradient - reduce(Query(coefs, 4)).gradient
+    difference = reduce(Query(Gradients(coefs + vectors), 4)).gradient - reduce(Query(Gradients(coefs), 4)).gradient
     np.testing.assert_allclose(step.gradient, difference, rtol=1e-10, atol=1e-12)
 
 
@@ -174,15 +177,13 @@ def test_a_sample_of_evenly_spaced_rows_stands_for_all(places):
     objective = LinearObjective(SquaredError(), 3)
     blocks = CountingBlocks(in_blocks(X, y, weight, rows=10))
     coefs, vectors = rng.normal(size=(2, places, 4))
-    found = FullGradient(objective)(Query(coefs, 0, vectors, sample=4), Part(0, 0), blocks)
+    found = FullGradient(objective)(Query(HessianProducts(coefs, vectors, rows=SampledRows(4))), Part(0, 0), blocks)
     taken = np.array([0, 13, 26, 39])
-    expected = objective.hessian_products(coefs, vectors, [Block(X[taken], y[taken], weight[taken])])
+    expected = products_of(objective, coefs, vectors, [Block(X[taken], y[taken], weight[taken])])
     np.testing.assert_allclose(found.gradient, 10 * expected.gradient, rtol=1e-12)
     assert (found.weight, found.rows) == (pytest.approx(10 * weight[taken].sum()), 4)
-    whole = FullGradient(objective)(Query(coefs, 0, vectors, sample=40), Part(0, 0), blocks)
-    np.testing.assert_allclose(
-        whole.gradient, objective.hessian_products(coefs, vectors, [Block(X, y, weight)]).gradient
-    )
+    whole = FullGradient(objective)(Query(HessianProducts(coefs, vectors, rows=SampledRows(40))), Part(0, 0), blocks)
+    np.testing.assert_allclose(whole.gradient, products_of(objective, coefs, vectors, [Block(X, y, weight)]).gradient)
     assert whole.rows == 40
 
 

@@ -8,7 +8,8 @@ import pytest
 from sparkopt import optim
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, SquaredError
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, MiniBatch
 from sparkopt.penalties import L2, NoPenalty
 from sparkopt.solver.loop import Problem, Stop, minimise
@@ -80,7 +81,7 @@ def test_steps_are_those_of_torch(torch, name):
     expected = [START.copy()]
     for _ in range(STEPS):
         coef = parameter.detach().numpy().copy()
-        parameter.grad = torch.tensor(problem.reduce(Query(coef[None])).gradient[0])
+        parameter.grad = torch.tensor(problem.reduce(Query(optim.Gradients(coef[None]))).gradient[0])
         theirs.step()
         expected.append(parameter.detach().numpy().copy())
     np.testing.assert_allclose(path(optimizer, problem), expected, rtol=1e-10, atol=1e-12)
@@ -128,7 +129,7 @@ def test_steps_are_those_of_the_paper(name):
     step, optimizer = PAPERS[name]
     coef, state, expected = START, {}, [START]
     for t in range(1, STEPS + 1):
-        coef, state = step(problem.reduce(Query(coef[None])).gradient[0], coef, state, t)
+        coef, state = step(problem.reduce(Query(optim.Gradients(coef[None]))).gradient[0], coef, state, t)
         expected.append(coef)
     np.testing.assert_allclose(path(optimizer, problem), expected, rtol=1e-12, atol=1e-14)
 
@@ -207,10 +208,9 @@ def test_states_are_data_and_are_never_changed(name):
     problem, optimizer = bowl(), tuned(name, 1.0)
     task = Problem(optimizer, START)
 
-    def evaluate(ask):
-        found = problem.reduce(Query(np.array(ask.coefs), vectors=np.array(ask.vectors) if ask.vectors else None))
-        vectors = ask.vectors or [None] * len(ask.coefs)
-        return [task.point(*row) for row in zip(ask.coefs, found.loss.tolist(), found.gradient, vectors, strict=True)]
+    def evaluate(request):
+        found = problem.reduce(Query(request))
+        return [task.point(*row) for row in zip(request.points, found.loss.tolist(), found.gradient, strict=True)]
 
     def step(at, states):
         direction, after = optimizer.transform.update(at.gradient, states[0], at.coef)
@@ -221,7 +221,7 @@ def test_states_are_data_and_are_never_changed(name):
             except StopIteration as end:
                 return end.value[0], (after, end.value[1])
 
-    (at,) = evaluate(optim.Ask([START]))
+    (at,) = evaluate(optim.Gradients(START[None]))
     states = optimizer.transform.init(START), optimizer.search.init(START)
     for _ in range(3):
         before = repr(states)
@@ -306,13 +306,13 @@ def test_variance_reduction_pays_for_all_rows_at_snapshots_only():
 
     def counted(query):
         sums = reduce(query)
-        rows.append((query.step, sums.rows, len(query.coefs)))
+        rows.append((query.step, sums.rows, len(query.request.points)))
         return sums
 
     minimise(counted, Problem(optim.svrg(0.05, snapshot_every=4), problem.start, stop=Stop(9, 0.0, window=20)))
     snapshots = [step for step, touched, _ in rows if touched == 200]
     assert snapshots == [1, 5, 9]
-    assert [touched for step, touched, places in rows if places == 2] == [10] * 9
+    assert [touched for step, touched, points in rows if points == 2] == [10] * 9
 
 
 def test_accumulation_steps_on_the_mean_of_several_gradients():
@@ -376,7 +376,7 @@ def test_a_reduction_that_ignores_vectors_is_found_out():
     problem = bowl()
 
     def ignorant(query):
-        return problem.reduce(Query(query.coefs))
+        return problem.reduce(Query(optim.Gradients(query.request.points)))
 
     with pytest.raises(ParameterError, match=r"reduce must answer .* vectors .*lbfgs\(seed=Seed\(up_to=0\)\)"):
         minimise(ignorant, Problem(optim.lbfgs(), START))
@@ -388,7 +388,7 @@ def test_newton_needs_few_steps_and_counts_its_products():
     seen = []
 
     def reduce(query):
-        seen.append(query.vectors is not None)
+        seen.append(isinstance(query.request, optim.HessianProducts))
         return problem.reduce(query)
 
     stop = Stop(100, 0.0, gradient_tol=1e-10)

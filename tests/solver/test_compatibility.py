@@ -11,7 +11,8 @@ from scipy import optimize
 from sparkopt import optim
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Hinge, Logistic, Quantile, SquaredError
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch
 from sparkopt.penalties import L1, L2, Box, ElasticNet, GroupLasso, NoPenalty, Penalty
 from sparkopt.solver.compatibility import check_compatible

@@ -8,7 +8,8 @@ import pytest
 from sparkopt import optim
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.losses import SquaredError
-from sparkopt.objective.linear import LinearObjective, PartialSum, Query
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import MiniBatch
 from sparkopt.penalties import L1, L2
 from sparkopt.solver.loop import Problem, Progress, Stop, minimise, minimise_many
@@ -89,7 +90,7 @@ def test_many_problems_share_each_pass():
     passes = []
 
     def reduce(query):
-        passes.append(len(query.coefs))
+        passes.append(len(query.request.points))
         return BOWL.reduce(query)
 
     names = ["gd", "momentum", "adam"]
@@ -110,13 +111,13 @@ def test_stop_rules_have_domains():
 
 
 class Counted:
-    """A reduction that remembers the step and the number of places of each pass."""
+    """A reduction that remembers the step and the number of points of each pass."""
 
     def __init__(self, reduce) -> None:
         self.reduce, self.passes = reduce, []
 
     def __call__(self, query: Query) -> PartialSum:
-        self.passes.append((query.step, len(query.coefs), query.vectors is not None))
+        self.passes.append((query.step, len(query.request.points), isinstance(query.request, optim.HessianProducts)))
         return self.reduce(query)
 
 
@@ -140,7 +141,7 @@ def test_history_has_every_step_and_the_objective_of_each():
     assert [progress.record for progress in seen] == list(solution.history)
     for progress in seen:
         assert progress.record.objective == pytest.approx(BOWL.value(progress.coef), rel=1e-12)
-        gradient = BOWL.reduce(Query(progress.coef[None])).gradient[0]
+        gradient = BOWL.reduce(Query(optim.Gradients(progress.coef[None]))).gradient[0]
         assert progress.record.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
         assert progress.max_iter == 30
     seconds = [record.seconds for record in solution.history]
@@ -161,11 +162,11 @@ class Stumbling(optim.Search):
     """Fixed steps, but for one that asks twice and then gives up, unless it has just started anew."""
 
     def run(self, at, direction, penalty, state):
-        yield optim.Ask([at.coef])
+        yield optim.Gradients(at.coef[None])
         if state == 3:
-            yield optim.Ask([at.coef])
+            yield optim.Gradients(at.coef[None])
             return at, state
-        (point,) = yield optim.Ask([at.coef + direction])
+        (point,) = yield optim.Gradients((at.coef + direction)[None])
         return point, state + 1
 
     def init(self, coef):
@@ -184,7 +185,7 @@ def test_a_mini_batch_without_a_gradient_does_not_end_the_run():
     X, y = np.ones((2, 1)), np.array([0.0, 4.0])
     work = MiniBatch(LinearObjective(SquaredError(), 1, fit_intercept=False), 0.5)
     reduce = reduce_over(work, [in_blocks(X, y)])
-    assert any(reduce(Query(np.zeros((1, 1)), step)).gradient[0, 0] == 0 for step in range(10))
+    assert any(reduce(Query(optim.Gradients(np.zeros((1, 1))), step)).gradient[0, 0] == 0 for step in range(10))
     stop = Stop(max_iter=200, tol=0, window=20)
     solution = minimise(reduce, Problem(optim.sgd(optim.schedules.InverseTime(1.0)), np.zeros(1), stop=stop))
     assert solution.reason == "maxIter"
@@ -204,7 +205,7 @@ def test_a_search_ends_with_precision_where_rounding_hides_any_descent(optimizer
     """The gradient lies: it never vanishes, but the objective cannot fall."""
 
     def reduce(query):
-        return PartialSum(np.ones(len(query.coefs)), np.ones(query.coefs.shape), 1.0, 1)
+        return PartialSum(np.ones(len(query.request.points)), np.ones(query.request.points.shape), 1.0, 1)
 
     solution = minimise(reduce, Problem(optimizer, np.zeros(2), stop=Stop(50, tol=0)))
     assert solution.reason == "precision"

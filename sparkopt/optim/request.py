@@ -1,0 +1,125 @@
+"""What a search requests: gradients, losses or Hessian-vector products, at which points, on which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from sparkopt.typing import Floats
+
+__all__ = [
+    "EveryRow",
+    "Gradients",
+    "HessianProducts",
+    "Losses",
+    "Request",
+    "RowSelector",
+    "SampledRows",
+    "StepRows",
+]
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows of the step: all of them, or the step's mini-batch."""
+
+
+@dataclass(frozen=True)
+class EveryRow:
+    """All rows, also where the steps work on mini-batches."""
+
+
+@dataclass(frozen=True)
+class SampledRows:
+    """A sample of the step's rows, from which the sums over all of them are estimated.
+
+    Parameters
+    ----------
+    count : int
+        Rows to take from each partition, evenly spaced.
+    """
+
+    count: int
+
+
+RowSelector: TypeAlias = StepRows | EveryRow | SampledRows
+"""Which rows a request is evaluated on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What to evaluate: one of ``Gradients``, ``Losses`` and ``HessianProducts``.
+
+    Parameters
+    ----------
+    points : ndarray of shape (m, size)
+        The coefficients to evaluate it at, one point a row.
+    rows : RowSelector, default StepRows()
+        The rows of data to evaluate it on.
+    """
+
+    points: Floats
+    rows: RowSelector = field(default=StepRows(), kw_only=True)
+
+    @property
+    def is_step_gradient(self) -> bool:
+        """Whether it is the step's own gradient, on the step's own rows."""
+        return False
+
+    def is_like(self, other: Request) -> bool:
+        """Whether both ask for the same thing on the same rows, so that one pass can answer both."""
+        return type(self) is type(other) and self.rows == other.rows
+
+    def map(self, change: Callable[[Floats], Floats]) -> Request:
+        """Return the same request with ``change`` applied to each of its arrays of shape (m, size)."""
+        return replace(self, points=change(self.points))
+
+    def joined(self, others: Sequence[Request]) -> Request:
+        """Return one request for the points of this one and of others like it, in this order."""
+        return replace(self, points=np.concatenate([self.points, *(other.points for other in others)]))
+
+
+class Gradients(Request):
+    """The objective and its gradient."""
+
+    @property
+    def is_step_gradient(self) -> bool:
+        """Whether the rows are the step's own."""
+        return self.rows == StepRows()
+
+
+class Losses(Request):
+    """The objective alone: the answer's gradients have no columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class HessianProducts(Request):
+    """The Hessian times a vector; the answer has the products in the place of gradients.
+
+    Parameters
+    ----------
+    points : ndarray of shape (m, size)
+        The coefficients at which the Hessian is taken.
+    vectors : ndarray of shape (m, size)
+        What it is multiplied with, one vector a point.
+    rows : RowSelector, default StepRows()
+        The rows of data to evaluate it on.
+    """
+
+    vectors: Floats
+
+    def map(self, change: Callable[[Floats], Floats]) -> HessianProducts:
+        """Return the same request with ``change`` applied to points and vectors."""
+        return replace(self, points=change(self.points), vectors=change(self.vectors))
+
+    def joined(self, others: Sequence[Request]) -> HessianProducts:
+        """Return one request for the points and vectors of this one and of others like it."""
+        products = [self, *(other for other in others if isinstance(other, HessianProducts))]
+        return replace(
+            self,
+            points=np.concatenate([one.points for one in products]),
+            vectors=np.concatenate([one.vectors for one in products]),
+        )
