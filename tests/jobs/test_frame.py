@@ -248,7 +248,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(capsys, monkeypatch, spark, table
     """In the middle of writing."""
 
     def interrupted(model, metrics, labels, run):
-        run.place.child("model").take(tmp_path / "some")
+        run.target.child("model").add_files(tmp_path / "some")
         raise KeyboardInterrupt
 
     written(tmp_path / "some", half="1")
@@ -330,7 +330,7 @@ def test_outputs_come_whole(place, tmp_path):
 
     def run(name: str, earlier: list[str], **files: str) -> None:
         with staged(place) as staging:
-            staging.take(written(tmp_path / name, **files))
+            staging.add_files(written(tmp_path / name, **files))
             assert not (tmp_path / "out" / "new.txt").exists()
             publish(staging, place, "last.txt", earlier)
 
@@ -347,7 +347,7 @@ def test_outputs_come_whole(place, tmp_path):
     assert left() == {"model.txt": "3", "last.txt": "3", "mine": "stays"}
     assert place.child("model.txt").read() == "3"
     with contextlib.suppress(ZeroDivisionError), staged(place) as staging:
-        staging.take(written(tmp_path / "four", model="4"))
+        staging.add_files(written(tmp_path / "four", model="4"))
         raise ZeroDivisionError
     assert left() == {"model.txt": "3", "last.txt": "3", "mine": "stays"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
