@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -182,6 +184,23 @@ def test_every_job_says_what_it_does(capsys):
         assert "--config" in out
     assert call(capsys, "--version")[1].strip() == f"sparkopt {sparkopt.__version__}"
     assert call(capsys, "--help")[0] == 0
+
+
+def test_one_script_runs_every_command():
+    for flags, code, line in (
+        (["--version"], 0, f"sparkopt {sparkopt.__version__}"),
+        (["evaluate", "--wrong"], 2, "sparkopt evaluate: error: unrecognized arguments: --wrong"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "jobs/run.py", *flags],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == code
+        assert line in run.stdout + run.stderr
 
 
 def test_the_same_again_is_not_done_twice(capsys, spark, table, tmp_path):
