@@ -2,7 +2,7 @@
 """Print this machine's GPUs in Spark's format: {"name": "gpu", "addresses": ["0", "1"]}.
 
 Spark runs this script on the machines of the driver and of each executor if conf/gpu.conf names it. nvidia-smi lists
-NVIDIA's GPUs, rocm-smi AMD's; CUDA_VISIBLE_DEVICES, which some cluster managers set, overrides both. Without a GPU the
+NVIDIA's GPUs, rocm-smi AMD's; CUDA_VISIBLE_DEVICES, set by some cluster managers, overrides both. Without a GPU the
 list is empty, and Spark reports that it requested more than there are.
 """
 
