@@ -44,7 +44,7 @@ WRONG = {
     "two sources": (["train", "--parquet", "x", "--csv", "y"], 2, "not allowed with argument --parquet"),
     "empty source": (["train", "--parquet", ""], 2, "--parquet is empty"),
     "out of range": (["train", "--parquet", "x", "--reg-param=-1"], 2, "regParam must be >= 0. Got -1.0 instead."),
-    "share": (["train", "--parquet", "x", "--test-fraction", "1"], 2, "--test-fraction must lie between 0 and 1"),
+    "share": (["train", "--parquet", "x", "--test-fraction", "1"], 2, "--test-fraction must be between 0 and 1"),
     "image size": (["train", "--images", "x", "--image-size", "0"], 2, "--image-size must be at least 1"),
     "incompatible": (
         ["train", "--parquet", "x", "--optimizer", "lbfgs", "--mini-batch-fraction", "0.5"],
