@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
@@ -16,11 +16,12 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
+from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.bounds import BoundParams
 from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
-from sparkopt.ml.params import LinearParams, documented
+from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
@@ -28,10 +29,12 @@ from sparkopt.ml.summary import (
     LogisticRegressionTrainingSummary,
 )
 from sparkopt.penalties import Penalty
-from sparkopt.solver.loop import Callback
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Constraint, Interval, OneOf
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
@@ -252,19 +255,8 @@ class LogisticRegression(
     def __init__(
         self,
         *,
-        featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
-        labelCol: str = "label",
-        weightCol: str | None = None,
-        predictionCol: str = "prediction",
         rawPredictionCol: str = "rawPrediction",
         probabilityCol: str = "probability",
-        maxIter: int = 100,
-        tol: float = 1e-6,
-        regParam: float = 0.0,
-        elasticNetParam: float = 0.0,
-        fitIntercept: bool = True,
-        standardization: bool = True,
         family: str = "auto",
         threshold: float = 0.5,
         thresholds: list[float] | None = None,
@@ -273,26 +265,7 @@ class LogisticRegression(
         upperBoundsOnCoefficients: Any = None,
         lowerBoundsOnIntercepts: Any = None,
         upperBoundsOnIntercepts: Any = None,
-        optimizer: str = "auto",
-        stepSize: float | None = None,
-        stepSizeSchedule: str = "constant",
-        miniBatchFraction: float = 1.0,
-        localSteps: int = 1,
-        localStepsWarmUp: int = 0,
-        outerOptimizer: str = "average",
-        outerStepSize: float | None = None,
-        compression: str = "none",
-        blockCodec: str = "none",
-        seed: int = 0,
-        aggregationDepth: int = 2,
-        engine: str = "auto",
-        validationIndicatorCol: str | None = None,
-        patience: int = 10,
-        minDelta: float = 0.0,
-        checkpointDir: str | None = None,
-        checkpointInterval: int = 10,
-        initialModel: Any = None,
-        callbacks: Sequence[Callback] = (),
+        **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)

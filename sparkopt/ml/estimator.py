@@ -20,19 +20,40 @@ from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.setters import LinearSetters
-from sparkopt.ml.training import Serial, train
+from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solver.loop import Callback, Stop, check_compatible
-from sparkopt.training.trainer import Fit, Initial, Trainer
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
 __all__ = ["LinearEstimator"]
 
 M = TypeVar("M", bound=LinearModel[Any])
 E = TypeVar("E", bound="LinearEstimator[Any]")
+
+PER_MODEL = frozenset(
+    {
+        "regParam",
+        "elasticNetParam",
+        "stepSize",
+        "stepSizeSchedule",
+        "optimizer",
+        "maxIter",
+        "tol",
+        "patience",
+        "minDelta",
+        "predictionCol",
+        "rawPredictionCol",
+        "probabilityCol",
+        "linkPredictionCol",
+        "threshold",
+        "thresholds",
+    }
+)
+"""Parameters in which models that are trained together may differ."""
 
 
 class LinearEstimator(
@@ -55,10 +76,13 @@ class LinearEstimator(
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
     def _configure(self, arguments: Mapping[str, Any]) -> None:
-        """Take a constructor's arguments: parameters, and what is none since it cannot be saved."""
+        """Take a constructor's arguments: parameters, and the two attributes that cannot be saved."""
         values = dict(arguments)
         self.setCallbacks(values.pop("callbacks", ()))
         self.setInitialModel(values.pop("initialModel", None))
+        for name in values:
+            if not self.hasParam(name):
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self._set(**values)
 
     @property
@@ -115,10 +139,7 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share it.
         """
-        estimators = [self.copy(values) for values in paramMaps]
-        for estimator in estimators:
-            estimator._check()
-        return Serial(train(dataset, estimators))
+        return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> Plan:
         """Say what ``fit(dataset)`` would do, from one cheap look at the data: sizes, engine, and advice. Print it.
@@ -146,8 +167,30 @@ class LinearEstimator(
         return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
+        ((_, model),) = train(dataset, [self._task()])
+        return model
+
+    def _task(self) -> TrainingTask[M]:
+        """Return what is to be trained, checked."""
         self._check()
-        ((_, model),) = train(dataset, [self])
+        weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
+        weights = self.getOrDefault("classWeights") if weighs else None
+        # local updates, and what a lossy codec left out of a gradient, are one model's own
+        alone = self._local_steps() is not None or not self._codec().lossless
+        values = {param.name: value for param, value in self.extractParamMap().items()}
+        return TrainingTask(
+            reading=Reading(self._columns(), self._targets, weights, self.getBlockCodec()),
+            engine=self.getEngine(),
+            trainer=self._trainer,
+            initial=None if self.initialModel is None else coefficients_of(self.initialModel),
+            model=self._trained,
+            shared=None if alone else {name: values[name] for name in values.keys() - PER_MODEL},
+        )
+
+    def _trained(self, fit: Fit, rows: DataFrame) -> M:
+        """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
+        model = self._copyValues(self._model(fit))
+        model._summarise(rows, fit)
         return model
 
     def _check(self) -> None:
@@ -185,19 +228,10 @@ class LinearEstimator(
             checkpointer=self._checkpointer(),
         )
 
-    def _initial(self) -> Initial | None:
-        return None if self.initialModel is None else coefficients_of(self.initialModel)
-
     def _checkpointer(self) -> Checkpointer | None:
         interval = self.getCheckpointInterval()
         kept = self.isDefined(self.checkpointDir) and self.getCheckpointDir() and interval > 0
         return Checkpointer(self.getCheckpointDir(), interval) if kept else None
-
-    @property
-    def _class_weights(self) -> Any:
-        """The parameter classWeights of classifiers, or None."""
-        weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
-        return self.getOrDefault("classWeights") if weighs else None
 
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()

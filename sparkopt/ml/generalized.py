@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -16,14 +16,17 @@ from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Binomial, Gamma, Gaussian, Logistic, Loss, Poisson, Tweedie
+from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
-from sparkopt.ml.params import LinearParams, documented
+from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary import GeneralizedLinearRegressionSummary, GeneralizedLinearRegressionTrainingSummary
-from sparkopt.solver.loop import Callback
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["GeneralizedLinearRegression", "GeneralizedLinearRegressionModel"]
 
@@ -208,43 +211,13 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     def __init__(
         self,
         *,
-        featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
-        labelCol: str = "label",
-        weightCol: str | None = None,
-        predictionCol: str = "prediction",
         linkPredictionCol: str = "",
         family: str = "gaussian",
         link: str | None = None,
         variancePower: float = 0.0,
         linkPower: float | None = None,
         offsetCol: str | None = None,
-        maxIter: int = 100,
-        tol: float = 1e-6,
-        regParam: float = 0.0,
-        elasticNetParam: float = 0.0,
-        fitIntercept: bool = True,
-        standardization: bool = True,
-        optimizer: str = "auto",
-        stepSize: float | None = None,
-        stepSizeSchedule: str = "constant",
-        miniBatchFraction: float = 1.0,
-        localSteps: int = 1,
-        localStepsWarmUp: int = 0,
-        outerOptimizer: str = "average",
-        outerStepSize: float | None = None,
-        compression: str = "none",
-        blockCodec: str = "none",
-        seed: int = 0,
-        aggregationDepth: int = 2,
-        engine: str = "auto",
-        validationIndicatorCol: str | None = None,
-        patience: int = 10,
-        minDelta: float = 0.0,
-        checkpointDir: str | None = None,
-        checkpointInterval: int = 10,
-        initialModel: Any = None,
-        callbacks: Sequence[Callback] = (),
+        **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)

@@ -33,10 +33,9 @@ from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
-__all__ = ["FeatureParams", "LinearParams", "documented"]
+__all__ = ["FeatureParams", "LinearParams"]
 
 Self = TypeVar("Self", bound="FeatureParams")
-T = TypeVar("T")
 
 DOMAINS: Mapping[str, Constraint] = MappingProxyType(
     {
@@ -114,84 +113,7 @@ class LinearParams(
     HasLocalSteps,
     HasCompression,
 ):
-    """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more.
-
-    Parameters
-    ----------
-    featuresCol : str, default "features"
-        Vector or array<numeric> column.
-    featuresCols : list of str, optional
-        Numeric columns, instead of featuresCol.
-    labelCol : str, default "label"
-        Targets.
-    weightCol : str, optional
-        Row weights ≥ 0.
-    predictionCol : str, default "prediction"
-        Output column.
-    maxIter : int, default 100
-        Most steps.
-    tol : float, default 1e-6
-        Relative change of the objective that ends the fit.
-    regParam : float, default 0
-        Strength of the penalty.
-    elasticNetParam : float, default 0
-        α, the share of L1 in it: 0 is ridge, 1 the lasso.
-    fitIntercept : bool, default True
-        Whether there is an intercept; it is never penalised.
-    standardization : bool, default True
-        Penalise the coefficients of standardised features.
-    optimizer : str, default "auto"
-        The method by name; "auto" is "lbfgs", or "fista" where there is an L1 penalty or a bound.
-    stepSize : float, optional
-        Learning rate; unset, the optimiser's own default.
-    stepSizeSchedule : {"constant", "inverse_time", "step", "exponential", "cosine", "warm_up"}, default "constant"
-        How the learning rate changes over maxIter steps.
-    miniBatchFraction : float, default 1
-        Share of the rows that a step draws.
-    localSteps : int, default 1
-        Steps of the optimiser that each partition takes by itself, on its own rows, before their coefficients are
-        averaged: fewer bytes for as many steps. maxIter then counts these rounds, as does stepSizeSchedule, and the
-        optimiser's memory begins anew in each of them. "auto" is then "sgd".
-    localStepsWarmUp : int, default 0
-        Rounds of a single step at the beginning (post-local SGD).
-    outerOptimizer : str, default "average"
-        What joins the partitions' ways: "average", "diloco" (Nesterov's momentum over rounds), or any optimiser with
-        fixed steps.
-    outerStepSize : float, optional
-        Its learning rate: 1 for "average" and 0.7 for "diloco" where unset.
-    compression : str, default "none"
-        How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
-        "powersgd". What a lossy one leaves out is kept, and sent with the next step. For optimisers with fixed steps;
-        optimizer="auto" is then "sgd". "auto" times some steps with none, fp16, int8 and top-k, and goes on with the
-        cheapest; with an optimiser that needs exact sums, and where it would not pay, that is none.
-    blockCodec : str, default "none"
-        How rows lie on the executors' disks: "none" maps them into memory as they are; "lz4" and "zstd" take less
-        room, and decompress at every step.
-    seed : int, default 0
-        Determines these rows.
-    aggregationDepth : int, default 2
-        Levels of the aggregation tree, for wide models.
-    engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
-        Where the loop runs: "driver" is one Spark job a pass, "resident" one job a fit, whose tasks stay, "allreduce"
-        on each rank of a barrier stage, "local" in one task; "auto" takes the cheapest and logs why.
-    validationIndicatorCol : str, optional
-        Boolean column, true in rows that are only validated on: the fit stops when their loss has not fallen by
-        minDelta in patience looks at it, and the model is the step at which it was lowest. They are looked at after
-        each step, or with mini-batches once an epoch.
-    patience : int, default 10
-        Looks at the validation rows without a lower loss, after which the fit stops.
-    minDelta : float, default 0
-        How far that loss must fall to count.
-    checkpointDir : str, optional
-        Folder of checkpoints, any URI that pyarrow.fs knows. The same call goes on from them after its driver was
-        killed, to the same model.
-    checkpointInterval : int, default 10
-        Steps between checkpoints; -1 for none.
-    initialModel : model, optional
-        Where to start: a model of the same kind, fitted or loaded, ours or pyspark.ml's. It is not saved.
-    callbacks : sequence of Callback, default ()
-        Called after each step; a true result stops the fit. They are not saved.
-    """
+    """What the estimators of linear models share: pyspark.ml's parameters and meanings, and a few more."""
 
     optimizer: Param[str] = Param(
         Params._dummy(),
@@ -312,11 +234,3 @@ class LinearParams(
                 check(name, self.getOrDefault(param), domain)
         if self.getCheckpointInterval() != -1:
             check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))
-
-
-def documented(kind: type[T]) -> type[T]:
-    """Fill the parameters that all estimators share into a class's docstring, in the place of ``{shared}``."""
-    if kind.__doc__ and LinearParams.__doc__:  # python -OO strips them
-        shared = LinearParams.__doc__.split("----------\n", 1)[1].strip()
-        kind.__doc__ = kind.__doc__.replace("{shared}", shared)
-    return kind

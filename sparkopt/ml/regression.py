@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -11,18 +11,21 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Huber, Loss, Quantile, SquaredError
+from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import ScalarModel
-from sparkopt.ml.params import LinearParams, documented
+from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
-from sparkopt.solver.loop import Callback
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LinearRegression", "LinearRegressionModel", "QuantileRegression", "QuantileRegressionModel"]
 
@@ -105,39 +108,9 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     def __init__(
         self,
         *,
-        featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
-        labelCol: str = "label",
-        weightCol: str | None = None,
-        predictionCol: str = "prediction",
         loss: str = "squaredError",
         epsilon: float = 1.35,
-        maxIter: int = 100,
-        tol: float = 1e-6,
-        regParam: float = 0.0,
-        elasticNetParam: float = 0.0,
-        fitIntercept: bool = True,
-        standardization: bool = True,
-        optimizer: str = "auto",
-        stepSize: float | None = None,
-        stepSizeSchedule: str = "constant",
-        miniBatchFraction: float = 1.0,
-        localSteps: int = 1,
-        localStepsWarmUp: int = 0,
-        outerOptimizer: str = "average",
-        outerStepSize: float | None = None,
-        compression: str = "none",
-        blockCodec: str = "none",
-        seed: int = 0,
-        aggregationDepth: int = 2,
-        engine: str = "auto",
-        validationIndicatorCol: str | None = None,
-        patience: int = 10,
-        minDelta: float = 0.0,
-        checkpointDir: str | None = None,
-        checkpointInterval: int = 10,
-        initialModel: Any = None,
-        callbacks: Sequence[Callback] = (),
+        **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)
@@ -225,38 +198,8 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
     def __init__(
         self,
         *,
-        featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
-        labelCol: str = "label",
-        weightCol: str | None = None,
-        predictionCol: str = "prediction",
         quantile: float = 0.5,
-        maxIter: int = 500,
-        tol: float = 1e-6,
-        regParam: float = 0.0,
-        elasticNetParam: float = 0.0,
-        fitIntercept: bool = True,
-        standardization: bool = True,
-        optimizer: str = "auto",
-        stepSize: float | None = None,
-        stepSizeSchedule: str = "constant",
-        miniBatchFraction: float = 1.0,
-        localSteps: int = 1,
-        localStepsWarmUp: int = 0,
-        outerOptimizer: str = "average",
-        outerStepSize: float | None = None,
-        compression: str = "none",
-        blockCodec: str = "none",
-        seed: int = 0,
-        aggregationDepth: int = 2,
-        engine: str = "auto",
-        validationIndicatorCol: str | None = None,
-        patience: int = 10,
-        minDelta: float = 0.0,
-        checkpointDir: str | None = None,
-        checkpointInterval: int = 10,
-        initialModel: Any = None,
-        callbacks: Sequence[Callback] = (),
+        **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
@@ -14,16 +14,19 @@ from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
+from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import HasClassWeights
 from sparkopt.ml.classification import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
-from sparkopt.ml.params import LinearParams, documented
+from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary import BinaryClassificationSummary, LinearSVCTrainingSummary
-from sparkopt.solver.loop import Callback
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LinearSVC", "LinearSVCModel"]
 
@@ -129,41 +132,11 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
     def __init__(
         self,
         *,
-        featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
-        labelCol: str = "label",
-        weightCol: str | None = None,
-        predictionCol: str = "prediction",
         rawPredictionCol: str = "rawPrediction",
         loss: str = "hinge",
         threshold: float = 0.0,
         classWeights: Any = None,
-        maxIter: int = 500,
-        tol: float = 1e-6,
-        regParam: float = 0.0,
-        elasticNetParam: float = 0.0,
-        fitIntercept: bool = True,
-        standardization: bool = True,
-        optimizer: str = "auto",
-        stepSize: float | None = None,
-        stepSizeSchedule: str = "constant",
-        miniBatchFraction: float = 1.0,
-        localSteps: int = 1,
-        localStepsWarmUp: int = 0,
-        outerOptimizer: str = "average",
-        outerStepSize: float | None = None,
-        compression: str = "none",
-        blockCodec: str = "none",
-        seed: int = 0,
-        aggregationDepth: int = 2,
-        engine: str = "auto",
-        validationIndicatorCol: str | None = None,
-        patience: int = 10,
-        minDelta: float = 0.0,
-        checkpointDir: str | None = None,
-        checkpointInterval: int = 10,
-        initialModel: Any = None,
-        callbacks: Sequence[Callback] = (),
+        **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)

@@ -1,125 +1,137 @@
-"""From estimators to models: one ingest for those that read the same rows, shared passes for those that may share.
+"""From tasks to models: the rows are read once for tasks that read the same, and passes shared where they may be.
 
-pyspark.ml's CrossValidator and TrainValidationSplit ask an estimator for many models at once (``fitMultiple``); those
-that differ in ``PER_MODEL`` parameters only are trained together.
+pyspark.ml's CrossValidator and TrainValidationSplit ask an estimator for many models at once (``fitMultiple``); each
+becomes a task, and tasks that agree on what is shared are trained together.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.training.smoothing import fit_smoothed
-from sparkopt.training.trainer import Fit
+from sparkopt.training.trainer import Fit, Initial, Trainer
+from sparkopt.validation import Interval
 
-if TYPE_CHECKING:
-    from sparkopt.ml.estimator import LinearEstimator
-
-__all__ = ["PER_MODEL", "Serial", "fits_of", "goes_alone", "model_of", "reading", "train", "training_rows"]
+__all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train", "training_rows"]
 
 T = TypeVar("T")
-Estimators = Sequence["LinearEstimator[Any]"]
-
-PER_MODEL = frozenset(
-    {
-        "regParam",
-        "elasticNetParam",
-        "stepSize",
-        "stepSizeSchedule",
-        "optimizer",
-        "maxIter",
-        "tol",
-        "patience",
-        "minDelta",
-        "predictionCol",
-        "rawPredictionCol",
-        "probabilityCol",
-        "linkPredictionCol",
-        "threshold",
-        "thresholds",
-    }
-)
-"""Parameters in which models that are trained together may differ."""
+M = TypeVar("M")
 
 
-def train(dataset: DataFrame, estimators: Estimators) -> Iterator[tuple[int, Any]]:
-    """Yield (index, model) for every estimator, in groups; all of them are of one class, and checked."""
-    for estimator in estimators:
-        check_engine(estimator.getEngine(), dataset)
-    for readers in _alike(range(len(estimators)), lambda i: reading(estimators[i])):
-        yield from _train_readers(dataset, {i: estimators[i] for i in readers})
+@dataclass(frozen=True)
+class Reading:
+    """Which rows are read, and how they are stored.
+
+    Attributes
+    ----------
+    columns : Columns
+        The columns; without factors by class.
+    targets : Interval
+        What a label may be.
+    class_weights : str, list, dict or None
+        The parameter classWeights of classifiers.
+    block_codec : str
+        How blocks are compressed on disk.
+    """
+
+    columns: Columns
+    targets: Interval
+    class_weights: str | list[float] | dict[int, float] | None
+    block_codec: str
+
+    def weighted(self, columns: Columns, dataset: DataFrame) -> Columns:
+        """Return ``columns`` with the factors of the class weights, which ``dataset`` may determine."""
+        if self.class_weights is None:
+            return columns
+        return replace(columns, class_weights=factors(self.class_weights, dataset, columns))
+
+    def require_weights(self, moments: Moments) -> None:
+        """Refuse a list of class weights that is shorter than the number of classes."""
+        if isinstance(self.class_weights, list):
+            require_all(self.class_weights, int(moments.target_max) + 1)
 
 
-def _train_readers(dataset: DataFrame, estimators: dict[int, LinearEstimator[Any]]) -> list[tuple[int, Any]]:
-    """Train estimators that read the same rows."""
-    first = next(iter(estimators.values()))
-    columns = first._columns()
-    columns.check(dataset.schema)
-    if first._class_weights is not None:
-        columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
-    training = training_rows(dataset, columns)
-    models = {}
-    with BlockStore.write(dataset, columns, first._targets, first.getBlockCodec()) as store:
-        if isinstance(first._class_weights, list):
-            require_all(first._class_weights, int(store.moments.target_max) + 1)
-        fits = fits_of(store, [(estimator, None) for estimator in estimators.values()])
-        for (i, estimator), fit in zip(estimators.items(), fits, strict=True):
-            models[i] = model_of(estimator, fit, training)
+@dataclass(frozen=True)
+class TrainingTask(Generic[M]):
+    """One model to train: all that training knows of an estimator.
+
+    Attributes
+    ----------
+    reading : Reading
+        Which rows.
+    engine : str
+        Where the loop runs, by name.
+    trainer : callable from Moments to Trainer
+        How to train on rows with these moments.
+    initial : tuple of ndarray or None
+        Where to start.
+    model : callable from Fit and DataFrame to a model
+        The model of a fit; it keeps the rows for its summary.
+    shared : dict or None
+        Parameters that models which share passes agree on; None for a model that shares none.
+    """
+
+    reading: Reading
+    engine: str
+    trainer: Callable[[Moments], Trainer] = field(repr=False)
+    initial: Initial | None = field(repr=False)
+    model: Callable[[Fit, DataFrame], M] = field(repr=False)
+    shared: Mapping[str, Any] | None
+
+
+def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
+    """Yield (index, model) for every task, in groups that read the same rows."""
+    for task in tasks:
+        check_engine(task.engine, dataset)
+    for group in _alike(range(len(tasks)), lambda i: tasks[i].reading):
+        yield from _train_readers(dataset, {i: tasks[i] for i in group})
+
+
+def _train_readers(dataset: DataFrame, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
+    """Train tasks that read the same rows."""
+    reading = next(iter(tasks.values())).reading
+    reading.columns.check(dataset.schema)
+    columns = reading.weighted(reading.columns, dataset)
+    rows = training_rows(dataset, columns)
+    with BlockStore.write(dataset, columns, reading.targets, reading.block_codec) as store:
+        reading.require_weights(store.moments)
+        fits = fits_of(store, [(task, None) for task in tasks.values()])
+        models = {i: task.model(fit, rows) for (i, task), fit in zip(tasks.items(), fits, strict=True)}
     return sorted(models.items())
 
 
-def fits_of(store: BlockStore, wanted: Sequence[tuple[LinearEstimator[Any], int | None]]) -> list[Fit]:
-    """Train estimators that read the store's rows, each without one fold or with None on all rows.
+def fits_of(store: BlockStore, wanted: Sequence[tuple[TrainingTask[Any], int | None]]) -> list[Fit]:
+    """Train tasks that read the store's rows, each without one fold or with None on all rows.
 
     Those that may share passes do.
     """
     fits: dict[int, Fit] = {}
-    for sharers in _alike(range(len(wanted)), lambda i: _sharing(wanted[i][0])):
-        group = [wanted[i] for i in sharers]
-        trainers = [replace(one._trainer(store.moments_without(fold)), held_out=fold) for one, fold in group]
-        fits.update(zip(sharers, fit_smoothed(store, trainers, [one._initial() for one, _ in group]), strict=True))
+
+    def key(i: int) -> Any:
+        shared = wanted[i][0].shared
+        return i if shared is None else shared
+
+    for group in _alike(range(len(wanted)), key):
+        pairs = [wanted[i] for i in group]
+        trainers = [replace(task.trainer(store.moments_without(fold)), held_out=fold) for task, fold in pairs]
+        fits.update(zip(group, fit_smoothed(store, trainers, [task.initial for task, _ in pairs]), strict=True))
     return [fits[i] for i in range(len(wanted))]
-
-
-def model_of(estimator: LinearEstimator[Any], fit: Fit, training: DataFrame) -> Any:
-    """Return the estimator's model, which remembers the rows it was trained on."""
-    model = estimator._copyValues(estimator._model(fit))
-    model._summarise(training, fit)
-    return model
 
 
 def training_rows(dataset: DataFrame, columns: Columns) -> DataFrame:
     """Return the rows that are not for validation alone."""
     return dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
-
-
-def reading(estimator: LinearEstimator[Any]) -> Any:
-    """What decides which rows are read, and how."""
-    return estimator._columns(), estimator._targets, estimator._class_weights, estimator.getBlockCodec()
-
-
-def goes_alone(estimator: LinearEstimator[Any]) -> bool:
-    """Whether a model shares no passes.
-
-    One with local steps goes its own ways, and what a lossy sum left out must come back to its own model alone.
-    """
-    return estimator._local_steps() is not None or not estimator._codec().lossless
-
-
-def _sharing(estimator: LinearEstimator[Any]) -> Any:
-    """What models that share passes must agree on."""
-    if goes_alone(estimator):
-        return id(estimator)
-    return {param.name: value for param, value in estimator.extractParamMap().items() if param.name not in PER_MODEL}
 
 
 def _alike(items: Sequence[int], key: Callable[[int], Any]) -> list[list[int]]:
@@ -137,7 +149,7 @@ def _alike(items: Sequence[int], key: Callable[[int], Any]) -> list[list[int]]:
 
 
 class Serial(Generic[T]):
-    """An iterator that threads may share: one of them at a time makes it go on."""
+    """An iterator that threads may share: one of them at a time advances it."""
 
     def __init__(self, items: Iterator[T]) -> None:
         self._items, self._lock = items, threading.Lock()

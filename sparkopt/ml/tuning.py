@@ -20,10 +20,9 @@ from sparkopt.blocks.columns import Columns, column_type, quoted
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.scoring import HeldOut
-from sparkopt.ml.training import fits_of, goes_alone, model_of, reading, training_rows
+from sparkopt.ml.training import TrainingTask, fits_of, training_rows
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Interval, check
 
@@ -35,7 +34,7 @@ FOLD, DRAWN = "__sparkopt_fold", "__sparkopt_drawn"
 """Columns of a search: the same in each process, since checkpoints know the rows by the names of their columns."""
 
 V = TypeVar("V", "CrossValidator", "CrossValidatorModel")
-Estimators = Sequence[LinearEstimator[Any]]
+Tasks = Sequence[TrainingTask[Any]]
 
 
 class CrossValidator(tuning.CrossValidator):
@@ -85,15 +84,10 @@ class CrossValidator(tuning.CrossValidator):
 
     def _fit(self, dataset: DataFrame) -> CrossValidatorModel:
         self._check(dataset)
-        estimator: Any = self.getEstimator()
-        maps = self.getEstimatorParamMaps()
-        reason = self._obstacle(estimator, maps, dataset)
-        if reason is None:
-            try:
-                return self._fit_together(dataset, [estimator.copy(values) for values in maps])
-            except _UnlikeFoldsError as error:
-                reason = str(error)
-        logger.warning("the folds are trained one after the other: %s", reason)
+        try:
+            return self._fit_together(dataset, self._joint_tasks(dataset))
+        except _ApartError as reason:
+            logger.warning("the folds are trained one after the other: %s", reason)
         found = super()._fit(dataset)
         return self._result(found.bestModel, found.avgMetrics, found.stdMetrics, found.subModels)
 
@@ -114,46 +108,45 @@ class CrossValidator(tuning.CrossValidator):
         if self.getFoldCol():
             column_type(dataset.schema, self.getFoldCol(), "fold")
 
-    def _obstacle(self, estimator: Any, maps: Sequence[Any], dataset: DataFrame) -> str | None:
-        """Return why folds cannot be trained together, or None."""
+    def _joint_tasks(self, dataset: DataFrame) -> Tasks:
+        """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
+        estimator: Any = self.getEstimator()
         if not isinstance(estimator, LinearEstimator):
-            return f"{type(estimator).__module__}.{type(estimator).__name__} is no linear estimator of sparkopt"
+            kind = type(estimator)
+            raise _ApartError(f"{kind.__module__}.{kind.__name__} is no linear estimator of sparkopt")
         fold = self.getFoldCol()
         if fold and not isinstance(dataset.schema[fold].dataType, IntegralType):
-            return f"foldCol={fold!r} is no integer column"
-        estimators = [estimator.copy(values) for values in maps]
-        for one in estimators:
-            one._check()
-            if goes_alone(one):
-                return "local steps and lossy compression are one model's own"
-            if one.getMiniBatchFraction() < 1.0:
-                return "mini-batches of all folds are not those of a model's own folds"
-        if any(reading(one) != reading(estimators[0]) for one in estimators):
-            return "the grid is over columns, class weights or how blocks lie on disk"
-        if estimators[0]._class_weights == "balanced":
-            return "classWeights='balanced' is another weight in each fold"
-        return None
+            raise _ApartError(f"foldCol={fold!r} is no integer column")
+        tasks = [estimator.copy(values)._task() for values in self.getEstimatorParamMaps()]
+        for task in tasks:
+            if task.shared is None:
+                raise _ApartError("local steps and lossy compression are one model's own")
+            if task.shared["miniBatchFraction"] < 1.0:
+                raise _ApartError("mini-batches of all folds are not those of a model's own folds")
+        if any(task.reading != tasks[0].reading for task in tasks):
+            raise _ApartError("the grid is over columns, class weights or how blocks are compressed on disk")
+        if tasks[0].reading.class_weights == "balanced":
+            raise _ApartError("classWeights='balanced' is another weight in each fold")
+        return tasks
 
-    def _fit_together(self, dataset: DataFrame, estimators: Estimators) -> CrossValidatorModel:
+    def _fit_together(self, dataset: DataFrame, tasks: Tasks) -> CrossValidatorModel:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
-        first, folds = estimators[0], range(self.getNumFolds())
-        for estimator in estimators:
-            check_engine(estimator.getEngine(), dataset)
-        first._columns().check(dataset.schema)
+        reading, folds = tasks[0].reading, range(self.getNumFolds())
+        for task in tasks:
+            check_engine(task.engine, dataset)
+        reading.columns.check(dataset.schema)
         folded, fold = self._folded(dataset)
-        columns = replace(first._columns(), fold=fold, folds=len(folds))
-        if first._class_weights is not None:
-            columns = replace(columns, class_weights=factors(first._class_weights, dataset, columns))
-        with BlockStore.write(folded, columns, first._targets, first.getBlockCodec()) as store:
-            self._check_folds(store, estimators)
-            fits = fits_of(store, [(estimator, fold) for fold in folds for estimator in estimators])
-            models = _by_fold(estimators, fits, folded, columns)
+        columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), dataset)
+        with BlockStore.write(folded, columns, reading.targets, reading.block_codec) as store:
+            self._check_folds(store, tasks)
+            fits = fits_of(store, [(task, fold) for fold in folds for task in tasks])
+            models = _by_fold(tasks, fits, folded, columns)
             with HeldOut(folded, fold, models, self.getEvaluator()) as held_out:
-                metrics = self._measured(held_out, len(estimators), dataset)
+                metrics = self._measured(held_out, len(tasks), dataset)
             average, spread = self._gen_avg_and_std_metrics(metrics)
-            best = estimators[int((np.argmax if self.getEvaluator().isLargerBetter() else np.argmin)(average))]
+            best = tasks[int((np.argmax if self.getEvaluator().isLargerBetter() else np.argmin)(average))]
             (fit,) = fits_of(store, [(best, None)])
-        model = model_of(best, fit, training_rows(dataset, columns))
+        model = best.model(fit, training_rows(dataset, columns))
         return self._result(model, average, spread, models if self.getCollectSubModels() else None)
 
     def _folded(self, dataset: DataFrame) -> tuple[DataFrame, str]:
@@ -168,17 +161,16 @@ class CrossValidator(tuning.CrossValidator):
             number = F.when((drawn >= fold * width) & (drawn < (fold + 1) * width), fold).otherwise(number)
         return dataset.select("*", F.rand(self.getSeed()).alias(DRAWN)).withColumn(FOLD, number).drop(DRAWN), FOLD
 
-    def _check_folds(self, store: BlockStore, estimators: Estimators) -> None:
-        """Refuse folds without rows, and tell of folds whose models would be of different kinds."""
+    def _check_folds(self, store: BlockStore, tasks: Tasks) -> None:
+        """Refuse folds without rows, and raise for folds whose models would be of different kinds."""
         for fold in range(self.getNumFolds()):
             if self.getFoldCol() and not store.fold_rows(fold):
                 raise DataError(f"foldCol={self.getFoldCol()!r}: no row is in fold {fold}, so it measures nothing.")
             moments = store.moments_without(fold)
-            for estimator in estimators:
-                if estimator._loss(moments) != estimator._loss(store.moments):
-                    raise _UnlikeFoldsError(f"without fold {fold} there are fewer classes")
-                if isinstance(estimator._class_weights, list):
-                    require_all(estimator._class_weights, int(moments.target_max) + 1)
+            for task in tasks:
+                if task.trainer(moments).loss != task.trainer(store.moments).loss:
+                    raise _ApartError(f"without fold {fold} there are fewer classes")
+                task.reading.require_weights(moments)
 
     def _measured(self, held_out: HeldOut, models: int, dataset: DataFrame) -> list[list[float]]:
         """Return the metric of each fold's models on the rows that they did not see."""
@@ -229,8 +221,8 @@ class CrossValidatorModel(tuning.CrossValidatorModel):
         return _ModelReader(cls)
 
 
-class _UnlikeFoldsError(ParameterError):
-    """Folds whose models cannot be trained together, which only the data could tell."""
+class _ApartError(ParameterError):
+    """Why the folds' models cannot be trained together."""
 
 
 class _Reader(tuning.CrossValidatorReader):
@@ -264,12 +256,12 @@ def _restored(own: V, path: str, spark: Any) -> tuple[V, dict[str, Any]]:
     return own, metadata
 
 
-def _by_fold(estimators: Estimators, fits: Sequence[Fit], folded: DataFrame, columns: Columns) -> list[list[Any]]:
-    """Return models by fold and estimator; each remembers the rows that it was trained on."""
+def _by_fold(tasks: Tasks, fits: Sequence[Fit], folded: DataFrame, columns: Columns) -> list[list[Any]]:
+    """Return models by fold and task; each keeps the rows that it was trained on."""
     found = []
-    for fold, start in enumerate(range(0, len(fits), len(estimators))):
+    for fold, start in enumerate(range(0, len(fits), len(tasks))):
         others = folded.where(~F.col(quoted(str(columns.fold))).eqNullSafe(fold))
         rows = training_rows(others, columns)
-        pairs = zip(estimators, fits[start : start + len(estimators)], strict=True)
-        found.append([model_of(estimator, fit, rows) for estimator, fit in pairs])
+        pairs = zip(tasks, fits[start : start + len(tasks)], strict=True)
+        found.append([task.model(fit, rows) for task, fit in pairs])
     return found

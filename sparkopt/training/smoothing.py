@@ -24,8 +24,7 @@ from sparkopt.losses import Loss
 from sparkopt.optim import QuasiNewton
 from sparkopt.report import Receipt
 from sparkopt.solver.loop import Solution
-from sparkopt.training.run_identity import checkpoints_of
-from sparkopt.training.trainer import Fit, Initial, Trainer, fit_many
+from sparkopt.training.trainer import Fit, Initial, Trainer, checkpoints_of, fit_many
 
 __all__ = ["fit_smoothed"]
 

@@ -31,11 +31,11 @@ from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.loop import Callback, Problem, Solution, Stop, check_compatible
 from sparkopt.training.lifecycle import watching
-from sparkopt.training.run_identity import SHARED, Initial, checkpoints_of
+from sparkopt.training.run_identity import MODEL, PASSES, RUN, Initial, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["Fit", "Initial", "Trainer", "fit_many"]
+__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,21 +111,21 @@ class Trainer:
         The fold of the store's rows that is not trained on; None trains on all.
     """
 
-    loss: Loss
-    optimizer: Optimizer = field(default_factory=lbfgs)
-    penalty: Penalty = NoPenalty()
+    loss: Loss = field(metadata=RUN)
+    optimizer: Optimizer = field(default_factory=lbfgs, metadata=MODEL)
+    penalty: Penalty = field(default=NoPenalty(), metadata=MODEL)
     stop: Stop = Stop()
-    fit_intercept: bool = True
-    standardization: bool = True
-    scale_target: bool = False
-    mini_batch_fraction: float = 1.0
-    local_steps: LocalSteps | None = None
-    compression: str | GradientCodec = "none"
-    seed: Seed = 0
-    engine: Engine = AutoEngine()
+    fit_intercept: bool = field(default=True, metadata=RUN)
+    standardization: bool = field(default=True, metadata=RUN)
+    scale_target: bool = field(default=False, metadata=RUN)
+    mini_batch_fraction: float = field(default=1.0, metadata=RUN)
+    local_steps: LocalSteps | None = field(default=None, metadata=RUN)
+    compression: str | GradientCodec = field(default="none", metadata=RUN)
+    seed: Seed = field(default=0, metadata=RUN)
+    engine: Engine = field(default=AutoEngine(), metadata=PASSES)
     callbacks: Sequence[Callback] = ()
-    checkpointer: Checkpointer | None = None
-    progress: bool = True
+    checkpointer: Checkpointer | None = field(default=None, metadata=PASSES)
+    progress: bool = field(default=True, metadata=PASSES)
     held_out: int | None = None
 
     def __post_init__(self) -> None:
@@ -363,15 +363,23 @@ def _fit_once(
     ]
 
 
+def checkpoints_of(
+    trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore
+) -> CheckpointRun | None:
+    """Return the checkpoints of a run on these rows, or None where the trainers keep none."""
+    keeper = trainers[0].checkpointer
+    held_out = [trainer.held_out for trainer in trainers]
+    return keeper.run(fingerprint(trainers, held_out, initials, store)) if keeper else None
+
+
 def _agreed(trainers: Sequence[Trainer]) -> Trainer:
     """Return the first of some trainers that can share passes over the data."""
     first = trainers[0]
-    for name in SHARED:
-        if any(getattr(trainer, name) != getattr(first, name) for trainer in trainers):
-            raise IncompatibleError(
-                f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, "
-                f"or in groups that agree on it."
-            )
+    if (name := first_difference(trainers)) is not None:
+        raise IncompatibleError(
+            f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
+            f"groups that agree on it."
+        )
     if first.local_steps is not None and len(trainers) > 1:
         raise IncompatibleError(
             f"{len(trainers)} trainers with local steps cannot share passes over the data: each model goes its own "

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,7 @@ from sparkopt import ml
 from sparkopt.ml.local import score
 from tests import spark_data as data
 
+ROOT = Path(__file__).parents[2]
 QUICK = {"maxIter": 3, "tol": 0.0, "engine": "local"}
 KINDS = {
     "least squares": (ml.LinearRegression, {}),
@@ -125,8 +130,8 @@ def held(estimator, argument):
 @pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
 def test_every_parameter_is_a_constructor_argument_with_setter_getter_and_docstring(kind):
     values = {**SHARED, **ARGUMENTS[kind]}
-    signature = inspect.signature(inspect.unwrap(kind.__init__)).parameters
-    assert set(signature) - {"self"} == set(values)
+    signature = inspect.signature(kind).parameters
+    assert set(signature) == set(values)
     assert {param.name for param in kind().params} == set(values) - {"callbacks", "initialModel"}
     for argument, value in values.items():
         name = argument[0].upper() + argument[1:]
@@ -137,6 +142,39 @@ def test_every_parameter_is_a_constructor_argument_with_setter_getter_and_docstr
         default = signature[argument].default
         assert default is None or held(kind(), argument) == default
         assert argument in ("callbacks", "initialModel") or callable(getattr(by_setter, f"get{name}"))
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+def test_constructors_take_known_names_only_and_help_shows_them(kind):
+    with pytest.raises(TypeError, match="keyword"):
+        kind("features")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'maxIters'"):
+        kind(maxIters=3)
+    shown = re.sub(r"\s+", " ", pydoc.plain(pydoc.render_doc(kind)))
+    most = 500 if kind in (ml.QuantileRegression, ml.LinearSVC) else 100
+    for argument in (f"maxIter: int = {most}", "weightCol: str | None = None", "initialModel: Any = None"):
+        assert argument in shown
+    for parameter in inspect.signature(kind).parameters.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert not isinstance(parameter.annotation, str)
+
+
+def test_type_checkers_see_the_type_of_every_argument(tmp_path):
+    """mypy accepts what the contract's table holds, and refuses a wrong type, an unknown name and a position."""
+    lines = ["from sparkopt import ml"]
+    for kind, own in ARGUMENTS.items():
+        named = {name: value for name, value in {**SHARED, **own}.items() if name != "callbacks"}
+        lines.append(f"ml.{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in named.items())})")
+    accepted = len(lines)
+    for kind in ARGUMENTS:
+        for wrong in ("maxIter='many'", "weightCol=1", "callbacks=(1,)", "maxIters=3", "'features'"):
+            lines.append(f"ml.{kind.__name__}({wrong})")
+    (tmp_path / "snippet.py").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", str(tmp_path / "snippet.py")]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout
+    refused = sorted({int(number) for number in re.findall(r"snippet\.py:(\d+): error", found)})
+    assert refused == list(range(accepted + 1, len(lines) + 1)), found
 
 
 @every

@@ -22,6 +22,7 @@ from sparkopt import BlockStore, Columns, Stop, Trainer, losses, ml
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.selection import by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
+from sparkopt.ml.tuning import _ApartError
 from sparkopt.penalties import L2
 from sparkopt.training.trainer import fit_many
 
@@ -195,7 +196,9 @@ def test_what_cannot_be_trained_together_is_known_before(rows, reason):
     estimator, parameter, values, folds = ALONE[reason]
     estimator = estimator or classification.LogisticRegression()  # it needs a JVM
     grid = [{estimator.getParam(parameter): value} for value in values]
-    assert reason in ml.CrossValidator(numFolds=2, **folds)._obstacle(estimator, grid, rows)
+    search = ml.CrossValidator(estimator=estimator, estimatorParamMaps=grid, numFolds=2, **folds)
+    with pytest.raises(_ApartError, match=reason):
+        search._joint_tasks(rows)
 
 
 @pytest.mark.parametrize("why", ["before", "with the data"])
