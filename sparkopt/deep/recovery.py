@@ -80,8 +80,8 @@ class Recovery:
         if differ:
             folder = mask_uri(str(self._config.checkpoints))
             raise IncompatibleError(
-                f"checkpoint {found.name} in {folder!r} belongs to another run: {', '.join(differ)} differ. Set another "
-                "checkpointDir, or resume=False to start from the beginning."
+                f"checkpoint {found.name} in {folder!r} belongs to another run: {', '.join(differ)} differ. Set "
+                "another checkpointDir, or resume=False to start from the beginning."
             )
         self._learner.restore(found.model, found.state)
         state.best, value, state.stale = found.state["best"]
