@@ -21,8 +21,8 @@ from linear import MAX_ITER, OUR_TOL, REG_PARAM, generate, theirs, timed, vector
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
-from sparkopt.engines.driver import Engine, Run
-from sparkopt.engines.selection import available, by_name
+from sparkopt.engines.base import Engine, EngineRun, SessionTraits
+from sparkopt.engines.selection import AutoEngine, by_name
 from sparkopt.launch.session import session
 from sparkopt.objective.work import Work
 from sparkopt.penalties import L2
@@ -38,14 +38,10 @@ class Watched(Engine):
     """Another engine, whose runs are kept."""
 
     engine: Engine
-    runs: list[Run] = field(default_factory=list)
+    runs: list[EngineRun] = field(default_factory=list)
+    name = "watched"
 
-    @property
-    def name(self) -> str:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other engine."""
-        return self.engine.name
-
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Run, and remember."""
         self.runs.append(self.engine.run(problems, work, store))
         return self.runs[-1]
@@ -62,7 +58,7 @@ class Measured:
     objective: float = 0.0
     ran: str = ""
 
-    def add(self, seconds: float, peer: float, objective: float, run: Run) -> None:
+    def add(self, seconds: float, peer: float, objective: float, run: EngineRun) -> None:
         """Note one run beside its peer's seconds."""
         self.seconds.append(seconds)
         self.ratios.append(peer / seconds)
@@ -84,7 +80,8 @@ def engines(spark: SparkSession, rows: int, features: int, runs: int) -> None:
     source = spark.read.parquet(str(generate(Path(".cache"), rows, features)))
     cached = vectors(source).cache()
     cached.count()
-    names = [*available(spark.sparkContext), "auto"]
+    auto = AutoEngine()
+    names = [engine.name for engine in (*auto.candidates(SessionTraits.of(spark.sparkContext)), auto)]
     found = {name: Measured() for name in names}
     peers = []
     with BlockStore.write(source, COLUMNS, TARGETS) as store:

@@ -21,17 +21,20 @@ from multiprocessing import AuthenticationError
 from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Held, Result
 from sparkopt.communication.autotune import trying
 from sparkopt.communication.encoding import unpacked
 from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
-from sparkopt.engines.driver import DriverEngine, Engine, Run, slots_of
+from sparkopt.engines.base import Engine, EngineRun, FitSize
+from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.sockets import Address, dial
 from sparkopt.engines.worker_pool import Line, WorkerLostError, WorkerPool
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
-from sparkopt.solver.loop import Problem, Reduce, minimise_many
+from sparkopt.solver.loop import Reduce, minimise_many
+from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, check
 
 __all__ = ["ResidentEngine"]
@@ -63,11 +66,23 @@ class ResidentEngine(Engine):
     otherwise: DriverEngine = DriverEngine()
     patience: float = 60.0
     name = "resident"
+    startup_seconds = 0.15  # a Spark job
+    pass_seconds = 0.001  # a message to each task, and its answer
 
     def __post_init__(self) -> None:
         check("patience", self.patience, Interval(0, None, closed="neither"))
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    @classmethod
+    def of_depth(cls, depth: int) -> ResidentEngine:
+        """Return the engine with a driver engine of this depth to fall back on."""
+        return cls(DriverEngine(depth))
+
+    def senders(self, size: FitSize) -> int:
+        """Return the number of partitions where their sums are sent apart, else that of tasks."""
+        tasks = self.tasks(size)
+        return size.partitions if size.partitions * size.summed <= tasks * APART_BYTES else tasks
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Run the loop here."""
         if not _staying.acquire(blocking=False):
             logger.info("another fit's tasks stay on this cluster: this one runs with engine='driver'")
@@ -75,7 +90,7 @@ class ResidentEngine(Engine):
         try:
             with _Sums(self, work, store) as sums:
                 reduce = trying(work, pulling_back(work, sums), sums.passes)
-                return Run(minimise_many(reduce, problems), sums.passes, sums.engine)
+                return EngineRun(minimise_many(reduce, problems), sums.passes, sums.engine)
         finally:
             _staying.release()
 

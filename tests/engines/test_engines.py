@@ -20,7 +20,7 @@ from sparkopt.engines.allreduce import AllReduceEngine
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.resident import ResidentEngine
-from sparkopt.engines.selection import ENGINES, AutoEngine, Sizes, by_name, choose
+from sparkopt.engines.selection import AutoEngine
 from sparkopt.engines.sockets import Exchange, dial
 from sparkopt.errors import ParameterError
 from sparkopt.ml import LogisticRegression
@@ -106,7 +106,7 @@ def test_mini_batches_are_the_same_on_every_engine(small, name):
 def test_local_steps_are_the_same_on_every_engine(small, rounds):
     """They send what plain steps send, and go further."""
     options = {"optimizer": optim.sgd(0.3), "seed": 4, "stop": Stop(6, 0.0)}
-    local = {**options, "mini_batch_fraction": 0.05, "rounds": rounds}
+    local = {**options, "mini_batch_fraction": 0.05, "local_steps": rounds}
     expected, plain = (
         trainer(SAME_BITS["collect"], **local).fit(small),
         trainer(SAME_BITS["collect"], **options).fit(small),
@@ -235,28 +235,3 @@ def test_estimators_take_engines_by_name(rows, caplog):
     assert np.array_equal(driver.coefficients, auto.coefficients)
     with pytest.raises(ParameterError, match="engine must be one of 'auto', 'driver', 'resident'"):
         LogisticRegression(engine="gpu").fit(rows)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "engine"),
-    [
-        (Sizes(2_000_000, 408, 8, 8), "local"),
-        (Sizes(400_000_000, 808, 8, 8), "resident"),
-        (Sizes(4_000_000_000, 808, 200, 64), "resident"),
-        (Sizes(40_000_000_000, 8_000_000, 256, 64), "allreduce"),
-    ],
-)
-def test_the_cheapest_engine_is_chosen(sizes, engine):
-    choice = choose(sizes, ENGINES[1:])
-    assert choice.engine == engine
-    assert choice.seconds[engine] == min(choice.seconds.values())
-
-
-def test_large_data_is_never_put_into_one_task():
-    choice = choose(Sizes(1 << 40, 808, 1, 1), ["driver", "local"])
-    assert choice.engine == "driver"
-    assert "local" not in choice.seconds
-
-
-def test_every_engine_has_a_name():
-    assert [by_name(name).name for name in ENGINES] == list(ENGINES)
