@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from sparkopt.errors import MissingDependencyError, ParameterError
 from sparkopt.solver.progress import Callback, Progress
 from sparkopt.validation import Interval, OneOf, check
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tqdm import tqdm
 
 __all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "close"]
 
@@ -57,6 +56,8 @@ class ProgressBar:
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
         if self._bar is None:
+            from tqdm.auto import tqdm  # here, since tasks import this package too, and need no bar
+
             options = {"total": progress.max_iter, "unit": "step", "delay": self.delay}
             self._bar = tqdm(desc=self.title, disable=not _is_visible(), **options)
         self._bar.total = max(self._bar.total, progress.max_iter)

@@ -179,9 +179,10 @@ def _rounded(trainer: Trainer, width: float, taken: int, features: int) -> Train
     """Return the trainer of a rounded loss; a quasi-Newton method looks at all of the few rows near a kink."""
     optimizer, tighter = trainer.optimizer, MUCH_TIGHTER
     search = optimizer.search
-    if isinstance(search, QuasiNewton) and features + 1 <= search.seed.up_to:
-        seed = replace(search.seed, rows=None, every=min(search.seed.every, SEED_EVERY))
-        optimizer, tighter = replace(optimizer, search=replace(search, seed=seed)), TIGHTER
+    if isinstance(search, QuasiNewton) and features + 1 <= search.initial_hessian.up_to:
+        every = min(search.initial_hessian.every, SEED_EVERY)
+        initial = replace(search.initial_hessian, rows=None, every=every)
+        optimizer, tighter = replace(optimizer, search=replace(search, initial_hessian=initial)), TIGHTER
     stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=trainer.stop.tol * tighter)
     return replace(trainer, loss=trainer.loss.smoothed(width), stop=stop, optimizer=optimizer)
 
