@@ -8,7 +8,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Huber
-from sparkopt.training.trainer import Initial
+from sparkopt.training.coordinates import Initial
 
 __all__ = ["coefficients_of", "require_kind"]
 

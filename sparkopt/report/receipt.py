@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import MissingDependencyError
 from sparkopt.report.base import Reported
 from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
 from sparkopt.report.facts import bytes_text as _bytes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a receipt is read without Spark
     from sparkopt.blocks.store import BlockStore
     from sparkopt.communication.sums import Pass
-    from sparkopt.solver.loop import Solution
+    from sparkopt.solver.problem import Solution
 
 __all__ = ["Receipt"]
 
@@ -116,18 +117,34 @@ class Receipt(Reported):
         models: int = 1,
         resumed_at: int = 0,
     ) -> Receipt:
-        """Add up one fit that took ``seconds`` after the store was written, ``startup`` of them around its loop."""
+        """Return the receipt of a fit.
+
+        Parameters
+        ----------
+        optimizer, loss, engine : str
+            What ran.
+        store : BlockStore
+            The rows.
+        solution : Solution
+            Where the loop ended.
+        passes : sequence of Pass
+            What each pass over the data cost.
+        seconds, startup : float
+            From the written store to the model, and how much of that passed outside the loop.
+        models : int, default 1
+            Models that shared the passes.
+        resumed_at : int, default 0
+            Steps that an earlier attempt took.
+        """
         in_passes = sum(p.seconds for p in passes)
         compute, reduce = sum(p.compute for p in passes), sum(p.reduce for p in passes)
         return cls(
             optimizer=optimizer,
             loss=loss,
             engine=engine,
-            reason=solution.reason,
             rows=store.moments.rows,
             features=store.moments.features,
             partitions=store.partitions,
-            steps=solution.iterations,
             passes=len(passes),
             rows_touched=sum(p.rows for p in passes),
             seconds={
@@ -146,15 +163,52 @@ class Receipt(Reported):
                 "driver": sum(p.bytes_driver for p in passes),
             },
             peak_memory=max((p.peak_memory for p in passes), default=0),
-            objective=[record.objective for record in solution.history],
-            elapsed=[record.seconds for record in solution.history],
-            validation=[record.validation for record in solution.history],
-            chosen_step=solution.step,
             models=models,
             resumed_at=resumed_at,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
+            **_steps_of(solution),
         )
+
+    def __add__(self, later: Receipt) -> Receipt:
+        """Return the costs of two fits on the same blocks, of which ``later`` took up where this one ended."""
+        seconds = {name: value + later.seconds[name] for name, value in self.seconds.items()}
+        for name in ("ingest", "total"):  # the blocks were written once
+            seconds[name] -= later.seconds["ingest"]
+        counts = {name: value + later.bytes[name] for name, value in self.bytes.items()}
+        return replace(
+            later,
+            passes=self.passes + later.passes,
+            rows_touched=self.rows_touched + later.rows_touched,
+            seconds=seconds,
+            bytes={**counts, "stored": self.bytes["stored"]},
+            peak_memory=max(self.peak_memory, later.peak_memory),
+            resumed_at=self.resumed_at,
+            sent=[sum(pair) for pair in zip_longest(self.sent, later.sent, fillvalue=0)],
+            codecs=dict(Counter(self.codecs) + Counter(later.codecs)),
+        )
+
+    def after(self, steps: int) -> Receipt:
+        """Return the receipt of the same fit as the continuation of one that took ``steps`` steps."""
+        return replace(self, resumed_at=steps + self.resumed_at, sent=[*[0] * steps, *self.sent])
+
+    def idle(self, steps: int) -> Receipt:
+        """Return the receipt of a model on the same blocks that an earlier attempt finished, in ``steps`` steps."""
+        ingest = self.seconds["ingest"]
+        return replace(
+            self,
+            passes=0,
+            rows_touched=0,
+            seconds={**dict.fromkeys(self.seconds, 0.0), "ingest": ingest, "total": ingest},
+            bytes={**dict.fromkeys(self.bytes, 0), "stored": self.bytes["stored"]},
+            resumed_at=steps,
+            sent=[],
+            codecs={},
+        )
+
+    def with_solution(self, solution: Solution) -> Receipt:
+        """Return the receipt of a fit with these costs and this solution."""
+        return replace(self, **_steps_of(solution))
 
     def line(self) -> str:
         """Return the essentials in one line."""
@@ -306,6 +360,18 @@ class Receipt(Reported):
 
 def _seconds(value: float) -> str:
     return f"{value:>12.3f}"
+
+
+def _steps_of(solution: Solution) -> dict[str, Any]:
+    """Return what a receipt says of a fit's steps."""
+    return {
+        "reason": solution.reason,
+        "steps": solution.iterations,
+        "objective": [record.objective for record in solution.history],
+        "elapsed": [record.seconds for record in solution.history],
+        "validation": [record.validation for record in solution.history],
+        "chosen_step": solution.step,
+    }
 
 
 def _by_step(passes: Sequence[Pass]) -> list[int]:
