@@ -1,7 +1,7 @@
 """Summaries of models under pyspark.ml's names: how training went, and how good the predictions are on some rows.
 
-Every metric is computed when it is first asked for, by one Spark pass or a few, and kept. ``model.summary`` looks at
-the rows that the model was trained on, ``model.evaluate(df)`` at any others. Row weights count everywhere.
+Every metric is computed when it is first used, by one Spark pass or a few, and kept. ``model.summary`` is of the rows
+that the model was trained on, ``model.evaluate(df)`` of any others. All metrics are weighted by the row weights.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class TrainingSummary(Summary):
     objectiveHistory : list of float
         Objective after each step, the start included; mean loss plus penalty, as pyspark.ml reports it.
     validationHistory : list of float or None
-        Mean loss of the validation rows after each step, without penalty; None where a step did not look at them. The
+        Mean loss of the validation rows after each step, without penalty; None where it was not evaluated. The
         model is the step with the lowest.
     totalIterations : int
         Steps taken.

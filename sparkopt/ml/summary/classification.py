@@ -95,7 +95,7 @@ class ClassificationSummary(Summary):
 
 @dataclass(frozen=True, eq=False)
 class BinaryClassificationSummary(ClassificationSummary):
-    """The same for two classes, and what would come of other thresholds.
+    """The same for two classes, and the metrics at other thresholds.
 
     Curves keep every distinct score, or, where there are more than about two thousand, its thousandths of the rows.
     """

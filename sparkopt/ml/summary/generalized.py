@@ -77,8 +77,8 @@ class Family:
         mean = self.loss.predict(raw)
         if self.power is None:
             trials, hits = np.round(weight), np.round(y * weight)
-            ways = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
-            return ways + special.xlogy(hits, mean) + special.xlog1py(trials - hits, -mean)
+            orders = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
+            return orders + special.xlogy(hits, mean) + special.xlog1py(trials - hits, -mean)
         if self.power == 1:
             return weight * (special.xlogy(y, mean) - mean - special.gammaln(y + 1))
         shape = 1 / dispersion
@@ -167,7 +167,7 @@ class GeneralizedLinearRegressionSummary(HasCoefficientTests, Summary):
 
     @property
     def _null_intercept(self) -> float:
-        """The intercept that fits best alone: of the targets' mean, or beside an offset by Fisher scoring."""
+        """The intercept that fits best alone: of the targets' mean, or with an offset by Fisher scoring."""
         if not self.model.getFitIntercept():
             return 0.0
         intercept = float(self._family.loss.start(np.array([self._sums["label"]]))[0])

@@ -67,7 +67,7 @@ class CoefficientTests:
 
 
 class HasCoefficientTests:
-    """What a summary says of its model's coefficients, the intercept last: pyspark.ml's names."""
+    """Statistics of a model's coefficients, the intercept last, under pyspark.ml's names."""
 
     model: Any
 
