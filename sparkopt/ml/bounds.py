@@ -23,7 +23,7 @@ def to_rows(value: Any) -> list[list[float]]:
     rows = np.asarray(value.toArray() if hasattr(value, "toArray") else value, dtype=np.float64)
     if rows.ndim != 2:
         raise TypeError(f"bounds on coefficients must be a matrix. Got {value!r} instead.")
-    return rows.tolist()
+    return [[float(value) for value in row] for row in rows]
 
 
 def _rows(name: str) -> Param[list[list[float]]]:

@@ -58,7 +58,8 @@ class HasClassWeights(Params):
 
     def getClassWeights(self) -> str | list[float] | dict[int, float]:
         """Return classWeights."""
-        return self.getOrDefault(self.classWeights)
+        weights: str | list[float] | dict[int, float] = self.getOrDefault(self.classWeights)
+        return weights
 
     def setClassWeights(self: C, value: str | Sequence[float] | Mapping[int, float]) -> C:
         """Set the factors of row weights by label."""

@@ -121,7 +121,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
     @property
     def numClasses(self) -> int:
         """Number of classes."""
-        return max(2, self._matrix.shape[0])
+        return max(2, int(self._matrix.shape[0]))
 
     @property
     def coefficientMatrix(self) -> DenseMatrix:
@@ -195,7 +195,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
     def _choose(self, probability: Array, raw: Array) -> Floats:
         """Return the class of the largest probability in units of its threshold."""
         if not self.isSet(self.thresholds):
-            return raw.argmax(axis=1).astype(np.float64)
+            return np.asarray(raw.argmax(axis=1), np.float64)
         thresholds = np.array(self.getThresholds())
         if len(thresholds) != self.numClasses:
             raise ParameterError(
@@ -203,7 +203,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.nan_to_num(probability / thresholds, nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
-        return share.argmax(axis=1).astype(np.float64)
+        return np.asarray(share.argmax(axis=1), np.float64)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

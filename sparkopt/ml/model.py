@@ -14,7 +14,7 @@ from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
@@ -64,7 +64,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     @property
     def numFeatures(self) -> int:
         """Number of features."""
-        return self._matrix.shape[1]
+        return int(self._matrix.shape[1])
 
     @property
     def hasSummary(self) -> bool:

@@ -121,7 +121,8 @@ def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     """Return the model whose metadata and row of numbers these are."""
     matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
     intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
-    model: Any = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
-    model._resetUid(metadata["uid"])
-    DefaultParamsReader.getAndSetParams(model, metadata)
+    model = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
+    params: Any = model
+    params._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(params, metadata)
     return model

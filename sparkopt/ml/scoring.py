@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.ml.evaluation import Evaluator, JavaEvaluator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import quoted

@@ -13,7 +13,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.columns import Columns, quoted
 from sparkopt.report import Receipt
 
 __all__ = ["Summary", "TrainingSummary"]
@@ -39,27 +39,30 @@ class Summary:
     @cached_property
     def predictions(self) -> DataFrame:
         """The rows with the model's output columns; those that the model leaves out get names of their own."""
-        return self._scorer.transform(self.dataset)
+        scored: DataFrame = self._scorer.transform(self.dataset)
+        return scored
 
     @property
     def predictionCol(self) -> str:
         """Column of predictions in ``predictions``."""
-        return self._scorer.getPredictionCol()
+        return str(self._scorer.getPredictionCol())
 
     @property
     def labelCol(self) -> str:
         """Column of targets."""
-        return self.model.getLabelCol()
+        return str(self.model.getLabelCol())
 
     @property
     def featuresCol(self) -> str | list[str]:
         """Column or columns of features."""
-        return self.model._features()
+        features: str | list[str] = self.model._features()
+        return features
 
     @property
     def weightCol(self) -> str | None:
         """Column of row weights; None where every row weighs 1."""
-        return self.model._columns().weight
+        columns: Columns = self.model._columns()
+        return columns.weight
 
     @cached_property
     def _scorer(self) -> Any:

@@ -88,7 +88,7 @@ class RegressionSummary(Summary):
     @property
     def degreesOfFreedom(self) -> int:
         """Rows less fitted parameters."""
-        return self.numInstances - self.model.numFeatures - int(self.model.getFitIntercept())
+        return self.numInstances - int(self.model.numFeatures) - int(self.model.getFitIntercept())
 
     @property
     def residuals(self) -> DataFrame:
