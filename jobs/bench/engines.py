@@ -4,7 +4,7 @@
     spark-submit --properties-file conf/local.conf jobs/bench/engines.py
 
 - engines: logistic regression by L-BFGS to tol 1e-6, at equal objectives; each engine in turn, then pyspark.ml, and
-  again. Overhead is what a pass takes beyond the arithmetic of its slowest task: scheduling, transport, adding up.
+  again. Overhead is the time of a pass minus the arithmetic of its slowest task: scheduling, transport, summation.
 - growth: seconds of a fixed number of steps on more and more rows.
 """
 
@@ -21,8 +21,8 @@ from linear import MAX_ITER, OUR_TOL, REG_PARAM, generate, theirs, timed, vector
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
-from sparkopt.engines.driver import Engine, Run
-from sparkopt.engines.selection import available, by_name
+from sparkopt.engines.base import Engine, EngineRun, SessionTraits
+from sparkopt.engines.selection import AutoEngine, by_name
 from sparkopt.launch.session import session
 from sparkopt.objective.work import Work
 from sparkopt.penalties import L2
@@ -35,18 +35,14 @@ GROWTH_STEPS = 20
 
 @dataclass(frozen=True)
 class Watched(Engine):
-    """Another engine, whose runs are kept."""
+    """Another engine; its runs are recorded."""
 
     engine: Engine
-    runs: list[Run] = field(default_factory=list)
+    runs: list[EngineRun] = field(default_factory=list)
+    name = "watched"
 
-    @property
-    def name(self) -> str:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other engine."""
-        return self.engine.name
-
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
-        """Run, and remember."""
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+        """Run and record."""
         self.runs.append(self.engine.run(problems, work, store))
         return self.runs[-1]
 
@@ -62,8 +58,8 @@ class Measured:
     objective: float = 0.0
     ran: str = ""
 
-    def add(self, seconds: float, peer: float, objective: float, run: Run) -> None:
-        """Note one run beside its peer's seconds."""
+    def add(self, seconds: float, peer: float, objective: float, run: EngineRun) -> None:
+        """Add one run and its peer's seconds."""
         self.seconds.append(seconds)
         self.ratios.append(peer / seconds)
         later = run.passes[1:] or run.passes  # the first one starts the workers
@@ -84,7 +80,8 @@ def engines(spark: SparkSession, rows: int, features: int, runs: int) -> None:
     source = spark.read.parquet(str(generate(Path(".cache"), rows, features)))
     cached = vectors(source).cache()
     cached.count()
-    names = [*available(spark.sparkContext), "auto"]
+    auto = AutoEngine()
+    names = [engine.name for engine in (*auto.candidates(SessionTraits.of(spark.sparkContext)), auto)]
     found = {name: Measured() for name in names}
     peers = []
     with BlockStore.write(source, COLUMNS, TARGETS) as store:

@@ -15,8 +15,9 @@ import numpy as np
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.codecs.gradient import CodecState, ErrorFeedback, GradientCodec, Sparse, gradient_codec
 from sparkopt.communication.error_feedback import Residuals, ResidualStore
+from sparkopt.objective.cross_validation import Objective
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.work import Around, Work
+from sparkopt.objective.work import Work
 from sparkopt.typing import Floats, Seed
 
 __all__ = [
@@ -156,7 +157,7 @@ def unpacked(sums: PartialSum) -> PartialSum:
 
 
 @dataclass(frozen=True)
-class Compressed(Around):
+class Compressed:
     """Another work, whose gradients are encoded; what was left out is sent with the next step.
 
     Passes that are not of the steps (every row of a mini-batch, Hessian products, samples) travel as they are.
@@ -184,6 +185,26 @@ class Compressed(Around):
     shelf: ResidualStore | None = None
     seed: Seed = 0
     slices: int = 1
+
+    @property
+    def objective(self) -> Objective:
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:
+        """As the other work."""
+        return self.work.is_exact
+
+    @property
+    def share(self) -> float:
+        """That of the other work."""
+        return self.work.share
+
+    @property
+    def is_local(self) -> bool:
+        """As the other work."""
+        return self.work.is_local
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum, and encode."""

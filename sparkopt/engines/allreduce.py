@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Located
 from sparkopt.communication.autotune import told
-from sparkopt.engines.driver import DriverEngine, Engine, Run, slots_of
+from sparkopt.engines.base import NETWORK, Engine, EngineRun, FitSize, SessionTraits
+from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.engines.ranks import FitOnRank, Outcome
 from sparkopt.engines.relay import Relay
 from sparkopt.errors import MissingDependencyError
 from sparkopt.launch import Communicator, HorovodLauncher, Launcher, TorchLauncher
 from sparkopt.objective.work import Work
-from sparkopt.solver.loop import Problem
+from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["AllReduceEngine"]
@@ -49,6 +51,8 @@ class AllReduceEngine(Engine):
     retries: int = 2
     launcher: str = "torch"
     name = "allreduce"
+    startup_seconds = 2.5  # importing PyTorch, and connecting the ranks
+    pass_seconds = 0.003
 
     def __post_init__(self) -> None:
         check("launcher", self.launcher, OneOf(["torch", "horovod"]))
@@ -60,7 +64,20 @@ class AllReduceEngine(Engine):
         ranks = min(slots, store.partitions) if store.context.master.startswith("local") else slots
         return (TorchLauncher if self.launcher == "torch" else HorovodLauncher)(store.context, ranks)
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    @classmethod
+    def of_depth(cls, depth: int) -> AllReduceEngine:
+        """Return the engine with a driver engine of this depth to fall back on."""
+        return cls(DriverEngine(depth))
+
+    def remedy(self, session: SessionTraits) -> str | None:
+        """Return what would let it run on a session: PyTorch too."""
+        return super().remedy(session) or (None if _has_torch() else "install PyTorch")
+
+    def transport_seconds(self, size: FitSize) -> float:
+        """Return the seconds of an all-reduce, in which each rank sends and receives about two sums."""
+        return 2 * size.summed / NETWORK
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Run the loop on every rank.
 
         Raises
@@ -72,7 +89,7 @@ class AllReduceEngine(Engine):
         LostRankError
             Where a process was lost.
         """
-        if importlib.util.find_spec("torch") is None:
+        if not _has_torch():
             raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
         begin = time.perf_counter()
         with Relay(store.context, problems) as relay:
@@ -86,7 +103,11 @@ class AllReduceEngine(Engine):
         if tried := told(outcome.passes):
             logger.info("%s", tried)
         startup = time.perf_counter() - begin - outcome.seconds
-        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
+        return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> Outcome:

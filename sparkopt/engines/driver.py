@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,66 +12,29 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks, Part
-from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.communication.autotune import trying
 from sparkopt.communication.encoding import Compressed, unpacked
 from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
+from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.reduction import Sums, levels, sliced, tree
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
 from sparkopt.optim.request import Losses
-from sparkopt.solver.loop import Problem, Reduce, Solution, minimise_many
+from sparkopt.solver.loop import Reduce, minimise_many
+from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["DriverEngine", "Engine", "Run", "slots_of"]
+__all__ = ["DriverEngine"]
 
 REDUCTIONS = ("auto", "collect", "tree", "sharded")
 SLICE_BYTES = 1 << 20
 """Least size of a slice: below it, a shuffle's cost per piece exceeds what slicing saves."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What an engine brings back.
-
-    Attributes
-    ----------
-    solutions : list of Solution
-        One per problem.
-    passes : list of Pass
-        What each pass over the data cost.
-    engine : str
-        Where the loop ran.
-    startup : float, default 0
-        Seconds that went by outside of the loop: until its processes had found each other, and after its end.
-    """
-
-    solutions: list[Solution]
-    passes: list[Pass]
-    engine: str
-    startup: float = 0.0
-
-
-class Engine(ABC):
-    """Runs the loop over a store's blocks.
-
-    Attributes
-    ----------
-    name : str
-        How receipts and parameters call it.
-    retries : int
-        How often a fit that lost a process is begun again, from its last checkpoint where it keeps any. An engine
-        that loses nothing with a process needs none.
-    """
-
-    name: str
-    retries: int = 0
-
-    @abstractmethod
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
-        """Minimise over the store's rows, sharing passes."""
+DRIVER_BYTES = 5e8
+"""Bytes of sums per second that Spark carries to its driver: pickled, and through the JVM."""
+WIDE_TREE = 50
+"""Sums that one process should add at most; more of them ask for a deeper tree."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +59,39 @@ class DriverEngine(Engine):
     reduction: str = "auto"
     collect_bytes: int = 64 << 20
     name = "driver"
+    startup_seconds = 0.0
+    pass_seconds = 0.1  # a Spark job, measured on Spark 4.3
+    needs_rdds = False
 
     def __post_init__(self) -> None:
         check("aggregationDepth", self.depth, Interval(1, None, whole=True))
         check("reduction", self.reduction, OneOf(REDUCTIONS))
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    @classmethod
+    def of_depth(cls, depth: int) -> DriverEngine:
+        """Return the engine with a tree of this depth."""
+        return cls(depth)
+
+    def senders(self, size: FitSize) -> int:
+        """Return the number of partitions: each sends its sum."""
+        return size.partitions
+
+    def transport_seconds(self, size: FitSize) -> float:
+        """Return the seconds in which the driver receives the sums, as many as it collects directly."""
+        sums = min(size.partitions, max(1, self.collect_bytes // max(1, size.summed)))
+        return sums * size.summed / DRIVER_BYTES
+
+    def advice(self, size: FitSize) -> list[str]:
+        """Recommend a deeper tree where a process would add too many sums."""
+        if size.partitions ** (1 / self.depth) <= WIDE_TREE:
+            return []
+        return [f"{size.partitions} partitions ask for a deeper tree: aggregationDepth={self.depth + 1}."]
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Run the loop here."""
         passes: list[Pass] = []
         with self.reducing(work, store, passes) as reduce:
-            return Run(minimise_many(reduce, problems), passes, self.name)
+            return EngineRun(minimise_many(reduce, problems), passes, self.name)
 
     @contextmanager
     def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:

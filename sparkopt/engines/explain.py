@@ -1,8 +1,8 @@
-"""What a fit would do, from one cheap look at the data: sizes, the engine, and what would make it cheaper."""
+"""What a fit would do, from a small sample of the data: sizes, the engine, and what would make it cheaper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,28 +16,25 @@ from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, featu
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
 from sparkopt.communication.encoding import SPARSE
-from sparkopt.engines.resident import APART_BYTES
-from sparkopt.engines.selection import ENGINES, PASSES, Choice, Sizes, available, choose
+from sparkopt.engines.base import Engine, FitSize, SessionTraits
+from sparkopt.engines.selection import PASSES, EngineChoice, choose, every_engine
 from sparkopt.errors import DataError
 
-__all__ = ["Look", "Plan"]
+__all__ = ["DataProfile", "FitPlan"]
 
 SAMPLE = 256
-"""Rows of features that are looked at."""
+"""Rows whose features are read."""
 
 SKEW = 2.0
-"""How many times the mean a partition may hold before it is worth a word: all others wait for it."""
+"""How many times the mean a partition may hold before the plan mentions it: all others wait for it."""
 
 LENGTH = 1 << 16
 """Numbers that are encoded to see how many bytes a codec takes for each."""
 
-WIDE_TREE = 50
-"""Sums that one process should add at most; more of them ask for a deeper tree."""
-
 
 @dataclass(frozen=True)
-class Look:
-    """What is seen of a DataFrame: the labels of all rows, and the features of a few.
+class DataProfile:
+    """What a plan knows of a DataFrame: the labels of all rows, and the features of a few.
 
     Attributes
     ----------
@@ -66,8 +63,8 @@ class Look:
     row_entries: float = 0.0
 
     @classmethod
-    def at(cls, df: DataFrame, columns: Columns) -> Look:
-        """Look: one aggregation over the label column, and the first rows of the features.
+    def of(cls, df: DataFrame, columns: Columns) -> DataProfile:
+        """Profile a DataFrame: one aggregation over the label column, and the first rows of the features.
 
         Raises
         ------
@@ -90,7 +87,7 @@ class Look:
         stored = X.size if isinstance(X, np.ndarray) else X.nnz
         is_sparse = not isinstance(X, np.ndarray) and stored < SPARSE_BELOW * X.shape[0] * X.shape[1]
         per_row = stored / X.shape[0] * (number + 4) if is_sparse else X.shape[1] * number
-        beside = 8 * (1 + sum(name is not None for name in (columns.weight, columns.offset)))
+        others = 8 * (1 + sum(name is not None for name in (columns.weight, columns.offset)))
         last = max(row["partition"] for row in found)
         partitions = 1 + last if is_connect(df) else df.rdd.getNumPartitions()
         tops = [row["top"] for row in found if row["top"] is not None]
@@ -98,7 +95,7 @@ class Look:
             [row["rows"] for row in found],
             partitions,
             X.shape[1],
-            per_row + beside,
+            per_row + others,
             is_sparse,
             max(tops, default=0.0),
             stored / X.shape[0],
@@ -106,104 +103,100 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """What a fit would do. Print it.
 
     Attributes
     ----------
-    look : Look
+    data : DataProfile
         The data.
     coefficients : int
         Length of a coefficient vector.
-    choice : Choice
-        The engine, and what each one would take.
-    depth : int
-        Levels of the driver engine's tree.
-    has_rdds : bool, default True
-        Whether the session has what all engines but the driver's need.
+    choice : EngineChoice
+        The engine, and the estimated seconds of each one.
+    session : SessionTraits, default one with everything
+        What the session offers to engines.
     compression : str, default "none"
-        How sums travel.
+        How sums are encoded.
     """
 
-    look: Look
+    data: DataProfile
     coefficients: int
-    choice: Choice
-    depth: int
-    has_rdds: bool = True
+    choice: EngineChoice
+    session: SessionTraits = SessionTraits()
     compression: str = "none"
 
     @classmethod
     def of(
         cls,
         df: DataFrame,
-        look: Look,
+        data: DataProfile,
         coefficients: int,
-        engine: str,
+        engine: Engine,
         share: float,
-        depth: int,
         compression: str = "none",
-    ) -> Plan:
+    ) -> FitPlan:
         """Plan a fit.
 
         Parameters
         ----------
         df : DataFrame
             The rows.
-        look : Look
-            What was seen of them.
+        data : DataProfile
+            Their profile.
         coefficients : int
             Length of a coefficient vector.
-        engine : str
+        engine : Engine
             The engine that was asked for.
         share : float
             Share of the rows that a step reads.
-        depth : int
-            Levels of the driver engine's tree.
         compression : str, default "none"
             The compression that was asked for.
         """
         context = None if is_connect(df) else df.sparkSession.sparkContext
         slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
-        stored = round(sum(look.rows) * look.row_bytes * share)
-        sizes = Sizes(stored, 8 * coefficients, look.partitions, slots)
-        allowed = available(context) if engine == "auto" else [engine]
-        return cls(look, coefficients, choose(sizes, allowed), depth, context is not None, compression)
+        stored = round(sum(data.rows) * data.row_bytes * share)
+        size, session = FitSize(stored, 8 * coefficients, data.partitions, slots), SessionTraits.of(context)
+        return cls(data, coefficients, choose(size, engine.candidates(session)), session, compression)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that would run the fit."""
+        return self.choice.engine
 
     @property
     def advice(self) -> list[str]:
         """What would make the fit cheaper, each in a sentence."""
-        look, sizes = self.look, self.choice.sizes
-        found = []
-        if look.partitions < sizes.slots and self.choice.engine != "local":
-            found.append(
-                f"{look.partitions} partitions leave {sizes.slots - look.partitions} of {sizes.slots} task slots "
-                f"idle: df.repartition({2 * sizes.slots})."
+        return [*self._partitioning(), *self._faster_engine(), *self.engine.advice(self.choice.size)]
+
+    def _partitioning(self) -> Iterator[str]:
+        """Recommend another number of partitions, where slots are idle or one partition is much too large."""
+        data, slots = self.data, self.choice.size.slots
+        if data.partitions < slots and not self.engine.in_one_task:
+            yield (
+                f"{data.partitions} partitions leave {slots - data.partitions} of {slots} task slots idle: "
+                f"df.repartition({2 * slots})."
             )
-        mean = sum(look.rows) / look.partitions
-        if max(look.rows) > SKEW * mean and look.partitions > 1:
-            found.append(
-                f"the largest partition holds {max(look.rows):,} rows, {max(look.rows) / mean:.1f} times the mean, "
-                f"and every pass waits for it: df.repartition({max(look.partitions, sizes.slots)})."
+        mean, most = sum(data.rows) / data.partitions, max(data.rows)
+        if most > SKEW * mean and data.partitions > 1:
+            yield (
+                f"the largest partition holds {most:,} rows, {most / mean:.1f} times the mean, and every pass waits "
+                f"for it: df.repartition({max(data.partitions, slots)})."
             )
-        fastest = choose(sizes, ENGINES[1:])
-        gain = self.choice.seconds[self.choice.engine] / fastest.seconds[fastest.engine]
+
+    def _faster_engine(self) -> Iterator[str]:
+        """Recommend an engine that is clearly faster, and what it needs."""
+        fastest = choose(self.choice.size, every_engine())
+        gain = self.choice.seconds[self.engine.name] / fastest.seconds[fastest.engine.name]
         if gain > 1.5:
-            how = "install PyTorch" if fastest.engine == "allreduce" else f"engine={fastest.engine!r}"
-            how = how if self.has_rdds else "use a Spark Classic session"
-            found.append(f"engine {fastest.engine} would be about {gain:.1f} times faster: {how}.")
-        if self.choice.engine == "driver" and look.partitions ** (1 / self.depth) > WIDE_TREE:
-            found.append(f"{look.partitions} partitions ask for a deeper tree: aggregationDepth={self.depth + 1}.")
-        return found
+            name = fastest.engine.name
+            how = fastest.engine.remedy(self.session) or f"engine={name!r}"
+            yield f"engine {name} would be about {gain:.1f} times faster: {how}."
 
     @property
     def senders(self) -> int:
-        """How many sums leave a process in a pass: of partitions, or of tasks that add theirs up first."""
-        engine, sizes = self.choice.engine, self.choice.sizes
-        tasks = min(sizes.slots, sizes.partitions)
-        if engine == "local":
-            return 0
-        is_apart = engine == "resident" and sizes.partitions * sizes.summed <= tasks * APART_BYTES
-        return sizes.partitions if engine == "driver" or is_apart else tasks
+        """How many sums leave a process in a pass."""
+        return self.engine.senders(self.choice.size)
 
     def encoded_bytes(self, name: str) -> int:
         """Return the bytes of one sum as a gradient codec writes it: measured on numbers of that length."""
@@ -215,45 +208,45 @@ class Plan:
 
     @property
     def sums(self) -> str:
-        """How sums travel, and in how many bytes a pass."""
-        raw = self.senders * self.choice.sizes.summed
+        """How sums are sent, and in how many bytes a pass."""
+        raw = self.senders * self.choice.size.summed
         if not raw:
-            return "do not travel: one task holds all rows"
+            return "are not sent: one task holds all rows"
         if self.compression == "auto":
             tried = ", ".join(f"{name} {_bytes(self.senders * self.encoded_bytes(name))}" for name in CANDIDATES)
-            if self.choice.sizes.summed < LEAST_BYTES:
+            if self.choice.size.summed < LEAST_BYTES:
                 return f"{_bytes(raw)} a pass, as float64: auto tries nothing below {_bytes(LEAST_BYTES)} a sum"
             return f"{_bytes(raw)} a pass; if the first steps wait for them, auto times {tried}"
         if self.compression != "none":
             sent = self.senders * self.encoded_bytes(self.compression)
             return f"{_bytes(sent)} a pass by {self.compression} instead of {_bytes(raw)}: {raw / sent:.1f}x less"
-        if self.look.is_sparse:
+        if self.data.is_sparse:
             least = self.senders * self.sparse_bytes()
             return f"{_bytes(raw)} a pass as float64, at most {_bytes(min(least, raw))} of them without zeros"
         return f"{_bytes(raw)} a pass, as float64"
 
     def sparse_bytes(self) -> int:
         """Return the most bytes of one sum without its zeros: as if no two rows had an entry of the same feature."""
-        outputs = max(1, self.coefficients // (self.look.features + 1))
-        entries = outputs * (sum(self.look.rows) / max(1, self.senders) * self.look.row_entries + 1)
+        outputs = max(1, self.coefficients // (self.data.features + 1))
+        entries = outputs * (sum(self.data.rows) / max(1, self.senders) * self.data.row_entries + 1)
         return SPARSE.packed_bytes(self.coefficients, min(self.coefficients, round(entries)))
 
     def __str__(self) -> str:
-        look, sizes, engine = self.look, self.choice.sizes, self.choice.engine
-        kind = "sparse" if look.is_sparse else "dense"
-        tasks = 1 if engine == "local" else min(sizes.slots, sizes.partitions)
+        data, size = self.data, self.choice.size
+        kind = "sparse" if data.is_sparse else "dense"
+        tasks = self.engine.tasks(size)
         seconds = ", ".join(f"{name} {cost:.2f}" for name, cost in self.choice.seconds.items())
-        memory = f"driver {_bytes(tasks * sizes.summed)}, each task {_bytes(3 * sizes.summed)} beside its blocks"
-        most = f"the largest has {max(look.rows):,} rows"
+        driver, task = _bytes(tasks * size.summed), _bytes(3 * size.summed)
+        most = f"the largest has {max(data.rows):,} rows"
         lines = [
-            f"rows           {sum(look.rows):,} x {look.features:,} features, {kind}",
-            f"partitions     {look.partitions:,} on {sizes.slots:,} task slots; {most}",
+            f"rows           {sum(data.rows):,} x {data.features:,} features, {kind}",
+            f"partitions     {data.partitions:,} on {size.slots:,} task slots; {most}",
             f"coefficients   {self.coefficients:,}",
-            f"blocks on disk {_bytes(sum(look.rows) * look.row_bytes)}, of which a pass reads {_bytes(sizes.stored)}",
-            f"sent per pass  {_bytes(2 * tasks * sizes.summed if engine != 'local' else 0)}",
+            f"blocks on disk {_bytes(sum(data.rows) * data.row_bytes)}, of which a pass reads {_bytes(size.stored)}",
+            f"sent per pass  {_bytes(2 * tasks * size.summed if self.senders else 0)}",
             f"sums           {self.sums}",
-            f"memory         {memory}",
-            f"engine         {engine}; seconds of {PASSES} passes: {seconds}",
+            f"memory         driver {driver}, each task {task} in addition to its blocks",
+            f"engine         {self.engine.name}; seconds of {PASSES} passes: {seconds}",
         ]
         return "\n".join(lines + [f"advice         {sentence}" for sentence in self.advice])
 

@@ -11,17 +11,21 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.store import BlockStore, Held
 from sparkopt.communication.encoding import Compressed
-from sparkopt.engines.driver import DriverEngine, Engine, Run
+from sparkopt.engines.base import Engine, EngineRun, FitSize
+from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.engines.ranks import Alone, FitOnRank, Outcome
 from sparkopt.engines.relay import Relay
 from sparkopt.errors import SparkoptError
 from sparkopt.objective.work import Work
-from sparkopt.solver.loop import Problem
+from sparkopt.solver.problem import Problem
 
 __all__ = ["LocalEngine"]
 
 logger = logging.getLogger(__name__)
+
+TASK_BYTES = 256 << 20
+"""Most bytes of blocks that one task is given unasked."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,20 @@ class LocalEngine(Engine):
 
     otherwise: DriverEngine = DriverEngine()
     name = "local"
+    startup_seconds = 0.15  # a Spark job
+    pass_seconds = 0.0
+    in_one_task = True
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    @classmethod
+    def of_depth(cls, depth: int) -> LocalEngine:
+        """Return the engine with a driver engine of this depth to fall back on."""
+        return cls(DriverEngine(depth))
+
+    def fits(self, size: FitSize) -> bool:
+        """Whether one task can hold the blocks."""
+        return size.stored <= TASK_BYTES
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Run the loop in one task."""
         begin = time.perf_counter()
         if isinstance(work, Compressed):
@@ -54,7 +70,7 @@ class LocalEngine(Engine):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store)
         startup = time.perf_counter() - begin - outcome.seconds
-        return Run(list(outcome.solutions), list(outcome.passes), self.name, startup)
+        return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
 
 
 @dataclass(frozen=True)

@@ -1,133 +1,88 @@
-"""Which engine is cheapest: an estimate of each one's seconds from sizes that are known before the first pass."""
+"""The table of engines, and which of them is cheapest: each estimates its seconds before the first pass."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.allreduce import AllReduceEngine
-from sparkopt.engines.driver import DriverEngine, Engine, Run
+from sparkopt.engines.base import Engine, EngineRun, FitSize, SessionTraits
+from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.resident import ResidentEngine
-from sparkopt.engines.sockets import encrypts
 from sparkopt.errors import IncompatibleError
 from sparkopt.objective.work import Work
-from sparkopt.solver.loop import Problem
+from sparkopt.solver.problem import Problem
+from sparkopt.validation import OneOf, check
 
-__all__ = ["ENGINES", "AutoEngine", "Choice", "Sizes", "by_name", "check_engine", "choose"]
+__all__ = ["ENGINES", "AutoEngine", "EngineChoice", "by_name", "check_engine", "choose", "every_engine"]
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "driver", "resident", "allreduce", "local")
-
 PASSES = 40
-"""Passes of a typical fit: what a start-up is spread over."""
-
-READ = 8e9
-"""Bytes of blocks per second that one core sums over: memory's speed, and two products with each row."""
-
-SUM = 6e8
-"""Bytes of sums per second that a core makes and adds up, one for each partition: what counts where rows are wide."""
-
-WIRE = 1e9
-"""Bytes per second of a 10-gigabit network."""
-
-HANDLE = 5e8
-"""Bytes of sums per second that Spark carries to its driver: pickled, and through the JVM."""
-
-LOCAL_BYTES = 256 << 20
-"""Most bytes of blocks that one task is given."""
-
-START: Mapping[str, float] = MappingProxyType({"driver": 0.0, "resident": 0.15, "local": 0.15, "allreduce": 2.5})
-"""Seconds before the first pass: a job, and for all-reduce importing PyTorch and finding each other."""
-
-STEP: Mapping[str, float] = MappingProxyType({"driver": 0.1, "resident": 0.001, "local": 0.0, "allreduce": 0.003})
-"""Seconds of each pass that are neither arithmetic nor transport, measured on Spark 4.3."""
+"""Passes of a typical fit: a start-up is spread over them."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What the choice depends on.
+class EngineChoice:
+    """The cheapest of some engines.
 
     Attributes
     ----------
-    stored : int
-        Bytes of blocks that a pass reads.
-    summed : int
-        Bytes of one partition's sum.
-    partitions, slots : int
-        Number of partitions, and of tasks that can run at the same time.
+    engine : Engine
+        The engine that is estimated to take the least time.
+    seconds : mapping of str to float
+        Estimated seconds of ``PASSES`` passes, by the names of the engines that were considered.
+    size : FitSize
+        The sizes that the estimates are of.
     """
 
-    stored: int
-    summed: int
-    partitions: int
-    slots: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An engine and the seconds that each one would take, those out of question left out."""
-
-    engine: str
+    engine: Engine
     seconds: Mapping[str, float]
-    sizes: Sizes
+    size: FitSize
 
     def __str__(self) -> str:
-        others = ", ".join(f"{name} {cost:.2f} s" for name, cost in sorted(self.seconds.items(), key=_by_cost))
-        sizes = self.sizes
+        ordered = sorted(self.seconds.items(), key=lambda item: (item[1], item[0]))
+        estimates = ", ".join(f"{name} {cost:.2f} s" for name, cost in ordered)
+        size = self.size
         return (
-            f"engine {self.engine}: {sizes.stored / 1e6:,.1f} MB a pass in {sizes.partitions} partitions on "
-            f"{sizes.slots} slots, sums of {sizes.summed / 1e6:,.3f} MB; {PASSES} passes estimated at {others}"
+            f"engine {self.engine.name}: {size.stored / 1e6:,.1f} MB a pass in {size.partitions} partitions on "
+            f"{size.slots} slots, sums of {size.summed / 1e6:,.3f} MB; {PASSES} passes estimated at {estimates}"
         )
 
 
-def choose(sizes: Sizes, allowed: Sequence[str]) -> Choice:
+def choose(size: FitSize, engines: Sequence[Engine]) -> EngineChoice:
     """Return the engine that would take the least time for a fit of ``PASSES`` passes.
+
+    An engine that the data does not fit is left out, unless it is the only one.
 
     Examples
     --------
-    A hundred features: nobody beats tasks that stay. A million features on 64 slots: sums should not meet anywhere.
+    With a hundred features, resident tasks are the cheapest. With a million on 64 slots, no process should receive
+    all sums.
 
-    >>> choose(Sizes(400_000_000, 808, 8, 8), ENGINES[1:]).engine
+    >>> choose(FitSize(400_000_000, 808, 8, 8), every_engine()).engine.name
     'resident'
-    >>> choose(Sizes(40_000_000_000, 8_000_000, 256, 64), ENGINES[1:]).engine
+    >>> choose(FitSize(40_000_000_000, 8_000_000, 256, 64), every_engine()).engine.name
     'allreduce'
-    >>> choose(Sizes(100_000, 88, 2, 8), ENGINES[1:]).engine
+    >>> choose(FitSize(100_000, 88, 2, 8), every_engine()).engine.name
     'local'
     """
-    tasks = min(sizes.partitions, sizes.slots)
-    compute = (sizes.stored / READ + sizes.partitions * sizes.summed / SUM) / tasks
-    slices = min(sizes.partitions, max(1, (64 << 20) // max(1, sizes.summed)))
-    transport = {
-        "driver": slices * sizes.summed / HANDLE,
-        "resident": 2 * tasks * sizes.summed / WIRE,
-        "allreduce": 2 * sizes.summed / WIRE,
-        "local": 0.0,
-    }
-    seconds = {
-        name: START[name] + PASSES * (STEP[name] + transport[name] + compute * (tasks if name == "local" else 1))
-        for name in allowed
-        if name != "local" or sizes.stored <= LOCAL_BYTES or len(allowed) == 1
-    }
-    return Choice(min(seconds.items(), key=_by_cost)[0], MappingProxyType(seconds), sizes)
-
-
-def _by_cost(item: tuple[str, float]) -> tuple[float, str]:
-    return item[1], item[0]
+    considered = [engine for engine in engines if engine.fits(size) or len(engines) == 1]
+    seconds = {engine.name: engine.seconds(size, PASSES) for engine in considered}
+    cheapest = min(considered, key=lambda engine: (seconds[engine.name], engine.name))
+    return EngineChoice(cheapest, MappingProxyType(seconds), size)
 
 
 @dataclass(frozen=True)
 class AutoEngine(Engine):
-    """The engine that should be the cheapest for this store and these problems; the log says which, and why.
+    """The engine that is estimated to be the cheapest for this store and these problems; the log says why.
 
     Parameters
     ----------
@@ -137,26 +92,54 @@ class AutoEngine(Engine):
 
     depth: int = 2
     name = "auto"
+    needs_rdds = False
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Run:
+    @classmethod
+    def of_depth(cls, depth: int) -> AutoEngine:
+        """Return the engine that chooses among those of this depth."""
+        return cls(depth)
+
+    def candidates(self, session: SessionTraits) -> Sequence[Engine]:
+        """Return all engines that can run on a session."""
+        return [engine for engine in every_engine(self.depth) if engine.remedy(session) is None]
+
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
         """Choose, and let the chosen engine run the loop."""
-        size = sum(problem.size for problem in problems)
-        sizes = Sizes(round(store.bytes * work.share), 8 * size, store.partitions, store.slots)
-        choice = choose(sizes, available(store.context if store.has_rdds else None))
+        summed = 8 * sum(problem.size for problem in problems)
+        size = FitSize(round(store.bytes * work.share), summed, store.partitions, store.slots)
+        session = SessionTraits.of(store.context if store.has_rdds else None)
+        choice = choose(size, self.candidates(session))
         logger.info("%s", choice)
-        return by_name(choice.engine, self.depth).run(problems, work, store)
+        return choice.engine.run(problems, work, store)
 
 
-def available(context: Any | None) -> list[str]:
-    """Return the engines that can run with this SparkContext; None stands for Spark Connect, which has none.
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (AutoEngine, DriverEngine, ResidentEngine, AllReduceEngine, LocalEngine)
+}
+"""Every engine, by the name that parameters and flags call it. To add one, add it here."""
 
-    All others than the driver's need RDDs, and channels of their own, which Spark does not encrypt; all-reduce needs
-    PyTorch.
+
+def every_engine(depth: int = 2) -> list[Engine]:
+    """Return one of each engine that can be chosen: all but "auto", which chooses."""
+    return [engine.of_depth(depth) for engine in ENGINES.values() if engine is not AutoEngine]
+
+
+def by_name(name: str, depth: int = 2) -> Engine:
+    """Return an engine by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of ``ENGINES``.
+    depth : int, default 2
+        Levels of the driver engine's tree.
+
+    Raises
+    ------
+    ParameterError
+        Where there is no such engine.
     """
-    if context is None or encrypts(context.getConf()):
-        return ["driver"]
-    has_torch = importlib.util.find_spec("torch") is not None
-    return [name for name in ENGINES[1:] if name != "allreduce" or has_torch]
+    return ENGINES[check("engine", name, OneOf(ENGINES))].of_depth(depth)
 
 
 def check_engine(name: str, df: DataFrame) -> None:
@@ -167,21 +150,8 @@ def check_engine(name: str, df: DataFrame) -> None:
     IncompatibleError
         For an engine that needs RDDs, on Spark Connect.
     """
-    if is_connect(df) and name not in ("auto", "driver"):
+    if is_connect(df) and by_name(name).needs_rdds:
         raise IncompatibleError(
             f"engine={name!r} needs RDDs, which Spark Connect does not have. Use engine='driver', or a Spark Classic "
             f"session."
         )
-
-
-def by_name(name: str, depth: int = 2) -> Engine:
-    """Return an engine by its name."""
-    driver = DriverEngine(depth)
-    engines: dict[str, Engine] = {
-        "auto": AutoEngine(depth),
-        "driver": driver,
-        "resident": ResidentEngine(driver),
-        "local": LocalEngine(driver),
-        "allreduce": AllReduceEngine(driver),
-    }
-    return engines[name]

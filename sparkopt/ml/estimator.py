@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.engines.explain import Look, Plan
+from sparkopt.engines.explain import DataProfile, FitPlan
 from sparkopt.engines.selection import by_name as engine_by_name
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
@@ -25,7 +25,7 @@ from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.solver.loop import Callback, Stop, check_compatible
+from sparkopt.solver.loop import Callback, Method, Stop, check_compatible
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
@@ -142,7 +142,7 @@ class LinearEstimator(
         """
         return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
 
-    def explain(self, dataset: DataFrame) -> Plan:
+    def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
 
         It counts rows by partition and reads the features of the first few; nothing is trained or written.
@@ -156,16 +156,17 @@ class LinearEstimator(
         coefficients   4
         blocks on disk ..., of which a pass reads ...
         sent per pass  ...
-        sums           do not travel: one task holds all rows
-        memory         driver ..., each task ... beside its blocks
+        sums           are not sent: one task holds all rows
+        memory         driver ..., each task ... in addition to its blocks
         engine         local; seconds of ... passes: driver ..., resident ..., ...
         """
         self._check()
-        look = Look.at(dataset, self._columns())
-        moments = replace(Moments.zero(look.features), target_min=0.0, target_max=look.target_max)
-        objective = LinearObjective(self._loss(moments), look.features, self.getFitIntercept())
-        share, depth = self.getMiniBatchFraction() * self.getLocalSteps(), self.getAggregationDepth()
-        return Plan.of(dataset, look, objective.size, self.getEngine(), share, depth, self.getCompression())
+        data = DataProfile.of(dataset, self._columns())
+        moments = replace(Moments.zero(data.features), target_min=0.0, target_max=data.target_max)
+        objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
+        share = self.getMiniBatchFraction() * self.getLocalSteps()
+        engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
+        return FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
         ((_, model),) = train(dataset, [self._task()])
@@ -197,15 +198,14 @@ class LinearEstimator(
     def _check(self) -> None:
         """Refuse parameters that cannot be fitted, before any job."""
         self._check_params()
-        rounds = self._local_steps()
-        check_compatible(
+        method = Method(
             self._optimizer(),
             self._penalty(),
             is_exact=self.getMiniBatchFraction() == 1.0,
-            is_local=rounds is not None,
+            local_steps=self._local_steps(),
             is_lossy=not self._codec().lossless,
-            outer=rounds.outer if rounds else None,
         )
+        check_compatible(method)
         checkpointer = self._checkpointer()
         if checkpointer is not None:
             checkpointer.check()

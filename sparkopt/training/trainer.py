@@ -18,7 +18,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoding import Compressed
-from sparkopt.engines.driver import Engine
+from sparkopt.engines.base import Engine
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
@@ -29,14 +29,14 @@ from sparkopt.optim import Optimizer, lbfgs
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
-from sparkopt.solver.loop import Callback, Problem, Solution, Stop, check_compatible
+from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
 from sparkopt.training.coordinates import Initial, SolverCoordinates
 from sparkopt.training.lifecycle import watching
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["Fit", "FitPlan", "Trainer", "checkpoints_of", "fit_many"]
+__all__ = ["Fit", "Trainer", "TrainingPlan", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,13 +132,16 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(
+        check_compatible(self._combination)
+
+    @property
+    def _combination(self) -> Method:
+        return Method(
             self.optimizer,
             self.penalty,
             is_exact=self.mini_batch_fraction == 1.0,
-            is_local=self.local_steps is not None,
+            local_steps=self.local_steps,
             is_lossy=not self.codec.lossless,
-            outer=self.local_steps.outer if self.local_steps else None,
         )
 
     @property
@@ -151,9 +154,8 @@ class Trainer:
         """Whether gradients are encoded, or may be."""
         if self.compression != "auto":
             return not self.codec.lossless
-        outer = self.local_steps.outer if self.local_steps else None
         try:
-            check_compatible(self.optimizer, self.penalty, is_lossy=True, outer=outer)
+            check_compatible(replace(self._combination, is_lossy=True))
         except IncompatibleError as reason:
             logger.info("compression='auto' picks none: %s", reason)
             return False
@@ -274,7 +276,7 @@ def fit_many(
     >>> [fit.receipt.models for fit in fits]
     [3, 3, 3]
     """
-    plan = FitPlan.of(trainers, [None] * len(trainers) if initials is None else initials, store)
+    plan = TrainingPlan.of(trainers, [None] * len(trainers) if initials is None else initials, store)
     for left in range(trainers[0].engine.retries, 0, -1):
         try:
             return _run(plan, store, checkpoints)
@@ -284,7 +286,7 @@ def fit_many(
 
 
 @dataclass(frozen=True)
-class FitPlan:
+class TrainingPlan:
     """What a fit consists of: everything that follows from trainers, starting points and rows.
 
     Attributes
@@ -308,7 +310,7 @@ class FitPlan:
     work: Work
 
     @classmethod
-    def of(cls, trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> FitPlan:
+    def of(cls, trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> TrainingPlan:
         """Plan a fit; refuse trainers that cannot share passes, and rows that the loss is not defined on."""
         _check_shared(trainers)
         _check_validation(trainers[0].loss, store)
@@ -326,7 +328,7 @@ class FitPlan:
         return cls(trainers, initials, [coordinates.objective for coordinates in own], problems, work)
 
 
-def _run(plan: FitPlan, store: BlockStore, checkpoints: CheckpointRun | None) -> list[Fit]:
+def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | None) -> list[Fit]:
     """Train from the start, or from an earlier attempt's checkpoint."""
     begin = time.perf_counter()
     first, models = plan.trainers[0], len(plan.trainers)
@@ -377,17 +379,11 @@ def _check_shared(trainers: Sequence[Trainer]) -> None:
             f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
             f"groups that agree on it."
         )
-    if len(trainers) == 1:
-        return
-    if first.local_steps is not None:
+    own = "local updates" if first.local_steps else "" if first.codec.lossless else "error-feedback residuals"
+    if own and len(trainers) > 1:
         raise IncompatibleError(
-            f"{len(trainers)} trainers with local steps cannot share passes over the data: each model has local "
-            f"updates of its own. Fit them one by one."
-        )
-    if not first.codec.lossless:
-        raise IncompatibleError(
-            f"{len(trainers)} trainers with compression={first.codec.name!r} cannot share passes over the data: each "
-            f"model has error-feedback residuals of its own. Fit them one by one."
+            f"{len(trainers)} trainers with local steps or a lossy codec cannot share passes over the data: each "
+            f"model has {own} of its own. Fit them one by one."
         )
 
 

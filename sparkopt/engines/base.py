@@ -1,0 +1,190 @@
+"""What an engine is: where the loop runs, and all that selection and ``explain`` ask about it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkopt.blocks.store import BlockStore
+from sparkopt.communication.sums import Pass
+from sparkopt.launch.connections import encrypts
+from sparkopt.objective.work import Work
+from sparkopt.solver.problem import Problem, Solution
+
+__all__ = ["Engine", "EngineRun", "FitSize", "SessionTraits"]
+
+READ = 8e9
+"""Bytes of blocks per second that one core sums over: memory's speed, and two products with each row."""
+
+SUM = 6e8
+"""Bytes of sums per second that a core computes and adds, one for each partition: this dominates for wide rows."""
+
+NETWORK = 1e9
+"""Bytes per second of a 10-gigabit network."""
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What an engine returns.
+
+    Attributes
+    ----------
+    solutions : list of Solution
+        One per problem.
+    passes : list of Pass
+        What each pass over the data cost.
+    engine : str
+        Where the loop ran.
+    startup : float, default 0
+        Seconds outside of the loop: until its processes were connected, and after its end.
+    """
+
+    solutions: list[Solution]
+    passes: list[Pass]
+    engine: str
+    startup: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitSize:
+    """The sizes that an engine's cost depends on; all are known before the first pass.
+
+    Attributes
+    ----------
+    stored : int
+        Bytes of blocks that a pass reads.
+    summed : int
+        Bytes of one partition's sum.
+    partitions, slots : int
+        Number of partitions, and of tasks that can run at the same time.
+    """
+
+    stored: int
+    summed: int
+    partitions: int
+    slots: int
+
+    @property
+    def compute_seconds(self) -> float:
+        """Seconds of one core for a pass's arithmetic."""
+        return self.stored / READ + self.partitions * self.summed / SUM
+
+
+@dataclass(frozen=True)
+class SessionTraits:
+    """What a Spark session offers to an engine.
+
+    Attributes
+    ----------
+    has_rdds : bool, default True
+        Whether it has RDDs; Spark Connect has none.
+    is_encrypted : bool, default False
+        Whether Spark encrypts what its processes send each other.
+    """
+
+    has_rdds: bool = True
+    is_encrypted: bool = False
+
+    @classmethod
+    def of(cls, context: Any | None) -> SessionTraits:
+        """Return the traits of the session of a SparkContext; None stands for Spark Connect, which has none."""
+        return cls(has_rdds=False) if context is None else cls(is_encrypted=encrypts(context.getConf()))
+
+
+class Engine(ABC):
+    """Runs the loop over a store's blocks, and knows what that takes.
+
+    A new engine is one subclass in a module of its own, and one line in ``selection.ENGINES``. The defaults describe
+    an engine whose tasks each add up the sums of their partitions and send them over the network to one process.
+
+    Attributes
+    ----------
+    name : str
+        How receipts and parameters call it.
+    startup_seconds : float
+        Seconds before the first pass.
+    pass_seconds : float
+        Seconds of each pass that are neither arithmetic nor transport.
+    needs_rdds : bool, default True
+        Whether it needs RDDs, and connections of its own between the driver and tasks. Spark Connect has no RDDs,
+        and Spark does not encrypt such connections.
+    in_one_task : bool, default False
+        Whether one task reads all rows, and no sums are sent.
+    retries : int, default 0
+        How often a fit that lost a process is started again, from its last checkpoint where it keeps any. An engine
+        that loses nothing with a process needs none.
+
+    Examples
+    --------
+    Estimators take an engine by its name, a trainer as a value:
+
+    >>> from sparkopt import Trainer, losses
+    >>> from sparkopt.engines import DriverEngine
+    >>> Trainer(losses.Logistic(), engine=DriverEngine(reduction="tree")).engine.name
+    'driver'
+    """
+
+    name: ClassVar[str]
+    startup_seconds: ClassVar[float]
+    pass_seconds: ClassVar[float]
+    needs_rdds: ClassVar[bool] = True
+    in_one_task: ClassVar[bool] = False
+    retries: int = 0
+
+    @abstractmethod
+    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+        """Minimise over the store's rows, sharing passes.
+
+        Parameters
+        ----------
+        problems : sequence of Problem
+            One a model.
+        work : Work
+            What each partition computes in a pass.
+        store : BlockStore
+            The rows.
+        """
+
+    @classmethod
+    def of_depth(cls, depth: int) -> Engine:
+        """Return the engine with this ``aggregationDepth``, where it aggregates or falls back on one that does."""
+        return cls()
+
+    def candidates(self, session: SessionTraits) -> Sequence[Engine]:
+        """Return the engines that it chooses from: itself alone, but for ``AutoEngine``."""
+        return [self]
+
+    def remedy(self, session: SessionTraits) -> str | None:
+        """Return what would let it run on a session, as an imperative; None where it can run already."""
+        if not self.needs_rdds:
+            return None
+        if not session.has_rdds:
+            return "use a Spark Classic session"
+        return "turn off the encryption of Spark's traffic" if session.is_encrypted else None
+
+    def fits(self, size: FitSize) -> bool:
+        """Whether data of this size may be given to it unasked."""
+        return True
+
+    def tasks(self, size: FitSize) -> int:
+        """Return how many tasks compute at the same time."""
+        return 1 if self.in_one_task else min(size.partitions, size.slots)
+
+    def senders(self, size: FitSize) -> int:
+        """Return how many sums leave a process in a pass: those of partitions, or of tasks that add theirs first."""
+        return 0 if self.in_one_task else self.tasks(size)
+
+    def transport_seconds(self, size: FitSize) -> float:
+        """Return the seconds of a pass in which sums and coefficients are sent."""
+        return 0.0 if self.in_one_task else 2 * self.tasks(size) * size.summed / NETWORK
+
+    def seconds(self, size: FitSize, passes: int) -> float:
+        """Return the estimated seconds of a fit of so many passes."""
+        compute = size.compute_seconds / self.tasks(size)
+        return self.startup_seconds + passes * (self.pass_seconds + self.transport_seconds(size) + compute)
+
+    def advice(self, size: FitSize) -> list[str]:
+        """Return what would make a fit of this size cheaper on this engine, each in a sentence."""
+        return []
