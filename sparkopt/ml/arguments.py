@@ -58,7 +58,7 @@ class LinearArguments(TypedDict, total=False):
         averaged, so that fewer bytes are sent for as many steps. maxIter and stepSizeSchedule then count these
         rounds, each of which starts with a new state of the optimiser. optimizer="auto" is then "sgd".
     localStepsWarmUp : int, default 0
-        Rounds of a single step at the beginning (post-local SGD).
+        Number of rounds of a single step at the beginning (post-local SGD).
     outerOptimizer : str, default "average"
         Method that takes the average of the local updates as its gradient: "average" (plain averaging), "diloco"
         (Nesterov's momentum over rounds), or any optimiser with fixed steps.

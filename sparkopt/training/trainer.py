@@ -31,7 +31,7 @@ from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
 from sparkopt.training.coordinates import Initial, SolverCoordinates
-from sparkopt.training.lifecycle import watching
+from sparkopt.training.lifecycle import attempt
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
@@ -338,9 +338,9 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     if models == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
         work = Compressed(work, codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
-    with watching(plan.problems, run, [bar] if first.progress else []) as watched:
-        done = first.engine.run(watched.problems, work, store)
-        watched.ended(done.solutions)
+    with attempt(plan.problems, run, [bar] if first.progress else []) as this:
+        done = first.engine.run(this.problems, work, store)
+        this.ended(done.solutions)
     seconds = time.perf_counter() - begin
     fits = []
     for trainer, objective, solution in zip(plan.trainers, plan.objectives, done.solutions, strict=True):
@@ -355,7 +355,7 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
             seconds=seconds,
             startup=done.startup,
             models=models,
-            resumed_at=watched.resumed_at,
+            resumed_at=this.resumed_at,
         )
         logger.info("%s", receipt.line())
         fits.append(Fit(*objective.unscale(solution.coef), objective.auxiliary(solution.coef), solution, receipt))

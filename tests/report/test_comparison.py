@@ -1,4 +1,4 @@
-"""Comparing two receipts: ratios are those of the figures, runs that do not compare are told apart."""
+"""Comparing two receipts: ratios are those of the figures, runs that do not compare are recognised."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from sparkopt.errors import DataError
 from sparkopt.typing import Array, Floats
 
-__all__ = ["ClassCounts", "Residuals", "ScoreCounts", "area_under", "as_list", "totals"]
+__all__ = ["ClassCounts", "ResidualSums", "ScoreCounts", "area_under", "as_list", "totals"]
 
 BINS = 1000
 """Thresholds that a curve is reduced to, as in pyspark.ml's summaries."""
@@ -41,7 +41,7 @@ def totals(df: DataFrame, **sums: Column) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Residuals:
+class ResidualSums:
     """Weighted sums of a regression's rows, with residual e = y − prediction.
 
     Attributes
@@ -68,7 +68,7 @@ class Residuals:
     largest: float
 
     @classmethod
-    def of(cls, df: DataFrame, label: Column, prediction: Column, weight: Column) -> Residuals:
+    def of(cls, df: DataFrame, label: Column, prediction: Column, weight: Column) -> ResidualSums:
         """Take the sums in one pass."""
         residual = label - prediction
         found = totals(
