@@ -33,7 +33,10 @@ from sparkopt import losses
 from sparkopt.blocks.block import Block
 from sparkopt.codecs.gradient import Sparse
 from sparkopt.launch.session import session
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.kernels import evaluate
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
+from sparkopt.optim.request import Gradients
 
 MEGABYTE, RUNS, CONTENT = 1e6, 3, 32_000_000
 WIDE = 1_000_000
@@ -60,7 +63,8 @@ def _gradient(loss: losses.Loss, X: np.ndarray | sparse.csr_array, y: np.ndarray
     objective = LinearObjective(loss, X.shape[1])
     coef = 0.01 * np.random.default_rng(1).normal(size=(1, objective.size))
     cuts = np.array_split(np.arange(len(y)), 4)  # several blocks: sums of float32 blocks are float64
-    return objective.answer(Query(coef, unscaled=True), [Block(X[rows], y[rows]) for rows in cuts]).gradient[0]
+    blocks = [Block(X[rows], y[rows]) for rows in cuts]
+    return evaluate([objective], Query(Gradients(coef), feature_coordinates=True), blocks).gradient[0]
 
 
 def through_arrow(codec: str | None) -> tuple[Callable, Callable]:
