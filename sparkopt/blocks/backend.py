@@ -1,4 +1,4 @@
-"""Backend: what a block store asks of a Spark session, so that it lives on Spark Classic and on Spark Connect."""
+"""Backend: what a block store needs of a Spark session, so that it works on Spark Classic and on Spark Connect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shared(Protocol):
         ...
 
     def destroy(self) -> None:
-        """Forget them everywhere."""
+        """Delete them everywhere."""
         ...
 
 
@@ -38,7 +38,7 @@ class RowSource:
     Parameters
     ----------
     df : DataFrame
-        Read again where an executor dies.
+        Read again where an executor is lost.
     columns : Columns
         What is read.
     targets : Interval
@@ -46,7 +46,7 @@ class RowSource:
     name : str
         The store's folder on each executor.
     codec : str, default "none"
-        How blocks lie there.
+        Compression of blocks there.
     """
 
     df: DataFrame
@@ -66,7 +66,7 @@ class Backend(ABC):
     Attributes
     ----------
     has_rdds : bool
-        Whether ``handles`` and ``context`` can be had.
+        Whether the session has ``handles`` and ``context``.
     """
 
     has_rdds: bool
@@ -84,7 +84,7 @@ class Backend(ABC):
 
     @abstractmethod
     def share(self, value: bytes) -> Shared:
-        """Return ``value`` in a form that functions can carry to every task."""
+        """Return ``value`` in a form that functions can refer to in every task."""
 
     @property
     @abstractmethod
@@ -115,7 +115,7 @@ class Backend(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Delete the files and forget the handles; harmless when repeated."""
+        """Delete the files and drop the handles; harmless when repeated."""
 
 
 def is_connect(thing: object) -> bool:

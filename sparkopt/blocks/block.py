@@ -15,7 +15,7 @@ from sparkopt.typing import Array
 __all__ = ["NO_FOLD", "Block", "Blocks", "InMemoryBlocks", "Part", "every", "take"]
 
 NO_FOLD = -1
-"""Stands for the fold of rows that are in none: every model sees them."""
+"""The fold number of rows that are in none: every model sees them."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Block:
     y : ndarray of shape (n,)
         Targets, float64.
     weight : ndarray of shape (n,) or None
-        Row weights, float64; None where every row weighs 1.
+        Row weights, float64; None where every weight is 1.
     is_validation : bool, default False
         Whether these rows are for validation: a model is measured on them and never trained.
     offset : ndarray of shape (n,) or None, default None
-        What is added to the rows' raw predictions, float64; None where that is nothing.
+        Added to the rows' raw predictions, float64; None adds nothing.
     fold : int, default NO_FOLD
         The fold of a cross-validation that these rows are in; ``NO_FOLD`` where they are in none.
     """
@@ -65,7 +65,7 @@ class Blocks(Protocol):
         Number of the first row of each block within the partition; the last entry is the number of rows. Blocks of
         validation rows do not count. The blocks of a fold follow each other.
     beside : str or None
-        Path of their file, beside which a task may keep files of its own; None where they are in memory.
+        Path of their file, next to which a task may keep files of its own; None where they are in memory.
     """
 
     @property

@@ -64,7 +64,7 @@ class ClassicBackend(Backend):
         self.context.parallelize(range(tasks), tasks).foreach(Sweep(self._source.name))
 
     def _written(self) -> RDD[Handle]:
-        """Write when computed, wherever computed."""
+        """Return the handles, whose files are written when and where they are computed."""
         written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
         return written.rdd.mapPartitionsWithIndex(_to_handles)
 

@@ -1,4 +1,4 @@
-"""From DataFrame columns to arrays: which columns, what types, and what is wrong with a row.
+"""From DataFrame columns to arrays: which columns, of which types, and which rows are refused.
 
 The check reads the schema only, so a wrong column is refused before any job. Values are checked where they are read,
 in the executors: a bad one is reported with its column, partition and row.
@@ -82,7 +82,7 @@ class Columns:
         Raises
         ------
         SchemaError
-            Naming the column, its type and what would do.
+            Naming the column, its type and the types that are allowed.
         """
         features_type(schema, self.features)
         for role, name in ((LABEL, self.label), (WEIGHT, self.weight), (OFFSET, self.offset)):
@@ -140,14 +140,14 @@ def is_number(found: DataType) -> bool:
 
 
 def features_type(schema: StructType, features: str | Sequence[str]) -> str:
-    """Return how the features come: "vector", "float" or "double" (arrays of that width).
+    """Return the kind of the features: "vector", "float" or "double" (arrays of that type).
 
     Raises
     ------
     SchemaError
         For a missing column or a type that holds no numbers.
     """
-    from pyspark.ml.linalg import VectorUDT  # here, since it brings pandas along and tasks import this module
+    from pyspark.ml.linalg import VectorUDT  # here, since it loads pandas and tasks import this module
 
     narrow = (FloatType, ByteType, ShortType)  # types whose values float32 holds exactly
     if isinstance(features, str):
@@ -203,8 +203,9 @@ def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
 
 
 def _offsets(column: pa.Array) -> Array:
-    offsets: Array = column.offsets.to_numpy()
-    return offsets - offsets[0]
+    offsets = column.offsets.to_numpy()
+    from_zero: Array = offsets - offsets[0]
+    return from_zero
 
 
 def _rectangle(values: Array, lengths: Array) -> Array:
@@ -212,7 +213,8 @@ def _rectangle(values: Array, lengths: Array) -> Array:
     if len(lengths) and (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
         raise DataError(f"row {row} has {lengths[row]} entries where the rows before it have {width}")
-    return values.reshape(len(lengths), width)
+    rectangle: Array = values.reshape(len(lengths), width)
+    return rectangle
 
 
 def _vectors(column: pa.Array) -> Array | sparse.csr_array:
@@ -242,7 +244,7 @@ def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> sparse.cs
 
 @dataclass
 class Reader:
-    """Turns Arrow batches of ``Columns.select`` into checked blocks, one partition long.
+    """Turns one partition's Arrow batches of ``Columns.select`` into checked blocks.
 
     Parameters
     ----------
@@ -292,7 +294,7 @@ class Reader:
         return Block(X, y, weight, offset=offset)
 
     def _split(self, batch: pa.RecordBatch, block: Block) -> Iterator[Block]:
-        """Part training from validation rows, and folds from each other."""
+        """Split a block into training and validation rows, and by fold."""
         if self.columns.validation is None and self.columns.fold is None:
             yield block
             return
@@ -345,7 +347,7 @@ class Reader:
 
     def _check_finite(self, X: Array | sparse.csr_array, name: str) -> None:
         stored = X if isinstance(X, np.ndarray) else X.data
-        if np.isfinite(stored.sum()):  # one cheap look; only a suspicion is worth a search (a sum may overflow)
+        if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
             return
         bad = np.flatnonzero(~np.isfinite(stored))
         if len(bad) == 0:

@@ -1,8 +1,8 @@
-"""A block store on Spark Connect: handles are a cached view, and functions travel to it through ``mapInArrow``.
+"""A block store on Spark Connect: handles are a cached view, and functions are sent to it by ``mapInArrow``.
 
-The view matters: the session's server keeps its plan, so that a pass sends nothing but its function. A plan built
-anew from the user's DataFrame would carry it along in each pass, local rows included, and would be found in the
-cache only while its functions are pickled to the very same bytes.
+The session's server keeps the view's plan, so that a pass sends nothing but its function. A plan built from the
+user's DataFrame would include it in each pass, with local rows, and would be found in the cache only as long as its
+functions are pickled to the same bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["ConnectBackend", "slots_of"]
 T = TypeVar("T")
 
 MOST_SENT = 120 << 20
-"""Bytes that a message to the server holds (gRPC's limit there is 128 MiB), with room for the rest of the plan."""
+"""Most bytes of a function sent to the server: gRPC's limit of 128 MiB, less room for the rest of the plan."""
 
 CHUNK = 1 << 20
-"""Bytes of a result in one row: rows far larger than the server's batches do not pass."""
+"""Bytes of a result in one row: the server refuses rows far larger than its batches."""
 
 ENOUGH_ROWS = 1 << 16
 """Rows that leave no task of a range without one."""
@@ -59,7 +59,7 @@ class ConnectBackend(Backend):
         return _collect(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA))
 
     def share(self, value: bytes) -> Shared:
-        """Leave it inside the function: Connect has no broadcasts."""
+        """Keep it inside the function: Connect has no broadcasts."""
         return _Carried(value)
 
     @cached_property
@@ -69,12 +69,12 @@ class ConnectBackend(Backend):
 
     @property
     def context(self) -> NoReturn:
-        """There is none."""
+        """Refuse: there is none."""
         raise _refusal("a SparkContext")
 
     @property
     def handles(self) -> NoReturn:
-        """There are no RDDs."""
+        """Refuse: there are no RDDs."""
         raise _refusal("RDDs")
 
     def release(self) -> None:
@@ -90,13 +90,13 @@ def _refusal(what: str) -> IncompatibleError:
 
 
 def slots_of(session: SparkSession) -> int:
-    """Return how many tasks can run at the same time: one small job tells."""
+    """Return how many tasks can run at the same time, by one small job."""
     return _on_each_slot(session, _nothing)
 
 
 def _on_each_slot(session: SparkSession, function: Callable[[object], None]) -> int:
     """Run a function in each task of a range; return their number."""
-    return session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows
+    return int(session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Carried:
     value: bytes
 
     def destroy(self) -> None:
-        """Nothing was left anywhere."""
+        """Do nothing: there is no copy elsewhere."""
 
 
 def _nothing(_: object) -> None:
@@ -115,7 +115,7 @@ def _nothing(_: object) -> None:
 
 @dataclass(frozen=True)
 class _Once:
-    """A task that does one thing, whatever its rows."""
+    """A task that calls a function once, whatever its rows."""
 
     function: Callable[[object], None]
 
@@ -127,12 +127,12 @@ class _Once:
 
 
 def _on_handles(function: Callable[[Handle], Any]) -> _OnHandles:
-    """Pickle once, and measure before the server refuses.
+    """Pickle once, and check the size before the server refuses it.
 
     Raises
     ------
     IncompatibleError
-        For a function that no message can hold.
+        For a function that is too large for a message.
     """
     pickled = dumps(function)
     if len(pickled) > MOST_SENT:
@@ -168,7 +168,7 @@ def _chunks(partition: int, pickled: bytes) -> Iterator[pa.RecordBatch]:
 
 
 def _collect(chunks: DataFrame) -> list[Any]:
-    """Put each partition's chunks together again."""
+    """Join each partition's chunks and unpickle them."""
     table = chunks.toArrow()
     found: dict[int, dict[int, bytes]] = defaultdict(dict)
     for partition, number, part in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):

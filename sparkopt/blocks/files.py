@@ -1,6 +1,6 @@
 """Blocks on disk: one Arrow file per partition, written once, memory-mapped at every step without a copy.
 
-Or compressed, where disk is scarcer than time: each block is then decompressed at every step.
+Blocks may be compressed, where disk is scarcer than time; each is then decompressed at every step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
 
 BLOCK_CODECS = ("none", "lz4", "zstd")
-"""How blocks may lie on disk."""
+"""Compression of blocks on disk."""
 
 MOST_OPEN = 256
 """Files that a process keeps mapped."""
@@ -37,9 +37,9 @@ WEIGHT, OFFSET = "weight", "offset"
 
 
 def block_rows(X: Array | sparse.csr_array) -> int:
-    """Return how many rows like those of ``X`` make a block.
+    """Return the number of rows of a block, for rows like those of ``X``.
 
-    A sparse block is at least as large as one dense gradient, so that adding up gradients costs no more than reading.
+    A sparse block is at least as large as one dense gradient, so that adding gradients costs no more than reading.
     """
     if isinstance(X, np.ndarray):
         per_row, target = X[:1].nbytes, BLOCK_BYTES
@@ -50,7 +50,7 @@ def block_rows(X: Array | sparse.csr_array) -> int:
 
 
 def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Cut and join blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller.
+    """Regroup blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller.
 
     Training and validation rows are kept apart, and so are folds, each with a last block of its own.
     """
@@ -62,7 +62,7 @@ def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 class _Queue:
-    """Rows that wait until they make a whole block."""
+    """Rows that do not fill a block yet."""
 
     def __init__(self) -> None:
         self.waiting: list[Block] = []
@@ -100,7 +100,7 @@ def _join(blocks: list[Block]) -> Block:
 
 
 def _joined(parts: list[Array | None]) -> Array | None:
-    """Join what either all blocks have or none."""
+    """Join an array that either all blocks have or none."""
     found = [part for part in parts if part is not None]
     return np.concatenate(found) if found else None
 
@@ -152,11 +152,11 @@ def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:
 
 
 _opened: OrderedDict[str, Any] = OrderedDict()
-"""Files that this process has mapped, the latest last: mapping one anew for each pass costs as much as reading it."""
+"""Files that this process has mapped, the latest last: mapping one for each pass costs as much as reading it."""
 
 
 def _open(path: str) -> Any:
-    """Return a reader of ``path``, kept open for the next pass; readers of deleted files are let go."""
+    """Return a reader of ``path``, kept open for the next pass; readers of deleted files are dropped."""
     for known in [known for known in _opened if not os.path.exists(known)]:
         del _opened[known]
     if path not in _opened:
@@ -170,12 +170,12 @@ def _open(path: str) -> Any:
 
 
 class BlockFile:
-    """The blocks of one partition, memory-mapped: reading touches only the pages that are used.
+    """The blocks of one partition, memory-mapped: only the pages that are used are read.
 
     Parameters
     ----------
     path : str
-        What ``write_blocks`` wrote, or "" for a partition without rows.
+        A file that ``write_blocks`` wrote, or "" for a partition without rows.
     starts : sequence of int
         First row of each block of training rows, then the number of these rows.
     validation : sequence of int, default ()
@@ -202,7 +202,7 @@ class BlockFile:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation, self._folds = in_fold_order(validation, folds), folds
         self.beside = path if path and not carried else None
-        self._known: dict[int, Block] = {}  # views of the file, kept since a task that stays asks for them each pass
+        self._known: dict[int, Block] = {}  # views of the file, kept since a resident task needs them in each pass
         self._are_views = True
         if path:
             self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)

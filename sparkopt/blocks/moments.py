@@ -21,7 +21,7 @@ __all__ = ["Moments", "load", "save", "total"]
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of some rows.
+    """Number, weight, means and variances of some rows.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Moments:
         freedom = self.weight - self.weight_squares / self.weight if self.weight else 0.0
         if freedom <= 0:
             return np.zeros_like(self.squares)
-        # what is left of a constant column after rounding is no variance
+        # rounding errors of a constant column are no variance
         noise = self.rows * (np.finfo(float).eps * np.abs(self.mean)) ** 2 * self.weight
         return np.sqrt(np.where(self.squares > noise, self.squares, 0.0) / freedom)
 

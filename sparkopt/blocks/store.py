@@ -1,9 +1,9 @@
-"""BlockStore: a DataFrame's rows as memory-mapped blocks, beside the executors that compute on them.
+"""BlockStore: a DataFrame's rows as memory-mapped blocks, on the executors that compute on them.
 
 One job writes each partition's rows once, into the executor's own local directory, and yields a small *handle* that
 Spark caches. Spark's locality then sends each step's task to the executor that holds the file. When an executor
-dies, its handles die with it: Spark recomputes them from lineage and the file is written anew elsewhere. Where a task
-finds its file missing all the same, it says so, and that partition is read from its source for that step.
+is lost, so are its handles: Spark recomputes them from lineage and the file is written on another. Where a task
+finds its file missing all the same, it returns that, and the partition is read from its source for that step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ T = TypeVar("T")
 class BlockStore:
     """The rows of a DataFrame, ready for many passes.
 
-    Made by ``write``. Use it as a context manager, or call ``release``: its files live as long as the store or the
+    ``write`` makes one. Use it as a context manager, or call ``release``: its files live as long as the store or the
     executor, whichever ends first.
 
     Attributes
@@ -65,7 +65,7 @@ class BlockStore:
     bytes : int
         Size of all files.
     seconds : float
-        What writing took.
+        Time that writing took.
     """
 
     def __init__(self, columns: Columns, backend: Backend, facts: Sequence[PartitionSummary], seconds: float) -> None:
@@ -87,20 +87,20 @@ class BlockStore:
         Parameters
         ----------
         df : DataFrame
-            The source; it is read again where an executor dies, so it should be deterministic.
+            The source; it is read again where an executor is lost, so it should be deterministic.
         columns : Columns
-            What to read.
+            The columns to read.
         targets : Interval
-            What a label may be.
+            The values that a label may have.
         codec : {"none", "lz4", "zstd"}, default "none"
-            How blocks lie on disk: memory-mapped as they are, or compressed, and decompressed at every step.
+            Compression of blocks on disk: with none they are memory-mapped, else decompressed at every step.
 
         Raises
         ------
         SchemaError
             Before any job, for a wrong column.
         DataError
-            For a row that cannot be trained on, or where there are no rows; no file stays behind.
+            For a row that cannot be trained on, or where there are no rows; no file is left.
         """
         begin = time.perf_counter()
         check("codec", codec, OneOf(BLOCK_CODECS))
@@ -117,7 +117,7 @@ class BlockStore:
         return cls(columns, backend, facts, time.perf_counter() - begin)
 
     def moments_without(self, fold: int | None) -> Moments:
-        """Return the moments of the training rows of all folds but one: what a model knows that does not see it.
+        """Return the moments of the training rows of all folds but one: those of the model that does not see it.
 
         Raises
         ------
@@ -143,13 +143,13 @@ class BlockStore:
         Raises
         ------
         IncompatibleError
-            On Spark Connect, which has none, as from whatever returns an RDD.
+            On Spark Connect, which has none; so do the methods that return an RDD.
         """
         return self._backend.context
 
     @property
     def has_rdds(self) -> bool:
-        """Whether its session has RDDs, so that more than ``collect`` works: Spark Classic's has."""
+        """Whether its session has RDDs, as Spark Classic has; without them, only ``collect`` works."""
         return self._backend.has_rdds
 
     @property
@@ -163,14 +163,14 @@ class BlockStore:
         return len(self.rows)
 
     def collect(self, function: PartFunction[T], tasks: int | None = None) -> list[Result[T]]:
-        """Apply ``function(part, blocks)`` to each partition, where its blocks are, and bring the results here.
+        """Apply ``function(part, blocks)`` to each partition, where its blocks are, and return the results.
 
         Partitions whose file is missing are read from their source. Results come in the order of partitions.
 
         Parameters
         ----------
         function : callable
-            What to apply.
+            The function to apply.
         tasks : int or None, default None
             Let at most so many tasks take several partitions each, since a task costs Spark some 10 ms; None is one
             task a partition.
@@ -184,21 +184,25 @@ class BlockStore:
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
-        return self._backend.handles.map(PartitionTask(function, self._first_rows()))
+        results: RDD[Result[T]] = self._backend.handles.map(PartitionTask(function, self._first_rows()))
+        return results
 
     def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
         """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
 
         A task takes several partitions where there are more of them than tasks.
         """
-        return self._backend.handles.coalesce(tasks).mapPartitions(GroupTask(function, self._first_rows()))
+        handles = self._backend.handles.coalesce(tasks)
+        results: RDD[T] = handles.mapPartitions(GroupTask(function, self._first_rows()))
+        return results
 
     def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
-        """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
+        """Apply ``function`` to all partitions in one task; blocks on other machines are sent there. Lazily."""
         if self.context.master.startswith("local"):
             return self.map_tasks(function, 1)
         carried = self._backend.handles.map(carry).coalesce(1, shuffle=True)
-        return carried.mapPartitions(GroupTask(function, self._first_rows()))
+        results: RDD[T] = carried.mapPartitions(GroupTask(function, self._first_rows()))
+        return results
 
     def located(self) -> Located:
         """Return where every partition's file is now; those of lost executors are rebuilt first."""
@@ -211,14 +215,14 @@ class BlockStore:
         return self._backend.run_fresh(task, partitions)
 
     def share(self, value: bytes) -> Shared:
-        """Return ``value`` in a form that functions can carry to every task: a broadcast, where Spark has them.
+        """Return ``value`` in a form that functions can refer to in every task: a broadcast, where Spark has them.
 
-        Whoever shares it destroys it.
+        Its caller destroys it.
         """
         return self._backend.share(value)
 
     def release(self) -> None:
-        """Delete the files and forget the handles; harmless when repeated."""
+        """Delete the files and drop the handles; harmless when repeated."""
         self._backend.release()
 
     def __enter__(self) -> BlockStore:
@@ -263,7 +267,7 @@ def _refuse_bad(facts: Sequence[PartitionSummary], columns: Columns) -> None:
 
 
 def _refuse_one_sided(facts: Sequence[PartitionSummary], name: str) -> None:
-    """Refuse data that has rows to train on, or to validate on, but not both."""
+    """Refuse data without rows to train on, or without rows to validate on."""
     if not any(fact.handle.starts[-1] for fact in facts):
         raise DataError(f"validation column {name!r} is true in every row: there are no rows to train on.")
     if not sum(moments.weight for fact in facts for moments in fact.validation.values()):
@@ -273,7 +277,7 @@ def _refuse_one_sided(facts: Sequence[PartitionSummary], name: str) -> None:
 
 
 def _by_fold(parts: Iterable[Mapping[int, Moments]]) -> dict[int, Moments]:
-    """Add up each fold's moments, in the order of partitions."""
+    """Sum each fold's moments, in the order of partitions."""
     found: dict[int, Moments] = {}
     for part in parts:
         for fold, moments in part.items():

@@ -1,6 +1,6 @@
-"""What runs on the executors for a block store: writing a partition, opening it, deleting its files.
+"""The tasks of a block store: writing a partition, opening it, deleting its files.
 
-Nothing here knows how a task reaches its executor, so it is the same on Spark Classic and on Spark Connect.
+They are the same on Spark Classic and on Spark Connect.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Result(Generic[T]):
-    """What a task made of one partition; ``value`` is None where its file was missing."""
+    """A task's result for one partition; ``value`` is None where its file was missing."""
 
     partition: int
     value: T | None
@@ -96,7 +96,7 @@ class Result(Generic[T]):
 
 @dataclass(frozen=True)
 class OpenPartition:
-    """One partition as a task holds it; ``blocks`` is None where its file is missing."""
+    """One partition, opened in a task; ``blocks`` is None where its file is missing."""
 
     part: Part
     blocks: Blocks | None
@@ -104,13 +104,13 @@ class OpenPartition:
 
 @dataclass(frozen=True)
 class Located:
-    """All partitions' handles, for processes that choose by themselves which of them they open."""
+    """All partitions' handles, for processes that choose which of them they open."""
 
     handles: Sequence[Handle]
     first_rows: Sequence[int]
 
     def here(self) -> list[bool]:
-        """For each partition, whether this machine has its file; one without rows is everywhere."""
+        """For each partition, whether this machine has its file; a partition without rows is on every machine."""
         return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
 
     def open(self, partitions: Iterable[int]) -> list[OpenPartition]:
@@ -123,7 +123,7 @@ TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
 
 @dataclass(frozen=True)
 class PartitionSummary:
-    """What the driver learns of a partition right after it was written: moments by fold, none without rows."""
+    """What the driver needs to know of a written partition: its handle, and moments by fold (none without rows)."""
 
     handle: Handle
     moments: Mapping[int, Moments]
@@ -131,7 +131,7 @@ class PartitionSummary:
 
     @classmethod
     def read(cls, handle: Handle) -> PartitionSummary:
-        """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
+        """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
         if not handle.path:
             return cls(handle, {}, {})
         return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
@@ -150,9 +150,9 @@ class WriteBlocks:
     name : str
         The store's folder.
     only : frozenset of int or None, default None
-        Partitions to write; the others are left unread. None writes all.
+        Partitions to write; the others are not read. None writes all.
     codec : str, default "none"
-        How blocks lie on disk, one of ``BLOCK_CODECS``.
+        Compression of blocks on disk, one of ``BLOCK_CODECS``.
     """
 
     columns: Columns
@@ -200,7 +200,7 @@ class WriteBlocks:
 
 @dataclass(frozen=True)
 class PartitionTask(Generic[T]):
-    """The task of a step: open the handle's blocks and work on them."""
+    """A task of one partition: opens the handle's blocks and applies a function to them."""
 
     function: PartFunction[T]
     first_rows: Sequence[int]
@@ -212,7 +212,7 @@ class PartitionTask(Generic[T]):
 
 @dataclass(frozen=True)
 class GroupTask(Generic[T]):
-    """A task that holds several partitions."""
+    """A task of several partitions."""
 
     function: TaskFunction[T]
     first_rows: Sequence[int]
@@ -222,12 +222,13 @@ class GroupTask(Generic[T]):
 
 
 def carry(handle: Handle) -> tuple[Handle, bytes]:
-    """Take a partition's file along with its handle; nothing where it is missing."""
+    """Return a handle with its file's content, which is empty where the file is missing."""
     path = Path(handle.path)
     return handle, path.read_bytes() if handle.path and path.is_file() else b""
 
 
 def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> OpenPartition:
+    """Open a partition's file, or the content that came with its handle."""
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
     part = Part(handle.partition, first_rows[handle.partition])
     try:
@@ -258,5 +259,5 @@ def _local_folder(name: str, partition: int) -> Path:
 
 
 def _moments_paths(path: str) -> tuple[Path, Path]:
-    """Where the moments of a partition's training and validation rows are."""
+    """Return the paths of the moments of a partition's training and validation rows."""
     return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")

@@ -62,7 +62,7 @@ class FoldedObjective:
 
 
 Objective: TypeAlias = LinearObjective | FoldedObjective
-"""What can be summed over blocks."""
+"""The objectives that can be summed over blocks."""
 
 
 def evaluate(objective: Objective, query: Query, blocks: Iterable[Block]) -> PartialSum:

@@ -63,15 +63,15 @@ def _hessian_products(
     # one point, many directions: the Hessian itself
     alone = all(other is own for other in objectives) and bool((points == points[0]).all())
     linear = _LinearParts.of(objectives[:1], points[:1]) if alone else _LinearParts.of(objectives, points)
-    moves, sums = _LinearParts.of(objectives, vectors), _Accumulators.zero(own, m)
+    directions, sums = _LinearParts.of(objectives, vectors), _Accumulators.zero(own, m)
     for whole in blocks:
         raws = linear.raw(whole, whole.offset)
         block = whole
         if alone:
             block, raws = _curved(own, whole, raws[0])
             raws = raws * m
-        rows = zip(moves.targets(block), raws, moves.raw(block), strict=True)
-        sums.add(block, [_weighted(own.loss.hessian_product(y, raw, move), block.weight) for y, raw, move in rows])
+        rows = zip(directions.targets(block), raws, directions.raw(block), strict=True)
+        sums.add(block, [_weighted(own.loss.hessian_product(y, raw, to), block.weight) for y, raw, to in rows])
         sums.count(whole)
     return sums
 
@@ -89,7 +89,7 @@ def _losses(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> 
 
 
 def _curved(objective: LinearObjective, block: Block, raw: Array) -> tuple[Block, list[Array]]:
-    """Return the rows whose loss is curved where they are, and their raw predictions; the others add nothing."""
+    """Return the rows whose loss has curvature at their raw predictions, and these; the others add nothing."""
     curved = objective.loss.curved(_targets(block, objective.target_scale), raw)
     if curved is None or 2 * np.count_nonzero(curved) > block.rows:
         return block, [raw]

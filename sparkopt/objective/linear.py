@@ -21,7 +21,7 @@ from sparkopt.typing import Floats
 __all__ = ["LinearObjective"]
 
 PIECE = 1 << 14
-"""Numbers that are worked on at a time, where whole arrays would not fit a core's cache."""
+"""Numbers that are changed at a time, where whole arrays would not fit a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LinearObjective:
     """Σ weight · loss(y, X·W + b) over blocks of rows, and its gradient.
 
     A coefficient vector has shape (size,): the matrix of shape (features, outputs) row by row, then, with an
-    intercept, one entry per output, then one entry per constant of the loss.
+    intercept, one entry per output, then one entry per auxiliary parameter of the loss.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class LinearObjective:
     scale : ndarray of shape (features,) or None
         Factor of each feature, 1/std say; 0 removes a feature. None is 1.
     center : ndarray of shape (features,) or None
-        What is subtracted from each feature; needs an intercept. None is 0.
+        Subtracted from each feature; needs an intercept. None is 0.
     target_scale : float, default 1
         Factor of the targets.
     """
@@ -69,7 +69,7 @@ class LinearObjective:
         return mask
 
     def coordinates(self, standardised: bool = True) -> Coordinates:
-        """Return what a coefficient vector means to the user.
+        """Return what the entries of a coefficient vector are, for penalties.
 
         Parameters
         ----------
@@ -115,9 +115,9 @@ class LinearObjective:
         return self.rescale(np.zeros((self.features, self.loss.outputs)), intercept)
 
     def start_at(self, coefficients: Floats, intercept: Floats, auxiliary: Floats | None = None) -> Floats:
-        """Return the solver's coefficients for those of a model that is to start from them.
+        """Return the solver's coefficients for those of a model to start from.
 
-        Constants of another loss say nothing, and are left out.
+        Auxiliary parameters of another loss are left out.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class LinearObjective:
         return self.rescale(coefficients, intercept, auxiliary if own else None)
 
     def factors_from(self, base: LinearObjective) -> Floats | None:
-        """Return what turns these coefficients into those of ``base``, which scales features differently; or None."""
+        """Return the factors from these coefficients to those of ``base``, or None where their scales are equal."""
         if self.scale is None or base.scale is None or np.array_equal(self.scale, base.scale):
             return None
         ratio = np.divide(self.scale, base.scale, out=np.zeros_like(base.scale), where=base.scale > 0)

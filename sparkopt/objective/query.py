@@ -65,7 +65,7 @@ class Query:
 
 @dataclass(frozen=True)
 class PartialSum:
-    """Weighted sums over some rows at ``m`` places at once: a monoid, so sums may be taken in any grouping.
+    """Weighted sums over some rows at ``m`` points at once: a monoid, so sums may be taken in any grouping.
 
     Attributes
     ----------
@@ -74,13 +74,13 @@ class PartialSum:
     gradient : ndarray of shape (m, size)
         Σ weight · gradient.
     weight : ndarray of shape (m,)
-        Σ weight of the rows that each place saw; a number is that of all places.
+        Σ weight of the rows that each point saw; a number is that of all points.
     rows : int
         Rows that were touched.
     validation_loss : ndarray of shape (m,) or None, default None
-        Σ weight · loss over validation rows, where this pass looked at them.
+        Σ weight · loss over validation rows, where this pass evaluated them.
     validation_weight : ndarray of shape (m,)
-        Σ weight over these; a number is that of all places.
+        Σ weight over these; a number is that of all points.
     """
 
     loss: Floats
@@ -88,7 +88,7 @@ class PartialSum:
     weight: Floats
     rows: int
     validation_loss: Floats | None = None
-    validation_weight: Floats = 0.0  # type: ignore[assignment]  # that of all places
+    validation_weight: Floats = 0.0  # type: ignore[assignment]  # that of all points
 
     def __post_init__(self) -> None:
         for name in ("weight", "validation_weight"):
@@ -102,7 +102,7 @@ class PartialSum:
 
     @classmethod
     def stacked(cls, parts: Sequence[PartialSum], rows: int) -> PartialSum:
-        """Return the sums at the places of some parts as one, place after place, without validation rows."""
+        """Return the sums of some parts, one after another, as one; without validation rows."""
         loss, gradient, weight = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("loss", "gradient", "weight")
         )
@@ -119,24 +119,24 @@ class PartialSum:
         )
 
     def scaled(self, factor: float) -> PartialSum:
-        """Return the sums as if every row weighed ``factor`` times as much; as many rows were touched."""
+        """Return the sums as if every weight were ``factor`` times as large, with the same number of rows."""
         return replace(self, loss=self.loss * factor, gradient=self.gradient * factor, weight=self.weight * factor)
 
     def flat(self) -> Floats:
         """Return all of it as one vector, whose sums over ranks are the sums of the parts."""
-        looked = self.validation_loss
-        validation = np.zeros_like(self.loss) if looked is None else looked
-        numbers = np.array([self.rows, looked is not None])
+        found = self.validation_loss
+        validation = np.zeros_like(self.loss) if found is None else found
+        numbers = np.array([self.rows, found is not None])
         parts = [self.loss, validation, self.weight, self.validation_weight, numbers, self.gradient.ravel()]
         return np.concatenate(parts, dtype=np.float64)
 
     @classmethod
     def from_flat(cls, vector: Floats, m: int, size: int) -> PartialSum:
-        """Return what ``flat`` made a vector of."""
-        loss, validation, weight, validation_weight, (rows, looked), gradient = np.split(
+        """Return the sums that ``flat`` made this vector of."""
+        loss, validation, weight, validation_weight, (rows, evaluated), gradient = np.split(
             vector, [m, 2 * m, 3 * m, 4 * m, 4 * m + 2]
         )
-        held_out = (validation, validation_weight) if looked else (None, np.zeros(m))
+        held_out = (validation, validation_weight) if evaluated else (None, np.zeros(m))
         return cls(loss, gradient.reshape(m, size), weight, int(rows), *held_out)
 
     def mean(self) -> tuple[Floats, Floats]:
@@ -145,7 +145,7 @@ class PartialSum:
         Raises
         ------
         DataError
-            Where no row that a place saw has a weight.
+            Where no row that a point saw has a weight.
         """
         least = self.weight.min()
         if not least > 0:
@@ -156,7 +156,7 @@ class PartialSum:
         return self.loss / self.weight, self.gradient / self.weight[:, None]
 
     def validation_mean(self) -> Floats | None:
-        """Return the mean loss (m,) over validation rows, or None where this pass did not look at them."""
+        """Return the mean loss (m,) over validation rows, or None where this pass did not evaluate them."""
         return None if self.validation_loss is None else self.validation_loss / self.validation_weight
 
 

@@ -91,7 +91,7 @@ def adagrad(learning_rate: Rate = 0.1, epsilon: float = 1e-10) -> Optimizer:
 
 
 def adadelta(learning_rate: Rate = 1.0, decay: float = 0.9, epsilon: float = 1e-6) -> Optimizer:
-    """AdaDelta (Zeiler, 2012), which finds its own step sizes; the learning rate multiplies them."""
+    """AdaDelta (Zeiler, 2012), which chooses its own step sizes; the learning rate multiplies them."""
     return _fixed("adadelta", scale_by_adadelta(decay, epsilon), scale_by_learning_rate(learning_rate))
 
 
@@ -184,7 +184,7 @@ def lamb(
 
 
 def svrg(learning_rate: Rate = 0.1, snapshot_every: int = 50) -> Optimizer:
-    """Stochastic variance-reduced gradient (Johnson & Zhang, 2013; with kinks, Xiao & Zhang, 2014).
+    """Stochastic variance-reduced gradient (Johnson & Zhang, 2013; nonsmooth, Xiao & Zhang, 2014).
 
     Every ``snapshot_every`` steps there is one pass over all rows; the papers take 2 / miniBatchFraction. The rate
     may stay constant, since the noise vanishes at the optimum.
@@ -212,7 +212,7 @@ def newton_cg(max_products: int = 50) -> Optimizer:
 
 
 def fista(learning_rate: Rate | None = None) -> Optimizer:
-    """Accelerated proximal gradient descent (Beck & Teboulle, 2009): for penalties with kinks of any kind.
+    """Accelerated proximal gradient descent (Beck & Teboulle, 2009): for any nonsmooth penalty.
 
     ``learning_rate`` is the first length that the search tries.
     """
@@ -275,15 +275,15 @@ def by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
 
 
 def averaging(learning_rate: Rate = 1.0) -> Optimizer:
-    """Take the mean of the coefficients that partitions end their local steps with (Stich, 2019, *Local SGD*, §2).
+    """Set the coefficients to the mean of the partitions' after their local steps (Stich, 2019, *Local SGD*, §2).
 
-    A ``learning_rate`` other than 1 goes so much of the way to that mean. For ``LocalSteps.outer``.
+    A ``learning_rate`` other than 1 takes that share of the step to the mean. For ``LocalSteps.outer``.
     """
     return _fixed("average", scale_by_learning_rate(learning_rate))
 
 
 def diloco(learning_rate: Rate = 0.7, decay: float = 0.9) -> Optimizer:
-    """Nesterov's momentum over the mean ways of local steps (Douillard et al., 2023, *DiLoCo*, algorithm 1).
+    """Nesterov's momentum over mean local updates (Douillard et al., 2023, *DiLoCo*, algorithm 1).
 
     The rate and the decay are theirs (§3.1). For ``LocalSteps.outer``.
     """
@@ -291,11 +291,11 @@ def diloco(learning_rate: Rate = 0.7, decay: float = 0.9) -> Optimizer:
 
 
 OUTER: Mapping[str, Callable[..., Optimizer]] = MappingProxyType({"average": averaging, "diloco": diloco})
-"""What joins the ways of local steps, by its name."""
+"""Outer optimizers of local steps, by name."""
 
 
 def outer_by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
-    """Return what joins the ways of local steps: "average", "diloco", or any optimiser of ``by_name``.
+    """Return an outer optimizer of local steps: "average", "diloco", or any optimiser of ``by_name``.
 
     Raises
     ------

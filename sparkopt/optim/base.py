@@ -1,7 +1,7 @@
-"""What an optimiser is: a chain of gradient transformations, and a search that decides how far to go.
+"""What an optimiser is: a chain of gradient transformations, and a search for the next coefficients.
 
 The vocabulary is optax's (DeepMind, 2020): a transformation has ``init`` and one pure ``update``, state is passed and
-never stored, so a state is a checkpoint and a retried step does no harm.
+never stored, so a state is a checkpoint and a repeated step is harmless.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class GradientTransformation(ABC):
 
     @abstractmethod
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Return what to add to ``coef`` (or to hand to the next link) and the next state.
+        """Return what to add to ``coef`` (or to pass to the next link) and the next state.
 
         ``gradient`` and ``coef`` have shape (size,) and must not be changed in place.
         """
@@ -41,7 +41,7 @@ class GradientTransformation(ABC):
         return coef
 
     def frozen_at(self, step: int) -> GradientTransformation:
-        """Return the same link with its schedules standing still at ``step``: itself, where it has none."""
+        """Return the same link with its schedules constant at their values of ``step``, or itself."""
         return self
 
 
@@ -64,13 +64,13 @@ class Chain(GradientTransformation):
         return gradient, tuple(states)
 
     def finish(self, state: State, coef: Floats) -> Floats:
-        """Let every link finish in turn."""
+        """Apply every link's ``finish`` in turn."""
         for link, last in zip(self.links, state, strict=True):
             coef = link.finish(last, coef)
         return coef
 
     def frozen_at(self, step: int) -> Chain:
-        """Hold every link."""
+        """Freeze the schedules of every link."""
         return Chain(tuple(link.frozen_at(step) for link in self.links))
 
 
@@ -91,20 +91,21 @@ def chain(*links: GradientTransformation) -> Chain:
 
 @dataclass(frozen=True)
 class Point:
-    """The objective at one place.
+    """The objective at one point.
 
     Attributes
     ----------
     coef : ndarray of shape (size,)
-        The place.
+        The coefficients.
     value : float
         The objective, penalty included.
     smooth : float
-        The objective without the penalty's part with kinks.
+        The objective without the nonsmooth part of the penalty.
     gradient : ndarray of shape (size,)
-        Gradient of the smooth part; of shape (0,) where losses alone were asked for.
+        Gradient of the smooth part, of shape (0,) in an answer to ``Losses``; the product in one to
+        ``HessianProducts``.
     validation : float or None, default None
-        Mean loss of the validation rows, without penalty, where they were looked at.
+        Mean loss of the validation rows, without penalty, where they were evaluated.
     """
 
     coef: Floats
@@ -115,7 +116,7 @@ class Point:
 
     @property
     def is_finite(self) -> bool:
-        """Whether objective and gradient can be worked with."""
+        """Whether objective and gradient are finite."""
         return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
 
 
@@ -124,7 +125,7 @@ Evaluate: TypeAlias = Generator[Request, list[Point], tuple[Point, State]]
 
 
 class Search(ABC):
-    """How far to go along a direction.
+    """Finds the next coefficients along a direction, or along one of its own.
 
     A search is a generator, so that it need not know where the objective comes from and many of them can share one
     pass over the data: it yields requests and is sent the points.
@@ -132,10 +133,9 @@ class Search(ABC):
     Attributes
     ----------
     needs_exact : bool
-        It compares objectives, or gradients, of different steps, so they must all come from the same rows, exactly.
+        It compares objectives, or gradients, of different steps, so all of them must be over all rows.
     needs_gradient : bool
-        What it is told must be the gradient of the rows: neither the way that local steps took, nor a gradient that
-        was compressed with loss.
+        It needs exact gradients: neither local updates, nor gradients that a lossy codec decoded.
     """
 
     needs_exact: bool = True
@@ -151,17 +151,17 @@ class Search(ABC):
 
     @abstractmethod
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Go from ``at`` along ``direction``; a result at the same place says that no progress was possible."""
+        """Search from ``at`` along ``direction``; where no progress is possible, the result is ``at`` itself."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A direction and a distance.
+    """A method: the direction of a step, and the search along it.
 
     Parameters
     ----------
     name : str
-        How errors and receipts call it.
+        Its name in errors and receipts.
     transform : GradientTransformation
         From gradient to direction.
     search : Search

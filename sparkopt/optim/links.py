@@ -1,4 +1,4 @@
-"""Links that change what other links are given or give: clipping, decay, averaging, accumulation."""
+"""Links that change the input or output of others: clipping, decay, averaging, accumulation."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Average(GradientTransformation):
     Parameters
     ----------
     start : int, default 0
-        Steps that are left out at the beginning, while the coefficients are still on their way.
+        Steps that are left out at the beginning, far from the optimum.
     """
 
     start: int = 0
@@ -95,7 +95,7 @@ class Average(GradientTransformation):
         return {"step": 0, "mean": None}
 
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Hand on the step, and remember where it starts."""
+        """Return the gradient, and add the coefficients to the mean."""
         return gradient, {"step": state["step"] + 1, "mean": self._mean(state, coef)}
 
     def finish(self, state: State, coef: Floats) -> Floats:
@@ -112,16 +112,16 @@ class Average(GradientTransformation):
 
 @dataclass(frozen=True)
 class Accumulate(GradientTransformation):
-    """Stand still for ``every`` steps, then let the mean of their gradients through: one larger batch.
+    """Take no step for ``every`` gradients, then one by their mean: one larger batch.
 
-    Goyal et al., 2017, *Accurate, large minibatch SGD*, §2.1. It wraps what comes after it, whose state is left
-    alone while gradients are gathered. For mini-batches; where every step sees every row, nothing is gained. Not
-    beside a penalty with kinks, whose proximal step would be taken while standing still.
+    Goyal et al., 2017, *Accurate, large minibatch SGD*, §2.1. It wraps the links after it, whose state stays the same
+    while gradients are gathered. For mini-batches; where every step sees every row, nothing is gained. Not for
+    nonsmooth penalties, whose proximal step would be taken at every gradient.
 
     Parameters
     ----------
     then : GradientTransformation
-        What turns the mean into a step.
+        Turns the mean into a step.
     every : int
         Gradients in a mean, ≥ 1.
     """
@@ -145,11 +145,11 @@ class Accumulate(GradientTransformation):
         return step, {"count": 0, "sum": np.zeros_like(coef), "then": after}
 
     def finish(self, state: State, coef: Floats) -> Floats:
-        """Let what comes after it finish."""
+        """Apply the ``finish`` of the links after it."""
         return self.then.finish(state["then"], coef)
 
     def frozen_at(self, step: int) -> Accumulate:
-        """Hold what comes after it, which counts one step for ``every`` of these."""
+        """Freeze the links after it, which count one step for ``every`` of these."""
         return replace(self, then=self.then.frozen_at(step // self.every))
 
 

@@ -1,4 +1,4 @@
-"""Newton's method, with Hessian-vector products in the place of a Hessian."""
+"""Newton's method, by Hessian-vector products instead of a Hessian."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ __all__ = ["NewtonCG"]
 class NewtonCG(Search):
     """Line-search Newton-CG (Nocedal & Wright, 2006, algorithm 7.1; Dembo, Eisenstat & Steihaug, 1982).
 
-    The Newton equation is solved by conjugate gradients, each of whose steps asks for one Hessian-vector product and
-    so costs one pass, and only as exactly as the gradient deserves: to a residual of min(½, √(‖g‖/‖g₀‖)) · ‖g‖, which
-    makes convergence superlinear. Where the curvature is not positive, the direction found so far is taken. It
-    ignores the direction that it is given.
+    The Newton equation is solved by conjugate gradients, each of whose steps needs one Hessian-vector product and so
+    costs one pass, up to a residual of min(½, √(‖g‖/‖g₀‖)) · ‖g‖, which makes convergence superlinear. Where the
+    curvature is not positive, the direction found so far is taken. The chain's direction is ignored.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ class NewtonCG(Search):
         check("max_products", self.max_products, Interval(1, None, whole=True))
 
     def init(self, coef: Floats) -> State:
-        """Return that the first gradient's norm is not known yet."""
+        """Return None: the norm of the first gradient is not known yet."""
         return None
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:

@@ -27,9 +27,9 @@ COUNT = Interval(1, None, whole=True)
 class AcceleratedProximal(Search):
     """FISTA with backtracking (Beck & Teboulle, 2009, §4) and adaptive restart (O'Donoghue & Candès, 2015, §3.2).
 
-    Each step needs the objective at the new coefficients and the gradient at the extrapolated ones: both are asked
-    for together, so a step costs one pass over the data. It ignores the direction: FISTA's gradients are taken
-    elsewhere than at its coefficients.
+    Each step needs the objective at the new coefficients and the gradient at the extrapolated ones: both are in one
+    request, so a step costs one pass over the data. The chain's direction is ignored, since it is of the gradient at
+    the coefficients.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ class AcceleratedProximal(Search):
             coef = penalty.prox(ahead.coef - length * ahead.gradient, length)
             extrapolated = coef + (t - 1) / _next_t(t) * (coef - at.coef)
             point, further = yield Gradients(np.stack([coef, extrapolated]))
-            move = coef - ahead.coef
-            bound = ahead.smooth + float(ahead.gradient @ move) + float(move @ move) / (2 * length)
+            step = coef - ahead.coef
+            bound = ahead.smooth + float(ahead.gradient @ step) + float(step @ step) / (2 * length)
             if point.is_finite and point.smooth <= bound + 1e-14 * abs(bound):
                 # beyond the domain of the loss (or the range of its numbers) nothing can be extrapolated
                 return point, further if _is_usable(further) else point, length
@@ -100,7 +100,7 @@ class AcceleratedProximal(Search):
 
 
 def _is_usable(point: Point) -> bool:
-    """Whether a gradient step may start here, be it outside the penalty's bounds."""
+    """Whether a gradient step may start here, even outside the penalty's bounds."""
     return bool(np.isfinite(point.smooth) and np.isfinite(point.gradient).all())
 
 

@@ -1,4 +1,4 @@
-"""Quasi-Newton methods: L-BFGS, seeded with the Hessian of a few rows, and OWL-QN for L1 penalties."""
+"""Quasi-Newton methods: L-BFGS, started with the Hessian of a few rows, and OWL-QN for L1 penalties."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ COUNT = Interval(1, None, whole=True)
 
 @dataclass(frozen=True)
 class InitialHessian:
-    """How a quasi-Newton method comes by its first estimate of the Hessian.
+    """How a quasi-Newton method estimates the Hessian at first.
 
-    One pass over a sample of the rows gives the Hessian where the descent starts, as products with the unit vectors.
-    Its inverse takes the place of the identity in the recursion (Nocedal & Wright, 2006, §7.2, leave that matrix
-    open; Byrd, Chin, Neveitt & Nocedal, 2011, sample the rows). Where features are correlated, a descent then takes
-    a fraction of the passes. An estimate made far from the optimum grows old: a new one is made from time to time.
+    One pass over a sample of the rows gives the Hessian at the current point, as products with the unit vectors.
+    Its inverse replaces the identity in the recursion (Nocedal & Wright, 2006, §7.2, leave that matrix open; Byrd,
+    Chin, Neveitt & Nocedal, 2011, sample the rows). Where features are correlated, a descent then takes a fraction of
+    the passes. An estimate made far from the optimum becomes inaccurate: a new one is made every so many steps.
 
     Parameters
     ----------
     up_to : int, default 256
-        Most coefficients for which it is done: the matrix has their square of entries. 0 never does it.
+        Most coefficients for which it is made: the matrix has their square of entries. 0 never makes one.
     rows : int or None, default 30
         Rows per coefficient that each partition contributes, evenly spaced; None is all its rows.
     every : int, default 20
-        Steps after which it is made anew.
+        Steps from one estimate to the next.
     """
 
     up_to: int = 256
@@ -55,7 +55,7 @@ class InitialHessian:
         check("every", self.every, COUNT)
 
     def inverse(self, at: Point) -> Generator[Request, list[Point], Floats]:
-        """Ask for the Hessian and return its inverse, made positive definite."""
+        """Request the Hessian and return its inverse, made positive definite."""
         size = len(at.coef)
         rows = StepRows() if self.rows is None else SampledRows(self.rows * size)
         columns = yield HessianProducts(np.tile(at.coef, (size, 1)), np.eye(size), rows=rows)
@@ -67,16 +67,17 @@ class InitialHessian:
                 "is not symmetric. Use request.vectors, or optim.lbfgs(initial_hessian=InitialHessian(up_to=0))."
             )
         values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-        values = np.abs(values)  # as far as it curves, in whichever direction (Dauphin et al., 2014, §4)
+        values = np.abs(values)  # the size of the curvature, not its sign (Dauphin et al., 2014, §4)
         values = np.maximum(values, _least_curvature(values, vectors.T @ at.gradient, at.smooth))
-        return (vectors / values) @ vectors.T
+        inverse: Floats = (vectors / values) @ vectors.T
+        return inverse
 
 
 def _least_curvature(values: Floats, slopes: Floats, objective: float) -> float:
-    """Return the curvature that flatter directions are raised to.
+    """Return the least curvature; that of flatter directions is raised to it.
 
-    What is flat on a sample of rows, or within the width of a rounded kink, need not be so on all the way: no Newton
-    step is believed that promises ½ Σ slope² / curvature, more than all of a positive objective.
+    What is flat on a sample of rows, or near a smoothed kink, need not be flat along the whole step: a Newton step's
+    predicted decrease ½ Σ slope² / curvature must not exceed a positive objective by far.
     """
     least = max(1e-6 * float(values.max()), float(np.finfo(float).tiny))
     if objective > 0:
@@ -86,11 +87,11 @@ def _least_curvature(values: Floats, slopes: Floats, objective: float) -> float:
 
 
 EMPTY: State = {"coef": None, "gradient": None, "steps": [], "changes": [], "inverse": None, "age": 0}
-"""What a quasi-Newton method remembers before its first step."""
+"""State of a quasi-Newton method before its first step."""
 
 
 def _learn(state: State, at: Point, memory: int, initial: InitialHessian) -> Generator[Request, list[Point], State]:
-    """Remember the last step and what it changed in the gradient, where that curves upwards; seed when due."""
+    """Add the last step and its change of the gradient, if its curvature is positive; renew the Hessian if due."""
     steps, changes, inverse = list(state["steps"]), list(state["changes"]), state["inverse"]
     if state["coef"] is not None:
         step, change = at.coef - state["coef"], at.gradient - state["gradient"]
@@ -116,7 +117,7 @@ def _apply(gradient: Floats, state: State) -> Floats:
 
 
 def two_loop(gradient: Floats, steps: list[Floats], changes: list[Floats], inverse: Floats | None = None) -> Floats:
-    """Return H·gradient from the remembered pairs, oldest first (Nocedal & Wright, 2006, algorithm 7.4).
+    """Return H·gradient from the pairs of steps and changes, oldest first (Nocedal & Wright, 2006, algorithm 7.4).
 
     ``inverse`` is the matrix that the pairs correct, the identity where None; it is scaled to the last pair's
     curvature (their eq. 7.20, in the metric of that matrix).
@@ -144,16 +145,16 @@ NO_INITIAL_HESSIAN = InitialHessian(up_to=0)
 class QuasiNewton(Search):
     """L-BFGS with a strong Wolfe search (Liu & Nocedal, 1989; Nocedal & Wright, 2006, algorithm 7.5).
 
-    Pairs without positive curvature are left out. It ignores the direction that it is given.
+    Pairs without positive curvature are left out. The chain's direction is ignored.
 
     Parameters
     ----------
     memory : int, default 10
         Pairs of steps and gradient changes that are kept.
     initial_hessian : InitialHessian
-        Where the first estimate of curvature comes from.
+        The first estimate of the Hessian.
     line : StrongWolfe
-        How far to go.
+        The line search.
     """
 
     memory: int = 10
@@ -168,7 +169,7 @@ class QuasiNewton(Search):
         return dict(EMPTY)
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Learn from the last step, then search along the quasi-Newton direction."""
+        """Add the last step to the memory, then search along the quasi-Newton direction."""
         state = yield from _learn(state, at, self.memory, self.initial_hessian)
         point, _ = yield from self.line.run(at, -_apply(at.gradient, state), penalty, ())
         return point, state
@@ -180,9 +181,8 @@ class OrthantWise(Search):
 
     Inside one orthant |w| is linear, so each step stays in one: L-BFGS, whose pairs know the smooth part only, is
     applied to the pseudo-gradient, signs that disagree with it are dropped from the direction, and trials that leave
-    the orthant are projected back to its border (their §3). It ignores the direction that it is given, and starts
-    without a seed: in a metric that ties coordinates to each other, dropping some of them from a direction leaves
-    little of it.
+    the orthant are projected back to its border (their §3). The chain's direction is ignored. It starts without an
+    initial Hessian: in a metric that couples coordinates, dropping some of them from a direction leaves little of it.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class OrthantWise(Search):
     shrink : float, default 0.5
         Factor between trials.
     decrease : float, default 1e-4
-        Share of the decrease promised by the slope that a step must reach.
+        Share of the decrease predicted by the slope that a step must reach.
     max_trials : int, default 50
         Trials before the search gives up.
     """
@@ -208,7 +208,7 @@ class OrthantWise(Search):
         check("max_trials", self.max_trials, COUNT)
 
     def serves(self, penalty: Penalty) -> bool:
-        """Whether the kinks are those of a weighted L1 norm, or there are none."""
+        """Whether the nonsmooth part is a weighted L1 norm, or zero."""
         return penalty.l1_weights(1) is not None
 
     def init(self, coef: Floats) -> State:
@@ -229,17 +229,17 @@ class OrthantWise(Search):
         for _ in range(self.max_trials):
             coef = at.coef + length * direction
             coef = np.where(free | (coef * orthant > 0), coef, 0.0)
-            promised = float(slope @ (at.coef - coef))
-            if promised <= EPSILON * abs(at.value):
+            predicted = float(slope @ (at.coef - coef))
+            if predicted <= EPSILON * abs(at.value):
                 break  # what is left to gain is less than the objective's rounding
             (point,) = yield Gradients(coef[None])
-            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
+            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * predicted:
                 return point, state
             length *= self.shrink
         return at, state
 
 
 def _pseudo_gradient(at: Point, weights: Floats) -> Floats:
-    """Return the member of the subdifferential that is next to zero: its negative is the steepest way down."""
+    """Return the subgradient of least norm: its negative is the direction of steepest descent."""
     at_zero = np.sign(at.gradient) * np.maximum(np.abs(at.gradient) - weights, 0.0)
     return np.where(at.coef != 0, at.gradient + weights * np.sign(at.coef), at_zero)

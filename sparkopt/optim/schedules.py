@@ -63,7 +63,7 @@ class InverseTime:
         check("power", self.power, POSITIVE)
 
     def __call__(self, step: int) -> float:
-        return self.initial / (1.0 + self.decay * step) ** self.power
+        return float(self.initial / (1.0 + self.decay * step) ** self.power)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class StepDecay:
         check("every", self.every, AT_LEAST_ONE)
 
     def __call__(self, step: int) -> float:
-        return self.initial * self.factor ** (step // self.every)
+        return float(self.initial * self.factor ** (step // self.every))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What another schedule has at ``step``, at every step."""
+    """The value of another schedule at ``step``, at every step."""
 
     then: Schedule
     step: int
@@ -149,7 +149,7 @@ def as_schedule(rate: float | Schedule) -> Schedule:
 
 
 NAMES = ("constant", "inverse_time", "step", "exponential", "cosine", "warm_up")
-"""What ``by_name`` knows."""
+"""The names that ``by_name`` takes."""
 
 
 def by_name(name: str, initial: float, steps: int) -> Schedule:

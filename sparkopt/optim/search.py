@@ -1,4 +1,4 @@
-"""How far to go along a direction: a fixed step, backtracking, or strong Wolfe."""
+"""Searches along a direction: a fixed step, backtracking, or strong Wolfe."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Fixed(Search):
     """Add the direction as it is: one evaluation a step, on whatever rows the step sees.
 
     Bounds on coefficients are kept by projection, which is right for every direction that scales each coordinate of
-    the gradient by a positive number: where it stands still, the bounded problem is solved (Bertsekas, 1976, *On the
+    the gradient by a positive number: its fixed points solve the bounded problem (Bertsekas, 1976, *On the
     Goldstein-Levitin-Polyak gradient projection method*, prop. 1).
 
     Parameters
     ----------
     prox_rate : float, Schedule or None, default None
-        The step size inside the direction, where the direction is −rate · gradient: the proximal step of a penalty
-        with kinks then has the same length (proximal gradient descent; Parikh & Boyd, 2014, §4.2). None where the
+        The step size inside the direction, where the direction is −rate · gradient: the proximal step of a nonsmooth
+        penalty then has the same length (proximal gradient descent; Parikh & Boyd, 2014, §4.2). None where the
         direction is anything else, so that no such step would lead to the optimum.
     """
 
@@ -54,7 +54,7 @@ class Fixed(Search):
         return 0
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Go the whole way."""
+        """Take the whole step."""
         length = 0.0 if self.prox_rate is None else as_schedule(self.prox_rate)(state)
         (point,) = yield Gradients(penalty.prox(at.coef + direction, length)[None])
         return point, state + 1
@@ -64,8 +64,8 @@ class Fixed(Search):
 class Backtracking(Search):
     """Shorten the step until the objective decreases enough (Armijo, 1966; Nocedal & Wright, 2006, algorithm 3.1).
 
-    With a penalty that has kinks, each trial ends with a proximal step of its own length and must decrease the
-    objective by decrease/length · ‖move‖² (Beck & Teboulle, 2009, §3). The first trial of a step is the last accepted
+    With a nonsmooth penalty, each trial ends with a proximal step of its own length and must decrease the
+    objective by decrease/length · ‖step‖² (Beck & Teboulle, 2009, §3). The first trial of a step is the last accepted
     length, or ``growth`` times that where the step before accepted its first trial.
 
     Parameters
@@ -75,7 +75,7 @@ class Backtracking(Search):
     shrink, growth : float, default 0.5, 2
         Factors between trials and between steps.
     decrease : float, default 1e-4
-        Share of the decrease promised by the slope that a step must reach.
+        Share of the decrease predicted by the slope that a step must reach.
     max_trials : int, default 50
         Trials before the search gives up.
     """
@@ -102,24 +102,24 @@ class Backtracking(Search):
         return self.initial
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Shorten until it decreases."""
+        """Shorten the step until the objective decreases enough."""
         length = state
         for trial in range(self.max_trials):
             coef = penalty.prox(at.coef + length * direction, length)
-            promised = self._promise(at, coef, direction, penalty, length)
-            if promised <= EPSILON * abs(at.value):
+            predicted = self._predicted(at, coef, direction, penalty, length)
+            if predicted <= EPSILON * abs(at.value):
                 break  # what is left to gain is less than the objective's rounding
             (point,) = yield Gradients(coef[None])
-            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * promised:
+            if point.is_finite and point.value < at.value and point.value <= at.value - self.decrease * predicted:
                 return point, length * (self.growth if trial == 0 else 1.0)
             length *= self.shrink
         return at, self.initial
 
-    def _promise(self, at: Point, coef: Floats, direction: Floats, penalty: Penalty, length: float) -> float:
+    def _predicted(self, at: Point, coef: Floats, direction: Floats, penalty: Penalty, length: float) -> float:
         if penalty.smooth:
             return -length * float(at.gradient @ direction)
-        move = coef - at.coef
-        return float(move @ move) / length
+        step = coef - at.coef
+        return float(step @ step) / length
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class StrongWolfe(Search):
     decrease, slope : float, default 1e-4, 0.9
         c₁ and c₂ of the strong Wolfe conditions, 0 < decrease < slope < 1.
     max_trials : int, default 30
-        Trials before the search settles for the best one.
+        Trials before the search returns the best one.
     """
 
     decrease: float = 1e-4
@@ -147,9 +147,9 @@ class StrongWolfe(Search):
         check("max_trials", self.max_trials, COUNT)
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Bracket a step, then close in on it."""
+        """Bracket a step, then narrow the bracket."""
         start = _LinePoint(0.0, at, float(at.gradient @ direction))
-        if not start.slope < 0:  # not downhill: the direction is worthless, or the gradient is zero
+        if not start.slope < 0:  # no descent direction, or the gradient is zero
             return at, state
         low, high, length = start, None, 1.0
         for _ in range(self.max_trials):

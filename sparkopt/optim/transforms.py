@@ -1,4 +1,4 @@
-"""The links that optimisers are chained from. Signs: links scale the gradient, the learning rate turns it around.
+"""The links that optimisers are chained from. Links scale the gradient; the learning rate reverses its sign.
 
 Where torch.optim has the same method, the arithmetic is the same, so that runs compare step by step.
 """
@@ -57,7 +57,7 @@ class ScaleByLearningRate(GradientTransformation):
         return 0
 
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
-        """Scale and turn around."""
+        """Scale, and reverse the sign."""
         return -as_schedule(self.rate)(state) * gradient, state + 1
 
     def frozen_at(self, step: int) -> ScaleByLearningRate:
@@ -232,7 +232,7 @@ class ScaleByNadam(GradientTransformation):
         return look / (root + self.epsilon), (count, product, first, second)
 
     def _momentum(self, step: int) -> float:
-        return self.beta1 * (1.0 - 0.5 * 0.96 ** (step * self.momentum_decay))
+        return float(self.beta1 * (1.0 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
 
 @dataclass(frozen=True)

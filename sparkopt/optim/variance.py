@@ -1,4 +1,4 @@
-"""SVRG: mini-batch steps whose noise vanishes at the optimum, at the price of a pass over all rows now and then."""
+"""SVRG: mini-batch steps whose noise vanishes at the optimum, with a pass over all rows every so many steps."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ __all__ = ["VarianceReduced"]
 class VarianceReduced(Search):
     """w ← w − rate · (∇f_B(w) − ∇f_B(w̃) + ∇f(w̃)) (Johnson & Zhang, 2013, *Accelerating SGD*, figure 1).
 
-    The gradient of the batch B is corrected by what the batch got wrong at a snapshot w̃, where the gradient over all
-    rows is known; the proximal step of a penalty with kinks follows (Xiao & Zhang, 2014). Both places of a
-    batch are asked for together, so a step costs one pass over its rows, and a snapshot one over all. It takes the
-    batch's gradient as it is and ignores the direction.
+    The gradient of the batch B is corrected by the batch's error at a snapshot w̃, where the gradient over all rows is
+    known; the proximal step of a nonsmooth penalty follows (Xiao & Zhang, 2014). Both points of a batch are in one
+    request, so a step costs one pass over its rows, and a snapshot one over all. The chain's direction is ignored.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ class VarianceReduced(Search):
         return {"step": 0, "snapshot": None, "full": None, "batch": None}
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
-        """Take a snapshot where it is time, then one corrected step."""
+        """Take a snapshot where one is due, then one corrected step."""
         step, snapshot, full, batch = (state[key] for key in ("step", "snapshot", "full", "batch"))
         if step % self.every == 0:
             (whole,) = yield Gradients(at.coef[None], rows=EveryRow())

@@ -2,8 +2,8 @@
 
 It knows nothing of Spark, features or losses: only ``reduce(query) → PartialSum``. It is written as a generator
 that yields queries and is sent the answers, so that a line search may evaluate several points in one pass over the
-data, and many models can be trained in one pass per step. Its state is data (``Snapshot``):
-from what a callback took after any step, another process can go on, to the same coefficients bit by bit.
+data, and many models can be trained in one pass per step. Its state is data (``Snapshot``): from one that a callback
+took after any step, another process continues to the same coefficients, bit by bit.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def _own_points(
 
 
 @dataclass(frozen=True)
-class _Now:
-    """Where a descent is between two steps."""
+class _State:
+    """The state of a descent between two steps."""
 
     at: Point
     transform: State
@@ -158,8 +158,8 @@ class _Now:
     fresh: bool
 
     @classmethod
-    def anew(cls, optimizer: Optimizer, at: Point) -> _Now:
-        """Begin at a point, with nothing learnt yet."""
+    def fresh_at(cls, optimizer: Optimizer, at: Point) -> _State:
+        """Return the state at a point, with the optimiser's initial state."""
         return cls(at, optimizer.transform.init(at.coef), optimizer.search.init(at.coef), True)
 
 
@@ -171,24 +171,24 @@ def _descend(problem: Problem, model: int) -> _Descent:
     if isinstance(problem.initial, Snapshot):
         now, reason = log.resume(problem.initial)
     else:
-        inside = problem.penalty.prox(problem.initial, 0.0)  # where there are bounds
+        inside = problem.penalty.prox(problem.initial, 0.0)  # inside bounds, where there are any
         answer = yield Query(Gradients(inside[None]))
-        now = _Now.anew(optimizer, answer.points[0])
+        now = _State.fresh_at(optimizer, answer.points[0])
         reason = log.add(now, _Counter(0, 1, answer.rows))
     counted = _Counter(log.next_step)
     while reason is None:
         direction, transform = optimizer.transform.update(now.at.gradient, now.transform, now.at.coef)
         to, search = yield from counted.run(optimizer.search.run(now.at, direction, problem.penalty, now.search))
         if to is not now.at:
-            now = _Now(to, transform, search, False)
+            now = _State(to, transform, search, False)
             reason = log.add(now, counted)
             counted = _Counter(log.next_step)
         elif now.fresh:
             reason = "precision"
-        else:  # nowhere lower: forget what was learnt and try once more, then accept it
-            now = _Now.anew(optimizer, now.at)
+        else:  # no descent: try once more with the initial state, then accept it
+            now = _State.fresh_at(optimizer, now.at)
     last = optimizer.transform.finish(now.transform, now.at.coef)
-    if last is not now.at.coef:  # a mean of the steps is what is wanted
+    if last is not now.at.coef:  # the result is a mean of the steps
         answer = yield Query(Gradients(last[None]), log.history[-1].step)
         now = replace(now, at=log.end(now.at, answer))
     if problem.whole_at_end:
@@ -198,7 +198,7 @@ def _descend(problem: Problem, model: int) -> _Descent:
 
 
 class _Counter:
-    """Turns a search's requests into queries of a step and counts what they cost."""
+    """Turns a search's requests into queries of a step, and counts passes and rows."""
 
     def __init__(self, step: int, evaluations: int = 0, rows: int = 0) -> None:
         self.step, self.evaluations, self.rows = step, evaluations, rows
@@ -229,15 +229,15 @@ class _Log:
     def next_step(self) -> int:
         return len(self.history)
 
-    def resume(self, snapshot: Snapshot) -> tuple[_Now, str | None]:
-        """Go on from a snapshot; its step has been logged and watched already."""
+    def resume(self, snapshot: Snapshot) -> tuple[_State, str | None]:
+        """Continue from a snapshot, whose step is in the history already."""
         self.history, self.best = list(snapshot.history), snapshot.best
         self.before = self.history[-1].seconds
-        now = _Now(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
+        now = _State(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
         return now, self.problem.stop.reason(self.history)
 
-    def add(self, now: _Now, counted: _Counter) -> str | None:
-        """Note a step, tell the callbacks, and return why to stop, or None."""
+    def add(self, now: _State, counted: _Counter) -> str | None:
+        """Record a step, call the callbacks, and return why to stop, or None."""
         at = now.at
         if not at.is_finite:
             raise self._diverged(counted.step, at)
@@ -258,11 +258,11 @@ class _Log:
         take = partial(self._snapshot, now, self.next_step, self.best)
         limit = self.problem.stop.max_iter
         progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)
-        wishes = [callback(progress) for callback in self.problem.callbacks]
-        return "callback" if any(wishes) else self.problem.stop.reason(self.history)
+        stop_votes = [callback(progress) for callback in self.problem.callbacks]
+        return "callback" if any(stop_votes) else self.problem.stop.reason(self.history)
 
     def end(self, at: Point, answer: _Answer) -> Point:
-        """Put the mean of the steps in the place of the last one, unless validation rows liked a step better."""
+        """Replace the last step by the mean of the steps, unless a step has a lower validation loss."""
         (mean,) = answer.points
         if mean.validation is not None and self.best is not None:
             if mean.validation >= self._lowest(self.best):
@@ -280,11 +280,11 @@ class _Log:
         return mean
 
     def chosen(self, at: Point) -> tuple[int, Floats]:
-        """Return step and coefficients that the solution is of: the best on validation rows, or the last."""
+        """Return step and coefficients of the solution: the best on validation rows, or the last."""
         return self.best or (len(self.history) - 1, at.coef)
 
     def measured(self, answer: _Answer) -> None:
-        """Put the objective over all rows in the place of an estimate, at the coefficients that are chosen."""
+        """Replace the estimated objective of the solution by that over all rows."""
         (point,) = answer.points
         step, _ = self.chosen(point)
         last = self.history[step]
@@ -299,14 +299,14 @@ class _Log:
         found = self.history[best[0]].validation
         return np.inf if found is None else found
 
-    def _snapshot(self, now: _Now, steps: int, best: tuple[int, Floats] | None) -> Snapshot:
+    def _snapshot(self, now: _State, steps: int, best: tuple[int, Floats] | None) -> Snapshot:
         return Snapshot(now.at, now.transform, now.search, now.fresh, tuple(self.history[:steps]), best)
 
     def _diverged(self, step: int, at: Point) -> DivergedError:
         name = self.problem.optimizer.name
         if step == 0 and np.isfinite(at.value):
             return DivergedError(
-                f"{name!r} diverged on its way from the initial coefficients. Use a smaller stepSize."
+                f"{name!r} diverged in its first steps from the initial coefficients. Use a smaller stepSize."
             )
         if step == 0:
             return DivergedError("the objective is not finite at the initial coefficients: start elsewhere")

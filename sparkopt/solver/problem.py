@@ -1,4 +1,4 @@
-"""What one model asks of the training loop, and where the loop ended."""
+"""The problem that the loop solves for one model, and its solution."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ __all__ = ["Problem", "Solution"]
 
 @dataclass(frozen=True)
 class Problem:
-    """What one model asks of the loop.
+    """One model's problem: what to minimise, by which method, from where, and when to stop.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Direction and distance.
+        Takes the steps.
     initial : ndarray of shape (size,), or Snapshot
-        Where to start, or the state of an earlier run to go on from.
+        Where to start, or the state of an earlier run to continue from.
     penalty : Penalty, default none
         Added to the mean loss.
     stop : Stop
-        When to end.
+        When to stop.
     callbacks : sequence of Callback
         Called after each step, in order.
     factors : ndarray of shape (size,) or None, default None
-        The data is asked at ``factors * coef``: so problems with coordinates of their own share passes. None is 1.
+        Queries are at ``factors * coef``, so that problems in different coordinates share passes. None is 1.
     whole_at_end : bool, default False
         Where steps see a part of the rows: end with one pass over all of them, so that the objective of the solution
-        is comparable with any other's.
+        can be compared with any other's.
     held_out : int or None, default None
         The fold whose rows this model does not see.
     """
@@ -78,7 +78,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the loop ended.
+    """Where the loop ended, and how it got there.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A run between two steps: its records, its state as data, what callbacks are told, and when it stops."""
+"""A run between two steps: its records, its state as data, what callbacks see, and when it stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Callback", "Progress", "Record", "Snapshot", "Stop", "runs_beside_lo
 
 @dataclass(frozen=True)
 class Record:
-    """One step as history keeps it.
+    """One step in the history.
 
     Attributes
     ----------
@@ -25,18 +25,19 @@ class Record:
         Number of the step; 0 is the start.
     objective : float
         Objective at the coefficients after the step, penalty included. Where steps see a part of the rows, it is an
-        estimate on those; but that of the model itself is over all rows.
+        estimate on those; that of the final model is over all rows.
     gradient_norm : float
-        Norm of the gradient there, on the rows that the step saw (with kinks: of the proximal gradient step of
+        Norm of the gradient there, on the rows that the step saw (nonsmooth: of the proximal gradient step of
         length 1).
     evaluations : int
         Passes over the step's rows.
     rows : int
         Rows touched in these passes.
     seconds : float
-        Since the start of the loop; a resumed run counts on from its snapshot.
+        Since the start of the loop; a resumed run adds to those of its snapshot.
     validation : float or None, default None
-        Mean loss of the validation rows there, without penalty; None where there are none, or this step did not look.
+        Mean loss of the validation rows there, without penalty; None where there are none, or the step
+        did not evaluate them.
     """
 
     step: int
@@ -50,16 +51,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that is needed to go on after a step, as data.
+    """Everything that is needed to continue after a step, as data.
 
     Attributes
     ----------
     at : Point
         The coefficients and what is known of the objective there.
     transform, search : nested tuples, lists and dicts of arrays, numbers, strings and None
-        The optimiser's memory.
+        The optimiser's state.
     fresh : bool
-        Whether that memory is empty, so that a failed search means the end.
+        Whether that state is the initial one, so that a failed search ends the run.
     history : tuple of Record
         All steps so far, the start included.
     best : pair of int and ndarray, or None
@@ -81,7 +82,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is told after each step.
+    """What a callback receives after each step.
 
     Attributes
     ----------
@@ -110,10 +111,10 @@ class Progress:
         Raises
         ------
         RuntimeError
-            Away from the loop: only a callback with ``beside_loop = True`` may ask for it.
+            In another process than the loop: only a callback with ``beside_loop = True`` may call it.
         """
         if self.take is None:
-            raise RuntimeError("the loop's state is elsewhere: set beside_loop = True on the callback.")
+            raise RuntimeError("the loop runs in another process: set beside_loop = True on the callback.")
         return self.take()
 
 
@@ -128,7 +129,7 @@ class Callback(Protocol):
     """
 
     def __call__(self, progress: Progress, /) -> bool | None:
-        """Look at the progress; return True to stop."""
+        """Handle a step; return True to stop."""
         ...
 
 
@@ -152,8 +153,8 @@ class Stop:
     window : int, default 1
         Steps whose objectives are averaged before they are compared; for mini-batches, about one epoch.
     patience : int, default 10
-        Stop when the validation loss has not fallen in so many looks at it (Prechelt, 1998, *Early stopping – but
-        when?*, §2.2, criterion UP). Without validation rows, nothing.
+        Stop when the validation loss has not fallen in so many evaluations (Prechelt, 1998, *Early stopping – but
+        when?*, §2.2, criterion UP). No effect without validation rows.
     min_delta : float, default 0
         How far it must have fallen to count, in the loss's own unit.
     """
@@ -174,8 +175,8 @@ class Stop:
         check("minDelta", self.min_delta, Interval(0, None))
 
     def reason(self, history: Sequence[Record]) -> str | None:
-        """Say why to stop now, or None to go on."""
-        recent = history[-self.window :]  # one mini-batch without a gradient says nothing about the other rows
+        """Return why to stop now, or None to continue."""
+        recent = history[-self.window :]  # one mini-batch without a gradient may be an exception
         if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
         if self.tol > 0 and len(history) > 2 * self.window - 1 and self._change(history) <= self.tol:
@@ -190,7 +191,7 @@ class Stop:
         return float(abs(before - now) / max(abs(before), abs(now), np.finfo(float).tiny))
 
     def _stalls(self, history: Sequence[Record]) -> bool:
-        """Whether the last looks at the validation rows are no better than the best one before them."""
+        """Whether the last validation evaluations are no better than the best one before them."""
         losses = [record.validation for record in history if record.validation is not None]
         if len(losses) <= self.patience:
             return False
