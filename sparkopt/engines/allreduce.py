@@ -13,7 +13,9 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Located
-from sparkopt.communication.autotune import told
+from sparkopt.communication.autotune import codecs_used
+from sparkopt.communication.encoder import Encoder
+from sparkopt.communication.sums import Summation
 from sparkopt.engines.base import NETWORK, Engine, EngineRun, FitSize, SessionTraits
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
@@ -77,7 +79,9 @@ class AllReduceEngine(Engine):
         """Return the seconds of an all-reduce, in which each rank sends and receives about two sums."""
         return 2 * size.summed / NETWORK
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run the loop on every rank.
 
         Raises
@@ -93,15 +97,15 @@ class AllReduceEngine(Engine):
             raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
         begin = time.perf_counter()
         with Relay(store.context, problems) as relay:
-            fit = FitOnRank(dumps((relay.problems, work)), relay.address)
+            fit = FitOnRank(dumps((relay.problems, Summation(work, encoder))), relay.address)
             launch, located = self._launcher(store), store.located()
             job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
             outcome = relay.attend(job)[0]
         if outcome.missing:
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
-            return self.otherwise.run(problems, work, store)
-        if tried := told(outcome.passes):
-            logger.info("%s", tried)
+            return self.otherwise.run(problems, work, store, encoder)
+        if used := codecs_used(outcome.passes):
+            logger.info("%s", used)
         startup = time.perf_counter() - begin - outcome.seconds
         return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
 

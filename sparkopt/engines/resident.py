@@ -82,11 +82,13 @@ class ResidentEngine(Engine):
         tasks = self.tasks(size)
         return size.partitions if size.partitions * size.summed <= tasks * APART_BYTES else tasks
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run the loop here."""
         if not _staying.acquire(blocking=False):
             logger.info("another fit's tasks stay on this cluster: this one runs with engine='driver'")
-            return self.otherwise.run(problems, work, store)
+            return self.otherwise.run(problems, work, store, encoder)
         try:
             with _Sums(self, work, store) as sums:
                 reduce = trying(work, pulling_back(work, sums), sums.passes)
