@@ -25,7 +25,7 @@ from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.solver.loop import Callback, Stop, check_compatible
+from sparkopt.solver.loop import Callback, Method, Stop, check_compatible
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
@@ -197,15 +197,14 @@ class LinearEstimator(
     def _check(self) -> None:
         """Refuse what cannot be fitted, before any job."""
         self._check_params()
-        rounds = self._local_steps()
-        check_compatible(
+        method = Method(
             self._optimizer(),
             self._penalty(),
             is_exact=self.getMiniBatchFraction() == 1.0,
-            is_local=rounds is not None,
+            local_steps=self._local_steps(),
             is_lossy=not self._codec().lossless,
-            outer=rounds.outer if rounds else None,
         )
+        check_compatible(method)
         checkpointer = self._checkpointer()
         if checkpointer is not None:
             checkpointer.check()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -17,38 +17,51 @@ from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["Around", "FullGradient", "LocalSteps", "LocalUpdate", "MiniBatch", "Validated", "Work"]
+__all__ = ["FullGradient", "LocalSteps", "LocalUpdate", "MiniBatch", "Validated", "Work"]
 
 
-class Work(ABC):
-    """One partition's contribution to one step.
+class Work(Protocol):
+    """One partition's contribution to one step. A class that has these members is one; it need not inherit."""
 
-    Attributes
-    ----------
-    is_exact : bool
-        Every row takes part in every step, so objectives of different steps compare.
-    share : float
-        Share of the rows that a step reads; above 1 where it reads them several times.
-    is_local : bool
-        What stands for a gradient is the way that a partition went by itself.
-    """
+    @property
+    def objective(self) -> Objective:
+        """What is summed over rows."""
+        ...
 
-    objective: Objective
-    is_exact: bool
-    share: float = 1.0
-    is_local: bool = False
+    @property
+    def is_exact(self) -> bool:
+        """Whether every row takes part in every step, so that objectives of different steps can be compared."""
+        ...
 
-    @abstractmethod
+    @property
+    def share(self) -> float:
+        """Share of the rows that a step reads; above 1 where it reads them several times."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a step returns local updates (pseudo-gradients) instead of gradients."""
+        ...
+
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Return the partition's sums at every point of the query."""
+        ...
 
 
 @dataclass(frozen=True)
-class FullGradient(Work):
-    """Every row."""
+class FullGradient:
+    """Every row takes part in every step.
+
+    Parameters
+    ----------
+    objective : LinearObjective or FoldedObjective
+        What to sum.
+    """
 
     objective: Objective
     is_exact = True
+    share = 1.0
+    is_local = False
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over all rows, or estimate the sums from a sample where the query asks for one."""
@@ -70,11 +83,11 @@ FEW_POINTS = 256
 
 
 @dataclass(frozen=True)
-class MiniBatch(Work):
-    """A fresh random share of the rows at each step; its cost grows with the share, not with the data.
+class MiniBatch:
+    """A random share of the rows, drawn anew at each step; its cost grows with the share, not with the data.
 
-    Partitions agree without talking: batch boundaries are ⌊fraction · rows before + u⌋ with one u in [0, 1) per step
-    (systematic sampling), so a step draws ⌊fraction · rows⌋ or one more rows in all, every row with equal
+    Partitions agree without communication: batch boundaries are ⌊fraction · rows before + u⌋ with one u in [0, 1) per
+    step (systematic sampling), so a step draws ⌊fraction · rows⌋ or one more rows in all, every row with equal
     probability. Within its partition a step draws without replacement.
 
     Parameters
@@ -91,12 +104,13 @@ class MiniBatch(Work):
     fraction: float
     seed: Seed = 0
     is_exact = False
+    is_local = False
 
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.fraction, Interval(0, 1, closed="right"))
 
     @property
-    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+    def share(self) -> float:
         """The fraction."""
         return self.fraction
 
@@ -120,49 +134,23 @@ class MiniBatch(Work):
         return int(np.floor(self.fraction * rows + offset))
 
 
-class Around(Work):
-    """A work that does something with another one, and is what the other is where it does not say otherwise."""
-
-    work: Work
-
-    @property
-    def objective(self) -> Objective:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work."""
-        return self.work.objective
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_exact
-
-    @property
-    def is_local(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """As the other work."""
-        return self.work.is_local
-
-    @property
-    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
-        """That of the other work."""
-        return self.work.share
-
-
 @dataclass(frozen=True)
 class LocalSteps:
-    """When partitions meet that take steps by themselves, and how the ways that they went are joined.
+    """How many local steps partitions take between two averages, and the outer optimizer that applies the average.
 
-    A step of the loop is then a round: it sends what a plain step sends, and goes further. With ``warm_up`` this is
-    post-local SGD (Lin, Stich, Patel & Jaggi, 2020, *Don't use large mini-batches, use local SGD*, §4): partitions
-    begin to go their own ways once they have found a common direction.
+    A step of the loop is then a round: it communicates what a plain step does, and makes more progress. With
+    ``warm_up`` this is post-local SGD (Lin, Stich, Patel & Jaggi, 2020, *Don't use large mini-batches, use local
+    SGD*, §4).
 
     Parameters
     ----------
     steps : int
         Local steps of a round, ≥ 1.
     warm_up : int, default 0
-        Rounds of a single step before.
+        Rounds of a single step before those.
     outer : Optimizer, default ``optim.averaging()``
-        Takes the mean way for a gradient: by default it goes to the mean of the partitions' coefficients;
-        ``optim.diloco()`` carries momentum from round to round.
+        Treats the mean local update as a gradient. The default sets the coefficients to the mean of the partitions';
+        ``optim.diloco()`` keeps momentum from round to round.
 
     Examples
     --------
@@ -189,28 +177,28 @@ class LocalSteps:
 
 
 @dataclass(frozen=True)
-class LocalUpdate(Around):
-    """Several steps on a partition's own rows; the way there stands for a gradient (Stich, 2019, algorithm 1).
+class LocalUpdate:
+    """Several steps on a partition's own rows, whose sum takes the place of a gradient (Stich, 2019, algorithm 1).
 
-    A partition goes from w to w′ and returns weight · (w − w′), where the weight is that of the rows it saw, so that
-    w minus the mean is the mean of the partitions' w′. Local steps are counted on through all rounds, and each draws
-    its own batch: rounds of a single step are mini-batch steps. What the loop adds to the mean of all gradients, the
-    penalty's gradient at w, is subtracted here, since local steps have it in them.
+    A partition steps from w to w′ and returns weight · (w − w′), where the weight is that of the rows it saw, so that
+    w minus the mean is the mean of the partitions' w′. Local steps are numbered through all rounds, and each draws
+    its own batch: rounds of a single step are mini-batch steps. The loop adds the penalty's gradient at w to the mean
+    of all gradients; here it is subtracted, since local steps include it.
 
-    The optimiser's memory (momentum, say) begins anew in each round, so that a partition's answer depends on nothing
-    but the question; its schedules count rounds. A round's objective is that of its first batch, where it began.
+    The optimiser's state (momentum, say) is initialised in each round, so that a partition's answer depends on the
+    query alone; its schedules count rounds. A round's objective is that of its first batch, at its first point.
 
     Parameters
     ----------
     work : Work
         The rows of a local step: ``FullGradient``, or a ``MiniBatch``, whose cost is then that of a local step.
     optimizer : Optimizer
-        What takes the local steps: one with fixed steps.
+        Takes the local steps: one with fixed steps.
     local_steps : LocalSteps
         How many they are.
     penalty : Penalty, default none
-        Its smooth part is in every local step. Kinks cannot be: a mean of sparse coefficients is not sparse (Yuan,
-        Zaheer & Reddi, 2021, *Federated composite optimization*, §1).
+        Its smooth part is in every local step. A nonsmooth part cannot be: a mean of sparse coefficients is not
+        sparse (Yuan, Zaheer & Reddi, 2021, *Federated composite optimization*, §1).
     """
 
     work: Work
@@ -220,7 +208,17 @@ class LocalUpdate(Around):
     is_local = True
 
     @property
-    def share(self) -> float:  # type: ignore[override]  # derived here, stored elsewhere
+    def objective(self) -> Objective:
+        """That of the local steps."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every row takes part in every local step."""
+        return self.work.is_exact
+
+    @property
+    def share(self) -> float:
         """That of all local steps of a round together."""
         return self.work.share * self.local_steps.steps
 
@@ -228,42 +226,42 @@ class LocalUpdate(Around):
         """Take local steps from every point of a step's query; other queries are evaluated as without local steps."""
         if not query.request.is_step_gradient:
             return self.work(query, part, blocks)
-        sums = [self._go(query.only([point]), part, blocks) for point in range(len(query.request.points))]
+        sums = [self._round(query.only([point]), part, blocks) for point in range(len(query.request.points))]
         return PartialSum.stacked(sums, sum(one.rows for one in sums))
 
-    def _go(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Go one round from the query's only point."""
+    def _round(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
+        """Take the local steps of one round from the query's only point."""
         start, number = query.request.points[0], query.step
         transform = self.optimizer.transform.held_at(number)
         coef, state, seen = start, transform.init(start), list[PartialSum]()
         step = self.local_steps.first(number)
-        with np.errstate(over="ignore", invalid="ignore"):  # the loop says so, and what to do, where a way diverges
+        with np.errstate(over="ignore", invalid="ignore"):  # the loop reports divergence
             for batch in range(step, step + self.local_steps.length(number)):
                 sums = self.work(Query(Gradients(coef[None]), batch, query.held_out), part, blocks)
                 if sums.weight[0] > 0:  # a small batch may leave this partition out
                     gradient = sums.gradient[0] / sums.weight[0] + self.penalty.gradient(coef)
-                    move, state = transform.update(gradient, state, coef)
-                    coef = coef + move
+                    change, state = transform.update(gradient, state, coef)
+                    coef = coef + change
                     seen.append(replace(sums, gradient=EMPTY))
-            way = start - transform.finish(state, coef) - self.penalty.gradient(start)
+            update = start - transform.finish(state, coef) - self.penalty.gradient(start)
         weight, rows = sum((sums.weight for sums in seen), np.zeros(1)), sum(sums.rows for sums in seen)
         loss = seen[0].loss * (weight / seen[0].weight) if seen else np.zeros(1)
-        return PartialSum(loss, weight * way[None], weight, rows)
+        return PartialSum(loss, weight * update[None], weight, rows)
 
 
 EMPTY = np.zeros((1, 0))
 
 
 @dataclass(frozen=True)
-class Validated(Around):
+class Validated:
     """Another work, and in the same pass the loss of the validation rows, without penalty.
 
     Parameters
     ----------
     work : Work
-        What the training rows are for.
+        What is done with the training rows.
     interval : int, default 1
-        Look at the validation rows every so many steps: a mini-batch costs little, all validation rows may not.
+        Steps from one validation evaluation to the next: a mini-batch costs little, all validation rows may not.
     """
 
     work: Work
@@ -271,6 +269,26 @@ class Validated(Around):
 
     def __post_init__(self) -> None:
         check("interval", self.interval, Interval(1, None, whole=True))
+
+    @property
+    def objective(self) -> Objective:
+        """That of the other work."""
+        return self.work.objective
+
+    @property
+    def is_exact(self) -> bool:
+        """As the other work."""
+        return self.work.is_exact
+
+    @property
+    def share(self) -> float:
+        """That of the other work."""
+        return self.work.share
+
+    @property
+    def is_local(self) -> bool:
+        """As the other work."""
+        return self.work.is_local
 
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over training and validation rows."""

@@ -136,17 +136,14 @@ class Search(ABC):
     needs_gradient : bool
         What it is told must be the gradient of the rows: neither the way that local steps took, nor a gradient that
         was compressed with loss.
-    has_prox : bool
-        It can serve any penalty that has kinks.
     """
 
     needs_exact: bool = True
     needs_gradient: bool = True
-    has_prox: bool = False
 
     def serves(self, penalty: Penalty) -> bool:
         """Whether it finds the optimum with this penalty."""
-        return penalty.smooth or self.has_prox
+        return penalty.smooth
 
     def init(self, coef: Floats) -> State:
         """Return the state before the first step."""

@@ -46,13 +46,15 @@ class AcceleratedProximal(Search):
     growth: float = 1.1
     max_trials: int = 60
 
-    has_prox = True
-
     def __post_init__(self) -> None:
         check("initial", self.initial, POSITIVE)
         check("shrink", self.shrink, UNIT)
         check("growth", self.growth, Interval(1, None))
         check("max_trials", self.max_trials, COUNT)
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Return True: a proximal step is taken for the nonsmooth part."""
+        return True
 
     def init(self, coef: Floats) -> State:
         """Return no extrapolation yet."""

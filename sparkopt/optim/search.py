@@ -45,14 +45,9 @@ class Fixed(Search):
     needs_exact = False
     needs_gradient = False
 
-    @property
-    def has_prox(self) -> bool:  # type: ignore[override]  # derived here, stored elsewhere
-        """Whether the length of a proximal step is known."""
-        return self.prox_rate is not None
-
     def serves(self, penalty: Penalty) -> bool:
         """Whether a proximal step can be taken, or needs no length."""
-        return penalty.smooth or penalty.is_bounds or self.has_prox
+        return penalty.smooth or penalty.is_bounds or self.prox_rate is not None
 
     def init(self, coef: Floats) -> State:
         """Return step number 0."""
@@ -91,14 +86,16 @@ class Backtracking(Search):
     decrease: float = 1e-4
     max_trials: int = 50
 
-    has_prox = True
-
     def __post_init__(self) -> None:
         check("initial", self.initial, POSITIVE)
         check("shrink", self.shrink, UNIT)
         check("growth", self.growth, Interval(1, None))
         check("decrease", self.decrease, UNIT)
         check("max_trials", self.max_trials, COUNT)
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Return True: a proximal step is taken for the nonsmooth part."""
+        return True
 
     def init(self, coef: Floats) -> State:
         """Return the first trial length."""

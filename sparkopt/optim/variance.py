@@ -40,10 +40,13 @@ class VarianceReduced(Search):
     every: int
 
     needs_exact = False
-    has_prox = True
 
     def __post_init__(self) -> None:
         check("snapshot_every", self.every, Interval(1, None, whole=True))
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Return True: a proximal step is taken for the nonsmooth part."""
+        return True
 
     def init(self, coef: Floats) -> State:
         """Return step 0, and no snapshot."""

@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Loss
+from sparkopt.objective.work import LocalSteps
 from sparkopt.optim.base import Optimizer
-from sparkopt.penalties import Penalty
+from sparkopt.penalties import NoPenalty, Penalty
 
-__all__ = ["check_compatible"]
+__all__ = ["Method", "check_compatible"]
 
 FIXED_STEPS = "an optimiser with fixed steps such as 'sgd' or 'adam'"
 
 
-def check_compatible(
-    optimizer: Optimizer,
-    penalty: Penalty,
-    *,
-    is_exact: bool = True,
-    is_local: bool = False,
-    is_lossy: bool = False,
-    loss: Loss | None = None,
-    outer: Optimizer | None = None,
-) -> None:
-    """Refuse choices that cannot solve the problem together, naming both sides and a way out.
+@dataclass(frozen=True)
+class Method:
+    """What is combined to solve a problem, as far as it is known.
 
     Parameters
     ----------
     optimizer : Optimizer
-        The optimiser.
-    penalty : Penalty
-        The penalty.
+        Takes the steps; with local steps, those within a round.
+    penalty : Penalty, default none
+        Added to the mean loss.
+    loss : Loss or None, default None
+        The loss that is minimised; None where it is not known yet, or will be smoothed where it has to be.
     is_exact : bool, default True
         Whether every step sees every row.
-    is_local : bool, default False
-        Whether partitions take steps of their own, and report the way instead of a gradient.
+    local_steps : LocalSteps or None, default None
+        The schedule of local steps, with the outer optimizer; None without local steps.
     is_lossy : bool, default False
-        Whether gradients are compressed with loss.
-    loss : Loss or None, default None
-        The loss, where it is known already.
-    outer : Optimizer or None, default None
-        What joins the ways of local steps.
+        Whether gradients are communicated by a lossy codec.
+    """
+
+    optimizer: Optimizer
+    penalty: Penalty = NoPenalty()
+    loss: Loss | None = None
+    is_exact: bool = True
+    local_steps: LocalSteps | None = None
+    is_lossy: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether partitions take local steps."""
+        return self.local_steps is not None
+
+
+def check_compatible(method: Method) -> None:
+    """Refuse choices that cannot solve the problem together, naming both sides and a way out.
 
     Raises
     ------
@@ -51,56 +60,56 @@ def check_compatible(
     Examples
     --------
     >>> from sparkopt import optim, penalties
-    >>> check_compatible(optim.lbfgs(), penalties.L1(0.1))
+    >>> check_compatible(Method(optim.lbfgs(), penalties.L1(0.1)))
     Traceback (most recent call last):
         ...
     sparkopt.errors.IncompatibleError: optimizer='lbfgs' cannot serve an L1 penalty (elasticNetParam > 0): ...
     """
-    refusals = [*_of_penalty(optimizer, penalty, is_local)]
-    refusals += _of_work(optimizer, is_exact, is_local, is_lossy)
-    if loss is not None:
-        refusals += _of_loss(optimizer, loss)
-    if outer is not None:
-        refusals += [f"joining local steps, {reason}" for reason in _of_work(outer, is_exact, True, is_lossy)]
-    if refusals:
-        raise IncompatibleError(refusals[0])
+    for refusal in _refusals(method):
+        raise IncompatibleError(refusal)
 
 
-def _of_penalty(optimizer: Optimizer, penalty: Penalty, is_local: bool) -> Iterator[str]:
-    if not optimizer.search.serves(penalty):
+def _refusals(method: Method) -> Iterator[str]:
+    yield from _by_penalty(method)
+    yield from _by_gradients(method.optimizer, method)
+    if method.loss is not None and method.optimizer.search.needs_exact and not method.loss.smooth:
         yield (
-            f"optimizer={optimizer.name!r} cannot serve {penalty.label}: its steps have no proximal form for it. Use "
-            f"optimizer='fista' (all rows) or 'sgd' (mini-batches), or a penalty without kinks such as L2."
+            f"optimizer={method.optimizer.name!r} needs a continuous gradient, but loss {method.loss.name!r} is "
+            f"nonsmooth. Use its smoothed(smoothing), or {FIXED_STEPS}."
         )
-    if is_local and not penalty.smooth:
+    if method.local_steps is not None:
+        for refusal in _by_gradients(method.local_steps.outer, method):
+            yield f"as outer optimizer, {refusal}"
+
+
+def _by_penalty(method: Method) -> Iterator[str]:
+    label = method.penalty.label
+    if not method.optimizer.search.serves(method.penalty):
         yield (
-            f"local steps cannot serve {penalty.label}: the mean of what partitions find by themselves is not what "
-            f"the penalty asks for. Use no local steps (localSteps=1), or a penalty without kinks such as L2."
+            f"optimizer={method.optimizer.name!r} cannot serve {label}: its steps have no proximal form for it. Use "
+            f"optimizer='fista' (all rows) or 'sgd' (mini-batches), or a smooth penalty such as L2."
+        )
+    if method.is_local and not method.penalty.smooth:
+        yield (
+            f"local steps cannot serve {label}: the mean of the partitions' solutions does not have the form that "
+            f"the penalty asks for. Use no local steps (localSteps=1), or a smooth penalty such as L2."
         )
 
 
-def _of_work(optimizer: Optimizer, is_exact: bool, is_local: bool, is_lossy: bool) -> Iterator[str]:
+def _by_gradients(optimizer: Optimizer, method: Method) -> Iterator[str]:
     name, search = f"optimizer={optimizer.name!r}", optimizer.search
-    if not is_exact and search.needs_exact:
+    if not method.is_exact and search.needs_exact:
         yield (
             f"{name} compares objectives from step to step, which miniBatchFraction < 1 makes incomparable. Use "
             f"miniBatchFraction=1, or {FIXED_STEPS}."
         )
-    if is_local and search.needs_gradient:
+    if method.is_local and search.needs_gradient:
         yield (
-            f"{name} needs gradients of all partitions' rows, but with local steps each goes its own way. Use "
+            f"{name} needs gradients of all partitions' rows, but local steps return local updates instead. Use "
             f"{FIXED_STEPS}, or no local steps (localSteps=1)."
         )
-    if is_lossy and search.needs_gradient:
+    if method.is_lossy and search.needs_gradient:
         yield (
             f"{name} needs exact gradients, which a lossy gradient codec does not give. Use a lossless codec or "
             f"none, or {FIXED_STEPS}."
-        )
-
-
-def _of_loss(optimizer: Optimizer, loss: Loss) -> Iterator[str]:
-    if optimizer.search.needs_exact and not loss.smooth:
-        yield (
-            f"optimizer={optimizer.name!r} needs a continuous gradient, but loss {loss.name!r} has kinks. Use its "
-            f"smoothed(width), or {FIXED_STEPS}."
         )

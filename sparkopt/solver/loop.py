@@ -20,13 +20,14 @@ from sparkopt.errors import DivergedError
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.optim.base import Evaluate, Optimizer, Point
 from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, Request
-from sparkopt.solver.compatibility import check_compatible
+from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Callback, Progress, Record, Snapshot, Stop, runs_beside_loop
 from sparkopt.typing import Floats, State
 
 __all__ = [
     "Callback",
+    "Method",
     "Problem",
     "Progress",
     "Record",
@@ -165,7 +166,7 @@ class _Now:
 def _descend(problem: Problem, model: int) -> _Descent:
     """The loop itself, for one problem."""
     optimizer = problem.optimizer
-    check_compatible(optimizer, problem.penalty)
+    check_compatible(Method(optimizer, problem.penalty))
     log = _Log(problem, model)
     if isinstance(problem.initial, Snapshot):
         now, reason = log.resume(problem.initial)

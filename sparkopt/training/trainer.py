@@ -29,7 +29,7 @@ from sparkopt.optim import Optimizer, lbfgs
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
-from sparkopt.solver.loop import Callback, Problem, Solution, Stop, check_compatible
+from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
 from sparkopt.training.lifecycle import watching
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, Initial, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
@@ -131,13 +131,16 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(
+        check_compatible(self._combination)
+
+    @property
+    def _combination(self) -> Method:
+        return Method(
             self.optimizer,
             self.penalty,
             is_exact=self.mini_batch_fraction == 1.0,
-            is_local=self.local_steps is not None,
+            local_steps=self.local_steps,
             is_lossy=not self.codec.lossless,
-            outer=self.local_steps.outer if self.local_steps else None,
         )
 
     @property
@@ -150,9 +153,8 @@ class Trainer:
         """Whether sums travel encoded, or may."""
         if self.compression != "auto":
             return not self.codec.lossless
-        outer = self.local_steps.outer if self.local_steps else None
         try:
-            check_compatible(self.optimizer, self.penalty, is_lossy=True, outer=outer)
+            check_compatible(replace(self._combination, is_lossy=True))
         except IncompatibleError as reason:
             logger.info("compression='auto' picks none: %s", reason)
             return False

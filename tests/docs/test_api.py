@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 
 import pytest
+import yaml
 
+from tests.conftest import ROOT
 from tests.docs import surface
 
 UNFINISHED = {
@@ -40,6 +42,13 @@ def test_every_package_is_on_the_list():
     folders = {f"sparkopt.{path.parent.name}" for path in surface.ROOT.glob("*/__init__.py")}
     files = {f"sparkopt.{path.stem}".removesuffix(".__init__") for path in surface.ROOT.glob("*.py")}
     assert folders | files == set(surface.PACKAGES)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    (guide,), (reference,) = ([part[name] for part in site["nav"] if name in part] for name in ("Guide", "API"))
+    assert sorted(guide) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+    assert [path for entry in reference for path in entry.values()] == [f"api/{name}.md" for name in surface.PACKAGES]
 
 
 def test_missing_names_are_noticed(monkeypatch, tmp_path):

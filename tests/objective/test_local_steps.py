@@ -14,8 +14,8 @@ from sparkopt.losses import Logistic, Multinomial, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated
-from sparkopt.penalties import L1, L2, NoPenalty
-from sparkopt.solver.loop import Problem, Stop, check_compatible, minimise
+from sparkopt.penalties import L1, L2
+from sparkopt.solver.loop import Method, Problem, Stop, check_compatible, minimise
 from tests.problems import classification_rows, in_blocks, reduce_over, regression_rows
 
 X, Y = regression_rows(rows=120)
@@ -259,7 +259,7 @@ def test_rows_of_weight_zero_have_no_say():
     np.testing.assert_array_equal(rounds, run(local(LocalSteps(3)), PARTS, 3)[1])
 
 
-def test_several_places_each_go_their_own_way():
+def test_several_points_each_take_their_own_steps():
     work, points = local(LocalSteps(3)), np.random.default_rng(0).normal(size=(2, 6))
     both = work(Query(optim.Gradients(points), 1), Part(0, 0), ONE[0])
     alone = [work(Query(optim.Gradients(point[None]), 1), Part(0, 0), ONE[0]) for point in points]
@@ -267,7 +267,7 @@ def test_several_places_each_go_their_own_way():
     assert both.rows == sum(one.rows for one in alone)
 
 
-def test_a_way_that_diverges_is_told_so():
+def test_a_local_update_that_diverges_is_reported():
     with pytest.raises(DivergedError, match="'average' diverged on its way from the initial .* a smaller stepSize"):
         run(local(LocalSteps(500), optimizer=optim.sgd(1e3)), PARTS, 5)
     with pytest.raises(DivergedError, match="'average' diverged at step 3: the objective was .* a smaller stepSize"):
@@ -275,16 +275,16 @@ def test_a_way_that_diverges_is_told_so():
 
 
 @pytest.mark.parametrize("name", ["gd", "lbfgs", "owlqn", "newton-cg", "fista", "svrg"])
-def test_what_needs_gradients_neither_takes_local_steps_nor_joins_them(name):
+def test_what_needs_gradients_takes_neither_local_nor_outer_steps(name):
     with pytest.raises(IncompatibleError, match=f"^optimizer='{name}' needs gradients.*localSteps=1"):
-        check_compatible(optim.by_name(name), NoPenalty(), is_local=True)
-    with pytest.raises(IncompatibleError, match=f"^joining local steps, optimizer='{name}' needs gradients.*Use "):
-        check_compatible(optim.sgd(), NoPenalty(), is_local=True, outer=optim.by_name(name))
+        check_compatible(Method(optim.by_name(name), local_steps=LocalSteps(2)))
+    with pytest.raises(IncompatibleError, match=f"^as outer optimizer, optimizer='{name}' needs gradients.*Use "):
+        check_compatible(Method(optim.sgd(), local_steps=LocalSteps(2, outer=optim.by_name(name))))
 
 
-def test_kinks_are_refused_with_a_way_out():
+def test_nonsmooth_penalties_are_refused_with_a_way_out():
     with pytest.raises(IncompatibleError, match=r"local steps cannot serve an L1 penalty.*localSteps=1.*such as L2"):
-        check_compatible(optim.sgd(), L1(0.1), is_local=True, outer=optim.averaging())
+        check_compatible(Method(optim.sgd(), L1(0.1), local_steps=LocalSteps(2)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch
 from sparkopt.penalties import L1, L2, Box, ElasticNet, GroupLasso, NoPenalty, Penalty
-from sparkopt.solver.compatibility import check_compatible
+from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.loop import Problem, Stop, minimise
 from tests.problems import in_blocks, minimise_l1, reduce_over, regression_rows
 
@@ -114,7 +114,6 @@ SETTINGS = {
     "adamw": lambda: optim.adamw(optim.schedules.Cosine(0.1, STEPS), weight_decay=0.0),
     "lion": lambda: optim.lion(optim.schedules.Cosine(0.05, STEPS)),
 }
-KINKED = {"L1", "elastic net", "group lasso", "bounds and L1"}
 BOUNDED = {"bounds", "bounds and L2"}
 LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg"}
 PROXIMAL = {"gd", "sgd", "svrg", "fista"}
@@ -140,9 +139,9 @@ def test_every_pair_is_solved_or_refused(name, penalty, rows):
     if not works(name, penalty, rows):
         way_out = "miniBatchFraction" if rows == "mini-batches" else chosen.label.split(" (")[0]
         with pytest.raises(IncompatibleError, match=f"'{name}'.*({way_out}|{chosen.label.split(' (')[0]}).* Use "):
-            check_compatible(optimizer, chosen, is_exact=work.is_exact, loss=SquaredError())
+            check_compatible(Method(optimizer, chosen, SquaredError(), is_exact=work.is_exact))
         return
-    check_compatible(optimizer, chosen, is_exact=work.is_exact, loss=SquaredError())
+    check_compatible(Method(optimizer, chosen, SquaredError(), is_exact=work.is_exact))
     reduce = reduce_over(work, [in_blocks(X[:90], Y[:90], rows=90), in_blocks(X[90:], Y[90:], rows=90)])
     window = 1 if work.is_exact else 2
     found = minimise(reduce, Problem(optimizer, np.zeros(5), chosen, Stop(STEPS, 0.0, 1e-9, window)))
@@ -161,9 +160,9 @@ def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedul
     chosen, rounds = PENALTIES[penalty], ROUNDS[schedule]
     if penalty not in ("none", "L2") or name in LINE_SEARCHES | {"svrg"}:
         with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
-            check_compatible(optimizer, chosen, is_local=True, outer=rounds.outer)
+            check_compatible(Method(optimizer, chosen, local_steps=rounds))
         return
-    check_compatible(optimizer, chosen, is_local=True, outer=rounds.outer)
+    check_compatible(Method(optimizer, chosen, local_steps=rounds))
     work = LocalUpdate(WORKS["all rows"], optimizer, rounds, chosen)
     reduce = reduce_over(work, [in_blocks(X[:90], Y[:90], rows=90), in_blocks(X[90:], Y[90:], rows=90)])
     found = minimise(reduce, Problem(rounds.outer, np.zeros(5), chosen, Stop(STEPS, 0.0, 1e-9)))
@@ -184,29 +183,31 @@ def test_local_steps_and_lossy_codecs_go_with_fixed_steps_only(what, name, penal
     optimizer, chosen = SETTINGS[name]() if name in SETTINGS else optim.by_name(name), PENALTIES[penalty]
     fits = works(name, penalty, "all rows") and name not in LINE_SEARCHES | {"svrg"}
     fits &= what == "lossy" or penalty in ("none", "L2")
-    options = {f"is_{what}": True}
+    method = Method(optimizer, chosen, **({"is_lossy": True} if what == "lossy" else {"local_steps": LocalSteps(8)}))
     if fits:
-        check_compatible(optimizer, chosen, **options)
+        check_compatible(method)
         return
     with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
-        check_compatible(optimizer, chosen, **options)
+        check_compatible(method)
 
 
 @pytest.mark.parametrize("loss", [Hinge(), Quantile(0.3), Hinge(0.1), Quantile(0.3, 0.1), Logistic()], ids=repr)
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
-def test_losses_with_kinks_go_without_line_searches(name, loss):
+def test_nonsmooth_losses_are_not_for_line_searches(name, loss):
     optimizer = optim.by_name(name)
     if loss.smooth or name not in LINE_SEARCHES:
-        check_compatible(optimizer, NoPenalty(), loss=loss)
+        check_compatible(Method(optimizer, loss=loss))
         return
-    with pytest.raises(IncompatibleError, match=f"'{name}' needs .* loss '{loss.name}' has kinks. Use its smoothed"):
-        check_compatible(optimizer, NoPenalty(), loss=loss)
+    with pytest.raises(
+        IncompatibleError, match=f"'{name}' needs .* loss '{loss.name}' is nonsmooth. Use its smoothed"
+    ):
+        check_compatible(Method(optimizer, loss=loss))
 
 
 def test_a_fixed_rate_of_gradient_descent_serves_what_its_search_does_not():
-    check_compatible(optim.gd(0.1), L1(0.1), is_exact=False)
+    check_compatible(Method(optim.gd(0.1), L1(0.1), is_exact=False))
     with pytest.raises(IncompatibleError, match="miniBatchFraction"):
-        check_compatible(optim.gd(), L1(0.1), is_exact=False)
+        check_compatible(Method(optim.gd(), L1(0.1), is_exact=False))
 
 
 def test_minimise_refuses_before_the_first_pass():

@@ -148,7 +148,7 @@ def test_wrong_values_are_refused(rows, setter, value, message):
 
 
 def test_an_outer_optimizer_needs_fixed_steps(rows):
-    with pytest.raises(IncompatibleError, match="joining local steps, optimizer='lbfgs' needs gradients"):
+    with pytest.raises(IncompatibleError, match="as outer optimizer, optimizer='lbfgs' needs gradients"):
         local().setOuterOptimizer("lbfgs").fit(rows)
 
 
