@@ -193,10 +193,10 @@ class Run:
         except STORAGE_ERRORS as error:
             logger.warning("checkpoint %s was not written: %s", folder.child(name).path, brief(error))
 
-    def shelf(self) -> ResidualStore:
-        """Return where memories of error feedback go with the checkpoints."""
+    def residual_store(self) -> ResidualStore:
+        """Return where error-feedback residuals are stored with the checkpoints."""
         keeper = self.checkpointer
-        return ResidualStore(child_uri(keeper.uri, self.name, "memories"), keeper.interval, keeper.keep)
+        return ResidualStore(child_uri(keeper.uri, self.name, "residuals"), keeper.interval, keeper.keep)
 
     def remove(self) -> None:
         """Delete this run's checkpoints; harmless when repeated."""

@@ -92,7 +92,8 @@ class Encoder:
             return None
         if self.codec is not None or message.codec is None:
             return self.codec
-        return ErrorFeedback(gradient_codec("none")) if message.codec == PLAIN_AGAIN else gradient_codec(message.codec)
+        codec = gradient_codec(message.codec)
+        return ErrorFeedback(codec) if message.codec == PLAIN_AGAIN else codec
 
     def encode(self, sums: PartialSum, message: PassMessage, sender: Sender) -> CommunicatedSum:
         """Encode the gradient of some sums, and store what was left out.

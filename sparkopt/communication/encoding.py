@@ -150,7 +150,7 @@ class CommunicatedSum:
         )
 
     def cut(self, slices: int) -> list[CommunicatedSum]:
-        """Cut the gradient into so many slices, or into those it was encoded in; each has the rest, which is small."""
+        """Cut the gradient into so many slices, or into those it was encoded in; each has the (small) rest."""
         gradient = self.gradient
         if isinstance(gradient, EncodedGradient):
             return [replace(self, gradient=piece) for piece in gradient.cut()]
@@ -160,20 +160,18 @@ class CommunicatedSum:
     @classmethod
     def joined(cls, slices: Sequence[CommunicatedSum]) -> CommunicatedSum:
         """Return what was cut into these slices."""
-        return replace(
-            slices[0], gradient=np.concatenate([piece.decoded().gradient for piece in slices], axis=1)
-        )
+        return replace(slices[0], gradient=np.concatenate([piece.decoded().gradient for piece in slices], axis=1))
 
 
 def _added(one: Gradient, other: Gradient) -> Gradient:
     """Add two gradients; payloads of one codec are kept, to be decoded once."""
-    if isinstance(one, EncodedGradient) and isinstance(other, EncodedGradient):
-        if one.codec == other.codec:
-            return replace(one, slices=tuple(a + b for a, b in zip(one.slices, other.slices, strict=True)))
-        return one.decoded() + other.decoded()  # one was added up on its way, and had enough zeros to leave out
-    if isinstance(one, EncodedGradient):
+    if isinstance(one, np.ndarray):
+        return one + other if isinstance(other, np.ndarray) else _added(other, one)
+    if isinstance(other, np.ndarray):
         return one.decoded() + other if np.any(other) else one  # the zero of the monoid is an array
-    return _added(other, one) if isinstance(other, EncodedGradient) else one + other
+    if one.codec != other.codec:  # one was added up before it was sent, and had enough zeros to leave out
+        return one.decoded() + other.decoded()
+    return replace(one, slices=tuple(a + b for a, b in zip(one.slices, other.slices, strict=True)))
 
 
 def sparsified(gradient: Floats, slices: int = 1) -> Gradient:

@@ -122,7 +122,7 @@ class Residuals:
             fs.LocalFileSystem().delete_file(self._path(step))
 
     def _forget(self) -> None:
-        """Delete what earlier fits, or an earlier attempt, have left here; not this fit's residuals of other names."""
+        """Delete what earlier fits, or an earlier attempt, have left; not this fit's residuals of other names."""
         if self.blocks is None:
             for key in [key for key in _in_process if key.endswith(f"/{self.name}")]:
                 del _in_process[key]

@@ -15,8 +15,9 @@ from sparkopt.communication.sums import Summation
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.engines.ranks import Alone, FitOnRank, Outcome
+from sparkopt.engines.ranks import Alone, FitOnRank, RankFit
 from sparkopt.engines.relay import Relay
+from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.errors import SparkoptError
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
@@ -69,7 +70,7 @@ class LocalEngine(Engine):
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
         if isinstance(outcome, SparkoptError):
             raise outcome
-        if outcome.missing:
+        if isinstance(outcome, MissingBlocks):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store, encoder)
         startup = time.perf_counter() - begin - outcome.seconds
@@ -82,7 +83,7 @@ class _OneTask:
 
     fit: FitOnRank
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome | SparkoptError]:
+    def __call__(self, partitions: Iterator[Held]) -> Iterator[RankFit | MissingBlocks | SparkoptError]:
         try:
             yield self.fit(Alone(), partitions)
         except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again

@@ -17,7 +17,7 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
-from sparkopt.communication.encoding import Compressed
+from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine, EngineRun
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
@@ -352,11 +352,12 @@ def _fit_once(
     work = first._work(store, bases[None] if set(bases) == {None} else FoldedObjective(bases))
     bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
     run = checkpoints or checkpoints_of(trainers, starts, store)
+    encoder: Encoder | None = None
     if len(trainers) == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
-        work = Compressed(work, codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
+        encoder = Encoder(codec, uuid.uuid4().hex, run.residual_store() if run else None, first.seed)
     with watching(problems, run, [bar] if first.progress else []) as watched:
-        done = first.engine.run(watched.problems, work, store)
+        done = first.engine.run(watched.problems, work, store, encoder)
         watched.ended(done.solutions)
     seconds = time.perf_counter() - begin
     return [
