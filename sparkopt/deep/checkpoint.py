@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.fs
 import torch
+from pyarrow import fs
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from sparkopt.deep.index import open_storage
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
+from sparkopt.io.filesystem import resolve
 
 __all__ = ["Checkpoint", "CheckpointFolder", "copied", "decoded", "encoded", "module_bytes", "module_state"]
 
@@ -71,20 +70,20 @@ class CheckpointFolder:
 
     def __init__(self, uri: str, keep: int = 2) -> None:
         self.uri, self.keep = uri, keep
-        self._storage, self._path = open_storage(uri)
+        self._folder = resolve(uri, "checkpointDir")
 
     def names(self) -> list[str]:
         """Return the complete checkpoints, the latest last."""
-        chosen = pa.fs.FileSelector(self._path, recursive=True, allow_not_found=True)
-        files = [info.path for info in self._storage.get_file_info(chosen) if info.base_name == MANIFEST]
+        chosen = fs.FileSelector(self._folder.path, recursive=True, allow_not_found=True)
+        files = [info.path for info in self._folder.filesystem.get_file_info(chosen) if info.base_name == MANIFEST]
         return sorted(path.split("/")[-2] for path in files)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, then delete the oldest."""
-        folder = f"{self._path}/{checkpoint.name}"
-        self._storage.create_dir(folder, recursive=True)
+        folder = self._folder.child(checkpoint.name)
+        folder.filesystem.create_dir(folder.path, recursive=True)
         for name, content in encoded(checkpoint).items():
-            self._write(f"{folder}/{name}", content)
+            folder.child(name).write(content)
         for name in self.names()[: -self.keep]:
             self._delete(name)
 
@@ -114,34 +113,21 @@ class CheckpointFolder:
         DataError
             Where it cannot be seen from this machine.
         """
-        folder = f"{self._path}/{name}"
+        folder = self._folder.child(name)
         try:
-            files = {entry: self._read(f"{folder}/{entry}") for entry in (MODEL, STATE, MANIFEST)}
+            files = {entry: folder.child(entry).read() for entry in (MODEL, STATE, MANIFEST)}
         except FileNotFoundError as error:
             raise DataError(
-                f"checkpoint {folder!r} cannot be seen from this machine. Set checkpointDir to storage that every "
-                "executor shares."
+                f"checkpoint {folder.path!r} cannot be seen from this machine. Set checkpointDir to storage that "
+                "every executor shares."
             ) from error
-        return decoded(files, folder)
+        return decoded(files, folder.path)
 
     def _delete(self, name: str) -> None:
         """Delete a checkpoint, its manifest first: what is half deleted does not count."""
-        self._storage.delete_file(f"{self._path}/{name}/{MANIFEST}")
-        self._storage.delete_dir(f"{self._path}/{name}")
-
-    def _write(self, path: str, content: bytes) -> None:
-        """Write a file that appears whole: object stores do so by themselves, elsewhere it is renamed."""
-        unfinished = f"{path}.unfinished"
-        is_local = isinstance(self._storage, pa.fs.LocalFileSystem)
-        with self._storage.open_output_stream(unfinished if is_local else path) as stream:
-            stream.write(content)
-        if is_local:
-            self._storage.move(unfinished, path)
-
-    def _read(self, path: str) -> bytes:
-        with self._storage.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-            return content
+        folder = self._folder.child(name)
+        folder.filesystem.delete_file(folder.child(MANIFEST).path)
+        folder.filesystem.delete_dir(folder.path)
 
 
 def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -33,7 +33,7 @@ class TrainConfig:
         Determines weights, order, augmentation and dropout.
     window_rows : int, default 8192
         Rows that are shuffled together.
-    ahead, decode_threads : int
+    prefetch, decode_threads : int
         Batches prepared ahead, and threads that decode.
     cache_bytes : int, default 2**28
         Bytes of decoded images that are kept for later epochs, by each process; 0 keeps none.
@@ -66,7 +66,7 @@ class TrainConfig:
     accumulation: int = 1
     seed: Seed = 0
     window_rows: int = 8192
-    ahead: int = 4
+    prefetch: int = 4
     decode_threads: int = 1
     cache_bytes: int = 2**28
     device: str = "auto"

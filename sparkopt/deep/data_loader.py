@@ -121,7 +121,7 @@ class RankDataLoader:
             streams,
             decoder,
             first_step=first,
-            ahead=self._config.ahead,
+            ahead=self._config.prefetch,
             threads=self._config.decode_threads,
             pin=self._device.type == "cuda",
         ) as batches:

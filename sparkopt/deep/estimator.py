@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.deep.checkpoint import CheckpointFolder
+from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
-from sparkopt.deep.index import Index, open_storage
+from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
-from sparkopt.deep.model import TorchModel, check_pipeline
+from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
-from sparkopt.deep.replica import check_compression
-from sparkopt.deep.summary import DeepReceipt, TorchTrainingSummary, receipt_of
+from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
-from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images import Compose
-from sparkopt.launch.devices import check_request
+from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
-from sparkopt.validation import Interval, check
 
 __all__ = ["TorchEstimator"]
 
@@ -232,16 +227,14 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     def _fit(self, dataset: DataFrame) -> TorchModel:
         recipe = self._recipe()
         context = dataset.sparkSession.sparkContext
-        processes = self._processes(context)
-        self._check(context, processes)
-        fields, held_out = self._fields(dataset)
-        with self._store(dataset, fields, held_out, context) as index:
-            outcomes, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
-        receipt = receipt_of(self.value("launcher"), index, outcomes, seconds, restarts)
+        processes = process_count(self, context)
+        check_training(self, context, processes)
+        fields, held_out = selected_fields(self, dataset)
+        with self._store(dataset, fields, held_out) as index:
+            results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
+        receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
-        return self._model(outcomes[0], recipe, receipt)
-
-    # What is refused before any job
+        return self._model(results[0], recipe, receipt)
 
     def _recipe(self) -> Recipe:
         check_params(self)
@@ -262,96 +255,28 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         check_metrics(self.metrics)
         return recipe
 
-    def _check(self, context: SparkContext, processes: int) -> None:
-        check_compression(self.value("launcher"), self.value("compression"), self.value("precision"))
-        self._gpus(context)
-        if self._streams(processes) % processes:
-            raise ParameterError(
-                f"streams={self.value('streams')} is no multiple of numProc={processes}: every process needs as many."
-            )
-        self._check_least(processes)
-        pipeline = self.value("imagePipeline")
-        if pipeline and Compose.from_json(pipeline).random and not self.value("evaluationPipeline"):
-            raise ParameterError(
-                "imagePipeline is random: set evaluationPipeline to what is done with images outside of training."
-            )
-        is_cluster = not str(context.master).startswith("local")
-        for name in ("storePath", "checkpointDir"):
-            uri = self.value(name)
-            if uri:
-                open_storage(uri)
-        if is_cluster and not self.value("storePath"):
-            raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
-
-    def _check_least(self, processes: int) -> None:
-        least = self.value("minProc")
-        if least is None:
-            return
-        check("minProc", least, Interval(1, processes, whole=True))
-        if not self.value("maxRestarts"):
-            raise ParameterError(
-                f"minProc={least} is about going on after a loss, which maxRestarts=0 rules out. Set maxRestarts."
-            )
-
-    def _processes(self, context: SparkContext) -> int:
-        given = self.value("numProc")
-        if self.value("launcher") == "local":
-            if given not in (None, 1):
-                raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
-            return 1
-        cores = int(context.getConf().get("spark.task.cpus", "1"))
-        return int(given or max(1, context.defaultParallelism // cores))
-
-    def _streams(self, processes: int) -> int:
-        return int(self.value("streams") or processes)
-
-    def _fields(self, dataset: DataFrame) -> tuple[Fields, Column | None]:
-        fields = Fields.of(dataset.schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
-        check_pipeline(fields, self.value("imagePipeline"))
-        indicator, fraction = self.value("validationIndicatorCol"), self.value("validationFraction")
-        if indicator:
-            if fraction:
-                raise ParameterError("validationFraction and validationIndicatorCol are both set: choose one.")
-            found = column_type(dataset.schema, indicator, "validation indicator").simpleString()
-            if found != "boolean":
-                raise SchemaError(f"validation indicator column {indicator!r} has type {found}; it must be boolean.")
-            return fields, F.col(quoted(indicator))
-        if not fraction:
-            return fields, None
-        names = dict.fromkeys(name for entry in fields.all for name in entry.columns)
-        key = F.xxhash64(F.lit(self.getSeed()), *[F.col(quoted(name)) for name in names])
-        return fields, F.pmod(key, F.lit(1_000_000)) < int(fraction * 1_000_000)
-
-    # What runs
-
     @contextlib.contextmanager
-    def _store(
-        self, dataset: DataFrame, fields: Fields, held_out: Column | None, context: SparkContext
-    ) -> Iterator[Index]:
+    def _store(self, dataset: DataFrame, fields: Fields, held_out: Column | None) -> Iterator[Index]:
         from sparkopt.deep.store import write_store
 
-        given = self.value("storePath")
         with contextlib.ExitStack() as stack:
-            folder = given or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
-            if "://" not in folder:
-                folder = os.path.abspath(folder)
-            index = write_store(dataset, fields, f"{folder.rstrip('/')}/rows-{uuid.uuid4().hex}", held_out)
+            folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
+            uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
+            index = write_store(dataset, fields, uri, held_out)
             stack.callback(index.delete)
             yield index
 
     def _config(self, index: Index, processes: int) -> TrainConfig:
         checkpoints = self.value("checkpointDir")
-        if checkpoints and "://" not in checkpoints:
-            checkpoints = os.path.abspath(checkpoints)
         return TrainConfig(
             store=index.uri,
             epochs=self.value("epochs"),
             batch_size=self.value("batchSize"),
-            streams=self._streams(processes),
+            streams=stream_count(self, processes),
             accumulation=self.value("accumulationSteps"),
             seed=self.getSeed(),
             window_rows=self.value("shuffleRows"),
-            ahead=self.value("prefetch"),
+            prefetch=self.value("prefetch"),
             decode_threads=self.value("loaderThreads"),
             cache_bytes=self.value("cacheBytes"),
             device=self.value("device"),
@@ -360,30 +285,29 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             compression=self.value("compression"),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
-            checkpoints=checkpoints,
+            checkpoints=_absolute(checkpoints) if checkpoints else None,
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
         )
 
-    def _gpus(self, context: SparkContext) -> int:
-        """Return how many GPUs the stage has to ask for itself, for each task; Horovod's own stage cannot."""
-        settings = dict(context.getConf().getAll())
-        return check_request(self.value("device"), settings, by_stage=self.value("launcher") == "torch")
-
     def _launch(
         self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
     ) -> tuple[list[RankResult], float, int]:
-        """Train; return what the processes brought home, the seconds, and how often some were lost."""
+        """Train; return the ranks' results, the seconds, and how often ranks were lost."""
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
         kind, losses = self.value("launcher"), self.value("maxRestarts")
-        launching = Launching(kind, context, processes, self.value("minProc"), losses, self._gpus(context))
+        launching = Launching(kind, context, processes, self.value("minProc"), losses, gpus_per_task(self, context))
         bar = [ProgressBar("train")] if self.progress else []
         return launching.run(config, recipe, (*self.callbacks, *bar))
 
-    def _model(self, outcome: RankResult, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
-        model = TorchModel(self.module, outcome.weights, recipe.task_name, outcome.output_shape)
-        history = [dict(record) for record in outcome.history]
-        model._summary = TorchTrainingSummary(history, np.asarray(outcome.losses).tolist(), receipt)
+    def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
+        model = TorchModel(self.module, result.weights, recipe.task_name, result.output_shape)
+        model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
+
+
+def _absolute(uri: str) -> str:
+    """Return a folder as executors find it, whatever their working directory is."""
+    return local_path(uri) or uri

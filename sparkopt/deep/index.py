@@ -1,7 +1,4 @@
-"""The index of a store: what its files hold, and how ranks find it.
-
-Any storage that ``pyarrow.fs`` knows will do: a local folder, ``s3://…``, ``gs://…``, ``hdfs://…``.
-"""
+"""The index of a store: what its files hold, and how ranks find it."""
 
 from __future__ import annotations
 
@@ -11,29 +8,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.fs
-
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.errors import DataError
-from sparkopt.io.filesystem import resolve
+from sparkopt.io.filesystem import Location, resolve
+from sparkopt.io.secrets import mask_uri
 
-__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "TensorSpec", "open_storage"]
+__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "TensorSpec"]
 
 INDEX = "index.json"
 TRAINING, VALIDATION = "training", "validation"
-
-
-def open_storage(uri: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system of ``uri`` and the path there.
-
-    Raises
-    ------
-    ParameterError
-        Where pyarrow knows no such storage.
-    """
-    location = resolve(uri, "storePath")
-    return location.filesystem, location.path
 
 
 @dataclass(frozen=True)
@@ -91,6 +74,11 @@ class Index:
     validation: tuple[Shard, ...] = ()
     seconds: float = field(default=0.0, compare=False)
 
+    @property
+    def location(self) -> Location:
+        """The store's folder."""
+        return resolve(self.uri, "storePath")
+
     @cached_property
     def bytes(self) -> int:
         """Size of all files."""
@@ -112,9 +100,7 @@ class Index:
 
     def save(self) -> None:
         """Write the index: with it the store is complete."""
-        storage, path = open_storage(self.uri)
-        with storage.open_output_stream(f"{path}/{INDEX}") as stream:
-            stream.write(json.dumps(asdict(self)).encode())
+        self.location.child(INDEX).write(json.dumps(asdict(self)).encode())
 
     @classmethod
     def load(cls, uri: str) -> Index:
@@ -125,14 +111,12 @@ class Index:
         DataError
             Where there is none: the store is not shared between the machines, or was not written to its end.
         """
-        storage, path = open_storage(uri)
         try:
-            with storage.open_input_stream(f"{path}/{INDEX}") as stream:
-                found = json.loads(stream.read())
+            found = json.loads(resolve(uri, "storePath").child(INDEX).read())
         except FileNotFoundError as error:
             raise DataError(
-                f"there is no store at {uri!r} as seen from this machine. Set storePath to storage that the driver "
-                "and every executor share."
+                f"there is no store at {mask_uri(uri)!r} as seen from this machine. Set storePath to storage that "
+                "the driver and every executor share."
             ) from error
         fields = found.pop("fields")
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
@@ -146,8 +130,7 @@ class Index:
 
     def delete(self) -> None:
         """Delete the store."""
-        storage, path = open_storage(self.uri)
-        storage.delete_dir(path)
+        self.location.filesystem.delete_dir(self.location.path)
 
 
 def _field(entry: dict[str, Any]) -> Field:

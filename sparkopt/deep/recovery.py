@@ -17,6 +17,7 @@ from sparkopt.deep.events import Event, Resumed, StateReady
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.state import TrainingState
 from sparkopt.errors import IncompatibleError
+from sparkopt.io.secrets import mask_uri
 from sparkopt.launch import Communicator
 
 __all__ = ["Recovery", "RecoveryStorage"]
@@ -77,9 +78,10 @@ class Recovery:
         now, then = self._course, found.facts["course"]
         differ = sorted(key for key in now if now[key] != then.get(key))
         if differ:
+            folder = mask_uri(str(self._config.checkpoints))
             raise IncompatibleError(
-                f"checkpoint {found.name} in {self._config.checkpoints!r} belongs to another run: "
-                f"{', '.join(differ)} differ. Set another checkpointDir, or resume=False to start from the beginning."
+                f"checkpoint {found.name} in {folder!r} belongs to another run: {', '.join(differ)} differ. Set "
+                "another checkpointDir, or resume=False to start from the beginning."
             )
         self._learner.restore(found.model, found.state)
         state.best, value, state.stale = found.state["best"]

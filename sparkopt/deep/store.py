@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
 from sparkopt.deep.fields import HINT, Fields, dense
-from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec, open_storage
+from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
+from sparkopt.io.filesystem import Location, resolve
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]
@@ -55,8 +55,8 @@ def write_store(df: DataFrame, fields: Fields, uri: str, validation: Column | No
         For a row that cannot be trained on, or where there are none; nothing stays behind.
     """
     begin = time.perf_counter()
-    storage, path = open_storage(uri)
-    storage.create_dir(path, recursive=True)
+    folder = resolve(uri, "storePath")
+    folder.filesystem.create_dir(folder.path, recursive=True)
     complete = False
     try:
         more = [] if validation is None else [validation.cast("boolean").alias(VALIDATION)]
@@ -67,7 +67,7 @@ def write_store(df: DataFrame, fields: Fields, uri: str, validation: Column | No
         complete = True
     finally:
         if not complete:
-            storage.delete_dir(path)
+            folder.filesystem.delete_dir(folder.path)
     return index
 
 
@@ -102,13 +102,11 @@ class _Write:
         context = TaskContext.get()
         assert context is not None  # noqa: S101  # always there inside a task
         partition, attempt = context.partitionId(), context.taskAttemptId()
-        storage, path = open_storage(self.uri)
+        folder = resolve(self.uri, "storePath")
         error, row = None, 0
         with ExitStack() as stack:
             files = {
-                split: stack.enter_context(
-                    _File(storage, path, f"{split}-{partition:05d}-{attempt}.arrow", self.fields)
-                )
+                split: stack.enter_context(_File(folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields))
                 for split in (TRAINING, VALIDATION)
             }
             for batch in batches:
@@ -166,8 +164,8 @@ _RESULT_SCHEMA = pa.schema(
 class _File:
     """A shard on its way: rows gather until they make a group."""
 
-    def __init__(self, storage: pa.fs.FileSystem, folder: str, name: str, fields: Fields) -> None:
-        self.storage, self.folder, self.name, self.fields = storage, folder, name, fields
+    def __init__(self, folder: Location, name: str, fields: Fields) -> None:
+        self.file, self.name, self.fields = folder.child(name), name, fields
         self.groups: list[int] = []
         self.digest = 0
         self._waiting: list[pa.RecordBatch] = []
@@ -191,8 +189,7 @@ class _File:
 
     def result(self, split: str) -> dict[str, Any]:
         """Describe the file."""
-        path = f"{self.folder}/{self.name}"
-        size = self.storage.get_file_info(path).size
+        size = self.file.filesystem.get_file_info(self.file.path).size
         tensors = json.dumps(self._tensors, sort_keys=True)
         values = (split, self.name, self.groups, size, self.digest, tensors, None)
         return dict(zip(_NAMES, values, strict=True))
@@ -203,7 +200,7 @@ class _File:
         for start in range(0, rows, group):
             (batch,) = table.slice(start, min(group, rows - start)).to_batches()
             if self._writer is None:
-                self._stream = self.storage.open_output_stream(f"{self.folder}/{self.name}")
+                self._stream = self.file.filesystem.open_output_stream(self.file.path)
                 self._writer = pa.ipc.new_file(self._stream, batch.schema)
             self._writer.write_batch(batch)
             self.groups.append(batch.num_rows)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from sparkopt.deep.batch import Batch, Columns, Decoder, contents
-from sparkopt.deep.index import TRAINING, Index, open_storage
+from sparkopt.deep.index import TRAINING, Index
 from sparkopt.deep.sampler import EpochSampler, GroupSlice, ShuffleWindow
 from sparkopt.errors import DataError
 
@@ -30,7 +30,7 @@ class RowGroups:
 
     def __init__(self, index: Index, split: str = TRAINING) -> None:
         self._index, self._split = index, split
-        self._storage, self._folder = open_storage(index.uri)
+        self._folder = index.location
         shards = index.shards(split)
         self._places = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
         self._opened: OrderedDict[str, Any] = OrderedDict()
@@ -61,14 +61,13 @@ class RowGroups:
 
     def _open(self, path: str) -> Any:
         if path not in self._opened:
-            full = f"{self._folder}/{path}"
-            is_local = isinstance(self._storage, pa.fs.LocalFileSystem)
+            file = self._folder.child(path)
             try:
-                source = pa.memory_map(full) if is_local else self._storage.open_input_file(full)
+                source = pa.memory_map(file.path) if file.is_local else file.filesystem.open_input_file(file.path)
             except FileNotFoundError as error:
                 raise DataError(
-                    f"{full!r} cannot be seen from this machine. Set storePath to storage that the driver and every "
-                    "executor share."
+                    f"{file.path!r} cannot be seen from this machine. Set storePath to storage that the driver "
+                    "and every executor share."
                 ) from error
             self._opened[path] = pa.ipc.open_file(source)
             while len(self._opened) > MOST_OPEN:

@@ -13,7 +13,7 @@ from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.worker import RankResult
 from sparkopt.report import DeepReceipt
 
-__all__ = ["DeepReceipt", "TorchTrainingSummary", "receipt_of"]
+__all__ = ["TorchTrainingSummary", "receipt_of"]
 
 
 def receipt_of(

@@ -1,0 +1,120 @@
+"""What a training refuses before any job, and what its parameters mean on this cluster."""
+
+from __future__ import annotations
+
+from pyspark import SparkContext
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.deep.fields import Fields
+from sparkopt.deep.model import check_pipeline
+from sparkopt.deep.params import TrainingParams
+from sparkopt.deep.replica import check_compression
+from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.images import Compose
+from sparkopt.io.filesystem import resolve
+from sparkopt.launch.devices import check_request
+from sparkopt.validation import Interval, check
+
+__all__ = ["check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
+
+_SHARES = 1_000_000
+"""Rows are held out in millionths, by a hash of their content."""
+
+
+def check_training(params: TrainingParams, context: SparkContext, processes: int) -> None:
+    """Refuse combinations of parameters that cannot work.
+
+    Raises
+    ------
+    ParameterError, IncompatibleError
+        Naming the parameters, and what to change.
+    """
+    check_compression(params.value("launcher"), params.value("compression"), params.value("precision"))
+    gpus_per_task(params, context)
+    if stream_count(params, processes) % processes:
+        raise ParameterError(
+            f"streams={params.value('streams')} is no multiple of numProc={processes}: every process needs as many."
+        )
+    _check_fewest(params, processes)
+    pipeline = params.value("imagePipeline")
+    if pipeline and Compose.from_json(pipeline).random and not params.value("evaluationPipeline"):
+        raise ParameterError(
+            "imagePipeline is random: set evaluationPipeline to what is done with images outside of training."
+        )
+    for name in ("storePath", "checkpointDir"):
+        if params.value(name):
+            resolve(params.value(name), name)
+    if not str(context.master).startswith("local") and not params.value("storePath"):
+        raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
+
+
+def _check_fewest(params: TrainingParams, processes: int) -> None:
+    fewest = params.value("minProc")
+    if fewest is None:
+        return
+    check("minProc", fewest, Interval(1, processes, whole=True))
+    if not params.value("maxRestarts"):
+        raise ParameterError(
+            f"minProc={fewest} is about continuing after a loss, which maxRestarts=0 rules out. Set maxRestarts."
+        )
+
+
+def process_count(params: TrainingParams, context: SparkContext) -> int:
+    """Return the number of processes: ``numProc``, or as many as Spark has task slots.
+
+    Raises
+    ------
+    ParameterError
+        For several processes under the local launcher.
+    """
+    given = params.value("numProc")
+    if params.value("launcher") == "local":
+        if given not in (None, 1):
+            raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
+        return 1
+    cores = int(context.getConf().get("spark.task.cpus", "1"))
+    return int(given or max(1, context.defaultParallelism // cores))
+
+
+def stream_count(params: TrainingParams, processes: int) -> int:
+    """Return the number of parts that the rows are cut into."""
+    return int(params.value("streams") or processes)
+
+
+def gpus_per_task(params: TrainingParams, context: SparkContext) -> int:
+    """Return how many GPUs the stage must request for each task; Horovod's own stage cannot request any.
+
+    Raises
+    ------
+    ParameterError
+        Where a GPU is asked for that no task would get.
+    """
+    settings = dict(context.getConf().getAll())
+    return check_request(params.value("device"), settings, by_stage=params.value("launcher") == "torch")
+
+
+def selected_fields(params: TrainingParams, dataset: DataFrame) -> tuple[Fields, Column | None]:
+    """Return the columns to train on, and a boolean column that is true in rows held out (None: no row is).
+
+    Raises
+    ------
+    SchemaError, ParameterError
+        For a column that is missing or of the wrong type, or where both ways to hold rows out are set.
+    """
+    fields = Fields.of(dataset.schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
+    check_pipeline(fields, params.value("imagePipeline"))
+    indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")
+    if indicator:
+        if fraction:
+            raise ParameterError("validationFraction and validationIndicatorCol are both set: choose one.")
+        kind = column_type(dataset.schema, indicator, "validation indicator").simpleString()
+        if kind != "boolean":
+            raise SchemaError(f"validation indicator column {indicator!r} has type {kind}; it must be boolean.")
+        return fields, F.col(quoted(indicator))
+    if not fraction:
+        return fields, None
+    names = dict.fromkeys(name for entry in fields.all for name in entry.columns)
+    key = F.xxhash64(F.lit(params.getSeed()), *[F.col(quoted(name)) for name in names])
+    return fields, F.pmod(key, F.lit(_SHARES)) < int(fraction * _SHARES)
