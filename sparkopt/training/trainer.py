@@ -14,8 +14,7 @@ import numpy as np
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
+from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine
@@ -257,7 +256,7 @@ def fit_many(
         They may differ in optimizer, penalty, stop, callbacks and held_out; with local steps there is one only.
     initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
-    checkpoints : checkpoint.Run or None, default None
+    checkpoints : CheckpointRun or None, default None
         The run that this is a stage of; None is a run of its own, where the trainers have a checkpointer.
 
     Raises
