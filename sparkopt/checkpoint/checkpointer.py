@@ -156,7 +156,7 @@ class CheckpointRun:
             if parts := differences(self.fingerprint, saved.fingerprint):
                 raise IncompatibleError(
                     f"checkpoint {found.path} is of another run: {', '.join(parts)} differ. "
-                    "Move it away to begin again."
+                    "Move it away to start again."
                 )
             return saved
         return None

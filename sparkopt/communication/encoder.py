@@ -65,7 +65,7 @@ class Encoder:
     codec : GradientCodec or None
         Encodes one gradient a step; None takes the one that each message names, and none where it names none.
     fit : str
-        Name of the fit, which tells its residuals from those of other fits in the same store.
+        Name of the fit, which separates its residuals from those of other fits in the same store.
     store : ResidualStore or None, default None
         Where residuals are kept for a fit that is resumed after its processes have ended; None keeps them next to the
         blocks only.

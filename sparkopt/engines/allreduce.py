@@ -122,7 +122,7 @@ def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> Ra
 
 
 def _claim(communicator: Communicator, located: Located) -> list[int]:
-    """Return the partitions of this rank: each goes to the least loaded rank of those that have its file.
+    """Return the partitions of this rank: each is given to the least loaded rank of those that have its file.
 
     Every rank finds the same answer. A partition that no rank has is given to rank 0, which reports it as missing.
     """

@@ -32,7 +32,7 @@ REDUCTIONS = ("auto", "collect", "tree", "sharded")
 SLICE_BYTES = 1 << 20
 """Least size of a slice: below it, a shuffle's cost per piece exceeds what slicing saves."""
 DRIVER_BYTES = 5e8
-"""Bytes of sums per second that Spark carries to its driver: pickled, and through the JVM."""
+"""Bytes of sums per second that Spark moves to its driver: pickled, and through the JVM."""
 WIDE_TREE = 50
 """Sums that one process should add at most; more of them ask for a deeper tree."""
 

@@ -1,8 +1,8 @@
 """The loop on the driver, its tasks resident: one Spark job a fit, whose tasks stay and answer pass after pass.
 
 A Spark job costs a hundred milliseconds of scheduling; a message to a task that is there already, less than one. The
-tasks hold their blocks open and know nothing of the loop: a question carries all they need, and equal questions get
-equal answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it connects, and it is asked
+tasks keep their blocks open and know nothing of the loop: a message has all they need, and equal messages get equal
+answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it connects, and it is asked
 what is still open. Sums are added in partition order, as ``DriverEngine`` adds them, to the same bits.
 """
 
@@ -53,7 +53,7 @@ class ResidentEngine(Engine):
     """The loop on the driver; one Spark job whose tasks stay for the whole fit.
 
     Where the tasks cannot be had (their slots are taken, they cannot reach the driver, a file is missing, another
-    fit's tasks stay already), the fit, or the rest of it, runs by ``otherwise``, and the log says why.
+    fit's resident tasks run already), the fit, or the rest of it, is run by ``otherwise``; the log gives the reason.
 
     Parameters
     ----------

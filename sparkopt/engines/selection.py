@@ -83,7 +83,7 @@ def choose(size: FitSize, engines: Sequence[Engine]) -> EngineChoice:
 
 @dataclass(frozen=True)
 class AutoEngine(Engine):
-    """The engine that is estimated to be the cheapest for this store and these problems; the log says why.
+    """The engine that is estimated to be the cheapest for this store and these problems; the log has the estimates.
 
     Parameters
     ----------
