@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Name this machine's GPUs as Spark wants to hear it: {"name": "gpu", "addresses": ["0", "1"]}.
+"""Print this machine's GPUs in Spark's format: {"name": "gpu", "addresses": ["0", "1"]}.
 
-Spark calls it on the driver's and each executor's machine, where conf/gpu.conf names it. NVIDIA's are found through
-nvidia-smi, AMD's through rocm-smi; CUDA_VISIBLE_DEVICES, where a cluster manager sets it, has the last word. Without
-a GPU it gives no address, and Spark says that it asked for more than there are.
+Spark runs this script on the machines of the driver and of each executor if conf/gpu.conf names it. nvidia-smi lists
+NVIDIA's GPUs, rocm-smi AMD's; CUDA_VISIBLE_DEVICES, set by some cluster managers, overrides both. Without a GPU the
+list is empty, and Spark reports that it requested more than there are.
 """
 
 import json
@@ -14,7 +14,7 @@ import subprocess
 
 
 def lines(*command: str) -> "list[str]":
-    """Return what a command prints, or nothing where it is not installed or fails."""
+    """Return the lines that a command prints; none where it is not installed or fails."""
     if shutil.which(command[0]) is None:
         return []
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
@@ -22,7 +22,7 @@ def lines(*command: str) -> "list[str]":
 
 
 def addresses() -> "list[str]":
-    """Return the indices of the GPUs, as PyTorch counts them."""
+    """Return the indices of the GPUs, in PyTorch's numbering."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [str(number) for number, name in enumerate(visible.split(",")) if name.strip() not in ("", "-1")]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""For spark-submit: runs ``sparkopt.jobs.train``, where flags and outputs are documented (or: --help)."""
+"""For spark-submit: runs ``sparkopt.jobs.train``, which documents flags and outputs (as does --help)."""
 
 import sys
 
 from sparkopt.jobs.train import main
 
-if __name__ == "__main__" and (code := main()):  # Databricks takes any SystemExit for a failure
+if __name__ == "__main__" and (code := main()):  # Databricks treats any SystemExit as a failure
     sys.exit(code)

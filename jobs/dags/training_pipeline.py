@@ -51,7 +51,7 @@ except ImportError:  # before Airflow 3.2
 
 from sparkopt.errors import DataError
 from sparkopt.integrations.model_registry import refusal
-from sparkopt.jobs.pipeline import Interval, Pipeline
+from sparkopt.jobs.pipeline import DataInterval, Pipeline
 
 Callback = Callable[[Any], None]
 DEFAULTS = Pipeline(
@@ -174,7 +174,7 @@ def plan(
 ) -> dict[str, Any]:
     """Return the command lines of this run."""
     started = getattr(dag_run, "run_after", None) or logical_date or datetime.now(timezone.utc)
-    interval = Interval.of(data_interval_start, data_interval_end, started)
+    interval = DataInterval.of(data_interval_start, data_interval_end, started)
     return asdict(Pipeline.of(params).plan(interval))
 
 

@@ -1,8 +1,8 @@
-"""What a codec of bytes or media is, and the small frame that guards formats without a checksum.
+"""The interface of a codec of bytes or media, and the header of formats that have no checksum.
 
-A codec is a thin adapter on a library. Two promises hold for all of them: decoding never yields more than a
-given number of bytes, and damaged input is a `CorruptDataError` that names the codec, never a crash. The
-lossless ones also promise that damaged input never turns into other data.
+A codec is a thin adapter on a library. Every codec promises two things: decoding never yields more than a given
+number of bytes, and damaged input raises a `CorruptDataError` that names the codec. Lossless codecs also promise that
+damaged input never decodes to other data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from sparkopt.errors import CorruptDataError, ParameterError
 from sparkopt.validation import Interval, check
@@ -24,40 +24,40 @@ _FRAME = struct.Struct("<4sQI")  # magic, decoded size, CRC-32 of the decoded an
 _MAGIC = b"SPO1"
 
 FRAME_BYTES = _FRAME.size
-"""Bytes that the frame adds: 16."""
+"""Bytes of the header: 16."""
 
 
 class BytesCodec(ABC):
-    """One way to write data smaller and read them back.
+    """A format that stores data in fewer bytes.
 
     Attributes
     ----------
     name : str
-        The name in the registry.
+        Name in the registry.
     lossless : bool
-        Whether decoding gives back exactly what was encoded.
+        Whether decoding returns exactly what was encoded.
     levels : Interval or None
-        Numbers that ``level`` may take, or None where the format has no such choice. A higher level means a
-        smaller result of lossless codecs and a better quality of lossy ones.
+        Values of ``level``; None where the format has none. A higher level means a smaller result of a lossless codec
+        and a better quality of a lossy one.
     default_level : int or None
         The level used where none is given.
     """
 
-    name: ClassVar[str]
-    lossless: ClassVar[bool] = True
+    name: str
+    lossless: bool = True
     levels: Interval | None = None
     default_level: int | None = None
 
     @abstractmethod
     def encode(self, data: Any, level: int | None = None) -> bytes:
-        """Write ``data`` in this format."""
+        """Encode ``data``."""
 
     @abstractmethod
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Any:
-        """Read what `encode` wrote, refusing to produce more than ``max_size`` bytes."""
+        """Decode what `encode` returned; more than ``max_size`` decoded bytes are refused."""
 
     def level(self, level: int | None) -> int | None:
-        """Return the level to use: the default, or ``level`` if this codec knows it."""
+        """Return the level to use: the default for None, else ``level`` after a check."""
         if level is None:
             return self.default_level
         if self.levels is None:
@@ -65,12 +65,12 @@ class BytesCodec(ABC):
         return check(f"level of codec {self.name!r}", level, self.levels)
 
     def corrupt(self, reason: object) -> CorruptDataError:
-        """Return the error for damaged input, in one wording."""
+        """Return the error for damaged input."""
         return CorruptDataError(f"Not valid {self.name} data: {reason}.")
 
 
 def as_bytes(data: Any) -> bytes:
-    """Return a bytes-like object as bytes, without a copy where it is bytes already."""
+    """Return a bytes-like object as bytes, without a copy if it is bytes."""
     if isinstance(data, bytes):
         return data
     try:
@@ -87,12 +87,12 @@ def too_large(codec: str, max_size: int) -> CorruptDataError:
 
 
 def seal(raw: bytes, encoded: bytes) -> bytes:
-    """Put the size of ``raw`` and a CRC-32 of both before ``encoded``: 16 bytes by which damage is recognised."""
+    """Put a 16-byte header before ``encoded``: the size of ``raw`` and a CRC-32 of both, to detect damage."""
     return _FRAME.pack(_MAGIC, len(raw), checksum(raw, encoded)) + encoded
 
 
 def checksum(raw: bytes, encoded: bytes | memoryview) -> int:
-    """CRC-32 of the decoded bytes, which guards the decoder, and of the encoded ones, which finds each cut."""
+    """Return the CRC-32 of the decoded bytes, to check the decoder, and of the encoded ones, to detect any cut."""
     return zlib.crc32(encoded, zlib.crc32(raw))
 
 

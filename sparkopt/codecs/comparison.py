@@ -1,4 +1,4 @@
-"""How much each codec saves on given data, how fast, and which of them pays at a given link speed."""
+"""Ratio and speed of each codec on given data, and the codec that is fastest over a given link."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one codec did to one column.
+    """Size and time of one codec on one column.
 
     Parameters
     ----------
     column : str
-        Name of the data.
+        Name of the column.
     codec : str
         Name of the codec, or "none".
     raw, encoded : int
@@ -43,7 +43,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float:
-        """Raw bytes for each encoded one."""
+        """Raw bytes per encoded byte."""
         return self.raw / self.encoded if self.encoded else 1.0
 
     def seconds(self, bandwidth: float) -> float:
@@ -67,7 +67,7 @@ class CodecComparison:
     bandwidth: float
 
     def recommend(self, bandwidth: float | None = None) -> dict[str, str]:
-        """Return for each column the codec that gets the data across first; "none" where none pays.
+        """Return for each column the codec with the shortest total time; "none" where compression does not pay.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class CodecComparison:
         return {column: one.codec for column, one in best.items()}
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the table: ratio, encode and decode speed in raw megabytes per second, and what is recommended."""
+        """Return a table: ratio, speed of encoding and decoding in raw megabytes per second, recommendation."""
         recommended = self.recommend()
         return pd.DataFrame(
             {
@@ -110,7 +110,7 @@ def byte_codecs() -> list[str]:
     """Names of the lossless codecs of bytes whose packages are installed."""
     usable = []
     for name in codec_names(lossless=True):
-        if name == "png":  # of images, not of bytes
+        if name == "png":  # encodes images, not bytes
             continue
         try:
             compress(b"x", name)
@@ -137,7 +137,7 @@ def measure(column: str, values: Sequence[bytes], codec: str, level: int | None 
     Raises
     ------
     IncompatibleError
-        If the codec does not give back what it got.
+        If decoding does not return the values.
 
     Examples
     --------
@@ -154,5 +154,5 @@ def measure(column: str, values: Sequence[bytes], codec: str, level: int | None 
     decoded = [decompress(value, codec) for value in encoded]
     end = time.perf_counter()
     if decoded != list(values):
-        raise IncompatibleError(f"The codec {codec!r} does not give back column {column!r}. Choose a lossless one.")
+        raise IncompatibleError(f"The codec {codec!r} does not reproduce column {column!r}. Choose a lossless one.")
     return Measurement(column, codec, raw, sum(map(len, encoded)), middle - start, end - middle)

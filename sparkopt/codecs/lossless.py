@@ -1,8 +1,8 @@
 """Lossless codecs: adapters on zlib, bz2, pyarrow and imagecodecs.
 
-zlib, gzip, bz2, huffman and rle write plain streams of their format, which carry a checksum and which any other
-tool reads. lz4, zstd, snappy, brotli, lzw and packbits carry none here, so their streams follow a 16-byte header
-of size and CRC-32 (see `sparkopt.codecs.base`).
+zlib, gzip, bz2, huffman and rle write plain streams of their format, which have a checksum and which other tools
+read. lz4, zstd, snappy, brotli, lzw and packbits have none here, so a 16-byte header with size and CRC-32 precedes
+their streams (see `sparkopt.codecs.base`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Deflate(BytesCodec):
     default_level = 6
 
     def __init__(self, name: str, wrapper: int = zlib.MAX_WBITS, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> None:
-        self.name = name  # type: ignore[misc]  # one class, four members of the registry
+        self.name = name
         self._wrapper = wrapper
         self._strategy = strategy
 
@@ -62,7 +62,7 @@ class Deflate(BytesCodec):
 
 
 class Bzip2(BytesCodec):
-    """bzip2: block sorting and Huffman coding; each block carries a CRC-32."""
+    """bzip2: block sorting and Huffman coding; each block has a CRC-32."""
 
     name = "bz2"
     levels = Interval(1, 9, whole=True)
@@ -83,7 +83,7 @@ class Bzip2(BytesCodec):
 
 
 def _finished(codec: BytesCodec, out: bytes, ended: bool, rest: bytes, max_size: int) -> bytes:
-    """Return ``out`` if it is the whole of one stream within its bound."""
+    """Return ``out`` if it is one complete stream within its bound."""
     if len(out) > max_size:
         raise too_large(codec.name, max_size)
     if not ended:
@@ -94,7 +94,7 @@ def _finished(codec: BytesCodec, out: bytes, ended: bool, rest: bytes, max_size:
 
 
 class _Framed(BytesCodec):
-    """A format without a checksum, behind a header with size and CRC-32. Empty data are the header alone."""
+    """A format without a checksum, after a header with size and CRC-32. Empty data are the header alone."""
 
     def encode(self, data: Any, level: int | None = None) -> bytes:
         """Compress bytes."""
@@ -119,31 +119,33 @@ class _Framed(BytesCodec):
 
 
 class Arrow(_Framed):
-    """A codec that Arrow brings along: lz4 (frame format), zstd, snappy or brotli.
+    """A codec of Arrow: lz4 (frame format), zstd, snappy or brotli.
 
     Parameters
     ----------
     name : str
         Arrow's name of the codec.
     levels : Interval or None
-        Levels that it knows.
+        Levels of the format.
     default_level : int or None
         Arrow's own default.
     """
 
     def __init__(self, name: str, levels: Interval | None = None, default_level: int | None = None) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.levels = levels
         self.default_level = default_level
 
     def _pack(self, raw: bytes, level: int | None) -> bytes:
-        return pa.Codec(self.name, compression_level=level).compress(raw, asbytes=True)
+        encoded: bytes = pa.Codec(self.name, compression_level=level).compress(raw, asbytes=True)
+        return encoded
 
     def _unpack(self, encoded: memoryview, size: int) -> bytes:
         try:
-            return pa.Codec(self.name).decompress(encoded, size, asbytes=True)
+            decoded: bytes = pa.Codec(self.name).decompress(encoded, size, asbytes=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise self.corrupt(str(error).rstrip(".")) from error
+        return decoded
 
 
 class Lzw(_Framed):
@@ -163,7 +165,7 @@ class Lzw(_Framed):
 
 
 class PackBits(_Framed):
-    """Plain run-length coding as in TIFF: a count, then a byte to repeat or that many literal ones."""
+    """Run-length coding as in TIFF: a count, then a byte to repeat or that many literal bytes."""
 
     name = "packbits"
     _CHUNK = 2**12  # the library's encoder takes quadratic time; runs of PackBits end at 128 bytes anyway

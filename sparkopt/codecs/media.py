@@ -1,6 +1,6 @@
 """Codecs of images and sound: adapters on OpenCV and libsndfile.
 
-png is lossless; jpeg, webp and mp3 are not. Files are plain ones that any other program reads.
+png is lossless; jpeg, webp and mp3 are lossy. The files are standard ones that other programs read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["MEDIA", "Audio", "Image", "Mp3"]
 
-_ANY_SIZE = 2**64  # the limit here is one of bytes, and checked by the codec
+_ANY_SIZE = 2**64  # the codec itself checks a limit on bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Sound.
+    """Sound, as `compress` takes it for mp3 and `decompress` returns it.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ class Image(BytesCodec):
     default_level : int
         The level used where none is given.
     lossless : bool, default False
-        Whether decoding gives back exactly the pixels that were encoded.
+        Whether decoding returns exactly the pixels that were encoded.
     """
 
     def __init__(
         self, name: str, channels: tuple[int, ...], levels: Interval, default_level: int, *, lossless: bool = False
     ) -> None:
-        self.name = name  # type: ignore[misc]  # one class, three members of the registry
-        self.lossless = lossless  # type: ignore[misc]
+        self.name = name
+        self.lossless = lossless
         self.levels = levels
         self.default_level = default_level
         self._channels = channels
 
     def encode(self, data: Any, level: int | None = None) -> bytes:
-        """Write an image."""
+        """Encode an image."""
         image = np.asarray(data)
         if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
             raise ParameterError(
@@ -86,8 +86,8 @@ class Image(BytesCodec):
         return bytes(encoded)
 
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Array:
-        """Read an image."""
-        try:  # a decoder allocates what the header asks for, so the size is read before the data reach one
+        """Decode an image."""
+        try:  # the size is read first, since a decoder allocates what the header claims
             header = read_header(data, max_pixels=_ANY_SIZE)
         except CorruptImageError as error:
             raise self.corrupt(error) from error
@@ -110,7 +110,7 @@ class Image(BytesCodec):
 
 
 def _swapped(image: Array) -> Array:
-    """RGB to OpenCV's BGR or back; alpha stays last."""
+    """Convert RGB to OpenCV's BGR or back; alpha stays last."""
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
     return np.ascontiguousarray(image[:, :, order])
 
@@ -125,7 +125,7 @@ class Mp3(BytesCodec):
     _BLOCK = 2**16
 
     def encode(self, data: Any, level: int | None = None) -> bytes:
-        """Write sound."""
+        """Encode sound."""
         if not isinstance(data, Audio):
             raise ParameterError(f"data must be an Audio for the codec 'mp3'. Got {type(data).__name__} instead.")
         samples = np.asarray(data.samples)
@@ -148,7 +148,7 @@ class Mp3(BytesCodec):
         return file.getvalue()
 
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Audio:
-        """Read sound, as float32."""
+        """Decode sound, as float32."""
         library = _soundfile()
         try:
             with library.SoundFile(io.BytesIO(data)) as source:
@@ -158,7 +158,7 @@ class Mp3(BytesCodec):
                     raise too_large(self.name, max_size)
                 blocks, size = [np.zeros((0, source.channels), np.float32)], 0
                 while len(block := source.read(self._BLOCK, dtype="float32", always_2d=True)):
-                    blocks.append(block)  # by blocks, since a damaged header may promise any number of frames
+                    blocks.append(block)  # by blocks, since a damaged header may claim any number of frames
                     size += block.nbytes
                     if size > max_size:
                         raise too_large(self.name, max_size)

@@ -1,4 +1,4 @@
-"""All codecs of bytes and media by name, and the two functions that most users need."""
+"""All codecs of bytes and media by name; `compress` and `decompress`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _REGISTRY: dict[str, BytesCodec] = {codec.name: codec for codec in (*LOSSLESS, *
 def register(codec: BytesCodec) -> None:
     """Add a codec of your own under its ``name``.
 
-    Executors see only what they import, so do this in a module that they load too.
+    Call it in a module that executors import too: each process has its own registry.
+
+    Parameters
+    ----------
+    codec : BytesCodec
+        The codec.
 
     Raises
     ------
@@ -30,7 +35,12 @@ def register(codec: BytesCodec) -> None:
 
 
 def codec_names(*, lossless: bool | None = None) -> list[str]:
-    """Names of the registered codecs, or only of the lossless or the lossy ones.
+    """Return the names of the registered codecs, or only of the lossless or the lossy ones.
+
+    Parameters
+    ----------
+    lossless : bool, optional
+        True for the lossless codecs, False for the lossy ones.
 
     Examples
     --------
@@ -43,6 +53,11 @@ def codec_names(*, lossless: bool | None = None) -> list[str]:
 
 def get_codec(name: str) -> BytesCodec:
     """Return the codec of this name.
+
+    Parameters
+    ----------
+    name : str
+        A name from `codec_names`.
 
     Raises
     ------
@@ -63,7 +78,7 @@ def compress(data: Any, codec: str = "zstd", level: int | None = None) -> bytes:
     codec : str, default "zstd"
         A name from `codec_names`.
     level : int, optional
-        How hard to try (lossless), or the quality (lossy); by default the codec's own choice.
+        Compression effort (lossless) or quality (lossy); by default the codec's own.
 
     Returns
     -------
@@ -98,7 +113,7 @@ def decompress(data: Any, codec: str, max_size: int = MAX_SIZE) -> Any:
     codec : str
         The name that was given to `compress`.
     max_size : int, default 2**30
-        Most bytes that may come out; what would exceed it is refused while, or before, it is decoded.
+        Largest number of decoded bytes; more are refused before or while they are decoded.
 
     Returns
     -------

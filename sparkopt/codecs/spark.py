@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import types as T
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.pandas.types import to_arrow_type
 
 from sparkopt.codecs.base import MAX_SIZE
@@ -31,15 +31,15 @@ _NUMBERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.FloatType, T.D
 def compress_column(
     df: DataFrame, column: str, codec: str = "zstd", level: int | None = None, output: str | None = None
 ) -> DataFrame:
-    """Replace a column by its values, each compressed.
+    """Compress each value of a column.
 
-    Worth it for values of some hundred bytes and more: texts, serialised objects, vectors as arrays. The codec and
-    the type are kept in the column's metadata, so `decompress_column` needs only the name. Null stays null.
+    It pays for values of some hundred bytes and more: texts, serialised objects, vectors as arrays. The column's
+    metadata hold the codec and the type, so `decompress_column` needs only the name. Null stays null.
 
     Parameters
     ----------
     df : DataFrame
-        Where the column is.
+        The data.
     column : str
         A binary, string or array column; elements of arrays must be numbers and not null.
     codec : str, default "zstd"
@@ -89,18 +89,18 @@ def decompress_column(df: DataFrame, column: str, output: str | None = None, max
     Parameters
     ----------
     df : DataFrame
-        Where the column is.
+        The data.
     column : str
         A column that `compress_column` wrote; its metadata must have been kept.
     output : str, optional
         Name of the column that is written; by default ``column`` is replaced.
     max_size : int, default 2**30
-        Most bytes that one value may have.
+        Largest number of decoded bytes of one value.
 
     Returns
     -------
     DataFrame
-        With the column in its first type.
+        With the column in its original type.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def decompress_column(df: DataFrame, column: str, output: str | None = None, max
     field = _field(df, column)
     if METADATA_KEY not in field.metadata or not isinstance(field.dataType, T.BinaryType):
         raise SchemaError(
-            f"Column {column!r} does not say how it was compressed: its metadata lack {METADATA_KEY!r}. "
+            f"Column {column!r} cannot be decompressed: its metadata lack {METADATA_KEY!r}. "
             "Pass a column that compress_column wrote; formats without metadata, such as CSV, lose it."
         )
     stored = field.metadata[METADATA_KEY]
@@ -130,15 +130,15 @@ def compare(
     rows: int = 10_000,
     bandwidth: float = 125e6,
 ) -> CodecComparison:
-    """Measure codecs on the first rows of your own data.
+    """Measure codecs on the first rows of a DataFrame.
 
-    Binary, string and array columns are measured value by value, as `compress_column` works; numeric columns as one
-    block of all their values, as blocks on disk and in shuffles are.
+    Binary, string and array columns are measured value by value, as `compress_column` encodes them; a numeric column
+    as one block of all its values, like blocks on disk and in shuffles.
 
     Parameters
     ----------
     df : DataFrame
-        The data. Sorted data are not represented by their first rows: pass ``df.sample(0.01)`` then.
+        The data. For sorted data pass ``df.sample(0.01)``: their first rows are not representative.
     columns : sequence of str
         Columns to measure.
     codecs : sequence of str, optional
@@ -180,7 +180,7 @@ def _arrow_udf(function: Callable[[pa.Array], pa.Array], kind: T.DataType) -> Ca
 
 
 def _with_column(df: DataFrame, name: str, value: Column, metadata: dict[str, Any]) -> DataFrame:
-    """Like withColumn and withMetadata, which does not find names with a dot."""
+    """Do what withColumn and withMetadata do; the latter does not find names with a dot."""
     columns = {column: _column(df, column) for column in df.columns}
     columns[name] = value.alias(name, metadata=metadata)
     return df.select(*columns.values())
@@ -234,7 +234,7 @@ def _binary(values: list[bytes | None]) -> pa.Array:
 
 
 def _raw(column: str, values: pa.Array) -> list[Any]:
-    """Each value as bytes, null as None; arrays as their numbers in little-endian order."""
+    """Return each value as bytes, null as None; arrays as their numbers in little-endian order."""
     if not pa.types.is_list(values.type):
         return binary_values(values)
     if values.flatten().null_count:
@@ -246,7 +246,7 @@ def _raw(column: str, values: pa.Array) -> list[Any]:
 
 
 def _values(column: str, values: pa.Array) -> list[bytes]:
-    """What `measure` encodes: values one by one, or a numeric column as one block."""
+    """Return what `measure` encodes: values one by one, or a numeric column as one block."""
     if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
         return [values.drop_null().to_numpy().tobytes()]
     return [bytes(raw) for raw in _raw(column, values) if raw is not None]

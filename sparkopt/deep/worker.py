@@ -125,7 +125,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
 
 def _take_device(communicator: Communicator, config: TrainConfig) -> tuple[torch.device, str]:
     """Return the device of this rank, and why it is this one."""
-    name, why = choose(config.device, communicator.place.accelerators, communicator.place.local_rank)
+    name, why = choose(config.device, communicator.info.accelerators, communicator.info.local_rank)
     device = torch.device(name)
     if device.type == "cuda":
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # memory grows as it is needed

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sparkopt.blocks.store import BlockStore
 from sparkopt.communication.sums import Pass
-from sparkopt.engines.sockets import encrypts
+from sparkopt.launch.connections import encrypts
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem, Solution
 

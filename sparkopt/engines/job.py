@@ -1,4 +1,4 @@
-"""A Spark job in a thread of its own, so that the caller can talk with its tasks while they run."""
+"""A Spark job in a thread of its own, so that the caller can exchange messages with its tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class BackgroundJob(Generic[T]):
     Parameters
     ----------
     context : SparkContext
-        Where the jobs run. They carry a tag beside the caller's job group: whatever cancels the group cancels them.
+        Where the jobs run. They carry a tag in addition to the caller's job group: what cancels the group cancels
+        them.
     action : callable
         Called without arguments, in the new thread.
     """

@@ -29,8 +29,8 @@ from sparkopt.communication.encoding import (
     thin_bytes,
 )
 from sparkopt.communication.sums import Pass, TaskSum, fold, pulling_back, sum_of
-from sparkopt.engines.relay import Messenger
-from sparkopt.engines.sockets import Address, dial
+from sparkopt.engines.relay import CallbackProxy
+from sparkopt.launch.connections import Address, connect
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
@@ -127,10 +127,10 @@ class FitOnRank:
         problems, work = pickle.loads(self.parcel)  # noqa: S301  # written by this job's own driver
         with ExitStack() as resources:
             resources.enter_context(task_threads())
-            line = resources.enter_context(dial(self.address)) if self.address and group.rank == 0 else None
-            messengers = [Messenger(line)] if line else []
+            here = self.address if group.rank == 0 else None
+            proxies = [CallbackProxy(resources.enter_context(connect(here)))] if here else []
             told = [
-                replace(problem, callbacks=[_Agreed(group, (*problem.callbacks, *messengers))])
+                replace(problem, callbacks=[_Agreed(group, (*problem.callbacks, *proxies))])
                 if problem.callbacks or self.address
                 else problem
                 for problem in problems

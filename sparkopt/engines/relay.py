@@ -1,39 +1,39 @@
-"""Callbacks in the driver for a loop that runs elsewhere: each step is told over a line, and answered."""
+"""Callbacks in the driver for a loop that runs elsewhere: each step is reported over a connection, and answered."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.engines.sockets import Address, Exchange
+from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
 from sparkopt.solver.loop import Problem, Progress, runs_beside_loop
 
-__all__ = ["Messenger", "Relay"]
+__all__ = ["CallbackProxy", "Relay"]
 
 T = TypeVar("T")
 
-GLANCE = 0.02
-"""Seconds between looks at a job whose loop has not dialled in."""
+POLL = 0.02
+"""Seconds between checks of a job whose loop has not connected."""
 
 
 class Relay:
-    """The driver's side: calls the problems' callbacks when the loop tells of a step. A context manager.
+    """The driver's side: calls the problems' callbacks when the loop reports a step. A context manager.
 
     Parameters
     ----------
     context : SparkContext
         Whose tasks run the loop.
     problems : sequence of Problem
-        Their callbacks stay here, but for those that run beside the loop.
+        Their callbacks stay here, except those that run where the loop does.
 
     Attributes
     ----------
     problems : list of Problem
-        What goes to the loop.
+        What is sent to the loop.
     """
 
     def __init__(self, context: Any, problems: Sequence[Problem]) -> None:
@@ -42,53 +42,56 @@ class Relay:
             replace(problem, callbacks=[one for one in problem.callbacks if runs_beside_loop(one)])
             for problem in problems
         ]
-        self._exchange = Exchange.of(context) if any(self._callbacks) else None
+        self._listener: Listener | None = None
+        if any(self._callbacks):
+            refuse_encryption(context)
+            self._listener = Listener.of(context)
 
     @property
     def address(self) -> Address | None:
-        """Where the loop dials; None where nobody listens."""
-        return self._exchange.address if self._exchange else None
+        """Where the loop connects; None where there is no callback to call."""
+        return self._listener.address if self._listener else None
 
     def attend(self, job: BackgroundJob[T]) -> T:
-        """Serve the callbacks until the job ends; return what it returned."""
-        exchange, lines = self._exchange, list[Any]()
+        """Call the callbacks until the job ends; return what it returned."""
+        listener, connections = self._listener, list[Any]()
         try:
-            while exchange is not None and not job.wait(0 if lines else GLANCE):
-                lines += exchange.arrived()
-                for line in wait(lines, timeout=1.0) if lines else ():  # without lines it would only sleep
-                    if not self._serve(line):
-                        lines.remove(line)
+            while listener is not None and not job.wait(0 if connections else POLL):
+                connections += listener.joined()
+                for one in wait(connections, timeout=1.0) if connections else ():  # without any it would only sleep
+                    if not self._serve(one):
+                        connections.remove(one)
             return job.result()
         finally:
             job.cancel()
-            for line in lines:
-                line.close()
+            for one in connections:
+                one.close()
 
-    def _serve(self, line: Any) -> bool:
+    def _serve(self, connection: Any) -> bool:
         try:
-            progress: Progress = line.recv()
-        except (EOFError, OSError):  # the loop has ended, or its task died, which the job tells
-            line.close()
+            progress: Progress = connection.recv()
+        except (EOFError, OSError):  # the loop has ended, or its task died, which the job reports
+            connection.close()
             return False
-        wishes = [callback(progress) for callback in self._callbacks[progress.model]]
+        votes = [callback(progress) for callback in self._callbacks[progress.model]]
         with contextlib.suppress(OSError):
-            line.send(any(wishes))
+            connection.send(any(votes))
         return True
 
     def __enter__(self) -> Relay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._exchange is not None:
-            self._exchange.close()
+        if self._listener is not None:
+            self._listener.close()
 
 
 @dataclass(frozen=True)
-class Messenger:
+class CallbackProxy:
     """The loop's side: a callback that asks those in the driver."""
 
-    line: Connection[Any, Any]
+    connection: Connection
 
     def __call__(self, progress: Progress, /) -> bool:
-        self.line.send(replace(progress, take=None))  # the loop's state stays with the loop
-        return bool(self.line.recv())
+        self.connection.send(replace(progress, take=None))  # the loop's state stays with the loop
+        return bool(self.connection.recv())

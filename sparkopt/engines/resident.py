@@ -2,7 +2,7 @@
 
 A Spark job costs a hundred milliseconds of scheduling; a message to a task that is there already, less than one. The
 tasks hold their blocks open and know nothing of the loop: a question carries all they need, and equal questions get
-equal answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it dials in, and is asked
+equal answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it connects, and it is asked
 what is still open. Sums are added in partition order, as ``DriverEngine`` adds them, to the same bits.
 """
 
@@ -28,8 +28,8 @@ from sparkopt.communication.encoding import unpacked
 from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
-from sparkopt.engines.sockets import Address, dial
-from sparkopt.engines.worker_pool import Line, WorkerLostError, WorkerPool
+from sparkopt.engines.worker_pool import Answer, MissingBlocks, Serving, WorkerLostError, WorkerPool
+from sparkopt.launch.connections import Address, Connection, connect
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
@@ -45,7 +45,7 @@ APART_BYTES = 1 << 20
 """Sums of a task's partitions travel apart up to this size: then not a bit depends on which task held which."""
 
 _staying = threading.Lock()
-"""Held while a worker pool stays: two crews that each hold half of the slots would wait for each other."""
+"""Held while a worker pool stays: two pools that each hold half of the slots would wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ResidentEngine(Engine):
     otherwise : DriverEngine
         The engine that takes over.
     patience : float, default 60
-        Seconds that a partition may stay without a task that has dialled in.
+        Seconds that a partition may stay without a task that has connected.
     """
 
     otherwise: DriverEngine = DriverEngine()
@@ -110,8 +110,10 @@ class _Sums:
         with ExitStack() as opening:
             shared = self._store.context.broadcast(dumps(self._work))
             opening.callback(shared.destroy)
-            hire = _Hire(shared)
-            self._crew = opening.enter_context(WorkerPool(self._store, hire, self._slots, self._settings.patience))
+            pool = WorkerPool(
+                self._store, lambda address: _Serve(address, shared), self._slots, self._settings.patience
+            )
+            self._pool = opening.enter_context(pool)
             self._resources = opening.pop_all()
         return self
 
@@ -125,7 +127,7 @@ class _Sums:
             except WorkerLostError as reason:
                 otherwise = self._settings.otherwise
                 logger.warning("%s; the fit goes on with engine=%r", reason, otherwise.name)
-                self._crew.dismiss()
+                self._pool.close()
                 reducing = otherwise.reducing(self._work, self._store, self.passes)
                 self._otherwise = self._resources.enter_context(reducing)
                 self.engine = f"{self.engine}, then {otherwise.name}"
@@ -133,7 +135,7 @@ class _Sums:
 
     def _ask(self, query: Query) -> PartialSum:
         begin = time.perf_counter()
-        results: list[Result[TaskSum]] = self._crew.ask(query)
+        results: list[Result[TaskSum]] = self._pool.ask(query)
         adding = time.perf_counter()
         total = fold(results)
         partial = unpacked(total.partial)
@@ -143,18 +145,8 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class _Hire:
-    """The driver's address to the task that dials it."""
-
-    work: Broadcast[bytes]
-
-    def __call__(self, address: Address) -> _Serve:
-        return _Serve(address, self.work)
-
-
-@dataclass(frozen=True)
 class _Serve:
-    """The task: dial in, take the partitions, answer until the driver hangs up. Yields why it could not."""
+    """The task: connect, take the partitions, answer until the pool is closed. Yields why it could not."""
 
     address: Address
     work: Broadcast[bytes]
@@ -162,19 +154,19 @@ class _Serve:
     def __call__(self, partitions: Iterator[Held]) -> Iterator[str]:
         with ExitStack() as resources:
             try:
-                line = resources.enter_context(dial(self.address))
+                connection = resources.enter_context(connect(self.address))
             except (OSError, AuthenticationError) as error:
                 yield f"a task on {socket.gethostname()} cannot reach the driver at {self.address}: {error!r}"
             else:
                 resources.enter_context(task_threads())
-                self._serve(line, sorted(partitions, key=lambda one: one.part.index))
+                self._serve(connection, sorted(partitions, key=lambda one: one.part.index))
 
-    def _serve(self, line: Line, held: Sequence[Held]) -> None:
-        line.send([one.part.index for one in held])
+    def _serve(self, connection: Connection, held: Sequence[Held]) -> None:
+        connection.send(Serving([one.part.index for one in held]))
         missing = [one.part.index for one in held if one.blocks is None]
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
-        while (query := line.recv()) is not None:
-            line.send(missing or _answer(work, query, held))
+        while (query := connection.recv()) is not None:
+            connection.send(MissingBlocks(missing) if missing else Answer(_answer(work, query, held)))
 
 
 def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:

@@ -1,4 +1,4 @@
-"""A worker pool: the tasks of one Spark job that stay, and answer the driver's questions over their lines."""
+"""A worker pool: the tasks of one Spark job that stay, and answer the driver's questions over their connections."""
 
 from __future__ import annotations
 
@@ -6,161 +6,190 @@ import contextlib
 import logging
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
 from sparkopt.blocks.store import BlockStore, Held
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.engines.sockets import Address, Exchange
+from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
 
-__all__ = ["Line", "WorkerLostError", "WorkerPool"]
+__all__ = ["Answer", "MissingBlocks", "Serving", "WorkerLostError", "WorkerPool"]
 
 logger = logging.getLogger(__name__)
 
-GLANCE = 0.05
-"""Seconds between looks for newcomers while somebody is missing."""
+POLL = 0.05
+"""Seconds between checks for new connections while some partition has no worker."""
 
 GRACE = 5.0
-"""Seconds for tasks that were told to end."""
+"""Seconds that tasks have to end when they are asked to."""
 
-Line: TypeAlias = "Connection[Any, Any]"
-Task: TypeAlias = Callable[[Iterator[Held]], Iterable[str]]
+ServingTask: TypeAlias = Callable[[Iterator[Held]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A worker's first message: the partitions that it serves; none where Spark gave it none."""
+
+    partitions: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A worker's answer to a question."""
+
+    results: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class MissingBlocks:
+    """A worker's answer where it cannot open the blocks of these partitions."""
+
+    partitions: Sequence[int]
 
 
 class WorkerLostError(Exception):
-    """Some partition has no task to serve it; the message says which, and why."""
+    """Some partition has no worker to serve it; the message says which, and why."""
 
 
-class _Member:
-    """One task: its line, the partitions that it serves (known once it has opened them), and what it owes."""
+class _Worker:
+    """One task: its connection, and its partitions, which are known once it has opened them."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.partitions: frozenset[int] = frozenset()
-        self.owes = False
+        self.is_pending = False
+        """Whether it was asked something that it has not answered."""
 
 
 class WorkerPool:
-    """The tasks of one Spark job, each serving some partitions until dismissed.
+    """The tasks of one Spark job, each of which serves some partitions until the pool is closed.
 
-    The job starts at once, in a thread of its own. A task that dies is run again by Spark; when it has dialled in, it
-    is asked what is still open. Use it as a context manager, or call ``dismiss``.
+    The job starts at once, in a thread of its own. Spark runs a task that dies again; when that has connected, it is
+    asked what is still open. Use the pool as a context manager, or call ``close``.
 
     Parameters
     ----------
     store : BlockStore
         Whose partitions are served.
-    hire : callable
-        The driver's address to the function that a task calls with its partitions: it dials, sends the list of their
-        numbers, then answers each question with a list of anything, or of the partitions whose blocks are missing.
-        It yields in words what kept it from serving.
+    task_of : callable
+        Takes the driver's address; returns the function that a task calls with its partitions. It connects, sends
+        ``Serving``, then answers each question with ``Answer`` or ``MissingBlocks`` until the question is None. It
+        yields messages that say what kept it from serving.
     tasks : int
         Number of tasks; all must be able to run at the same time.
     patience : float
-        Seconds that a partition may stay without a task.
+        Seconds that a partition may stay without a worker.
     """
 
-    def __init__(self, store: BlockStore, hire: Callable[[Address], Task], tasks: int, patience: float) -> None:
+    def __init__(
+        self, store: BlockStore, task_of: Callable[[Address], ServingTask], tasks: int, patience: float
+    ) -> None:
+        refuse_encryption(store.context)
         self._all, self._patience = frozenset(range(store.partitions)), patience
-        self._members: list[_Member] = []
-        self._exchange = Exchange.of(store.context)
-        staying = store.map_tasks(hire(self._exchange.address), tasks)
-        self._job = BackgroundJob(store.context, staying.collect)
+        self._workers: list[_Worker] = []
+        self._listener = Listener.of(store.context)
+        serving = store.map_tasks(task_of(self._listener.address), tasks)
+        self._job = BackgroundJob(store.context, serving.collect)
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.dismiss()
+        self.close()
 
     def ask(self, question: Any) -> list[Any]:
-        """Put a question to all tasks, and return what they answer, once every partition has been answered for.
+        """Ask all workers, and return their results once every partition has been answered for.
 
         Raises
         ------
         WorkerLostError
-            Where a partition is without a task for too long, or its file is missing.
+            Where a partition is without a worker for too long, or its file is missing.
         """
         message = pickle.dumps(question, protocol=5)
-        answers: dict[frozenset[int], list[Any]] = {}
+        answers: dict[frozenset[int], Sequence[Any]] = {}
         since = time.monotonic()
         while (open_ := self._all.difference(*answers)) or not self._all:
-            newcomers = self._welcome()
-            for member in [*self._members]:
-                if not member.owes and member.partitions and member.partitions <= open_:
-                    self._put(member, message)
-            manned = open_.difference(*(member.partitions for member in self._members)) == frozenset()
-            waiting = any(not member.partitions for member in self._members)  # dialled in, still opening its blocks
-            since = time.monotonic() if manned or waiting or newcomers else since
+            joined = self._take_joined()
+            for worker in [*self._workers]:
+                if not worker.is_pending and worker.partitions and worker.partitions <= open_:
+                    self._send(worker, message)
+            is_served = open_.difference(*(worker.partitions for worker in self._workers)) == frozenset()
+            is_opening = any(not worker.partitions for worker in self._workers)  # connected, still opening its blocks
+            since = time.monotonic() if is_served or is_opening or joined else since
             self._check(open_, since)
-            for member in self._ready(GLANCE if not manned else 1.0):
-                self._hear(member, answers)
-        return [answer for partitions in sorted(answers, key=min) for answer in answers[partitions]]
+            for worker in self._ready(1.0 if is_served else POLL):
+                self._receive(worker, answers)
+        return [result for partitions in sorted(answers, key=min) for result in answers[partitions]]
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """Let the tasks end, and the job with them; harmless when repeated."""
-        for member in [*self._members, *self._welcome()]:
+        self._take_joined()
+        for worker in self._workers:
             with contextlib.suppress(OSError):
-                member.line.send(None)
-                member.line.close()
-        self._members = []
-        self._exchange.close()
-        if not self._job.wait(GRACE):  # some task has not dialled in, and never will
+                worker.connection.send(None)
+                worker.connection.close()
+        self._workers = []
+        self._listener.close()
+        if not self._job.wait(GRACE):  # some task has not connected, and never will
             self._job.cancel()
 
-    def _welcome(self) -> list[_Member]:
-        newcomers = [_Member(line) for line in self._exchange.arrived()]
-        self._members += newcomers
-        return newcomers
+    def _take_joined(self) -> bool:
+        """Add the workers that have connected; return whether there were any."""
+        joined = self._listener.joined()
+        self._workers += map(_Worker, joined)
+        return bool(joined)
 
-    def _put(self, member: _Member, message: bytes) -> None:
+    def _send(self, worker: _Worker, message: bytes) -> None:
         try:
-            member.line.send_bytes(message)
-            member.owes = True
+            worker.connection.send_bytes(message)
+            worker.is_pending = True
         except OSError as error:
-            self._lose(member, error)
+            self._drop(worker, error)
 
-    def _ready(self, timeout: float) -> list[_Member]:
-        by_line = {id(member.line): member for member in self._members}
-        if not by_line:
+    def _ready(self, timeout: float) -> list[_Worker]:
+        """Return the workers that have sent something; wait so many seconds for one."""
+        by_connection = {id(worker.connection): worker for worker in self._workers}
+        if not by_connection:
             time.sleep(timeout)
             return []
-        return [by_line[id(line)] for line in wait([member.line for member in self._members], timeout)]
+        return [by_connection[id(one)] for one in wait([worker.connection for worker in self._workers], timeout)]
 
-    def _hear(self, member: _Member, answers: dict[frozenset[int], list[Any]]) -> None:
+    def _receive(self, worker: _Worker, answers: dict[frozenset[int], Sequence[Any]]) -> None:
         try:
-            said = member.line.recv()
+            received: Serving | Answer | MissingBlocks = worker.connection.recv()
         except (EOFError, OSError) as error:
-            self._lose(member, error)
+            self._drop(worker, error)
             return
-        if not member.partitions:
-            self._settle(member, frozenset(said))
-        elif said and isinstance(said[0], int):
-            raise WorkerLostError(f"the blocks of partitions {said} are missing")
-        else:
-            member.owes = False
-            answers[member.partitions] = said
+        match received:
+            case Serving(partitions):
+                self._assign(worker, frozenset(partitions))
+            case MissingBlocks(partitions):
+                raise WorkerLostError(f"the blocks of partitions {list(partitions)} are missing")
+            case Answer(results):
+                worker.is_pending = False
+                answers[worker.partitions] = results
 
-    def _settle(self, member: _Member, partitions: frozenset[int]) -> None:
-        """Let the member serve these partitions; a copy that Spark ran earlier is let go."""
-        for other in [other for other in self._members if other.partitions & partitions]:
-            self._lose(other, None)
-        member.partitions = partitions
+    def _assign(self, worker: _Worker, partitions: frozenset[int]) -> None:
+        """Let the worker serve these partitions; an earlier copy of its task is dropped."""
+        for other in [other for other in self._workers if other.partitions & partitions]:
+            self._drop(other, None)
+        worker.partitions = partitions
         if not partitions:  # Spark gave it nothing to do
-            self._lose(member, None)
+            self._drop(worker, None)
 
-    def _lose(self, member: _Member, error: BaseException | None) -> None:
+    def _drop(self, worker: _Worker, error: BaseException | None) -> None:
         if error is not None:
-            logger.warning("the task of partitions %s is gone (%r)", sorted(member.partitions), error)
+            logger.warning("the task of partitions %s is gone (%r)", sorted(worker.partitions), error)
         with contextlib.suppress(OSError):
-            member.line.close()
-        self._members.remove(member)
+            worker.connection.close()
+        self._workers.remove(worker)
 
     def _check(self, unanswered: frozenset[int], since: float) -> None:
         if not self._job.alive:
             reasons = self._job.result()
             raise WorkerLostError(reasons[0] if reasons else "the tasks ended before the fit did")
         if time.monotonic() - since > self._patience:
-            missing = sorted(unanswered.difference(*(member.partitions for member in self._members)))
+            missing = sorted(unanswered.difference(*(worker.partitions for worker in self._workers)))
             raise WorkerLostError(f"no task serves partitions {missing} after {self._patience:g} s")

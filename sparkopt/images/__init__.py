@@ -2,7 +2,7 @@
 
 The operations are pure (:mod:`~sparkopt.images.functional`, :mod:`~sparkopt.images.operations`), their parameters are
 frozen values, and
-:class:`~sparkopt.images.transforms.Compose` runs them with one sampling for all consecutive geometry.
+:class:`~sparkopt.images.pipeline.Compose` runs them with one sampling for all consecutive geometry.
 
 Examples
 --------
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.images import functional, operations
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
+from sparkopt.images.pipeline import Compose, Decode, Encode, GeometricTransform, ImageTransform
 from sparkopt.images.pixelwise import (
     ColorJitter,
     ConvertColor,
@@ -45,7 +46,6 @@ from sparkopt.images.spatial import (
     ResizeShorterSide,
     VerticalFlip,
 )
-from sparkopt.images.transforms import Compose, Decode, Encode, GeometricTransform, ImageTransform
 from sparkopt.images.warps import Affine, Perspective, RandomAffine, RandomPerspective, RandomRotation, Rotate
 from sparkopt.io.image_header import MAX_PIXELS, read_header
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.fs
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
-from sparkopt.images.transforms import Compose, Encode
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 

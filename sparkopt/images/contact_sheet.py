@@ -7,8 +7,8 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 
+from sparkopt.images.pipeline import Compose, Decode
 from sparkopt.images.spatial import ResizeLongerSide
-from sparkopt.images.transforms import Compose, Decode
 from sparkopt.io.image_header import read_header
 from sparkopt.typing import Array
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparkopt.images.pipeline import ImageTransform
 from sparkopt.images.pixelwise import Cutout, GaussianNoise
 from sparkopt.images.spatial import CenterCrop, Letterbox, ResizeLongerSide, ResizeShorterSide
-from sparkopt.images.transforms import ImageTransform
 from sparkopt.images.warps import Affine, Perspective, Rotate
 from sparkopt.typing import Array
 

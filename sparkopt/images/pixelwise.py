@@ -10,7 +10,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images import functional as F
-from sparkopt.images.transforms import ImageTransform
+from sparkopt.images.pipeline import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 

@@ -32,8 +32,8 @@ from pyspark.sql.types import (
 
 from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images.arrow import MAX_BYTES, ImageKernel
+from sparkopt.images.pipeline import Compose
 from sparkopt.images.sources import IMAGE_FIELDS
-from sparkopt.images.transforms import Compose
 
 __all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "read", "udf"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation, unchanged
-from sparkopt.images.transforms import GeometricTransform, ImageTransform
+from sparkopt.images.pipeline import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 

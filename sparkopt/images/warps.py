@@ -16,7 +16,7 @@ import numpy as np
 
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, scaling, translation, unchanged
-from sparkopt.images.transforms import GeometricTransform
+from sparkopt.images.pipeline import GeometricTransform
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, OneOf
 

@@ -1,1 +1,38 @@
-"""Files and file systems, Arrow buffers, headers and metadata: what everything else reads and writes with."""
+"""Reading and writing outside of Spark: paths and URIs, Arrow buffers, image headers, metadata and fingerprints.
+
+Everything here works without Spark and OpenCV, and imports only ``errors``, ``typing`` and ``validation``. Start at
+:func:`resolve`, by which checkpoints, stores, images and models open a path or URI. ``secrets`` masks passwords and
+tokens before a text is shown.
+"""
+
+from sparkopt.io.arrow import binary_values
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, arrow_uri, brief, child_uri, local_path, resolve
+from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, rounded
+from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
+from sparkopt.io.metadata import read_metadata, write_metadata
+from sparkopt.io.secrets import MASK, mask, mask_uri, masked
+
+__all__ = [
+    "MASK",
+    "MAX_PIXELS",
+    "STORAGE_ERRORS",
+    "Fingerprint",
+    "Header",
+    "Location",
+    "arrow_uri",
+    "binary_values",
+    "brief",
+    "child_uri",
+    "describe",
+    "differences",
+    "digest",
+    "local_path",
+    "mask",
+    "mask_uri",
+    "masked",
+    "read_header",
+    "read_metadata",
+    "resolve",
+    "rounded",
+    "write_metadata",
+]

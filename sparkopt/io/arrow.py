@@ -1,4 +1,4 @@
-"""Values of Arrow columns without a copy: Arrow's own scalars of bytes are copies, 30 µs for 40 kB."""
+"""Values of Arrow columns without a copy; Arrow's own scalars copy their bytes, 30 µs for 40 kB."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
     validity, ends, data = column.buffers()
     is_large = pa.types.is_large_binary(column.type) or pa.types.is_large_string(column.type)
     width = np.int64 if is_large else np.int32
-    places = np.frombuffer(ends, width)[column.offset : column.offset + len(column) + 1].tolist() if ends else [0]
+    offsets = np.frombuffer(ends, width)[column.offset : column.offset + len(column) + 1].tolist() if ends else [0]
     data = pa.py_buffer(b"") if data is None else data
-    values = [data.slice(start, stop - start) for start, stop in itertools.pairwise(places)]
+    values = [data.slice(start, stop - start) for start, stop in itertools.pairwise(offsets)]
     if validity is None:
         return values
     return [value if valid else None for value, valid in zip(values, column.is_valid().to_pylist(), strict=True)]

@@ -1,7 +1,7 @@
-"""What a run is, as plain data: two runs with equal fingerprints take the same steps, so one may go on for the other.
+"""Fingerprints of runs: two runs with equal fingerprints take the same steps, so one can resume the other.
 
-Only JSON values come out, and they do not depend on the process: no addresses, no hashes of Python's own. Objects are
-described by their type and what they hold, functions by their code.
+A fingerprint holds JSON values that do not depend on the process: no addresses and none of Python's hashes. Objects
+are described by type and attributes, functions by their code.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sparkopt.typing import Floats
 __all__ = ["Fingerprint", "describe", "differences", "digest", "rounded"]
 
 Fingerprint: TypeAlias = Mapping[str, Any]
-"""Parts of a run's description by their names; values fit for JSON."""
+"""Parts of a run's description by name, as JSON values."""
 
 
 def describe(value: Any) -> Any:
-    """Return JSON values that say what ``value`` is: equal for equal objects, in every process.
+    """Return JSON values that describe an object: equal for equal objects, in every process.
 
     Examples
     --------
@@ -71,21 +71,21 @@ def _captured(function: FunctionType) -> Any:
 
 
 def rounded(values: Floats, scale: float) -> float:
-    """Return one number that tells vectors apart, the order of their entries included, up to rounding.
+    """Return one number that distinguishes vectors, also by the order of their entries, up to rounding.
 
     Parameters
     ----------
     values : ndarray of shape (size,)
         The vector.
     scale : float
-        What counts as 1; the result is rounded to six decimals of it.
+        The unit; the result is rounded to six decimals of it.
     """
     direction = np.random.default_rng(0).standard_normal(len(values))
     return round(float(direction @ values) / (scale or 1.0), 6)
 
 
 def digest(fingerprint: Fingerprint) -> str:
-    """Return 16 characters that stand for a fingerprint."""
+    """Return 16 characters that identify a fingerprint."""
     canonical = json.dumps(fingerprint, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

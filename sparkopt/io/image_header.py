@@ -1,8 +1,7 @@
-"""What an encoded image says of itself, read without decoding a pixel.
+"""Headers of encoded images, read without decoding a pixel.
 
-A decoder allocates what the header asks for, so the size is checked first; only the six formats that this module can
-read are ever handed to OpenCV. Files that end early are recognised here too, because decoders differ in whether they
-call half an image an error.
+A decoder allocates the size in the header, so that size is checked first. Only the six formats of this module are
+passed to OpenCV. Truncated files are detected here too, because not every decoder treats half an image as an error.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["MAX_PIXELS", "Header", "read_header"]
 MAX_PIXELS = 2**26
 """Largest image that is decoded by default: 67 megapixels, 192 MiB as RGB bytes."""
 
-_MAX_BLOCKS = 2**16  # segments, chunks or tags walked before a header is called corrupt
+_MAX_BLOCKS = 2**16  # most segments, chunks or tags that are read; a header with more is corrupt
 _ORIENTATION_TAG = 274
 _WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
 
@@ -44,12 +43,12 @@ class Header:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the image as it is meant to be seen."""
+        """(height, width) of the image after its orientation is applied."""
         return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    r"""Read the header, and refuse what must not reach a decoder.
+    r"""Read the header, and refuse files that a decoder must not see.
 
     Parameters
     ----------
@@ -177,11 +176,11 @@ def _tiff(data: bytes) -> Header:
     height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
     if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
         height, width = width, height
-    return Header("tiff", height, width)  # OpenCV's TIFF reader has always turned the image already
+    return Header("tiff", height, width)  # OpenCV's TIFF reader applies the orientation itself
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
-    """First value of each short or long tag in the first directory; EXIF data have the same layout."""
+    """Return the first value of each short or long tag in the first directory; EXIF data have the same layout."""
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, directory)
@@ -190,12 +189,12 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
         tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
         if kind not in (3, 4):
             continue
-        place = entry + 8
-        if tag == _BITS_TAG and values > 2:  # those of three or four channels lie elsewhere
-            (place,) = struct.unpack_from(f"{order}I", data, place)
-            if place + 4 > len(data):
+        position = entry + 8
+        if tag == _BITS_TAG and values > 2:  # three or four values are stored elsewhere
+            (position,) = struct.unpack_from(f"{order}I", data, position)
+            if position + 4 > len(data):
                 continue
-        (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, place)
+        (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, position)
     return tags
 
 
@@ -204,7 +203,7 @@ def _exif_orientation(exif: bytes) -> int:
         return 1
     try:
         return _valid_orientation(_tiff_tags(exif).get(_ORIENTATION_TAG, 1))
-    except struct.error:  # damaged metadata do not spoil the pixels
+    except struct.error:  # the pixels can be read in spite of damaged metadata
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Saved models as files on this machine, without Spark, in pyspark.ml's layout: JSON beside the numbers."""
+"""Metadata of saved models in pyspark.ml's layout, as local files: written and read without Spark."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["read_metadata", "write_metadata"]
 
 
 def write_metadata(model: Any, folder: Path, facts: dict[str, Any] | None = None) -> None:
-    """Write class, uid and parameters, and further facts, as Spark's own writer would."""
+    """Write class, uid, parameters and additional facts as Spark's own writer does."""
     import pyspark
     from pyspark.ml.util import DefaultParamsWriter
 
-    version: Any = SimpleNamespace(version=pyspark.__version__)  # all that is asked of a session
+    version: Any = SimpleNamespace(version=pyspark.__version__)  # the writer uses nothing else of a session
     text = DefaultParamsWriter._get_metadata_to_save(model, version, facts)
     (folder / "metadata").mkdir(parents=True)
     (folder / "metadata" / "part-00000.txt").write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:
-    """Return what a saved model says of itself, whoever wrote it.
+    """Return a saved model's metadata, written by Spark or by ``write_metadata``.
 
     Raises
     ------

@@ -1,1 +1,54 @@
-"""Batch jobs: what ``spark-submit jobs/….py`` and the ``sparkopt`` command run."""
+"""Batch jobs, which ``spark-submit jobs/….py`` and the ``sparkopt`` command run, and the pipeline that joins them.
+
+A job is a module with a ``JOB``: its flags, checks, inputs and work. :class:`~sparkopt.jobs.frame.Job` does what all
+jobs share. Start at ``frame``, then read ``train``. ``cli.COMMANDS`` lists the commands, ``sources`` reads data,
+``locations`` publishes outputs, ``manifest`` records a run, and ``pipeline`` makes the command lines of a scheduler.
+
+Every other package may be imported here, and none imports this one. ``pipeline`` works without Spark.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparkopt.jobs.pipeline import DataInterval, Pipeline, PipelinePlan
+
+if TYPE_CHECKING:
+    from sparkopt.jobs.flags import Parser
+    from sparkopt.jobs.frame import Job, JobResult, JobRun
+    from sparkopt.jobs.locations import SparkLocation
+    from sparkopt.jobs.models import SavedModel, find_model, load_model
+
+__all__ = [
+    "DataInterval",
+    "Job",
+    "JobResult",
+    "JobRun",
+    "Parser",
+    "Pipeline",
+    "PipelinePlan",
+    "SavedModel",
+    "SparkLocation",
+    "find_model",
+    "load_model",
+]
+
+_LAZY = {
+    "Job": "frame",
+    "JobResult": "frame",
+    "JobRun": "frame",
+    "Parser": "flags",
+    "SavedModel": "models",
+    "SparkLocation": "locations",
+    "find_model": "models",
+    "load_model": "models",
+}
+"""Names whose modules need Spark, which a scheduler's own process may not have."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import names that need Spark when they are first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

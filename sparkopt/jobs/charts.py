@@ -1,4 +1,4 @@
-"""What a job's page draws of predictions: every chart is gathered in a Spark job or two, whose result is small."""
+"""Charts of predictions for a job's page; each takes one or two Spark jobs with a small result."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sparkopt.report.facts import Bars, Chart, Lines, Matrix, Series
 __all__ = ["class_charts", "histogram", "number_charts", "prediction_charts", "shortened"]
 
 MOST_CLASSES = 20
-"""A matrix with more rows cannot be read; the most frequent mistakes are shown in its place."""
+"""Largest confusion matrix; with more classes the most frequent mistakes are shown instead."""
 MOST_BARS = 12
 ROC_POINTS = 200
 SCATTERED = 400
 LONGEST = 13
-"""Characters that a bar's label has room for."""
+"""Longest label of a bar, in characters."""
 DIAGONAL = Series("chance", (0.0, 1.0), (0.0, 1.0))
 
 
 def class_charts(table: DataFrame, names: Sequence[str]) -> tuple[Chart, ...]:
-    """Return what a classifier's evaluation shows: true and predicted classes, and of two classes the ROC curve.
+    """Return the charts of a classifier's evaluation: a confusion matrix, and the ROC curve of two classes.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns label and prediction, and probability or rawPrediction where there are any.
+        Columns label and prediction, and probability or rawPrediction where the model has them.
     names : sequence of str
-        Of the classes 0, 1, …; none where they have no names.
+        Names of the classes 0, 1, …; empty where they have none.
     """
     grouped = table.groupBy("label", "prediction").count().orderBy(F.desc("count"), "label", "prediction")
     found = grouped.limit(MOST_CLASSES**2 + 1).collect()
@@ -50,12 +50,12 @@ def class_charts(table: DataFrame, names: Sequence[str]) -> tuple[Chart, ...]:
 
 
 def number_charts(table: DataFrame) -> tuple[Chart, ...]:
-    """Return what a regression's evaluation shows: predictions over true values, and how residuals are spread.
+    """Return the charts of a regression's evaluation: predictions over true values, and a histogram of residuals.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns label and prediction.
+        Columns label and prediction.
     """
     chosen = table.select("label", "prediction").orderBy(F.xxhash64("label", "prediction")).limit(SCATTERED).collect()
     true, predicted = [row["label"] for row in chosen], [row["prediction"] for row in chosen]
@@ -67,7 +67,7 @@ def number_charts(table: DataFrame) -> tuple[Chart, ...]:
         "number",
         (
             Series.of("rows", true, predicted, dots=True, joined=False),
-            Series.of("as they should be", ends, ends),
+            Series.of("perfect prediction", ends, ends),
         ),
     )
     spread = histogram(table, F.col("prediction") - F.col("label"), "Residuals: predicted less true value")
@@ -77,16 +77,16 @@ def number_charts(table: DataFrame) -> tuple[Chart, ...]:
 def prediction_charts(
     table: DataFrame, column: str, names: Sequence[str], *, is_classifier: bool
 ) -> tuple[Chart, ...]:
-    """Return what scoring shows: rows by predicted class, or how predictions are spread.
+    """Return the charts of scoring: rows by predicted class, or a histogram of predictions.
 
     Parameters
     ----------
     table : DataFrame
         The predictions.
     column : str
-        Their column.
+        The column of predictions.
     names : sequence of str
-        Of the classes 0, 1, …; none where they have no names.
+        Names of the classes 0, 1, …; empty where they have none.
     is_classifier : bool
         Whether predictions are classes.
     """
@@ -100,17 +100,17 @@ def prediction_charts(
 
 
 def histogram(table: DataFrame, column: Column, title: str) -> tuple[Bars, ...]:
-    """Return how many rows have which values, in ranges of equal width; nothing where no value is finite."""
+    """Return a histogram with bins of equal width; none where no value is finite."""
     values = table.select(column.cast("double").alias("value"))
-    finite = values.where("abs(value) < double('inf')")  # which is false for NaN, the greatest of Spark's numbers
+    finite = values.where("abs(value) < double('inf')")  # false for NaN, Spark's greatest number
     low, high, rows = finite.agg(F.min("value"), F.max("value"), F.count("value")).collect()[0]
     if not rows:
         return ()
     if low == high:
         return (Bars(title, "count", (f"{low:.5g}",), (("", (float(rows),)),)),)
     width = (high - low) / MOST_BARS
-    place = F.least(F.floor((F.col("value") - low) / width), F.lit(MOST_BARS - 1)).alias("bin")
-    counts = {row["bin"]: float(row["count"]) for row in finite.groupBy(place).count().collect()}
+    index = F.least(F.floor((F.col("value") - low) / width), F.lit(MOST_BARS - 1)).alias("bin")
+    counts = {row["bin"]: float(row["count"]) for row in finite.groupBy(index).count().collect()}
     digits = max(0, 1 - math.floor(math.log10(width)))
     labels = tuple(f"from {_number(low + i * width, digits)}" for i in range(MOST_BARS))
     return (Bars(title, "count", labels, (("", tuple(counts.get(i, 0.0) for i in range(MOST_BARS))),)),)
@@ -118,13 +118,13 @@ def histogram(table: DataFrame, column: Column, title: str) -> tuple[Bars, ...]:
 
 def _confusion(counts: Mapping[tuple[float, float], float], classes: Sequence[float], names: Sequence[str]) -> Matrix:
     shown = tuple(_name(each, names, 6) for each in classes)
-    values = tuple(tuple(counts.get((true, said), 0.0) for said in classes) for true in classes)
+    values = tuple(tuple(counts.get((true, predicted), 0.0) for predicted in classes) for true in classes)
     return Matrix("Rows by true and predicted class", "true", "predicted", shown, shown, values)
 
 
 def _mistakes(counts: Mapping[tuple[float, float], float], names: Sequence[str]) -> Bars:
     wrong = [(pair, count) for pair, count in counts.items() if pair[0] != pair[1]][:MOST_BARS]
-    labels = tuple(f"{_name(true, names, 5)} → {_name(said, names, 5)}" for (true, said), _ in wrong)
+    labels = tuple(f"{_name(true, names, 5)} → {_name(predicted, names, 5)}" for (true, predicted), _ in wrong)
     return Bars("Most frequent mistakes", "count", labels, (("", tuple(count for _, count in wrong)),))
 
 
@@ -151,7 +151,7 @@ def _roc(table: DataFrame) -> Lines | None:
 
 
 def _name(number: float | None, names: Sequence[str], longest: int = LONGEST) -> str:
-    """Return a class's name, as far as there is room."""
+    """Return a class's name, shortened to ``longest`` characters."""
     if number is None or math.isnan(number):
         return "none"
     known = number >= 0 and number.is_integer() and number < len(names)
@@ -159,11 +159,11 @@ def _name(number: float | None, names: Sequence[str], longest: int = LONGEST) ->
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """Return a label as far as there is room for it."""
+    """Return a label, shortened to ``longest`` characters."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _number(value: float, digits: int) -> str:
-    """Return a number with so many digits after the point; a power of ten where these would be many."""
-    value = round(value, digits) + 0.0  # so that zero has no sign
+    """Return a number with so many digits after the point; in scientific notation where there would be many."""
+    value = round(value, digits) + 0.0  # removes the sign of zero
     return f"{value:.{digits}f}" if digits <= 4 and abs(value) < 1e6 else f"{value:.2g}"

@@ -1,9 +1,8 @@
-"""The ``sparkopt`` command: one subcommand for each job."""
+"""The ``sparkopt`` command: ``sparkopt COMMAND flags`` runs a job."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -23,28 +22,27 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compare": ("sparkopt.report.compare", "show two receipts side by side"),
     }
 )
-"""Module and purpose of each subcommand; the module has ``main(argv) -> exit code``."""
+"""Module and purpose of each command; the module has ``main(argv) -> exit code``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return its exit code: 0 fine, 1 a failure, 2 a wrong flag, 3 a gate that is not met."""
+    """Run a command; return its exit code: 0 success, 1 a failure, 2 a wrong flag, 3 a gate that is not met."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    present = {name: home for name, home in COMMANDS.items() if importlib.util.find_spec(home[0]) is not None}
-    if arguments and arguments[0] in present:
-        found: int = importlib.import_module(present[arguments[0]][0]).main(arguments[1:])
-        return found
+    if arguments and arguments[0] in COMMANDS:
+        code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        return code
     if arguments == ["--version"]:
         print(f"sparkopt {sparkopt.__version__}")
         return 0
     lines = ["usage: sparkopt COMMAND [flags]     (sparkopt COMMAND --help lists its flags)", ""]
-    lines += [f"  {name:<20}{purpose}" for name, (_, purpose) in present.items()]
+    lines += [f"  {name:<20}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     if arguments and arguments[0] in ("-h", "--help"):
         print("\n".join(lines))
         return 0
     if not arguments:
         print("\n".join(lines), file=sys.stderr)
         return USAGE
-    known = ", ".join(present)
+    known = ", ".join(COMMANDS)
     print(f"sparkopt: error: there is no command {arguments[0]!r}. There are {known}.", file=sys.stderr)
     return USAGE
 

@@ -3,7 +3,7 @@ r"""Evaluate a saved model, linear or deep, and compare it with a baseline: exit
     sparkopt evaluate --model out/new --parquet rows.parquet --baseline out/accepted --tolerance 0.01 \
         --output out/gate
 
-The output folder then holds metrics.json, with the gate's verdict, report.html, with charts of right and wrong
+The output folder then holds metrics.json with the gate's verdict, report.html with charts of right and wrong
 predictions, and manifest.json, whether the gate is met or not.
 """
 
@@ -19,13 +19,14 @@ from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.locations import spark_location
+from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures, scored
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.places import place_of
 from sparkopt.jobs.score import prepared
 from sparkopt.jobs.sources import LABEL, check_source, data_flags, fingerprint, fingerprint_of_files, read
 from sparkopt.report.facts import Facts
@@ -35,16 +36,16 @@ __all__ = ["JOB", "Gate", "judge", "main"]
 
 @dataclass(frozen=True)
 class Gate:
-    """A verdict.
+    """The verdict on a model.
 
     Attributes
     ----------
     metric : str
-        What was compared.
+        Name of the metric.
     value : float
-        The model's.
+        The model's metric.
     baseline : float or None
-        What it was compared with.
+        The baseline's metric, if there is one.
     passed : bool
         Whether the model may be used.
     reason : str
@@ -91,7 +92,7 @@ def check(args: argparse.Namespace) -> None:
     if None not in (args.min_value, args.max_value) and args.min_value > args.max_value:
         raise ParameterError(f"--min-value {args.min_value:g} is above --max-value {args.max_value:g}.")
     if args.baseline_optional and not args.baseline:
-        raise ParameterError("--baseline-optional needs --baseline: it says where one will be.")
+        raise ParameterError("--baseline-optional needs --baseline, the path where a baseline will be.")
 
 
 def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, evaluate, judge, write."""
     args, spark = run.args, run.spark
     baselines = _metrics_at(spark, args.baseline) if args.baseline else None
@@ -124,7 +125,7 @@ def work(run: Run) -> Result:
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = f"{figures}\nsaved in {mask(args.output)}: metrics.json report.html"
+    text = f"{figures}\nsaved in {mask(args.output)}: metrics.json report.html"
     outputs = {"metrics.json": "metrics, and the gate's verdict"}
     page = Facts(
         f"Evaluation of a {saved.kind.rpartition('.')[2]}",
@@ -134,12 +135,12 @@ def work(run: Run) -> Result:
         (f"{gate.reason[0].upper()}{gate.reason[1:]}",),
     )
     if gate.passed:
-        return Result(metrics, outputs, f"{said}\n{gate.reason}", page)
-    return Result(metrics, outputs, said, page, gate.reason)
+        return JobResult(metrics, outputs, f"{text}\n{gate.reason}", page)
+    return JobResult(metrics, outputs, text, page, gate.reason)
 
 
 def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:
-    """Return whether the model is good enough: within all the bounds that are given.
+    """Return whether the model is within all the bounds that are given.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
     name : str
         The metric.
     metrics, baselines : dict
-        Of the model, and what it must reach; None where there is no baseline.
+        The model's metrics and those it must reach; None where there is no baseline.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
 
 def _metrics_at(spark: SparkSession, location: str) -> dict[str, float] | None:
     """Return the metrics in a job's output or a metrics.json; None where there is neither."""
-    place = place_of(spark, location)
+    place = spark_location(spark, location)
     if not place.name.endswith(".json"):
         place = place.child("metrics.json")
     if not place.exists():

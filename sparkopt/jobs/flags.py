@@ -18,14 +18,14 @@ USAGE = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags that a configuration file can give too, and that are answered with one line where they are wrong.
+    """Flags from the command line or a configuration file; a wrong one gives an error of one line.
 
     Parameters
     ----------
     job : str
         The job's name.
     description : str
-        What ``--help`` begins with.
+        The beginning of ``--help``.
     """
 
     def __init__(self, job: str, description: str) -> None:
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"sparkopt {job}", description=description, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and leave with exit code 2."""
+        """Print the error and exit with code 2."""
         self.exit(USAGE, f"{self.prog}: error: {message} (--help lists all flags)\n")
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,12 +42,12 @@ class Parser(argparse.ArgumentParser):
         Parameters
         ----------
         argv : sequence of str or None, default None
-            The command line; None is this process's own.
+            The command line; None takes this process's own.
 
         Returns
         -------
         Namespace
-            Of all flags: the command line's, where it has none the file's, where neither has any the default.
+            A value for each flag: the command line's, else the file's, else the default.
         """
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         first.add_argument("--config")
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(argv, namespace)
 
     def _tokens(self, values: dict[str, Any], path: str) -> list[str]:
-        """Return a file's values as a command line would give them, so that both are checked alike."""
+        """Return a file's values as command-line arguments, so that both are checked in the same way."""
         actions = {
             name.removeprefix("--").replace("-", "_"): action
             for action in self._actions

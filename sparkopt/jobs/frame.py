@@ -1,9 +1,8 @@
-"""The frame that all jobs share: flags, checks, session, exit code, manifest, outputs that are whole or not there.
+"""What all jobs share: flags, checks, session, exit code, manifest, and outputs that appear whole or not at all.
 
-A job says what its flags are, what it reads, and what it does. The frame does the rest, in this order: read flags and
-file (wrong: 2), check them (wrong: 2), start Spark, compare with what an earlier run left (the same: 0, and nothing
-is done), run, put outputs, page and manifest in their place, tell how it ended (a failure: 1, a gate that is not met:
-3).
+A job defines its flags, what it reads and what it does. ``Job.main`` does the rest, in this order: parse flags and
+file (wrong: 2), check them (wrong: 2), start Spark, compare with the output of an earlier run (equal: 0, nothing is
+done), run, publish outputs, page and manifest, report the end (a failure: 1, a gate that is not met: 3).
 """
 
 from __future__ import annotations
@@ -24,32 +23,33 @@ from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError, SparkoptError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs import manifest
 from sparkopt.jobs.flags import USAGE, Parser
-from sparkopt.jobs.logs import FORMATS, event, logger, logging_as, mask
-from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, Identity
-from sparkopt.jobs.places import Place, place_of, publish, staged
+from sparkopt.jobs.locations import SparkLocation, publish, spark_location, staged
+from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
+from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
 from sparkopt.launch.session import PROFILES, session
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 
-__all__ = ["FAILURE", "FINE", "GATE", "INTERRUPTED", "USAGE", "Job", "Result", "Run", "common_flags", "essence"]
+__all__ = ["FAILURE", "FINE", "GATE", "INTERRUPTED", "USAGE", "Job", "JobResult", "JobRun", "common_flags", "essence"]
 
 FINE, FAILURE, GATE, INTERRUPTED = 0, 1, 3, 130
-"""Exit codes, beside USAGE = 2; the last one is what shells say of Ctrl-C."""
+"""Exit codes, in addition to USAGE = 2; the last one is what shells return for Ctrl-C."""
 PACKAGES = {
     "delta": "--packages io.delta:delta-spark_2.13:VERSION",
     "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
 }
-"""What Spark must be started with to read and write formats that it does not have itself."""
+"""Flags of spark-submit for formats that Spark itself does not include."""
 REPORT = "report.html"
 HIDDEN, HIDDEN_REPORT = "_manifest.json", "_report.html"
 """Names in a folder that is a table: Spark reads no file that begins with an underscore."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a job's work is given.
+class JobRun:
+    """What a job's work receives.
 
     Attributes
     ----------
@@ -57,39 +57,39 @@ class Run:
         The session.
     args : Namespace
         The flags.
-    place : Place
-        Where Spark writes to: beside the output, unless the job writes into it directly.
+    target : SparkLocation
+        Where Spark writes: a folder next to the output, or the output itself where the job writes it directly.
     files : Path
-        A local folder for small files, which go the same way.
+        A local folder for small files; they are copied to ``target`` at the end.
     """
 
     spark: SparkSession
     args: argparse.Namespace
-    place: Place
+    target: SparkLocation
     files: Path
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came out of a run.
+class JobResult:
+    """The result of a run.
 
     Parameters
     ----------
     metrics : mapping
         Figures for the manifest.
     outputs : mapping of str to str
-        Names of files and folders, with what is in them.
-    said : str
+        Names of files and folders, with a description of each.
+    text : str
         What is printed at the end.
     page : Facts
-        What ``report.html`` shows, beside what is printed.
+        What ``report.html`` shows in addition to the text.
     failed_gate : str
         Why the gate was not met; "" where it was.
     """
 
     metrics: Mapping[str, Any]
     outputs: Mapping[str, str]
-    said: str
+    text: str
     page: Facts
     failed_gate: str = ""
 
@@ -101,20 +101,20 @@ class Job:
     Parameters
     ----------
     name, description : str
-        What it is called, and what ``--help`` begins with.
+        Its name, and the beginning of ``--help``.
     declare : callable
         Adds its flags to a parser.
     check : callable
-        Refuses flags that cannot work, by a SparkoptError; Spark has not started then.
+        Raises a SparkoptError for flags that cannot work; Spark has not started then.
     inputs : callable
-        Returns fingerprints of what is read, by name.
+        Returns fingerprints of the inputs, by name.
     work : callable
-        Does it.
+        Runs the job and returns its result.
     kind : {"folder", "table", "direct", "resumed"}
-        What the output is: a folder of files and models; a table that Spark writes; a table whose format replaces it
-        by itself; a table that is added to in its place, and that a later run goes on with.
+        The output: a folder of files and models; a table that Spark writes; a table whose format replaces it
+        atomically; a table that is appended to where it is, and that a later run resumes.
     settings : mapping
-        Of the session, where the job starts it.
+        Settings of the session, where the job starts it.
     """
 
     name: str
@@ -122,12 +122,12 @@ class Job:
     declare: Callable[[Parser], None]
     check: Callable[[argparse.Namespace], None]
     inputs: Callable[[SparkSession, argparse.Namespace], Mapping[str, Any]]
-    work: Callable[[Run], Result]
+    work: Callable[[JobRun], JobResult]
     kind: Callable[[argparse.Namespace], str] = lambda args: "folder"
     settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def parser(self) -> Parser:
-        """Return the flags."""
+        """Return the parser of the job's flags."""
         flags = Parser(self.name, self.description)
         self.declare(flags)
         common_flags(flags)
@@ -150,20 +150,20 @@ class Job:
                 logger.error("%s", essence(error))
                 return FAILURE
             except KeyboardInterrupt:
-                logger.error("interrupted. The same command again begins anew, or goes on where it can.")
+                logger.error("interrupted. The same command starts again, or resumes where it can.")
                 return INTERRUPTED
 
     def _run(self, spark: SparkSession, args: argparse.Namespace) -> int:
         started = manifest.now()
-        identity = Identity(self.name, manifest.config_of(args), self.inputs(spark, args))
+        identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(spark, args))
         event("begins", **identity.inputs)
         kind = self.kind(args)
-        output, name = place_of(spark, args.output), "manifest.json" if kind == "folder" else HIDDEN
+        output, name = spark_location(spark, args.output), "manifest.json" if kind == "folder" else HIDDEN
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
             print(
-                f"nothing to do: {mask(args.output)} holds what the same flags made of the same data. "
-                "Run with --force to do it again."
+                f"nothing to do: {mask(args.output)} holds the result of the same flags and data. "
+                "Run with --force to repeat it."
             )
             return FINE
         if why := output.refusal():  # before the work, which may take hours
@@ -174,10 +174,10 @@ class Job:
             _check_resumable(earlier, identity, args)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
             is_staged = kind in ("folder", "table")
-            run = Run(spark, args, staging if is_staged else output, Path(temporary))
-            if kind == "resumed":  # so that a run that goes on knows what this one was doing
+            run = JobRun(spark, args, staging if is_staged else output, Path(temporary))
+            if kind == "resumed":  # a run that resumes reads what this one was doing
                 _close(run, identity, {}, {}, started, name, UNFINISHED)
-                run.place.take(run.files)
+                run.target.add_files(run.files)
             result = self.work(run)
             outputs = {
                 **result.outputs,
@@ -185,10 +185,10 @@ class Job:
             }
             status = GATE_NOT_MET if result.failed_gate else COMPLETE
             _close(run, identity, result.metrics, outputs, started, name, status)
-            run.place.take(run.files)
+            run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
-        print(result.said)
+        print(result.text)
         if result.failed_gate:
             logger.error("%s", result.failed_gate)
             return GATE
@@ -198,7 +198,9 @@ class Job:
 def common_flags(flags: Parser) -> None:
     """Add the flags that every job has."""
     common = flags.add_argument_group("this run")
-    common.add_argument("--config", metavar="FILE", help="YAML or JSON with the names of flags; flags given here win")
+    common.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON with flags by name; flags of the command line win"
+    )
     common.add_argument(
         "--profile",
         metavar="NAME",
@@ -206,12 +208,14 @@ def common_flags(flags: Parser) -> None:
         help=f"settings for Spark where spark-submit gives none: {', '.join(PROFILES)}, or a file "
         "(default: %(default)s)",
     )
-    common.add_argument("--force", action="store_true", help="run even if the output is of the same flags and data")
+    common.add_argument(
+        "--force", action="store_true", help="run even if flags and data are those of the existing output"
+    )
     common.add_argument("--log-format", choices=FORMATS, default="text", help="on standard error (default: text)")
 
 
 def essence(error: Exception) -> str:
-    """Return an error's sentence and its root, without plans and stacks; of a Python worker's, the last line."""
+    """Return an error as one sentence with its root cause, without plans and stacks."""
     if isinstance(error, SparkoptError):
         return str(error)
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
@@ -220,12 +224,12 @@ def essence(error: Exception) -> str:
     if isinstance(error, Py4JJavaError):
         return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
     if isinstance(error, PySparkException):
-        said = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip()
+        message = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip()
         if isinstance(error, AnalysisException):
-            return _first(said)
+            return _first(message)
         if isinstance(error, PythonException):
-            return f"Spark failed: {said.splitlines()[-1].strip()}"
-        return f"Spark failed: {_rooted(_first(said), getattr(error, '_stackTrace', None) or '')}"
+            return f"Spark failed: {message.splitlines()[-1].strip()}"
+        return f"Spark failed: {_rooted(_first(message), getattr(error, '_stackTrace', None) or '')}"
     return _first(str(error))
 
 
@@ -234,7 +238,7 @@ def _first(text: str) -> str:
 
 
 def _rooted(sentence: str, trace: str) -> str:
-    """Add what a Java stack says a failure began with, such as a full disk, where the sentence does not say it."""
+    """Add the root cause in a Java stack, such as a full disk, where the sentence does not contain it."""
     causes = [
         line.removeprefix("Caused by: ").strip() for line in trace.splitlines() if line.startswith("Caused by: ")
     ]
@@ -243,7 +247,7 @@ def _rooted(sentence: str, trace: str) -> str:
 
 @contextmanager
 def _session(args: argparse.Namespace, job: Job) -> Iterator[SparkSession]:
-    """Give a session; one that ran before goes on running."""
+    """Yield a session; stop it afterwards unless it was running before."""
     running = SparkSession.getActiveSession() is not None
     spark = session(None if running else args.profile, f"sparkopt {job.name}", dict(job.settings))
     try:
@@ -254,23 +258,23 @@ def _session(args: argparse.Namespace, job: Job) -> Iterator[SparkSession]:
 
 
 def _stop(spark: SparkSession) -> None:
-    """Stop a session; one whose JVM is gone (Ctrl-C ends both) is stopped already, and hides no other error."""
+    """Stop a session; where its JVM has ended too, as after Ctrl-C, log that instead of hiding another error."""
     try:
         spark.stop()
     except (Py4JError, OSError) as error:
-        event("Spark was gone", reason=str(error))
+        event("Spark had ended", reason=str(error))
 
 
-def _is_same(earlier: Mapping[str, Any] | None, identity: Identity) -> bool:
+def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> bool:
     if earlier is None or earlier["status"] != COMPLETE or earlier["identity"] != identity.digest:
         return False
     if not identity.is_known:
-        logger.warning("whether the data changed since the last run cannot be told, so this one is made anew")
+        logger.warning("whether the data changed since the last run is not known, so the job runs again")
     return identity.is_known
 
 
-def _check_replaceable(output: Place, args: argparse.Namespace) -> None:
-    """Refuse to replace what is there, unless that is wanted, and it is a table."""
+def _check_replaceable(output: SparkLocation, args: argparse.Namespace) -> None:
+    """Refuse to replace an existing output, unless the flags allow it and it is a table."""
     if not output.exists():
         return
     if not args.force and args.output_mode != "overwrite":
@@ -280,35 +284,35 @@ def _check_replaceable(output: Place, args: argparse.Namespace) -> None:
     found = output.names()
     if found and not {HIDDEN, "_SUCCESS"} & set(found):
         raise DataError(
-            f"{mask(args.output)} holds something else than a table, and is not replaced: {found[0]}, say."
+            f"{mask(args.output)} is not replaced: it holds something other than a table, such as {found[0]}."
         )
 
 
-def _check_resumable(earlier: Mapping[str, Any] | None, identity: Identity, args: argparse.Namespace) -> None:
-    """Refuse to go on with a table that was begun in another way: only the data may have grown."""
+def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, args: argparse.Namespace) -> None:
+    """Refuse to resume a table that was begun with other settings: only the data may have grown."""
     for name, value in identity.inputs.items():
         if earlier is not None and name != "data" and earlier["data"].get(name) != value:
             raise DataError(
-                f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start anew."
+                f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start over."
             )
 
 
 def _left(earlier: Mapping[str, Any] | None) -> list[str]:
-    """What an earlier run of a job has left in its output."""
+    """Return the names that an earlier run of a job has left in its output."""
     return [] if earlier is None else [*earlier["outputs"], "manifest.json"]
 
 
-def _report(run: Run, identity: Identity, result: Result, name: str) -> dict[str, str]:
-    """Write the page, which has the flags too, for whoever is handed it alone; return its name and what is in it."""
+def _report(run: JobRun, identity: JobIdentity, result: JobResult, name: str) -> dict[str, str]:
+    """Write the page, with the flags for readers who have nothing else; return its name and description."""
     flags = "\n".join(f"  {key} {value}" for key, value in identity.config.items() if value not in (None, False))
-    said = f"{result.said}\n{result.failed_gate}".strip()
-    write_report(run.files / name, result.page, f"{said}\n\nsparkopt {identity.job}\n{flags}")
-    return {name: "what came of it, as a page with plots"}
+    text = f"{result.text}\n{result.failed_gate}".strip()
+    write_report(run.files / name, result.page, f"{text}\n\nsparkopt {identity.job}\n{flags}")
+    return {name: "the results, as a page with plots"}
 
 
 def _close(
-    run: Run,
-    identity: Identity,
+    run: JobRun,
+    identity: JobIdentity,
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
     started: datetime,

@@ -1,4 +1,4 @@
-"""What a job says on standard error: as text, or as one JSON object a line; and nothing secret in it."""
+"""A job's log on standard error, as text or as one JSON object per line; secrets are masked."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ FORMATS = ("text", "json")
 
 logger = logging.getLogger("sparkopt.jobs")
 QUERIES = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
-"""Where PySpark logs errors of queries, which it raises too: a job says them once."""
+"""Loggers of errors that PySpark also raises; a job reports them once."""
 
 
 def event(name: str, **fields: Any) -> None:  # names of fields are open: they become keys of the JSON line
-    """Log one thing that happened, with its figures."""
+    """Log an event with its figures."""
     logger.info(name, extra={"fields": fields})
 
 
-class _Text(logging.Formatter):
-    """A failure of the job is one line that begins with its name; the rest says where it comes from."""
+class _TextFormatter(logging.Formatter):
+    """Records of the job begin with its name; those of other loggers with level and logger."""
 
     def __init__(self, job: str) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class _Text(logging.Formatter):
         return f"{record.levelname} {record.name}: {' '.join(message.split())}"
 
 
-class _Json(logging.Formatter):
-    """One object a line: time (UTC), level, job, logger, message, and the fields of an event."""
+class _JsonFormatter(logging.Formatter):
+    """One object per line: time (UTC), level, job, logger, message and the fields of an event."""
 
     def __init__(self, job: str) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ def logging_as(job: str, form: str) -> Iterator[None]:
     Parameters
     ----------
     job : str
-        The job's name, in each line.
+        The job's name; each line contains it.
     form : {"text", "json"}
-        As text only warnings and failures are said; as JSON each step too.
+        Text has warnings and failures only, JSON every step too.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json(job) if form == "json" else _Text(job))
+    handler.setFormatter(_JsonFormatter(job) if form == "json" else _TextFormatter(job))
     levels: dict[logging.Logger, int] = {PySparkLogger.getLogger(name): logging.CRITICAL for name in QUERIES}
     levels[logger] = logging.INFO if form == "json" else logging.WARNING
     before = {each: each.level for each in levels}

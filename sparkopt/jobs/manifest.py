@@ -1,4 +1,4 @@
-"""The manifest of a run: what ran on what, with which versions, and what came out."""
+"""The manifest of a run: job, flags, inputs, versions and results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import sparkopt
 from sparkopt.blocks.backend import is_connect
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import masked
-from sparkopt.jobs.places import Place
+from sparkopt.jobs.locations import SparkLocation
 
-__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "Identity", "config_of", "find", "now", "write"]
+__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "write"]
 
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
@@ -31,8 +31,8 @@ OUTSIDE = ("output", "log_format", "profile", "force", "config")
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What decides a run's result: two runs with equal ones need not both be made.
+class JobIdentity:
+    """What determines a run's result: of two runs with equal identities, one is enough.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Identity:
     config : mapping
         Its flags, secrets masked.
     inputs : mapping
-        Fingerprints of what it reads; None for something that cannot be told apart from another state of itself.
+        Fingerprints of the inputs; None for an input whose changes cannot be detected.
     """
 
     job: str
@@ -55,13 +55,13 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """16 characters that stand for it."""
+        """16 characters that identify it."""
         decisive = {name: value for name, value in self.config.items() if name not in OUTSIDE}
         return digest({"job": self.job, "config": decisive, "inputs": dict(self.inputs)})
 
 
 def config_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags of a run, fit for ``--config``; secrets are masked."""
+    """Return the flags of a run in the form of ``--config``; secrets are masked."""
     values = {name: value for name, value in vars(args).items() if name not in ("config", "source")}
     source = getattr(args, "source", None)
     if source is not None:
@@ -75,13 +75,13 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def find(output: Place, name: str) -> dict[str, Any] | None:
-    """Return the manifest that an earlier run left, or None; one that cannot be read counts as none."""
-    place = output.child(name)
-    if not place.exists():
+def find(output: SparkLocation, name: str) -> dict[str, Any] | None:
+    """Return the manifest of an earlier run, or None where there is none that can be read."""
+    file = output.child(name)
+    if not file.exists():
         return None
     try:
-        found = json.loads(place.read())
+        found = json.loads(file.read())
     except ValueError:
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
@@ -91,7 +91,7 @@ def write(
     folder: Path,
     name: str,
     *,
-    identity: Identity,
+    identity: JobIdentity,
     status: str,
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
@@ -103,17 +103,17 @@ def write(
     Parameters
     ----------
     folder, name : Path, str
-        Where, and the file's name.
-    identity : Identity
-        What ran.
+        The folder, and the file's name.
+    identity : JobIdentity
+        The run's identity.
     status : str
         How it ended.
     metrics, outputs : mapping
-        What came out: figures, and names of files and folders with what is in them.
+        Figures, and names of files and folders with their descriptions.
     started : datetime
-        When it began; now is when it ended.
+        When the run began; it ends now.
     spark : SparkSession
-        Where it ran.
+        The session that ran it.
     """
     ended = now()
     content = {
@@ -148,20 +148,20 @@ def _versions() -> dict[str, str | None]:
 
 
 def _where(spark: SparkSession) -> dict[str, str | None]:
-    """Return what Spark's own pages and logs know the run by."""
+    """Return the master and the application's id, by which Spark's own pages and logs name the run."""
     if is_connect(spark):
         return {"master": None, "application": None}
     return {"master": spark.sparkContext.master, "application": spark.sparkContext.applicationId}
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this code lies in, ``-dirty`` where it was changed; None elsewhere."""
+    """Return the commit of this code's checkout, with ``-dirty`` where files changed; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):  # no git here: the commit is not known
+    except (OSError, subprocess.SubprocessError):  # git is missing: the commit is not known
         return None
     return found.stdout.strip() or None

@@ -22,7 +22,7 @@ from sparkopt.report.facts import Measure
 __all__ = [
     "LOWER_IS_BETTER",
     "NAMES",
-    "Scored",
+    "ScoredRows",
     "default_metric",
     "is_classifier",
     "measures",
@@ -37,23 +37,23 @@ LOWER_IS_BETTER = ("logLoss", "rmse", "mae")
 
 def is_classifier(model: Model) -> bool:
     """Whether the model predicts classes."""
-    task = getattr(model, "task", None)  # a network has all columns' parameters, and says what its output means
+    task = getattr(model, "task", None)  # networks have every column parameter; their task says what the output means
     return task in ("classes", "binary") if task is not None else model.hasParam("rawPredictionCol")
 
 
 def default_metric(model: Model) -> str:
-    """Return the metric that a gate looks at where none is named."""
+    """Return the metric that a gate compares where none is named."""
     return "accuracy" if is_classifier(model) else "rmse"
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Rows with what a model says of them.
+class ScoredRows:
+    """Rows with a model's predictions.
 
     Attributes
     ----------
     table : DataFrame
-        label, weight, prediction, probability and rawPrediction, as far as there are these columns; cached.
+        label, weight, prediction, probability and rawPrediction, where these columns exist; cached.
     is_classifier : bool
         Whether predictions are classes.
     """
@@ -62,13 +62,13 @@ class Scored:
     is_classifier: bool
 
     def metrics(self) -> dict[str, float]:
-        """Return ``rows`` and the metrics.
+        """Return the number of ``rows`` and the metrics.
 
         Returns
         -------
         dict
-            Of a classifier accuracy, f1 (weighted by class), logLoss where it gives probabilities, and areaUnderROC
-            where it has two classes; else rmse, r2 and mae.
+            For a classifier accuracy, f1 (weighted by class), logLoss where it predicts probabilities, and
+            areaUnderROC where it has two classes; otherwise rmse, r2 and mae.
 
         Raises
         ------
@@ -98,19 +98,19 @@ class Scored:
 
 
 @contextmanager
-def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[Scored]:
-    """Give rows with what a model says of them, scored once for all that is asked of them.
+def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
+    """Yield rows with a model's predictions, computed once and cached.
 
     Parameters
     ----------
     model : Model
         The model.
     rows : DataFrame
-        With its features.
+        Rows with the model's features.
     label : str
-        The target.
+        Target column.
     weight : str or None, default None
-        Row weights.
+        Column of row weights.
 
     Raises
     ------
@@ -130,13 +130,13 @@ def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None)
         raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
     table = found.select(*wanted, *present).cache()
     try:
-        yield Scored(table, is_classifier(model))
+        yield ScoredRows(table, is_classifier(model))
     finally:
         table.unpersist()
 
 
 def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> dict[str, float]:
-    """Return rows and metrics of a model, as ``Scored.metrics`` does."""
+    """Return the number of rows and the metrics of a model, as ``ScoredRows.metrics`` does."""
     with scored(model, rows, label, weight) as outcome:
         return outcome.metrics()
 
@@ -144,24 +144,24 @@ def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = N
 def measures(
     metrics: Mapping[str, float], *, where: str = "", baselines: Mapping[str, float] | None = None
 ) -> tuple[Measure, ...]:
-    """Return metrics for a page: the rows last, since the first figures are the ones that are looked at.
+    """Return metrics for a page; the number of rows comes last.
 
     Parameters
     ----------
     metrics : mapping
-        With ``rows``.
+        The metrics, with ``rows``.
     where : str, default ""
-        What is set before their names.
+        Prefix of their names.
     baselines : mapping or None, default None
-        What they are compared with.
+        Metrics of the baseline.
     """
     found = [
-        Measure(f"{where}{name}", value, "number", _beside(name, baselines))
+        Measure(f"{where}{name}", value, "number", _comparison(name, baselines))
         for name, value in metrics.items()
         if name != "rows"
     ]
     return (*found, Measure(f"{where}rows", metrics["rows"], "count"))
 
 
-def _beside(name: str, baselines: Mapping[str, float] | None) -> str:
+def _comparison(name: str, baselines: Mapping[str, float] | None) -> str:
     return f"baseline {baselines[name]:.6g}" if baselines and name in baselines else ""

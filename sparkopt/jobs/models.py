@@ -1,4 +1,4 @@
-"""Saved models of every kind, loaded by what their metadata says they are; nothing that a file names is imported."""
+"""Saved models of every kind, loaded by the class in their metadata; a file never names what is imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pyspark.ml import Model
 from pyspark.sql import SparkSession
 
 from sparkopt.errors import DataError
-from sparkopt.jobs.logs import mask
-from sparkopt.jobs.places import Place, place_of
+from sparkopt.io.secrets import mask
+from sparkopt.jobs.locations import SparkLocation, spark_location
 
-__all__ = ["KINDS", "Saved", "find_model", "load_model"]
+__all__ = ["KINDS", "SavedModel", "find_model", "load_model"]
 
 KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -30,21 +30,21 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "sparkopt.deep.model.TorchModel": ("sparkopt.deep", "TorchModel"),
     }
 )
-"""What metadata may say, and where it is."""
+"""Classes that metadata may name, with module and name to import."""
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedModel:
     """A model on disk.
 
     Parameters
     ----------
     uri : str
-        Its own folder.
+        The model's own folder.
     kind : str
         Its class, one of ``KINDS``.
     labels : list of str
-        Names of its classes 0, 1, …, where the job that trained it left them beside it.
+        Names of its classes 0, 1, …, where the job that trained it left them next to it.
     """
 
     uri: str
@@ -53,7 +53,7 @@ class Saved:
 
     @property
     def is_deep(self) -> bool:
-        """Whether it is a network."""
+        """Whether the model is a network."""
         return self.kind.startswith("sparkopt.deep.")
 
     def load(self) -> Model:
@@ -63,7 +63,7 @@ class Saved:
         return loaded
 
 
-def find_model(spark: SparkSession, path: str) -> Saved:
+def find_model(spark: SparkSession, path: str) -> SavedModel:
     """Find a saved model: at ``path``, or in a job's output there.
 
     Raises
@@ -71,12 +71,12 @@ def find_model(spark: SparkSession, path: str) -> Saved:
     DataError
         Where there is none, or it is none of sparkopt's.
     """
-    given = place_of(spark, path)
-    for place in (given, given.child("model")):
-        if place.child("metadata").exists():
-            kind = _kind(spark, place, path)
-            beside = place.sibling("metrics.json") if place.name == "model" else None
-            return Saved(place.uri, kind, _labels(beside))
+    given = spark_location(spark, path)
+    for folder in (given, given.child("model")):
+        if folder.child("metadata").exists():
+            kind = _kind(spark, folder, path)
+            metrics = folder.sibling("metrics.json") if folder.name == "model" else None
+            return SavedModel(folder.uri, kind, _labels(metrics))
     raise DataError(f"{mask(path)!r} holds no saved model: there is neither metadata/ nor model/metadata/ in it.")
 
 
@@ -91,8 +91,8 @@ def load_model(spark: SparkSession, path: str) -> Model:
     return find_model(spark, path).load()
 
 
-def _kind(spark: SparkSession, place: Place, path: str) -> str:
-    rows = spark.read.text(place.child("metadata").uri).limit(1).collect()
+def _kind(spark: SparkSession, folder: SparkLocation, path: str) -> str:
+    rows = spark.read.text(folder.child("metadata").uri).limit(1).collect()
     try:
         kind = json.loads(rows[0].value)["class"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
@@ -103,11 +103,11 @@ def _kind(spark: SparkSession, place: Place, path: str) -> str:
     return str(kind)
 
 
-def _labels(place: Place | None) -> list[str]:
-    if place is None or not place.exists():
+def _labels(metrics: SparkLocation | None) -> list[str]:
+    if metrics is None or not metrics.exists():
         return []
     try:
-        found = json.loads(place.read())
+        found = json.loads(metrics.read())
     except ValueError:
         return []
     labels = found.get("labels") if isinstance(found, dict) else None

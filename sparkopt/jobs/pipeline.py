@@ -1,6 +1,6 @@
-"""The training pipeline as command lines: what each job is called with, for the data of one interval.
+"""The training pipeline as command lines: the arguments of each job for the data of one interval.
 
-Nothing here needs Spark or a scheduler: a scheduler asks for the command lines and runs them in their order.
+This module needs neither Spark nor a scheduler: a scheduler takes the command lines and runs them in order.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Any
 from sparkopt.errors import ParameterError
 from sparkopt.integrations.model_registry import Accepted, ModelRegistry
 
-__all__ = ["Interval", "Pipeline", "Plan"]
+__all__ = ["DataInterval", "Pipeline", "PipelinePlan"]
 
 STEPS = ("preprocess", "train", "evaluate", "score")
-"""Steps that are jobs, in their order; promotion is between the last two."""
+"""Steps that are jobs, in order; promotion is between the last two."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """The data that a run is about.
+class DataInterval:
+    """The interval of a run's data.
 
     Parameters
     ----------
     start, end : datetime
-        With their time zones.
+        Both with a time zone.
     """
 
     start: datetime
     end: datetime
 
     @classmethod
-    def of(cls, start: datetime | None, end: datetime | None, instead: datetime) -> Interval:
-        """Return a run's interval; of a run that has none, the day before it was started."""
+    def of(cls, start: datetime | None, end: datetime | None, instead: datetime) -> DataInterval:
+        """Return a run's interval; for a run without one, the day before it was started."""
         last = end or instead
         return cls(start or last - timedelta(days=1), last)
 
     @property
     def name(self) -> str:
-        """Its end, as ISO 8601 in UTC: as text it sorts like time."""
+        """Its end as ISO 8601 in UTC: the text sorts by time."""
         return self.end.astimezone(timezone.utc).isoformat(timespec="seconds")
 
     def fill(self, template: str) -> str:
@@ -61,8 +61,8 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run: the arguments of each job, and what stands where.
+class PipelinePlan:
+    """One run: the arguments of each job, and the paths of its outputs.
 
     Attributes
     ----------
@@ -85,37 +85,36 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What all runs have in common.
+    """The settings of all runs.
 
     Parameters
     ----------
     images : str
-        Folder of image files, of which each one's own folder is its label; ``{date}``, ``{start}`` and ``{end}`` are
-        filled in.
+        Folder of image files; the folder of a file is its label. ``{date}``, ``{start}`` and ``{end}`` are filled in.
     root : str
-        Folder of all outputs: ``runs/<end>/`` of each run, and ``models/`` with the accepted ones.
+        Folder of all outputs: ``runs/<end>/`` for each run, and ``models/`` for accepted models.
     image_size : int, default 32
         Width and height in pixels.
     color : {"gray", "rgb"}, default "gray"
-        Of the pixels.
+        Colours of the pixels.
     labels : str, default ""
-        Names of the labels 0, 1, …, with commas between; "" is the alphabet's order of the folders, which is the same
-        in all runs only where all folders always have images.
+        Names of the labels 0, 1, …, separated by commas; "" is the alphabetical order of the folders, which is the
+        same in all runs only where every folder always has images.
     test_fraction : float, default 0.2
-        Share of the images that only evaluation sees.
+        Share of the images that is used for evaluation only.
     metric : str, default "accuracy"
-        What the gate looks at.
+        The metric that the gate compares.
     tolerance : float, default 0.01
-        Share of the accepted model's metric by which a new one may be worse.
+        Share of the accepted model's metric by which a new model may be worse.
     min_value : float or None, default None
-        Least value of the metric, whatever the accepted model's is.
+        Least value of the metric, regardless of the accepted model.
     preprocess, train : tuple of str
-        Further flags of these jobs.
+        Additional flags of these jobs.
 
     Examples
     --------
     >>> pipeline = Pipeline("/data/{date}", "/models")
-    >>> day = Interval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
+    >>> day = DataInterval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
     >>> pipeline.plan(day).preprocess[:2]
     ['--input', '/data/2026-11-23']
     """
@@ -134,7 +133,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pipeline:
-        """Return the pipeline that a scheduler's parameters describe; parameters of other things are left alone."""
+        """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
         names = [field.name for field in fields(cls) if field.name in values]
         given: dict[str, Any] = {name: values[name] for name in names}
         given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
@@ -145,12 +144,12 @@ class Pipeline:
         """The accepted models."""
         return ModelRegistry(f"{self.root.rstrip('/')}/models")
 
-    def plan(self, interval: Interval) -> Plan:
-        """Return one run, warm-started from the model that was accepted last before its interval."""
+    def plan(self, interval: DataInterval) -> PipelinePlan:
+        """Return one run, which starts from the last model accepted before its interval."""
         run = f"{self.root.rstrip('/')}/runs/{interval.fill('{end}')}"
         rows, candidate, evaluation = f"{run}/rows", f"{run}/train", f"{run}/evaluate"
         accepted = self.registry.before(interval.name)
-        return Plan(
+        return PipelinePlan(
             interval.name,
             candidate,
             evaluation,
@@ -169,7 +168,7 @@ class Pipeline:
             ],
         )
 
-    def _preprocess(self, interval: Interval, rows: str) -> list[str]:
+    def _preprocess(self, interval: DataInterval, rows: str) -> list[str]:
         flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
         flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
         return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]

@@ -3,12 +3,12 @@
     spark-submit --properties-file conf/local.conf jobs/preprocess_images.py --input photos --output out/small
 
 Each row of the output has the columns path, image (encoded bytes; null for a bad image) and error (its reason).
-In the output, ``_report.html`` shows counts, failures, throughput and some images before and after, and
-``_manifest.json`` is the run's; beside a local one, ``<output>-report.json`` and ``<output>-samples.png`` hold the
-same. A run that was stopped goes on with the images that are not in the output yet.
+The output also holds ``_manifest.json`` and ``_report.html``: counts, failures, throughput and some images before and
+after. Next to a local output, ``<output>-report.json`` and ``<output>-samples.png`` contain the same. A run resumes
+one that was stopped: it processes the images that are not in the output yet.
 
 With ``--features`` the columns are path, features (numbers from 0 to 1) and label (the number of the image's folder)
-instead, which is what training jobs read, in the folders ``split=train`` and ``split=test``.
+instead. Training jobs read them from the folders ``split=train`` and ``split=test``.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tqdm import tqdm
 from sparkopt import images
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.images.contact_sheet import contact_sheet
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import mask
-from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, Source, check_share, fingerprint
+from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
@@ -45,7 +45,7 @@ SPLIT = "split"
 
 
 def pipeline_of(options: argparse.Namespace) -> images.Compose:
-    """Read the pipeline from its JSON file, or make one that fits the image into a square."""
+    """Return the pipeline of the JSON file, or one that fits images into a square."""
     if options.pipeline is None:
         fit = images.Letterbox(options.size, options.size)
         if options.features:
@@ -69,10 +69,10 @@ def read_input(spark: SparkSession, location: str, kind: str) -> DataFrame:
 
 
 def steps(pending: DataFrame, parts: int) -> list[Column]:
-    """Conditions that cut ``pending`` into parts of about as many images each; none if nothing is pending.
+    """Return conditions that split ``pending`` into parts of about equal size; none if nothing is pending.
 
-    They are ranges of the files' length: the one condition that Spark applies before it opens a file, so that no part
-    reads the files of another.
+    They are ranges of the files' length: Spark applies such a condition before it opens a file, so no part reads the
+    files of another.
     """
     if pending.isEmpty():
         return []
@@ -86,7 +86,7 @@ def steps(pending: DataFrame, parts: int) -> list[Column]:
 
 
 def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | None:
-    """Return what earlier runs have written, or None."""
+    """Return the rows of earlier runs, or None."""
     try:
         return spark.read.format(kind).load(location)
     except AnalysisException as error:
@@ -96,7 +96,7 @@ def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | No
 
 
 def process(spark: SparkSession, options: argparse.Namespace, location: str) -> dict[str, Any]:
-    """Process what is missing at ``location``, part by part, and return the report."""
+    """Process the images that are missing at ``location``, part by part, and return the report."""
     kernel = kernel_of(options)
     function = images.BatchFunction(
         kernel, "content", FEATURES if options.features else "image", error_column="error", key_column="path"
@@ -139,28 +139,28 @@ def process(spark: SparkSession, options: argparse.Namespace, location: str) -> 
 
 
 def folder() -> Column:
-    """The name of an image's folder."""
+    """Return the name of an image's folder."""
     return SF.element_at(SF.split("path", "/"), -2)
 
 
 def label_names(source: DataFrame, named: str) -> list[str]:
-    """Return the names of the labels in their order: those that are given, or those of all folders.
+    """Return the labels' names in order: the given names, or those of all folders.
 
     Raises
     ------
     DataError
-        For a folder that is none of the given ones.
+        For a folder that is not among the given names.
     """
     found = sorted(row[0] for row in source.select(folder()).distinct().collect())
     names = [name.strip() for name in named.split(",")] if named else found
-    strange = sorted(set(found) - set(names))
-    if strange:
-        raise DataError(f"--input has images of {strange[0]!r}; --labels are {', '.join(names)}.")
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise DataError(f"--input has images of {unknown[0]!r}; --labels are {', '.join(names)}.")
     return names
 
 
 def labelled(rows: DataFrame, names: list[str], fraction: float) -> DataFrame:
-    """Add each image's label and split: both decided by folder and file name, so no rerun moves a row."""
+    """Add each image's label and split; both depend on folder and file name only, so every run agrees."""
     key = SF.pmod(SF.xxhash64(folder(), SF.element_at(SF.split("path", "/"), -1)), SF.lit(1_000_000))
     label = (SF.array_position(SF.lit(names), folder()) - 1).cast("double")
     split = SF.when(key < int(fraction * 1_000_000), "test").otherwise("train")
@@ -180,7 +180,7 @@ def samples(spark: SparkSession, options: argparse.Namespace, location: str, cou
 
 
 def _chosen(spark: SparkSession, options: argparse.Namespace, paths: list[str]) -> list[Row]:
-    """Return path and content of some images; of files, no others are opened."""
+    """Return path and content of some images; no other file is opened."""
     if options.input_format == "binaryFile":
         escaped = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
         return spark.read.format("binaryFile").load(escaped).select("path", "content").collect()
@@ -192,7 +192,7 @@ def declare(flags: Parser) -> None:
     """Add the flags."""
     flags.add_argument("--input", metavar="PATH", help="directory, glob, or table with the columns path and content")
     flags.add_argument("--input-format", choices=FORMATS, default="binaryFile")
-    flags.add_argument("--output", metavar="FOLDER", help="directory to write to, or to go on with")
+    flags.add_argument("--output", metavar="FOLDER", help="directory to write to, or to resume")
     flags.add_argument("--output-format", choices=("parquet", "delta"), default="parquet")
     flags.add_argument("--pipeline", help="JSON file as Compose.to_json writes it; ends in Encode, unless --features")
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
@@ -215,13 +215,13 @@ def declare(flags: Parser) -> None:
         default=0.2,
         help="share of the images that goes to split=test (default: %(default)s)",
     )
-    flags.add_argument("--parts", type=int, default=8, help="how many steps, each of which is lost or kept whole")
+    flags.add_argument("--parts", type=int, default=8, help="number of steps; a step is kept whole or lost")
     flags.add_argument("--seed", type=int, default=0, help="for random transforms; a row's key is its path")
     flags.add_argument("--epoch", type=int, default=0)
 
 
 def kernel_of(options: argparse.Namespace) -> images.ImageKernel:
-    """Return what is done with an image."""
+    """Return the kernel that processes images."""
     output = "array" if options.features else "bytes"
     return images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
 
@@ -238,22 +238,22 @@ def check(options: argparse.Namespace) -> None:
 
 
 def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fingerprint of the images, and what is done with them."""
-    read_output(spark, options.output, options.output_format)  # fails where its format is not known, before the work
+    """Return the fingerprint of the images, and their processing."""
+    read_output(spark, options.output, options.output_format)  # an unknown format fails before the work
     kind = "images" if options.input_format == "binaryFile" else options.input_format
     kernel = kernel_of(options)
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
-    return {"data": fingerprint(spark, Source(kind, options.input)), "pipeline": made | drawn}
+    return {"data": fingerprint(spark, DataSource(kind, options.input)), "pipeline": made | drawn}
 
 
-def work(run: Run) -> Result:
-    """Process; beside a local output, write report and samples."""
+def work(run: JobRun) -> JobResult:
+    """Process the images; next to a local output, write report and samples."""
     options = run.args
     images.bound_batches(run.spark)
-    report = process(run.spark, options, run.place.uri)
+    report = process(run.spark, options, run.target.uri)
     text = json.dumps(report, indent=2)
-    sheet = None if options.features else samples(run.spark, options, run.place.uri)
+    sheet = None if options.features else samples(run.spark, options, run.target.uri)
     if "://" not in options.output:
         target = options.output.removeprefix("file:").rstrip("/")
         Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
@@ -262,11 +262,11 @@ def work(run: Run) -> Result:
     columns = "path, features, label and split" if options.features else "path, image and error"
     outputs = {".": f"{options.output_format} table of {columns}"}
     figures = {name: report[name] for name in ("images", "good", "failures", "images_per_second")}
-    return Result(figures, outputs, text, page(options, report, sheet))
+    return JobResult(figures, outputs, text, page(options, report, sheet))
 
 
 def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | None) -> Facts:
-    """Return what the page shows of a report and of samples."""
+    """Return the page of a report and of samples."""
     failures: dict[str, int] = report["failures"]
     charts: list[Chart] = []
     if failures:
@@ -283,7 +283,7 @@ def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | 
             Measure("images a second", report["images_per_second"], "number"),
             Measure("time", report["seconds"], "seconds", weighed=True),
             Measure("processed", report["processed"], "count", "by this run"),
-            Measure("of earlier runs", report["skipped"], "count", "and not done again"),
+            Measure("of earlier runs", report["skipped"], "count", "not repeated"),
         ),
         tuple(charts),
         tuple(f"First {name}: {path}" for name, path in report["failed_first"].items()),
@@ -291,11 +291,11 @@ def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | 
 
 
 def kind(options: argparse.Namespace) -> str:
-    """An output is added to in its place; one that is made anew is exchanged when it is whole."""
+    """Append to an existing output; with --force, replace it once the new one is complete."""
     return "table" if options.force else "resumed"
 
 
-# Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).
+# Python workers exchange data through Unix sockets instead of the network (from Spark 4.1).
 SETTINGS = {"spark.python.unix.domain.socket.enabled": "true"}
 JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS)
 main = JOB.main

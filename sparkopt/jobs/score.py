@@ -1,10 +1,10 @@
-r"""Score rows with a saved model, linear or deep: write predictions and probabilities beside the rows' columns.
+r"""Score rows with a saved model, linear or deep: write predictions and probabilities next to the rows' columns.
 
     spark-submit --properties-file conf/local.conf jobs/score.py --model out --parquet rows.parquet --keep id \
         --output out/scored
 
-Vectors are written as arrays, so that any reader can use them. In the output, ``_manifest.json`` is the run's, and
-``_report.html`` shows how many rows were scored, how fast, and what was predicted.
+Vectors are written as arrays, so that any reader can use them. The output also holds ``_manifest.json`` and
+``_report.html``, which shows how many rows were scored, how fast, and the predictions.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import ParameterError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import mask
+from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.metrics import is_classifier
-from sparkopt.jobs.models import Saved, find_model
-from sparkopt.jobs.sources import FEATURES, Rows, check_source, data_flags, fingerprint, fingerprint_of_files, read
+from sparkopt.jobs.models import SavedModel, find_model
+from sparkopt.jobs.sources import (
+    FEATURES,
+    InputRows,
+    check_source,
+    data_flags,
+    fingerprint,
+    fingerprint_of_files,
+    read,
+)
 from sparkopt.report.facts import Chart, Facts, Measure
 
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
@@ -62,8 +70,8 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return {"model": model, "data": fingerprint(spark, args.source)}
 
 
-def prepared(model: Model, rows: Rows) -> Model:
-    """Return the model, told which columns hold the features where the flags say so."""
+def prepared(model: Model, rows: InputRows) -> Model:
+    """Return the model, with the feature columns that the flags name."""
     if rows.features is None or isinstance(rows.features, str):
         chosen = model.copy()
         if rows.features is not None:
@@ -74,12 +82,12 @@ def prepared(model: Model, rows: Rows) -> Model:
 
 
 def feature_columns(model: Model) -> list[str]:
-    """Return the columns that the model reads."""
+    """Return the model's feature columns."""
     several = model.getParam("featuresCols")
     return list(model.getOrDefault(several)) if model.isSet(several) else [model.getOrDefault("featuresCol")]
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, score, write."""
     args, spark = run.args, run.spark
     saved = find_model(spark, args.model)
@@ -93,19 +101,19 @@ def work(run: Run) -> Result:
     table = scored.select(*[_plain(scored, name, args.output_format) for name in [*kept, *made]])
     options = {"header": "true"} if args.output_format == "csv" else {}
     begin = time.perf_counter()
-    table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.place.uri)
+    table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.target.uri)
     seconds = time.perf_counter() - begin
-    written = spark.read.format(args.output_format).options(**options).load(run.place.uri)
+    written = spark.read.format(args.output_format).options(**options).load(run.target.uri)
     count, columns = written.count(), [*kept, *made]
-    said = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {', '.join(columns)}"
+    text = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {', '.join(columns)}"
     outputs = {".": f"{args.output_format} table of {', '.join(columns)}"}
-    return Result({"rows": count}, outputs, said, _page(args, saved, model, written, count, seconds))
+    return JobResult({"rows": count}, outputs, text, _page(args, saved, model, written, count, seconds))
 
 
 def _page(
-    args: argparse.Namespace, saved: Saved, model: Model, written: DataFrame, count: int, seconds: float
+    args: argparse.Namespace, saved: SavedModel, model: Model, written: DataFrame, count: int, seconds: float
 ) -> Facts:
-    """Return what the page shows: how many rows, how fast, and what was predicted."""
+    """Return what the page shows: how many rows, how fast, and the predictions."""
     column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
     charts: tuple[Chart, ...] = ()
     if count and column in written.columns:
@@ -123,7 +131,7 @@ def _page(
 
 
 def _mode(args: argparse.Namespace) -> str:
-    """How Spark writes: only a format that replaces a table by itself is written in its place."""
+    """Return Spark's save mode; only a format that replaces a table atomically overwrites the output directly."""
     return "overwrite" if args.output_mode == "overwrite" or args.force else "errorifexists"
 
 
@@ -137,7 +145,7 @@ def _kept(df: DataFrame, named: str | None, features: list[str]) -> list[str]:
 
 
 def _plain(df: DataFrame, name: str, form: str) -> Any:
-    """Return a column as the format can hold it: vectors as arrays, and in CSV, which has neither, as JSON."""
+    """Return a column that the format can hold: vectors as arrays, and both as JSON in CSV, which has neither."""
     kind, column = df.schema[name].dataType, F.col(quoted(name))
     is_vector = isinstance(kind, VectorUDT)
     if is_vector:

@@ -1,4 +1,4 @@
-"""What jobs read and write: files in many formats, tables by name, folders of images."""
+"""What jobs read: files in many formats, tables by name, folders of images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 from sparkopt.blocks.columns import column_type, is_number, quoted
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import PACKAGES, essence
-from sparkopt.jobs.logs import mask
 
-__all__ = ["Rows", "Source", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
+__all__ = ["DataSource", "InputRows", "check_source", "data_flags", "fingerprint", "fingerprint_of_files", "read"]
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
 IMAGES, TABLE = "images", "table"
@@ -29,8 +29,8 @@ ENDINGS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where rows are.
+class DataSource:
+    """A format and a path, or a table's name.
 
     Parameters
     ----------
@@ -45,17 +45,17 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows, and which of their columns are what.
+class InputRows:
+    """Rows, and the roles of their columns.
 
     Parameters
     ----------
     df : DataFrame
         The rows.
     features : str, list of str or None
-        Feature columns; None where the flags do not say.
+        Feature columns; None where the flags name none.
     label, weight : str or None
-        Columns; None where the flags do not say.
+        Their columns; None where the flags name none.
     labels : list of str
         Names of the classes 0, 1, …, where they are known.
     """
@@ -67,30 +67,30 @@ class Rows:
     labels: list[str] = field(default_factory=list)
 
 
-class _Keep(argparse.Action):
-    """Keeps which of the flags was given, and its value."""
+class _KeepSource(argparse.Action):
+    """Stores the flag that was given together with its value."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        namespace.source = Source(str(option_string).removeprefix("--"), values)
+        namespace.source = DataSource(str(option_string).removeprefix("--"), values)
 
 
 def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
-    """Add the flags that say where rows are and what their columns mean.
+    """Add the flags for the data and the roles of its columns.
 
     Parameters
     ----------
     flags : Parser
-        Where to.
+        The parser.
     features, label : str or None
-        Defaults; None leaves the choice to the model.
+        Default columns; None leaves the choice to the model.
     only_images : bool, default False
-        Whether nothing else can be read.
+        Whether the job reads nothing else.
     """
     data = flags.add_argument_group("data")
     source = data.add_mutually_exclusive_group()
     helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
     kinds = () if only_images else FORMATS
-    add = {"action": _Keep, "dest": "source", "default": None}
+    add = {"action": _KeepSource, "dest": "source", "default": None}
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
     for kind in kinds:
         source.add_argument(f"--{kind}", metavar="PATH", help=helps.get(kind, f"a {kind} file or folder"), **add)  # type: ignore[arg-type]
@@ -134,12 +134,14 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
 
 
 def check_share(name: str, value: float) -> None:
-    """Refuse a share of the rows that leaves nothing on one side."""
+    """Refuse a share of the rows that is not between 0 and 1."""
     if not 0 < value < 1:
-        raise ParameterError(f"{name} must lie between 0 and 1. Got {value:g} instead.")
+        raise ParameterError(f"{name} must be between 0 and 1. Got {value:g} instead.")
 
 
-def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> Rows:
+def read(
+    spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False
+) -> InputRows:
     """Return the rows that the flags name.
 
     Parameters
@@ -147,36 +149,36 @@ def read(spark: SparkSession, args: argparse.Namespace, *, labels: Sequence[str]
     spark : SparkSession
         The session.
     args : Namespace
-        With the flags of ``data_flags``.
+        Values of the flags of ``data_flags``.
     labels : sequence of str
-        Of images: the folders' names in the order that a model knows; none is the alphabet's.
+        For images: the folders' names in the model's order; empty for alphabetical order.
     encoded : bool, default False
-        Of images: whether to leave them encoded, as deep models read them.
+        For images: whether to leave them encoded, as deep models read them.
 
     Raises
     ------
     DataError
         Where there is nothing to read.
     """
-    source: Source = args.source
+    source: DataSource = args.source
     try:
         if source.kind != IMAGES:
             df = load(spark, source)
-            return Rows(df, _features(df, args.features), args.label, args.weight)
+            return InputRows(df, _features(df, args.features), args.label, args.weight)
         files, names = image_files(spark, source.location, labels)
     except (PySparkException, Py4JJavaError) as error:
         raise _unreadable(source, error) from error
     if encoded:
-        return Rows(files, None, LABEL, None, names)
-    from sparkopt import images  # here, since tables do without OpenCV
+        return InputRows(files, None, LABEL, None, names)
+    from sparkopt import images  # imported here: tables do not need OpenCV
 
     size = args.image_size
     pipeline = images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
     rows = files.select(images.udf(pipeline, output="array")("content").alias(FEATURES), LABEL, "path")
-    return Rows(rows, FEATURES, LABEL, None, names)
+    return InputRows(rows, FEATURES, LABEL, None, names)
 
 
-def load(spark: SparkSession, source: Source) -> DataFrame:
+def load(spark: SparkSession, source: DataSource) -> DataFrame:
     """Return the rows of files or of a table."""
     if source.kind == TABLE:
         return spark.read.table(source.location)
@@ -185,7 +187,7 @@ def load(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def _features(df: DataFrame, named: str | None) -> str | list[str] | None:
-    """Return one column of vectors or arrays, or a list of numeric ones."""
+    """Return one column of vectors or arrays, or a list of numeric columns."""
     if named is None:
         return None
     names = [name.strip() for name in named.split(",")]
@@ -193,17 +195,17 @@ def _features(df: DataFrame, named: str | None) -> str | list[str] | None:
     return names if several else names[0]
 
 
-def _unreadable(source: Source, error: Exception) -> DataError:
+def _unreadable(source: DataSource, error: Exception) -> DataError:
     return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
 
 
 def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
-    """Return image files as rows of content, label and path, and the names of the labels in their order.
+    """Return image files as rows of content, label and path, and the labels' names in order.
 
     Raises
     ------
     DataError
-        For a folder that is none of ``labels``, where these are given.
+        For a folder that is not in ``labels``, where these are given.
     """
     files = (
         spark.read.format("binaryFile")
@@ -216,9 +218,9 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     if not found:
         raise DataError(f"{folder!r} has no images: there is no file that ends in {', '.join(ENDINGS)}.")
     names = list(labels) or found
-    strange = sorted(set(found) - set(names))
-    if strange:
-        raise DataError(f"{folder!r} has images of {strange[0]!r}; the model knows {', '.join(names)}.")
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise DataError(f"{folder!r} has images of {unknown[0]!r}; the model knows {', '.join(names)}.")
     return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
 
 
@@ -229,19 +231,19 @@ def check_classes(names: Sequence[str], folder: str) -> None:
 
 
 def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
-    """Return training and held-out rows, decided so that no rerun moves a row.
+    """Return training and held-out rows; the split is the same in every run.
 
-    An image's file and its folder's name decide, wherever the folders lie, and of other rows their content.
+    For images it depends on the names of file and folder, not on where these are; for other rows on their content.
     """
     whole = [F.col(quoted(name)) for name in rows.columns]
-    decisive = [F.substring_index("path", "/", -2)] if "path" in rows.columns else whole
-    key = F.pmod(F.xxhash64(F.lit(seed), *decisive), F.lit(1_000_000))
+    hashed = [F.substring_index("path", "/", -2)] if "path" in rows.columns else whole
+    key = F.pmod(F.xxhash64(F.lit(seed), *hashed), F.lit(1_000_000))
     held_out = key < int(fraction * 1_000_000)
     return rows.where(~held_out), rows.where(held_out)
 
 
-def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
-    """Return what tells the data from another state of itself; None where nothing does.
+def fingerprint(spark: SparkSession, source: DataSource) -> dict[str, Any] | None:
+    """Return a fingerprint that changes when the data change; None where there is no way to tell.
 
     Files: how many, their bytes, and a hash over names, sizes and times. Delta and Iceberg: the version.
 
@@ -250,41 +252,41 @@ def fingerprint(spark: SparkSession, source: Source) -> dict[str, Any] | None:
     DataError
         Where there is nothing to read.
     """
-    place = {source.kind: mask(source.location)}
+    named = {source.kind: mask(source.location)}
     try:
         kind, name = source.kind, source.location
         if kind in PACKAGES:  # without its package, the statements below would be syntax errors
-            load(spark, source).schema  # noqa: B018  # Connect looks no earlier
+            load(spark, source).schema  # noqa: B018  # Connect resolves it no earlier
         if kind == TABLE:
             kind = _provider(spark, name)
         elif kind in ("delta", "iceberg"):
             name = f"{kind}.`{name}`"
         if kind == "delta":
             row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()[0]  # a table's own name
-            return {**place, "version": row["version"], "timestamp": str(row["timestamp"])}
+            return {**named, "version": row["version"], "timestamp": str(row["timestamp"])}
         if kind == "iceberg":
             snapshots = _snapshots(spark, source).orderBy(F.col("committed_at").desc()).limit(1).collect()
-            return {**place, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
+            return {**named, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
         paths = load(spark, source).inputFiles() if source.kind == TABLE else [source.location]
-        return {**place, **fingerprint_of_files(spark, *paths)} if paths else None
+        return {**named, **fingerprint_of_files(spark, *paths)} if paths else None
     except (PySparkException, Py4JJavaError) as error:
         raise _unreadable(source, error) from error
 
 
 def _provider(spark: SparkSession, name: str) -> str:
-    """Return what a table of the catalog is stored as, in lower case; "" where the catalog does not say."""
+    """Return a catalog table's format, in lower case; "" where the catalog does not know it."""
     described = spark.sql(f"DESCRIBE EXTENDED {name}").where("col_name = 'Provider'").collect()
     return described[0]["data_type"].lower() if described else ""
 
 
-def _snapshots(spark: SparkSession, source: Source) -> DataFrame:
+def _snapshots(spark: SparkSession, source: DataSource) -> DataFrame:
     if source.kind == TABLE:
         return spark.read.table(f"{source.location}.snapshots")
     return spark.read.format("iceberg").load(f"{source.location}#snapshots")
 
 
 def fingerprint_of_files(spark: SparkSession, *paths: str) -> dict[str, Any]:
-    """Return count, bytes and a hash of the files below some paths; nothing of them is read but the listing."""
+    """Return count, bytes and a hash of the files below some paths; only their listing is read."""
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
     one = F.xxhash64("path", "length", "modificationTime")
     row = files.agg(F.count("*"), F.sum("length"), F.bit_xor(one), F.sum(one % 1_000_003)).collect()[0]

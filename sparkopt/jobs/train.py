@@ -1,4 +1,4 @@
-r"""Train a model on images or on a table, evaluate it on held-out rows, and leave model, receipt and plot behind.
+r"""Train a model on images or on a table, evaluate it on held-out rows, and save model, receipt and plot.
 
     spark-submit --properties-file conf/local.conf jobs/train.py --images out/digits --output out
     sparkopt train --parquet rows.parquet --features x1,x2 --label y \
@@ -22,15 +22,16 @@ from pyspark.sql import SparkSession
 
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import event, logger, mask
+from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures, metrics_of
 from sparkopt.jobs.models import find_model, load_model
 from sparkopt.jobs.sources import (
     FEATURES,
     LABEL,
-    Rows,
+    InputRows,
     check_classes,
     check_share,
     check_source,
@@ -68,7 +69,7 @@ ESTIMATORS: Mapping[str, Callable[[], LinearEstimator[Any]]] = MappingProxyType(
         "tweedie": lambda: GeneralizedLinearRegression(family="tweedie", variancePower=1.5, linkPower=0.0),
     }
 )
-"""What each loss trains."""
+"""The estimator of each loss."""
 CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
 
 
@@ -146,7 +147,7 @@ def declare(flags: Parser) -> None:
     solver.add_argument(
         "--checkpoint-dir",
         metavar="URI",
-        help="keep the state there, so that the same command goes on after it was killed",
+        help="keep checkpoints there, so that the same command resumes after it was killed",
     )
     solver.add_argument("--seed", type=int, default=defaults.getSeed(), help="default: %(default)s")
 
@@ -168,8 +169,8 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def estimator(args: argparse.Namespace, rows: Rows | None = None) -> LinearEstimator[Any]:
-    """Return the estimator that the flags describe; with ``rows`` also for which columns."""
+def estimator(args: argparse.Namespace, rows: InputRows | None = None) -> LinearEstimator[Any]:
+    """Return the estimator that the flags describe; its columns are those of ``rows``, where given."""
     chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
     chosen.setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
     chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
@@ -189,7 +190,7 @@ def estimator(args: argparse.Namespace, rows: Rows | None = None) -> LinearEstim
     return chosen
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args, spark = run.args, run.spark
     initial = find_model(spark, args.initial_model) if args.initial_model else None
@@ -206,15 +207,15 @@ def work(run: Run) -> Result:
     metrics = metrics_of(model, held_out, rows.label or LABEL, rows.weight)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = (
+    text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
 
 
-def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
-    """Write model, metrics, receipt and plot; return their names and what is in them."""
-    model.write().overwrite().save(run.place.child("model").uri)
+def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
+    """Write model, metrics, receipt and plot; return their names and descriptions."""
+    model.write().overwrite().save(run.target.child("model").uri)
     receipt = model.summary.receipt
     receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
@@ -223,18 +224,18 @@ def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str
         "model": "the model, for sparkopt.ml",
         "metrics.json": "metrics on held-out rows, and the classes' names",
         "receipt.json": "what the fit cost",
-        "receipt.txt": "the same, to read",
+        "receipt.txt": "the same as text",
     }
     return outputs | plotted(receipt.plot, run, "objective by step and by second")
 
 
 def with_metrics(facts: Facts, metrics: Mapping[str, float]) -> Facts:
-    """Return what a receipt's page shows, begun with the metrics on held-out rows."""
+    """Return what a receipt's page shows, with the metrics on held-out rows first."""
     return replace(facts, measures=(*measures(metrics, where="held-out "), *facts.measures))
 
 
-def plotted(plot: Callable[[Path], None], run: Run, content: str) -> dict[str, str]:
-    """Draw ``loss.png``; without matplotlib say that it is left out. Returns its name and what is in it."""
+def plotted(plot: Callable[[Path], None], run: JobRun, content: str) -> dict[str, str]:
+    """Draw ``loss.png`` and return its name and description; without matplotlib, warn that it is left out."""
     try:
         plot(run.files / "loss.png")
     except MissingDependencyError as error:
@@ -244,7 +245,7 @@ def plotted(plot: Callable[[Path], None], run: Run, content: str) -> dict[str, s
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float], labels: list[str]) -> None:
-    """Write metrics on held-out rows, and the names of the classes."""
+    """Write the metrics on held-out rows and the names of the classes."""
     path.write_text(json.dumps({"held_out": dict(metrics), "labels": labels}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -25,9 +25,10 @@ from sparkopt.deep.networks import ConvNet
 from sparkopt.deep.params import LAUNCHERS, check_params
 from sparkopt.deep.recipe import OPTIMIZERS
 from sparkopt.errors import ParameterError
+from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, Result, Run
-from sparkopt.jobs.logs import event, mask
+from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import metrics_of
 from sparkopt.jobs.sources import (
     LABEL,
@@ -53,7 +54,7 @@ def declare(flags: Parser) -> None:
     defaults = TorchEstimator()
     data_flags(flags, features=None, label=None, only_images=True)
     data = flags.add_argument_group("use of the data")
-    data.add_argument("--augment", action="store_true", help="turn, shift and scale images a little in training")
+    data.add_argument("--augment", action="store_true", help="rotate, shift and scale images slightly in training")
     data.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -66,7 +67,7 @@ def declare(flags: Parser) -> None:
         metavar="SHARE",
         type=float,
         default=0.1,
-        help="share of the other images that training is watched on (default: %(default)s)",
+        help="share of the other images for validation during training (default: %(default)s)",
     )
 
     model = flags.add_argument_group("network and training")
@@ -76,7 +77,7 @@ def declare(flags: Parser) -> None:
     model.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw", help="default: %(default)s")
     model.add_argument("--step-size", type=float, default=3e-3, help="learning rate (default: %(default)s)")
     model.add_argument("--step-size-schedule", choices=schedules.NAMES, default="cosine", help="default: %(default)s")
-    model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it; 0 never")
+    model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it (0: never)")
     model.add_argument("--precision", choices=PRECISIONS, default=defaults.getOrDefault("precision"))
 
     where = flags.add_argument_group("where it runs")
@@ -92,10 +93,10 @@ def declare(flags: Parser) -> None:
     where.add_argument(
         "--checkpoint-dir",
         metavar="URI",
-        help="keep the state there, so that the same command goes on after it was killed",
+        help="keep checkpoints there, so that the same command resumes after it was killed",
     )
-    where.add_argument("--max-restarts", type=int, default=0, help="go on so often after losing a process")
-    where.add_argument("--min-processes", type=int, help="with how few to go on then; default: all of them")
+    where.add_argument("--max-restarts", type=int, default=0, help="how often to resume after losing a process")
+    where.add_argument("--min-processes", type=int, help="least number of processes to resume with (default: all)")
 
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
@@ -165,7 +166,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
     return found
 
 
-def work(run: Run) -> Result:
+def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args = run.args
     rows = read(run.spark, args, encoded=True)
@@ -176,15 +177,15 @@ def work(run: Run) -> Result:
     metrics = metrics_of(model, held_out, LABEL)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    said = (
+    text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return Result(metrics, outputs, said, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
 
 
-def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: Run) -> dict[str, str]:
-    """Write model, metrics, history, receipt and plot; return their names and what is in them."""
-    model.write().overwrite().save(run.place.child("model").uri)
+def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
+    """Write model, metrics, history, receipt and plot; return their names and descriptions."""
+    model.write().overwrite().save(run.target.child("model").uri)
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")
@@ -195,7 +196,7 @@ def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run
         "history.json": "loss and metrics by epoch",
         "metrics.json": "metrics on held-out images, and the classes' names",
         "receipt.json": "what the training cost",
-        "receipt.txt": "the same, to read",
+        "receipt.txt": "the same as text",
     }
     return outputs | plotted(summary.plot, run, "loss by step")
 

@@ -1,20 +1,37 @@
-"""Launchers: one function on every rank, through PyTorch, through Horovod, or in this process."""
+"""Sessions, devices, and launchers: one function on every rank, through PyTorch, Horovod, or in this process.
 
-from sparkopt.launch.channel import Channel, Failure
-from sparkopt.launch.communicator import Communicator, LocalCommunicator
+A *launcher* runs a function on every rank and returns the results; the function gets a *communicator*, with
+collectives over all ranks and reports to the driver. ``channel`` and ``connections`` carry what the driver and its
+tasks send each other; ``session`` starts Spark from a profile, ``devices`` finds accelerators, ``threads`` limits
+numerical libraries to the task's cores, and ``horovod_patches`` holds what is changed in Horovod.
+
+Imports: the ground (``errors``, ``typing``, ``validation``) only. Spark, PyTorch and Horovod are loaded when a
+function needs them, not by the import. Start reading at ``launcher``, then ``torch``.
+"""
+
+from sparkopt.launch import devices
+from sparkopt.launch.channel import RankReport, Watcher
+from sparkopt.launch.communicator import Communicator, LocalCommunicator, RankInfo
+from sparkopt.launch.devices import Device, DeviceReport
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
-from sparkopt.launch.launcher import Launcher, LocalLauncher
+from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
 from sparkopt.launch.torch import TorchLauncher
 
 __all__ = [
-    "Channel",
     "Communicator",
+    "Device",
+    "DeviceReport",
     "ElasticLauncher",
-    "Failure",
     "HorovodLauncher",
     "Launcher",
     "LocalCommunicator",
     "LocalLauncher",
+    "RankFunction",
+    "RankInfo",
+    "RankReport",
+    "SparkLauncher",
     "TorchLauncher",
+    "Watcher",
+    "devices",
 ]

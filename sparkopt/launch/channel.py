@@ -1,8 +1,8 @@
-"""The line between the driver and the ranks: rendezvous, progress, a stop signal, and the first failure.
+"""The channel between the driver and the ranks of a run: progress, a stop signal, and the first failure.
 
-It is a key-value store (``torch.distributed.TCPStore``) in the driver's process. Every rank keeps a second connection
-to it on a watchdog thread. Where another rank has failed, or the driver is gone, the rank ends itself: nobody waits
-in a collective for somebody who will not come, and no process outlives the run.
+Every rank keeps a connection to the driver, which a thread of its own reads. Where another rank has failed, or the
+driver is gone, the rank ends itself: no rank waits in a collective for one that has ended, and no process outlives
+the run.
 """
 
 from __future__ import annotations
@@ -15,83 +15,51 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from enum import Enum
+from multiprocessing import AuthenticationError
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 from sparkopt import errors
 from sparkopt.errors import LostRankError, RankError, SparkoptError
+from sparkopt.launch.connections import Address, Connection, Listener, connect, local_host, shut_down
 
-if TYPE_CHECKING:
-    from torch.distributed import Store
-
-__all__ = ["Address", "Channel", "Failure", "Line", "Progress", "Watcher"]
+__all__ = ["Channel", "DriverConnection", "Failure", "RankReport", "Watcher"]
 
 logger = logging.getLogger(__name__)
 
-Progress: TypeAlias = dict[str, Any]
+RankReport: TypeAlias = dict[str, Any]
 """What a rank reports: anything that JSON can hold."""
 
-Watcher: TypeAlias = Callable[[Progress], "bool | None"]
+Watcher: TypeAlias = Callable[[RankReport], "bool | None"]
 """Called in the driver with each report; a true result asks the ranks to stop."""
 
-_FAILURE, _ECHO, _STOP, _REPORTS, _LOSSES = "failure", "echo", "stop", "reports", "losses"
 _POLL = 0.2
-_WATCH = 1.0
 _GRACE = 3.0
 """Seconds that a rank has to fail by itself (and say why) after another one did."""
 _EXIT = 70
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where the driver listens."""
-
-    host: str
-    port: int
-    timeout: float
-
-    def connect(self) -> Store:
-        """Return a connection.
-
-        Raises
-        ------
-        LostRankError
-            Where the driver cannot be reached.
-        """
-        from torch.distributed import DistError, TCPStore
-
-        try:
-            return TCPStore(
-                self.host,
-                self.port,
-                is_master=False,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=self.timeout),
-            )
-        except DistError as error:
-            raise LostRankError(
-                f"{socket.gethostname()} cannot reach the driver at {self.host}:{self.port} within "
-                f"{self.timeout:g} s. Set spark.driver.host to an address that executors reach, and open its ports."
-            ) from error
-
-    def own_address(self) -> str:
-        """Return the address of this machine on the way to the driver."""
-        with socket.create_connection((self.host, self.port), self.timeout) as connection:
-            return str(connection.getsockname()[0])
-
-
-@dataclass(frozen=True)
 class Failure:
-    """Why a rank failed, in its own words."""
+    """Why a rank failed.
+
+    Attributes
+    ----------
+    rank : int
+        Number of the rank.
+    kind, message, traceback : str
+        The exception: its class's name, its message, and its traceback as Python prints it.
+    is_echo : bool
+        Whether the rank only noticed that another one had gone.
+    """
 
     rank: int
     kind: str
     message: str
     traceback: str
     is_echo: bool
-    """Whether it only noticed that another rank had gone."""
 
     @classmethod
     def of(cls, rank: int, error: BaseException, is_echo: bool) -> Failure:
@@ -109,172 +77,281 @@ class Failure:
         return RankError(f"rank {self.rank} failed with {self.kind}: {self.message}\n\n{self.traceback.rstrip()}")
 
 
+@dataclass(frozen=True)
+class _Report:
+    """A rank's progress, as JSON."""
+
+    progress: str
+
+
+@dataclass(frozen=True)
+class _RankLost:
+    """A rank was lost; the reply is how often that has happened."""
+
+
+@dataclass(frozen=True)
+class _HasFailed:
+    """Whether a rank has reported a failure that is no echo."""
+
+
+_Request: TypeAlias = "_Report | Failure | _RankLost | _HasFailed"
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """The driver's reply to a request."""
+
+    value: Any = None
+
+
+class _Signal(Enum):
+    """What the driver sends to all ranks, unasked."""
+
+    STOP = "stop"
+    FAILED = "a rank has failed"
+
+
 class Channel:
     """The driver's end; a context manager.
 
     Parameters
     ----------
-    host : str
-        The address under which ranks reach this process.
-    bind : str
-        The address to listen on: loopback keeps everybody else out.
+    listener : Listener
+        Where the ranks connect; the channel closes it.
     watcher : Watcher or None, default None
         Called with each report, on a thread of the channel's own.
-    timeout : float, default 120
-        Seconds that a rank tries to connect.
+
+    Attributes
+    ----------
+    address : Address
+        Where the ranks connect.
     """
 
-    def __init__(self, host: str, bind: str, watcher: Watcher | None = None, timeout: float = 120.0) -> None:
-        from torch.distributed import TCPStore
+    def __init__(self, listener: Listener, watcher: Watcher | None = None) -> None:
+        self.address = listener.address
+        self._listener, self._watcher = listener, watcher
+        self._lock = threading.Lock()
+        """Guards all that follows, and sending."""
+        self._connections: list[Connection] = []
+        self._signals: list[_Signal] = []
+        self._failures: dict[bool, Failure] = {}
+        self._losses = 0
+        self._is_closed = False
+        self._reports: SimpleQueue[str | None] = SimpleQueue()
+        self._threads = [self._start(self._accept), self._start(self._watch)]
 
-        listener = socket.create_server((bind, 0), backlog=1024)
-        port = listener.getsockname()[1]
-        self.address = Address(host, port, timeout)
-        self._store: Store | None = TCPStore(
-            bind,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=timeout),
-            master_listen_fd=listener.detach(),  # the store closes it
-        )
-        self._watcher = watcher
-        self._seen = 0
-        self._ended = threading.Event()
-        self._pump = threading.Thread(target=self._run, name="sparkopt-channel", daemon=True)
-        if watcher is not None:
-            self._pump.start()
+    @staticmethod
+    def _start(target: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args, name="sparkopt-channel", daemon=True)
+        thread.start()
+        return thread
 
     def failure(self) -> Failure | None:
-        """Return the first failure that a rank told of, or None; an echo only where there is nothing else."""
-        store = self._open
-        told = [key for key in (_FAILURE, _ECHO) if store.check([key])]
-        return Failure(**json.loads(store.get(told[0]))) if told else None
+        """Return the first failure that a rank reported, or None; an echo only where there is nothing else."""
+        with self._lock:
+            return self._failures.get(False, self._failures.get(True))
 
     def stop(self) -> None:
         """Ask the ranks to stop at their next opportunity."""
-        self._open.set(_STOP, "1")
+        with self._lock:
+            self._send_all(_Signal.STOP)
 
     def close(self) -> None:
-        """Deliver the last reports and hang up: ranks that still run end themselves."""
-        if self._store is None:
-            return
-        self._ended.set()
-        if self._pump.is_alive():
-            self._pump.join()
-        self._store = None
+        """Deliver the last reports and close all connections: ranks that still run end themselves."""
+        with self._lock:
+            self._is_closed = True
+            for connection in self._connections:
+                shut_down(connection)
+        self._reports.put(None)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> Channel:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    @property
-    def _open(self) -> Store:
-        if self._store is None:
-            raise RuntimeError("the channel is closed")
-        return self._store
+    def _send_all(self, signal: _Signal) -> None:
+        """Send a signal to all ranks, those included that connect later."""
+        if signal not in self._signals:
+            self._signals.append(signal)
+            for connection in self._connections:
+                _send(connection, signal)
 
-    def _run(self) -> None:
-        while not self._ended.wait(_POLL):
-            self._deliver()
-        self._deliver()
+    def _accept(self) -> None:
+        while not self._is_closed:
+            for connection in self._listener.joined(timeout=_POLL):
+                with self._lock:
+                    if self._is_closed:
+                        connection.close()
+                        continue
+                    self._connections.append(connection)
+                    for signal in self._signals:
+                        _send(connection, signal)
+                self._start(self._serve, connection)
 
-    def _deliver(self) -> None:
-        store, watcher = self._open, self._watcher
-        while watcher is not None and store.check([key := f"{_REPORTS}/{self._seen}"]):
-            report = json.loads(store.get(key))
-            store.delete_key(key)
-            self._seen += 1
+    def _serve(self, connection: Connection) -> None:
+        """Reply to a rank until it ends."""
+        try:
+            while True:
+                request: _Request = connection.recv()
+                with self._lock:
+                    connection.send(_Reply(self._handle(request)))
+        except (EOFError, OSError):
+            with self._lock:
+                self._connections.remove(connection)
+                connection.close()
+
+    def _handle(self, request: _Request) -> Any:
+        """Return the reply's value; the lock is held."""
+        match request:
+            case _Report(progress):
+                self._reports.put(progress)
+            case Failure():
+                self._failures.setdefault(request.is_echo, request)
+                self._send_all(_Signal.FAILED)
+            case _RankLost():
+                self._losses += 1
+                return self._losses
+            case _HasFailed():
+                return False in self._failures
+        return None
+
+    def _watch(self) -> None:
+        """Call the watcher with each report; with all of them before the channel is closed."""
+        watcher = self._watcher
+        while (report := self._reports.get()) is not None:
             try:
-                if watcher(report):
+                if watcher is not None and watcher(json.loads(report)):
                     self.stop()
             except Exception:
                 logger.exception("a callback failed in the driver; it is not called again, and the run goes on")
-                self._watcher = watcher = None
+                watcher = None
 
 
-class Line:
-    """A rank's end; a context manager, within which the watchdog watches.
+class DriverConnection:
+    """A rank's end; a context manager, within which a thread watches the driver and the other ranks.
 
     Parameters
     ----------
     address : Address
         Where the driver listens.
     rank : int
-        Who speaks.
+        Number of this rank.
+
+    Raises
+    ------
+    LostRankError
+        Where the driver cannot be reached.
     """
 
     def __init__(self, address: Address, rank: int) -> None:
-        self.store = address.connect()
+        try:
+            self._connection = connect(address)
+        except (OSError, AuthenticationError) as error:
+            raise unreachable(address) from error
         self.rank = rank
+        self._sending = threading.Lock()
+        self._replies: SimpleQueue[Any] = SimpleQueue()
+        self._signals: set[_Signal] = set()
         self._ended = threading.Event()
-        self._watchdog = threading.Thread(
-            target=_watch, args=(address.connect(), rank, self._ended), name="sparkopt-watchdog", daemon=True
-        )
+        self._reader = threading.Thread(target=self._read, name="sparkopt-watchdog", daemon=True)
 
-    def report(self, progress: Progress) -> None:
+    @property
+    def local_host(self) -> str:
+        """The address of this machine from which it reaches the driver."""
+        return local_host(self._connection)
+
+    def report(self, progress: RankReport) -> None:
         """Send a report."""
-        number = self.store.add(_REPORTS, 1) - 1
-        self.store.set(f"{_REPORTS}/{number}", json.dumps(progress))
+        self._request(_Report(json.dumps(progress)))
 
     def stopping(self) -> bool:
         """Whether the driver asked to stop."""
-        return bool(self.store.check([_STOP]))
+        return _Signal.STOP in self._signals
 
     def failed(self) -> bool:
-        """Whether a rank told of a failure."""
-        return bool(self.store.check([_FAILURE]))
+        """Whether a rank reported a failure, other than that it lost another rank."""
+        return bool(self._request(_HasFailed()))
 
     def count_loss(self) -> int:
-        """Count that a rank was lost; return how often that came about."""
-        return int(self.store.add(_LOSSES, 1))
+        """Count that a rank was lost; return how often that has happened."""
+        return int(self._request(_RankLost()))
 
     @contextmanager
-    def telling(
-        self, is_echo: Callable[[Exception], bool], untold: tuple[type[Exception], ...] = ()
+    def reporting_failure(
+        self, is_echo: Callable[[Exception], bool], unreported: tuple[type[Exception], ...] = ()
     ) -> Iterator[None]:
-        """Tell the driver of an exception that passes, before connections to other ranks are closed behind it.
+        """Report an exception that passes to the driver, before connections to other ranks are closed.
 
         Parameters
         ----------
         is_echo : callable
             Whether an exception only says that another rank has gone.
-        untold : tuple of type, default ()
+        unreported : tuple of type, default ()
             Exceptions that are left to the caller.
         """
         try:
             yield
-        except untold:
+        except unreported:
             raise
         except Exception as error:
-            echo = is_echo(error)
-            failure = Failure.of(self.rank, error, echo)
-            self.store.compare_set(_ECHO if echo else _FAILURE, "", json.dumps(asdict(failure)))
+            self._request(Failure.of(self.rank, error, is_echo(error)))
             raise
 
-    def __enter__(self) -> Line:
-        self._watchdog.start()
+    def __enter__(self) -> DriverConnection:
+        self._reader.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
+        shut_down(self._connection)
+        self._reader.join()
 
+    def _request(self, request: _Request) -> Any:
+        with self._sending:
+            self._connection.send(request)
+            return self._replies.get()  # where the driver is gone, the process ends
 
-def _watch(store: Store, rank: int, ended: threading.Event) -> None:
-    """End this process where another rank failed or the driver is gone."""
-    reason = None
-    while reason is None and not ended.wait(_WATCH):
+    def _read(self) -> None:
+        """Receive what the driver sends, until either end closes the connection."""
         try:
-            if (store.check([_FAILURE]) or store.check([_ECHO])) and not ended.wait(_GRACE):
-                reason = "another rank failed"
-        except RuntimeError:  # the connection broke
-            reason = "the driver is gone"
-    if reason is not None and not ended.is_set():
-        logger.error("rank %d ends: %s", rank, reason)
-        os._exit(_EXIT)
+            while True:
+                received: _Reply | _Signal = self._connection.recv()
+                match received:
+                    case _Reply(value):
+                        self._replies.put(value)
+                    case _Signal():
+                        self._signals.add(received)
+                        if received is _Signal.FAILED:
+                            threading.Thread(target=self._end_after_grace, daemon=True).start()
+        except (EOFError, OSError):
+            self._end("the driver is gone")
+        self._connection.close()
+
+    def _end_after_grace(self) -> None:
+        if not self._ended.wait(_GRACE):
+            self._end("another rank failed")
+
+    def _end(self, reason: str) -> None:
+        """End this process, unless the run is over."""
+        if not self._ended.is_set():
+            logger.error("rank %d ends: %s", self.rank, reason)
+            os._exit(_EXIT)
+
+
+def unreachable(address: Address) -> LostRankError:
+    """Return the error of a rank that cannot reach the driver."""
+    return LostRankError(
+        f"{socket.gethostname()} cannot reach the driver at {address.host}:{address.port} within "
+        f"{address.timeout:g} s. Set spark.driver.host to an address that executors reach, and open its ports."
+    )
+
+
+def _send(connection: Connection, message: object) -> None:
+    try:
+        connection.send(message)
+    except OSError:  # the rank has ended: the thread that serves it finds out
+        logger.debug("a rank has ended before it was sent %s", message)

@@ -1,4 +1,4 @@
-"""Communicator: what a rank knows of the others. Sums and broadcasts of arrays; words to the driver."""
+"""Communicator: a rank's collectives over arrays and bytes, and its reports to the driver."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.launch.channel import Line, Progress, Watcher
+from sparkopt.launch.channel import DriverConnection, RankReport, Watcher
 from sparkopt.typing import Array
 
-__all__ = ["Communicator", "LocalCommunicator", "Place", "RemoteCommunicator", "limited_threads"]
+__all__ = ["Communicator", "LocalCommunicator", "RankInfo", "RemoteCommunicator", "limited_threads"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rank stands.
+class RankInfo:
+    """A rank among the others, and its devices.
 
     Attributes
     ----------
@@ -43,26 +43,26 @@ class Communicator(ABC):
     ----------
     name : str
         "local", "torch" or "horovod".
-    place : Place
-        Where this rank stands.
+    info : RankInfo
+        This rank among the others, and its devices.
     memory : dict or None
-        What this process keeps for the groups that come after this one: a group that has lost a rank, or that others
-        want to join, is formed anew, and the function begins again. None where there is this group only.
+        What this process keeps for the next group: a group that has lost a rank, or that others wait to join, is
+        formed again, and the function begins again. None where there is one group only.
     """
 
     name: str
-    place: Place
+    info: RankInfo
     memory: dict[str, Any] | None = None
 
     @property
     def rank(self) -> int:
         """Number of this process, from 0."""
-        return self.place.rank
+        return self.info.rank
 
     @property
     def size(self) -> int:
         """Number of processes."""
-        return self.place.size
+        return self.info.size
 
     @abstractmethod
     def all_reduce(self, values: Array) -> Array:
@@ -88,7 +88,7 @@ class Communicator(ABC):
         """Let ranks that wait join: where there are any, this group ends here. A collective."""
 
     @abstractmethod
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: RankReport) -> None:
         """Send ``progress`` (anything that JSON holds) to the driver; not a collective, and soon done."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class LocalCommunicator(Communicator):
     name = "local"
 
     def __init__(self, watcher: Watcher | None = None, accelerators: tuple[str, ...] = ()) -> None:
-        self.place = Place(accelerators=accelerators)
+        self.info = RankInfo(accelerators=accelerators)
         self._watcher = watcher
         self._stopping = False
 
@@ -131,7 +131,7 @@ class LocalCommunicator(Communicator):
     def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
         return list(payloads)
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: RankReport) -> None:
         if self._watcher is not None and self._watcher(progress):
             self._stopping = True
 
@@ -140,10 +140,18 @@ class LocalCommunicator(Communicator):
 
 
 class RemoteCommunicator(Communicator):
-    """A rank among others, with a line to the driver."""
+    """A rank among others, with a connection to the driver.
 
-    def __init__(self, place: Place, line: Line) -> None:
-        self.place, self._line = place, line
+    Parameters
+    ----------
+    info : RankInfo
+        This rank among the others, and its devices.
+    driver : DriverConnection
+        Where reports are sent.
+    """
+
+    def __init__(self, info: RankInfo, driver: DriverConnection) -> None:
+        self.info, self._driver = info, driver
 
     def all_gather(self, payload: bytes) -> list[bytes]:
         lengths, (padded,) = self._padded([payload])
@@ -160,7 +168,7 @@ class RemoteCommunicator(Communicator):
         return [row[:length].tobytes() for row, length in zip(rows, lengths[:, self.rank], strict=True)]
 
     def _padded(self, payloads: Sequence[bytes]) -> tuple[Array, Array]:
-        """Return the lengths of all ranks' payloads, one row a rank, and this rank's as rows of the greatest."""
+        """Return the lengths of all ranks' payloads, a row each, and this rank's, padded to the greatest length."""
         lengths = np.zeros((self.size, len(payloads)), np.int64)
         lengths[self.rank] = [len(payload) for payload in payloads]
         lengths = self.all_reduce(lengths)
@@ -177,11 +185,11 @@ class RemoteCommunicator(Communicator):
     def _exchange(self, values: Array) -> Array:
         """Send row i of ``values`` (size, n) to rank i; return (size, n): row i is what rank i sent here."""
 
-    def report(self, progress: Progress) -> None:
-        self._line.report(progress)
+    def report(self, progress: RankReport) -> None:
+        self._driver.report(progress)
 
     def stopping(self) -> bool:
-        return self._line.stopping()
+        return self._driver.stopping()
 
 
 @contextlib.contextmanager

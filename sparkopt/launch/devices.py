@@ -1,4 +1,4 @@
-"""Which accelerators are here, which of them this process may use, and why one is chosen."""
+"""Accelerators of this machine: which there are, which of them this process may use, and why one is chosen."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from sparkopt.errors import ParameterError
 
-__all__ = ["KINDS", "Device", "Report", "check_request", "choose", "describe"]
+__all__ = ["KINDS", "Device", "DeviceReport", "check_request", "choose", "describe"]
 
 KINDS = ("auto", "cpu", "cuda", "rocm", "mps")
-"""What training can be asked to run on; XLA devices are listed only."""
+"""Values of ``device``; XLA devices are only listed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Device:
     address : str
         PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``.
     name : str
-        What its maker calls it.
+        Its product name.
     memory : int or None
         Bytes, where they can be asked for.
     """
@@ -42,8 +42,8 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What ``describe`` finds.
+class DeviceReport:
+    """The devices of this process; ``str`` of it is a text to read.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Report:
     chosen : Device
         What ``device="auto"`` takes.
     why : str
-        In words.
+        The reason, as a text.
     """
 
     devices: tuple[Device, ...]
@@ -67,8 +67,8 @@ class Report:
         return "\n".join([*lines, *(f"  no {kind}: {reason}" for kind, reason in self.absent.items())])
 
 
-def describe(addresses: Sequence[str] = ()) -> Report:
-    """List the accelerators of this process, and say which one ``device="auto"`` takes.
+def describe(addresses: Sequence[str] = ()) -> DeviceReport:
+    """List the accelerators of this process, and which of them ``device="auto"`` takes.
 
     Parameters
     ----------
@@ -82,15 +82,15 @@ def describe(addresses: Sequence[str] = ()) -> Report:
     """
     devices: list[Device] = []
     absent: dict[str, str] = {}
-    for kind, look in (("cuda", _cuda), ("rocm", _rocm), ("mps", _mps), ("xla", _xla)):
-        found = look()
+    for kind, find in (("cuda", _cuda), ("rocm", _rocm), ("mps", _mps), ("xla", _xla)):
+        found = find()
         if isinstance(found, str):
             absent[kind] = found
         else:
             devices += found
     devices.append(Device("cpu", "cpu", platform.processor() or platform.machine()))
     chosen, why = _best(devices, addresses)
-    return Report(tuple(devices), absent, chosen, why)
+    return DeviceReport(tuple(devices), absent, chosen, why)
 
 
 def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tup
     Raises
     ------
     ParameterError
-        Where what was asked for is not here; the message says what Spark offered, and what is here.
+        Where this machine has no such device; the message lists what Spark offered and what there is.
     """
     report = describe(addresses)
     if kind == "cpu":
@@ -157,7 +157,7 @@ def check_request(kind: str, settings: Mapping[str, str], by_stage: bool = False
     """
     master = settings.get("spark.master", "")
     if kind not in ("auto", "cuda", "rocm") or master == "local" or master.startswith("local["):
-        return 0  # tasks of local mode get no resources from Spark: every rank looks for itself
+        return 0  # tasks of local mode get no resources from Spark: every rank finds its own
     task, executor = (settings.get(f"spark.{part}.resource.gpu.amount", "0") for part in ("task", "executor"))
     if float(task) > 0:
         return 0
@@ -184,7 +184,7 @@ def _best(devices: Sequence[Device], addresses: Sequence[str]) -> tuple[Device, 
 def _assigned(devices: Sequence[Device], addresses: Sequence[str]) -> str:
     """Return PyTorch's name of the first GPU that Spark gave.
 
-    Where CUDA_VISIBLE_DEVICES hides the others, as some cluster managers set it, they are counted from 0 again.
+    Where CUDA_VISIBLE_DEVICES hides the others, as some cluster managers set it, PyTorch counts from 0 again.
     """
     known = {device.address for device in devices}
     named = f"cuda:{addresses[0]}"

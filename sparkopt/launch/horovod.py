@@ -1,13 +1,11 @@
-"""Horovod's ranks beside Spark's tasks: ``horovod.spark.run`` starts one process for each task."""
+"""Horovod's ranks: ``horovod.spark.run`` starts one process for each of its Spark tasks."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,16 +13,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from sparkopt.errors import MissingDependencyError
-from sparkopt.launch.channel import Address, Line
-from sparkopt.launch.communicator import Place, RemoteCommunicator, limited_threads
-from sparkopt.launch.launcher import P, SparkLauncher, Worker
+from sparkopt.launch.channel import DriverConnection
+from sparkopt.launch.communicator import RankInfo, RemoteCommunicator, limited_threads
+from sparkopt.launch.connections import Address
+from sparkopt.launch.horovod_patches import batch_threads, patched_driver
+from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
 from sparkopt.typing import Array
 
-__all__ = ["HorovodCommunicator", "HorovodLauncher", "Task", "is_echo"]
+__all__ = ["HorovodCommunicator", "HorovodLauncher", "HorovodTask", "is_echo"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class HorovodCommunicator(RemoteCommunicator):
@@ -65,7 +63,7 @@ class HorovodCommunicator(RemoteCommunicator):
 
 
 def _name(collective: str, values: Array) -> str:
-    """Return a name under which Horovod remembers what ranks have agreed on: one for each type and shape."""
+    """Return the name of an operation; Horovod caches what ranks agreed on by name: one for each type and shape."""
     return f"{collective}/{values.dtype}/{values.shape}"
 
 
@@ -73,12 +71,12 @@ def _name(collective: str, values: Array) -> str:
 class HorovodLauncher(SparkLauncher):
     """Ranks are processes that Horovod starts, one for each of its Spark tasks.
 
-    Starting takes about ten seconds, most of it Horovod's own search for a common network and its waits.
+    Starting takes about ten seconds, most of it Horovod's search for a network that all ranks share.
     """
 
     name = "horovod"
 
-    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         try:
             from horovod import spark
         except ImportError as error:
@@ -87,7 +85,7 @@ class HorovodLauncher(SparkLauncher):
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
         processes = self._await_slots()
-        with self._channel() as channel, _servers_closed(), _threads_quiet(), _in_any_thread():
+        with self._channel() as channel, patched_driver():
             start, options = self._start(spark, processes)
             return list(
                 start(
@@ -106,13 +104,13 @@ class HorovodLauncher(SparkLauncher):
         """Return Horovod's function that starts the ranks, and its options."""
         return spark.run, {"use_gloo": True}
 
-    def _task(self, function: Any, address: Address) -> Task[Any]:
+    def _task(self, function: Any, address: Address) -> HorovodTask[Any]:
         """Return what a rank does."""
-        return Task(function, address, self.task_cores)
+        return HorovodTask(function, address, self.task_cores)
 
 
 @dataclass(frozen=True)
-class Task(Generic[T]):
+class HorovodTask(Generic[T]):
     """What a rank does."""
 
     function: Any
@@ -122,112 +120,29 @@ class Task(Generic[T]):
     def __call__(self, *args: Any, **kwargs: Any) -> T:
         rank = int(os.environ["HOROVOD_RANK"])
         with (
-            Line(self.address, rank) as line,
+            DriverConnection(self.address, rank) as driver,
             limited_threads(self.cores),
-            line.telling(is_echo),  # of what goes wrong while the group forms
-            self.group(line) as communicator,
-            line.telling(is_echo),
+            driver.reporting_failure(is_echo),  # while the group forms
+            self.group(driver) as communicator,
+            driver.reporting_failure(is_echo),
         ):
             result: T = self.function(communicator, *args, **kwargs)
         return result
 
     @contextlib.contextmanager
-    def group(self, line: Line) -> Iterator[HorovodCommunicator]:
+    def group(self, driver: DriverConnection) -> Iterator[HorovodCommunicator]:
         """Form the group; leave it at the end."""
         import horovod.torch as hvd
         from horovod.spark.task import get_available_devices
 
         devices = tuple(get_available_devices())
-        with contextlib.nullcontext() if devices else _giving_way():
+        with contextlib.nullcontext() if devices else batch_threads():
             hvd.init()
         try:
-            place = Place(hvd.rank(), hvd.size(), hvd.local_rank(), devices)
-            yield HorovodCommunicator(place, line)
+            info = RankInfo(hvd.rank(), hvd.size(), hvd.local_rank(), devices)
+            yield HorovodCommunicator(info, driver)
         finally:
             hvd.shutdown()
-
-
-@contextlib.contextmanager
-def _giving_way() -> Iterator[None]:
-    """Let threads that are started here push no other off its core when they wake: they wait for their turn.
-
-    Horovod's ranks agree every millisecond, whether or not there is anything to sum, and each time threads wake by
-    turns in every process. On cores that compute, this took a sixth of a step; it takes next to nothing under
-    ``SCHED_BATCH`` (sched(7)), which threads inherit. They have a core at once when nobody computes on it, as while a
-    step waits for its sums, and their share where others compete for it.
-    """
-    is_linux = hasattr(os, "SCHED_BATCH")
-    if not is_linux or os.sched_getscheduler(0) != os.SCHED_OTHER:  # a policy that somebody chose stays
-        yield
-        return
-    try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:  # some sandboxes allow one policy only
-        logger.debug("Horovod's threads are scheduled like all others: %s.", error)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-@contextlib.contextmanager
-def _servers_closed() -> Iterator[None]:
-    """Close the servers through which ranks find each other: Horovod leaves them listening, run after run."""
-    from horovod.runner.http.http_server import RendezvousServer
-
-    original, opened = RendezvousServer.start, []
-
-    def start(server: Any, *args: Any) -> Any:
-        port = original(server, *args)
-        server._httpd.daemon_threads = True  # one that still waits for a rank keeps nobody from ending
-        opened.append(server)
-        return port
-
-    RendezvousServer.start = start
-    try:
-        yield
-    finally:
-        RendezvousServer.start = original
-        for server in opened:
-            server.stop()
-            server._httpd.server_close()
-
-
-@contextlib.contextmanager
-def _threads_quiet() -> Iterator[None]:
-    """Keep the stack of Horovod's Spark job off the console: what went wrong is the launcher's to tell."""
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if args.thread is not None and "run_spark" in args.thread.name:
-            logger.debug("Horovod's Spark job ended: %s", args.exc_value)
-        else:
-            before(args)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
-@contextlib.contextmanager
-def _in_any_thread() -> Iterator[None]:
-    """Let Horovod start from other threads than the main one, where it may not listen to the process's signals.
-
-    It would end its ranks on them; but ranks whose driver is gone end by themselves.
-    """
-    from horovod.runner import gloo_run
-
-    if threading.current_thread() is threading.main_thread():
-        yield
-        return
-    before = gloo_run.register_shutdown_event
-    gloo_run.register_shutdown_event = threading.Event
-    try:
-        yield
-    finally:
-        gloo_run.register_shutdown_event = before
 
 
 def is_echo(error: Exception) -> bool:

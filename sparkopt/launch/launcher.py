@@ -1,4 +1,4 @@
-"""Launcher: runs one function on every rank and returns what each of them returned."""
+"""Launcher: runs one function on every rank and returns the ranks' results."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
-
-from pyspark import SparkContext
-from pyspark.resource import ResourceProfile
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptError
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import Communicator, LocalCommunicator
+from sparkopt.launch.connections import Listener
 from sparkopt.validation import Interval, check
 
-__all__ = ["Launcher", "LocalLauncher", "SparkLauncher", "Worker"]
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.resource import ResourceProfile
+
+__all__ = ["Launcher", "LocalLauncher", "RankFunction", "SparkLauncher"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 logger = logging.getLogger(__name__)
 
-Worker: TypeAlias = Callable[Concatenate[Communicator, P], T]
-"""What every rank runs: a function at module level, since it travels by name."""
+RankFunction: TypeAlias = Callable[Concatenate[Communicator, P], T]
+"""What every rank runs: a function at module level, since it is pickled by its name."""
 
 
 class Launcher(ABC):
@@ -42,7 +44,7 @@ class Launcher(ABC):
     name: str
 
     @abstractmethod
-    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """Run ``function(communicator, *args)`` on every rank.
 
         Returns
@@ -54,9 +56,9 @@ class Launcher(ABC):
         ------
         RankError
             Where a rank raised an exception; the message has its traceback. The other ranks end within seconds.
-            An error that is sparkopt's own is raised as it was.
+            sparkopt's own errors are raised as they were.
         LostRankError
-            Where a rank ended without a word.
+            Where a rank ended unexpectedly.
         """
 
 
@@ -76,13 +78,13 @@ class LocalLauncher(Launcher):
     accelerators: tuple[str, ...] = ()
     name = "local"
 
-    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         return [function(LocalCommunicator(self.watcher, self.accelerators), *args, **kwargs)]
 
 
 @dataclass(frozen=True)
 class SparkLauncher(Launcher):
-    """What the launchers over Spark tasks share.
+    """Base of the launchers whose ranks are Spark tasks, or started by them.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ class SparkLauncher(Launcher):
     timeout : float, default 1800
         Seconds after which a rank that waits for another in a collective gives up.
     at_least : int or None, default None
-        Fewest ranks to begin with where Spark has no room for all of them; None is all.
+        Fewest ranks to start with where Spark has no room for all of them; None is all.
     """
 
     context: SparkContext = field(repr=False)
@@ -121,11 +123,8 @@ class SparkLauncher(Launcher):
 
     @contextmanager
     def _channel(self) -> Iterator[Channel]:
-        """Open the line to the ranks; what fails while it is open fails for the reason that the ranks told."""
-        conf = self.context.getConf()
-        host = conf.get("spark.driver.host", "127.0.0.1")
-        bind = conf.get("spark.driver.bindAddress", host)
-        with Channel(str(host), str(bind), self.watcher, self.start_timeout) as channel:
+        """Open the channel to the ranks; what fails while it is open fails for the reason that the ranks reported."""
+        with Channel(Listener.of(self.context, self.start_timeout), self.watcher) as channel:
             try:
                 yield channel
             except SparkoptError:
@@ -134,11 +133,11 @@ class SparkLauncher(Launcher):
                 failure = channel.failure()
                 if failure is not None:
                     raise failure.error() from error
-                raised = _raised(error)
+                raised = _python_error(error)
                 if raised is not None:
                     raise RankError(f"a task failed before its rank began: {raised}") from error
                 raise LostRankError(
-                    f"a process of {self.processes} ended without a word: it was killed, or its executor or machine "
+                    f"a process of {self.processes} ended unexpectedly: it was killed, or its executor or machine "
                     f"was lost. Spark says: {_first_line(error)}"
                 ) from error
 
@@ -148,7 +147,7 @@ class SparkLauncher(Launcher):
         Raises
         ------
         ParameterError
-            Where it cannot run even the fewest, and says how many it can.
+            Where it cannot run even the fewest; the message says how many it can.
         """
         if self.context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
             return self.processes  # executors come when tasks wait for them
@@ -157,12 +156,12 @@ class SparkLauncher(Launcher):
             if time.monotonic() > deadline:
                 if self.at_least is not None and slots >= self.at_least:
                     logger.warning(
-                        "Spark has room for %d processes of %d: beginning with these.", slots, self.processes
+                        "Spark has room for %d processes of %d: starting with these.", slots, self.processes
                     )
                     return slots
                 raise ParameterError(
                     f"numProc={self.processes} needs {self.processes} tasks that run at the same time; Spark has "
-                    f"room for {slots}{_asked(profile)}. Ask for fewer, or for more executors or cores."
+                    f"room for {slots}{_requested(profile)}. Ask for fewer, or for more executors or cores."
                 )
             time.sleep(0.5)
         return self.processes
@@ -175,16 +174,16 @@ def _slots(context: SparkContext, profile: ResourceProfile | None) -> int:
     return int(scala.maxNumConcurrentTasks(default if profile is None else profile._java_resource_profile))
 
 
-def _asked(profile: ResourceProfile | None) -> str:
-    """Return what each task asks for, in words."""
-    asked = {} if profile is None else profile.taskResources
-    return "".join(f" with {request.amount:g} {name} each" for name, request in asked.items())
+def _requested(profile: ResourceProfile | None) -> str:
+    """Return what each task asks for, as part of a message."""
+    requests = {} if profile is None else profile.taskResources
+    return "".join(f" with {request.amount:g} {name} each" for name, request in requests.items())
 
 
-def _raised(error: Exception) -> str | None:
+def _python_error(error: Exception) -> str | None:
     """Return the exception that a task's Python raised, or None where the process was lost."""
-    _, mark, told = str(error).partition("PythonException: ")
-    lines = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception): .+$", told.partition("\n\tat ")[0], re.MULTILINE)
+    _, mark, trace = str(error).partition("PythonException: ")
+    lines = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception): .+$", trace.partition("\n\tat ")[0], re.MULTILINE)
     return lines[-1] if mark and lines else None
 
 

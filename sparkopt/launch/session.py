@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-
-from pyspark.sql import SparkSession
+from typing import TYPE_CHECKING
 
 from sparkopt.errors import ParameterError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = ["PROFILES", "profile_path", "read_profile", "session"]
 
@@ -30,7 +32,7 @@ def profile_path(profile: str | Path) -> Path:
         Where there is neither.
     """
     if profile in PROFILES:
-        package = Path(__file__).parents[1]  # a wheel has conf/ in the package, a checkout beside it
+        package = Path(__file__).parents[1]  # a wheel has conf/ in the package, a checkout next to it
         for folder in (package / "conf", package.parent / "conf"):
             if (folder / f"{profile}.conf").is_file():
                 return folder / f"{profile}.conf"
@@ -52,7 +54,7 @@ def read_profile(profile: str | Path) -> dict[str, str]:
     Returns
     -------
     dict
-        The settings. In options of the driver's JVM, ``conf/`` is the folder of the profile, wherever that lies.
+        The settings. In options of the driver's JVM, ``conf/`` is replaced by the path of the profile's folder.
 
     Raises
     ------
@@ -93,9 +95,9 @@ def session(
 
     Notes
     -----
-    Under ``spark-submit`` the profile is left out: the submit line has its own settings. Where a session is running
-    already, settings that need a new one stay as they are. In local mode, workers use this very Python, unless
-    PYSPARK_PYTHON says otherwise.
+    Under ``spark-submit`` the profile is ignored: the command has its own settings. Where a session is running
+    already, settings that need a new one stay as they are. In local mode, workers use the same Python as this process
+    unless PYSPARK_PYTHON is set.
 
     Examples
     --------
@@ -104,6 +106,8 @@ def session(
     >>> spark.range(3).count()
     3
     """
+    from pyspark.sql import SparkSession
+
     builder = SparkSession.builder.appName(app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is
     chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}

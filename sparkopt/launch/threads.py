@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyspark import TaskContext
-
 __all__ = ["task_cores", "task_threads"]
 
 
 def task_cores() -> int:
     """Return the cores of the current task (``spark.task.cpus``); 1 outside of any."""
+    from pyspark import TaskContext
+
     context = TaskContext.get()
     return max(1, context.cpus()) if context is not None else 1
 

@@ -1,7 +1,7 @@
 """PyTorch's ranks inside Spark's tasks: a barrier stage whose tasks form one ``torch.distributed`` group.
 
-No further process is started. Importing PyTorch costs a new Python worker a second or two, and one that Spark reuses
-nothing; finding each other through the driver's store takes milliseconds. Spark never retries a barrier stage that
+No further process is started. Importing PyTorch takes a new Python worker a second or two, and one that Spark reuses
+no time; forming the group through a store on the driver takes milliseconds. Spark never retries a barrier stage that
 ends in its job's result: a run is one attempt, and its caller decides about another.
 """
 
@@ -13,18 +13,21 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-from pyspark import BarrierTaskContext
-from pyspark.resource import ResourceProfile
 
-from sparkopt.launch.channel import Address, Line
-from sparkopt.launch.communicator import Place, RemoteCommunicator, limited_threads
-from sparkopt.launch.launcher import P, SparkLauncher, Worker
+from sparkopt.launch.channel import DriverConnection, unreachable
+from sparkopt.launch.communicator import RankInfo, RemoteCommunicator, limited_threads
+from sparkopt.launch.connections import Address
+from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
 from sparkopt.typing import Array
+
+if TYPE_CHECKING:
+    from pyspark.resource import ResourceProfile
+    from torch.distributed.distributed_c10d import Store
 
 __all__ = ["TorchCommunicator", "TorchLauncher"]
 
@@ -32,7 +35,7 @@ T = TypeVar("T")
 
 
 class TorchCommunicator(RemoteCommunicator):
-    """Collectives of ``torch.distributed``: Gloo for arrays, NCCL besides where the rank has a CUDA device."""
+    """Collectives of ``torch.distributed``: Gloo for arrays, also NCCL where the rank has a CUDA device."""
 
     name = "torch"
 
@@ -90,85 +93,139 @@ class TorchLauncher(SparkLauncher):
     profile: ResourceProfile | None = field(default=None, repr=False)
     name = "torch"
 
-    def run(self, function: Worker[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         if self.profile is not None:
             self.context.parallelize(range(1), 1).withResources(self.profile)  # Spark knows the profile from here on
         processes = self._await_slots(self.profile)
         ranks = self.context.parallelize(range(processes), processes)
         if self.profile is not None:
             ranks = ranks.withResources(self.profile)
-        with self._channel() as channel:
-            task: _Task[T] = _Task(function, args, kwargs, channel.address, self.task_cores, self.timeout)
+        with self._channel() as channel, self._rendezvous(channel.address) as port:
+            task: _TorchTask[T] = _TorchTask(
+                function, args, kwargs, channel.address, port, self.task_cores, self.timeout
+            )
             return ranks.barrier().mapPartitions(task).collect()
+
+    @contextlib.contextmanager
+    def _rendezvous(self, address: Address) -> Iterator[int]:
+        """Open PyTorch's own key-value store on the driver, through which ranks form a group; return its port.
+
+        It holds what PyTorch puts there (the ranks' addresses), and nothing of sparkopt's.
+        """
+        from torch.distributed import TCPStore  # type: ignore[attr-defined, unused-ignore]
+
+        bind = self.context.getConf().get("spark.driver.bindAddress", address.host)
+        listener = socket.create_server((bind, 0), backlog=1024)
+        port = int(listener.getsockname()[1])
+        store = TCPStore(
+            bind,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=address.timeout),
+            master_listen_fd=listener.detach(),  # the store closes it
+        )
+        try:
+            yield port
+        finally:
+            del store  # this ends its thread
 
 
 @dataclass(frozen=True)
-class _Task(Generic[T]):
+class _TorchTask(Generic[T]):
     """What a task of the barrier stage does."""
 
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     address: Address
+    store_port: int
     cores: int
     timeout: float
 
     def __call__(self, rows: Iterable[int]) -> Iterator[T]:
+        from pyspark import BarrierTaskContext
+
         context = BarrierTaskContext.get()
         machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
-        (rank,) = rows  # Spark throws a Python worker away whose input was not read to its end
+        (rank,) = rows  # Spark does not reuse a Python worker whose input was not read to its end
         gpus = context.resources().get("gpu")
-        place = Place(
+        info = RankInfo(
             rank,
             len(machines),
             machines[:rank].count(machines[rank]),
             tuple(gpus.addresses) if gpus is not None else (),
         )
         with (
-            Line(self.address, rank) as line,
+            DriverConnection(self.address, rank) as driver,
             limited_threads(self.cores),
-            line.telling(_is_echo),  # of what goes wrong while the group forms
-            self._group(place, line) as communicator,
-            line.telling(_is_echo),
+            driver.reporting_failure(_is_echo),  # while the group forms
+            self._group(info, driver) as communicator,
+            driver.reporting_failure(_is_echo),
         ):
             result: T = self.function(communicator, *self.args, **self.kwargs)
         yield result
 
     @contextlib.contextmanager
-    def _group(self, place: Place, line: Line) -> Iterator[TorchCommunicator]:
+    def _group(self, info: RankInfo, driver: DriverConnection) -> Iterator[TorchCommunicator]:
         """Form the group; leave it at the end."""
         from torch import cuda, distributed
 
-        backend = "cpu:gloo,cuda:nccl" if place.accelerators and cuda.is_available() else "gloo"
-        with _gloo_on(self.address.own_address()):
+        backend = "cpu:gloo,cuda:nccl" if info.accelerators and cuda.is_available() else "gloo"
+        with _gloo_on(driver.local_host):
             distributed.init_process_group(
                 backend,
-                store=distributed.PrefixStore("group", line.store),
-                rank=place.rank,
-                world_size=place.size,
+                store=_store(self.address, self.store_port),
+                rank=info.rank,
+                world_size=info.size,
                 timeout=timedelta(seconds=self.timeout),
             )
         try:
-            communicator = TorchCommunicator(place, line)
+            communicator = TorchCommunicator(info, driver)
             communicator.barrier()  # one that leaves at once would break the connections of one that still connects
             yield communicator
         finally:
             distributed.destroy_process_group()
 
 
+def _store(address: Address, port: int) -> Store:
+    """Connect to the driver's store.
+
+    Raises
+    ------
+    LostRankError
+        Where it cannot be reached.
+    """
+    from torch.distributed import (  # type: ignore[attr-defined, unused-ignore]
+        DistError,
+        PrefixStore,
+        TCPStore,
+    )
+
+    timeout = timedelta(seconds=address.timeout)
+    try:
+        store = TCPStore(address.host, port, is_master=False, wait_for_workers=False, timeout=timeout)
+    except DistError as error:
+        raise unreachable(replace(address, port=port)) from error
+    return PrefixStore("group", store)
+
+
 def _is_echo(error: Exception) -> bool:
-    """Whether a collective failed since another rank had gone; Gloo says so in words only."""
+    """Whether a collective failed since another rank had gone; Gloo says so only in its message."""
     from torch.distributed import DistError
 
-    said = str(error)
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and ("gloo/" in said or "Gloo" in said))
+    message = str(error)
+    return isinstance(error, DistError) or (
+        isinstance(error, RuntimeError) and ("gloo/" in message or "Gloo" in message)
+    )
 
 
 @contextlib.contextmanager
 def _gloo_on(address: str) -> Iterator[None]:
-    """Let Gloo listen on the network interface that has ``address``: the one on the way to the driver.
+    """Let Gloo listen on the network interface that has ``address``: the one from which the driver is reached.
 
-    By itself it takes the interface of the machine's name, which many a container resolves to nothing of use.
+    Gloo's default is the interface of the machine's name, which in many containers resolves to one that others do not
+    reach.
     """
     name = "GLOO_SOCKET_IFNAME"
     interface = None if name in os.environ else _interface(address)
@@ -184,11 +241,11 @@ def _gloo_on(address: str) -> Iterator[None]:
 
 def _interface(address: str) -> str | None:
     """Return the name of the network interface that has this IPv4 address."""
-    ask = 0x8915  # SIOCGIFADDR, netdevice(7)
+    request = 0x8915  # SIOCGIFADDR, netdevice(7)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # an interface without an IPv4 address
-                answer = fcntl.ioctl(probe.fileno(), ask, struct.pack("256s", name.encode()[:15]))
+                answer = fcntl.ioctl(probe.fileno(), request, struct.pack("256s", name.encode()[:15]))
                 if socket.inet_ntoa(answer[20:24]) == address:
                     return name
     return None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
-__all__ = ["Loss", "moreau_envelope", "parabolic_smoothing"]
+__all__ = ["Loss", "PiecewiseLinear", "moreau_envelope", "parabolic_smoothing"]
 
 _REAL = Interval()
 
@@ -126,6 +126,40 @@ class Loss(ABC):
         2012, *Smoothing and first order methods*).
         """
         return self
+
+
+class PiecewiseLinear(Loss):
+    """A loss of two lines that meet at zero; with a positive smoothing parameter a parabola joins them.
+
+    Attributes
+    ----------
+    smoothing : float
+        Width of the parabola; 0 leaves the loss exact and nonsmooth.
+    """
+
+    smoothing: float
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the smoothing parameter is positive."""
+        return self.smoothing > 0
+
+    @property
+    def curvature(self) -> float | None:
+        """1 / smoothing."""
+        return 1.0 / self.smoothing if self.smoothing > 0 else None
+
+    @abstractmethod
+    def distance(self, y: Array, raw: Array) -> Array:
+        """Return each row's signed distance from the point where the lines meet, shape (n,)."""
+
+    def curved(self, y: Array, raw: Array) -> NDArray[np.bool_]:
+        """Return which rows are on the parabola."""
+        return np.asarray(2 * np.abs(self.distance(y, raw)) < self.smoothing)
+
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return ``direction`` / smoothing on the parabola, 0 elsewhere."""
+        return np.where(self.curved(y, raw), direction / (self.smoothing or 1.0), 0)
 
 
 def parabolic_smoothing(x: Array, low: float, high: float, smoothing: float) -> tuple[Array, Array]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sparkopt.losses.base import Loss, parabolic_smoothing
+from sparkopt.losses.base import Loss, PiecewiseLinear, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
@@ -145,7 +144,7 @@ def _signed(y: Array, raw: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class Hinge(Loss):
+class Hinge(PiecewiseLinear):
     """The loss of support vector machines, max(0, 1 − s·raw) with s = ±1 for y in {1, 0} (Cortes & Vapnik, 1995).
 
     With ``smoothing`` 0 it is exact and nonsmooth, and needs subgradient methods such as sgd. Otherwise a parabola
@@ -171,30 +170,15 @@ class Hinge(Loss):
     def __post_init__(self) -> None:
         check("smoothing", self.smoothing, Interval(0, None))
 
-    @property
-    def smooth(self) -> bool:
-        """Whether the smoothing parameter is positive."""
-        return self.smoothing > 0
-
-    @property
-    def curvature(self) -> float | None:
-        """1 / smoothing."""
-        return 1.0 / self.smoothing if self.smoothing > 0 else None
-
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """The shortfall to a margin of 1, and its derivative."""
         sign, short = _signed(y, raw)
         value, slope = parabolic_smoothing(short, 0.0, 1.0, self.smoothing)
         return value, -sign * slope
 
-    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
-        """Return ``direction`` / smoothing on the parabola, 0 elsewhere."""
-        return np.where(self.curved(y, raw), direction / (self.smoothing or 1.0), 0)
-
-    def curved(self, y: Array, raw: Array) -> NDArray[np.bool_]:
-        """Return which rows are on the parabola."""
-        _, short = _signed(y, raw)
-        return np.asarray(2 * np.abs(short) < self.smoothing)
+    def distance(self, y: Array, raw: Array) -> Array:
+        """Return each row's shortfall to a margin of 1."""
+        return _signed(y, raw)[1]
 
     def predict(self, raw: Array) -> Array:
         """Return the class."""

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sparkopt.losses.base import Loss, moreau_envelope, parabolic_smoothing
+from sparkopt.losses.base import Loss, PiecewiseLinear, moreau_envelope, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
@@ -17,8 +16,20 @@ __all__ = ["FixedHuber", "Huber", "Quantile", "SquaredError"]
 POSITIVE = Interval(0, None, closed="neither")
 
 
+class _IdentityLink(Loss):
+    """A loss whose raw prediction is the prediction itself; fits start from the target's mean."""
+
+    def predict(self, raw: Array) -> Array:
+        """Return the raw prediction itself."""
+        return raw
+
+    def start(self, mean: Floats) -> Floats:
+        """Return the mean."""
+        return mean
+
+
 @dataclass(frozen=True)
-class SquaredError(Loss):
+class SquaredError(_IdentityLink):
     """Half the squared residual, ½ (raw − y)².
 
     Examples
@@ -40,17 +51,9 @@ class SquaredError(Loss):
         """Return ``direction``."""
         return direction
 
-    def predict(self, raw: Array) -> Array:
-        """Return the raw prediction itself."""
-        return raw
-
-    def start(self, mean: Floats) -> Floats:
-        """Return the mean."""
-        return mean
-
 
 @dataclass(frozen=True)
-class Huber(Loss):
+class Huber(_IdentityLink):
     """Huber's loss together with the scale σ of its residuals r = raw − y (Huber, 1981, §7.7; Owen, 2007).
 
     ½ (σ + H(r/σ) σ) with H(z) = z² for |z| < ε and 2ε|z| − ε² beyond: the objective of pyspark.ml's
@@ -106,14 +109,6 @@ class Huber(Loss):
             axis=1,
         )
 
-    def predict(self, raw: Array) -> Array:
-        """Return the raw prediction itself."""
-        return raw
-
-    def start(self, mean: Floats) -> Floats:
-        """Return the mean."""
-        return mean
-
 
 def _scale(parameter: Array) -> tuple[Array, Array]:
     """Return σ and its derivative."""
@@ -122,7 +117,7 @@ def _scale(parameter: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class FixedHuber(Loss):
+class FixedHuber(_IdentityLink):
     """Huber's loss of residuals r = raw − y: ½r² up to ``delta``, delta·|r| − ½delta² beyond (Huber, 1964).
 
     ``delta`` is in the target's unit, as in torch's ``HuberLoss``. :class:`Huber` does not depend on that unit, and
@@ -155,17 +150,9 @@ class FixedHuber(Loss):
         """Return ``direction`` where the loss is squared, 0 elsewhere."""
         return np.where(np.abs(raw - y) < self.delta, direction, 0)
 
-    def predict(self, raw: Array) -> Array:
-        """Return the raw prediction itself."""
-        return raw
-
-    def start(self, mean: Floats) -> Floats:
-        """Return the mean."""
-        return mean
-
 
 @dataclass(frozen=True)
-class Quantile(Loss):
+class Quantile(_IdentityLink, PiecewiseLinear):
     """The check loss of quantile regression, r·q for r = y − raw ≥ 0 and r·(q − 1) below (Koenker & Bassett, 1978).
 
     With ``smoothing`` 0 it is exact and nonsmooth, and needs subgradient methods such as sgd. Otherwise a parabola
@@ -194,35 +181,14 @@ class Quantile(Loss):
         check("quantile", self.q, Interval(0, 1, closed="neither"))
         check("smoothing", self.smoothing, Interval(0, None))
 
-    @property
-    def smooth(self) -> bool:
-        """Whether the smoothing parameter is positive."""
-        return self.smoothing > 0
-
-    @property
-    def curvature(self) -> float | None:
-        """1 / smoothing."""
-        return 1.0 / self.smoothing if self.smoothing > 0 else None
-
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """The check loss and its derivative."""
         return parabolic_smoothing(raw - y, -self.q, 1.0 - self.q, self.smoothing)
 
-    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
-        """Return ``direction`` / smoothing on the parabola, 0 elsewhere."""
-        return np.where(self.curved(y, raw), direction / (self.smoothing or 1.0), 0)
-
-    def curved(self, y: Array, raw: Array) -> NDArray[np.bool_]:
-        """Return which rows are on the parabola."""
-        return np.asarray(2 * np.abs(raw - y) < self.smoothing)
-
-    def predict(self, raw: Array) -> Array:
-        """Return the raw prediction itself: the quantile."""
-        return raw
-
-    def start(self, mean: Floats) -> Floats:
-        """Return the mean; the quantile is not known."""
-        return mean
+    def distance(self, y: Array, raw: Array) -> Array:
+        """Return the residuals."""
+        residual: Array = raw - y
+        return residual
 
     def smoothed(self, smoothing: float) -> Quantile:
         """Return the same loss with another smoothing parameter."""

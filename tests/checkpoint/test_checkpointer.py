@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import pickle
 import warnings
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from sparkopt import losses, optim, penalties
+from sparkopt import optim, penalties
 from sparkopt.checkpoint import checkpointer
 from sparkopt.checkpoint.checkpointer import Checkpointer, Run
 from sparkopt.checkpoint.format import Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import Location
-from sparkopt.io.fingerprint import describe, differences, digest, rounded
 from sparkopt.optim.base import Point
 from sparkopt.solver.loop import Problem, Stop, minimise, minimise_many
 from sparkopt.solver.progress import Record, Snapshot
@@ -337,59 +335,6 @@ def test_watchers_can_be_sent_to_another_process(tmp_path):
     problem = Problem(optim.gd(0.1), np.zeros(3), stop=Stop(2, tol=0))
     minimise_many(BOWL.reduce, [replace(problem, callbacks=[one]), replace(problem, callbacks=[two])])
     assert [found.step for found in run.restore()] == [2, 2]
-
-
-def rate(step: int) -> float:
-    return 0.1 / (1 + step)
-
-
-DESCRIBED = [
-    optim.adam(0.1),
-    optim.adam(0.2),
-    optim.sgd(optim.schedules.Cosine(0.1, 50)),
-    optim.sgd(optim.schedules.Cosine(0.1, 60)),
-    optim.sgd(rate),
-    optim.sgd(lambda step: 0.1),
-    optim.sgd(lambda step: 0.2),
-    optim.sgd(functools.partial(pow, 0.5)),
-    optim.sgd(functools.partial(pow, 0.4)),
-    penalties.L2(0.1),
-    penalties.L1(0.1),
-    losses.Multinomial(3),
-    losses.Multinomial(4),
-    np.arange(3.0),
-    np.arange(4.0),
-    np.float64(0.5),
-    None,
-]
-
-
-def test_descriptions_tell_things_apart_in_every_process():
-    found = [digest({"what": describe(thing)}) for thing in DESCRIBED]
-    assert len(set(found)) == len(DESCRIBED)
-    assert found == [digest({"what": describe(thing)}) for thing in DESCRIBED]
-    assert " at 0x" not in str([describe(thing) for thing in DESCRIBED])
-
-
-def test_captured_values_count():
-    def schedule(initial):
-        return lambda step: initial
-
-    assert describe(schedule(0.1)) != describe(schedule(0.2))
-    assert describe(schedule(0.1)) == describe(schedule(0.1))
-
-
-def test_differences_are_named():
-    assert differences({"a": 1, "b": (1, 2)}, {"a": 2, "b": [1, 2], "c": None}) == ["a"]
-    assert differences({"a": 1}, {"a": 1, "c": 0}) == ["c"]
-
-
-def test_one_number_stands_for_moments():
-    values = np.random.default_rng(0).normal(size=50)
-    assert rounded(values, 1.0) == rounded(values * (1 + 1e-12), 1.0)
-    assert rounded(values, 1.0) != rounded(values[::-1], 1.0)
-    assert rounded(values, 1.0) != rounded(values + 1e-3, 1.0)
-    assert rounded(values, 0.0) == rounded(values, 1.0)
 
 
 def test_intact_files_raise_no_warning(tmp_path):

@@ -86,7 +86,7 @@ def test_bad_requests_are_refused_before_any_job(df):
         compress_column(df, "text", "jpeg")
     with pytest.raises(ParameterError, match="level of codec"):
         compress_column(df, "text", "zstd", level=99)
-    with pytest.raises(SchemaError, match="does not say how it was compressed"):
+    with pytest.raises(SchemaError, match="'data' cannot be decompressed: its metadata lack"):
         decompress_column(df, "data")
 
 

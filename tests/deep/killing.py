@@ -127,6 +127,7 @@ def executioner(killed: dict[int, float]) -> Callable[[Progress], None]:
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP and not killed:
+            time.sleep(0.2)  # so that there are steps to repeat: the report comes at once
             pid = executors()[0]
             os.kill(pid, signal.SIGKILL)
             killed[pid] = time.monotonic()

@@ -22,7 +22,7 @@ class Both(LocalCommunicator):
 
     def __init__(self, other):
         super().__init__()
-        self.place = type(self.place)(0, 2)
+        self.info = type(self.info)(0, 2)
         self.other = other
 
     def all_gather(self, payload):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,8 @@ from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.resident import ResidentEngine
 from sparkopt.engines.selection import AutoEngine
-from sparkopt.engines.sockets import Exchange, dial
 from sparkopt.errors import ParameterError
+from sparkopt.launch.connections import Listener
 from sparkopt.ml import LogisticRegression
 from sparkopt.objective.work import LocalSteps
 from sparkopt.penalties import L2
@@ -167,7 +165,7 @@ def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, three_steps, name
     assert whole.receipt.engine == "driver"
 
 
-def test_a_second_crew_does_not_wait_for_the_first(small, caplog):
+def test_a_second_worker_pool_does_not_wait_for_the_first(small, caplog):
     """Two fits at once, as CrossValidator(parallelism=2) makes them: one stays, the other takes the driver engine."""
     results = []
     entered, leave = threading.Event(), threading.Event()
@@ -194,35 +192,17 @@ def test_a_second_crew_does_not_wait_for_the_first(small, caplog):
 
 
 def test_tasks_that_cannot_reach_the_driver_do_not_stop_the_fit(small, caplog, monkeypatch):
-    class Elsewhere(Exchange):
-        def __init__(self, host, bind=None):
-            super().__init__(host, bind)
+    class Elsewhere(Listener):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
             self.address = replace(self.address, key=b"of another driver")
 
-    monkeypatch.setattr("sparkopt.engines.worker_pool.Exchange", Elsewhere)
+    monkeypatch.setattr("sparkopt.engines.worker_pool.Listener", Elsewhere)
     expected = trainer(SAME_BITS["collect"], stop=Stop(2, 0.0)).fit(small)
     found = trainer(ResidentEngine(), stop=Stop(2, 0.0)).fit(small)
     assert found.coefficients.tobytes() == expected.coefficients.tobytes()
     assert found.receipt.engine == "resident, then driver"
     assert "cannot reach the driver at Address(host='127.0.0.1', port=" in caplog.text
-
-
-def test_a_line_needs_the_key():
-    exchange = Exchange("127.0.0.1")
-    try:
-        address = exchange.address
-        with pytest.raises(AuthenticationError):
-            Client((address.host, address.port), authkey=b"guess")
-        with dial(address) as line:
-            while not (arrived := exchange.arrived()):
-                pass
-            arrived[0].send({"x": np.arange(3)})
-            np.testing.assert_array_equal(line.recv()["x"], np.arange(3))
-        assert repr(address).count("key") == 0
-    finally:
-        exchange.close()
-    with pytest.raises(OSError):
-        Client((address.host, address.port), authkey=address.key)
 
 
 def test_estimators_take_engines_by_name(rows, caplog):

@@ -23,9 +23,10 @@ def environment() -> dict[str, str]:
 
 
 def command(job: str, *flags: str, settings: dict[str, str] | None = None, profile: str = "local") -> list[str]:
-    """The line that submits a job."""
+    """The command line that submits a job: by its own script, or by the one for all commands."""
+    script = [f"jobs/{job}.py"] if (ROOT / "jobs" / f"{job}.py").exists() else ["jobs/run.py", job.replace("_", "-")]
     given = [part for key, value in (settings or {}).items() for part in ("--conf", f"{key}={value}")]
-    return [str(SUBMIT), "--properties-file", f"conf/{profile}.conf", *given, f"jobs/{job}.py", *flags]
+    return [str(SUBMIT), "--properties-file", f"conf/{profile}.conf", *given, *script, *flags]
 
 
 def submit(
@@ -43,15 +44,15 @@ def submit(
 
 
 def kill_when(line: list[str], is_time: Callable[[], bool], log: Path = Path(os.devnull)) -> None:
-    """Start a job, wait for a moment of it, and kill it with all its processes; what it says goes to ``log``."""
-    with log.open("wb") as said:
-        streams = {"stdout": said, "stderr": said, "stdin": subprocess.DEVNULL}
+    """Start a job, wait for a moment of it, and kill it with all its processes; its output goes to ``log``."""
+    with log.open("wb") as output:
+        streams = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL}
         process = subprocess.Popen(line, cwd=ROOT, env=environment(), start_new_session=True, **streams)
         deadline = time.monotonic() + 120
         try:
             while not is_time():
                 assert process.poll() is None, "the job ended before it could be killed"
-                assert time.monotonic() < deadline, "the moment did not come"
+                assert time.monotonic() < deadline, "the moment was not reached"
                 time.sleep(0.002)
         finally:
             os.killpg(process.pid, signal.SIGKILL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -15,8 +17,8 @@ import sparkopt
 from sparkopt.io.secrets import mask, masked
 from sparkopt.jobs import cli, manifest
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.locations import HadoopLocation, LocalLocation, publish, spark_location, staged
 from sparkopt.jobs.logs import event, logger, logging_as
-from sparkopt.jobs.places import HadoopPlace, LocalPlace, place_of, publish, staged
 from tests.jobs.running import ROOT
 
 
@@ -42,7 +44,7 @@ WRONG = {
     "two sources": (["train", "--parquet", "x", "--csv", "y"], 2, "not allowed with argument --parquet"),
     "empty source": (["train", "--parquet", ""], 2, "--parquet is empty"),
     "out of range": (["train", "--parquet", "x", "--reg-param=-1"], 2, "regParam must be >= 0. Got -1.0 instead."),
-    "share": (["train", "--parquet", "x", "--test-fraction", "1"], 2, "--test-fraction must lie between 0 and 1"),
+    "share": (["train", "--parquet", "x", "--test-fraction", "1"], 2, "--test-fraction must be between 0 and 1"),
     "image size": (["train", "--images", "x", "--image-size", "0"], 2, "--image-size must be at least 1"),
     "incompatible": (
         ["train", "--parquet", "x", "--optimizer", "lbfgs", "--mini-batch-fraction", "0.5"],
@@ -184,6 +186,23 @@ def test_every_job_says_what_it_does(capsys):
     assert call(capsys, "--help")[0] == 0
 
 
+def test_one_script_runs_every_command():
+    for flags, code, line in (
+        (["--version"], 0, f"sparkopt {sparkopt.__version__}"),
+        (["evaluate", "--wrong"], 2, "sparkopt evaluate: error: unrecognized arguments: --wrong"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "jobs/run.py", *flags],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == code
+        assert line in run.stdout + run.stderr
+
+
 def test_the_same_again_is_not_done_twice(capsys, spark, table, tmp_path):
     """Until a flag or the data changes, or --force asks for it."""
     rows, output = tmp_path / "rows", tmp_path / "out"
@@ -248,7 +267,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(capsys, monkeypatch, spark, table
     """In the middle of writing."""
 
     def interrupted(model, metrics, labels, run):
-        run.place.child("model").take(tmp_path / "some")
+        run.target.child("model").add_files(tmp_path / "some")
         raise KeyboardInterrupt
 
     written(tmp_path / "some", half="1")
@@ -256,7 +275,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(capsys, monkeypatch, spark, table
     code, out, err = call(capsys, *TRAIN, "--parquet", table, "--output", str(tmp_path / "out"))
     assert (code, out) == (130, "")
     assert err.splitlines() == [
-        "sparkopt train: error: interrupted. The same command again begins anew, or goes on where it can."
+        "sparkopt train: error: interrupted. The same command starts again, or resumes where it can."
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["some"]
 
@@ -311,7 +330,11 @@ def test_no_secret_is_logged_or_kept(capsys, form):
 @pytest.fixture(params=["local", "hadoop"])
 def place(request, spark, tmp_path):
     """The same folder through both ways to reach it."""
-    return LocalPlace(tmp_path / "out") if request.param == "local" else HadoopPlace(spark, f"file://{tmp_path}/out")
+    return (
+        LocalLocation(tmp_path / "out")
+        if request.param == "local"
+        else HadoopLocation(spark, f"file://{tmp_path}/out")
+    )
 
 
 def written(folder, **files: str):
@@ -326,7 +349,7 @@ def test_outputs_come_whole(place, tmp_path):
 
     def run(name: str, earlier: list[str], **files: str) -> None:
         with staged(place) as staging:
-            staging.take(written(tmp_path / name, **files))
+            staging.add_files(written(tmp_path / name, **files))
             assert not (tmp_path / "out" / "new.txt").exists()
             publish(staging, place, "last.txt", earlier)
 
@@ -343,7 +366,7 @@ def test_outputs_come_whole(place, tmp_path):
     assert left() == {"model.txt": "3", "last.txt": "3", "mine": "stays"}
     assert place.child("model.txt").read() == "3"
     with contextlib.suppress(ZeroDivisionError), staged(place) as staging:
-        staging.take(written(tmp_path / "four", model="4"))
+        staging.add_files(written(tmp_path / "four", model="4"))
         raise ZeroDivisionError
     assert left() == {"model.txt": "3", "last.txt": "3", "mine": "stays"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
@@ -358,7 +381,7 @@ def test_where_nothing_can_be_written_is_known_before_the_work(place, tmp_path, 
     assert place.child("deep").child("deeper").refusal().endswith("/out is a file")
     (tmp_path / "out").unlink()
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
-    if isinstance(place, LocalPlace):
+    if isinstance(place, LocalLocation):
         assert place.refusal() == f"{tmp_path} is read-only for this user"
 
 
@@ -386,5 +409,9 @@ def test_what_a_killed_run_left_is_cleared(place, tmp_path):
 
 
 def test_a_path_without_a_scheme_is_where_spark_takes_it_for(spark, tmp_path):
-    assert place_of(spark, str(tmp_path)) == LocalPlace(tmp_path)
-    assert place_of(spark, f"file:{tmp_path}") == place_of(spark, f"file://{tmp_path}") == LocalPlace(tmp_path)
+    assert spark_location(spark, str(tmp_path)) == LocalLocation(tmp_path)
+    assert (
+        spark_location(spark, f"file:{tmp_path}")
+        == spark_location(spark, f"file://{tmp_path}")
+        == LocalLocation(tmp_path)
+    )

@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.integrations.model_registry import Accepted
 from sparkopt.jobs import evaluate, preprocess_images, score, train
-from sparkopt.jobs.pipeline import STEPS, Interval, Pipeline
+from sparkopt.jobs.pipeline import STEPS, DataInterval, Pipeline
 from tests.jobs.running import ROOT
 
 START = datetime(2026, 11, 23, 22, tzinfo=timezone(timedelta(hours=-2)))  # midnight in UTC
-DAY = Interval(START, START + timedelta(days=1))
+DAY = DataInterval(START, START + timedelta(days=1))
 JOBS = dict(zip(STEPS, (preprocess_images, train, evaluate, score), strict=True))
 
 
@@ -66,7 +66,7 @@ def test_the_accepted_model_is_where_training_starts_and_what_must_be_reached(ac
     assert steps["train"].initial_model == accepted.model
     assert steps["evaluate"].baseline == accepted.evaluation
     assert (steps["evaluate"].metric, steps["evaluate"].tolerance, steps["evaluate"].min_value) == ("f1", 0.05, 0.5)
-    rerun = Interval(START - timedelta(days=1), START)  # the run that promoted it: it does not start from itself
+    rerun = DataInterval(START - timedelta(days=1), START)  # the run that promoted it: it does not start from itself
     assert parsed(pipeline().plan(rerun))["train"].initial_model is None
 
 
@@ -75,8 +75,8 @@ def test_paths_are_those_of_the_interval():
     assert DAY.fill("{date} {start} {end}") == "2026-11-24 2026-11-24T00-00-00 2026-11-25T00-00-00"
     with pytest.raises(ParameterError, match="'/data/{day}' cannot be filled in: only {date}, {start} and {end}"):
         DAY.fill("/data/{day}")
-    assert Interval.of(None, None, START) == Interval(START - timedelta(days=1), START)
-    assert Interval.of(DAY.start, DAY.end, START) == DAY
+    assert DataInterval.of(None, None, START) == DataInterval(START - timedelta(days=1), START)
+    assert DataInterval.of(DAY.start, DAY.end, START) == DAY
 
 
 def test_a_schedulers_parameters_are_the_pipelines():

@@ -148,7 +148,7 @@ def test_scores_replace_only_what_they_may(models, table, tmp_path, capsys):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mine.txt").write_text("stays")
     assert call("score", *base[:-1], tmp_path / "home", "--output-mode", "overwrite") == 1
-    assert "something else than a table, and is not replaced: mine.txt, say" in capsys.readouterr().err
+    assert "is not replaced: it holds something other than a table, such as mine.txt" in capsys.readouterr().err
     assert (tmp_path / "home" / "mine.txt").read_text() == "stays"
     assert call("score", *base, "--keep", "nothing", "--force") == 1
     assert "--keep column 'nothing' does not exist" in capsys.readouterr().err

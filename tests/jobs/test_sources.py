@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.jobs.sources import Source, fingerprint, read, split
+from sparkopt.jobs.sources import DataSource, fingerprint, read, split
 from sparkopt.jobs.train import JOB
 
 FORMATS = ("parquet", "csv", "json", "table")
@@ -56,7 +56,7 @@ def test_a_change_of_the_data_is_seen(spark, places, tmp_path, kind):
     path, name = str(tmp_path / "rows"), "changing_rows"
     rows.write.format("csv" if kind == "csv" else "parquet").save(path)
     spark.read.format("csv" if kind == "csv" else "parquet").load(path).createOrReplaceTempView(name)
-    source = Source(kind, name if kind == "table" else path)
+    source = DataSource(kind, name if kind == "table" else path)
     first = fingerprint(spark, source)
     assert first == fingerprint(spark, source)
     assert first is not None
@@ -72,7 +72,7 @@ def test_a_change_of_the_data_is_seen(spark, places, tmp_path, kind):
 def test_what_is_in_no_file_cannot_be_told_apart(spark):
     """So a job over it is never taken for done."""
     spark.range(3).createOrReplaceTempView("made_of_nothing")
-    assert fingerprint(spark, Source("table", "made_of_nothing")) is None
+    assert fingerprint(spark, DataSource("table", "made_of_nothing")) is None
     spark.catalog.dropTempView("made_of_nothing")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.bench.network import Cluster
-from sparkopt.jobs.pipeline import STEPS, Interval, Pipeline
+from sparkopt.jobs.pipeline import STEPS, DataInterval, Pipeline
 from sparkopt.ml import LogisticRegression
 from tests import jvm
 from tests.jobs.running import command, kill_when, submit
@@ -232,7 +232,7 @@ def test_killed_and_run_again(made, tmp_path, job):
 def test_the_pipeline(pictures, request, tmp_path, spark, place):
     """All its steps in their order, as a scheduler submits them; the gate's exit code is the one that stops it."""
     where = settings_of(request.getfixturevalue("cluster") if place == "standalone" else None)
-    day = Interval(*(datetime(2026, 11, number, tzinfo=timezone.utc) for number in (23, 24)))
+    day = DataInterval(*(datetime(2026, 11, number, tzinfo=timezone.utc) for number in (23, 24)))
     training = ("--reg-param", "0.01", "--max-iter", "30")
     pipeline = Pipeline(pictures, str(tmp_path), image_size=8, preprocess=("--parts", "1"), train=training)
     plan = pipeline.plan(day)

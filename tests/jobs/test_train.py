@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from sparkopt.integrations.pyfunc import _load_pyfunc
-from sparkopt.jobs import train
+from sparkopt.jobs import sources, train
 from sparkopt.jobs.metrics import metrics_of
-from sparkopt.jobs.sources import Rows
 from tests.jobs.running import submit
 
 
@@ -38,7 +37,7 @@ def test_every_loss_has_an_estimator(spark):
     for loss in train.ESTIMATORS:
         label = "y" if loss in train.CLASSIFIERS else "positive"
         flags = ["--parquet", "unread", "--loss", loss, "--max-iter", "50", "--tol", "0.01", "--reg-param", "0.01"]
-        rows = Rows(df.coalesce(1), ["a"], label)
+        rows = sources.InputRows(df.coalesce(1), ["a"], label)
         model = train.estimator(train.JOB.parser().read(flags), rows).fit(rows.df)
         metrics = metrics_of(model, df, label)
         assert metrics.get("accuracy", metrics.get("r2")) > 0.7, loss

@@ -46,7 +46,7 @@ def _is_batch(thread):
 
 def accelerators(communicator):
     """What Spark gave to the rank."""
-    return communicator.place.accelerators
+    return communicator.info.accelerators
 
 
 def raise_on(communicator, rank, kind):

@@ -1,4 +1,4 @@
-"""Gradient compression: codecs, error feedback, and the choice of one by name."""
+"""Gradient codecs, error feedback, and the choice of one by name. The interface is in ``base``."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ GRADIENT_CODECS: dict[str, type[GradientCodec]] = {
 
 
 def gradient_codec(compression: str | GradientCodec) -> GradientCodec:
-    """Return the codec that ``compression=`` means.
+    """Return the codec for ``compression=``.
 
     Parameters
     ----------
     compression : str or GradientCodec
-        A name, for the codec with its default settings and, if it is lossy, with error feedback; or a codec, which is
-        returned as it is.
+        A name, for the codec with its default settings and, if it is lossy, with error feedback. A codec is returned
+        unchanged.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a gradient codec is, and error feedback, which makes the lossy ones converge.
+"""The interface of a gradient codec, and error feedback, with which lossy ones converge.
 
 A codec turns a vector into bytes and back. Its state (error-feedback residuals, a step counter, a basis) is passed in
 and returned, never stored, so that a checkpoint is the state and a retried task is harmless. Payloads that are
@@ -27,21 +27,21 @@ _LARGEST = 1e30  # leaves float32 room for the factor of random-k and for sums o
 
 
 class GradientCodec(ABC):
-    """Gradient compression.
+    """A compression of gradients.
 
     Attributes
     ----------
     name : str
-        The name that ``compression=`` takes.
+        Name for ``compression=``.
     lossless : bool
-        Whether ``decode`` gives back exactly what was encoded.
+        Whether ``decode`` returns exactly what was encoded.
     summable : bool
         Whether payloads can be added while encoded, with `add`.
     shared : bool
-        Whether workers must agree on a value before they encode: each calls `propose`, the largest proposal goes to
-        all, and each calls `agree` with it.
+        Whether workers must agree on a value before they encode: each calls `propose`, and then `agree` with the
+        largest proposal of all.
     whole : bool
-        Whether it must see a gradient as a whole: its slices cannot be encoded by themselves.
+        Whether a gradient must be encoded in one piece, not in slices.
     """
 
     name: ClassVar[str]
@@ -71,17 +71,17 @@ class GradientCodec(ABC):
         Raises
         ------
         CorruptDataError
-            If the payload was not written by this codec, or only a part of it is there; where damage cannot be
-            recognised, the numbers are others, but finite.
+            If the payload is truncated or was not written by this codec. Damage that cannot be detected yields other
+            numbers, but finite ones.
         """
 
     def add_to(self, total: Floats, payload: bytes) -> None:
-        """Add what a payload decodes to to ``total``, shape (size,), in place.
+        """Add the decoded payload to ``total``, shape (size,), in place.
 
         Raises
         ------
         CorruptDataError
-            As from ``decode``, and where the payload holds another number of entries.
+            As from ``decode``, and if the payload holds another number of entries.
         """
         vector = self.decode(payload)
         if vector.size != total.size:
@@ -96,11 +96,11 @@ class GradientCodec(ABC):
         )
 
     def variance(self, size: int) -> float:
-        """ω with E‖decode(encode(x)) − x‖² ≤ ω ‖x‖² for an unbiased random codec, 0 for any other."""
+        """Return ω with E‖decode(encode(x)) − x‖² ≤ ω ‖x‖² for an unbiased random codec, 0 for any other."""
         return 0.0
 
     def propose(self, x: ArrayLike, state: CodecState) -> float:
-        """Return the value that this worker needs for ``x``; 0 where nothing has to be agreed."""
+        """Return the value that this worker needs for ``x``; 0 where nothing is shared."""
         return 0.0
 
     def agree(self, state: CodecState, value: float) -> CodecState:
@@ -108,19 +108,19 @@ class GradientCodec(ABC):
         return state
 
     def unpack(self, header: struct.Struct, payload: bytes) -> tuple[Any, ...]:
-        """Return the fields at the head of a payload, or say that the payload is damaged."""
+        """Return the fields of a payload's header; CorruptDataError if the payload is shorter."""
         if len(payload) < header.size:
             raise self.corrupt(payload)
         return header.unpack_from(payload)
 
     def finite(self, numbers: Array, payload: bytes) -> Array:
-        """Return numbers of a payload, or say that it is damaged: only finite ones are encoded."""
+        """Return the numbers of a payload; CorruptDataError if one of them is not finite."""
         if not np.isfinite(numbers).all():
             raise self.corrupt(payload, "it holds NaN or infinity")
         return numbers
 
     def other_size(self, payload: bytes, size: int, wanted: int) -> CorruptDataError:
-        """Return the error for a payload of a vector that is not the one that is added up."""
+        """Return the error for a payload of a vector of another size."""
         return self.corrupt(payload, f"it holds {size} entries instead of {wanted}")
 
     def corrupt(self, payload: bytes, reason: str | None = None) -> CorruptDataError:
@@ -136,7 +136,7 @@ def as_vector(x: ArrayLike, codec: GradientCodec) -> Floats:
     if vector.ndim != 1 or not vector.size:
         raise ParameterError(f"x must be a vector with at least one entry. Got shape {vector.shape} instead.")
     largest = np.inf if codec.lossless else _LARGEST
-    fits = np.abs(vector) < largest  # NaN fits nowhere
+    fits = np.abs(vector) < largest  # False for NaN
     if not fits.all():
         where = int(np.argmin(fits))
         raise DivergedError(
@@ -148,14 +148,15 @@ def as_vector(x: ArrayLike, codec: GradientCodec) -> Floats:
 
 @dataclass(frozen=True)
 class NoCompression(GradientCodec):
-    """No compression: float64 as it is."""
+    """No compression: the vector as float64."""
 
     name = "none"
     lossless = True
     summable = True
 
     def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
-        return as_vector(x, self).astype("<f8").tobytes(), state
+        payload: bytes = as_vector(x, self).astype("<f8").tobytes()
+        return payload, state
 
     def decode(self, payload: bytes) -> Floats:
         if not payload or len(payload) % 8:
@@ -164,7 +165,8 @@ class NoCompression(GradientCodec):
 
     def add(self, a: bytes, b: bytes) -> bytes:
         same_length(self, a, b)
-        return (np.frombuffer(a, "<f8") + np.frombuffer(b, "<f8")).tobytes()
+        total: Floats = np.frombuffer(a, "<f8") + np.frombuffer(b, "<f8")
+        return total.tobytes()
 
 
 def same_length(codec: GradientCodec, a: bytes, b: bytes) -> None:
@@ -178,11 +180,11 @@ def same_length(codec: GradientCodec, a: bytes, b: bytes) -> None:
 
 @dataclass(frozen=True)
 class ErrorFeedback(GradientCodec):
-    """Send what was lost with the next step (Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", Algorithm 2).
+    """Add what was lost to the next step's vector (Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", Alg. 2).
 
-    With p = x + e the payload holds C(p), and the error that is kept is e' = p − C(p). The analysis asks that C is a
-    contraction, E‖C(p) − p‖² ≤ (1 − δ)‖p‖². Biased codecs are one as they stand; an unbiased one of variance ω
-    becomes one after division by 1 + ω, with δ = 1/(1 + ω), so that is what is decoded here.
+    With p = x + e the payload holds C(p), and the residual for the next step is e' = p − C(p). The analysis requires
+    C to be a contraction, E‖C(p) − p‖² ≤ (1 − δ)‖p‖². The biased codecs are contractions; an unbiased codec of
+    variance ω becomes one after division by 1 + ω, with δ = 1/(1 + ω), so ``decode`` divides by that.
 
     Parameters
     ----------
@@ -191,8 +193,8 @@ class ErrorFeedback(GradientCodec):
 
     Notes
     -----
-    The error is on the scale of what was encoded: change that scale between steps (a sum on one step, a mean on the
-    next), and the error has to be changed likewise.
+    The residual is on the scale of the encoded vectors. If that scale changes between steps (a sum on one step, a
+    mean on the next), the residual must be rescaled likewise.
 
     Examples
     --------
@@ -237,5 +239,8 @@ class ErrorFeedback(GradientCodec):
     def _corrected(self, x: ArrayLike, state: CodecState) -> Floats:
         vector, error = as_vector(x, self), state["error"]
         if vector.shape != error.shape:
-            raise ParameterError(f"x must have shape {error.shape}, as its state. Got shape {vector.shape} instead.")
-        return vector + error
+            raise ParameterError(
+                f"x must have shape {error.shape}, as its error-feedback residual. Got shape {vector.shape} instead."
+            )
+        corrected: Floats = vector + error
+        return corrected

@@ -21,16 +21,15 @@ __all__ = ["PowerSGD"]
 class PowerSGD(GradientCodec):
     """A matrix of low rank by one warm-started power iteration (Vogels et al. 2019, "PowerSGD", Algorithm 1).
 
-    With M the gradient as a matrix: P = orthogonal basis of M·Q, Q' = Mᵀ·P, and P·Q'ᵀ is decoded. P and Q' travel as
-    float32. The next step starts from an orthogonal basis of Q', which spans the same space and cannot vanish with
-    the gradient. Each worker encodes its own gradient, so that one exchange a step is enough: the payloads are
-    gathered.
+    With M the gradient as a matrix: P = orthogonal basis of M·Q, Q' = Mᵀ·P, and P·Q'ᵀ is decoded. P and Q' are sent
+    as float32. The next step starts from an orthogonal basis of Q', which spans the same space and cannot vanish with
+    the gradient. Each worker encodes its own gradient and the payloads are gathered: one exchange per step.
 
     Parameters
     ----------
     shape : (int, int), optional
-        Rows and columns of the matrix, (classes, features) say; rows × columns is the size of the vector. By default
-        the vector is padded with zeros to the most nearly square matrix, which has no low rank by nature.
+        Rows and columns of the matrix, such as (classes, features); rows × columns is the size of the vector. By
+        default the vector is padded with zeros to the most nearly square matrix, which need not have a low rank.
     rank : int, default 2
         Rank of the approximation, capped at the smaller side. 4 · rank · (rows + columns) bytes + 4.
     """

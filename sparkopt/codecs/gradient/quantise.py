@@ -17,16 +17,16 @@ from sparkopt.validation import Interval, check
 __all__ = ["QSGD", "BFloat16", "Float16", "Int8", "Sign"]
 
 _LEAST_EXPONENT, _MOST_EXPONENT = -1074, 128
-"""Of two, for fp16: float64's smallest number, and beyond what may be encoded."""
+"""Exponents of two for fp16: that of float64's smallest number, and one beyond all that may be encoded."""
 
 
 @dataclass(frozen=True)
 class Float16(GradientCodec):
     """IEEE half precision times a power of two (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2).
 
-    The power of two brings the largest entry to [½, 1), so that neither a sum over millions of rows overflows nor
-    a small gradient vanishes: an entry keeps 11 bits down to 6e-5 of the largest one. Up to 65,504 payloads can be
-    added. A sum is rounded to half precision each time, which error feedback does not see. 2 bytes an entry + 4.
+    The power of two scales the largest entry to [½, 1), so that sums over millions of rows do not overflow and small
+    gradients do not vanish: an entry keeps 11 bits down to 6e-5 of the largest one. Up to 65,504 payloads can be
+    added. Each sum is rounded to half precision, which error feedback does not correct. 2 bytes per entry + 4.
     """
 
     name = "fp16"
@@ -64,7 +64,7 @@ class Float16(GradientCodec):
 class BFloat16(GradientCodec):
     """The upper half of float32, rounded to even (Kalamkar et al. 2019, "A Study of BFLOAT16", section 2).
 
-    The range of float32 with 8 bits of precision. 2 bytes an entry.
+    The range of float32 with 8 bits of precision. 2 bytes per entry.
     """
 
     name = "bf16"
@@ -95,10 +95,10 @@ class BFloat16(GradientCodec):
 class Int8(GradientCodec):
     """Whole numbers from −127 to 127 times a scale (Dettmers 2016, "8-Bit Approximations for Parallelism").
 
-    x ≈ q · range / 127, q rounded to the nearest. Payloads can be added if their range is the same, so the workers
-    agree on one (`propose`, `agree`): the largest absolute entry of all of them, now or on the step before. Entries
-    beyond an agreed range saturate; error feedback sends the rest later. Without agreement each payload has its own
-    range. Sums are exact: they move to 16 and then 32 bits as the number of payloads in them grows. 1 byte an
+    x ≈ q · range / 127 with q rounded to nearest. Payloads can be added if they have the same range, so the workers
+    agree on one (`propose`, `agree`): the largest absolute entry of all of them, on this step or the one before.
+    Entries beyond an agreed range saturate; error feedback sends the rest later. Without agreement each payload has
+    its own range. Sums are exact: they are stored in 16 and then 32 bits as more payloads are added. 1 byte per
     entry + 8.
     """
 
@@ -164,7 +164,7 @@ class QSGD(GradientCodec):
     Parameters
     ----------
     levels : int, default 7
-        s in the paper, from 1 to 127; 7 needs 4 bits an entry.
+        s in the paper, from 1 to 127; 7 needs 4 bits per entry.
     bucket : int, default 128
         Entries that share a scale of 4 bytes. A larger bucket saves bytes and raises the variance
         ω = min(bucket / 4·levels², √bucket / levels), the bound of Lemma 3.1 for this scale.
@@ -182,7 +182,7 @@ class QSGD(GradientCodec):
 
     @property
     def bits(self) -> int:
-        """Bits of one entry."""
+        """Bits per entry."""
         return (2 * self.levels).bit_length()
 
     def variance(self, size: int) -> float:
@@ -216,7 +216,7 @@ class QSGD(GradientCodec):
 class Sign(GradientCodec):
     """Signs times the mean absolute entry, ‖x‖₁/d · sign(x) (Karimireddy et al. 2019, Algorithm 1 and Lemma 8).
 
-    A contraction with δ = ‖x‖₁² / (d ‖x‖₂²). A zero is sent as +, which changes nothing in that. 1 bit an entry + 8.
+    A contraction with δ = ‖x‖₁² / (d ‖x‖₂²), also with zeros sent as +. 1 bit per entry + 8.
     """
 
     name = "sign"
@@ -232,4 +232,5 @@ class Sign(GradientCodec):
         if not size or body.size != -(-size // 8):
             raise self.corrupt(payload)
         self.finite(np.asarray(scale), payload)
-        return np.where(np.unpackbits(body, count=size), scale, -scale)
+        vector: Floats = np.where(np.unpackbits(body, count=size), scale, -scale)
+        return vector

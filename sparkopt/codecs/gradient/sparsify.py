@@ -1,4 +1,4 @@
-"""Gradient codecs that send a few entries: those that are not zero, the largest ones, or some at random."""
+"""Gradient codecs that send a few entries: the nonzero, the largest, or random ones."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ def _kept(fraction: float, size: int) -> int:
 
 @dataclass(frozen=True)
 class Sparse(GradientCodec):
-    """The entries that are not zero, as float64: exact, NaN and infinity included.
+    """The nonzero entries as float64: exact, NaN and infinity included. Chosen automatically for sparse sums.
 
-    Their positions travel as 4 bytes each, or as one bit for every entry, whichever is less; a vector without
-    enough zeros travels as it is. 8 bytes an entry that is not zero + its position + 20. For sums of sparse rows,
-    which take this way without being asked.
+    Positions are sent as 4 bytes each or as one bit for every entry, whichever is less; a vector without enough zeros
+    is sent dense. 8 bytes per nonzero entry + its position + 20.
     """
 
     name = "sparse"
     lossless = True
-    _HEADER = struct.Struct("<QQI")  # size of the vector, entries that are not zero, CRC-32 of both
+    _HEADER = struct.Struct("<QQI")  # size of the vector, number of nonzero entries, CRC-32 of both
 
     def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         return self.pack(np.asarray(x, dtype=np.float64)), state
@@ -58,7 +57,7 @@ class Sparse(GradientCodec):
         return self._HEADER.size + 8 * count + (-(-size // 8) if _is_map(size, count) else 4 * count)
 
     def count(self, vector: Floats) -> int:
-        """Return how many entries would travel: a look at them that costs half of what adding them costs."""
+        """Return the number of nonzero entries; counting them costs half of what adding them costs."""
         return int(np.count_nonzero(_bits(vector)))
 
     def decode(self, payload: bytes) -> Floats:
@@ -94,17 +93,17 @@ class Sparse(GradientCodec):
 
 
 def _bits(vector: Floats) -> Array:
-    """A view of the bits: −0.0 is no zero then, and whole numbers are compared faster."""
+    """Return a view of the bits: −0.0 counts as nonzero, and integers are compared faster."""
     return vector.view(np.int64)
 
 
 def _check(size: int, count: int) -> int:
-    """What tells a damaged header, before anything is allocated for it."""
+    """Return a checksum of the header, which is checked before anything is allocated."""
     return zlib.crc32(struct.pack("<QQ", size, count))
 
 
 def _is_map(size: int, count: int) -> bool:
-    """Whether one bit for every entry is less than 4 bytes for each of some."""
+    """Whether one bit for every entry takes less than 4 bytes for each nonzero one."""
     return 32 * count >= size
 
 
@@ -116,7 +115,7 @@ def _ascend(positions: Array, size: int) -> bool:
 class TopK(GradientCodec):
     """The k entries of largest absolute value (Stich et al. 2018, "Sparsified SGD with Memory", Definition 2.1).
 
-    A contraction with δ = k/d. 8 bytes a kept entry (position, float32) + 4.
+    A contraction with δ = k/d. 8 bytes per kept entry (position, float32) + 4.
 
     Parameters
     ----------
@@ -154,10 +153,10 @@ class TopK(GradientCodec):
 
 @dataclass(frozen=True)
 class RandomK(GradientCodec):
-    """k entries at random times d/k, unbiased (Stich et al. 2018, Definition 2.1; variance ω = d/k − 1).
+    """k random entries times d/k, unbiased (Stich et al. 2018, Definition 2.1; variance ω = d/k − 1).
 
-    The positions follow from seed and step, the same for all workers, so only values travel and payloads can be
-    added. All workers have to be at the same step; the state counts it. 4 bytes a kept entry (float32) + 20.
+    The positions follow from seed and step, which all workers share, so only values are sent and payloads can be
+    added. All workers must be at the same step; the state counts it. 4 bytes per kept entry (float32) + 20.
 
     Parameters
     ----------
@@ -208,7 +207,8 @@ class RandomK(GradientCodec):
                 f"Got {heads[0]} and {heads[1]} instead: encode once a step on every worker, with one seed."
             )
         start = self._HEADER.size
-        return a[:start] + (np.frombuffer(a[start:], "<f4") + np.frombuffer(b[start:], "<f4")).tobytes()
+        values: Array = np.frombuffer(a[start:], "<f4") + np.frombuffer(b[start:], "<f4")
+        return a[:start] + values.tobytes()
 
     def _positions(self, size: int, seed: int, step: int) -> Array:
         shared = np.random.default_rng([seed, step])

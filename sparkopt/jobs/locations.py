@@ -1,6 +1,8 @@
-"""Where outputs go: folders of this machine, or of whatever file system Spark writes to.
+"""Files and folders as Spark itself reaches them: on this machine, or by Hadoop with Spark's credentials.
 
-What a job writes appears as a whole: it is written beside its place, and renamed at the end.
+Spark writes a job's output, so the job must publish it on the same file system with the same settings: through
+Hadoop's API, not through pyarrow as `sparkopt.io.filesystem` does. An output appears whole: it is written next to
+its final path and renamed at the end.
 """
 
 from __future__ import annotations
@@ -21,67 +23,67 @@ from pyspark.sql import SparkSession
 from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
 
-__all__ = ["Place", "place_of", "publish", "staged"]
+__all__ = ["SparkLocation", "publish", "spark_location", "staged"]
 
 UNFINISHED, REPLACED = "unfinished", "replaced"
 
 
-class Place(ABC):
-    """A folder or a file, by its URI."""
+class SparkLocation(ABC):
+    """A file or a folder, by its URI."""
 
     @property
     @abstractmethod
     def uri(self) -> str:
-        """What Spark reads and writes it by."""
+        """The URI that Spark reads and writes."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
 
     @abstractmethod
-    def child(self, name: str) -> Place:
-        """Return what lies in it."""
+    def child(self, name: str) -> SparkLocation:
+        """Return a file or folder in this folder."""
 
     @abstractmethod
-    def sibling(self, name: str) -> Place:
-        """Return what lies beside it."""
+    def sibling(self, name: str) -> SparkLocation:
+        """Return a file or folder in the same folder."""
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is something."""
+        """Whether there is a file or a folder."""
 
     @abstractmethod
     def refusal(self) -> str:
-        """Why no folder can be written here, or "" where one can; nothing is made to find out."""
+        """Return why no folder can be written here, or "" where one can; nothing is created to find out."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Return what lies in it; nothing where it does not exist."""
+        """Return the names in this folder; none where it does not exist."""
 
     @abstractmethod
-    def beside(self) -> list[str]:
-        """Return what lies in the folder that it lies in."""
+    def sibling_names(self) -> list[str]:
+        """Return the names in the parent folder."""
 
     @abstractmethod
     def read(self) -> str:
-        """Return a file's text."""
+        """Return the file's text."""
 
     @abstractmethod
-    def move(self, target: Place) -> None:
-        """Rename it; ``target`` must not exist."""
+    def move(self, target: SparkLocation) -> None:
+        """Rename this; ``target`` must not exist."""
 
     @abstractmethod
     def delete(self) -> None:
-        """Delete it with all that lies in it; harmless where it does not exist."""
+        """Delete this and everything below it; harmless where it does not exist."""
 
     @abstractmethod
-    def take(self, files: Path) -> None:
-        """Add the files of a local folder."""
+    def add_files(self, files: Path) -> None:
+        """Copy the files of a local folder into this folder."""
 
 
 @dataclass(frozen=True)
-class LocalPlace(Place):
+class LocalLocation(SparkLocation):
     """On this machine."""
 
     path: Path
@@ -94,17 +96,17 @@ class LocalPlace(Place):
     def name(self) -> str:
         return self.path.name
 
-    def child(self, name: str) -> Place:
-        return LocalPlace(self.path / name)
+    def child(self, name: str) -> SparkLocation:
+        return LocalLocation(self.path / name)
 
-    def sibling(self, name: str) -> Place:
-        return LocalPlace(self.path.with_name(name))
+    def sibling(self, name: str) -> SparkLocation:
+        return LocalLocation(self.path.with_name(name))
 
     def exists(self) -> bool:
         return self.path.exists()
 
     def refusal(self) -> str:
-        for path in (self.path, self.path.parent):  # what is new is made beside it, and then renamed
+        for path in (self.path, self.path.parent):  # a new output is written next to it and renamed
             nearest = next(each for each in (path, *path.parents) if each.exists())
             if not nearest.is_dir():
                 return f"{nearest} is a file"
@@ -115,13 +117,13 @@ class LocalPlace(Place):
     def names(self) -> list[str]:
         return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
 
-    def beside(self) -> list[str]:
-        return LocalPlace(self.path.parent).names()
+    def sibling_names(self) -> list[str]:
+        return LocalLocation(self.path.parent).names()
 
     def read(self) -> str:
         return self.path.read_text(encoding="utf-8")
 
-    def move(self, target: Place) -> None:
+    def move(self, target: SparkLocation) -> None:
         goal = Path(target.uri.removeprefix("file://"))
         goal.parent.mkdir(parents=True, exist_ok=True)
         self.path.rename(goal)
@@ -132,18 +134,18 @@ class LocalPlace(Place):
         else:
             self.path.unlink(missing_ok=True)
 
-    def take(self, files: Path) -> None:
+    def add_files(self, files: Path) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         for entry in files.iterdir():
             shutil.copy2(entry, self.path / entry.name)
 
 
 @dataclass(frozen=True)
-class HadoopPlace(Place):
+class HadoopLocation(SparkLocation):
     """On a file system that Spark knows, with Spark's own credentials.
 
-    Renaming is at once on HDFS and ABFS. Object stores copy instead: there, a reader that looks while a job ends may
-    see a part of it, and the manifest comes last.
+    HDFS and ABFS rename atomically. Object stores copy instead: a reader may see part of an output there while a job
+    ends; the manifest comes last.
     """
 
     spark: SparkSession = field(repr=False)
@@ -163,13 +165,13 @@ class HadoopPlace(Place):
     def _system(self) -> Any:
         return self._path().getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
 
-    def child(self, name: str) -> Place:
-        return HadoopPlace(self.spark, f"{self.location.rstrip('/')}/{name}")
+    def child(self, name: str) -> SparkLocation:
+        return HadoopLocation(self.spark, f"{self.location.rstrip('/')}/{name}")
 
-    def _parent(self) -> HadoopPlace:
-        return HadoopPlace(self.spark, self.location.rstrip("/").rpartition("/")[0])
+    def _parent(self) -> HadoopLocation:
+        return HadoopLocation(self.spark, self.location.rstrip("/").rpartition("/")[0])
 
-    def sibling(self, name: str) -> Place:
+    def sibling(self, name: str) -> SparkLocation:
         return self._parent().child(name)
 
     def exists(self) -> bool:
@@ -193,7 +195,7 @@ class HadoopPlace(Place):
             return []
         return sorted(status.getPath().getName() for status in self._system().listStatus(self._path()))
 
-    def beside(self) -> list[str]:
+    def sibling_names(self) -> list[str]:
         return self._parent().names()
 
     def read(self) -> str:
@@ -203,8 +205,8 @@ class HadoopPlace(Place):
         finally:
             stream.close()
 
-    def move(self, target: Place) -> None:
-        goal = HadoopPlace(self.spark, target.uri)
+    def move(self, target: SparkLocation) -> None:
+        goal = HadoopLocation(self.spark, target.uri)
         self._system().mkdirs(goal._parent()._path())
         if not self._system().rename(self._path(), goal._path()):
             raise DataError(f"{self.uri} could not be renamed to {target.uri}.")
@@ -212,50 +214,50 @@ class HadoopPlace(Place):
     def delete(self) -> None:
         self._system().delete(self._path(), True)
 
-    def take(self, files: Path) -> None:
+    def add_files(self, files: Path) -> None:
         self._system().mkdirs(self._path())
         for entry in files.iterdir():
-            source = HadoopPlace(self.spark, f"file://{entry}")._path()
+            source = HadoopLocation(self.spark, f"file://{entry}")._path()
             self._system().copyFromLocalFile(False, True, source, self._path())
 
 
-def place_of(spark: SparkSession, location: str) -> Place:
-    """Return the place that Spark itself would take ``location`` for.
+def spark_location(spark: SparkSession, location: str) -> SparkLocation:
+    """Return what Spark itself takes ``location`` for.
 
     A path without a scheme is on Spark's default file system: this machine, or HDFS on most YARN clusters.
     """
-    if is_connect(spark):  # no JVM to ask: what is local here must be local there too, as on Databricks volumes
-        return LocalPlace(Path(location.removeprefix("file:")).absolute())
-    place = HadoopPlace(spark, location)
-    whole = str(place._system().makeQualified(place._path()).toString())
+    if is_connect(spark):  # no JVM to ask: local paths must be shared, as Databricks volumes are
+        return LocalLocation(Path(location.removeprefix("file:")).absolute())
+    given = HadoopLocation(spark, location)
+    whole = str(given._system().makeQualified(given._path()).toString())
     if whole.startswith("file:"):
-        return LocalPlace(Path("/" + whole.removeprefix("file:").lstrip("/")))
-    return HadoopPlace(spark, whole)
+        return LocalLocation(Path("/" + whole.removeprefix("file:").lstrip("/")))
+    return HadoopLocation(spark, whole)
 
 
-def _aside(place: Place, kind: str) -> Place:
-    """Return the place beside ``place`` that this process uses; Spark reads nothing that begins with a dot."""
-    return place.sibling(f".{place.name}.{socket.gethostname()}-{os.getpid()}.{kind}")
+def _hidden(output: SparkLocation, kind: str) -> SparkLocation:
+    """Return this process's own folder next to ``output``; Spark reads no name that begins with a dot."""
+    return output.sibling(f".{output.name}.{socket.gethostname()}-{os.getpid()}.{kind}")
 
 
 @contextmanager
-def staged(output: Place) -> Iterator[Place]:
-    """Give a place beside ``output`` to write to, and leave nothing there; clear what killed runs have left."""
+def staged(output: SparkLocation) -> Iterator[SparkLocation]:
+    """Yield a folder next to ``output`` to write to; delete it afterwards, and what killed runs have left."""
     _sweep(output)
-    aside = _aside(output, UNFINISHED)
-    aside.delete()
+    staging = _hidden(output, UNFINISHED)
+    staging.delete()
     try:
-        yield aside
+        yield staging
     finally:
-        aside.delete()
+        staging.delete()
 
 
-def _sweep(output: Place) -> None:
-    """Delete what processes of this machine left beside ``output`` which are no more."""
+def _sweep(output: SparkLocation) -> None:
+    """Delete what processes of this machine that have ended left next to ``output``."""
     begin = f".{output.name}.{socket.gethostname()}-"
-    for name in output.beside():
+    for name in output.sibling_names():
         pid, _, kind = name.removeprefix(begin).partition(".")
-        if not name.startswith(begin) or not pid.isdigit() or _lives(int(pid)):
+        if not name.startswith(begin) or not pid.isdigit() or _is_running(int(pid)):
             continue
         left = output.sibling(name)
         if kind == REPLACED and not output.exists():  # killed between two renames: the earlier output is whole
@@ -264,41 +266,41 @@ def _sweep(output: Place) -> None:
             left.delete()
 
 
-def _lives(pid: int) -> bool:
-    """Whether a process of this machine still runs; one that only waits to be noticed by its parent does not."""
+def _is_running(pid: int) -> bool:
+    """Whether a process of this machine is running; a zombie, which its parent has not yet waited for, is not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    stat = Path(f"/proc/{pid}/stat")  # where there is none, the signal's word stands
+    stat = Path(f"/proc/{pid}/stat")  # Linux only; elsewhere a zombie counts as running until its parent has ended
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def publish(staging: Place, output: Place, last: str, earlier: Sequence[str]) -> None:
-    """Put what was written in its place.
+def publish(staging: SparkLocation, output: SparkLocation, last: str, earlier: Sequence[str]) -> None:
+    """Move a finished output to its final path.
 
     Parameters
     ----------
-    staging, output : Place
-        From where, to where.
+    staging, output : SparkLocation
+        Where it was written, and its final path.
     last : str
-        The file that says that all is there.
+        The file whose presence says that the output is complete.
     earlier : sequence of str
-        What an earlier run of ours has left in ``output``, and may go.
+        Names that an earlier run of the same job left in ``output``; they are deleted.
 
     Notes
     -----
-    A new folder comes by one rename, and one that holds nothing but an earlier run's files is exchanged by two. Where
-    other files lie in it they stay, and entries are replaced one by one, ``last`` first taken away and put back last.
+    A new folder takes one rename; a folder that holds only an earlier run's files is exchanged by two. A folder with
+    other files keeps them: entries are replaced one by one, ``last`` deleted first and moved last.
     """
     new = staging.names()
     if not output.exists():
         staging.move(output)
         return
     if set(output.names()) <= {*new, *earlier}:
-        replaced = _aside(output, REPLACED)
+        replaced = _hidden(output, REPLACED)
         replaced.delete()
         output.move(replaced)
         staging.move(output)
