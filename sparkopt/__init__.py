@@ -10,6 +10,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+__path__ += [f"{folder}/integrations/former" for folder in __path__]  # MLflow models of before name sparkopt.pyfunc
+
 _LAZY = {
     "BlockStore": "sparkopt.blocks.store",
     "Columns": "sparkopt.blocks.columns",
