@@ -104,7 +104,7 @@ class ModelRegistry:
         return next(reversed(self.history()), None)
 
     def before(self, interval: str) -> Accepted | None:
-        """Return the model in use before an interval, or None; a rerun starts from the same model as the first run."""
+        """Return the model in use before an interval, or None; a rerun starts with the same one as the first run."""
         earlier = [entry for entry in self.history() if entry.interval < interval]
         return next(reversed(earlier), None)
 
