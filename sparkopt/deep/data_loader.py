@@ -1,4 +1,4 @@
-"""A rank's rows: samplers and batches of the store, and the time spent waiting for them."""
+"""A rank's data loader: batches of the store's rows, and the time spent waiting for them."""
 
 from __future__ import annotations
 
