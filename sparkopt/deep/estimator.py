@@ -97,7 +97,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
     compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
-        Of gradients between processes; see :mod:`sparkopt.deep.powersgd` for the last. Horovod has no bf16.
+        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"

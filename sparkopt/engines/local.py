@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
-from sparkopt.blocks.store import BlockStore, Held
+from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.communication.encoding import Compressed
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
@@ -79,7 +79,7 @@ class _OneTask:
 
     fit: FitOnRank
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome | SparkoptError]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[Outcome | SparkoptError]:
         try:
             yield self.fit(Alone(), partitions)
         except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again

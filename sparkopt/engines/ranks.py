@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparkopt.blocks.store import Held, Result
+from sparkopt.blocks.store import OpenPartition, Result
 from sparkopt.communication.autotune import trying
 from sparkopt.communication.encoding import (
     SMALL,
@@ -116,7 +116,7 @@ class FitOnRank:
     parcel: bytes
     address: Address | None
 
-    def __call__(self, group: Group, partitions: Iterable[Held]) -> Outcome:
+    def __call__(self, group: Group, partitions: Iterable[OpenPartition]) -> Outcome:
         """Run the loop; every rank ends with the same coefficients."""
         held = sorted(partitions, key=lambda one: one.part.index)
         lost = sum(one.blocks is None for one in held)
@@ -167,7 +167,7 @@ FEW = 2
 class _GroupSums:
     """Sums over the partitions of all ranks."""
 
-    def __init__(self, group: Group, work: Work, held: Sequence[Held]) -> None:
+    def __init__(self, group: Group, work: Work, held: Sequence[OpenPartition]) -> None:
         self.passes: list[Pass] = []
         self._encoding = work if isinstance(work, Compressed) and group.size > 1 else None
         self._work = work.work if isinstance(work, Compressed) else work

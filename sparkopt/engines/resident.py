@@ -22,7 +22,7 @@ from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
-from sparkopt.blocks.store import BlockStore, Held, Result
+from sparkopt.blocks.store import BlockStore, OpenPartition, Result
 from sparkopt.communication.autotune import trying
 from sparkopt.communication.encoding import unpacked
 from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
@@ -151,7 +151,7 @@ class _Serve:
     address: Address
     work: Broadcast[bytes]
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[str]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[str]:
         with ExitStack() as resources:
             try:
                 connection = resources.enter_context(connect(self.address))
@@ -161,7 +161,7 @@ class _Serve:
                 resources.enter_context(task_threads())
                 self._serve(connection, sorted(partitions, key=lambda one: one.part.index))
 
-    def _serve(self, connection: Connection, held: Sequence[Held]) -> None:
+    def _serve(self, connection: Connection, held: Sequence[OpenPartition]) -> None:
         connection.send(Serving([one.part.index for one in held]))
         missing = [one.part.index for one in held if one.blocks is None]
         work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
@@ -169,7 +169,7 @@ class _Serve:
             connection.send(MissingBlocks(missing) if missing else Answer(_answer(work, query, held)))
 
 
-def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:
+def _answer(work: Work, query: Query, held: Sequence[OpenPartition]) -> list[Result[TaskSum]]:
     sums = [Result(one.part.index, sum_of(work, query, one.part, one.blocks)) for one in held if one.blocks]
     if len(sums) * query.request.points.nbytes <= APART_BYTES:
         return [Result(one.partition, one.value.leaving()) for one in sums if one.value]
