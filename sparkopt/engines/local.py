@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
-from sparkopt.blocks.store import BlockStore, Held
+from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.communication.encoder import Encoder
 from sparkopt.communication.sums import Summation
 from sparkopt.engines.base import Engine, EngineRun, FitSize
@@ -83,7 +83,7 @@ class _OneTask:
 
     fit: FitOnRank
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[RankFit | MissingBlocks | SparkoptError]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[RankFit | MissingBlocks | SparkoptError]:
         try:
             yield self.fit(Alone(), partitions)
         except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparkopt.blocks.store import Held, Result
+from sparkopt.blocks.store import OpenPartition, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import PassMessage, Sender
 from sparkopt.communication.encoding import (
@@ -122,7 +122,7 @@ class FitOnRank:
     pickled: bytes
     address: Address | None
 
-    def __call__(self, group: Group, partitions: Iterable[Held]) -> RankFit | MissingBlocks:
+    def __call__(self, group: Group, partitions: Iterable[OpenPartition]) -> RankFit | MissingBlocks:
         """Run the loop; every rank ends with the same coefficients, or reports its partitions without blocks."""
         held = sorted(partitions, key=lambda one: one.part.index)
         missing = [one.part.index for one in held if one.blocks is None]
@@ -172,7 +172,7 @@ FEW = 2
 class _GroupSums:
     """Sums over the partitions of all ranks."""
 
-    def __init__(self, group: Group, summation: Summation, held: Sequence[Held]) -> None:
+    def __init__(self, group: Group, summation: Summation, held: Sequence[OpenPartition]) -> None:
         self.passes: list[Pass] = []
         self.summation = summation if group.size > 1 else Summation(summation.work)
         self._group, self._held = group, held

@@ -22,7 +22,7 @@ from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
-from sparkopt.blocks.store import BlockStore, Held, Result
+from sparkopt.blocks.store import BlockStore, OpenPartition, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import Encoder, PassMessage
 from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold
@@ -45,7 +45,7 @@ APART_BYTES = 1 << 20
 """Sums of a task's partitions are sent apart up to this size: then no bit depends on which task held which."""
 
 _pool_lock = threading.Lock()
-"""Held while a worker pool exists: two pools that each hold half of the slots would wait for each other."""
+"""OpenPartition while a worker pool exists: two pools that each hold half of the slots would wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _Serve:
     address: Address
     summation: Broadcast[bytes]
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[str]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[str]:
         with ExitStack() as resources:
             try:
                 connection = resources.enter_context(connect(self.address))
@@ -165,7 +165,7 @@ class _Serve:
                 resources.enter_context(task_threads())
                 self._serve(connection, sorted(partitions, key=lambda one: one.part.index))
 
-    def _serve(self, connection: Connection, held: Sequence[Held]) -> None:
+    def _serve(self, connection: Connection, held: Sequence[OpenPartition]) -> None:
         connection.send(Serving([one.part.index for one in held]))
         missing = [one.part.index for one in held if one.blocks is None]
         summation: Summation = pickle.loads(self.summation.value)  # noqa: S301  # written by this job's own driver
@@ -173,7 +173,7 @@ class _Serve:
             connection.send(MissingBlocks(missing) if missing else Answer(_answer(summation, message, held)))
 
 
-def _answer(summation: Summation, message: PassMessage, held: Sequence[Held]) -> list[Result[TaskSum]]:
+def _answer(summation: Summation, message: PassMessage, held: Sequence[OpenPartition]) -> list[Result[TaskSum]]:
     sums = [Result(one.part.index, summation(message, one.part, one.blocks)) for one in held if one.blocks]
     if len(sums) * message.query.request.points.nbytes <= APART_BYTES:
         return [Result(one.partition, one.value.leaving()) for one in sums if one.value]

@@ -13,7 +13,7 @@ from scipy import sparse as scipy_sparse
 
 from sparkopt import losses
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
-from sparkopt.blocks.store import Held, Result
+from sparkopt.blocks.store import OpenPartition, Result
 from sparkopt.communication.encoder import PassMessage
 from sparkopt.communication.encoding import SMALL_BYTES, SPARSE_SHARE, CommunicatedSum, EncodedGradient, sparsified
 from sparkopt.communication.sums import Summation, TaskSum, fold, pulling_back
@@ -114,7 +114,7 @@ def test_ranks_leave_zeros_out_together(size):
     blocks = parts()
 
     def run(rank: int):
-        held = [Held(Part(i, i * ROWS), one) for i, one in enumerate(blocks) if i % size == rank]
+        held = [OpenPartition(Part(i, i * ROWS), one) for i, one in enumerate(blocks) if i % size == rank]
         sums = _GroupSums(Rank(threads, rank), Summation(work), held)
         return [sums(PassMessage(query)) for _ in range(2)], sums.passes
 

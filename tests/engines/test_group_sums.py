@@ -10,7 +10,7 @@ import pytest
 
 from sparkopt import losses, optim
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
-from sparkopt.blocks.store import Held
+from sparkopt.blocks.store import OpenPartition
 from sparkopt.codecs.gradient import GRADIENT_CODECS, gradient_codec
 from sparkopt.communication.encoder import Encoder, PassMessage
 from sparkopt.communication.error_feedback import Residuals
@@ -68,7 +68,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
     def run(rank: int):
         mine = slice(20 * rank, 20 * rank + 20) if rank < size - 1 else slice(0, 0)  # the last one has no rows
         blocks = InMemoryBlocks([Block(X[mine], y[mine])], beside=f"{tmp_path}/part-{rank}")
-        held = [Held(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
+        held = [OpenPartition(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
         sums = _GroupSums(Rank(threads, rank), summation, held)
         messages = [PassMessage(Query(optim.Gradients(point), step)) for step, point in enumerate(points)]
         return [sums(message) for message in messages], sums.passes
