@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 """Version of the package."""
 
+__path__ += [f"{folder}/integrations/former" for folder in __path__]  # earlier MLflow models name sparkopt.pyfunc
+
 __all__ = [
     "AllReduceEngine",
     "AutoEngine",
