@@ -84,7 +84,7 @@ FEW_POINTS = 256
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """A random share of the rows, drawn anew at each step; its cost grows with the share, not with the data.
+    """A random share of the rows, drawn at each step; its cost grows with the share, not with the data.
 
     Partitions agree without communication: batch boundaries are ⌊fraction · rows before + u⌋ with one u in [0, 1) per
     step (systematic sampling), so a step draws ⌊fraction · rows⌋ or one more rows in all, every row with equal
@@ -147,7 +147,7 @@ class LocalSteps:
     steps : int
         Local steps of a round, ≥ 1.
     warm_up : int, default 0
-        Rounds of a single step before those.
+        First rounds, of a single step each.
     outer : Optimizer, default ``optim.averaging()``
         Treats the mean local update as a gradient. The default sets the coefficients to the mean of the partitions';
         ``optim.diloco()`` keeps momentum from round to round.

@@ -76,8 +76,8 @@ class InitialHessian:
 def _least_curvature(values: Floats, slopes: Floats, objective: float) -> float:
     """Return the least curvature; that of flatter directions is raised to it.
 
-    What is flat on a sample of rows, or near a smoothed kink, need not be flat along the whole step: a Newton step's
-    predicted decrease ½ Σ slope² / curvature must not exceed a positive objective by far.
+    A direction that is flat on a sample of rows, or for a smoothed loss, need not be flat along the whole step: the
+    predicted decrease ½ Σ slope² / curvature of a Newton step must not exceed a positive objective by far.
     """
     least = max(1e-6 * float(values.max()), float(np.finfo(float).tiny))
     if objective > 0:

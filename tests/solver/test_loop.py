@@ -159,7 +159,7 @@ def test_evaluations_are_the_passes_over_the_data(optimizer):
 
 
 class Stumbling(optim.Search):
-    """Fixed steps, but for one that asks twice and then gives up, unless it has just started anew."""
+    """Fixed steps, but for one that makes two requests and then gives up, unless its state is the initial one."""
 
     def run(self, at, direction, penalty, state):
         yield optim.Gradients(at.coef[None])
@@ -192,7 +192,7 @@ def test_a_mini_batch_without_a_gradient_does_not_end_the_run():
     assert solution.coef[0] == pytest.approx(2.0, abs=0.5)
 
 
-def test_the_gradient_norm_of_a_kinked_objective_vanishes_at_its_optimum():
+def test_the_gradient_norm_of_a_nonsmooth_objective_vanishes_at_its_optimum():
     problem = lasso()
     stop = Stop(1000, tol=0, gradient_tol=1e-10)
     solution = minimise(problem.reduce, Problem(optim.fista(), problem.start, problem.penalty, stop))
