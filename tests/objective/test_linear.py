@@ -82,7 +82,7 @@ def test_value_and_gradient(loss, form, weight, frame):
 @each_weighting
 @each_frame
 def test_hessian_products(loss, form, weight, frame):
-    """The derivative of the gradient along a vector, at several places at once."""
+    """The derivative of the gradient along a vector, at several points at once."""
     objective = LinearObjective(loss, FEATURES, **frame)
     rng = np.random.default_rng(1)
     coefs, vectors = rng.normal(size=(2, 3, objective.size))
@@ -108,15 +108,15 @@ def test_the_target_may_be_scaled(form):
 @each_loss
 @each_form
 @each_frame
-def test_several_places_at_once_equal_one_by_one(loss, form, frame):
+def test_several_points_at_once_equal_one_by_one(loss, form, frame):
     objective = LinearObjective(loss, FEATURES, **frame)
     coefs = np.random.default_rng(2).normal(size=(3, objective.size))
     together = gradients_of(objective, coefs, [block(loss, form, WEIGHT)])
-    for place, coef in enumerate(coefs):
+    for point, coef in enumerate(coefs):
         alone = gradients_of(objective, coef[None], [block(loss, form, WEIGHT)])
-        assert together.loss[place] == pytest.approx(alone.loss[0], rel=1e-13)
-        np.testing.assert_allclose(together.gradient[place], alone.gradient[0], rtol=1e-12, atol=1e-12)
-        assert (together.weight[place], together.rows) == (alone.weight[0], alone.rows)
+        assert together.loss[point] == pytest.approx(alone.loss[0], rel=1e-13)
+        np.testing.assert_allclose(together.gradient[point], alone.gradient[0], rtol=1e-12, atol=1e-12)
+        assert (together.weight[point], together.rows) == (alone.weight[0], alone.rows)
 
 
 @each_loss
@@ -231,7 +231,7 @@ def test_float32_rows_are_summed_in_float64():
     assert found.loss[0] == pytest.approx(n * 0.5 * float(np.float32(0.3)) ** 2, rel=1e-6)
 
 
-def test_intercepts_and_constants_are_not_penalised():
+def test_intercepts_and_auxiliary_parameters_are_not_penalised():
     assert LinearObjective(Huber(), 2).penalised().tolist() == [1.0, 1.0, 0.0, 0.0]
     mask = LinearObjective(Multinomial(3), 2).penalised()
     assert mask.tolist() == [1.0] * 6 + [0.0] * 3

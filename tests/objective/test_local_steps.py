@@ -66,7 +66,7 @@ def walk(coef, cut, steps, rate=RATE, decay=0.0):
     return coef
 
 
-def joined(coef, steps, **options):
+def averaged(coef, steps, **options):
     """The partitions' mean, each weighted by what its rows weigh."""
     weights = [WEIGHT[cut].sum() for cut in CUTS]
     return np.average([walk(coef, cut, steps, **options) for cut in CUTS], axis=0, weights=weights)
@@ -89,11 +89,11 @@ def test_on_a_quadratic_the_distance_to_the_optimum_shrinks_as_the_closed_form_s
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
-def test_partitions_go_their_own_ways_to_the_mean(steps):
+def test_rounds_end_at_the_mean_of_the_partitions(steps):
     _, rounds = run(local(LocalSteps(steps)), PARTS, 6)
     coef = np.zeros(6)
     for found in rounds[1:]:
-        coef = joined(coef, steps)
+        coef = averaged(coef, steps)
         np.testing.assert_allclose(found, coef, rtol=1e-11, atol=1e-13)
 
 
@@ -101,26 +101,26 @@ def test_post_local_steps_begin_one_by_one():
     _, rounds = run(local(LocalSteps(8, warm_up=3)), PARTS, 6)
     coef = np.zeros(6)
     for steps, found in zip([1, 1, 1, 8, 8, 8], rounds[1:], strict=True):
-        coef = joined(coef, steps)
+        coef = averaged(coef, steps)
         np.testing.assert_allclose(found, coef, rtol=1e-11, atol=1e-13)
 
 
-def test_diloco_carries_momentum_from_round_to_round():
+def test_diloco_keeps_momentum_from_round_to_round():
     """w ← w − 0.7 (d + 0.9 m) with m ← 0.9 m + d and d = w − mean of the partitions' coefficients."""
     _, rounds = run(local(LocalSteps(4, outer=optim.diloco())), PARTS, 8, optim.diloco())
     coef, trace = np.zeros(6), np.zeros(6)
     for found in rounds[1:]:
-        way = coef - joined(coef, 4)
-        trace = 0.9 * trace + way
-        coef = coef - 0.7 * (way + 0.9 * trace)
+        update = coef - averaged(coef, 4)
+        trace = 0.9 * trace + update
+        coef = coef - 0.7 * (update + 0.9 * trace)
         np.testing.assert_allclose(found, coef, rtol=1e-10, atol=1e-12)
 
 
-def test_an_inner_momentum_begins_anew_in_each_round():
+def test_an_inner_momentum_is_reset_in_each_round():
     _, rounds = run(local(LocalSteps(6), optimizer=optim.momentum(0.05, 0.9)), PARTS, 3)
     coef = np.zeros(6)
     for found in rounds[1:]:
-        coef = joined(coef, 6, rate=0.05, decay=0.9)
+        coef = averaged(coef, 6, rate=0.05, decay=0.9)
         np.testing.assert_allclose(found, coef, rtol=1e-10, atol=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_schedules_count_rounds():
     _, rounds = run(local(LocalSteps(3), optimizer=optim.sgd(rate)), PARTS, 4)
     coef = np.zeros(6)
     for number, found in enumerate(rounds[1:]):
-        coef = joined(coef, 3, rate=RATE * 0.5**number)
+        coef = averaged(coef, 3, rate=RATE * 0.5**number)
         np.testing.assert_allclose(found, coef, rtol=1e-11, atol=1e-13)
 
 
@@ -226,7 +226,7 @@ def test_the_best_step_on_validation_rows_is_measured_too():
 
 @pytest.mark.parametrize("case", ["multinomial", "sparse", "float32"], ids=str)
 def test_every_kind_of_rows(case):
-    """One partition: three rounds of four steps are twelve plain ones, whatever the rows look like."""
+    """One partition: three rounds of four steps are twelve plain ones, for all kinds of rows."""
     from scipy import sparse
 
     features, labels = classification_rows(3)

@@ -111,7 +111,7 @@ def test_draws_depend_on_seed_step_and_partition_and_on_nothing_else():
     assert (halves[0] != halves[1]).any()
 
 
-def test_draws_do_not_depend_on_the_coefficients_or_how_many_places_are_asked_for():
+def test_draws_do_not_depend_on_the_points_or_on_their_number():
     objective = LinearObjective(SquaredError(), 40, fit_intercept=False)
     work, blocks = MiniBatch(objective, 0.3), numbered(40)
     alone = work(Query(Gradients(np.zeros((1, 40))), 5), Part(0, 0), blocks)
@@ -170,13 +170,13 @@ def test_hessian_products_and_passes_over_every_row(work):
     np.testing.assert_allclose(step.gradient, difference, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("places", [2, 300])
-def test_a_sample_of_evenly_spaced_rows_stands_for_all(places):
+@pytest.mark.parametrize("points", [2, 300])
+def test_sums_are_estimated_from_a_sample_of_evenly_spaced_rows(points):
     rng = np.random.default_rng(0)
     X, y, weight = rng.normal(size=(40, 3)), rng.normal(size=40), rng.uniform(1, 2, 40)
     objective = LinearObjective(SquaredError(), 3)
     blocks = CountingBlocks(in_blocks(X, y, weight, rows=10))
-    coefs, vectors = rng.normal(size=(2, places, 4))
+    coefs, vectors = rng.normal(size=(2, points, 4))
     found = FullGradient(objective)(Query(HessianProducts(coefs, vectors, rows=SampledRows(4))), Part(0, 0), blocks)
     taken = np.array([0, 13, 26, 39])
     expected = products_of(objective, coefs, vectors, [Block(X[taken], y[taken], weight[taken])])

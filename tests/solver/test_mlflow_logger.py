@@ -1,4 +1,4 @@
-"""MLflowLogger writes to a real tracking store, where mlflow is installed: the extra ``mlflow`` brings it."""
+"""MLflowLogger writes to a real tracking store, where mlflow is installed (the extra ``mlflow``)."""
 
 from __future__ import annotations
 
