@@ -1,4 +1,4 @@
-"""What belongs to a run: each of a trainer's fields says so, and checkpoints are found by it."""
+"""What belongs to a run's identity: the metadata of a trainer's fields decide it."""
 
 from __future__ import annotations
 
