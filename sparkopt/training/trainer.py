@@ -383,8 +383,8 @@ def _check_shared(trainers: Sequence[Trainer]) -> None:
     if len(trainers) > 1 and not first.method.shares_passes:
         own = "local steps" if first.local_steps else f"compression={first.codec.name!r}"
         raise IncompatibleError(
-            f"{len(trainers)} trainers with {own} cannot share passes over the data: local updates and error-feedback "
-            f"residuals are one model's own. Fit them one by one."
+            f"{len(trainers)} trainers with {own} cannot share passes over the data: local updates and "
+            f"error-feedback residuals are one model's own. Fit them one by one."
         )
 
 
