@@ -12,7 +12,7 @@ from tests.docs import surface
 
 UNFINISHED = {
     *("sparkopt", "sparkopt.io", "sparkopt.optim", "sparkopt.codecs", "sparkopt.images", "sparkopt.blocks"),
-    *("sparkopt.objective", "sparkopt.solver", "sparkopt.communication", "sparkopt.checkpoint", "sparkopt.launch"),
+    *("sparkopt.objective", "sparkopt.solver", "sparkopt.communication", "sparkopt.checkpoint"),
     *("sparkopt.engines", "sparkopt.report", "sparkopt.training", "sparkopt.ml", "sparkopt.deep"),
     *("sparkopt.integrations", "sparkopt.jobs"),
 }
