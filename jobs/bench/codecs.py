@@ -91,9 +91,9 @@ def gradients(size: int) -> list[dict[str, object]]:
     rows = []
     for name in GRADIENT_CODECS:
         codec = gradient_codec(name)
-        memory = codec.init(size)
+        state = codec.init(size)
         start = time.perf_counter()
-        payload, _ = codec.encode(x, memory, rng)
+        payload, _ = codec.encode(x, state, rng)
         middle = time.perf_counter()
         decoded = codec.decode(payload)
         end = time.perf_counter()
@@ -122,12 +122,12 @@ def objective(X: csr_matrix, y: np.ndarray, workers: int = 4, steps: int = 1000)
 
     def reached(codec: GradientCodec) -> float:
         rng, coef = np.random.default_rng(0), np.zeros(X.shape[1])
-        memories = [codec.init(coef.size) for _ in pieces]
+        states = [codec.init(coef.size) for _ in pieces]
         for step in range(steps):
             total = np.zeros_like(coef)
             for worker, (A, b) in enumerate(pieces):
                 gradient = A.T @ (expit(A @ coef) - b) / len(y) + penalty * coef / workers
-                payload, memories[worker] = codec.encode(gradient, memories[worker], rng)
+                payload, states[worker] = codec.encode(gradient, states[worker], rng)
                 total += codec.decode(payload)
             coef = coef - total / smoothness / (1 + step / 250)
         return loss(coef)

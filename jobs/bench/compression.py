@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Seconds until a held-out loss is reached with sums that travel encoded, on limited links.
+"""Seconds until a held-out loss is reached with encoded sums, on limited links.
 
     python jobs/bench/compression.py --rate 50mbit
 
-Four workers, each behind a link of its own, train the model of ``local_steps.py`` (1,000,000 parameters) by gradient
-descent over all-reduce, once with each codec. Uncompressed steps go first: the held-out loss that they end with is
-what the others have to reach, within 0.1%, in at most one and a half times as many steps. Seconds are the loop's,
-without start-up. ``--rate none`` limits nothing, and shows what auto costs where nothing pays.
+Four workers, each behind its own network link, train the model of ``local_steps.py`` (1,000,000 parameters) by
+gradient descent over all-reduce, once with each codec. Uncompressed steps go first: the others must
+reach their final held-out loss, within 0.1%, in at most one and a half times as many steps. Seconds are the loop's,
+without start-up. ``--rate none`` limits nothing; it shows the cost of auto where no codec pays.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ CODECS = ("none", "int8", "top-k", "auto")
 
 @dataclass(frozen=True)
 class Reached:
-    """When a fit came to the loss that was wanted; ``step`` is None where it did not."""
+    """When a fit reached the target loss; ``step`` is None where it did not."""
 
     receipt: Receipt
     step: int | None
 
     @classmethod
-    def of(cls, receipt: Receipt, wanted: float) -> Reached:
-        """Look along the fit's steps."""
-        close = (1 + CLOSE) * wanted
+    def of(cls, receipt: Receipt, target: float) -> Reached:
+        """Return the first step of a fit with the target loss."""
+        close = (1 + CLOSE) * target
         steps = [step for step, loss in enumerate(receipt.validation) if loss is not None and loss <= close]
         return cls(receipt, steps[0] if steps else None)
 
@@ -63,18 +63,18 @@ def run(rate: str, step: float, codecs: list[str]) -> None:
         spark = session(ROOT / "conf/local.conf", "sparkopt bench", {**cluster.settings, **WHOLE_FILES})
         with open_store(spark, ROWS) as store:
             plain = full_batch(step, STEPS).fit(store).receipt
-            wanted = plain.validation[-1]
-            assert wanted is not None  # noqa: S101  # each step looks
-            found["none"] = Reached.of(plain, wanted)
+            target = plain.validation[-1]
+            assert target is not None  # noqa: S101  # every step evaluates
+            found["none"] = Reached.of(plain, target)
             for codec in codecs:
                 receipt = replace(full_batch(step, 3 * STEPS // 2), compression=codec).fit(store).receipt
-                found[codec] = Reached.of(receipt, wanted)
+                found[codec] = Reached.of(receipt, target)
         spark.stop()
     where = f"links of {rate}" if cluster.is_limited else f"links not limited: {cluster.why_not}"
     print(
-        f"\n{FEATURES * CLASSES:,} parameters, {ROWS:,} rows, {WORKERS} workers, {where}; held-out loss {wanted:.4f}"
+        f"\n{FEATURES * CLASSES:,} parameters, {ROWS:,} rows, {WORKERS} workers, {where}; held-out loss {target:.4f}"
     )
-    print("\n| sums travel | steps | s | faster (none = 1) | MB sent a step | less than float64 |")
+    print("\n| sums encoded by | steps | s | faster (none = 1) | MB sent a step | less than float64 |")
     print("| --- | --- | --- | --- | --- | --- |")
     print("\n".join(reached.row(name, found["none"]) for name, reached in found.items()))
 

@@ -4,12 +4,12 @@
     spark-submit --properties-file conf/local.conf jobs/bench/deep.py --data ../shared/data/mnist-10k
 
 Images come as PNG bytes in a DataFrame, and are decoded while the network computes: in the first epoch, after which
-they are kept (``cacheBytes``), or in every one. The plain loop has them decoded in memory. All train the same network
-on as many rows a step. Three tables, all of one run:
+they are cached (``cacheBytes``), or in every epoch. The plain loop has decoded images in memory. All train the same
+network on equally many rows per step. Three tables, all of one run:
 
 - seconds of an epoch, the median of all but a fit's first, the loops in turn;
-- rows per second that the input pipeline gives a process when nobody computes, beside what the network consumes;
-- seconds until a function has run on two ranks that found each other, beside TorchDistributor's.
+- rows per second of a process's input pipeline alone, and of the network alone;
+- seconds until a function has run on two connected ranks, compared with TorchDistributor.
 
 Without MNIST's files it takes scikit-learn's digits, enlarged to 28 x 28.
 """
@@ -109,7 +109,7 @@ def plain(data: str, epochs: int, batch_size: int) -> list[dict[str, Any]]:
 
 
 def consume(communicator: Communicator, config: TrainConfig) -> float:
-    """Take an epoch's batches and do nothing with them; return rows per second."""
+    """Read an epoch's batches and discard them; return rows per second."""
     import torch
 
     from sparkopt.deep.data_loader import RankDataLoader
@@ -134,13 +134,13 @@ def pipeline_alone(spark: SparkSession, df: DataFrame, batch_size: int) -> float
 
 
 def meet(communicator: Communicator) -> int:
-    """Return the number of ranks that found each other."""
+    """Return the number of connected ranks."""
     communicator.barrier()
     return communicator.size
 
 
 def meet_plainly() -> int:
-    """Likewise, as TorchDistributor has it."""
+    """Return the number of ranks, as a function for TorchDistributor."""
     import torch
     from torch import distributed
 

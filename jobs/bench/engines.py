@@ -4,7 +4,7 @@
     spark-submit --properties-file conf/local.conf jobs/bench/engines.py
 
 - engines: logistic regression by L-BFGS to tol 1e-6, at equal objectives; each engine in turn, then pyspark.ml, and
-  again. Overhead is what a pass takes beyond the arithmetic of its slowest task: scheduling, transport, adding up.
+  again. Overhead is the time of a pass minus the arithmetic of its slowest task: scheduling, transport, summation.
 - growth: seconds of a fixed number of steps on more and more rows.
 """
 
@@ -35,14 +35,14 @@ GROWTH_STEPS = 20
 
 @dataclass(frozen=True)
 class Watched(Engine):
-    """Another engine, whose runs are kept."""
+    """Another engine; its runs are recorded."""
 
     engine: Engine
     runs: list[EngineRun] = field(default_factory=list)
     name = "watched"
 
     def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
-        """Run, and remember."""
+        """Run and record."""
         self.runs.append(self.engine.run(problems, work, store))
         return self.runs[-1]
 
@@ -59,7 +59,7 @@ class Measured:
     ran: str = ""
 
     def add(self, seconds: float, peer: float, objective: float, run: EngineRun) -> None:
-        """Note one run beside its peer's seconds."""
+        """Add one run and its peer's seconds."""
         self.seconds.append(seconds)
         self.ratios.append(peer / seconds)
         later = run.passes[1:] or run.passes  # the first one starts the workers

@@ -32,7 +32,7 @@ from sparkopt.launch.session import session
 from sparkopt.ml.scoring import HeldOut
 
 MAX_ITER, TOL = 200, 1e-7
-"""The rows are float32: below, line searches look for what is within the rounding of sums."""
+"""The rows are float32: with a smaller tolerance, line searches work within the rounding of sums."""
 
 
 class Clock:

@@ -6,7 +6,7 @@
 Two comparisons, each repeated in turn (one fit, the grid, one fit …) and given as medians of ratios:
 
 - parquet: ``fit`` and ``fitMultiple`` of an estimator, from files to models;
-- stored: passes only, on rows that lie in blocks already.
+- stored: passes only, on rows that are already stored as blocks.
 
 Every model of the grid is compared with its separate fit: the largest difference of a coefficient, relative to the
 largest coefficient.

@@ -4,10 +4,10 @@
     spark-submit --properties-file conf/local.conf jobs/bench/images.py
 
 Two sets of JPEGs (quality 90) made from scikit-learn's photographs: random parts of 256 × 384 pixels, and the whole
-enlarged to 3000 × 4000. The bare loops hold their bytes in memory and throw each result away. sparkopt does the work
-in three ways: on bytes that Spark reads from Parquet ("sparkopt") and on paths that Spark's workers open ("files"),
-both of which give every result back to Spark as a column, and in two training processes as TorchEstimator feeds them
-("fed"), where no pixel crosses to Spark. Every comparison is repeated in turn and given as the median of the ratios.
+enlarged to 3000 × 4000. The bare loops hold their bytes in memory and discard each result. sparkopt is timed in
+three set-ups: on bytes that Spark reads from Parquet ("sparkopt") and on paths that Spark's workers open ("files"),
+which both return every result to Spark as a column, and in two training processes as TorchEstimator feeds them
+("fed"), which return no pixel to Spark. Comparisons are repeated in turn; the result is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def batches(df: DataFrame, pipeline: images.Compose) -> DataFrame:
 
 
 def bare_rate(name: str, path: Path) -> float:
-    """Images per second of one bare loop over a set; also the whole work of a process beside others."""
+    """Images per second of one bare loop over a set; also the work of one process among others."""
     cv2.setNumThreads(1)
     data, rng = contents(path), np.random.default_rng(0)
 
@@ -244,7 +244,7 @@ def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -
         "training": ("training pipeline", TRAINING, lambda one: bare_training(one, np.random.default_rng(0))),
     }
     few_count = count // 8 if count > 1000 else count
-    few = df.where(f"id < {count // 8}") if count > 1000 else df  # the usual way is too slow for more
+    few = df.where(f"id < {count // 8}") if count > 1000 else df  # the usual UDF is too slow for more
     files = paths_of(df.sparkSession, path, count)
     launcher = TorchLauncher(df.sparkSession.sparkContext, cores)
     labelled = df.withColumn("label", SF.col("id") % 10)
@@ -269,7 +269,7 @@ def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -
 
 
 def report(title: str, rates: dict[str, list[float]], cores: int) -> None:
-    """Print how each way compares with the bare loops and with the usual way."""
+    """Print the ratios of each set-up to the bare loops and to the usual UDF."""
     print(f"  {title}")
     peers = {"together": f"{cores} bare loops at once", "usual": "the usual pandas UDF"}
     for way in ("sparkopt", "files", "fed"):

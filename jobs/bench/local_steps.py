@@ -3,10 +3,10 @@
 
     python jobs/bench/local_steps.py --rate 50mbit
 
-Four workers, each behind a link of its own, train multinomial logistic regression of 2,000 features and 500 classes:
-1,000,000 parameters. The features have covariances with eigenvalues 1/i, as those of natural images and learnt
-representations fall; labels come from a linear rule with noise. Gradient descent goes first, with the best of the
-steps that ``--tune`` tries; the held-out loss that it ends with is what local SGD has to reach. Bytes are those of
+Four workers, each behind its own network link, train multinomial logistic regression of 2,000 features and 500
+classes: 1,000,000 parameters. The features' covariance has eigenvalues 1/i, similar to natural images and learned
+representations; labels follow a linear rule with noise. Gradient descent goes first, with the best step size that
+``--tune`` finds; local SGD must reach its final held-out loss. Bytes are those of
 the receipt, and those that the kernel counted on the links during the fit.
 """
 
@@ -100,7 +100,7 @@ class Measured:
     def loss(self) -> float:
         """Held-out loss at the end."""
         found = self.fit.receipt.validation[self.fit.receipt.chosen_step]
-        assert found is not None  # noqa: S101  # each step looks
+        assert found is not None  # noqa: S101  # every step evaluates
         return found
 
     @property

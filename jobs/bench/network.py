@@ -1,9 +1,9 @@
-"""A Spark cluster on one machine: a standalone master and workers, each behind a network link of its own.
+"""A Spark cluster on one machine: a standalone master and workers, each behind its own network link.
 
 Every worker runs in a network namespace, joined by a veth pair to a bridge, where master and driver listen. Both ends
-of the pair are limited to the link's rate (``tc … tbf``), and the kernel counts what passes. It takes root, and
-Debian's iproute2; without either, workers are plain processes of this machine, links are neither limited nor counted,
-and the result says so.
+of the pair are limited to the link's rate (``tc … tbf``), and the kernel counts bytes. This needs root and
+Debian's iproute2; without them, workers are plain processes of this machine, links are neither limited nor counted,
+and the result reports that.
 
     with Cluster.up(workers=4, rate="50mbit") as cluster:
         spark = session(settings=cluster.settings)
@@ -11,8 +11,8 @@ and the result says so.
         ...
         print(cluster.traffic() - before)
 
-Names hold this process's id, so clusters do not disturb each other, and what a killed process left behind is found
-and cleared by the next one.
+Names contain this process's id, so clusters do not disturb each other, and the next cluster removes what a killed
+process has left.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ NAMES = re.compile(r"^spk(\d+)[bnv]\d*$")
 FOLDER = "sparkopt-cluster-"
 BURST, LATENCY = "64kb", "400ms"
 START, STOP = 60.0, 10.0
-"""Seconds that processes may take to come up, and to end."""
+"""Longest time for processes to start, and to end, in seconds."""
 EXTENT = 24
 """Length of the network's prefix: 253 addresses."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that passed the workers' links.
+    """Bytes on the workers' links.
 
     Attributes
     ----------
     up, down : int
-        From the workers, and to them. What one worker sends another is in both.
+        From the workers, and to them. Bytes between two workers count in both.
     """
 
     up: int
@@ -87,9 +87,9 @@ class Cluster:
     host, url : str
         The driver's address, and the master's URL.
     links : list of Link
-        One for each worker; empty where namespaces cannot be had.
+        One for each worker; empty where there are no namespaces.
     why_not : str
-        Why there are none; "" where there are.
+        Why there are none, or "".
     """
 
     host: str
@@ -105,7 +105,7 @@ class Cluster:
     def up(
         cls, workers: int, rate: str | None = "50mbit", memory: str = "1g", *, loopback: bool = False
     ) -> Iterator[Cluster]:
-        """Bring a cluster up; take it down at the end, however it comes.
+        """Start a cluster; stop it at the end, also after an error.
 
         Parameters
         ----------
@@ -121,13 +121,13 @@ class Cluster:
         Raises
         ------
         RuntimeError
-            Where master or workers do not come up.
+            Where master or workers do not start.
         """
         with contextlib.ExitStack() as down:
             for name in leftovers():
                 _remove(name)
             for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-                if not _lives(int(folder.name.split("-")[2])):
+                if not _is_running(int(folder.name.split("-")[2])):
                     shutil.rmtree(folder, ignore_errors=True)
             host, links, why_not = "127.0.0.1", [], "loopback" if loopback else _why_no_namespaces()
             if not why_not:
@@ -142,12 +142,12 @@ class Cluster:
 
     @property
     def is_limited(self) -> bool:
-        """Whether each worker has a link of its own."""
+        """Whether each worker has its own link."""
         return bool(self.links)
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a session on this cluster needs."""
+        """Settings of a session on this cluster."""
         return {
             "spark.master": self.url,
             "spark.driver.host": self.host,
@@ -162,7 +162,7 @@ class Cluster:
         }
 
     def traffic(self) -> Traffic:
-        """Return what has passed all links so far, as the kernel counted it at the bridge's ends."""
+        """Return the bytes on all links so far, as counted by the kernel at the bridge's ends."""
         count = {way: sum(_counter(link.interface, way) for link in self.links) for way in ("rx", "tx")}
         return Traffic(count["rx"], count["tx"])
 
@@ -197,7 +197,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # by which its descendants are found
+                start_new_session=True,  # so that its descendants can be found
                 preexec_fn=_die_with_parent,
             )
         self.processes.append(process)
@@ -221,7 +221,7 @@ def leftovers() -> list[str]:
     found = [entry["name"] for entry in _listed("netns", "list")]
     found += [entry["ifname"] for entry in _listed("link", "show", "type", "bridge")]
     found += [entry["ifname"] for entry in _listed("link", "show", "type", "veth")]
-    return [name for name in found if (match := NAMES.match(name)) and not _lives(int(match[1]))]
+    return [name for name in found if (match := NAMES.match(name)) and not _is_running(int(match[1]))]
 
 
 def _network(workers: int, rate: str | None) -> tuple[str, list[Link]]:
@@ -285,7 +285,7 @@ def _remove(name: str) -> None:
     command = ["netns", "del", name] if is_namespace else ["link", "del", name]
     done = subprocess.run(["ip", *command], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode and "Cannot find device" not in done.stderr and "No such file" not in done.stderr:
-        logger.warning("%s stays: %s", name, done.stderr.strip())
+        logger.warning("%s was not removed: %s", name, done.stderr.strip())
 
 
 def _listed(*arguments: str) -> list[dict[str, str]]:
@@ -334,7 +334,7 @@ def _await(is_up: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes
         if gone or time.monotonic() > deadline:
             logs = "\n".join(path.read_text(errors="replace")[-500:] for path in sorted(folder.glob("*.log")))
             reason = "a process has ended" if gone else f"not within {START:g} s"
-            raise RuntimeError(f"{what} did not come up: {reason}.\n{logs}")
+            raise RuntimeError(f"{what} did not start: {reason}.\n{logs}")
         time.sleep(0.1)
 
 
@@ -344,11 +344,11 @@ def _die_with_parent() -> None:
 
 
 def _of_sessions(sessions: set[int]) -> list[int]:
-    """Return the processes of some sessions; those that have ended and wait to be noticed do not count."""
+    """Return the processes of some sessions, without zombies."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended
                 state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(session) in sessions and state != "Z":
                     found.append(int(entry.name))
@@ -361,5 +361,5 @@ def _signal(pids: Sequence[int], kind: signal.Signals) -> None:
             os.kill(pid, kind)
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()

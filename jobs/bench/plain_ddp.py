@@ -1,4 +1,4 @@
-"""The loop to compare with: DistributedDataParallel on tensors in memory, and nothing else.
+"""The loop for comparison: DistributedDataParallel on tensors in memory, without anything else.
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 jobs/bench/plain_ddp.py data.npz EPOCHS BATCH_SIZE
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time a wide sparse logistic regression against pyspark.ml's, and weigh what passes through the driver.
+"""Time a wide sparse logistic regression against pyspark.ml's, and count the bytes through the driver.
 
     spark-submit --properties-file conf/local.conf jobs/bench/sparse.py --rows 200000 --features 1000000
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What compression does to what travels inside a job: partial sums, shuffles, caches, broadcasts, Arrow and Parquet.
+"""Measure compression of what a job communicates and stores: sums, shuffles, caches, broadcasts, Arrow and Parquet.
 
     python jobs/bench/transport.py --a9a FILE
 
@@ -33,7 +33,10 @@ from sparkopt import losses
 from sparkopt.blocks.block import Block
 from sparkopt.codecs.gradient import Sparse
 from sparkopt.launch.session import session
-from sparkopt.objective.linear import LinearObjective, Query
+from sparkopt.objective.kernels import evaluate
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.query import Query
+from sparkopt.optim.request import Gradients
 
 MEGABYTE, RUNS, CONTENT = 1e6, 3, 32_000_000
 WIDE = 1_000_000
@@ -41,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def sums(a9a: Path | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield a partition's gradient at a random place, over the features as they are stored."""
+    """Yield a partition's gradient at random coefficients, over the features as stored."""
     rng = np.random.default_rng(0)
     if a9a is not None:
         X, y = load_svmlight_file(str(a9a), n_features=123)
@@ -58,13 +61,14 @@ def sums(a9a: Path | None) -> Iterator[tuple[str, np.ndarray]]:
 
 def _gradient(loss: losses.Loss, X: np.ndarray | sparse.csr_array, y: np.ndarray) -> np.ndarray:
     objective = LinearObjective(loss, X.shape[1])
-    place = 0.01 * np.random.default_rng(1).normal(size=(1, objective.size))
+    coef = 0.01 * np.random.default_rng(1).normal(size=(1, objective.size))
     cuts = np.array_split(np.arange(len(y)), 4)  # several blocks: sums of float32 blocks are float64
-    return objective.answer(Query(place, unscaled=True), [Block(X[rows], y[rows]) for rows in cuts]).gradient[0]
+    blocks = [Block(X[rows], y[rows]) for rows in cuts]
+    return evaluate([objective], Query(Gradients(coef), feature_coordinates=True), blocks).gradient[0]
 
 
 def through_arrow(codec: str | None) -> tuple[Callable, Callable]:
-    """Return how a vector becomes an Arrow IPC stream of one column, and how it comes back."""
+    """Return functions that encode a vector as an Arrow IPC stream of one column, and decode it."""
     options = pa.ipc.IpcWriteOptions(compression=codec)
 
     def encode(vector: np.ndarray) -> pa.Buffer:
@@ -77,7 +81,7 @@ def through_arrow(codec: str | None) -> tuple[Callable, Callable]:
     return encode, lambda data: pa.ipc.open_stream(data).read_all().column(0).to_numpy()
 
 
-WAYS = {
+ENCODINGS = {
     "pickled array": (lambda vector: pickle.dumps(vector, 5), pickle.loads),
     "Arrow IPC": through_arrow(None),
     "Arrow IPC, lz4": through_arrow("lz4"),
@@ -88,11 +92,11 @@ WAYS = {
 
 def compare_sums(a9a: Path | None) -> None:
     """Print the first table."""
-    print("\n| sum | KB | travels as | smaller by | encode and decode, ms | pays below, MB/s |")
+    print("\n| sum | KB | encoded as | smaller by | encode and decode, ms | pays below, MB/s |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, vector in sums(a9a):
         plain = 0.0
-        for way, (encode, decode) in WAYS.items():
+        for encoding, (encode, decode) in ENCODINGS.items():
             data = encode(vector)
             np.testing.assert_array_equal(decode(data), vector)
             seconds = median(lambda: decode(encode(vector)))  # noqa: B023
@@ -100,7 +104,7 @@ def compare_sums(a9a: Path | None) -> None:
             saved, spent = vector.nbytes - len(data), seconds - plain
             pays = f"{saved / spent / MEGABYTE:,.0f}" if saved > 0 and spent > 0 else "never" if saved <= 0 else "any"
             ratio = f"{vector.nbytes / len(data):.2f}x"
-            print(f"| {name} | {vector.nbytes / 1e3:,.1f} | {way} | {ratio} | {seconds * 1e3:.3f} | {pays} |")
+            print(f"| {name} | {vector.nbytes / 1e3:,.1f} | {encoding} | {ratio} | {seconds * 1e3:.3f} | {pays} |")
 
 
 def median(call: Callable[[], object], runs: int = RUNS) -> float:
@@ -114,7 +118,7 @@ def median(call: Callable[[], object], runs: int = RUNS) -> float:
 
 
 def contents(folder: Path) -> dict[str, Path]:
-    """Write what travels, as uncompressed Parquet files."""
+    """Write the contents as uncompressed Parquet files."""
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(0)
@@ -165,7 +169,7 @@ def compare_channels(folder: Path) -> None:
             print(f"{name}, {codec}: {cells}", file=sys.stderr, flush=True)
         spark.stop()
         gc.collect()
-    print(f"\n{CONTENT / MEGABYTE:.0f} MB, MB as they travel and seconds, {RUNS} runs, medians\n")
+    print(f"\n{CONTENT / MEGABYTE:.0f} MB, encoded MB and seconds, {RUNS} runs, medians\n")
     print(f"| content | channel | {' | '.join(CORE)} |")
     print(f"| --- | --- | {' | '.join('---' for _ in CORE)} |")
     for (name, channel), cells in found.items():
@@ -197,7 +201,7 @@ def written(spark: SparkSession) -> int:
 
 
 def cache(spark: SparkSession, df: DataFrame) -> str:
-    """Keep rows as Python has them, serialized."""
+    """Cache rows serialized, as Python stores them."""
 
     def keep() -> float:
         rdd = df.rdd.map(lambda row: bytes(row[0])).persist(StorageLevel.MEMORY_ONLY)
@@ -222,7 +226,7 @@ def broadcast(spark: SparkSession, data: bytes) -> str:
 
 
 def arrow(spark: SparkSession, df: DataFrame, codec: str) -> str:
-    """Hand every row to Python; not by lz4, for which the JVM has plain Java: over a minute for 1 MB of pixels."""
+    """Send every row to Python; not by lz4, which is plain Java in the JVM: over a minute for 1 MB of pixels."""
     if codec == "lz4":
         return "not run"
     spark.conf.set("spark.sql.execution.arrow.compression.codec", codec)

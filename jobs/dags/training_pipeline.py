@@ -1,8 +1,8 @@
 """An Airflow pipeline (Airflow 3, and 2.10 or newer): preprocess, train, evaluate, promote, score.
 
 Training starts from the model that was accepted last. Evaluation is a gate: a model that is worse fails the run at
-once, without retries, and nothing is promoted. Every output lies in a folder of the run's data interval, so any task
-may be cleared and run anew.
+once, without retries, and nothing is promoted. Every output is in a folder of the run's data interval, so any task
+may be cleared and repeated.
 
 Put this file into the folder of DAGs. Airflow's own environment needs the Spark provider (or Databricks'), pyarrow,
 and sparkopt without what it depends on: ``pip install --no-deps sparkopt``. What a run may change is a parameter of
@@ -60,7 +60,7 @@ DEFAULTS = Pipeline(
 
 
 class Runner(Protocol):
-    """Makes the task that runs a job; if it is the gate, it is not tried again once the model is refused."""
+    """Makes the task that runs a job; the gate's task is not retried once the model is refused."""
 
     def __call__(self, task_id: str, job: str, arguments: Any, *, is_gate: bool = False) -> Any:
         """Return the operator."""
@@ -141,7 +141,7 @@ class Databricks:
 
 
 def _judged(operator: Any) -> Any:
-    """Return an operator that does not try again where its evaluation has refused the model."""
+    """Return an operator that does not retry after the evaluation has refused the model."""
 
     class Judged(operator):
         def execute(self, context: Any) -> Any:
@@ -157,7 +157,7 @@ def _judged(operator: Any) -> Any:
 
 
 def _verdict(evaluation: str) -> str | None:
-    """Return why the model was refused; None where it was not, or where the job failed before it came to that."""
+    """Return why the model was refused; None where it was not, or where the job failed before the gate."""
     try:
         return refusal(evaluation)
     except DataError:
@@ -188,7 +188,7 @@ def promote(candidate: str, evaluation: str, interval: str, params: Any = None) 
 
 
 def parameters(defaults: Pipeline) -> dict[str, Param]:
-    """Return what a run may change."""
+    """Return the parameters that a run may change."""
     text, share = {"type": "string", "minLength": 1}, {"type": "number", "minimum": 0, "maximum": 1}
     flags = {"type": "array", "items": {"type": "string"}}
     return {
@@ -200,7 +200,7 @@ def parameters(defaults: Pipeline) -> dict[str, Param]:
         "color": Param(defaults.color, enum=["gray", "rgb"]),
         "labels": Param(defaults.labels, type="string", description="Names of labels 0, 1, …, with commas between"),
         "test_fraction": Param(defaults.test_fraction, **share, description="Share that only evaluation sees"),
-        "metric": Param(defaults.metric, **text, description="What the gate looks at"),
+        "metric": Param(defaults.metric, **text, description="Metric of the gate"),
         "tolerance": Param(defaults.tolerance, type="number", minimum=0, description="Share of it that may be lost"),
         "min_value": Param(defaults.min_value, type=["null", "number"], description="Least value of the metric"),
         "preprocess": Param(list(defaults.preprocess), **flags, description="Further flags of preprocessing"),
@@ -228,17 +228,17 @@ def training_pipeline(
     dag_id : str
         Its name.
     runner : Runner
-        Where jobs run: :class:`SparkSubmit` or :class:`Databricks`.
+        Runs the jobs: :class:`SparkSubmit` or :class:`Databricks`.
     defaults : Pipeline
-        What the DAG's parameters are where a run does not change them.
+        Defaults of the DAG's parameters.
     schedule : str, default "@daily"
         Cron expression or preset, in UTC; "" for none.
     start_date : datetime
-        Of the first interval. Intervals that are over when the DAG is switched on are not caught up on.
+        Start of the first interval. Intervals that are over when the DAG is enabled are not made up for.
     retries : int, default 2
-        How often a failed task is tried again, after 5, 10, 20 … minutes.
+        How often a failed task is retried, after 5, 10, 20 … minutes.
     task_timeout, run_timeout : timedelta
-        After which a task, and the whole run, fails.
+        Longest time of a task, and of a run; then it fails.
     on_failure, on_success : sequence of callable
         Called with Airflow's context: of each task that failed for good, and of a run that ended well.
     """
@@ -273,7 +273,7 @@ def training_pipeline(
 
 
 def runner_of(environment: Mapping[str, str]) -> Runner:
-    """Return where jobs run, as the environment says."""
+    """Return the runner that the environment names."""
     jobs = environment.get("SPARKOPT_JOBS", str(Path(__file__).resolve().parents[1]))
     databricks = environment.get("SPARKOPT_DATABRICKS_CONN_ID")
     if databricks:

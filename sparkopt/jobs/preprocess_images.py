@@ -279,9 +279,9 @@ def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | 
         f"{mask(options.input)} to {mask(options.output)}",
         (
             Measure("good images", report["good"], "count", f"of {report['images']:,}"),
-            Measure("failures", sum(failures.values()), "count", weighed=True),
+            Measure("failures", sum(failures.values()), "count", is_cost=True),
             Measure("images a second", report["images_per_second"], "number"),
-            Measure("time", report["seconds"], "seconds", weighed=True),
+            Measure("time", report["seconds"], "seconds", is_cost=True),
             Measure("processed", report["processed"], "count", "by this run"),
             Measure("of earlier runs", report["skipped"], "count", "not repeated"),
         ),

@@ -75,7 +75,6 @@ CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
 
 def declare(flags: Parser) -> None:
     """Add the flags."""
-    defaults = LogisticRegression()
     data_flags(flags, features=FEATURES, label=LABEL)
     flags.add_argument(
         "--test-fraction",
@@ -84,7 +83,12 @@ def declare(flags: Parser) -> None:
         default=0.2,
         help="share of the rows held out for evaluation (default: %(default)s)",
     )
+    _declare_model(flags, LogisticRegression())
+    _declare_solver(flags, LogisticRegression())
+    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
 
+
+def _declare_model(flags: Parser, defaults: LogisticRegression) -> None:
     model = flags.add_argument_group("model")
     model.add_argument(
         "--loss", choices=tuple(ESTIMATORS), help="default: logistic for two classes, else multinomial"
@@ -106,6 +110,8 @@ def declare(flags: Parser) -> None:
         "--no-standardization", action="store_true", help="penalise coefficients in the features' own units"
     )
 
+
+def _declare_solver(flags: Parser, defaults: LogisticRegression) -> None:
     solver = flags.add_argument_group("solver")
     solver.add_argument(
         "--optimizer",
@@ -150,8 +156,6 @@ def declare(flags: Parser) -> None:
         help="keep checkpoints there, so that the same command resumes after it was killed",
     )
     solver.add_argument("--seed", type=int, default=defaults.getSeed(), help="default: %(default)s")
-
-    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -51,7 +51,6 @@ CHANNELS = {"gray": 1, "rgb": 3}
 
 def declare(flags: Parser) -> None:
     """Add the flags."""
-    defaults = TorchEstimator()
     data_flags(flags, features=None, label=None, only_images=True)
     data = flags.add_argument_group("use of the data")
     data.add_argument("--augment", action="store_true", help="rotate, shift and scale images slightly in training")
@@ -69,7 +68,13 @@ def declare(flags: Parser) -> None:
         default=0.1,
         help="share of the other images for validation during training (default: %(default)s)",
     )
+    _declare_training(flags)
+    _declare_launcher(flags)
+    flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
 
+
+def _declare_training(flags: Parser) -> None:
     model = flags.add_argument_group("network and training")
     model.add_argument("--widths", default="32,64,128", help="channels of each block (default: %(default)s)")
     model.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
@@ -78,8 +83,10 @@ def declare(flags: Parser) -> None:
     model.add_argument("--step-size", type=float, default=3e-3, help="learning rate (default: %(default)s)")
     model.add_argument("--step-size-schedule", choices=schedules.NAMES, default="cosine", help="default: %(default)s")
     model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it (0: never)")
-    model.add_argument("--precision", choices=PRECISIONS, default=defaults.getOrDefault("precision"))
+    model.add_argument("--precision", choices=PRECISIONS, default=TorchEstimator().getOrDefault("precision"))
 
+
+def _declare_launcher(flags: Parser) -> None:
     where = flags.add_argument_group("where it runs")
     where.add_argument("--launcher", choices=LAUNCHERS, default="horovod", help="default: %(default)s")
     where.add_argument("--processes", type=int, help="default: as many as Spark has task slots")
@@ -97,9 +104,6 @@ def declare(flags: Parser) -> None:
     )
     where.add_argument("--max-restarts", type=int, default=0, help="how often to resume after losing a process")
     where.add_argument("--min-processes", type=int, help="least number of processes to resume with (default: all)")
-
-    flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -1,27 +1,93 @@
-"""Estimators and models with pyspark.ml's interface: they work in Pipeline, CrossValidator and its evaluators."""
+"""Estimators and models with pyspark.ml's interface: they work in Pipeline, CrossValidator and its evaluators.
 
+An estimator's parameters become a training task (``estimator``), tasks are trained together where they read the same
+rows (``training``), and a fit becomes a model, which scores DataFrames (``model``) and summarises its training
+(``summary``). The package imports everything up to ``training``, and not ``deep``. Start reading in ``estimator`` and
+``regression``.
+
+The stages for images load OpenCV, so they are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparkopt.ml.arguments import LinearArguments
 from sparkopt.ml.classification import LogisticRegression, LogisticRegressionModel
+from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
+from sparkopt.ml.model import LinearModel
 from sparkopt.ml.regression import (
     LinearRegression,
     LinearRegressionModel,
     QuantileRegression,
     QuantileRegressionModel,
 )
+from sparkopt.ml.summary import (
+    BinaryClassificationSummary,
+    BinaryLogisticRegressionSummary,
+    BinaryLogisticRegressionTrainingSummary,
+    ClassificationSummary,
+    GeneralizedLinearRegressionSummary,
+    GeneralizedLinearRegressionTrainingSummary,
+    LinearRegressionSummary,
+    LinearRegressionTrainingSummary,
+    LinearSVCTrainingSummary,
+    LogisticRegressionSummary,
+    LogisticRegressionTrainingSummary,
+    QuantileRegressionSummary,
+    QuantileRegressionTrainingSummary,
+    RegressionSummary,
+    Summary,
+    TrainingSummary,
+)
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.tuning import CrossValidator, CrossValidatorModel
 
+if TYPE_CHECKING:
+    from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
+
 __all__ = [
+    "BinaryClassificationSummary",
+    "BinaryLogisticRegressionSummary",
+    "BinaryLogisticRegressionTrainingSummary",
+    "ClassificationSummary",
     "CrossValidator",
     "CrossValidatorModel",
     "GeneralizedLinearRegression",
     "GeneralizedLinearRegressionModel",
+    "GeneralizedLinearRegressionSummary",
+    "GeneralizedLinearRegressionTrainingSummary",
+    "ImageNormalizer",
+    "ImageNormalizerModel",
+    "ImageTransformer",
+    "LinearArguments",
+    "LinearEstimator",
+    "LinearModel",
     "LinearRegression",
     "LinearRegressionModel",
+    "LinearRegressionSummary",
+    "LinearRegressionTrainingSummary",
     "LinearSVC",
     "LinearSVCModel",
+    "LinearSVCTrainingSummary",
     "LogisticRegression",
     "LogisticRegressionModel",
+    "LogisticRegressionSummary",
+    "LogisticRegressionTrainingSummary",
     "QuantileRegression",
     "QuantileRegressionModel",
+    "QuantileRegressionSummary",
+    "QuantileRegressionTrainingSummary",
+    "RegressionSummary",
+    "Summary",
+    "TrainingSummary",
 ]
+
+_ON_OPENCV = ("ImageNormalizer", "ImageNormalizerModel", "ImageTransformer")
+
+
+def __getattr__(name: str) -> Any:
+    """Load OpenCV only for the stages that need it."""
+    if name in _ON_OPENCV:
+        return getattr(import_module("sparkopt.ml.image"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ class LinearArguments(TypedDict, total=False):
     predictionCol : str, default "prediction"
         Output column.
     maxIter : int, default 100
-        Most steps.
+        Maximum number of steps.
     tol : float, default 1e-6
         Relative change of the objective that ends the fit.
     regParam : float, default 0
@@ -54,46 +54,47 @@ class LinearArguments(TypedDict, total=False):
     miniBatchFraction : float, default 1
         Share of the rows that a step draws.
     localSteps : int, default 1
-        Steps of the optimiser that each partition takes by itself, on its own rows, before their coefficients are
-        averaged: fewer bytes for as many steps. maxIter then counts these rounds, as does stepSizeSchedule, and the
-        optimiser's memory begins anew in each of them. "auto" is then "sgd".
+        Local steps: steps of the optimiser that each partition takes on its own rows before the coefficients are
+        averaged, so that fewer bytes are sent for as many steps. maxIter and stepSizeSchedule then count these
+        rounds, each of which starts with a new state of the optimiser. optimizer="auto" is then "sgd".
     localStepsWarmUp : int, default 0
-        Rounds of a single step at the beginning (post-local SGD).
+        Number of rounds of a single step at the beginning (post-local SGD).
     outerOptimizer : str, default "average"
-        What joins the partitions' ways: "average", "diloco" (Nesterov's momentum over rounds), or any optimiser with
-        fixed steps.
+        Method that takes the average of the local updates as its gradient: "average" (plain averaging), "diloco"
+        (Nesterov's momentum over rounds), or any optimiser with fixed steps.
     outerStepSize : float, optional
         Its learning rate: 1 for "average" and 0.7 for "diloco" where unset.
     compression : str, default "none"
-        How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
-        "powersgd". What a lossy one leaves out is kept, and sent with the next step. For optimisers with fixed steps;
-        optimizer="auto" is then "sgd". "auto" times some steps with none, fp16, int8 and top-k, and goes on with the
-        cheapest; with an optimiser that needs exact sums, and where it would not pay, that is none.
+        Codec of the gradients that tasks send: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
+        "powersgd". Lossy ones add their error to the next step's gradient (error feedback), and need an optimiser
+        with fixed steps; optimizer="auto" is then "sgd". "auto" times some steps with none, fp16, int8 and top-k and
+        keeps the cheapest; with an optimiser that needs exact sums, and where it would not pay, that is none.
     blockCodec : str, default "none"
-        How rows lie on the executors' disks: "none" maps them into memory as they are; "lz4" and "zstd" take less
-        room, and decompress at every step.
+        Compression of the blocks on the executors' disks: "none" maps them into memory; "lz4" and "zstd" take less
+        space, and are decompressed in every step.
     seed : int, default 0
-        Determines these rows.
+        Determines the rows of mini-batches, and what random codecs draw.
     aggregationDepth : int, default 2
         Levels of the aggregation tree, for wide models.
     engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
-        Where the loop runs: "driver" is one Spark job a pass, "resident" one job a fit, whose tasks stay, "allreduce"
-        on each rank of a barrier stage, "local" in one task; "auto" takes the cheapest and logs why.
+        Where the loop runs: "driver" starts one Spark job for each pass, "resident" one for the fit, whose tasks
+        stay; "allreduce" runs on each rank of a barrier stage, "local" in one task. "auto" takes the cheapest and
+        logs why.
     validationIndicatorCol : str, optional
-        Boolean column, true in rows that are only validated on: the fit stops when their loss has not fallen by
-        minDelta in patience looks at it, and the model is the step at which it was lowest. They are looked at after
-        each step, or with mini-batches once an epoch.
+        Boolean column, true in rows that are not trained on. Their loss is evaluated after each step, or with
+        mini-batches once in an epoch. The fit stops when it has not fallen by minDelta in patience evaluations, and
+        the model is the step with the lowest.
     patience : int, default 10
-        Looks at the validation rows without a lower loss, after which the fit stops.
+        Validation evaluations without a lower loss after which the fit stops.
     minDelta : float, default 0
         How far that loss must fall to count.
     checkpointDir : str, optional
-        Folder of checkpoints, any URI that pyarrow.fs knows. The same call goes on from them after its driver was
-        killed, to the same model.
+        Folder of checkpoints, any URI that pyarrow.fs knows. After its driver was killed, the same call resumes from
+        them and returns the same model.
     checkpointInterval : int, default 10
         Steps between checkpoints; -1 for none.
     initialModel : model, optional
-        Where to start: a model of the same kind, fitted or loaded, ours or pyspark.ml's. It is not saved.
+        Where to start: a fitted or loaded model of the same kind, of sparkopt or pyspark.ml. It is not saved.
     callbacks : sequence of Callback, default ()
         Called after each step; a true result stops the fit. They are not saved.
     """

@@ -23,7 +23,7 @@ def to_rows(value: Any) -> list[list[float]]:
     rows = np.asarray(value.toArray() if hasattr(value, "toArray") else value, dtype=np.float64)
     if rows.ndim != 2:
         raise TypeError(f"bounds on coefficients must be a matrix. Got {value!r} instead.")
-    return rows.tolist()
+    return [[float(value) for value in row] for row in rows]
 
 
 def _rows(name: str) -> Param[list[list[float]]]:
@@ -37,7 +37,7 @@ def _entries(name: str) -> Param[list[float]]:
 
 
 class BoundParams(Params):
-    """Bounds that the coefficients and intercepts of a classifier must keep."""
+    """Bounds on the coefficients and intercepts of a classifier."""
 
     lowerBoundsOnCoefficients = _rows("lowerBoundsOnCoefficients")
     upperBoundsOnCoefficients = _rows("upperBoundsOnCoefficients")
@@ -61,11 +61,11 @@ class BoundParams(Params):
         return DenseVector(self.getOrDefault(self.upperBoundsOnIntercepts))
 
     def setLowerBoundsOnCoefficients(self: B, value: Any) -> B:
-        """Set lower bounds on the coefficients, one row for two classes, else one a class."""
+        """Set lower bounds on the coefficients, one row for two classes, else one for each."""
         return self._set(lowerBoundsOnCoefficients=value)
 
     def setUpperBoundsOnCoefficients(self: B, value: Any) -> B:
-        """Set upper bounds on the coefficients, one row for two classes, else one a class."""
+        """Set upper bounds on the coefficients, one row for two classes, else one for each."""
         return self._set(upperBoundsOnCoefficients=value)
 
     def setLowerBoundsOnIntercepts(self: B, value: Any) -> B:

@@ -1,4 +1,4 @@
-"""Weights of classes: factors on the weights of their rows, given or such that all classes weigh the same."""
+"""Class weights: factors of row weights by label, given or such that all classes have the same weight."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHT, LABEL = Interval(0, None), Interval(0, MOST_CLASSES - 1, whole=True)
 
 
 def _converted(value: Any) -> str | list[float] | dict[int, float]:
-    """Return classWeights as it is kept; labels that were keys in JSON become numbers again."""
+    """Return classWeights as plain data; labels that were keys in JSON become numbers again."""
     if isinstance(value, str) and value == BALANCED:
         return value
     if isinstance(value, Mapping):
@@ -45,8 +45,8 @@ def _converted(value: Any) -> str | list[float] | dict[int, float]:
 class HasClassWeights(Params):
     """The parameter classWeights.
 
-    "balanced" makes all classes weigh the same: Σ weight / (classes · Σ weight of the class), over training rows. A
-    list holds one factor for each label 0, 1, …; a dict those of some labels, others keep 1.
+    "balanced" gives all classes the same weight: Σ weight / (classes · Σ weight of the class), over training rows. A
+    list holds one factor for each label 0, 1, …; a dict has those of some labels, and 1 for the others.
     """
 
     classWeights: Param[Any] = Param(
@@ -58,7 +58,8 @@ class HasClassWeights(Params):
 
     def getClassWeights(self) -> str | list[float] | dict[int, float]:
         """Return classWeights."""
-        return self.getOrDefault(self.classWeights)
+        weights: str | list[float] | dict[int, float] = self.getOrDefault(self.classWeights)
+        return weights
 
     def setClassWeights(self: C, value: str | Sequence[float] | Mapping[int, float]) -> C:
         """Set the factors of row weights by label."""
@@ -75,11 +76,11 @@ def factors(weights: str | list[float] | dict[int, float], dataset: DataFrame, c
 
 
 def balanced(dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
-    """Return the factors that make all classes weigh the same in the training rows."""
+    """Return the factors that give all classes the same weight in the training rows."""
     rows = dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
     weight = F.lit(1.0) if columns.weight is None else F.col(quoted(columns.weight)).cast("double")
     label = F.col(quoted(columns.label)).cast("double").alias("label")
-    # bad labels are left to the ingest, which names their rows; here they only must not fill the driver
+    # the ingest refuses bad labels and names their rows; here they only must not fill the driver
     sums = rows.groupBy(label).agg(F.sum(weight).alias("weight")).limit(MOST_CLASSES + 1).collect()
     labels = {row.label: row.weight for row in sums if row.label is not None and row.weight is not None}
     heavy = {int(label): w for label, w in labels.items() if label in range(MOST_CLASSES) and w > 0}
@@ -88,7 +89,7 @@ def balanced(dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
 
 
 def require_all(weights: list[float], classes: int) -> None:
-    """Refuse a list that ends before the labels do.
+    """Refuse a list with fewer entries than there are classes.
 
     Raises
     ------

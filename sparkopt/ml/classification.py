@@ -45,7 +45,7 @@ B = TypeVar("B", bound="_LogisticRegressionParams")
 
 
 class RawPredictionParams(HasRawPredictionCol):
-    """The output column of any classifier."""
+    """The output column of raw predictions, of any classifier."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -77,23 +77,23 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
         return self._set(probabilityCol=value)
 
     def setThreshold(self: P, value: float) -> P:
-        """Set the probability above which class 1 is predicted; forgets thresholds."""
+        """Set the probability above which class 1 is predicted; clears thresholds."""
         self.clear(self.thresholds)
         return self._set(threshold=value)
 
     def setThresholds(self: P, value: list[float]) -> P:
-        """Set one number a class: the largest probability / threshold is predicted; forgets threshold."""
+        """Set one number for each class: the largest probability / threshold is predicted; clears threshold."""
         self.clear(self.threshold)
         return self._set(thresholds=value)
 
     def getThreshold(self) -> float:
-        """Return threshold, or what thresholds of two classes come to."""
+        """Return threshold, or the equivalent of two thresholds."""
         if not self.isSet(self.thresholds):
             return self.getOrDefault(self.threshold)
         thresholds = self.getOrDefault(self.thresholds)
         if len(thresholds) != 2:
             raise ParameterError(
-                f"thresholds must have 2 entries to come to one threshold. Got {thresholds} instead."
+                f"thresholds must have 2 entries to be equivalent to one threshold. Got {thresholds} instead."
             )
         return 1.0 / (1.0 + thresholds[0] / thresholds[1])
 
@@ -110,18 +110,18 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
             raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
         if self.isSet(self.threshold) and not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold)):
             raise ParameterError(
-                f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, which come to "
-                f"{self.getThreshold():g}. Set one of them."
+                f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, equivalent to "
+                f"threshold={self.getThreshold():g}. Set one of them."
             )
 
 
 class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _LogisticRegressionParams):
-    """Coefficients and intercepts of a logistic regression: one row for two classes, else one row a class."""
+    """Coefficients and intercepts of a logistic regression: one row for two classes, else one for each."""
 
     @property
     def numClasses(self) -> int:
         """Number of classes."""
-        return max(2, self._matrix.shape[0])
+        return max(2, int(self._matrix.shape[0]))
 
     @property
     def coefficientMatrix(self) -> DenseMatrix:
@@ -131,7 +131,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
     @property
     def interceptVector(self) -> DenseVector:
-        """Intercepts: one for two classes (binomial), else one a class."""
+        """Intercepts: one for two classes (binomial), else one for each."""
         return DenseVector(self._intercept)
 
     @property
@@ -195,15 +195,15 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
     def _choose(self, probability: Array, raw: Array) -> Floats:
         """Return the class of the largest probability in units of its threshold."""
         if not self.isSet(self.thresholds):
-            return raw.argmax(axis=1).astype(np.float64)
+            return np.asarray(raw.argmax(axis=1), np.float64)
         thresholds = np.array(self.getThresholds())
         if len(thresholds) != self.numClasses:
             raise ParameterError(
-                f"thresholds must have one entry a class, {self.numClasses}. Got {len(thresholds)} instead."
+                f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.nan_to_num(probability / thresholds, nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
-        return share.argmax(axis=1).astype(np.float64)
+        return np.asarray(share.argmax(axis=1), np.float64)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {
@@ -230,17 +230,17 @@ class LogisticRegression(
     threshold : float, default 0.5
         Two classes: the probability above which class 1 is predicted.
     thresholds : list of float, optional
-        One number a class: the class of the largest probability / threshold is predicted.
+        One number for each class: the class of the largest probability / threshold is predicted.
     rawPredictionCol : str, default "rawPrediction"
         Output column of raw predictions.
     probabilityCol : str, default "probability"
         Output column of class probabilities.
     lowerBoundsOnCoefficients, upperBoundsOnCoefficients : Matrix of shape (1 or classes, features), optional
-        Bounds on the coefficients, in the features' units; one row for two classes, else one a class.
+        Bounds on the coefficients, in the features' units; one row for two classes, else one for each.
     lowerBoundsOnIntercepts, upperBoundsOnIntercepts : Vector of shape (1 or classes,), optional
         Bounds on the intercepts.
     classWeights : "balanced", list or dict of float, optional
-        Factors of the row weights by label; "balanced" makes all classes weigh the same.
+        Factors of the row weights by label; "balanced" gives all classes the same weight.
     {shared}
 
     Examples

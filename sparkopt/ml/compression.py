@@ -1,4 +1,4 @@
-"""The parameters for how partitions' sums travel, and for how rows lie on disk."""
+"""The parameters for the codecs of gradients that tasks send, and of blocks on disk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class HasCompression(Params):
     compression: Param[str] = Param(
         Params._dummy(),
         "compression",
-        "how sums travel: none, fp16, bf16, int8, qsgd, sign, top-k, random-k, powersgd, or auto",
+        "codec of the gradients that tasks send: none, fp16, bf16, int8, qsgd, sign, top-k, random-k, powersgd, auto",
         typeConverter=TypeConverters.toString,
     )
 
     blockCodec: Param[str] = Param(
         Params._dummy(),
         "blockCodec",
-        "how rows lie on the executors' disks: none (memory-mapped), lz4 or zstd",
+        "compression of the blocks on the executors' disks: none (memory-mapped), lz4 or zstd",
         typeConverter=TypeConverters.toString,
     )
 
@@ -39,12 +39,12 @@ class HasCompression(Params):
         return self.getOrDefault(self.compression)
 
     def _codec(self) -> GradientCodec:
-        """What is asked for; "auto" asks for nothing that an optimiser must allow."""
+        """Return the codec that ``compression`` names; none for "auto", which needs nothing of the optimiser."""
         chosen = self.getCompression()
         return gradient_codec("none" if chosen == "auto" else chosen)
 
     def setCompression(self: H, value: str) -> H:
-        """Set how partitions' sums travel."""
+        """Set the codec of the gradients that tasks send."""
         return self._set(compression=value)
 
     def getBlockCodec(self) -> str:
@@ -52,5 +52,5 @@ class HasCompression(Params):
         return self.getOrDefault(self.blockCodec)
 
     def setBlockCodec(self: H, value: str) -> H:
-        """Set how rows lie on the executors' disks."""
+        """Set the compression of the blocks on the executors' disks."""
         return self._set(blockCodec=value)

@@ -1,9 +1,9 @@
-"""What every linear estimator does: reads its parameters, refuses what cannot be fitted, trains."""
+"""The base of the linear estimators: it reads the parameters, refuses what cannot be fitted, and trains."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -59,7 +59,7 @@ PER_MODEL = frozenset(
 class LinearEstimator(
     Estimator[M], LinearSetters, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
-    """Trains a linear model; subclasses say which loss.
+    """Trains a linear model; subclasses choose the loss.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class LinearEstimator(
     initialModel : model of the same kind, or None
         Where to start; None starts without coefficients.
 
-    Both stay with copies, and so in pipelines and searches, but not on disk: set them again after loading.
+    Copies keep both, as in pipelines and searches. They are not saved: set them again after loading.
     """
 
     callbacks: Sequence[Callback] = ()
@@ -109,7 +109,7 @@ class LinearEstimator(
         return self
 
     def setInitialModel(self: E, value: Any) -> E:
-        """Set a model to start from: of the same kind, fitted or loaded, ours or pyspark.ml's; None starts anew.
+        """Set a model of the same kind to start from, fitted or loaded, of sparkopt or pyspark.ml; None for none.
 
         Raises
         ------
@@ -121,11 +121,12 @@ class LinearEstimator(
         self.initialModel = value
         return self
 
-    def fitMultiple(self, dataset: DataFrame, paramMaps: Sequence[Any]) -> Serial[tuple[int, M]]:
-        """Fit one model for each param map; those that differ only in what is named below share every pass.
+    def fitMultiple(self, dataset: DataFrame, paramMaps: Sequence[Any]) -> Iterator[tuple[int, M]]:
+        """Fit one model for each param map, in the same passes where possible.
 
-        These are regParam, elasticNetParam, optimizer, stepSize, stepSizeSchedule, maxIter, tol, patience, minDelta,
-        thresholds and output columns. CrossValidator and TrainValidationSplit call this by themselves.
+        Models share passes if they differ only in regParam, elasticNetParam, optimizer, stepSize, stepSizeSchedule,
+        maxIter, tol, patience, minDelta, thresholds and output columns. CrossValidator and TrainValidationSplit call
+        this method.
 
         Parameters
         ----------
@@ -137,14 +138,14 @@ class LinearEstimator(
         Returns
         -------
         iterator of (int, model)
-            Number of the param map, and its model; threads may share it.
+            Number of the param map, and its model; threads may share the iterator.
         """
         return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
-        """Say what ``fit(dataset)`` would do, from one cheap look at the data: sizes, engine, and advice. Print it.
+        """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
 
-        It counts rows by partition and looks at the features of the first few; nothing is trained or written.
+        It counts rows by partition and reads the features of the first few; nothing is trained or written.
 
         Examples
         --------
@@ -195,7 +196,7 @@ class LinearEstimator(
         return model
 
     def _check(self) -> None:
-        """Refuse what cannot be fitted, before any job."""
+        """Refuse parameters that cannot be fitted, before any job."""
         self._check_params()
         method = Method(
             self._optimizer(),
@@ -210,7 +211,7 @@ class LinearEstimator(
             checkpointer.check()
 
     def _trainer(self, moments: Moments) -> Trainer:
-        """Return the parameters, joined."""
+        """Return the trainer that the parameters describe."""
         return Trainer(
             loss=self._loss(moments),
             optimizer=self._optimizer(),

@@ -54,7 +54,7 @@ class _FamilyParams(LinearParams):
     link: Param[str] = Param(
         Params._dummy(),
         "link",
-        "from the mean to the linear prediction; of a tweedie family linkPower says that",
+        "from the mean to the linear prediction; for a tweedie family set linkPower instead",
         typeConverter=TypeConverters.toString,
     )
     variancePower: Param[float] = Param(
@@ -126,11 +126,11 @@ class _FamilyParams(LinearParams):
         for name, is_tweedie in (("link", False), ("linkPower", True), ("variancePower", True)):
             if self.isSet(self.getParam(name)) and (self.getFamily() == "tweedie") != is_tweedie:
                 instead = "linkPower" if name == "link" else "link" if name == "linkPower" else "family='tweedie'"
-                raise IncompatibleError(f"{name} says nothing about family={self.getFamily()!r}. Use {instead}.")
+                raise IncompatibleError(f"{name} does not apply to family={self.getFamily()!r}. Use {instead}.")
         if self.getFamily() != "tweedie" and self.getLink() not in LINKS[self.getFamily()]:
             known = ", ".join(LINKS[self.getFamily()])
             raise IncompatibleError(
-                f"link={self.getLink()!r} does not go with family={self.getFamily()!r}. Use one of {known}."
+                f"link={self.getLink()!r} does not work with family={self.getFamily()!r}. Use one of {known}."
             )
         self._family_loss()  # refuses powers that no distribution has
 
@@ -189,7 +189,7 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     linkPredictionCol : str, optional
         Output column of linear predictions.
     offsetCol : str, optional
-        Numeric column that is added to the linear prediction with a coefficient of 1: the logarithm of exposure, say.
+        Numeric column that is added to the linear prediction with a coefficient of 1, such as log(exposure).
     {shared}
 
     Notes

@@ -1,4 +1,4 @@
-"""Images as stages of a pyspark.ml Pipeline: one that runs an image pipeline, and one that learns its scale."""
+"""Stages of a pyspark.ml Pipeline for images: one runs an image pipeline, one learns a normalisation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MOMENTS = "count double, mean array<double>, deviations array<double>"
 
 
 def _to_json(value: Compose | str) -> str:
-    """Pipelines are kept as JSON, which pyspark.ml can save; parsing it again checks it."""
+    """Return a pipeline as JSON, which pyspark.ml can save; parsing JSON checks it."""
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
 
 
 class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
-    """Params that the stages for images share."""
+    """Parameters and constructor of the stages for images."""
 
     pipeline: Param[str] = Param(Params._dummy(), "pipeline", "the transforms, as JSON", _to_json)
     output: Param[str] = Param(
@@ -82,7 +82,7 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
         return self.getOrDefault(self.keyCol) if self.isDefined(self.keyCol) else None
 
     def _kernel(self, output: str) -> ImageKernel:
-        """Check everything that can be checked without looking at a row."""
+        """Return the checked pipeline; no row is read."""
         chosen = {name: self.getOrDefault(name) for name in ("mode", "seed", "epoch")}
         return ImageKernel(self.getPipeline(), output, **chosen)
 
@@ -103,17 +103,17 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
     inputCol : str, default "image"
         Encoded images (binary), paths (string), or Spark's image schema.
     outputCol : str, default "features"
-        Where the results go.
+        Column of the results.
     output : {"vector", "array", "tensor", "bytes", "image"}, default "vector"
         Type of the results; see :func:`sparkopt.images.udf`.
     mode : {"PERMISSIVE", "DROPMALFORMED", "FAILFAST"}, default "PERMISSIVE"
-        A bad image becomes null with its reason in ``errorCol``; loses its row; or fails the job. Estimators that
-        follow do not take nulls: train with DROPMALFORMED.
+        What a bad image does: it becomes null with its reason in ``errorCol``, its row is dropped, or the job fails.
+        Estimators do not take nulls: train with DROPMALFORMED.
     errorCol : str, default ``outputCol`` + "_error"
         Column of reasons in mode PERMISSIVE; null where the image is good.
     keyCol : str, optional
-        Column that identifies a row (integer, string or binary): random transforms depend on (seed, key, epoch) and
-        nothing else. Without it the image's content is the key.
+        Column that identifies a row (integer, string or binary): random transforms depend on (seed, key, epoch)
+        alone. By default the image's content is the key.
     seed, epoch : int, default 0
         For random transforms.
 
@@ -162,7 +162,7 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
 
 
 class ImageNormalizerModel(Model, ImageTransformer):
-    """An :class:`ImageTransformer` whose pipeline ends in the normalisation that was learnt."""
+    """An :class:`ImageTransformer` whose pipeline ends in the learnt normalisation."""
 
     @property
     def normalization(self) -> Normalize:
@@ -177,7 +177,7 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultPara
     """Learn the mean and standard deviation of each channel over the data set, in one pass, after ``pipeline``.
 
     The model runs ``pipeline`` followed by ``Normalize(mean, std)``. A channel that is constant is divided by 1. Bad
-    images do not count; in mode FAILFAST they fail the job. Parameters are those of :class:`ImageTransformer`.
+    images are left out; in mode FAILFAST they fail the job. Parameters are those of :class:`ImageTransformer`.
 
     Examples
     --------

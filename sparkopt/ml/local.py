@@ -1,4 +1,4 @@
-"""Linear models without Spark: written, read, and asked about a pandas DataFrame, on this machine alone."""
+"""Linear models without Spark: written, read, and applied to a pandas DataFrame, on this machine."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ KINDS = {
         svm.LinearSVCModel,
     )
 }
-"""What may be read: nothing else that a file names is ever looked for."""
+"""Classes that may be read: no other name in a file is imported."""
 
 
 def write(model: LinearModel[Any], folder: Path) -> None:
-    """Write a model as ``model.save`` does; with Spark, the model's class loads it from there."""
+    """Write a model as ``model.save`` does; with Spark, the model's class can load it."""
     write_metadata(model, folder)
     (folder / "data").mkdir()
     pq.write_table(table_of(model), folder / "data" / "part-00000.parquet")
 
 
 def read(folder: str | Path) -> LinearModel[Any]:
-    """Return the model in a folder of this machine, that ``write`` or Spark wrote.
+    """Return the model in a folder of this machine which ``write`` or Spark wrote.
 
     Raises
     ------
@@ -107,8 +107,8 @@ def _rows(column: pd.Series[Any], width: int) -> Iterator[Array | SparseVector]:
         row = value if isinstance(value, SparseVector) else np.asarray(getattr(value, "values", value))
         size = row.size if isinstance(row, SparseVector) or row.ndim == 1 else -1
         if size != width:
-            said = "no list of numbers" if size < 0 else f"{size} features"
-            raise DataError(f"features column {column.name!r}, row {number} has {said}; the model needs {width}.")
+            found = "no list of numbers" if size < 0 else f"{size} features"
+            raise DataError(f"features column {column.name!r}, row {number} has {found}; the model needs {width}.")
         yield row
 
 

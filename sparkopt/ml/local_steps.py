@@ -1,4 +1,4 @@
-"""Parameters of local steps: how often partitions meet, and what joins the ways that they went."""
+"""The parameters of local steps: how many, and what is done with the average of the local updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HasLocalSteps(Params):
     localSteps: Param[int] = Param(
         Params._dummy(),
         "localSteps",
-        "steps that each partition takes by itself before coefficients are averaged (>= 1)",
+        "steps that each partition takes on its own rows before coefficients are averaged (>= 1)",
         typeConverter=TypeConverters.toInt,
     )
     localStepsWarmUp: Param[int] = Param(
@@ -32,7 +32,7 @@ class HasLocalSteps(Params):
     outerOptimizer: Param[str] = Param(
         Params._dummy(),
         "outerOptimizer",
-        "what joins the ways of local steps: average, diloco, or an optimizer with fixed steps",
+        "method that takes the averaged local updates as a gradient: average, diloco, or one with fixed steps",
         typeConverter=TypeConverters.toString,
     )
     outerStepSize: Param[float] = Param(
@@ -63,7 +63,7 @@ class HasLocalSteps(Params):
         return self.getOrDefault(self.outerStepSize)
 
     def setLocalSteps(self: H, value: int) -> H:
-        """Set the steps that each partition takes by itself."""
+        """Set the steps that each partition takes before coefficients are averaged."""
         return self._set(localSteps=value)
 
     def setLocalStepsWarmUp(self: H, value: int) -> H:
@@ -71,15 +71,15 @@ class HasLocalSteps(Params):
         return self._set(localStepsWarmUp=value)
 
     def setOuterOptimizer(self: H, value: str) -> H:
-        """Set what joins the ways of local steps."""
+        """Set the method that takes the averaged local updates as a gradient."""
         return self._set(outerOptimizer=value)
 
     def setOuterStepSize(self: H, value: float) -> H:
-        """Set the learning rate of what joins them."""
+        """Set the learning rate of outerOptimizer."""
         return self._set(outerStepSize=value)
 
     def _local_steps(self) -> LocalSteps | None:
-        """Return when partitions meet; None where they meet after every step and nothing else joins them."""
+        """Return the schedule of local steps; None where every step is averaged and no outer optimiser is set."""
         if self.getLocalSteps() == 1 and not self.isSet(self.outerOptimizer):
             return None
         rate = self.getOuterStepSize() if self.isDefined(self.outerStepSize) else None

@@ -1,4 +1,4 @@
-"""What every linear model does: holds coefficients, scores rows in Arrow batches, and is saved as data."""
+"""The base of the linear models: coefficients, scoring of rows in Arrow batches, and saving as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
@@ -36,7 +36,7 @@ Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 
 
 class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
-    """Coefficients and what to do with them.
+    """A trained linear model.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     intercept : ndarray of shape (outputs,)
         Intercepts.
     auxiliary : ndarray of shape (auxiliary,), optional
-        Parameters of the loss that were fitted along.
+        Auxiliary parameters of the loss.
     """
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
-        # rows of a matrix in another memory order are rounded otherwise: one order, so that a loaded model predicts
-        # to the last bit what the fitted one did
+        # products round differently in another memory order: one order, so that a loaded model predicts to the last
+        # bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
@@ -64,11 +64,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     @property
     def numFeatures(self) -> int:
         """Number of features."""
-        return self._matrix.shape[1]
+        return int(self._matrix.shape[1])
 
     @property
     def hasSummary(self) -> bool:
-        """Whether the model comes straight from ``fit`` and not from disk."""
+        """Whether the model was trained in this session, not loaded."""
         return self._summary is not None
 
     @property
@@ -85,7 +85,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return self._summary
 
     def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
-        """Remember how the model was trained, and on what."""
+        """Keep how the model was trained, and on which rows."""
         solution = fit.solution
         self._summary = self._training_summary(
             model=self.copy(),
@@ -100,11 +100,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     @property
     @abstractmethod
     def _training_summary(self) -> type[S]:
-        """What ``summary`` is."""
+        """The class of ``summary``."""
 
     @abstractmethod
     def evaluate(self, dataset: DataFrame) -> Summary:
-        """Return how good the predictions on these rows are; nothing is computed until a metric is asked for.
+        """Return how good the predictions on these rows are; a metric is computed when it is first used.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     @abstractmethod
     def _output_columns(self) -> Outputs:
-        """Return the output columns; one without a name is not wanted."""
+        """Return the output columns; one without a name is left out."""
 
     def _raw(self, X: Any) -> Array:
         """Return raw predictions (n, outputs)."""

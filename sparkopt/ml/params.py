@@ -140,7 +140,7 @@ class LinearParams(
     patience: Param[int] = Param(
         Params._dummy(),
         "patience",
-        "looks at the validation rows without a lower loss, after which the fit stops",
+        "validation evaluations without a lower loss after which the fit stops",
         typeConverter=TypeConverters.toInt,
     )
     minDelta: Param[float] = Param(

@@ -1,7 +1,7 @@
-"""Models on disk: metadata as JSON, coefficients as Parquet; nothing is ever unpickled.
+"""Models on disk: metadata as JSON, coefficients as Parquet; nothing is unpickled.
 
 The layout is pyspark.ml's: ``metadata/`` holds one JSON line with class, uid and parameters, ``data/`` the numbers.
-Any path that Spark can write will do.
+Any path that Spark can write works.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ M = TypeVar("M", bound="MLReadable[Any]")
 
 
 class _Writer(MLWriter):
-    """A writer that can overwrite on Spark Connect too: pyspark's own goes through the JVM."""
+    """A writer that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
 
     def _handleOverwrite(self, path: str) -> None:
         if is_connect(self.sparkSession):
@@ -45,7 +45,7 @@ class _ParamsWriter(_Writer, DefaultParamsWriter):
 
 
 class ParamsWritable(DefaultParamsWritable):
-    """What has parameters and nothing else to save."""
+    """Mixin of stages of which only the parameters are saved."""
 
     def write(self) -> MLWriter:
         """Return a writer: ``estimator.write().overwrite().save(path)``."""
@@ -91,7 +91,7 @@ class ModelReader(MLReader[M], Generic[M]):
         Raises
         ------
         DataError
-            Where something else was saved there.
+            Where a model of another class was saved, or none completely.
         """
         metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
         expected = f"{self.kind.__module__}.{self.kind.__name__}"
@@ -99,7 +99,7 @@ class ModelReader(MLReader[M], Generic[M]):
             raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
         row = self.sparkSession.read.parquet(f"{path}/data").first()
         if row is None:
-            raise DataError(f"{path!r} has no coefficients: it was not written to its end. Save the model again.")
+            raise DataError(f"{path!r} has no coefficients: it was not written completely. Save the model again.")
         return restored(self.kind, metadata, row)
 
 
@@ -121,7 +121,8 @@ def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     """Return the model whose metadata and row of numbers these are."""
     matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
     intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
-    model: Any = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
-    model._resetUid(metadata["uid"])
-    DefaultParamsReader.getAndSetParams(model, metadata)
+    model = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
+    params: Any = model
+    params._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(params, metadata)
     return model

@@ -83,15 +83,15 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     """Linear regression with an elastic-net penalty.
 
     ``loss="squaredError"`` minimises, over the target divided by its standard deviation s, ½ mean (y − ŷ)² +
-    regParam/s · (½(1−α)‖w‖² + α‖w‖₁): pyspark.ml's objective with ``solver="l-bfgs"``. ``loss="huber"`` fits a scale
-    of the residuals along and counts those beyond ``epsilon`` scales in proportion to their size only, over the
-    target as it is: pyspark.ml's objective, too (:class:`sparkopt.losses.Huber`). Coefficients and objective values
+    regParam/s · (½(1−α)‖w‖² + α‖w‖₁): pyspark.ml's objective with ``solver="l-bfgs"``. ``loss="huber"`` also fits
+    a scale of the residuals, and counts those beyond ``epsilon`` scales in proportion to their size only, over the
+    target as it is: pyspark.ml's objective too (:class:`sparkopt.losses.Huber`). Coefficients and objective values
     compare one to one.
 
     Parameters
     ----------
     loss : {"squaredError", "huber"}, default "squaredError"
-        What an error costs.
+        The loss.
     epsilon : float, default 1.35
         Where Huber's loss turns from squared to absolute, in scales, > 1.
     {shared}
@@ -116,7 +116,7 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         self._configure(self._input_kwargs)
 
     def setLoss(self: L, value: str) -> L:
-        """Set what an error costs."""
+        """Set the loss."""
         return self._set(loss=value)
 
     def setEpsilon(self: L, value: float) -> L:
@@ -182,8 +182,8 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
 
     Notes
     -----
-    The loss has a kink, so methods with a line search minimise rounded losses in turn: maxIter, 500 by default here,
-    counts the steps of all of them.
+    The loss is nonsmooth, so methods with a line search minimise smoothed losses in turn: maxIter, 500 by default
+    here, counts the steps of all of them.
 
     Examples
     --------

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.ml.evaluation import Evaluator, JavaEvaluator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import quoted
@@ -22,10 +22,9 @@ SCORES = "__sparkopt_held_out"
 
 
 class HeldOut:
-    """Every row with what the models say that did not see it. A context manager: the scores are cached within.
+    """Every row with the predictions of the models that were not trained on it; a context manager that caches them.
 
-    pyspark.ml's own evaluators read the columns that their parameters name, and nothing else is kept for them. For
-    any other evaluator all columns are.
+    For pyspark.ml's own evaluators only the columns that their parameters name are kept, for others all columns.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ class HeldOut:
     models : sequence of sequences of LinearModel
         By fold; each fold has as many.
     evaluator : Evaluator
-        What the scores are for.
+        Computes the metric.
     """
 
     def __init__(
@@ -45,13 +44,13 @@ class HeldOut:
         self._fold, self._models, self._evaluator = fold, models, evaluator
         named = _columns_of(evaluator) if isinstance(evaluator, JavaEvaluator) else None
         self._kept = [name for name in dataset.columns if named is None or name in named]
-        # none that the evaluator knows: let it say so
+        # an evaluator that reads none of the outputs raises its own error
         self._outputs = [
             model._wanted(dataset.columns, named) or model._wanted(dataset.columns) for model in models[0]
         ]
         scores = self._scorer(dataset)(models[0][0]._inputs(dataset.schema), F.col(quoted(fold)))
-        beside = [name for name in self._kept if name != fold]
-        self._scored = dataset.select(*map(quoted, [fold, *beside]), scores.alias(SCORES))
+        others = [name for name in self._kept if name != fold]
+        self._scored = dataset.select(*map(quoted, [fold, *others]), scores.alias(SCORES))
 
     def __enter__(self) -> HeldOut:
         self._scored.persist()
@@ -61,7 +60,7 @@ class HeldOut:
         self._scored.unpersist()
 
     def metric(self, fold: int, model: int) -> float:
-        """Return what the evaluator says of one model on the rows of the fold that it did not see."""
+        """Return the evaluator's metric of one model on the rows of its held-out fold."""
         rows = self._scored.where(F.col(quoted(self._fold)) == fold)
         own = self._models[fold][model]
         outputs = own._named(self._outputs[model], f"{SCORES}.m{model}")

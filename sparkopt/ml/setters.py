@@ -12,7 +12,7 @@ E = TypeVar("E", bound="LinearSetters")
 
 
 class LinearSetters(LinearParams):
-    """What estimators can be told and models cannot: each setter returns its estimator, so that they chain."""
+    """Setters that estimators have and models do not; each returns its estimator, so that calls can be chained."""
 
     def setLabelCol(self: E, value: str) -> E:
         """Set the column of targets."""
@@ -23,7 +23,7 @@ class LinearSetters(LinearParams):
         return self._set(weightCol=value)
 
     def setMaxIter(self: E, value: int) -> E:
-        """Set the most steps."""
+        """Set the maximum number of steps."""
         return self._set(maxIter=value)
 
     def setTol(self: E, value: float) -> E:
@@ -79,7 +79,7 @@ class LinearSetters(LinearParams):
         return self._set(validationIndicatorCol=value)
 
     def setPatience(self: E, value: int) -> E:
-        """Set how many looks at the validation rows may pass without a lower loss."""
+        """Set how many validation evaluations without a lower loss end the fit."""
         return self._set(patience=value)
 
     def setMinDelta(self: E, value: float) -> E:

@@ -106,19 +106,19 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
     Parameters
     ----------
     loss : {"hinge", "squaredHinge"}, default "hinge"
-        What a margin below 1 costs.
+        The loss of margins below 1.
     threshold : float, default 0
         The raw prediction above which class 1 is predicted.
     rawPredictionCol : str, default "rawPrediction"
         Output column of raw predictions.
     classWeights : "balanced", list or dict of float, optional
-        Factors of the row weights by label; "balanced" makes all classes weigh the same.
+        Factors of the row weights by label; "balanced" gives all classes the same weight.
     {shared}
 
     Notes
     -----
-    The hinge has a kink, so methods with a line search minimise rounded losses in turn: maxIter, 500 by default here,
-    counts the steps of all of them.
+    The hinge loss is nonsmooth, so methods with a line search minimise smoothed losses in turn: maxIter, 500 by
+    default here, counts the steps of all of them.
 
     Examples
     --------
@@ -142,7 +142,7 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
         self._configure(self._input_kwargs)
 
     def setLoss(self: V, value: str) -> V:
-        """Set what a margin below 1 costs."""
+        """Set the loss of margins below 1."""
         return self._set(loss=value)
 
     @property

@@ -19,8 +19,9 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.ml.class_weights import factors, require_all
+from sparkopt.training.coordinates import Initial
 from sparkopt.training.smoothing import fit_smoothed
-from sparkopt.training.trainer import Fit, Initial, Trainer
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
 __all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train", "training_rows"]

@@ -1,4 +1,4 @@
-"""CrossValidator: pyspark.ml's, with all folds and all param maps trained in the same passes over the data."""
+"""pyspark.ml's CrossValidator, with all folds and all param maps trained in the same passes over the data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["CrossValidator", "CrossValidatorModel"]
 logger = logging.getLogger(__name__)
 
 FOLD, DRAWN = "__sparkopt_fold", "__sparkopt_drawn"
-"""Columns of a search: the same in each process, since checkpoints know the rows by the names of their columns."""
+"""Columns of a search: the same in each process, since a checkpoint's identity includes the columns' names."""
 
 V = TypeVar("V", "CrossValidator", "CrossValidatorModel")
 Tasks = Sequence[TrainingTask[Any]]
@@ -40,22 +40,22 @@ Tasks = Sequence[TrainingTask[Any]]
 class CrossValidator(tuning.CrossValidator):
     """pyspark.ml's CrossValidator, which trains all folds together where the estimator is one of sparkopt's.
 
-    The rows are written as blocks once, those of a fold apart from the others. Every model of every fold then takes
-    part in the same passes and leaves the blocks of its own held-out fold out, and the best one is trained anew on
-    all of them. Each model is the one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml
-    draws them, so the metrics are those of its CrossValidator with the same seed, or ``foldCol``.
+    The rows are written once, with blocks for each fold. All models of all folds are trained in the same passes, each
+    without the blocks of its own held-out fold, and the best candidate is then trained on all rows. Each model is the
+    one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml draws them, so the metrics are
+    those of its CrossValidator with the same seed or ``foldCol``.
 
-    What cannot be trained together (another estimator, mini-batches, local steps, lossy sums, balanced class weights,
-    a grid over columns) is trained as pyspark.ml does it, fold after fold, and the log says why.
+    Folds that cannot be trained together (another estimator, mini-batches, local steps, lossy codecs, balanced class
+    weights, a grid over columns) are trained one after the other, as pyspark.ml does, and the reason is logged.
 
     Parameters
     ----------
     estimator : Estimator
-        What is searched over.
+        The estimator.
     estimatorParamMaps : list of dict
         Parameters and their values, for each candidate.
     evaluator : Evaluator
-        Its metric decides.
+        Computes the metric that decides.
     numFolds : int, default 3
         How many folds.
     seed : int, optional
@@ -156,7 +156,7 @@ class CrossValidator(tuning.CrossValidator):
             refusal = F.raise_error(f"Fold number must be in range [0, {folds}), but got null").cast("int")
             return dataset.withColumn(name, F.coalesce(F.col(quoted(name)), refusal)), name
         width, drawn = 1.0 / folds, F.col(DRAWN)
-        number = F.lit(None).cast("int")  # where rounding leaves a last gap, nobody holds it out
+        number = F.lit(None).cast("int")  # rounding may leave a last gap: such a row is in no fold
         for fold in reversed(range(folds)):
             number = F.when((drawn >= fold * width) & (drawn < (fold + 1) * width), fold).otherwise(number)
         return dataset.select("*", F.rand(self.getSeed()).alias(DRAWN)).withColumn(FOLD, number).drop(DRAWN), FOLD
@@ -189,13 +189,13 @@ class CrossValidator(tuning.CrossValidator):
         return self._copyValues(CrossValidatorModel(best, average, models, spread))
 
     @classmethod
-    def read(cls) -> _Reader:
+    def read(cls) -> tuning.CrossValidatorReader:
         """Return a reader: ``CrossValidator.read().load(path)``."""
         return _Reader(cls)
 
 
 class CrossValidatorModel(tuning.CrossValidatorModel):
-    """pyspark.ml's CrossValidatorModel, copied and read with or without the models of each fold.
+    """pyspark.ml's CrossValidatorModel; copies and loaded ones keep the models of each fold, where there are any.
 
     Attributes
     ----------
@@ -216,13 +216,13 @@ class CrossValidatorModel(tuning.CrossValidatorModel):
         return self._copyValues(own, extra=extra)
 
     @classmethod
-    def read(cls) -> _ModelReader:
+    def read(cls) -> tuning.CrossValidatorModelReader:
         """Return a reader: ``CrossValidatorModel.read().load(path)``."""
         return _ModelReader(cls)
 
 
 class _ApartError(ParameterError):
-    """Why the folds' models cannot be trained together."""
+    """The reason why the folds' models cannot be trained together."""
 
 
 class _Reader(tuning.CrossValidatorReader):
@@ -233,8 +233,8 @@ class _Reader(tuning.CrossValidatorReader):
 class _ModelReader(tuning.CrossValidatorModelReader):
     def load(self, path: str) -> CrossValidatorModel:
         def model(*folders: object) -> Any:
-            place = "/".join(map(str, [path, *folders]))
-            return DefaultParamsReader.loadParamsInstance(place, self.sparkSession)
+            folder = "/".join(map(str, [path, *folders]))
+            return DefaultParamsReader.loadParamsInstance(folder, self.sparkSession)
 
         own, metadata = _restored(CrossValidatorModel(model("bestModel")), path, self.sparkSession)
         own.avgMetrics, own.stdMetrics = metadata["avgMetrics"], metadata.get("stdMetrics", [])
@@ -245,9 +245,9 @@ class _ModelReader(tuning.CrossValidatorModelReader):
 
 
 def _restored(own: V, path: str, spark: Any) -> tuple[V, dict[str, Any]]:
-    """Return ``own`` as what was saved below ``path``, and the metadata of it."""
+    """Return ``own`` with all that was saved below ``path``, and the metadata."""
     metadata = DefaultParamsReader.loadMetadata(path, spark)
-    # pyspark takes classes outside of it for Java's, which write their param maps in another way
+    # pyspark takes other packages' classes for Java's, which write their param maps in another format
     known = {**metadata, "class": metadata["class"].replace("sparkopt.", "pyspark.")}
     _, estimator, evaluator, maps = tuning._ValidatorSharedReadWrite.load(path, spark, known)
     own._resetUid(metadata["uid"])

@@ -1,4 +1,4 @@
-"""Coefficients of an earlier model, to start from: ours, one that was loaded, or pyspark.ml's of the same kind."""
+"""Coefficients of an earlier model to start from: fitted or loaded, of sparkopt or of pyspark.ml."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Huber
-from sparkopt.training.trainer import Initial
+from sparkopt.training.coordinates import Initial
 
 __all__ = ["coefficients_of", "require_kind"]
 
 
 def require_kind(estimator: Any, model: Any) -> None:
-    """Refuse a model that another kind of estimator trains.
+    """Refuse a model of another kind of estimator.
 
     Raises
     ------
     ParameterError
-        Naming both kinds, and where in a pipeline or a search the model is.
+        Naming both kinds, and the model's attribute in a pipeline or a search.
     """
     wanted = f"{type(estimator).__name__}Model"
     kinds = {f"{kind.__name__}Model" for kind in type(estimator).__mro__}
@@ -40,7 +40,7 @@ def require_kind(estimator: Any, model: Any) -> None:
 def coefficients_of(model: Any) -> Initial:
     """Return coefficients (features, outputs), intercept (outputs,) and auxiliary parameters of a linear model."""
     auxiliary = np.zeros(0)
-    if hasattr(model, "arrays"):  # ours
+    if hasattr(model, "arrays"):  # of sparkopt
         (matrix, intercept), auxiliary = model.arrays, model.auxiliary
     elif hasattr(model, "coefficientMatrix"):
         matrix, intercept = model.coefficientMatrix.toArray(), model.interceptVector.toArray()

@@ -1,4 +1,4 @@
-"""What every receipt can do: become JSON and come back from it, and show itself as a page."""
+"""What every receipt can do: be saved as JSON and loaded, and be shown as a page."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from sparkopt.errors import DataError
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import fragment, write_report
 
-__all__ = ["Reported", "read_json"]
+__all__ = ["BaseReceipt", "read_json"]
 
-T = TypeVar("T", bound="Reported")
+T = TypeVar("T", bound="BaseReceipt")
 
 
-class Reported(ABC):
-    """A frozen dataclass of plain data that says what a run cost."""
+class BaseReceipt(ABC):
+    """What a run cost: the base of the receipts, which are frozen dataclasses of plain data."""
 
     @abstractmethod
     def facts(self) -> Facts:
-        """Return what the report says: measures, charts, notes."""
+        """Return the contents of the report: measures, charts and notes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, fit for JSON."""
-        return asdict(self)  # type: ignore[call-overload]  # every receipt is a dataclass
+        data: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # every receipt is a dataclass
+        return data
 
     @classmethod
     def from_dict(cls: type[T], data: dict[str, Any]) -> T:
@@ -35,14 +36,15 @@ class Reported(ABC):
         Raises
         ------
         DataError
-            Where the data is no such receipt.
+            Where the data is no receipt of this class.
         """
         known = fields(cls)  # type: ignore[arg-type]
         needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
         missing, strange = needed - data.keys(), data.keys() - {f.name for f in known}
         if missing or strange:
-            told = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(strange))} besides"
-            raise DataError(f"this is no {cls.__name__}: it {told}. Give what {cls.__name__}.save wrote.")
+            names = ", ".join(sorted(missing or strange))
+            fault = f"lacks {names}" if missing else f"has the unknown {names}"
+            raise DataError(f"this is no {cls.__name__}: it {fault}. Give what {cls.__name__}.save wrote.")
         return cls(**data)
 
     def save(self, path: str | Path) -> None:
@@ -56,19 +58,19 @@ class Reported(ABC):
         Raises
         ------
         DataError
-            Where the file is not there, or holds something else.
+            Where the file does not exist, or is no receipt of this class.
         """
         return cls.from_dict(read_json(path))
 
     def report(self, path: str | Path) -> Path:
-        """Write a page with figures and plots that needs nothing but itself; return its path.
+        """Write a page with figures and plots; return its path.
 
-        The page has no script, and loads nothing: it can be mailed, archived and opened offline.
+        The page has no script and loads nothing: it can be mailed, archived and opened offline.
 
         Parameters
         ----------
         path : str or Path
-            Where to, ``report.html``, say. An older one is replaced.
+            The file, ``report.html`` for example. An older one is replaced.
         """
         return write_report(path, self.facts(), str(self))
 

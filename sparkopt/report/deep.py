@@ -1,18 +1,18 @@
-"""The receipt of a network's training; it knows nothing of PyTorch, so any machine can read it."""
+"""The receipt of a network's training. It does not import PyTorch, so any machine can read it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sparkopt.report.base import Reported
+from sparkopt.report.base import BaseReceipt
 from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series, bytes_text
 
 __all__ = ["DeepReceipt"]
 
 
 @dataclass(frozen=True)
-class DeepReceipt(Reported):
-    """What a training cost.
+class DeepReceipt(BaseReceipt):
+    """What the training of a network cost.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class DeepReceipt(Reported):
     why : str
         Why there.
     processes, rows, validation_rows, epochs, steps : int
-        What ran.
+        How many of each.
     seconds : dict
         ``store`` (rows to shared storage), ``start`` (from the launch to the first process's training and back),
         ``wait`` (for batches), ``train``, ``validate``, ``checkpoint``, and ``total``; those of the slowest process.
@@ -36,9 +36,9 @@ class DeepReceipt(Reported):
     stopped : str
         "epochs", "patience" or "callback".
     resumed : str or None
-        The checkpoint that it began with.
+        The checkpoint that it resumed from.
     restarts : int
-        How often it began again since a process was lost.
+        How often it restarted because a process was lost.
     objective, validation : list of float
         Mean loss of each epoch's training rows, and of the rows that were held out after it, where there are any.
     elapsed : list of float
@@ -66,7 +66,7 @@ class DeepReceipt(Reported):
     elapsed: list[float] = field(default_factory=list)
 
     def facts(self) -> Facts:
-        """Return what the report says: measures, charts, notes."""
+        """Return the contents of the report: measures, charts and notes."""
         epochs = [self.steps / max(1, self.epochs) * (number + 1) for number in range(len(self.objective))]
         return Facts(
             f"A network on {self.processes} x {self.launcher}",
@@ -85,26 +85,26 @@ class DeepReceipt(Reported):
     def _parts(self) -> dict[str, float]:
         return {name: value for name, value in self.seconds.items() if name != "total"}
 
-    def _losses(self, places: list[float]) -> tuple[Series, ...]:
+    def _losses(self, x: list[float]) -> tuple[Series, ...]:
         """Training and held-out loss over the ends of the epochs."""
-        found = [Series.of("training rows", places, self.objective, dots=True)]
+        found = [Series.of("training rows", x, self.objective, dots=True)]
         if self.validation:
-            found.append(Series.of("held-out rows", places, self.validation, dots=True))
+            found.append(Series.of("held-out rows", x, self.validation, dots=True))
         return tuple(found)
 
     def _measures(self) -> tuple[Measure, ...]:
         measures = [
-            Measure("total time", self.seconds["total"], "seconds", weighed=True),
+            Measure("total time", self.seconds["total"], "seconds", is_cost=True),
             Measure("rows a second", self.rows_per_second, "count", "all processes together"),
-            Measure("steps", self.steps, "count", f"{self.epochs:,} epochs", weighed=True),
-            Measure("stored on disk", self.bytes, "bytes", weighed=True),
-            Measure("peak memory", self.peak_memory, "bytes", "of a process", weighed=True),
+            Measure("steps", self.steps, "count", f"{self.epochs:,} epochs", is_cost=True),
+            Measure("stored on disk", self.bytes, "bytes", is_cost=True),
+            Measure("peak memory", self.peak_memory, "bytes", "of a process", is_cost=True),
             Measure("rows", self.rows, "count", f"and {self.validation_rows:,} held out"),
-            *(Measure(f"{name} time", value, "seconds", weighed=True) for name, value in self._parts.items()),
+            *(Measure(f"{name} time", value, "seconds", is_cost=True) for name, value in self._parts.items()),
             Measure("restarts", self.restarts, "count"),
         ]
         if self.device_memory:
-            measures.insert(5, Measure("device memory", self.device_memory, "bytes", "of a GPU", weighed=True))
+            measures.insert(5, Measure("device memory", self.device_memory, "bytes", "of a GPU", is_cost=True))
         if self.objective:
             measures.insert(0, Measure("loss", self.objective[-1], "number", f"from {self.objective[0]:.6g}"))
         if self.validation:

@@ -1,4 +1,4 @@
-"""What a report says, as plain data: measures, charts and notes. Receipts state it, pages draw it."""
+"""The contents of a report as plain data: measures, charts and notes. Receipts make them, pages draw them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = [
     "Picture",
     "Series",
     "bytes_text",
+    "figure_text",
     "seconds_text",
-    "told",
 ]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure.
+    """One figure of a report.
 
     Attributes
     ----------
@@ -33,35 +33,35 @@ class Measure:
     value : float
         How much.
     kind : {"count", "number", "seconds", "bytes"}
-        In which unit.
+        Its unit.
     note : str, default ""
-        What belongs beside it.
-    weighed : bool, default False
-        Whether less of it is what one wants: it is a cost.
+        Shown next to it.
+    is_cost : bool, default False
+        Whether less is better.
     """
 
     name: str
     value: float
     kind: str
     note: str = ""
-    weighed: bool = False
+    is_cost: bool = False
 
     @property
     def text(self) -> str:
         """The figure with its unit."""
-        return told(self.value, self.kind)
+        return figure_text(self.value, self.kind)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name, in order; those that are not finite are left out.
+    """Points of one name, in order, without those that are not finite.
 
     Attributes
     ----------
     name : str
         What the legend calls it.
     x, y : tuple of float
-        Places.
+        Coordinates.
     dots : bool, default False
         Draw every point, for few of them.
     joined : bool, default True
@@ -78,7 +78,7 @@ class Series:
     def of(
         cls, name: str, x: Sequence[float], y: Sequence[float | None], *, dots: bool = False, joined: bool = True
     ) -> Series:
-        """Join places; where ``y`` is None or not finite there is no point."""
+        """Return the points of two sequences; where ``y`` is None or not finite there is none."""
         pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if b is not None and math.isfinite(a + b)]
         return cls(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), dots, joined)
 
@@ -130,12 +130,12 @@ class Bars:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A chart of counts by two things, such as the true and the predicted class.
+    """A chart of counts by two categories, such as the true and the predicted class.
 
     Attributes
     ----------
     title, row_label, column_label : str
-        What it shows, by what.
+        What it shows, and the two categories.
     rows, columns : tuple of str
         Their names.
     values : tuple of tuple of float
@@ -168,24 +168,25 @@ class Picture:
 
 
 Chart: TypeAlias = Lines | Bars | Matrix | Picture
+"""Any plot of a report."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a report says of one run.
+    """All contents of a report of one run.
 
     Attributes
     ----------
     title, subtitle : str
         What ran, and how it ended.
     measures : tuple of Measure
-        The figures, the telling ones first.
+        The figures, the most important ones first.
     charts : tuple of Lines, Bars, Matrix or Picture
         The plots.
     notes : tuple of str
-        What not every run has.
+        Sentences on what not every run has.
     task : dict of str to str
-        What was to be done: losses compare only where it is the same.
+        What was trained, on what: losses compare only where it is the same.
     """
 
     title: str
@@ -196,7 +197,7 @@ class Facts:
     task: Mapping[str, str] = field(default_factory=dict)
 
 
-def told(value: float, kind: str) -> str:
+def figure_text(value: float, kind: str) -> str:
     """Return a figure as text, with its unit."""
     if kind == "bytes":
         return bytes_text(value)

@@ -1,4 +1,4 @@
-"""Receipts from files, of whichever kind."""
+"""Receipts of either kind from files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_receipt(path: str | Path) -> Receipt | DeepReceipt:
     Raises
     ------
     DataError
-        Where the file is not there, or holds something else.
+        Where the file does not exist, or is no receipt.
     """
     data = read_json(path)
     return DeepReceipt.from_dict(data) if "launcher" in data else Receipt.from_dict(data)

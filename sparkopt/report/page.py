@@ -1,7 +1,7 @@
-"""Pages: facts as HTML that needs nothing but itself: no script, style, font or image from elsewhere.
+"""Pages: facts as HTML without script that loads no style, font or image.
 
-A fragment carries its own style and shows in any notebook; a page wraps one. Both follow the reader's choice of light
-or dark. Whatever a user could have named is escaped.
+A fragment has its own style and can be shown in any notebook; a page wraps one. Both follow the reader's choice of
+light or dark. Names that users chose are escaped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sparkopt.report.facts import Bars, Chart, Facts, Matrix, Measure, Picture
 __all__ = ["chart_html", "fragment", "page", "styled", "write_page", "write_report"]
 
 TILES = 6
-"""Measures that stand above the charts; the rest stands in the table."""
+"""Measures above the charts; the others are in the table."""
 
 STYLE = """
 .sparkopt{--paper:#fff;--ink:#1b2127;--dim:#58626e;--rule:#e2e6ea;--tile:#f5f7f8;--c0:#1f6f8b;--c1:#b4610f;
@@ -69,15 +69,7 @@ font-size:13px}
 
 
 def fragment(facts: Facts, text: str) -> str:
-    """Return one run as HTML for a notebook.
-
-    Parameters
-    ----------
-    facts : Facts
-        What it says.
-    text : str
-        The same as text, to copy.
-    """
+    """Return the report of a run as HTML for a notebook; parameters are those of ``write_report``."""
     notes = "".join(f"<p>{escape(note)}</p>" for note in facts.notes)
     charts = "".join(chart_html(chart) for chart in facts.charts)
     return styled(
@@ -91,12 +83,12 @@ def fragment(facts: Facts, text: str) -> str:
 
 
 def styled(body: str) -> str:
-    """Wrap what is inside a fragment."""
+    """Return a fragment with the style."""
     return f'<div class="sparkopt"><style>{STYLE}</style>{body}</div>'
 
 
 def page(title: str, inside: str) -> str:
-    """Return a whole page around a fragment; it says itself that nothing may be loaded."""
+    """Return a page around a fragment; its policy forbids loading anything."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" '
@@ -111,14 +103,14 @@ def page(title: str, inside: str) -> str:
 
 
 def write_report(path: str | Path, facts: Facts, text: str) -> Path:
-    """Write what a run has to say as a page that needs nothing but itself; return its path.
+    """Write the report of a run as a page without script that loads nothing; return its path.
 
     Parameters
     ----------
     path : str or Path
-        Where to. An older page is replaced, at once or not at all.
+        The file. An older page is replaced, at once or not at all.
     facts : Facts
-        What it says; there need be no charts.
+        The contents; there need be no charts.
     text : str
         The same as text, to copy.
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import MissingDependencyError
-from sparkopt.report.base import Reported
+from sparkopt.report.base import BaseReceipt
 from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
 from sparkopt.report.facts import bytes_text as _bytes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a receipt is read without Spark
     from sparkopt.blocks.store import BlockStore
     from sparkopt.communication.sums import Pass
-    from sparkopt.solver.loop import Solution
+    from sparkopt.solver.problem import Solution
 
 __all__ = ["Receipt"]
 
@@ -24,46 +25,46 @@ PHASES = ("ingest", "compute", "reduce", "schedule", "optimizer")
 
 
 @dataclass(frozen=True)
-class Receipt(Reported):
+class Receipt(BaseReceipt):
     """What one fit cost.
 
     Attributes
     ----------
     optimizer, loss, engine : str
-        What ran.
+        Their names.
     reason : str
-        Why it stopped.
+        Why the fit stopped.
     rows, features, partitions : int
-        What it ran on.
+        Size of the data.
     steps, passes : int
-        Steps of the optimiser, and passes over the steps' rows (a line search may take several a step).
+        Steps of the optimiser, and passes over the steps' rows (a line search may take several in a step).
     rows_touched : int
-        Rows read over all passes.
+        Rows read in all passes.
     seconds : dict
         ``ingest`` (reading the source and writing blocks), ``compute`` (arithmetic in the tasks), ``reduce`` (adding
         up on the driver), ``schedule`` (the rest of the passes: Spark's scheduling, transport, Python start-up),
-        ``optimizer`` (everything between passes) and ``total``.
+        ``optimizer`` (between passes) and ``total``.
     bytes : dict
         ``stored`` (blocks on disk), ``sent`` (coefficients to the tasks and sums back); of the sums alone, ``raw``
-        (as float64), ``encoded`` (as they travelled) and ``driver`` (what of it reached the driver).
+        (as float64), ``encoded`` (as they were sent) and ``driver`` (those that reached the driver).
     peak_memory : int
         Largest resident memory of a Python worker, in bytes.
     objective, elapsed : list of float
         Objective after each step, the start included, and seconds since the loop's start.
     validation : list of float or None
-        Loss of the validation rows after each step, the start included; None where a step did not look at them.
+        Loss of the validation rows after each step, the start included; None where it was not evaluated.
     chosen_step : int
         The step that the model is from: the last, or with validation rows the one with their lowest loss.
     models : int
         Models that were trained in the same passes; passes, rows, seconds and bytes are those of all together.
     resumed_at : int
-        Steps that were taken by an earlier attempt, from whose checkpoint this one went on; they are in ``steps`` and
-        ``objective``, and in nothing else.
+        Steps of an earlier attempt, from whose checkpoint this one resumed; only ``steps`` and ``objective`` include
+        them.
     sent : list of int
-        Bytes sent in each step, the start included, by step: together ``bytes["sent"]``. Steps of an earlier attempt
-        have zeros; the last entry may be of a step that was tried and led nowhere.
+        Bytes sent in each step, the start included: together ``bytes["sent"]``. Steps of an earlier attempt have
+        zeros; the last entry may be of a step that was rejected.
     codecs : dict of int
-        Passes by the codec in which their sums travelled.
+        Passes by the codec in which their sums were sent.
 
     Examples
     --------
@@ -72,7 +73,7 @@ class Receipt(Reported):
     >>> receipt = LinearRegression(maxIter=20).fit(df).summary.receipt
     >>> receipt.rows, sum(receipt.sent) == receipt.bytes["sent"]
     (60, True)
-    >>> receipt.report("report.html").name  # figures and plots, in one file that needs nothing else
+    >>> receipt.report("report.html").name  # figures and plots in one file
     'report.html'
     >>> receipt.save("receipt.json")
     >>> Receipt.load("receipt.json") == receipt
@@ -116,18 +117,34 @@ class Receipt(Reported):
         models: int = 1,
         resumed_at: int = 0,
     ) -> Receipt:
-        """Add up one fit that took ``seconds`` after the store was written, ``startup`` of them around its loop."""
+        """Return the receipt of a fit.
+
+        Parameters
+        ----------
+        optimizer, loss, engine : str
+            What ran.
+        store : BlockStore
+            The rows.
+        solution : Solution
+            Where the loop ended.
+        passes : sequence of Pass
+            What each pass over the data cost.
+        seconds, startup : float
+            From the written store to the model, and how much of that passed outside the loop.
+        models : int, default 1
+            Models that shared the passes.
+        resumed_at : int, default 0
+            Steps that an earlier attempt took.
+        """
         in_passes = sum(p.seconds for p in passes)
         compute, reduce = sum(p.compute for p in passes), sum(p.reduce for p in passes)
         return cls(
             optimizer=optimizer,
             loss=loss,
             engine=engine,
-            reason=solution.reason,
             rows=store.moments.rows,
             features=store.moments.features,
             partitions=store.partitions,
-            steps=solution.iterations,
             passes=len(passes),
             rows_touched=sum(p.rows for p in passes),
             seconds={
@@ -146,15 +163,52 @@ class Receipt(Reported):
                 "driver": sum(p.bytes_driver for p in passes),
             },
             peak_memory=max((p.peak_memory for p in passes), default=0),
-            objective=[record.objective for record in solution.history],
-            elapsed=[record.seconds for record in solution.history],
-            validation=[record.validation for record in solution.history],
-            chosen_step=solution.step,
             models=models,
             resumed_at=resumed_at,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
+            **_steps_of(solution),
         )
+
+    def __add__(self, later: Receipt) -> Receipt:
+        """Return the costs of two fits on the same blocks, of which ``later`` took up where this one ended."""
+        seconds = {name: value + later.seconds[name] for name, value in self.seconds.items()}
+        for name in ("ingest", "total"):  # the blocks were written once
+            seconds[name] -= later.seconds["ingest"]
+        counts = {name: value + later.bytes[name] for name, value in self.bytes.items()}
+        return replace(
+            later,
+            passes=self.passes + later.passes,
+            rows_touched=self.rows_touched + later.rows_touched,
+            seconds=seconds,
+            bytes={**counts, "stored": self.bytes["stored"]},
+            peak_memory=max(self.peak_memory, later.peak_memory),
+            resumed_at=self.resumed_at,
+            sent=[sum(pair) for pair in zip_longest(self.sent, later.sent, fillvalue=0)],
+            codecs=dict(Counter(self.codecs) + Counter(later.codecs)),
+        )
+
+    def after(self, steps: int) -> Receipt:
+        """Return the receipt of the same fit as the continuation of one that took ``steps`` steps."""
+        return replace(self, resumed_at=steps + self.resumed_at, sent=[*[0] * steps, *self.sent])
+
+    def idle(self, steps: int) -> Receipt:
+        """Return the receipt of a model on the same blocks that an earlier attempt finished, in ``steps`` steps."""
+        ingest = self.seconds["ingest"]
+        return replace(
+            self,
+            passes=0,
+            rows_touched=0,
+            seconds={**dict.fromkeys(self.seconds, 0.0), "ingest": ingest, "total": ingest},
+            bytes={**dict.fromkeys(self.bytes, 0), "stored": self.bytes["stored"]},
+            resumed_at=steps,
+            sent=[],
+            codecs={},
+        )
+
+    def with_solution(self, solution: Solution) -> Receipt:
+        """Return the receipt of a fit with these costs and this solution."""
+        return replace(self, **_steps_of(solution))
 
     def line(self) -> str:
         """Return the essentials in one line."""
@@ -166,7 +220,7 @@ class Receipt(Reported):
         )
 
     def facts(self) -> Facts:
-        """Return what the report says: measures, charts, notes."""
+        """Return the contents of the report: measures, charts and notes."""
         shown = f"{self.rows:,} rows x {self.features:,} features in {self.partitions:,} partitions"
         phases = tuple(self.seconds[name] for name in PHASES)
         charts: list[Lines | Bars] = [
@@ -187,13 +241,13 @@ class Receipt(Reported):
         )
 
     def _sentences(self) -> tuple[str, ...]:
-        """What not every fit has."""
+        """Return sentences on what not every fit has."""
         found = []
-        looked = [loss for loss in self.validation if loss is not None]
-        if looked:
+        evaluated = [loss for loss in self.validation if loss is not None]
+        if evaluated:
             found.append(
-                f"On the validation rows the loss fell from {looked[0]:.6g} to {min(looked):.6g}; the model is that "
-                f"of step {self.chosen_step:,}."
+                f"On the validation rows the loss fell from {evaluated[0]:.6g} to {min(evaluated):.6g}; the model is "
+                f"that of step {self.chosen_step:,}."
             )
         if self.models > 1:
             found.append(f"{self.models:,} models were trained in the same passes; costs are of all together.")
@@ -201,26 +255,26 @@ class Receipt(Reported):
             found.append(f"{self.resumed_at:,} steps were taken by an earlier attempt; costs are without them.")
         return tuple(found)
 
-    def _losses(self, places: Sequence[float]) -> tuple[Series, ...]:
+    def _losses(self, x: Sequence[float]) -> tuple[Series, ...]:
         """Objective, and validation loss where there is one."""
-        found = [Series.of("objective", places, self.objective)]
+        found = [Series.of("objective", x, self.objective)]
         if any(loss is not None for loss in self.validation):
-            found.append(Series.of("validation rows", places, self.validation))
+            found.append(Series.of("validation rows", x, self.validation))
         return tuple(found)
 
     def _measures(self) -> tuple[Measure, ...]:
         passes = max(1, self.passes)
         measures = [
             Measure("objective", self.objective[self.chosen_step], "number", f"from {self.objective[0]:.6g}"),
-            Measure("total time", self.seconds["total"], "seconds", weighed=True),
-            Measure("steps", self.steps, "count", f"{self.passes:,} passes", weighed=True),
+            Measure("total time", self.seconds["total"], "seconds", is_cost=True),
+            Measure("steps", self.steps, "count", f"{self.passes:,} passes", is_cost=True),
             Measure("bytes sent", self.bytes["sent"], "bytes", f"{_bytes(self.bytes['sent'] / passes)} a pass", True),
             Measure("stored on disk", self.bytes["stored"], "bytes", "blocks of rows", True),
             Measure("peak memory", self.peak_memory, "bytes", "of a worker", True),
             Measure("rows touched", self.rows_touched, "count", f"of {self.rows:,} rows", True),
-            Measure("passes", self.passes, "count", weighed=True),
-            *(Measure(f"{name} time", self.seconds[name], "seconds", weighed=True) for name in PHASES),
-            Measure("bytes to the driver", self.bytes["driver"], "bytes", weighed=True),
+            Measure("passes", self.passes, "count", is_cost=True),
+            *(Measure(f"{name} time", self.seconds[name], "seconds", is_cost=True) for name in PHASES),
+            Measure("bytes to the driver", self.bytes["driver"], "bytes", is_cost=True),
         ]
         if self._compression():
             measures.append(Measure("sums as sent", self.bytes["encoded"], "bytes", "encoded", True))
@@ -251,7 +305,7 @@ class Receipt(Reported):
         )
 
     def _compression(self) -> list[str]:
-        """A line for sums that travelled encoded."""
+        """Return lines for sums that were sent encoded."""
         raw, encoded = self.bytes["raw"], self.bytes["encoded"]
         if not 0 < encoded < raw:
             return []
@@ -262,12 +316,12 @@ class Receipt(Reported):
         ]
 
     def _notes(self) -> list[str]:
-        """Lines for what not every fit has."""
+        """Return lines on what not every fit has."""
         notes = []
-        looked = [loss for loss in self.validation if loss is not None]
-        if looked:
+        evaluated = [loss for loss in self.validation if loss is not None]
+        if evaluated:
             notes.append(
-                f"  validation{min(looked):>12.8g}   from {looked[0]:.8g}   best at step {self.chosen_step:,}"
+                f"  validation{min(evaluated):>12.8g}   from {evaluated[0]:.8g}   best at step {self.chosen_step:,}"
             )
         if self.models > 1:
             notes.append(f"  models    {self.models:>12,}   in the same passes; what follows is of all together")
@@ -306,6 +360,18 @@ class Receipt(Reported):
 
 def _seconds(value: float) -> str:
     return f"{value:>12.3f}"
+
+
+def _steps_of(solution: Solution) -> dict[str, Any]:
+    """Return a receipt's fields on the steps of a fit."""
+    return {
+        "reason": solution.reason,
+        "steps": solution.iterations,
+        "objective": [record.objective for record in solution.history],
+        "elapsed": [record.seconds for record in solution.history],
+        "validation": [record.validation for record in solution.history],
+        "chosen_step": solution.step,
+    }
 
 
 def _by_step(passes: Sequence[Pass]) -> list[int]:

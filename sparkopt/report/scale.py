@@ -1,4 +1,4 @@
-"""Axes: from values to places on a picture, and where their ticks are."""
+"""Axes: from values to positions in a picture, and the ticks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Axis:
     low, high : float
         The values at its ends, ``low < high``.
     start, end : float
-        The places of its ends, in the picture's units.
+        The positions of its ends, in the picture's units.
     log : bool
         Whether equal ratios, not equal differences, are equally long.
     """
@@ -50,7 +50,7 @@ class Axis:
         return replace(self, low=low, high=high)
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value."""
+        """Return the position of a value."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         share = ((math.log(value) if self.log else value) - low) / (high - low)
         return self.start + share * (self.end - self.start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 
-from sparkopt.report.facts import Bars, Lines, Matrix, Series, told
+from sparkopt.report.facts import Bars, Lines, Matrix, Series, figure_text
 from sparkopt.report.scale import Axis
 
 __all__ = ["bars", "lines", "matrix"]
@@ -34,8 +34,8 @@ def lines(chart: Lines) -> str:
     unit, size = _unit(chart.kind, max(max(one.y) for one in series))
     series = [replace(one, y=tuple(y / size for y in one.y)) for one in series]
     values = [y for one in series for y in one.y]
-    places = [place for one in series for place in ((*one.x, one.x[-1] + 1) if chart.filled else one.x)]
-    x = Axis.over(places, LEFT, WIDTH - RIGHT, zero=True)
+    positions = [x for one in series for x in ((*one.x, one.x[-1] + 1) if chart.filled else one.x)]
+    x = Axis.over(positions, LEFT, WIDTH - RIGHT, zero=True)
     log = min(values) > 0 and series[0].y[0] / min(values) > FALL and not chart.filled
     y = Axis.over(values, HEIGHT - BOTTOM, TOP, zero=chart.filled, log=log).rounded()
     drawn = [_series(one, number, x, y, filled=chart.filled) for number, one in enumerate(series)]
@@ -60,17 +60,17 @@ def bars(chart: Bars) -> str:
         for number, (_, values) in enumerate(chart.groups):
             end, total = axis(values[part]), sum(values) or 1.0
             share = values[part] / total
-            told_value = f"{told(values[part], chart.kind)} · {'<1%' if 0 < share < 0.01 else f'{share:.0%}'}"
+            shown = f"{figure_text(values[part], chart.kind)} · {'<1%' if 0 < share < 0.01 else f'{share:.0%}'}"
             drawn.append(
                 f'<rect class="bar fill{number}" x="{LABEL_WIDTH}" y="{top:.1f}" '
                 f'width="{max(1.0, end - LABEL_WIDTH):.1f}" height="{thick - 2}" rx="3"/>'
             )
-            drawn.append(_text(max(LABEL_WIDTH + 1, end) + 7, top + thick / 2 + 3, told_value, "start", "value"))
+            drawn.append(_text(max(LABEL_WIDTH + 1, end) + 7, top + thick / 2 + 3, shown, "start", "value"))
             top += thick
         top += gap
     described = "; ".join(
         f"{name}: "
-        + ", ".join(f"{label} {told(v, chart.kind)}" for label, v in zip(chart.labels, values, strict=True))
+        + ", ".join(f"{label} {figure_text(v, chart.kind)}" for label, v in zip(chart.labels, values, strict=True))
         for name, values in chart.groups
     )
     return _picture(chart.title, described, top, drawn)
@@ -90,7 +90,7 @@ def matrix(chart: Matrix) -> str:
         drawn.append(_text(left - 8, y + size / 2 + 4, name, "end", "part"))
         for j, value in enumerate(values):
             x = left + j * size
-            # opaque enough to be told from the paper, light enough for the number on it
+            # opaque enough to stand out from the paper, light enough for the number on it
             shade = 0.06 + 0.5 * value / total
             drawn.append(
                 f'<rect class="cell" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2:.1f}" '
@@ -100,7 +100,9 @@ def matrix(chart: Matrix) -> str:
                 drawn.append(_text(x + size / 2, y + size / 2 + 4, _short(value), "middle", "on"))
     described = "; ".join(
         f"{chart.row_label} {name}: "
-        + ", ".join(f"{told(v, 'count')} {column}" for column, v in zip(chart.columns, values, strict=True) if v)
+        + ", ".join(
+            f"{figure_text(v, 'count')} {column}" for column, v in zip(chart.columns, values, strict=True) if v
+        )
         for name, values in zip(chart.rows, chart.values, strict=True)
     )
     return _picture(chart.title, described, top + size * len(chart.rows) + 8, drawn)
@@ -115,22 +117,22 @@ def _short(value: float) -> str:
 
 
 def _series(one: Series, number: int, x: Axis, y: Axis, *, filled: bool) -> str:
-    places = [(x(a), y(b)) for a, b in thinned(one)]
+    points = [(x(a), y(b)) for a, b in downsampled(one)]
     if filled:
         floor, last = y(0.0), x(one.x[-1] + 1)
-        ends = [*[place for place, _ in places[1:]], last]
-        path = "".join(f"V{up:.1f}H{end:.1f}" for (_, up), end in zip(places, ends, strict=True))
-        begin = f"M{places[0][0]:.1f} {floor:.1f}"
+        ends = [*[a for a, _ in points[1:]], last]
+        path = "".join(f"V{up:.1f}H{end:.1f}" for (_, up), end in zip(points, ends, strict=True))
+        begin = f"M{points[0][0]:.1f} {floor:.1f}"
         area = f'<path class="area fill{number}" d="{begin}{path}V{floor:.1f}Z"/>'
         return area + f'<path class="line line{number}" d="{begin}{path}"/>'
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
     found = f'<path class="line line{number}" d="{path}"/>' if one.joined else ""
-    if one.dots or len(places) == 1:
-        found += "".join(f'<circle class="fill{number}" cx="{a:.1f}" cy="{b:.1f}" r="3.4"/>' for a, b in places)
+    if one.dots or len(points) == 1:
+        found += "".join(f'<circle class="fill{number}" cx="{a:.1f}" cy="{b:.1f}" r="3.4"/>' for a, b in points)
     return found
 
 
-def thinned(one: Series, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def downsampled(one: Series, most: int = MOST_POINTS) -> list[tuple[float, float]]:
     """Return at most about ``most`` points: of each stretch its ends and its extremes, so no spike is lost."""
     points = list(zip(one.x, one.y, strict=True))
     if len(points) <= most:
@@ -148,9 +150,9 @@ def _grid(x: Axis, y: Axis, unit: str) -> list[str]:
     found = []
     ticks = y.ticks()
     for tick, label in zip(ticks, y.labels(ticks), strict=True):
-        place = y(tick)
-        found.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
-        found.append(_text(LEFT - 7, place + 4, f"{label} {unit}".strip(), "end"))
+        height = y(tick)
+        found.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>')
+        found.append(_text(LEFT - 7, height + 4, f"{label} {unit}".strip(), "end"))
     ticks = x.ticks(6)
     for tick, label in zip(ticks, x.labels(ticks), strict=True):
         middle = min(x(tick), WIDTH - DIGIT / 2 * len(label))  # a long label at the end of the axis stays inside
@@ -166,7 +168,7 @@ def _unit(kind: str, most: float) -> tuple[str, float]:
 
 
 def _described(one: Series, chart: Lines, size: float) -> str:
-    first, last = (told(value * size, chart.kind) for value in (one.y[0], one.y[-1]))
+    first, last = (figure_text(value * size, chart.kind) for value in (one.y[0], one.y[-1]))
     return f"{one.name} from {first} to {last} over {one.x[-1]:,.6g} {chart.x_label}"
 
 

@@ -1,4 +1,4 @@
-"""What surrounds a fit's loop: an earlier attempt's state before it, callbacks beside it, their end after it."""
+"""One attempt at a fit: it restores an earlier attempt's state, adds the callbacks, and closes them in the end."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sparkopt.solver.callbacks import close
 from sparkopt.solver.loop import Callback, Problem, Snapshot, Solution
 from sparkopt.typing import Floats
 
-__all__ = ["Watched", "watching"]
+__all__ = ["Attempt", "attempt"]
 
 
-class Watched:
-    """Problems with everything that watches them.
+class Attempt:
+    """Problems with their restored state and all callbacks.
 
-    Checkpoints come before the users' own callbacks: a step is safe before anybody else's code runs.
+    Checkpoints come before the users' own callbacks: a step is saved before anybody else's code runs.
 
     Attributes
     ----------
     problems : list of Problem
-        What the loop is to run.
+        What the loop is to solve.
     resumed_at : int
-        Steps that an earlier attempt has taken already.
+        Steps that an earlier attempt has taken.
     """
 
     def __init__(self, problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> None:
@@ -40,9 +40,9 @@ class Watched:
         ]
 
     def ended(self, solutions: Sequence[Solution]) -> None:
-        """Delete the checkpoints, unless a callback ended the run early: then the same call goes on.
+        """Delete the checkpoints, unless a callback ended the run early: the same call then resumes.
 
-        A stage leaves that to the run that it is a part of.
+        A stage leaves them to the run that it is a part of.
         """
         if (
             self._run
@@ -58,24 +58,24 @@ class Watched:
 
 
 @contextmanager
-def watching(problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> Iterator[Watched]:
-    """Yield the problems with their callbacks; close these whatever happens.
+def attempt(problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> Iterator[Attempt]:
+    """Yield an attempt; close all callbacks whatever happens.
 
     Parameters
     ----------
     problems : sequence of Problem
-        One a model.
+        One for each model.
     run : Run or None
-        Where the state is kept, and perhaps found.
+        Keeps the checkpoints, those of an earlier attempt included.
     more : sequence of Callback
-        Watch every model, after its own callbacks.
+        Called for every model, after its own callbacks.
     """
     try:
-        watched = Watched(problems, run, more)
+        begun = Attempt(problems, run, more)
         try:
-            yield watched
+            yield begun
         except DivergedError:
-            watched.diverged()
+            begun.diverged()
             raise
     finally:
         known = {id(callback): callback for problem in problems for callback in (*problem.callbacks, *more)}

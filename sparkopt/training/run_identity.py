@@ -8,22 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparkopt import __version__
 from sparkopt.blocks.store import BlockStore
 from sparkopt.io.fingerprint import Fingerprint, describe, rounded
-from sparkopt.typing import Floats
+from sparkopt.training.coordinates import Initial
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["MODEL", "PASSES", "RUN", "Initial", "fingerprint", "first_difference"]
-
-Initial: TypeAlias = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]
-"""Coefficients (features, outputs), intercept (outputs,) in the user's units, and the loss's auxiliary parameters."""
+__all__ = ["MODEL", "PASSES", "RUN", "fingerprint", "first_difference"]
 
 RUN: Mapping[str, bool] = MappingProxyType({"shared": True, "identity": True})
 """Metadata of a field that all models of a run share, and that decides what they compute."""

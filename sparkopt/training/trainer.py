@@ -1,4 +1,4 @@
-"""Trainer: what to minimise, how, and where, joined once and then fitted to a store of blocks."""
+"""Trainer: what to minimise, how and where; ``fit_many`` runs it on the rows of a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoding import Compressed
-from sparkopt.engines.base import Engine, EngineRun
+from sparkopt.engines.base import Engine
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
@@ -30,12 +30,13 @@ from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
-from sparkopt.training.lifecycle import watching
-from sparkopt.training.run_identity import MODEL, PASSES, RUN, Initial, fingerprint, first_difference
+from sparkopt.training.coordinates import Initial, SolverCoordinates
+from sparkopt.training.lifecycle import attempt
+from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
 
-__all__ = ["Fit", "Initial", "Trainer", "checkpoints_of", "fit_many"]
+__all__ = ["Fit", "Trainer", "TrainingPlan", "checkpoints_of", "fit_many"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +68,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A frozen join of loss, optimiser, penalty, batches and engine.
+    """All choices of a fit: loss, penalty, optimiser, batches and engine.
 
     Parameters
     ----------
     loss : Loss
         The loss of a row.
     optimizer : Optimizer, default ``lbfgs()``
-        Direction and distance.
+        The optimiser.
     penalty : Penalty, default none
         On the coefficients, never on the intercept.
     stop : Stop
@@ -90,8 +91,8 @@ class Trainer:
     mini_batch_fraction : float, default 1
         Share of the rows that a step draws.
     local_steps : LocalSteps or None, default None
-        Let every partition take several steps of ``optimizer`` by itself before their ways are joined; a step of the
-        fit is then a round, and the optimiser's schedules count rounds. The penalty must be smooth.
+        Local steps of ``optimizer`` that each partition takes before the outer optimiser joins the local updates; a
+        step of the fit is then a round, and the optimiser's schedules count rounds. The penalty must be smooth.
     seed : int, default 0
         Determines the rows that are drawn.
     engine : Engine, default ``AutoEngine()``
@@ -99,14 +100,14 @@ class Trainer:
     callbacks : sequence of Callback
         Called after each step.
     compression : str or GradientCodec, default "none"
-        How the partitions' sums travel: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k" or
-        "powersgd", whose lossy ones send what they left out with the next step, or a codec of `sparkopt.codecs`.
-        "auto" times a few steps with each of none, fp16, int8 and top-k and goes on with the cheapest, where the
-        optimiser allows it; which one that is depends on the machine, and so do the coefficients' last digits.
+        Codec of the gradients that tasks send: "none", "fp16", "bf16", "int8", "qsgd", "sign", "top-k", "random-k",
+        "powersgd", or a codec of `sparkopt.codecs`. Lossy ones add their error to the next step's gradient. "auto"
+        times a few steps with each of none, fp16, int8 and top-k and keeps the cheapest, where the optimiser allows
+        it; which one that is depends on the machine, and so do the coefficients' last digits.
     checkpointer : Checkpointer or None, default None
-        Where the state is kept, so that the same call goes on after its driver was killed.
+        Where the state is kept, so that the same call resumes after its driver was killed.
     progress : bool, default True
-        Show a progress bar on fits that take more than two seconds.
+        Show a progress bar for a fit of more than two seconds.
     held_out : int or None, default None
         The fold of the store's rows that is not trained on; None trains on all.
     """
@@ -145,12 +146,12 @@ class Trainer:
 
     @property
     def codec(self) -> GradientCodec:
-        """What ``compression`` asks for; "auto" asks for nothing."""
+        """The codec that ``compression`` names; none for "auto"."""
         return gradient_codec("none" if self.compression == "auto" else self.compression)
 
     @property
     def _encodes(self) -> bool:
-        """Whether sums travel encoded, or may."""
+        """Whether gradients are encoded, or may be."""
         if self.compression != "auto":
             return not self.codec.lossless
         try:
@@ -169,8 +170,8 @@ class Trainer:
             The rows.
         initial : tuple of ndarray or None, default None
             Coefficients (features, outputs) and intercept (outputs,) to start from, in the user's units, and
-            auxiliary parameters (auxiliary,) of a loss that has some; where None, no coefficients, and the intercept
-            that fits the targets' mean.
+            auxiliary parameters (auxiliary,) of a loss that has some. None starts without coefficients, at the
+            intercept that fits the targets' mean.
 
         Raises
         ------
@@ -181,60 +182,39 @@ class Trainer:
         """
         return fit_many(store, [self], [initial])[0]
 
-    def _coordinates(self, moments: Moments) -> tuple[LinearObjective, Penalty]:
-        """Return the objective in the solver's coordinates, and the penalty that means the same there."""
-        std, mean = moments.std[:-1], moments.mean[:-1]
-        target_scale = self._target_scale(moments)
-        penalty = self.penalty.times(target_scale)
-        spread = std
-        if not self.standardization:  # the penalty curves the objective too, by as much in each of the user's units
-            spread = np.sqrt(std * std + penalty.curvature / (self.loss.curvature or 1.0))
-        scale = np.divide(1.0, spread, out=np.zeros_like(std), where=std > 0)
-        center = mean if self.fit_intercept and not penalty.bounds_intercept else None
-        objective = LinearObjective(self.loss, moments.features, self.fit_intercept, scale, center, target_scale)
-        return objective, penalty.at(objective.coordinates(self.standardization))
+    def _coordinates(self, moments: Moments) -> SolverCoordinates:
+        return SolverCoordinates.of(
+            self.loss,
+            self.penalty,
+            moments,
+            fit_intercept=self.fit_intercept,
+            standardization=self.standardization,
+            scale_target=self.scale_target,
+        )
 
-    def _start(self, objective: LinearObjective, moments: Moments) -> Floats:
-        """No coefficients, and the best intercept."""
-        if self.loss.outputs > 1:  # the mean of class numbers says nothing of the classes' shares
-            return objective.rescale(np.zeros((moments.features, self.loss.outputs)), np.zeros(self.loss.outputs))
-        return objective.start(moments.mean[-1:])
-
-    def _target_scale(self, moments: Moments) -> float:
-        if not self.scale_target:
-            return 1.0
-        spread = float(moments.std[-1]) or abs(float(moments.mean[-1]))
-        return 1.0 / spread if spread > 0 else 1.0
-
-    def _work(self, store: BlockStore, objective: Objective) -> Work:
-        penalty = self._coordinates(store.moments_without(self.held_out))[1]
+    def _work(self, store: BlockStore, objective: Objective, penalty: Penalty) -> Work:
+        """Return what a pass computes; ``penalty`` is in the solver's coordinates."""
         rows, share = store.moments.rows, self.mini_batch_fraction
         if share * rows < 1:
             raise ParameterError(
                 f"miniBatchFraction={share:g} of {rows} rows is less than one row a step. "
                 f"Use at least {1 / rows:.3g}."
             )
-        batches = FullGradient(objective) if share == 1.0 else MiniBatch(objective, share, self.seed)
-        chosen = (
-            batches if self.local_steps is None else LocalUpdate(batches, self.optimizer, self.local_steps, penalty)
-        )
-        return chosen if store.validation is None else Validated(chosen, ceil(1.0 / chosen.share))
+        work: Work = FullGradient(objective) if share == 1.0 else MiniBatch(objective, share, self.seed)
+        if self.local_steps is not None:
+            work = LocalUpdate(work, self.optimizer, self.local_steps, penalty)
+        return work if store.validation is None else Validated(work, ceil(1.0 / work.share))
 
-    def _stop(self) -> Stop:
-        """Compare objectives of whole epochs where steps see only a part of the rows."""
-        return replace(self.stop, window=max(self.stop.window, ceil(1.0 / self.mini_batch_fraction)))
-
-    def _problem(self, base: LinearObjective, moments: Moments, initial: Initial | None) -> Problem:
-        """Return what this trainer asks of the loop, where the data is asked in ``base``'s coordinates."""
-        objective, penalty = self._coordinates(moments)
-        start = self._start(objective, moments) if initial is None else objective.start_at(*initial)
+    def _problem(self, own: SolverCoordinates, base: LinearObjective, initial: Initial | None) -> Problem:
+        """Return what this trainer asks of the loop, where queries are in ``base``'s coordinates."""
+        window = max(self.stop.window, ceil(1.0 / self.mini_batch_fraction))  # compare the objectives of whole epochs
         return Problem(
             self.local_steps.outer if self.local_steps else self.optimizer,
-            start,
-            penalty,
-            self._stop(),
+            own.start(initial),
+            own.penalty,
+            replace(self.stop, window=window),
             self.callbacks,
-            objective.factors_from(base),
+            own.objective.factors_from(base),
             whole_at_end=self.mini_batch_fraction < 1.0,
             held_out=self.held_out,
         )
@@ -246,34 +226,8 @@ class Trainer:
             return self.optimizer.name
         return f"{self.optimizer.name}, {self.local_steps.steps} local steps, {self.local_steps.outer.name}"
 
-    def _fit(
-        self,
-        solution: Solution,
-        store: BlockStore,
-        done: EngineRun,
-        seconds: float,
-        models: int,
-        resumed_at: int,
-    ) -> Fit:
-        """Return the model and what it cost."""
-        self._warn(solution)
-        receipt = Receipt.of(
-            optimizer=self._method,
-            loss=self.loss.name,
-            engine=done.engine,
-            store=store,
-            solution=solution,
-            passes=done.passes,
-            seconds=seconds,
-            startup=done.startup,
-            models=models,
-            resumed_at=resumed_at,
-        )
-        logger.info("%s", receipt.line())
-        objective, _ = self._coordinates(store.moments_without(self.held_out))
-        return Fit(*objective.unscale(solution.coef), objective.auxiliary(solution.coef), solution, receipt)
-
     def _warn(self, solution: Solution) -> None:
+        """Warn of a solution that did not converge."""
         if solution.converged or self.stop.tol == 0 or self.mini_batch_fraction < 1 or self.stop.max_iter == 0:
             return
         warnings.warn(
@@ -290,7 +244,7 @@ def fit_many(
     initials: Sequence[Initial | None] | None = None,
     checkpoints: CheckpointRun | None = None,
 ) -> list[Fit]:
-    """Train several models on the same rows at once: each pass over the data serves all of them.
+    """Train several models in the same passes over the data.
 
     The coefficients of all models form one matrix, so 16 models cost far less than 16 fits. Each takes the steps that
     it would take alone, up to rounding.
@@ -300,8 +254,7 @@ def fit_many(
     store : BlockStore
         The rows.
     trainers : sequence of Trainer
-        They may differ in optimizer, penalty, stop, callbacks and the fold that is held out; with local steps
-        (``local_steps``) there is one only.
+        They may differ in optimizer, penalty, stop, callbacks and held_out; with local steps there is one only.
     initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
     checkpoints : checkpoint.Run or None, default None
@@ -310,7 +263,7 @@ def fit_many(
     Raises
     ------
     IncompatibleError
-        Where the trainers differ in anything else, or take local steps, of which each model has its own.
+        Where the trainers differ in anything else, or several take local steps or compress with loss.
 
     Examples
     --------
@@ -323,46 +276,90 @@ def fit_many(
     >>> [fit.receipt.models for fit in fits]
     [3, 3, 3]
     """
-    first = _agreed(trainers)
-    for left in range(first.engine.retries, 0, -1):
+    plan = TrainingPlan.of(trainers, [None] * len(trainers) if initials is None else initials, store)
+    for left in range(trainers[0].engine.retries, 0, -1):
         try:
-            return _fit_once(store, trainers, initials, checkpoints)
+            return _run(plan, store, checkpoints)
         except LostRankError as error:
-            logger.warning("%s The fit is begun again (it may be %d times).", error, left)
-    return _fit_once(store, trainers, initials, checkpoints)
+            logger.warning("%s The fit starts again (it may do so %d times).", error, left)
+    return _run(plan, store, checkpoints)
 
 
-def _fit_once(
-    store: BlockStore,
-    trainers: Sequence[Trainer],
-    initials: Sequence[Initial | None] | None,
-    checkpoints: CheckpointRun | None,
-) -> list[Fit]:
-    """Train from the start, or from where checkpoints say that an earlier attempt was."""
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a fit consists of: everything that follows from trainers, starting points and rows.
+
+    Attributes
+    ----------
+    trainers : sequence of Trainer
+        One for each model.
+    initials : sequence of (tuple of ndarray or None)
+        Where each model starts.
+    objectives : list of LinearObjective
+        Each model's own, in the solver's coordinates.
+    problems : list of Problem
+        What each model asks of the loop.
+    work : Work
+        What a pass computes for all of them.
+    """
+
+    trainers: Sequence[Trainer]
+    initials: Sequence[Initial | None]
+    objectives: list[LinearObjective]
+    problems: list[Problem]
+    work: Work
+
+    @classmethod
+    def of(cls, trainers: Sequence[Trainer], initials: Sequence[Initial | None], store: BlockStore) -> TrainingPlan:
+        """Plan a fit; refuse trainers that cannot share passes, and rows that the loss is not defined on."""
+        _check_shared(trainers)
+        _check_validation(trainers[0].loss, store)
+        moments = {trainer.held_out: store.moments_without(trainer.held_out) for trainer in trainers}
+        own = [trainer._coordinates(moments[trainer.held_out]) for trainer in trainers]
+        bases: dict[int | None, LinearObjective] = {}  # the coordinates of queries, by the fold that is held out
+        for trainer, coordinates in zip(trainers, own, strict=True):
+            bases.setdefault(trainer.held_out, coordinates.objective)
+        problems = [
+            trainer._problem(coordinates, bases[trainer.held_out], initial)
+            for trainer, coordinates, initial in zip(trainers, own, initials, strict=True)
+        ]
+        shared: Objective = bases[None] if set(bases) == {None} else FoldedObjective(bases)
+        work = trainers[0]._work(store, shared, own[0].penalty)
+        return cls(trainers, initials, [coordinates.objective for coordinates in own], problems, work)
+
+
+def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | None) -> list[Fit]:
+    """Train from the start, or from an earlier attempt's checkpoint."""
     begin = time.perf_counter()
-    first = trainers[0]
-    _check_validation(first.loss, store)
-    moments = {trainer.held_out: store.moments_without(trainer.held_out) for trainer in trainers}
-    bases = {trainer.held_out: trainer._coordinates(moments[trainer.held_out])[0] for trainer in reversed(trainers)}
-    starts = [None] * len(trainers) if initials is None else initials
-    pairs = list(zip(trainers, starts, strict=True))
-    problems = [
-        trainer._problem(bases[trainer.held_out], moments[trainer.held_out], start) for trainer, start in pairs
-    ]
-    work = first._work(store, bases[None] if set(bases) == {None} else FoldedObjective(bases))
-    bar = ProgressBar(first._method if len(trainers) == 1 else f"{len(trainers)} models")
-    run = checkpoints or checkpoints_of(trainers, starts, store)
-    if len(trainers) == 1 and first._encodes:
+    first, models = plan.trainers[0], len(plan.trainers)
+    bar = ProgressBar(first._method if models == 1 else f"{models} models")
+    run = checkpoints or checkpoints_of(plan.trainers, plan.initials, store)
+    work = plan.work
+    if models == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
         work = Compressed(work, codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
-    with watching(problems, run, [bar] if first.progress else []) as watched:
-        done = first.engine.run(watched.problems, work, store)
-        watched.ended(done.solutions)
+    with attempt(plan.problems, run, [bar] if first.progress else []) as this:
+        done = first.engine.run(this.problems, work, store)
+        this.ended(done.solutions)
     seconds = time.perf_counter() - begin
-    return [
-        trainer._fit(solution, store, done, seconds, len(trainers), watched.resumed_at)
-        for trainer, solution in zip(trainers, done.solutions, strict=True)
-    ]
+    fits = []
+    for trainer, objective, solution in zip(plan.trainers, plan.objectives, done.solutions, strict=True):
+        trainer._warn(solution)
+        receipt = Receipt.of(
+            optimizer=trainer._method,
+            loss=trainer.loss.name,
+            engine=done.engine,
+            store=store,
+            solution=solution,
+            passes=done.passes,
+            seconds=seconds,
+            startup=done.startup,
+            models=models,
+            resumed_at=this.resumed_at,
+        )
+        logger.info("%s", receipt.line())
+        fits.append(Fit(*objective.unscale(solution.coef), objective.auxiliary(solution.coef), solution, receipt))
+    return fits
 
 
 def checkpoints_of(
@@ -374,25 +371,20 @@ def checkpoints_of(
     return keeper.run(fingerprint(trainers, held_out, initials, store)) if keeper else None
 
 
-def _agreed(trainers: Sequence[Trainer]) -> Trainer:
-    """Return the first of some trainers that can share passes over the data."""
+def _check_shared(trainers: Sequence[Trainer]) -> None:
+    """Refuse trainers that cannot share passes over the data."""
     first = trainers[0]
     if (name := first_difference(trainers)) is not None:
         raise IncompatibleError(
             f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
             f"groups that agree on it."
         )
-    if first.local_steps is not None and len(trainers) > 1:
+    own = "local updates" if first.local_steps else "" if first.codec.lossless else "error-feedback residuals"
+    if own and len(trainers) > 1:
         raise IncompatibleError(
-            f"{len(trainers)} trainers with local steps cannot share passes over the data: each model goes its own "
-            f"ways. Fit them one by one."
+            f"{len(trainers)} trainers with local steps or a lossy codec cannot share passes over the data: each "
+            f"model has {own} of its own. Fit them one by one."
         )
-    if not first.codec.lossless and len(trainers) > 1:
-        raise IncompatibleError(
-            f"{len(trainers)} trainers with compression={first.codec.name!r} cannot share passes over the data: what "
-            f"one left out must come back to it alone. Fit them one by one."
-        )
-    return first
 
 
 def _check_validation(loss: Loss, store: BlockStore) -> None:

@@ -129,7 +129,7 @@ def test_a_worker_that_cannot_start_is_told_with_its_log(monkeypatch):
     monkeypatch.setattr(network, "_why_no_namespaces", lambda: "not today")
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with (
-        pytest.raises(RuntimeError, match="(?s)the master did not come up: a process has ended.*/nowhere/bin/java"),
+        pytest.raises(RuntimeError, match="(?s)the master did not start: a process has ended.*/nowhere/bin/java"),
         Cluster.up(1),
     ):
         pass

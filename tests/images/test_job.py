@@ -104,7 +104,7 @@ def test_tables_and_globs_are_read_too(job, spark, folder, photograph, capsys):
 
 
 def test_one_output_is_made_in_one_way(job, spark, folder, capsys):
-    """Other sizes are refused, or made anew; the same again is done already."""
+    """Other sizes are refused, or replace the output; the same flags again do nothing."""
     arguments = ["--input", str(folder / "in" / "deep"), "--output", str(folder / "out"), "--parts", "1"]
     assert job.main([*arguments, "--size", "16"]) == 0
     capsys.readouterr()

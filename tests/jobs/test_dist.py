@@ -100,7 +100,7 @@ def test_make_dist_ships_all_that_a_machine_needs(table, tmp_path):
     run(commands / "pip", "install", "--quiet", "--constraint", ROOT / ".ci/constraints.txt", built, cwd=tmp_path)
     manifest = trained(commands / "sparkopt", table, tmp_path, tmp_path)
     assert manifest["metrics"]["r2"] > 0.9
-    assert "loss.png" not in manifest["outputs"]  # no matplotlib there: said in a warning, not a failure
+    assert "loss.png" not in manifest["outputs"]  # no matplotlib there: a warning, not a failure
 
     archive = ROOT / "dist" / "sparkopt-environment.tar.gz"
     with tarfile.open(archive) as packed:

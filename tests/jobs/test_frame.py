@@ -29,8 +29,8 @@ def call(capsys, *arguments: str) -> tuple[int, str, str]:
         code = cli.main(list(arguments))
     except SystemExit as leaving:
         code = leaving.code
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 TRAIN = ["train", "--features", "a,b", "--label", "y", "--loss", "squared_error", "--max-iter", "5", "--tol", "0"]
@@ -174,7 +174,7 @@ def test_a_wrong_file_is_one_line(capsys, tmp_path, text, message):
 
 
 def test_every_job_says_what_it_does(capsys):
-    """--help lists every flag with a text, and --version tells it."""
+    """--help lists every flag with a text, and --version prints the version."""
     for name in cli.COMMANDS:
         if name == "compare":
             continue
@@ -285,8 +285,8 @@ def test_logs_are_objects_where_that_is_wanted(capsys, spark, table, tmp_path):
     code, _, err = call(capsys, *flags, "--output", str(tmp_path / "out"))
     lines = [json.loads(line) for line in err.splitlines()]
     assert code == 0
-    said = [line["message"] for line in lines if line["logger"] == "sparkopt.jobs"]
-    assert said == ["begins", "trained", "ends"]
+    output = [line["message"] for line in lines if line["logger"] == "sparkopt.jobs"]
+    assert output == ["begins", "trained", "ends"]
     assert lines[-1]["metrics"]["r2"] == json.loads((tmp_path / "out/manifest.json").read_text())["metrics"]["r2"]
     code, _, err = call(capsys, "train", "--parquet", "/nowhere", "--log-format", "json")
     (line,) = [json.loads(line) for line in err.splitlines()]
@@ -329,7 +329,7 @@ def test_no_secret_is_logged_or_kept(capsys, form):
 
 @pytest.fixture(params=["local", "hadoop"])
 def place(request, spark, tmp_path):
-    """The same folder through both ways to reach it."""
+    """The same folder, reached by Python and by Hadoop."""
     return (
         LocalLocation(tmp_path / "out")
         if request.param == "local"
@@ -345,7 +345,7 @@ def written(folder, **files: str):
 
 
 def test_outputs_come_whole(place, tmp_path):
-    """New; over an earlier run's; beside other files; and never from a run that failed."""
+    """New; over an earlier run's; next to other files; and never from a run that failed."""
 
     def run(name: str, earlier: list[str], **files: str) -> None:
         with staged(place) as staging:

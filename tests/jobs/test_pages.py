@@ -1,4 +1,4 @@
-"""The page of every job: its charts say what other libraries say of the same rows, and a browser shows it whole."""
+"""The page of every job: its charts agree with other libraries on the same rows, and a browser shows all of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_more_classes_and_only_one(scores):
     assert matrix.rows == ("0", "1", "2")
     np.testing.assert_array_equal(matrix.values, confusion_matrix(columns["other"], columns["prediction"]))
     (matrix,) = class_charts(rows.where("label = 1 and prediction = 1"), [])
-    assert isinstance(matrix, Matrix)  # no curve, where there is nothing to tell apart
+    assert isinstance(matrix, Matrix)  # no curve: there is only one class
 
 
 def test_of_many_classes_the_mistakes(spark):
@@ -103,7 +103,7 @@ def test_predicted_classes(scores):
 
 
 TRAIN = ["--features", "a,b", "--label", "c", "--loss", "logistic", "--reg-param", "0.05", "--tol", "1e-2"]
-PAGES = {  # output: (charts, pictures, what the page says)
+PAGES = {  # output: (charts, pictures, text of the page)
     "train": (3, 0, "held-out accuracy"),
     "gate": (2, 0, "Gate not met: accuracy"),
     "numbers": (2, 0, "baseline 100"),

@@ -68,17 +68,17 @@ GATES = {
 }
 
 
-@pytest.mark.parametrize(("baseline", "flags", "code", "said"), GATES.values(), ids=GATES)
-def test_the_gate(models, table, tmp_path, capsys, baseline, flags, code, said):
+@pytest.mark.parametrize(("baseline", "flags", "code", "message"), GATES.values(), ids=GATES)
+def test_the_gate(models, table, tmp_path, capsys, baseline, flags, code, message):
     """Exit code, one line with both numbers, and a verdict in metrics.json, met or not."""
     if baseline is not None:
         (tmp_path / "accepted").mkdir()
         (tmp_path / "accepted" / "metrics.json").write_text(json.dumps({"held_out": baseline}))
     where = ["--baseline", tmp_path / "accepted", "--output", tmp_path / "out"]
     assert call("evaluate", "--model", models / "classes", "--parquet", table, *where, *flags) == code
-    told = capsys.readouterr()
-    assert said in (told.err if code else told.out)
-    assert len(told.err.splitlines()) == (1 if code else 0)
+    captured = capsys.readouterr()
+    assert message in (captured.err if code else captured.out)
+    assert len(captured.err.splitlines()) == (1 if code else 0)
     if code == 1:
         assert not (tmp_path / "out").exists()
         return
@@ -86,7 +86,7 @@ def test_the_gate(models, table, tmp_path, capsys, baseline, flags, code, said):
     assert verdict["passed"] is (code == 0)
     name = verdict["metric"]
     assert verdict["baseline"] == (baseline[name] if baseline else None)
-    assert f"{verdict['value']:.6g}" in (told.err if code else told.out)
+    assert f"{verdict['value']:.6g}" in (captured.err if code else captured.out)
     status = json.loads((tmp_path / "out" / "manifest.json").read_text())["status"]
     assert status == ("complete" if code == 0 else "gate not met")
 

@@ -29,9 +29,9 @@ SHAPE = ["--features", "a,b", "--label", "c", "--loss", "logistic", "--reg-param
 class Case:
     """A job, called with ``flags``; braces name what the tests have made.
 
-    ``wrong`` are flags that replace these, with the exit code and the line that answer them. ``killed`` says from the
-    folder of the output and what the job has printed whether it is time to kill it; ``more`` are flags for that run.
-    ``check`` looks at the output.
+    ``wrong`` are flags that replace these, with their exit code and error. ``killed`` returns, from the
+    output's folder and what the job has printed, whether it is time to kill it; ``more`` are flags for that run.
+    ``check`` tests the output.
     """
 
     flags: list[str]
@@ -45,7 +45,7 @@ def read(output: Path, name: str) -> dict:
     return json.loads((output / name).read_text())
 
 
-def is_writing(output: Path, said: str) -> bool:
+def is_writing(output: Path, log: str) -> bool:
     return any(output.parent.glob(f".{output.name}.*.unfinished/*"))
 
 
@@ -86,13 +86,13 @@ CASES = {
             *("--store-path", "{here}/store", "--checkpoint-dir", "{here}/checkpoints"),
         ],
         (["--images", "{images}/0"], 1, "has images of 1 classes; a classifier needs two"),
-        lambda output, said: any(output.parent.glob("checkpoints/**/epoch-00000[3-9]-*")),
+        lambda output, log: any(output.parent.glob("checkpoints/**/epoch-00000[3-9]-*")),
         trained_deep,
     ),
     "preprocess_images": Case(
         ["--input", "{images}", "--size", "16", "--parts", "3", "--encoding", "png"],
         (["--input", "{images}", "--encoding", "gif"], 2, "argument --encoding: invalid choice: 'gif'"),
-        lambda output, said: any(output.glob("part-*.parquet")),
+        lambda output, log: any(output.glob("part-*.parquet")),
         preprocessed,
     ),
     "score": Case(
@@ -104,7 +104,7 @@ CASES = {
     "evaluate": Case(
         ["--model", "{model}", "--parquet", "{table}", "--min-value", "0.9"],
         (["--model", "{model}", "--parquet", "{table}", "--min-value", "1.5"], 3, "accuracy 1 is below --min-value"),
-        lambda output, said: '"evaluated"' in said,
+        lambda output, log: '"evaluated"' in log,
         evaluated,
         ("--log-format", "json"),
     ),
@@ -194,15 +194,13 @@ def test_bad_input_is_one_line(made, tmp_path, job):
     flags, code, line = CASES[job].wrong
     run = submit(job, *filled(flags, made, tmp_path), "--output", str(tmp_path / "out"))
     # spark-submit sends both of the job's streams to its own standard output
-    said = [
-        text for text in (run.stdout + run.stderr).splitlines() if not text.startswith("WARNING: Using incubator")
-    ]
-    errors = [text for text in said if text.startswith(f"sparkopt {job.replace('_', '-')}: error: ")]
-    assert run.returncode == code, said
-    assert len(errors) == 1, said
+    log = [text for text in (run.stdout + run.stderr).splitlines() if not text.startswith("WARNING: Using incubator")]
+    errors = [text for text in log if text.startswith(f"sparkopt {job.replace('_', '-')}: error: ")]
+    assert run.returncode == code, log
+    assert len(errors) == 1, log
     assert line in errors[0]
     if code != 3:
-        assert said == errors
+        assert log == errors
         assert not list(tmp_path.iterdir())
 
 
@@ -213,7 +211,7 @@ def test_killed_and_run_again(made, tmp_path, job):
     flags = [*filled(case.flags, made, tmp_path), "--output", str(output), *case.more]
     line = command(job, *flags, **settings_of(None))
     kill_when(line, lambda: case.killed(output, log.read_text() if log.exists() else ""), log)
-    if job == "preprocess_images":  # which goes on in its place
+    if job == "preprocess_images":  # which resumes its output
         assert read(output, "_manifest.json")["status"] == "unfinished"
     else:
         assert not output.exists()

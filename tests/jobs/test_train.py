@@ -11,7 +11,7 @@ from tests.jobs.running import submit
 
 
 def test_digits_from_png_files_to_a_model(digits, tmp_path):
-    """The output lies in a folder with other files, which stay."""
+    """The output is written to a folder with other files, which stay."""
     (tmp_path / "mine.txt").write_text("stays")
     flags = ["--image-size", "8", "--reg-param", "0.001", "--max-iter", "60", "--tol", "1e-5"]
     run = submit("train", "--images", str(digits), *flags, "--output", str(tmp_path))

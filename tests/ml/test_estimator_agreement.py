@@ -191,9 +191,9 @@ def test_wine_is_scikit_learns(spark):
 
 
 def test_contradictions_are_refused(cancer, diabetes):
-    with pytest.raises(IncompatibleError, match="link='logit' does not go with family='poisson'"):
+    with pytest.raises(IncompatibleError, match="link='logit' does not work with family='poisson'"):
         GeneralizedLinearRegression(family="poisson", link="logit").fit(diabetes)
-    with pytest.raises(IncompatibleError, match="link says nothing about family='tweedie'"):
+    with pytest.raises(IncompatibleError, match="link does not apply to family='tweedie'"):
         GeneralizedLinearRegression(family="tweedie", link="log").fit(diabetes)
     with pytest.raises(ParameterError, match="threshold=0.9 contradicts thresholds"):
         LogisticRegression(threshold=0.9, thresholds=[0.5, 0.5]).fit(cancer)

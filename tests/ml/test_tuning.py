@@ -41,7 +41,7 @@ def rows(spark):
 
 @pytest.mark.parametrize(
     "name",
-    # About ten seconds each; the normal run has a smooth loss and one with kinks.
+    # About ten seconds each; the normal run has a smooth loss and a nonsmooth one.
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("logistic", "quantile"))) for name in KINDS],
 )
 def test_searches_measure_what_single_fits_do(rows, name):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sparkopt.report import DeepReceipt, Receipt
-from sparkopt.report.base import Reported
+from sparkopt.report.base import BaseReceipt
 from sparkopt.report.facts import Bars, Facts, Lines, Matrix, Measure, Picture, Series
 
 
@@ -82,7 +82,7 @@ def deep(**changes) -> DeepReceipt:
 
 
 @dataclass(frozen=True)
-class Outcome(Reported):
+class Outcome(BaseReceipt):
     """What jobs other than training show: every kind of chart; ``said`` is whatever a user may have named."""
 
     said: str = "cats"

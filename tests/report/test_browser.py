@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.report.compare import compare
+from sparkopt.report.comparison import compare
 from sparkopt.report.facts import Picture
 from tests.report import browser, receipts
 

@@ -15,7 +15,6 @@ from sparkopt.report import DeepReceipt, Receipt, load_receipt, svg
 from sparkopt.report.facts import Bars, Lines, Matrix, Series
 from sparkopt.report.page import STYLE
 from sparkopt.report.scale import Axis
-from sparkopt.training.smoothing import _added
 from tests.report import receipts
 
 KINDS = {"linear": receipts.linear, "deep": receipts.deep}
@@ -62,7 +61,7 @@ def test_json_comes_back(kind, tmp_path):
         ("{", "holds no JSON"),
         ("[]", "a JSON list, and no receipt"),
         ('{"rows": 1}', "lacks bytes, "),
-        (json.dumps({**receipts.linear().to_dict(), "more": 1}), "has more besides"),
+        (json.dumps({**receipts.linear().to_dict(), "more": 1}), "has the unknown more"),
     ],
 )
 def test_what_is_no_receipt_is_refused(content, said, tmp_path):
@@ -180,7 +179,7 @@ def test_a_cell_is_as_dark_as_its_share_of_its_row():
 def test_a_long_line_keeps_its_spikes():
     values = np.random.default_rng(0).normal(size=100_000)
     values[77_777], values[33_333] = 90.0, -90.0
-    points = svg.thinned(Series.of("a", range(len(values)), values.tolist()))
+    points = svg.downsampled(Series.of("a", range(len(values)), values.tolist()))
     assert len(points) <= svg.MOST_POINTS + 4
     assert {(77_777.0, 90.0), (33_333.0, -90.0), (0.0, values[0]), (99_999.0, values[-1])} <= set(points)
     assert points == sorted(points)
@@ -210,13 +209,27 @@ def test_ticks_are_round_and_told_apart(values, log):
     assert (axis(axis.low), axis(axis.high)) == pytest.approx((10.0, 110.0))
 
 
-def test_bytes_by_step_of_widths_that_follow_each_other_add_up():
-    """Kinked losses are fitted in turns; each turn counts its steps from 0, where the one before it ended."""
-    first, then = receipts.linear(4, sent=[1, 1, 1, 1, 1, 1]), receipts.linear(2, sent=[5, 5, 5])
-    both = _added(_added(None, first, 0), then, 4)
+def test_receipts_of_stages_add_up():
+    """Nonsmooth losses are fitted in stages; each counts its steps from 0, where the one before it ended."""
+    first = receipts.linear(4, sent=[1, 1, 1, 1, 1, 1], codecs={"none": 6}, peak_memory=7)
+    then = receipts.linear(2, sent=[5, 5, 5], codecs={"none": 2, "fp16": 1}, peak_memory=3)
+    both = first + then.after(4)
     assert both.sent == [1, 1, 1, 1, 6, 6, 5]
     assert sum(both.sent) == sum(first.sent) + sum(then.sent)
-    assert _added(None, then, 4).sent == [0, 0, 0, 0, 5, 5, 5]  # an earlier attempt took the first four
+    assert then.after(4).sent == [0, 0, 0, 0, 5, 5, 5]  # an earlier attempt took the first four
+    assert (both.resumed_at, (first.after(3) + then.after(7)).resumed_at) == (first.resumed_at, 3 + first.resumed_at)
+    assert (both.passes, both.rows_touched) == (
+        first.passes + then.passes,
+        first.rows_touched + then.rows_touched,
+    )
+    assert (both.codecs, both.peak_memory) == ({"none": 8, "fp16": 1}, 7)
+    written = first.seconds["ingest"]  # once
+    assert both.seconds["ingest"] == written
+    assert both.seconds["total"] == pytest.approx(first.seconds["total"] + then.seconds["total"] - written)
+    assert both.bytes["stored"] == first.bytes["stored"]
+    assert both.bytes["driver"] == first.bytes["driver"] + then.bytes["driver"]
+    again = both + both.idle(6)
+    assert (again.seconds, again.bytes, again.sent) == (both.seconds, both.bytes, both.sent)
 
 
 def test_runs_without_steps_have_a_page_too():

@@ -28,7 +28,7 @@ MODELS = {
         dict(optimizer="gd", stepSize=0.3),
         [{"regParam": 0.1}, {"regParam": 0.01}, {"regParam": 0.5, "maxIter": 3}, {"optimizer": "adam"}],
     ),
-    "kinks": (
+    "nonsmooth": (
         LinearSVC,
         dict(maxIter=500, tol=1e-6),
         [{"regParam": 0.1}, {"regParam": 0.01}, {"maxIter": 6, "tol": 0.0}],
@@ -66,7 +66,7 @@ def main() -> None:
     }
     spark = session("conf/local.conf", settings=settings)
 
-    steps = iter(range(10_000))  # of all widths, where there are several
+    steps = iter(range(10_000))  # of all stages, where there are several
 
     def kill(progress: Progress) -> None:
         if progress.model == 0 and progress.record.step > 0 and next(steps) + 1 == step:

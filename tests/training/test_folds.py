@@ -102,7 +102,7 @@ CASES = {
         [0.05, 0.5],
         MeanAbsolute,
     ),
-    "kinks": (
+    "nonsmooth": (
         ml.QuantileRegression(featuresCols=COLUMNS, labelCol="amount", **{**TIGHT, "tol": 1e-9}),
         "regParam",
         [0.01, 0.3],
@@ -112,7 +112,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "kinks" else name for name in CASES]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "nonsmooth" else name for name in CASES]
 )
 def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatch, caplog):
     estimator, parameter, values, evaluator_of = CASES[name]
@@ -130,7 +130,7 @@ def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatc
     together = ml.CrossValidator(**options).fit(rows)
     assert "one after the other" not in caplog.text
     assert len(written) == 1
-    close = {"rtol": 1e-3, "atol": 1e-3} if name == "kinks" else {"rtol": 1e-4, "atol": 1e-7}
+    close = {"rtol": 1e-3, "atol": 1e-3} if name == "nonsmooth" else {"rtol": 1e-4, "atol": 1e-7}
     passes = []
     for ours, theirs in zip(together.subModels, separate.subModels, strict=True):
         for one, other in zip(ours, theirs, strict=True):
@@ -138,7 +138,7 @@ def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatc
                 np.testing.assert_allclose(mine, alone, **close)
             assert one.summary.dataset.count() == other.summary.dataset.count()
             passes.append(other.summary.receipt.passes)
-    np.testing.assert_allclose(together.avgMetrics, separate.avgMetrics, rtol=1e-3 if name == "kinks" else 1e-6)
+    np.testing.assert_allclose(together.avgMetrics, separate.avgMetrics, rtol=1e-3 if name == "nonsmooth" else 1e-6)
     np.testing.assert_allclose(together.stdMetrics, separate.stdMetrics, rtol=1e-2, atol=1e-5)
     for mine, alone in zip(together.bestModel.arrays, separate.bestModel.arrays, strict=True):
         np.testing.assert_allclose(mine, alone, **close)
@@ -146,7 +146,7 @@ def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatc
     mine, alone = ({param.name: value for param, value in found.items()} for found in best)
     assert mine == alone
     receipt = together.subModels[0][0].summary.receipt
-    assert receipt.models == 4 or name == "kinks"  # there, of the models that needed most widths
+    assert receipt.models == 4 or name == "nonsmooth"  # there, of the models that needed most stages
     assert max(passes) <= receipt.passes < passes[0] + passes[2]  # what each fold took, in one
 
 

@@ -118,7 +118,7 @@ REFUSED = {
         IncompatibleError,
         "'lbfgs' needs gradients.*localSteps=1",
     ),
-    "kinks": (dict(elasticNetParam=1.0), IncompatibleError, "local steps cannot serve an L1 penalty.*such as L2"),
+    "nonsmooth": (dict(elasticNetParam=1.0), IncompatibleError, "local steps cannot serve an L1 penalty.*such as L2"),
 }
 
 

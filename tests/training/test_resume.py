@@ -1,4 +1,4 @@
-"""A fit whose driver is killed goes on when the same call is made again, and ends where it would have."""
+"""A fit whose driver is killed resumes when the same call is made again, and ends where it would have."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def killed(tmp_path_factory) -> dict[str, tuple[Path, int]]:
     environment = {**os.environ, "SPARK_HOME": str(Path(pyspark.__file__).parent), "PYTHONPATH": str(ROOT)}
     runs = {}
     for name in MODELS:  # side by side
-        step = random.SystemRandom().randrange(INTERVAL + 1, 16 if name == "kinks" else 40)
+        step = random.SystemRandom().randrange(INTERVAL + 1, 16 if name == "nonsmooth" else 40)
         arguments = [name, str(folder / name), str(step)]
         command = [sys.executable, str(ROOT / "tests/training/kill_driver.py"), *arguments]
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -67,9 +67,9 @@ def test_a_killed_driver_changes_no_bit(rows, killed, name):
     assert files(folder) == []  # a finished run is not gone on from
 
 
-def test_a_finished_width_is_not_repeated(rows, tmp_path):
-    """A loss with kinks is minimised in several loops: the second attempt enters the one that the first was in."""
-    trained, grid = estimator("kinks")
+def test_a_finished_stage_is_not_repeated(rows, tmp_path):
+    """A nonsmooth loss is minimised in several loops: the second attempt resumes the one that the first was in."""
+    trained, grid = estimator("nonsmooth")
     checkpointed = trained.setCheckpointDir(str(tmp_path)).setCheckpointInterval(1)
     undisturbed = trained.copy().setCheckpointInterval(-1).fit(rows, grid)
     steps = History()

@@ -1,7 +1,7 @@
 """Summaries of models under pyspark.ml's names: how training went, and how good the predictions are on some rows.
 
-Every metric is computed when it is first asked for, by one Spark pass or a few, and kept. ``model.summary`` looks at
-the rows that the model was trained on, ``model.evaluate(df)`` at any others. Row weights count everywhere.
+Every metric is computed when it is first used, by one Spark pass or a few, and kept. ``model.summary`` is of the rows
+that the model was trained on, ``model.evaluate(df)`` of any others. All metrics are weighted by the row weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.columns import Columns, quoted
 from sparkopt.report import Receipt
 
 __all__ = ["Summary", "TrainingSummary"]
@@ -39,27 +39,30 @@ class Summary:
     @cached_property
     def predictions(self) -> DataFrame:
         """The rows with the model's output columns; those that the model leaves out get names of their own."""
-        return self._scorer.transform(self.dataset)
+        scored: DataFrame = self._scorer.transform(self.dataset)
+        return scored
 
     @property
     def predictionCol(self) -> str:
         """Column of predictions in ``predictions``."""
-        return self._scorer.getPredictionCol()
+        return str(self._scorer.getPredictionCol())
 
     @property
     def labelCol(self) -> str:
         """Column of targets."""
-        return self.model.getLabelCol()
+        return str(self.model.getLabelCol())
 
     @property
     def featuresCol(self) -> str | list[str]:
         """Column or columns of features."""
-        return self.model._features()
+        features: str | list[str] = self.model._features()
+        return features
 
     @property
     def weightCol(self) -> str | None:
         """Column of row weights; None where every row weighs 1."""
-        return self.model._columns().weight
+        columns: Columns = self.model._columns()
+        return columns.weight
 
     @cached_property
     def _scorer(self) -> Any:
@@ -91,7 +94,7 @@ class TrainingSummary(Summary):
     objectiveHistory : list of float
         Objective after each step, the start included; mean loss plus penalty, as pyspark.ml reports it.
     validationHistory : list of float or None
-        Mean loss of the validation rows after each step, without penalty; None where a step did not look at them. The
+        Mean loss of the validation rows after each step, without penalty; None where it was not evaluated. The
         model is the step with the lowest.
     totalIterations : int
         Steps taken.

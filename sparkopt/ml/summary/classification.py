@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
 from sparkopt.ml.summary.base import Summary, TrainingSummary
-from sparkopt.ml.summary.sums import ClassCounts, ScoreCounts, area_under
+from sparkopt.ml.summary.sums import ClassCounts, ScoreCounts, area_under, as_list
 from sparkopt.typing import Floats
 
 __all__ = [
@@ -37,31 +37,31 @@ class ClassificationSummary(Summary):
     @property
     def labels(self) -> list[float]:
         """Classes that occur, ascending: the order of everything that is given by label."""
-        return self._counts.labels.tolist()
+        return as_list(self._counts.labels)
 
     @property
     def truePositiveRateByLabel(self) -> list[float]:
         """Share of each class's rows that are predicted right."""
-        return self._counts.recall.tolist()
+        return as_list(self._counts.recall)
 
     @property
     def falsePositiveRateByLabel(self) -> list[float]:
         """Share of the other classes' rows that are predicted as each class."""
-        return self._counts.false_positive_rate.tolist()
+        return as_list(self._counts.false_positive_rate)
 
     @property
     def precisionByLabel(self) -> list[float]:
         """Share of the rows predicted as each class that belong to it."""
-        return self._counts.precision.tolist()
+        return as_list(self._counts.precision)
 
     @property
     def recallByLabel(self) -> list[float]:
         """Share of each class's rows that are predicted right."""
-        return self._counts.recall.tolist()
+        return as_list(self._counts.recall)
 
     def fMeasureByLabel(self, beta: float = 1.0) -> list[float]:
         """Return each class's weighted harmonic mean of precision and recall, recall counting beta times as much."""
-        return self._counts.f_measure(beta).tolist()
+        return as_list(self._counts.f_measure(beta))
 
     @property
     def accuracy(self) -> float:
@@ -95,7 +95,7 @@ class ClassificationSummary(Summary):
 
 @dataclass(frozen=True, eq=False)
 class BinaryClassificationSummary(ClassificationSummary):
-    """The same for two classes, and what would come of other thresholds.
+    """The same for two classes, and the metrics at other thresholds.
 
     Curves keep every distinct score, or, where there are more than about two thousand, its thousandths of the rows.
     """
@@ -103,7 +103,7 @@ class BinaryClassificationSummary(ClassificationSummary):
     @property
     def scoreCol(self) -> str:
         """Column of the Vector in ``predictions`` whose entry for class 1 ranks the rows."""
-        return self._scorer.getRawPredictionCol()
+        return str(self._scorer.getRawPredictionCol())
 
     @cached_property
     def _curve(self) -> ScoreCounts:
@@ -164,7 +164,7 @@ class LogisticRegressionSummary(ClassificationSummary):
     @property
     def probabilityCol(self) -> str:
         """Column of class probabilities in ``predictions``."""
-        return self._scorer.getProbabilityCol()
+        return str(self._scorer.getProbabilityCol())
 
 
 @dataclass(frozen=True, eq=False)

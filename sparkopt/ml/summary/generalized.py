@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from scipy import special
 
 from sparkopt.blocks.columns import features_column, quoted
@@ -57,33 +57,34 @@ class Family:
         mean, one = self.loss.predict(raw), np.ones_like(raw)
         if self.power is not None:
             return self.loss.hessian_product(mean, raw, one)
-        return mean * self.loss.hessian_product(one, raw, one) + (1 - mean) * self.loss.hessian_product(
-            0 * one, raw, one
-        )
+        positive, negative = (self.loss.hessian_product(target, raw, one) for target in (one, 0 * one))
+        return np.asarray(mean * positive + (1 - mean) * negative)
 
     def residuals(self, kind: str, y: Array, raw: Array, weight: Array) -> Array:
         """Residuals: "deviance", "pearson", "working" or "response"."""
         mean = self.loss.predict(raw)
         if kind == "response":
-            return y - mean
-        if kind == "pearson":
-            return (y - mean) * np.sqrt(weight / self.variance(mean))
-        if kind == "working":  # (y − μ) dη/dμ
-            return -self.loss.value_gradient(y, raw)[1] / self.information(raw)
-        return np.where(y > mean, 1.0, -1.0) * np.sqrt(weight * np.maximum(self.deviance(y, raw), 0))
+            found = y - mean
+        elif kind == "pearson":
+            found = (y - mean) * np.sqrt(weight / self.variance(mean))
+        elif kind == "working":  # (y − μ) dη/dμ
+            found = -self.loss.value_gradient(y, raw)[1] / self.information(raw)
+        else:
+            found = np.where(y > mean, 1.0, -1.0) * np.sqrt(weight * np.maximum(self.deviance(y, raw), 0))
+        return np.asarray(found)
 
     def log_likelihood(self, y: Array, raw: Array, weight: Array, dispersion: float) -> Array:
         """Log-likelihood as pyspark.ml's AIC counts it: binomial weights are numbers of trials."""
         mean = self.loss.predict(raw)
         if self.power is None:
             trials, hits = np.round(weight), np.round(y * weight)
-            ways = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
-            return ways + special.xlogy(hits, mean) + special.xlog1py(trials - hits, -mean)
+            orders = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
+            return np.asarray(orders + special.xlogy(hits, mean) + special.xlog1py(trials - hits, -mean))
         if self.power == 1:
-            return weight * (special.xlogy(y, mean) - mean - special.gammaln(y + 1))
+            return np.asarray(weight * (special.xlogy(y, mean) - mean - special.gammaln(y + 1)))
         shape = 1 / dispersion
         density = (shape - 1) * np.log(y) - y * shape / mean - special.gammaln(shape) + shape * np.log(shape / mean)
-        return weight * density
+        return np.asarray(weight * density)
 
 
 SCORINGS = 25
@@ -107,7 +108,8 @@ class GeneralizedLinearRegressionSummary(HasCoefficientTests, Summary):
 
     def _each(self, function: Callable[..., Array], *columns: Column) -> Column:
         """Apply a function of arrays to columns of doubles."""
-        return _vectorised(function)(F.array(*columns))
+        found: Column = _vectorised(function)(F.array(*columns))
+        return found
 
     @cached_property
     def _sums(self) -> dict[str, float]:
@@ -131,7 +133,7 @@ class GeneralizedLinearRegressionSummary(HasCoefficientTests, Summary):
     @property
     def rank(self) -> int:
         """Number of fitted coefficients, the intercept included."""
-        return self.model.numFeatures + int(self.model.getFitIntercept())
+        return int(self.model.numFeatures) + int(self.model.getFitIntercept())
 
     @property
     def degreesOfFreedom(self) -> int:
@@ -167,7 +169,7 @@ class GeneralizedLinearRegressionSummary(HasCoefficientTests, Summary):
 
     @property
     def _null_intercept(self) -> float:
-        """The intercept that fits best alone: of the targets' mean, or beside an offset by Fisher scoring."""
+        """The intercept that fits best alone: of the targets' mean, or with an offset by Fisher scoring."""
         if not self.model.getFitIntercept():
             return 0.0
         intercept = float(self._family.loss.start(np.array([self._sums["label"]]))[0])

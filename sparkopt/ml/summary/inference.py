@@ -15,6 +15,7 @@ from scipy import stats
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import DataError, IncompatibleError
+from sparkopt.ml.summary.sums import as_list
 from sparkopt.typing import Floats
 
 __all__ = ["CoefficientTests", "HasCoefficientTests", "gram_matrix"]
@@ -67,7 +68,7 @@ class CoefficientTests:
 
 
 class HasCoefficientTests:
-    """What a summary says of its model's coefficients, the intercept last: pyspark.ml's names."""
+    """Statistics of a model's coefficients, the intercept last, under pyspark.ml's names."""
 
     model: Any
 
@@ -92,17 +93,17 @@ class HasCoefficientTests:
     @property
     def coefficientStandardErrors(self) -> list[float]:
         """Standard errors of the coefficients, and of the intercept."""
-        return self._tests.errors.tolist()
+        return as_list(self._tests.errors)
 
     @property
     def tValues(self) -> list[float]:
         """Coefficients, and intercept, in units of their standard errors."""
-        return self._tests.t_values.tolist()
+        return as_list(self._tests.t_values)
 
     @property
     def pValues(self) -> list[float]:
         """Two-sided p-values of the coefficients, and of the intercept."""
-        return self._tests.p_values.tolist()
+        return as_list(self._tests.p_values)
 
 
 def gram_matrix(df: DataFrame, features: Column, weight: Column, *, intercept: bool) -> Floats:

@@ -13,7 +13,7 @@ from sparkopt.blocks.columns import features_column
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
-from sparkopt.ml.summary.sums import Residuals, totals
+from sparkopt.ml.summary.sums import ResidualSums, totals
 
 __all__ = [
     "LinearRegressionSummary",
@@ -29,8 +29,8 @@ class RegressionSummary(Summary):
     """How close a regression's predictions are."""
 
     @cached_property
-    def _sums(self) -> Residuals:
-        return Residuals.of(self.predictions, self._label, self._prediction, self._weight)
+    def _sums(self) -> ResidualSums:
+        return ResidualSums.of(self.predictions, self._label, self._prediction, self._weight)
 
     @cached_property
     def _spread(self) -> dict[str, float]:
@@ -88,7 +88,7 @@ class RegressionSummary(Summary):
     @property
     def degreesOfFreedom(self) -> int:
         """Rows less fitted parameters."""
-        return self.numInstances - self.model.numFeatures - int(self.model.getFitIntercept())
+        return self.numInstances - int(self.model.numFeatures) - int(self.model.getFitIntercept())
 
     @property
     def residuals(self) -> DataFrame:

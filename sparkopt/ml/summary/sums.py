@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.errors import DataError
 from sparkopt.typing import Array, Floats
 
-__all__ = ["ClassCounts", "Residuals", "ScoreCounts", "area_under", "totals"]
+__all__ = ["ClassCounts", "ResidualSums", "ScoreCounts", "area_under", "as_list", "totals"]
 
 BINS = 1000
 """Thresholds that a curve is reduced to, as in pyspark.ml's summaries."""
@@ -41,7 +41,7 @@ def totals(df: DataFrame, **sums: Column) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Residuals:
+class ResidualSums:
     """Weighted sums of a regression's rows, with residual e = y − prediction.
 
     Attributes
@@ -68,7 +68,7 @@ class Residuals:
     largest: float
 
     @classmethod
-    def of(cls, df: DataFrame, label: Column, prediction: Column, weight: Column) -> Residuals:
+    def of(cls, df: DataFrame, label: Column, prediction: Column, weight: Column) -> ResidualSums:
         """Take the sums in one pass."""
         residual = label - prediction
         found = totals(
@@ -219,6 +219,11 @@ def area_under(curve: Floats) -> float:
     """Return the area under points (x, y), shape (t, 2), by the trapezoidal rule."""
     x, y = curve.T
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+
+
+def as_list(values: Floats) -> list[float]:
+    """Return an array (n,) as a list of floats."""
+    return [float(value) for value in values]
 
 
 def _floor_of(edges: Floats) -> Any:

@@ -1,4 +1,4 @@
-"""Two receipts side by side: what the second run saved in time, bytes, memory and steps, and how losses differ."""
+"""Two receipts compared: what the second run saved in time, bytes, memory and steps, and how losses differ."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from html import escape
 from pathlib import Path
 
 from sparkopt.errors import SparkoptError
-from sparkopt.report import DeepReceipt, Receipt, load_receipt
+from sparkopt.report.deep import DeepReceipt
 from sparkopt.report.facts import Bars, Chart, Facts, Lines, Measure, Series
+from sparkopt.report.load import load_receipt
 from sparkopt.report.page import chart_html, styled, write_page
+from sparkopt.report.receipt import Receipt
 
 __all__ = ["Comparison", "Difference", "compare", "main"]
 
 
 VERDICT = ("total time", "bytes sent", "peak memory")
-"""Costs that the one sentence tells."""
+"""Costs in the one sentence."""
 ALIKE = 0.005
-"""Ratios of costs that lie as near to 1 are no difference."""
+"""Ratios of costs as near to 1 are no difference."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Difference:
     Attributes
     ----------
     first, second : Measure
-        It, in either run.
+        Its values.
     """
 
     first: Measure
@@ -38,7 +40,7 @@ class Difference:
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """The figure's name."""
         return self.first.name
 
     @property
@@ -49,19 +51,19 @@ class Difference:
     @property
     def better(self) -> bool | None:
         """Whether the second run's cost is lower; None where they are about equal, or it is no cost."""
-        if not self.first.weighed or self.text in ("the same", "about the same"):
+        if not self.first.is_cost or self.text in ("the same", "about the same"):
             return None
         return self.second.value < self.first.value
 
     @property
     def text(self) -> str:
-        """What became of it, in words: ``3.2x less``, or for what is no cost its relative difference."""
+        """The change in words: ``3.2x less``, or the relative difference of what is no cost."""
         change = self.second.value - self.first.value
         if change == 0:
             return "the same"
         if self.ratio is None or self.ratio <= 0:
             return "less" if change < 0 else "more"
-        if not self.first.weighed:
+        if not self.first.is_cost:
             return f"{change / abs(self.first.value):+.1e} relative"
         if abs(self.ratio - 1) < ALIKE:
             return "about the same"
@@ -70,14 +72,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side; its text, its HTML in a notebook, and a page.
+    """Two runs compared: as text, as HTML in a notebook, and as a page.
 
     Attributes
     ----------
     names : pair of str
-        What the runs are called.
+        Names of the runs.
     first, second : Facts
-        What their receipts say.
+        Contents of their reports.
     """
 
     names: tuple[str, str]
@@ -92,7 +94,7 @@ class Comparison:
 
     @property
     def unlike(self) -> str:
-        """What the runs do not have in common, so that losses compare badly; empty where nothing."""
+        """Why the losses of the runs do not compare; empty where they do."""
         pairs = [
             f"{name} {value} and {self.second.task[name]}"
             for name, value in self.first.task.items()
@@ -106,18 +108,18 @@ class Comparison:
     def verdict(self) -> str:
         """The essentials in one sentence."""
         found = {difference.name: difference for difference in self.differences}
-        said = [f"{name} {found[name].text}" for name in VERDICT if name in found]
+        parts = [f"{name} {found[name].text}" for name in VERDICT if name in found]
         loss = next((found[name] for name in ("objective", "loss") if name in found), None)
         if loss is not None and not self.unlike:
-            said.append(f"{loss.name} {loss.second.value:.8g} against {loss.first.value:.8g} ({loss.text})")
-        return f"{self.names[1]}, beside {self.names[0]}: " + "; ".join(said) + "."
+            parts.append(f"{loss.name} {loss.second.value:.8g} against {loss.first.value:.8g} ({loss.text})")
+        return f"{self.names[1]}, compared with {self.names[0]}: " + "; ".join(parts) + "."
 
     @property
     def charts(self) -> tuple[Chart, ...]:
         """The charts that both runs have, drawn over each other."""
         others = {chart.title: chart for chart in self.second.charts}
         pairs = [(chart, others[chart.title]) for chart in self.first.charts if chart.title in others]
-        return tuple(_joined(one, other, self.names) for one, other in pairs)
+        return tuple(_overlaid(one, other, self.names) for one, other in pairs)
 
     def __str__(self) -> str:
         rows = [(d.name, d.first.text, d.second.text, d.text) for d in self.differences]
@@ -131,7 +133,7 @@ class Comparison:
         return "\n".join([*titles, *([self.unlike] if self.unlike else []), "", *body, "", self.verdict])
 
     def report(self, path: str | Path) -> Path:
-        """Write a page that needs nothing but itself; return its path."""
+        """Write a page without script that loads nothing; return its path."""
         return write_page(path, f"{self.names[0]} and {self.names[1]}", self._repr_html_())
 
     def _repr_html_(self) -> str:
@@ -157,19 +159,19 @@ class Comparison:
 def compare(
     first: Receipt | DeepReceipt, second: Receipt | DeepReceipt, names: tuple[str, str] = ("first", "second")
 ) -> Comparison:
-    """Put two receipts side by side.
+    """Compare two receipts.
 
     Parameters
     ----------
     first, second : Receipt or DeepReceipt
         What two runs cost: ``model.summary.receipt``, or ``load_receipt("receipt.json")``.
     names : pair of str, default ("first", "second")
-        What to call them.
+        Names of the runs.
 
     Returns
     -------
     Comparison
-        ``print`` it, show it in a notebook, or write it with ``.report("compare.html")``.
+        Print it, show it in a notebook, or write it by ``.report("compare.html")``.
 
     Examples
     --------
@@ -182,7 +184,7 @@ def compare(
     ...         seconds={**spent, "total": seconds}, bytes=sent, peak_memory=10**8, objective=[0.69, 0.31],
     ...         elapsed=[0.0, seconds], validation=[None, None], chosen_step=1, **common)
     >>> compare(receipt("gd", 90, 9.0), receipt("lbfgs", 10, 3.0), ("yesterday", "today")).verdict[:50]
-    'today, beside yesterday: total time 3.00x less; by'
+    'today, compared with yesterday: total time 3.00x l'
     """
     return Comparison(names, first.facts(), second.facts())
 
@@ -206,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _names(first: str, second: str) -> tuple[str, str]:
-    """Return the shortest ends of the paths that tell the files apart."""
+    """Return the shortest ends of the paths that differ."""
     parts = Path(first).with_suffix("").parts, Path(second).with_suffix("").parts
     for count in range(1, max(map(len, parts)) + 1):
         ends = ["/".join(part[-count:]) for part in parts]
@@ -215,8 +217,8 @@ def _names(first: str, second: str) -> tuple[str, str]:
     return "first", "second"
 
 
-def _joined(one: Chart, other: Chart, names: tuple[str, str]) -> Lines | Bars:
-    """Draw two charts of one title over each other; of several series the first, which is the training rows'."""
+def _overlaid(one: Chart, other: Chart, names: tuple[str, str]) -> Lines | Bars:
+    """Return two charts of one title as one; of several series it has the first, that of the training rows."""
     if isinstance(one, Bars) and isinstance(other, Bars):
         labels = tuple(dict.fromkeys((*one.labels, *other.labels)))
         groups = []

@@ -1,10 +1,10 @@
-"""Comparing two receipts: ratios are those of the figures, runs that do not compare are told apart."""
+"""Comparing two receipts: ratios are those of the figures, runs that do not compare are recognised."""
 
 from __future__ import annotations
 
 import pytest
 
-from sparkopt.report.compare import compare, main
+from sparkopt.report.comparison import compare, main
 from tests.report import receipts
 
 SLOW = receipts.linear(90, 0.1, optimizer="gd", seconds={**receipts.linear().seconds, "total": 8.864, "compute": 3.1})
@@ -53,7 +53,7 @@ def test_the_command(tmp_path, capsys):
     paths = [str(tmp_path / name / "receipt.json") for name in ("old", "new")]
     assert main([*paths, "--html", str(tmp_path / "out.html")]) == 0
     said = capsys.readouterr().out
-    assert "new/receipt, beside old/receipt: total time 4.00x less" in said
+    assert "new/receipt, compared with old/receipt: total time 4.00x less" in said
     page = (tmp_path / "out.html").read_text()
     assert page.count("<figure>") == 4
     assert "4.00x less" in page

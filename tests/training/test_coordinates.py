@@ -21,7 +21,8 @@ def test_an_unstandardised_penalty_on_raw_pixels():
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 600)
     block = Block(X, y.astype(float), weight)
     trainer = Trainer(losses.Multinomial(10), penalty=penalties.L2(strength), standardization=False)
-    objective, penalty = trainer._coordinates(Moments.of(block))
+    coordinates = trainer._coordinates(Moments.of(block))
+    objective, penalty = coordinates.objective, coordinates.penalty
     problem = Problem(optim.lbfgs(), np.zeros(objective.size), penalty, Stop(1000, 1e-13))
     solution = minimise(lambda query: evaluate(objective, query, [block]), problem)
     matrix, intercept = objective.unscale(solution.coef)
