@@ -1,7 +1,7 @@
-"""Columns of images in, columns of images out, in Arrow: the kernel that every engine runs.
+"""A pipeline on Arrow columns: the kernel behind `udf`, `BatchFunction` and ImageTransformer.
 
-It knows no Spark. A bad image costs its own row and nothing else, and results are handed out in pieces of bounded
-size, since a thousand photographs in one piece would not fit into a worker's memory.
+It knows no Spark. A bad image affects its own row only. Results come in pieces of bounded size, since a thousand
+photographs at once would not fit into a worker's memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.images.pipeline import Compose, Encode
@@ -27,9 +26,9 @@ __all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**22
-"""Default bound on the bytes of one piece of output; a single larger image still makes a piece of its own.
+"""Default bound on the bytes of one piece of output; a single larger image is a piece of its own.
 
-Small on purpose: a piece of 4 MiB is still in the processor's cache when it is sent, and its memory is used again.
+It is small so that a piece is still in the processor's cache when it is sent, and its memory is reused.
 """
 
 _TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
@@ -42,7 +41,7 @@ class ImageKernel:
     Parameters
     ----------
     pipeline : Compose
-        What to do with each image.
+        The pipeline.
     output : {"vector", "array", "tensor", "bytes", "image"}, default "tensor"
         Type of the result: a dense ML vector, a list of float32, (shape, dtype, data), an encoded image (the pipeline
         must end in Encode), or a row of Spark's image schema (uint8, its colours in the order BGR).
@@ -51,7 +50,7 @@ class ImageKernel:
     seed, epoch : int, default 0
         Random transforms depend on (seed, row key, epoch) only.
     max_bytes : int, default 2**22
-        Results are handed out in pieces of at most this size.
+        Bound on the bytes of one piece of output.
     """
 
     pipeline: Compose
@@ -77,19 +76,19 @@ class ImageKernel:
             )
 
     def __call__(self, images: pa.Array, keys: pa.Array | None = None) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """Process a column.
+        """Run the pipeline on a column.
 
         Parameters
         ----------
         images : pyarrow.Array
             Encoded images (binary), rows of Spark's image schema (struct), or paths (string).
         keys : pyarrow.Array, optional
-            What each row's randomness is derived from (integers, strings or binary); by default its content.
+            Row keys for random transforms (integers, strings or binary); by default the content is the key.
 
         Yields
         ------
         values, errors : pyarrow.Array
-            Of equal length and in order; an error is null where there is a value, and a reason where there is none.
+            Of equal length, in the order of the rows. An error is the reason of a missing value, else null.
         """
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
@@ -131,16 +130,16 @@ class ImageKernel:
 
 
 class _Gathered:
-    """Results one after another in one piece of memory, written while they are still in the processor's cache.
+    """Results, copied one after another into one buffer.
 
     Parameters
     ----------
     kind : dtype or None
-        What numbers are converted to; None keeps the bytes as they are.
+        Type that numbers are converted to; None keeps the bytes unchanged.
     limit : int
-        Bytes that are gathered at most; a single larger value is still taken.
+        Largest number of bytes, except for a single larger value.
     rows : int
-        How many are to come at most.
+        Largest number of values.
     """
 
     def __init__(self, kind: type[np.floating[Any]] | None, limit: int, rows: int) -> None:
@@ -157,7 +156,7 @@ class _Gathered:
         return value is None or not self._ends[-1] or self._ends[-1] + self._size(value) <= self._limit
 
     def add(self, value: Array | None) -> None:
-        """Copy a value, or note that there is none."""
+        """Copy a value; None is a missing one."""
         start = self._ends[-1]
         stop = start if value is None else start + self._size(value)
         if stop > len(self._memory):
@@ -180,13 +179,13 @@ class _Gathered:
         return pa.array([shape is None for shape in self.shapes], pa.bool_())
 
     def binary(self) -> pa.Array:
-        """As a column of bytes."""
+        """Return a column of bytes."""
         valid = pa.array([shape is not None for shape in self.shapes], pa.bool_()).buffers()[1]
         buffers = [valid, pa.py_buffer(np.array(self._ends, np.int32)), pa.py_buffer(self._filled())]
         return pa.Array.from_buffers(pa.binary(), len(self.shapes), buffers)
 
     def lists(self) -> pa.Array:
-        """As a column of lists of numbers."""
+        """Return a column of lists of numbers."""
         kind = np.dtype(self._kind)
         offsets = (np.array(self._ends) // kind.itemsize).astype(np.int32)
         missing = np.array([*(shape is None for shape in self.shapes), False])
@@ -196,13 +195,13 @@ class _Gathered:
         return self._memory[: self._ends[-1]]
 
 
-@functools.cache  # NumPy composes the name anew each time
+@functools.cache  # NumPy composes the name on each access
 def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
 def _vectors(values: _Gathered) -> pa.Array:
-    """Return what pyspark.ml's VectorUDT is made of: type 1 is dense."""
+    """Return rows of pyspark.ml's VectorUDT: type 1 is dense."""
     count = len(values.shapes)
     ones = pa.array(np.ones(count, np.int8))
     columns = [ones, pa.nulls(count, pa.int32()), pa.nulls(count, pa.list_(pa.int32())), values.lists()]
@@ -234,7 +233,7 @@ def _image_rows(values: _Gathered) -> pa.Array:
         pa.array([OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
         values.binary(),
     ]
-    # Nested in another column, the type must be Spark's to the last word: all but the origin are never null.
+    # Nested in another column, the type must equal Spark's exactly: only the origin is nullable.
     fields = [
         pa.field(name, column.type, nullable=name == "origin")
         for name, column in zip(IMAGE_FIELDS, columns, strict=True)

@@ -1,7 +1,7 @@
-"""Adjustments of colours that multiply: several of them are one, and are rounded and clipped once.
+"""Colour adjustments that compose: several are applied as one, and rounded and clipped once.
 
-Brightness, contrast and saturation all have the form scale × value + luma × (luma of the colour) + offset, in each
-channel alike, and so has one after another, because the luma of a grey is that grey.
+Brightness, contrast and saturation all have the form scale × value + luma × (luma of the colour) + offset in each
+channel. So has their composition, because the luma of a grey value is that value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sparkopt.typing import Floats
 
 __all__ = ["ColorAdjustment", "brightness", "contrast", "luma", "saturation"]
 
-_LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # ITU-R BT.601; so few numbers are quicker in Python than in NumPy
+_LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # ITU-R BT.601; plain Python is faster than NumPy here
 
 
 class ColorAdjustment(NamedTuple):
@@ -24,7 +24,7 @@ class ColorAdjustment(NamedTuple):
     Parameters
     ----------
     scale, luma, offset : float
-        The three numbers; (1, 0, 0) changes nothing.
+        The coefficients; (1, 0, 0) is the identity.
     """
 
     scale: float = 1.0
@@ -32,7 +32,7 @@ class ColorAdjustment(NamedTuple):
     offset: float = 0.0
 
     def then(self, other: ColorAdjustment) -> ColorAdjustment:
-        """Return the adjustment that does this one, then ``other``."""
+        """Return this adjustment followed by ``other``."""
         return ColorAdjustment(
             other.scale * self.scale,
             other.scale * self.luma + other.luma * (self.scale + self.luma),
@@ -40,11 +40,11 @@ class ColorAdjustment(NamedTuple):
         )
 
     def of_gray(self, value: float) -> float:
-        """Return what becomes of a grey, or of the mean luma of an image."""
+        """Return the result for a grey value, or for the mean luma of an image."""
         return (self.scale + self.luma) * value + self.offset
 
     def matrix(self, channels: int) -> Floats:
-        """As a matrix of (colour, 1), of shape (channels, channels + 1), for 1 (grey) or 3 (RGB) channels."""
+        """Return the matrix for (colour, 1), shape (channels, channels + 1), of 1 (grey) or 3 (RGB) channels."""
         scale, _, offset = self
         weights = [self.luma * weight for weight in _LUMA[channels]]
         rows = [[*weights, offset] for _ in weights]
@@ -54,20 +54,20 @@ class ColorAdjustment(NamedTuple):
 
 
 def luma(color: Sequence[float]) -> float:
-    """Luma of a colour of 1 or 3 values."""
+    """Return the luma of a colour of 1 or 3 values."""
     return sum(weight * value for weight, value in zip(_LUMA[len(color)], color, strict=True))
 
 
 def brightness(factor: float) -> ColorAdjustment:
-    """Multiply by ``factor``."""
+    """Return a multiplication by ``factor``."""
     return ColorAdjustment(factor)
 
 
 def contrast(mean: float, factor: float) -> ColorAdjustment:
-    """Move every value away from the ``mean`` luma of the image: mean + factor × (value − mean)."""
+    """Scale differences from the ``mean`` luma of the image: mean + factor × (value − mean)."""
     return ColorAdjustment(factor, 0.0, (1.0 - factor) * mean)
 
 
 def saturation(factor: float) -> ColorAdjustment:
-    """Move every colour away from its own luma: luma + factor × (value − luma)."""
+    """Scale differences from each pixel's luma: luma + factor × (value − luma)."""
     return ColorAdjustment(factor, 1.0 - factor)

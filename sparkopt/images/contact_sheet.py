@@ -1,4 +1,4 @@
-"""Some images before and after, drawn side by side."""
+"""A picture of some images before and after a pipeline, side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["contact_sheet"]
 
 
 def contact_sheet(pairs: list[tuple[str, bytes, bytes]], side: int = 220, gap: int = 18, caption: int = 26) -> Array:
-    """Draw (path, before, after) as columns of two tiles, each over its size; file names stand on top."""
+    """Draw each (path, before, after) as a column: the file name, then two tiles with their sizes below."""
     ground, ink, faint = (250, 250, 248), (40, 40, 44), (130, 130, 136)
     top, left = gap + caption, gap + 66
     height, width = top + 2 * (side + caption + gap), left + len(pairs) * (side + gap)
@@ -32,7 +32,7 @@ def contact_sheet(pairs: list[tuple[str, bytes, bytes]], side: int = 220, gap: i
         for row, data in enumerate(encoded):
             y, (rows, columns) = top + row * (side + caption + gap), read_header(data).size
             shown = Compose([Decode(), ResizeLongerSide(side)])(data)
-            down, across = y + (side - shown.shape[0]), x  # tiles stand on one line
+            down, across = y + (side - shown.shape[0]), x  # tiles are aligned at the bottom
             sheet[down : down + shown.shape[0], across : across + shown.shape[1]] = shown
             write(f"{columns} x {rows}, {len(data) / 1000:,.0f} kB", x, y + side + 18, faint)
     for row, word in enumerate(("before", "after")):

@@ -1,8 +1,8 @@
-"""Pure functions on images: no parameters kept, no randomness, no Spark.
+"""Pure functions on images, without state, randomness or Spark.
 
 An image is an array of shape (height, width, channels) with 1 (grey), 3 (RGB) or 4 (RGBA) channels, of type uint8
-with values in [0, 255] or float32, whose values the colour functions expect in [0, 1]. Every function returns a new
-array (or a view of its input), of the same type unless it says otherwise.
+with values in [0, 255] or float32; colour functions expect float32 values in [0, 1]. Every function returns a new
+array (or a view of its input), of the same type unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ _CONVERSIONS = {
 
 
 def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
-    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (of several frames, the first), turned as its EXIF orientation says.
+    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
 
     Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
     ``color`` is "rgba".
@@ -95,7 +95,7 @@ def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, red
     color : {"rgb", "gray", "rgba", "bgr"}, default "rgb"
         Channels of the result.
     max_pixels : int, default 2**26
-        Images with more pixels are refused, before anything is allocated for them.
+        Images with more pixels are refused before anything is allocated.
     reduction : {1, 2, 4, 8}, default 1
         Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
 
@@ -106,16 +106,16 @@ def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, red
     Raises
     ------
     CorruptImageError
-        The data are not a whole image within the limit; the message begins with the reason.
+        If the data are not a complete image within the limit; the message begins with the reason.
     """
     header = read_header(data, max_pixels)
     return orient(decode_stored(data, header, color, reduction=reduction), header.orientation)
 
 
 def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
-    """Decode the pixels as they are stored: :func:`decode` without the EXIF orientation.
+    """Decode without applying the EXIF orientation.
 
-    ``header`` must come from :func:`~sparkopt.io.image_header.read_header`, which has checked the size.
+    ``header`` is the result of :func:`~sparkopt.io.image_header.read_header`, which checks the size.
     """
     check("color", color, OneOf(COLORS))
     check("reduction", reduction, OneOf((1, 2, 4, 8)))
@@ -123,7 +123,7 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error.err):  # the process sets a limit of its own, below max_pixels
+        if "CV_IO_MAX_IMAGE" in str(error.err):  # the process has its own limit, below max_pixels
             raise CorruptImageError(
                 f"too large: {header.height} x {header.width} pixels exceed the limit that the environment variable "
                 "OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT sets"
@@ -138,7 +138,7 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
 
 
 def _decode_flags(color: str, reduction: int) -> tuple[int, str]:
-    """Return OpenCV's flags, and the colour order that they give."""
+    """Return OpenCV's flags, and the resulting order of colours."""
     if color == "rgba":
         return cv2.IMREAD_UNCHANGED, "rgba"
     if color == "gray":
@@ -194,7 +194,7 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
 
 
 def orient(image: Array, orientation: int) -> Array:
-    """Turn and mirror an image as its EXIF orientation (1 to 8) asks; a view, not a copy."""
+    """Apply an EXIF orientation (1 to 8); a view, not a copy."""
     if orientation > 4:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -205,11 +205,11 @@ def orient(image: Array, orientation: int) -> Array:
 
 
 def crop(image: Array, top: int, left: int, height: int, width: int) -> Array:
-    """Cut out a rectangle, which must lie inside the image; a view, not a copy."""
+    """Cut out a rectangle inside the image; a view, not a copy."""
     rows, columns = image.shape[:2]
     if not (0 <= top <= top + height <= rows and 0 <= left <= left + width <= columns) or height < 1 or width < 1:
         raise ParameterError(
-            f"the crop of {height} x {width} pixels at ({top}, {left}) does not lie inside an image of "
+            f"the crop of {height} x {width} pixels at ({top}, {left}) is not inside an image of "
             f"{rows} x {columns} pixels."
         )
     return image[top : top + height, left : left + width]
@@ -228,7 +228,7 @@ def vflip(image: Array) -> Array:
 def pad(
     image: Array, top: int, right: int, bottom: int, left: int, mode: str = "constant", fill: float = 0.0
 ) -> Array:
-    """Add pixels on each side: of value ``fill``, or continuing the image ("edge", "reflect", "symmetric")."""
+    """Add pixels on each side: of value ``fill`` ("constant"), or by extending the image (the other modes)."""
     check("mode", mode, OneOf(PAD_MODES))
     border = (top, bottom, left, right)
     value = [fill] * 4
@@ -241,14 +241,14 @@ def pad(
 def convert_color(image: Array, source: str, target: str) -> Array:
     """Convert between colour spaces by OpenCV's formulas: rgb, bgr, rgba, gray, hsv, lab, ycrcb.
 
-    uint8 hue fills 0 to 255; float32 hue is in degrees.
+    uint8 hue has the range 0 to 255; float32 hue is in degrees.
     """
     check("(source, target)", (source, target), OneOf(_CONVERSIONS))
     return with_channels(cv2.cvtColor(np.ascontiguousarray(image), _CONVERSIONS[source, target]))
 
 
 def to_grayscale(image: Array, channels: int = 1) -> Array:
-    """Luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), in one channel or repeated in three."""
+    """Return the luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), in one channel or repeated in three."""
     check("channels", channels, OneOf((1, 3)))
     source = {1: "gray", 3: "rgb", 4: "rgba"}[image.shape[2]]
     gray = image if source == "gray" else convert_color(image, source, "gray")
@@ -261,24 +261,24 @@ def adjust_brightness(image: Array, factor: float) -> Array:
 
 
 def adjust_contrast(image: Array, factor: float) -> Array:
-    """Move every value away from the mean luma: mean + factor × (value − mean), clipped."""
+    """Scale differences from the mean luma: mean + factor × (value − mean), clipped."""
     adjustment = colors.contrast(colors.luma(mean_color(image)), factor)
     return transform_colors(image, adjustment.matrix(min(image.shape[2], 3)))
 
 
 def adjust_saturation(image: Array, factor: float) -> Array:
-    """Move every colour away from its luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
+    """Scale differences from each pixel's luma: luma + factor × (value − luma), clipped. Grey images stay grey."""
     return image if image.shape[2] == 1 else transform_colors(image, colors.saturation(factor).matrix(3))
 
 
 def adjust_hue(image: Array, shift: float) -> Array:
-    """Turn the hue by ``shift`` of a full circle, in [-0.5, 0.5]. Grey images stay as they are."""
+    """Shift the hue by a fraction of the full circle, in [-0.5, 0.5]. Grey images are unchanged."""
     check("shift", shift, Interval(-0.5, 0.5))
     if image.shape[2] == 1:
         return image
     hsv = convert_color(image[..., :3], "rgb", "hsv")
     if image.dtype == np.uint8:
-        hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around, as a hue does
+        hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around
     else:
         hsv[..., 0] = (hsv[..., 0] + np.float32(shift * 360)) % 360
     turned = convert_color(hsv, "hsv", "rgb")
@@ -286,14 +286,14 @@ def adjust_hue(image: Array, shift: float) -> Array:
 
 
 def mean_color(image: Array) -> tuple[float, ...]:
-    """Mean of each colour channel: one for a grey image, else three."""
+    """Return the mean of each colour channel: one for a grey image, else three."""
     return tuple(cv2.mean(np.ascontiguousarray(image))[: min(image.shape[2], 3)])
 
 
 def transform_colors(image: Array, matrix: Floats) -> Array:
     """Multiply each pixel's (colour, 1) by a matrix, of shape (1, 2) for grey and (3, 4) for other images, and clip.
 
-    Transparency is left alone. Uint8 values are rounded and clipped by their type, float32 ones clipped to [0, 1].
+    Transparency is unchanged. uint8 values are rounded and clipped by their type, float32 ones clipped to [0, 1].
     """
     count = min(image.shape[2], 3)
     if image.shape[2] == 4:
@@ -310,7 +310,7 @@ def transform_colors(image: Array, matrix: Floats) -> Array:
 def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
     """Blur with a Gaussian of standard deviation ``sigma`` pixels.
 
-    ``kernel_size`` 0 lets OpenCV choose an odd size that covers it; borders are reflected.
+    For ``kernel_size`` 0 OpenCV derives an odd size from ``sigma``; borders are reflected.
     """
     check("sigma", sigma, Interval(0, None, closed="neither"))
     return with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
@@ -324,14 +324,14 @@ def erase(image: Array, top: int, left: int, height: int, width: int, fill: floa
 
 
 def rescale(image: Array, scale: float, offset: float = 0.0) -> Array:
-    """Return scale × value + offset as float32: ``rescale(image, 1 / 255)`` brings uint8 into [0, 1]."""
+    """Return scale × value + offset as float32: ``rescale(image, 1 / 255)`` scales uint8 to [0, 1]."""
     return image.astype(np.float32) * np.float32(scale) + np.float32(offset)
 
 
 def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
-    """(value − mean) / std for each channel, as float32. One number, or one for each channel."""
+    """Return (value − mean) / std as float32, with one mean and std for all channels or one for each."""
     height, width, channels = image.shape
-    rows = image.astype(np.float32, order="C").reshape(height, width * channels)  # long rows: three at a time is slow
+    rows = image.astype(np.float32, order="C").reshape(height, width * channels)  # a last axis of 3 is slow
     for name, values, operate in (("mean", mean, np.subtract), ("std", std, np.divide)):
         numbers = np.asarray(values, np.float32).reshape(-1)
         if numbers.size not in (1, channels):

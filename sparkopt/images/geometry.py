@@ -1,7 +1,7 @@
-"""Geometric maps that compose: a pipeline of them is multiplied into one, and the image is sampled once.
+"""Geometric maps: those of consecutive steps are multiplied into one, so that the image is sampled once.
 
-Coordinates are continuous, (x, y), with pixel i covering [i, i + 1): resizing is then a pure scaling, cropping a pure
-translation, and both compose without half-pixel corrections. Homogeneous 3 × 3 matrices carry source to output
+Coordinates are continuous, (x, y), and pixel i covers [i, i + 1). Resizing is then a pure scaling, cropping a pure
+translation, and both compose without half-pixel corrections. Homogeneous 3 × 3 matrices map source to output
 coordinates.
 """
 
@@ -38,28 +38,28 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 REMEMBERED = 256
-"""How many maps, and what follows from them, are kept for the next image of the same size."""
+"""Size of the caches of maps and of what is derived from them, for further images of the same size."""
 
 TOLERANCE = 1e-6
-"""In pixels: edges nearer than this to a pixel's edge lie on it."""
+"""In pixels: an edge nearer than this to a pixel's edge counts as equal to it."""
 
 
 @dataclass(frozen=True, eq=False)
 class GeometricMap:
-    """Where each source pixel goes.
+    """A map from source to output pixels.
 
     Parameters
     ----------
     matrix : ndarray of float64, shape (3, 3)
         Source to output coordinates.
     size : (height, width)
-        The output's size.
+        Size of the output.
     interpolation : str or None
-        None where pixels only move (crop, flip, pad): such a map follows its neighbours' choice.
+        None for maps that only move pixels (crop, flip): they take the interpolation of neighbouring maps.
     fill : float or None
-        Value of output pixels that no source pixel reaches; None where there are none.
+        Value of output pixels outside the source; None where there are none.
     clips : tuple of (matrix, size)
-        Intermediate images, as maps from the source: what they cut off must not come back.
+        Intermediate images, as maps from the source: pixels that they cut off stay cut off.
     """
 
     matrix: Floats
@@ -69,14 +69,14 @@ class GeometricMap:
     clips: tuple[tuple[Floats, Size], ...] = ()
 
     def fuses_with(self, other: GeometricMap) -> bool:
-        """Whether one sampling can do both: their interpolations and fill values agree."""
+        """Whether one sampling can do both: interpolation and fill value agree."""
         return all(
             mine is None or theirs is None or mine == theirs
             for mine, theirs in ((self.interpolation, other.interpolation), (self.fill, other.fill))
         )
 
     def then(self, other: GeometricMap) -> GeometricMap:
-        """Return the map that does this one, then ``other``."""
+        """Return this map followed by ``other``."""
         return GeometricMap(
             other.matrix @ self.matrix,
             other.size,
@@ -86,15 +86,15 @@ class GeometricMap:
         )
 
     def after(self, matrix: Floats) -> GeometricMap:
-        """Return this map for a source whose coordinates ``matrix`` brings to those it was made for."""
+        """Return this map preceded by ``matrix``: for a source that was resized, say."""
         clips = tuple((clip @ matrix, size) for clip, size in self.clips)
         return replace(self, matrix=self.matrix @ matrix, clips=clips)
 
     def shrinkage(self) -> tuple[float, float]:
-        """(x, y): how many output pixels one source pixel becomes, along the source's axes, at the centre."""
+        """Return the scales (x, y) along the source's axes at the centre: output pixels per source pixel."""
         (a, b, _), (c, d, _), (g, h, _) = self.matrix.tolist()
         depth = 1.0
-        if g or h:  # the derivative of a quotient, where the output's centre comes from
+        if g or h:  # the derivative of a quotient, at the source of the output's centre
             ((x, y),) = project(inverse(self.matrix), [(self.size[1] / 2, self.size[0] / 2)])
             depth = float(self.matrix[2] @ (x, y, 1.0))
             a, b = a - g * self.size[1] / 2, b - h * self.size[1] / 2
@@ -104,22 +104,22 @@ class GeometricMap:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def joined(first: GeometricMap, second: GeometricMap) -> GeometricMap:
-    """Return ``first.then(second)``, the same object for the same two objects."""
+    """Return ``first.then(second)``: the same object for the same arguments."""
     return first.then(second)
 
 
 def scaling(x: float, y: float) -> Floats:
-    """Matrix that multiplies x and y."""
+    """Return the matrix that multiplies x and y."""
     return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def translation(x: float, y: float) -> Floats:
-    """Matrix that adds to x and y."""
+    """Return the matrix that adds to x and y."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def inverse(matrix: Floats) -> Floats:
-    """Inverse of a 3 × 3 matrix by cofactors, several times faster than LAPACK at this size."""
+    """Return the inverse of a 3 × 3 matrix, by cofactors: several times faster than LAPACK at this size."""
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
     first, second, third = e * i - f * h, f * g - d * i, d * h - e * g
     determinant = a * first + b * second + c * third
@@ -130,12 +130,13 @@ def inverse(matrix: Floats) -> Floats:
         [second, a * i - c * g, c * d - a * f],
         [third, b * g - a * h, a * e - b * d],
     ]
-    return np.array(adjugate) / determinant
+    inverted: Floats = np.array(adjugate) / determinant
+    return inverted
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def unchanged(size: Size) -> GeometricMap:
-    """Return the map that leaves an image of ``size`` as it is: the same object for all of a size."""
+    """Return the identity for images of ``size``: the same object for the same size."""
     return GeometricMap(np.eye(3), size)
 
 
@@ -148,7 +149,7 @@ def mirrored(size: Size, axis: int) -> GeometricMap:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def orientation_map(orientation: int, height: int, width: int) -> GeometricMap:
-    """EXIF orientation (1 to 8) as a map from the stored image to the one that is meant to be seen."""
+    """Return the map from the stored to the upright image for an EXIF orientation (1 to 8)."""
     matrix = np.eye(3)
     if orientation > 4:
         matrix, height, width = matrix[[1, 0, 2]], width, height
@@ -160,7 +161,7 @@ def orientation_map(orientation: int, height: int, width: int) -> GeometricMap:
 
 
 def is_inside(matrix: Floats, size: Size, canvas: Size) -> bool:
-    """Whether ``matrix`` brings the whole of an image of ``size`` into a canvas."""
+    """Whether ``matrix`` maps all of an image of ``size`` into a canvas."""
     height, width = canvas
     return not has_horizon(matrix, size) and all(
         -TOLERANCE < x < width + TOLERANCE and -TOLERANCE < y < height + TOLERANCE
@@ -169,20 +170,20 @@ def is_inside(matrix: Floats, size: Size, canvas: Size) -> bool:
 
 
 def has_horizon(matrix: Floats, size: Size) -> bool:
-    """Whether a perspective brings a part of an image of ``size`` to infinity."""
+    """Whether a perspective maps a part of an image of ``size`` to infinity."""
     g, h, i = matrix[2].tolist()
     depths = [g * x + h * y + i for x, y in corners(size)]
-    return min(depths) <= 0 <= max(depths)
+    return bool(min(depths) <= 0 <= max(depths))
 
 
 def corners(size: Size) -> list[tuple[float, float]]:
-    """(x, y) of the corners of an image."""
+    """Return the corners (x, y) of an image."""
     height, width = size
     return [(0, 0), (width, 0), (width, height), (0, height)]
 
 
 def project(matrix: Floats, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Map a few points: at this size plain Python is faster than NumPy."""
+    """Map a few points, in plain Python, which is faster than NumPy at this size."""
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
     depths = [g * x + h * y + i for x, y in points]
     return [

@@ -1,4 +1,4 @@
-"""OpenCV, or a message that says how to get it."""
+"""OpenCV, or an error that names the package to install."""
 
 from __future__ import annotations
 

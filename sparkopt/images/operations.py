@@ -1,7 +1,7 @@
-"""The operations that are not OpenCV's own, as pure functions: fitted sizes, turns, affine maps, perspective, noise.
+"""Transforms as pure functions: fitted sizes, rotation, affine maps, perspective, noise, cutout.
 
-Each does what the transform of its name does to one image, with the same parameters, checked in the same way;
-:mod:`~sparkopt.images.functional` has the others. In a pipeline prefer the transforms: neighbours are sampled once.
+Each applies the transform of the same name and parameters to one image. :mod:`~sparkopt.images.functional` has the
+operations that need no transform. In a pipeline prefer transforms: consecutive ones are sampled once.
 
 Examples
 --------
@@ -47,19 +47,19 @@ def resize_longer_side(image: Array, length: int, interpolation: str = "linear")
 
 
 def letterbox(image: Array, height: int, width: int, fill: float = 0.0, interpolation: str = "linear") -> Array:
-    """Resize to fit into ``height`` × ``width``, keeping proportions, and centre on a ground of value ``fill``."""
+    """Resize to fit into ``height`` × ``width``, keeping proportions, centred on a background of value ``fill``."""
     return _applied(Letterbox(height, width, fill, interpolation), image)
 
 
 def center_crop(image: Array, height: int, width: int) -> Array:
-    """Cut ``height`` × ``width`` pixels out of the middle; DataError if the image is smaller."""
+    """Cut out the central ``height`` × ``width`` pixels; DataError if the image is smaller."""
     return _applied(CenterCrop(height, width), image)
 
 
 def rotate(
     image: Array, angle: float, expand: bool = False, fill: float = 0.0, interpolation: str = "linear"
 ) -> Array:
-    """Turn by ``angle`` degrees, counter-clockwise; ``expand`` enlarges the image to hold all of the result."""
+    """Rotate counter-clockwise by ``angle`` degrees; ``expand`` enlarges the image to hold all of the result."""
     return _applied(Rotate(angle, expand, fill, interpolation), image)
 
 
@@ -72,14 +72,14 @@ def affine(
     fill: float = 0.0,
     interpolation: str = "linear",
 ) -> Array:
-    """Shear, scale, turn about the middle, then move: :class:`~sparkopt.images.warps.Affine` has the units."""
+    """Shear, scale, rotate about the centre, then translate; for units see :class:`~sparkopt.images.warps.Affine`."""
     return _applied(Affine(angle, translate, scale, shear, fill, interpolation), image)
 
 
 def perspective(
     image: Array, corners: tuple[tuple[float, float], ...], fill: float = 0.0, interpolation: str = "linear"
 ) -> Array:
-    """Move the four corners, given as fractions: :class:`~sparkopt.images.warps.Perspective` has their order."""
+    """Move the four corners, given as fractions; for their order see :class:`~sparkopt.images.warps.Perspective`."""
     return _applied(Perspective(corners, fill, interpolation), image)
 
 
@@ -97,4 +97,4 @@ def _applied(transform: ImageTransform, image: Array) -> Array:
     return np.ascontiguousarray(transform.apply(image, _NO_RNG))
 
 
-_NO_RNG = np.random.default_rng(0)  # none of these draws from it
+_NO_RNG = np.random.default_rng(0)  # these transforms do not draw from it

@@ -1,7 +1,7 @@
-"""Transforms: the functions with their parameters, and the pipeline that runs them.
+"""The interface of a transform, its two kinds, decoding and encoding, and the pipeline that runs transforms.
 
-A transform is a frozen value that JSON can hold. It keeps no state and draws what it needs from the generator that
-it is given, so that an image's augmentation depends on nothing but that generator.
+A transform is a frozen dataclass that JSON can represent. It keeps no state and draws random numbers only from the
+generator that it is given, so that an image's augmentation depends on that generator alone.
 """
 
 from __future__ import annotations
@@ -33,13 +33,23 @@ _REGISTRY: dict[str, type[ImageTransform]] = {}
 
 @dataclass(frozen=True)
 class ImageTransform(ABC):
-    """One step of a pipeline.
+    """One step of a pipeline: a frozen dataclass whose fields are its parameters.
 
-    Subclasses are frozen dataclasses; ``domains`` says what each field (or each of its numbers) may be.
+    Attributes
+    ----------
+    domains : dict of str to Constraint
+        For each field, the values that it (or each of its numbers) may have.
+    random : bool
+        Whether ``apply`` draws random numbers. A subclass sets ``random = True``, or a property where that depends on
+        its parameters.
     """
 
     domains: ClassVar[dict[str, Constraint]] = {}
-    random: ClassVar[bool] = False
+
+    @property
+    def random(self) -> bool:
+        """Whether ``apply`` draws random numbers."""
+        return False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -56,12 +66,12 @@ class ImageTransform(ABC):
 
     @abstractmethod
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Return the transformed image; ``rng`` is drawn from only if the class is ``random``."""
+        """Return the transformed image; only a ``random`` transform draws from ``rng``."""
 
 
 @dataclass(frozen=True)
 class GeometricTransform(ImageTransform):
-    """A step that only moves pixels, given as a map so that neighbouring steps become one."""
+    """A step that only moves pixels: it returns a map, so that consecutive steps are sampled once."""
 
     @abstractmethod
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
@@ -74,17 +84,17 @@ class GeometricTransform(ImageTransform):
 
 @dataclass(frozen=True)
 class Decode(ImageTransform):
-    """Decode the bytes of an image file, with its EXIF orientation; an image that is decoded already is converted.
+    """Decode the bytes of an image file and apply its EXIF orientation; a decoded image is only converted.
 
     Parameters
     ----------
     color : {"rgb", "gray", "rgba", "bgr"}, default "rgb"
         Channels of the result.
     max_pixels : int, default 2**26
-        Larger images are refused, by their header.
+        Images with more pixels are refused by their header.
     reduced : bool, default True
-        Let a pipeline decode a JPEG at 1/2, 1/4 or 1/8 of its size when the following steps shrink it at least that
-        much: several times faster, and nearly the same picture.
+        Whether a pipeline may decode a JPEG at 1/2, 1/4 or 1/8 of its size if the following steps shrink it at least
+        that much: several times faster, with nearly the same result.
     """
 
     color: str = "rgb"
@@ -107,7 +117,7 @@ class Decode(ImageTransform):
 
 @dataclass(frozen=True)
 class Encode(ImageTransform):
-    """Encode to the bytes of an image file; the last step of a pipeline.
+    """Encode to the bytes of an image file: the last step of a pipeline.
 
     Parameters
     ----------
@@ -122,19 +132,19 @@ class Encode(ImageTransform):
 
     domains: ClassVar = {"format": OneOf(F.ENCODINGS), "quality": Interval(1, 100, whole=True)}
 
-    def apply(self, image: Array, rng: np.random.Generator) -> bytes:  # type: ignore[override]  # the pipeline's end
+    def apply(self, image: Array, rng: np.random.Generator) -> bytes:  # type: ignore[override]  # the last step
         """Return the encoded image."""
         return F.encode(image, self.format, self.quality)
 
 
 @dataclass(frozen=True)
 class Compose:
-    """Transforms in order, with consecutive geometric ones sampled once.
+    """A pipeline of transforms, in which consecutive geometric ones are sampled once.
 
     Parameters
     ----------
     transforms : sequence of ImageTransform
-        To run on encoded images, the first must be :class:`Decode`; :class:`Encode` may only be the last.
+        The steps. On encoded images the first must be :class:`Decode`; :class:`Encode` may only be the last.
 
     Examples
     --------
@@ -172,7 +182,7 @@ class Compose:
         Parameters
         ----------
         image : bytes or ndarray of shape (height, width, channels)
-            An encoded image, or a decoded one.
+            An encoded or a decoded image.
         rng : numpy.random.Generator, optional
             Needed if the pipeline is ``random``.
 
@@ -183,7 +193,7 @@ class Compose:
         Raises
         ------
         CorruptImageError, DataError
-            This image cannot be decoded, or is too small for a crop.
+            If the image cannot be decoded, or is too small for a crop.
         """
         if rng is None:
             if self.random:
@@ -203,12 +213,12 @@ class Compose:
         return result if isinstance(result, bytes) else np.ascontiguousarray(result)
 
     def to_json(self) -> str:
-        """Write the pipeline as JSON: a list of [name, parameters]."""
+        """Return the pipeline as JSON: a list of [name, parameters]."""
         return json.dumps([[type(step).__name__, dataclasses.asdict(step)] for step in self.transforms])
 
     @classmethod
     def from_json(cls, text: str) -> Compose:
-        """Read what :meth:`to_json` wrote; nothing but this package's transforms can be named."""
+        """Return the pipeline of :meth:`to_json`; only subclasses of :class:`ImageTransform` can be named."""
         steps = []
         for name, parameters in json.loads(text):
             if name not in _REGISTRY:
@@ -218,7 +228,7 @@ class Compose:
 
 
 class _Canvas:
-    """An image, decoded or not yet, and the geometry that it has still to go through."""
+    """An image, decoded or not, and the geometry that is still to be applied."""
 
     def __init__(self, image: Array | bytes, header: Header | None = None, decode: Decode | None = None) -> None:
         self._image = image
@@ -230,7 +240,7 @@ class _Canvas:
 
     @classmethod
     def opened(cls, image: Array | bytes, decode: Decode) -> _Canvas:
-        """Put off decoding until the following geometry tells at what scale."""
+        """Defer decoding until the following geometry determines its scale."""
         if isinstance(image, bytes):
             return cls(image, read_header(image, decode.max_pixels), decode)
         return cls(decode.apply(image, _NO_RNG))
@@ -245,7 +255,7 @@ class _Canvas:
         return self._image.shape[:2]  # type: ignore[union-attr]  # bytes come with a header
 
     def extend(self, geometry: GeometricMap) -> None:
-        """Add a map to what is pending, sampling first if both cannot be one."""
+        """Add a map to the pending one; sample first if the two do not fuse."""
         if geometry is unchanged(geometry.size):
             return
         if self._pending is not None and not self._pending.fuses_with(geometry):
@@ -253,7 +263,7 @@ class _Canvas:
         self._pending = geometry if self._pending is None else joined(self._pending, geometry)
 
     def realise(self) -> Any:
-        """Decode and sample."""
+        """Return the decoded and sampled image."""
         image, geometry = self._image, self._pending
         if self._header is not None and self._decode is not None and isinstance(image, bytes):
             reduction = _reduction(self._header, geometry) if self._decode.reduced else 1
@@ -268,18 +278,18 @@ class _Canvas:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _fixed(transform: GeometricTransform, size: Size) -> GeometricMap:
-    """Return the map of a transform that draws nothing: the same object for all images of a size."""
+    """Return the map of a transform that is not random: the same object for all images of a size."""
     return transform.map(size, _NO_RNG)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _reduction(header: Header, geometry: GeometricMap | None) -> int:
-    """Return the largest reduction that still decodes at least as many pixels as are wanted along both sides."""
+    """Return the largest reduction that still decodes at least the pixels of the output along both sides."""
     if header.format != "jpeg" or geometry is None or geometry.interpolation in (None, "nearest"):
         return 1
     horizontal, vertical = geometry.shrinkage()
     for reduction in (8, 4, 2):
-        # A size that is no multiple of the reduction is rounded up, which stretches the picture by less than this.
+        # A size that is no multiple of the reduction is rounded up, which stretches the image by less than this.
         stretch = max(-header.width % reduction * horizontal, -header.height % reduction * vertical)
         if reduction * max(horizontal, vertical) <= 1 and stretch <= 0.25:
             return reduction
@@ -300,4 +310,4 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-_NO_RNG = np.random.default_rng(0)  # passed to transforms that are not random; never drawn from
+_NO_RNG = np.random.default_rng(0)  # for transforms that are not random; never drawn from

@@ -48,7 +48,7 @@ class ConvertColor(ImageTransform):
 
 @dataclass(frozen=True)
 class Grayscale(ImageTransform):
-    """Luma of the colours (ITU-R BT.601), in 1 channel or repeated in 3."""
+    """Convert to luma (ITU-R BT.601), in 1 channel or repeated in 3."""
 
     channels: int = 1
 
@@ -63,7 +63,7 @@ class Grayscale(ImageTransform):
 class ColorJitter(ImageTransform):
     """Change brightness, contrast, saturation and hue at random, in random order.
 
-    Those of the first three that follow each other are multiplied, and values rounded and clipped once.
+    Consecutive ones of the first three are combined, and values are rounded and clipped once.
 
     Parameters
     ----------
@@ -84,10 +84,10 @@ class ColorJitter(ImageTransform):
         "saturation": _NON_NEGATIVE,
         "hue": Interval(0, 0.5),
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Draw factors and order, and apply them; what has amount 0 costs nothing."""
+        """Draw factors and order, and apply them; an amount of 0 costs nothing."""
         draws = rng.random(8).tolist()
         uniform, order = draws[:4], sorted(range(4), key=draws[4:].__getitem__)
         amounts = (self.brightness, self.contrast, self.saturation)
@@ -95,7 +95,7 @@ class ColorJitter(ImageTransform):
             max(0.0, 1 - amount) + draw * (1 + amount - max(0.0, 1 - amount))
             for amount, draw in zip(amounts, uniform[:3], strict=True)
         ]
-        pending = colors.ColorAdjustment()  # what has been chosen so far
+        pending = colors.ColorAdjustment()  # drawn, but not applied yet
         for index in order:
             if index == 3 and self.hue and image.shape[2] > 1:
                 image = F.adjust_hue(_adjusted(image, pending), (2 * uniform[3] - 1) * self.hue)
@@ -119,7 +119,7 @@ def _adjusted(image: Array, adjustment: colors.ColorAdjustment) -> Array:
 
 @dataclass(frozen=True)
 class GaussianBlur(ImageTransform):
-    """Blur with a standard deviation in pixels: ``sigma``, or uniform between two."""
+    """Blur with a Gaussian of standard deviation ``sigma`` in pixels; for a pair, uniform between the two."""
 
     sigma: float | tuple[float, float]
     kernel_size: int = 0
@@ -127,7 +127,7 @@ class GaussianBlur(ImageTransform):
     domains: ClassVar = {"sigma": _POSITIVE, "kernel_size": OneOf((0, *range(1, 256, 2)))}
 
     @property
-    def random(self) -> bool:  # type: ignore[override]  # depends on the parameter
+    def random(self) -> bool:
         """Whether sigma is a range."""
         return isinstance(self.sigma, tuple)
 
@@ -144,19 +144,21 @@ class GaussianNoise(ImageTransform):
     std: float
 
     domains: ClassVar = {"std": _NON_NEGATIVE}
-    random: ClassVar[bool] = True
+    random = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Return the noisy image; uint8 is rounded and clipped, float32 left unbounded."""
+        """Return the noisy image; uint8 is rounded and clipped, float32 is not clipped."""
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(self.std)
         if image.dtype != np.uint8:
-            return image + noise
-        return np.clip(np.rint(image + 255 * noise), 0, 255).astype(np.uint8)
+            noisy: Array = image + noise
+            return noisy
+        noisy = np.clip(np.rint(image + 255 * noise), 0, 255)
+        return noisy.astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Cutout(ImageTransform):
-    """Set squares of ``length`` pixels, centred anywhere in the image, to ``fill``.
+    """Set squares of ``length`` pixels, with random centres in the image, to ``fill``.
 
     References
     ----------
@@ -172,7 +174,7 @@ class Cutout(ImageTransform):
         "holes": Interval(1, 1000, whole=True),
         "fill": _NUMBER,
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the image with holes."""
@@ -185,7 +187,7 @@ class Cutout(ImageTransform):
 
 @dataclass(frozen=True)
 class Rescale(ImageTransform):
-    """scale × value + offset, as float32: ``Rescale(1 / 255)`` brings uint8 into [0, 1]."""
+    """Return scale × value + offset as float32: ``Rescale(1 / 255)`` scales uint8 to [0, 1]."""
 
     scale: float
     offset: float = 0.0
@@ -193,13 +195,13 @@ class Rescale(ImageTransform):
     domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Return the values in their new range."""
+        """Return the rescaled values."""
         return F.rescale(image, self.scale, self.offset)
 
 
 @dataclass(frozen=True)
 class Normalize(ImageTransform):
-    """(value − mean) / std for each channel, as float32; one number, or one for each channel."""
+    """Return (value − mean) / std as float32, with one mean and std for all channels or one for each."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

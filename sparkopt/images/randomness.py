@@ -1,4 +1,4 @@
-"""Randomness that belongs to a row: it is augmented alike wherever, whenever and beside whatever it runs."""
+"""Random generators by row: a row is augmented alike whatever the partitioning, the batch and the attempt."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ _LONG = 2**11
 
 
 def row_rng(seed: int, key: bytes | str | int, epoch: int = 0) -> np.random.Generator:
-    """Return a generator that depends on nothing but (seed, key, epoch).
+    """Return a generator that depends only on (seed, key, epoch).
 
-    A keyed BLAKE2 digest of the row's key becomes the key of a Philox generator, so that the streams of different
-    rows are independent and none has to be skipped over. Of a key of over 2 KiB (an image's content) the length, the
-    CRC-32 and the last KiB are digested, in a quarter of the time: two of ten million images hardly share all three,
-    and would only be augmented alike.
+    The key of a Philox generator is a keyed BLAKE2 digest of the row's key, so that rows have independent streams. Of
+    keys over 2 KiB (an image's content) only the length, the CRC-32 and the last KiB are digested, in a quarter of
+    the time. A collision among ten million images is unlikely, and would only augment two images alike.
 
     Parameters
     ----------
     seed, epoch : int
-        From −2^63 to 2^63 − 1. Another epoch gives every row another augmentation.
+        From −2^63 to 2^63 − 1. Each epoch gives a row another augmentation.
     key : bytes, str or int
-        What identifies the row: an identifier, a path, or the content itself.
+        Identifies the row: a number, a path, or the content itself.
+
+    Returns
+    -------
+    numpy.random.Generator
 
     Examples
     --------
@@ -45,11 +48,11 @@ def row_rng(seed: int, key: bytes | str | int, epoch: int = 0) -> np.random.Gene
     if len(key) > _LONG:
         key = struct.pack("<QI", len(key), zlib.crc32(key)) + key[-1024:]
     digest = hashlib.blake2b(key, digest_size=16, key=struct.pack("<qq", seed, epoch)).digest()
-    return np.random.Generator(np.random.Philox(_Digest(digest)))  # type: ignore[arg-type]  # a seed sequence, too
+    return np.random.Generator(np.random.Philox(_Digest(digest)))  # type: ignore[arg-type]  # is a seed sequence
 
 
 class _Digest(ISeedSequence):
-    """Bytes that seed a generator as they are; given as a key, NumPy asks the system for entropy besides."""
+    """Bytes that seed a generator directly; for a key, NumPy would also read entropy from the system."""
 
     def __init__(self, digest: bytes) -> None:
         self._digest = digest

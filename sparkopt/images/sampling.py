@@ -1,6 +1,6 @@
-"""Sampling an image along a geometric map: once, without aliasing, and the cheapest way that gives the result.
+"""Sampling of an image by a geometric map: once, without aliasing, by the cheapest method that is exact.
 
-What depends on the map and the image's size alone is worked out once and kept for the next image.
+Everything that depends on the map and the image's size alone is cached for further images.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from sparkopt.typing import Array, Floats
 
 __all__ = ["sample"]
 
-_MAX_WASTE = 2.0  # resize a whole image to show a part of it while that costs at most this much more
-_SLOWER_WITH_FOUR = ("nearest", "cubic", "lanczos")  # interpolations that gain nothing from a fourth channel
-_SAMPLING_AVERAGES = 0.75  # down to this scale bilinear sampling itself averages enough
+_MAX_WASTE = 2.0  # resize a whole image for a part of it up to this ratio of areas
+_SLOWER_WITH_FOUR = ("nearest", "cubic", "lanczos")  # interpolations that a fourth channel does not speed up
+_SAMPLING_AVERAGES = 0.75  # down to this scale bilinear sampling averages enough
 _REACH = 4  # pixels that the widest interpolation, "lanczos", takes on each side
-_MARGIN = _REACH + 1.0  # output pixels around what is seen that are kept for it
+_MARGIN = _REACH + 1.0  # pixels of the output kept around the visible part for it
 _WARPS = {(2, 3): cv2.warpAffine, (3, 3): cv2.warpPerspective}
 _Edge = tuple[float, float, float]
 
 
 def sample(image: Array, geometry: GeometricMap) -> Array:
-    """Apply a map to an image, averaging where it shrinks so that nothing aliases.
+    """Apply a map to an image, averaging where it shrinks to avoid aliasing.
 
-    Maps that only scale, move, mirror or turn by right angles, and meet pixel edges, are done exactly as
-    :func:`~sparkopt.images.functional.resize` and slicing do them; others by one bilinear (or the chosen) sampling,
-    after averaging over areas if they shrink.
+    Maps that only scale, translate, mirror or rotate by right angles, and meet pixel edges, equal
+    :func:`~sparkopt.images.functional.resize` and slicing exactly. Others are sampled once with the map's
+    interpolation, after averaging over areas if they shrink.
     """
     exact = _sample_aligned(image, geometry)
     output = _sample_freely(image, geometry) if exact is None else exact
@@ -53,7 +53,7 @@ def sample(image: Array, geometry: GeometricMap) -> Array:
 
 
 class _Span(NamedTuple):
-    """One axis of an aligned map: source pixels [0, 1) go to ``placed``, of which ``target`` lies in the output."""
+    """One axis of an aligned map: the ``source`` pixels map to ``placed``, of which ``target`` is in the output."""
 
     source: tuple[int, int]
     placed: tuple[int, int]
@@ -69,7 +69,7 @@ class _Span(NamedTuple):
 
 
 class _Alignment(NamedTuple):
-    """How a map along the axes is done by resizing, turning and pasting."""
+    """An axis-aligned map as resizing, transposing, mirroring and pasting."""
 
     transposed: bool
     upside_down: bool
@@ -104,7 +104,7 @@ def _alignment(geometry: GeometricMap, size: Size) -> _Alignment | None:
 
 
 def _span(scale: float, offset: float, length: int, limit: int) -> _Span | None:
-    """Place an axis of ``length`` pixels on one of ``limit``; None if it misses the pixel grid or the output."""
+    """Map an axis of ``length`` pixels to one of ``limit``; None if it misses the pixel grid or the output."""
     start, stop = sorted((offset, offset + scale * length))
     low, high = max(start, 0.0), min(stop, float(limit))
     if high - low < 1 - TOLERANCE or not _whole(low, high):
@@ -130,7 +130,7 @@ def _turn(patch: Array, alignment: _Alignment) -> Array:
 
 
 def _paste(patch: Array, across: _Span, down: _Span, geometry: GeometricMap) -> Array:
-    """Cut a patch to what lies in the output, and surround it with the fill value."""
+    """Cut a patch to the output, and surround it with the fill value."""
     (left, right), (top, bottom) = across.target, down.target
     patch = patch[top - down.placed[0] : bottom - down.placed[0], left - across.placed[0] : right - across.placed[0]]
     if patch.shape[:2] == geometry.size:
@@ -142,18 +142,18 @@ def _paste(patch: Array, across: _Span, down: _Span, geometry: GeometricMap) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Warp:
-    """How any other map is done: from a part of the image, averaged to a size, by one warp.
+    """Any other map: a part of the image, averaged to a size, then warped once.
 
     Parameters
     ----------
     part : (slice, slice)
-        Rows and columns that the output shows, with a margin.
+        Rows and columns visible in the output, with a margin.
     averaged : Size
-        What the part is averaged to before; its own size where the map does not shrink it.
+        Size to which the part is averaged first; its own size where the map does not shrink it.
     back : ndarray of shape (2, 3) or (3, 3)
-        From the centres of the output's pixels to those of the averaged part: affine or a perspective.
+        Matrix from the centres of the output's pixels to those of the averaged part: affine or a perspective.
     border : int
-        What OpenCV is to read beyond the edge.
+        OpenCV's border mode.
     """
 
     part: tuple[slice, slice]
@@ -165,7 +165,7 @@ class _Warp:
 def _sample_freely(image: Array, geometry: GeometricMap) -> Array:
     plan = _warp(geometry, image.shape[:2])
     part = F.resize(image[plan.part], *plan.averaged, "area")
-    # OpenCV reads pixels of four values, which are aligned, twice as fast as those of three.
+    # OpenCV reads pixels of four values, which are aligned, twice as fast as pixels of three.
     widened = part.shape[2] == 3 and part.dtype == np.uint8 and geometry.interpolation not in _SLOWER_WITH_FOUR
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA) if widened else np.ascontiguousarray(part)
     flags = F.INTERPOLATIONS[geometry.interpolation or "linear"] | cv2.WARP_INVERSE_MAP
@@ -176,12 +176,12 @@ def _sample_freely(image: Array, geometry: GeometricMap) -> Array:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _warp(geometry: GeometricMap, size: Size) -> _Warp:
-    """Average the part that will be seen down to about the output's resolution; adjust the matrix to it."""
+    """Average the visible part down to about the output's resolution, and adjust the matrix."""
     factors = [min(factor, 1.0) for factor in geometry.shrinkage()]
     if geometry.interpolation == "nearest" or min(factors) > _SAMPLING_AVERAGES:
         factors = [1.0, 1.0]
     back = inverse(geometry.matrix)
-    if has_horizon(back, geometry.size):  # it shows what lies at any distance, at any scale
+    if has_horizon(back, geometry.size):  # points at any distance and scale are visible
         seen, factors = corners(size), [1.0, 1.0]
     else:
         seen = project(back, corners(geometry.size))
@@ -201,19 +201,19 @@ def _warp(geometry: GeometricMap, size: Size) -> _Warp:
 
 
 def _border(back: Floats, size: Size, source: Size) -> int:
-    """Return what OpenCV is to read beyond the source's edge; ``back`` maps the output's coordinates to it."""
+    """Return OpenCV's border mode; ``back`` maps the output's coordinates to the source's."""
     if not is_inside(back, size, source):
         return cv2.BORDER_CONSTANT
-    # Inside the image a border only serves pixels with a neighbour beyond it: repeat the edge, as resizing does.
-    # Where all pixels' centres lie further in than any neighbour reaches, a constant border costs a third less.
+    # Inside the image only pixels next to the edge read the border: repeat the edge, as resizing does. Where no pixel
+    # reads it, a constant border costs a third less.
     inner = (source[0] - 2 * _REACH, source[1] - 2 * _REACH)
     well_inside = is_inside(translation(-_REACH, -_REACH) @ back, size, inner)
     return cv2.BORDER_CONSTANT if well_inside else cv2.BORDER_REPLICATE
 
 
 def _cut_off(output: Array, geometry: GeometricMap, source: Size) -> Array:
-    """Fill what lay outside an intermediate image: a rotation after a crop must not show what the crop removed."""
-    if geometry.fill is None:  # nothing was uncovered
+    """Fill pixels outside an intermediate image: a rotation after a crop must not show what the crop removed."""
+    if geometry.fill is None:  # all of the output is inside the source
         return output
     for edges in _cuts(geometry, source):
         filled = np.full(output.shape, geometry.fill, output.dtype)
@@ -224,7 +224,7 @@ def _cut_off(output: Array, geometry: GeometricMap, source: Size) -> Array:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _cuts(geometry: GeometricMap, source: Size) -> tuple[tuple[_Edge, ...], ...]:
-    """Return the edges of each intermediate image that cut the output."""
+    """Return the edges of each intermediate image that intersect the output."""
     found = []
     for matrix, size in geometry.clips:
         if not is_inside(matrix, source, size):
@@ -233,7 +233,7 @@ def _cuts(geometry: GeometricMap, source: Size) -> tuple[tuple[_Edge, ...], ...]
 
 
 def _edges(polygon: list[tuple[float, float]], size: Size) -> tuple[_Edge, ...]:
-    """Return (a, b, c) of each edge of a convex polygon that cuts a canvas: inside it, a y + c ≥ b x."""
+    """Return (a, b, c) of each edge of a convex polygon that intersects a canvas: a y + c ≥ b x inside it."""
     pairs = list(zip(polygon, polygon[1:] + polygon[:1], strict=True))
     winding = math.copysign(1.0, sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs))
     found = []
@@ -246,7 +246,7 @@ def _edges(polygon: list[tuple[float, float]], size: Size) -> tuple[_Edge, ...]:
 
 
 def _mask(edges: tuple[_Edge, ...], size: Size) -> Array:
-    """1 where a pixel's centre lies on the inner side of all edges, else 0."""
+    """Return 1 where a pixel's centre is on the inner side of all edges, else 0."""
     x, y = np.arange(size[1], dtype=np.float32) + 0.5, np.arange(size[0], dtype=np.float32)[:, np.newaxis] + 0.5
     inside = [(along * y + constant) >= across * x for along, across, constant in edges]
     return functools.reduce(np.logical_and, inside).view(np.uint8)

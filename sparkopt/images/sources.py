@@ -1,4 +1,4 @@
-"""Columns that images come in: encoded, as paths, or as rows of Spark's image schema."""
+"""Columns of images: encoded bytes, paths, or rows of Spark's image schema."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Reader: TypeAlias = "Callable[[Any], Array | bytes]"
 
 
 def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
-    """Return what stands for each row, and what makes an image of it, or its bytes.
+    """Return a value for each row, and the function that reads it: to an image, or to the bytes of one.
 
     Raises
     ------
     SchemaError
-        Images are binary, paths or rows of Spark's image schema.
+        If the column is neither binary nor string nor of Spark's image schema.
     """
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -45,14 +45,15 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
 
 
 def rows_are_encoded(kind: pa.DataType) -> bool:
-    """Whether the rows of such a column are bytes of image files, rather than pixels."""
+    """Whether the rows of such a column are the bytes of image files, and not pixels."""
     return not pa.types.is_struct(kind)
 
 
 def _encoded(content: pa.Buffer | None) -> bytes:
     if content is None:
         raise CorruptImageError("null: the row holds no image")
-    return content.to_pybytes()
+    data: bytes = content.to_pybytes()
+    return data
 
 
 def _file(path: str | None) -> bytes:
@@ -70,8 +71,8 @@ def _file(path: str | None) -> bytes:
 
 
 def _local(path: str) -> bytes:
-    """Read a local file as Python does: Arrow's file system takes three times as long to open one."""
-    with open(path, "rb") as stream:  # for every image
+    """Read a local file with ``open``: Arrow's file system takes three times as long."""
+    with open(path, "rb") as stream:
         _check_size(path, os.fstat(stream.fileno()).st_size)
         return stream.read()
 

@@ -18,7 +18,7 @@ from pyspark.ml.image import ImageSchema
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as SF
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import (
     ArrayType,
     BinaryType,
@@ -47,32 +47,32 @@ _TENSOR = StructType(
 
 
 _BOUNDS = {
-    # Small batches stay in the processor's cache on their way from the JVM to Python.
+    # Small batches stay in the processor's cache between the JVM and Python.
     "spark.sql.execution.arrow.maxBytesPerBatch": "4m",
     # The vectorised Parquet reader holds this many rows: 4096 by default, which is 20 GB of 12-megapixel photographs.
     "spark.sql.parquet.columnarReaderBatchSize": "64",
-    # Fed from Parquet or a cache, Spark 4.2 and later send such batches to expressions whole, whatever their bytes,
-    # and gather 10,000 results on the JVM's heap.
+    # From Parquet or a cache, Spark 4.2 and later send such batches to expressions whole, whatever their bytes, and
+    # collect 10,000 results on the JVM's heap.
     "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
 }
 
 
 def read(spark: SparkSession, path: str) -> DataFrame:
-    """Read image files, the empty ones too, which Spark's own reader leaves out.
+    """Read image files, including empty ones, which Spark's own reader leaves out.
 
     Parameters
     ----------
     spark : SparkSession
         The session.
     path : str
-        A directory, which is searched with all its subdirectories, or a glob.
+        A directory, read with all its subdirectories, or a glob.
 
     Returns
     -------
     DataFrame
-        Of path (string), length (bytes, long), label (string; the name of the file's folder, as in
-        ``photos/cat/1.jpg``) and content (binary). Nothing is opened before content is used, and a filter on length
-        spares files from being opened.
+        With the columns path (string), length (bytes, long), label (string; the name of the file's folder, as in
+        ``photos/cat/1.jpg``) and content (binary). Files are opened only where content is used; a filter on length
+        excludes files before that.
 
     Examples
     --------
@@ -90,11 +90,16 @@ def read(spark: SparkSession, path: str) -> DataFrame:
 
 
 def bound_batches(spark: SparkSession) -> None:
-    """Set the session's batches to a few megabytes, so that large images do not exhaust the JVM; also faster.
+    """Limit the session's batches to a few megabytes, so that large images do not exhaust the JVM; it is also faster.
 
-    It matters for :func:`udf` on Parquet or cached data, and for any reading of large images from Parquet. They can
-    also be set in a profile: ``spark.sql.execution.arrow.maxBytesPerBatch``,
+    Use it for :func:`udf` on Parquet or cached data, and for large images in Parquet. A profile may set the same
+    properties: ``spark.sql.execution.arrow.maxBytesPerBatch``,
     ``spark.sql.parquet.columnarReaderBatchSize`` and ``spark.sql.execution.arrow.pythonUDF.columnarInput.enabled``.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        The session.
 
     Examples
     --------
@@ -108,19 +113,19 @@ def bound_batches(spark: SparkSession) -> None:
 
 
 def output_type(output: str) -> DataType:
-    """Spark type of the results for ``output``, one of "vector", "array", "tensor", "bytes" and "image"."""
+    """Return the Spark type for ``output``, one of "vector", "array", "tensor", "bytes" and "image"."""
     if output == "image":
         return ImageSchema.imageSchema["image"].dataType
     return {"vector": VectorUDT(), "array": ArrayType(FloatType()), "tensor": _TENSOR, "bytes": BinaryType()}[output]
 
 
 def check_image_column(schema: StructType, column: str) -> None:
-    """Refuse, before any job, a column that is missing or cannot hold images.
+    """Check, before any job, that a column exists and can hold images.
 
     Raises
     ------
     SchemaError
-        Naming the column, its type and what it may be.
+        If not; the message names the column, its type and the types it may have.
     """
     if column not in schema.names:
         raise SchemaError(f"there is no column {column!r}. The columns are {', '.join(schema.names)}.")
@@ -143,7 +148,7 @@ def udf(
     errors: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Callable[..., Column]:
-    """Make a pipeline into a function of columns.
+    """Return a pipeline as a function of columns.
 
     Parameters
     ----------
@@ -153,19 +158,19 @@ def udf(
         Type of the result: a dense ML vector, array<float>, struct<shape, dtype, data>, an encoded image (binary; the
         pipeline must end in Encode), or Spark's image schema.
     mode : {"PERMISSIVE", "FAILFAST"}, default "PERMISSIVE"
-        A bad image becomes null, or fails the job. To drop bad rows use ImageTransformer or :class:`BatchFunction`.
+        A bad image becomes null, or fails the job. ImageTransformer and :class:`BatchFunction` can also drop its row.
     seed, epoch : int, default 0
         Random transforms depend on (seed, row key, epoch) only.
     errors : bool, default False
         Return struct<value, error>, with the reason of each null, instead of the value.
     max_bytes : int, default 2**22
-        Bound on the bytes of output that a worker gathers before it hands them on.
+        Bound on the bytes of output that a worker collects before it sends them.
 
     Returns
     -------
     callable
-        Of the column of images (binary, path or image schema) and, optionally, the column of row keys, by name or as
-        columns. Without keys the randomness comes from the content, so that equal images are augmented alike.
+        A function of the column of images (binary, path or image schema) and, optionally, the column of row keys, by
+        name or as a Column. Without keys, random transforms depend on the content: equal images are augmented alike.
 
     Examples
     --------
@@ -189,7 +194,8 @@ def udf(
 
     def apply(image: Column | str, key: Column | str | None = None) -> Column:
         function = arrow_udf(run_alone if key is None else run_with_keys, returned)  # type: ignore[call-overload]
-        return function(image) if key is None else function(image, key)
+        result: Column = function(image) if key is None else function(image, key)
+        return result
 
     return apply
 
@@ -205,20 +211,20 @@ def _pieces(
 
 @dataclass(frozen=True)
 class BatchFunction:
-    """A pipeline as a function for ``DataFrame.mapInArrow``, which keeps the other columns.
+    """A pipeline as a function for ``DataFrame.mapInArrow`` that keeps the other columns.
 
     Parameters
     ----------
     kernel : ImageKernel
         The pipeline, its output type, its mode and its seed. Mode DROPMALFORMED drops bad rows.
     input_column, output_column : str
-        Where the images are, and where the results go; the same name replaces the column.
+        Columns of the images and of the results; the same name replaces the column.
     error_column : str or None, default None
-        Where the reasons of bad images go.
+        Column for the reasons of bad images.
     key_column : str or None, default None
-        What identifies a row, for random transforms; by default its content.
+        Column that identifies a row for random transforms; by default its content does.
     drop_input : bool, default True
-        Leave the column of images out of the result.
+        Whether the column of images is dropped.
 
     Examples
     --------
@@ -237,12 +243,12 @@ class BatchFunction:
     drop_input: bool = True
 
     def schema(self, schema: StructType) -> StructType:
-        """Schema of the result for a DataFrame of ``schema``.
+        """Return the schema of the result for a DataFrame of ``schema``.
 
         Raises
         ------
         SchemaError
-            A column is missing, cannot hold images, or would be there twice.
+            If a column is missing, cannot hold images, or would exist twice.
         """
         check_image_column(schema, self.input_column)
         if self.key_column is not None and self.key_column not in schema.names:
@@ -260,7 +266,7 @@ class BatchFunction:
         return StructType([*kept, *added])
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Process batches of rows."""
+        """Run the pipeline on batches of rows."""
         _use_the_cores_of_this_task()
         for batch in batches:
             keys = None if self.key_column is None else batch.column(self.key_column)
@@ -283,8 +289,8 @@ class BatchFunction:
 
 
 def _use_the_cores_of_this_task() -> None:
-    """Keep OpenCV to the task's cores: beside it run as many other tasks as there are cores left."""
+    """Limit OpenCV to the task's cores, since other tasks use the rest."""
     context = TaskContext.get()
     cv2.setNumThreads(1 if context is None else max(1, context.cpus()))
-    # Bad images are reported in the data; what the decoders write on stderr says no more.
+    # Bad images are reported in the data; the decoders' messages on stderr add nothing.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

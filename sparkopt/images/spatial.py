@@ -1,7 +1,7 @@
 """Geometric transforms along the axes: resize, crop, flip, pad.
 
-``interpolation`` is explained at :func:`~sparkopt.images.functional.resize`. ``fill`` is the value of pixels that
-nothing is mapped to.
+For ``interpolation`` see :func:`~sparkopt.images.functional.resize`. ``fill`` is the value of pixels outside the
+image.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ResizeLongerSide(GeometricTransform):
 
 @dataclass(frozen=True)
 class Letterbox(GeometricTransform):
-    """Resize to fit into ``height`` × ``width``, keeping proportions, and centre on a ground of value ``fill``."""
+    """Resize to fit into ``height`` × ``width``, keeping proportions, centred on a background of value ``fill``."""
 
     height: int
     width: int
@@ -98,7 +98,7 @@ class Letterbox(GeometricTransform):
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": _NUMBER, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Scale, then move to the middle."""
+        """Scale, then translate to the centre."""
         inner = _scaled(size, min(self.height / size[0], self.width / size[1]))
         top, left = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
         matrix = translation(left, top) @ scaling(inner[1] / size[1], inner[0] / size[0])
@@ -107,7 +107,7 @@ class Letterbox(GeometricTransform):
 
 @dataclass(frozen=True)
 class Crop(GeometricTransform):
-    """Cut out ``height`` × ``width`` pixels, the upper left of which is at (``top``, ``left``)."""
+    """Cut out ``height`` × ``width`` pixels with the upper left corner at (``top``, ``left``)."""
 
     top: int
     left: int
@@ -117,14 +117,14 @@ class Crop(GeometricTransform):
     domains: ClassVar = {"top": _OFFSET, "left": _OFFSET, "height": _LENGTH, "width": _LENGTH}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Move; DataError if the rectangle does not lie inside the image."""
+        """Translate; DataError if the rectangle is not inside the image."""
         _check_large_enough(size, (self.top + self.height, self.left + self.width))
         return GeometricMap(translation(-self.left, -self.top), (self.height, self.width))
 
 
 @dataclass(frozen=True)
 class CenterCrop(GeometricTransform):
-    """Cut ``height`` × ``width`` pixels out of the middle."""
+    """Cut out the central ``height`` × ``width`` pixels."""
 
     height: int
     width: int
@@ -132,7 +132,7 @@ class CenterCrop(GeometricTransform):
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Move; DataError if the image is smaller."""
+        """Translate; DataError if the image is smaller."""
         _check_large_enough(size, (self.height, self.width))
         top, left = (size[0] - self.height) // 2, (size[1] - self.width) // 2
         return GeometricMap(translation(-left, -top), (self.height, self.width))
@@ -140,16 +140,16 @@ class CenterCrop(GeometricTransform):
 
 @dataclass(frozen=True)
 class RandomCrop(GeometricTransform):
-    """Cut out ``height`` × ``width`` pixels anywhere, each place being equally likely."""
+    """Cut out ``height`` × ``width`` pixels at a position that is drawn uniformly."""
 
     height: int
     width: int
 
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Move; DataError if the image is smaller."""
+        """Translate; DataError if the image is smaller."""
         _check_large_enough(size, (self.height, self.width))
         top, left = (int(rng.integers(0, big - small + 1)) for big, small in zip(size, (self.height, self.width)))  # noqa: B905
         return GeometricMap(translation(-left, -top), (self.height, self.width))
@@ -157,7 +157,7 @@ class RandomCrop(GeometricTransform):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(GeometricTransform):
-    """Cut out a random part and resize it to ``height`` × ``width``, as Inception was trained.
+    """Cut out a random part and resize it to ``height`` × ``width``, as for the training of Inception.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ class RandomResizedCrop(GeometricTransform):
         Range of the part's width / height; log-uniform. After ten parts that do not fit, the largest central part
         within the range is taken.
     interpolation : str, default "linear"
-        For images that grow.
+        See :func:`~sparkopt.images.functional.resize`.
 
     References
     ----------
@@ -189,10 +189,10 @@ class RandomResizedCrop(GeometricTransform):
         "ratio": _POSITIVE,
         "interpolation": _INTERPOLATION,
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Move the part to the origin, then scale it."""
+        """Translate the part to the origin, then scale it."""
         top, left, height, width = self._part(size, rng)
         x, y = self.width / width, self.height / height
         matrix = np.array([[x, 0.0, -x * left], [0.0, y, -y * top], [0.0, 0.0, 1.0]])
@@ -219,7 +219,7 @@ class HorizontalFlip(GeometricTransform):
     """Mirror left and right."""
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Let x become width − x."""
+        """Map x to width − x."""
         return mirrored(size, 1)
 
 
@@ -228,7 +228,7 @@ class VerticalFlip(GeometricTransform):
     """Mirror top and bottom."""
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Let y become height − y."""
+        """Map y to height − y."""
         return mirrored(size, 0)
 
 
@@ -239,10 +239,10 @@ class RandomHorizontalFlip(HorizontalFlip):
     p: float = 0.5
 
     domains: ClassVar = {"p": _PROBABILITY}
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Let x become width − x, or stays."""
+        """Map x to width − x, or not."""
         return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
@@ -253,10 +253,10 @@ class RandomVerticalFlip(VerticalFlip):
     p: float = 0.5
 
     domains: ClassVar = {"p": _PROBABILITY}
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Let y become height − y, or stays."""
+        """Map y to height − y, or not."""
         return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
@@ -267,9 +267,9 @@ class Pad(ImageTransform):
     Parameters
     ----------
     top, right, bottom, left : int
-        How many.
+        Number of pixels.
     mode : {"constant", "edge", "reflect", "symmetric"}, default "constant"
-        Value ``fill``, the outermost pixel, the mirror image without or with the outermost pixel.
+        Pad with ``fill``, the outermost pixel, or the mirror image without or with the outermost pixel.
     fill : float, default 0
         For mode "constant".
     """

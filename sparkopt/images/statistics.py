@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each channel over a whole data set, in one pass."""
+"""Mean and standard deviation of each channel over a data set, in one pass."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["ChannelMoments"]
 
 @dataclass(frozen=True, eq=False)
 class ChannelMoments:
-    """Count, mean and sum of squared deviations of each channel; they add up over images and partitions.
+    """Count, mean and sum of squared deviations of each channel, which can be added over images and partitions.
 
     Parameters
     ----------
     count : float
-        Pixels seen.
+        Number of pixels.
     mean, deviations : ndarray of float64, shape (channels,)
-        Mean value, and sum of (value − mean)².
+        Mean, and sum of (value − mean)².
 
     References
     ----------
@@ -34,7 +34,7 @@ class ChannelMoments:
 
     @classmethod
     def of(cls, image: Array) -> ChannelMoments:
-        """Moments of one image of shape (height, width, channels)."""
+        """Return the moments of one image of shape (height, width, channels)."""
         values = image.reshape(-1, image.shape[2])
         mean = values.mean(axis=0, dtype=np.float64)
         return cls(float(len(values)), mean, np.square(values - mean).sum(axis=0))

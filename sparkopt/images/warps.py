@@ -1,8 +1,7 @@
-"""Geometric transforms that turn and bend: rotation, affine maps, perspective.
+"""Other geometric transforms: rotation, affine maps, perspective.
 
-Angles are in degrees, counter-clockwise. ``fill`` is the value of pixels that nothing is mapped to; ``interpolation``
-says how values between pixels are read ("nearest", "linear" or "area", "cubic", "lanczos"), after averaging over
-areas where the map shrinks.
+Angles are in degrees, counter-clockwise. ``fill`` is the value of pixels outside the image. ``interpolation`` between
+pixels is "nearest", "linear" or "area", "cubic" or "lanczos", after averaging over areas where the map shrinks.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _INTERPOLATION = OneOf(F.INTERPOLATIONS)
 
 @dataclass(frozen=True)
 class Rotate(GeometricTransform):
-    """Turn by ``angle`` degrees about the middle; ``expand`` enlarges the image to hold all of the result."""
+    """Rotate by ``angle`` degrees about the centre; ``expand`` enlarges the image to hold all of the result."""
 
     angle: float
     expand: bool = False
@@ -47,13 +46,13 @@ class Rotate(GeometricTransform):
     }
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Turn about the middle."""
+        """Rotate about the centre."""
         return _centered(size, _rotation(self.angle), self.expand, self.interpolation, self.fill)
 
 
 @dataclass(frozen=True)
 class RandomRotation(GeometricTransform):
-    """Turn by an angle drawn uniformly from ``degrees`` = (low, high)."""
+    """Rotate by an angle drawn uniformly from ``degrees`` = (low, high)."""
 
     degrees: tuple[float, float]
     expand: bool = False
@@ -66,24 +65,23 @@ class RandomRotation(GeometricTransform):
         "fill": _NUMBER,
         "interpolation": _INTERPOLATION,
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Turn about the middle."""
-        angle = rng.uniform(*self.degrees)
-        return _centered(size, _rotation(angle), self.expand, self.interpolation, self.fill)
+        """Rotate about the centre."""
+        return Rotate(rng.uniform(*self.degrees), self.expand, self.fill, self.interpolation).map(size, rng)
 
 
 @dataclass(frozen=True)
 class Affine(GeometricTransform):
-    """Shear, scale, turn about the middle, then move.
+    """Shear, scale, rotate about the centre, then translate.
 
     Parameters
     ----------
     angle : float, default 0
         Degrees, counter-clockwise.
     translate : (float, float), default (0, 0)
-        Fractions of the width and the height.
+        Translation along x and y, as fractions of the width and the height.
     scale : float, default 1
         Enlargement.
     shear : (float, float), default (0, 0)
@@ -109,7 +107,7 @@ class Affine(GeometricTransform):
     }
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Map about the middle."""
+        """Map about the centre."""
         x, y = (math.tan(math.radians(angle)) for angle in self.shear)
         linear = (
             _rotation(self.angle)
@@ -130,7 +128,7 @@ class RandomAffine(GeometricTransform):
     degrees : (float, float), default (0, 0)
         Range of the angle.
     translate : (float, float), default (0, 0)
-        Largest move along x and y, either way, as fractions of the width and the height.
+        Largest translation along x and y in both directions, as fractions of the width and the height.
     scale : (float, float), default (1, 1)
         Range of the enlargement.
     shear : (float, float), default (0, 0)
@@ -154,7 +152,7 @@ class RandomAffine(GeometricTransform):
         "fill": _NUMBER,
         "interpolation": _INTERPOLATION,
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Draw the parameters, and map."""
@@ -176,8 +174,8 @@ class Perspective(GeometricTransform):
     Parameters
     ----------
     corners : four of (float, float)
-        Where the upper left, upper right, lower right and lower left corners go: (x, y) as fractions of the width and
-        the height. ((0, 0), (1, 0), (1, 1), (0, 1)) changes nothing.
+        New positions of the upper left, upper right, lower right and lower left corner: (x, y) as fractions of the
+        width and the height. ((0, 0), (1, 0), (1, 1), (0, 1)) is the identity.
     fill, interpolation
         See the module.
     """
@@ -212,7 +210,7 @@ class RandomPerspective(GeometricTransform):
         "fill": _NUMBER,
         "interpolation": _INTERPOLATION,
     }
-    random: ClassVar[bool] = True
+    random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Draw the corners, and map."""
@@ -225,7 +223,7 @@ class RandomPerspective(GeometricTransform):
 
 
 def _rotation(angle: float) -> Floats:
-    """Counter-clockwise as seen, y pointing down; exact for right angles."""
+    """Return the matrix of a visually counter-clockwise rotation, with y pointing down; exact for right angles."""
     quarter, rest = divmod(angle, 90)
     cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))
     for _ in range(int(quarter) % 4):
@@ -234,7 +232,7 @@ def _rotation(angle: float) -> Floats:
 
 
 def _centered(size: Size, linear: Floats, expand: bool, interpolation: str, fill: float) -> GeometricMap:
-    """Map about the middle of the image to the middle of the result."""
+    """Apply ``linear`` about the centre of the image, and move that to the centre of the result."""
     target = size
     if expand:
         width, height = np.abs(linear[:2, :2]) @ (size[1], size[0])

@@ -230,7 +230,7 @@ def test_resizing_keeps_a_constant(height, width, value):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: F.crop(x, 1, 0, 4, 4), "does not lie inside an image of 4 x 4"),
+        (lambda x: F.crop(x, 1, 0, 4, 4), "is not inside an image of 4 x 4"),
         (lambda x: F.normalize(x, [0, 0], [1.0]), "mean must have 1 or 3 values"),
         (lambda x: F.encode(x, "bmp"), "format must be one of 'jpeg', 'png', 'webp'"),
         (lambda x: F.encode(x, quality=0), "quality must be a whole number in"),
