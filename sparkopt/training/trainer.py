@@ -14,10 +14,9 @@ import numpy as np
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
+from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
-from sparkopt.communication.encoding import Compressed
+from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
@@ -257,7 +256,7 @@ def fit_many(
         They may differ in optimizer, penalty, stop, callbacks and held_out; with local steps there is one only.
     initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
-    checkpoints : checkpoint.Run or None, default None
+    checkpoints : CheckpointRun or None, default None
         The run that this is a stage of; None is a run of its own, where the trainers have a checkpointer.
 
     Raises
@@ -334,12 +333,12 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     first, models = plan.trainers[0], len(plan.trainers)
     bar = ProgressBar(first._method if models == 1 else f"{models} models")
     run = checkpoints or checkpoints_of(plan.trainers, plan.initials, store)
-    work = plan.work
+    encoder: Encoder | None = None
     if models == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
-        work = Compressed(work, codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
+        encoder = Encoder(codec, uuid.uuid4().hex, run.residual_store() if run else None, first.seed)
     with attempt(plan.problems, run, [bar] if first.progress else []) as this:
-        done = first.engine.run(this.problems, work, store)
+        done = first.engine.run(this.problems, plan.work, store, encoder)
         this.ended(done.solutions)
     seconds = time.perf_counter() - begin
     fits = []
