@@ -135,7 +135,7 @@ def test_one_process_with_all_streams_sees_what_all_see(index):
 
 BAD_ROWS = {
     "null": (("x", "null"), r"features column 'x', partition \d, row 1 is null"),
-    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at place 1"),
+    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at position 1"),
     "ragged": (
         ("x", "array(1d)"),
         r"features column 'x', partition \d, row 1 has 1 entries where .* have 2",
