@@ -104,7 +104,7 @@ class PowerSgd:
         if not found:
             return []
         flat = self._mean(torch.cat([tensor.reshape(-1) for tensor in found]))
-        parts = flat.split([tensor.numel() for tensor in found])
+        parts = torch.split(flat, [tensor.numel() for tensor in found])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, found, strict=True)]
 
 

@@ -110,7 +110,8 @@ class _Horovod(Replica):
         hvd.broadcast_parameters(module.state_dict(), root_rank=0)
         for number, bucket in enumerate(self._buckets):
             for parameter in bucket:
-                parameter.register_post_accumulate_grad_hook(partial(self._ready, number))
+                register: Any = parameter.register_post_accumulate_grad_hook  # PyTorch has no types for it
+                register(partial(self._ready, number))
 
     @contextmanager
     def backward(self, is_last: bool) -> Iterator[None]:

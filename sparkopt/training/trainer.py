@@ -131,10 +131,11 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(self._combination)
+        check_compatible(self.method)
 
     @property
-    def _combination(self) -> Method:
+    def method(self) -> Method:
+        """What is combined, as compatibility is judged by it."""
         return Method(
             self.optimizer,
             self.penalty,
@@ -154,7 +155,7 @@ class Trainer:
         if self.compression != "auto":
             return not self.codec.lossless
         try:
-            check_compatible(replace(self._combination, is_lossy=True))
+            check_compatible(replace(self.method, is_lossy=True))
         except IncompatibleError as reason:
             logger.info("compression='auto' picks none: %s", reason)
             return False
@@ -219,7 +220,7 @@ class Trainer:
         )
 
     @property
-    def _method(self) -> str:
+    def _label(self) -> str:
         """The optimiser's name, and the schedule where it is not the plain one."""
         if self.local_steps is None:
             return self.optimizer.name
@@ -331,7 +332,7 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     """Train from the start, or from an earlier attempt's checkpoint."""
     begin = time.perf_counter()
     first, models = plan.trainers[0], len(plan.trainers)
-    bar = ProgressBar(first._method if models == 1 else f"{models} models")
+    bar = ProgressBar(first._label if models == 1 else f"{models} models")
     run = checkpoints or checkpoints_of(plan.trainers, plan.initials, store)
     encoder: Encoder | None = None
     if models == 1 and first._encodes:
@@ -345,7 +346,7 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     for trainer, objective, solution in zip(plan.trainers, plan.objectives, done.solutions, strict=True):
         trainer._warn(solution)
         receipt = Receipt.of(
-            optimizer=trainer._method,
+            optimizer=trainer._label,
             loss=trainer.loss.name,
             engine=done.engine,
             store=store,
@@ -378,11 +379,11 @@ def _check_shared(trainers: Sequence[Trainer]) -> None:
             f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
             f"groups that agree on it."
         )
-    own = "local updates" if first.local_steps else "" if first.codec.lossless else "error-feedback residuals"
-    if own and len(trainers) > 1:
+    if len(trainers) > 1 and not first.method.shares_passes:
+        own = "local steps" if first.local_steps else f"compression={first.codec.name!r}"
         raise IncompatibleError(
-            f"{len(trainers)} trainers with local steps or a lossy codec cannot share passes over the data: each "
-            f"model has {own} of its own. Fit them one by one."
+            f"{len(trainers)} trainers with {own} cannot share passes over the data: local updates and "
+            f"error-feedback residuals are one model's own. Fit them one by one."
         )
 
 

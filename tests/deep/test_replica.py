@@ -1,4 +1,4 @@
-"""What travels together: buckets of gradients."""
+"""What is communicated together: buckets of gradients."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_uris_are_as_good_as_paths(registry, runs, tmp_path):
     assert registry.current() == accepted
 
 
-def test_what_is_missing_is_told(registry, runs, tmp_path):
+def test_what_is_missing_is_reported(registry, runs, tmp_path):
     candidate, evaluation = runs("first")
     with pytest.raises(DataError, match="nothing/model holds no model"):
         registry.promote(str(tmp_path / "nothing"), evaluation, MONDAY)
