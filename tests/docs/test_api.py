@@ -13,9 +13,6 @@ from tests.docs import surface
 UNFINISHED = {
     "sparkopt",
     "sparkopt.blocks",
-    "sparkopt.checkpoint",
-    "sparkopt.communication",
-    "sparkopt.engines",
     "sparkopt.images",
     "sparkopt.io",
     "sparkopt.jobs",
