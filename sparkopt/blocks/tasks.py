@@ -43,6 +43,7 @@ __all__ = [
 
 T = TypeVar("T")
 PartFunction: TypeAlias = Callable[[Part, Blocks], T]
+"""What is computed from a partition and its blocks."""
 
 HANDLE_SCHEMA = (
     "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
@@ -119,6 +120,7 @@ class Located:
 
 
 TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
+"""What is computed from all partitions of a task."""
 
 
 @dataclass(frozen=True)

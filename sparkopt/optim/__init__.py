@@ -15,6 +15,7 @@ from sparkopt.optim import schedules
 from sparkopt.optim.aliases import (
     OPTIMIZERS,
     OUTER,
+    Rate,
     adadelta,
     adagrad,
     adam,
@@ -39,8 +40,19 @@ from sparkopt.optim.aliases import (
     sgd,
     svrg,
 )
-from sparkopt.optim.base import Chain, GradientTransformation, Optimizer, Point, Search, chain
-from sparkopt.optim.links import accumulate, add_decayed_weights, average, clip_by_norm, clip_by_value
+from sparkopt.optim.base import Chain, Evaluate, GradientTransformation, Optimizer, Point, Search, chain
+from sparkopt.optim.links import (
+    Accumulate,
+    AddDecayedWeights,
+    Average,
+    ClipByNorm,
+    ClipByValue,
+    accumulate,
+    add_decayed_weights,
+    average,
+    clip_by_norm,
+    clip_by_value,
+)
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
@@ -56,6 +68,15 @@ from sparkopt.optim.request import (
 )
 from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
 from sparkopt.optim.transforms import (
+    ScaleByAdadelta,
+    ScaleByAdam,
+    ScaleByLearningRate,
+    ScaleByLion,
+    ScaleByNadam,
+    ScaleByRms,
+    ScaleByRss,
+    ScaleByTrustRatio,
+    Trace,
     scale_by_adadelta,
     scale_by_adam,
     scale_by_learning_rate,
@@ -72,8 +93,14 @@ __all__ = [
     "OPTIMIZERS",
     "OUTER",
     "AcceleratedProximal",
+    "Accumulate",
+    "AddDecayedWeights",
+    "Average",
     "Backtracking",
     "Chain",
+    "ClipByNorm",
+    "ClipByValue",
+    "Evaluate",
     "EveryRow",
     "Fixed",
     "GradientTransformation",
@@ -86,12 +113,22 @@ __all__ = [
     "OrthantWise",
     "Point",
     "QuasiNewton",
+    "Rate",
     "Request",
     "RowSelector",
     "SampledRows",
+    "ScaleByAdadelta",
+    "ScaleByAdam",
+    "ScaleByLearningRate",
+    "ScaleByLion",
+    "ScaleByNadam",
+    "ScaleByRms",
+    "ScaleByRss",
+    "ScaleByTrustRatio",
     "Search",
     "StepRows",
     "StrongWolfe",
+    "Trace",
     "VarianceReduced",
     "accumulate",
     "adadelta",

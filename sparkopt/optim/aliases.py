@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 from sparkopt.errors import ParameterError
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
@@ -35,6 +36,7 @@ from sparkopt.typing import Schedule
 __all__ = [
     "OPTIMIZERS",
     "OUTER",
+    "Rate",
     "adadelta",
     "adagrad",
     "adam",
@@ -60,7 +62,8 @@ __all__ = [
     "svrg",
 ]
 
-Rate = float | Schedule
+Rate: TypeAlias = float | Schedule
+"""A learning rate: a number, or a schedule of the step number."""
 
 
 def gd(learning_rate: Rate | None = None) -> Optimizer:

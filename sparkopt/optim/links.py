@@ -154,7 +154,16 @@ class Accumulate(GradientTransformation):
 
 
 clip_by_value = ClipByValue
+"""The same as :class:`ClipByValue`, as optax names it."""
+
 clip_by_norm = ClipByNorm
+"""The same as :class:`ClipByNorm`, as optax names it."""
+
 add_decayed_weights = AddDecayedWeights
+"""The same as :class:`AddDecayedWeights`, as optax names it."""
+
 average = Average
+"""The same as :class:`Average`, as optax names it."""
+
 accumulate = Accumulate
+"""The same as :class:`Accumulate`, as optax names it."""

@@ -290,11 +290,28 @@ def _check_moments(beta1: float, beta2: float, epsilon: float) -> None:
 
 
 trace = Trace
+"""The same as :class:`Trace`, as optax names it."""
+
 scale_by_learning_rate = ScaleByLearningRate
+"""The same as :class:`ScaleByLearningRate`, as optax names it."""
+
 scale_by_rss = ScaleByRss
+"""The same as :class:`ScaleByRss`, as optax names it."""
+
 scale_by_adadelta = ScaleByAdadelta
+"""The same as :class:`ScaleByAdadelta`, as optax names it."""
+
 scale_by_rms = ScaleByRms
+"""The same as :class:`ScaleByRms`, as optax names it."""
+
 scale_by_adam = ScaleByAdam
+"""The same as :class:`ScaleByAdam`, as optax names it."""
+
 scale_by_nadam = ScaleByNadam
+"""The same as :class:`ScaleByNadam`, as optax names it."""
+
 scale_by_lion = ScaleByLion
+"""The same as :class:`ScaleByLion`, as optax names it."""
+
 scale_by_trust_ratio = ScaleByTrustRatio
+"""The same as :class:`ScaleByTrustRatio`, as optax names it."""

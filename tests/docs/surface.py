@@ -6,6 +6,7 @@ Public is what a package's ``__init__`` lists in ``__all__``. Nothing is importe
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -218,11 +219,16 @@ def undocumented_methods(where: Name) -> Iterator[str]:
         part.name
         for _, body in family
         for part in body.body
-        if isinstance(part, ast.FunctionDef) and ast.get_docstring(part)
+        if isinstance(part, ast.FunctionDef) and (ast.get_docstring(part) or listed(part.name, body))
     }
     for part in family[0][1].body if family else ():
         if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and part.name not in described:
             yield f"{where}.{part.name}"
+
+
+def listed(attribute: str, body: ast.ClassDef) -> bool:
+    """Whether a class's docstring describes an attribute, in a line such as ``rows, columns : int``."""
+    return bool(re.search(rf"^(\w+, )*{attribute}(, \w+)* :", ast.get_docstring(body) or "", re.MULTILINE))
 
 
 def exported() -> set[Name]:
