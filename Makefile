@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 ACTIVATE := source .venv/environment &&
-SUBMIT := $(ACTIVATE) spark-submit --properties-file conf/local.conf
+# spark-submit reads a job's output through a pipe, so a job cannot see the terminal by itself.
+PROGRESS := { [ ! -t 1 ] || export SPARKOPT_PROGRESS=$${SPARKOPT_PROGRESS:-1}; } &&
+SUBMIT := $(ACTIVATE) $(PROGRESS) spark-submit --properties-file conf/local.conf
 # What follows --properties-file goes to the job: make run ARGS="--optimizer adam --max-iter 300"
 ARGS ?=
 

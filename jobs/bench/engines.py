@@ -21,6 +21,7 @@ from linear import MAX_ITER, OUR_TOL, REG_PARAM, generate, theirs, timed, vector
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
+from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine, EngineRun, SessionTraits
 from sparkopt.engines.selection import AutoEngine, by_name
 from sparkopt.launch.session import session
@@ -41,9 +42,11 @@ class Watched(Engine):
     runs: list[EngineRun] = field(default_factory=list)
     name = "watched"
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run and record."""
-        self.runs.append(self.engine.run(problems, work, store))
+        self.runs.append(self.engine.run(problems, work, store, encoder))
         return self.runs[-1]
 
 

@@ -1,1 +1,68 @@
-"""Rows as arrays: what a block is, how columns become blocks, and where blocks are kept."""
+"""Rows as arrays: what a block is, how columns become blocks, and where blocks are kept.
+
+``BlockStore.write`` in ``store`` writes a DataFrame's rows as memory-mapped files (``files``), one a partition. A
+``Reader`` in ``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
+executors; ``backend`` is who runs it: ``classic`` or ``connect``. ``block``, ``files`` and ``moments`` need no Spark.
+It imports the ground and ``io`` only. Start with ``block``, then ``store``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparkopt.blocks.block import NO_FOLD, Block, Blocks, InMemoryBlocks, Part
+from sparkopt.blocks.moments import Moments
+
+__all__ = [
+    "NO_FOLD",
+    "Backend",
+    "Block",
+    "BlockStore",
+    "Blocks",
+    "Columns",
+    "Handle",
+    "InMemoryBlocks",
+    "Located",
+    "Moments",
+    "OpenPartition",
+    "Part",
+    "PartFunction",
+    "PartitionSummary",
+    "Result",
+    "Shared",
+    "TaskFunction",
+]
+
+if TYPE_CHECKING:
+    from sparkopt.blocks.backend import Backend, Shared
+    from sparkopt.blocks.columns import Columns
+    from sparkopt.blocks.store import BlockStore
+    from sparkopt.blocks.tasks import (
+        Handle,
+        Located,
+        OpenPartition,
+        PartFunction,
+        PartitionSummary,
+        Result,
+        TaskFunction,
+    )
+
+_ON_SPARK = {
+    "Backend": "backend",
+    "BlockStore": "store",
+    "Columns": "columns",
+    "Handle": "tasks",
+    "Located": "tasks",
+    "OpenPartition": "tasks",
+    "PartFunction": "tasks",
+    "PartitionSummary": "tasks",
+    "Result": "tasks",
+    "Shared": "backend",
+    "TaskFunction": "tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load Spark only for the names that need it: optimisers and objectives know blocks, but not Spark."""
+    if name in _ON_SPARK:
+        return getattr(import_module(f"sparkopt.blocks.{_ON_SPARK[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

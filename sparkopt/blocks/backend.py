@@ -13,7 +13,7 @@ from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.validation import Interval
 
-__all__ = ["Backend", "Shared", "Source", "is_connect"]
+__all__ = ["Backend", "RowSource", "Shared", "is_connect"]
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Shared(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """The selected columns of a DataFrame, and how to write them.
 
     Parameters

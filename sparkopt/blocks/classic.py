@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sparkopt.blocks.backend import Backend, Shared, Source
+from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class ClassicBackend(Backend):
 
     has_rdds = True
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RowSource) -> None:
         self._source = source
         self._handles = self._written().cache()
 

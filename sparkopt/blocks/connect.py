@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyspark.cloudpickle import dumps
 from pyspark.sql import DataFrame, SparkSession
 
-from sparkopt.blocks.backend import Backend, Shared, Source
+from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
 from sparkopt.errors import IncompatibleError
 
@@ -43,7 +43,7 @@ class ConnectBackend(Backend):
 
     has_rdds = False
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RowSource) -> None:
         self._source, self._session = source, source.df.sparkSession
         self._view = source.name.replace("-", "_")
         source.df.mapInArrow(source.writer(), HANDLE_SCHEMA).createTempView(self._view)

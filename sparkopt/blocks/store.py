@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark.sql import DataFrame
 
-from sparkopt.blocks.backend import Backend, Shared, Source, is_connect
+from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.tasks import (
-    Facts,
-    Gathered,
-    Held,
+    GroupTask,
     Located,
+    OpenPartition,
     PartFunction,
+    PartitionSummary,
+    PartitionTask,
     Result,
-    Task,
     TaskFunction,
     carry,
 )
@@ -40,7 +40,7 @@ from sparkopt.validation import Interval, OneOf, check
 if TYPE_CHECKING:
     from pyspark import RDD
 
-__all__ = ["BlockStore", "Held", "Located", "Result"]
+__all__ = ["BlockStore", "Located", "OpenPartition", "Result"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class BlockStore:
         What writing took.
     """
 
-    def __init__(self, columns: Columns, backend: Backend, facts: Sequence[Facts], seconds: float) -> None:
+    def __init__(self, columns: Columns, backend: Backend, facts: Sequence[PartitionSummary], seconds: float) -> None:
         self._backend = backend
         self.columns, self.seconds = columns, seconds
         by_partition = {fact.handle.partition: fact for fact in facts}
@@ -104,11 +104,11 @@ class BlockStore:
         """
         begin = time.perf_counter()
         check("codec", codec, OneOf(BLOCK_CODECS))
-        source = Source(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
+        source = RowSource(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
         backend: Backend = ConnectBackend(source) if is_connect(df) else ClassicBackend(source)
         complete = False
         try:
-            facts = sorted(backend.run(Facts.read), key=lambda fact: fact.handle.partition)
+            facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)
             _refuse_bad(facts, columns)
             complete = True
         finally:
@@ -175,7 +175,7 @@ class BlockStore:
             Let at most so many tasks take several partitions each, since a task costs Spark some 10 ms; None is one
             task a partition.
         """
-        task = Task(function, self._first_rows())
+        task = PartitionTask(function, self._first_rows())
         results = self._backend.run(task, tasks)
         missing = [result.partition for result in results if result.value is None]
         if missing:
@@ -184,21 +184,21 @@ class BlockStore:
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
-        return self._backend.handles.map(Task(function, self._first_rows()))
+        return self._backend.handles.map(PartitionTask(function, self._first_rows()))
 
     def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
         """Apply ``function`` to the partitions of each of ``tasks`` tasks, near their blocks; lazily.
 
         A task takes several partitions where there are more of them than tasks.
         """
-        return self._backend.handles.coalesce(tasks).mapPartitions(Gathered(function, self._first_rows()))
+        return self._backend.handles.coalesce(tasks).mapPartitions(GroupTask(function, self._first_rows()))
 
     def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
         """Apply ``function`` to all partitions in one task; blocks on other machines are carried there. Lazily."""
         if self.context.master.startswith("local"):
             return self.map_tasks(function, 1)
         carried = self._backend.handles.map(carry).coalesce(1, shuffle=True)
-        return carried.mapPartitions(Gathered(function, self._first_rows()))
+        return carried.mapPartitions(GroupTask(function, self._first_rows()))
 
     def located(self) -> Located:
         """Return where every partition's file is now; those of lost executors are rebuilt first."""
@@ -206,7 +206,7 @@ class BlockStore:
             sorted(self._backend.handles.collect(), key=lambda handle: handle.partition), self._first_rows()
         )
 
-    def _recompute(self, task: Task[T], partitions: Sequence[int]) -> list[Result[T]]:
+    def _recompute(self, task: PartitionTask[T], partitions: Sequence[int]) -> list[Result[T]]:
         logger.warning("blocks of partitions %s are missing; reading them from the source for this step", partitions)
         return self._backend.run_fresh(task, partitions)
 
@@ -236,7 +236,7 @@ class BlockStore:
         return firsts
 
 
-def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
+def _refuse_bad(facts: Sequence[PartitionSummary], columns: Columns) -> None:
     errors = [fact.handle.error for fact in facts if fact.handle.error]
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
@@ -262,7 +262,7 @@ def _refuse_bad(facts: Sequence[Facts], columns: Columns) -> None:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
 
 
-def _refuse_one_sided(facts: Sequence[Facts], name: str) -> None:
+def _refuse_one_sided(facts: Sequence[PartitionSummary], name: str) -> None:
     """Refuse data that has rows to train on, or to validate on, but not both."""
     if not any(fact.handle.starts[-1] for fact in facts):
         raise DataError(f"validation column {name!r} is true in every row: there are no rows to train on.")

@@ -27,15 +27,15 @@ from sparkopt.validation import Interval
 
 __all__ = [
     "HANDLE_SCHEMA",
-    "Facts",
-    "Gathered",
+    "GroupTask",
     "Handle",
-    "Held",
     "Located",
+    "OpenPartition",
     "PartFunction",
+    "PartitionSummary",
+    "PartitionTask",
     "Result",
     "Sweep",
-    "Task",
     "TaskFunction",
     "WriteBlocks",
     "carry",
@@ -95,7 +95,7 @@ class Result(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Held:
+class OpenPartition:
     """One partition as a task holds it; ``blocks`` is None where its file is missing."""
 
     part: Part
@@ -113,16 +113,16 @@ class Located:
         """For each partition, whether this machine has its file; one without rows is everywhere."""
         return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
 
-    def open(self, partitions: Iterable[int]) -> list[Held]:
+    def open(self, partitions: Iterable[int]) -> list[OpenPartition]:
         """Open these partitions."""
         return [open_blocks(self.handles[index], self.first_rows) for index in partitions]
 
 
-TaskFunction: TypeAlias = Callable[[Iterator[Held]], Iterable[T]]
+TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
 
 
 @dataclass(frozen=True)
-class Facts:
+class PartitionSummary:
     """What the driver learns of a partition right after it was written: moments by fold, none without rows."""
 
     handle: Handle
@@ -130,7 +130,7 @@ class Facts:
     validation: Mapping[int, Moments]
 
     @classmethod
-    def read(cls, handle: Handle) -> Facts:
+    def read(cls, handle: Handle) -> PartitionSummary:
         """Read the moments beside the blocks: they are wide, and needed once, so handles go without them."""
         if not handle.path:
             return cls(handle, {}, {})
@@ -199,7 +199,7 @@ class WriteBlocks:
 
 
 @dataclass(frozen=True)
-class Task(Generic[T]):
+class PartitionTask(Generic[T]):
     """The task of a step: open the handle's blocks and work on them."""
 
     function: PartFunction[T]
@@ -211,7 +211,7 @@ class Task(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Gathered(Generic[T]):
+class GroupTask(Generic[T]):
     """A task that holds several partitions."""
 
     function: TaskFunction[T]
@@ -227,13 +227,13 @@ def carry(handle: Handle) -> tuple[Handle, bytes]:
     return handle, path.read_bytes() if handle.path and path.is_file() else b""
 
 
-def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> Held:
+def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> OpenPartition:
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
     part = Part(handle.partition, first_rows[handle.partition])
     try:
-        return Held(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
+        return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
     except FileNotFoundError:
-        return Held(part, None)
+        return OpenPartition(part, None)
 
 
 @dataclass(frozen=True)

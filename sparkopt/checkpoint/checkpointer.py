@@ -1,9 +1,9 @@
-"""Checkpoints: a run's snapshots on any file system, from which the same call goes on after its driver was killed.
+"""Checkpoints: a run's snapshots on any file system, from which the same call resumes after its driver was killed.
 
-A file appears whole or not at all, and one that was truncated or altered is found out (``checkpoint_format``).
+A file is written whole or not at all, and one that was truncated or altered is detected (``format``).
 
 Each run has a folder of its own below ``uri``, named by its fingerprint: optimiser, loss, penalty, start, seed and
-what is known of the data. So a call goes on from its own checkpoints only; the same folder serves tomorrow's data,
+what is known of the data. So a call resumes from its own checkpoints only; the same folder serves tomorrow's data,
 another configuration and the folds of a cross-validation. A run that ends by its own rules deletes its folder.
 """
 
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from sparkopt.checkpoint.format import Saved, Stage, dump, load
+from sparkopt.checkpoint.format import SavedRun, Stage, dump, load
 from sparkopt.communication.error_feedback import ResidualStore
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
-from sparkopt.solver.progress import Progress, Snapshot
+from sparkopt.solver.progress import Callback, Progress, Snapshot
 from sparkopt.validation import Interval, check
 
-__all__ = ["Checkpointer", "Run"]
+__all__ = ["CheckpointRun", "Checkpointer"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Checkpointer:
     interval : int, default 10
         Steps between checkpoints.
     keep : int, default 2
-        How many of a run's checkpoints stay.
+        How many of a run's checkpoints are kept.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Checkpointer:
         Raises
         ------
         ParameterError
-            Naming what would do.
+            Naming what is supported.
         """
         self.location()
 
@@ -75,7 +75,7 @@ class Checkpointer:
         """Return the folder; raises what ``check`` does."""
         return resolve(self.uri, "checkpointDir")
 
-    def run(self, fingerprint: Fingerprint) -> Run:
+    def run(self, fingerprint: Fingerprint) -> CheckpointRun:
         """Return the checkpoints of one run.
 
         Raises
@@ -83,11 +83,11 @@ class Checkpointer:
         ParameterError
             Where the folder cannot be reached or made.
         """
-        return Run(self, fingerprint).prepared()
+        return CheckpointRun(self, fingerprint).prepared()
 
 
 @dataclass(frozen=True)
-class Run:
+class CheckpointRun:
     """The checkpoints of one run: of one model, or of several that are trained together.
 
     Parameters
@@ -109,8 +109,8 @@ class Run:
         """Its folder below the checkpointer's."""
         return digest(self.fingerprint)
 
-    def prepared(self) -> Run:
-        """Make the folder; say which other runs have not ended here."""
+    def prepared(self) -> CheckpointRun:
+        """Make the folder; log which other runs have not ended here."""
         root = self.checkpointer.location()
         try:
             for other in _unfinished_runs(root):
@@ -130,7 +130,7 @@ class Run:
         logger.warning("checkpoints of an unfinished run in %s are left alone: it differs in %s", other.path, parts)
 
     def restore(self) -> list[Snapshot] | None:
-        """Return the newest snapshots that are intact, one a model, or None to begin this stage anew.
+        """Return the newest snapshots that are intact, one a model, or None to start this stage from its beginning.
 
         Raises
         ------
@@ -140,10 +140,10 @@ class Run:
         saved = self.saved()
         if saved is None or saved.stage.number != self.stage.number:
             return None
-        logger.info("going on from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder().path)
+        logger.info("resuming from step %d: %s", self.stage.steps + saved.snapshots[0].step, self._folder().path)
         return saved.snapshots
 
-    def saved(self) -> Saved | None:
+    def saved(self) -> SavedRun | None:
         """Return the newest checkpoint that is intact, of whichever stage; raises what ``restore`` does."""
         for found in reversed(_checkpoints(self._folder())):
             try:
@@ -156,7 +156,7 @@ class Run:
             if parts := differences(self.fingerprint, saved.fingerprint):
                 raise IncompatibleError(
                     f"checkpoint {found.path} is of another run: {', '.join(parts)} differ. "
-                    "Move it away to begin again."
+                    "Move it away to start again."
                 )
             return saved
         return None
@@ -193,10 +193,10 @@ class Run:
         except STORAGE_ERRORS as error:
             logger.warning("checkpoint %s was not written: %s", folder.child(name).path, brief(error))
 
-    def shelf(self) -> ResidualStore:
-        """Return where memories of error feedback go with the checkpoints."""
+    def residual_store(self) -> ResidualStore:
+        """Return where error-feedback residuals are stored with the checkpoints."""
         keeper = self.checkpointer
-        return ResidualStore(child_uri(keeper.uri, self.name, "memories"), keeper.interval, keeper.keep)
+        return ResidualStore(child_uri(keeper.uri, self.name, "residuals"), keeper.interval, keeper.keep)
 
     def remove(self) -> None:
         """Delete this run's checkpoints; harmless when repeated."""
@@ -207,11 +207,11 @@ class Run:
         except STORAGE_ERRORS as error:
             logger.warning("checkpoints in %s were not deleted: %s", folder.path, brief(error))
 
-    def watchers(self, models: int, restored: Sequence[Snapshot] | None = None) -> list[Watcher]:
+    def callbacks(self, models: int, restored: Sequence[Snapshot] | None = None) -> list[Callback]:
         """Return one callback for each model; all together they write one file a checkpoint."""
         latest: dict[int, Snapshot | Progress] = dict(enumerate(restored or ()))
         shared = _Collector(self, models, latest)
-        return [Watcher(shared, model) for model in range(models)]
+        return [CheckpointCallback(shared, model) for model in range(models)]
 
     def _folder(self) -> Location:
         return self.checkpointer.location().child(self.name)
@@ -220,7 +220,7 @@ class Run:
 class _Collector:
     """Gathers the snapshots of all models after the same step."""
 
-    def __init__(self, run: Run, models: int, latest: dict[int, Snapshot | Progress]) -> None:
+    def __init__(self, run: CheckpointRun, models: int, latest: dict[int, Snapshot | Progress]) -> None:
         self.run, self.models, self.latest = run, models, latest
         self.due: int | None = None
         self.shared = False
@@ -249,7 +249,7 @@ def _step(found: Snapshot | Progress) -> int:
 
 
 @dataclass(frozen=True)
-class Watcher:
+class CheckpointCallback:
     """The callback that keeps one model's state."""
 
     shared: _Collector = field(repr=False)

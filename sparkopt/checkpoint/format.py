@@ -1,6 +1,6 @@
-"""A checkpoint as bytes: a line that says what it is, a line with the SHA-256 of the rest, and the rest.
+"""A checkpoint as bytes: a line with the format's name, a line with the SHA-256 of the rest, and the rest.
 
-That is a ``.npz`` of arrays and one JSON tree. Nothing is pickled, and loading runs no code.
+The rest is a ``.npz`` of arrays and one JSON tree. Nothing is pickled, and loading runs no code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sparkopt.optim.base import Point
 from sparkopt.solver.progress import Record, Snapshot
 from sparkopt.typing import State
 
-__all__ = ["Saved", "Stage", "columns", "dump", "load", "records"]
+__all__ = ["SavedRun", "Stage", "columns", "dump", "load", "records"]
 
 MAGIC = b"sparkopt checkpoint 2\n"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One loop of several that make a run.
+    """One loop of a run that is several loops in turn.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Stage:
     steps : int, default 0
         Steps before it: checkpoints are numbered on from there.
     before : nested tuples, lists and dicts of arrays, numbers, strings and None
-        What the stages before it came to.
+        What the stages before it found.
     """
 
     number: int = 0
@@ -44,7 +44,7 @@ class Stage:
     before: State = None
 
 
-class Saved(NamedTuple):
+class SavedRun(NamedTuple):
     """What a checkpoint holds."""
 
     fingerprint: Fingerprint
@@ -94,7 +94,7 @@ def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot], stage: Stage |
     return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
-def load(content: bytes) -> Saved:
+def load(content: bytes) -> SavedRun:
     """Return what ``dump`` was given.
 
     Raises
@@ -124,7 +124,7 @@ def load(content: bytes) -> Saved:
         return {decode(key): decode(item) for key, item in content}
 
     snapshots = [_snapshot(decode(snapshot)) for snapshot in tree["snapshots"]]
-    return Saved(tree["fingerprint"], snapshots, Stage(**decode(tree["stage"])))
+    return SavedRun(tree["fingerprint"], snapshots, Stage(**decode(tree["stage"])))
 
 
 def columns(history: Sequence[Record]) -> dict[str, list[Any]]:

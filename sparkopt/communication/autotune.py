@@ -1,25 +1,23 @@
-"""compression="auto": the first steps of a fit try how sums may travel, and the others do as the cheapest did.
+"""compression="auto": the first steps of a fit time each codec, and the others use the fastest.
 
-Whether a codec pays depends on links, codecs, cores and sizes that nobody knows beforehand, so nothing is predicted:
-steps are taken with each candidate and timed. They are steps like any other, since what a codec leaves out goes with
-a later one. Where a pass hardly waits for its sums, nothing is tried, as in most set-ups (Agarwal et al., 2022,
-*On the utility of gradient compression in distributed training systems*).
+Whether a codec pays depends on the network, codecs, cores and sizes that nobody knows beforehand, so nothing is
+predicted: steps are taken with each candidate and timed. They count like any other, since what a codec leaves out is
+sent with a later one. Where a pass hardly waits for its sums, nothing is tried, as in most set-ups (Agarwal et al.,
+2022, *On the utility of gradient compression in distributed training systems*).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
-from sparkopt.communication.encoding import PLAIN_AGAIN, Compressed
-from sparkopt.communication.sums import Pass
+from sparkopt.communication.encoder import PLAIN_AGAIN, PassMessage
+from sparkopt.communication.sums import Pass, SendPass, Summation, pulling_back
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce
 
-__all__ = ["CANDIDATES", "told", "trying"]
+__all__ = ["CANDIDATES", "codecs_used", "reduce_by"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,69 +29,71 @@ LEAST_BYTES = 64 << 10
 PLAIN = 2
 """Passes before the first candidate; the faster one counts, since the first of a fit opens files."""
 CLEAR = 1.25
-"""A candidate that is this far from the bound after one pass needs no second one."""
+"""A candidate whose first pass is this factor from the bound needs no second one."""
 WAITING = 0.2
 """Least share of a pass that waits for sums, for a trial."""
 
 Agree: TypeAlias = Callable[[int], int]
 
 
-def trying(work: Work, reduce: Reduce, passes: Sequence[Pass], agree: Agree = int) -> Reduce:
-    """Return ``reduce`` itself, or with a trial before it where the work leaves its codec open.
+def reduce_by(send: SendPass, summation: Summation, passes: Sequence[Pass], agree: Agree = int) -> Reduce:
+    """Return what the loop calls: each query becomes a message, whose codec is chosen by trial where that is open.
 
     Parameters
     ----------
-    work : Work
-        What is summed.
-    reduce : Reduce
-        Sums it.
+    send : callable
+        Sends a message to all tasks, and adds up their answers.
+    summation : Summation
+        What tasks do.
     passes : sequence of Pass
-        What each call of ``reduce`` adds its cost to.
+        To which each call of ``send`` appends its cost.
     agree : callable, default int
-        Returns to every process that runs the loop what one of them found: their clocks differ.
+        Returns to every process that runs the loop what one of them measured: their clocks differ.
     """
-    is_open = isinstance(work, Compressed) and work.codec is None
-    return _Trial(reduce, passes, agree) if is_open else reduce
+    answer = pulling_back(summation, send)
+    if summation.encoder is not None and summation.encoder.is_open:
+        return _AutoTuner(answer, passes, agree)
+    return lambda query: answer(PassMessage(query))
 
 
-def told(passes: Sequence[Pass]) -> str:
-    """Return how passes travelled and how fast each way was, in one line; "" where all travelled alike.
+def codecs_used(passes: Sequence[Pass]) -> str:
+    """Return the codecs of passes and how fast each was, in one line; "" where all used the same.
 
-    Ranks find out far from the driver's log: this is what the driver can tell of it.
+    Ranks choose far from the driver's log: this is what the driver knows of it.
     """
-    fastest: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for one in passes:
-        fastest.setdefault(one.codec, []).append(one.seconds)
-    ways = ", ".join(f"{name} {len(s)} (fastest {min(s) * 1e3:.3g} ms)" for name, s in fastest.items())
-    return f"passes by codec: {ways}" if len(fastest) > 1 else ""
+        seconds.setdefault(one.codec, []).append(one.seconds)
+    used = ", ".join(f"{name} {len(s)} (fastest {min(s) * 1e3:.3g} ms)" for name, s in seconds.items())
+    return f"passes by codec: {used}" if len(seconds) > 1 else ""
 
 
-class _Trial:
-    """A way to sum that finds out which codec pays."""
+class _AutoTuner:
+    """Reduces, and finds out which codec pays."""
 
-    def __init__(self, reduce: Reduce, passes: Sequence[Pass], agree: Agree) -> None:
-        self._reduce, self._passes = reduce, passes
-        self._plan: _Plan | None = _plan(agree)
-        self._codec = next(self._plan)
+    def __init__(self, send: SendPass, passes: Sequence[Pass], agree: Agree) -> None:
+        self._send, self._passes = send, passes
+        self._trial: _Trial | None = _trial(agree)
+        self._codec = next(self._trial)
 
     def __call__(self, query: Query) -> PartialSum:
-        """Sum; a step's own sums as the trial asks, or as it ended."""
+        """Sum; a step's own gradients by the codec that the trial asks for, or that it ended with."""
         if not query.request.is_step_gradient:
-            return self._reduce(query)
-        sums = self._reduce(replace(query, codec=self._codec))
-        if self._plan is not None:
+            return self._send(PassMessage(query))
+        sums = self._send(PassMessage(query, self._codec))
+        if self._trial is not None:
             try:
-                self._codec = self._plan.send((self._passes[-1], sums.gradient.nbytes))
+                self._codec = self._trial.send((self._passes[-1], sums.gradient.nbytes))
             except StopIteration as end:
-                self._plan, self._codec = None, end.value
+                self._trial, self._codec = None, end.value
         return sums
 
 
-_Plan: TypeAlias = Generator[str | None, tuple[Pass, int], str | None]
-"""Yields the codec of each pass, is sent what the pass cost and the bytes of its sum, and returns what to take."""
+_Trial: TypeAlias = Generator[str | None, tuple[Pass, int], str | None]
+"""Yields the codec of each pass, is sent the cost of the pass and the bytes of its sum, and returns the choice."""
 
 
-def _plan(agree: Agree) -> _Plan:
+def _trial(agree: Agree) -> _Trial:
     plain = []
     for _ in range(PLAIN):
         cost, size = yield None

@@ -1,52 +1,44 @@
-"""Compressed sums: a gradient that travels encoded, and the work that encodes it.
+"""Sums as they are communicated: gradients in payloads, sparsified where that is smaller, or as arrays.
 
-A partition's sum leaves its task as payloads; they are added where they meet, or gathered, and decoded once. What a
-lossy codec leaves out stays beside the partition's blocks and goes out with the next step's sum.
+A ``PartialSum`` holds arrays. Where it leaves a process it becomes a ``CommunicatedSum``, which adds up like it, and
+where the loop receives it, a ``PartialSum`` again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
-from sparkopt.blocks.block import Blocks, Part
-from sparkopt.codecs.gradient import CodecState, ErrorFeedback, GradientCodec, Sparse, gradient_codec
-from sparkopt.communication.error_feedback import Residuals, ResidualStore
-from sparkopt.objective.cross_validation import Objective
-from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.work import Work
-from sparkopt.typing import Floats, Seed
+from sparkopt.codecs.gradient import GradientCodec, Sparse
+from sparkopt.objective.query import PartialSum
+from sparkopt.typing import Floats
 
 __all__ = [
-    "PLAIN_AGAIN",
-    "SMALL",
+    "SMALL_BYTES",
     "SPARSE",
-    "THIN",
-    "Compressed",
+    "SPARSE_SHARE",
+    "CommunicatedSum",
     "EncodedGradient",
-    "codec_of",
-    "compacted",
     "sparse",
-    "thin_bytes",
-    "thinned",
-    "unpacked",
+    "sparse_bytes",
+    "sparsified",
 ]
 
 SPARSE = Sparse()
-THIN = 0.5
-"""Most that a gradient without its zeros may have of its bytes, to be worth taking them out and putting them back."""
-SMALL = 1 << 12
-"""Bytes of a gradient below which a message costs what it costs, whatever is in it."""
-PLAIN_AGAIN = "none"
-"""As a query's codec: uncompressed, with what earlier steps left out; passes after it need no codec."""
+SPARSE_SHARE = 0.5
+"""Most bytes of a sparsified gradient over those of the dense one: else it is not worth the arithmetic."""
+SMALL_BYTES = 1 << 12
+"""Bytes of a gradient below which a message costs the same, whatever it holds."""
 
 
 @dataclass(frozen=True)
 class EncodedGradient:
-    """Gradients in payloads: stands in ``PartialSum.gradient`` while it travels, and adds up like one.
+    """A sum of gradients in payloads.
 
     Attributes
     ----------
@@ -55,24 +47,13 @@ class EncodedGradient:
     shape : (int, int)
         Shape of the gradient.
     slices : tuple of tuples of bytes
-        For each slice of the gradient, cut as ``numpy.array_split`` cuts it, payloads whose sum it is: 0 without any.
+        For each slice of the gradient, as ``numpy.array_split`` cuts it, the payloads whose sum it is; without any it
+        is zero.
     """
 
     codec: GradientCodec
     shape: tuple[int, int]
     slices: tuple[tuple[bytes, ...], ...]
-
-    __array_ufunc__ = None  # lets ``array + packed`` come to __radd__
-
-    def __add__(self, other: EncodedGradient | Floats) -> EncodedGradient | Floats:
-        if isinstance(other, EncodedGradient):
-            if other.codec != self.codec:  # one was added up on its way, and had enough zeros to leave out
-                return self.decoded() + other.decoded()
-            return replace(self, slices=tuple(a + b for a, b in zip(self.slices, other.slices, strict=True)))
-        return self.decoded() + other if other.any() else self  # the zero of the monoid is an array
-
-    def __radd__(self, other: Floats) -> EncodedGradient | Floats:
-        return self + other
 
     @property
     def nbytes(self) -> int:
@@ -81,30 +62,30 @@ class EncodedGradient:
 
     @property
     def payload(self) -> bytes:
-        """The only payload there is, or nothing."""
+        """The payload of a gradient in one slice that has at most one; without any, no bytes."""
         ((*payloads,),) = self.slices
         return payloads[0] if payloads else b""
 
-    def of(self, payload: bytes) -> EncodedGradient:
-        """Return another gradient of this shape, in one payload or nothing."""
-        return replace(self, slices=((payload,) if payload else (),))
+    def of(self, payloads: Iterable[bytes]) -> EncodedGradient:
+        """Return the sum of these payloads of one slice, of the same codec and shape; empty ones are zero."""
+        return replace(self, slices=(tuple(payload for payload in payloads if payload),))
 
     def cut(self) -> list[EncodedGradient]:
-        """Return the slices, each by itself."""
+        """Return each slice as a gradient of its own."""
         widths = [len(piece) for piece in np.array_split(np.empty(self.shape[1], np.int8), len(self.slices))]
         return [
             EncodedGradient(self.codec, (self.shape[0], width), (payloads,))
             for width, payloads in zip(widths, self.slices, strict=True)
         ]
 
-    def compact(self) -> EncodedGradient | Floats:
-        """Return it as it travels on: added while encoded, where the codec can, or decoded where that is smaller."""
+    def compacted(self) -> Gradient:
+        """Return the same sum in fewer bytes: added while encoded where the codec can, decoded where that is less."""
         if self.codec.summable and not self.codec.shared:
             added = tuple((reduce(self.codec.add, payloads),) if payloads else () for payloads in self.slices)
             return replace(self, slices=added)
         if self.codec == SPARSE:
-            return thinned(self.decoded(), len(self.slices))
-        return self.decoded() if self.nbytes > 8 * self.shape[0] * self.shape[1] else self
+            return sparsified(self.decoded(), len(self.slices))
+        return self.decoded() if self.nbytes > 8 * prod(self.shape) else self
 
     def decoded(self) -> Floats:
         """Return the gradient, shape ``shape``."""
@@ -117,27 +98,91 @@ class EncodedGradient:
         return total.reshape(piece.shape)
 
 
-def codec_of(work: Work, query: Query) -> str:
-    """Return the name of the codec in which the sums that a query asks for travel."""
-    codec = work.codec_for(query) if isinstance(work, Compressed) else None
-    return "none" if codec is None else codec.name
+Gradient: TypeAlias = Floats | EncodedGradient
+"""A sum of gradients, shape (m, size), as an array or in payloads."""
 
 
-def compacted(sums: PartialSum, slices: int = 1) -> PartialSum:
-    """Return sums as they leave a process that has added them up; in so many slices where they are sparse."""
-    gradient: object = sums.gradient
-    smaller = gradient.compact() if isinstance(gradient, EncodedGradient) else thinned(sums.gradient, slices)
-    return replace(sums, gradient=smaller)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class CommunicatedSum:
+    """Sums over some rows as they leave a process: a monoid, like the ``PartialSum`` that they are made of.
+
+    Attributes
+    ----------
+    rest : PartialSum
+        All but the gradient: its own gradient has no columns.
+    gradient : ndarray of shape (m, size) or EncodedGradient
+        The sum of gradients.
+    """
+
+    rest: PartialSum
+    gradient: Gradient
+
+    @classmethod
+    def of(cls, sums: PartialSum, gradient: Gradient | None = None) -> CommunicatedSum:
+        """Return sums with their gradient as it is, or with ``gradient``, which encodes it."""
+        rest = replace(sums, gradient=np.zeros((len(sums.loss), 0)))
+        return cls(rest, sums.gradient if gradient is None else gradient)
+
+    def __add__(self, other: CommunicatedSum) -> CommunicatedSum:
+        return CommunicatedSum(self.rest + other.rest, _added(self.gradient, other.gradient))
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the gradient as float64."""
+        return 8 * prod(self.gradient.shape)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the gradient as it is communicated."""
+        return self.gradient.nbytes
+
+    def decoded(self) -> PartialSum:
+        """Return the sums as arrays."""
+        gradient = self.gradient
+        return replace(self.rest, gradient=gradient if isinstance(gradient, np.ndarray) else gradient.decoded())
+
+    def compacted(self, slices: int = 1) -> CommunicatedSum:
+        """Return them as they leave a process that has added them up; in so many slices where they are sparsified."""
+        gradient = self.gradient
+        return replace(
+            self,
+            gradient=sparsified(gradient, slices) if isinstance(gradient, np.ndarray) else gradient.compacted(),
+        )
+
+    def cut(self, slices: int) -> list[CommunicatedSum]:
+        """Cut the gradient into so many slices, or into those it was encoded in; each has the (small) rest."""
+        gradient = self.gradient
+        if isinstance(gradient, EncodedGradient):
+            return [replace(self, gradient=piece) for piece in gradient.cut()]
+        pieces = np.array_split(gradient, slices, axis=1)
+        return [replace(self, gradient=np.ascontiguousarray(piece)) for piece in pieces]
+
+    @classmethod
+    def joined(cls, slices: Sequence[CommunicatedSum]) -> CommunicatedSum:
+        """Return what was cut into these slices."""
+        return replace(slices[0], gradient=np.concatenate([piece.decoded().gradient for piece in slices], axis=1))
 
 
-def thinned(gradient: Floats, slices: int = 1) -> EncodedGradient | Floats:
+def _added(one: Gradient, other: Gradient) -> Gradient:
+    """Add two gradients; payloads of one codec are kept, to be decoded once."""
+    if isinstance(one, np.ndarray):
+        return one + other if isinstance(other, np.ndarray) else _added(other, one)
+    if isinstance(other, np.ndarray):
+        return one.decoded() + other if np.any(other) else one  # the zero of the monoid is an array
+    if one.codec != other.codec:  # one was added up before it was sent, and had enough zeros to leave out
+        return one.decoded() + other.decoded()
+    return replace(one, slices=tuple(a + b for a, b in zip(one.slices, other.slices, strict=True)))
+
+
+def sparsified(gradient: Floats, slices: int = 1) -> Gradient:
     """Return a gradient, shape (m, size), without its zeros, or as it is where that is not at most half the bytes."""
-    return sparse(gradient, slices) if thin_bytes(gradient, slices) <= THIN * gradient.nbytes else gradient
+    is_worth_it = sparse_bytes(gradient, slices) <= SPARSE_SHARE * gradient.nbytes
+    return sparse(gradient, slices) if is_worth_it else gradient
 
 
-def thin_bytes(gradient: Floats, slices: int = 1) -> int:
+def sparse_bytes(gradient: Floats, slices: int = 1) -> int:
     """Return the bytes that ``sparse`` would take, or those of the gradient where it is too small to be worth it."""
-    if gradient.nbytes < SMALL:
+    if gradient.nbytes < SMALL_BYTES:
         return gradient.nbytes
     pieces = np.array_split(gradient, slices, axis=1)
     return sum(min(8 * piece.size, SPARSE.packed_bytes(piece.size, SPARSE.count(piece))) for piece in pieces)
@@ -148,120 +193,3 @@ def sparse(gradient: Floats, slices: int = 1) -> EncodedGradient:
     pieces = np.array_split(gradient, slices, axis=1)
     packed = tuple((SPARSE.pack(piece.ravel()),) if piece.size else () for piece in pieces)
     return EncodedGradient(SPARSE, gradient.shape, packed)
-
-
-def unpacked(sums: PartialSum) -> PartialSum:
-    """Return sums with their gradient decoded."""
-    gradient: object = sums.gradient
-    return replace(sums, gradient=gradient.decoded()) if isinstance(gradient, EncodedGradient) else sums
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """Another work, whose gradients are encoded; what was left out is sent with the next step.
-
-    Passes that are not of the steps (every row of a mini-batch, Hessian products, samples) travel as they are.
-
-    Parameters
-    ----------
-    work : Work
-        What is summed.
-    codec : GradientCodec or None
-        Encodes one gradient a step; None takes the one that the query names, and none where it names none.
-    fit : str
-        Name of the fit: memories of other fits in the same store are none of its own.
-    shelf : ResidualStore or None, default None
-        Where memories are kept for a fit that goes on after its processes are gone; None keeps them beside the
-        blocks only.
-    seed : int, default 0
-        With step and partition it determines random rounding.
-    slices : int, default 1
-        Encode the gradient in so many slices, which may travel apart.
-    """
-
-    work: Work
-    codec: GradientCodec | None
-    fit: str
-    shelf: ResidualStore | None = None
-    seed: Seed = 0
-    slices: int = 1
-
-    @property
-    def objective(self) -> Objective:
-        """That of the other work."""
-        return self.work.objective
-
-    @property
-    def is_exact(self) -> bool:
-        """As the other work."""
-        return self.work.is_exact
-
-    @property
-    def share(self) -> float:
-        """That of the other work."""
-        return self.work.share
-
-    @property
-    def is_local(self) -> bool:
-        """As the other work."""
-        return self.work.is_local
-
-    def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
-        """Sum, and encode."""
-        sums = self.work(query, part, blocks)
-        return self.pack(sums, query, f"part-{part.index}", part.index, blocks.beside)
-
-    def pack(self, sums: PartialSum, query: Query, name: str, index: int, beside: str | None) -> PartialSum:
-        """Encode the gradient of some sums, with the memory of this name.
-
-        Parameters
-        ----------
-        sums : PartialSum
-            What travels.
-        query : Query
-            What was asked; its step orders memories.
-        name : str
-            Whose memory it is.
-        index : int
-            Number of it, for randomness of its own.
-        beside : str or None
-            Path beside which the memory is kept; None keeps it in this process.
-        """
-        codec = self.codec_for(query)
-        if codec is None:
-            return sums
-        m, size = sums.gradient.shape
-        if beside is None and not sums.rows:  # a partition without rows
-            return replace(sums, gradient=EncodedGradient(codec, (m, size), ((),) * self.slices))  # type: ignore[arg-type]
-        pieces = np.array_split(sums.gradient, self.slices, axis=1)
-        memories = Residuals(self.fit, name, beside, self.shelf)
-        before = self._before(memories, query.step, codec, [piece.size for piece in pieces])
-        rng = np.random.default_rng([self.seed, query.step, index + 1])
-        payloads, after = [], {}
-        for number, piece in enumerate(pieces):
-            payload, memory = codec.encode(piece.ravel(), before[str(number)], rng)
-            payloads.append((payload,))
-            after[str(number)] = memory
-        memories.keep(query.step, after)
-        packed = EncodedGradient(codec, (m, size), tuple(payloads))
-        return replace(sums, gradient=packed)  # type: ignore[arg-type]  # while it travels
-
-    def codec_for(self, query: Query) -> GradientCodec | None:
-        """Return what encodes the answer to a query, or None for an answer that travels as it is."""
-        if not query.request.is_step_gradient:
-            return None
-        if self.codec is not None or query.codec is None:
-            return self.codec
-        return ErrorFeedback(gradient_codec("none")) if query.codec == PLAIN_AGAIN else gradient_codec(query.codec)
-
-    def _before(self, memories: Residuals, step: int, codec: GradientCodec, sizes: list[int]) -> CodecState:
-        """Return each slice's memory; where the codec may change, what the one before left out goes along."""
-        fresh: CodecState = {str(number): codec.init(size) for number, size in enumerate(sizes)}
-        if self.codec is not None:
-            return memories.before(step) or fresh
-        known = memories.before(step) if memories.has_before(step) else None
-        return (
-            fresh
-            if known is None
-            else {number: {**fresh[number], "error": known[number]["error"]} for number in fresh}
-        )

@@ -1,8 +1,8 @@
-"""What error feedback remembers between steps: beside the blocks, so that a task that is run again finds it.
+"""Error-feedback residuals between steps: stored next to the blocks, so that a task that is run again finds them.
 
-The memory after step k is a file of its own, which appears whole or not at all: a task that is run again for step k
-begins from the memory before it, and encodes the same. Now and then it is put on a shelf too, any file system, from
-which a fit goes on whose executors are gone.
+The residual after step k is a file of its own, which is written whole or not at all: a task that is run again for
+step k starts from the residual before it, and encodes the same. With each checkpoint it is copied to a store too, on
+any file system, from which a fit is resumed whose executors are gone.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".memory"
 KEPT = 2
-"""Residuals that stay: of the last step, and of the one before it, for a task that is run again."""
+"""Residuals that are kept: of the last step, and of the one before it, for a task that is run again."""
 
 _in_process: dict[str, dict[int, CodecState]] = {}
-"""Residuals of blocks that are in memory themselves."""
+"""Residuals of blocks that are in RAM too."""
 
 
 @dataclass(frozen=True)
 class ResidualStore:
-    """Where memories outlive the executors: a folder that all of them reach.
+    """Where residuals outlive the executors: a folder that all of them reach.
 
     Parameters
     ----------
     uri : str
         The folder, on any file system that pyarrow serves.
     interval : int
-        Steps between memories that are kept there: those of checkpoints.
+        Steps between the residuals that are stored: those of checkpoints.
     keep : int, default 2
-        How many of each partition's stay.
+        How many of each partition's are kept.
     """
 
     uri: str
@@ -53,81 +53,81 @@ class ResidualStore:
 
 @dataclass(frozen=True)
 class Residuals:
-    """The memories of one partition, or of one rank, in one fit.
+    """The residuals of one partition, or of one rank, in one fit.
 
     Parameters
     ----------
     fit : str
         Which fit.
     name : str
-        Whose.
-    beside : str or None
-        Path of the blocks, to which the files' names are added; None keeps them in this process.
-    shelf : ResidualStore or None
+        Of which partition or rank.
+    blocks : str or None
+        Path of the blocks, to which the files' names are added; None keeps the residuals in this process.
+    store : ResidualStore or None, default None
         Where they outlive it.
     """
 
     fit: str
     name: str
-    beside: str | None
-    shelf: ResidualStore | None = None
+    blocks: str | None
+    store: ResidualStore | None = None
 
     def before(self, step: int) -> CodecState | None:
-        """Return the memory of the last step before this one; None at the first step of all."""
+        """Return the residual of the last step before this one; None at the first step of all."""
         if step == 0:
             self._forget()
             return None
         steps = [known for known in self._steps() if known < step]
         if steps:
             return self._load(max(steps))
-        memory = self._from_shelf(step - 1)
-        if memory is None:
+        residual = self._from_store(step - 1)
+        if residual is None:
             logger.warning(
-                "the error memory of %s is gone at step %d (an executor was lost, or the fit was resumed without "
-                "checkpoints of it): what it held is not sent, and it begins anew",
+                "the error-feedback residual of %s is lost at step %d (an executor was lost, or the fit was resumed "
+                "without checkpoints of it): what it held is not sent, and it starts at zero",
                 self.name,
                 step,
             )
-        return memory
+        return residual
 
     def has_before(self, step: int) -> bool:
-        """Whether a memory of a step before this one is at hand."""
+        """Whether there is a residual of a step before this one."""
         return any(known < step for known in self._steps())
 
-    def keep(self, step: int, memory: CodecState) -> None:
-        """Keep the memory after a step; those that no task can ask for any more are deleted."""
-        if self.beside is None:
-            _in_process.setdefault(f"{self.fit}/{self.name}", {})[step] = memory
+    def keep(self, step: int, residual: CodecState) -> None:
+        """Store the residual after a step; those that no task can ask for any more are deleted."""
+        if self.blocks is None:
+            _in_process.setdefault(f"{self.fit}/{self.name}", {})[step] = residual
         else:
-            _write(_local(self._path(step)), memory)
+            _write(_local(self._path(step)), residual)
         for known in sorted(self._steps())[:-KEPT]:
             self._drop(known)
-        if self.shelf is not None and step > 0 and step % self.shelf.interval == 0:
-            self._to_shelf(self.shelf, step, memory)
+        if self.store is not None and step > 0 and step % self.store.interval == 0:
+            self._copy_to(self.store, step, residual)
 
     def _steps(self) -> list[int]:
-        if self.beside is None:
+        if self.blocks is None:
             return list(_in_process.get(f"{self.fit}/{self.name}", ()))
         return _steps_in(_local(self._folder()), self._stem())
 
     def _load(self, step: int) -> CodecState:
-        if self.beside is None:
+        if self.blocks is None:
             return _in_process[f"{self.fit}/{self.name}"][step]
         return _read(_local(self._path(step)))
 
     def _drop(self, step: int) -> None:
-        if self.beside is None:
+        if self.blocks is None:
             del _in_process[f"{self.fit}/{self.name}"][step]
         else:
             fs.LocalFileSystem().delete_file(self._path(step))
 
     def _forget(self) -> None:
-        """Delete what earlier fits, or an earlier attempt, have left here; not this fit's memories of other names."""
-        if self.beside is None:
+        """Delete what earlier fits, or an earlier attempt, have left; not this fit's residuals of other names."""
+        if self.blocks is None:
             for key in [key for key in _in_process if key.endswith(f"/{self.name}")]:
                 del _in_process[key]
             return
-        folder, stem = _local(self._folder()), f"{self.beside.rsplit('/', 1)[1]}."
+        folder, stem = _local(self._folder()), f"{self.blocks.rsplit('/', 1)[1]}."
         for path in _files(folder):
             name = path.rsplit("/", 1)[1]
             is_others = name.startswith(f"{stem}{self.fit}.") and not name.startswith(f"{self._stem()}.")
@@ -135,27 +135,27 @@ class Residuals:
                 folder.filesystem.delete_file(path)
 
     def _folder(self) -> str:
-        assert self.beside is not None  # noqa: S101  # callers have looked
-        return self.beside.rsplit("/", 1)[0]
+        assert self.blocks is not None  # noqa: S101  # callers have checked
+        return self.blocks.rsplit("/", 1)[0]
 
     def _stem(self) -> str:
-        assert self.beside is not None  # noqa: S101  # callers have looked
-        return f"{self.beside.rsplit('/', 1)[1]}.{self.fit}.{self.name}"
+        assert self.blocks is not None  # noqa: S101  # callers have checked
+        return f"{self.blocks.rsplit('/', 1)[1]}.{self.fit}.{self.name}"
 
     def _path(self, step: int) -> str:
         return f"{self._folder()}/{self._stem()}.{step:08d}{SUFFIX}"
 
-    def _to_shelf(self, shelf: ResidualStore, step: int, memory: CodecState) -> None:
-        folder = resolve(shelf.uri, "checkpointDir")
+    def _copy_to(self, store: ResidualStore, step: int, residual: CodecState) -> None:
+        folder = resolve(store.uri, "checkpointDir")
         folder.filesystem.create_dir(folder.path, recursive=True)
-        _write(folder.child(f"{self.name}.{step:08d}{SUFFIX}"), memory)
-        for known in sorted(_steps_in(folder, self.name))[: -shelf.keep]:
+        _write(folder.child(f"{self.name}.{step:08d}{SUFFIX}"), residual)
+        for known in sorted(_steps_in(folder, self.name))[: -store.keep]:
             folder.filesystem.delete_file(folder.child(f"{self.name}.{known:08d}{SUFFIX}").path)
 
-    def _from_shelf(self, step: int) -> CodecState | None:
-        if self.shelf is None:
+    def _from_store(self, step: int) -> CodecState | None:
+        if self.store is None:
             return None
-        folder = resolve(self.shelf.uri, "checkpointDir")
+        folder = resolve(self.store.uri, "checkpointDir")
         if step not in _steps_in(folder, self.name):
             return None
         return _read(folder.child(f"{self.name}.{step:08d}{SUFFIX}"))
@@ -171,35 +171,35 @@ def _files(folder: Location) -> list[str]:
 
 
 def _steps_in(folder: Location, stem: str) -> list[int]:
-    """Return the steps whose memories lie in a folder under this name."""
+    """Return the steps whose residuals a folder has under this name."""
     pattern = re.compile(rf"{re.escape(stem)}\.(\d{{8}}){re.escape(SUFFIX)}")
     found = (pattern.fullmatch(path.rsplit("/", 1)[1]) for path in _files(folder))
     return [int(match[1]) for match in found if match]
 
 
-def _write(file: Location, memory: CodecState) -> None:
+def _write(file: Location, residual: CodecState) -> None:
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **_flat(memory))
+    np.savez(content, allow_pickle=False, **_flat(residual))
     file.write(content.getvalue())
 
 
 def _read(file: Location) -> CodecState:
     with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
-        memory: CodecState = {}
+        residual: CodecState = {}
         for name in archive.namelist():
-            inner = memory
+            inner = residual
             *folders, last = name.removesuffix(".npy").split("/")
             for folder in folders:
                 inner = inner.setdefault(folder, {})
             if last:
                 with archive.open(name) as entry:
                     inner[last] = np.lib.format.read_array(entry, allow_pickle=False)
-        return memory
+        return residual
 
 
-def _flat(memory: CodecState, prefix: str = "") -> dict[str, Array]:
+def _flat(residual: CodecState, prefix: str = "") -> dict[str, Array]:
     """Return a tree of arrays as names with slashes."""
-    flat: dict[str, Array] = {} if memory else {prefix: np.zeros(0)}  # an empty tree is kept as one
-    for name, value in memory.items():
+    flat: dict[str, Array] = {} if residual else {prefix: np.zeros(0)}  # an empty tree stays one
+    for name, value in residual.items():
         flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

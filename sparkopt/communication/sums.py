@@ -1,23 +1,27 @@
-"""What a task hands back: its partitions' sums and what they cost, added up in the order of partitions."""
+"""What a task returns: its partitions' sums and what they cost, added up in the order of partitions."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from typing import TypeAlias
 
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.store import Result
-from sparkopt.communication.encoding import Compressed, codec_of, compacted
+from sparkopt.codecs.gradient import GradientCodec
+from sparkopt.communication.encoder import Encoder, PassMessage, Sender
+from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
 from sparkopt.optim.request import Losses
-from sparkopt.solver.loop import Reduce
 
-__all__ = ["Pass", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back", "sum_of"]
+__all__ = ["Pass", "SendPass", "Summation", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back"]
+
+SendPass: TypeAlias = Callable[[PassMessage], PartialSum]
+"""Sends a message to all tasks, and returns the sum of their answers."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,15 @@ class Pass:
     bytes_sent : int
         Sums that left the tasks, and coefficients that were sent to them.
     bytes_raw, bytes_encoded : int
-        Of these the sums alone: as float64, and as they travelled, each time that they did.
+        Of these the sums alone, each time that they were sent: as float64, and as they were communicated.
     bytes_driver : int
-        Sums that reached the driver, as they travelled.
+        Sums that reached the driver, as they were communicated.
     rows : int
         Rows touched.
     peak_memory : int
         Largest resident memory of a Python worker so far, in bytes.
     codec : str, default "none"
-        How the sums travelled.
+        How the sums were encoded.
     """
 
     step: int
@@ -63,21 +67,21 @@ class Pass:
 
 @dataclass(frozen=True)
 class TaskSum:
-    """A sum on its way, and what it cost so far.
+    """Sums that a task returns, and what they cost so far.
 
     Attributes
     ----------
-    partial : PartialSum
-        The sum; its gradient may be encoded.
+    sums : CommunicatedSum
+        The sums.
     seconds, longest : float
         The arithmetic in all, and that of the longest part.
     peak_memory : int
         Of the largest worker, in bytes.
     raw, encoded : int, default 0
-        Bytes of gradients that left a process on the way here: as float64, and as they travelled.
+        Bytes of gradients that left a process so far: as float64, and as they were communicated.
     """
 
-    partial: PartialSum
+    sums: CommunicatedSum
     seconds: float
     longest: float
     peak_memory: int
@@ -86,7 +90,7 @@ class TaskSum:
 
     def __add__(self, other: TaskSum) -> TaskSum:
         return TaskSum(
-            self.partial + other.partial,
+            self.sums + other.sums,
             self.seconds + other.seconds,
             max(self.longest, other.longest),
             max(self.peak_memory, other.peak_memory),
@@ -96,26 +100,62 @@ class TaskSum:
 
     def leaving(self, slices: int = 1) -> TaskSum:
         """Return it as it leaves a process that has added it up; sparse, in so many slices, where that is less."""
-        partial = compacted(self.partial, slices)
-        return replace(
-            self,
-            partial=partial,
-            raw=self.raw + 8 * prod(partial.gradient.shape),
-            encoded=self.encoded + partial.gradient.nbytes,
-        )
+        sums = self.sums.compacted(slices)
+        return replace(self, sums=sums, raw=self.raw + sums.raw_bytes, encoded=self.encoded + sums.sent_bytes)
 
 
-def driver_pass(
-    work: Work, query: Query, times: tuple[float, float, float], slots: int, total: TaskSum, arrived: int
-) -> Pass:
-    """Return what a pass cost whose sums came to the driver.
+@dataclass(frozen=True)
+class Summation:
+    """What tasks do in a pass: sum over their rows, and encode the sums.
 
     Parameters
     ----------
     work : Work
-        What was summed.
+        What each partition sums.
+    encoder : Encoder or None, default None
+        Encodes the sums; None sends them as they are.
+    """
+
+    work: Work
+    encoder: Encoder | None = None
+
+    def __call__(self, message: PassMessage, part: Part, blocks: Blocks) -> TaskSum:
+        """Let one partition answer a message, and time it."""
+        begin = time.perf_counter()
+        sums = self.work(message.query, part, blocks)
+        sent = self.encoded(sums, message, Sender(f"part-{part.index}", part.index, blocks.beside))
+        seconds = time.perf_counter() - begin
+        return TaskSum(sent, seconds, seconds, peak_memory())
+
+    def encoded(self, sums: PartialSum, message: PassMessage, sender: Sender) -> CommunicatedSum:
+        """Return sums as they are communicated."""
+        return CommunicatedSum.of(sums) if self.encoder is None else self.encoder.encode(sums, message, sender)
+
+    def codec_for(self, message: PassMessage) -> GradientCodec | None:
+        """Return what encodes the answer to a message, or None for an answer that is sent as it is."""
+        return None if self.encoder is None else self.encoder.codec_for(message)
+
+    def codec_name(self, message: PassMessage) -> str:
+        """Return the name of the codec in which the answer to a message is communicated."""
+        codec = self.codec_for(message)
+        return "none" if codec is None else codec.name
+
+    def in_slices(self, slices: int) -> Summation:
+        """Return the same with sums that are encoded in so many slices."""
+        return self if self.encoder is None else replace(self, encoder=replace(self.encoder, slices=slices))
+
+
+def driver_pass(
+    codec: str, query: Query, times: tuple[float, float, float], slots: int, total: TaskSum, arrived: int
+) -> Pass:
+    """Return what a pass cost whose sums the driver received.
+
+    Parameters
+    ----------
+    codec : str
+        How the sums were encoded.
     query : Query
-        What was asked; its coefficients went to each slot.
+        What was asked; its coefficients were sent to each slot.
     times : tuple of float
         When it was asked, when all sums were there, and when they were added up.
     slots : int
@@ -135,36 +175,30 @@ def driver_pass(
         bytes_raw=total.raw,
         bytes_encoded=total.encoded,
         bytes_driver=arrived,
-        rows=total.partial.rows,
+        rows=total.sums.rest.rows,
         peak_memory=total.peak_memory,
-        codec=codec_of(work, query),
+        codec=codec,
     )
 
 
-def sum_of(work: Work, query: Query, part: Part, blocks: Blocks) -> TaskSum:
-    """Let one partition answer a query, and time it."""
-    begin = time.perf_counter()
-    partial = work(query, part, blocks)
-    seconds = time.perf_counter() - begin
-    return TaskSum(partial, seconds, seconds, peak_memory())
-
-
-def pulling_back(work: Work, reduce: Reduce) -> Reduce:
-    """Return ``reduce`` with gradients in the features' coordinates on their way, and the chain rule at its end.
+def pulling_back(summation: Summation, send: SendPass) -> SendPass:
+    """Return ``send`` with gradients in the features' coordinates while they are sent, and the chain rule at its end.
 
     Sums over sparse rows stay sparse that way: what centring adds to every feature is added once, here. Sums that
-    are encoded with loss, and ways that stand for gradients, are left as they are.
+    are encoded with loss, and local updates, are left as they are.
     """
+    work = summation.work
 
-    def reduced(query: Query) -> PartialSum:
-        is_way = work.is_local and query.request.is_step_gradient
-        is_encoded = isinstance(work, Compressed) and work.codec_for(query) is not None
-        if is_way or is_encoded or isinstance(query.request, Losses) or query.feature_coordinates:
-            return reduce(query)
-        sums = reduce(replace(query, feature_coordinates=True))
+    def answer(message: PassMessage) -> PartialSum:
+        query = message.query
+        is_local_update = work.is_local and query.request.is_step_gradient
+        is_encoded = summation.codec_for(message) is not None
+        if is_local_update or is_encoded or isinstance(query.request, Losses) or query.feature_coordinates:
+            return send(message)
+        sums = send(replace(message, query=replace(query, feature_coordinates=True)))
         return replace(sums, gradient=work.objective.pull_back(sums.gradient, query.held_out))
 
-    return reduced
+    return answer
 
 
 def fold(results: Iterable[Result[TaskSum]]) -> TaskSum:

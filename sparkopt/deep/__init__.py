@@ -1,6 +1,12 @@
-"""Deep models: PyTorch networks trained on DataFrames, in one process or many, on CPUs or GPUs.
+"""PyTorch networks trained on DataFrames, in one process or many, on CPUs or GPUs.
 
-PyTorch is imported once a name below is used: the executors that only write rows to storage do without.
+``estimator`` and ``model`` are the pyspark.ml API. The driver writes the rows to a store (``fields``, ``store``,
+``index``) and starts the ranks (``launching``). Each rank runs ``worker.train``: batches come from ``data_loader``
+(``sampler``, ``stream``, ``batch``), ``loop`` trains the ``learner``, and ``events`` go to listeners: checkpoints
+(``recovery``), loggers, and the driver (``progress``). The package may import every other one except ``ml``,
+``integrations`` and ``jobs``. Start reading at ``worker.train`` and ``loop``.
+
+PyTorch is imported once a name below is used: executors that only write rows to storage do not need it.
 """
 
 from importlib import import_module
@@ -11,20 +17,33 @@ if TYPE_CHECKING:
     from sparkopt.deep.estimator import TorchEstimator
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
+    from sparkopt.deep.networks import ConvNet
+    from sparkopt.deep.summary import TorchTrainingSummary
 
-__all__ = ["Logger", "MLflow", "TensorBoard", "TorchEstimator", "TorchModel", "builder"]
+__all__ = [
+    "ConvNet",
+    "Logger",
+    "MLflow",
+    "TensorBoard",
+    "TorchEstimator",
+    "TorchModel",
+    "TorchTrainingSummary",
+    "builder",
+]
 
-_HOMES = {
+_LAZY = {
+    "ConvNet": "networks",
     "Logger": "loggers",
     "MLflow": "loggers",
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
     "TorchModel": "model",
+    "TorchTrainingSummary": "summary",
     "builder": "builders",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"sparkopt.deep.{_HOMES[name]}"), name)
+    if name in _LAZY:
+        return getattr(import_module(f"sparkopt.deep.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

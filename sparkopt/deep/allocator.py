@@ -1,4 +1,4 @@
-"""Memory of a training process: kept between steps, given back at the end."""
+"""The C library's allocator: freed memory is retained between steps, and returned at the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LARGEST_FROM_THE_HEAP = 2**25  # the most that glibc allows on 64 bits
 
 @contextlib.contextmanager
 def retain_freed_memory() -> Iterator[None]:
-    """Let glibc keep what a step frees, up to 1 GiB, for the next step; give all of it back at the end.
+    """Let glibc retain what a step frees, up to 1 GiB, for the next step; return all of it at the end.
 
-    By default it returns the top of the heap to the system as soon as a few megabytes are free there, and asks for
-    it again a millisecond later: every step of a network then faults all its activations in, page by page, which
-    took a quarter of a step on two cores. Where the C library is another one, nothing is changed.
+    By default it returns the top of the heap to the system as soon as a few megabytes are free there, and requests
+    it again a millisecond later: every step then has a page fault for each page of its activations, which took a
+    quarter of a step on two cores. With another C library, nothing is changed.
     """
     try:
         library = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Batches as a network takes them, and how rows become them."""
+"""Batches of tensors, and how they are made of stored rows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Batch:
     Attributes
     ----------
     inputs : tuple of Tensor
-        One for each argument of the module, (rows, …); images as (rows, channels, height, width), of bytes where the
-        pipeline gives bytes: they become numbers on the device, for they travel and wait in a quarter of the memory.
+        One for each argument of the module, (rows, …); images as (rows, channels, height, width). Images of bytes
+        become floating-point numbers on the device: queues and copies then need a quarter of the memory.
     label : Tensor or None
         (rows, …).
     weight : Tensor of shape (rows,)
@@ -59,7 +59,7 @@ class Batch:
         return Batch(inputs, label, self.weight.to(device, non_blocking=True), self.counted)
 
     def pinned(self) -> Batch:
-        """Return the batch in memory that a GPU reads by itself."""
+        """Return the batch in pinned memory."""
         label = None if self.label is None else self.label.pin_memory()
         return Batch(tuple(t.pin_memory() for t in self.inputs), label, self.weight.pin_memory(), self.counted)
 
@@ -157,7 +157,7 @@ class Decoder:
 def contents(column: pa.Array) -> Array:
     """Return a column of bytes as an array of buffers that share its memory, to be shuffled without a copy."""
     found = np.empty(len(column), object)
-    for row, value in enumerate(binary_values(column)):  # one by one: NumPy would look into the buffers
+    for row, value in enumerate(binary_values(column)):  # one by one: NumPy would read the buffers as sequences
         found[row] = value
     return found
 

@@ -1,4 +1,4 @@
-"""Networks by name: how a saved model says what to build, without holding code.
+"""Networks by name: what a saved model holds instead of code.
 
 A saved model holds weights, and the name of an importable class or function with plain arguments. Loading imports
 that module, and calls what is named only if it is a subclass of ``nn.Module``, or a function that its author marked
@@ -63,7 +63,7 @@ class Reference:
         Raises
         ------
         ParameterError
-            Where it has no name that another process could import; the message says what would do.
+            Where it has no name that another process could import; the message names alternatives.
         """
         positional, keywords = (), {}
         if isinstance(build, functools.partial):

@@ -1,4 +1,4 @@
-"""Decoded images that later epochs take again."""
+"""Decoded images that later epochs use again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ __all__ = ["ImageCache"]
 
 
 class ImageCache:
-    """Images by their encoded content, up to a bound on memory; what comes first stays.
+    """Images by their encoded content, up to a bound on memory; the first ones are kept.
 
-    Every epoch takes the same images in another order, so that none is better kept than another, and nothing is
-    ever thrown out.
+    Every epoch needs each image once, in another order: no image is worth more than another, so none is evicted.
 
     Parameters
     ----------
     most : int
-        Bytes of images that are kept, ≥ 0.
+        Most bytes of images to keep, ≥ 0.
 
     Examples
     --------
@@ -38,15 +37,15 @@ class ImageCache:
 
     @staticmethod
     def key(content: bytes) -> bytes:
-        """Return what stands for encoded bytes: 128 bits of BLAKE2b."""
+        """Return the key of encoded bytes: 128 bits of BLAKE2b."""
         return hashlib.blake2b(content, digest_size=16).digest()
 
     def find(self, key: bytes) -> Array | None:
-        """Return the image, which is not to be written to, or None."""
+        """Return the image, which must not be modified, or None."""
         return self._found.get(key)
 
     def keep(self, key: bytes, image: Array) -> None:
-        """Keep an image where there is room for it."""
+        """Keep an image if there is room for it."""
         with self._lock:
             if key not in self._found and image.nbytes <= self._room:
                 self._room -= image.nbytes

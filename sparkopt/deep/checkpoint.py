@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training stands.
+    """The state of a training.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Checkpoint:
     state : dict
         States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors and plain values.
     facts : dict
-        What JSON holds: history, and what the run was, for a check on resuming.
+        Plain values: the history, and settings that must be the same for a run that resumes.
     """
 
     epoch: int
@@ -131,7 +131,7 @@ class CheckpointFolder:
 
 
 def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return a checkpoint's files by name; the manifest, with which it is complete, comes last."""
+    """Return a checkpoint's files by name; the manifest is last, and completes it."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _plain(checkpoint.state, "state", tensors)
     files = {MODEL: save_tensors(_owned(checkpoint.model)), STATE: save_tensors(_owned(tensors))}
@@ -158,10 +158,10 @@ def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
         manifest = json.loads(files[MANIFEST])
     except ValueError as error:
         raise CorruptDataError(f"checkpoint {origin!r} has a damaged manifest: {error}") from error
-    for name, said in manifest["files"].items():
-        if (len(files[name]), zlib.crc32(files[name])) != (said["bytes"], said["crc32"]):
+    for name, expected in manifest["files"].items():
+        if (len(files[name]), zlib.crc32(files[name])) != (expected["bytes"], expected["crc32"]):
             raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
-    state = _lively(manifest["state"], load_tensors(files[STATE]))
+    state = _restored(manifest["state"], load_tensors(files[STATE]))
     return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(files[MODEL]), state, manifest["facts"])
 
 
@@ -195,7 +195,7 @@ def _owned(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return a tree as JSON has it: tensors go to ``tensors``, and what JSON would blur gets a name."""
+    """Return a tree as JSON has it: tensors go to ``tensors``, and tuples, lists and dicts are marked as such."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"tensor": path}
@@ -209,7 +209,7 @@ def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     raise ParameterError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors and plain values only.")
 
 
-def _lively(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _restored(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Return the tree that ``_plain`` was given."""
     if not isinstance(tree, dict):
         return tree
@@ -217,6 +217,6 @@ def _lively(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _lively(item, tensors) for key, item in content}
-    items = [_lively(item, tensors) for item in content]
+        return {key: _restored(item, tensors) for key, item in content}
+    items = [_restored(item, tensors) for item in content]
     return tuple(items) if kind == "tuple" else items

@@ -1,4 +1,4 @@
-"""Everything that crosses the wire to a rank, beside the recipe: plain values, frozen."""
+"""All settings that a rank receives in addition to the recipe: plain values, frozen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """Settings of a training.
 
     Parameters
     ----------
     store : str
-        Where the rows lie.
+        URI of the rows.
     epochs : int
         Passes over the training rows.
     batch_size : int
@@ -48,13 +48,13 @@ class TrainConfig:
     pipeline, evaluation_pipeline : str or None
         Image pipelines as JSON.
     checkpoints : str or None, default None
-        Where checkpoints lie.
+        Folder of the checkpoints.
     checkpoint_steps : int, default 0
         Steps between checkpoints within an epoch; 0 is one at each epoch's end only.
     patience : int, default 0
         Epochs without improvement after which training stops; 0 never stops so.
     min_delta : float, default 0
-        What counts as an improvement.
+        By how much the loss must fall to count as an improvement.
     report_steps : int, default 20
         Steps between reports to the driver, where ranks agree on stopping too.
     """

@@ -1,4 +1,4 @@
-"""A rank's rows: samplers and batches of the store, and the time spent waiting for them."""
+"""A rank's data loader: batches of the store's rows, and the time spent waiting for them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WINDOW_BYTES = 2**28
 
 
 class RankDataLoader:
-    """What one rank reads.
+    """The batches of one rank.
 
     Parameters
     ----------
     config : TrainConfig
-        Where the store lies, and how its rows are cut.
+        Where the store is, and how its rows are divided.
     communicator : Communicator
         Which share is this rank's.
     device : torch.device
@@ -80,7 +80,7 @@ class RankDataLoader:
 
     @contextmanager
     def training(self, epoch: int, first_step: int) -> Iterator[Iterator[Batch]]:
-        """Give this rank's batches of an epoch, from a step of the optimiser on."""
+        """Give this rank's batches of an epoch, starting at a step of the optimiser."""
         first, last = (rank * self._config.streams // self._size for rank in (self._rank, self._rank + 1))
         decoder = self._decoder(self._config.pipeline, epoch)
         skipped = first_step * self._config.accumulation

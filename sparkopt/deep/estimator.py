@@ -1,4 +1,4 @@
-"""TorchEstimator: from a DataFrame to a trained PyTorch network, on all processes that Spark gives."""
+"""TorchEstimator: trains a PyTorch network on a DataFrame, in as many processes as Spark provides."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class TorchEstimator(Estimator[TorchModel], TrainingParams):
     """Trains a PyTorch network on a DataFrame.
 
-    The rows go once to ``storePath``; every process streams its share from there. A step's gradient is that of the
-    mean loss over all processes' rows, whatever the partitions: the batches of an epoch's last step are filled up
+    The rows are written once to ``storePath``; every process streams its share from there. A step's gradient is that
+    of the mean loss over all processes' rows, whatever the partitions: the batches of an epoch's last step are padded
     with rows of weight 0, so that no row is dropped and no process waits for another.
 
     Parameters
@@ -57,17 +57,17 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     scheduler : callable or None, default None
         A function from an optimiser to a scheduler of PyTorch; instead of ``stepSizeSchedule``.
     schedulerInterval : {"epoch", "step"}, default "epoch"
-        When ``scheduler`` moves on.
+        When ``scheduler`` takes a step.
     metrics : dict of str to str or torchmetrics.Metric
         Computed over the rows held out: accuracy, mse, rmse, mae, or any of torchmetrics'.
     task : {"classes", "binary", "values"} or None, default None
         What the output means: scores of classes, one score of class 1, or the predicted values. None asks the loss.
     callbacks : sequence of Callback
-        Called in the driver for each step, as it becomes known: processes report every 20 steps and at an epoch's
-        end. A true result stops training at the next such place, once it has reached the processes: under the local
-        launcher at once, else within a fifth of a second.
+        Called in the driver for each step: processes report every 20 steps and at the end of an epoch. A true result
+        stops training at the next report after the processes have received it: immediately under the local launcher,
+        otherwise within a fifth of a second.
     loggers : sequence of Logger
-        Run beside rank 0: ``TensorBoard``, ``MLflow``, or your own.
+        They run in the process of rank 0: ``TensorBoard``, ``MLflow``, or your own.
     initialModel : TorchModel, bytes or None
         Weights to start from: a trained model, or safetensors.
     featuresCol : str, default "features"
@@ -97,7 +97,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
     compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
-        Of gradients between processes; see :mod:`sparkopt.deep.powersgd` for the last. Horovod has no bf16.
+        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"
@@ -116,30 +116,30 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
         local mode.
     checkpointDir : str
-        Shared likewise; a checkpoint is kept at each epoch's end, and ``fit`` goes on from the latest.
+        Shared likewise; a checkpoint is saved at the end of each epoch, and ``fit`` continues from the latest.
     checkpointInterval : int, default 0
         Steps between further checkpoints within an epoch.
     resume : bool, default True
-        False begins anew, and deletes the checkpoints that are there.
+        False starts from the beginning, and deletes existing checkpoints.
     maxRestarts : int, default 0
-        How often processes may be lost: ``fit`` then goes on by itself, from the latest checkpoint, or from the
+        How often processes may be lost: ``fit`` then continues automatically from the latest checkpoint, or from the
         beginning where there is none.
     minProc : int
-        With how few processes it may go on (or begin); unset, with numProc. A step's rows stay the same, shared by
-        fewer processes. Under Horovod (``run_elastic``) those that are left go on at once from what they have in
-        memory, and replacements that Spark starts join them.
+        Fewest processes to continue (or begin) with; unset, numProc. A step's rows stay the same, shared by fewer
+        processes. Under Horovod (``run_elastic``) the remaining processes continue immediately from their memory, and
+        replacements that Spark starts join them.
     shuffleRows : int, default 8192
         Rows that are shuffled together, fewer where they have more than 256 MiB; groups of rows (of about 1 MiB) are
         shuffled among all.
     prefetch, loaderThreads : int, default 4 and 1
-        Batches prepared ahead, and threads that do.
+        Batches prepared in advance, and threads that prepare them.
     cacheBytes : int, default 2**28
         Decoded images that each process keeps for later epochs, where imagePipeline is not random; 0 keeps none.
     streams : int
-        Parts that the rows are cut into, a multiple of numProc; numProc where unset. Runs with equal streams and
-        batchSize · streams see equal batches, whatever numProc is.
+        Parts that the rows are divided into, a multiple of numProc; numProc where unset. Runs with equal streams and
+        batchSize · streams have equal batches, whatever numProc is.
     seed : int, default 0
-        Determines first weights, order of rows, augmentation, dropout.
+        Determines initial weights, order of rows, augmentation and dropout.
 
     Examples
     --------
@@ -159,7 +159,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     200
     """
 
-    _input_kwargs: dict[str, Any]  # what keyword_only gathers
+    _input_kwargs: dict[str, Any]  # set by keyword_only
 
     @keyword_only
     def __init__(
@@ -220,7 +220,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         self._set(**{name: value for name, value in self._input_kwargs.items() if self.hasParam(name)})
 
     def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
-        """Set what is called for each step."""
+        """Set the callbacks, which are called for each step."""
         self.callbacks = tuple(value)
         return self
 

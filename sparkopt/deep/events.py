@@ -1,7 +1,7 @@
 """What happens during training: one frozen dataclass for each kind of event.
 
 The loop makes events and does not know who listens. On each rank, listeners save checkpoints and measure time; rank 0
-also logs, and sends the driver what it wants to know, as plain data. On the driver, listeners call the callbacks.
+also logs, and sends the driver most events as plain data. On the driver, listeners call the callbacks.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def to_report(event: Event) -> dict[str, Any] | None:
 
 
 def from_report(report: Mapping[str, Any]) -> Event:
-    """Return the event that a report holds: lists, as JSON has them, become tuples.
+    """Return the event of a report; lists, which JSON has instead of tuples, become tuples.
 
     Examples
     --------

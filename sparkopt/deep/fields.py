@@ -1,4 +1,4 @@
-"""From columns to tensors: which columns a network is fed with, and what a row of them looks like in memory.
+"""From columns to tensors: which columns are the inputs of a network, and how their rows are held in memory.
 
 Every column is one of five kinds. Vectors, arrays (nested to any depth), tensors (the struct that
 :func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; encoded images stay bytes until a
@@ -59,12 +59,12 @@ class Field:
 
     @property
     def role(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return self.name if self.name in (LABEL, WEIGHT) else "features"
 
     @property
     def title(self) -> str:
-        """Its columns as errors name them."""
+        """Its columns, as errors name them."""
         return ", ".join(self.columns)
 
     def expression(self, schema: StructType) -> Column:
@@ -82,7 +82,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Fields:
-    """What goes into a network, and what is to come out.
+    """The inputs of a network, and its target.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Fields:
     def of(
         cls, schema: StructType, features: str | Sequence[str], label: str | None = None, weight: str | None = None
     ) -> Fields:
-        """Look the columns up.
+        """Find the columns in a schema.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ def _weight(schema: StructType, weight: str | None) -> Field | None:
 
 
 def _kind(found: DataType, name: str, role: str = "features") -> str:
-    from pyspark.ml.linalg import VectorUDT  # here, since it brings pandas along and tasks import this module
+    from pyspark.ml.linalg import VectorUDT  # here, since it imports pandas and tasks import this module
 
     if isinstance(found, VectorUDT):
         return "vector"
@@ -207,8 +207,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
     if values.dtype.kind == "f" and not np.isfinite(values.sum()):
         bad = np.flatnonzero(~np.isfinite(values.reshape(-1)))
         if len(bad):
-            row, place = divmod(int(bad[0]), math.prod(values.shape[1:]))
-            raise DataError(f"row {row} is {values.reshape(-1)[bad[0]]} at place {place}")
+            row, position = divmod(int(bad[0]), math.prod(values.shape[1:]))
+            raise DataError(f"row {row} is {values.reshape(-1)[bad[0]]} at position {position}")
     if field.name == WEIGHT and (values < 0).any():
         row = int(np.flatnonzero(values < 0)[0])
         raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")

@@ -43,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a field's rows look like: their shape and NumPy type; ``bytes`` for encoded images."""
+    """Shape and NumPy type of a field's rows; ``bytes`` for encoded images."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -56,11 +56,11 @@ class Index:
     Attributes
     ----------
     uri : str
-        Where it lies.
+        Its folder.
     fields : Fields
         Its columns.
     tensors : dict of str to TensorSpec
-        What the rows of each field look like.
+        Shape and type of each field's rows.
     training, validation : tuple of Shard
         Its files.
     seconds : float
@@ -94,12 +94,12 @@ class Index:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short text that two stores share where they hold the same rows in the same groups."""
+        """A short text that is equal for stores with the same rows in the same groups."""
         parts = [[shard.groups, shard.digest] for shard in (*self.training, *self.validation)]
         return f"{zlib.crc32(json.dumps(parts).encode()):08x}"
 
     def save(self) -> None:
-        """Write the index: with it the store is complete."""
+        """Write the index, which completes the store."""
         self.location.child(INDEX).write(json.dumps(asdict(self)).encode())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How a training is started: by which launcher, and again where processes were lost."""
+"""How a training is started: by which launcher, and again after processes were lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Launching:
     processes : int
         How many.
     at_least : int or None
-        With how few training goes on where some are lost; None is with all.
+        Fewest processes to continue with after a loss; None is all of them.
     most_losses : int
         How often processes may be lost.
     gpus : int
@@ -88,14 +88,14 @@ class Launching:
         return HorovodLauncher(self.context, self.processes, watcher, at_least=self.at_least)
 
     def _restarts_tasks(self) -> bool:
-        """Whether Spark starts a task again that has failed: else a lost rank ends the job of all."""
+        """Whether Spark starts failed tasks again; otherwise a lost rank ends the job of all ranks."""
         master = str(self.context.master)
         local = re.fullmatch(r"local(?:\[[^,\]]+(?:,\s*(\d+))?\])?", master)
         attempts = (local[1] or 1) if local else self.context.getConf().get("spark.task.maxFailures", "4")
         if int(str(attempts)) > 1:
             return True
         logger.warning(
-            "Spark (%s) starts no task again that has failed: where a process is lost, all will begin again. In "
+            "Spark (%s) starts no task again that has failed: when a process is lost, all will start again. In "
             "local mode local[4, 3] allows for 3 attempts.",
             master,
         )
@@ -103,7 +103,7 @@ class Launching:
 
 
 def _profile(gpus: int) -> ResourceProfile | None:
-    """Return what each task asks for, where the session's own settings do not give it."""
+    """Return the resources that each task requests, if the session's settings do not assign them."""
     if not gpus:
         return None
     return ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", gpus)).build

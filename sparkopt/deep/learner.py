@@ -26,7 +26,7 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """What learns on a rank.
+    """Network, loss, optimiser and schedule of one rank.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Learner:
             self._scheduler.step()
 
     def end_epoch(self, watched: float) -> None:
-        """Move a schedule of epochs on; ``watched`` is the loss that one of plateaus looks at."""
+        """Take a step of a schedule by epochs; ``watched`` is the loss for ``ReduceLROnPlateau``."""
         if self._interval == "epoch":
             self._scheduler.step(watched) if isinstance(
                 self._scheduler, ReduceLROnPlateau
@@ -144,7 +144,7 @@ class Learner:
             return tuple(self.module(*batch.to(self._device).inputs).shape[1:])
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside the module's weights; a collective."""
+        """Return what a checkpoint holds in addition to the module's weights; a collective."""
         return {
             "optimizer": self._optimizer.state_dict(),
             "scheduler": _without_functions(self._scheduler.state_dict()),
@@ -153,7 +153,7 @@ class Learner:
         }
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go back to what ``state`` and the module's state dict were."""
+        """Restore weights and state."""
         self.module.load_state_dict(weights)
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
@@ -167,7 +167,7 @@ class Learner:
 
 
 def _without_functions(state: dict[str, Any]) -> dict[str, Any]:
-    """Blank what PyTorch's schedulers keep of their functions: these come with the recipe."""
+    """Remove functions from the state of a scheduler: the recipe has them."""
     plain: dict[str, Any] = {}
     for key, value in state.items():
         if key in ("lr_lambda", "lr_lambdas"):

@@ -1,4 +1,4 @@
-"""Networks without Spark: written, read, and asked about a pandas DataFrame, on this machine alone."""
+"""Networks without Spark: write and read them on this machine, and score a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(model: TorchModel, folder: Path) -> None:
 
 
 def read(folder: str | Path) -> TorchModel:
-    """Return the model in a folder of this machine, that ``write`` or Spark wrote.
+    """Return the model in a folder of this machine, written by ``write`` or by Spark.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Loggers that run beside rank 0: they see losses, rates and metrics where these arise."""
+"""Loggers of losses, learning rates and metrics; they run in the process of rank 0."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Logger", "MLflow", "TensorBoard"]
 
 
 class Logger(ABC):
-    """Where rank 0 logs to; a frozen value that travels there."""
+    """What rank 0 logs to; a frozen value that is sent there."""
 
     @abstractmethod
     def open(self) -> Any:
-        """Return what is logged to from now on; a resumed run opens it anew."""
+        """Return the target of ``log``; a resumed run opens it again."""
 
     @abstractmethod
     def log(self, opened: Any, values: Mapping[str, float], step: int) -> None:
@@ -64,7 +64,7 @@ class MLflow(Logger):
     run_id : str
         The run.
     tracking_uri : str or None, default None
-        Where rank 0 finds it; None is what MLFLOW_TRACKING_URI says there.
+        The server, as rank 0 reaches it; None is the value of MLFLOW_TRACKING_URI there.
     """
 
     run_id: str
@@ -82,4 +82,4 @@ class MLflow(Logger):
             opened.log_metric(self.run_id, name, value, step=step)
 
     def close(self, opened: Any) -> None:
-        """Leave the run to whom it belongs."""
+        """Do nothing: the run belongs to the user."""

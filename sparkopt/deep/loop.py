@@ -132,9 +132,9 @@ class TrainingLoop:
 
     def _vote(self, parts: Array) -> list[float]:
         """Return the sums of ``parts`` over all ranks, and note whether the driver asked any of them to stop."""
-        *sums, votes = self._communicator.all_reduce(np.append(parts, float(self._communicator.stopping()))).tolist()
-        self._stop = self._stop or votes > 0
-        return sums
+        total = self._communicator.all_reduce(np.append(parts, float(self._communicator.stopping())))
+        self._stop = self._stop or bool(total[-1] > 0)
+        return [float(value) for value in total[:-1]]
 
     def _end_epoch(self, sampler: EpochSampler, seconds: float, waited: float) -> None:
         """Evaluate, move the schedule and report; a collective."""

@@ -21,10 +21,10 @@ RowScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Metric(Protocol):
-    """Gathers over batches; all ranks compute the same value."""
+    """Accumulates over batches; all ranks compute the same value."""
 
     def update(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> None:
-        """Take rows on."""
+        """Add rows."""
         ...
 
     def compute(self, communicator: Communicator) -> float:
@@ -88,7 +88,7 @@ class _TorchMetric:
             found = communicator.all_gather(payload)
             return [load_tensors(content)["state"].to(tensor.device) for content in found]
 
-        self._metric.dist_sync_fn = gather  # torchmetrics' own knows torch.distributed only
+        self._metric.dist_sync_fn = gather  # torchmetrics' own supports only torch.distributed
         self._metric.distributed_available_fn = lambda: communicator.size > 1
         return float(self._metric.compute())
 

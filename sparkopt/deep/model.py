@@ -1,4 +1,4 @@
-"""TorchModel: a trained network as a pyspark.ml Model; inference in batches, on every executor."""
+"""TorchModel: a trained network as a pyspark.ml Model that scores batches of rows on the executors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.deep.batch import Decoder, contents, on_device
@@ -91,7 +91,7 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
 
     @property
     def hasSummary(self) -> bool:
-        """Whether the model comes straight from ``fit`` and not from disk."""
+        """Whether the model is the result of ``fit`` in this session, and was not loaded."""
         return self._summary is not None
 
     @property
@@ -156,7 +156,7 @@ def check_pipeline(fields: Fields, pipeline: str | None) -> None:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """What runs in the executors: feature columns in, output columns out."""
+    """Scores rows in the executors: from feature columns to output columns."""
 
     build: Any
     weights: bytes = field(repr=False)
@@ -234,7 +234,7 @@ def _over_several(scorer: _Scorer) -> Callable[[Iterator[tuple[pa.Array, ...]]],
 
 
 def facts_of(model: TorchModel) -> dict[str, Any]:
-    """Return what is saved of a model beside its parameters and weights."""
+    """Return what is saved of a model in addition to its parameters and weights."""
     return {
         "format": FORMAT,
         "network": asdict(Reference.of(model._build)),
@@ -265,8 +265,8 @@ class TorchModelWriter(MLWriter):
         model, spark = self.model, self.sparkSession
         DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts_of(model))
         context: Any = spark.sparkContext
-        place = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # where Spark writes, whatever that is
-        stream = place.getFileSystem(context._jsc.hadoopConfiguration()).create(place)
+        file = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # with Spark's own credentials
+        stream = file.getFileSystem(context._jsc.hadoopConfiguration()).create(file)
         try:
             for start in range(0, len(model.weights), CHUNK):
                 stream.write(bytearray(model.weights[start : start + CHUNK]))

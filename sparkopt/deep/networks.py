@@ -1,4 +1,4 @@
-"""A small network to begin with: for jobs, notebooks and first tries."""
+"""A small network for jobs, notebooks and first experiments."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["ConvNet"]
 
 
 class ConvNet(nn.Module):
-    """A convolutional classifier: blocks of convolution, normalisation, ReLU and pooling, then a mean over places.
+    """A convolutional classifier: blocks of convolution, normalisation, ReLU and pooling, then a mean over pixels.
 
     Group normalisation is used rather than batch normalisation: its result does not depend on how rows are cut into
-    batches and processes. The mean over places makes the number of weights independent of the images' size.
+    batches and processes. The mean over pixels makes the number of weights independent of the images' size.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ConvNet(nn.Module):
     References
     ----------
     Wu and He, "Group Normalization", ECCV 2018. Lin, Chen and Yan, "Network in Network", ICLR 2014, section 3.2, for
-    the mean over places.
+    the mean over pixels.
 
     Examples
     --------

@@ -90,9 +90,9 @@ class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, Has
     )
     batchSize: Param[int] = _param("batchSize", "rows of a batch, on each process", _whole)
     device: Param[str] = _param("device", f"where to compute: {', '.join(KINDS)}", _text)
-    imagePipeline: Param[str] = _param("imagePipeline", "what to do with each image, in training", _pipeline)
+    imagePipeline: Param[str] = _param("imagePipeline", "image pipeline of training", _pipeline)
     evaluationPipeline: Param[str] = _param(
-        "evaluationPipeline", "what to do with each image otherwise; default imagePipeline", _pipeline
+        "evaluationPipeline", "image pipeline of evaluation; default imagePipeline", _pipeline
     )
 
     def __init__(self, *args: Any) -> None:
@@ -144,9 +144,9 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
     checkpointInterval: Param[int] = _param(
         "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole
     )
-    resume: Param[bool] = _param("resume", "whether to go on from checkpointDir", TypeConverters.toBoolean)
-    maxRestarts: Param[int] = _param("maxRestarts", "how often to go on after losing a process", _whole)
-    minProc: Param[int] = _param("minProc", "with how few processes to go on; default numProc", _whole)
+    resume: Param[bool] = _param("resume", "whether to continue from checkpointDir", TypeConverters.toBoolean)
+    maxRestarts: Param[int] = _param("maxRestarts", "how often to continue after losing a process", _whole)
+    minProc: Param[int] = _param("minProc", "fewest processes to continue with; default numProc", _whole)
     shuffleRows: Param[int] = _param("shuffleRows", "rows shuffled together, which bounds memory", _whole)
     prefetch: Param[int] = _param("prefetch", "batches prepared ahead", _whole)
     loaderThreads: Param[int] = _param("loaderThreads", "threads that decode batches", _whole)

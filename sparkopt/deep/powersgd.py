@@ -1,8 +1,9 @@
-"""PowerSGD: gradients between processes as products of two thin matrices, with what was left out sent later.
+"""PowerSGD: gradients are communicated as products of two thin matrices, with error feedback.
 
-A rank adds to its gradient M (n, m) what earlier steps left out. All ranks form P = mean(M) Q, make its r columns
-orthonormal, and form Q = mean(M)ᵀ P: r · (n + m) numbers travel instead of n · m. Everybody takes P Qᵀ for the
-gradient, remembers M − P Qᵀ, and begins the next step with this Q, which so follows the leading singular vectors.
+A rank adds its error-feedback residual to its gradient M (n, m). All ranks compute P = mean(M) Q, make its r columns
+orthonormal, and compute Q = mean(M)ᵀ P: r · (n + m) numbers are communicated instead of n · m. Every rank uses P Qᵀ
+as the gradient, keeps M − P Qᵀ as its residual, and starts the next step with this Q, which approaches the leading
+singular vectors.
 
 Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization",
 NeurIPS 2019, algorithms 1 and 2.
@@ -34,12 +35,12 @@ class PowerSgd:
 
     Notes
     -----
-    Matrices that would not shrink to less than half, and vectors, travel as they are. What the ranks have left out
-    enters the sums by its mean only: that mean is the state, so that a run may go on with another number of ranks.
+    Vectors, and matrices that would not shrink to less than half, are communicated uncompressed. Only the mean of the
+    ranks' residuals affects later steps: that mean is the state, so a run can resume with another number of ranks.
 
     Examples
     --------
-    One rank, and a gradient that has rank 1: nothing is left out.
+    One rank, and a gradient of rank 1: the residual is zero.
 
     >>> weight = torch.nn.Parameter(torch.zeros(8, 20))
     >>> weight.grad = torch.outer(torch.arange(8.0), torch.ones(20))
@@ -54,7 +55,7 @@ class PowerSgd:
         self._compressed, self._plain = {}, []
         generator = torch.Generator().manual_seed(0)  # the same first Q everywhere
         self._q: dict[str, torch.Tensor] = {}
-        self._left_out: dict[str, torch.Tensor] = {}
+        self._residuals: dict[str, torch.Tensor] = {}
         for name, parameter in parameters.items():
             rows = len(parameter) if parameter.ndim else 1
             columns = parameter.numel() // max(1, rows)
@@ -64,7 +65,7 @@ class PowerSgd:
             self._compressed[name] = parameter
             first = torch.randn(columns, rank, generator=generator)
             self._q[name] = first.to(parameter.device, parameter.dtype)
-            self._left_out[name] = torch.zeros(rows, columns, dtype=parameter.dtype, device=parameter.device)
+            self._residuals[name] = torch.zeros(rows, columns, dtype=parameter.dtype, device=parameter.device)
 
     def average(self) -> None:
         """Replace every gradient by the compressed mean of the ranks'; a collective."""
@@ -74,7 +75,7 @@ class PowerSgd:
         for parameter, found in zip(self._plain, self._means(_grad(p) for p in self._plain), strict=True):
             parameter.grad = found
         wanted = {
-            name: _grad(parameter).reshape(len(parameter), -1) + self._left_out[name]
+            name: _grad(parameter).reshape(len(parameter), -1) + self._residuals[name]
             for name, parameter in self._compressed.items()
         }
         ps = self._means(matrix @ self._q[name] for name, matrix in wanted.items())
@@ -82,28 +83,28 @@ class PowerSgd:
         qs = self._means(matrix.T @ p for matrix, p in zip(wanted.values(), ps, strict=True))
         for (name, matrix), p, q in zip(wanted.items(), ps, qs, strict=True):
             sent = p @ q.T
-            self._left_out[name], self._q[name] = matrix - sent, q
+            self._residuals[name], self._q[name] = matrix - sent, q
             self._compressed[name].grad = sent.reshape(self._compressed[name].shape)
 
     def state(self) -> dict[str, Any]:
         """Return what the next steps depend on, as tensors by name; a collective."""
-        names = list(self._left_out)
-        left_out = self._means(self._left_out[name] for name in names)
-        return {"left_out": dict(zip(names, left_out, strict=True)), "q": dict(self._q)}
+        names = list(self._residuals)
+        residuals = self._means(self._residuals[name] for name in names)
+        return {"left_out": dict(zip(names, residuals, strict=True)), "q": dict(self._q)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what ``state`` was."""
-        for own, saved in ((self._left_out, state["left_out"]), (self._q, state["q"])):
+        """Restore a state."""
+        for own, saved in ((self._residuals, state["left_out"]), (self._q, state["q"])):
             for name, tensor in own.items():
                 own[name] = saved[name].to(tensor.device, tensor.dtype)
 
     def _means(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the means over all ranks of some tensors, which travel as one."""
+        """Return the means over all ranks of some tensors, communicated as one."""
         found = list(tensors)
         if not found:
             return []
         flat = self._mean(torch.cat([tensor.reshape(-1) for tensor in found]))
-        parts = flat.split([tensor.numel() for tensor in found])
+        parts = torch.split(flat, [tensor.numel() for tensor in found])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, found, strict=True)]
 
 

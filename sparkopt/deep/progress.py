@@ -1,4 +1,4 @@
-"""What the driver does with the ranks' reports: it calls callbacks step by step, and logs changes of the group."""
+"""How the driver reacts to the ranks' reports: it calls callbacks step by step, and logs changes of the group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportReceiver:
-    """What a launcher calls with each report: it hands the event to the listeners.
+    """What a launcher calls with each report: it passes the event to the listeners.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The recipe: module, loss, optimiser and schedule, as the user gave them or by sparkopt's names.
+"""The recipe of a training: module, loss, optimiser and schedule, as objects of PyTorch or by sparkopt's names.
 
-A loss is made to give one value a row, so that a step can divide by the weight of all ranks' rows once: the gradient
-is then the one of a single process on all rows, also where the last batch of an epoch is filled up.
+Losses return one value for each row, so that a step divides by the total weight of all ranks' rows: the gradient is
+that of a single process on all rows, even if the last batch of an epoch is padded.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], float]] = MappingProxyT
 """sparkopt's names of optimisers, as PyTorch has them, and the learning rates that suit networks."""
 
 _FUSED = ("adam", "adamw")
-"""What PyTorch has in a form that reads and writes each weight once, instead of once an operation."""
+"""Optimisers with a fused implementation: it reads and writes each weight once instead of once per operation."""
 
 TASKS = ("classes", "binary", "values")
-"""What an output means: scores of classes, one score of class 1, or the predicted values themselves."""
+"""Meaning of an output: scores of classes, one score of class 1, or the predicted values themselves."""
 
 _CLASS_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _CLASS_FUNCTIONS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
@@ -82,7 +82,7 @@ class RowLoss(nn.Module):
         PyTorch's losses and functions with a ``reduction``, or any callable of (output, target) that gives one value,
         or one array of values, for each row.
     task : str
-        What outputs mean; class labels become whole numbers.
+        Meaning of the outputs; class labels become whole numbers.
     """
 
     def __init__(self, loss: Any, task: str) -> None:
@@ -125,7 +125,7 @@ class RowLoss(nn.Module):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, and how.
+    """Module, loss, optimiser, schedule, metrics and loggers.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class Recipe:
         A function from an optimiser to a scheduler of PyTorch, or the name of a schedule in
         ``sparkopt.optim.schedules``, which sets the rate at every step.
     scheduler_interval : {"step", "epoch"}, default "epoch"
-        When a scheduler of PyTorch's moves on.
+        When a scheduler of PyTorch takes a step.
     step_size : float or None, default None
         Learning rate of an optimiser that was named.
     metrics : dict
@@ -195,7 +195,7 @@ class Recipe:
         return factory(own, lr=self.step_size or rate)
 
     def build_scheduler(self, optimizer: Optimizer, steps: int) -> tuple[Any, str]:
-        """Return the scheduler over a run of ``steps`` steps, and when it moves on: "step" or "epoch"."""
+        """Return the scheduler over a run of ``steps`` steps, and when it takes a step: "step" or "epoch"."""
         if not isinstance(self.scheduler, str):
             return self.scheduler(optimizer), self.scheduler_interval
         rate = optimizer.param_groups[0]["lr"]
@@ -228,7 +228,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class _Relative:
-    """A schedule as factors of the first rate, as PyTorch wants it."""
+    """A schedule as factors of the initial rate, as PyTorch expects it."""
 
     schedule: Schedule
     initial: float

@@ -1,8 +1,8 @@
-"""A rank's replica of the network: who averages the gradients, and when.
+"""A rank's replica of the network: how its gradients are averaged with those of the other ranks.
 
-``DistributedDataParallel`` does it under the torch launcher. Under Horovod gradients travel in buckets as well, each
-handed over as soon as the backward pass has filled it, so that sums travel while the pass goes on: Horovod agrees on
-each tensor among all ranks, which for a small network's many takes longer than the sums.
+Under the torch launcher, ``DistributedDataParallel`` averages them. Under Horovod, gradients are reduced in buckets
+too: each is sent as soon as the backward pass has filled it, so that communication and computation overlap. Horovod
+negotiates every tensor among all ranks, which for the many tensors of a small network takes longer than the sums.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sparkopt.launch import Communicator
 
 __all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
 
-_NAP = 2e-4
-"""Seconds between looks at whether a gradient has come."""
+_POLL = 2e-4
+"""Seconds between two polls for a gradient."""
 
 _BUCKET = 25 * 2**20
 """Most bytes of a bucket that is not a single parameter's, as DistributedDataParallel has it."""
@@ -34,7 +34,7 @@ COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 
 
 class Replica:
-    """The network on this rank; this one has no others to agree with.
+    """The network on this rank; this class is for a single rank.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Replica:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what ``state`` was."""
+        """Restore a state."""
 
 
 class _Ddp(Replica):
@@ -110,7 +110,8 @@ class _Horovod(Replica):
         hvd.broadcast_parameters(module.state_dict(), root_rank=0)
         for number, bucket in enumerate(self._buckets):
             for parameter in bucket:
-                parameter.register_post_accumulate_grad_hook(partial(self._ready, number))
+                register: Any = parameter.register_post_accumulate_grad_hook  # PyTorch has no types for it
+                register(partial(self._ready, number))
 
     @contextmanager
     def backward(self, is_last: bool) -> Iterator[None]:
@@ -122,11 +123,11 @@ class _Horovod(Replica):
 
     def finish(self) -> None:
         for number in range(len(self._buckets)):
-            if number not in self._sent:  # not all in this step's graph on this rank, but maybe on another
+            if number not in self._sent:  # not all are in this step's graph on this rank, but maybe on another
                 self._send(number)
         for number, (handle, context) in self._sent.items():
-            while not self._hvd.poll(handle):  # synchronize() spins: it takes a core from those it waits for
-                time.sleep(_NAP)
+            while not self._hvd.poll(handle):  # synchronize() spins: it would occupy a core that others need
+                time.sleep(_POLL)
             mean = self._compression.decompress(self._hvd.synchronize(handle), context)
             bucket = self._buckets[number]
             for parameter, part in zip(bucket, mean.split([p.numel() for p in bucket]), strict=True):
@@ -152,12 +153,12 @@ def _is_full(bucket: Sequence[nn.Parameter], arrived: set[nn.Parameter], paramet
     Raises
     ------
     IncompatibleError
-        Where it was there already: what has been sent would lack what comes now.
+        Where it was there already: the bucket may have been sent without it.
     """
     if parameter in arrived:
         raise IncompatibleError(
-            f"the gradient of a parameter of shape {tuple(parameter.shape)} comes twice in one backward pass, as "
-            "reentrant checkpoints of a shared layer make it. Use torch.utils.checkpoint with use_reentrant=False."
+            f"the gradient of a parameter of shape {tuple(parameter.shape)} is computed twice in one backward pass, "
+            "as by reentrant checkpoints of a shared layer. Use torch.utils.checkpoint with use_reentrant=False."
         )
     arrived.add(parameter)
     return len(arrived) == len(bucket)
@@ -168,17 +169,17 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     found: list[list[nn.Parameter]] = []
     kind, size = None, 0
     for parameter in reversed(parameters):
-        own, place = parameter.numel() * parameter.element_size(), (parameter.dtype, parameter.device)
-        if place != kind or size + own > _BUCKET:
+        own, own_kind = parameter.numel() * parameter.element_size(), (parameter.dtype, parameter.device)
+        if own_kind != kind or size + own > _BUCKET:
             found.append([])
-            kind, size = place, 0
+            kind, size = own_kind, 0
         found[-1].append(parameter)
         size += own
     return found
 
 
 class _LowRank(Replica):
-    """Under either launcher; gradients travel when the backward pass is over."""
+    """For both launchers; gradients are communicated after the backward pass."""
 
     def __init__(self, module: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__(module)
@@ -214,7 +215,7 @@ def _horovod_low_rank(module: nn.Module) -> Replica:
 
 
 def replica(module: nn.Module, communicator: Communicator, device: torch.device, compression: str) -> Replica:
-    """Return the replica that suits the launcher; all ranks begin with the weights of rank 0.
+    """Return the replica for the launcher; all ranks start with the weights of rank 0.
 
     Raises
     ------
@@ -233,7 +234,7 @@ def replica(module: nn.Module, communicator: Communicator, device: torch.device,
 
 
 def check_compression(launcher: str, compression: str, precision: str) -> None:
-    """Refuse a compression of gradients that the launcher does not have, or that the precision would spoil."""
+    """Refuse a compression of gradients that the launcher does not have, or that the precision does not allow."""
     known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16", "powersgd"), "local": ("none",)}[launcher]
     if compression not in known:
         raise IncompatibleError(
@@ -241,8 +242,8 @@ def check_compression(launcher: str, compression: str, precision: str) -> None:
         )
     if compression == "powersgd" and precision == "fp16":
         raise IncompatibleError(
-            "compression='powersgd' keeps what it leaves out for later steps, where precision='fp16' has scaled it "
-            "anew, or let it overflow. Take precision='bf16'."
+            "compression='powersgd' adds residuals to the gradients of later steps, which precision='fp16' scales "
+            "differently, or lets overflow. Take precision='bf16'."
         )
 
 

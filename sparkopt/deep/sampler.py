@@ -1,8 +1,8 @@
-"""Which row goes where: the order of an epoch, as a pure function of (seed, epoch) and the sizes of row groups.
+"""The order of an epoch's rows: a pure function of (seed, epoch) and the sizes of row groups.
 
-The groups are shuffled and laid end to end, and this line of N rows is cut into S *streams* of ⌈N / S⌉ rows, however
-large the DataFrame's partitions were. A stream is read in windows of consecutive groups, whose rows are shuffled
-together, so that memory is bounded by a window. Step s takes rows s · B … (s + 1) · B − 1 of each stream: all streams
+The groups are shuffled and concatenated, and these N rows are divided into S *streams* of ⌈N / S⌉ rows, however large
+the DataFrame's partitions were. A stream is read in windows of consecutive groups, whose rows are shuffled together,
+so that memory is bounded by a window. Step s takes rows s · B … (s + 1) · B − 1 of each stream: all streams
 take ⌈⌈N / S⌉ / B⌉ steps. Where the last step has fewer rows than that, rows seen before fill its batch with weight 0:
 every row counts once an epoch, and no rank waits for another.
 
@@ -46,7 +46,7 @@ class ShuffleWindow:
     pieces : tuple of GroupSlice
         What to read.
     order : ndarray of shape (rows,)
-        Their order: row ``order[i]`` of the pieces laid end to end comes i-th.
+        Their order: row ``order[i]`` of the concatenated pieces is the i-th.
     """
 
     first: int
@@ -132,9 +132,9 @@ class EpochSampler:
         ends = np.cumsum(np.asarray(self.sizes)[self._order])
         low, high = stream * self.stream_rows, stream * self.stream_rows + self.own_rows(stream)
         pieces = []
-        for place in range(int(np.searchsorted(ends, low, side="right")), len(ends)):
-            group = int(self._order[place])
-            begin = int(ends[place]) - self.sizes[group]
+        for number in range(int(np.searchsorted(ends, low, side="right")), len(ends)):
+            group = int(self._order[number])
+            begin = int(ends[number]) - self.sizes[group]
             if begin >= high:
                 break
             pieces.append(GroupSlice(group, max(low - begin, 0), min(high - begin, self.sizes[group])))

@@ -110,7 +110,7 @@ class _Write:
                 for split in (TRAINING, VALIDATION)
             }
             for batch in batches:
-                if error is not None:  # Spark throws a Python worker away whose input was not read to its end
+                if error is not None:  # Spark discards a Python worker that has not read all of its input
                     continue
                 try:
                     for split, columns in self._split(batch, partition, row):
@@ -162,7 +162,7 @@ _RESULT_SCHEMA = pa.schema(
 
 
 class _File:
-    """A shard on its way: rows gather until they make a group."""
+    """A shard that is being written: rows are collected until they make a group."""
 
     def __init__(self, folder: Location, name: str, fields: Fields) -> None:
         self.file, self.name, self.fields = folder.child(name), name, fields
@@ -174,7 +174,7 @@ class _File:
         self._writer: Any = None
 
     def add(self, columns: dict[str, Array | pa.Array]) -> None:
-        """Take rows on."""
+        """Add rows."""
         for name, values in columns.items():
             found = (values.shape[1:], values.dtype.name) if isinstance(values, np.ndarray) else ((), "bytes")
             if self._tensors.setdefault(name, found) != found:
@@ -228,7 +228,7 @@ def _encode(values: Array | pa.Array) -> pa.Array:
 
 
 def _digest(batch: pa.RecordBatch, start: int) -> int:
-    """CRC-32 of a batch's values, whatever buffers they lie in."""
+    """CRC-32 of a batch's values, independent of the buffers that hold them."""
     for column in batch.columns:
         values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
         if pa.types.is_binary(values.type):

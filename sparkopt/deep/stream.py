@@ -26,13 +26,13 @@ MOST_OPEN = 64
 
 
 class RowGroups:
-    """The groups of one split, read one at a time; not for several threads at once."""
+    """Reads the row groups of one split; not thread-safe."""
 
     def __init__(self, index: Index, split: str = TRAINING) -> None:
         self._index, self._split = index, split
         self._folder = index.location
         shards = index.shards(split)
-        self._places = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
+        self._positions = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
         self._opened: OrderedDict[str, Any] = OrderedDict()
 
     @property
@@ -42,7 +42,7 @@ class RowGroups:
 
     def read(self, piece: GroupSlice) -> pa.RecordBatch:
         """Read rows of a group."""
-        path, number = self._places[piece.group]
+        path, number = self._positions[piece.group]
         batch = self._open(path).get_batch(number)
         return batch.slice(piece.start, piece.stop - piece.start)
 
@@ -145,7 +145,7 @@ def load_batches(
     decoder : Decoder
         How rows become tensors.
     first_step : int, default 0
-        Where to begin: steps before it are not read.
+        The first step; steps before it are not read.
     ahead : int, default 4
         Batches that are prepared ahead.
     threads : int, default 1
@@ -167,7 +167,7 @@ def load_batches(
             yield _taken(waiting)
         finally:
             ended.set()
-            while reader.is_alive():  # it may wait for room
+            while reader.is_alive():  # it may be waiting for room in the queue
                 with suppress(queue.Empty):
                     waiting.get_nowait()
                 reader.join(0.01)
@@ -204,7 +204,7 @@ def _read(
     waiting: queue.Queue[Future[Batch] | None],
     ended: threading.Event,
 ) -> None:
-    """Put the future of each batch into the queue; an error in its place."""
+    """Put the future of each batch into the queue; or of an error."""
     try:
         sources = [_raw(groups, sampler, stream, first_step) for stream in streams]
         for parts in zip(*sources, strict=True):

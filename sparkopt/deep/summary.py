@@ -1,4 +1,4 @@
-"""How a training went: its history, and the receipt of what it cost."""
+"""Summary of a training: its history, and the receipt of its cost."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["TorchTrainingSummary", "receipt_of"]
 
 
 def receipt_of(
-    launcher: str, index: Index, outcomes: Sequence[RankResult], launched: float, restarts: int
+    launcher: str, index: Index, results: Sequence[RankResult], launched: float, restarts: int
 ) -> DeepReceipt:
-    """Add up one training whose processes took ``launched`` seconds from launch to end."""
-    first = outcomes[0]
-    slowest = dict(max((outcome.seconds for outcome in outcomes), key=lambda seconds: seconds["total"]))
+    """Return the receipt of a training whose processes took ``launched`` seconds from launch to end."""
+    first = results[0]
+    slowest = dict(max((result.seconds for result in results), key=lambda seconds: seconds["total"]))
     total = slowest.pop("total")
     spent = [record["seconds"] for record in first.history]
     return DeepReceipt(
         launcher=launcher,
-        devices=[outcome.device for outcome in outcomes],
+        devices=[result.device for result in results],
         why=first.why,
-        processes=len(outcomes),
+        processes=len(results),
         rows=index.rows(TRAINING),
         validation_rows=index.rows(VALIDATION),
         epochs=len(first.history),
@@ -40,8 +40,8 @@ def receipt_of(
             "total": index.seconds + launched,
         },
         bytes=index.bytes,
-        peak_memory=max(outcome.peak_memory for outcome in outcomes),
-        device_memory=max(outcome.device_memory for outcome in outcomes),
+        peak_memory=max(result.peak_memory for result in results),
+        device_memory=max(result.device_memory for result in results),
         rows_per_second=sum(record["rows"] for record in first.history) / sum(spent) if spent else 0.0,
         stopped=first.stopped,
         resumed=first.resumed,
@@ -54,7 +54,7 @@ def receipt_of(
 
 @dataclass(frozen=True)
 class TorchTrainingSummary:
-    """How a training went.
+    """Summary of a training.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class TorchTrainingSummary:
     objectiveHistory : list of float
         Mean loss of each step's rows, before the step.
     receipt : DeepReceipt
-        What it cost.
+        Its cost.
     """
 
     history: list[dict[str, Any]]

@@ -138,7 +138,7 @@ def _take_device(communicator: Communicator, config: TrainConfig) -> tuple[torch
 def _listening(
     communicator: Communicator, recipe: Recipe, spent: TimeSpent, recovery: Recovery
 ) -> Iterator[Callable[[Event], None]]:
-    """Give what hands events to this rank's listeners; rank 0 reports and logs too."""
+    """Give a function that passes events to this rank's listeners; rank 0 also reports and logs."""
     listeners: list[Listener] = [spent, recovery]
     with ExitStack() as stack:
         if communicator.rank == 0:

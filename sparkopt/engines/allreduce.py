@@ -1,4 +1,4 @@
-"""The loop on every rank of a barrier stage; sums meet in an all-reduce, and no process sees them all."""
+"""The loop on every rank of a barrier stage; sums are added by an all-reduce, and no process receives them all."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, Located
-from sparkopt.communication.autotune import told
+from sparkopt.communication.autotune import codecs_used
+from sparkopt.communication.encoder import Encoder
+from sparkopt.communication.sums import Summation
 from sparkopt.engines.base import NETWORK, Engine, EngineRun, FitSize, SessionTraits
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.engines.ranks import FitOnRank, Outcome
+from sparkopt.engines.ranks import FitOnRank, RankFit
 from sparkopt.engines.relay import Relay
+from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.errors import MissingDependencyError
 from sparkopt.launch import Communicator, HorovodLauncher, Launcher, TorchLauncher
 from sparkopt.objective.work import Work
@@ -42,9 +45,9 @@ class AllReduceEngine(Engine):
     otherwise : DriverEngine
         The engine that takes over where blocks are missing, since it can rebuild them.
     retries : int, default 2
-        How often a fit that lost a rank is begun again, from its last checkpoint where it keeps any.
+        How often a fit that lost a rank is started again, from its last checkpoint where it keeps any.
     launcher : {"torch", "horovod"}, default "torch"
-        What starts the ranks and adds up: PyTorch in Spark's own tasks, or Horovod in processes beside them.
+        What starts the ranks and adds up: PyTorch in Spark's own tasks, or Horovod in processes of its own.
     """
 
     otherwise: DriverEngine = DriverEngine()
@@ -77,7 +80,9 @@ class AllReduceEngine(Engine):
         """Return the seconds of an all-reduce, in which each rank sends and receives about two sums."""
         return 2 * size.summed / NETWORK
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run the loop on every rank.
 
         Raises
@@ -93,15 +98,15 @@ class AllReduceEngine(Engine):
             raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
         begin = time.perf_counter()
         with Relay(store.context, problems) as relay:
-            fit = FitOnRank(dumps((relay.problems, work)), relay.address)
+            fit = FitOnRank(dumps((relay.problems, Summation(work, encoder))), relay.address)
             launch, located = self._launcher(store), store.located()
             job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
             outcome = relay.attend(job)[0]
-        if outcome.missing:
+        if not isinstance(outcome, RankFit):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
-            return self.otherwise.run(problems, work, store)
-        if tried := told(outcome.passes):
-            logger.info("%s", tried)
+            return self.otherwise.run(problems, work, store, encoder)
+        if used := codecs_used(outcome.passes):
+            logger.info("%s", used)
         startup = time.perf_counter() - begin - outcome.seconds
         return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
 
@@ -110,16 +115,16 @@ def _has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> Outcome:
-    """What each rank runs; all end alike, and only rank 0's words are needed."""
+def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> RankFit | MissingBlocks | None:
+    """Run the fit on this rank; all end alike, and only what rank 0 returns is needed."""
     outcome = fit(communicator, located.open(_claim(communicator, located)))
-    return outcome if communicator.rank == 0 else Outcome()
+    return outcome if communicator.rank == 0 else None
 
 
 def _claim(communicator: Communicator, located: Located) -> list[int]:
-    """Return the partitions of this rank: each goes to the least loaded rank of those that have its file.
+    """Return the partitions of this rank: each is given to the least loaded rank of those that have its file.
 
-    Every rank finds the same answer. A partition that nobody has goes to rank 0, which will miss it.
+    Every rank finds the same answer. A partition that no rank has is given to rank 0, which reports it as missing.
     """
     has = np.frombuffer(b"".join(communicator.all_gather(bytes(located.here()))), np.uint8)
     has = has.reshape(communicator.size, len(located.handles))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkopt.blocks.store import BlockStore
+from sparkopt.communication.encoder import Encoder
 from sparkopt.communication.sums import Pass
 from sparkopt.launch.connections import encrypts
 from sparkopt.objective.work import Work
@@ -134,7 +135,9 @@ class Engine(ABC):
     retries: int = 0
 
     @abstractmethod
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Minimise over the store's rows, sharing passes.
 
         Parameters
@@ -145,6 +148,8 @@ class Engine(ABC):
             What each partition computes in a pass.
         store : BlockStore
             The rows.
+        encoder : Encoder or None, default None
+            Encodes the sums that are sent; None sends them as they are.
         """
 
     @classmethod

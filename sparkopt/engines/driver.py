@@ -6,16 +6,16 @@ import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.store import BlockStore, Result
-from sparkopt.communication.autotune import trying
-from sparkopt.communication.encoding import Compressed, unpacked
-from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
+from sparkopt.communication.autotune import reduce_by
+from sparkopt.communication.encoder import Encoder, PassMessage
+from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.reduction import Sums, levels, sliced, tree
 from sparkopt.launch.threads import task_threads
@@ -32,14 +32,14 @@ REDUCTIONS = ("auto", "collect", "tree", "sharded")
 SLICE_BYTES = 1 << 20
 """Least size of a slice: below it, a shuffle's cost per piece exceeds what slicing saves."""
 DRIVER_BYTES = 5e8
-"""Bytes of sums per second that Spark carries to its driver: pickled, and through the JVM."""
+"""Bytes of sums per second that Spark moves to its driver: pickled, and through the JVM."""
 WIDE_TREE = 50
 """Sums that one process should add at most; more of them ask for a deeper tree."""
 
 
 @dataclass(frozen=True)
 class DriverEngine(Engine):
-    """The loop on the driver: coefficients go out with each task, sums come back, one Spark job a pass.
+    """The loop on the driver: one Spark job a pass sends coefficients with each task, and collects the sums.
 
     Sums are added in a fixed order, whatever order the tasks end in, so equal data, partitions and seed give
     bit-identical coefficients.
@@ -49,8 +49,8 @@ class DriverEngine(Engine):
     depth : int, default 2
         Levels of the tree.
     reduction : {"auto", "collect", "tree", "sharded"}, default "auto"
-        How the sums come together. "auto" collects while the sums of all partitions together stay within
-        ``collect_bytes``; beyond, it cuts sums of several MiB into slices, and adds smaller ones up as a tree.
+        How the sums are added up. "auto" collects while the sums of all partitions together stay within
+        ``collect_bytes``; above that, it cuts sums of several MiB into slices, and adds smaller ones up in a tree.
     collect_bytes : int, default 64 MiB
         Most bytes of sums that the driver collects directly.
     """
@@ -87,48 +87,45 @@ class DriverEngine(Engine):
             return []
         return [f"{size.partitions} partitions ask for a deeper tree: aggregationDepth={self.depth + 1}."]
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
-        """Run the loop here."""
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
+        """Run the loop on the driver."""
         passes: list[Pass] = []
-        with self.reducing(work, store, passes) as reduce:
+        with self.reducing(Summation(work, encoder), store, passes) as reduce:
             return EngineRun(minimise_many(reduce, problems), passes, self.name)
 
     @contextmanager
-    def reducing(self, work: Work, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
-        """Yield a function that sums over the store, and notes in ``passes`` what each sum cost."""
+    def reducing(self, summation: Summation, store: BlockStore, passes: list[Pass]) -> Iterator[Reduce]:
+        """Yield a function that sums over the store, and appends to ``passes`` what each sum cost."""
         slots = min(store.slots, store.partitions)
-        work = self._sliced(work, store, slots)
-        shared = store.share(dumps(work))
+        size = 8 * summation.work.objective.size
+        if self._reduction_of(size, store) == "sharded":
+            summation = summation.in_slices(_slices(size, slots))
+        shared = store.share(dumps(summation))
 
-        def reduce(query: Query) -> PartialSum:
-            begin = time.perf_counter()
+        def send(message: PassMessage) -> PartialSum:
+            begin, query = time.perf_counter(), message.query
             how = self._reduction(query, store)
             slices = _slices(query.request.points.nbytes, slots) if how == "sharded" else 1
-            sums = self._sums(store, _Step(shared, query, slices), how, slots)
+            sums = self._sums(store, _Step(shared, message, slices), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
-            partial = unpacked(total.partial)
+            partial = total.sums.decoded()
             end = time.perf_counter()
-            arrived = sum(result.value.partial.gradient.nbytes for result in sums if result.value)
-            passes.append(driver_pass(work, query, (begin, adding, end), slots, total, arrived))
+            arrived = sum(result.value.sums.sent_bytes for result in sums if result.value)
+            codec = summation.codec_name(message)
+            passes.append(driver_pass(codec, query, (begin, adding, end), slots, total, arrived))
             return partial
 
         try:
-            yield trying(work, pulling_back(work, reduce), passes)
+            yield reduce_by(send, summation, passes)
         finally:
             shared.destroy()
 
-    def _sliced(self, work: Work, store: BlockStore, slots: int) -> Work:
-        """Let a work that encodes its gradient do so in the slices that will travel apart."""
-        size = 8 * work.objective.size
-        if not isinstance(work, Compressed) or self._reduction_of(size, store) != "sharded":
-            return work
-        return replace(work, slices=_slices(size, slots))
-
     def _reduction(self, query: Query, store: BlockStore) -> str:
-        return (
-            "collect" if isinstance(query.request, Losses) else self._reduction_of(query.request.points.nbytes, store)
-        )
+        is_small = isinstance(query.request, Losses)
+        return "collect" if is_small else self._reduction_of(query.request.points.nbytes, store)
 
     def _reduction_of(self, size: int, store: BlockStore) -> str:
         if self.reduction != "auto":
@@ -153,14 +150,14 @@ class DriverEngine(Engine):
 class _Step:
     """One partition's task in one pass."""
 
-    work: Shared
-    query: Query
+    summation: Shared
+    message: PassMessage
     slices: int = 1
 
     def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
-        work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
+        summation: Summation = pickle.loads(self.summation.value)  # noqa: S301  # written by this job's own driver
         with task_threads():
-            return sum_of(work, self.query, part, blocks).leaving(self.slices)
+            return summation(self.message, part, blocks).leaving(self.slices)
 
 
 def _slices(size: int, slots: int) -> int:

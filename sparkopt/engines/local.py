@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
-from sparkopt.blocks.store import BlockStore, Held
-from sparkopt.communication.encoding import Compressed
+from sparkopt.blocks.store import BlockStore, OpenPartition
+from sparkopt.communication.encoder import Encoder
+from sparkopt.communication.sums import Summation
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.engines.ranks import Alone, FitOnRank, Outcome
+from sparkopt.engines.ranks import Alone, FitOnRank, RankFit
 from sparkopt.engines.relay import Relay
+from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.errors import SparkoptError
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
@@ -32,7 +34,7 @@ TASK_BYTES = 256 << 20
 class LocalEngine(Engine):
     """The whole fit in one task, with that task's cores.
 
-    Blocks that lie on other machines are carried there once. Callbacks run in the driver all the same.
+    Blocks on other machines are sent there once. Callbacks run in the driver, as with every engine.
 
     Parameters
     ----------
@@ -55,20 +57,22 @@ class LocalEngine(Engine):
         """Whether one task can hold the blocks."""
         return size.stored <= TASK_BYTES
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run the loop in one task."""
         begin = time.perf_counter()
-        if isinstance(work, Compressed):
-            name = work.codec.name if work.codec else "auto"
-            logger.info("compression=%r does not run: one task sends no sums", name)
+        if encoder is not None:
+            name = encoder.codec.name if encoder.codec else "auto"
+            logger.info("compression=%r is not used: one task sends no sums", name)
         with Relay(store.context, problems) as relay:
-            fit = _OneTask(FitOnRank(dumps((relay.problems, work)), relay.address))
+            fit = _OneTask(FitOnRank(dumps((relay.problems, Summation(work))), relay.address))
             (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
         if isinstance(outcome, SparkoptError):
             raise outcome
-        if outcome.missing:
+        if isinstance(outcome, MissingBlocks):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
-            return self.otherwise.run(problems, work, store)
+            return self.otherwise.run(problems, work, store, encoder)
         startup = time.perf_counter() - begin - outcome.seconds
         return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
 
@@ -79,7 +83,7 @@ class _OneTask:
 
     fit: FitOnRank
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[Outcome | SparkoptError]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[RankFit | MissingBlocks | SparkoptError]:
         try:
             yield self.fit(Alone(), partitions)
         except SparkoptError as error:  # as a result, since Spark would wrap it in its own error, and try again

@@ -1,7 +1,7 @@
 """The loop on every rank: each holds some partitions, all add up their sums, and each takes the same step.
 
-Only sums travel, and no process sees them all: what a pass costs does not depend on a driver. One rank alone is the
-engine for small data, which needs no communication at all.
+Only sums are sent, and no process receives them all: what a pass costs does not depend on a driver. One rank alone is
+the engine for small data, which needs no communication at all.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Protocol
 
 import numpy as np
 
-from sparkopt.blocks.store import Held, Result
-from sparkopt.communication.autotune import trying
+from sparkopt.blocks.store import OpenPartition, Result
+from sparkopt.communication.autotune import reduce_by
+from sparkopt.communication.encoder import PassMessage, Sender
 from sparkopt.communication.encoding import (
-    SMALL,
+    SMALL_BYTES,
     SPARSE,
-    THIN,
-    Compressed,
+    SPARSE_SHARE,
+    CommunicatedSum,
     EncodedGradient,
-    codec_of,
     sparse,
-    thin_bytes,
+    sparse_bytes,
 )
-from sparkopt.communication.sums import Pass, TaskSum, fold, pulling_back, sum_of
+from sparkopt.communication.sums import Pass, Summation, TaskSum, fold
 from sparkopt.engines.relay import CallbackProxy
+from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.launch.connections import Address, connect
 from sparkopt.launch.threads import task_threads
-from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.work import Work
+from sparkopt.objective.query import PartialSum
 from sparkopt.solver.loop import Callback, Problem, Progress, Solution, minimise_many
 from sparkopt.typing import Array, Floats
 
-__all__ = ["Alone", "FitOnRank", "Group", "Outcome"]
+__all__ = ["Alone", "FitOnRank", "Group", "RankFit"]
 
 
 class Group(Protocol):
@@ -89,16 +89,22 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a fit on ranks brings back: from rank 0, or ``missing`` where some rank lacks blocks.
+class RankFit:
+    """What a fit on ranks returns.
 
-    ``seconds`` is what the loop took.
+    Attributes
+    ----------
+    solutions : sequence of Solution
+        One per problem.
+    passes : sequence of Pass
+        What each pass cost.
+    seconds : float
+        What the loop took.
     """
 
-    solutions: Sequence[Solution] = ()
-    passes: Sequence[Pass] = ()
-    missing: bool = False
-    seconds: float = 0.0
+    solutions: Sequence[Solution]
+    passes: Sequence[Pass]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -107,55 +113,54 @@ class FitOnRank:
 
     Parameters
     ----------
-    parcel : bytes
-        The problems, with the callbacks that run beside the loop, and the work.
+    pickled : bytes
+        The problems, with the callbacks that run next to the loop, and the Summation.
     address : Address or None
-        Where the driver's callbacks listen.
+        Where the driver's callbacks are reached.
     """
 
-    parcel: bytes
+    pickled: bytes
     address: Address | None
 
-    def __call__(self, group: Group, partitions: Iterable[Held]) -> Outcome:
-        """Run the loop; every rank ends with the same coefficients."""
+    def __call__(self, group: Group, partitions: Iterable[OpenPartition]) -> RankFit | MissingBlocks:
+        """Run the loop; every rank ends with the same coefficients, or reports its partitions without blocks."""
         held = sorted(partitions, key=lambda one: one.part.index)
-        lost = sum(one.blocks is None for one in held)
-        if group.all_reduce(np.array([float(lost)]))[0] > 0:
-            return Outcome(missing=True)
+        missing = [one.part.index for one in held if one.blocks is None]
+        if group.all_reduce(np.array([float(len(missing))]))[0] > 0:
+            return MissingBlocks(missing)
         problems: list[Problem]
-        work: Work
-        problems, work = pickle.loads(self.parcel)  # noqa: S301  # written by this job's own driver
+        summation: Summation
+        problems, summation = pickle.loads(self.pickled)  # noqa: S301  # written by this job's own driver
         with ExitStack() as resources:
             resources.enter_context(task_threads())
             here = self.address if group.rank == 0 else None
             proxies = [CallbackProxy(resources.enter_context(connect(here)))] if here else []
-            told = [
-                replace(problem, callbacks=[_Agreed(group, (*problem.callbacks, *proxies))])
+            agreeing = [
+                replace(problem, callbacks=[_StopVote(group, (*problem.callbacks, *proxies))])
                 if problem.callbacks or self.address
                 else problem
                 for problem in problems
             ]
-            sums = _GroupSums(group, work, held)
+            sums = _GroupSums(group, summation, held)
             begin = time.perf_counter()
-            plain = pulling_back(sums.work, sums)
-            reduce = plain if group.size == 1 else trying(work, plain, sums.passes, partial(_agreed, group))
-            solutions = minimise_many(reduce, told)
-            return Outcome(solutions, sums.passes, seconds=time.perf_counter() - begin)
+            reduce = reduce_by(sums, sums.summation, sums.passes, partial(_of_rank_0, group))
+            solutions = minimise_many(reduce, agreeing)
+            return RankFit(solutions, sums.passes, time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
-class _Agreed:
-    """A callback on each rank: what the callbacks wish, which rank 0 asks for all."""
+class _StopVote:
+    """A callback on each rank: rank 0 calls all callbacks, and every rank stops where one of them votes to."""
 
     group: Group
     callbacks: Sequence[Callback]
 
     def __call__(self, progress: Progress, /) -> bool:
-        wishes = [callback(progress) for callback in self.callbacks] if self.group.rank == 0 else []
-        return bool(self.group.broadcast(np.array([float(any(wishes))]))[0])
+        votes = [callback(progress) for callback in self.callbacks] if self.group.rank == 0 else []
+        return bool(_of_rank_0(self.group, any(votes)))
 
 
-def _agreed(group: Group, found: int) -> int:
+def _of_rank_0(group: Group, found: int) -> int:
     """Return what rank 0 found."""
     return int(group.broadcast(np.array([float(found)]))[0])
 
@@ -167,113 +172,106 @@ FEW = 2
 class _GroupSums:
     """Sums over the partitions of all ranks."""
 
-    def __init__(self, group: Group, work: Work, held: Sequence[Held]) -> None:
+    def __init__(self, group: Group, summation: Summation, held: Sequence[OpenPartition]) -> None:
         self.passes: list[Pass] = []
-        self._encoding = work if isinstance(work, Compressed) and group.size > 1 else None
-        self._work = work.work if isinstance(work, Compressed) else work
+        self.summation = summation if group.size > 1 else Summation(summation.work)
         self._group, self._held = group, held
         self._is_sparse: dict[bool, bool] = {}
 
-    @property
-    def work(self) -> Work:
-        """What is summed, and what encodes it where anything does."""
-        return self._encoding or self._work
-
-    def __call__(self, query: Query) -> PartialSum:
+    def __call__(self, message: PassMessage) -> PartialSum:
         begin = time.perf_counter()
-        mine = fold(self._own(query))
-        packed = mine.partial if self._encoding is None else self._packed(self._encoding, mine.partial, query, "rank")
-        packed = self._thinned(packed, query)
+        mine = fold(self._own(message))
+        sent = self._sparsified(self._encoded(mine.sums.decoded(), message, "rank"), message)
         summed = time.perf_counter()
-        total, raw, sent = self._total(packed, query)
+        total, raw, encoded = self._total(sent, message)
         end = time.perf_counter()
         self.passes.append(
             Pass(
-                query.step,
+                message.query.step,
                 end - begin,
                 summed - begin,
                 end - summed,
-                sent,
+                encoded,
                 raw,
-                sent,
+                encoded,
                 0,
                 total.rows,
                 mine.peak_memory,
-                "none" if self._encoding is None else codec_of(self._encoding, query),
+                self.summation.codec_name(message),
             )
         )
         return total
 
-    def _packed(self, encoding: Compressed, mine: PartialSum, query: Query, name: str) -> PartialSum:
-        """Encode this rank's sum: once for all that it holds; in a slice for each rank, where there are many."""
-        group, beside = self._group, next((one.blocks.beside for one in self._held if one.blocks), None)
-        codec = encoding.codec_for(query)
+    def _encoded(self, mine: PartialSum, message: PassMessage, name: str) -> CommunicatedSum:
+        """Encode this rank's sum: once for all its partitions; in a slice for each rank, where there are many."""
+        group, codec = self._group, self.summation.codec_for(message)
+        path = next((one.blocks.beside for one in self._held if one.blocks), None)
         slices = 1 if name != "rank" or group.size <= FEW or codec is None or codec.whole else group.size
-        sliced = replace(encoding, slices=slices)
-        return sliced.pack(mine, query, f"{name}-{group.rank}-of-{group.size}", group.rank, beside)
+        sender = Sender(f"{name}-{group.rank}-of-{group.size}", group.rank, path)
+        return self.summation.in_slices(slices).encoded(mine, message, sender)
 
-    def _thinned(self, mine: PartialSum, query: Query) -> PartialSum:
+    def _sparsified(self, mine: CommunicatedSum, message: PassMessage) -> CommunicatedSum:
         """Leave out the zeros of this rank's sum, where that is less for all ranks together.
 
-        They find out on the first pass, for steps' own passes and for others; ``_total`` looks whether it stays so.
+        The first pass decides, for the steps' own gradients and for others; ``_total`` checks whether it stays so.
         """
-        group, gradient, kind = self._group, mine.gradient, query.request.is_step_gradient
-        if group.size == 1 or not isinstance(gradient, np.ndarray) or gradient.nbytes < SMALL:
+        group, gradient, kind = self._group, mine.gradient, message.query.request.is_step_gradient
+        if group.size == 1 or not isinstance(gradient, np.ndarray) or gradient.nbytes < SMALL_BYTES:
             return mine
         slices = 1 if group.size <= FEW else group.size
         if kind not in self._is_sparse:
-            bytes_of_all = group.all_reduce(np.array([float(thin_bytes(gradient, slices))]))[0]
-            self._is_sparse[kind] = bool(bytes_of_all <= THIN * group.size * gradient.nbytes)
-        return replace(mine, gradient=sparse(gradient, slices)) if self._is_sparse[kind] else mine  # type: ignore[arg-type]
+            bytes_of_all = group.all_reduce(np.array([float(sparse_bytes(gradient, slices))]))[0]
+            self._is_sparse[kind] = bool(bytes_of_all <= SPARSE_SHARE * group.size * gradient.nbytes)
+        return replace(mine, gradient=sparse(gradient, slices)) if self._is_sparse[kind] else mine
 
-    def _total(self, mine: PartialSum, query: Query) -> tuple[PartialSum, int, int]:
-        """Return the sum over all ranks, and the bytes that they send for it: as float64, and as they travel.
+    def _total(self, mine: CommunicatedSum, message: PassMessage) -> tuple[PartialSum, int, int]:
+        """Return the sum over all ranks, and the bytes that they send for it: as float64, and as communicated.
 
-        Sums are counted once on their way here; the way back is as long for both.
+        Sums are counted once, when they are sent; receiving the total is as long for both.
         """
-        group, shape = self._group, mine.gradient.shape
+        group, gradient = self._group, mine.gradient
         if group.size == 1:
-            return mine, 0, 0
-        gradient: object = mine.gradient
+            return mine.decoded(), 0, 0
         if not isinstance(gradient, EncodedGradient):
-            flat = mine.flat()
+            flat = mine.decoded().flat()
             sent = group.size * flat.nbytes
-            return PartialSum.from_flat(group.all_reduce(flat), *shape), sent, sent
-        bare = replace(mine, gradient=np.array([[float(gradient.nbytes)]] * shape[0])).flat()
-        rest = PartialSum.from_flat(group.all_reduce(bare), shape[0], 1)
-        raw, encoded = group.size * (bare.nbytes + 8 * shape[0] * shape[1]), int(rest.gradient[0, 0])
+            return PartialSum.from_flat(group.all_reduce(flat), *gradient.shape), sent, sent
+        points, size = gradient.shape
+        bare = replace(mine.rest, gradient=np.array([[float(gradient.nbytes)]] * points)).flat()
+        rest = PartialSum.from_flat(group.all_reduce(bare), points, 1)
+        raw, encoded = group.size * (bare.nbytes + 8 * points * size), int(rest.gradient[0, 0])
         if gradient.codec == SPARSE:
-            self._is_sparse[query.request.is_step_gradient] = encoded <= THIN * group.size * 8 * shape[0] * shape[1]
+            kind = message.query.request.is_step_gradient
+            self._is_sparse[kind] = encoded <= SPARSE_SHARE * group.size * 8 * points * size
         if len(gradient.slices) == 1:
-            gathered = [gradient.of(payload) for payload in group.all_gather(gradient.payload)]
-            total = sum(gathered[1:], gathered[0]).decoded()
+            total = gradient.of(group.all_gather(gradient.payload)).decoded()
         else:
-            total = self._joined(gradient, replace(rest, gradient=rest.gradient[:, :0]), query)
+            total = self._joined(gradient, rest, message)
         return replace(rest, gradient=total), raw, group.size * bare.nbytes + encoded
 
-    def _joined(self, gradient: EncodedGradient, rest: PartialSum, query: Query) -> Floats:
+    def _joined(self, gradient: EncodedGradient, rest: PartialSum, message: PassMessage) -> Floats:
         """Return the sum of gradients that are encoded in a slice for each rank.
 
         Each rank adds up one slice of all, and sends its sum, encoded again, to all: 2 (n − 1) / n payloads a rank,
-        where gathering them whole would take n − 1. What the second encoding leaves out goes with the next step too
-        (Tang et al., 2019, *DoubleSqueeze*, algorithm 1).
+        where gathering them whole would take n − 1. What the second encoding leaves out is sent with the next step
+        too (Tang et al., 2019, *DoubleSqueeze*, algorithm 1).
         """
         group, pieces = self._group, gradient.cut()
         payloads = group.exchange([piece.payload for piece in pieces])
-        own = sum((pieces[group.rank].of(payload) for payload in payloads), np.zeros(pieces[group.rank].shape))
-        added = own.decoded() if isinstance(own, EncodedGradient) else own
-        again: object
+        added = pieces[group.rank].of(payloads).decoded()
         if gradient.codec == SPARSE:
             again = sparse(added)
         else:
-            assert self._encoding is not None  # noqa: S101  # or nothing would be encoded
-            again = self._packed(self._encoding, replace(rest, gradient=added), query, "joined").gradient
-        assert isinstance(again, EncodedGradient)  # noqa: S101  # as the first time
+            sums = self._encoded(replace(rest, gradient=added), message, "joined")
+            assert isinstance(sums.gradient, EncodedGradient)  # noqa: S101  # as the first time
+            again = sums.gradient
         found = zip(pieces, group.all_gather(again.payload), strict=True)
-        return np.concatenate([piece.of(payload).decoded() for piece, payload in found], axis=1)
+        return np.concatenate([piece.of([payload]).decoded() for piece, payload in found], axis=1)
 
-    def _own(self, query: Query) -> Iterator[Result[TaskSum]]:
-        yield Result(-1, TaskSum(query.zero(), 0.0, 0.0, 0))  # a rank may hold nothing
+    def _own(self, message: PassMessage) -> Iterator[Result[TaskSum]]:
+        """Yield the sum of each partition of this rank; they are encoded once they are added up."""
+        yield Result(-1, TaskSum(CommunicatedSum.of(message.query.zero()), 0.0, 0.0, 0))  # a rank may hold nothing
+        plain = Summation(self.summation.work)
         for one in self._held:
             if one.blocks is not None:
-                yield Result(one.part.index, sum_of(self._work, query, one.part, one.blocks))
+                yield Result(one.part.index, plain(message, one.part, one.blocks))

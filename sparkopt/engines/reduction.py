@@ -1,4 +1,4 @@
-"""How the driver engine brings its tasks' sums together: all to the driver, as a tree, or cut into slices.
+"""How the driver engine adds up its tasks' sums: all on the driver, in a tree, or in slices.
 
 All three add in a fixed order, so equal data and partitions give bit-identical sums. With p partitions and a sum of
 s bytes, the driver receives p·s bytes from ``collect``, about √p·s from a tree of depth 2, and s from slices.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
-import numpy as np
 from pyspark import RDD
 
 from sparkopt.blocks.store import Result
-from sparkopt.communication.encoding import EncodedGradient, unpacked
+from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.communication.sums import TaskSum, fold
-from sparkopt.typing import Floats
 
 __all__ = ["levels", "merge", "sliced", "tree"]
 
@@ -53,23 +50,15 @@ def sliced(results: RDD[Result[TaskSum]], slices: int) -> Sums:
     return [Result(0, merge(whole) if len(whole) == slices else None)]
 
 
-def merge(pieces: Sequence[TaskSum]) -> TaskSum:
-    """Join the slices of one sum; all but the gradient is in the first, and the bytes of the others' last way."""
-    first, others = pieces[0], [piece.partial.gradient for piece in pieces[1:]]
-    gradient = np.concatenate([unpacked(piece.partial).gradient for piece in pieces], axis=1)
-    raw, encoded = sum(8 * prod(one.shape) for one in others), sum(one.nbytes for one in others)
-    return _with_gradient(replace(first, raw=first.raw + raw, encoded=first.encoded + encoded), gradient)
-
-
-def _with_gradient(whole: TaskSum, gradient: Floats) -> TaskSum:
-    return replace(whole, partial=replace(whole.partial, gradient=gradient))
-
-
-def _pieces(gradient: Floats | EncodedGradient, slices: int) -> list[Any]:
-    """Cut a gradient; one that is encoded was encoded in slices."""
-    if isinstance(gradient, EncodedGradient):
-        return list(gradient.cut())
-    return [np.ascontiguousarray(piece) for piece in np.array_split(gradient, slices, axis=1)]
+def merge(slices: Sequence[TaskSum]) -> TaskSum:
+    """Join the slices of one sum: costs are those of the first, and the bytes that the others were sent in last."""
+    first, others = slices[0], [piece.sums for piece in slices[1:]]
+    return replace(
+        first,
+        sums=CommunicatedSum.joined([piece.sums for piece in slices]),
+        raw=first.raw + sum(one.raw_bytes for one in others),
+        encoded=first.encoded + sum(one.sent_bytes for one in others),
+    )
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class _ByGroup:
 
 @dataclass(frozen=True)
 class _Cut:
-    """One sum to its slices, each with its number; what is not the gradient travels with each, and is small."""
+    """One sum to its slices, each with its number."""
 
     slices: int
 
@@ -93,8 +82,8 @@ class _Cut:
         if whole is None:
             yield from ((index, result) for index in range(self.slices))
             return
-        for index, gradient in enumerate(_pieces(whole.partial.gradient, self.slices)):
-            yield index, Result(result.partition, _with_gradient(whole, gradient))
+        for index, piece in enumerate(whole.sums.cut(self.slices)):
+            yield index, Result(result.partition, replace(whole, sums=piece))
 
 
 def _fold_group(pair: tuple[int, Iterable[Result[TaskSum]]]) -> Result[TaskSum]:

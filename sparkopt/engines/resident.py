@@ -1,8 +1,8 @@
 """The loop on the driver, its tasks resident: one Spark job a fit, whose tasks stay and answer pass after pass.
 
 A Spark job costs a hundred milliseconds of scheduling; a message to a task that is there already, less than one. The
-tasks hold their blocks open and know nothing of the loop: a question carries all they need, and equal questions get
-equal answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it connects, and it is asked
+tasks keep their blocks open and know nothing of the loop: a message has all they need, and equal messages get equal
+answers. So nothing is lost with a task: Spark runs it again, elsewhere if it must, it connects, and it is asked
 what is still open. Sums are added in partition order, as ``DriverEngine`` adds them, to the same bits.
 """
 
@@ -22,16 +22,16 @@ from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
-from sparkopt.blocks.store import BlockStore, Held, Result
-from sparkopt.communication.autotune import trying
-from sparkopt.communication.encoding import unpacked
-from sparkopt.communication.sums import Pass, TaskSum, driver_pass, fold, pulling_back, sum_of
+from sparkopt.blocks.store import BlockStore, OpenPartition, Result
+from sparkopt.communication.autotune import reduce_by
+from sparkopt.communication.encoder import Encoder, PassMessage
+from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.worker_pool import Answer, MissingBlocks, Serving, WorkerLostError, WorkerPool
 from sparkopt.launch.connections import Address, Connection, connect
 from sparkopt.launch.threads import task_threads
-from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.query import PartialSum
 from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
@@ -42,10 +42,10 @@ __all__ = ["ResidentEngine"]
 logger = logging.getLogger(__name__)
 
 APART_BYTES = 1 << 20
-"""Sums of a task's partitions travel apart up to this size: then not a bit depends on which task held which."""
+"""Sums of a task's partitions are sent apart up to this size: then no bit depends on which task held which."""
 
-_staying = threading.Lock()
-"""Held while a worker pool stays: two pools that each hold half of the slots would wait for each other."""
+_pool_lock = threading.Lock()
+"""OpenPartition while a worker pool exists: two pools that each hold half of the slots would wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ResidentEngine(Engine):
     """The loop on the driver; one Spark job whose tasks stay for the whole fit.
 
     Where the tasks cannot be had (their slots are taken, they cannot reach the driver, a file is missing, another
-    fit's tasks stay already), the fit, or the rest of it, runs by ``otherwise``, and the log says why.
+    fit's resident tasks run already), the fit, or the rest of it, is run by ``otherwise``; the log gives the reason.
 
     Parameters
     ----------
@@ -82,33 +82,36 @@ class ResidentEngine(Engine):
         tasks = self.tasks(size)
         return size.partitions if size.partitions * size.summed <= tasks * APART_BYTES else tasks
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Run the loop here."""
-        if not _staying.acquire(blocking=False):
-            logger.info("another fit's tasks stay on this cluster: this one runs with engine='driver'")
-            return self.otherwise.run(problems, work, store)
+        if not _pool_lock.acquire(blocking=False):
+            logger.info("another fit's resident tasks run on this cluster: this one runs with engine='driver'")
+            return self.otherwise.run(problems, work, store, encoder)
         try:
-            with _Sums(self, work, store) as sums:
-                reduce = trying(work, pulling_back(work, sums), sums.passes)
+            with _ResidentSums(self, Summation(work, encoder), store) as sums:
+                reduce = reduce_by(sums, sums.summation, sums.passes)
                 return EngineRun(minimise_many(reduce, problems), sums.passes, sums.engine)
         finally:
-            _staying.release()
+            _pool_lock.release()
 
 
-class _Sums:
-    """Sums over the store: by the worker pool while there is one, by the driver engine from then on."""
+class _ResidentSums:
+    """Sums over the store: by the worker pool until that fails, by the driver engine from then on."""
 
-    def __init__(self, settings: ResidentEngine, work: Work, store: BlockStore) -> None:
+    def __init__(self, settings: ResidentEngine, summation: Summation, store: BlockStore) -> None:
         self.passes: list[Pass] = []
         self.engine = settings.name
-        self._settings, self._work, self._store = settings, work, store
+        self.summation = summation
+        self._settings, self._store = settings, store
         self._slots = min(slots_of(store.context), store.partitions)
         self._resources = ExitStack()
         self._otherwise: Reduce | None = None
 
-    def __enter__(self) -> _Sums:
+    def __enter__(self) -> _ResidentSums:
         with ExitStack() as opening:
-            shared = self._store.context.broadcast(dumps(self._work))
+            shared = self._store.context.broadcast(dumps(self.summation))
             opening.callback(shared.destroy)
             pool = WorkerPool(
                 self._store, lambda address: _Serve(address, shared), self._slots, self._settings.patience
@@ -120,27 +123,28 @@ class _Sums:
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
-    def __call__(self, query: Query) -> PartialSum:
+    def __call__(self, message: PassMessage) -> PartialSum:
         if self._otherwise is None:
             try:
-                return self._ask(query)
+                return self._ask(message)
             except WorkerLostError as reason:
                 otherwise = self._settings.otherwise
-                logger.warning("%s; the fit goes on with engine=%r", reason, otherwise.name)
+                logger.warning("%s; the fit continues with engine=%r", reason, otherwise.name)
                 self._pool.close()
-                reducing = otherwise.reducing(self._work, self._store, self.passes)
+                reducing = otherwise.reducing(self.summation, self._store, self.passes)
                 self._otherwise = self._resources.enter_context(reducing)
                 self.engine = f"{self.engine}, then {otherwise.name}"
-        return self._otherwise(query)
+        return self._otherwise(message.query)
 
-    def _ask(self, query: Query) -> PartialSum:
+    def _ask(self, message: PassMessage) -> PartialSum:
         begin = time.perf_counter()
-        results: list[Result[TaskSum]] = self._pool.ask(query)
+        results: list[Result[TaskSum]] = self._pool.ask(message)
         adding = time.perf_counter()
         total = fold(results)
-        partial = unpacked(total.partial)
+        partial = total.sums.decoded()
         end = time.perf_counter()
-        self.passes.append(driver_pass(self._work, query, (begin, adding, end), self._slots, total, total.encoded))
+        codec, times = self.summation.codec_name(message), (begin, adding, end)
+        self.passes.append(driver_pass(codec, message.query, times, self._slots, total, total.encoded))
         return partial
 
 
@@ -149,9 +153,9 @@ class _Serve:
     """The task: connect, take the partitions, answer until the pool is closed. Yields why it could not."""
 
     address: Address
-    work: Broadcast[bytes]
+    summation: Broadcast[bytes]
 
-    def __call__(self, partitions: Iterator[Held]) -> Iterator[str]:
+    def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[str]:
         with ExitStack() as resources:
             try:
                 connection = resources.enter_context(connect(self.address))
@@ -161,16 +165,16 @@ class _Serve:
                 resources.enter_context(task_threads())
                 self._serve(connection, sorted(partitions, key=lambda one: one.part.index))
 
-    def _serve(self, connection: Connection, held: Sequence[Held]) -> None:
+    def _serve(self, connection: Connection, held: Sequence[OpenPartition]) -> None:
         connection.send(Serving([one.part.index for one in held]))
         missing = [one.part.index for one in held if one.blocks is None]
-        work: Work = pickle.loads(self.work.value)  # noqa: S301  # written by this job's own driver
-        while (query := connection.recv()) is not None:
-            connection.send(MissingBlocks(missing) if missing else Answer(_answer(work, query, held)))
+        summation: Summation = pickle.loads(self.summation.value)  # noqa: S301  # written by this job's own driver
+        while (message := connection.recv()) is not None:
+            connection.send(MissingBlocks(missing) if missing else Answer(_answer(summation, message, held)))
 
 
-def _answer(work: Work, query: Query, held: Sequence[Held]) -> list[Result[TaskSum]]:
-    sums = [Result(one.part.index, sum_of(work, query, one.part, one.blocks)) for one in held if one.blocks]
-    if len(sums) * query.request.points.nbytes <= APART_BYTES:
+def _answer(summation: Summation, message: PassMessage, held: Sequence[OpenPartition]) -> list[Result[TaskSum]]:
+    sums = [Result(one.part.index, summation(message, one.part, one.blocks)) for one in held if one.blocks]
+    if len(sums) * message.query.request.points.nbytes <= APART_BYTES:
         return [Result(one.partition, one.value.leaving()) for one in sums if one.value]
     return [Result(sums[0].partition, fold(sums).leaving())]

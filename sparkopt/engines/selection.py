@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.store import BlockStore
+from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.allreduce import AllReduceEngine
 from sparkopt.engines.base import Engine, EngineRun, FitSize, SessionTraits
 from sparkopt.engines.driver import DriverEngine
@@ -82,7 +83,7 @@ def choose(size: FitSize, engines: Sequence[Engine]) -> EngineChoice:
 
 @dataclass(frozen=True)
 class AutoEngine(Engine):
-    """The engine that is estimated to be the cheapest for this store and these problems; the log says why.
+    """The engine that is estimated to be the cheapest for this store and these problems; the log has the estimates.
 
     Parameters
     ----------
@@ -103,14 +104,16 @@ class AutoEngine(Engine):
         """Return all engines that can run on a session."""
         return [engine for engine in every_engine(self.depth) if engine.remedy(session) is None]
 
-    def run(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> EngineRun:
+    def run(
+        self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
+    ) -> EngineRun:
         """Choose, and let the chosen engine run the loop."""
         summed = 8 * sum(problem.size for problem in problems)
         size = FitSize(round(store.bytes * work.share), summed, store.partitions, store.slots)
         session = SessionTraits.of(store.context if store.has_rdds else None)
         choice = choose(size, self.candidates(session))
         logger.info("%s", choice)
-        return choice.engine.run(problems, work, store)
+        return choice.engine.run(problems, work, store, encoder)
 
 
 ENGINES: dict[str, type[Engine]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
-from sparkopt.blocks.store import BlockStore, Held
+from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
 
@@ -25,7 +25,7 @@ POLL = 0.05
 GRACE = 5.0
 """Seconds that tasks have to end when they are asked to."""
 
-ServingTask: TypeAlias = Callable[[Iterator[Held]], Iterable[str]]
+ServingTask: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[str]]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,33 @@
-"""Other systems: MLflow, notebooks, a registry of models in plain files."""
+"""Other systems: MLflow, notebooks and a registry of models in plain files.
+
+``mlflow`` logs a fit and its model, and ``pyfunc`` is what MLflow loads such a model with; ``notebook`` reads a
+notebook's parameters; ``model_registry`` accepts models and finds the one in use. The package may import every other
+one but ``jobs``. Importing it loads neither Spark nor torch nor MLflow: a scheduler's process uses the registry.
+Start reading at ``mlflow.log_fit``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparkopt.integrations.mlflow import log_fit, log_model, save_model
+    from sparkopt.integrations.model_registry import Accepted, ModelRegistry, refusal
+    from sparkopt.integrations.notebook import widget
+
+__all__ = ["Accepted", "ModelRegistry", "log_fit", "log_model", "refusal", "save_model", "widget"]
+
+_LAZY = {
+    "Accepted": "model_registry",
+    "ModelRegistry": "model_registry",
+    "log_fit": "mlflow",
+    "log_model": "mlflow",
+    "refusal": "model_registry",
+    "save_model": "mlflow",
+    "widget": "notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"sparkopt.integrations.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""MLflow: parameters, metrics by step, receipt and model of a fit in one call. Nothing here needs it until then.
+"""MLflow: parameters, metrics by step, receipt and model of a fit in one call. Only a call imports it.
 
 Logged models are data (JSON, Parquet, safetensors), and score pandas DataFrames without Spark.
 """
@@ -20,41 +20,40 @@ from sparkopt.report import DeepReceipt, Receipt
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["log", "log_model", "save_model"]
+__all__ = ["log_fit", "log_model", "save_model"]
 
 logger = logging.getLogger(__name__)
 
 LOADER = "sparkopt.integrations.pyfunc"
 LONGEST = 500
-"""Characters of a parameter that every MLflow server takes."""
+"""Characters of a parameter's value that every MLflow server accepts."""
 BATCH = 1000
-"""Metrics that a server takes at once."""
+"""Metrics that a server accepts in one request."""
 NOT_METRICS = frozenset({"epoch", "seconds", "waited", "rows"})
-"""What a network's history has beside losses, metrics and rate."""
+"""Entries of a network's history that are neither losses nor metrics nor the learning rate."""
 
 
-def log(model: Any, name: str = "model", example: pd.DataFrame | None = None) -> Any:
+def log_fit(model: Any, name: str = "model", example: pd.DataFrame | None = None) -> Any:
     """Log a fitted model to the active MLflow run: parameters, metrics, receipt, and the model itself.
 
-    Metrics by step are ``objective`` and ``validation_loss``; of a network, by epoch, ``loss``, ``validation``,
-    ``rate`` and its own metrics. They are left as they are where a logger has logged them during the fit. What it
-    cost is logged as ``receipt.total_time``, ``receipt.bytes_sent`` and so on. Artifacts are ``receipt.json``,
-    ``receipt.txt`` and ``report.html``. Of a model that was loaded, and so has no receipt, parameters and model are
-    logged.
+    Metrics by step are ``objective`` and ``validation_loss``; for a network, by epoch, ``loss``, ``validation``,
+    ``rate`` and its own metrics. Metrics that a logger has logged during the fit are not logged again. Costs are
+    metrics too: ``receipt.total_time``, ``receipt.bytes_sent`` and so on. Artifacts are ``receipt.json``,
+    ``receipt.txt`` and ``report.html``. A loaded model has no receipt: only its parameters and itself are logged.
 
     Parameters
     ----------
     model : LinearModel or TorchModel
-        What ``fit`` returned.
+        The result of ``fit``.
     name : str, default "model"
         The logged model's name.
     example : pandas.DataFrame, optional
-        Some rows of features; they become the model's example and its signature. Vectors must be lists.
+        Some rows of features: the model's example, from which its signature follows. Vectors must be lists.
 
     Returns
     -------
     mlflow.models.model.ModelInfo
-        Where the model is: ``mlflow.pyfunc.load_model(info.model_uri)``.
+        Location of the model: ``mlflow.pyfunc.load_model(info.model_uri)``.
 
     Raises
     ------
@@ -66,12 +65,12 @@ def log(model: Any, name: str = "model", example: pd.DataFrame | None = None) ->
     Examples
     --------
     >>> import mlflow
-    >>> from sparkopt import tracking
+    >>> from sparkopt.integrations import log_fit
     >>> from sparkopt.ml import LogisticRegression
     >>> model = LogisticRegression(featuresCols=["x1", "x2"]).fit(df)
     >>> rows = df.select("x1", "x2").toPandas()
     >>> with mlflow.start_run():
-    ...     info = tracking.log(model, example=rows.head())
+    ...     info = log_fit(model, example=rows.head())
     >>> scored = mlflow.pyfunc.load_model(info.model_uri).predict(rows)  # no Spark from here on
     >>> list(scored.columns)
     ['rawPrediction', 'probability', 'prediction']
@@ -86,19 +85,50 @@ def log(model: Any, name: str = "model", example: pd.DataFrame | None = None) ->
 
 
 def log_model(model: Any, name: str = "model", example: pd.DataFrame | None = None) -> Any:
-    """Log a model alone to the active MLflow run; see :func:`log`."""
+    """Log a model, without its metrics and receipt, to the active MLflow run.
+
+    Parameters
+    ----------
+    model : LinearModel or TorchModel
+        The model.
+    name : str, default "model"
+        The logged model's name.
+    example : pandas.DataFrame, optional
+        Some rows of features; see :func:`log_fit`.
+
+    Returns
+    -------
+    mlflow.models.model.ModelInfo
+        Location of the model.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where mlflow is not installed.
+    ParameterError
+        Where no run is active.
+    """
     mlflow = _mlflow()
     _active(mlflow)
-    place: dict[str, Any] = {"artifact_path": name}
+    target: dict[str, Any] = {"artifact_path": name}
     if int(mlflow.__version__.split(".")[0]) > 2:
         step = _step(model.summary.receipt) if model.hasSummary else 0
-        place = {"name": name, "step": step}  # MLflow shows the metrics of this step with the model
+        target = {"name": name, "step": step}  # MLflow shows the metrics of this step with the model
     with tempfile.TemporaryDirectory() as folder:
-        return mlflow.pyfunc.log_model(**place, **_parts(mlflow, model, Path(folder), example))
+        return mlflow.pyfunc.log_model(**target, **_parts(mlflow, model, Path(folder), example))
 
 
 def save_model(model: Any, path: str | Path, example: pd.DataFrame | None = None) -> None:
-    """Write an MLflow model to a folder of this machine, with no run and no server; see :func:`log`.
+    """Write an MLflow model to a folder of this machine; neither a run nor a server is needed.
+
+    Parameters
+    ----------
+    model : LinearModel or TorchModel
+        The model.
+    path : str or Path
+        The folder, which must not exist.
+    example : pandas.DataFrame, optional
+        Some rows of features; see :func:`log_fit`.
 
     Raises
     ------
@@ -127,7 +157,7 @@ def _active(mlflow: Any) -> Any:
 
 
 def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) -> dict[str, Any]:
-    """Return what both ways of writing a model say of it, with its data below ``folder``."""
+    """Return the arguments that describe a model to MLflow, after writing its data below ``folder``."""
     data = folder / "model"
     write(model, data)
     parts: dict[str, Any] = {
@@ -146,7 +176,7 @@ def _is_deep(model: Any) -> bool:
 
 
 def _log_params(client: Any, run_id: str, model: Any) -> None:
-    """Log the model's parameters, those of its training among them, as far as they are short."""
+    """Log the parameters of the model and its training, except values that are too long."""
     for name, value in params_of(model).items():
         if len(value) > LONGEST:
             logger.warning("parameter %s has %d characters and is not logged: it is in the model.", name, len(value))
@@ -163,7 +193,7 @@ def params_of(model: Any) -> dict[str, str]:
 
 
 def _log_metrics(mlflow: Any, client: Any, run_id: str, summary: Any) -> None:
-    """Log metrics by step, but for those that are logged already, and the figures of the receipt."""
+    """Log metrics by step, except those that are logged already, and the figures of the receipt."""
     known = client.get_run(run_id).data.metrics
     begin = client.get_run(run_id).info.start_time
     kind = mlflow.entities.Metric

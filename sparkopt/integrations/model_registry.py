@@ -1,6 +1,6 @@
-"""Which model is in use: a folder of accepted models and one small file that says which of them it is.
+"""Which model is in use: a folder of accepted models, and one small file that lists them.
 
-Nothing here needs Spark: a scheduler's own process can promote, on any file system that pyarrow serves.
+Spark is not needed: a scheduler's own process can promote a model, on any file system that pyarrow supports.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sparkopt.io.secrets import mask_uri
 __all__ = ["Accepted", "ModelRegistry"]
 
 POINTER = "accepted.json"
-BESIDE = ("metrics.json", "receipt.json", "manifest.json")
-"""What a training job leaves beside its model and what goes along with it."""
+COMPANIONS = ("metrics.json", "receipt.json", "manifest.json")
+"""Files that a training job writes next to its model; they are copied with it."""
 BASELINE = "evaluation.json"
 
 
@@ -33,13 +33,13 @@ class Accepted:
     Attributes
     ----------
     version : str
-        Its name: when it is from, and the beginning of a hash of its files.
+        Its name: the end of its interval, and the beginning of a hash of its files.
     folder : str
-        Where ``model/`` is, and beside it what the job that trained it has left.
+        Folder of ``model/`` and of the files that its training job wrote.
     interval : str
-        End of the data that it is from, as ISO 8601 in UTC; versions are ordered by it.
+        End of the data that it was trained on, as ISO 8601 in UTC; versions are ordered by it.
     evaluation : str
-        File with the metrics that it was accepted for: what the next one is compared with.
+        File with the metrics that it was accepted for; the next candidate is compared with them.
     """
 
     version: str
@@ -57,14 +57,14 @@ class Accepted:
 class ModelRegistry:
     """Accepted models below one folder.
 
-    ``<uri>/accepted/<version>/`` holds copies that nobody writes to again, so a job that is run anew cannot change a
-    model that is in use. ``<uri>/accepted.json`` lists them by interval; the last one is in use. That file appears
-    whole, in one step, when everything that it names is there. One process promotes at a time.
+    ``<uri>/accepted/<version>/`` holds copies that are never written again, so a job that runs again cannot change a
+    model in use. ``<uri>/accepted.json`` lists them by interval; the last one is in use. This file is replaced
+    atomically, after everything that it names was written. Only one process may promote at a time.
 
     Parameters
     ----------
     uri : str
-        A folder on any file system that pyarrow reads and writes.
+        A folder on any file system that pyarrow supports.
 
     Examples
     --------
@@ -104,14 +104,14 @@ class ModelRegistry:
         return next(reversed(self.history()), None)
 
     def before(self, interval: str) -> Accepted | None:
-        """Return the model in use before an interval, so that a rerun starts where the first run did; or None."""
+        """Return the model in use before an interval, or None; a rerun starts with the same one as the first run."""
         earlier = [entry for entry in self.history() if entry.interval < interval]
         return next(reversed(earlier), None)
 
     def promote(self, candidate: str, evaluation: str, interval: str) -> Accepted:
-        """Accept a model; harmless when repeated.
+        """Accept a model; repeating the call changes nothing.
 
-        The model of the latest interval is in use; one of an earlier interval only enters the list.
+        The model of the latest interval is in use; a model of an earlier interval is only listed.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class ModelRegistry:
         Raises
         ------
         DataError
-            For a model that is not there, or whose gate is not met.
+            For a model that does not exist, or whose gate is not met.
         """
         verdict = refusal(evaluation)
         if verdict is not None:
@@ -144,17 +144,22 @@ class ModelRegistry:
 
 
 def refusal(evaluation: str) -> str | None:
-    """Return why a gate was not met, or None where it was.
+    """Return why an evaluation's gate was not met, or None if it was met.
+
+    Parameters
+    ----------
+    evaluation : str
+        Output of the job that evaluated the model, with ``metrics.json``.
 
     Raises
     ------
     DataError
-        Where the evaluation left no metrics, or no word on its gate.
+        Where there are no metrics, or they do not hold the gate's result.
     """
     file = child_uri(evaluation, "metrics.json")
     gate = _json(file).get("gate")
     if not isinstance(gate, Mapping) or "passed" not in gate:
-        raise DataError(f"{mask_uri(file)} says nothing of a gate.")
+        raise DataError(f"{mask_uri(file)} does not hold the result of a gate.")
     return None if gate["passed"] else str(gate.get("reason") or "gate not met.")
 
 
@@ -165,7 +170,7 @@ def _json(uri: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{mask_uri(uri)} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{mask_uri(uri)} holds no names and values.")
+        raise DataError(f"{mask_uri(uri)} is not a JSON object.")
     return content
 
 
@@ -188,7 +193,7 @@ def _digest(candidate: str) -> str:
 
 
 def _copy(candidate: str, evaluation: str, folder: str) -> None:
-    """Copy a model and what belongs to it; a copy that was cut off is written over."""
+    """Copy a model and its companions; an incomplete copy is overwritten."""
     target, source = resolve(folder, "uri"), resolve(candidate, "candidate")
     target.filesystem.create_dir(target.child("model").path, recursive=True)
     fs.copy_files(
@@ -197,7 +202,7 @@ def _copy(candidate: str, evaluation: str, folder: str) -> None:
         source_filesystem=source.filesystem,
         destination_filesystem=target.filesystem,
     )
-    for name in BESIDE:
+    for name in COMPANIONS:
         if source.child(name).exists():
             target.child(name).write(source.child(name).read())
     target.child(BASELINE).write(resolve(evaluation, "evaluation").child("metrics.json").read())

@@ -16,20 +16,20 @@ T = TypeVar("T", str, int, float)
 def widget(name: str, default: T) -> T:
     """Return a parameter of the notebook, of the same type as its default.
 
-    On Databricks it is a text widget at the notebook's head, which jobs can set too. Elsewhere it is the environment
-    variable ``SPARKOPT_<NAME>``, so that a notebook can be run without a screen and with other values.
+    On Databricks it is a text widget at the top of the notebook, which jobs can set too. Elsewhere it is the
+    environment variable ``SPARKOPT_<NAME>``, so that a notebook can run unattended and with other values.
 
     Parameters
     ----------
     name : str
-        What the widget is called.
+        Name of the widget.
     default : str, int or float
-        The value where nobody gave another.
+        The value if no other is set.
 
     Raises
     ------
     ParameterError
-        For a text that is not of the default's type.
+        For a text that cannot be converted to the default's type.
 
     Examples
     --------
@@ -51,6 +51,6 @@ def widget(name: str, default: T) -> T:
 
 
 def _databricks() -> Any:
-    """Return the notebook's ``dbutils``, or None where it has none."""
+    """Return the notebook's ``dbutils``, or None outside of Databricks."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return None if shell is None else shell.user_ns.get("dbutils")

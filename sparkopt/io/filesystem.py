@@ -144,17 +144,22 @@ def local_path(uri: str) -> str | None:
     """
     found = _SCHEME.match(uri)
     if found is None:
-        return str(Path(os.path.expanduser(uri)).absolute())
+        path = os.path.expanduser(uri)
+        return _trimmed(path) if path.startswith("/") else str(Path(path).absolute())
     scheme, rest = found[1].lower(), uri[found.end() :]
     if scheme == "file":
         absolute = re.fullmatch(r"(?:/(?!/)|//(?:localhost)?/+)(.*)", rest, re.DOTALL)
-        return str(Path("/", unquote(absolute[1], errors="surrogateescape"))) if absolute else None
+        return _trimmed("/" + unquote(absolute[1], errors="surrogateescape")) if absolute else None
     if scheme == "dbfs" and rest.startswith("/"):
         path = "/" + rest.lstrip("/")
         mounted = path if path.startswith("/Volumes/") else f"/dbfs{path}"
         if os.path.isdir("/" + mounted.split("/")[1]):  # elsewhere it would be a new folder of this machine
-            return str(Path(mounted))
+            return _trimmed(mounted)
     return None
+
+
+def _trimmed(path: str) -> str:
+    return path.rstrip("/") or "/"  # as pathlib, which takes several times as long; this runs for every image
 
 
 def arrow_uri(uri: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 __all__ = ["MASK", "mask", "mask_uri", "masked"]
 
 MASK = "***"
+"""What stands in the place of a secret."""
+
 SENSITIVE = r"token|passw|secret|credential|(?:api|access|account|private)[._-]?key|\bsig|\bsas\b"
 """Names whose values are not shown."""
 

@@ -22,6 +22,8 @@ from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
+from sparkopt.io.filesystem import local_path
+from sparkopt.io.secrets import mask_uri
 
 __all__ = ["SparkLocation", "publish", "spark_location", "staged"]
 
@@ -227,7 +229,13 @@ def spark_location(spark: SparkSession, location: str) -> SparkLocation:
     A path without a scheme is on Spark's default file system: this machine, or HDFS on most YARN clusters.
     """
     if is_connect(spark):  # no JVM to ask: local paths must be shared, as Databricks volumes are
-        return LocalLocation(Path(location.removeprefix("file:")).absolute())
+        local = local_path(location)
+        if local is None:
+            raise DataError(
+                f"{mask_uri(location)!r} cannot be reached: on Spark Connect jobs read models and write outputs on "
+                "paths that this process shares with Spark, such as a Databricks volume."
+            )
+        return LocalLocation(Path(local))
     given = HadoopLocation(spark, location)
     whole = str(given._system().makeQualified(given._path()).toString())
     if whole.startswith("file:"):

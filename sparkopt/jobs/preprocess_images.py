@@ -35,6 +35,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.locations import LocalLocation, spark_location
 from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
@@ -254,11 +255,11 @@ def work(run: JobRun) -> JobResult:
     report = process(run.spark, options, run.target.uri)
     text = json.dumps(report, indent=2)
     sheet = None if options.features else samples(run.spark, options, run.target.uri)
-    if "://" not in options.output:
-        target = options.output.removeprefix("file:").rstrip("/")
-        Path(f"{target}-report.json").write_text(text + "\n", encoding="utf-8")
+    output = spark_location(run.spark, options.output)
+    if isinstance(output, LocalLocation):
+        Path(f"{output.path}-report.json").write_text(text + "\n", encoding="utf-8")
         if sheet is not None:
-            Path(f"{target}-samples.png").write_bytes(sheet)
+            Path(f"{output.path}-samples.png").write_bytes(sheet)
     columns = "path, features, label and split" if options.features else "path, image and error"
     outputs = {".": f"{options.output_format} table of {columns}"}
     figures = {name: report[name] for name in ("images", "good", "failures", "images_per_second")}

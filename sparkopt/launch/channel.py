@@ -37,7 +37,7 @@ Watcher: TypeAlias = Callable[[RankReport], "bool | None"]
 
 _POLL = 0.2
 _GRACE = 3.0
-"""Seconds that a rank has to fail by itself (and say why) after another one did."""
+"""Seconds that a rank has to report its own failure after another rank's."""
 _EXIT = 70
 
 
@@ -227,7 +227,7 @@ class Channel:
                 if watcher is not None and watcher(json.loads(report)):
                     self.stop()
             except Exception:
-                logger.exception("a callback failed in the driver; it is not called again, and the run goes on")
+                logger.exception("a callback failed in the driver; it is not called again, and the run continues")
                 watcher = None
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from sparkopt.launch.channel import DriverConnection, RankReport, Watcher
 from sparkopt.typing import Array
 
-__all__ = ["Communicator", "LocalCommunicator", "RankInfo", "RemoteCommunicator", "limited_threads"]
+__all__ = ["Communicator", "LocalCommunicator", "RankInfo", "RemoteCommunicator"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Communicator(ABC):
         This rank among the others, and its devices.
     memory : dict or None
         What this process keeps for the next group: a group that has lost a rank, or that others wait to join, is
-        formed again, and the function begins again. None where there is one group only.
+        formed again, and runs the function again. None where there is one group only.
     """
 
     name: str
@@ -190,16 +189,3 @@ class RemoteCommunicator(Communicator):
 
     def stopping(self) -> bool:
         return self._driver.stopping()
-
-
-@contextlib.contextmanager
-def limited_threads(count: int) -> Iterator[None]:
-    """Let PyTorch use ``count`` threads for a while: as many as the task has cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

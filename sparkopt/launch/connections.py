@@ -67,7 +67,7 @@ class Listener:
     host : str
         This machine as the tasks reach it.
     bind : str or None, default None
-        The address to listen on: loopback keeps everybody else out. None is ``host``.
+        The address to listen on: loopback excludes other machines. None is ``host``.
     timeout : float, default 120
         Seconds that a task tries to connect.
     """
@@ -118,10 +118,10 @@ class Listener:
             return found
 
     def close(self) -> None:
-        """Stop listening, and close the connections that nobody has taken; harmless when repeated."""
+        """Stop listening, and close the connections that were not taken; harmless when repeated."""
         if self._open:
             self._open = False
-            with contextlib.suppress(OSError):  # a last caller, since nothing else ends the wait for one
+            with contextlib.suppress(OSError):  # one more caller, since nothing else ends the wait for one
                 socket.create_connection(self._listener.address, timeout=1.0).close()
             self._thread.join(timeout=1.0)
             self._listener.close()

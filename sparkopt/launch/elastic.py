@@ -21,9 +21,10 @@ import numpy as np
 
 from sparkopt.errors import LostRankError, ParameterError
 from sparkopt.launch.channel import DriverConnection
-from sparkopt.launch.communicator import RankInfo, limited_threads
+from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Address
 from sparkopt.launch.horovod import HorovodCommunicator, HorovodLauncher, HorovodTask, is_echo
+from sparkopt.launch.threads import torch_threads
 from sparkopt.validation import Interval, check
 
 __all__ = ["ElasticLauncher"]
@@ -76,7 +77,7 @@ class _ElasticTask(HorovodTask[T]):
 
         with (
             DriverConnection(self.address, int(os.environ["HOROVOD_RANK"])) as driver,
-            limited_threads(self.cores),
+            torch_threads(self.cores),
             driver.reporting_failure(is_echo),
         ):
             member, unformed = _ElasticMember(driver, self.most_losses), 0

@@ -14,10 +14,11 @@ import numpy as np
 
 from sparkopt.errors import MissingDependencyError
 from sparkopt.launch.channel import DriverConnection
-from sparkopt.launch.communicator import RankInfo, RemoteCommunicator, limited_threads
+from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.horovod_patches import batch_threads, patched_driver
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
+from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
 
 __all__ = ["HorovodCommunicator", "HorovodLauncher", "HorovodTask", "is_echo"]
@@ -121,7 +122,7 @@ class HorovodTask(Generic[T]):
         rank = int(os.environ["HOROVOD_RANK"])
         with (
             DriverConnection(self.address, rank) as driver,
-            limited_threads(self.cores),
+            torch_threads(self.cores),
             driver.reporting_failure(is_echo),  # while the group forms
             self.group(driver) as communicator,
             driver.reporting_failure(is_echo),

@@ -105,13 +105,13 @@ def _start_in_any_thread() -> Iterator[None]:
 def batch_threads() -> Iterator[None]:
     """Schedule the threads that Horovod starts on a rank's CPU as batch work: they interrupt no other thread.
 
-    Horovod's ranks agree every millisecond, whether or not there is anything to sum, and each time threads wake in
+    Horovod's ranks synchronise every millisecond, even where there is nothing to sum, and each time threads wake in
     turn in every process. On cores that compute, this took a sixth of a step; it takes almost nothing under
     ``SCHED_BATCH`` (sched(7)), which threads inherit. They get a core at once where nothing else runs on it, as while
     a step waits for its sums, and their share where others compete for it.
     """
     is_linux = hasattr(os, "SCHED_BATCH")
-    if not is_linux or os.sched_getscheduler(0) != os.SCHED_OTHER:  # a policy that somebody chose stays
+    if not is_linux or os.sched_getscheduler(0) != os.SCHED_OTHER:  # a policy that was set before stays
         yield
         return
     try:

@@ -138,7 +138,7 @@ class SparkLauncher(Launcher):
                     raise RankError(f"a task failed before its rank began: {raised}") from error
                 raise LostRankError(
                     f"a process of {self.processes} ended unexpectedly: it was killed, or its executor or machine "
-                    f"was lost. Spark says: {_first_line(error)}"
+                    f"was lost. Spark reports: {_first_line(error)}"
                 ) from error
 
     def _await_slots(self, profile: ResourceProfile | None = None) -> int:
@@ -150,7 +150,7 @@ class SparkLauncher(Launcher):
             Where it cannot run even the fewest; the message says how many it can.
         """
         if self.context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
-            return self.processes  # executors come when tasks wait for them
+            return self.processes  # executors are added when tasks wait for them
         deadline = time.monotonic() + (0 if str(self.context.master).startswith("local[") else self.start_timeout)
         while (slots := _slots(self.context, profile)) < self.processes:
             if time.monotonic() > deadline:

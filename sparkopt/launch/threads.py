@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["task_cores", "task_threads"]
+__all__ = ["task_cores", "task_threads", "torch_threads"]
 
 
 def task_cores() -> int:
@@ -23,3 +23,16 @@ def task_threads() -> Iterator[None]:
 
     with threadpool_limits(limits=task_cores()):
         yield
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use ``count`` threads for a while: as many as the task has cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from sparkopt.launch.channel import DriverConnection, unreachable
-from sparkopt.launch.communicator import RankInfo, RemoteCommunicator, limited_threads
+from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
+from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class _TorchTask(Generic[T]):
         )
         with (
             DriverConnection(self.address, rank) as driver,
-            limited_threads(self.cores),
+            torch_threads(self.cores),
             driver.reporting_failure(_is_echo),  # while the group forms
             self._group(info, driver) as communicator,
             driver.reporting_failure(_is_echo),

@@ -22,23 +22,26 @@ from sparkopt.ml.regression import (
     QuantileRegression,
     QuantileRegressionModel,
 )
-from sparkopt.ml.summary import (
+from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.ml.summary.classification import (
     BinaryClassificationSummary,
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
     ClassificationSummary,
-    GeneralizedLinearRegressionSummary,
-    GeneralizedLinearRegressionTrainingSummary,
-    LinearRegressionSummary,
-    LinearRegressionTrainingSummary,
     LinearSVCTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
+)
+from sparkopt.ml.summary.generalized import (
+    GeneralizedLinearRegressionSummary,
+    GeneralizedLinearRegressionTrainingSummary,
+)
+from sparkopt.ml.summary.regression import (
+    LinearRegressionSummary,
+    LinearRegressionTrainingSummary,
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
     RegressionSummary,
-    Summary,
-    TrainingSummary,
 )
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.tuning import CrossValidator, CrossValidatorModel

@@ -22,7 +22,7 @@ from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.summary import (
+from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
     LogisticRegressionSummary,

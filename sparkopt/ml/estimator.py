@@ -177,8 +177,6 @@ class LinearEstimator(
         self._check()
         weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
         weights = self.getOrDefault("classWeights") if weighs else None
-        # local updates, and what a lossy codec left out of a gradient, are one model's own
-        alone = self._local_steps() is not None or not self._codec().lossless
         values = {param.name: value for param, value in self.extractParamMap().items()}
         return TrainingTask(
             reading=Reading(self._columns(), self._targets, weights, self.getBlockCodec()),
@@ -186,7 +184,7 @@ class LinearEstimator(
             trainer=self._trainer,
             initial=None if self.initialModel is None else coefficients_of(self.initialModel),
             model=self._trained,
-            shared=None if alone else {name: values[name] for name in values.keys() - PER_MODEL},
+            shared={name: values[name] for name in values.keys() - PER_MODEL} if self._method.shares_passes else None,
         )
 
     def _trained(self, fit: Fit, rows: DataFrame) -> M:
@@ -198,17 +196,20 @@ class LinearEstimator(
     def _check(self) -> None:
         """Refuse parameters that cannot be fitted, before any job."""
         self._check_params()
-        method = Method(
+        check_compatible(self._method)
+        checkpointer = self._checkpointer()
+        if checkpointer is not None:
+            checkpointer.check()
+
+    @property
+    def _method(self) -> Method:
+        return Method(
             self._optimizer(),
             self._penalty(),
             is_exact=self.getMiniBatchFraction() == 1.0,
             local_steps=self._local_steps(),
             is_lossy=not self._codec().lossless,
         )
-        check_compatible(method)
-        checkpointer = self._checkpointer()
-        if checkpointer is not None:
-            checkpointer.check()
 
     def _trainer(self, moments: Moments) -> Trainer:
         """Return the trainer that the parameters describe."""

@@ -20,7 +20,10 @@ from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.summary import GeneralizedLinearRegressionSummary, GeneralizedLinearRegressionTrainingSummary
+from sparkopt.ml.summary.generalized import (
+    GeneralizedLinearRegressionSummary,
+    GeneralizedLinearRegressionTrainingSummary,
+)
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check

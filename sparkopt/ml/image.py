@@ -35,6 +35,8 @@ def _to_json(value: Compose | str) -> str:
 class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
     """Parameters and constructor of the stages for images."""
 
+    _input_kwargs: dict[str, Any]  # what keyword_only gathers
+
     pipeline: Param[str] = Param(Params._dummy(), "pipeline", "the transforms, as JSON", _to_json)
     output: Param[str] = Param(
         Params._dummy(),
@@ -57,18 +59,29 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
         "column that identifies a row, for random transforms; default the content",
         TypeConverters.toString,
     )
-    _input_kwargs: dict[str, Any]  # what keyword_only gathers
-
     epoch: Param[int] = Param(
         Params._dummy(), "epoch", "another epoch augments every row differently", TypeConverters.toInt
     )
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        pipeline: Compose | str = "[]",
+        inputCol: str = "image",
+        outputCol: str = "features",
+        output: str = "vector",
+        mode: str = "PERMISSIVE",
+        errorCol: str | None = None,
+        keyCol: str | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
         super().__init__()
         self._setDefault(
             pipeline="[]", inputCol="image", outputCol="features", output="vector", mode="PERMISSIVE", seed=0, epoch=0
         )
-        self._set(**values)
+        self._set(**self._input_kwargs)
 
     def getPipeline(self) -> Compose:
         """Return the transforms."""
@@ -134,22 +147,6 @@ class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTr
     64
     """
 
-    @keyword_only
-    def __init__(
-        self,
-        *,
-        pipeline: Compose | str = "[]",
-        inputCol: str = "image",
-        outputCol: str = "features",
-        output: str = "vector",
-        mode: str = "PERMISSIVE",
-        errorCol: str | None = None,
-        keyCol: str | None = None,
-        seed: int = 0,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__(self._input_kwargs)
-
     def _transform(self, dataset: DataFrame) -> DataFrame:
         self._check(dataset)
         kernel = self._kernel(self.getOrDefault(self.output))
@@ -187,22 +184,6 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultPara
     >>> [round(mean, 1) for mean in model.normalization.mean]
     [0.5, 0.5, 0.5]
     """
-
-    @keyword_only
-    def __init__(
-        self,
-        *,
-        pipeline: Compose | str = "[]",
-        inputCol: str = "image",
-        outputCol: str = "features",
-        output: str = "vector",
-        mode: str = "PERMISSIVE",
-        errorCol: str | None = None,
-        keyCol: str | None = None,
-        seed: int = 0,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__(self._input_kwargs)
 
     def _fit(self, dataset: DataFrame) -> ImageNormalizerModel:
         self._check(dataset)

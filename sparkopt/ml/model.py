@@ -21,7 +21,7 @@ from sparkopt.blocks.columns import column_type, feature_matrix, features_column
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
-from sparkopt.ml.summary import Summary, TrainingSummary
+from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 

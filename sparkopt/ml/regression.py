@@ -15,7 +15,7 @@ from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import ScalarModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.summary import (
+from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
     QuantileRegressionSummary,

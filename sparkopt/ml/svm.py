@@ -20,7 +20,7 @@ from sparkopt.ml.classification import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.summary import BinaryClassificationSummary, LinearSVCTrainingSummary
+from sparkopt.ml.summary.classification import BinaryClassificationSummary, LinearSVCTrainingSummary
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf

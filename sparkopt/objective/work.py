@@ -232,7 +232,7 @@ class LocalUpdate:
     def _round(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Take the local steps of one round from the query's only point."""
         start, number = query.request.points[0], query.step
-        transform = self.optimizer.transform.held_at(number)
+        transform = self.optimizer.transform.frozen_at(number)
         coef, state, seen = start, transform.init(start), list[PartialSum]()
         step = self.local_steps.first(number)
         with np.errstate(over="ignore", invalid="ignore"):  # the loop reports divergence

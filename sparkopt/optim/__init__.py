@@ -43,7 +43,7 @@ from sparkopt.optim.base import Chain, GradientTransformation, Optimizer, Point,
 from sparkopt.optim.links import accumulate, add_decayed_weights, average, clip_by_norm, clip_by_value
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
-from sparkopt.optim.quasi_newton import OrthantWise, QuasiNewton, Seed
+from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.request import (
     EveryRow,
     Gradients,
@@ -79,6 +79,7 @@ __all__ = [
     "GradientTransformation",
     "Gradients",
     "HessianProducts",
+    "InitialHessian",
     "Losses",
     "NewtonCG",
     "Optimizer",
@@ -89,7 +90,6 @@ __all__ = [
     "RowSelector",
     "SampledRows",
     "Search",
-    "Seed",
     "StepRows",
     "StrongWolfe",
     "VarianceReduced",

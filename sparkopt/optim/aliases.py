@@ -15,7 +15,7 @@ from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
 from sparkopt.optim.links import add_decayed_weights
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
-from sparkopt.optim.quasi_newton import OrthantWise, QuasiNewton, Seed
+from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
 from sparkopt.optim.transforms import (
@@ -192,13 +192,13 @@ def svrg(learning_rate: Rate = 0.1, snapshot_every: int = 50) -> Optimizer:
     return Optimizer("svrg", scale_by_learning_rate(1.0), VarianceReduced(learning_rate, snapshot_every))
 
 
-def lbfgs(memory: int = 10, seed: Seed | None = None) -> Optimizer:
+def lbfgs(memory: int = 10, initial_hessian: InitialHessian | None = None) -> Optimizer:
     """L-BFGS with a strong Wolfe search (Liu & Nocedal, 1989): the default for smooth objectives.
 
-    ``seed`` says where its first estimate of curvature comes from: by default, for models of up to 256 coefficients,
-    from one pass over a sample of the rows.
+    ``initial_hessian`` is where its first estimate of curvature comes from: by default, for models of up to 256
+    coefficients, from one pass over a sample of the rows.
     """
-    return Optimizer("lbfgs", scale_by_learning_rate(1.0), QuasiNewton(memory, seed or Seed()))
+    return Optimizer("lbfgs", scale_by_learning_rate(1.0), QuasiNewton(memory, initial_hessian or InitialHessian()))
 
 
 def owlqn(memory: int = 10) -> Optimizer:

@@ -40,7 +40,7 @@ class GradientTransformation(ABC):
         """Return the coefficients to end with, given the last ones; ``coef`` itself for all links but averages."""
         return coef
 
-    def held_at(self, step: int) -> GradientTransformation:
+    def frozen_at(self, step: int) -> GradientTransformation:
         """Return the same link with its schedules standing still at ``step``: itself, where it has none."""
         return self
 
@@ -69,9 +69,9 @@ class Chain(GradientTransformation):
             coef = link.finish(last, coef)
         return coef
 
-    def held_at(self, step: int) -> Chain:
+    def frozen_at(self, step: int) -> Chain:
         """Hold every link."""
-        return Chain(tuple(link.held_at(step) for link in self.links))
+        return Chain(tuple(link.frozen_at(step) for link in self.links))
 
 
 def chain(*links: GradientTransformation) -> Chain:

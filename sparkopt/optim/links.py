@@ -148,9 +148,9 @@ class Accumulate(GradientTransformation):
         """Let what comes after it finish."""
         return self.then.finish(state["then"], coef)
 
-    def held_at(self, step: int) -> Accumulate:
+    def frozen_at(self, step: int) -> Accumulate:
         """Hold what comes after it, which counts one step for ``every`` of these."""
-        return replace(self, then=self.then.held_at(step // self.every))
+        return replace(self, then=self.then.frozen_at(step // self.every))
 
 
 clip_by_value = ClipByValue

@@ -18,7 +18,7 @@ from sparkopt.validation import Interval, check
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
 
-__all__ = ["OrthantWise", "QuasiNewton", "Seed"]
+__all__ = ["InitialHessian", "OrthantWise", "QuasiNewton"]
 
 EPSILON = float(np.finfo(float).eps)
 UNIT = Interval(0, 1, closed="neither")
@@ -26,7 +26,7 @@ COUNT = Interval(1, None, whole=True)
 
 
 @dataclass(frozen=True)
-class Seed:
+class InitialHessian:
     """How a quasi-Newton method comes by its first estimate of the Hessian.
 
     One pass over a sample of the rows gives the Hessian where the descent starts, as products with the unit vectors.
@@ -64,7 +64,7 @@ class Seed:
         if not gap <= 1e-3 * float(np.abs(hessian).max()):
             raise ParameterError(
                 "reduce must answer HessianProducts by the Hessian times vectors, but its answer to all unit vectors "
-                "is not symmetric. Use query.request.vectors, or optim.lbfgs(seed=Seed(up_to=0))."
+                "is not symmetric. Use request.vectors, or optim.lbfgs(initial_hessian=InitialHessian(up_to=0))."
             )
         values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
         values = np.abs(values)  # as far as it curves, in whichever direction (Dauphin et al., 2014, §4)
@@ -89,15 +89,15 @@ EMPTY: State = {"coef": None, "gradient": None, "steps": [], "changes": [], "inv
 """What a quasi-Newton method remembers before its first step."""
 
 
-def _learn(state: State, at: Point, memory: int, seed: Seed) -> Generator[Request, list[Point], State]:
+def _learn(state: State, at: Point, memory: int, initial: InitialHessian) -> Generator[Request, list[Point], State]:
     """Remember the last step and what it changed in the gradient, where that curves upwards; seed when due."""
     steps, changes, inverse = list(state["steps"]), list(state["changes"]), state["inverse"]
     if state["coef"] is not None:
         step, change = at.coef - state["coef"], at.gradient - state["gradient"]
         if step @ change > EPSILON * (change @ change):
             steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
-    if state["age"] % seed.every == 0 and len(at.coef) <= seed.up_to:
-        inverse = yield from seed.inverse(at)
+    if state["age"] % initial.every == 0 and len(at.coef) <= initial.up_to:
+        inverse = yield from initial.inverse(at)
     return {
         "coef": at.coef,
         "gradient": at.gradient,
@@ -137,7 +137,7 @@ def two_loop(gradient: Floats, steps: list[Floats], changes: list[Floats], inver
     return direction
 
 
-UNSEEDED = Seed(up_to=0)
+NO_INITIAL_HESSIAN = InitialHessian(up_to=0)
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,14 @@ class QuasiNewton(Search):
     ----------
     memory : int, default 10
         Pairs of steps and gradient changes that are kept.
-    seed : Seed
+    initial_hessian : InitialHessian
         Where the first estimate of curvature comes from.
     line : StrongWolfe
         How far to go.
     """
 
     memory: int = 10
-    seed: Seed = Seed()
+    initial_hessian: InitialHessian = InitialHessian()
     line: StrongWolfe = StrongWolfe()
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ class QuasiNewton(Search):
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Learn from the last step, then search along the quasi-Newton direction."""
-        state = yield from _learn(state, at, self.memory, self.seed)
+        state = yield from _learn(state, at, self.memory, self.initial_hessian)
         point, _ = yield from self.line.run(at, -_apply(at.gradient, state), penalty, ())
         return point, state
 
@@ -219,7 +219,7 @@ class OrthantWise(Search):
         """Backtrack along the border of the orthant."""
         weights = penalty.l1_weights(len(at.coef))
         assert weights is not None  # noqa: S101  # ``serves`` has refused every other penalty
-        state = yield from _learn(state, at, self.memory, UNSEEDED)
+        state = yield from _learn(state, at, self.memory, NO_INITIAL_HESSIAN)
         slope = _pseudo_gradient(at, weights)
         free = weights == 0
         direction = -_apply(slope, state)

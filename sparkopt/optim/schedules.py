@@ -20,7 +20,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
-    "Held",
+    "Frozen",
     "InverseTime",
     "StepDecay",
     "WarmUp",
@@ -133,7 +133,7 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class Held:
+class Frozen:
     """What another schedule has at ``step``, at every step."""
 
     then: Schedule

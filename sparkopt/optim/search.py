@@ -148,13 +148,13 @@ class StrongWolfe(Search):
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Bracket a step, then close in on it."""
-        start = _Trial(0.0, at, float(at.gradient @ direction))
+        start = _LinePoint(0.0, at, float(at.gradient @ direction))
         if not start.slope < 0:  # not downhill: the direction is worthless, or the gradient is zero
             return at, state
         low, high, length = start, None, 1.0
         for _ in range(self.max_trials):
             (point,) = yield Gradients((at.coef + length * direction)[None])
-            trial = _Trial(length, point, float(point.gradient @ direction))
+            trial = _LinePoint(length, point, float(point.gradient @ direction))
             if self._accepts(start, trial):
                 return point, state
             if self._too_high(start, low, trial):
@@ -168,7 +168,7 @@ class StrongWolfe(Search):
             length = _between(low, high) if high else 4.0 * low.length
         return low.point, state  # ``at`` itself where nothing was lower
 
-    def _accepts(self, start: _Trial, trial: _Trial) -> bool:
+    def _accepts(self, start: _LinePoint, trial: _LinePoint) -> bool:
         if not trial.point.is_finite:
             return False
         flat = abs(trial.slope) <= -self.slope * start.slope
@@ -178,13 +178,13 @@ class StrongWolfe(Search):
         nearly_flat = self.slope * start.slope <= trial.slope <= (2 * self.decrease - 1) * start.slope
         return nearly_flat and trial.value <= start.value + rounding
 
-    def _too_high(self, start: _Trial, low: _Trial, trial: _Trial) -> bool:
+    def _too_high(self, start: _LinePoint, low: _LinePoint, trial: _LinePoint) -> bool:
         allowed = start.value + self.decrease * trial.length * start.slope
         return not trial.point.is_finite or trial.value > allowed or trial.value >= low.value
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _LinePoint:
     """A point on the line, with the objective's slope there."""
 
     length: float
@@ -196,7 +196,7 @@ class _Trial:
         return self.point.value
 
 
-def _between(low: _Trial, high: _Trial) -> float:
+def _between(low: _LinePoint, high: _LinePoint) -> float:
     """Return the minimum of the cubic through both ends, kept off the ends by a tenth; the middle where none is."""
     width = high.length - low.length
     middle = low.length + 0.5 * width

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparkopt.optim.base import GradientTransformation
-from sparkopt.optim.schedules import Held, as_schedule
+from sparkopt.optim.schedules import Frozen, as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
 
@@ -60,9 +60,9 @@ class ScaleByLearningRate(GradientTransformation):
         """Scale and turn around."""
         return -as_schedule(self.rate)(state) * gradient, state + 1
 
-    def held_at(self, step: int) -> ScaleByLearningRate:
+    def frozen_at(self, step: int) -> ScaleByLearningRate:
         """Keep the rate of ``step``."""
-        return ScaleByLearningRate(Held(self.rate, step)) if callable(self.rate) else self
+        return ScaleByLearningRate(Frozen(self.rate, step)) if callable(self.rate) else self
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Callbacks: what can watch a fit, step by step, and stop it.
+"""Callbacks that watch a fit, step by step, and can stop it.
 
 They run on the driver, wherever the loop runs. One object may serve several fits, and several models at a time.
 """
@@ -10,23 +10,25 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm.auto import tqdm
 
 from sparkopt.errors import MissingDependencyError, ParameterError
 from sparkopt.solver.progress import Callback, Progress
-from sparkopt.validation import Interval, check
+from sparkopt.validation import Interval, OneOf, check
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tqdm import tqdm
 
 __all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "close"]
 
+PROGRESS = "SPARKOPT_PROGRESS"
+"""Environment variable that shows (1) or hides (0) progress bars. Without it, they are shown in notebooks and on
+terminals; spark-submit reads its job's standard error through a pipe, so there it takes a 1."""
+
 
 def close(callbacks: Sequence[Callback]) -> None:
-    """Tell those callbacks that want to know that the fit has ended."""
+    """Close the callbacks that have a ``close`` method, once the fit has ended."""
     for callback in callbacks:
         end = getattr(callback, "close", None)
         if end is not None:
@@ -36,12 +38,13 @@ def close(callbacks: Sequence[Callback]) -> None:
 class ProgressBar:
     """A progress bar with the current objective, on standard error or in the notebook.
 
-    It appears after ``delay`` seconds, so that quick fits stay silent, and not at all where standard error is a file.
+    It appears after ``delay`` seconds, so that quick fits stay silent, and not at all where standard error is no
+    terminal, unless the environment variable ``SPARKOPT_PROGRESS`` is 1; 0 hides it everywhere.
 
     Parameters
     ----------
     title : str, default "fit"
-        What stands before the bar.
+        The text before the bar.
     delay : float, default 2
         Seconds before it appears.
     """
@@ -53,21 +56,23 @@ class ProgressBar:
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
         if self._bar is None:
-            silent = not (_in_notebook() or _someone_watches())
-            self._bar = tqdm(total=progress.max_iter, desc=self.title, unit="step", delay=self.delay, disable=silent)
+            from tqdm.auto import tqdm  # here, since tasks import this package too, and need no bar
+
+            options = {"total": progress.max_iter, "unit": "step", "delay": self.delay}
+            self._bar = tqdm(desc=self.title, disable=not _is_visible(), **options)
         self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(max(0, progress.record.step - self._bar.n))
 
     def close(self) -> None:
-        """Leave the bar as it stands; harmless when repeated."""
+        """Close the bar, which stays on the screen; harmless when repeated."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class History:
-    """Keeps every step's record.
+    """A callback that keeps every step's record.
 
     Attributes
     ----------
@@ -98,9 +103,9 @@ class History:
 
 
 class TimeBudget:
-    """Stops a fit at the first step that ends after so many seconds in the loop.
+    """A callback that stops a fit at the first step that ends after so many seconds in the loop.
 
-    With a ``checkpointDir``, the same call made again goes on from the last checkpoint, with a new budget.
+    With a ``checkpointDir``, the same call continues from the last checkpoint, with a new budget.
 
     Parameters
     ----------
@@ -124,7 +129,7 @@ class TimeBudget:
 
 
 class MLflowLogger:
-    """Logs objective, gradient norm and validation loss to an MLflow run, step by step.
+    """A callback that logs objective, gradient norm and validation loss to an MLflow run, step by step.
 
     Metrics of the second and further models that are trained together carry the model's number: ``objective_1``.
 
@@ -158,7 +163,7 @@ class MLflowLogger:
         except ImportError as error:
             raise MissingDependencyError.of("MLflowLogger", "mlflow", "mlflow") from error
         self.interval = check("interval", interval, Interval(1, None, whole=True))
-        active = mlflow.active_run()  # asked here: it belongs to this thread, and a grid's fits run in others
+        active = mlflow.active_run()  # looked up here: it belongs to this thread, and a grid's fits run in others
         if run_id is None:
             if active is None:
                 raise ParameterError("run_id is None and no MLflow run is active: start one, or name one.")
@@ -190,18 +195,9 @@ def _in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
-def _someone_watches() -> bool:
-    """Whether standard error ends at a terminal, also where spark-submit stands in between and passes it on."""
-    if sys.stderr.isatty():
-        return True
-    submitter = Path(f"/proc/{os.getppid()}/fd/1")  # spark-submit sends its job's streams there
-    if "PYSPARK_GATEWAY_PORT" not in os.environ or not submitter.exists():
-        return False
-    try:
-        stream = os.open(submitter, os.O_WRONLY | os.O_NOCTTY)  # not open(…, "w"), which would empty a log file
-    except OSError:  # it belongs to somebody else: then nobody here watches it
-        return False
-    try:
-        return os.isatty(stream)
-    finally:
-        os.close(stream)
+def _is_visible() -> bool:
+    """Whether a bar on standard error would be seen: as PROGRESS says, or where that is a terminal."""
+    chosen = os.environ.get(PROGRESS)
+    if chosen is None:
+        return _in_notebook() or sys.stderr.isatty()
+    return check(PROGRESS, chosen, OneOf(("0", "1"))) == "1"

@@ -48,6 +48,11 @@ class Method:
         """Whether partitions take local steps."""
         return self.local_steps is not None
 
+    @property
+    def shares_passes(self) -> bool:
+        """Whether several models may share passes: local updates and error-feedback residuals are one model's own."""
+        return not self.is_local and not self.is_lossy
+
 
 def check_compatible(method: Method) -> None:
     """Refuse choices that cannot solve the problem together, naming both sides and a way out.

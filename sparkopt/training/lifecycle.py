@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sparkopt.checkpoint.checkpointer import Run
+from sparkopt.checkpoint.checkpointer import CheckpointRun
 from sparkopt.errors import DivergedError
 from sparkopt.solver.callbacks import close
 from sparkopt.solver.loop import Callback, Problem, Snapshot, Solution
@@ -28,11 +28,11 @@ class Attempt:
         Steps that an earlier attempt has taken.
     """
 
-    def __init__(self, problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> None:
+    def __init__(self, problems: Sequence[Problem], run: CheckpointRun | None, more: Sequence[Callback]) -> None:
         self._run = run
         restored = run.restore() if run else None
         starts: Sequence[Floats | Snapshot] = restored or [problem.initial for problem in problems]
-        keepers = [[watcher] for watcher in run.watchers(len(problems), restored)] if run else [[]] * len(problems)
+        keepers = [[watcher] for watcher in run.callbacks(len(problems), restored)] if run else [[]] * len(problems)
         self.resumed_at = max(snapshot.step for snapshot in restored) if restored else 0
         self.problems = [
             replace(problem, initial=start, callbacks=(*keeper, *problem.callbacks, *more))
@@ -58,14 +58,14 @@ class Attempt:
 
 
 @contextmanager
-def attempt(problems: Sequence[Problem], run: Run | None, more: Sequence[Callback]) -> Iterator[Attempt]:
+def attempt(problems: Sequence[Problem], run: CheckpointRun | None, more: Sequence[Callback]) -> Iterator[Attempt]:
     """Yield an attempt; close all callbacks whatever happens.
 
     Parameters
     ----------
     problems : sequence of Problem
         One for each model.
-    run : Run or None
+    run : CheckpointRun or None
         Keeps the checkpoints, those of an earlier attempt included.
     more : sequence of Callback
         Called for every model, after its own callbacks.

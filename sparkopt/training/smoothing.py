@@ -179,9 +179,10 @@ def _smoothed(trainer: Trainer, smoothing: float, taken: int, features: int) -> 
     """Return the trainer of a stage; a quasi-Newton method takes the Hessian of all rows, as few are nonsmooth."""
     optimizer, tighter = trainer.optimizer, MUCH_TIGHTER
     search = optimizer.search
-    if isinstance(search, QuasiNewton) and features + 1 <= search.seed.up_to:
-        seed = replace(search.seed, rows=None, every=min(search.seed.every, SEED_EVERY))
-        optimizer, tighter = replace(optimizer, search=replace(search, seed=seed)), TIGHTER
+    if isinstance(search, QuasiNewton) and features + 1 <= search.initial_hessian.up_to:
+        every = min(search.initial_hessian.every, SEED_EVERY)
+        initial = replace(search.initial_hessian, rows=None, every=every)
+        optimizer, tighter = replace(optimizer, search=replace(search, initial_hessian=initial)), TIGHTER
     stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=trainer.stop.tol * tighter)
     return replace(trainer, loss=trainer.loss.smoothed(smoothing), stop=stop, optimizer=optimizer)
 

@@ -14,10 +14,9 @@ import numpy as np
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.checkpoint.checkpointer import Run as CheckpointRun
+from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
-from sparkopt.communication.encoding import Compressed
+from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine
 from sparkopt.engines.selection import AutoEngine
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
@@ -132,10 +131,11 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
-        check_compatible(self._combination)
+        check_compatible(self.method)
 
     @property
-    def _combination(self) -> Method:
+    def method(self) -> Method:
+        """What is combined, as compatibility is judged by it."""
         return Method(
             self.optimizer,
             self.penalty,
@@ -155,7 +155,7 @@ class Trainer:
         if self.compression != "auto":
             return not self.codec.lossless
         try:
-            check_compatible(replace(self._combination, is_lossy=True))
+            check_compatible(replace(self.method, is_lossy=True))
         except IncompatibleError as reason:
             logger.info("compression='auto' picks none: %s", reason)
             return False
@@ -220,7 +220,7 @@ class Trainer:
         )
 
     @property
-    def _method(self) -> str:
+    def _label(self) -> str:
         """The optimiser's name, and the schedule where it is not the plain one."""
         if self.local_steps is None:
             return self.optimizer.name
@@ -257,7 +257,7 @@ def fit_many(
         They may differ in optimizer, penalty, stop, callbacks and held_out; with local steps there is one only.
     initials : sequence of tuples of ndarray or None, optional
         Where each starts, as in ``Trainer.fit``.
-    checkpoints : checkpoint.Run or None, default None
+    checkpoints : CheckpointRun or None, default None
         The run that this is a stage of; None is a run of its own, where the trainers have a checkpointer.
 
     Raises
@@ -332,21 +332,21 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     """Train from the start, or from an earlier attempt's checkpoint."""
     begin = time.perf_counter()
     first, models = plan.trainers[0], len(plan.trainers)
-    bar = ProgressBar(first._method if models == 1 else f"{models} models")
+    bar = ProgressBar(first._label if models == 1 else f"{models} models")
     run = checkpoints or checkpoints_of(plan.trainers, plan.initials, store)
-    work = plan.work
+    encoder: Encoder | None = None
     if models == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
-        work = Compressed(work, codec, uuid.uuid4().hex, run.shelf() if run else None, first.seed)
+        encoder = Encoder(codec, uuid.uuid4().hex, run.residual_store() if run else None, first.seed)
     with attempt(plan.problems, run, [bar] if first.progress else []) as this:
-        done = first.engine.run(this.problems, work, store)
+        done = first.engine.run(this.problems, plan.work, store, encoder)
         this.ended(done.solutions)
     seconds = time.perf_counter() - begin
     fits = []
     for trainer, objective, solution in zip(plan.trainers, plan.objectives, done.solutions, strict=True):
         trainer._warn(solution)
         receipt = Receipt.of(
-            optimizer=trainer._method,
+            optimizer=trainer._label,
             loss=trainer.loss.name,
             engine=done.engine,
             store=store,
@@ -379,11 +379,11 @@ def _check_shared(trainers: Sequence[Trainer]) -> None:
             f"these trainers differ in {name}, so they cannot share passes over the data. Fit them one by one, or in "
             f"groups that agree on it."
         )
-    own = "local updates" if first.local_steps else "" if first.codec.lossless else "error-feedback residuals"
-    if own and len(trainers) > 1:
+    if len(trainers) > 1 and not first.method.shares_passes:
+        own = "local steps" if first.local_steps else f"compression={first.codec.name!r}"
         raise IncompatibleError(
-            f"{len(trainers)} trainers with local steps or a lossy codec cannot share passes over the data: each "
-            f"model has {own} of its own. Fit them one by one."
+            f"{len(trainers)} trainers with {own} cannot share passes over the data: local updates and "
+            f"error-feedback residuals are one model's own. Fit them one by one."
         )
 
 

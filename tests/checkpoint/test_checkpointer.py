@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from sparkopt import optim, penalties
 from sparkopt.checkpoint import checkpointer
-from sparkopt.checkpoint.checkpointer import Checkpointer, Run
+from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.checkpoint.format import Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import Location
@@ -95,7 +95,7 @@ def test_every_single_byte_counts():
             load(broken)
 
 
-def run_in(folder: Path, fingerprint=MINE, **options) -> Run:
+def run_in(folder: Path, fingerprint=MINE, **options) -> CheckpointRun:
     return Checkpointer(str(folder), **options).run(fingerprint)
 
 
@@ -281,9 +281,9 @@ def test_an_object_store_keeps_what_a_disk_keeps(remote):
     assert remote.find("bucket") == []
 
 
-def solve_with(run: Run, problem: Problem, models: int = 1):
+def solve_with(run: CheckpointRun, problem: Problem, models: int = 1):
     restored = run.restore()
-    watchers = run.watchers(models, restored)
+    watchers = run.callbacks(models, restored)
     problems = [
         replace(problem, initial=restored[i] if restored else problem.initial, callbacks=[watchers[i]])
         for i in range(models)
@@ -312,7 +312,7 @@ def test_many_models_share_one_file_also_where_some_have_ended(tmp_path):
 
     def attempt(reduce):
         restored = run.restore()
-        watchers = run.watchers(3, restored)
+        watchers = run.callbacks(3, restored)
         return restored, minimise_many(
             reduce,
             [
@@ -330,7 +330,7 @@ def test_many_models_share_one_file_also_where_some_have_ended(tmp_path):
 
 def test_watchers_can_be_sent_to_another_process(tmp_path):
     run = run_in(tmp_path, interval=1)
-    one, two = pickle.loads(pickle.dumps(run.watchers(2)))
+    one, two = pickle.loads(pickle.dumps(run.callbacks(2)))
     assert one.beside_loop
     problem = Problem(optim.gd(0.1), np.zeros(3), stop=Stop(2, tol=0))
     minimise_many(BOWL.reduce, [replace(problem, callbacks=[one]), replace(problem, callbacks=[two])])
@@ -356,7 +356,7 @@ def test_a_run_goes_on_after_a_kill(tmp_path):
         return BOWL.reduce(query)
 
     with pytest.raises(Killed):
-        minimise(kill, replace(problem, callbacks=run.watchers(1)))
+        minimise(kill, replace(problem, callbacks=run.callbacks(1)))
     assert run.restore()[0].step == 16
     (again,) = solve_with(run, problem)
     assert again.coef.tobytes() == minimise(BOWL.reduce, problem).coef.tobytes()

@@ -14,8 +14,10 @@ from sklearn.datasets import load_svmlight_file
 from sparkopt import codecs, losses, optim, penalties
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.codecs.gradient import GRADIENT_CODECS, ErrorFeedback, gradient_codec
-from sparkopt.communication.encoding import Compressed, EncodedGradient, compacted, unpacked
+from sparkopt.communication.encoder import Encoder, PassMessage
+from sparkopt.communication.encoding import CommunicatedSum, EncodedGradient
 from sparkopt.communication.error_feedback import Residuals, ResidualStore
+from sparkopt.communication.sums import Summation
 from sparkopt.errors import CorruptDataError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
@@ -38,27 +40,28 @@ def data(outputs: int = 1) -> tuple[LinearObjective, list[InMemoryBlocks]]:
 
 
 def on_disk(parts: list[InMemoryBlocks], folder: Path) -> list[InMemoryBlocks]:
-    """The same blocks, with a path beside which memories are kept."""
+    """The same blocks, with a path next to which residuals are stored."""
     return [replace(one, beside=f"{folder}/part-{index}.arrow") for index, one in enumerate(parts)]
 
 
-def summed(work, query: Query, parts: list[InMemoryBlocks]) -> PartialSum:
-    sums = [work(query, Part(index, 150 * index), one) for index, one in enumerate(parts)]
-    return unpacked(sum(sums[1:], sums[0]))
+def summed(summation: Summation, query: Query, parts: list[InMemoryBlocks]) -> PartialSum:
+    sums = [summation(PassMessage(query), Part(index, 150 * index), one).sums for index, one in enumerate(parts)]
+    return sum(sums[1:], sums[0]).decoded()
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("name", LOSSY)
 def test_what_is_left_out_is_sent_later(tmp_path, name, outputs):
-    """Over all steps, what arrived is what was sent, but for the memory of the last step (Karimireddy, eq. 2)."""
+    """Over all steps, what arrived is what was sent, but for the residual of the last step (Karimireddy, eq. 2)."""
     objective, parts = data(outputs)
     parts = on_disk(parts, tmp_path)
-    plain, work = FullGradient(objective), Compressed(FullGradient(objective), gradient_codec(name), "fit")
+    plain = Summation(FullGradient(objective))
+    encoded = Summation(plain.work, Encoder(gradient_codec(name), "fit"))
     rng = np.random.default_rng(0)
     arrived = sent = np.zeros((1, objective.size))
     for step in range(6):
         query = Query(optim.Gradients(0.1 * rng.normal(size=(1, objective.size))), step)
-        arrived = arrived + summed(work, query, parts).gradient
+        arrived = arrived + summed(encoded, query, parts).gradient
         sent = sent + summed(plain, query, parts).gradient
     left = sum(
         Residuals("fit", f"part-{index}", one.beside).before(6)["0"]["error"] for index, one in enumerate(parts)
@@ -71,21 +74,21 @@ def test_what_is_left_out_is_sent_later(tmp_path, name, outputs):
 def test_a_repeated_task_sends_the_same(tmp_path, name):
     objective, parts = data()
     parts = on_disk(parts, tmp_path)
-    work = Compressed(FullGradient(objective), gradient_codec(name), "fit")
+    summation = Summation(FullGradient(objective), Encoder(gradient_codec(name), "fit"))
     for step in range(3):
-        query = Query(optim.Gradients(np.full((1, objective.size), 0.1 * step)), step)
-        first, again = (work(query, Part(1, 150), parts[1]) for _ in range(2))
+        message = PassMessage(Query(optim.Gradients(np.full((1, objective.size), 0.1 * step)), step))
+        first, again = (summation(message, Part(1, 150), parts[1]).sums for _ in range(2))
         assert first.gradient.slices == again.gradient.slices
         assert len(list(tmp_path.iterdir())) <= 2  # of this step and the one before
 
 
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize("name", GRADIENT_CODECS)
-def test_packed_gradients_are_a_monoid(name, slices):
+def test_communicated_sums_are_a_monoid(name, slices):
     codec, rng = gradient_codec(name), np.random.default_rng(3)
     vectors = rng.normal(size=(5, 1, 31))
     pieces = [np.array_split(vector, slices, axis=1) for vector in vectors]
-    packed = [
+    encoded = [
         EncodedGradient(
             codec,
             (1, 31),
@@ -93,29 +96,33 @@ def test_packed_gradients_are_a_monoid(name, slices):
         )
         for cut in pieces
     ]
-    total = sum(packed[1:], packed[0])
-    apart = sum(one.decoded() for one in packed)
-    np.testing.assert_allclose(total.decoded(), apart, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(np.concatenate([c.decoded() for c in total.cut()], axis=1), apart, rtol=1e-12)
-    zero = PartialSum.zero(1, 31)
-    whole = zero + PartialSum(np.zeros(1), total, 1.0, 1) + zero
-    np.testing.assert_array_equal(unpacked(whole).gradient, total.decoded())
-    np.testing.assert_allclose((total + np.ones((1, 31))), apart + 1, rtol=1e-12)
-    smaller = compacted(whole)
+    sums = [CommunicatedSum.of(PartialSum.zero(1, 31), one) for one in encoded]
+    total = sum(sums[1:], sums[0])
+    apart = sum(one.decoded() for one in encoded)
+    np.testing.assert_allclose(total.decoded().gradient, apart, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(CommunicatedSum.joined(total.cut(1)).decoded().gradient, apart, rtol=1e-12)
+    zero = CommunicatedSum.of(PartialSum.zero(1, 31))
+    whole = zero + total + zero
+    np.testing.assert_array_equal(whole.decoded().gradient, total.decoded().gradient)
+    assert isinstance(whole.gradient, EncodedGradient)
+    dense = CommunicatedSum.of(replace(PartialSum.zero(1, 31), gradient=np.ones((1, 31))))
+    for mixed in (total + dense, dense + total):
+        np.testing.assert_allclose(mixed.decoded().gradient, apart + 1, rtol=1e-12)
+    smaller = whole.compacted()
     tolerance = {"fp16": 2e-3, "bf16": 2e-2}.get(name, 1e-6) * np.abs(apart).max()  # added while encoded
-    np.testing.assert_allclose(unpacked(smaller).gradient, apart, atol=tolerance)
-    assert smaller.gradient.nbytes <= min(whole.gradient.nbytes, 8 * 31)
+    np.testing.assert_allclose(smaller.decoded().gradient, apart, atol=tolerance)
+    assert smaller.sent_bytes <= min(whole.sent_bytes, smaller.raw_bytes)
 
 
 @pytest.mark.parametrize("name", GRADIENT_CODECS)
-def test_a_payload_that_is_cut_on_its_way_is_one_clear_error(name):
+def test_a_truncated_payload_is_one_clear_error(name):
     codec, vector = gradient_codec(name), np.linspace(-1, 1, 40)
     payload, _ = codec.encode(vector, codec.init(40), np.random.default_rng(0))
     whole = EncodedGradient(codec, (2, 20), ((payload,),))
     assert whole.decoded().shape == (2, 20)
     for length in range(1, len(payload)):  # an empty one stands for no rows
         with pytest.raises(CorruptDataError, match=f"gradient codec '{name}'"):
-            whole.of(payload[:length]).decoded()
+            whole.of([payload[:length]]).decoded()
 
 
 CASES = {"logistic": 1, "multinomial": 3}
@@ -132,7 +139,7 @@ def test_the_uncompressed_optimum_is_reached(name, case):
 
 
 @pytest.mark.parametrize("codec", [codecs.TopK(0.05), codecs.Sign()])
-def test_biased_codecs_need_their_memory(codec):
+def test_biased_codecs_need_their_residual(codec):
     assert _gap(codec, 1) > 1e-2 > 1e-3 > _gap(ErrorFeedback(codec), 1)
 
 
@@ -155,31 +162,32 @@ def test_the_uncompressed_optimum_is_reached_on_real_rows(a9a, name):
 
 
 @pytest.mark.parametrize("codec", [codecs.TopK(0.05), codecs.Sign()])
-def test_biased_codecs_need_their_memory_on_real_rows(a9a, codec):
+def test_biased_codecs_need_their_residual_on_real_rows(a9a, codec):
     assert _gap(codec, 1, a9a, steps=400, rate=0.5) > 1e-3
 
 
 def _gap(codec: codecs.GradientCodec, outputs: int, rows=None, steps: int = 600, rate: float = 1.0) -> float:
     """How far above the optimum compressed gradient descent ends, relative to it."""
     objective, parts = rows or data(outputs)
-    work = Compressed(FullGradient(objective), codec, f"fit {codec} {outputs}")
+    uncompressed = Summation(FullGradient(objective))
+    encoded = Summation(uncompressed.work, Encoder(codec, f"fit {codec} {outputs}"))
     penalty, stop = penalties.L2(0.05).at(objective.coordinates()), Stop(steps, 0.0)
     start = np.zeros(objective.size)
     plain = Problem(optim.lbfgs(), start, penalty, Stop(100, 1e-12))
-    best = minimise(lambda query: summed(FullGradient(objective), query, parts), plain)
+    best = minimise(lambda query: summed(uncompressed, query, parts), plain)
     step = optim.by_name("sgd", optim.schedules.InverseTime(rate, 0.01))
-    found = minimise(lambda query: summed(work, query, parts), Problem(step, start, penalty, stop))
+    found = minimise(lambda query: summed(encoded, query, parts), Problem(step, start, penalty, stop))
     exact = minimise(
-        lambda query: summed(FullGradient(objective), query, parts),
+        lambda query: summed(uncompressed, query, parts),
         Problem(step, found.coef, penalty, Stop(0)),  # a compressed objective is exact too, but let another say so
     )
     assert exact.objective == pytest.approx(found.objective, rel=1e-12)
     return (found.objective - best.objective) / best.objective
 
 
-def test_other_passes_travel_as_they_are():
+def test_other_passes_are_not_encoded():
     objective, parts = data()
-    work = Compressed(FullGradient(objective), gradient_codec("top-k"), "fit")
+    summation = Summation(FullGradient(objective), Encoder(gradient_codec("top-k"), "fit"))
     coefs = np.full((1, objective.size), 0.1)
     for request in (
         optim.HessianProducts(coefs, coefs),
@@ -188,36 +196,37 @@ def test_other_passes_travel_as_they_are():
     ):
         query = Query(request, 1)
         expected = FullGradient(objective)(query, Part(0, 0), parts[0])
-        np.testing.assert_array_equal(work(query, Part(0, 0), parts[0]).gradient, expected.gradient)
+        sent = summation(PassMessage(query), Part(0, 0), parts[0]).sums
+        np.testing.assert_array_equal(sent.gradient, expected.gradient)
 
 
 TREE = {"error": np.arange(3.0), "codec": {"inner": {}, "step": np.asarray(7)}}
 
 
-@pytest.mark.parametrize("beside", ["disk", "process"])
-def test_memories_come_back_as_they_were(tmp_path, beside):
-    memories = Residuals("a", "part-0", f"{tmp_path}/x.arrow" if beside == "disk" else None)
-    assert memories.before(0) is None
-    memories.keep(0, TREE)
-    found = memories.before(1)
+@pytest.mark.parametrize("kept", ["disk", "process"])
+def test_residuals_are_read_as_they_were_written(tmp_path, kept):
+    residuals = Residuals("a", "part-0", f"{tmp_path}/x.arrow" if kept == "disk" else None)
+    assert residuals.before(0) is None
+    residuals.keep(0, TREE)
+    found = residuals.before(1)
     assert found["codec"]["inner"] == {}
     assert found["codec"]["step"] == 7
     np.testing.assert_array_equal(found["error"], TREE["error"])
-    memories.keep(1, {"error": np.zeros(3)})
-    np.testing.assert_array_equal(memories.before(1)["error"], TREE["error"])  # a task that is run again
-    assert memories.before(0) is None
+    residuals.keep(1, {"error": np.zeros(3)})
+    np.testing.assert_array_equal(residuals.before(1)["error"], TREE["error"])  # a task that is run again
+    assert residuals.before(0) is None
     assert not list(tmp_path.iterdir())  # what an earlier fit has left is gone
 
 
-def test_a_shelf_outlives_the_executor(tmp_path, caplog):
-    shelf = ResidualStore(f"file://{tmp_path}/shelf", interval=2)
-    first = Residuals("a", "part-0", f"{tmp_path}/x.arrow", shelf)
+def test_a_store_of_residuals_outlives_the_executor(tmp_path, caplog):
+    store = ResidualStore(f"file://{tmp_path}/store", interval=2)
+    first = Residuals("a", "part-0", f"{tmp_path}/x.arrow", store)
     for step in range(5):
         first.keep(step, {"error": np.full(2, float(step))})
-    elsewhere = Residuals("b", "part-0", f"{tmp_path}/y.arrow", shelf)
+    elsewhere = Residuals("b", "part-0", f"{tmp_path}/y.arrow", store)
     np.testing.assert_array_equal(elsewhere.before(5)["error"], [4.0, 4.0])
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert elsewhere.before(4) is None  # 3 was not kept
-    assert "memory of part-0 is gone at step 4" in caplog.text
-    assert len(list((tmp_path / "shelf").iterdir())) == 2
+    assert "residual of part-0 is lost at step 4" in caplog.text
+    assert len(list((tmp_path / "store").iterdir())) == 2

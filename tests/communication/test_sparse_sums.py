@@ -1,4 +1,4 @@
-"""Sums of sparse rows: without their zeros on the way, and the same to the last bit where they arrive."""
+"""Sums of sparse rows: sent without their zeros, and the same to the last bit where they are received."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from scipy import sparse as scipy_sparse
 
 from sparkopt import losses
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
-from sparkopt.blocks.store import Held, Result
-from sparkopt.communication.encoding import SMALL, THIN, EncodedGradient, thinned, unpacked
-from sparkopt.communication.sums import TaskSum, fold, pulling_back, sum_of
+from sparkopt.blocks.store import OpenPartition, Result
+from sparkopt.communication.encoder import PassMessage
+from sparkopt.communication.encoding import SMALL_BYTES, SPARSE_SHARE, CommunicatedSum, EncodedGradient, sparsified
+from sparkopt.communication.sums import Summation, TaskSum, fold, pulling_back
 from sparkopt.engines.ranks import FEW, _GroupSums
 from sparkopt.engines.reduction import _Cut, _fold_group, merge
 from sparkopt.objective.linear import LinearObjective
@@ -47,7 +48,12 @@ def objective_of(loss) -> LinearObjective:
 
 
 def task_sums(work, query: Query) -> list[Result[TaskSum]]:
-    return [Result(i, sum_of(work, query, Part(i, i * ROWS), blocks)) for i, blocks in enumerate(parts())]
+    summation, message = Summation(work), PassMessage(query)
+    return [Result(i, summation(message, Part(i, i * ROWS), blocks)) for i, blocks in enumerate(parts())]
+
+
+def total(work, query: Query) -> PartialSum:
+    return fold(task_sums(work, query)).sums.decoded()
 
 
 LOSSES = [losses.Logistic(), losses.Multinomial(3)]
@@ -68,9 +74,8 @@ def test_what_is_pulled_back_is_the_gradient(loss):
     vectors = np.random.default_rng(3).normal(size=(1, objective.size))
     for query in (query_of(objective), query_of(objective, vectors=vectors)):
         scaled = Query(query.request)
-        found = pulling_back(work, lambda query: fold(task_sums(work, query)).partial)(scaled)
-        expected = fold(task_sums(work, scaled)).partial
-        unscaled = fold(task_sums(work, query)).partial
+        found = pulling_back(Summation(work), lambda message: total(work, message.query))(PassMessage(scaled))
+        expected, unscaled = total(work, scaled), total(work, query)
         np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-9, atol=1e-9)
         filled = [np.count_nonzero(sums.gradient) / sums.gradient.size for sums in (unscaled, expected)]
         assert filled[0] < 0.2 < 0.9 < filled[1]  # centring fills every entry
@@ -78,11 +83,11 @@ def test_what_is_pulled_back_is_the_gradient(loss):
 
 @each_loss
 @pytest.mark.parametrize("work", [FullGradient, partial(MiniBatch, fraction=0.3)], ids=["full", "batch"])
-def test_every_way_brings_the_same_bits_in_fewer_bytes(loss, work):
+def test_every_reduction_gives_the_same_bits_in_fewer_bytes(loss, work):
     objective = objective_of(loss)
     sums = task_sums(work(objective), query_of(objective))
     dense = fold(sums)
-    touched = [np.count_nonzero(result.value.partial.gradient) for result in sums]
+    touched = [np.count_nonzero(result.value.sums.gradient) for result in sums]
 
     collected = [Result(r.partition, r.value.leaving()) for r in sums]
     groups = [_fold_group((g, [r for r in collected if r.partition % 2 == g])) for g in range(2)]
@@ -92,14 +97,14 @@ def test_every_way_brings_the_same_bits_in_fewer_bytes(loss, work):
         _fold_group((index, [piece for _, piece in column])) for index, column in enumerate(zip(*pieces, strict=True))
     ]
 
-    ways = {"collect": fold(collected), "tree": fold(groups), "slices": merge([one.value for one in slices])}
-    for name, way in ways.items():
+    reduced = {"collect": fold(collected), "tree": fold(groups), "slices": merge([one.value for one in slices])}
+    for name, found in reduced.items():
         wanted = dense_groups[0] + dense_groups[1] if name == "tree" else dense
-        assert unpacked(way.partial).gradient.tobytes() == wanted.partial.gradient.tobytes(), name
-        assert unpacked(way.partial).loss.tobytes() == wanted.partial.loss.tobytes()
-    assert ways["collect"].raw == 8 * PARTS * objective.size
-    assert ways["collect"].encoded <= POSITIONS_AND_VALUES * sum(touched) + 20 * PARTS
-    assert ways["tree"].encoded > ways["collect"].encoded  # sums of sums travel too, and have fewer zeros
+        assert found.sums.decoded().gradient.tobytes() == wanted.sums.gradient.tobytes(), name
+        assert found.sums.decoded().loss.tobytes() == wanted.sums.decoded().loss.tobytes()
+    assert reduced["collect"].raw == 8 * PARTS * objective.size
+    assert reduced["collect"].encoded <= POSITIONS_AND_VALUES * sum(touched) + 20 * PARTS
+    assert reduced["tree"].encoded > reduced["collect"].encoded  # sums of sums are sent too, and have fewer zeros
 
 
 @pytest.mark.parametrize("size", [FEW, 4])
@@ -109,15 +114,15 @@ def test_ranks_leave_zeros_out_together(size):
     blocks = parts()
 
     def run(rank: int):
-        held = [Held(Part(i, i * ROWS), one) for i, one in enumerate(blocks) if i % size == rank]
-        sums = _GroupSums(Rank(threads, rank), work, held)
-        return [sums(query) for _ in range(2)], sums.passes
+        held = [OpenPartition(Part(i, i * ROWS), one) for i, one in enumerate(blocks) if i % size == rank]
+        sums = _GroupSums(Rank(threads, rank), Summation(work), held)
+        return [sums(PassMessage(query)) for _ in range(2)], sums.passes
 
     with ThreadPoolExecutor(size) as pool:
         found = list(pool.map(run, range(size)))
     everything = task_sums(work, query)
     by_rank = [fold([one for one in everything if one.partition % size == rank]) for rank in range(size)]
-    expected = sum(by_rank[1:], by_rank[0]).partial
+    expected = sum(by_rank[1:], by_rank[0]).sums.decoded()
     for answers, passes in found:
         for one in answers:
             assert one.gradient.tobytes() == expected.gradient.tobytes()
@@ -128,11 +133,11 @@ def test_ranks_leave_zeros_out_together(size):
 def test_dense_sums_stay_as_they_are():
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(1, 5000))
-    assert thinned(dense) is dense
-    few = np.zeros((1, SMALL // 8 - 1))
-    assert thinned(few) is few  # too small to be worth a look
-    half = np.where(rng.random((2, 5000)) < 1.1 * THIN, dense, 0.0)
-    assert thinned(half) is half
+    assert sparsified(dense) is dense
+    few = np.zeros((1, SMALL_BYTES // 8 - 1))
+    assert sparsified(few) is few  # too small to be worth it
+    half = np.where(rng.random((2, 5000)) < 1.1 * SPARSE_SHARE, dense, 0.0)
+    assert sparsified(half) is half
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,11 +147,11 @@ def test_dense_sums_stay_as_they_are():
     models=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_packed_and_dense_sums_add_up_alike(shares, slices, models, seed):
+def test_sparsified_and_dense_sums_add_up_alike(shares, slices, models, seed):
     rng = np.random.default_rng(seed)
     whole = [np.where(rng.random((models, 900)) < share, rng.normal(size=(models, 900)), 0.0) for share in shares]
-    travelling = [thinned(one, slices) for one in whole]
-    found = PartialSum(np.zeros(models), sum(travelling[1:], travelling[0]), 1.0, 1)
-    assert unpacked(found).gradient.tobytes() == sum(whole[1:], whole[0]).tobytes()
-    for one, share in zip(travelling, shares, strict=True):
+    sent = [sparsified(one, slices) for one in whole]
+    sums = [CommunicatedSum.of(PartialSum.zero(models, 900), one) for one in sent]
+    assert sum(sums[1:], sums[0]).decoded().gradient.tobytes() == sum(whole[1:], whole[0]).tobytes()
+    for one, share in zip(sent, shares, strict=True):
         assert isinstance(one, EncodedGradient) is (share < 0.5)

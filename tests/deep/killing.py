@@ -32,7 +32,7 @@ from tests.deep.networks import Mlp
 ROOT = Path(__file__).parents[2]
 CLUSTER = "local-cluster[2,1,1024]"
 MASTERS = {"driver": "local[2]", "executor": CLUSTER, "elastic": "local[2, 4]", "elastic-cluster": CLUSTER}
-"""In local mode Spark starts a task again only where it is told how often one may fail."""
+"""In local mode Spark starts a task again only where the master says how often one may fail."""
 STEP = 33
 """Where it happens: in the second of three epochs of 20 steps, past a checkpoint within that epoch."""
 
@@ -112,7 +112,7 @@ def calm(folder: Path) -> Path:
 
 
 def driver(spark: SparkSession, folder: Path, launcher: str) -> None:
-    """Kill this process, once the ranks tell of step ``STEP``."""
+    """Kill this process, once the ranks report step ``STEP``."""
 
     def kill(progress: Progress) -> None:
         if progress.record.step >= STEP:

@@ -1,4 +1,4 @@
-"""Memory that steps use again, against what the C library does by itself."""
+"""Memory that steps use again, against the default of the C library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with retain_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext(
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's allocator is told")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's allocator is configured")
 def test_steps_use_the_same_pages_again():
     def faults(how: str) -> int:
         command = [sys.executable, "-c", STEPS, how]

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes on from one is what would have gone on; damaged and unfinished ones do not count."""
+"""Checkpoints: a resumed run equals one that was never interrupted; damaged and unfinished ones do not count."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def advance(learner, first, last):
         learner.end_epoch(1.0 / (1 + step // 3))
 
 
-def gone_on(folder, optimizer, scheduler):
+def whole_and_resumed(folder, optimizer, scheduler):
     """Six steps in one go, and three and three with a checkpoint between."""
     torch.manual_seed(0)
     whole = learner(optimizer, scheduler)
@@ -62,15 +62,15 @@ OTHERS = {"amsgrad": functools.partial(torch.optim.Adam, amsgrad=True), "asgd": 
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *OTHERS])
-def test_every_optimiser_goes_on(tmp_path, optimizer):
-    whole, rest = gone_on(CheckpointFolder(str(tmp_path)), OTHERS.get(optimizer, optimizer), "constant")
+def test_every_optimiser_continues(tmp_path, optimizer):
+    whole, rest = whole_and_resumed(CheckpointFolder(str(tmp_path)), OTHERS.get(optimizer, optimizer), "constant")
     for one, two in zip(whole.module.parameters(), rest.module.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_every_schedule_goes_on(tmp_path, scheduler):
-    whole, rest = gone_on(CheckpointFolder(str(tmp_path)), "momentum", scheduler)
+def test_every_schedule_continues(tmp_path, scheduler):
+    whole, rest = whole_and_resumed(CheckpointFolder(str(tmp_path)), "momentum", scheduler)
     assert whole.rate == rest.rate
     assert torch.equal(whole.module.out.weight, rest.module.out.weight)
 

@@ -43,7 +43,7 @@ def tpu(kind: str):
 CUDA = {(torch.version, "cuda"): "12.8", (torch.version, "hip"): None}
 ROCM = {(torch.version, "cuda"): None, (torch.version, "hip"): "6.3"}
 METAL = {(torch.backends.mps, "is_built"): lambda: True, (torch.backends.mps, "is_available"): lambda: True}
-# What is played, torch_xla's answer, what describe finds beside the CPU, what it says is missing.
+# What is played, torch_xla's answer, what describe finds besides the CPU, what it reports missing.
 MACHINES = {
     "bare": ({}, None, [], {"cuda": "built without CUDA", "rocm": "built without ROCm", "xla": "is not installed"}),
     "NVIDIA": ({**CUDA, **gpus("H100", "H100")}, None, ["cuda:0", "cuda:1"], {"rocm": "built without ROCm"}),
@@ -103,8 +103,8 @@ def test_a_process_takes_the_gpu_that_is_its_own(play):
 @pytest.mark.parametrize("kind", ["cuda", "rocm", "mps"])
 def test_one_that_is_not_here_is_refused(play, kind):
     play({})
-    with pytest.raises(ParameterError) as told:
+    with pytest.raises(ParameterError) as raised:
         choose(kind)
-    assert f"device={kind!r} is not on {platform.node()}: {describe().absent[kind]}" in str(told.value)
-    assert "Spark offered this task no GPU. Here: cpu" in str(told.value)
+    assert f"device={kind!r} is not on {platform.node()}: {describe().absent[kind]}" in str(raised.value)
+    assert "Spark offered this task no GPU. Here: cpu" in str(raised.value)
     assert kind in devices.KINDS

@@ -1,4 +1,4 @@
-"""Ranks that go on without one another: the same training where none is lost, nearly the same where one is."""
+"""Ranks that continue without one another: the same training where none is lost, nearly the same where one is."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_where_nobody_is_lost(spark, tmp_path):
 @needs_horovod
 @pytest.mark.parametrize("what", ["elastic", pytest.param("elastic-cluster", marks=pytest.mark.slow)])
 def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
-    """The other goes on with all of a step's rows, from memory; a replacement joins; the losses are the same."""
+    """The other continues with all of a step's rows, from memory; a replacement joins; the losses are the same."""
     process = script(what, str(tmp_path), "horovod")
     output, errors = process.communicate(timeout=200)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]

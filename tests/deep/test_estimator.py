@@ -213,8 +213,8 @@ def test_callbacks_see_each_step_and_stop(spark, digits, tmp_path):
     stopped = TorchEstimator(epochs=9, callbacks=[TimeBudget(1e-9)], **options).fit(digits).summary
     assert (stopped.receipt.stopped, stopped.receipt.resumed) == ("callback", "epoch-000003-step-000000000")
     assert len(stopped.history) == 4  # the epoch in which the answer came is the last
-    anew = TorchEstimator(epochs=1, resume=False, **options).fit(digits).summary
-    assert (anew.receipt.resumed, len(anew.history)) == (None, 1)
+    restarted = TorchEstimator(epochs=1, resume=False, **options).fit(digits).summary
+    assert (restarted.receipt.resumed, len(restarted.history)) == (None, 1)
     warm = TorchEstimator(epochs=1, initialModel=model, **{**options, "checkpointDir": None}).fit(digits).summary
     assert warm.objectiveHistory[0] < model.summary.objectiveHistory[0]
 

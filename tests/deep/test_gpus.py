@@ -90,6 +90,6 @@ def test_a_gpu_that_no_task_gets_is_refused():
         check_request("cuda", settings)
 
 
-def test_an_idle_gpu_is_told():
+def test_an_idle_gpu_is_reported():
     device, why = choose("auto", ("3",))
     assert device != "cpu" or why.endswith("though Spark gave GPU 3 to this task")

@@ -1,4 +1,4 @@
-"""SIGKILL, of a rank, an executor or the driver: one clear error, nothing left behind, and a rerun that goes on."""
+"""SIGKILL, of a rank, an executor or the driver: one clear error, nothing left behind, and a rerun that continues."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def until(condition, seconds: float = 60.0) -> bool:
 
 @pytest.mark.parametrize("launcher", SLOWER)
 def test_a_killed_rank(spark, tmp_path, undisturbed, launcher):
-    """The error comes within a minute, its processes and sockets are gone, and the same call goes on."""
+    """The error comes within a minute, its processes and sockets are gone, and the same call continues."""
     df = rows(spark)
     processes, sockets = ranks_and_sockets()
     trained = estimator(tmp_path, launcher)
@@ -78,7 +78,7 @@ def test_a_killed_rank(spark, tmp_path, undisturbed, launcher):
 
 
 def test_a_killed_rank_is_started_again(spark, tmp_path, undisturbed, caplog):
-    """maxRestarts: the call itself goes on from the checkpoint."""
+    """maxRestarts: the call itself continues from the checkpoint."""
     found = estimator(tmp_path, "torch", maxRestarts=1).fit(rows(spark))
     assert (found.summary.receipt.restarts, found.summary.receipt.resumed) == (1, RESUMED)
     assert "Starting again (1 of 1)" in caplog.text
@@ -112,7 +112,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("launcher", SLOWER)
 def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
-    """Nothing outlives it for long, and the same call made by another driver goes on."""
+    """Nothing outlives it for long, and the same call made by another driver continues."""
     process = script("driver", str(tmp_path), launcher, mark=str(tmp_path))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, errors[-3000:]
@@ -125,7 +125,7 @@ def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_executor(tmp_path, undisturbed, launcher):
-    """The error comes within a minute, and the same call goes on, on executors that are left or new."""
+    """The error comes within a minute, and the same call continues, on executors that are left or new."""
     process = script("executor", str(tmp_path), launcher)
     output, errors = process.communicate(timeout=200)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]

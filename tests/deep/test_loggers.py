@@ -44,7 +44,7 @@ def test_tensorboard(df, tmp_path):
     logger = TensorBoard(str(tmp_path / "events"))
     options = {"checkpointDir": str(tmp_path / "checkpoints"), "streams": 2}
     fit(df, logger, epochs=1, **options)
-    summary = fit(df, logger, launcher="torch", numProc=2, **options)  # goes on in a second file, which is rank 0's
+    summary = fit(df, logger, launcher="torch", numProc=2, **options)  # continues in a second file, which is rank 0's
     found = accumulators.EventAccumulator(logger.folder).Reload()
     assert summary.receipt.resumed == "epoch-000001-step-000000000"
     for name, values in expected(summary).items():

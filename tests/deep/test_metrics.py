@@ -18,7 +18,7 @@ WEIGHT = RNG.integers(0, 4, 40).astype(np.float32)
 
 
 class Both(LocalCommunicator):
-    """One of two ranks, which is told what the other one gathers and sums."""
+    """One of two ranks, which is given what the other one gathers and sums."""
 
     def __init__(self, other):
         super().__init__()

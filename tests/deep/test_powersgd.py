@@ -95,7 +95,7 @@ def test_a_constant_gradient_is_approached():
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_a_run_goes_on_with_another_number_of_ranks():
+def test_a_run_continues_with_another_number_of_ranks():
     """Each of three ranks gets what one rank alone would have gathered."""
     gradients = [draw(1, step)[0] for step in range(6)]
     alone, before, after = Ranks(1), Ranks(2), Ranks(3)

@@ -1,4 +1,4 @@
-"""What travels together: buckets of gradients."""
+"""What is communicated together: buckets of gradients."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def test_buckets_follow_the_backward_pass():
 
 
 def test_a_bucket_waits_for_each_gradient_once():
-    """A gradient that comes twice must not stand for one that has not come: it would be sent as zeros."""
+    """A gradient that is computed twice must not stand for one that has not come: it would be sent as zeros."""
     bucket, arrived = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(5))], set()
     assert not _is_full(bucket, arrived, bucket[1])
-    with pytest.raises(IncompatibleError, match=r"shape \(5,\) comes twice"):
+    with pytest.raises(IncompatibleError, match=r"shape \(5,\) is computed twice"):
         _is_full(bucket, arrived, bucket[1])
     assert _is_full(bucket, arrived, bucket[0])

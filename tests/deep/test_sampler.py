@@ -24,8 +24,8 @@ def rows_of(sampler, stream, first_row=0):
     """(group, row) of each row of a stream, in order, from a row on."""
     rows = []
     for window in sampler.windows(stream, first_row):
-        laid = [(piece.group, row) for piece in window.pieces for row in range(piece.start, piece.stop)]
-        rows += [laid[place] for place in window.order][max(first_row - window.first, 0) :]
+        concatenated = [(piece.group, row) for piece in window.pieces for row in range(piece.start, piece.stop)]
+        rows += [concatenated[row] for row in window.order][max(first_row - window.first, 0) :]
     return rows
 
 
@@ -47,7 +47,7 @@ def test_every_row_counts_once(sampler):
 
 @given(samplers, st.integers(0, 400))
 @settings(deadline=None)
-def test_a_stream_goes_on_from_any_row(sampler, first_row):
+def test_a_stream_continues_from_any_row(sampler, first_row):
     for stream in range(sampler.streams):
         assert rows_of(sampler, stream, first_row) == rows_of(sampler, stream)[first_row:]
 

@@ -100,7 +100,7 @@ def test_an_index_is_found_again(index):
 
 
 @pytest.mark.parametrize(("streams", "size", "window"), [(2, 64, 100), (3, 500, 8192), (1, 7, 1)])
-def test_an_epoch_goes_on_where_it_was_left(index, streams, size, window):
+def test_an_epoch_continues_where_it_was_left(index, streams, size, window):
     sampler = EpochSampler(RowGroups(index).sizes, streams, size, 1, 2, True, window)
     for stream in range(streams):
         whole = batches(index, sampler, range(stream, stream + 1))
@@ -135,7 +135,7 @@ def test_one_process_with_all_streams_sees_what_all_see(index):
 
 BAD_ROWS = {
     "null": (("x", "null"), r"features column 'x', partition \d, row 1 is null"),
-    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at place 1"),
+    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at position 1"),
     "ragged": (
         ("x", "array(1d)"),
         r"features column 'x', partition \d, row 1 has 1 entries where .* have 2",

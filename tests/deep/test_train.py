@@ -195,8 +195,8 @@ def stop_after(steps):
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "constant"])
-def test_a_stopped_run_goes_on_to_the_same_weights(index, tmp_path, scheduler):
-    """Dropout, momentum, schedule and the order of rows go on as if nothing had happened."""
+def test_a_stopped_run_continues_to_the_same_weights(index, tmp_path, scheduler):
+    """Dropout, momentum, schedule and the order of rows continue as if nothing had happened."""
     recipe = Recipe(networks.dropping, CROSS_ENTROPY, SGD, scheduler)
     settings = config(index["plain"], epochs=3, report_steps=3)
     whole = run(dataclasses.replace(settings, checkpoints=str(tmp_path / "whole")), recipe)

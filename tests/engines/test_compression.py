@@ -1,4 +1,4 @@
-"""Compressed sums on every engine: the same optimum, fewer bytes, and memories that outlive their processes."""
+"""Compressed sums on every engine: the same optimum, fewer bytes, and residuals that outlive their processes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_engines(store, trainer, plain, engine, codec, less):
 
 
 @pytest.mark.parametrize("engine", ["collect", "resident", "allreduce"])
-def test_a_resumed_fit_has_its_memory(store, trainer, engine, tmp_path, caplog):
+def test_a_resumed_fit_has_its_residuals(store, trainer, engine, tmp_path, caplog):
     """Whatever ends a fit between two checkpoints, the same call ends with the same bits."""
     if engine == "allreduce":
         pytest.importorskip("torch", reason="all-reduce needs torch")
@@ -87,7 +87,7 @@ def test_a_resumed_fit_has_its_memory(store, trainer, engine, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         resumed = kept.fit(store)
     assert resumed.receipt.resumed_at in (8, 12)
-    assert "memory" not in caplog.text
+    assert "residual" not in caplog.text
     np.testing.assert_array_equal(resumed.coefficients, calm.coefficients)
     assert not list(tmp_path.iterdir())
 
@@ -107,7 +107,7 @@ def test_with_local_steps(store, trainer):
 def test_where_nothing_is_sent_nothing_is_encoded(store, trainer, caplog):
     with caplog.at_level(logging.INFO, logger="sparkopt"):
         fit = replace(trainer, engine=by_name("local"), compression="sign").fit(store)
-    assert "compression='sign' does not run: one task sends no sums" in caplog.text
+    assert "compression='sign' is not used: one task sends no sums" in caplog.text
     np.testing.assert_array_equal(fit.coefficients, replace(trainer, engine=by_name("local")).fit(store).coefficients)
 
 

@@ -179,7 +179,7 @@ def test_a_second_worker_pool_does_not_wait_for_the_first(small, caplog):
     )
     first.start()
     assert entered.wait(60)
-    assert resident._staying.locked()
+    assert resident._pool_lock.locked()
     with caplog.at_level(logging.INFO, logger="sparkopt.engines.resident"):
         second = threading.Thread(target=lambda: results.append(trainer(ResidentEngine()).fit(small)))
         second.start()
@@ -188,7 +188,7 @@ def test_a_second_worker_pool_does_not_wait_for_the_first(small, caplog):
     first.join(60)
     second.join(60)
     assert {fit.receipt.engine for fit in results} == {"resident", "driver"}
-    assert not resident._staying.locked()
+    assert not resident._pool_lock.locked()
 
 
 def test_tasks_that_cannot_reach_the_driver_do_not_stop_the_fit(small, caplog, monkeypatch):

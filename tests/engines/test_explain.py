@@ -48,7 +48,7 @@ def test_sparse_rows_and_many_classes(spark):
     assert plan.data.row_bytes == pytest.approx(2 * (8 + 4) + 8, rel=0.1)
 
 
-def test_what_compression_would_do_is_told(dense):
+def test_what_compression_would_save_is_explained(dense):
     """Predicted bytes against those of the receipt, on the engine where every sum travels once."""
     told = {}
     for compression in ("none", "fp16", "int8"):
@@ -64,7 +64,7 @@ def test_what_compression_would_do_is_told(dense):
     assert re.search(r"sums           .* a pass by int8 instead of .*x less", told["int8"])
 
 
-def test_codecs_that_are_tried_are_told():
+def test_codecs_that_auto_tries_are_explained():
     data = DataProfile([10**6] * 4, 4, 100_000, 4e5, False, 1.0)
     auto = FitPlan(data, 100_001, choose(FitSize(10**9, 800_008, 4, 4), [ResidentEngine()]), compression="auto")
     told = r"sums +3.2 MB a pass; if the first steps wait for them, auto times fp16 800.. KB, int8 400.. KB, top-k"
@@ -78,14 +78,14 @@ def test_codecs_that_are_tried_are_told():
     assert f"3.2 MB a pass as float64, at most {4 * at_most / 1e3:.1f} KB of them without zeros" in str(sparse)
 
 
-def test_skew_is_told(dense):
+def test_skew_is_explained(dense):
     lopsided = dense.where("id < 1000 or id % 500 = 1")
     (advice,) = LinearRegression().explain(lopsided).advice
     assert "the largest partition holds 1,000 rows, 3.0 times the mean" in advice
     assert "repartition(3)" in advice
 
 
-def test_idle_slots_slow_engines_and_shallow_trees_are_told():
+def test_idle_slots_slow_engines_and_shallow_trees_are_explained():
     data = DataProfile([10**6] * 4, 4, 100, 408.0, False, 1.0)
     idle = FitPlan(data, 101, choose(FitSize(10**9, 808, 4, 16), [ResidentEngine()]))
     assert idle.advice == ["4 partitions leave 12 of 16 task slots idle: df.repartition(32)."]

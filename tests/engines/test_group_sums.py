@@ -10,10 +10,11 @@ import pytest
 
 from sparkopt import losses, optim
 from sparkopt.blocks.block import Block, InMemoryBlocks, Part
-from sparkopt.blocks.store import Held
+from sparkopt.blocks.store import OpenPartition
 from sparkopt.codecs.gradient import GRADIENT_CODECS, gradient_codec
-from sparkopt.communication.encoding import Compressed
+from sparkopt.communication.encoder import Encoder, PassMessage
 from sparkopt.communication.error_feedback import Residuals
+from sparkopt.communication.sums import Summation
 from sparkopt.engines.ranks import FEW, _GroupSums
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query
@@ -24,15 +25,15 @@ RANKS, FEATURES, STEPS = 4, 50, 5
 
 
 class Threads:
-    """Ranks that are threads: what each brings lies on one table."""
+    """Ranks that are threads, and exchange values in one list."""
 
     def __init__(self, size: int) -> None:
-        self.size, self._table, self._barrier = size, [None] * size, threading.Barrier(size)
+        self.size, self._values, self._barrier = size, [None] * size, threading.Barrier(size)
 
     def meet(self, rank: int, mine):
-        self._table[rank] = mine
+        self._values[rank] = mine
         self._barrier.wait()
-        found = list(self._table)
+        found = list(self._values)
         self._barrier.wait()
         return found
 
@@ -60,16 +61,17 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
     rng = np.random.default_rng(3)
     X, y = rng.normal(size=(80, FEATURES)), (rng.random(80) > 0.5).astype(float)
     objective = LinearObjective(losses.Logistic(), FEATURES)
-    work = Compressed(FullGradient(objective), gradient_codec(name), "fit")
-    places = 0.1 * rng.normal(size=(STEPS, 1, objective.size))
+    summation = Summation(FullGradient(objective), Encoder(gradient_codec(name), "fit"))
+    points = 0.1 * rng.normal(size=(STEPS, 1, objective.size))
     threads = Threads(size)
 
     def run(rank: int):
         mine = slice(20 * rank, 20 * rank + 20) if rank < size - 1 else slice(0, 0)  # the last one has no rows
         blocks = InMemoryBlocks([Block(X[mine], y[mine])], beside=f"{tmp_path}/part-{rank}")
-        held = [Held(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
-        sums = _GroupSums(Rank(threads, rank), work, held)
-        return [sums(Query(optim.Gradients(place), step)) for step, place in enumerate(places)], sums.passes
+        held = [OpenPartition(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
+        sums = _GroupSums(Rank(threads, rank), summation, held)
+        messages = [PassMessage(Query(optim.Gradients(point), step)) for step, point in enumerate(points)]
+        return [sums(message) for message in messages], sums.passes
 
     with ThreadPoolExecutor(size) as pool:
         found = list(pool.map(run, range(size)))
@@ -80,7 +82,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
     arrived = sum(one.gradient[0] for one in found[0][0])
     rows = 20 * (size - 1)
     blocks = [Block(X[:rows], y[:rows])]
-    sent = sum(gradients_of(objective, place, blocks).gradient[0] for place in places)
+    sent = sum(gradients_of(objective, point, blocks).gradient[0] for point in points)
     left = np.concatenate([_left(tmp_path, "joined", size, rank) for rank in range(size)]) if size > FEW else 0.0
     if size > FEW and gradient_codec(name).whole:
         left = 0.0
@@ -90,7 +92,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
 
 
 def _left(folder, name: str, size: int, rank: int) -> np.ndarray:
-    """What the memory of a rank holds after the last step, slice by slice."""
+    """The residual of a rank after the last step, slice by slice."""
     beside = f"{folder}/part-{rank}" if rank < size - 1 else None
-    memory = Residuals("fit", f"{name}-{rank}-of-{size}", beside).before(STEPS)
-    return np.concatenate([memory[number]["error"] for number in sorted(memory)]) if memory else np.zeros(0)
+    residual = Residuals("fit", f"{name}-{rank}-of-{size}", beside).before(STEPS)
+    return np.concatenate([residual[number]["error"] for number in sorted(residual)]) if residual else np.zeros(0)

@@ -1,4 +1,4 @@
-"""Tracking: what a real MLflow reads back is what the fit says, and its models predict what Spark's do."""
+"""MLflow: what a real one reads back is what the fit reports, and its models predict what Spark's do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from sparkopt import images
 from sparkopt.deep import TorchEstimator, TorchModel
 from sparkopt.deep.networks import ConvNet
 from sparkopt.errors import DataError, MissingDependencyError, ParameterError, SchemaError
-from sparkopt.integrations import mlflow as tracking
-from sparkopt.integrations import pyfunc
+from sparkopt.integrations import log_fit, pyfunc, save_model
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -166,7 +165,7 @@ def test_what_cannot_be_scored_is_refused(fitted, network, tmp_path):
 def test_without_mlflow_one_sentence_says_what_to_do(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'sparkopt\[mlflow\]'"):
-        tracking.log(fitted["binomial"])
+        log_fit(fitted["binomial"])
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_a_linear_fit_is_logged(mlflow, fitted, rows, tmp_path):
     model = fitted["binomial"]
     example = pd.DataFrame({"features": [[0.5, 1.0], [0.0, -1.0]]})
     with mlflow.start_run() as run:
-        info = tracking.log(model, example=example)
+        info = log_fit(model, example=example)
     client = mlflow.MlflowClient()
     data = client.get_run(run.info.run_id).data
     assert (data.params["model"], data.params["threshold"]) == ("LogisticRegressionModel", "0.3")
@@ -212,14 +211,14 @@ def test_a_linear_fit_is_logged(mlflow, fitted, rows, tmp_path):
 def test_what_a_logger_has_logged_stays(mlflow, rows):
     with mlflow.start_run() as run:
         model = LogisticRegression(maxIter=5, tol=0.0).setCallbacks([MLflowLogger()]).fit(rows)
-        tracking.log(model)
+        log_fit(model)
     logged = history(mlflow.MlflowClient(), run, "objective")
     assert list(logged.values()) == model.summary.objectiveHistory
 
 
 def test_a_network_is_logged(mlflow, network, rows):
     with mlflow.start_run() as run:
-        info = tracking.log(network)
+        info = log_fit(network)
     client = mlflow.MlflowClient()
     ends = [network.summary.totalIterations // 2, network.summary.totalIterations]
     for name in ("loss", "validation", "accuracy", "rate"):
@@ -231,11 +230,21 @@ def test_a_network_is_logged(mlflow, network, rows):
 
 def test_a_run_must_be_active(mlflow, fitted):
     with pytest.raises(ParameterError, match="no MLflow run is active"):
-        tracking.log(fitted["binomial"])
+        log_fit(fitted["binomial"])
+
+
+def test_a_model_of_an_earlier_version_loads(mlflow, fitted, rows, tmp_path):
+    """It names the loader's path of that time, sparkopt.pyfunc."""
+    save_model(fitted["columns"], tmp_path / "model")
+    description = tmp_path / "model" / "MLmodel"
+    description.write_text(description.read_text().replace("sparkopt.integrations.pyfunc", "sparkopt.pyfunc"))
+    assert "loader_module: sparkopt.pyfunc\n" in description.read_text()
+    found = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(rows.select("x1", "x2").toPandas())
+    assert_same(found, spark_scores(fitted["columns"], rows), rtol=1e-14)
 
 
 def test_a_saved_model_scores_where_there_is_no_java(mlflow, fitted, rows, tmp_path):
-    tracking.save_model(fitted["columns"], tmp_path / "model")
+    save_model(fitted["columns"], tmp_path / "model")
     frame = rows.select("x1", "x2").toPandas()
     frame.to_json(tmp_path / "rows.json", orient="split", double_precision=15)
     code = (

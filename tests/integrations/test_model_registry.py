@@ -8,7 +8,7 @@ import pytest
 from pyarrow import fs
 
 from sparkopt.errors import DataError
-from sparkopt.integrations import model_registry as promotion
+from sparkopt.integrations import model_registry
 from sparkopt.integrations.model_registry import ModelRegistry, refusal
 from sparkopt.io.filesystem import Location
 
@@ -95,7 +95,7 @@ def test_cut_off_while_copying_or_pointing(registry, runs, tmp_path, monkeypatch
     """The model in use stays, and the same call made again ends as if nothing had happened."""
     first = registry.promote(*runs("first"), MONDAY)
     candidate, evaluation = runs("second")
-    for owner, function in ((promotion, "_copy"), (Location, "write")):
+    for owner, function in ((model_registry, "_copy"), (Location, "write")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, function, lambda *arguments: (_ for _ in ()).throw(OSError("full")))
             with pytest.raises(OSError, match="full"):
@@ -113,7 +113,7 @@ def test_uris_are_as_good_as_paths(registry, runs, tmp_path):
     assert registry.current() == accepted
 
 
-def test_what_is_missing_is_told(registry, runs, tmp_path):
+def test_what_is_missing_is_reported(registry, runs, tmp_path):
     candidate, evaluation = runs("first")
     with pytest.raises(DataError, match="nothing/model holds no model"):
         registry.promote(str(tmp_path / "nothing"), evaluation, MONDAY)

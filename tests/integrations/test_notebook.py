@@ -48,7 +48,7 @@ def test_on_databricks_it_is_a_widget(monkeypatch):
     assert widgets.values == {"epochs": "5", "rate": "0.25"}
 
 
-def test_a_wrong_value_is_told_by_name(monkeypatch):
+def test_a_wrong_value_is_reported_by_name(monkeypatch):
     databricks(monkeypatch, epochs="many")
     with pytest.raises(ParameterError, match="widget 'epochs' must be of type int. Got 'many' instead."):
         widget("epochs", 5)

@@ -1,4 +1,4 @@
-"""What ranks run in the tests: functions at module level, since they travel by name."""
+"""What ranks run in the tests: functions at module level, since they are pickled by name."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def until_stopped(communicator, most):
 
 
 class DieOnce:
-    """A callback beside the loop: kills its rank after a step, the first time."""
+    """A callback that runs where the loop does: kills its rank after a step, the first time."""
 
     beside_loop = True
 

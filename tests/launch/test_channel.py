@@ -77,7 +77,7 @@ def test_a_watcher_that_fails_is_not_called_again(caplog):
         driver.report({})
         driver.report({})
     assert len(calls) == 1
-    assert "it is not called again, and the run goes on" in caplog.text
+    assert "it is not called again, and the run continues" in caplog.text
 
 
 def test_the_first_failure_is_kept_and_comes_before_echoes(caplog):

@@ -177,6 +177,14 @@ def test_type_checkers_see_the_type_of_every_argument(tmp_path):
     assert refused == list(range(accepted + 1, len(lines) + 1)), found
 
 
+def test_opencv_is_loaded_for_the_stages_that_need_it_alone():
+    code = "import sys, sparkopt.ml; print('cv2' in sys.modules, sparkopt.ml.ImageTransformer, 'cv2' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["False", "<class", "'sparkopt.ml.image.ImageTransformer'>", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'Image'"):
+        _ = ml.Image
+
+
 @every
 def test_models_survive_the_disk(name, fitted, some, tmp_path):
     """What is loaded predicts the same, bit by bit; test_estimators.py asks Spark for it."""

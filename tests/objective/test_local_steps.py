@@ -140,7 +140,7 @@ def test_schedules_count_rounds():
 )
 def test_a_held_link_without_a_schedule_is_itself(optimizer):
     gradient, coef = np.ones(3), np.zeros(3)
-    held = optimizer.transform.held_at(7)
+    held = optimizer.transform.frozen_at(7)
     np.testing.assert_array_equal(
         held.update(gradient, held.init(coef), coef)[0],
         optimizer.transform.update(gradient, optimizer.transform.init(coef), coef)[0],
@@ -149,7 +149,7 @@ def test_a_held_link_without_a_schedule_is_itself(optimizer):
 
 def test_an_accumulating_link_counts_its_own_steps():
     three = optim.accumulate(optim.scale_by_learning_rate(optim.schedules.Exponential(1.0, 0.5)), 3)
-    held = three.held_at(7)  # the third batch of gradients, so two have been before
+    held = three.frozen_at(7)  # the third batch of gradients, so two have been before
     state = held.init(np.zeros(1))
     for _ in range(3):
         step, state = held.update(np.ones(1), state, np.zeros(1))

@@ -353,22 +353,30 @@ def passes(problem: Problem, reduce) -> int:
     return sum(record.evaluations for record in minimise(reduce, problem).history)
 
 
-def test_a_seed_saves_passes_and_changes_no_optimum():
+def test_an_initial_hessian_saves_passes_and_changes_no_optimum():
     reduce, problem = correlated()
-    plain = Problem(optim.lbfgs(seed=optim.Seed(up_to=0)), problem.initial, problem.penalty, problem.stop)
+    plain = Problem(
+        optim.lbfgs(initial_hessian=optim.InitialHessian(up_to=0)), problem.initial, problem.penalty, problem.stop
+    )
     assert passes(problem, reduce) < 0.5 * passes(plain, reduce)
     seeded, unseeded = minimise(reduce, problem), minimise(reduce, plain)
     assert seeded.objective <= unseeded.objective
     np.testing.assert_allclose(seeded.coef, unseeded.coef, atol=1e-2)
     # one pass over a few rows: 10 for each of 41 coefficients in each of two partitions
-    sparing = Problem(optim.lbfgs(seed=optim.Seed(rows=10)), problem.initial, problem.penalty, Stop(1, 0.0))
+    sparing = Problem(
+        optim.lbfgs(initial_hessian=optim.InitialHessian(rows=10)), problem.initial, problem.penalty, Stop(1, 0.0)
+    )
     assert minimise(reduce, sparing).history[1].rows == 2 * 410 + 3000
 
 
-def test_a_seed_is_not_taken_where_there_are_too_many_coefficients():
+def test_no_initial_hessian_is_made_for_too_many_coefficients():
     reduce, problem = correlated()
-    small = Problem(optim.lbfgs(seed=optim.Seed(up_to=40)), problem.initial, problem.penalty, problem.stop)
-    plain = Problem(optim.lbfgs(seed=optim.Seed(up_to=0)), problem.initial, problem.penalty, problem.stop)
+    small = Problem(
+        optim.lbfgs(initial_hessian=optim.InitialHessian(up_to=40)), problem.initial, problem.penalty, problem.stop
+    )
+    plain = Problem(
+        optim.lbfgs(initial_hessian=optim.InitialHessian(up_to=0)), problem.initial, problem.penalty, problem.stop
+    )
     assert passes(small, reduce) == passes(plain, reduce)
 
 
@@ -378,9 +386,11 @@ def test_a_reduction_that_ignores_vectors_is_found_out():
     def ignorant(query):
         return problem.reduce(Query(optim.Gradients(query.request.points)))
 
-    with pytest.raises(ParameterError, match=r"reduce must answer .* vectors .*lbfgs\(seed=Seed\(up_to=0\)\)"):
+    with pytest.raises(
+        ParameterError, match=r"reduce must answer .* vectors .*lbfgs\(initial_hessian=InitialHessian\(up_to=0\)\)"
+    ):
         minimise(ignorant, Problem(optim.lbfgs(), START))
-    minimise(ignorant, Problem(optim.lbfgs(seed=optim.Seed(up_to=0)), START))
+    minimise(ignorant, Problem(optim.lbfgs(initial_hessian=optim.InitialHessian(up_to=0)), START))
 
 
 def test_newton_needs_few_steps_and_counts_its_products():
@@ -429,7 +439,7 @@ def test_names_are_the_optimisers_own(name):
         lambda: optim.clip_by_value(-1.0),
         lambda: optim.average(-1),
         lambda: optim.accumulate(optim.trace(), 0),
-        lambda: optim.Seed(up_to=-1),
+        lambda: optim.InitialHessian(up_to=-1),
         lambda: optim.svrg(snapshot_every=0),
         lambda: optim.newton_cg(0),
         lambda: optim.lbfgs(memory=0),

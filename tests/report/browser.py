@@ -46,7 +46,7 @@ def find() -> str | None:
 
 
 class Browser:
-    """One tab. ``events`` are all that the browser has told, in order."""
+    """One tab. ``events`` are all that the browser sent, in order."""
 
     def __init__(self, executable: str, profile: Path) -> None:
         to_read, self._write = os.pipe()
@@ -118,9 +118,9 @@ class Browser:
     def complaints(self) -> list[dict[str, Any]]:
         """Return errors and warnings of the console since the page was opened."""
         self.evaluate("0")  # what came before it has arrived then
-        told = [event for event in self.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+        logged = [event for event in self.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
         called = [event for event in self.events if event["method"] == "Runtime.consoleAPICalled"]
-        return told + called
+        return logged + called
 
     def requested(self) -> list[str]:
         """Return the addresses that the page asked for."""

@@ -1,4 +1,4 @@
-"""The report: JSON that comes back, a page that needs nothing else, and charts that say what the figures say."""
+"""Reports: JSON that can be loaded, a page that loads nothing, and charts that agree with the figures."""
 
 from __future__ import annotations
 

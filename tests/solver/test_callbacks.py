@@ -1,23 +1,53 @@
-"""The progress bar looks whether somebody watches, and touches nothing."""
+"""The progress bar is shown where standard error is a terminal, or as the environment variable says."""
 
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+import termios
 
-from sparkopt.solver.callbacks import _someone_watches
+import pytest
+
+from sparkopt.errors import ParameterError
+from sparkopt.solver.callbacks import PROGRESS, ProgressBar
+from sparkopt.solver.progress import Progress, Record
+
+SHOW = """
+from sparkopt.solver.callbacks import ProgressBar
+from sparkopt.solver.progress import Progress, Record
+bar = ProgressBar("fit", delay=0.0)
+bar(Progress(Record(1, 0.5, 0.1, 1, 10, 0.0), None, 4))
+bar.close()
+"""
 
 
-def test_looking_for_a_terminal_leaves_the_log_file_of_spark_submit_alone(tmp_path, monkeypatch):
-    log = tmp_path / "job.log"
-    log.write_text("what the job has printed so far")
-    with log.open("a") as stream:
-        submitter = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=stream)
+def shown(terminal: bool, chosen: str | None) -> bool:
+    """Whether a process with its standard error on a terminal, or on a pipe, draws the bar."""
+    environment = {key: value for key, value in os.environ.items() if key != PROGRESS}
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        termios.tcsetwinsize(writer, (24, 80))  # a new one has no columns to draw in
     try:
-        monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
-        monkeypatch.setattr(os, "getppid", lambda: submitter.pid)
-        assert not _someone_watches()
+        command = [sys.executable, "-c", SHOW]
+        subprocess.run(command, stderr=writer, check=True, env=environment | ({PROGRESS: chosen} if chosen else {}))
+        os.write(writer, b"end")
+        return b"objective 0.5" in os.read(reader, 1 << 16)
     finally:
-        submitter.communicate(b"\n")
-    assert log.read_text() == "what the job has printed so far"
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "chosen", "expected"),
+    [(True, None, True), (False, None, False), (False, "1", True), (True, "0", False)],
+)
+def test_the_bar_is_drawn_on_terminals_or_where_it_is_asked_for(terminal, chosen, expected):
+    assert shown(terminal, chosen) == expected
+
+
+def test_another_choice_is_refused(monkeypatch):
+    monkeypatch.setenv(PROGRESS, "yes")
+    with pytest.raises(ParameterError, match=f"{PROGRESS} must be"):
+        ProgressBar()(Progress(Record(1, 0.5, 0.1, 1, 10, 0.0), None, 4))

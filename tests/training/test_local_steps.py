@@ -79,13 +79,13 @@ def test_every_kind_of_rows(rows, what):
     assert models[0].summary.objectiveHistory[-1] == pytest.approx(models[1].summary.objectiveHistory[-1], rel=1e-10)
 
 
-def test_validation_rows_are_looked_at_once_an_epoch(rows):
+def test_validation_rows_are_evaluated_once_an_epoch(rows):
     estimator = local(miniBatchFraction=0.05, maxIter=11).setValidationIndicatorCol("held")
-    looked = [step for step, loss in enumerate(estimator.fit(rows).summary.validationHistory) if loss is not None]
-    assert looked == [0, 4, 8]  # rounds of 5 x 5%
+    evaluated = [step for step, loss in enumerate(estimator.fit(rows).summary.validationHistory) if loss is not None]
+    assert evaluated == [0, 4, 8]  # rounds of 5 x 5%
 
 
-def test_a_grid_trains_each_model_by_itself(rows):
+def test_a_grid_trains_each_model_alone(rows):
     estimator = local()
     maps = [{estimator.regParam: strength} for strength in (0.1, 0.1)] + [{estimator.localSteps: 1}] * 2
     found = dict(estimator.fitMultiple(rows, maps))
@@ -95,7 +95,7 @@ def test_a_grid_trains_each_model_by_itself(rows):
         assert found[number].summary.receipt.models == (1 if number < 2 else 2)
 
 
-def test_a_run_goes_on_from_its_checkpoint(rows, tmp_path):
+def test_a_run_resumes_from_its_checkpoint(rows, tmp_path):
     options = {"miniBatchFraction": 0.2, "checkpointDir": str(tmp_path), "checkpointInterval": 1}
     whole = local(miniBatchFraction=0.2).setOuterOptimizer("diloco").fit(rows)
 
