@@ -1,8 +1,23 @@
 """Image preprocessing: OpenCV's operations as pipelines, on one machine or on Spark.
 
-The operations are pure (:mod:`~sparkopt.images.functional`, :mod:`~sparkopt.images.operations`), their parameters are
-frozen values, and
-:class:`~sparkopt.images.pipeline.Compose` runs them with one sampling for all consecutive geometry.
+A :class:`Compose` is a pipeline of transforms, and samples consecutive geometric ones once. Start at ``pipeline``,
+which has it and the interface, :class:`ImageTransform`. The transforms are in ``pixelwise`` (colours and values),
+``spatial`` (resize, crop, flip, pad) and ``warps`` (rotation, affine, perspective). ``functional`` has operations as
+functions on arrays, ``operations`` has transforms as functions. ``geometry`` and ``sampling`` compose and apply
+geometric maps. ``arrow`` runs a pipeline on columns, and ``spark`` runs that on DataFrames.
+
+Imports only ``errors``, ``typing``, ``validation`` and ``io``, OpenCV and pyarrow. Only ``spark`` needs Spark; its
+names are loaded when they are first used.
+
+To add an operation, edit three files:
+
+1. In ``pixelwise``, write a frozen dataclass that derives from :class:`ImageTransform` and defines ``apply``. In
+   ``spatial`` or ``warps``, derive it from :class:`GeometricTransform` and define ``map``. Set ``domains``, and
+   ``random = True`` if it draws random numbers. Add its name to the module's ``__all__``: from there it is exported
+   here.
+2. In ``tests/images/test_transforms.py``, add it to the table ``ALL`` (contract) and to ``REFERENCES`` (its result,
+   computed by NumPy or OpenCV).
+3. In ``notebooks/images.ipynb``, show it.
 
 Examples
 --------
@@ -15,77 +30,28 @@ False
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.images import functional, operations
+from sparkopt.images import functional, operations, pixelwise, spatial, warps
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.functional import decode, encode
+from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.pipeline import Compose, Decode, Encode, GeometricTransform, ImageTransform
-from sparkopt.images.pixelwise import (
-    ColorJitter,
-    ConvertColor,
-    Cutout,
-    GaussianBlur,
-    GaussianNoise,
-    Grayscale,
-    Normalize,
-    Rescale,
-    Standardize,
-)
+from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
 from sparkopt.images.randomness import row_rng
-from sparkopt.images.spatial import (
-    CenterCrop,
-    Crop,
-    HorizontalFlip,
-    Letterbox,
-    Pad,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    RandomVerticalFlip,
-    Resize,
-    ResizeLongerSide,
-    ResizeShorterSide,
-    VerticalFlip,
-)
-from sparkopt.images.warps import Affine, Perspective, RandomAffine, RandomPerspective, RandomRotation, Rotate
+from sparkopt.images.spatial import *  # noqa: F403
+from sparkopt.images.warps import *  # noqa: F403
 from sparkopt.io.image_header import MAX_PIXELS, read_header
 
 __all__ = [
     "MAX_PIXELS",
-    "Affine",
     "BatchFunction",
-    "CenterCrop",
-    "ColorJitter",
     "Compose",
-    "ConvertColor",
-    "Crop",
-    "Cutout",
     "Decode",
     "Encode",
-    "GaussianBlur",
-    "GaussianNoise",
+    "GeometricMap",
     "GeometricTransform",
-    "Grayscale",
-    "HorizontalFlip",
     "ImageKernel",
     "ImageTransform",
-    "Letterbox",
-    "Normalize",
-    "Pad",
-    "Perspective",
-    "RandomAffine",
-    "RandomCrop",
-    "RandomHorizontalFlip",
-    "RandomPerspective",
-    "RandomResizedCrop",
-    "RandomRotation",
-    "RandomVerticalFlip",
-    "Rescale",
-    "Resize",
-    "ResizeLongerSide",
-    "ResizeShorterSide",
-    "Rotate",
-    "Standardize",
-    "VerticalFlip",
+    "Size",
     "bound_batches",
     "decode",
     "encode",
@@ -95,6 +61,9 @@ __all__ = [
     "read_header",
     "row_rng",
     "udf",
+    *pixelwise.__all__,
+    *spatial.__all__,
+    *warps.__all__,
 ]
 
 if TYPE_CHECKING:

@@ -80,7 +80,8 @@ def bindings(module: str) -> dict[str, Definition | Name]:
             found[node.target.id] = node
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                found[alias.asname or alias.name] = Name(node.module, alias.name)
+                names = public(node.module) if alias.name == "*" else [alias.name]
+                found.update({alias.asname or name: Name(node.module, name) for name in names})
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 found[alias.asname or alias.name.partition(".")[0]] = Name(alias.name)
@@ -110,6 +111,8 @@ def strings(module: str, node: ast.expr | None) -> list[str]:
         value = bindings(module).get(node.id)
         if isinstance(value, (ast.Assign, ast.AnnAssign)):
             return strings(module, value.value)
+    if isinstance(node, ast.Attribute) and node.attr == "__all__":
+        return [text for other in types(module, node.value) for text in public(other.module)]
     raise LookupError(f"{module}: __all__ cannot be read without running it")
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy import stats
@@ -69,6 +70,26 @@ def test_contract(transform, dtype):
 
 
 FLOATS = ("Rescale", "Normalize", "Standardize")
+
+
+REFERENCES = {  # a transform, its result by NumPy or OpenCV, the tolerance as a fraction of full scale
+    "Pad": (images.Pad(1, 2, 3, 4, "edge"), lambda x: np.pad(x, ((1, 3), (4, 2), (0, 0)), "edge"), 0),
+    "GaussianBlur": (images.GaussianBlur(1.2, 5), lambda x: cv2.GaussianBlur(x, (5, 5), 1.2).reshape(x.shape), 0),
+    "Standardize": (images.Standardize(), lambda x: (x - x.mean(dtype=float)) / x.std(dtype=float), 1e-4),
+}
+"""For the other transforms, `test_moves.py` and `test_functional.py` have the references."""
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_result_is_that_of_the_reference(name, dtype):
+    transform, reference, tolerance = REFERENCES[name]
+    for channels in (1, 3, 4):
+        image = np.random.default_rng(2).random((13, 17, channels)).astype(np.float32)
+        image = np.rint(image * 255).astype(np.uint8) if dtype == np.uint8 else image
+        result = images.Compose([transform])(image, np.random.default_rng(0))
+        scale = 255 if result.dtype == np.uint8 else 1
+        np.testing.assert_allclose(result / scale, reference(image) / scale, rtol=0, atol=tolerance)
 
 
 def test_every_public_transform_is_in_the_table():
