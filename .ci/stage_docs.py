@@ -49,8 +49,10 @@ def page(package: str) -> str:
 
 
 def owner(where: surface.Name) -> str:
-    """Return the package on whose page a name is described: the last one that is a part of its module's name."""
-    return max((name for name in surface.PACKAGES if f"{where.module}.".startswith(f"{name}.")), key=len)
+    """Return the package on whose page a name is described: the one that defines it, or only exports it."""
+    home = max((name for name in surface.PACKAGES if f"{where.module}.".startswith(f"{name}.")), key=len)
+    exports = {surface.origin(home, name) for name in surface.public(home)}
+    return home if where in exports or where == surface.Name(home) else "sparkopt"
 
 
 def summary(where: surface.Name) -> str:
