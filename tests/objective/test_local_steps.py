@@ -268,7 +268,7 @@ def test_several_points_each_take_their_own_steps():
 
 
 def test_a_local_update_that_diverges_is_reported():
-    with pytest.raises(DivergedError, match="'average' diverged in its first steps from .* a smaller stepSize"):
+    with pytest.raises(DivergedError, match="'average' diverged in its first steps from the initial .* a smaller stepSize"):
         run(local(LocalSteps(500), optimizer=optim.sgd(1e3)), PARTS, 5)
     with pytest.raises(DivergedError, match="'average' diverged at step 3: the objective was .* a smaller stepSize"):
         run(local(LocalSteps(500, warm_up=3), optimizer=optim.sgd(1e3)), PARTS, 5)
