@@ -14,7 +14,7 @@ Examples
 >>> with BlockStore.write(df, Columns("features", "label"), loss.targets) as store:
 ...     fit = Trainer(loss, optim.lbfgs(), penalties.L2(0.01), Stop(max_iter=50)).fit(store)
 >>> fit.coefficients.shape
-(1, 3)
+(3, 1)
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ PACKAGE = Path(sparkopt.__file__).parent
 
 
 def modules() -> list[str]:
-    """Modules with an example, by name below the package."""
+    """Modules with an example."""
     names = []
     for path in sorted(PACKAGE.rglob("*.py")):
         if ">>>" in path.read_text(encoding="utf-8"):
-            parts = path.relative_to(PACKAGE).with_suffix("").parts
+            parts = ("sparkopt", *path.relative_to(PACKAGE).with_suffix("").parts)
             names.append(".".join(parts).removesuffix(".__init__"))
     return names
 
@@ -27,8 +27,8 @@ def modules() -> list[str]:
 @pytest.mark.parametrize("name", modules())
 @pytest.mark.filterwarnings("ignore:::mlflow.*", "ignore::sparkopt.errors.NotConvergedWarning")
 def test_examples(name, given, folder, mlflow_runs):
-    module = importlib.import_module(f"sparkopt.{name}")
-    found = doctest.DocTestFinder(exclude_empty=True).find(module, f"sparkopt.{name}", extraglobs=given)
+    module = importlib.import_module(name)
+    found = doctest.DocTestFinder(exclude_empty=True).find(module, name, extraglobs=given)
     examples = [example for example in found if example.examples]
     assert examples
     if any("import mlflow" in line.source for example in examples for line in example.examples):
