@@ -64,9 +64,9 @@ if TYPE_CHECKING:
     from sparkopt.report.load import load_receipt
     from sparkopt.report.receipt import Receipt
     from sparkopt.solver.callbacks import TimeBudget
-    from sparkopt.solver.loop import Stop, minimise
+    from sparkopt.solver.loop import minimise
     from sparkopt.solver.problem import Problem, Solution
-    from sparkopt.solver.progress import Callback, Progress, Record
+    from sparkopt.solver.progress import Callback, Progress, Record, Stop
     from sparkopt.training.trainer import Fit, Trainer, fit_many
 
 __version__ = "0.1.0"
@@ -148,7 +148,7 @@ _HOMES = {
     "Record": "solver.progress",
     "ResidentEngine": "engines.resident",
     "Solution": "solver.problem",
-    "Stop": "solver.loop",
+    "Stop": "solver.progress",
     "TimeBudget": "solver.callbacks",
     "Trainer": "training.trainer",
     "fit_many": "training.trainer",

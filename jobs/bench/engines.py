@@ -27,7 +27,8 @@ from sparkopt.engines.selection import AutoEngine, by_name
 from sparkopt.launch.session import session
 from sparkopt.objective.work import Work
 from sparkopt.penalties import L2
-from sparkopt.solver.loop import Problem, Stop
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from sparkopt.validation import Interval
 
 COLUMNS, TARGETS = Columns("features", "label"), Interval(0, 1, whole=True)

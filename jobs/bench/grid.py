@@ -30,7 +30,7 @@ from sparkopt import BlockStore, Columns, Trainer, losses
 from sparkopt.launch.session import session
 from sparkopt.ml import LogisticRegression
 from sparkopt.penalties import L2
-from sparkopt.solver.loop import Stop
+from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import fit_many
 
 MAX_ITER, TOL = 200, 1e-9

@@ -30,7 +30,7 @@ from sparkopt.launch.session import session
 from sparkopt.ml import LogisticRegression
 from sparkopt.penalties import L2
 from sparkopt.report import Receipt
-from sparkopt.solver.loop import Stop
+from sparkopt.solver.progress import Stop
 from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER = 1e-3, 100

@@ -35,7 +35,7 @@ from sparkopt.engines.driver import DriverEngine
 from sparkopt.launch.session import session
 from sparkopt.penalties import L2
 from sparkopt.report import Receipt
-from sparkopt.solver.loop import Stop
+from sparkopt.solver.progress import Stop
 from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER, NON_ZEROS = 1e-3, 100, 50

@@ -86,11 +86,6 @@ class Decoder:
     epoch: int = 0
     cache: ImageCache | None = None
 
-    @property
-    def is_heavy(self) -> bool:
-        """Whether there are images to decode."""
-        return any(entry.kind == "bytes" for entry in self.fields.inputs)
-
     def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
         """Return the arguments of the module."""
         return tuple(self._tensor(columns[entry.name]) for entry in self.fields.inputs)

@@ -34,7 +34,9 @@ from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.launch.connections import Address, connect
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum
-from sparkopt.solver.loop import Callback, Problem, Progress, Solution, minimise_many
+from sparkopt.solver.loop import minimise_many
+from sparkopt.solver.problem import Problem, Solution
+from sparkopt.solver.progress import Callback, Progress
 from sparkopt.typing import Array, Floats
 
 __all__ = ["Alone", "FitOnRank", "Group", "RankFit"]

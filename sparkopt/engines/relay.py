@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
-from sparkopt.solver.loop import Problem, Progress, runs_beside_loop
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Progress, runs_beside_loop
 
 __all__ = ["CallbackProxy", "Relay"]
 

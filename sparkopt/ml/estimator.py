@@ -25,7 +25,8 @@ from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
-from sparkopt.solver.loop import Callback, Method, Stop, check_compatible
+from sparkopt.solver.compatibility import Method, check_compatible
+from sparkopt.solver.progress import Callback, Stop
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 

@@ -22,24 +22,10 @@ from sparkopt.optim.base import Evaluate, Optimizer, Point
 from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, Request
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
-from sparkopt.solver.progress import Callback, Progress, Record, Snapshot, Stop, runs_beside_loop
+from sparkopt.solver.progress import Progress, Record, Snapshot
 from sparkopt.typing import Floats, State
 
-__all__ = [
-    "Callback",
-    "Method",
-    "Problem",
-    "Progress",
-    "Record",
-    "Reduce",
-    "Snapshot",
-    "Solution",
-    "Stop",
-    "check_compatible",
-    "minimise",
-    "minimise_many",
-    "runs_beside_loop",
-]
+__all__ = ["Reduce", "minimise", "minimise_many"]
 
 Reduce: TypeAlias = Callable[[Query], PartialSum]
 """From a query to the sums over the data."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 from sparkopt.checkpoint.checkpointer import CheckpointRun
 from sparkopt.errors import DivergedError
 from sparkopt.solver.callbacks import close
-from sparkopt.solver.loop import Callback, Problem, Snapshot, Solution
+from sparkopt.solver.problem import Problem, Solution
+from sparkopt.solver.progress import Callback, Snapshot
 from sparkopt.typing import Floats
 
 __all__ = ["Attempt", "attempt"]

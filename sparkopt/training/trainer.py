@@ -28,7 +28,9 @@ from sparkopt.optim import Optimizer, lbfgs
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
-from sparkopt.solver.loop import Callback, Method, Problem, Solution, Stop, check_compatible
+from sparkopt.solver.compatibility import Method, check_compatible
+from sparkopt.solver.problem import Problem, Solution
+from sparkopt.solver.progress import Callback, Stop
 from sparkopt.training.coordinates import Initial, SolverCoordinates
 from sparkopt.training.lifecycle import attempt
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference

@@ -15,7 +15,7 @@ from sparkopt.blocks.files import BlockFile
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.ml import LinearRegression, LogisticRegression
-from sparkopt.solver.loop import Stop
+from sparkopt.solver.progress import Stop
 from sparkopt.validation import Interval
 
 

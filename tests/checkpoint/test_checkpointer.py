@@ -19,8 +19,9 @@ from sparkopt.checkpoint.format import Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import Location
 from sparkopt.optim.base import Point
-from sparkopt.solver.loop import Problem, Stop, minimise, minimise_many
-from sparkopt.solver.progress import Record, Snapshot
+from sparkopt.solver.loop import minimise, minimise_many
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Record, Snapshot, Stop
 from tests.problems import quadratic
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))

@@ -14,8 +14,9 @@ from sparkopt.losses import Logistic, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.work import FullGradient, MiniBatch, Validated
 from sparkopt.penalties import L1, L2
-from sparkopt.solver.loop import Problem, Snapshot, Solution, Stop, minimise, minimise_many
-from sparkopt.solver.progress import Progress, runs_beside_loop
+from sparkopt.solver.loop import minimise, minimise_many
+from sparkopt.solver.problem import Problem, Solution
+from sparkopt.solver.progress import Progress, Snapshot, Stop, runs_beside_loop
 from tests.problems import classification_rows, in_blocks, quadratic, reduce_over, regression_rows
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))

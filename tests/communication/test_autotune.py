@@ -16,7 +16,9 @@ from sparkopt.communication.sums import Pass, Summation
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient
-from sparkopt.solver.loop import Problem, Stop, minimise
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 
 FEATURES, PARTS = 10_000, 2
 STEPS = PLAIN + 2 * len(CANDIDATES) + 3

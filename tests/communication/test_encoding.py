@@ -22,7 +22,9 @@ from sparkopt.errors import CorruptDataError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient
-from sparkopt.solver.loop import Problem, Stop, minimise
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 
 LOSSY = [name for name in GRADIENT_CODECS if name != "none"]
 PARTS = 4

@@ -23,7 +23,7 @@ from sparkopt import BlockStore, Columns, Stop, Trainer, images, losses
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
-from sparkopt.solver.loop import Progress
+from sparkopt.solver.progress import Progress
 from sparkopt.validation import Interval
 from tests.connect.connect_data import FITS, dense, numbers, searched
 

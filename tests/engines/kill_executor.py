@@ -20,7 +20,7 @@ from sparkopt import BlockStore, Columns, Stop, Trainer, losses
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.selection import by_name
 from sparkopt.launch.session import session
-from sparkopt.solver.loop import Progress
+from sparkopt.solver.progress import Progress
 from sparkopt.validation import Interval
 from tests import jvm
 

@@ -16,7 +16,9 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated
 from sparkopt.penalties import L2
-from sparkopt.solver.loop import Problem, Stop, minimise, minimise_many
+from sparkopt.solver.loop import minimise, minimise_many
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from tests.problems import gradients_of, reduce_over
 
 FEATURES, ROWS = 3, 90

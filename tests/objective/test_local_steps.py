@@ -15,7 +15,10 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated
 from sparkopt.penalties import L1, L2
-from sparkopt.solver.loop import Method, Problem, Stop, check_compatible, minimise
+from sparkopt.solver.compatibility import Method, check_compatible
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from tests.problems import classification_rows, in_blocks, reduce_over, regression_rows
 
 X, Y = regression_rows(rows=120)
@@ -268,7 +271,9 @@ def test_several_points_each_take_their_own_steps():
 
 
 def test_a_local_update_that_diverges_is_reported():
-    with pytest.raises(DivergedError, match="'average' diverged in its first steps from the initial .* a smaller stepSize"):
+    with pytest.raises(
+        DivergedError, match="'average' diverged in its first steps from the initial .* a smaller stepSize"
+    ):
         run(local(LocalSteps(500), optimizer=optim.sgd(1e3)), PARTS, 5)
     with pytest.raises(DivergedError, match="'average' diverged at step 3: the objective was .* a smaller stepSize"):
         run(local(LocalSteps(500, warm_up=3), optimizer=optim.sgd(1e3)), PARTS, 5)

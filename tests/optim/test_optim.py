@@ -12,7 +12,9 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, MiniBatch
 from sparkopt.penalties import L2, NoPenalty
-from sparkopt.solver.loop import Problem, Stop, minimise
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from tests.problems import (
     KnownProblem,
     in_blocks,

@@ -16,7 +16,9 @@ from sparkopt.objective.query import Query
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch
 from sparkopt.penalties import L1, L2, Box, ElasticNet, GroupLasso, NoPenalty, Penalty
 from sparkopt.solver.compatibility import Method, check_compatible
-from sparkopt.solver.loop import Problem, Stop, minimise
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from tests.problems import in_blocks, minimise_l1, reduce_over, regression_rows
 
 X, Y = regression_rows(rows=160, noise=0.1)

@@ -12,7 +12,9 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import MiniBatch
 from sparkopt.penalties import L1, L2
-from sparkopt.solver.loop import Problem, Progress, Stop, minimise, minimise_many
+from sparkopt.solver.loop import minimise, minimise_many
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Progress, Stop
 from tests.problems import in_blocks, lasso, logistic, quadratic, reduce_over, regression_rows
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))

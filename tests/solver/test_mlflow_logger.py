@@ -8,7 +8,9 @@ import pytest
 from sparkopt import optim
 from sparkopt.errors import ParameterError
 from sparkopt.solver.callbacks import MLflowLogger
-from sparkopt.solver.loop import Problem, Stop, minimise_many
+from sparkopt.solver.loop import minimise_many
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from tests.problems import quadratic
 
 mlflow = pytest.importorskip("mlflow")

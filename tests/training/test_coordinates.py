@@ -10,7 +10,9 @@ from sparkopt import losses, optim, penalties
 from sparkopt.blocks.block import Block
 from sparkopt.blocks.moments import Moments
 from sparkopt.objective.cross_validation import evaluate
-from sparkopt.solver.loop import Problem, Stop, minimise
+from sparkopt.solver.loop import minimise
+from sparkopt.solver.problem import Problem
+from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import Trainer
 
 

@@ -18,7 +18,7 @@ from sparkopt.errors import DataError, DivergedError, IncompatibleError, Paramet
 from sparkopt.ml import LinearRegression, LinearSVC, LogisticRegression, LogisticRegressionModel
 from sparkopt.penalties import L2
 from sparkopt.solver.callbacks import History, TimeBudget
-from sparkopt.solver.loop import Stop
+from sparkopt.solver.progress import Stop
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import fit_many
 from sparkopt.validation import Interval
