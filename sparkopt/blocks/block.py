@@ -64,12 +64,12 @@ class Blocks(Protocol):
     starts : ndarray of shape (blocks + 1,)
         Number of the first row of each block within the partition; the last entry is the number of rows. Blocks of
         validation rows do not count. The blocks of a fold follow each other.
-    beside : str or None
+    path : str or None
         Path of their file, next to which a task may keep files of its own; None where they are in memory.
     """
 
     @property
-    def beside(self) -> str | None: ...
+    def path(self) -> str | None: ...
 
     @property
     def starts(self) -> NDArray[np.intp]: ...
@@ -87,7 +87,7 @@ class InMemoryBlocks:
 
     blocks: Sequence[Block]
     validation_blocks: Sequence[Block] = ()
-    beside: str | None = None
+    path: str | None = None
 
     @property
     def starts(self) -> NDArray[np.intp]:

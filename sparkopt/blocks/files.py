@@ -201,7 +201,7 @@ class BlockFile:
     ) -> None:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation, self._folds = in_fold_order(validation, folds), folds
-        self.beside = path if path and not carried else None
+        self.path = path if path and not carried else None
         self._known: dict[int, Block] = {}  # views of the file, kept since a resident task needs them in each pass
         self._are_views = True
         if path:

@@ -254,7 +254,7 @@ class CheckpointCallback:
 
     shared: _Collector = field(repr=False)
     model: int
-    beside_loop = True
+    in_loop_process = True
 
     def __call__(self, progress: Progress, /) -> None:
         """Note the step; every ``interval`` steps, write."""

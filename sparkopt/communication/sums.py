@@ -123,7 +123,7 @@ class Summation:
         """Let one partition answer a message, and time it."""
         begin = time.perf_counter()
         sums = self.work(message.query, part, blocks)
-        sent = self.encoded(sums, message, Sender(f"part-{part.index}", part.index, blocks.beside))
+        sent = self.encoded(sums, message, Sender(f"part-{part.index}", part.index, blocks.path))
         seconds = time.perf_counter() - begin
         return TaskSum(sent, seconds, seconds, peak_memory())
 

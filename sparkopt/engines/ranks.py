@@ -207,7 +207,7 @@ class _GroupSums:
     def _encoded(self, mine: PartialSum, message: PassMessage, name: str) -> CommunicatedSum:
         """Encode this rank's sum: once for all its partitions; in a slice for each rank, where there are many."""
         group, codec = self._group, self.summation.codec_for(message)
-        path = next((one.blocks.beside for one in self._held if one.blocks), None)
+        path = next((one.blocks.path for one in self._held if one.blocks), None)
         slices = 1 if name != "rank" or group.size <= FEW or codec is None or codec.whole else group.size
         sender = Sender(f"{name}-{group.rank}-of-{group.size}", group.rank, path)
         return self.summation.in_slices(slices).encoded(mine, message, sender)

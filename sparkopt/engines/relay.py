@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
 from sparkopt.solver.problem import Problem
-from sparkopt.solver.progress import Progress, runs_beside_loop
+from sparkopt.solver.progress import Progress, runs_in_loop_process
 
 __all__ = ["CallbackProxy", "Relay"]
 
@@ -38,9 +38,11 @@ class Relay:
     """
 
     def __init__(self, context: Any, problems: Sequence[Problem]) -> None:
-        self._callbacks = [[one for one in problem.callbacks if not runs_beside_loop(one)] for problem in problems]
+        self._callbacks = [
+            [one for one in problem.callbacks if not runs_in_loop_process(one)] for problem in problems
+        ]
         self.problems = [
-            replace(problem, callbacks=[one for one in problem.callbacks if runs_beside_loop(one)])
+            replace(problem, callbacks=[one for one in problem.callbacks if runs_in_loop_process(one)])
             for problem in problems
         ]
         self._listener: Listener | None = None

@@ -12,7 +12,7 @@ from sparkopt.optim.base import Point
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
 
-__all__ = ["Callback", "Progress", "Record", "Snapshot", "Stop", "runs_beside_loop"]
+__all__ = ["Callback", "Progress", "Record", "Snapshot", "Stop", "runs_in_loop_process"]
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Progress:
         Raises
         ------
         RuntimeError
-            In another process than the loop: only a callback with ``beside_loop = True`` may call it.
+            In another process than the loop: only a callback with ``in_loop_process = True`` may call it.
         """
         if self.take is None:
-            raise RuntimeError("the loop runs in another process: set beside_loop = True on the callback.")
+            raise RuntimeError("the loop runs in another process: set in_loop_process = True on the callback.")
         return self.take()
 
 
@@ -123,8 +123,8 @@ class Callback(Protocol):
 
     Any function will do. An object may have two more attributes:
 
-    - ``beside_loop``: True for one that takes snapshots, and so runs in the loop's own process wherever that is; it
-      must then be picklable. Without it, it runs on the driver;
+    - ``in_loop_process``: True for one that takes snapshots, and so runs in the loop's own process wherever that is.
+      It must then be picklable. Without it, it runs on the driver;
     - ``close()``: called once the fit has ended, however it ended.
     """
 
@@ -133,9 +133,9 @@ class Callback(Protocol):
         ...
 
 
-def runs_beside_loop(callback: Callback) -> bool:
+def runs_in_loop_process(callback: Callback) -> bool:
     """Whether the callback runs in the loop's own process, wherever that is, and not on the driver."""
-    return bool(getattr(callback, "beside_loop", False))
+    return bool(getattr(callback, "in_loop_process", False))
 
 
 @dataclass(frozen=True)

@@ -332,7 +332,7 @@ def test_many_models_share_one_file_also_where_some_have_ended(tmp_path):
 def test_watchers_can_be_sent_to_another_process(tmp_path):
     run = run_in(tmp_path, interval=1)
     one, two = pickle.loads(pickle.dumps(run.callbacks(2)))
-    assert one.beside_loop
+    assert one.in_loop_process
     problem = Problem(optim.gd(0.1), np.zeros(3), stop=Stop(2, tol=0))
     minimise_many(BOWL.reduce, [replace(problem, callbacks=[one]), replace(problem, callbacks=[two])])
     assert [found.step for found in run.restore()] == [2, 2]

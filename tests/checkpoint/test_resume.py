@@ -16,7 +16,7 @@ from sparkopt.objective.work import FullGradient, MiniBatch, Validated
 from sparkopt.penalties import L1, L2
 from sparkopt.solver.loop import minimise, minimise_many
 from sparkopt.solver.problem import Problem, Solution
-from sparkopt.solver.progress import Progress, Snapshot, Stop, runs_beside_loop
+from sparkopt.solver.progress import Progress, Snapshot, Stop, runs_in_loop_process
 from tests.problems import classification_rows, in_blocks, quadratic, reduce_over, regression_rows
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))
@@ -134,7 +134,7 @@ def test_a_snapshot_may_be_taken_later():
     seen: list[Progress] = []
     minimise(BOWL.reduce, Problem(optim.lbfgs(), np.zeros(3), stop=Stop(6, tol=0), callbacks=[seen.append]))
     assert [progress.snapshot().step for progress in seen] == [progress.record.step for progress in seen]
-    with pytest.raises(RuntimeError, match="beside_loop = True"):
+    with pytest.raises(RuntimeError, match="in_loop_process = True"):
         replace(seen[0], take=None).snapshot()
 
 
@@ -149,14 +149,14 @@ def test_seconds_go_on_and_the_elapsed_begin_anew():
 
 
 def test_where_callbacks_run():
-    class Beside:
-        beside_loop = True
+    class InLoopProcess:
+        in_loop_process = True
 
         def __call__(self, progress):
             return None
 
-    assert runs_beside_loop(Beside())
-    assert not runs_beside_loop(lambda progress: None)
+    assert runs_in_loop_process(InLoopProcess())
+    assert not runs_in_loop_process(lambda progress: None)
 
 
 def test_coordinates_of_their_own_do_not_change_the_steps():

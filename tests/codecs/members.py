@@ -77,7 +77,7 @@ def _all() -> Iterator[Member]:
 
 
 def _sparse() -> Member:
-    """The lossless one, whose positions take two forms beside the dense one."""
+    """The lossless one, whose positions take two forms in addition to the dense one."""
     few = np.zeros(150)
     few[[3, 70, 149]] = [1.0, -0.0, np.inf]
     some = arrays(np.float64, st.integers(1, 300), elements=st.sampled_from([0.0] * 40 + [1.5, -0.0, 2e-308]))

@@ -34,7 +34,7 @@ class Link:
         y = (X[:, 0] > 0).astype(float)
         cuts = np.array_split(np.arange(60), PARTS)
         self.parts = [
-            InMemoryBlocks([Block(X[rows], y[rows])], beside=f"{folder}/part-{index}")
+            InMemoryBlocks([Block(X[rows], y[rows])], path=f"{folder}/part-{index}")
             for index, rows in enumerate(cuts)
         ]
         self.plain = FullGradient(LinearObjective(losses.Logistic(), size, fit_intercept=False))
@@ -63,7 +63,7 @@ class Link:
         return total
 
     def left(self) -> np.ndarray:
-        found = [Residuals("fit", f"part-{i}", one.beside).before(STEPS + 1) for i, one in enumerate(self.parts)]
+        found = [Residuals("fit", f"part-{i}", one.path).before(STEPS + 1) for i, one in enumerate(self.parts)]
         return sum(residual["0"]["error"] for residual in found if residual)
 
 

@@ -43,7 +43,7 @@ def data(outputs: int = 1) -> tuple[LinearObjective, list[InMemoryBlocks]]:
 
 def on_disk(parts: list[InMemoryBlocks], folder: Path) -> list[InMemoryBlocks]:
     """The same blocks, with a path next to which residuals are stored."""
-    return [replace(one, beside=f"{folder}/part-{index}.arrow") for index, one in enumerate(parts)]
+    return [replace(one, path=f"{folder}/part-{index}.arrow") for index, one in enumerate(parts)]
 
 
 def summed(summation: Summation, query: Query, parts: list[InMemoryBlocks]) -> PartialSum:
@@ -65,9 +65,7 @@ def test_what_is_left_out_is_sent_later(tmp_path, name, outputs):
         query = Query(optim.Gradients(0.1 * rng.normal(size=(1, objective.size))), step)
         arrived = arrived + summed(encoded, query, parts).gradient
         sent = sent + summed(plain, query, parts).gradient
-    left = sum(
-        Residuals("fit", f"part-{index}", one.beside).before(6)["0"]["error"] for index, one in enumerate(parts)
-    )
+    left = sum(Residuals("fit", f"part-{index}", one.path).before(6)["0"]["error"] for index, one in enumerate(parts))
     np.testing.assert_allclose(arrived[0] + left, sent[0], rtol=1e-9, atol=1e-9)
     assert np.abs(arrived - sent).max() > 0  # it is lossy
 

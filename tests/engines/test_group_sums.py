@@ -67,7 +67,7 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
 
     def run(rank: int):
         mine = slice(20 * rank, 20 * rank + 20) if rank < size - 1 else slice(0, 0)  # the last one has no rows
-        blocks = InMemoryBlocks([Block(X[mine], y[mine])], beside=f"{tmp_path}/part-{rank}")
+        blocks = InMemoryBlocks([Block(X[mine], y[mine])], path=f"{tmp_path}/part-{rank}")
         held = [OpenPartition(Part(rank, 20 * rank), blocks)] if rank < size - 1 else []
         sums = _GroupSums(Rank(threads, rank), summation, held)
         messages = [PassMessage(Query(optim.Gradients(point), step)) for step, point in enumerate(points)]
@@ -93,6 +93,6 @@ def test_ranks_agree_and_nothing_is_lost(tmp_path, name, size):
 
 def _left(folder, name: str, size: int, rank: int) -> np.ndarray:
     """The residual of a rank after the last step, slice by slice."""
-    beside = f"{folder}/part-{rank}" if rank < size - 1 else None
-    residual = Residuals("fit", f"{name}-{rank}-of-{size}", beside).before(STEPS)
+    path = f"{folder}/part-{rank}" if rank < size - 1 else None
+    residual = Residuals("fit", f"{name}-{rank}-of-{size}", path).before(STEPS)
     return np.concatenate([residual[number]["error"] for number in sorted(residual)]) if residual else np.zeros(0)

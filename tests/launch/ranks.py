@@ -84,7 +84,7 @@ def until_stopped(communicator, most):
 class DieOnce:
     """A callback that runs where the loop does: kills its rank after a step, the first time."""
 
-    beside_loop = True
+    in_loop_process = True
 
     def __init__(self, marker, step):
         self.marker, self.step = marker, step
