@@ -35,7 +35,6 @@ RankReport: TypeAlias = dict[str, Any]
 Watcher: TypeAlias = Callable[[RankReport], "bool | None"]
 """Called in the driver with each report; a true result asks the ranks to stop."""
 
-_POLL = 0.2
 _GRACE = 3.0
 """Seconds that a rank has to report its own failure after another rank's."""
 _EXIT = 70
@@ -182,7 +181,7 @@ class Channel:
 
     def _accept(self) -> None:
         while not self._is_closed:
-            for connection in self._listener.joined(timeout=_POLL):
+            for connection in self._listener.joined(timeout=None):
                 with self._lock:
                     if self._is_closed:
                         connection.close()

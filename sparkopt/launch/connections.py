@@ -76,7 +76,7 @@ class Listener:
         self._listener = connection.Listener((bind or host, 0), backlog=_BACKLOG)
         self._key = secrets.token_bytes(32)
         self.address = Address(host, int(self._listener.address[1]), self._key, timeout)
-        self._joined: SimpleQueue[Connection] = SimpleQueue()
+        self._joined: SimpleQueue[Connection | None] = SimpleQueue()  # None: closed
         self._open = True
         self._thread = threading.Thread(target=self._accept, name="sparkopt-listener", daemon=True)
         self._thread.start()
@@ -107,15 +107,17 @@ class Listener:
             else:
                 self._joined.put(accepted)
 
-    def joined(self, timeout: float = 0.0) -> list[Connection]:
-        """Return the connections that were made since the last call; wait ``timeout`` seconds for the first."""
+    def joined(self, timeout: float | None = 0.0) -> list[Connection]:
+        """Return the connections that were made since the last call.
+
+        Where there are none, wait ``timeout`` seconds for the first, or with None until the listener is closed.
+        """
         found = []
-        try:
-            found.append(self._joined.get(timeout > 0, timeout))
+        with contextlib.suppress(Empty):
+            found.append(self._joined.get(timeout != 0, timeout))
             while True:
                 found.append(self._joined.get_nowait())
-        except Empty:
-            return found
+        return [one for one in found if one is not None]
 
     def close(self) -> None:
         """Stop listening, and close the connections that were not taken; harmless when repeated."""
@@ -127,6 +129,7 @@ class Listener:
             self._listener.close()
         for one in self.joined():
             one.close()
+        self._joined.put(None)  # ends the wait in ``joined``
 
 
 def connect(address: Address) -> Connection:
