@@ -133,6 +133,10 @@ class Trainer:
     def __post_init__(self) -> None:
         check("miniBatchFraction", self.mini_batch_fraction, Interval(0, 1, closed="right"))
         check("seed", self.seed, Interval(0, None, whole=True))
+        if not isinstance(self.engine, Engine):  # estimators take its name
+            raise ParameterError(
+                f"engine must be an Engine, such as sparkopt.engines.by_name('driver'). Got {self.engine!r} instead."
+            )
         check_compatible(self.method)
 
     @property
