@@ -22,6 +22,7 @@ from sparkopt.communication.error_feedback import ResidualStore
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
+from sparkopt.io.secrets import mask_uri
 from sparkopt.solver.progress import Callback, Progress, Snapshot
 from sparkopt.validation import Interval, check
 
@@ -60,6 +61,9 @@ class Checkpointer:
     def __post_init__(self) -> None:
         check("checkpointInterval", self.interval, Interval(1, None, whole=True))
         check("keep", self.keep, Interval(1, None, whole=True))
+
+    def __repr__(self) -> str:
+        return f"Checkpointer({mask_uri(self.uri)!r}, interval={self.interval}, keep={self.keep})"
 
     def check(self) -> None:
         """Refuse a URI that no file system serves.

@@ -361,3 +361,8 @@ def test_a_run_goes_on_after_a_kill(tmp_path):
     assert run.restore()[0].step == 16
     (again,) = solve_with(run, problem)
     assert again.coef.tobytes() == minimise(BOWL.reduce, problem).coef.tobytes()
+
+
+def test_its_text_shows_no_secret():
+    shown = repr(Checkpointer("s3a://key:se/cret@bucket/runs?token=xyz", 5))
+    assert shown == "Checkpointer('s3a://key:***@bucket/runs?token=***', interval=5, keep=2)"
