@@ -18,6 +18,7 @@ from jobs.bench.network import Cluster
 from sparkopt.launch.session import PROFILES
 from tests.jobs.running import ROOT, SUBMIT, environment
 
+BUILT_FROM = ["sparkopt", "conf", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"]
 FLAGS = ["--features", "a,b", "--label", "y", "--loss", "squared_error", "--reg-param", "0.1"]
 
 
@@ -42,7 +43,7 @@ def run(*line: object, cwd: Path, **variables: str) -> subprocess.CompletedProce
 def wheel(tmp_path_factory):
     """Built from a copy of what git has, so that nothing else can come along."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "sparkopt", "conf", "setup.py", "pyproject.toml", "README.md"],
+    listed = subprocess.run(["git", "ls-files", "-z", *BUILT_FROM],
                             cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
     for name in filter(None, listed.stdout.split("\0")):
         target = folder / "source" / name
