@@ -32,7 +32,6 @@ EXTRAS = {
     "report": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
 }
-EXTRAS["docs"] = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30", "ruff>=0.8"]
 EXTRAS["dist"] = ["venv-pack>=0.2"]
 EXTRAS["test"] = [
     *EXTRAS["images"],
