@@ -60,7 +60,7 @@ run-deep: .venv/horovod ## Train a network on the handwritten digits through Hor
 
 .PHONY: test
 test: .venv/test .venv/horovod ## Run the tests
-	@$(ACTIVATE) python -m pytest -m "not slow" $(ARGS)
+	@$(ACTIVATE) python -m pytest -m "unit or spark" $(ARGS)
 
 .PHONY: test-all
 test-all: .venv/test .venv/horovod .venv-airflow/ready ## Run all tests, the slow ones too

@@ -18,6 +18,8 @@ from jobs.bench.network import Cluster
 from sparkopt.launch.session import PROFILES
 from tests.jobs.running import ROOT, SUBMIT, environment
 
+pytestmark = pytest.mark.usefixtures("installs")
+
 FLAGS = ["--features", "a,b", "--label", "y", "--loss", "squared_error", "--reg-param", "0.1"]
 
 
@@ -90,7 +92,6 @@ def test_the_command_trains_without_a_checkout(wheel, table, tmp_path):
     assert manifest["metrics"]["r2"] > 0.9
 
 
-@pytest.mark.slow
 def test_make_dist_ships_all_that_a_machine_needs(table, tmp_path):
     """The wheel with real dependencies and no extra; the archive on executors that have nothing of it installed."""
     run("make", "dist", cwd=ROOT, PATH=os.environ["PATH"])
