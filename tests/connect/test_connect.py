@@ -25,6 +25,8 @@ from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests import jvm
 from tests.connect.connect_data import FITS, dense, numbers, searched
 
+pytestmark = pytest.mark.usefixtures("jvms")
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
