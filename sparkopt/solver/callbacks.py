@@ -198,7 +198,7 @@ def in_notebook() -> bool:
 
 
 def _bar_in_place() -> tuple[type[tqdm], dict[str, Any]]:
-    """Return the kind of bar for this process and its arguments: in a notebook never on standard error, which is red."""
+    """Return the kind of bar for this process and its arguments: a notebook shows standard error in red."""
     from tqdm import tqdm  # here, since tasks import this package too, and need no bar
 
     if not in_notebook():

@@ -1,4 +1,7 @@
-"""Every `make TARGET`, `sparkopt COMMAND --flag` and `spark-submit jobs/….py --flag` of the pages exists. No command is run."""
+"""Each `make TARGET`, `sparkopt COMMAND --flag` and `spark-submit jobs/….py --flag` on a page exists.
+
+No command is run: flags are looked up in the jobs' own parsers, targets in the Makefile.
+"""
 
 from __future__ import annotations
 
@@ -87,9 +90,9 @@ def flags_of(command: str) -> set[str]:
     if hasattr(module, "JOB"):
         parser = module.JOB.parser()
     else:  # it makes its parser as it runs
-        with mock.patch("argparse.ArgumentParser.parse_args", autospec=True, side_effect=_Parser) as caught:
-            with pytest.raises(_Parser):
-                module.main([])
+        reading = mock.patch("argparse.ArgumentParser.parse_args", autospec=True, side_effect=_Parser)
+        with reading as caught, pytest.raises(_Parser):
+            module.main([])
         parser = caught.call_args.args[0]
     return {flag for action in parser._actions for flag in action.option_strings}
 

@@ -164,7 +164,7 @@ def test_what_cannot_be_scored_is_refused(fitted, network, tmp_path):
 
 def test_without_mlflow_one_sentence_says_what_to_do(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'sparkopt\[mlflow\]'"):
+    with pytest.raises(MissingDependencyError, match=r"extra 'mlflow': pip install 'mlflow-skinny[<>=]"):
         log_fit(fitted["binomial"])
 
 
