@@ -148,7 +148,7 @@ def _start_quietly(settings: dict[str, str]) -> None:
     conf = SparkConf().setAll([*settings.items(), ("spark.sparkopt.log", log)])
     with os.fdopen(handle, "wb") as errors:
         try:
-            gateway = launch_gateway(conf, {"stderr": errors})
+            gateway = launch_gateway(conf, {"stderr": errors})  # type: ignore[no-untyped-call]
         except PySparkRuntimeError:  # it names no reason: the JVM's own words do
             sys.stderr.write(Path(log).read_text(encoding="utf-8", errors="replace"))
             raise

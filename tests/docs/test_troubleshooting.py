@@ -18,7 +18,7 @@ MESSAGES = [
     for text in SECTIONS.values()
     for line in re.findall(r"^ {4}\S.*$", text.split("```")[0], re.MULTILINE)
 ]
-SHORTEST = 12
+SHORTEST = 10
 """Characters of a message that identify it."""
 
 
