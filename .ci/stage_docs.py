@@ -38,6 +38,8 @@ def stage() -> None:
     for path in [*TARGET.glob("*.md"), *(TARGET / "docs").rglob("*.md")]:  # the site shows a notebook by its page
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"(\]\([^)\s]*notebooks/\w+)\.ipynb\)", r"\1.md)", text), encoding="utf-8")
+    front = TARGET / "README.md"  # the first page has no others next to it
+    front.write_text("---\nhide: [navigation]\n---\n\n" + front.read_text(encoding="utf-8"), encoding="utf-8")
     for package in surface.PACKAGES:
         (TARGET / "api" / f"{package}.md").write_text(page(package), encoding="utf-8")
 
