@@ -58,17 +58,34 @@ run-deep: .venv/horovod ## Train a network on the handwritten digits through Hor
 	@$(ACTIVATE) python jobs/digits.py out/digits
 	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep $(ARGS)
 
-.PHONY: test
-test: .venv/test .venv/horovod ## Run the tests
-	@$(ACTIVATE) python -m pytest -m "unit or spark" $(ARGS)
-
-.PHONY: test-all
-test-all: .venv/test .venv/horovod .venv-airflow/ready ## Run all tests, the slow ones too
-	@$(ACTIVATE) python -m pytest $(ARGS)
+# Tests have tiers by what they need (tests/tiers.py). Each worker of the first two has a process, and one Spark session at most.
+WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
+PYTEST := $(ACTIVATE) python -m pytest
+PARALLEL := -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
 lint: .venv/test ## Check style and types
 	@$(ACTIVATE) ruff check . && ruff format --check . && mypy
+
+.PHONY: unit
+unit: .venv/test
+	@$(PYTEST) -m unit $(PARALLEL) $(ARGS)
+
+.PHONY: check
+check: .venv/test ## Check style and types, and run the tests that start no JVM (2 minutes)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+
+.PHONY: test
+test: check ## Run these checks, and the tests that share a Spark session (10 minutes)
+	@$(PYTEST) -m spark $(PARALLEL) $(ARGS)
+
+.PHONY: system
+system: .venv/test .venv/horovod
+	@$(PYTEST) -m system $(ARGS)
+
+.PHONY: test-all
+test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, browsers too
+	@$(MAKE) --no-print-directory system
 
 .PHONY: format
 format: .venv/test ## Format the code

@@ -21,9 +21,17 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip tests that would begin after so many minutes")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest's own, which selects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tiers.mark(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tiers.skip_where_time_is_up(item)
 
 
 @pytest.fixture(scope="session")

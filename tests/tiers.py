@@ -12,6 +12,7 @@ A test's tier is that of its most expensive fixture. One that needs something of
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,9 @@ NEEDS = {
 NO_JVM = "/no-JVM-here:-the-test-has-neither-of-the-fixtures-spark-and-jvms"
 
 
+_began = time.monotonic()
+
+
 def needs(name: str) -> pytest.MarkDecorator:
     """Mark a parameter's value whose tests need a fixture of ``NEEDS``."""
     assert name in NEEDS, name
@@ -44,13 +48,26 @@ def tier(fixtures: list[str]) -> str:
 
 
 def mark(items: list[pytest.Item]) -> None:
-    """Give each test the mark of its tier and what its parameters need, and put the tiers in their order."""
+    """Give each test its tier's mark and what its parameters need; tiers come in order, what takes minutes last."""
     for item in items:
         assert isinstance(item, pytest.Function)
         wanted = [found.args[0] for found in item.iter_markers("needs")]
-        item.fixturenames[:0] = [name for name in wanted if name not in item.fixturenames]
+        # a list of its own: the cases of a test share one
+        item.fixturenames = [*(name for name in wanted if name not in item.fixturenames), *item.fixturenames]
         item.add_marker(tier(item.fixturenames))
-    items.sort(key=lambda item: max(TIERS.index(name) for name in TIERS if item.get_closest_marker(name)))
+    items.sort(key=lambda item: ("minutes" in item.fixturenames, TIERS.index(_tier_of(item))))
+
+
+def _tier_of(item: pytest.Item) -> str:
+    (found,) = (name for name in TIERS if item.get_closest_marker(name))
+    return found
+
+
+def skip_where_time_is_up(item: pytest.Item) -> None:
+    """Skip tests that come after the time that ``--minutes`` gives to all; the longest ones are the last."""
+    limit = item.config.getoption("minutes")
+    if limit is not None and time.monotonic() - _began > 60 * limit:
+        pytest.skip(f"not run: the {limit:g} minutes of --minutes are over")
 
 
 @pytest.fixture(scope="session")
@@ -98,5 +115,5 @@ def _no_other_jvm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     The shared session is older than this fixture, whose scope is the narrowest.
     """
-    if request.node.get_closest_marker("system") is None:
+    if _tier_of(request.node) != "system":
         monkeypatch.setenv("JAVA_HOME", NO_JVM)
