@@ -1,4 +1,4 @@
-"""Spark's daemon of Python workers, for `make coverage`: workers are forked and killed, so each saves after every task.
+"""The daemon of Spark's workers for `make coverage`: workers are forked and killed, so each saves after every task.
 
 It is named by ``spark.python.daemon.module``. Coverage has been started by then, as in every process of that command.
 """
