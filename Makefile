@@ -88,7 +88,7 @@ test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, C
 	@$(MAKE) --no-print-directory system
 
 .PHONY: coverage
-coverage: .venv/test ## Measure branch coverage by package (20 minutes); ARGS="tests/codecs" chooses tests
+coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
 	@.ci/coverage $(ARGS)
 
 .PHONY: format
