@@ -93,6 +93,10 @@ system: .venv/test .venv/horovod
 test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, browsers too
 	@$(MAKE) --no-print-directory system
 
+.PHONY: coverage
+coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
+	@.ci/coverage $(ARGS)
+
 .PHONY: format
 format: .venv/test ## Format the code
 	@$(ACTIVATE) ruff check --fix --quiet . && ruff format .
@@ -151,7 +155,7 @@ bench-codecs: .venv/test ## Compare codecs on real data
 	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)
 
 .PHONY: dist
-dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the wheel, and an environment for --archives, in dist/
+dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the wheel, the source distribution, and an environment for --archives, in dist/
 	@.ci/dist
 
 .PHONY: clean
