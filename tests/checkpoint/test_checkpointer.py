@@ -23,6 +23,7 @@ from sparkopt.solver.loop import minimise, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Record, Snapshot, Stop
 from tests.problems import quadratic
+from tests.tiers import needs
 
 BOWL = quadratic("bowl", np.array([1.0, 0.4, 0.1]))
 
@@ -248,7 +249,13 @@ NOWHERE = {
 }
 
 
-@pytest.mark.parametrize("uri", NOWHERE.values(), ids=NOWHERE)
+WAITS = {"s3": [needs("minutes")]}
+"""Its library tries for six seconds."""
+
+
+@pytest.mark.parametrize(
+    "uri", [pytest.param(uri, id=kind, marks=WAITS.get(kind, [])) for kind, uri in NOWHERE.items()]
+)
 def test_stores_that_cannot_be_reached_are_told_in_one_line(uri):
     with pytest.raises(ParameterError, match=r"^checkpointDir='.* cannot be used: [^\n]+$") as told:
         Checkpointer(uri).run(MINE)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sparkopt.codecs import GRADIENT_CODECS, codec_names
 from sparkopt.errors import CorruptDataError
 from tests.codecs.members import BYTE, MEMBERS, MOST, Member
+from tests.tiers import needs
 
 FIRST = {one.name: one for one in reversed(MEMBERS)}
 every_codec = pytest.mark.parametrize("member", MEMBERS, ids=[f"{one.name}-{n}" for n, one in enumerate(MEMBERS)])
@@ -57,8 +58,9 @@ def test_the_least_value(member: Member):
 
 
 @every_name
-def test_a_hundred_megabytes_of_one_byte(member: Member):
-    data = bytes([BYTE]) * 100_000_000
+@pytest.mark.parametrize("megabytes", [10, pytest.param(100, marks=needs("minutes"))])
+def test_megabytes_of_one_byte(member: Member, megabytes):
+    data = bytes([BYTE]) * (megabytes * 1_000_000)
     value = member.of_bytes(data)
     payload = member.encode(value)
     assert len(payload) < len(data) / LEAST.get(member.name, 7)

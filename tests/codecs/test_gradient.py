@@ -1,5 +1,6 @@
 """One contract for all gradient codecs, and what the literature promises of each."""
 
+import functools
 import io
 
 import numpy as np
@@ -337,6 +338,7 @@ def _through_file(state):
     return np.load(file, allow_pickle=False)
 
 
+@functools.cache
 def _excess(codec, workers=4, size=20, steps=2000):
     """Relative excess over the least-squares optimum after gradient descent on data that differ between workers."""
     rng = np.random.default_rng(42)

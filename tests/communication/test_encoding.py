@@ -166,7 +166,7 @@ def test_biased_codecs_need_their_residual_on_real_rows(a9a, codec):
     assert _gap(codec, 1, a9a, steps=400, rate=0.5) > 1e-3
 
 
-def _gap(codec: codecs.GradientCodec, outputs: int, rows=None, steps: int = 600, rate: float = 1.0) -> float:
+def _gap(codec: codecs.GradientCodec, outputs: int, rows=None, steps: int = 300, rate: float = 1.0) -> float:
     """How far above the optimum compressed gradient descent ends, relative to it."""
     objective, parts = rows or data(outputs)
     uncompressed = Summation(FullGradient(objective))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -99,9 +100,17 @@ def test_a_saved_model_is_the_same_model(spark, digits, learned, tmp_path):
         loaded.summary  # noqa: B018
 
 
-def saved_with(model, path, **network):
-    """Save a model, then let its file name something else to build."""
-    model.write().overwrite().save(str(path))
+@pytest.fixture(scope="module")
+def saved(learned, tmp_path_factory):
+    """Where the model is saved."""
+    path = tmp_path_factory.mktemp("saved") / "model"
+    learned.save(str(path))
+    return path
+
+
+def copied_with(saved, path, **network):
+    """Copy a saved model, then let its file name something else to build."""
+    shutil.copytree(saved, path)
     (file,) = [file for file in (path / "metadata").iterdir() if file.name.startswith("part-")]
     metadata = json.loads(file.read_text())
     metadata["network"].update(network)
@@ -122,12 +131,12 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("network", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_loading_calls_nothing_unexpected(learned, tmp_path, network, message):
+def test_loading_calls_nothing_unexpected(saved, tmp_path, network, message):
     witness = tmp_path / "witness"
     if "positional" in network:
         network = {**network, "positional": [network["positional"][0].format(witness)]}
     with pytest.raises(DataError, match=message):
-        TorchModel.load(saved_with(learned, tmp_path / "model", **network))
+        TorchModel.load(copied_with(saved, tmp_path / "model", **network))
     assert not witness.exists()
 
 

@@ -61,13 +61,26 @@ def test_the_driver_stops_the_ranks(spark, name):
     assert 5 <= found[0] < 1500
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_rank_fails_and_all_end(spark, rank):
+FAILURES = {
+    "value": (RankError, "(?s)rank {0} failed with ValueError: bad row on rank {0}.*raise_on"),
+    "data": (DataError, "^bad row on rank {0}$"),
+}
+
+
+@pytest.mark.parametrize(
+    ("rank", "kind"),
+    [
+        (0, "value"),
+        (1, "data"),
+        pytest.param(1, "value", marks=needs("minutes")),
+        pytest.param(0, "data", marks=needs("minutes")),
+    ],
+)
+def test_one_rank_fails_and_all_end(spark, rank, kind):
+    error, message = FAILURES[kind]
     begin = time.monotonic()
-    with pytest.raises(RankError, match=f"(?s)rank {rank} failed with ValueError: bad row on rank {rank}.*raise_on"):
-        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_on, rank, "value")
-    with pytest.raises(DataError, match=f"^bad row on rank {rank}$"):
-        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_on, rank, "data")
+    with pytest.raises(error, match=message.format(rank)):
+        TorchLauncher(spark.sparkContext, 2).run(ranks.raise_on, rank, kind)
     assert time.monotonic() - begin < 60
 
 
