@@ -15,19 +15,8 @@ from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sparkopt.errors import DataError, NotConvergedWarning, SchemaError
 from sparkopt.ml import LinearRegression, LinearRegressionModel, LogisticRegression, LogisticRegressionModel
 from sparkopt.report import Receipt
-from tests import spark_data as data
 
 QUICK = dict(maxIter=5, tol=0.0)
-
-
-@pytest.fixture(scope="module")
-def digits(spark):
-    return data.digits(spark)
-
-
-@pytest.fixture(scope="module")
-def cancer(spark):
-    return data.breast_cancer(spark)
 
 
 @pytest.fixture(scope="module")
