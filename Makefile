@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# A locale that every machine has: Bash, which starts Spark too, warns of one that is missing.
+export LC_ALL := C.UTF-8
 ACTIVATE := source .venv/environment &&
 # spark-submit reads a job's output through a pipe, so a job cannot see the terminal by itself.
 PROGRESS := { [ ! -t 1 ] || export SPARKOPT_PROGRESS=$${SPARKOPT_PROGRESS:-1}; } &&
@@ -51,7 +53,11 @@ airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeli
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(SUBMIT) jobs/train.py --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@printf '%s\n' '' 'Next:' \
+		'  score images     source .venv/environment && sparkopt score --model out --images out/digits --image-size 8 --output out/scored' \
+		'  open a notebook  source .venv/environment && pip install jupyterlab && jupyter lab notebooks/quickstart.ipynb' \
+		'  run the tests    make test'
 
 .PHONY: run-deep
 run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes
@@ -86,6 +92,10 @@ system: .venv/test .venv/horovod
 .PHONY: test-all
 test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, browsers too
 	@$(MAKE) --no-print-directory system
+
+.PHONY: coverage
+coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
+	@.ci/coverage $(ARGS)
 
 .PHONY: format
 format: .venv/test ## Format the code
@@ -145,7 +155,7 @@ bench-codecs: .venv/test ## Compare codecs on real data
 	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)
 
 .PHONY: dist
-dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the wheel, and an environment for --archives, in dist/
+dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the wheel, the source distribution, and an environment for --archives, in dist/
 	@.ci/dist
 
 .PHONY: clean

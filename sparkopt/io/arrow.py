@@ -45,4 +45,5 @@ def fixed_width_values(column: pa.Array) -> NDArray[Any]:
     if not len(column):
         return np.empty(0, kind)
     found: NDArray[Any] = np.frombuffer(column.buffers()[1], kind)
+    found.flags.writeable = False  # Arrow's data are immutable
     return found[column.offset : column.offset + len(column)]

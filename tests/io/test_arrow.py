@@ -38,4 +38,6 @@ def test_numbers_are_arrows_and_share_the_columns_memory(kind, part):
     found, expected = fixed_width_values(column[part]), column[part].to_numpy()
     assert found.dtype == expected.dtype
     assert found.tolist() == expected.tolist()
-    assert not len(found) or np.shares_memory(found, expected)
+    if len(found):
+        assert np.shares_memory(found, expected)
+        assert not found.flags.writeable
