@@ -11,7 +11,7 @@ from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, 
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.io.metadata import read_metadata, write_metadata
 from sparkopt.io.secrets import MASK, mask, mask_uri, masked
-from sparkopt.io.worker import exempt_modules_from_collection
+from sparkopt.io.worker import spare_modules
 
 __all__ = [
     "MASK",
@@ -27,7 +27,6 @@ __all__ = [
     "describe",
     "differences",
     "digest",
-    "exempt_modules_from_collection",
     "fixed_width_values",
     "local_path",
     "mask",
@@ -37,5 +36,6 @@ __all__ = [
     "read_metadata",
     "resolve",
     "rounded",
+    "spare_modules",
     "write_metadata",
 ]

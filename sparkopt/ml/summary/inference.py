@@ -15,7 +15,7 @@ from scipy import special
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import DataError, IncompatibleError
-from sparkopt.io.worker import exempt_modules_from_collection
+from sparkopt.io.worker import spare_modules
 from sparkopt.ml.summary.sums import as_list
 from sparkopt.typing import Floats
 
@@ -125,7 +125,7 @@ class _Gram:
     intercept: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        exempt_modules_from_collection()
+        spare_modules()
         total: Any = 0.0
         for batch in batches:
             if batch.num_rows:
@@ -141,6 +141,6 @@ class _Gram:
 
 
 def _add_rows(records: pa.Table) -> pa.Table:
-    exempt_modules_from_collection()
+    spare_modules()
     sums = np.stack([values.values.to_numpy() for values in records.column("sums")]).sum(axis=0)
     return pa.table({"row": records.column("row")[:1], "sums": pa.array([sums])})
