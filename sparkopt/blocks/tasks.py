@@ -5,10 +5,8 @@ They are the same on Spark Classic and on Spark Connect.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
 from sparkopt.errors import DataError
+from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
 
 __all__ = [
@@ -136,6 +135,7 @@ class PartitionSummary:
     @classmethod
     def read(cls, handle: Handle) -> PartitionSummary:
         """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
+        spare_modules()
         if not handle.path:
             return cls(handle, {}, {})
         return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
@@ -228,23 +228,6 @@ class GroupTask(Generic[T]):
         return self.function(open_blocks(handle, self.first_rows) for handle in handles)
 
 
-class _Spared:
-    """How many modules are spared."""
-
-    modules = 0
-
-
-def spare_modules() -> None:
-    """Spare this worker's later garbage collections what is imported by now.
-
-    Spark's Python workers collect garbage after each task. With NumPy, pandas, Arrow and sparkopt imported, that
-    takes some 40 ms, many times what a step on a small partition does. Outside of Spark's workers nothing changes.
-    """
-    if TaskContext.get() is not None and len(sys.modules) > _Spared.modules:
-        _Spared.modules = len(sys.modules)
-        gc.freeze()
-
-
 def carry(handle: Handle) -> tuple[Handle, bytes]:
     """Return a handle with its file's content, which is empty where the file is missing."""
     path = Path(handle.path)
@@ -268,6 +251,7 @@ class Sweep:
     name: str
 
     def __call__(self, _: object) -> None:
+        spare_modules()
         for root in _local_roots():
             shutil.rmtree(root / self.name, ignore_errors=True)
 

@@ -13,6 +13,7 @@ import pytest
 
 from sparkopt import BlockStore, Columns
 from sparkopt.blocks import tasks
+from sparkopt.io import worker
 from sparkopt.launch.python_daemon import MODULE, PRELOADED, can_be_started
 from sparkopt.validation import Interval
 
@@ -41,7 +42,7 @@ def test_a_task_spares_what_it_has_imported(spark):
 
     def as_the_first(part, blocks):
         gc.unfreeze()
-        tasks._Spared.modules = 0
+        worker._Spared.modules = 0
         task = tasks.PartitionTask(lambda part, blocks: gc.get_freeze_count(), [0])
         return gc.get_freeze_count(), task(tasks.Handle.empty(0)).value
 
@@ -53,7 +54,7 @@ def test_a_task_spares_what_it_has_imported(spark):
 
 def test_outside_of_a_worker_nothing_is_spared():
     before = gc.get_freeze_count()
-    tasks.spare_modules()
+    worker.spare_modules()
     assert gc.get_freeze_count() == before
 
 
