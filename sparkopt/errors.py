@@ -15,6 +15,7 @@ __all__ = [
     "IncompatibleError",
     "LostRankError",
     "MissingDependencyError",
+    "NoSummaryError",
     "NotConvergedWarning",
     "ParameterError",
     "RankError",
@@ -62,6 +63,10 @@ class MissingDependencyError(SparkoptError, ImportError):
     def of(cls, feature: str, package: str, extra: str) -> MissingDependencyError:
         """Return the error that ``feature`` needs ``package``, which the extra ``extra`` of sparkopt installs."""
         return cls(f"{feature} needs {package}, which is not installed. Run: pip install 'sparkopt[{extra}]'")
+
+
+class NoSummaryError(SparkoptError, AttributeError, RuntimeError):
+    """A model was loaded, not trained in this session, so nothing is known of its training."""
 
 
 class RankError(SparkoptError, RuntimeError):

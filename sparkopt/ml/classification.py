@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, Params
 from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol, HasThreshold, HasThresholds
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
@@ -17,11 +17,11 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.bounds import BoundParams
-from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
+from sparkopt.ml.bounds import BoundParams, BoundSetters
+from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters, HasClassWeights
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
-from sparkopt.ml.params import LinearParams
+from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
@@ -59,9 +59,11 @@ class RawPredictionParams(HasRawPredictionCol):
 R = TypeVar("R", bound=RawPredictionParams)
 
 
-class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds):
+class _LogisticRegressionParams(
+    LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds, BoundParams, HasClassWeights
+):
     family: Param[str] = Param(
-        Params._dummy(), "family", "auto, binomial or multinomial", typeConverter=TypeConverters.toString
+        Params._dummy(), "family", "auto, binomial or multinomial, in any case", typeConverter=lower_case
     )
 
     def __init__(self, *args: Any) -> None:
@@ -86,6 +88,12 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
         self.clear(self.threshold)
         return self._set(thresholds=value)
 
+    def getThresholds(self) -> list[float]:
+        """Return thresholds, or the two that are equivalent to a threshold that was set."""
+        if not self.isSet(self.thresholds) and self.isSet(self.threshold):
+            return [1.0 - self.getOrDefault(self.threshold), self.getOrDefault(self.threshold)]
+        return self.getOrDefault(self.thresholds)
+
     def getThreshold(self) -> float:
         """Return threshold, or the equivalent of two thresholds."""
         if not self.isSet(self.thresholds):
@@ -108,7 +116,16 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
         values = self.getOrDefault(self.thresholds)
         if min(values) < 0 or sum(value == 0 for value in values) > 1:
             raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
-        if self.isSet(self.threshold) and not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold)):
+        self._check_thresholds()
+
+    def _check_thresholds(self) -> None:
+        """Refuse a threshold and thresholds that contradict each other."""
+        if not (self.isSet(self.threshold) and self.isSet(self.thresholds)):
+            return
+        values = self.getOrDefault(self.thresholds)
+        if len(values) != 2:
+            raise ParameterError(f"threshold is of two classes, and thresholds={values} of others. Set one of them.")
+        if not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold), rtol=0, atol=1e-5):
             raise ParameterError(
                 f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, equivalent to "
                 f"threshold={self.getThreshold():g}. Set one of them."
@@ -122,6 +139,9 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
     def numClasses(self) -> int:
         """Number of classes."""
         return max(2, int(self._matrix.shape[0]))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"numClasses": self.numClasses}
 
     @property
     def coefficientMatrix(self) -> DenseMatrix:
@@ -215,7 +235,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
 @documented
 class LogisticRegression(
-    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundParams, HasClassWeights
+    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundSetters, ClassWeightSetters
 ):
     """Logistic regression with an elastic-net penalty and bounds.
 
@@ -270,9 +290,31 @@ class LogisticRegression(
         super().__init__()
         self._configure(self._input_kwargs)
 
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        rawPredictionCol: str = "rawPrediction",
+        probabilityCol: str = "probability",
+        family: str = "auto",
+        threshold: float = 0.5,
+        thresholds: list[float] | None = None,
+        classWeights: Any = None,
+        lowerBoundsOnCoefficients: Any = None,
+        upperBoundsOnCoefficients: Any = None,
+        lowerBoundsOnIntercepts: Any = None,
+        upperBoundsOnIntercepts: Any = None,
+        **shared: Unpack[LinearArguments],
+    ) -> LogisticRegression:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
+
     def setFamily(self: B, value: str) -> B:
         """Set the family of distributions."""
         return self._set(family=value)
+
+    def _check_arguments(self) -> None:
+        self._check_thresholds()
 
     @property
     def _targets(self) -> Interval:

@@ -19,6 +19,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import ParamsWritable
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -50,6 +51,8 @@ PER_MODEL = frozenset(
         "rawPredictionCol",
         "probabilityCol",
         "linkPredictionCol",
+        "maxBlockSizeInMB",
+        "solver",
         "threshold",
         "thresholds",
     }
@@ -76,15 +79,20 @@ class LinearEstimator(
     initialModel: Any = None
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
-    def _configure(self, arguments: Mapping[str, Any]) -> None:
-        """Take a constructor's arguments: parameters, and the two attributes that cannot be saved."""
+    def _configure(self: E, arguments: Mapping[str, Any]) -> E:
+        """Take the arguments of a constructor or setParams: parameters, and two attributes that cannot be saved."""
         values = dict(arguments)
-        self.setCallbacks(values.pop("callbacks", ()))
-        self.setInitialModel(values.pop("initialModel", None))
+        self.setCallbacks(values.pop("callbacks", self.callbacks))
+        self.setInitialModel(values.pop("initialModel", self.initialModel))
         for name in values:
             if not self.hasParam(name):
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self._set(**values)
+        self._check_arguments()
+        return self
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that contradict each other."""
 
     @property
     def _scale_target(self) -> bool:
@@ -173,6 +181,7 @@ class LinearEstimator(
         ((_, model),) = train(dataset, [self._task()])
         return model
 
+    @illegal_arguments()
     def _task(self) -> TrainingTask[M]:
         """Return what is to be trained, checked."""
         self._check()
@@ -190,7 +199,7 @@ class LinearEstimator(
 
     def _trained(self, fit: Fit, rows: DataFrame) -> M:
         """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
-        model = self._copyValues(self._model(fit))
+        model = self._copyValues(self._model(fit)._resetUid(self.uid))
         model._summarise(rows, fit)
         return model
 
@@ -217,7 +226,7 @@ class LinearEstimator(
         return Trainer(
             loss=self._loss(moments),
             optimizer=self._optimizer(),
-            penalty=self._penalty(),
+            penalty=self._penalty_for(moments),
             stop=Stop(self.getMaxIter(), self.getTol(), patience=self.getPatience(), min_delta=self.getMinDelta()),
             fit_intercept=self.getFitIntercept(),
             standardization=self.getStandardization(),
@@ -247,6 +256,10 @@ class LinearEstimator(
                 raise ParameterError(f"stepSizeSchedule={schedule!r} needs a stepSize to start from: set stepSize.")
             return by_name(name)
         return by_name(name, schedules.by_name(schedule, self.getStepSize(), max(1, self.getMaxIter())))
+
+    def _penalty_for(self, moments: Moments) -> Penalty:
+        """Return the penalty for rows with these moments."""
+        return self._penalty()
 
     def _penalty(self) -> Penalty:
         strength = self.getRegParam()

@@ -18,9 +18,10 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
@@ -56,6 +57,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
 
+    def __repr__(self) -> str:
+        facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
+        return f"{type(self).__name__}: {', '.join(f'{name}={value}' for name, value in facts.items())}"
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the model's text says of it, in addition to its uid and number of features."""
+        return {}
+
     @property
     def arrays(self) -> tuple[Floats, Floats]:
         """Coefficients (outputs, features) and intercepts (outputs,) as arrays."""
@@ -77,11 +86,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
         Raises
         ------
-        AttributeError
+        NoSummaryError
             For a model that was loaded.
         """
         if self._summary is None:
-            raise AttributeError("this model has no summary: it was not trained in this session.")
+            raise NoSummaryError("this model has no summary: it was not trained in this session.")
         return self._summary
 
     def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
@@ -131,6 +140,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
         return np.asarray(X @ self._matrix.T) + self._intercept
 
+    @illegal_arguments()
     def _transform(self, dataset: DataFrame) -> DataFrame:
         columns = self._wanted(dataset.columns)
         scorer = arrow_udf(self._score(columns), self._scores_type(columns))  # type: ignore[call-overload]  # no structs

@@ -19,6 +19,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.ml.class_weights import factors, require_all
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import Fit, Trainer
@@ -93,10 +94,11 @@ class TrainingTask(Generic[M]):
 
 def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
     """Yield (index, model) for every task, in groups that read the same rows."""
-    for task in tasks:
-        check_engine(task.engine, dataset)
-    for group in _alike(range(len(tasks)), lambda i: tasks[i].reading):
-        yield from _train_readers(dataset, {i: tasks[i] for i in group})
+    with illegal_arguments():
+        for task in tasks:
+            check_engine(task.engine, dataset)
+        for group in _alike(range(len(tasks)), lambda i: tasks[i].reading):
+            yield from _train_readers(dataset, {i: tasks[i] for i in group})
 
 
 def _train_readers(dataset: DataFrame, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
