@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from pyspark.ml import Estimator
 from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
+from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
@@ -28,6 +29,7 @@ from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.progress import Callback, Stop
+from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
@@ -112,6 +114,14 @@ class LinearEstimator(
     def _model(self, fit: Fit) -> M:
         """Return the model of what was trained."""
 
+    def _known(self, moments: Moments) -> Initial | None:
+        """Return the optimum for rows with these moments, where it is known without a step; it may be infinite."""
+        return None
+
+    def _starting(self, trainer: Trainer) -> Trainer | None:
+        """Return a trainer whose solution is where this one starts; None where it starts without coefficients."""
+        return None
+
     def setCallbacks(self: E, value: Sequence[Callback]) -> E:
         """Set what is called after each step, in order."""
         self.callbacks = tuple(value)
@@ -149,7 +159,7 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share the iterator.
         """
-        return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
+        return Serial(train(dataset, [self.copy(values)._task(dataset.schema) for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
@@ -178,12 +188,12 @@ class LinearEstimator(
         return FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
-        ((_, model),) = train(dataset, [self._task()])
+        ((_, model),) = train(dataset, [self._task(dataset.schema)])
         return model
 
     @illegal_arguments()
-    def _task(self) -> TrainingTask[M]:
-        """Return what is to be trained, checked."""
+    def _task(self, schema: StructType) -> TrainingTask[M]:
+        """Return what is to be trained on rows of this schema, checked."""
         self._check()
         weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
         weights = self.getOrDefault("classWeights") if weighs else None
@@ -194,6 +204,8 @@ class LinearEstimator(
             trainer=self._trainer,
             initial=None if self.initialModel is None else coefficients_of(self.initialModel),
             model=self._trained,
+            known=self._known,
+            starting=self._starting,
             shared={name: values[name] for name in values.keys() - PER_MODEL} if self._method.shares_passes else None,
         )
 

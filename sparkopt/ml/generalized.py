@@ -16,7 +16,7 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
-from sparkopt.losses import Binomial, Gamma, Gaussian, Logistic, Loss, Poisson, Tweedie
+from sparkopt.losses import Binomial, BinomialLogit, Gamma, Gaussian, Loss, Poisson, Tweedie, WorkingResponse
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
@@ -26,8 +26,10 @@ from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
 )
+from sparkopt.optim import lbfgs
 from sparkopt.penalties import Penalty
-from sparkopt.training.trainer import Fit
+from sparkopt.solver.progress import Stop
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -151,7 +153,7 @@ class _FamilyParams(LinearParams, HasSolver):
         if self.getFamily() == "tweedie":
             return Tweedie(self.getVariancePower(), self.getLinkPower())
         if self.getFamily() == "binomial":
-            return Logistic() if self.getLink() == "logit" else Binomial(self.getLink())
+            return BinomialLogit() if self.getLink() == "logit" else Binomial(self.getLink())
         return LOSSES[self.getFamily()](link=self.getLink())
 
     def _domains(self) -> Mapping[str, Constraint]:
@@ -202,7 +204,8 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     Parameters
     ----------
     family : {"gaussian", "binomial", "poisson", "gamma", "tweedie"}, default "gaussian"
-        Distribution of the target. Binomial targets are 0 and 1, Poisson ones ≥ 0, Gamma ones > 0.
+        Distribution of the target. Binomial targets are 0, 1 or shares of hits in weightCol trials, Poisson ones ≥ 0,
+        Gamma ones > 0.
     link : str, optional
         From the mean to the linear prediction; the first of these is the family's default: gaussian: identity, log,
         inverse; binomial: logit, probit, cloglog; poisson: log, identity, sqrt; gamma: inverse, identity, log.
@@ -221,8 +224,9 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
 
     Notes
     -----
-    Links whose linear prediction must be positive (inverse, sqrt, identity outside the gaussian family) start from
-    the intercept alone, so they need one, and predict NaN for rows whose linear prediction has no mean.
+    Links whose linear prediction must be positive (inverse, sqrt, identity outside the gaussian family) predict NaN
+    for rows whose linear prediction has no mean. Without an intercept they start where R's ``glm`` does: at the least
+    squares of the link of the targets, weighted by the family.
 
     Examples
     --------
@@ -289,6 +293,23 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     def setOffsetCol(self: G, value: str) -> G:
         """Set the column that is added to the linear prediction."""
         return self._set(offsetCol=value)
+
+    def _starting(self, trainer: Trainer) -> Trainer | None:
+        """Without an intercept, a linear prediction of 0 may have no mean: start where R's glm does."""
+        loss = trainer.loss
+        if trainer.fit_intercept or not isinstance(loss, Tweedie) or loss.is_defined_at_zero:
+            return None
+        first = WorkingResponse(loss)
+        return Trainer(
+            first,
+            lbfgs(),
+            stop=Stop(100, 1e-12),
+            fit_intercept=False,
+            standardization=trainer.standardization,
+            engine=trainer.engine,
+            progress=trainer.progress,
+            held_out=trainer.held_out,
+        )
 
     @property
     def _is_least_squares(self) -> bool:

@@ -79,7 +79,7 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
 
     def predictRaw(self, value: Vector) -> DenseVector:
         """Return the raw prediction of each class for one row's features."""
-        return DenseVector(self._outputs(self._raw(value.toArray()[None, :]))["rawPrediction"][0])
+        return DenseVector(self._outputs_of(value)["rawPrediction"][0])
 
     def evaluate(self, dataset: DataFrame) -> LinearSVCSummary:
         return LinearSVCSummary(self.copy(), dataset)

@@ -123,7 +123,7 @@ class CrossValidator(tuning.CrossValidator):
         fold = self.getFoldCol()
         if fold and not isinstance(dataset.schema[fold].dataType, IntegralType):
             raise _ApartError(f"foldCol={fold!r} is no integer column")
-        tasks = [estimator.copy(values)._task() for values in self.getEstimatorParamMaps()]
+        tasks = [estimator.copy(values)._task(dataset.schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
                 raise _ApartError("local steps and lossy compression are one model's own")

@@ -13,6 +13,7 @@ from sklearn.metrics import mean_pinball_loss, mean_tweedie_deviance
 from sparkopt.errors import ParameterError
 from sparkopt.losses import (
     Binomial,
+    BinomialLogit,
     FixedHuber,
     Gamma,
     Gaussian,
@@ -26,6 +27,7 @@ from sparkopt.losses import (
     SquaredError,
     SquaredHinge,
     Tweedie,
+    WorkingResponse,
     check_loss,
 )
 from sparkopt.objective.linear import LinearObjective
@@ -59,6 +61,9 @@ LOSSES: list[Loss] = [
     Tweedie(3.0, -2.0),
     Binomial("probit"),
     Binomial("cloglog"),
+    BinomialLogit(),
+    WorkingResponse(Poisson("sqrt")),
+    WorkingResponse(Gamma("inverse")),
 ]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
