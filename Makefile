@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# A locale that every machine has: Bash, which starts Spark too, warns of one that is missing.
+export LC_ALL := C.UTF-8
 ACTIVATE := source .venv/environment &&
 # spark-submit reads a job's output through a pipe, so a job cannot see the terminal by itself.
 PROGRESS := { [ ! -t 1 ] || export SPARKOPT_PROGRESS=$${SPARKOPT_PROGRESS:-1}; } &&
@@ -51,7 +53,11 @@ airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeli
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(SUBMIT) jobs/train.py --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@printf '%s\n' '' 'Next:' \
+		'  score images     source .venv/environment && sparkopt score --model out --images out/digits --image-size 8 --output out/scored' \
+		'  open a notebook  source .venv/environment && pip install jupyterlab && jupyter lab notebooks/quickstart.ipynb' \
+		'  run the tests    make test'
 
 .PHONY: run-deep
 run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes

@@ -8,6 +8,7 @@ What is set for uv already stays: its own settings win.
 import ast
 import os
 import shlex
+import ssl
 import subprocess
 import sys
 
@@ -19,7 +20,6 @@ LISTS = {
 """Settings with several values: the variable, and what stands between its values."""
 PLAIN = {
     "index-url": ("UV_DEFAULT_INDEX",),
-    "no-index": ("UV_NO_INDEX",),
     "cert": ("SSL_CERT_FILE",),
     "client-cert": ("SSL_CLIENT_CERT",),
     "proxy": ("HTTP_PROXY", "HTTPS_PROXY"),
@@ -45,6 +45,10 @@ def uv_variables(settings: "dict[str, str]") -> "dict[str, str]":
     variables.update(
         {name: between.join(settings[key].split()) for key, (name, between) in LISTS.items() if key in settings}
     )
+    if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        variables["UV_NO_INDEX"] = "1"  # of .ci/install: uv has a flag for it, and no variable
+    if "cert" not in settings and ssl.get_default_verify_paths().cafile:
+        variables["UV_SYSTEM_CERTS"] = "1"  # the certificates that this machine trusts
     variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: every index is asked, none is first
     return variables
 

@@ -187,6 +187,11 @@ def test_uv_is_given_the_index_settings_of_pip(tmp_path):
     }
 
 
+@pytest.mark.parametrize(("value", "expected"), [("1", "1"), ("true", "1"), ("0", None), ("no", None)])
+def test_a_machine_without_an_index_stays_without_one(tmp_path, value, expected):
+    assert uv_settings(tmp_path, "", PIP_NO_INDEX=value).get("UV_NO_INDEX") == expected
+
+
 def test_settings_of_uv_itself_stay(tmp_path):
     found = uv_settings(tmp_path, PIP_SETTINGS, UV_DEFAULT_INDEX="https://mine.example/simple", UV_INDEX="")
     assert found["UV_DEFAULT_INDEX"] == "https://mine.example/simple"

@@ -163,13 +163,15 @@ class Job:
         identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(spark, args))
         event("begins", **identity.inputs)
         kind = self.kind(args)
-        output, name = spark_location(spark, args.output), "manifest.json" if kind == "folder" else HIDDEN
+        output = spark_location(spark, args.output)
+        name, page = ("manifest.json", REPORT) if kind == "folder" else (HIDDEN, HIDDEN_REPORT)
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
             print(
                 f"nothing to do: {mask(args.output)} holds the result of the same flags and data. "
                 "Run with --force to repeat it."
             )
+            print(_figures(earlier), _link(output.child(page)), sep="\n")
             return FINE
         if why := output.refusal():  # before the work, which may take hours
             raise DataError(f"--output {mask(args.output)!r} cannot be written: {mask(why)}.")
@@ -184,16 +186,14 @@ class Job:
                 _close(run, identity, {}, {}, started, name, UNFINISHED)
                 run.target.add_files(run.files)
             result = self.work(run)
-            outputs = {
-                **result.outputs,
-                **_report(run, identity, result, REPORT if kind == "folder" else HIDDEN_REPORT),
-            }
+            outputs = {**result.outputs, **_report(run, identity, result, page)}
             status = GATE_NOT_MET if result.failed_gate else COMPLETE
             _close(run, identity, result.metrics, outputs, started, name, status)
             run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
         print(result.text)
+        print(_link(output.child(page)))
         if result.failed_gate:
             logger.error("%s", result.failed_gate)
             return GATE
@@ -300,6 +300,20 @@ def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, a
             raise DataError(
                 f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start over."
             )
+
+
+def _figures(earlier: Mapping[str, Any] | None) -> str:
+    """Return the metrics of an earlier run in a line."""
+    metrics = {} if earlier is None else earlier["metrics"]
+    return "metrics   " + "  ".join(
+        f"{name} {value:.6g}" for name, value in metrics.items() if isinstance(value, (int, float))
+    )
+
+
+def _link(page: SparkLocation) -> str:
+    """Return where a report is, in a form that terminals open."""
+    path = page.uri.removeprefix("file://")
+    return f"report    {mask(Path(path).as_uri() if path.startswith('/') else page.uri)}"
 
 
 def _left(earlier: Mapping[str, Any] | None) -> list[str]:

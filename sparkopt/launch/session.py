@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkopt.errors import ParameterError
+from sparkopt.launch.class_archive import starts_local_jvm, use_archive
+from sparkopt.launch.local_jvm import start_jvm
 from sparkopt.solver.callbacks import in_notebook
 
 if TYPE_CHECKING:
@@ -101,6 +103,9 @@ def session(
     already, settings that need a new one stay as they are. In local mode, workers use the same Python as this process
     unless PYSPARK_PYTHON is set.
 
+    In local mode, Spark's JVM starts from an archive of its classes in ``~/.cache/sparkopt``, which the first session
+    writes when its process ends. SPARKOPT_CLASS_ARCHIVE=off turns that off.
+
     In a Jupyter kernel, and with the profile "notebook", a new JVM writes its standard error (Spark's log and that of
     Python workers) to a file instead of the cell. ``spark.conf.get("spark.sparkopt.log")`` is its path. The profile
     is not for Spark Connect, whose server has its own settings and log: there it changes nothing.
@@ -120,8 +125,12 @@ def session(
         profile = "notebook" if quiet else None
     chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if _is_classic(chosen):
+        chosen = use_archive(chosen)
     if quiet:
         _start_quietly({"spark.app.name": app_name, **chosen})
+    elif _is_classic(chosen) and starts_local_jvm(chosen):
+        start_jvm({"spark.app.name": app_name, **chosen})
     builder = SparkSession.builder.appName(app_name)
     for key, value in chosen.items():
         builder = builder.config(key, value)
