@@ -14,6 +14,7 @@ from pyspark.ml.util import (
     DefaultParamsReader,
     DefaultParamsWritable,
     DefaultParamsWriter,
+    GeneralMLWriter,
     MLReadable,
     MLReader,
     MLWriter,
@@ -114,7 +115,7 @@ class ModelReader(MLReader[M], Generic[M]):
         return restored(self.kind, metadata, row)
 
 
-class GeneralModelWriter(ModelWriter):
+class GeneralModelWriter(ModelWriter, GeneralMLWriter):
     """Writes a linear regression, in sparkopt's format or another.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasSolver
+from pyspark.ml.util import GeneralMLWriter
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
@@ -86,7 +87,7 @@ class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _Linea
         """Scale of the residuals that Huber's loss was fitted with; 1 for squared error."""
         return Huber(self.getEpsilon()).scale(self.auxiliary[0]) if len(self.auxiliary) else 1.0
 
-    def write(self) -> GeneralModelWriter:
+    def write(self) -> GeneralMLWriter:
         """Return a writer: ``model.write().format("pmml").save(path)``; without a format, ``load`` reads it."""
         return GeneralModelWriter(self)
 

@@ -38,17 +38,17 @@ class SearchWriter(StageWriter):
 
     def __init__(self, search: Any) -> None:
         super().__init__()
-        self.search = search
+        self.instance = search
 
     def saveImpl(self, path: str) -> None:
         """Write metadata, estimator and evaluator below ``path``."""
         self._save(path, {})
 
     def _save(self, path: str, facts: dict[str, Any]) -> None:
-        Shared.validateParams(self.search)
-        values = DefaultParamsWriter.extractJsonParams(self.search, NOT_JSON)
-        values["estimatorParamMaps"] = _grid(self.search.getEstimatorParamMaps())
-        Shared.saveImpl(path, self.search, self.sparkSession, {**facts, "paramMap": values})
+        Shared.validateParams(self.instance)
+        values = DefaultParamsWriter.extractJsonParams(self.instance, NOT_JSON)
+        values["estimatorParamMaps"] = _grid(self.instance.getEstimatorParamMaps())
+        Shared.saveImpl(path, self.instance, self.sparkSession, {**facts, "paramMap": values})
 
 
 class SearchModelWriter(SearchWriter):
@@ -62,7 +62,7 @@ class SearchModelWriter(SearchWriter):
         ValueError
             Where models of folds are wanted and there are none.
         """
-        model = self.search
+        model = self.instance
         keeps = Shared.getValidatorModelWriterPersistSubModelsParam(self)
         facts = {"avgMetrics": model.avgMetrics, "persistSubModels": keeps}
         self._save(path, {**facts, "stdMetrics": model.stdMetrics} if model.stdMetrics else facts)

@@ -186,7 +186,7 @@ def test_thresholds_follow_the_threshold_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("thresholds", [[0.5, 0.5], [0.2, 0.3, 0.5]])
-def test_contradictory_thresholds_are_refused_by_the_constructor(thresholds):
+def test_contradictory_thresholds_are_refused_by_the_constructor(thresholds, spark):
     for kind in (ml.LogisticRegression, classification.LogisticRegression):
         with pytest.raises(ValueError, match="threshold"):
             kind(threshold=0.3, thresholds=thresholds)

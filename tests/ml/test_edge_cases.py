@@ -34,7 +34,6 @@ def test_separated_classes_without_a_penalty_are_told_apart(spark, partitions):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
         model = ml.LogisticRegression(**LOCAL).fit(rows)
-    # the third and the first row are alike but for rounding away: all others are predicted right
     assert model.summary.accuracy == 1.0
     assert model.summary.objectiveHistory[-1] < 1e-6
 
