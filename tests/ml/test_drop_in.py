@@ -421,3 +421,12 @@ def test_one_vs_rest_and_pipelines_keep_their_models(spark, tmp_path):
         same(one, other)
     predictions = [found.transform(rows).select("prediction").collect() for found in (loaded, saved)]
     assert predictions[0] == predictions[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"weightCol": "weight"}, {"fitIntercept": False}], ids=str)
+def test_a_penalised_gaussian_is_pysparks(options, diabetes):
+    options = {**options, "regParam": 0.5, "tol": 1e-15}
+    theirs = regression.GeneralizedLinearRegression(**options).fit(diabetes)
+    ours = ml.GeneralizedLinearRegression(**options).fit(diabetes)
+    np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-5)
+    assert ours.intercept == pytest.approx(theirs.intercept, rel=1e-6)
