@@ -348,6 +348,7 @@ class BinomialLogit(Logistic):
 
 def _entropy(y: Array) -> Array:
     """−y log y − (1 − y) log(1 − y): what a perfect prediction of shares still costs."""
+    y = y.astype(np.float64, copy=False)
     entropy: Array = special.entr(y) + special.entr(1 - y)
     return entropy
 
