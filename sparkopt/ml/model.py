@@ -20,6 +20,7 @@ from scipy import sparse
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.io.worker import spare_modules
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -194,6 +195,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         raw, outputs = model._raw, model._outputs
 
         def score(rows: pa.Array) -> pa.Array:
+            spare_modules()
             predicted = raw(feature_matrix(rows.field("features") if has_offset else rows))
             if has_offset:
                 predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
