@@ -15,6 +15,7 @@ __all__ = [
     "IncompatibleError",
     "LostRankError",
     "MissingDependencyError",
+    "NoSummaryError",
     "NotConvergedWarning",
     "ParameterError",
     "RankError",
@@ -77,6 +78,10 @@ def _remedy(extra: str) -> str:
         return f"Install sparkopt with its extra {extra!r}."
     quoted = " ".join(f"'{line}'" for line in wanted)
     return f"It is in sparkopt's extra {extra!r}: pip install {quoted}"
+
+
+class NoSummaryError(SparkoptError, AttributeError, RuntimeError):
+    """A model was loaded, not trained in this session, so nothing is known of its training."""
 
 
 class RankError(SparkoptError, RuntimeError):

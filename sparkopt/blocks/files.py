@@ -130,7 +130,10 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
 
 
 def _encode(block: Block) -> pa.RecordBatch:
-    if isinstance(block.X, np.ndarray):
+    arrays: dict[str, pa.Array]
+    if block.X.shape[1] == 0:  # Arrow has no lists of a fixed size of 0; rows of nothing need none
+        arrays = {}
+    elif isinstance(block.X, np.ndarray):
         flat = pa.array(np.ascontiguousarray(block.X).reshape(-1))
         arrays = {FEATURES: pa.FixedSizeListArray.from_arrays(flat, block.X.shape[1])}
     else:
@@ -237,6 +240,8 @@ class BlockFile:
             fixed_width_values(batch.column(name)) if name in names else None for name in (WEIGHT, OFFSET)
         )
         fold = self._folds[index] if self._folds else NO_FOLD
+        if self._width == 0:
+            return Block(np.zeros((len(y), 0)), y, weight, offset=offset, fold=fold)
         if FEATURES in names:
             X = fixed_width_values(batch.column(FEATURES).values).reshape(len(y), self._width)
             return Block(X, y, weight, offset=offset, fold=fold)

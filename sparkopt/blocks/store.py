@@ -258,8 +258,6 @@ def _refuse_bad(facts: Sequence[PartitionSummary], columns: Columns) -> None:
             f"features column {columns.feature_names!r} has {one} entries in partition {first} and {two} in "
             f"partition {second}. Every row needs the same number."
         )
-    if 0 in widths:
-        raise DataError(f"features column {columns.feature_names!r} has no entries.")
     if columns.validation is not None:
         _refuse_one_sided(facts, columns.validation)
     if sum(moments.weight for fact in facts for moments in fact.moments.values()) == 0:

@@ -30,7 +30,7 @@ from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.fields import Field, Fields, dense
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
 from sparkopt.launch.devices import choose
@@ -101,11 +101,11 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
 
         Raises
         ------
-        AttributeError
+        NoSummaryError
             For a model that was loaded.
         """
         if self._summary is None:
-            raise AttributeError("this model has no summary: it was not trained in this session.")
+            raise NoSummaryError("this model has no summary: it was not trained in this session.")
         return self._summary
 
     def _transform(self, dataset: DataFrame) -> DataFrame:

@@ -32,12 +32,22 @@ A loss of your own takes a few lines. Its derivative is checked on first use:
 from sparkopt.losses.base import Loss
 from sparkopt.losses.checks import check_loss
 from sparkopt.losses.classification import Hinge, Logistic, Multinomial, SquaredHinge
-from sparkopt.losses.generalized import LINKS, Binomial, Gamma, Gaussian, Poisson, Tweedie
+from sparkopt.losses.generalized import (
+    LINKS,
+    Binomial,
+    BinomialLogit,
+    Gamma,
+    Gaussian,
+    Poisson,
+    Tweedie,
+    WorkingResponse,
+)
 from sparkopt.losses.regression import FixedHuber, Huber, Quantile, SquaredError
 
 __all__ = [
     "LINKS",
     "Binomial",
+    "BinomialLogit",
     "FixedHuber",
     "Gamma",
     "Gaussian",
@@ -51,5 +61,6 @@ __all__ = [
     "SquaredError",
     "SquaredHinge",
     "Tweedie",
+    "WorkingResponse",
     "check_loss",
 ]

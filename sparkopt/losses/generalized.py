@@ -15,10 +15,11 @@ import numpy as np
 from scipy import special
 
 from sparkopt.losses.base import Loss
+from sparkopt.losses.classification import Logistic
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["LINKS", "Binomial", "Gamma", "Gaussian", "Poisson", "Tweedie"]
+__all__ = ["LINKS", "Binomial", "BinomialLogit", "Gamma", "Gaussian", "Poisson", "Tweedie", "WorkingResponse"]
 
 LINKS: Mapping[str, float] = MappingProxyType({"identity": 1.0, "log": 0.0, "inverse": -1.0, "sqrt": 0.5})
 """Links raw = μ^λ by name, with λ; 0 is the logarithm."""
@@ -116,6 +117,11 @@ class Tweedie(Loss):
         mean = np.where(mean > 0, mean, 1e-3)
         return np.log(mean) if self._link_power == 0 else mean**self._link_power
 
+    @property
+    def is_defined_at_zero(self) -> bool:
+        """Whether a raw prediction of 0 has a mean."""
+        return bool(self._inside(np.zeros(1))[0][0])
+
     def _inside(self, raw: Array) -> tuple[Array, Array]:
         """Return which raw predictions have a mean, and the predictions with the others replaced by 1."""
         if self._link_power == 0 or (self.power == 0 and self._link_power == 1):
@@ -153,6 +159,56 @@ def _times(a: Array | float, b: Array) -> Array:
     """Return a · b with 0 · ∞ = 0, which is the limit in all uses here."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(np.equal(a, 0), 0, a * b)
+
+
+@dataclass(frozen=True)
+class WorkingResponse(Loss):
+    """Squared distance from the link of the target, by working weights: the first step of R's ``glm``.
+
+    Iteratively reweighted least squares begins at means μ₀ that are the targets, 0.1 more for a Poisson family, with
+    weights (dμ/draw)² / μ^p there (McCullagh & Nelder, 1989, §2.5; R's ``family$initialize``).
+
+    Parameters
+    ----------
+    family : Tweedie
+        The family, with its link.
+    """
+
+    family: Tweedie = Tweedie()
+    name: ClassVar[str] = "working_response"
+
+    @property
+    def targets(self) -> Interval:
+        """Those of the family."""
+        return self.family.targets
+
+    def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
+        """½ weight · (raw − link(μ₀))² and its derivative."""
+        weight, response = self._working(y)
+        residual = raw - response
+        return 0.5 * weight * residual * residual, weight * residual
+
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return the weight times ``direction``."""
+        return self._working(y)[0] * direction
+
+    def predict(self, raw: Array) -> Array:
+        """Return the family's mean."""
+        return self.family.predict(raw)
+
+    def start(self, mean: Floats) -> Floats:
+        """Return the family's start."""
+        return self.family.start(mean)
+
+    def _working(self, y: Array) -> tuple[Array, Array]:
+        power, link = self.family.power, self.family._link_power
+        mean = y + 0.1 if 1 <= power < 2 else y
+        if power == 0 and link == -1:
+            mean = np.where(mean == 0, 1e-3, mean)
+        elif power == 0 and link != 1:
+            mean = np.maximum(mean, 1e-3)
+        slope = self.family._slope * mean ** (1 - link)
+        return slope * slope / mean**power, np.log(mean) if link == 0 else mean**link
 
 
 @dataclass(frozen=True)
@@ -212,9 +268,10 @@ class Gamma(Tweedie):
 
 @dataclass(frozen=True)
 class Binomial(Loss):
-    """Negative log-likelihood of a Bernoulli target in {0, 1} through a link other than the log-odds.
+    """Half the deviance of a share of hits in [0, 1] through a link other than the log-odds.
 
-    For log-odds see :class:`sparkopt.losses.Logistic`.
+    For targets 0 and 1 it is the negative log-likelihood; the row's weight is the number of trials of a share. For
+    log-odds see :class:`BinomialLogit`.
 
     Parameters
     ----------
@@ -230,13 +287,13 @@ class Binomial(Loss):
 
     link: str = "probit"
     name: ClassVar[str] = "binomial"
-    targets: Interval = field(default=Interval(0, 1, whole=True), init=False, repr=False)
+    targets: Interval = field(default=Interval(0, 1), init=False, repr=False)
 
     def __post_init__(self) -> None:
         check("link", self.link, OneOf(["probit", "cloglog"]))
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
-        """Negative log-likelihood and its derivative."""
+        """Half the deviance and its derivative."""
         value, gradient, _ = self._derivatives(y, raw)
         return value, gradient
 
@@ -259,7 +316,41 @@ class Binomial(Loss):
     def _derivatives(self, y: Array, raw: Array) -> tuple[Array, Array, Array]:
         """Return the loss, and its first and second derivative."""
         raw = raw.astype(np.float64)  # the tails are differences of large numbers
-        return _probit(y, raw) if self.link == "probit" else _cloglog(y, raw)
+        likelihood = _probit if self.link == "probit" else _cloglog
+        if ((y == 0) | (y == 1)).all():
+            return likelihood(y, raw)
+        hit, miss = likelihood(np.ones_like(raw), raw), likelihood(np.zeros_like(raw), raw)
+        value, first, second = (y * a + (1 - y) * b for a, b in zip(hit, miss, strict=True))
+        return value - _entropy(y), first, second
+
+
+@dataclass(frozen=True)
+class BinomialLogit(Logistic):
+    """Half the deviance of a share of hits in [0, 1] with log-odds ``raw``.
+
+    For targets 0 and 1 it is `Logistic`; the row's weight is the number of trials of a share.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> BinomialLogit().value_gradient(np.array([0.5, 1.0]), np.zeros(2))[0].round(4).tolist()
+    [0.0, 0.6931]
+    """
+
+    name: ClassVar[str] = "binomial_logit"
+    targets: Interval = field(default=Interval(0, 1), init=False, repr=False)
+
+    def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
+        """Half the deviance, and probability − y."""
+        value, gradient = super().value_gradient(y, raw)
+        return value - _entropy(y).astype(value.dtype, copy=False), gradient
+
+
+def _entropy(y: Array) -> Array:
+    """−y log y − (1 − y) log(1 − y): what a perfect prediction of shares still costs."""
+    y = y.astype(np.float64, copy=False)
+    entropy: Array = special.entr(y) + special.entr(1 - y)
+    return entropy
 
 
 def _probit(y: Array, raw: Array) -> tuple[Array, Array, Array]:

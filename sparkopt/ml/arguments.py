@@ -76,6 +76,8 @@ class LinearArguments(TypedDict, total=False):
         Determines the rows of mini-batches, and what random codecs draw.
     aggregationDepth : int, default 2
         Levels of the aggregation tree, for wide models.
+    maxBlockSizeInMB : float, default 0
+        Taken as pyspark.ml takes it, and without effect: blocks have the size of a core's cache.
     engine : {"auto", "driver", "resident", "allreduce", "local"}, default "auto"
         Where the loop runs: "driver" starts one Spark job for each pass, "resident" one for the fit, whose tasks
         stay; "allreduce" runs on each rank of a barrier stage, "local" in one task. "auto" takes the cheapest and
@@ -122,6 +124,7 @@ class LinearArguments(TypedDict, total=False):
     blockCodec: str
     seed: int
     aggregationDepth: int
+    maxBlockSizeInMB: float
     engine: str
     validationIndicatorCol: str | None
     patience: int
@@ -135,7 +138,8 @@ class LinearArguments(TypedDict, total=False):
 def documented(kind: type[T]) -> type[T]:
     """Show the shared arguments in an estimator's signature, and describe them in the place of ``{shared}``.
 
-    Defaults are those of the parameters; an argument whose parameter has none defaults to None.
+    ``setParams`` has the constructor's signature. Defaults are those of the parameters; an argument whose parameter
+    has none defaults to None.
     """
     unset = kind()
     init: Any = kind.__init__
@@ -147,6 +151,8 @@ def documented(kind: type[T]) -> type[T]:
     ]
     named = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     init.__signature__ = inspect.Signature([*named, *shared], return_annotation=None)
+    set_params: Any = vars(kind)["setParams"]
+    set_params.__signature__ = inspect.Signature([*named, *shared], return_annotation=kind)
     if kind.__doc__ and LinearArguments.__doc__:  # python -OO strips them
         text = LinearArguments.__doc__.split("----------\n", 1)[1].strip()
         kind.__doc__ = kind.__doc__.replace("{shared}", text)

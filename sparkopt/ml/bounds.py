@@ -11,9 +11,9 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from sparkopt.errors import ParameterError
 from sparkopt.penalties import Box, Penalty
 
-__all__ = ["BoundParams"]
+__all__ = ["BoundParams", "BoundSetters"]
 
-B = TypeVar("B", bound="BoundParams")
+B = TypeVar("B", bound="BoundSetters")
 COEFFICIENTS = ("lowerBoundsOnCoefficients", "upperBoundsOnCoefficients")
 INTERCEPTS = ("lowerBoundsOnIntercepts", "upperBoundsOnIntercepts")
 
@@ -60,22 +60,6 @@ class BoundParams(Params):
         """Return upperBoundsOnIntercepts."""
         return DenseVector(self.getOrDefault(self.upperBoundsOnIntercepts))
 
-    def setLowerBoundsOnCoefficients(self: B, value: Any) -> B:
-        """Set lower bounds on the coefficients, one row for two classes, else one for each."""
-        return self._set(lowerBoundsOnCoefficients=value)
-
-    def setUpperBoundsOnCoefficients(self: B, value: Any) -> B:
-        """Set upper bounds on the coefficients, one row for two classes, else one for each."""
-        return self._set(upperBoundsOnCoefficients=value)
-
-    def setLowerBoundsOnIntercepts(self: B, value: Any) -> B:
-        """Set lower bounds on the intercepts."""
-        return self._set(lowerBoundsOnIntercepts=value)
-
-    def setUpperBoundsOnIntercepts(self: B, value: Any) -> B:
-        """Set upper bounds on the intercepts."""
-        return self._set(upperBoundsOnIntercepts=value)
-
     def _matrix_of(self, param: Param[list[list[float]]]) -> DenseMatrix:
         rows = np.array(self.getOrDefault(param))
         return DenseMatrix(rows.shape[0], rows.shape[1], rows.ravel(order="F"))
@@ -97,3 +81,23 @@ class BoundParams(Params):
     def _bounds(self, name: str, default: float) -> Any:
         param = self.getParam(name)
         return np.array(self.getOrDefault(param)).T if self.isSet(param) else default
+
+
+class BoundSetters(BoundParams):
+    """Setters of bounds, which estimators have and models do not."""
+
+    def setLowerBoundsOnCoefficients(self: B, value: Any) -> B:
+        """Set lower bounds on the coefficients, one row for two classes, else one for each."""
+        return self._set(lowerBoundsOnCoefficients=value)
+
+    def setUpperBoundsOnCoefficients(self: B, value: Any) -> B:
+        """Set upper bounds on the coefficients, one row for two classes, else one for each."""
+        return self._set(upperBoundsOnCoefficients=value)
+
+    def setLowerBoundsOnIntercepts(self: B, value: Any) -> B:
+        """Set lower bounds on the intercepts."""
+        return self._set(lowerBoundsOnIntercepts=value)
+
+    def setUpperBoundsOnIntercepts(self: B, value: Any) -> B:
+        """Set upper bounds on the intercepts."""
+        return self._set(upperBoundsOnIntercepts=value)

@@ -14,9 +14,9 @@ from sparkopt.blocks.columns import Columns, quoted
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.validation import Interval, check
 
-__all__ = ["MOST_CLASSES", "HasClassWeights", "factors", "require_all"]
+__all__ = ["MOST_CLASSES", "ClassWeightSetters", "HasClassWeights", "factors", "require_all"]
 
-C = TypeVar("C", bound="HasClassWeights")
+C = TypeVar("C", bound="ClassWeightSetters")
 
 BALANCED = "balanced"
 MOST_CLASSES = 10_000
@@ -60,6 +60,10 @@ class HasClassWeights(Params):
         """Return classWeights."""
         weights: str | list[float] | dict[int, float] = self.getOrDefault(self.classWeights)
         return weights
+
+
+class ClassWeightSetters(HasClassWeights):
+    """The setter of classWeights, which estimators have and models do not."""
 
     def setClassWeights(self: C, value: str | Sequence[float] | Mapping[int, float]) -> C:
         """Set the factors of row weights by label."""

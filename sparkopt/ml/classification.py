@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, Params
 from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol, HasThreshold, HasThresholds
 from pyspark.sql import DataFrame
-from pyspark.sql.types import DataType
+from pyspark.sql.types import DataType, StructType
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.bounds import BoundParams
-from sparkopt.ml.class_weights import MOST_CLASSES, HasClassWeights
+from sparkopt.ml.bounds import BoundParams, BoundSetters
+from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters, HasClassWeights
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
-from sparkopt.ml.params import LinearParams
+from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
 )
+from sparkopt.ml.training import TrainingTask
 from sparkopt.penalties import Penalty
+from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
 LABELS = Interval(0, None, whole=True)
+LARGEST = float(np.finfo(np.float64).max)
 
 P = TypeVar("P", bound="_LogisticRegressionParams")
 B = TypeVar("B", bound="_LogisticRegressionParams")
@@ -59,9 +62,11 @@ class RawPredictionParams(HasRawPredictionCol):
 R = TypeVar("R", bound=RawPredictionParams)
 
 
-class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds):
+class _LogisticRegressionParams(
+    LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds, BoundParams, HasClassWeights
+):
     family: Param[str] = Param(
-        Params._dummy(), "family", "auto, binomial or multinomial", typeConverter=TypeConverters.toString
+        Params._dummy(), "family", "auto, binomial or multinomial, in any case", typeConverter=lower_case
     )
 
     def __init__(self, *args: Any) -> None:
@@ -86,6 +91,12 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
         self.clear(self.threshold)
         return self._set(thresholds=value)
 
+    def getThresholds(self) -> list[float]:
+        """Return thresholds, or the two that are equivalent to a threshold that was set."""
+        if not self.isSet(self.thresholds) and self.isSet(self.threshold):
+            return [1.0 - self.getOrDefault(self.threshold), self.getOrDefault(self.threshold)]
+        return self.getOrDefault(self.thresholds)
+
     def getThreshold(self) -> float:
         """Return threshold, or the equivalent of two thresholds."""
         if not self.isSet(self.thresholds):
@@ -108,7 +119,16 @@ class _LogisticRegressionParams(LinearParams, RawPredictionParams, HasProbabilit
         values = self.getOrDefault(self.thresholds)
         if min(values) < 0 or sum(value == 0 for value in values) > 1:
             raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
-        if self.isSet(self.threshold) and not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold)):
+        self._check_thresholds()
+
+    def _check_thresholds(self) -> None:
+        """Refuse a threshold and thresholds that contradict each other."""
+        if not (self.isSet(self.threshold) and self.isSet(self.thresholds)):
+            return
+        values = self.getOrDefault(self.thresholds)
+        if len(values) != 2:
+            raise ParameterError(f"threshold is of two classes, and thresholds={values} of others. Set one of them.")
+        if not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold), rtol=0, atol=1e-5):
             raise ParameterError(
                 f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, equivalent to "
                 f"threshold={self.getThreshold():g}. Set one of them."
@@ -122,6 +142,9 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
     def numClasses(self) -> int:
         """Number of classes."""
         return max(2, int(self._matrix.shape[0]))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"numClasses": self.numClasses}
 
     @property
     def coefficientMatrix(self) -> DenseMatrix:
@@ -160,11 +183,11 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
     def predictRaw(self, value: Vector) -> DenseVector:
         """Return the raw prediction of each class for one row's features."""
-        return DenseVector(self._outputs(self._raw(value.toArray()[None, :]))["rawPrediction"][0])
+        return DenseVector(self._outputs_of(value)["rawPrediction"][0])
 
     def predictProbability(self, value: Vector) -> DenseVector:
         """Return the probability of each class for one row's features."""
-        return DenseVector(self._outputs(self._raw(value.toArray()[None, :]))["probability"][0])
+        return DenseVector(self._outputs_of(value)["probability"][0])
 
     def evaluate(self, dataset: DataFrame) -> LogisticRegressionSummary:
         kind = LogisticRegressionSummary if self.numClasses > 2 else BinaryLogisticRegressionSummary
@@ -180,7 +203,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
         if raw.shape[1] > 1:
-            probability = Multinomial(raw.shape[1]).predict(raw)
+            probability = Multinomial(raw.shape[1]).predict(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
             return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
         margin = raw[:, 0]
         probability = np.stack([Logistic().predict(-margin), Logistic().predict(margin)], axis=1)
@@ -215,13 +238,18 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
 @documented
 class LogisticRegression(
-    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundParams, HasClassWeights
+    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundSetters, ClassWeightSetters
 ):
     """Logistic regression with an elastic-net penalty and bounds.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), pyspark.ml's objective. Multinomial coefficients without
     penalty, and intercepts always, are determined up to a constant per feature only: they are centred to a mean of
     zero over the classes, as pyspark.ml does, unless there are bounds.
+
+    The number of classes is that of the label column's metadata, which StringIndexer writes, and labels beyond it are
+    refused; without metadata it is the largest label + 1. Where all labels are the same, no step is taken: with an
+    intercept the optimum has no coefficients and an infinite intercept. The last classes of the metadata have zero
+    coefficients and an intercept of −∞ where they never occur: the optimum, again.
 
     Parameters
     ----------
@@ -251,6 +279,8 @@ class LogisticRegression(
     (True, True)
     """
 
+    _declared: int | None = None  # the number of classes by the label's metadata
+
     @keyword_only
     def __init__(
         self,
@@ -270,24 +300,78 @@ class LogisticRegression(
         super().__init__()
         self._configure(self._input_kwargs)
 
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        rawPredictionCol: str = "rawPrediction",
+        probabilityCol: str = "probability",
+        family: str = "auto",
+        threshold: float = 0.5,
+        thresholds: list[float] | None = None,
+        classWeights: Any = None,
+        lowerBoundsOnCoefficients: Any = None,
+        upperBoundsOnCoefficients: Any = None,
+        lowerBoundsOnIntercepts: Any = None,
+        upperBoundsOnIntercepts: Any = None,
+        **shared: Unpack[LinearArguments],
+    ) -> LogisticRegression:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
+
     def setFamily(self: B, value: str) -> B:
         """Set the family of distributions."""
         return self._set(family=value)
 
+    def _check_arguments(self) -> None:
+        self._check_thresholds()
+
+    def _task(self, schema: StructType) -> TrainingTask[LogisticRegressionModel]:
+        own = self.copy()
+        own._declared = declared_classes(schema, self.getLabelCol())
+        return LinearEstimator._task(own, schema)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if self.getFamily() == "binomial" and (self._declared or 0) > 2:
+            raise IncompatibleError(
+                f"family='binomial' is of 2 classes, and the metadata of label column {self.getLabelCol()!r} says "
+                f"{self._declared}. Use family='multinomial'."
+            )
+
     @property
     def _targets(self) -> Interval:
-        return Logistic().targets if self.getFamily() == "binomial" else LABELS
+        if self.getFamily() == "binomial":
+            return Logistic().targets
+        return LABELS if self._declared is None else Interval(0, self._declared - 1, whole=True)
+
+    @property
+    def _pushes_intercepts(self) -> bool:
+        """Whether intercepts may be infinite: there are some, without bounds."""
+        return bool(self.getFitIntercept()) and not self._has_bounds
 
     def _loss(self, moments: Moments) -> Loss:
-        classes = int(moments.target_max) + 1
-        if classes > MOST_CLASSES:
+        found = int(moments.target_max) + 1
+        if found > MOST_CLASSES:
             raise DataError(
-                f"label column {self.getLabelCol()!r} has labels up to {classes - 1}, more than {MOST_CLASSES} "
+                f"label column {self.getLabelCol()!r} has labels up to {found - 1}, more than {MOST_CLASSES} "
                 f"classes. Number the classes from 0 (pyspark.ml's StringIndexer does), or use LinearRegression."
             )
+        classes = max(found, self._declared or 0)
         if self.getFamily() == "binomial" or (self.getFamily() == "auto" and classes <= 2):
             return Logistic()
-        return Multinomial(max(2, classes))
+        return Multinomial(max(2, found if self._pushes_intercepts else classes))
+
+    def _known(self, moments: Moments) -> Initial | None:
+        if moments.target_min != moments.target_max or not self._pushes_intercepts:
+            return None
+        label, outputs = int(moments.target_max), self._loss(moments).outputs
+        intercept = np.zeros(outputs)
+        if outputs == 1:
+            intercept[0] = np.inf if label else -np.inf
+        else:
+            intercept[label] = np.inf
+        return np.zeros((moments.features, outputs)), intercept
 
     def _penalty(self) -> Penalty:
         return self._bounded(super()._penalty())
@@ -295,7 +379,21 @@ class LogisticRegression(
     def _model(self, fit: Fit) -> LogisticRegressionModel:
         matrix, intercept = fit.coefficients.T, fit.intercept
         if len(intercept) > 1 and not self._has_bounds:
-            intercept = intercept - intercept.mean()
+            if np.isfinite(intercept).all():
+                intercept = intercept - intercept.mean()
             if self.getRegParam() == 0:
                 matrix = matrix - matrix.mean(axis=0)
+            missing = max(0, (self._declared or 0) - len(intercept))  # the last classes, which never occur
+            matrix = np.concatenate([matrix, np.zeros((missing, matrix.shape[1]))])
+            intercept = np.append(intercept, np.full(missing, -np.inf if np.isfinite(intercept).all() else 0.0))
         return LogisticRegressionModel(matrix, intercept)
+
+
+def declared_classes(schema: StructType, label: str) -> int | None:
+    """Return the number of classes that the metadata of a label column says, or None where it says none."""
+    facts = schema[label].metadata.get("ml_attr", {}) if label in schema.names else {}
+    if facts.get("type") == "binary":
+        return 2
+    if facts.get("type") != "nominal":
+        return None
+    return len(facts["vals"]) if "vals" in facts else facts.get("num_vals")

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from pyspark.ml import Estimator
 from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
+from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
@@ -19,6 +20,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import ParamsWritable
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -27,6 +29,7 @@ from sparkopt.optim import Optimizer, by_name, schedules
 from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.progress import Callback, Stop
+from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
@@ -50,6 +53,8 @@ PER_MODEL = frozenset(
         "rawPredictionCol",
         "probabilityCol",
         "linkPredictionCol",
+        "maxBlockSizeInMB",
+        "solver",
         "threshold",
         "thresholds",
     }
@@ -76,15 +81,20 @@ class LinearEstimator(
     initialModel: Any = None
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
-    def _configure(self, arguments: Mapping[str, Any]) -> None:
-        """Take a constructor's arguments: parameters, and the two attributes that cannot be saved."""
+    def _configure(self: E, arguments: Mapping[str, Any]) -> E:
+        """Take the arguments of a constructor or setParams: parameters, and two attributes that cannot be saved."""
         values = dict(arguments)
-        self.setCallbacks(values.pop("callbacks", ()))
-        self.setInitialModel(values.pop("initialModel", None))
+        self.setCallbacks(values.pop("callbacks", self.callbacks))
+        self.setInitialModel(values.pop("initialModel", self.initialModel))
         for name in values:
             if not self.hasParam(name):
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self._set(**values)
+        self._check_arguments()
+        return self
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that contradict each other."""
 
     @property
     def _scale_target(self) -> bool:
@@ -103,6 +113,14 @@ class LinearEstimator(
     @abstractmethod
     def _model(self, fit: Fit) -> M:
         """Return the model of what was trained."""
+
+    def _known(self, moments: Moments) -> Initial | None:
+        """Return the optimum for rows with these moments, where it is known without a step; it may be infinite."""
+        return None
+
+    def _starting(self, trainer: Trainer) -> Trainer | None:
+        """Return a trainer whose solution is where this one starts; None where it starts without coefficients."""
+        return None
 
     def setCallbacks(self: E, value: Sequence[Callback]) -> E:
         """Set what is called after each step, in order."""
@@ -141,7 +159,7 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share the iterator.
         """
-        return Serial(train(dataset, [self.copy(values)._task() for values in paramMaps]))
+        return Serial(train(dataset, [self.copy(values)._task(dataset.schema) for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
@@ -170,11 +188,12 @@ class LinearEstimator(
         return FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
 
     def _fit(self, dataset: DataFrame) -> M:
-        ((_, model),) = train(dataset, [self._task()])
+        ((_, model),) = train(dataset, [self._task(dataset.schema)])
         return model
 
-    def _task(self) -> TrainingTask[M]:
-        """Return what is to be trained, checked."""
+    @illegal_arguments()
+    def _task(self, schema: StructType) -> TrainingTask[M]:
+        """Return what is to be trained on rows of this schema, checked."""
         self._check()
         weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
         weights = self.getOrDefault("classWeights") if weighs else None
@@ -185,12 +204,14 @@ class LinearEstimator(
             trainer=self._trainer,
             initial=None if self.initialModel is None else coefficients_of(self.initialModel),
             model=self._trained,
+            known=self._known,
+            starting=self._starting,
             shared={name: values[name] for name in values.keys() - PER_MODEL} if self._method.shares_passes else None,
         )
 
     def _trained(self, fit: Fit, rows: DataFrame) -> M:
         """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
-        model = self._copyValues(self._model(fit))
+        model = self._copyValues(self._model(fit)._resetUid(self.uid))
         model._summarise(rows, fit)
         return model
 
@@ -217,7 +238,7 @@ class LinearEstimator(
         return Trainer(
             loss=self._loss(moments),
             optimizer=self._optimizer(),
-            penalty=self._penalty(),
+            penalty=self._penalty_for(moments),
             stop=Stop(self.getMaxIter(), self.getTol(), patience=self.getPatience(), min_delta=self.getMinDelta()),
             fit_intercept=self.getFitIntercept(),
             standardization=self.getStandardization(),
@@ -247,6 +268,10 @@ class LinearEstimator(
                 raise ParameterError(f"stepSizeSchedule={schedule!r} needs a stepSize to start from: set stepSize.")
             return by_name(name)
         return by_name(name, schedules.by_name(schedule, self.getStepSize(), max(1, self.getMaxIter())))
+
+    def _penalty_for(self, moments: Moments) -> Penalty:
+        """Return the penalty for rows with these moments."""
+        return self._penalty()
 
     def _penalty(self) -> Penalty:
         strength = self.getRegParam()

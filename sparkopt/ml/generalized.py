@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param.shared import HasSolver
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
-from sparkopt.losses import Binomial, Gamma, Gaussian, Logistic, Loss, Poisson, Tweedie
+from sparkopt.losses import Binomial, BinomialLogit, Gamma, Gaussian, Loss, Poisson, Tweedie, WorkingResponse
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
-from sparkopt.ml.params import LinearParams
+from sparkopt.ml.params import LinearParams, lower_case
+from sparkopt.ml.population import by_population
 from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
 )
-from sparkopt.training.trainer import Fit
+from sparkopt.optim import lbfgs
+from sparkopt.penalties import Penalty
+from sparkopt.solver.progress import Stop
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -47,17 +52,23 @@ LINKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 LOSSES = MappingProxyType({"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma})
 
 
-class _FamilyParams(LinearParams):
+class _FamilyParams(LinearParams, HasSolver):
     family: Param[str] = Param(
         Params._dummy(),
         "family",
-        f"distribution of the target: {', '.join(LINKS)} or tweedie",
-        typeConverter=TypeConverters.toString,
+        f"distribution of the target: {', '.join(LINKS)} or tweedie, in any case",
+        typeConverter=lower_case,
     )
     link: Param[str] = Param(
         Params._dummy(),
         "link",
-        "from the mean to the linear prediction; for a tweedie family set linkPower instead",
+        "from the mean to the linear prediction, in any case; for a tweedie family set linkPower instead",
+        typeConverter=lower_case,
+    )
+    solver: Param[str] = Param(
+        Params._dummy(),
+        "solver",
+        "the method under pyspark.ml's name: irls",
         typeConverter=TypeConverters.toString,
     )
     variancePower: Param[float] = Param(
@@ -87,7 +98,7 @@ class _FamilyParams(LinearParams):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(family="gaussian", variancePower=0.0, linkPredictionCol="")
+        self._setDefault(family="gaussian", variancePower=0.0, solver="irls")
 
     def getFamily(self) -> str:
         """Return family."""
@@ -108,8 +119,8 @@ class _FamilyParams(LinearParams):
         return self.getOrDefault(self.linkPower) if self.isSet(self.linkPower) else 1.0 - self.getVariancePower()
 
     def getLinkPredictionCol(self) -> str:
-        """Return linkPredictionCol."""
-        return self.getOrDefault(self.linkPredictionCol)
+        """Return linkPredictionCol, "" where there is none."""
+        return (self.getOrDefault(self.linkPredictionCol) or "") if self.isDefined(self.linkPredictionCol) else ""
 
     def getOffsetCol(self) -> str:
         """Return offsetCol."""
@@ -142,15 +153,26 @@ class _FamilyParams(LinearParams):
         if self.getFamily() == "tweedie":
             return Tweedie(self.getVariancePower(), self.getLinkPower())
         if self.getFamily() == "binomial":
-            return Logistic() if self.getLink() == "logit" else Binomial(self.getLink())
+            return BinomialLogit() if self.getLink() == "logit" else Binomial(self.getLink())
         return LOSSES[self.getFamily()](link=self.getLink())
 
     def _domains(self) -> Mapping[str, Constraint]:
-        return {**super()._domains(), "linkPower": Interval(), "variancePower": Interval(0, None)}
+        return {
+            **super()._domains(),
+            "solver": OneOf(["irls"]),
+            "linkPower": Interval(),
+            "variancePower": Interval(0, None),
+        }
 
 
 class GeneralizedLinearRegressionModel(ScalarModel[GeneralizedLinearRegressionTrainingSummary], _FamilyParams):
     """Coefficients and intercept of a generalised linear regression."""
+
+    def _facts(self) -> dict[str, Any]:
+        if self.getFamily() == "tweedie":
+            powers = {"variancePower": self.getVariancePower(), "linkPower": self.getLinkPower()}
+            return {"family": "tweedie", **powers}
+        return {"family": self.getFamily(), "link": self.getLink()}
 
     def evaluate(self, dataset: DataFrame) -> GeneralizedLinearRegressionSummary:
         return GeneralizedLinearRegressionSummary(self.copy(), dataset)
@@ -174,13 +196,16 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     """A generalised linear model (McCullagh & Nelder, 1989) with an elastic-net penalty.
 
     Minimises half the mean deviance + regParam · (½(1−α)‖w‖² + α‖w‖₁). Without a penalty the coefficients are
-    pyspark.ml's, which reweights least squares; with one they are scikit-learn's (for standardization=False), since
-    pyspark.ml measures the penalty against working weights that change as it iterates.
+    pyspark.ml's, which reweights least squares. With one, the gaussian family with the identity link is least squares
+    over the target divided by its standard deviation, as in pyspark.ml and R's glmnet; the others are scikit-learn's
+    (for standardization=False), since pyspark.ml measures the penalty against working weights that change as it
+    iterates.
 
     Parameters
     ----------
     family : {"gaussian", "binomial", "poisson", "gamma", "tweedie"}, default "gaussian"
-        Distribution of the target. Binomial targets are 0 and 1, Poisson ones ≥ 0, Gamma ones > 0.
+        Distribution of the target. Binomial targets are 0, 1 or shares of hits in weightCol trials, Poisson ones ≥ 0,
+        Gamma ones > 0.
     link : str, optional
         From the mean to the linear prediction; the first of these is the family's default: gaussian: identity, log,
         inverse; binomial: logit, probit, cloglog; poisson: log, identity, sqrt; gamma: inverse, identity, log.
@@ -193,12 +218,15 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
         Output column of linear predictions.
     offsetCol : str, optional
         Numeric column that is added to the linear prediction with a coefficient of 1, such as log(exposure).
+    solver : {"irls"}, default "irls"
+        pyspark.ml's only one, iteratively reweighted least squares; optimizer chooses the method.
     {shared}
 
     Notes
     -----
-    Links whose linear prediction must be positive (inverse, sqrt, identity outside the gaussian family) start from
-    the intercept alone, so they need one, and predict NaN for rows whose linear prediction has no mean.
+    Links whose linear prediction must be positive (inverse, sqrt, identity outside the gaussian family) predict NaN
+    for rows whose linear prediction has no mean. Without an intercept they start where R's ``glm`` does: at the least
+    squares of the link of the targets, weighted by the family.
 
     Examples
     --------
@@ -214,16 +242,37 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     def __init__(
         self,
         *,
-        linkPredictionCol: str = "",
+        linkPredictionCol: str | None = None,
         family: str = "gaussian",
         link: str | None = None,
         variancePower: float = 0.0,
         linkPower: float | None = None,
         offsetCol: str | None = None,
+        solver: str = "irls",
         **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)
+
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        linkPredictionCol: str | None = None,
+        family: str = "gaussian",
+        link: str | None = None,
+        variancePower: float = 0.0,
+        linkPower: float | None = None,
+        offsetCol: str | None = None,
+        solver: str = "irls",
+        **shared: Unpack[LinearArguments],
+    ) -> GeneralizedLinearRegression:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
+
+    def setSolver(self: G, value: str) -> G:
+        """Set the method under pyspark.ml's name."""
+        return self._set(solver=value)
 
     def setFamily(self: G, value: str) -> G:
         """Set the distribution of the target."""
@@ -244,6 +293,38 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
     def setOffsetCol(self: G, value: str) -> G:
         """Set the column that is added to the linear prediction."""
         return self._set(offsetCol=value)
+
+    def _starting(self, trainer: Trainer) -> Trainer | None:
+        """Without an intercept, a linear prediction of 0 may have no mean: start where R's glm does."""
+        loss = trainer.loss
+        if trainer.fit_intercept or not isinstance(loss, Tweedie) or loss.is_defined_at_zero:
+            return None
+        first = WorkingResponse(loss)
+        return Trainer(
+            first,
+            lbfgs(),
+            stop=Stop(100, 1e-12),
+            fit_intercept=False,
+            standardization=trainer.standardization,
+            engine=trainer.engine,
+            progress=trainer.progress,
+            held_out=trainer.held_out,
+        )
+
+    @property
+    def _is_least_squares(self) -> bool:
+        if self.getFamily() == "tweedie":
+            return self.getVariancePower() == 0 and self.getLinkPower() == 1
+        return self.getFamily() == "gaussian" and self.getLink() == "identity"
+
+    @property
+    def _scale_target(self) -> bool:
+        return self._is_least_squares
+
+    def _penalty_for(self, moments: Moments) -> Penalty:
+        if not self._is_least_squares:
+            return super()._penalty_for(moments)
+        return by_population(self.getRegParam(), self.getElasticNetParam(), self.getStandardization(), moments)
 
     @property
     def _targets(self) -> Interval:

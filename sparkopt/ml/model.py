@@ -10,18 +10,20 @@ import numpy as np
 import pyarrow as pa
 from pyspark.ml import Model
 from pyspark.ml.functions import array_to_vector
-from pyspark.ml.linalg import DenseVector, Vector, VectorUDT
+from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
+from scipy import sparse
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
@@ -57,6 +59,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
 
+    def __repr__(self) -> str:
+        facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
+        return f"{type(self).__name__}: {', '.join(f'{name}={value}' for name, value in facts.items())}"
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the model's text says of it, in addition to its uid and number of features."""
+        return {}
+
     @property
     def arrays(self) -> tuple[Floats, Floats]:
         """Coefficients (outputs, features) and intercepts (outputs,) as arrays."""
@@ -78,11 +88,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
         Raises
         ------
-        AttributeError
+        NoSummaryError
             For a model that was loaded.
         """
         if self._summary is None:
-            raise AttributeError("this model has no summary: it was not trained in this session.")
+            raise NoSummaryError("this model has no summary: it was not trained in this session.")
         return self._summary
 
     def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
@@ -115,8 +125,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def predict(self, value: Vector) -> float:
         """Return the prediction for one row's features."""
-        X = value.toArray()[None, :]
-        return float(self._outputs(self._raw(X))["prediction"][0])
+        return float(self._outputs_of(value)["prediction"][0])
+
+    def _outputs_of(self, value: Vector) -> dict[str, Array]:
+        """Return the output columns of one row's features, to the bit what ``transform`` makes of them."""
+        X: Any = value.toArray()[None, :]
+        if isinstance(value, SparseVector):
+            X = sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
+        return self._outputs(self._raw(X))
 
     @abstractmethod
     def _outputs(self, raw: Array) -> dict[str, Array]:
@@ -130,8 +146,13 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """Return raw predictions (n, outputs)."""
         if X.shape[1] != self.numFeatures:
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
-        return np.asarray(X @ self._matrix.T) + self._intercept
+        if not isinstance(X, np.ndarray):
+            return np.asarray(X @ self._matrix.T) + self._intercept
+        # one product for each row: those of whole batches round by the batch's size, and no row alone would agree
+        rows = X.astype(np.float64, copy=False)[:, None, :]
+        return np.asarray(np.matmul(rows, self._matrix.T)[:, 0]) + self._intercept
 
+    @illegal_arguments()
     def _transform(self, dataset: DataFrame) -> DataFrame:
         columns = self._wanted(dataset.columns)
         scorer = arrow_udf(self._score(columns), self._scores_type(columns))  # type: ignore[call-overload]  # no structs

@@ -13,6 +13,7 @@ from pyspark.ml.param.shared import (
     HasFeaturesCol,
     HasFitIntercept,
     HasLabelCol,
+    HasMaxBlockSizeInMB,
     HasMaxIter,
     HasPredictionCol,
     HasRegParam,
@@ -33,7 +34,7 @@ from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
-__all__ = ["FeatureParams", "LinearParams"]
+__all__ = ["FeatureParams", "LinearParams", "lower_case"]
 
 Self = TypeVar("Self", bound="FeatureParams")
 
@@ -46,6 +47,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "stepSize": Interval(0, None, closed="neither"),
         "miniBatchFraction": Interval(0, 1, closed="right"),
         "aggregationDepth": Interval(1, None, whole=True),
+        "maxBlockSizeInMB": Interval(0, None),
         "seed": Interval(0, None, whole=True),
         "optimizer": OneOf(["auto", *OPTIMIZERS]),
         "engine": OneOf(ENGINES),
@@ -60,6 +62,11 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "blockCodec": OneOf(BLOCK_CODECS),
     }
 )
+
+
+def lower_case(value: Any) -> str:
+    """Return a name that may be given in any case, as it is compared."""
+    return TypeConverters.toString(value).lower()
 
 
 class FeatureParams(HasFeaturesCol, HasPredictionCol):
@@ -109,6 +116,7 @@ class LinearParams(
     HasStepSize,
     HasSeed,
     HasAggregationDepth,
+    HasMaxBlockSizeInMB,
     HasValidationIndicatorCol,
     HasLocalSteps,
     HasCompression,
@@ -177,6 +185,7 @@ class LinearParams(
             standardization=True,
             seed=0,
             aggregationDepth=2,
+            maxBlockSizeInMB=0.0,
             optimizer="auto",
             miniBatchFraction=1.0,
             engine="auto",

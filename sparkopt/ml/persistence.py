@@ -14,21 +14,33 @@ from pyspark.ml.util import (
     DefaultParamsReader,
     DefaultParamsWritable,
     DefaultParamsWriter,
+    GeneralMLWriter,
     MLReadable,
     MLReader,
     MLWriter,
 )
 
+from sparkopt import __version__
 from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
+from sparkopt.ml.pmml import regression_pmml
 from sparkopt.typing import Floats
+from sparkopt.validation import OneOf, check
 
-__all__ = ["ModelReader", "ModelWriter", "ParamsWritable", "restored", "table_of"]
+__all__ = [
+    "GeneralModelWriter",
+    "ModelReader",
+    "ModelWriter",
+    "ParamsWritable",
+    "StageWriter",
+    "restored",
+    "table_of",
+]
 
 M = TypeVar("M", bound="MLReadable[Any]")
 
 
-class _Writer(MLWriter):
+class StageWriter(MLWriter):
     """A writer that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
 
     def _handleOverwrite(self, path: str) -> None:
@@ -40,7 +52,7 @@ class _Writer(MLWriter):
             super()._handleOverwrite(path)
 
 
-class _ParamsWriter(_Writer, DefaultParamsWriter):
+class _ParamsWriter(StageWriter, DefaultParamsWriter):
     """Writes parameters."""
 
 
@@ -52,7 +64,7 @@ class ParamsWritable(DefaultParamsWritable):
         return _ParamsWriter(self)  # type: ignore[arg-type]  # every class that mixes this in is a Params
 
 
-class ModelWriter(_Writer):
+class ModelWriter(StageWriter):
     """Writes a linear model.
 
     Parameters
@@ -101,6 +113,44 @@ class ModelReader(MLReader[M], Generic[M]):
         if row is None:
             raise DataError(f"{path!r} has no coefficients: it was not written completely. Save the model again.")
         return restored(self.kind, metadata, row)
+
+
+class GeneralModelWriter(ModelWriter, GeneralMLWriter):
+    """Writes a linear regression, in sparkopt's format or another.
+
+    Parameters
+    ----------
+    model : LinearRegressionModel
+        The model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.source = "internal"
+
+    def format(self, source: str) -> GeneralModelWriter:
+        """Choose "internal", which ``load`` reads, or "pmml", for other software.
+
+        Raises
+        ------
+        ParameterError
+            For any other format.
+        """
+        self.source = check("format", source.lower(), OneOf(["internal", "pmml"]))
+        return self
+
+    def saveImpl(self, path: str) -> None:
+        """Write the model, or a text file with its PMML."""
+        if self.source == "internal":
+            super().saveImpl(path)
+            return
+        model, features = self.model, self.model._features()
+        if isinstance(features, str):  # pyspark.ml's names
+            names, target = [f"field_{i}" for i in range(model.numFeatures)], "target"
+        else:
+            names, target = features, model.getLabelCol()
+        text = regression_pmml(names, target, model.coefficients.toArray(), model.intercept, __version__)
+        self.sparkSession.createDataFrame(pa.table({"value": [text]})).coalesce(1).write.text(path)
 
 
 def table_of(model: Any) -> pa.Table:

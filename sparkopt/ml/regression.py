@@ -7,20 +7,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param.shared import HasSolver
+from pyspark.ml.util import GeneralMLWriter
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
+from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Huber, Loss, Quantile, SquaredError
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.persistence import GeneralModelWriter
+from sparkopt.ml.population import by_population
 from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
+from sparkopt.optim import InitialHessian, Optimizer, lbfgs, owlqn
+from sparkopt.penalties import Penalty
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
 
@@ -32,9 +39,18 @@ __all__ = ["LinearRegression", "LinearRegressionModel", "QuantileRegression", "Q
 L = TypeVar("L", bound="_LinearRegressionParams")
 Q = TypeVar("Q", bound="_QuantileParams")
 
+MOST_NORMAL = 4096
+"""Most features for which solver="normal" makes a Hessian; pyspark.ml refuses more."""
 
-class _LinearRegressionParams(LinearParams):
+
+class _LinearRegressionParams(LinearParams, HasSolver):
     loss: Param[str] = Param(Params._dummy(), "loss", "squaredError or huber", typeConverter=TypeConverters.toString)
+    solver: Param[str] = Param(
+        Params._dummy(),
+        "solver",
+        "the method under pyspark.ml's name, where optimizer is auto: auto, normal or l-bfgs",
+        typeConverter=TypeConverters.toString,
+    )
     epsilon: Param[float] = Param(
         Params._dummy(),
         "epsilon",
@@ -44,7 +60,7 @@ class _LinearRegressionParams(LinearParams):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(loss="squaredError", epsilon=1.35)
+        self._setDefault(loss="squaredError", epsilon=1.35, solver="auto")
 
     def getLoss(self) -> str:
         """Return loss."""
@@ -58,6 +74,7 @@ class _LinearRegressionParams(LinearParams):
         return {
             **super()._domains(),
             "loss": OneOf(["squaredError", "huber"]),
+            "solver": OneOf(["auto", "normal", "l-bfgs"]),
             "epsilon": Interval(1, None, closed="neither"),
         }
 
@@ -69,6 +86,10 @@ class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _Linea
     def scale(self) -> float:
         """Scale of the residuals that Huber's loss was fitted with; 1 for squared error."""
         return Huber(self.getEpsilon()).scale(self.auxiliary[0]) if len(self.auxiliary) else 1.0
+
+    def write(self) -> GeneralMLWriter:
+        """Return a writer: ``model.write().format("pmml").save(path)``; without a format, ``load`` reads it."""
+        return GeneralModelWriter(self)
 
     def evaluate(self, dataset: DataFrame) -> LinearRegressionSummary:
         return LinearRegressionSummary(self.copy(), dataset)
@@ -94,6 +115,11 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         The loss.
     epsilon : float, default 1.35
         Where Huber's loss turns from squared to absolute, in scales, > 1.
+    solver : {"auto", "normal", "l-bfgs"}, default "auto"
+        The method under pyspark.ml's name, where optimizer is "auto". "normal" solves the normal equations of squared
+        error: a Newton step with the exact Hessian, for up to 4,096 features; with L1 what "auto" takes. Like
+        pyspark.ml's it standardises by variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "owlqn"
+        with L1.
     {shared}
 
     Examples
@@ -110,10 +136,27 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         *,
         loss: str = "squaredError",
         epsilon: float = 1.35,
+        solver: str = "auto",
         **shared: Unpack[LinearArguments],
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)
+
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        loss: str = "squaredError",
+        epsilon: float = 1.35,
+        solver: str = "auto",
+        **shared: Unpack[LinearArguments],
+    ) -> LinearRegression:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
+
+    def setSolver(self: L, value: str) -> L:
+        """Set the method under pyspark.ml's name."""
+        return self._set(solver=value)
 
     def setLoss(self: L, value: str) -> L:
         """Set the loss."""
@@ -122,6 +165,31 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     def setEpsilon(self: L, value: float) -> L:
         """Set where Huber's loss turns from squared to absolute."""
         return self._set(epsilon=value)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        solver = self.getSolver()
+        if solver != "auto" and self.getOptimizer() != "auto":
+            raise IncompatibleError(
+                f"solver={solver!r} and optimizer={self.getOptimizer()!r} both choose the method. Set one of them."
+            )
+        if solver == "normal" and self.getLoss() != "squaredError":
+            raise IncompatibleError(
+                f"solver='normal' does not minimise loss={self.getLoss()!r}. Use solver='auto' or 'l-bfgs'."
+            )
+
+    def _optimizer(self) -> Optimizer:
+        solver, is_smooth = self.getSolver(), self._penalty().smooth
+        if solver == "l-bfgs":
+            return lbfgs() if is_smooth else owlqn()
+        if solver == "normal" and is_smooth:
+            return lbfgs(initial_hessian=InitialHessian(up_to=MOST_NORMAL, rows=None))
+        return super()._optimizer()
+
+    def _penalty_for(self, moments: Moments) -> Penalty:
+        if self.getSolver() != "normal":
+            return super()._penalty_for(moments)
+        return by_population(self.getRegParam(), self.getElasticNetParam(), self.getStandardization(), moments)
 
     @property
     def _scale_target(self) -> bool:
@@ -203,6 +271,16 @@ class QuantileRegression(LinearEstimator[QuantileRegressionModel], _QuantilePara
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)
+
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        quantile: float = 0.5,
+        **shared: Unpack[LinearArguments],
+    ) -> QuantileRegression:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
 
     def setQuantile(self: Q, value: float) -> Q:
         """Set which quantile is predicted."""

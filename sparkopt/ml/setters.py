@@ -62,6 +62,10 @@ class LinearSetters(LinearParams):
         """Set the levels of the aggregation tree."""
         return self._set(aggregationDepth=value)
 
+    def setMaxBlockSizeInMB(self: E, value: float) -> E:
+        """Set pyspark.ml's size of blocks, which changes nothing here."""
+        return self._set(maxBlockSizeInMB=value)
+
     def setOptimizer(self: E, value: str) -> E:
         """Set the method by name."""
         return self._set(optimizer=value)

@@ -15,12 +15,12 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.class_weights import HasClassWeights
+from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
 from sparkopt.ml.classification import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.summary.classification import BinaryClassificationSummary, LinearSVCTrainingSummary
+from sparkopt.ml.summary.classification import LinearSVCSummary, LinearSVCTrainingSummary
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -33,7 +33,7 @@ __all__ = ["LinearSVC", "LinearSVCModel"]
 V = TypeVar("V", bound="_LinearSVCParams")
 
 
-class _LinearSVCParams(LinearParams, RawPredictionParams):
+class _LinearSVCParams(LinearParams, RawPredictionParams, HasClassWeights):
     loss: Param[str] = Param(Params._dummy(), "loss", "hinge or squaredHinge", typeConverter=TypeConverters.toString)
     threshold: Param[float] = Param(
         Params._dummy(),
@@ -69,14 +69,20 @@ class _LinearSVCParams(LinearParams, RawPredictionParams):
 class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
     """Coefficients and intercept of a linear support vector machine."""
 
-    numClasses = 2
+    @property
+    def numClasses(self) -> int:
+        """Number of classes, 2."""
+        return 2
+
+    def _facts(self) -> dict[str, Any]:
+        return {"numClasses": self.numClasses}
 
     def predictRaw(self, value: Vector) -> DenseVector:
         """Return the raw prediction of each class for one row's features."""
-        return DenseVector(self._outputs(self._raw(value.toArray()[None, :]))["rawPrediction"][0])
+        return DenseVector(self._outputs_of(value)["rawPrediction"][0])
 
-    def evaluate(self, dataset: DataFrame) -> BinaryClassificationSummary:
-        return BinaryClassificationSummary(self.copy(), dataset)
+    def evaluate(self, dataset: DataFrame) -> LinearSVCSummary:
+        return LinearSVCSummary(self.copy(), dataset)
 
     @property
     def _training_summary(self) -> type[LinearSVCTrainingSummary]:
@@ -97,7 +103,7 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
 
 
 @documented
-class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeights):
+class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, ClassWeightSetters):
     """A linear support vector machine (Cortes & Vapnik, 1995) with an elastic-net penalty, for labels 0 and 1.
 
     Minimises mean loss + regParam · (½(1−α)‖w‖² + α‖w‖₁), for the hinge loss pyspark.ml's objective; regParam is
@@ -140,6 +146,19 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, HasClassWeigh
     ) -> None:
         super().__init__()
         self._configure(self._input_kwargs)
+
+    @keyword_only
+    def setParams(
+        self,
+        *,
+        rawPredictionCol: str = "rawPrediction",
+        loss: str = "hinge",
+        threshold: float = 0.0,
+        classWeights: Any = None,
+        **shared: Unpack[LinearArguments],
+    ) -> LinearSVC:
+        """Set the parameters that are given; names and types are the constructor's."""
+        return self._configure(self._input_kwargs)
 
     def setLoss(self: V, value: str) -> V:
         """Set the loss of margins below 1."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -18,10 +19,12 @@ from sparkopt.blocks.columns import Columns, quoted
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
+from sparkopt.errors import ParameterError
 from sparkopt.ml.class_weights import factors, require_all
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.smoothing import fit_smoothed
-from sparkopt.training.trainer import Fit, Trainer
+from sparkopt.training.trainer import Fit, Trainer, fit_many
 from sparkopt.validation import Interval
 
 __all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train", "training_rows"]
@@ -81,6 +84,10 @@ class TrainingTask(Generic[M]):
         The model of a fit; it keeps the rows for its summary.
     shared : dict or None
         Parameters that models which share passes agree on; None for a model that shares none.
+    known : callable from Moments to (tuple of ndarray or None)
+        The optimum for rows with these moments, where it is known; intercepts may be infinite.
+    starting : callable from Trainer to (Trainer or None)
+        The trainer whose solution is where the given one starts, where there is no ``initial``.
     """
 
     reading: Reading
@@ -89,14 +96,17 @@ class TrainingTask(Generic[M]):
     initial: Initial | None = field(repr=False)
     model: Callable[[Fit, DataFrame], M] = field(repr=False)
     shared: Mapping[str, Any] | None
+    known: Callable[[Moments], Initial | None] = field(repr=False)
+    starting: Callable[[Trainer], Trainer | None] = field(repr=False)
 
 
 def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
     """Yield (index, model) for every task, in groups that read the same rows."""
-    for task in tasks:
-        check_engine(task.engine, dataset)
-    for group in _alike(range(len(tasks)), lambda i: tasks[i].reading):
-        yield from _train_readers(dataset, {i: tasks[i] for i in group})
+    with illegal_arguments():
+        for task in tasks:
+            check_engine(task.engine, dataset)
+        for group in _alike(range(len(tasks)), lambda i: tasks[i].reading):
+            yield from _train_readers(dataset, {i: tasks[i] for i in group})
 
 
 def _train_readers(dataset: DataFrame, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
@@ -124,10 +134,47 @@ def fits_of(store: BlockStore, wanted: Sequence[tuple[TrainingTask[Any], int | N
         return i if shared is None else shared
 
     for group in _alike(range(len(wanted)), key):
-        pairs = [wanted[i] for i in group]
-        trainers = [replace(task.trainer(store.moments_without(fold)), held_out=fold) for task, fold in pairs]
-        fits.update(zip(group, fit_smoothed(store, trainers, [task.initial for task, _ in pairs]), strict=True))
+        plans = [_planned(store, *wanted[i]) for i in group]
+        found = fit_smoothed(store, [plan.trainer for plan in plans], [plan.initial for plan in plans])
+        fits.update({i: plan.completed(fit) for i, plan, fit in zip(group, plans, found, strict=True)})
     return [fits[i] for i in range(len(wanted))]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one model is trained: by which trainer, from where, and to what, where that is known."""
+
+    trainer: Trainer
+    initial: Initial | None
+    known: Initial | None = None
+
+    def completed(self, fit: Fit) -> Fit:
+        """Return the fit with the known optimum, whose intercept may be infinite."""
+        if self.known is None:
+            return fit
+        solution = replace(fit.solution, reason="gradient")
+        return replace(fit, coefficients=self.known[0], intercept=self.known[1], solution=solution)
+
+
+SATURATED = 800.0
+"""Log-odds beyond which the loss is 0 to the last bit; with infinite ones it would not be a number."""
+
+
+def _planned(store: BlockStore, task: TrainingTask[Any], fold: int | None) -> _Plan:
+    """Return how to train a task without one fold."""
+    moments = store.moments_without(fold)
+    trainer = replace(task.trainer(moments), held_out=fold)
+    if moments.features == 0 and not trainer.fit_intercept:
+        raise ParameterError("there are neither features nor an intercept to fit. Set fitIntercept=True.")
+    known = task.known(moments)
+    if known is not None:
+        finite = (known[0], np.clip(known[1], -SATURATED, SATURATED))
+        return _Plan(replace(trainer, stop=replace(trainer.stop, max_iter=0)), finite, known)
+    starting = task.starting(trainer) if task.initial is None else None
+    if starting is None:
+        return _Plan(trainer, task.initial)
+    (fit,) = fit_many(store, [starting])
+    return _Plan(trainer, (fit.coefficients, fit.intercept))
 
 
 def training_rows(dataset: DataFrame, columns: Columns) -> DataFrame:

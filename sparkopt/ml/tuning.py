@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pyspark import inheritable_thread_target
 from pyspark.ml import tuning
-from pyspark.ml.util import DefaultParamsReader
+from pyspark.ml.util import MLReader, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegralType
@@ -22,6 +22,13 @@ from sparkopt.engines.selection import check_engine
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.scoring import HeldOut
+from sparkopt.ml.search_persistence import (
+    SearchModelReader,
+    SearchModelWriter,
+    SearchReader,
+    SearchWriter,
+    is_java_convertible,
+)
 from sparkopt.ml.training import TrainingTask, fits_of, training_rows
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Interval, check
@@ -33,7 +40,6 @@ logger = logging.getLogger(__name__)
 FOLD, DRAWN = "__sparkopt_fold", "__sparkopt_drawn"
 """Columns of a search: the same in each process, since a checkpoint's identity includes the columns' names."""
 
-V = TypeVar("V", "CrossValidator", "CrossValidatorModel")
 Tasks = Sequence[TrainingTask[Any]]
 
 
@@ -117,7 +123,7 @@ class CrossValidator(tuning.CrossValidator):
         fold = self.getFoldCol()
         if fold and not isinstance(dataset.schema[fold].dataType, IntegralType):
             raise _ApartError(f"foldCol={fold!r} is no integer column")
-        tasks = [estimator.copy(values)._task() for values in self.getEstimatorParamMaps()]
+        tasks = [estimator.copy(values)._task(dataset.schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
                 raise _ApartError("local steps and lossy compression are one model's own")
@@ -188,10 +194,14 @@ class CrossValidator(tuning.CrossValidator):
     ) -> CrossValidatorModel:
         return self._copyValues(CrossValidatorModel(best, average, models, spread))
 
+    def write(self) -> MLWriter:
+        """Return a writer: ``search.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
+        return super().write() if is_java_convertible(self) else SearchWriter(self)
+
     @classmethod
-    def read(cls) -> tuning.CrossValidatorReader:
-        """Return a reader: ``CrossValidator.read().load(path)``."""
-        return _Reader(cls)
+    def read(cls) -> MLReader[Any]:  # type: ignore[override]  # it reads more than pyspark's
+        """Return a reader: ``CrossValidator.read().load(path)``. It reads pyspark.ml's searches too."""
+        return SearchReader(cls)
 
 
 class CrossValidatorModel(tuning.CrossValidatorModel):
@@ -215,45 +225,18 @@ class CrossValidatorModel(tuning.CrossValidatorModel):
         own = CrossValidatorModel(best, list(self.avgMetrics), models, list(self.stdMetrics))
         return self._copyValues(own, extra=extra)
 
+    def write(self) -> MLWriter:
+        """Return a writer: ``model.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
+        return super().write() if is_java_convertible(self) else SearchModelWriter(self)
+
     @classmethod
-    def read(cls) -> tuning.CrossValidatorModelReader:
-        """Return a reader: ``CrossValidatorModel.read().load(path)``."""
-        return _ModelReader(cls)
+    def read(cls) -> MLReader[Any]:  # type: ignore[override]  # it reads more than pyspark's
+        """Return a reader: ``CrossValidatorModel.read().load(path)``. It reads pyspark.ml's models too."""
+        return SearchModelReader(cls)
 
 
 class _ApartError(ParameterError):
     """The reason why the folds' models cannot be trained together."""
-
-
-class _Reader(tuning.CrossValidatorReader):
-    def load(self, path: str) -> CrossValidator:
-        return _restored(CrossValidator(), path, self.sparkSession)[0]
-
-
-class _ModelReader(tuning.CrossValidatorModelReader):
-    def load(self, path: str) -> CrossValidatorModel:
-        def model(*folders: object) -> Any:
-            folder = "/".join(map(str, [path, *folders]))
-            return DefaultParamsReader.loadParamsInstance(folder, self.sparkSession)
-
-        own, metadata = _restored(CrossValidatorModel(model("bestModel")), path, self.sparkSession)
-        own.avgMetrics, own.stdMetrics = metadata["avgMetrics"], metadata.get("stdMetrics", [])
-        if metadata.get("persistSubModels"):  # pyspark's reader gives every fold the models of the last one
-            folds, models = range(own.getNumFolds()), range(len(own.getEstimatorParamMaps()))
-            own.subModels = [[model("subModels", f"fold{fold}", number) for number in models] for fold in folds]
-        return own
-
-
-def _restored(own: V, path: str, spark: Any) -> tuple[V, dict[str, Any]]:
-    """Return ``own`` with all that was saved below ``path``, and the metadata."""
-    metadata = DefaultParamsReader.loadMetadata(path, spark)
-    # pyspark takes other packages' classes for Java's, which write their param maps in another format
-    known = {**metadata, "class": metadata["class"].replace("sparkopt.", "pyspark.")}
-    _, estimator, evaluator, maps = tuning._ValidatorSharedReadWrite.load(path, spark, known)
-    own._resetUid(metadata["uid"])
-    own._set(estimator=estimator, evaluator=evaluator, estimatorParamMaps=maps)
-    DefaultParamsReader.getAndSetParams(own, metadata, skipParams=["estimatorParamMaps"])
-    return own, metadata
 
 
 def _by_fold(tasks: Tasks, fits: Sequence[Fit], folded: DataFrame, columns: Columns) -> list[list[Any]]:

@@ -13,6 +13,10 @@ from sparkopt.training.coordinates import Initial
 __all__ = ["coefficients_of", "require_kind"]
 
 
+UNSEEN = 20.0
+"""Log-odds, up to their sign, from which a class that had never occurred before starts."""
+
+
 def require_kind(estimator: Any, model: Any) -> None:
     """Refuse a model of another kind of estimator.
 
@@ -48,4 +52,6 @@ def coefficients_of(model: Any) -> Initial:
         matrix, intercept = model.coefficients.toArray()[None, :], np.array([model.intercept])
         if model.hasParam("loss") and model.getOrDefault("loss") == "huber":
             auxiliary = np.array([Huber(model.getOrDefault("epsilon")).parameter(model.scale)])
-    return np.asarray(matrix, dtype=np.float64).T, np.asarray(intercept, dtype=np.float64), auxiliary
+    # infinite intercepts are those of labels that never occurred; they may now
+    finite = np.clip(np.asarray(intercept, dtype=np.float64), -UNSEEN, UNSEEN)
+    return np.asarray(matrix, dtype=np.float64).T, finite, auxiliary

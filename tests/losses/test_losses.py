@@ -13,6 +13,7 @@ from sklearn.metrics import mean_pinball_loss, mean_tweedie_deviance
 from sparkopt.errors import ParameterError
 from sparkopt.losses import (
     Binomial,
+    BinomialLogit,
     FixedHuber,
     Gamma,
     Gaussian,
@@ -26,6 +27,7 @@ from sparkopt.losses import (
     SquaredError,
     SquaredHinge,
     Tweedie,
+    WorkingResponse,
     check_loss,
 )
 from sparkopt.objective.linear import LinearObjective
@@ -59,6 +61,9 @@ LOSSES: list[Loss] = [
     Tweedie(3.0, -2.0),
     Binomial("probit"),
     Binomial("cloglog"),
+    BinomialLogit(),
+    WorkingResponse(Poisson("sqrt")),
+    WorkingResponse(Gamma("inverse")),
 ]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -201,7 +206,7 @@ def test_the_start_is_the_best_constant_prediction_or_close_to_it(loss):
     assert start.shape == (loss.outputs,)
     raw = np.broadcast_to(start, (len(y), loss.outputs))
     gradient = loss.value_gradient(y, raw[:, 0] if loss.outputs == 1 else raw)[1]
-    if not isinstance(loss, (FixedHuber, Quantile, Hinge, SquaredHinge)):
+    if not isinstance(loss, (FixedHuber, Quantile, Hinge, SquaredHinge, WorkingResponse)):
         np.testing.assert_allclose(gradient.mean(axis=0), 0, atol=1e-12)
 
 

@@ -87,6 +87,7 @@ SHARED = {
     "blockCodec": "zstd",
     "seed": 11,
     "aggregationDepth": 3,
+    "maxBlockSizeInMB": 2.0,
     "engine": "local",
     "validationIndicatorCol": "v",
     "patience": 4,
@@ -100,7 +101,7 @@ CLASSIFIER = {"rawPredictionCol": "r", "threshold": 0.25, "classWeights": {1: 2.
 BOUNDS = ("lowerBoundsOnCoefficients", "upperBoundsOnCoefficients")
 INTERCEPTS = ("lowerBoundsOnIntercepts", "upperBoundsOnIntercepts")
 ARGUMENTS = {
-    ml.LinearRegression: {"loss": "huber", "epsilon": 2.0},
+    ml.LinearRegression: {"loss": "huber", "epsilon": 2.0, "solver": "l-bfgs"},
     ml.QuantileRegression: {"quantile": 0.25},
     ml.LogisticRegression: {
         **CLASSIFIER,
@@ -118,6 +119,7 @@ ARGUMENTS = {
         "linkPower": 0.5,
         "linkPredictionCol": "k",
         "offsetCol": "o",
+        "solver": "irls",
     },
 }
 """Every constructor argument of every estimator, with a value that is not its default."""

@@ -68,7 +68,7 @@ class Summary:
     def _scorer(self) -> Any:
         scorer = self.model.copy()
         for name in OUTPUTS:
-            if scorer.hasParam(name) and not scorer.getOrDefault(name):
+            if scorer.hasParam(name) and not (scorer.isDefined(name) and scorer.getOrDefault(name)):
                 scorer._set(**{name: f"{name.removesuffix('Col')}_{scorer.uid}"})
         return scorer
 

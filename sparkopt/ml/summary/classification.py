@@ -20,6 +20,7 @@ __all__ = [
     "BinaryLogisticRegressionSummary",
     "BinaryLogisticRegressionTrainingSummary",
     "ClassificationSummary",
+    "LinearSVCSummary",
     "LinearSVCTrainingSummary",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
@@ -153,8 +154,17 @@ class BinaryClassificationSummary(ClassificationSummary):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearSVCTrainingSummary(TrainingSummary, BinaryClassificationSummary):
+class LinearSVCSummary(BinaryClassificationSummary):
+    """How often a linear support vector machine is right."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearSVCTrainingSummary(TrainingSummary, LinearSVCSummary):
     """Training, and the predictions on the rows trained on."""
+
+    def __call__(self) -> LinearSVCTrainingSummary:
+        """Return this summary: pyspark.ml's LinearSVCModel has it as a method, other models as a property."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -252,8 +252,8 @@ class GeneralizedLinearRegressionTrainingSummary(TrainingSummary, GeneralizedLin
 
     @property
     def solver(self) -> str:
-        """The optimiser."""
-        return self.receipt.optimizer
+        """The method under pyspark.ml's name where the estimator's optimizer was "auto", else that optimiser."""
+        return str(self.model.getSolver()) if self.model.getOptimizer() == "auto" else self.receipt.optimizer
 
     def __str__(self) -> str:
         names = self.featuresCol
