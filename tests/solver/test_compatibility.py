@@ -117,8 +117,8 @@ SETTINGS = {
     "lion": lambda: optim.lion(optim.schedules.Cosine(0.05, STEPS)),
 }
 BOUNDED = {"bounds", "bounds and L2"}
-LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg"}
-PROXIMAL = {"gd", "sgd", "svrg", "fista"}
+LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-newton"}
+PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-newton"}
 
 
 def works(name: str, penalty: str, rows: str) -> bool:
