@@ -20,6 +20,7 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.training.coordinates import Initial
+from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
@@ -81,6 +82,8 @@ class TrainingTask(Generic[M]):
         The model of a fit; it keeps the rows for its summary.
     shared : dict or None
         Parameters that models which share passes agree on; None for a model that shares none.
+    chooses : bool, default False
+        Whether the trainer's optimiser is replaced by the cheapest one for the rows.
     """
 
     reading: Reading
@@ -89,6 +92,7 @@ class TrainingTask(Generic[M]):
     initial: Initial | None = field(repr=False)
     model: Callable[[Fit, DataFrame], M] = field(repr=False)
     shared: Mapping[str, Any] | None
+    chooses: bool = False
 
 
 def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
@@ -126,6 +130,7 @@ def fits_of(store: BlockStore, wanted: Sequence[tuple[TrainingTask[Any], int | N
     for group in _alike(range(len(wanted)), key):
         pairs = [wanted[i] for i in group]
         trainers = [replace(task.trainer(store.moments_without(fold)), held_out=fold) for task, fold in pairs]
+        trainers = with_cheapest_optimizers(store, trainers, [task.chooses for task, _ in pairs])
         fits.update(zip(group, fit_smoothed(store, trainers, [task.initial for task, _ in pairs]), strict=True))
     return [fits[i] for i in range(len(wanted))]
 
