@@ -159,9 +159,10 @@ class Stop:
     tol : float, default 1e-6
         How near the optimum must be. Where the optimiser estimates the gap of the objective: stop when that is at
         most tol² of the objective. The gap falls with the square of the distance, so coefficients are then within
-        about tol of the optimum, relatively, in the Hessian's metric. Without an estimate: stop when the objective
-        changed by at most tol, relatively, over the last ten steps. Where steps see a part of the rows: when it
-        changed by so little from one window to the next. 0 never stops so.
+        about tol of the optimum, relatively, in the Hessian's metric. Without an estimate, as pyspark.ml: stop when
+        the norm of the (proximal) gradient is at most tol of the objective, or when the objective changed by at most
+        tol, relatively, over the last ten steps. Where steps see a part of the rows: when it changed by so little
+        from one window to the next. 0 never stops so.
     gradient_tol : float, default 0
         Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
     window : int, default 1
@@ -208,6 +209,8 @@ class Stop:
         gap = history[-1].gap
         if gap is not None:
             return gap <= max(self.tol * self.tol, LEAST_GAP) * scale
+        if history[-1].gradient_norm <= self.tol * scale:
+            return True
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
 
     def _change(self, history: Sequence[Record]) -> float:

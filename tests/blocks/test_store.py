@@ -239,7 +239,7 @@ def binary(spark):
 @pytest.mark.parametrize(
     "options",
     [{}, dict(optimizer="adam", miniBatchFraction=0.1, seed=3), dict(optimizer="fista", regParam=0.1)],
-    ids=["lbfgs", "adam on mini-batches", "fista"],
+    ids=["auto", "adam on mini-batches", "fista"],
 )
 def test_repeated_runs_are_bit_identical(binary, options):
     assert np.array_equal(fit(binary, **options), fit(binary, **options))
