@@ -172,7 +172,8 @@ class LinearEstimator(
         plan = FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
         if not self._chooses or not objective.loss.smooth or self._columns().validation is not None:
             return replace(plan, optimizer=self._optimizer().name)
-        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engine.candidates(plan.session))
+        engines, rows = engine.candidates(plan.session), sum(data.rows)
+        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=rows)
         return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:

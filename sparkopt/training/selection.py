@@ -20,8 +20,9 @@ __all__ = ["OptimizerChoice", "choose_optimizer", "with_cheapest_optimizers"]
 logger = logging.getLogger(__name__)
 
 NEWTON = "proximal-newton"
-PASSES: Mapping[str, int] = MappingProxyType({NEWTON: 9, "lbfgs": 25, "owlqn": 80, "fista": 80})
-"""Passes of a typical fit at the default tolerance; `make bench-optimum` counts them."""
+PASSES: Mapping[str, int] = MappingProxyType({NEWTON: 9, "lbfgs": 25, "owlqn": 80, "fista": 150})
+"""Passes of a typical fit at the default tolerance; `make bench-optimum` counts them. Where features have unlike
+scales and are not standardised, the last two take more than the default ``maxIter``."""
 QUADRATIC = 2
 """Passes of Newton's method where its model is exact."""
 SHARED = 0.15
@@ -30,6 +31,8 @@ OVERHEAD = 1e-3
 """Seconds of a step outside of its pass: the search, the query, its callbacks."""
 FLOPS = 5e9
 """Floating-point operations per second of the process that runs the loop."""
+NARROW = 4
+"""Bytes of a dense number; where blocks have fewer bytes than that for each, they are sparse."""
 WIDEST = 2000
 """Most coefficients of which a Hessian is made: a partition's sum then has 16 MB."""
 
@@ -55,7 +58,12 @@ class OptimizerChoice:
 
 
 def choose_optimizer(
-    objective: LinearObjective, penalty: Penalty, size: FitSize, engines: Sequence[Engine], models: int = 1
+    objective: LinearObjective,
+    penalty: Penalty,
+    size: FitSize,
+    engines: Sequence[Engine],
+    models: int = 1,
+    rows: int = 0,
 ) -> OptimizerChoice:
     """Return the optimiser that would take the least time.
 
@@ -71,6 +79,8 @@ def choose_optimizer(
         Where the loop may run.
     models : int, default 1
         Models that share the passes.
+    rows : int, default 0
+        Number of rows, where they may be sparse: a Hessian's arithmetic does not leave out their zeros.
 
     Examples
     --------
@@ -85,19 +95,27 @@ def choose_optimizer(
     """
     other = "lbfgs" if penalty.smooth else "fista" if penalty.l1_weights(1) is None else "owlqn"
     names = [NEWTON, other] if objective.size <= WIDEST else [other]
-    seconds = {name: _seconds(name, objective, penalty, size, engines, models) for name in names}
+    dense = max(1.0, NARROW * rows * objective.features / size.stored)
+    hessian = dense * hessian_cost(objective.features, objective.loss)
+    seconds = {name: _seconds(name, objective, penalty, size, engines, models, hessian) for name in names}
     return OptimizerChoice(min(names, key=lambda name: seconds[name]), MappingProxyType(seconds))
 
 
 def _seconds(
-    name: str, objective: LinearObjective, penalty: Penalty, size: FitSize, engines: Sequence[Engine], models: int
+    name: str,
+    objective: LinearObjective,
+    penalty: Penalty,
+    size: FitSize,
+    engines: Sequence[Engine],
+    models: int,
+    hessian: float,
 ) -> float:
     """Return the estimated seconds of a fit on the engine that is cheapest for it."""
     passes, solving = PASSES[name], 0.0
     if name == NEWTON:
         passes = QUADRATIC if isinstance(objective.loss, SquaredError) else passes
         solving = passes * models * (1 if penalty.smooth else 3) * objective.size**3 / FLOPS
-        work, width = models * hessian_cost(objective.features, objective.loss), Hessians.columns(objective.size)
+        work, width = models * hessian, Hessians.columns(objective.size)
     else:
         work, width = 1.0 + SHARED * (models - 1), objective.size
     wanted = replace(size, stored=round(size.stored * work), summed=8 * models * width)
@@ -129,7 +147,7 @@ def with_cheapest_optimizers(store: BlockStore, trainers: Sequence[Trainer], may
         objective = LinearObjective(trainer.loss, store.moments.features, trainer.fit_intercept)
         size = FitSize(store.bytes, 8 * objective.size, store.partitions, store.slots)
         engines = trainer.engine.candidates(session)
-        choice = choose_optimizer(objective, trainer.penalty, size, engines, len(trainers))
+        choice = choose_optimizer(objective, trainer.penalty, size, engines, len(trainers), store.moments.rows)
         logger.info("optimizer %s", choice)
         found.append(replace(trainer, optimizer=by_name(choice.name)))
     return found

@@ -15,10 +15,10 @@ from sparkopt.training.selection import WIDEST, choose_optimizer, hessian_cost
 EVERY = [LocalEngine(), DriverEngine(), ResidentEngine()]
 
 
-def chosen(features, rows, penalty, loss=None, engines=EVERY, models=1) -> str:
+def chosen(features, rows, penalty, loss=None, engines=EVERY, models=1, density=1.0) -> str:
     objective = LinearObjective(loss or Logistic(), features)
-    size = FitSize(rows * features * 8, 8 * objective.size, 8, 8)
-    return choose_optimizer(objective, penalty, size, engines, models).name
+    size = FitSize(round(density * rows * features * (8 if density == 1 else 12)), 8 * objective.size, 8, 8)
+    return choose_optimizer(objective, penalty, size, engines, models, rows).name
 
 
 @pytest.mark.parametrize("penalty", [NoPenalty(), L2(0.1), L1(0.1), Box(0.0), GroupLasso(0.1, [[0, 1]])], ids=repr)
@@ -66,3 +66,8 @@ def test_explain_shows_the_estimates(spark):
     assert str(LinearSVC().explain(df)).splitlines()[-1] == "optimizer      lbfgs"
     assert "optimizer      gd" in str(LogisticRegression(optimizer="gd").explain(df))
     assert Hinge().smooth is False
+
+
+def test_a_hessian_does_not_leave_out_the_zeros_of_sparse_rows():
+    assert chosen(200, 100_000, L1(0.1), engines=[ResidentEngine()]) == "proximal-newton"
+    assert chosen(200, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.01) == "owlqn"
