@@ -14,6 +14,8 @@ from sparkopt.validation import Interval, check
 
 WORST_OF = 10
 """Steps whose worst objective is compared with the last one: a small step alone is no sign of the optimum."""
+CAUTION = 0.1
+"""Share of the square of the tolerance that an estimated gap may be: the gap itself may be a few times as large."""
 LEAST_GAP = 1e-15
 """Relative gap that rounding allows to be estimated."""
 LEAST_SHARE = 1e-3
@@ -158,11 +160,11 @@ class Stop:
         Most steps, ≥ 0.
     tol : float, default 1e-6
         How near the optimum must be. Where the optimiser estimates the gap of the objective: stop when that is at
-        most tol² of the objective. The gap falls with the square of the distance, so coefficients are then within
-        about tol of the optimum, relatively, in the Hessian's metric. Without an estimate, as pyspark.ml: stop when
-        the norm of the (proximal) gradient is at most tol of the objective, or when the objective changed by at most
-        tol, relatively, over the last ten steps. Where steps see a part of the rows: when it changed by so little
-        from one window to the next. 0 never stops so.
+        most a tenth of tol² of the objective. The gap falls with the square of the distance, so coefficients are then
+        within about tol of the optimum, relatively, in the Hessian's metric. Without an estimate, as pyspark.ml: stop
+        when the norm of the (proximal) gradient is at most tol of the objective, or when the objective changed by at
+        most tol, relatively, over the last ten steps. Where steps see a part of the rows: when it changed by so
+        little from one window to the next. 0 never stops so.
     gradient_tol : float, default 0
         Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
     window : int, default 1
@@ -208,7 +210,7 @@ class Stop:
         scale = max(abs(recent[-1]), LEAST_SHARE * abs(history[0].objective), float(np.finfo(float).tiny))
         gap = history[-1].gap
         if gap is not None:
-            return gap <= max(self.tol * self.tol, LEAST_GAP) * scale
+            return gap <= max(CAUTION * self.tol * self.tol, LEAST_GAP) * scale
         if history[-1].gradient_norm <= self.tol * scale:
             return True
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
