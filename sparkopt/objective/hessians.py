@@ -2,8 +2,8 @@
 
 D has the second derivatives of the loss with respect to the raw predictions (Nocedal & Wright, 2006, §7.1; for
 canonical links the weights of iteratively reweighted least squares, McCullagh & Nelder, 1989, §2.5). Rows are
-standardised before the product, a block at a time: a Hessian of features that are far from zero would lose its digits
-in the products, and only centring afterwards would not bring them back.
+centred before the product, a few at a time: a Hessian of features that are far from zero would lose its digits in the
+products, and centring afterwards would not bring them back. Scales are applied to the sum.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sparkopt.typing import Array, Floats
 
 __all__ = ["HessianSum", "packed_total"]
 
-PIECE = 1 << 20
-"""Numbers of standardised rows that are multiplied at a time."""
+PIECE = 1 << 19
+"""Numbers of centred rows that are multiplied at a time: they fit a core's cache."""
 
 
 class HessianSum:
@@ -53,7 +53,7 @@ class HessianSum:
 
     def _add_rows(self, X: Array, targets: Array, raw: Array, weight: Array | None) -> None:
         loss = self._objective.loss
-        design, outputs = standardised(self._objective, X), loss.outputs
+        design, outputs = centred(self._objective, X), loss.outputs
         for a in range(outputs + loss.auxiliary):
             derivatives = self._column(a, targets, raw, weight)
             for b in range(min(a + 1, outputs)):
@@ -82,25 +82,26 @@ class HessianSum:
 
     def total(self) -> Floats:
         """Return the sum, shape (size, size)."""
-        first, size = self._first, self._objective.size
+        first, size, objective = self._first, self._objective.size, self._objective
         hessian = np.empty((size, size))
         hessian[:first, :first] = self._blocks.reshape(first, first)
         hessian[:first, first:] = self._border.reshape(first, size - first)
         hessian[first:, :first] = hessian[:first, first:].T
         hessian[first:, first:] = self._corner
+        if objective.scale is not None:
+            scales = np.ones(size)
+            scales[: objective.features * objective.loss.outputs] = np.repeat(objective.scale, objective.loss.outputs)
+            hessian *= scales * scales[:, None]
         return hessian
 
 
-def standardised(objective: LinearObjective, X: Array) -> Array:
-    """Return rows as the solver sees them, dense, with a last column of ones where there is an intercept."""
+def centred(objective: LinearObjective, X: Array) -> Array:
+    """Return dense centred rows, with a last column of ones where there is an intercept."""
     rows = X.toarray() if not isinstance(X, np.ndarray) else X
-    design = np.ones((rows.shape[0], objective.features + objective.fit_intercept), rows.dtype)
-    inner = design[:, : objective.features]
-    inner[:] = rows
-    if objective.center is not None:
-        inner -= objective.center.astype(rows.dtype)
-    if objective.scale is not None:
-        inner *= objective.scale.astype(rows.dtype)
+    design = np.empty((rows.shape[0], objective.features + objective.fit_intercept), rows.dtype)
+    center = 0 if objective.center is None else objective.center.astype(rows.dtype)
+    np.subtract(rows, center, out=design[:, : objective.features])
+    design[:, objective.features :] = 1
     return design
 
 

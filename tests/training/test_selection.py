@@ -53,7 +53,7 @@ def test_models_share_the_reading_of_rows_but_not_hessians():
 
 def test_the_cost_of_a_hessian_is_what_was_measured():
     costs = [hessian_cost(features, Logistic()) for features in (30, 100, 300, 1000)]
-    np.testing.assert_allclose(costs, [3.4, 5, 9, 27], rtol=0.15)
+    np.testing.assert_allclose(costs, [5.8, 8, 17, 46], rtol=0.1)
     assert hessian_cost(100, Multinomial(3)) > hessian_cost(100, Logistic())
 
 
@@ -69,5 +69,5 @@ def test_explain_shows_the_estimates(spark):
 
 
 def test_a_hessian_does_not_leave_out_the_zeros_of_sparse_rows():
-    assert chosen(200, 100_000, L1(0.1), engines=[ResidentEngine()]) == "proximal-newton"
-    assert chosen(200, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.01) == "owlqn"
+    assert chosen(100, 1_000_000, L1(0.1), engines=[ResidentEngine()]) == "proximal-newton"
+    assert chosen(100, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.01) == "owlqn"
