@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# A locale that every machine has: Bash, which starts Spark too, warns of one that is missing.
+export LC_ALL := C.UTF-8
 ACTIVATE := source .venv/environment &&
 # spark-submit reads a job's output through a pipe, so a job cannot see the terminal by itself.
 PROGRESS := { [ ! -t 1 ] || export SPARKOPT_PROGRESS=$${SPARKOPT_PROGRESS:-1}; } &&
@@ -13,52 +15,90 @@ ARGS ?=
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-.venv/ready: setup.py .ci/setup .ci/constraints.txt
-	@.ci/setup
+# Each purpose has its own list of pinned packages, and contains the purposes above it. All share .venv.
+SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 
-.venv/horovod: .venv/ready .ci/horovod
+.venv/run: requirements/run.txt $(SETUP)
+	@.ci/setup run
+
+.venv/deep: .venv/run requirements/deep.txt
+	@.ci/setup deep
+
+.venv/test: .venv/deep requirements/test.txt
+	@.ci/setup test
+
+.venv/horovod: .venv/deep .ci/horovod
 	@.ci/horovod && touch $@
 
-.venv-airflow/ready: .venv/ready .ci/airflow .ci/airflow-constraints.txt
+.venv-airflow/ready: .venv/run .ci/airflow requirements/airflow.txt
 	@.ci/airflow && touch $@
 
-.venv-docs/ready: .venv/ready .ci/docs
+.venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
 
 .PHONY: setup
-setup: .venv/ready ## Make .venv and find Java, once
+setup: .venv/test ## Set up all that a contributor needs; the other commands set up no more than they need
+
+.PHONY: lock
+lock: .venv/run ## Pin what requirements/*.in ask for; ARGS=--upgrade takes the newest versions
+	@.ci/lock $(ARGS)
 
 .PHONY: horovod
 horovod: .venv/horovod ## Build Horovod against .venv's PyTorch, once per machine (about 3 minutes)
 
 .PHONY: airflow
-airflow: .venv-airflow/ready ## Make .venv-airflow and run the pipeline in a real Airflow (about 4 minutes)
+airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeline in a real Airflow (about 4 minutes)
 	@$(ACTIVATE) python -m pytest tests/jobs/test_airflow.py $(ARGS)
 
 .PHONY: run
-run: .venv/ready ## Train on the handwritten digits, from PNG files to a saved model in out/
+run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(SUBMIT) jobs/train.py --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@printf '%s\n' '' 'Next:' \
+		'  score images     source .venv/environment && sparkopt score --model out --images out/digits --image-size 8 --output out/scored' \
+		'  open a notebook  source .venv/environment && pip install jupyterlab && jupyter lab notebooks/quickstart.ipynb' \
+		'  run the tests    make test'
 
 .PHONY: run-deep
 run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes
 	@$(ACTIVATE) python jobs/digits.py out/digits
 	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep $(ARGS)
 
-.PHONY: test
-test: .venv/horovod ## Run the tests
-	@$(ACTIVATE) python -m pytest -m "not slow" $(ARGS)
-
-.PHONY: test-all
-test-all: .venv/horovod .venv-airflow/ready ## Run all tests, the slow ones too
-	@$(ACTIVATE) python -m pytest $(ARGS)
+# Tests have tiers by what they need (tests/tiers.py). Each worker of the first two has a process, and one Spark session at most.
+WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
+PYTEST := $(ACTIVATE) python -m pytest
+PARALLEL := -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
-lint: .venv/ready ## Check style and types
+lint: .venv/test ## Check style and types
 	@$(ACTIVATE) ruff check . && ruff format --check . && mypy
 
+.PHONY: unit
+unit: .venv/test
+	@$(PYTEST) -m unit $(PARALLEL) $(ARGS)
+
+.PHONY: check
+check: .venv/test ## Check style and types, and run the tests that start no JVM (2 minutes)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+
+.PHONY: test
+test: check ## Run these checks, and the tests that share a Spark session (10 minutes)
+	@$(PYTEST) -m spark $(PARALLEL) $(ARGS)
+
+.PHONY: system
+system: .venv/test .venv/horovod
+	@$(PYTEST) -m system $(ARGS)
+
+.PHONY: test-all
+test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, browsers too
+	@$(MAKE) --no-print-directory system
+
+.PHONY: coverage
+coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
+	@.ci/coverage $(ARGS)
+
 .PHONY: format
-format: .venv/ready ## Format the code
+format: .venv/test ## Format the code
 	@$(ACTIVATE) ruff check --fix --quiet . && ruff format .
 
 .PHONY: docs
@@ -67,15 +107,15 @@ docs: .venv-docs/ready ## Build the documentation and the API reference in build
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet && echo "docs: build/site/index.html"
 
 .PHONY: bench
-bench: .venv/ready ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
+bench: .venv/run ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
 	@$(SUBMIT) jobs/bench/linear.py $(ARGS)
 
 .PHONY: bench-grid
-bench-grid: .venv/ready ## Compare a grid of 16 models in shared passes with one fit, and with 16
+bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one fit, and with 16
 	@$(SUBMIT) jobs/bench/grid.py $(ARGS)
 
 .PHONY: bench-folds
-bench-folds: .venv/ready ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
+bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
 .PHONY: bench-optimum
@@ -83,27 +123,27 @@ bench-optimum: .venv/ready ## Measure how close to the optimum fits end at their
 	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)
 
 .PHONY: bench-warm-start
-bench-warm-start: .venv/ready ## Count the steps from yesterday's model on data with 1% new rows
+bench-warm-start: .venv/run ## Count the steps from yesterday's model on data with 1% new rows
 	@$(SUBMIT) jobs/bench/warm_start.py $(ARGS)
 
 .PHONY: bench-engines
-bench-engines: .venv/ready ## Compare the engines with each other and with pyspark.ml; growth from 250,000 to 4 million rows
+bench-engines: .venv/run ## Compare the engines with each other and with pyspark.ml; growth from 250,000 to 4 million rows
 	@$(SUBMIT) jobs/bench/engines.py $(ARGS)
 
 .PHONY: bench-sparse
-bench-sparse: .venv/ready ## Compare with pyspark.ml on 200,000 rows x 1,000,000 sparse features
+bench-sparse: .venv/run ## Compare with pyspark.ml on 200,000 rows x 1,000,000 sparse features
 	@$(SUBMIT) jobs/bench/sparse.py $(ARGS)
 
 .PHONY: bench-local-steps
-bench-local-steps: .venv/ready ## Count the bytes of local SGD and of gradient descent on limited links (about 5 minutes)
+bench-local-steps: .venv/run ## Count the bytes of local SGD and of gradient descent on limited links (about 5 minutes)
 	@$(ACTIVATE) python jobs/bench/local_steps.py $(ARGS)
 
 .PHONY: bench-compression
-bench-compression: .venv/ready ## Time compressed sums against plain ones on limited links (about 5 minutes)
+bench-compression: .venv/run ## Time compressed sums against plain ones on limited links (about 5 minutes)
 	@$(ACTIVATE) python jobs/bench/compression.py $(ARGS)
 
 .PHONY: bench-images
-bench-images: .venv/ready ## Compare image preprocessing with bare OpenCV
+bench-images: .venv/deep ## Compare image preprocessing with bare OpenCV
 	@$(SUBMIT) jobs/bench/images.py $(ARGS)
 
 .PHONY: bench-deep
@@ -111,15 +151,15 @@ bench-deep: .venv/horovod ## Compare training through Horovod on Spark with a pl
 	@$(SUBMIT) jobs/bench/deep.py $(ARGS)
 
 .PHONY: bench-transport
-bench-transport: .venv/ready ## Measure what compression does to sums, shuffles, caches, Arrow and Parquet (about 3 minutes)
+bench-transport: .venv/test ## Measure what compression does to sums, shuffles, caches, Arrow and Parquet (about 3 minutes)
 	@$(ACTIVATE) python jobs/bench/transport.py $(ARGS)
 
 .PHONY: bench-codecs
-bench-codecs: .venv/ready ## Compare codecs on real data
+bench-codecs: .venv/test ## Compare codecs on real data
 	@$(ACTIVATE) python jobs/bench/codecs.py $(ARGS)
 
 .PHONY: dist
-dist: .venv/ready ## Build the wheel, and an environment for --archives, in dist/
+dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the wheel, the source distribution, and an environment for --archives, in dist/
 	@.ci/dist
 
 .PHONY: clean

@@ -23,7 +23,9 @@ def needed(name: str, extras: "set[str]", found: "dict[str, str]") -> None:
             else [True]
         )
         other = canonicalize_name(requirement.name)
-        if any(wanted) and other not in found and other not in CLUSTER:
+        if any(wanted) and other == canonicalize_name(name):  # an extra that is made of others
+            needed(name, requirement.extras, found)
+        elif any(wanted) and other not in found and other not in CLUSTER:
             found[other] = distribution(other).version.partition("+")[0]  # "+cpu" is of one index only
             needed(other, requirement.extras, found)
 

@@ -1,12 +1,14 @@
 """Put the pages of the documentation into build/docs, from which mkdocs builds the site.
 
 README, CONTRIBUTING and CHANGELOG stand next to docs/, as in the repository, so that the links between them hold. The
-API reference has a page for each package; mkdocstrings fills it from the docstrings of the names in ``__all__``.
+API reference has a page for each package; mkdocstrings fills it from the docstrings of the names in ``__all__``. Each
+notebook has a page with its results.
 
 Usage: python .ci/stage_docs.py
 """
 
 import ast
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "build" / "docs"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "notebooks", "conf", "jobs/dags")
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / ".ci")]
+from notebook_pages import write_page  # noqa: E402
+
 from tests.docs import surface  # noqa: E402
 
 
@@ -29,6 +33,11 @@ def stage() -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
+    for notebook in sorted((TARGET / "notebooks").glob("*.ipynb")):
+        write_page(notebook, notebook.parent)
+    for path in [*TARGET.glob("*.md"), *(TARGET / "docs").rglob("*.md")]:  # the site shows a notebook by its page
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"(\]\([^)\s]*notebooks/\w+)\.ipynb\)", r"\1.md)", text), encoding="utf-8")
     for package in surface.PACKAGES:
         (TARGET / "api" / f"{package}.md").write_text(page(package), encoding="utf-8")
 

@@ -61,7 +61,22 @@ class MissingDependencyError(SparkoptError, ImportError):
     @classmethod
     def of(cls, feature: str, package: str, extra: str) -> MissingDependencyError:
         """Return the error that ``feature`` needs ``package``, which the extra ``extra`` of sparkopt installs."""
-        return cls(f"{feature} needs {package}, which is not installed. Run: pip install 'sparkopt[{extra}]'")
+        return cls(f"{feature} needs {package}, which is not installed. {_remedy(extra)}")
+
+
+def _remedy(extra: str) -> str:
+    """Return how to install an extra: by its requirements, which an index has wherever sparkopt itself came from."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = [line.partition(";") for line in requires("sparkopt") or ()]
+    except PackageNotFoundError:  # a checkout on PYTHONPATH
+        lines = []
+    wanted = [line.strip() for line, _, marker in lines if f'extra == "{extra}"' in marker.replace("'", '"')]
+    if not wanted:
+        return f"Install sparkopt with its extra {extra!r}."
+    quoted = " ".join(f"'{line}'" for line in wanted)
+    return f"It is in sparkopt's extra {extra!r}: pip install {quoted}"
 
 
 class RankError(SparkoptError, RuntimeError):

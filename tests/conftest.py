@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from tests import jvm
+from tests import jvm, tiers
+from tests.tiers import _no_other_jvm, horovod, installs, jvms, kills, minutes, tab  # noqa: F401
 
 for name in ("SPARK_SUBMIT_OPTS", "SPARK_DAEMON_JAVA_OPTS"):  # of all JVMs that tests start, in whatever process
     os.environ[name] = jvm.OPTIONS
@@ -18,6 +19,19 @@ os.environ["PYSPARK_PYTHON"] = sys.executable
 os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip tests that would begin after so many minutes")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's own, which selects by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tiers.mark(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tiers.skip_where_time_is_up(item)
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +48,6 @@ def spark() -> Iterator[SparkSession]:
     started = session(ROOT / "conf" / "local.conf", "sparkopt tests", settings)
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="session")
-def tab(tmp_path_factory):
-    """A tab of a real browser, where there is one."""
-    from tests.report import browser
-
-    executable = browser.find()
-    if executable is None:
-        pytest.skip("no Chromium is on the PATH: apt-get install chromium, then this test runs")
-    with browser.Browser(executable, tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from sparkopt.launch.class_archive import archive_path
 
-ARCHIVE = Path(__file__).parents[1] / ".venv" / "spark.jsa"
-"""What ``.ci/classes`` leaves; Java goes on without one that does not suit it."""
-OPTIONS = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:SharedArchiveFile={ARCHIVE}"
+ARCHIVE = archive_path()
+"""What the first session on a machine leaves when it ends, of tests or of ``make run``; None: Java can have none."""
+OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+if ARCHIVE is not None and ARCHIVE.is_file():
+    OPTIONS += f" -Xlog:disable -XX:SharedArchiveFile={ARCHIVE}"
 EXECUTORS = {"spark.executor.extraJavaOptions": OPTIONS}
 """For executors in processes of their own, which environment variables do not reach."""

@@ -5,8 +5,8 @@ once, without retries, and nothing is promoted. Every output is in a folder of t
 may be cleared and repeated.
 
 Put this file into the folder of DAGs. Airflow's own environment needs the Spark provider (or Databricks'), pyarrow,
-and sparkopt without what it depends on: ``pip install --no-deps sparkopt``. What a run may change is a parameter of
-the DAG; what belongs to the installation is read from the environment when the file is parsed:
+and sparkopt's wheel without what it depends on: ``pip install --no-deps dist/sparkopt-*.whl``. What a run may change
+is a parameter of the DAG; what belongs to the installation is read from the environment when the file is parsed:
 
 ==============================  ==============================================================================
 ``SPARKOPT_IMAGES``             images of an interval, such as ``s3://photos/{date}`` (parameter ``images``)

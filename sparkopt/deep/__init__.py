@@ -12,6 +12,8 @@ PyTorch is imported once a name below is used: executors that only write rows to
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparkopt.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     from sparkopt.deep.builders import builder
     from sparkopt.deep.estimator import TorchEstimator
@@ -43,7 +45,16 @@ _LAZY = {
 }
 
 
+_PACKAGES = {"torch": "PyTorch", "safetensors": "safetensors"}
+
+
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(f"sparkopt.deep.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        absent = (error.name or "").partition(".")[0]
+        if absent not in _PACKAGES:
+            raise
+        raise MissingDependencyError.of(f"sparkopt.deep.{name}", _PACKAGES[absent], "deep") from error

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
 
 from sparkopt.typing import Seed
 
-__all__ = ["PRECISIONS", "TrainConfig"]
+__all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "TrainConfig"]
 
+LAUNCHERS = ("torch", "horovod", "local")
 PRECISIONS = ("fp32", "bf16", "fp16")
+
+OPTIMIZER_SETTINGS: Mapping[str, tuple[str, Mapping[str, Any], float]] = MappingProxyType(
+    {
+        "sgd": ("SGD", {}, 0.01),
+        "momentum": ("SGD", {"momentum": 0.9}, 0.01),
+        "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}, 0.01),
+        "adagrad": ("Adagrad", {}, 0.01),
+        "rmsprop": ("RMSprop", {}, 0.01),
+        "adam": ("Adam", {}, 0.001),
+        "adamw": ("AdamW", {}, 0.001),
+    }
+)
+"""Of sparkopt's names of optimisers: the class in ``torch.optim``, its settings, and the learning rate that suits
+networks. They are data, so that a command can list them where PyTorch is not installed."""
 
 
 @dataclass(frozen=True)

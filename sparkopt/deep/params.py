@@ -18,18 +18,16 @@ from pyspark.ml.param.shared import (
     HasWeightCol,
 )
 
-from sparkopt.deep.config import PRECISIONS
+from sparkopt.deep.config import LAUNCHERS, PRECISIONS
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import Compose
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
-__all__ = ["LAUNCHERS", "InferenceParams", "TrainingParams", "check_params"]
+__all__ = ["InferenceParams", "TrainingParams", "check_params"]
 
 T = TypeVar("T")
-
-LAUNCHERS = ("torch", "horovod", "local")
 
 _COUNT, _AT_LEAST_0 = Interval(1, None, whole=True), Interval(0, None, whole=True)
 _POSITIVE = Interval(0, None, closed="neither")

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from sparkopt.deep.config import OPTIMIZER_SETTINGS
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
@@ -44,13 +45,8 @@ LOSSES: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
 
 OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], float]] = MappingProxyType(
     {
-        "sgd": (torch.optim.SGD, 0.01),
-        "momentum": (partial(torch.optim.SGD, momentum=0.9), 0.01),
-        "nesterov": (partial(torch.optim.SGD, momentum=0.9, nesterov=True), 0.01),
-        "adagrad": (torch.optim.Adagrad, 0.01),
-        "rmsprop": (torch.optim.RMSprop, 0.01),
-        "adam": (torch.optim.Adam, 0.001),
-        "adamw": (torch.optim.AdamW, 0.001),
+        name: (partial(getattr(torch.optim, kind), **settings), rate)
+        for name, (kind, settings, rate) in OPTIMIZER_SETTINGS.items()
     }
 )
 """sparkopt's names of optimisers, as PyTorch has them, and the learning rates that suit networks."""

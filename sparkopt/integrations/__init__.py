@@ -1,8 +1,9 @@
 """Other systems: MLflow, notebooks and a registry of models in plain files.
 
-``mlflow`` logs a fit and its model, and ``pyfunc`` is what MLflow loads such a model with; ``notebook`` reads a
-notebook's parameters; ``model_registry`` accepts models and finds the one in use. The package may import every other
-one but ``jobs``. Importing it loads neither Spark nor torch nor MLflow: a scheduler's process uses the registry.
+``mlflow`` logs a fit and its model, ``pyfunc`` is what MLflow loads such a model with, and ``wheel`` makes the
+package that the model carries for its environment. ``notebook`` reads a notebook's parameters. ``model_registry``
+accepts models and finds the one in use. The package may import every other one but ``jobs``. Importing it loads
+neither Spark nor torch nor MLflow: a scheduler's process uses the registry.
 Start reading at ``mlflow.log_fit``.
 """
 

@@ -1,6 +1,7 @@
 """MLflow: parameters, metrics by step, receipt and model of a fit in one call. Only a call imports it.
 
-Logged models are data (JSON, Parquet, safetensors), and score pandas DataFrames without Spark.
+Logged models are data (JSON, Parquet, safetensors), and score pandas DataFrames without Spark. They carry the wheel
+of the sparkopt that logged them, which their requirements install: no index need have it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkopt import __version__
 from sparkopt.errors import MissingDependencyError, ParameterError
 from sparkopt.integrations.pyfunc import scorer_of, write
+from sparkopt.integrations.wheel import write_wheel
 from sparkopt.report import DeepReceipt, Receipt
 
 if TYPE_CHECKING:
@@ -163,12 +166,41 @@ def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) 
     parts: dict[str, Any] = {
         "loader_module": LOADER,
         "data_path": str(data),
-        "pip_requirements": [f"sparkopt[{'deep' if _is_deep(model) else 'mlflow'}]=={__version__}"],
+        **_environment(mlflow, folder, "[deep]" if _is_deep(model) else ""),
     }
     if example is not None:
         parts["signature"] = mlflow.models.infer_signature(example, scorer_of(model).predict(example))
         parts["input_example"] = example
     return parts
+
+
+def _environment(mlflow: Any, folder: Path, extras: str) -> dict[str, Any]:
+    """Return the arguments that say what scores the model: sparkopt as it is here, and MLflow.
+
+    MLflow puts the wheel into the model's folder ``code``, and installs requirements from within the model.
+    """
+    own = _mlflow_itself(mlflow)
+    try:
+        wheel = write_wheel(folder)
+    except PackageNotFoundError:
+        named = f"sparkopt{extras}=={__version__}"
+        logger.warning(
+            "sparkopt is not installed here but on the path alone, so the model cannot carry it. Its requirements "
+            "name %s: have that where the model is served.",
+            named,
+        )
+        return {"pip_requirements": [*own, named]}
+    return {"pip_requirements": [*own, f"code/{wheel.name}{extras}"], "code_paths": [str(wheel)]}
+
+
+def _mlflow_itself(mlflow: Any) -> list[str]:
+    """Return the requirement of MLflow as it is installed; none where its own choice, the full package, is right."""
+    try:
+        version("mlflow")
+    except PackageNotFoundError:
+        if int(mlflow.__version__.split(".")[0]) > 2:  # earlier, only the full package could serve models
+            return [f"mlflow-skinny=={mlflow.__version__}"]
+    return []
 
 
 def _is_deep(model: Any) -> bool:

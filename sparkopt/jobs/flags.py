@@ -13,8 +13,8 @@ from sparkopt.errors import MissingDependencyError, ParameterError
 
 __all__ = ["Parser", "read_config"]
 
-USAGE = 2
-"""Exit code of a wrong flag."""
+FAILURE, USAGE = 1, 2
+"""Exit codes: of what failed, a package that is not installed included, and of a wrong flag."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,8 +56,10 @@ class Parser(argparse.ArgumentParser):
         if path is not None:
             try:
                 tokens = self._tokens(read_config(path), path)
-            except (ParameterError, MissingDependencyError) as error:
+            except ParameterError as error:
                 self.error(str(error))
+            except MissingDependencyError as error:
+                self.exit(FAILURE, f"{self.prog}: error: {error}\n")
             namespace = self.parse_args(tokens)
         return self.parse_args(argv, namespace)
 

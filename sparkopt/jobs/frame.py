@@ -1,8 +1,9 @@
 """What all jobs share: flags, checks, session, exit code, manifest, and outputs that appear whole or not at all.
 
 A job defines its flags, what it reads and what it does. ``Job.main`` does the rest, in this order: parse flags and
-file (wrong: 2), check them (wrong: 2), start Spark, compare with the output of an earlier run (equal: 0, nothing is
-done), run, publish outputs, page and manifest, report the end (a failure: 1, a gate that is not met: 3).
+file (wrong: 2), check them (wrong: 2; an extra that they need is not installed: 1), start Spark, compare with the
+output of an earlier run (equal: 0, nothing is done), run, publish outputs, page and manifest, report the end (a
+failure: 1, a gate that is not met: 3).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
 
-from sparkopt.errors import DataError, SparkoptError
+from sparkopt.errors import DataError, MissingDependencyError, SparkoptError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs import manifest
-from sparkopt.jobs.flags import USAGE, Parser
+from sparkopt.jobs.flags import FAILURE, USAGE, Parser
 from sparkopt.jobs.locations import SparkLocation, publish, spark_location, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
@@ -35,8 +36,8 @@ from sparkopt.report.page import write_report
 
 __all__ = ["FAILURE", "FINE", "GATE", "INTERRUPTED", "USAGE", "Job", "JobResult", "JobRun", "common_flags", "essence"]
 
-FINE, FAILURE, GATE, INTERRUPTED = 0, 1, 3, 130
-"""Exit codes, in addition to USAGE = 2; the last one is what shells return for Ctrl-C."""
+FINE, GATE, INTERRUPTED = 0, 3, 130
+"""Exit codes, in addition to FAILURE = 1 and USAGE = 2; the last one is what shells return for Ctrl-C."""
 PACKAGES = {
     "delta": "--packages io.delta:delta-spark_2.13:VERSION",
     "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
@@ -105,7 +106,8 @@ class Job:
     declare : callable
         Adds its flags to a parser.
     check : callable
-        Raises a SparkoptError for flags that cannot work; Spark has not started then.
+        Raises a SparkoptError for flags that cannot work, a MissingDependencyError for those that need an extra which
+        is not installed; Spark has not started then.
     inputs : callable
         Returns fingerprints of the inputs, by name.
     work : callable
@@ -140,6 +142,9 @@ class Job:
         with logging_as(self.name, args.log_format):
             try:
                 self.check(args)
+            except MissingDependencyError as error:
+                logger.error("%s", error)
+                return FAILURE
             except SparkoptError as error:
                 logger.error("%s (--help lists all flags)", error)
                 return USAGE
@@ -158,13 +163,15 @@ class Job:
         identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(spark, args))
         event("begins", **identity.inputs)
         kind = self.kind(args)
-        output, name = spark_location(spark, args.output), "manifest.json" if kind == "folder" else HIDDEN
+        output = spark_location(spark, args.output)
+        name, page = ("manifest.json", REPORT) if kind == "folder" else (HIDDEN, HIDDEN_REPORT)
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
             print(
                 f"nothing to do: {mask(args.output)} holds the result of the same flags and data. "
                 "Run with --force to repeat it."
             )
+            print(_figures(earlier), _link(output.child(page)), sep="\n")
             return FINE
         if why := output.refusal():  # before the work, which may take hours
             raise DataError(f"--output {mask(args.output)!r} cannot be written: {mask(why)}.")
@@ -179,16 +186,14 @@ class Job:
                 _close(run, identity, {}, {}, started, name, UNFINISHED)
                 run.target.add_files(run.files)
             result = self.work(run)
-            outputs = {
-                **result.outputs,
-                **_report(run, identity, result, REPORT if kind == "folder" else HIDDEN_REPORT),
-            }
+            outputs = {**result.outputs, **_report(run, identity, result, page)}
             status = GATE_NOT_MET if result.failed_gate else COMPLETE
             _close(run, identity, result.metrics, outputs, started, name, status)
             run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
         print(result.text)
+        print(_link(output.child(page)))
         if result.failed_gate:
             logger.error("%s", result.failed_gate)
             return GATE
@@ -295,6 +300,20 @@ def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, a
             raise DataError(
                 f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start over."
             )
+
+
+def _figures(earlier: Mapping[str, Any] | None) -> str:
+    """Return the metrics of an earlier run in a line."""
+    metrics = {} if earlier is None else earlier["metrics"]
+    return "metrics   " + "  ".join(
+        f"{name} {value:.6g}" for name, value in metrics.items() if isinstance(value, (int, float))
+    )
+
+
+def _link(page: SparkLocation) -> str:
+    """Return where a report is, in a form that terminals open."""
+    path = page.uri.removeprefix("file://")
+    return f"report    {mask(Path(path).as_uri() if path.startswith('/') else page.uri)}"
 
 
 def _left(earlier: Mapping[str, Any] | None) -> list[str]:

@@ -28,9 +28,8 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as SF
 from tqdm import tqdm
 
-from sparkopt import images
+import sparkopt  # sparkopt.images is loaded where it is used: --help needs no OpenCV
 from sparkopt.errors import DataError, ParameterError, SchemaError
-from sparkopt.images.contact_sheet import contact_sheet
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
@@ -45,15 +44,19 @@ FORMATS = ("binaryFile", "parquet", "delta", "table")
 SPLIT = "split"
 
 
-def pipeline_of(options: argparse.Namespace) -> images.Compose:
+def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
     """Return the pipeline of the JSON file, or one that fits images into a square."""
     if options.pipeline is None:
-        fit = images.Letterbox(options.size, options.size)
+        fit = sparkopt.images.Letterbox(options.size, options.size)
         if options.features:
-            return images.Compose([images.Decode(options.color), fit, images.Rescale(1 / 255)])
-        return images.Compose([images.Decode(), fit, images.Encode(options.encoding, options.quality)])
+            return sparkopt.images.Compose(
+                [sparkopt.images.Decode(options.color), fit, sparkopt.images.Rescale(1 / 255)]
+            )
+        return sparkopt.images.Compose(
+            [sparkopt.images.Decode(), fit, sparkopt.images.Encode(options.encoding, options.quality)]
+        )
     try:
-        return images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
+        return sparkopt.images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
     except OSError as error:
         raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
 
@@ -61,7 +64,7 @@ def pipeline_of(options: argparse.Namespace) -> images.Compose:
 def read_input(spark: SparkSession, location: str, kind: str) -> DataFrame:
     """Return the columns path, length and content of all images; a table must have path and content."""
     if kind == "binaryFile":
-        return images.read(spark, location).drop("label")
+        return sparkopt.images.read(spark, location).drop("label")
     table = spark.read.table(location) if kind == "table" else spark.read.format(kind).load(location)
     missing = {"path", "content"} - set(table.columns)
     if missing:
@@ -99,7 +102,7 @@ def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | No
 def process(spark: SparkSession, options: argparse.Namespace, location: str) -> dict[str, Any]:
     """Process the images that are missing at ``location``, part by part, and return the report."""
     kernel = kernel_of(options)
-    function = images.BatchFunction(
+    function = sparkopt.images.BatchFunction(
         kernel, "content", FEATURES if options.features else "image", error_column="error", key_column="path"
     )
     source = read_input(spark, options.input, options.input_format)
@@ -170,6 +173,8 @@ def labelled(rows: DataFrame, names: list[str], fraction: float) -> DataFrame:
 
 def samples(spark: SparkSession, options: argparse.Namespace, location: str, count: int = 6) -> bytes | None:
     """Return a PNG with samples before (above) and after (below); None if there is no good image."""
+    from sparkopt.images.contact_sheet import contact_sheet
+
     written = read_output(spark, location, options.output_format)
     if written is None:
         return None
@@ -177,7 +182,7 @@ def samples(spark: SparkSession, options: argparse.Namespace, location: str, cou
     after = {row.path: bytes(row.image) for row in chosen.collect()}
     before = {row.path: bytes(row.content) for row in _chosen(spark, options, list(after))} if after else {}
     pairs = [(path, before[path], image) for path, image in after.items() if path in before]
-    return images.encode(contact_sheet(pairs), "png") if pairs else None
+    return sparkopt.images.encode(contact_sheet(pairs), "png") if pairs else None
 
 
 def _chosen(spark: SparkSession, options: argparse.Namespace, paths: list[str]) -> list[Row]:
@@ -221,10 +226,10 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--epoch", type=int, default=0)
 
 
-def kernel_of(options: argparse.Namespace) -> images.ImageKernel:
+def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     """Return the kernel that processes images."""
     output = "array" if options.features else "bytes"
-    return images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
+    return sparkopt.images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -251,7 +256,7 @@ def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
 def work(run: JobRun) -> JobResult:
     """Process the images; next to a local output, write report and samples."""
     options = run.args
-    images.bound_batches(run.spark)
+    sparkopt.images.bound_batches(run.spark)
     report = process(run.spark, options, run.target.uri)
     text = json.dumps(report, indent=2)
     sheet = None if options.features else samples(run.spark, options, run.target.uri)

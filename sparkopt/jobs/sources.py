@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -122,6 +123,8 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     ------
     ParameterError
         Naming the flags.
+    MissingDependencyError
+        For images where OpenCV is not installed.
     """
     if args.source is None:
         kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
@@ -131,6 +134,8 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
         raise ParameterError(f"--{args.source.kind} is empty: name the data.")
     if args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
+    if args.source.kind == IMAGES and not only_images:  # a job of images alone imports what it needs
+        import_module("sparkopt.images")
 
 
 def check_share(name: str, value: float) -> None:

@@ -14,16 +14,11 @@ import argparse
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import SparkSession
 
-from sparkopt import images
-from sparkopt.deep import TorchEstimator, TorchModel
-from sparkopt.deep.config import PRECISIONS
-from sparkopt.deep.networks import ConvNet
-from sparkopt.deep.params import LAUNCHERS, check_params
-from sparkopt.deep.recipe import OPTIMIZERS
+from sparkopt.deep.config import LAUNCHERS, OPTIMIZER_SETTINGS, PRECISIONS
 from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
@@ -43,6 +38,10 @@ from sparkopt.jobs.sources import (
 from sparkopt.jobs.train import plotted, with_metrics, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
+
+if TYPE_CHECKING:
+    from sparkopt.deep import TorchEstimator, TorchModel
+    from sparkopt.images import Compose
 
 __all__ = ["JOB", "estimator", "main"]
 
@@ -79,11 +78,11 @@ def _declare_training(flags: Parser) -> None:
     model.add_argument("--widths", default="32,64,128", help="channels of each block (default: %(default)s)")
     model.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
     model.add_argument("--batch-size", type=int, default=32, help="images of a process (default: %(default)s)")
-    model.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw", help="default: %(default)s")
+    model.add_argument("--optimizer", choices=tuple(OPTIMIZER_SETTINGS), default="adamw", help="default: %(default)s")
     model.add_argument("--step-size", type=float, default=3e-3, help="learning rate (default: %(default)s)")
     model.add_argument("--step-size-schedule", choices=schedules.NAMES, default="cosine", help="default: %(default)s")
     model.add_argument("--patience", type=int, default=0, help="epochs without improvement that end it (0: never)")
-    model.add_argument("--precision", choices=PRECISIONS, default=TorchEstimator().getOrDefault("precision"))
+    model.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: %(default)s")
 
 
 def _declare_launcher(flags: Parser) -> None:
@@ -118,8 +117,10 @@ def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
     return {"data": fingerprint(spark, args.source)}
 
 
-def pipelines(args: argparse.Namespace) -> tuple[images.Compose, images.Compose]:
+def pipelines(args: argparse.Namespace) -> tuple[Compose, Compose]:
     """Return what is done with images in training, and otherwise."""
+    from sparkopt import images
+
     size = args.image_size
     plain = [images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)]
     moved = images.RandomAffine((-10.0, 10.0), translate=(0.05, 0.05), scale=(0.95, 1.05))
@@ -129,6 +130,9 @@ def pipelines(args: argparse.Namespace) -> tuple[images.Compose, images.Compose]
 
 def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
     """Return the estimator that the flags describe."""
+    from sparkopt.deep import ConvNet, TorchEstimator  # --help needs no PyTorch
+    from sparkopt.deep.params import check_params
+
     try:
         widths = [int(width) for width in args.widths.split(",")]
     except ValueError as error:

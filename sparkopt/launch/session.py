@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkopt.errors import ParameterError
+from sparkopt.launch.class_archive import starts_local_jvm, use_archive
+from sparkopt.launch.local_jvm import start_jvm
+from sparkopt.solver.callbacks import in_notebook
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = ["PROFILES", "profile_path", "read_profile", "session"]
 
-PROFILES = ("local", "standalone", "yarn", "kubernetes", "databricks", "gpu")
+PROFILES = ("local", "notebook", "standalone", "yarn", "kubernetes", "databricks", "gpu")
 """Names of the profiles that come with the package."""
 
 
@@ -85,9 +89,9 @@ def session(
     Parameters
     ----------
     profile : str, Path or None, default None
-        "local", "standalone", "yarn", "kubernetes", "databricks", "gpu", or a file in the style of
+        "local", "notebook", "standalone", "yarn", "kubernetes", "databricks", "gpu", or a file in the style of
         ``spark-defaults.conf``: the files that ``spark-submit --properties-file conf/NAME.conf`` reads. None leaves
-        everything to Spark's own settings.
+        everything to Spark's own settings; in a Jupyter kernel it means "notebook".
     app_name : str, default "sparkopt"
         Name in Spark's user interface.
     settings : dict or None, default None
@@ -99,6 +103,13 @@ def session(
     already, settings that need a new one stay as they are. In local mode, workers use the same Python as this process
     unless PYSPARK_PYTHON is set.
 
+    In local mode, Spark's JVM starts from an archive of its classes in ``~/.cache/sparkopt``, which the first session
+    writes when its process ends. SPARKOPT_CLASS_ARCHIVE=off turns that off.
+
+    In a Jupyter kernel, and with the profile "notebook", a new JVM writes its standard error (Spark's log and that of
+    Python workers) to a file instead of the cell. ``spark.conf.get("spark.sparkopt.log")`` is its path. The profile
+    is not for Spark Connect, whose server has its own settings and log: there it changes nothing.
+
     Examples
     --------
     >>> import sparkopt
@@ -108,10 +119,46 @@ def session(
     """
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName(app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is
+    quiet = (profile == "notebook" or in_notebook()) and not submitted and _is_classic(settings or {})
+    if profile in (None, "notebook"):
+        profile = "notebook" if quiet else None
     chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if _is_classic(chosen):
+        chosen = use_archive(chosen)
+    if quiet:
+        _start_quietly({"spark.app.name": app_name, **chosen})
+    elif _is_classic(chosen) and starts_local_jvm(chosen):
+        start_jvm({"spark.app.name": app_name, **chosen})
+    builder = SparkSession.builder.appName(app_name)
     for key, value in chosen.items():
         builder = builder.config(key, value)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return builder.getOrCreate()
+
+
+def _is_classic(settings: dict[str, str]) -> bool:
+    """Whether a session will be one of Spark Classic, whose JVM this process starts."""
+    from pyspark.sql.utils import is_remote
+    from pyspark.util import is_remote_only
+
+    return not (is_remote_only() or is_remote() or "SPARK_REMOTE" in os.environ or "spark.remote" in settings)
+
+
+def _start_quietly(settings: dict[str, str]) -> None:
+    """Start Spark with a JVM whose standard error is a file; where a JVM is running, it stays as it is."""
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.java_gateway import launch_gateway
+
+    if SparkContext._gateway is not None:
+        return
+    handle, log = tempfile.mkstemp(prefix="spark-", suffix=".log")
+    conf = SparkConf().setAll([*settings.items(), ("spark.sparkopt.log", log)])
+    with os.fdopen(handle, "wb") as errors:
+        try:
+            gateway = launch_gateway(conf, {"stderr": errors})  # type: ignore[no-untyped-call]
+        except PySparkRuntimeError:  # it names no reason: the JVM's own words do
+            sys.stderr.write(Path(log).read_text(encoding="utf-8", errors="replace"))
+            raise
+    SparkContext(conf=conf, gateway=gateway)

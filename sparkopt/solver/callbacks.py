@@ -5,6 +5,7 @@ They run on the driver, wherever the loop runs. One object may serve several fit
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -56,10 +57,9 @@ class ProgressBar:
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
         if self._bar is None:
-            from tqdm.auto import tqdm  # here, since tasks import this package too, and need no bar
-
-            options = {"total": progress.max_iter, "unit": "step", "delay": self.delay}
-            self._bar = tqdm(desc=self.title, disable=not _is_visible(), **options)
+            kind, options = _bar_in_place()
+            options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
+            self._bar = kind(desc=self.title, disable=not _is_visible(), **options)
         self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(max(0, progress.record.step - self._bar.n))
@@ -191,13 +191,28 @@ class MLflowLogger:
         self._client.log_batch(self.run_id, metrics=metrics)
 
 
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook (Jupyter, Databricks, VS Code)."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def _bar_in_place() -> tuple[type[tqdm], dict[str, Any]]:
+    """Return the kind of bar for this process and its arguments: a notebook shows standard error in red."""
+    from tqdm import tqdm  # here, since tasks import this package too, and need no bar
+
+    if not in_notebook():
+        return tqdm, {}
+    if importlib.util.find_spec("ipywidgets") is None:
+        return tqdm, {"file": sys.stdout}
+    from tqdm.notebook import tqdm as widget
+
+    return widget, {}
 
 
 def _is_visible() -> bool:
     """Whether a bar on standard error would be seen: as PROGRESS says, or where that is a terminal."""
     chosen = os.environ.get(PROGRESS)
     if chosen is None:
-        return _in_notebook() or sys.stderr.isatty()
+        return in_notebook() or sys.stderr.isatty()
     return check(PROGRESS, chosen, OneOf(("0", "1"))) == "1"

@@ -25,6 +25,8 @@ from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests import jvm
 from tests.connect.connect_data import FITS, dense, numbers, searched
 
+pytestmark = pytest.mark.usefixtures("jvms")
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
@@ -45,7 +47,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Spark Connect server with two executors, in processes of its own."""
-    pytest.importorskip("grpc", reason="Spark Connect needs grpcio: pip install 'sparkopt[connect]'")
+    pytest.importorskip("grpc", reason="Spark Connect needs grpcio, of sparkopt's extra 'connect'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import re
 import types
@@ -24,13 +23,8 @@ from tests.deep.killing import calm, estimator, rows
 from tests.deep.networks import Mlp
 from tests.deep.test_kill import script
 
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
-)
 
-
-@needs_horovod
-@pytest.mark.slow
+@pytest.mark.usefixtures("horovod")
 def test_where_nobody_is_lost(spark, tmp_path):
     """The weights are those of the torch launcher, as those of Horovod's ordinary ranks are (test_kill.py)."""
     df = rows(spark)
@@ -44,8 +38,8 @@ def test_where_nobody_is_lost(spark, tmp_path):
     assert found[0].seconds["checkpoint"] > 0 == expected.seconds["checkpoint"]  # it was ready to lose one
 
 
-@needs_horovod
-@pytest.mark.parametrize("what", ["elastic", pytest.param("elastic-cluster", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("horovod", "jvms", "kills")
+@pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
 def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
     """The other continues with all of a step's rows, from memory; a replacement joins; the losses are the same."""
     process = script(what, str(tmp_path), "horovod")
@@ -65,7 +59,7 @@ def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
         np.testing.assert_allclose(tensor, module_state(expected.weights)[name], rtol=1e-3, atol=1e-5)
 
 
-@needs_horovod
+@pytest.mark.usefixtures("horovod")
 @pytest.mark.parametrize(
     ("master", "failures", "kind"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,10 +13,10 @@ import pytest
 
 from sparkopt.errors import ParameterError
 from sparkopt.launch.devices import check_request, choose
+from tests.tiers import needs
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "conf" / "gpus.py"
-HOROVOD = [] if importlib.util.find_spec("horovod") is None else ["horovod"]
 
 
 def discovered(**environment: str) -> dict:
@@ -39,12 +38,13 @@ def test_the_discovery_script_tells_spark(tmp_path):
         assert discovered(PATH=path)["addresses"] == [str(n) for n in range(output.count("\\n") + 1)]
 
 
+@pytest.mark.usefixtures("jvms")
 @pytest.mark.parametrize(
     ("by_task", "launchers"),
     [
         ("1", ["torch"]),
-        pytest.param("1", HOROVOD, marks=pytest.mark.slow),
-        pytest.param("0", ["torch"], marks=pytest.mark.slow),
+        pytest.param("1", ["horovod"], marks=needs("horovod")),
+        ("0", ["torch"]),
     ],
 )
 def test_each_rank_gets_its_own(tmp_path, by_task, launchers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -17,15 +16,14 @@ import pytest
 
 from sparkopt.errors import LostRankError
 from tests.deep.killing import ROOT, calm, estimator, rows
+from tests.tiers import needs
+
+pytestmark = pytest.mark.usefixtures("jvms", "kills")
 
 RESUMED = "epoch-000001-step-000000010"
 """The last checkpoint before step 33 of epochs of 20 steps."""
 FINISHED = "epoch-000003-step-000000000"
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
-)
-LAUNCHERS = ["torch", pytest.param("horovod", marks=needs_horovod)]
-SLOWER = ["torch", pytest.param("horovod", marks=[needs_horovod, pytest.mark.slow])]
+LAUNCHERS = ["torch", pytest.param("horovod", marks=needs("horovod"))]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def until(condition, seconds: float = 60.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize("launcher", SLOWER)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_rank(spark, tmp_path, undisturbed, launcher):
     """The error comes within a minute, its processes and sockets are gone, and the same call continues."""
     df = rows(spark)
@@ -110,7 +108,7 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("launcher", SLOWER)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
     """Nothing outlives it for long, and the same call made by another driver continues."""
     process = script("driver", str(tmp_path), launcher, mark=str(tmp_path))
@@ -122,7 +120,6 @@ def test_a_killed_driver(spark, tmp_path, undisturbed, launcher):
     assert again.weights == undisturbed.weights
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_executor(tmp_path, undisturbed, launcher):
     """The error comes within a minute, and the same call continues, on executors that are left or new."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 
 import numpy as np
@@ -25,10 +24,8 @@ from sparkopt.deep.worker import train
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, TorchLauncher
 from tests.deep import networks
+from tests.tiers import needs
 
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
-)
 SGD = functools.partial(torch.optim.SGD, lr=0.2, momentum=0.9)
 CROSS_ENTROPY = nn.CrossEntropyLoss()
 
@@ -94,7 +91,7 @@ def compare(outcome, expected, **tolerance):
         np.testing.assert_allclose(tensor, state[name], **tolerance)
 
 
-@pytest.mark.parametrize("launcher", ["local", "torch", pytest.param("horovod", marks=needs_horovod)])
+@pytest.mark.parametrize("launcher", ["local", "torch", pytest.param("horovod", marks=needs("horovod"))])
 def test_losses_and_weights_are_those_of_a_plain_loop(spark, index, launcher):
     settings = config(index["plain"], accumulation=3, max_norm=0.5)
     kinds = {"local": lambda context, _: LocalLauncher(), "torch": TorchLauncher, "horovod": HorovodLauncher}
@@ -157,7 +154,7 @@ def test_compressed_gradients_stay_close(spark, index):
     assert not np.allclose(outcome.losses, losses, atol=1e-7)
 
 
-@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs_horovod)])
+@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs("horovod"))])
 def test_low_rank_gradients_go_on_from_a_checkpoint(spark, index, tmp_path, launcher):
     """What was left out of earlier steps is part of it. One launcher resumes what the other began."""
     recipe = Recipe(networks.wide, CROSS_ENTROPY, functools.partial(torch.optim.SGD, lr=0.2))

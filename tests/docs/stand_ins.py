@@ -18,16 +18,28 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         "numProc=2": "numProc=1",
         "epochs=8": "epochs=1",
     },
-    "docs/engines.md": {'"s3://models/churn"': '"{folder}/checkpoints"'},
-    "docs/images.md": {'"photos"': '"{folder}/photos"'},
-    "docs/deep.md": {
+    "docs/getting-started/own-table.md": {'"/data/rows"': '"{folder}/rows"', '"/models/churn"': '"{folder}/churn"'},
+    "docs/guides/csv-to-scores.md": {'"/data/': '"{folder}/', '"/models/left"': '"{folder}/left"'},
+    "docs/guides/images.md": {'"photos"': '"{folder}/photos"'},
+    "docs/guides/jobs.md": {'"/data/': '"{folder}/data/', '"/models/': '"{folder}/models/'},
+    "docs/guides/networks.md": {
         'launcher="horovod"': 'launcher="local"',
         "numProc=2": "numProc=1",
         '"s3://models/digits"': '"{folder}/checkpoints"',
         '"/models/digits"': '"{folder}/digits"',
     },
-    "docs/jobs.md": {'"/data/': '"{folder}/data/', '"/models/': '"{folder}/models/'},
-    "docs/codecs.md": {'"/data/small"': '"{folder}/small"'},
+    "docs/guides/nightly.md": {
+        '"s3://models/churn"': '"{folder}/checkpoints"',
+        '"/data/': '"{folder}/data/',
+        '"/models/': '"{folder}/models/',
+    },
+    "docs/migration/horovod-spark.md": {
+        "HorovodLauncher(spark.sparkContext, 2)": "LocalLauncher()",
+        'launcher="horovod"': 'launcher="local"',
+        "numProc=2": "numProc=1",
+    },
+    "docs/migration/orca.md": {'launcher="torch"': 'launcher="local"', "numProc=2": "numProc=1"},
+    "docs/reference/codecs.md": {'"/data/small"': '"{folder}/small"'},
 }
 """The same by page."""
 

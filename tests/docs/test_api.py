@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -39,9 +40,21 @@ def test_every_package_is_on_the_list():
 
 def test_every_page_is_in_the_navigation_of_the_site():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    (guide,), (reference,) = ([part[name] for part in site["nav"] if name in part] for name in ("Guide", "API"))
-    assert sorted(guide) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-    assert [path for entry in reference for path in entry.values()] == [f"api/{name}.md" for name in surface.PACKAGES]
+    paths = list(leaves(site["nav"]))
+    assert len(set(paths)) == len(paths)
+    pages = {f"docs/{path.relative_to(ROOT / 'docs').as_posix()}" for path in (ROOT / "docs").rglob("*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path for path in paths if path.startswith("docs/")} == pages
+    assert {path for path in paths if path.startswith("notebooks/")} == notebooks
+    assert [path for path in paths if path.startswith("api/")] == [f"api/{name}.md" for name in surface.PACKAGES]
+
+
+def leaves(nav) -> Iterator[str]:
+    """Pages of a part of the navigation, in its order."""
+    if isinstance(nav, str):
+        yield nav
+    for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from leaves(part)
 
 
 def test_missing_names_are_noticed(monkeypatch, tmp_path):

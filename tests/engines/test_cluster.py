@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyspark
+import pytest
+
+pytestmark = pytest.mark.usefixtures("jvms", "kills")
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,6 +25,7 @@ from sparkopt.ml import LogisticRegression
 from sparkopt.objective.work import LocalSteps
 from sparkopt.penalties import L2, ElasticNet
 from sparkopt.validation import Interval
+from tests.tiers import needs
 
 SAME_BITS = {
     "collect": DriverEngine(reduction="collect"),
@@ -111,7 +112,7 @@ def test_mini_batches_are_the_same_on_every_engine(small, name):
 @pytest.mark.parametrize(
     "rounds",
     [
-        pytest.param(LocalSteps(4, 2), id="post-local", marks=pytest.mark.slow),
+        pytest.param(LocalSteps(4, 2), id="post-local", marks=needs("minutes")),
         pytest.param(LocalSteps(4, outer=optim.diloco()), id="diloco"),
     ],
 )

@@ -23,6 +23,8 @@ from jobs.bench import network
 from jobs.bench.network import Cluster, leftovers
 from tests.engines import fit_on_network
 
+pytestmark = pytest.mark.usefixtures("jvms", "kills")
+
 ROOT = Path(__file__).parents[2]
 FEATURES = 1000
 
@@ -71,7 +73,6 @@ def names() -> set[str]:
     return {name for name in entries if network.NAMES.match(name)}
 
 
-@pytest.mark.slow
 def test_a_fit_across_links(spark, parquet):
     """The coefficients of local mode, as many bytes as the receipt says, and nothing stays when it is interrupted."""
     process, found = started(parquet, "resident", "allreduce")

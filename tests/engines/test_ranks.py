@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 import numpy as np
@@ -16,11 +15,11 @@ from sparkopt.engines.driver import DriverEngine
 from sparkopt.errors import LostRankError
 from sparkopt.validation import Interval
 from tests.launch.ranks import DieOnce
+from tests.tiers import needs
 
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
-)
-LAUNCHERS = ["torch", pytest.param("horovod", marks=needs_horovod)]
+pytestmark = pytest.mark.usefixtures("kills")
+
+LAUNCHERS = ["torch", pytest.param("horovod", marks=needs("horovod"))]
 
 
 @pytest.fixture(scope="module")

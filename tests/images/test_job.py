@@ -9,6 +9,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.jobs import preprocess_images
+from tests.tiers import needs
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_labels_come_from_folders_and_a_part_opens_only_its_own_files(job, spark
     assert "PushedFilters: [IsNotNull(length), GreaterThan(length," in plan
 
 
-@pytest.mark.parametrize("total", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("total", [600, pytest.param(10_000, marks=needs("minutes"))])
 def test_one_in_twenty_is_broken_and_nothing_is_lost(job, spark, tmp_path, photograph, save, broken, total):
     odd = {
         "cmyk.jpg": save(photograph[:40, :50], "JPEG", "CMYK"),

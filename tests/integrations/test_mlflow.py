@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
+import os
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +19,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+import sparkopt
 from sparkopt import images
 from sparkopt.deep import TorchEstimator, TorchModel
 from sparkopt.deep.networks import ConvNet
@@ -164,7 +169,7 @@ def test_what_cannot_be_scored_is_refused(fitted, network, tmp_path):
 
 def test_without_mlflow_one_sentence_says_what_to_do(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'sparkopt\[mlflow\]'"):
+    with pytest.raises(MissingDependencyError, match=r"extra 'mlflow': pip install 'mlflow-skinny[<>=]"):
         log_fit(fitted["binomial"])
 
 
@@ -261,3 +266,56 @@ def test_a_saved_model_scores_where_there_is_no_java(mlflow, fitted, rows, tmp_p
     assert done.returncode == 0, done.stderr
     predicted = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(predicted, spark_scores(fitted["columns"], rows)["prediction"], rtol=1e-12)
+
+
+def requirements(folder: Path) -> list[str]:
+    return (folder / "requirements.txt").read_text().splitlines()
+
+
+def test_requirements_name_the_wheel_that_the_model_carries(mlflow, fitted, network, tmp_path):
+    for name, model, extras in (("linear", fitted["columns"], ""), ("network", network, "[deep]")):
+        save_model(model, tmp_path / name)
+        (wheel,) = (tmp_path / name / "code").iterdir()
+        assert requirements(tmp_path / name) == [f"mlflow-skinny=={mlflow.__version__}", f"code/{wheel.name}{extras}"]
+        assert f"- code/{wheel.name}{extras}" in (tmp_path / name / "conda.yaml").read_text()
+
+
+def test_a_package_that_is_not_installed_is_named(mlflow, fitted, tmp_path, monkeypatch, caplog):
+    """A checkout on PYTHONPATH has no metadata, and so no wheel."""
+    absent = importlib.metadata.PackageNotFoundError("sparkopt")
+    monkeypatch.setattr("sparkopt.integrations.wheel.distribution", lambda name: (_ for _ in ()).throw(absent))
+    save_model(fitted["columns"], tmp_path / "model")
+    assert f"sparkopt=={sparkopt.__version__}" in requirements(tmp_path / "model")
+    assert not (tmp_path / "model" / "code").exists()
+    assert "cannot carry it" in caplog.text
+
+
+def test_the_environment_of_a_model_is_restored_without_an_index(mlflow, fitted, rows, tmp_path, installs):
+    """As MLflow restores it: pip in the model's folder. What sparkopt depends on is borrowed from here."""
+    save_model(fitted["columns"], tmp_path / "model")
+    borrowed = tmp_path / "borrowed"
+    borrowed.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "sparkopt" not in path.name:
+            (borrowed / path.name).symlink_to(path)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "PIP_"))}
+    run = functools.partial(subprocess.run, env=clean, cwd=tmp_path / "model", text=True, check=True)
+    run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"])
+    python = tmp_path / "env" / "bin" / "python"
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(f"{borrowed}\n")
+    assert (
+        run([python, "-c", "import importlib.util as u; print(u.find_spec('sparkopt'))"], stdout=-1).stdout
+        == "None\n"
+    )
+    run([sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "-r", "requirements.txt"])
+    rows.select("x1", "x2").toPandas().to_json(tmp_path / "rows.json", orient="split", double_precision=15)
+    code = (
+        "import mlflow, pandas, sparkopt\n"
+        "found = mlflow.pyfunc.load_model('.').predict(pandas.read_json('../rows.json', orient='split'))\n"
+        "print(sparkopt.__file__, *found['prediction'])"
+    )
+    home, *predicted = run([python, "-c", code], stdout=-1).stdout.split()
+    assert home == str(site / "sparkopt" / "__init__.py")
+    expected = spark_scores(fitted["columns"], rows)["prediction"]
+    np.testing.assert_allclose(np.array(predicted, float), expected, rtol=1e-12)

@@ -26,7 +26,7 @@ QUICK = {
 HASTY = {**QUICK, "train": ["--optimizer", "sgd", "--step-size", "1000", "--max-iter", "1", "--reg-param", "0.01"]}
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.usefixtures("jvms"),
     pytest.mark.skipif(not (AIRFLOW / "airflow").exists(), reason="Airflow is not set up: make airflow"),
 ]
 

@@ -18,6 +18,9 @@ from jobs.bench.network import Cluster
 from sparkopt.launch.session import PROFILES
 from tests.jobs.running import ROOT, SUBMIT, environment
 
+pytestmark = pytest.mark.usefixtures("installs")
+
+BUILT_FROM = ["sparkopt", "conf", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"]
 FLAGS = ["--features", "a,b", "--label", "y", "--loss", "squared_error", "--reg-param", "0.1"]
 
 
@@ -42,7 +45,7 @@ def run(*line: object, cwd: Path, **variables: str) -> subprocess.CompletedProce
 def wheel(tmp_path_factory):
     """Built from a copy of what git has, so that nothing else can come along."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "sparkopt", "conf", "setup.py", "pyproject.toml", "README.md"],
+    listed = subprocess.run(["git", "ls-files", "-z", *BUILT_FROM],
                             cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
     for name in filter(None, listed.stdout.split("\0")):
         target = folder / "source" / name
@@ -90,14 +93,13 @@ def test_the_command_trains_without_a_checkout(wheel, table, tmp_path):
     assert manifest["metrics"]["r2"] > 0.9
 
 
-@pytest.mark.slow
 def test_make_dist_ships_all_that_a_machine_needs(table, tmp_path):
     """The wheel with real dependencies and no extra; the archive on executors that have nothing of it installed."""
     run("make", "dist", cwd=ROOT, PATH=os.environ["PATH"])
     (built,) = (ROOT / "dist").glob("sparkopt-*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     commands = tmp_path / "env" / "bin"
-    run(commands / "pip", "install", "--quiet", "--constraint", ROOT / ".ci/constraints.txt", built, cwd=tmp_path)
+    run(commands / "pip", "install", "--quiet", "--constraint", ROOT / "requirements/test.txt", built, cwd=tmp_path)
     manifest = trained(commands / "sparkopt", table, tmp_path, tmp_path)
     assert manifest["metrics"]["r2"] > 0.9
     assert "loss.png" not in manifest["outputs"]  # no matplotlib there: a warning, not a failure

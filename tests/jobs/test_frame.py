@@ -10,6 +10,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -217,8 +220,12 @@ def test_the_same_again_is_not_done_twice(capsys, spark, table, tmp_path):
 
     first = made()
     code, out, _ = call(capsys, *flags)
-    assert (code, len(out.splitlines())) == (0, 1)
-    assert out.startswith("nothing to do")
+    nothing, metrics, report = out.splitlines()
+    assert code == 0
+    assert nothing.startswith("nothing to do")
+    held_out = json.loads((output / "metrics.json").read_text())["held_out"]
+    assert metrics == "metrics   " + "  ".join(f"{name} {value:.6g}" for name, value in held_out.items())
+    assert Path(url2pathname(urlsplit(report.removeprefix("report    ")).path)) == output / "report.html"
     assert made() == first
     flags.append("--force")
     forced = made()
@@ -251,6 +258,18 @@ def test_the_manifest_says_what_ran(capsys, spark, table, tmp_path):
     code, out, _ = call(capsys, "train", "--config", str(tmp_path / "again.json"))
     assert code == 0
     assert out.startswith("nothing to do")
+
+
+def test_a_run_ends_with_its_figures_and_where_the_report_is(capsys, spark, table, tmp_path):
+    output = tmp_path / "a model"
+    code, out, _ = call(capsys, *TRAIN, "--parquet", table, "--output", str(output))
+    held_out, _, report = out.splitlines()[-3:]
+    figures = json.loads((output / "metrics.json").read_text())["held_out"]
+    assert code == 0
+    assert held_out == "held out  " + "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
+    address = urlsplit(report.removeprefix("report    "))
+    assert (address.scheme, " " in address.path) == ("file", False)  # a terminal opens it
+    assert "<html" in Path(url2pathname(address.path)).read_text()
 
 
 def test_a_failure_leaves_what_was_there(capsys, spark, table, tmp_path):

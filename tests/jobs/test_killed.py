@@ -9,8 +9,9 @@ import pytest
 from sparkopt.ml import LinearRegressionModel
 from tests.jobs.running import command, kill_when, submit
 
+pytestmark = pytest.mark.usefixtures("jvms")
 
-@pytest.mark.slow
+
 def test_complete_outputs_stay(table, tmp_path, spark):
     """The same command again, with another flag, is killed: what the first one left is whole."""
     output = tmp_path / "out"

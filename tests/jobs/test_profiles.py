@@ -50,6 +50,7 @@ def test_spark_knows_every_setting_and_takes_its_value(spark, name):
         jvm.scala.Some(value).map(entry.valueConverter())  # raises where the value cannot be read
 
 
+@pytest.mark.usefixtures("jvms")
 def test_a_profile_is_read_as_spark_submit_reads_it(tmp_path):
     """Spark's own parser of such files against ours."""
     code = (
@@ -95,6 +96,7 @@ def test_what_is_no_profile_is_refused(tmp_path):
         read_profile(tmp_path / "mine.conf")
 
 
+@pytest.mark.usefixtures("jvms")
 def test_a_session_comes_from_a_profile(tmp_path):
     """By name, with settings of the call over the profile's, from any folder; importing starts nothing."""
     code = (

@@ -20,8 +20,8 @@ from sparkopt.ml import LogisticRegression
 from tests import jvm
 from tests.jobs.running import command, kill_when, submit
 
-QUICK = {"standalone train", "wrong train", "killed train"}
-"""What the normal run has; test_train.py and test_train_deep.py have local mode there."""
+pytestmark = pytest.mark.usefixtures("jvms")
+
 SHAPE = ["--features", "a,b", "--label", "c", "--loss", "logistic", "--reg-param", "0.01", "--engine", "driver"]
 
 
@@ -111,11 +111,6 @@ CASES = {
 }
 
 
-def cases(column: str) -> list:
-    """All jobs; those that the normal run leaves out are marked."""
-    return [pytest.param(job, marks=[] if f"{column} {job}" in QUICK else [pytest.mark.slow]) for job in CASES]
-
-
 @pytest.fixture(scope="module")
 def pictures(digits, tmp_path_factory) -> str:
     """A folder of 120 images of two digits."""
@@ -172,7 +167,7 @@ def looked_at(job: str, output: Path, master: str) -> None:
     CASES[job].check(output)
 
 
-@pytest.mark.parametrize("job", cases("local"))
+@pytest.mark.parametrize("job", CASES)
 def test_in_local_mode(made, tmp_path, job):
     output = tmp_path / "out"
     run = submit(job, *filled(CASES[job].flags, made, tmp_path), "--output", str(output), **settings_of(None))
@@ -180,7 +175,7 @@ def test_in_local_mode(made, tmp_path, job):
     looked_at(job, output, "local")
 
 
-@pytest.mark.parametrize("job", cases("standalone"))
+@pytest.mark.parametrize("job", CASES)
 def test_on_a_standalone_cluster(made, cluster, tmp_path, job):
     output = tmp_path / "out"
     run = submit(job, *filled(CASES[job].flags, made, tmp_path), "--output", str(output), **settings_of(cluster))
@@ -188,7 +183,7 @@ def test_on_a_standalone_cluster(made, cluster, tmp_path, job):
     looked_at(job, output, "spark://127.0.0.1:")
 
 
-@pytest.mark.parametrize("job", cases("wrong"))
+@pytest.mark.parametrize("job", CASES)
 def test_bad_input_is_one_line(made, tmp_path, job):
     """An exit code, one line, and no output but a gate's verdict; test_frame.py tables what can be wrong."""
     flags, code, line = CASES[job].wrong
@@ -204,7 +199,7 @@ def test_bad_input_is_one_line(made, tmp_path, job):
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("job", cases("killed"))
+@pytest.mark.parametrize("job", CASES)
 def test_killed_and_run_again(made, tmp_path, job):
     """SIGKILL, to all its processes, in the middle: nothing half is left, and the same command ends well."""
     case, output, log = CASES[job], tmp_path / "out", tmp_path / "log"
@@ -225,7 +220,6 @@ def test_killed_and_run_again(made, tmp_path, job):
         assert read(output, "receipt.json")["resumed"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "standalone"])
 def test_the_pipeline(pictures, request, tmp_path, spark, place):
     """All its steps in their order, as a scheduler submits them; the gate's exit code is the one that stops it."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sparkopt.integrations.pyfunc import _load_pyfunc
 from sparkopt.jobs import sources, train
 from sparkopt.jobs.metrics import metrics_of
 from tests.jobs.running import submit
 
 
+@pytest.mark.usefixtures("jvms")
 def test_digits_from_png_files_to_a_model(digits, tmp_path):
     """The output is written to a folder with other files, which stay."""
     (tmp_path / "mine.txt").write_text("stays")

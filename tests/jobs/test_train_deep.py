@@ -6,9 +6,12 @@ import importlib.util
 import json
 
 import pandas as pd
+import pytest
 
 from sparkopt.integrations.pyfunc import _load_pyfunc
 from tests.jobs.running import submit
+
+pytestmark = pytest.mark.usefixtures("jvms")
 
 LAUNCHER = "torch" if importlib.util.find_spec("horovod") is None else "horovod"
 

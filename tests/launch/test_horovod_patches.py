@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import threading
 from pathlib import Path
@@ -18,9 +19,10 @@ def test_the_build_is_of_a_version_that_the_patches_are_for():
     assert re.search(r"^HOROVOD=(\S+)$", (ROOT / ".ci/horovod").read_text(), re.MULTILINE)[1] in VERSIONS
 
 
+@pytest.mark.usefixtures("horovod")
 def test_parts_of_horovod_are_replaced_for_a_while(caplog):
-    gloo_run = pytest.importorskip("horovod.runner.gloo_run")
-    server = pytest.importorskip("horovod.runner.http.http_server").RendezvousServer
+    gloo_run = importlib.import_module("horovod.runner.gloo_run")
+    server = importlib.import_module("horovod.runner.http.http_server").RendezvousServer
     before = gloo_run.register_shutdown_event, server.start, threading.excepthook
 
     def inside():
@@ -38,8 +40,9 @@ def test_parts_of_horovod_are_replaced_for_a_while(caplog):
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("horovod")
 def test_servers_that_were_started_meanwhile_are_closed():
-    server_of = pytest.importorskip("horovod.runner.http.http_server").RendezvousServer
+    server_of = importlib.import_module("horovod.runner.http.http_server").RendezvousServer
     with patched_driver():
         server = server_of()
         server.start()
@@ -48,8 +51,9 @@ def test_servers_that_were_started_meanwhile_are_closed():
     assert server._httpd.fileno() == -1
 
 
+@pytest.mark.usefixtures("horovod")
 def test_another_version_is_named(monkeypatch, caplog):
-    horovod = pytest.importorskip("horovod")
+    horovod = importlib.import_module("horovod")
     monkeypatch.setattr(horovod, "__version__", "0.99")
     with patched_driver():
         pass

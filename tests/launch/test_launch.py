@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,10 +13,7 @@ import pytest
 from sparkopt.errors import DataError, LostRankError, ParameterError, RankError
 from sparkopt.launch import HorovodLauncher, LocalLauncher, TorchLauncher
 from tests.launch import ranks
-
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built here: make horovod"
-)
+from tests.tiers import needs
 
 
 def launcher(name, spark, **options):
@@ -27,7 +23,7 @@ def launcher(name, spark, **options):
     return {"torch": TorchLauncher, "horovod": HorovodLauncher}[name](context, 2, **options)
 
 
-LAUNCHERS = ["local", "torch", pytest.param("horovod", marks=needs_horovod)]
+LAUNCHERS = ["local", "torch", pytest.param("horovod", marks=needs("horovod"))]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -82,6 +78,7 @@ def test_a_rank_that_is_busy_ends_too(spark):
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.usefixtures("kills")
 def test_a_killed_rank_is_reported(spark):
     with pytest.raises(LostRankError, match="rank 0 lost another rank|ended unexpectedly"):
         TorchLauncher(spark.sparkContext, 2).run(ranks.kill_rank, 1)

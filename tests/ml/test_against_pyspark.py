@@ -13,6 +13,7 @@ from pyspark.ml import classification, regression
 
 from sparkopt.ml import LinearRegression, LogisticRegression
 from tests import spark_data as data
+from tests.tiers import needs
 
 PENALTIES = {"none": {}, "l2": {"regParam": 0.1}, "elastic net": {"regParam": 0.05, "elasticNetParam": 0.5}}
 WEIGHTS = {"": {}, "weighted": {"weightCol": "weight"}}
@@ -35,7 +36,7 @@ def cases(half: int):
         pytest.param(
             options,
             id=" ".join(filter(None, names)),
-            marks=[] if sum(map(bool, names[1:])) % 2 == half else [pytest.mark.slow],
+            marks=[] if sum(map(bool, names[1:])) % 2 == half else [needs("minutes")],
         )
         for names, options in CASES.items()
     ]

@@ -105,7 +105,7 @@ def test_loading_as_another_kind_is_refused(multinomial, tmp_path):
         LinearRegressionModel.load(str(tmp_path / "model"))
 
 
-def test_estimators_survive_the_disk(tmp_path):
+def test_estimators_survive_the_disk(spark, tmp_path):
     estimator = LogisticRegression(regParam=0.3, optimizer="adam", stepSize=0.2, featuresCols=["a", "b"])
     estimator.save(str(tmp_path / "estimator"))
     loaded = LogisticRegression.load(str(tmp_path / "estimator"))

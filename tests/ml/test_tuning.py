@@ -10,6 +10,7 @@ from pyspark.ml.tuning import CrossValidator, TrainValidationSplit
 from pyspark.sql import functions as F
 
 from sparkopt import ml
+from tests.tiers import needs
 
 QUICK = {"maxIter": 4, "tol": 0.0, "engine": "local"}
 KINDS = {
@@ -42,7 +43,7 @@ def rows(spark):
 @pytest.mark.parametrize(
     "name",
     # About ten seconds each; the normal run has a smooth loss and a nonsmooth one.
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("logistic", "quantile"))) for name in KINDS],
+    [pytest.param(name, marks=[needs("minutes")] * (name not in ("logistic", "quantile"))) for name in KINDS],
 )
 def test_searches_measure_what_single_fits_do(rows, name):
     kind, options, evaluator_kind = KINDS[name]

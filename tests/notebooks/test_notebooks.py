@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("jvms")
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -32,8 +34,7 @@ RUNS["quickstart on Connect"] = (ROOT / "notebooks/quickstart.ipynb", {"SPARK_RE
 
 @pytest.mark.parametrize(
     ("path", "settings"),
-    # test_connect.py has Connect in the normal run.
-    [pytest.param(*run, id=name, marks=[pytest.mark.slow] * ("Connect" in name)) for name, run in RUNS.items()],
+    [pytest.param(*run, id=name) for name, run in RUNS.items()],
 )
 def test_runs_headless(path, settings, tmp_path):
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

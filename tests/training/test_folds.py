@@ -25,6 +25,7 @@ from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.ml.tuning import _ApartError
 from sparkopt.penalties import L2
 from sparkopt.training.trainer import fit_many
+from tests.tiers import needs
 
 COLUMNS = ["x0", "x1", "x2"]
 TIGHT = {"tol": 1e-10, "engine": "local"}
@@ -112,7 +113,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "nonsmooth" else name for name in CASES]
+    "name", [pytest.param(name, marks=needs("minutes")) if name == "nonsmooth" else name for name in CASES]
 )
 def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatch, caplog):
     estimator, parameter, values, evaluator_of = CASES[name]

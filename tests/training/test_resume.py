@@ -33,7 +33,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> dict[str, tuple[Path, int]]:
+def killed(tmp_path_factory, jvms, kills) -> dict[str, tuple[Path, int]]:
     """Folder of checkpoints, and the step at which the driver was killed, for each of the runs."""
     folder = tmp_path_factory.mktemp("checkpoints")
     environment = {**os.environ, "SPARK_HOME": str(Path(pyspark.__file__).parent), "PYTHONPATH": str(ROOT)}
