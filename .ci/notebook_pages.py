@@ -23,9 +23,9 @@ def parts(cell: dict, name: str, number: int, folder: Path) -> list[str]:
     found = [f"```python\n{source}\n```"]
     for index, output in enumerate(cell["outputs"]):
         data = output.get("data", {})
-        if "image/png" in data:
-            picture = folder / f"{name}-{number}-{index}.png"
-            picture.write_bytes(base64.b64decode("".join(data["image/png"])))
+        if drawn := next((kind for kind in ("image/png", "image/jpeg") if kind in data), None):
+            picture = folder / f"{name}-{number}-{index}.{drawn.removeprefix('image/')}"
+            picture.write_bytes(base64.b64decode("".join(data[drawn])))
             found.append(f"![What the cell draws]({picture.name})")
         elif "text/html" in data:
             lines = (line.strip() for line in "".join(data["text/html"]).splitlines())

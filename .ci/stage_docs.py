@@ -38,6 +38,9 @@ def stage() -> None:
     for path in [*TARGET.glob("*.md"), *(TARGET / "docs").rglob("*.md")]:  # the site shows a notebook by its page
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"(\]\([^)\s]*notebooks/\w+)\.ipynb\)", r"\1.md)", text), encoding="utf-8")
+    for name in ("README.md", "docs/troubleshooting.md"):  # parts of one page: there are no others to list next to it
+        path = TARGET / name
+        path.write_text("---\nhide: [navigation]\n---\n\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
     for package in surface.PACKAGES:
         (TARGET / "api" / f"{package}.md").write_text(page(package), encoding="utf-8")
 

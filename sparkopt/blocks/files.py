@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
+from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 
 __all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "in_fold_order", "regroup", "write_blocks"]
@@ -231,13 +232,15 @@ class BlockFile:
     def _read(self, index: int) -> Block:
         batch = self._reader.get_batch(index)
         names = batch.schema.names
-        y = batch.column(TARGET).to_numpy()
-        weight, offset = (batch.column(name).to_numpy() if name in names else None for name in (WEIGHT, OFFSET))
+        y = fixed_width_values(batch.column(TARGET))
+        weight, offset = (
+            fixed_width_values(batch.column(name)) if name in names else None for name in (WEIGHT, OFFSET)
+        )
         fold = self._folds[index] if self._folds else NO_FOLD
         if FEATURES in names:
-            X = batch.column(FEATURES).values.to_numpy().reshape(len(y), self._width)
+            X = fixed_width_values(batch.column(FEATURES).values).reshape(len(y), self._width)
             return Block(X, y, weight, offset=offset, fold=fold)
         values, indices = batch.column(VALUES), batch.column(INDICES)
-        parts = (values.values.to_numpy(), indices.values.to_numpy(), values.offsets.to_numpy())
+        parts = tuple(map(fixed_width_values, (values.values, indices.values, values.offsets)))
         X = sparse.csr_array(parts, shape=(len(y), self._width), copy=False)
         return Block(X, y, weight, offset=offset, fold=fold)

@@ -23,6 +23,7 @@ from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
 from sparkopt.errors import DataError
+from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
 
 __all__ = [
@@ -134,6 +135,7 @@ class PartitionSummary:
     @classmethod
     def read(cls, handle: Handle) -> PartitionSummary:
         """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
+        spare_modules()
         if not handle.path:
             return cls(handle, {}, {})
         return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
@@ -164,6 +166,7 @@ class WriteBlocks:
     codec: str = "none"
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        spare_modules()
         context = TaskContext.get()
         assert context is not None  # noqa: S101  # always there inside a task
         partition = context.partitionId()
@@ -208,6 +211,7 @@ class PartitionTask(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handle: Handle) -> Result[T]:
+        spare_modules()
         held = open_blocks(handle, self.first_rows)
         return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
 
@@ -220,6 +224,7 @@ class GroupTask(Generic[T]):
     first_rows: Sequence[int]
 
     def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
+        spare_modules()
         return self.function(open_blocks(handle, self.first_rows) for handle in handles)
 
 
@@ -246,6 +251,7 @@ class Sweep:
     name: str
 
     def __call__(self, _: object) -> None:
+        spare_modules()
         for root in _local_roots():
             shutil.rmtree(root / self.name, ignore_errors=True)
 

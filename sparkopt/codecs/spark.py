@@ -18,6 +18,7 @@ from sparkopt.codecs.comparison import NO_CODEC, CodecComparison, byte_codecs, m
 from sparkopt.codecs.registry import codec_names, compress, decompress, get_codec
 from sparkopt.errors import CorruptDataError, DataError, SchemaError
 from sparkopt.io.arrow import binary_values
+from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["METADATA_KEY", "compare", "compress_column", "decompress_column"]
@@ -205,6 +206,7 @@ def _type_from_json(text: str) -> T.DataType:
 
 def _encoder(column: str, codec: str, level: int | None) -> Callable[[pa.Array], pa.Array]:
     def encode(values: pa.Array) -> pa.Array:
+        spare_modules()
         return _binary([None if raw is None else compress(raw, codec, level) for raw in _raw(column, values)])
 
     return encode
@@ -212,6 +214,7 @@ def _encoder(column: str, codec: str, level: int | None) -> Callable[[pa.Array],
 
 def _decoder(column: str, codec: str, max_size: int, kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
     def decode(values: pa.Array) -> pa.Array:
+        spare_modules()
         try:
             packed = binary_values(values)
             return _restored([None if one is None else decompress(one, codec, max_size) for one in packed], kind)

@@ -32,6 +32,7 @@ from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose
+from sparkopt.io.worker import spare_modules
 from sparkopt.launch.devices import choose
 from sparkopt.launch.threads import task_cores
 from sparkopt.typing import Array
@@ -192,6 +193,7 @@ class _Scorer:
 
         torch.set_num_threads(task_cores())
         context = TaskContext.get()
+        spare_modules()
         gpus = context.resources().get("gpu") if context is not None else None
         device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
         module = self.load(self.build, self.weights).to(device)

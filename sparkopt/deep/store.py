@@ -25,6 +25,7 @@ from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
+from sparkopt.io.worker import spare_modules
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]
@@ -101,6 +102,7 @@ class _Write:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
         assert context is not None  # noqa: S101  # always there inside a task
+        spare_modules()
         partition, attempt = context.partitionId(), context.taskAttemptId()
         folder = resolve(self.uri, "storePath")
         error, row = None, 0

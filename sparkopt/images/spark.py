@@ -34,6 +34,7 @@ from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images.arrow import MAX_BYTES, ImageKernel
 from sparkopt.images.pipeline import Compose
 from sparkopt.images.sources import IMAGE_FIELDS
+from sparkopt.io.worker import spare_modules
 
 __all__ = ["BatchFunction", "bound_batches", "check_image_column", "output_type", "read", "udf"]
 
@@ -291,6 +292,7 @@ class BatchFunction:
 def _use_the_cores_of_this_task() -> None:
     """Limit OpenCV to the task's cores, since other tasks use the rest."""
     context = TaskContext.get()
+    spare_modules()
     cv2.setNumThreads(1 if context is None else max(1, context.cpus()))
     # Bad images are reported in the data; the decoders' messages on stderr add nothing.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

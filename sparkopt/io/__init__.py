@@ -5,12 +5,13 @@ Everything here works without Spark and OpenCV, and imports only ``errors``, ``t
 tokens before a text is shown.
 """
 
-from sparkopt.io.arrow import binary_values
+from sparkopt.io.arrow import binary_values, fixed_width_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, arrow_uri, brief, child_uri, local_path, resolve
 from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, rounded
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.io.metadata import read_metadata, write_metadata
 from sparkopt.io.secrets import MASK, mask, mask_uri, masked
+from sparkopt.io.worker import spare_modules
 
 __all__ = [
     "MASK",
@@ -26,6 +27,7 @@ __all__ = [
     "describe",
     "differences",
     "digest",
+    "fixed_width_values",
     "local_path",
     "mask",
     "mask_uri",
@@ -34,5 +36,6 @@ __all__ = [
     "read_metadata",
     "resolve",
     "rounded",
+    "spare_modules",
     "write_metadata",
 ]

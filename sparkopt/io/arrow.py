@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-__all__ = ["binary_values"]
+__all__ = ["binary_values", "fixed_width_values"]
 
 
 def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
@@ -28,3 +30,20 @@ def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
     if validity is None:
         return values
     return [value if valid else None for value, valid in zip(values, column.is_valid().to_pylist(), strict=True)]
+
+
+def fixed_width_values(column: pa.Array) -> NDArray[Any]:
+    """Return the numbers of a column without nulls, sharing its memory; ``to_numpy`` would load pandas.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> fixed_width_values(pa.array([1, 2, 3], pa.int64())[1:])
+    array([2, 3])
+    """
+    kind = column.type.to_pandas_dtype()
+    if not len(column):
+        return np.empty(0, kind)
+    found: NDArray[Any] = np.frombuffer(column.buffers()[1], kind)
+    found.flags.writeable = False  # Arrow's data are immutable
+    return found[column.offset : column.offset + len(column)]

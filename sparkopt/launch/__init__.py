@@ -2,8 +2,9 @@
 
 A *launcher* runs a function on every rank and returns the results; the function gets a *communicator*, with
 collectives over all ranks and reports to the driver. ``channel`` and ``connections`` carry what the driver and its
-tasks send each other; ``session`` starts Spark from a profile, ``devices`` finds accelerators, ``threads`` limits
-numerical libraries to the task's cores, and ``horovod_patches`` holds what is changed in Horovod.
+tasks send each other. ``session`` starts Spark from a profile; ``class_archive`` and ``local_jvm`` make that quick
+and quiet on one machine. ``devices`` finds accelerators, ``threads`` limits numerical libraries to the task's cores,
+and ``horovod_patches`` holds what is changed in Horovod.
 
 Imports: the ground (``errors``, ``typing``, ``validation``) only. Spark, PyTorch and Horovod are loaded when a
 function needs them, not by the import. Start reading at ``launcher``, then ``torch``.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sparkopt.errors import ParameterError
 from sparkopt.launch.class_archive import starts_local_jvm, use_archive
 from sparkopt.launch.local_jvm import start_jvm
+from sparkopt.launch.python_daemon import MODULE, can_be_started
 from sparkopt.solver.callbacks import in_notebook
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def session(
     -----
     Under ``spark-submit`` the profile is ignored: the command has its own settings. Where a session is running
     already, settings that need a new one stay as they are. In local mode, workers use the same Python as this process
-    unless PYSPARK_PYTHON is set.
+    unless PYSPARK_PYTHON is set, and start with sparkopt's modules imported (``spark.python.daemon.module``).
 
     In local mode, Spark's JVM starts from an archive of its classes in ``~/.cache/sparkopt``, which the first session
     writes when its process ends. SPARKOPT_CLASS_ARCHIVE=off turns that off.
@@ -126,7 +127,7 @@ def session(
     chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if _is_classic(chosen):
-        chosen = use_archive(chosen)
+        chosen = use_archive(_python_daemon(chosen) | chosen)
     if quiet:
         _start_quietly({"spark.app.name": app_name, **chosen})
     elif _is_classic(chosen) and starts_local_jvm(chosen):
@@ -135,6 +136,19 @@ def session(
     for key, value in chosen.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def _python_daemon(chosen: dict[str, str]) -> dict[str, str]:
+    """Return the setting by which the Python workers of a new session in local mode start with imports done."""
+    from pyspark import SparkContext
+
+    is_new = SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ
+    is_plain = os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell") == "pyspark-shell"
+    master = chosen.get("spark.master") or os.environ.get("MASTER") or "local"
+    python = chosen.get("spark.pyspark.python", os.environ["PYSPARK_PYTHON"])
+    if is_new and is_plain and master.partition("[")[0] == "local" and can_be_started(python):
+        return {"spark.python.daemon.module": MODULE}
+    return {}
 
 
 def _is_classic(settings: dict[str, str]) -> bool:

@@ -19,6 +19,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.io.worker import spare_modules
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.summary.base import Summary, TrainingSummary
@@ -173,6 +174,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         raw, outputs = model._raw, model._outputs
 
         def score(rows: pa.Array) -> pa.Array:
+            spare_modules()
             predicted = raw(feature_matrix(rows.field("features") if has_offset else rows))
             if has_offset:
                 predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]

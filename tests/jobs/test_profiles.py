@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -89,7 +90,7 @@ def test_the_bundle_makes_the_cluster_of_the_profile():
 
 
 def test_what_is_no_profile_is_refused(tmp_path):
-    with pytest.raises(ParameterError, match="'kuber' does not exist: name a file, or one of local, standalone"):
+    with pytest.raises(ParameterError, match="'kuber' does not exist: name a file, or one of local, notebook"):
         read_profile("kuber")
     (tmp_path / "mine.conf").write_text("spark.ui.enabled\n")
     with pytest.raises(ParameterError, match="line 1: 'spark.ui.enabled' has no value"):
@@ -117,3 +118,42 @@ def test_a_session_comes_from_a_profile(tmp_path):
     assert values == ["mine", "local[1]", "65536", read_profile("local")["spark.driver.memory"]]
     assert f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties" in java
     assert importlib.import_module("sparkopt.launch.session").session is sparkopt.session
+
+
+IN_A_KERNEL = (
+    "import sys, types\n"
+    "shell = types.SimpleNamespace(kernel=object())\n"
+    "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=lambda: shell)\n"
+)
+
+
+@pytest.mark.usefixtures("jvms")
+@pytest.mark.parametrize("start", ["sparkopt.session('notebook')", f"{IN_A_KERNEL}\nsparkopt.session()"])
+def test_a_notebook_shows_nothing_of_the_jvm(start, tmp_path):
+    """Whether the profile is named or the process is a kernel: the JVM's and its workers' words go to a file."""
+    code = (
+        "import sparkopt, sys\n"
+        f"{start}\n"
+        "spark = sparkopt.session()\n"
+        "spark.range(4).rdd.foreach(lambda row: print('a worker speaks', file=sys.stderr))\n"
+        "print(spark.conf.get('spark.ui.showConsoleProgress'), spark.conf.get('spark.sparkopt.log'))\n"
+    )
+    done = _run(code, tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    progress, log = done.stdout.split()
+    assert progress == "false"
+    assert "a worker speaks" in Path(log).read_text()
+
+
+@pytest.mark.usefixtures("jvms")
+def test_a_notebook_shows_why_there_is_no_jvm(tmp_path):
+    done = _run("import sparkopt; sparkopt.session('notebook')", tmp_path, {"JAVA_HOME": "/no/java/here"})
+    assert "JAVA_GATEWAY_EXITED" in done.stderr
+    assert "/no/java/here/bin/java" in done.stderr
+
+
+def _run(code, folder, settings):
+    where = {**environment(), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **settings}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True, timeout=120, check=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pyspark.ml import classification, regression
-from pyspark.sql import functions as F
 from sklearn import metrics
 
 from sparkopt.errors import DataError, IncompatibleError
@@ -17,24 +16,8 @@ from sparkopt.ml import (
     LogisticRegressionModel,
 )
 from sparkopt.ml.summary import sums
-from tests import spark_data as data
 
 WEIGHTS = {"unweighted": {}, "weighted": {"weightCol": "weight"}}
-
-
-@pytest.fixture(scope="module")
-def diabetes(spark):
-    return data.diabetes(spark)
-
-
-@pytest.fixture(scope="module")
-def cancer(spark):
-    return data.breast_cancer(spark)
-
-
-@pytest.fixture(scope="module")
-def digits(spark):
-    return data.digits(spark)
 
 
 def same_linear(theirs, **options):
@@ -143,11 +126,8 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("options", FAMILIES.values(), ids=FAMILIES)
-def test_generalized(diabetes, options):
-    median = 140.5
-    label = F.when(F.col("label") > median, 1.0).otherwise(0.0) if options["family"] == "binomial" else F.col("label")
-    df = diabetes.withColumn("label", label)
-    theirs = regression.GeneralizedLinearRegression(tol=1e-12, maxIter=100, **options).fit(df)
+def test_generalized(generalized, options):
+    df, theirs = generalized(**options)
     matrix, intercept = theirs.coefficients.toArray()[None], np.array([theirs.intercept])
     ours = GeneralizedLinearRegressionModel(matrix, intercept)._set(**options).evaluate(df)
     assert_same(ours, theirs.summary, GENERALIZED, rtol=1e-6)  # theirs: the weights of the step before the last

@@ -42,8 +42,8 @@ def rows(spark):
 
 @pytest.mark.parametrize(
     "name",
-    # About ten seconds each; the normal run has a smooth loss and a nonsmooth one.
-    [pytest.param(name, marks=[needs("minutes")] * (name not in ("logistic", "quantile"))) for name in KINDS],
+    # Fifteen fits each; tests/training/test_folds.py has our own searches over other losses.
+    [pytest.param(name, marks=[needs("minutes")] * (name != "logistic")) for name in KINDS],
 )
 def test_searches_measure_what_single_fits_do(rows, name):
     kind, options, evaluator_kind = KINDS[name]

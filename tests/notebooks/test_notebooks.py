@@ -38,7 +38,6 @@ RUNS["quickstart on Connect"] = (ROOT / "notebooks/quickstart.ipynb", {"SPARK_RE
 )
 def test_runs_headless(path, settings, tmp_path):
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] for cell in cells), "clear the notebook's outputs before committing it"
     script = tmp_path / f"{path.stem}.py"
     script.write_text("\n\n".join("".join(cell["source"]) for cell in cells), encoding="utf-8")
     environment = {

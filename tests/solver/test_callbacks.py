@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
 import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from sparkopt.errors import ParameterError
 from sparkopt.solver.callbacks import PROGRESS, ProgressBar
@@ -51,3 +54,22 @@ def test_another_choice_is_refused(monkeypatch):
     monkeypatch.setenv(PROGRESS, "yes")
     with pytest.raises(ParameterError, match=f"{PROGRESS} must be"):
         ProgressBar()(Progress(Record(1, 0.5, 0.1, 1, 10, 0.0), None, 4))
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_in_a_notebook_a_bar_is_a_widget_or_text_on_standard_output(widgets, monkeypatch, capsys):
+    """Standard error would be red."""
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    drawn = []
+    widget = SimpleNamespace(tqdm=lambda **options: drawn.append(options) or tqdm(**options, file=io.StringIO()))
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", widget)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if widgets else None)
+    monkeypatch.delenv(PROGRESS, raising=False)
+    bar = ProgressBar("fit", delay=0.0)
+    bar(Progress(Record(1, 0.5, 0.1, 1, 10, 0.0), None, 4))
+    bar.close()
+    shown = capsys.readouterr()
+    assert not shown.err
+    assert bool(drawn) is widgets
+    assert ("objective 0.5" in shown.out) is not widgets

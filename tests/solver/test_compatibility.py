@@ -40,7 +40,7 @@ ROUNDS = {
     "post-local": LocalSteps(8, warm_up=20),
     "diloco": LocalSteps(8, outer=optim.diloco()),
 }
-STEPS = 200
+STEPS, TAKEN_ROUNDS = 200, 100
 
 
 def smooth(coef: np.ndarray, strength: float = 0.0) -> tuple[float, np.ndarray]:
@@ -103,18 +103,18 @@ def group_optimum(strength: float) -> np.ndarray:
 
 FALLING = optim.schedules.InverseTime(0.3, decay=0.02)
 SETTINGS = {
-    "sgd": lambda: optim.sgd(FALLING),
-    "momentum": lambda: optim.momentum(optim.schedules.InverseTime(0.05, decay=0.02)),
-    "nesterov": lambda: optim.nesterov(optim.schedules.InverseTime(0.05, decay=0.02)),
-    "svrg": lambda: optim.svrg(0.3, snapshot_every=10),
+    "sgd": lambda steps: optim.sgd(FALLING),
+    "momentum": lambda steps: optim.momentum(optim.schedules.InverseTime(0.05, decay=0.02)),
+    "nesterov": lambda steps: optim.nesterov(optim.schedules.InverseTime(0.05, decay=0.02)),
+    "svrg": lambda steps: optim.svrg(0.3, snapshot_every=10),
     **{
-        name: lambda name=name: optim.by_name(name, optim.schedules.Cosine(0.1, STEPS))
+        name: lambda steps, name=name: optim.by_name(name, optim.schedules.Cosine(0.1, steps))
         for name in ("rmsprop", "adam", "amsgrad", "nadam", "lars", "lamb")
     },
-    "adagrad": lambda: optim.adagrad(0.5),
-    "adadelta": lambda: optim.adadelta(optim.schedules.Cosine(10.0, STEPS)),
-    "adamw": lambda: optim.adamw(optim.schedules.Cosine(0.1, STEPS), weight_decay=0.0),
-    "lion": lambda: optim.lion(optim.schedules.Cosine(0.05, STEPS)),
+    "adagrad": lambda steps: optim.adagrad(0.5),
+    "adadelta": lambda steps: optim.adadelta(optim.schedules.Cosine(10.0, steps)),
+    "adamw": lambda steps: optim.adamw(optim.schedules.Cosine(0.1, steps), weight_decay=0.0),
+    "lion": lambda steps: optim.lion(optim.schedules.Cosine(0.05, steps)),
 }
 BOUNDED = {"bounds", "bounds and L2"}
 LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-newton"}
@@ -136,7 +136,7 @@ def works(name: str, penalty: str, rows: str) -> bool:
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_every_pair_is_solved_or_refused(name, penalty, rows):
-    optimizer = SETTINGS[name]() if name in SETTINGS else optim.by_name(name)
+    optimizer = SETTINGS[name](STEPS) if name in SETTINGS else optim.by_name(name)
     chosen, work = PENALTIES[penalty], WORKS[rows]
     if not works(name, penalty, rows):
         way_out = "miniBatchFraction" if rows == "mini-batches" else chosen.label.split(" (")[0]
@@ -158,7 +158,7 @@ def test_every_pair_is_solved_or_refused(name, penalty, rows):
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedule):
     """Falling rates end at the optimum of all rows, though each partition has another."""
-    optimizer = SETTINGS[name]() if name in SETTINGS else optim.by_name(name)
+    optimizer = SETTINGS[name](TAKEN_ROUNDS) if name in SETTINGS else optim.by_name(name)
     chosen, rounds = PENALTIES[penalty], ROUNDS[schedule]
     if penalty not in ("none", "L2") or name in LINE_SEARCHES | {"svrg"}:
         with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
@@ -167,7 +167,7 @@ def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedul
     check_compatible(Method(optimizer, chosen, local_steps=rounds))
     work = LocalUpdate(WORKS["all rows"], optimizer, rounds, chosen)
     reduce = reduce_over(work, [in_blocks(X[:90], Y[:90], rows=90), in_blocks(X[90:], Y[90:], rows=90)])
-    found = minimise(reduce, Problem(rounds.outer, np.zeros(5), chosen, Stop(STEPS, 0.0, 1e-9)))
+    found = minimise(reduce, Problem(rounds.outer, np.zeros(5), chosen, Stop(TAKEN_ROUNDS, 0.0, 1e-9)))
     best, start = (objective(chosen, at) for at in (optimum(penalty), np.zeros(5)))
     gap = (objective(chosen, found.coef) - best) / (start - best)
     assert -1e-7 < gap < 2e-3
@@ -182,7 +182,7 @@ def objective(penalty: Penalty, coef: np.ndarray) -> float:
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 @pytest.mark.parametrize("what", ["local", "lossy"])
 def test_local_steps_and_lossy_codecs_go_with_fixed_steps_only(what, name, penalty):
-    optimizer, chosen = SETTINGS[name]() if name in SETTINGS else optim.by_name(name), PENALTIES[penalty]
+    optimizer, chosen = SETTINGS[name](STEPS) if name in SETTINGS else optim.by_name(name), PENALTIES[penalty]
     fits = works(name, penalty, "all rows") and name not in LINE_SEARCHES | {"svrg"}
     fits &= what == "lossy" or penalty in ("none", "L2")
     method = Method(optimizer, chosen, **({"is_lossy": True} if what == "lossy" else {"local_steps": LocalSteps(8)}))

@@ -13,12 +13,17 @@ from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Stop
 from tests.problems import quadratic
 
-mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow.*", "ignore::FutureWarning")
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
+def mlflow():
+    """MLflow, which takes a second to load: only where one of these tests runs."""
+    return pytest.importorskip("mlflow")
+
+
+@pytest.fixture
+def client(mlflow, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tmp_path.as_uri())
@@ -27,7 +32,7 @@ def client(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(before)
 
 
-def test_steps_of_all_models_are_logged(client):
+def test_steps_of_all_models_are_logged(mlflow, client):
     bowl = quadratic("bowl", np.array([1.0, 0.4, 0.1]))
     with mlflow.start_run() as run:
         logger = MLflowLogger(interval=2)

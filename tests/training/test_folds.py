@@ -112,8 +112,12 @@ CASES = {
 }
 
 
+SELDOM = ("classes, class weights", "elastic net, in the user's units", "nonsmooth")
+"""The others show drawn and given folds, vectors and columns, weights, offsets, validation rows and evaluators."""
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs("minutes")) if name == "nonsmooth" else name for name in CASES]
+    "name", [pytest.param(name, marks=needs("minutes")) if name in SELDOM else name for name in CASES]
 )
 def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatch, caplog):
     estimator, parameter, values, evaluator_of = CASES[name]
@@ -157,15 +161,15 @@ def folded(rows):
         yield store
 
 
-def trainers(**options) -> list[Trainer]:
-    base = Trainer(losses.Logistic(), stop=Stop(8, 0.0), progress=False, **options)
+def trainers(steps: int = 8, **options) -> list[Trainer]:
+    base = Trainer(losses.Logistic(), stop=Stop(steps, 0.0), progress=False, **options)
     return [replace(base, penalty=L2(strength), held_out=fold) for fold in (0, 1, None) for strength in (0.01, 1.0)]
 
 
 def test_every_engine_finds_the_same(folded):
-    expected = fit_many(folded, trainers(engine=by_name("driver")))
+    expected = fit_many(folded, trainers(steps=4, engine=by_name("driver")))
     for name in ("local", "resident", "allreduce"):
-        for one, other in zip(fit_many(folded, trainers(engine=by_name(name))), expected, strict=True):
+        for one, other in zip(fit_many(folded, trainers(steps=4, engine=by_name(name))), expected, strict=True):
             np.testing.assert_allclose(one.coefficients, other.coefficients, rtol=1e-9, err_msg=name)
 
 
@@ -202,16 +206,32 @@ def test_what_cannot_be_trained_together_is_known_before(rows, reason):
         search._joint_tasks(rows)
 
 
-@pytest.mark.parametrize("why", ["before", "with the data"])
+def without_a_class(rows):
+    """Without the second fold, no row is of the third class: a search over it, and its rows."""
+    estimator = ml.LogisticRegression(featuresCols=COLUMNS, labelCol="class", maxIter=3, **{**TIGHT, "tol": 0.0})
+    evaluator = MulticlassClassificationEvaluator(labelCol="class")
+    label = F.when(F.col("fold") == 1, F.col("kind")).otherwise(F.col("label"))
+    return estimator, evaluator, rows.withColumn("class", label)
+
+
+def test_fewer_classes_without_a_fold_are_known_with_the_data(rows):
+    estimator, evaluator, rows = without_a_class(rows)
+    grid = [{estimator.regParam: 0.1}]
+    search = ml.CrossValidator(
+        estimator=estimator, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, foldCol="fold"
+    )
+    with pytest.raises(_ApartError, match="without fold 1 there are fewer classes"):
+        search._fit_together(rows, search._joint_tasks(rows))
+
+
+@pytest.mark.parametrize("why", ["before", pytest.param("with the data", marks=needs("minutes"))])
 def test_and_is_trained_as_pyspark_does(rows, why, caplog):
     estimator, evaluator = (
         linear(miniBatchFraction=0.5, optimizer="sgd", maxIter=3),
         RegressionEvaluator(labelCol="amount"),
     )
-    if why == "with the data":  # without the second fold, no row is of the third class
-        estimator = ml.LogisticRegression(featuresCols=COLUMNS, labelCol="class", maxIter=3, **{**TIGHT, "tol": 0.0})
-        evaluator = MulticlassClassificationEvaluator(labelCol="class")
-        rows = rows.withColumn("class", F.when(F.col("fold") == 1, F.col("kind")).otherwise(F.col("label")))
+    if why == "with the data":
+        estimator, evaluator, rows = without_a_class(rows)
     options = dict(
         estimator=estimator,
         estimatorParamMaps=[{estimator.regParam: 0.1}],

@@ -16,6 +16,7 @@ from scipy import special
 
 from sparkopt.blocks.columns import features_column, quoted
 from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.io.worker import spare_modules
 from sparkopt.losses import Loss
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
@@ -306,6 +307,7 @@ def _vectorised(function: Callable[..., Array]) -> Any:
     """Return an Arrow UDF from an array of doubles to a double, for a function of as many NumPy arrays."""
 
     def apply(values: pa.Array) -> pa.Array:
+        spare_modules()
         if not len(values):
             return pa.array([], pa.float64())
         table: Floats = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)

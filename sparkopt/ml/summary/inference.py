@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
-from scipy import stats
+from scipy import special
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import DataError, IncompatibleError
+from sparkopt.io.worker import spare_modules
 from sparkopt.ml.summary.sums import as_list
 from sparkopt.typing import Floats
 
@@ -63,7 +64,7 @@ class CoefficientTests:
     def p_values(self) -> Floats:
         """Two-sided probability of a t value as large, were the coefficient 0."""
         size = np.abs(self.t_values)
-        found: Floats = 2 * (stats.norm.sf(size) if self.degrees is None else stats.t.sf(size, self.degrees))
+        found: Floats = 2 * (special.ndtr(-size) if self.degrees is None else special.stdtr(self.degrees, -size))
         return found
 
 
@@ -124,6 +125,7 @@ class _Gram:
     intercept: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        spare_modules()
         total: Any = 0.0
         for batch in batches:
             if batch.num_rows:
@@ -139,5 +141,6 @@ class _Gram:
 
 
 def _add_rows(records: pa.Table) -> pa.Table:
+    spare_modules()
     sums = np.stack([values.values.to_numpy() for values in records.column("sums")]).sum(axis=0)
     return pa.table({"row": records.column("row")[:1], "sums": pa.array([sums])})

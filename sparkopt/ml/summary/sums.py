@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.errors import DataError
+from sparkopt.io.worker import spare_modules
 from sparkopt.typing import Array, Floats
 
 __all__ = ["ClassCounts", "ResidualSums", "ScoreCounts", "area_under", "as_list", "totals"]
@@ -230,6 +231,7 @@ def _floor_of(edges: Floats) -> Any:
     """Return an Arrow UDF from a score to the largest edge that is not above it."""
 
     def floor(score: pa.Array) -> pa.Array:
+        spare_modules()
         values: Array = score.to_numpy(zero_copy_only=False)
         return pa.array(edges[np.maximum(np.searchsorted(edges, values, side="right") - 1, 0)])
 

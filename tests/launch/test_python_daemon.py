@@ -1,0 +1,80 @@
+"""Spark's Python workers: what they have imported when they start, and what their garbage collections look at."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparkopt import BlockStore, Columns
+from sparkopt.blocks import tasks
+from sparkopt.io import worker
+from sparkopt.launch.python_daemon import MODULE, PRELOADED, can_be_started
+from sparkopt.validation import Interval
+
+ROOT = Path(__file__).parents[2]
+
+
+def look(*_):
+    return os.getpid(), sys.modules.keys() & {*PRELOADED}, gc.get_freeze_count(), np.random.random()
+
+
+def test_workers_have_the_modules_and_draw_different_numbers(spark):
+    """They are forks of one process, whose state of NumPy's generator they must not share."""
+    if "spark.python.daemon.module" in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
+        pytest.skip("coverage is measured in the workers of another daemon")
+    assert spark.conf.get("spark.python.daemon.module") == MODULE
+    found = spark.sparkContext.range(0, 2, 1, 2).map(look).collect()
+    for _, modules, frozen, _ in found:
+        assert modules == {*PRELOADED}
+        assert frozen > 50_000
+    assert len({number for *_, number in found}) == 2
+
+
+def test_a_task_spares_what_it_has_imported(spark):
+    """Where the daemon is Spark's own as well: then it is the first task that imports."""
+    df = spark.range(10).selectExpr("array(double(id)) AS features", "double(id) AS label").coalesce(1)
+
+    def as_the_first(part, blocks):
+        gc.unfreeze()
+        worker._Spared.modules = 0
+        task = tasks.PartitionTask(lambda part, blocks: gc.get_freeze_count(), [0])
+        return gc.get_freeze_count(), task(tasks.Handle.empty(0)).value
+
+    with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
+        ((before, after),) = [result.value for result in store.collect(as_the_first)]
+    assert before == 0
+    assert after > 50_000
+
+
+def test_outside_of_a_worker_nothing_is_spared():
+    before = gc.get_freeze_count()
+    worker.spare_modules()
+    assert gc.get_freeze_count() == before
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_the_daemon_is_asked_for_where_it_finds_the_same_package(finds):
+    """Not where a script put it on the path of its own process."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "from sparkopt.launch.python_daemon import can_be_started; print(can_be_started(sys.executable))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": os.pathsep.join([*[p for p in sys.path if p and Path(p) != ROOT], *[str(ROOT)] * finds])},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == str(finds)
+
+
+def test_another_interpreter_has_its_own_daemon():
+    assert not can_be_started("/usr/bin/another-python")
