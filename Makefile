@@ -118,6 +118,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-optimum
+bench-optimum: .venv/ready ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
+	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)
+
 .PHONY: bench-warm-start
 bench-warm-start: .venv/run ## Count the steps from yesterday's model on data with 1% new rows
 	@$(SUBMIT) jobs/bench/warm_start.py $(ARGS)

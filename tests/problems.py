@@ -15,7 +15,7 @@ from sparkopt.objective.cross_validation import Objective, evaluate
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, Work
-from sparkopt.optim import Gradients, HessianProducts
+from sparkopt.optim import Gradients, HessianProducts, Hessians
 from sparkopt.penalties import L1, L2, NoPenalty, Penalty
 from sparkopt.solver.loop import Reduce
 
@@ -92,7 +92,10 @@ def quadratic(name: str, curvatures: Floats) -> KnownProblem:
         away = query.request.points - c
         if isinstance(query.request, HessianProducts):
             return PartialSum(np.zeros(len(away)), query.request.vectors @ A, 1.0, 1)
-        return PartialSum(0.5 * np.einsum("mi,ij,mj->m", away, A, away), away @ A, 1.0, 1)
+        values, slopes = 0.5 * np.einsum("mi,ij,mj->m", away, A, away), away @ A
+        if isinstance(query.request, Hessians):
+            slopes = np.array([Hessians.packed(slope, A) for slope in slopes])
+        return PartialSum(values, slopes, 1.0, 1)
 
     return KnownProblem(name, reduce, size, 0.0, float(curvatures.max()))
 
@@ -103,7 +106,9 @@ def rosenbrock() -> KnownProblem:
     def reduce(query: Query) -> PartialSum:
         points = query.request.points
         values = np.array([optimize.rosen(coef) for coef in points])
-        if not isinstance(query.request, HessianProducts):
+        if isinstance(query.request, Hessians):
+            slopes = [Hessians.packed(optimize.rosen_der(coef), optimize.rosen_hess(coef)) for coef in points]
+        elif not isinstance(query.request, HessianProducts):
             slopes = [optimize.rosen_der(coef) for coef in points]
         else:
             pairs = zip(points, query.request.vectors, strict=True)

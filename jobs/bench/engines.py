@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from linear import MAX_ITER, OUR_TOL, REG_PARAM, generate, theirs, timed, vectors
+from linear import MAX_ITER, REG_PARAM, TOL, generate, theirs, timed, vectors
 from pyspark.sql import SparkSession
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
@@ -89,7 +89,7 @@ def engines(spark: SparkSession, rows: int, features: int, runs: int) -> None:
     found = {name: Measured() for name in names}
     peers = []
     with BlockStore.write(source, COLUMNS, TARGETS) as store:
-        stop = Stop(MAX_ITER, OUR_TOL)
+        stop = Stop(MAX_ITER, TOL)
         watched = {name: Watched(by_name(name)) for name in names}
         trainers = {
             name: Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=stop, engine=engine, progress=False)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from linear import OUR_TOL, TOL, timed
+from linear import TOL, timed
 from pyspark.ml.classification import LogisticRegression as SparkLogisticRegression
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
@@ -121,7 +121,7 @@ def describe(name: str, receipt: Receipt) -> str:
 def run(spark: SparkSession, rows: int, features: int, partitions: int, runs: int) -> None:
     """Print the tables."""
     df = generate(spark, Path(".cache"), rows, features, partitions).repartition(partitions)
-    trainer = Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=Stop(MAX_ITER, OUR_TOL), progress=False)
+    trainer = Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=Stop(MAX_ITER, TOL), progress=False)
     engines = {"auto": trainer} | {
         f"driver, {how}": replace(trainer, engine=DriverEngine(reduction=how)) for how in ("tree", "sharded")
     }

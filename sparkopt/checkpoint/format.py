@@ -22,7 +22,7 @@ from sparkopt.typing import State
 
 __all__ = ["SavedRun", "Stage", "columns", "dump", "load", "records"]
 
-MAGIC = b"sparkopt checkpoint 2\n"
+MAGIC = b"sparkopt checkpoint 3\n"
 
 
 @dataclass(frozen=True)

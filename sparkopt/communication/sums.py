@@ -16,7 +16,7 @@ from sparkopt.communication.encoder import Encoder, PassMessage, Sender
 from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
-from sparkopt.optim.request import Losses
+from sparkopt.optim.request import Hessians, Losses
 
 __all__ = ["Pass", "SendPass", "Summation", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back"]
 
@@ -193,7 +193,8 @@ def pulling_back(summation: Summation, send: SendPass) -> SendPass:
         query = message.query
         is_local_update = work.is_local and query.request.is_step_gradient
         is_encoded = summation.codec_for(message) is not None
-        if is_local_update or is_encoded or isinstance(query.request, Losses) or query.feature_coordinates:
+        is_own = isinstance(query.request, (Losses, Hessians))  # Hessians are in the solver's coordinates already
+        if is_local_update or is_encoded or is_own or query.feature_coordinates:
             return send(message)
         sums = send(replace(message, query=replace(query, feature_coordinates=True)))
         return replace(sums, gradient=work.objective.pull_back(sums.gradient, query.held_out))

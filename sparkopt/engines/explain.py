@@ -118,6 +118,8 @@ class FitPlan:
         What the session offers to engines.
     compression : str, default "none"
         How sums are encoded.
+    optimizer : str, default ""
+        The optimiser, and why it was chosen.
     """
 
     data: DataProfile
@@ -125,6 +127,7 @@ class FitPlan:
     choice: EngineChoice
     session: SessionTraits = SessionTraits()
     compression: str = "none"
+    optimizer: str = ""
 
     @classmethod
     def of(
@@ -248,6 +251,8 @@ class FitPlan:
             f"memory         driver {driver}, each task {task} in addition to its blocks",
             f"engine         {self.engine.name}; seconds of {PASSES} passes: {seconds}",
         ]
+        if self.optimizer:
+            lines.append(f"optimizer      {self.optimizer}")
         return "\n".join(lines + [f"advice         {sentence}" for sentence in self.advice])
 
 

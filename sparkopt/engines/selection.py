@@ -108,7 +108,7 @@ class AutoEngine(Engine):
         self, problems: Sequence[Problem], work: Work, store: BlockStore, encoder: Encoder | None = None
     ) -> EngineRun:
         """Choose, and let the chosen engine run the loop."""
-        summed = 8 * sum(problem.size for problem in problems)
+        summed = 8 * sum(problem.width for problem in problems)
         size = FitSize(round(store.bytes * work.share), summed, store.partitions, store.slots)
         session = SessionTraits.of(store.context if store.has_rdds else None)
         choice = choose(size, self.candidates(session))

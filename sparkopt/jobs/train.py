@@ -117,7 +117,7 @@ def _declare_solver(flags: Parser, defaults: LogisticRegression) -> None:
         "--optimizer",
         choices=("auto", *OPTIMIZERS),
         default=defaults.getOptimizer(),
-        help="auto is lbfgs, or fista with an L1 penalty (default: %(default)s)",
+        help="auto is the cheapest for the rows; explain shows which (default: %(default)s)",
     )
     solver.add_argument("--step-size", type=float, help="learning rate (default: the optimiser's own)")
     solver.add_argument(

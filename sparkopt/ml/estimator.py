@@ -30,6 +30,7 @@ from sparkopt.penalties import ElasticNet, NoPenalty, Penalty
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.progress import Callback, Stop
 from sparkopt.training.coordinates import Initial
+from sparkopt.training.selection import choose_optimizer
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval
 
@@ -178,6 +179,7 @@ class LinearEstimator(
         sums           are not sent: one task holds all rows
         memory         driver ..., each task ... in addition to its blocks
         engine         local; seconds of ... passes: driver ..., resident ..., ...
+        optimizer      proximal-newton; seconds with about as many passes as each needs: proximal-newton ..., ...
         """
         self._check()
         data = DataProfile.of(dataset, self._columns())
@@ -185,7 +187,12 @@ class LinearEstimator(
         objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
         share = self.getMiniBatchFraction() * self.getLocalSteps()
         engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
-        return FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
+        plan = FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
+        if not self._chooses or not objective.loss.smooth or self._columns().validation is not None:
+            return replace(plan, optimizer=self._optimizer().name)
+        engines, rows = engine.candidates(plan.session), sum(data.rows)
+        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=rows)
+        return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:
         ((_, model),) = train(dataset, [self._task(dataset.schema)])
@@ -207,6 +214,7 @@ class LinearEstimator(
             known=self._known,
             starting=self._starting,
             shared={name: values[name] for name in values.keys() - PER_MODEL} if self._method.shares_passes else None,
+            chooses=self._chooses,
         )
 
     def _trained(self, fit: Fit, rows: DataFrame) -> M:
@@ -257,11 +265,21 @@ class LinearEstimator(
         kept = self.isDefined(self.checkpointDir) and self.getCheckpointDir() and interval > 0
         return Checkpointer(self.getCheckpointDir(), interval) if kept else None
 
+    @property
+    def _is_fixed(self) -> bool:
+        """Whether steps have no line search: local ones, and those along gradients that a lossy codec decoded."""
+        return self._local_steps() is not None or not self._codec().lossless
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether the cheapest optimiser is chosen once the rows are known."""
+        is_exact = self.getMiniBatchFraction() == 1.0 and not self._is_fixed
+        return self.getOptimizer() == "auto" and is_exact and not self.isDefined(self.stepSize)
+
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
         if name == "auto":
-            fixed = self._local_steps() is not None or not self._codec().lossless  # neither has a line search
-            name = "sgd" if fixed else "lbfgs" if self._penalty().smooth else "fista"
+            name = "sgd" if self._is_fixed else "lbfgs" if self._penalty().smooth else "fista"
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):
             if schedule != "constant":

@@ -26,7 +26,7 @@ from sparkopt.ml.summary.regression import (
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
-from sparkopt.optim import InitialHessian, Optimizer, lbfgs, owlqn
+from sparkopt.optim import Optimizer, lbfgs, owlqn, proximal_newton
 from sparkopt.penalties import Penalty
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -38,9 +38,6 @@ __all__ = ["LinearRegression", "LinearRegressionModel", "QuantileRegression", "Q
 
 L = TypeVar("L", bound="_LinearRegressionParams")
 Q = TypeVar("Q", bound="_QuantileParams")
-
-MOST_NORMAL = 4096
-"""Most features for which solver="normal" makes a Hessian; pyspark.ml refuses more."""
 
 
 class _LinearRegressionParams(LinearParams, HasSolver):
@@ -116,10 +113,9 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     epsilon : float, default 1.35
         Where Huber's loss turns from squared to absolute, in scales, > 1.
     solver : {"auto", "normal", "l-bfgs"}, default "auto"
-        The method under pyspark.ml's name, where optimizer is "auto". "normal" solves the normal equations of squared
-        error: a Newton step with the exact Hessian, for up to 4,096 features; with L1 what "auto" takes. Like
-        pyspark.ml's it standardises by variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "owlqn"
-        with L1.
+        The method under pyspark.ml's name, where optimizer is "auto". "normal" is "proximal-newton", which solves
+        the normal equations of squared error, with L1 by coordinate descent. Like pyspark.ml's it standardises by
+        variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "owlqn" with L1.
     {shared}
 
     Examples
@@ -179,12 +175,14 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
             )
 
     def _optimizer(self) -> Optimizer:
-        solver, is_smooth = self.getSolver(), self._penalty().smooth
+        solver = self.getSolver()
         if solver == "l-bfgs":
-            return lbfgs() if is_smooth else owlqn()
-        if solver == "normal" and is_smooth:
-            return lbfgs(initial_hessian=InitialHessian(up_to=MOST_NORMAL, rows=None))
-        return super()._optimizer()
+            return lbfgs() if self._penalty().smooth else owlqn()
+        return proximal_newton() if solver == "normal" else super()._optimizer()
+
+    @property
+    def _chooses(self) -> bool:
+        return self.getSolver() == "auto" and super()._chooses
 
     def _penalty_for(self, moments: Moments) -> Penalty:
         if self.getSolver() != "normal":

@@ -23,6 +23,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.training.coordinates import Initial
+from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import Fit, Trainer, fit_many
 from sparkopt.validation import Interval
@@ -88,6 +89,8 @@ class TrainingTask(Generic[M]):
         The optimum for rows with these moments, where it is known; intercepts may be infinite.
     starting : callable from Trainer to (Trainer or None)
         The trainer whose solution is where the given one starts, where there is no ``initial``.
+    chooses : bool, default False
+        Whether the trainer's optimiser is replaced by the cheapest one for the rows.
     """
 
     reading: Reading
@@ -98,6 +101,7 @@ class TrainingTask(Generic[M]):
     shared: Mapping[str, Any] | None
     known: Callable[[Moments], Initial | None] = field(repr=False)
     starting: Callable[[Trainer], Trainer | None] = field(repr=False)
+    chooses: bool = False
 
 
 def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
@@ -135,7 +139,9 @@ def fits_of(store: BlockStore, wanted: Sequence[tuple[TrainingTask[Any], int | N
 
     for group in _alike(range(len(wanted)), key):
         plans = [_planned(store, *wanted[i]) for i in group]
-        found = fit_smoothed(store, [plan.trainer for plan in plans], [plan.initial for plan in plans])
+        may = [wanted[i][0].chooses and plan.known is None for i, plan in zip(group, plans, strict=True)]
+        trainers = with_cheapest_optimizers(store, [plan.trainer for plan in plans], may)
+        found = fit_smoothed(store, trainers, [plan.initial for plan in plans])
         fits.update({i: plan.completed(fit) for i, plan, fit in zip(group, plans, found, strict=True)})
     return [fits[i] for i in range(len(wanted))]
 

@@ -7,16 +7,17 @@ rows serves them all. They may differ in how they scale and centre features and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
 
 from sparkopt.blocks.block import Block
+from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.optim.request import HessianProducts, Losses
+from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
 
 __all__ = ["evaluate"]
@@ -29,6 +30,10 @@ def evaluate(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> P
     request = query.request
     if isinstance(request, Losses):
         return _losses(objectives, request.points, blocks)
+    if isinstance(request, Hessians):
+        hessians = [HessianSum(objective) for objective in objectives]
+        found = _gradients(objectives, request.points, blocks, hessians).partial(objectives, pull_back=True)
+        return replace(found, gradient=packed_total(found.gradient, hessians))
     if isinstance(request, HessianProducts):
         sums = _hessian_products(objectives, request.points, request.vectors, blocks)
     else:
@@ -36,8 +41,10 @@ def evaluate(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> P
     return sums.partial(objectives, pull_back=not query.feature_coordinates)
 
 
-def _gradients(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> _Accumulators:
-    """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass."""
+def _gradients(
+    objectives: Objectives, points: Floats, blocks: Iterable[Block], hessians: Sequence[HessianSum] = ()
+) -> _Accumulators:
+    """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass; and Hessians, if any."""
     linear = _LinearParts.of(objectives, points)
     loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
     for block in blocks:
@@ -46,6 +53,8 @@ def _gradients(objectives: Objectives, points: Floats, blocks: Iterable[Block]) 
             value, slope = loss.value_gradient(y, raw)
             sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
             slopes.append(_weighted(slope, block.weight))
+            if hessians:
+                hessians[i].add(block, y, raw)
         sums.add(block, slopes)
         sums.count(block)
     return sums

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparkopt.errors import DataError
-from sparkopt.optim.request import Losses, Request
+from sparkopt.optim.request import Request
 from sparkopt.typing import Floats
 
 __all__ = ["PartialSum", "Query"]
@@ -60,7 +60,7 @@ class Query:
     def zero(self) -> PartialSum:
         """Return the answer over no rows."""
         points, size = self.request.points.shape
-        return PartialSum.zero(points, 0 if isinstance(self.request, Losses) else size)
+        return PartialSum.zero(points, self.request.width(size))
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class PartialSum:
     ----------
     loss : ndarray of shape (m,)
         Σ weight · loss.
-    gradient : ndarray of shape (m, size)
-        Σ weight · gradient.
+    gradient : ndarray of shape (m, width)
+        Σ weight · gradient, or what else the request asks for: ``Request.width`` numbers at each point.
     weight : ndarray of shape (m,)
         Σ weight of the rows that each point saw; a number is that of all points.
     rows : int

@@ -36,6 +36,7 @@ from sparkopt.optim.aliases import (
     newton_cg,
     outer_by_name,
     owlqn,
+    proximal_newton,
     rmsprop,
     sgd,
     svrg,
@@ -55,11 +56,13 @@ from sparkopt.optim.links import (
 )
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
+from sparkopt.optim.proximal_newton import ProximalNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.request import (
     EveryRow,
     Gradients,
     HessianProducts,
+    Hessians,
     Losses,
     Request,
     RowSelector,
@@ -106,12 +109,14 @@ __all__ = [
     "GradientTransformation",
     "Gradients",
     "HessianProducts",
+    "Hessians",
     "InitialHessian",
     "Losses",
     "NewtonCG",
     "Optimizer",
     "OrthantWise",
     "Point",
+    "ProximalNewton",
     "QuasiNewton",
     "Rate",
     "Request",
@@ -156,6 +161,7 @@ __all__ = [
     "newton_cg",
     "outer_by_name",
     "owlqn",
+    "proximal_newton",
     "rmsprop",
     "scale_by_adadelta",
     "scale_by_adam",

@@ -16,6 +16,7 @@ from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
 from sparkopt.optim.links import add_decayed_weights
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
+from sparkopt.optim.proximal_newton import ProximalNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
@@ -57,6 +58,7 @@ __all__ = [
     "newton_cg",
     "outer_by_name",
     "owlqn",
+    "proximal_newton",
     "rmsprop",
     "sgd",
     "svrg",
@@ -214,6 +216,14 @@ def newton_cg(max_products: int = 50) -> Optimizer:
     return Optimizer("newton-cg", scale_by_learning_rate(1.0), NewtonCG(max_products))
 
 
+def proximal_newton() -> Optimizer:
+    """Proximal Newton, the outer loop of glmnet, glum and H2O's IRLSM: few steps, each with the Hessian in its pass.
+
+    For any penalty; for models of up to about a thousand coefficients, since a Hessian has their square of entries.
+    """
+    return Optimizer("proximal-newton", scale_by_learning_rate(1.0), ProximalNewton())
+
+
 def fista(learning_rate: Rate | None = None) -> Optimizer:
     """Accelerated proximal gradient descent (Beck & Teboulle, 2009): for any nonsmooth penalty.
 
@@ -249,6 +259,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
         "lbfgs": lbfgs,
         "owlqn": owlqn,
         "newton-cg": newton_cg,
+        "proximal-newton": proximal_newton,
     }
 )
 """Every optimiser by its name."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from sparkopt.optim.request import Request
+from sparkopt.optim.request import Gradients, Request
 from sparkopt.typing import Floats, State
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class Point:
         ``HessianProducts``.
     validation : float or None, default None
         Mean loss of the validation rows, without penalty, where they were evaluated.
+    hessian : ndarray of shape (size, size) or None, default None
+        Hessian of the smooth part, in an answer to ``Hessians``.
     """
 
     coef: Floats
@@ -113,6 +115,7 @@ class Point:
     smooth: float
     gradient: Floats
     validation: float | None = None
+    hessian: Floats | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -148,6 +151,14 @@ class Search(ABC):
     def init(self, coef: Floats) -> State:
         """Return the state before the first step."""
         return ()
+
+    def first_request(self, points: Floats) -> Request:
+        """Return what to evaluate where a descent begins, shape (1, size)."""
+        return Gradients(points)
+
+    def gap(self, at: Point, penalty: Penalty, state: State) -> float | None:
+        """Estimate how far the objective at ``at`` is above the optimum, given the state there; or return None."""
+        return None
 
     @abstractmethod
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:

@@ -102,11 +102,7 @@ EMPTY: State = {"coef": None, "gradient": None, "steps": [], "changes": [], "inv
 
 def _learn(state: State, at: Point, memory: int, initial: InitialHessian) -> Generator[Request, list[Point], State]:
     """Add the last step and its change of the gradient, if its curvature is positive; renew the Hessian if due."""
-    steps, changes, inverse = list(state["steps"]), list(state["changes"]), state["inverse"]
-    if state["coef"] is not None:
-        step, change = at.coef - state["coef"], at.gradient - state["gradient"]
-        if step @ change > EPSILON * (change @ change):
-            steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
+    (steps, changes), inverse = _pairs(state, at, memory), state["inverse"]
     if state["age"] % initial.every == 0 and len(at.coef) <= initial.up_to:
         inverse = yield from initial.inverse(at)
     return {
@@ -117,6 +113,16 @@ def _learn(state: State, at: Point, memory: int, initial: InitialHessian) -> Gen
         "inverse": inverse,
         "age": state["age"] + 1,
     }
+
+
+def _pairs(state: State, at: Point, memory: int) -> tuple[list[Floats], list[Floats]]:
+    """Return steps and changes of the gradient, with those of the step to ``at`` if its curvature is positive."""
+    steps, changes = list(state["steps"]), list(state["changes"])
+    if state["coef"] is not None:
+        step, change = at.coef - state["coef"], at.gradient - state["gradient"]
+        if step @ change > EPSILON * (change @ change):
+            steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
+    return steps, changes
 
 
 def _apply(gradient: Floats, state: State) -> Floats:
@@ -177,6 +183,16 @@ class QuasiNewton(Search):
     def init(self, coef: Floats) -> State:
         """Return an empty memory."""
         return dict(EMPTY)
+
+    def gap(self, at: Point, penalty: Penalty, state: State) -> float | None:
+        """Return ½ gᵀHg, with H the inverse Hessian as it is estimated; None without an initial Hessian.
+
+        Pairs of steps alone do not know the directions of least curvature, in which most of the gap may be.
+        """
+        if state["inverse"] is None:
+            return None
+        steps, changes = _pairs(state, at, self.memory)
+        return 0.5 * float(at.gradient @ two_loop(at.gradient, steps, changes, state["inverse"]))
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Add the last step to the memory, then search along the quasi-Newton direction."""

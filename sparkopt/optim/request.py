@@ -1,4 +1,4 @@
-"""What a search requests: gradients, losses or Hessian-vector products, at which points, on which rows."""
+"""What a search requests: gradients, losses, Hessians or products with them, at which points, on which rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "EveryRow",
     "Gradients",
     "HessianProducts",
+    "Hessians",
     "Losses",
     "Request",
     "RowSelector",
@@ -51,7 +52,7 @@ RowSelector: TypeAlias = StepRows | EveryRow | SampledRows
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What to evaluate: one of ``Gradients``, ``Losses`` and ``HessianProducts``.
+    """What to evaluate: one of ``Gradients``, ``Losses``, ``Hessians`` and ``HessianProducts``.
 
     Parameters
     ----------
@@ -68,6 +69,10 @@ class Request:
     def is_step_gradient(self) -> bool:
         """Whether it is the step's own gradient, on the step's own rows."""
         return False
+
+    def width(self, size: int) -> int:
+        """Return how many numbers, next to the loss, answer it at a point of ``size`` coefficients."""
+        return size
 
     def is_like(self, other: Request) -> bool:
         """Whether both ask for the same thing on the same rows, so that one pass can answer both."""
@@ -93,6 +98,39 @@ class Gradients(Request):
 
 class Losses(Request):
     """The objective alone: the answer's gradients have no columns."""
+
+    def width(self, size: int) -> int:
+        """Return 0."""
+        return 0
+
+
+class Hessians(Request):
+    """The objective, its gradient and its Hessian, in one pass.
+
+    The answer's gradients have the columns of the gradient, then those of the Hessian's lower triangle, row by row.
+    """
+
+    def width(self, size: int) -> int:
+        """Return the entries of a gradient and of a triangle."""
+        return self.columns(size)
+
+    @staticmethod
+    def columns(size: int) -> int:
+        """Return the columns of an answer for ``size`` coefficients."""
+        return size + size * (size + 1) // 2
+
+    @staticmethod
+    def packed(gradient: Floats, hessian: Floats) -> Floats:
+        """Return a gradient (size,) and a symmetric Hessian (size, size) as one row of an answer."""
+        return np.concatenate([gradient, hessian[np.tril_indices(len(gradient))]])
+
+    @staticmethod
+    def unpacked(row: Floats, size: int) -> tuple[Floats, Floats]:
+        """Return gradient (size,) and Hessian (size, size) from a row of an answer."""
+        hessian = np.empty((size, size))
+        rows, columns = np.tril_indices(size)
+        hessian[rows, columns] = hessian[columns, rows] = row[size:]
+        return row[:size], hessian
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,6 +122,11 @@ class Penalty(ABC):
         """Return c, shape (size,), where the nonsmooth part is Σ c |coef|; None where it is anything else."""
         return np.zeros(size) if self.smooth else None
 
+    def separable(self, size: int) -> tuple[Floats, Floats, Floats] | None:
+        """Return c, lower and upper, each (size,): a nonsmooth part of Σ c |coef| inside bounds, or None."""
+        weights = self.l1_weights(size)
+        return None if weights is None else (weights, np.full(size, -np.inf), np.full(size, np.inf))
+
 
 @dataclass(frozen=True)
 class NoPenalty(Penalty):

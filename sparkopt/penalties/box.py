@@ -89,6 +89,17 @@ class Box(Penalty):
         """Return the other penalty's, projected: right for penalties that are separable by coordinate."""
         return np.clip(self.penalty.prox(coef, step), self.lower, self.upper)
 
+    def separable(self, size: int) -> tuple[Floats, Floats, Floats] | None:
+        """Return the L1 part of the other penalty, and the bounds."""
+        weights = self.penalty.l1_weights(size)
+        if weights is None:
+            return None
+        return (
+            weights,
+            np.broadcast_to(self.lower, size).astype(float),
+            np.broadcast_to(self.upper, size).astype(float),
+        )
+
     def times(self, strength: float) -> Box:
         """Multiply the other penalty."""
         return replace(self, penalty=self.penalty.times(strength))

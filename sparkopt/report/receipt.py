@@ -65,6 +65,8 @@ class Receipt(BaseReceipt):
         zeros; the last entry may be of a step that was rejected.
     codecs : dict of int
         Passes by the codec in which their sums were sent.
+    gap : float or None
+        Estimate of how far the objective of the model is above the optimum; None where the optimiser has none.
 
     Examples
     --------
@@ -101,6 +103,7 @@ class Receipt(BaseReceipt):
     resumed_at: int = 0
     sent: list[int] = field(default_factory=list)
     codecs: dict[str, int] = field(default_factory=dict)
+    gap: float | None = None
 
     @classmethod
     def of(
@@ -265,7 +268,7 @@ class Receipt(BaseReceipt):
     def _measures(self) -> tuple[Measure, ...]:
         passes = max(1, self.passes)
         measures = [
-            Measure("objective", self.objective[self.chosen_step], "number", f"from {self.objective[0]:.6g}"),
+            Measure("objective", self.objective[self.chosen_step], "number", self._from()),
             Measure("total time", self.seconds["total"], "seconds", is_cost=True),
             Measure("steps", self.steps, "count", f"{self.passes:,} passes", is_cost=True),
             Measure("bytes sent", self.bytes["sent"], "bytes", f"{_bytes(self.bytes['sent'] / passes)} a pass", True),
@@ -288,7 +291,7 @@ class Receipt(BaseReceipt):
             [
                 f"{self.loss} by {self.optimizer}, engine {self.engine}",
                 f"  rows      {self.rows:>12,}   features {self.features:,}   partitions {self.partitions:,}",
-                f"  objective {self.objective[self.chosen_step]:>12.8g}   from {self.objective[0]:.8g}",
+                f"  objective {self.objective[self.chosen_step]:>12.8g}   {self._from()}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
@@ -303,6 +306,11 @@ class Receipt(BaseReceipt):
                 f"  peak of a worker   {_bytes(self.peak_memory):>10}",
             ]
         )
+
+    def _from(self) -> str:
+        """Return where the objective came from, and how far it is from the optimum."""
+        begin = f"from {self.objective[0]:.6g}"
+        return begin if self.gap is None else f"{begin}; about {self.gap:.1e} above the optimum"
 
     def _compression(self) -> list[str]:
         """Return lines for sums that were sent encoded."""
@@ -371,6 +379,7 @@ def _steps_of(solution: Solution) -> dict[str, Any]:
         "elapsed": [record.seconds for record in solution.history],
         "validation": [record.validation for record in solution.history],
         "chosen_step": solution.step,
+        "gap": solution.gap,
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from sparkopt.errors import DivergedError
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.optim.base import Evaluate, Optimizer, Point
-from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, Request
+from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Hessians, Losses, Request
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Progress, Record, Snapshot
@@ -131,7 +131,8 @@ def _own_points(
     if isinstance(request, HessianProducts):
         pairs = zip(request.points, request.vectors, strict=True)
         return [problem.product(coef, vector, next(means)[1]) for coef, vector in pairs]
-    return [problem.point(coef, *next(means)) for coef in request.points]
+    point = problem.curved_point if isinstance(request, Hessians) else problem.point
+    return [point(coef, *next(means)) for coef in request.points]
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _descend(problem: Problem, model: int) -> _Descent:
         now, reason = log.resume(problem.initial)
     else:
         inside = problem.penalty.prox(problem.initial, 0.0)  # inside bounds, where there are any
-        answer = yield Query(Gradients(inside[None]))
+        answer = yield Query(optimizer.search.first_request(inside[None]))
         now = _State.fresh_at(optimizer, answer.points[0])
         reason = log.add(now, _Counter(0, 1, answer.rows))
     counted = _Counter(log.next_step)
@@ -228,6 +229,7 @@ class _Log:
         if not at.is_finite:
             raise self._diverged(counted.step, at)
         norm, elapsed = self.problem.gradient_norm(at), time.perf_counter() - self.begin
+        gap = self.problem.optimizer.search.gap(at, self.problem.penalty, now.search)
         self.history.append(
             Record(
                 counted.step,
@@ -237,6 +239,7 @@ class _Log:
                 counted.rows,
                 self.before + elapsed,
                 at.validation,
+                gap,
             )
         )
         if at.validation is not None and (self.best is None or at.validation < self._lowest(self.best)):
@@ -262,6 +265,7 @@ class _Log:
             evaluations=last.evaluations + 1,
             rows=last.rows + answer.rows,
             validation=mean.validation,
+            gap=None,
         )
         return mean
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sparkopt.optim.base import Optimizer, Point
+from sparkopt.optim.request import Hessians
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.solver.progress import Callback, Record, Snapshot, Stop
 from sparkopt.typing import Floats
@@ -54,6 +55,11 @@ class Problem:
         """Number of coefficients."""
         return len(self.initial.at.coef if isinstance(self.initial, Snapshot) else self.initial)
 
+    @property
+    def width(self) -> int:
+        """Most numbers, next to losses, that a pass returns at a point."""
+        return self.optimizer.search.first_request(np.empty((1, self.size))).width(self.size)
+
     def scaled(self, values: Floats) -> Floats:
         """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
         return values if self.factors is None else self.factors * values
@@ -64,6 +70,14 @@ class Problem:
         if len(gradient):
             gradient = self.scaled(gradient) + self.penalty.gradient(coef)
         return Point(coef, value, smooth, gradient, validation)
+
+    def curved_point(self, coef: Floats, loss: float, row: Floats, validation: float | None = None) -> Point:
+        """Add the penalty to the mean loss, gradient and Hessian, which an answer to ``Hessians`` has in one row."""
+        gradient, hessian = Hessians.unpacked(row, self.size)
+        if self.factors is not None:
+            hessian *= np.outer(self.factors, self.factors)
+        hessian += [self.penalty.hessian_product(unit) for unit in np.eye(self.size)]
+        return replace(self.point(coef, loss, gradient, validation), hessian=hessian)
 
     def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
         """Add the penalty to the product of the mean loss's Hessian with ``vector``."""
@@ -87,7 +101,7 @@ class Solution:
     history : tuple of Record
         Every step, the start included. Where the optimiser ends with a mean of its steps, the last record is of it.
     reason : {"tolerance", "gradient", "precision", "validation", "callback", "maxIter"}
-        Why it ended; ``precision``: no lower objective can be found within rounding.
+        Why it ended; ``tolerance``: by ``Stop.tol``; ``precision``: no lower objective can be found within rounding.
     step : int
         The step that ``coef`` is from: the last one, or with validation rows the one with their lowest loss.
     """
@@ -101,6 +115,11 @@ class Solution:
     def objective(self) -> float:
         """Objective at ``coef``."""
         return self.history[self.step].objective
+
+    @property
+    def gap(self) -> float | None:
+        """Estimate of how far ``objective`` is above the optimum; None where the optimiser has none."""
+        return self.history[self.step].gap
 
     @property
     def iterations(self) -> int:

@@ -12,6 +12,15 @@ from sparkopt.optim.base import Point
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
 
+WORST_OF = 10
+"""Steps whose worst objective is compared with the last one: a small step alone is no sign of the optimum."""
+CAUTION = 0.1
+"""Share of the square of the tolerance that an estimated gap may be: the gap itself may be a few times as large."""
+LEAST_GAP = 1e-15
+"""Relative gap that rounding allows to be estimated."""
+LEAST_SHARE = 1e-3
+"""Share of the first objective that counts for the scale of the last one, which may fall towards zero."""
+
 __all__ = ["Callback", "Progress", "Record", "Snapshot", "Stop", "runs_in_loop_process"]
 
 
@@ -38,6 +47,8 @@ class Record:
     validation : float or None, default None
         Mean loss of the validation rows there, without penalty; None where there are none, or the step
         did not evaluate them.
+    gap : float or None, default None
+        Estimate of how far the objective is above the optimum; None where the optimiser has none.
     """
 
     step: int
@@ -47,6 +58,7 @@ class Record:
     rows: int
     seconds: float
     validation: float | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,12 @@ class Stop:
     max_iter : int, default 100
         Most steps, ≥ 0.
     tol : float, default 1e-6
-        Stop when the objective's relative change from one window to the next is at most this. 0 never stops so.
+        How near the optimum must be. Where the optimiser estimates the gap of the objective: stop when that is at
+        most a tenth of tol² of the objective. The gap falls with the square of the distance, so coefficients are then
+        within about tol of the optimum, relatively, in the Hessian's metric. Without an estimate, as pyspark.ml: stop
+        when the norm of the (proximal) gradient is at most tol of the objective, or when the objective changed by at
+        most tol, relatively, over the last ten steps. Where steps see a part of the rows: when it changed by so
+        little from one window to the next. 0 never stops so.
     gradient_tol : float, default 0
         Stop when the norm of the (proximal) gradient is at most this, in each of the last ``window`` steps.
     window : int, default 1
@@ -179,11 +196,24 @@ class Stop:
         recent = history[-self.window :]  # one mini-batch without a gradient may be an exception
         if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
-        if self.tol > 0 and len(history) > 2 * self.window - 1 and self._change(history) <= self.tol:
+        if self.tol > 0 and self._is_near(history):
             return "tolerance"
         if history[-1].validation is not None and self._stalls(history):
             return "validation"
         return "maxIter" if history[-1].step >= self.max_iter else None
+
+    def _is_near(self, history: Sequence[Record]) -> bool:
+        """Whether the optimum is within the tolerance, as far as the history shows."""
+        if self.window > 1:
+            return len(history) > 2 * self.window - 1 and self._change(history) <= self.tol
+        recent = [record.objective for record in history[-1 - WORST_OF :]]
+        scale = max(abs(recent[-1]), LEAST_SHARE * abs(history[0].objective), float(np.finfo(float).tiny))
+        gap = history[-1].gap
+        if gap is not None:
+            return gap <= max(CAUTION * self.tol * self.tol, LEAST_GAP) * scale
+        if history[-1].gradient_norm <= self.tol * scale:
+            return True
+        return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
 
     def _change(self, history: Sequence[Record]) -> float:
         values = [record.objective for record in history[-2 * self.window :]]

@@ -22,7 +22,7 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint.format import Stage, columns, records
 from sparkopt.errors import NotConvergedWarning
 from sparkopt.losses import Loss
-from sparkopt.optim import QuasiNewton
+from sparkopt.optim import ProximalNewton, QuasiNewton
 from sparkopt.report import Receipt
 from sparkopt.solver.problem import Solution
 from sparkopt.training.coordinates import Initial
@@ -38,10 +38,8 @@ LEAST = 1e-9
 """Last smoothing parameter over the largest."""
 SEED_EVERY = 5
 """Steps between a quasi-Newton method's Hessians: which rows are near a nonsmooth point changes quickly."""
-TIGHTER = 0.1
-"""Tolerance of a stage over that of the whole, where Newton's steps end it."""
-MUCH_TIGHTER = 1e-3
-"""The same for other methods: a small change by one of their steps is no end yet."""
+TIGHTER = 0.01
+"""Relative gap of a stage's end over the tolerance of the whole."""
 
 
 def fit_smoothed(
@@ -177,13 +175,15 @@ def _largest(loss: Loss, moments: Moments) -> float:
 
 def _smoothed(trainer: Trainer, smoothing: float, taken: int, features: int) -> Trainer:
     """Return the trainer of a stage; a quasi-Newton method takes the Hessian of all rows, as few are nonsmooth."""
-    optimizer, tighter = trainer.optimizer, MUCH_TIGHTER
+    optimizer, tol = trainer.optimizer, trainer.stop.tol * TIGHTER
     search = optimizer.search
     if isinstance(search, QuasiNewton) and features + 1 <= search.initial_hessian.up_to:
         every = min(search.initial_hessian.every, SEED_EVERY)
         initial = replace(search.initial_hessian, rows=None, every=every)
-        optimizer, tighter = replace(optimizer, search=replace(search, initial_hessian=initial)), TIGHTER
-    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=trainer.stop.tol * tighter)
+        optimizer, tol = replace(optimizer, search=replace(search, initial_hessian=initial)), float(np.sqrt(tol))
+    elif isinstance(search, ProximalNewton):
+        tol = float(np.sqrt(tol))
+    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=tol)
     return replace(trainer, loss=trainer.loss.smoothed(smoothing), stop=stop, optimizer=optimizer)
 
 

@@ -30,7 +30,7 @@ from sparkopt.report import Receipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
-from sparkopt.solver.progress import Callback, Stop
+from sparkopt.solver.progress import WORST_OF, Callback, Stop
 from sparkopt.training.coordinates import Initial, SolverCoordinates
 from sparkopt.training.lifecycle import attempt
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference
@@ -238,10 +238,19 @@ class Trainer:
             return
         warnings.warn(
             f"{self.optimizer.name!r} stopped at maxIter={self.stop.max_iter} before its tolerance of "
-            f"{self.stop.tol:g} was met. Raise maxIter, or tol.",
+            f"{self.stop.tol:g} was met: {_distance(solution)}. Raise maxIter, or tol.",
             NotConvergedWarning,
             stacklevel=5,
         )
+
+
+def _distance(solution: Solution) -> str:
+    """Return how far a solution is from the optimum, as far as it is known."""
+    now = solution.objective
+    if solution.gap is not None:
+        return f"its objective of {now:.6g} is about {solution.gap:.1e} above the optimum"
+    before = solution.history[max(0, solution.step - WORST_OF)].objective
+    return f"its objective of {now:.6g} fell by {before - now:.1e} in the last {min(solution.step, WORST_OF)} steps"
 
 
 def fit_many(

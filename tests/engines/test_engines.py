@@ -23,7 +23,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.launch.connections import Listener
 from sparkopt.ml import LogisticRegression
 from sparkopt.objective.work import LocalSteps
-from sparkopt.penalties import L2
+from sparkopt.penalties import L2, ElasticNet
 from sparkopt.validation import Interval
 from tests.tiers import needs
 
@@ -85,6 +85,20 @@ def test_engines_agree(rows, column, loss):
         if name in SAME_BITS:
             assert found.coefficients.tobytes() == expected.coefficients.tobytes(), name
             assert found.intercept.tobytes() == expected.intercept.tobytes(), name
+
+
+@pytest.mark.parametrize("column", ["dense", "sparse"])
+def test_hessians_are_the_same_on_every_engine(rows, column):
+    loss = losses.Multinomial(3)
+    options = {"optimizer": optim.proximal_newton(), "penalty": ElasticNet(0.02, 0.5), "stop": Stop()}
+    with BlockStore.write(rows, Columns(column, "three"), loss.targets) as store:
+        fits = {name: trainer(engine, loss, **options).fit(store) for name, engine in EVERY.items()}
+    expected = fits["collect"]
+    assert expected.solution.reason == "tolerance"
+    for name, fit in fits.items():
+        if name in SAME_BITS:
+            assert fit.coefficients.tobytes() == expected.coefficients.tobytes()
+        np.testing.assert_allclose(fit.coefficients, expected.coefficients, rtol=1e-8, atol=1e-10)
 
 
 def test_mini_batches_are_the_same_on_every_engine(small):

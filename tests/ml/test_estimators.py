@@ -146,8 +146,12 @@ def test_columns_and_vectors_give_the_same_model(spark, cancer):
 
 
 def test_too_few_steps_are_warned_of(cancer):
-    with pytest.warns(NotConvergedWarning, match="'lbfgs' stopped at maxIter=2 before its tolerance"):
+    known = r"'proximal-newton' stopped at maxIter=2 before its tolerance of 1e-06 .* is about \S+ above the optimum"
+    with pytest.warns(NotConvergedWarning, match=known):
         LogisticRegression(maxIter=2).fit(cancer)
+    unknown = r"'gd' stopped at maxIter=3 before its tolerance of 1e-06 .* fell by \S+ in the last 3 steps"
+    with pytest.warns(NotConvergedWarning, match=unknown):
+        LogisticRegression(maxIter=3, optimizer="gd").fit(cancer)
 
 
 def test_callbacks_see_each_step_and_may_stop(cancer):

@@ -201,7 +201,7 @@ def is_data(state) -> bool:
         return all(isinstance(key, str) for key in state) and all(map(is_data, state.values()))
     if isinstance(state, (tuple, list)):
         return all(map(is_data, state))
-    return state is None or isinstance(state, (int, float, str, np.ndarray))
+    return state is None or isinstance(state, (bool, int, float, str, np.ndarray))
 
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
@@ -212,7 +212,8 @@ def test_states_are_data_and_are_never_changed(name):
 
     def evaluate(request):
         found = problem.reduce(Query(request))
-        return [task.point(*row) for row in zip(request.points, found.loss.tolist(), found.gradient, strict=True)]
+        point = task.curved_point if isinstance(request, optim.Hessians) else task.point
+        return [point(*row) for row in zip(request.points, found.loss.tolist(), found.gradient, strict=True)]
 
     def step(at, states):
         direction, after = optimizer.transform.update(at.gradient, states[0], at.coef)
@@ -223,7 +224,7 @@ def test_states_are_data_and_are_never_changed(name):
             except StopIteration as end:
                 return end.value[0], (after, end.value[1])
 
-    (at,) = evaluate(optim.Gradients(START[None]))
+    (at,) = evaluate(optimizer.search.first_request(START[None]))
     states = optimizer.transform.init(START), optimizer.search.init(START)
     for _ in range(3):
         before = repr(states)

@@ -117,8 +117,8 @@ SETTINGS = {
     "lion": lambda steps: optim.lion(optim.schedules.Cosine(0.05, steps)),
 }
 BOUNDED = {"bounds", "bounds and L2"}
-LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg"}
-PROXIMAL = {"gd", "sgd", "svrg", "fista"}
+LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-newton"}
+PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-newton"}
 
 
 def works(name: str, penalty: str, rows: str) -> bool:

@@ -7,10 +7,10 @@ import pytest
 
 from sparkopt import optim
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
-from sparkopt.losses import SquaredError
+from sparkopt.losses import Logistic, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.work import MiniBatch
+from sparkopt.objective.work import FullGradient, MiniBatch
 from sparkopt.penalties import L1, L2
 from sparkopt.solver.loop import minimise, minimise_many
 from sparkopt.solver.problem import Problem
@@ -36,13 +36,59 @@ def test_no_step_at_all_returns_the_start():
     assert solution.objective == pytest.approx(BOWL.value(BOWL.start))
 
 
-def test_tolerance_is_the_relative_change_of_the_objective():
-    solution = solve(optim.gd(0.5), Stop(1000, 1e-3))
-    last, before = solution.history[-1].objective, solution.history[-2].objective
-    earlier, one_before = solution.history[-2].objective, solution.history[-3].objective
+def logistic_task(optimizer: optim.Optimizer, **stop) -> Problem:
+    return Problem(optimizer, logistic().start, logistic().penalty, Stop(1000, **stop))
+
+
+def test_without_an_estimate_tolerance_is_the_change_over_the_last_ten_steps():
+    """One small step is no sign of the optimum: pyspark.ml looks at the worst of its last ten, too."""
+    solution = minimise(logistic().reduce, logistic_task(optim.gd(0.05), tol=1e-4))
+    values = [record.objective for record in solution.history]
     assert solution.reason == "tolerance"
-    assert abs(before - last) <= 1e-3 * before
-    assert abs(one_before - earlier) > 1e-3 * one_before
+    assert solution.gap is None
+    assert solution.history[-1].gradient_norm > 1e-4 * values[-1]
+    assert max(values[-11:]) - values[-1] <= 1e-4 * values[-1]
+    assert max(values[-12:-1]) - values[-2] > 1e-4 * values[-2]
+
+
+def test_without_an_estimate_a_small_gradient_is_near_too():
+    solution = minimise(logistic().reduce, logistic_task(optim.owlqn(), tol=1e-6))
+    shares = [record.gradient_norm / record.objective for record in solution.history]
+    assert solution.reason == "tolerance"
+    assert shares[-1] <= 1e-6 < min(shares[:-1])
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.proximal_newton()], ids=lambda o: o.name)
+def test_where_the_gap_is_estimated_tolerance_is_its_square_root(optimizer, tol):
+    problem = logistic()
+    solution = minimise(problem.reduce, logistic_task(optimizer, tol=tol))
+    assert solution.reason == "tolerance"
+    gaps = [record.gap for record in solution.history[1:]]
+    assert gaps[-1] == solution.gap <= 0.1 * tol**2 * solution.objective
+    assert all(gap > 0.1 * tol**2 * solution.objective for gap in gaps[:-1])
+
+
+@pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.proximal_newton()], ids=lambda o: o.name)
+def test_the_estimated_gap_is_the_gap(optimizer):
+    """Within a factor of four, near the optimum and above the rounding of the objective."""
+    problem = logistic()
+    best = minimise(problem.reduce, logistic_task(optim.newton_cg(), tol=0.0)).objective
+    history = minimise(problem.reduce, logistic_task(optimizer, tol=0.0)).history
+    near = [record for record in history if 1e-11 < record.objective - best < 1e-3]
+    assert near
+    for record in near:
+        assert record.gap == pytest.approx(record.objective - best, rel=3)
+        assert record.gap > (record.objective - best) / 4
+
+
+def test_an_objective_that_falls_towards_zero_is_near_enough_in_the_end():
+    """Separable classes without a penalty have no optimum: the objective's scale is then that of the start."""
+    X, y = np.linspace(-1.0, 1.0, 40)[:, None], np.repeat([0.0, 1.0], 20)
+    reduce = reduce_over(FullGradient(LinearObjective(Logistic(), 1)), [in_blocks(X, y)])
+    solution = minimise(reduce, Problem(optim.proximal_newton(), np.zeros(2)))
+    assert solution.reason == "tolerance"
+    assert 0 < solution.objective < 1e-12
 
 
 def test_gradient_tolerance():

@@ -1,0 +1,121 @@
+"""Sums of Hessians: Xᵀ D X over blocks of rows, next to losses and gradients, at a few points at once.
+
+D has the second derivatives of the loss with respect to the raw predictions (Nocedal & Wright, 2006, §7.1; for
+canonical links the weights of iteratively reweighted least squares, McCullagh & Nelder, 1989, §2.5). Rows are
+centred before the product, a few at a time: a Hessian of features that are far from zero would lose its digits in the
+products, and centring afterwards would not bring them back. Scales are applied to the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparkopt.blocks.block import Block
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.typing import Array, Floats
+
+__all__ = ["HessianSum", "packed_total"]
+
+PIECE = 1 << 19
+"""Numbers of centred rows that are multiplied at a time: they fit a core's cache."""
+
+
+class HessianSum:
+    """The sum of one point's Hessians over blocks, in the solver's coordinates.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        The point's own objective.
+    """
+
+    def __init__(self, objective: LinearObjective) -> None:
+        loss = objective.loss
+        self._objective = objective
+        wide, auxiliary = objective.features + objective.fit_intercept, loss.auxiliary
+        self._first = wide * loss.outputs
+        self._blocks = np.zeros((wide, loss.outputs, wide, loss.outputs))
+        self._border = np.zeros((wide, loss.outputs, auxiliary))
+        self._corner = np.zeros((auxiliary, auxiliary))
+
+    def add(self, block: Block, targets: Array, raw: Array) -> None:
+        """Add a block's rows, given their targets and raw predictions in the loss's shape."""
+        curved = self._objective.loss.curved(targets, raw)
+        if curved is not None:
+            rows = np.flatnonzero(curved)
+            block, targets, raw = block.take(rows), targets[rows], raw[rows]
+        step = max(1, PIECE // self._blocks.shape[0])
+        for piece in (slice(start, start + step) for start in range(0, block.rows, step)):
+            weight = None if block.weight is None else block.weight[piece]
+            self._add_rows(block.X[piece], targets[piece], raw[piece], weight)
+
+    def _add_rows(self, X: Array, targets: Array, raw: Array, weight: Array | None) -> None:
+        loss = self._objective.loss
+        design, outputs = centred(self._objective, X), loss.outputs
+        for a in range(outputs + loss.auxiliary):
+            derivatives = self._column(a, targets, raw, weight)
+            for b in range(min(a + 1, outputs)):
+                self._add_pair(a, b, design, derivatives[:, b])
+            if a >= outputs:
+                self._corner[a - outputs] += derivatives[:, outputs:].sum(axis=0, dtype=np.float64)
+
+    def _add_pair(self, a: int, b: int, design: Array, weights: Array) -> None:
+        """Add the part of columns ``a`` and ``b`` of the raw prediction, of which ``b`` is an output."""
+        outputs = self._objective.loss.outputs
+        if a >= outputs:
+            self._border[:, b, a - outputs] += design.T @ weights.astype(design.dtype, copy=False)
+            return
+        found = weighted_gram(design, weights)
+        self._blocks[:, a, :, b] += found
+        if a != b:
+            self._blocks[:, b, :, a] += found
+
+    def _column(self, a: int, targets: Array, raw: Array, weight: Array | None) -> Array:
+        """Return the weighted second derivatives of each row's loss by column ``a`` and each column, (n, columns)."""
+        direction = np.zeros_like(raw)
+        direction[(slice(None), a) if raw.ndim > 1 else slice(None)] = 1
+        found = self._objective.loss.hessian_product(targets, raw, direction)
+        found = found.reshape(len(raw), -1)
+        return found if weight is None else found * weight[:, None]
+
+    def total(self) -> Floats:
+        """Return the sum, shape (size, size)."""
+        first, size, objective = self._first, self._objective.size, self._objective
+        hessian = np.empty((size, size))
+        hessian[:first, :first] = self._blocks.reshape(first, first)
+        hessian[:first, first:] = self._border.reshape(first, size - first)
+        hessian[first:, :first] = hessian[:first, first:].T
+        hessian[first:, first:] = self._corner
+        if objective.scale is not None:
+            scales = np.ones(size)
+            scales[: objective.features * objective.loss.outputs] = np.repeat(objective.scale, objective.loss.outputs)
+            hessian *= scales * scales[:, None]
+        return hessian
+
+
+def centred(objective: LinearObjective, X: Array) -> Array:
+    """Return dense centred rows, with a last column of ones where there is an intercept."""
+    rows = X.toarray() if not isinstance(X, np.ndarray) else X
+    design = np.empty((rows.shape[0], objective.features + objective.fit_intercept), rows.dtype)
+    center = 0 if objective.center is None else objective.center.astype(rows.dtype)
+    np.subtract(rows, center, out=design[:, : objective.features])
+    design[:, objective.features :] = 1
+    return design
+
+
+def weighted_gram(design: Array, weights: Array) -> Floats:
+    """Return designᵀ · diag(weights) · design; half the work where no weight is negative."""
+    if (weights >= 0).all():
+        rooted = design * np.sqrt(weights).astype(design.dtype, copy=False)[:, None]
+        gram: Floats = rooted.T @ rooted  # NumPy sees that the product is symmetric
+    else:
+        gram = design.T @ (design * weights.astype(design.dtype, copy=False)[:, None])
+    return gram
+
+
+def packed_total(gradients: Floats, sums: Sequence[HessianSum]) -> Floats:
+    """Return the rows of an answer: each point's gradient, and the lower triangle of its Hessian."""
+    triangle = np.tril_indices(gradients.shape[1])
+    return np.concatenate([gradients, np.array([one.total()[triangle] for one in sums])], axis=1)

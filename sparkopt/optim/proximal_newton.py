@@ -1,0 +1,147 @@
+"""Proximal Newton: the Hessian in the same pass as the gradient, and the penalised quadratic model solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparkopt.optim.base import Evaluate, Point, Search
+from sparkopt.optim.quadratic import QuadraticModel
+from sparkopt.optim.request import Gradients, Hessians, Losses, Request
+from sparkopt.typing import Floats, State
+from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["ProximalNewton"]
+
+EPSILON = float(np.finfo(float).eps)
+ROUNDING = 1e-9
+"""Relative rounding of an objective over float32 rows, below which the slope decides."""
+
+OLD = 0.01
+"""Share of the predicted decrease that may be left after a step, for the Hessian to be kept."""
+
+
+@dataclass(frozen=True)
+class ProximalNewton(Search):
+    """A proximal Newton method (Lee, Sun & Saunders, 2014, *Proximal Newton-type methods*, algorithm 1).
+
+    One pass gives the loss, its gradient and its Hessian. Their quadratic model plus the penalty is minimised without
+    another pass: by a Cholesky factor where the penalty is smooth, by coordinate descent with an active set under L1
+    penalties and bounds, by proximal gradient steps else. For a generalised linear model this is iteratively
+    reweighted least squares, as glmnet, glum and H2O have it (Friedman, Hastie & Tibshirani, 2010, §3). The step is
+    shortened until the objective decreases enough; several lengths are tried in one pass. Near the optimum the
+    Hessian changes little, and is kept. The chain's direction is ignored.
+
+    Parameters
+    ----------
+    decrease : float, default 1e-4
+        Share of the decrease predicted by the slope that a step must reach.
+    shrink : float, default 0.5
+        Factor between trial lengths.
+    trials : int, default 10
+        Lengths that are tried in one pass, after the whole step.
+    max_trials : int, default 50
+        Lengths that are tried before the search gives up.
+    keep : float, default 1e-6
+        Keep the Hessian for the next step once the model predicts a decrease of at most this, relative to the
+        objective; as long as it does predict the decrease.
+    """
+
+    decrease: float = 1e-4
+    shrink: float = 0.5
+    trials: int = 10
+    max_trials: int = 50
+    keep: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check("decrease", self.decrease, Interval(0, 0.5, closed="neither"))
+        check("shrink", self.shrink, Interval(0, 1, closed="neither"))
+        check("trials", self.trials, Interval(1, None, whole=True))
+        check("max_trials", self.max_trials, Interval(1, None, whole=True))
+        check("keep", self.keep, Interval(0, None))
+
+    def serves(self, penalty: Penalty) -> bool:
+        """Return True: the model is minimised with any penalty that has a proximal step."""
+        return True
+
+    def init(self, coef: Floats) -> State:
+        """Return that no model is known yet."""
+        return {"hessian": None, "to": None, "gap": None, "is_old": False}
+
+    def first_request(self, points: Floats) -> Request:
+        """Return the Hessian too."""
+        return Hessians(points)
+
+    def gap(self, at: Point, penalty: Penalty, state: State) -> float | None:
+        """Return what the model at this point has to gain: half the square of the Newton decrement."""
+        gap: float | None = state["gap"]
+        return gap
+
+    def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
+        """Minimise the model, take the step, and solve the model of the new point."""
+        model, to = yield from self._model(at, penalty, state)
+        gain = model.decrease(to)
+        if gain <= EPSILON * abs(at.value):
+            return at, state  # what is left to gain is less than the objective's rounding
+        keeps = gain <= self.keep * abs(at.value) and not state["is_old"]
+        point = yield from self._step(model, to, keeps)
+        if point is None:
+            return at, self.init(at.coef)
+        if point.hessian is None:
+            after = QuadraticModel(point, model.hessian, penalty, model.factor)
+        else:
+            after = QuadraticModel.of(replace(point, hessian=None), point.hessian, penalty)  # the state has it
+        to = after.minimum()
+        gap = max(after.decrease(to), 0.0)
+        is_old = point.hessian is None and gap > OLD * gain
+        return after.at, {"hessian": after.hessian, "to": to, "gap": gap, "is_old": is_old}
+
+    def _model(
+        self, at: Point, penalty: Penalty, state: State
+    ) -> Generator[Request, list[Point], tuple[QuadraticModel, Floats]]:
+        """Return the model at a point and its minimum, which the step before has found already."""
+        if state["to"] is not None:
+            return QuadraticModel(at, state["hessian"], penalty), state["to"]
+        hessian = at.hessian
+        if hessian is None:
+            (here,) = yield Hessians(at.coef[None])
+            hessian = here.hessian
+        assert hessian is not None  # noqa: S101  # the loop answers ``Hessians`` so
+        model = QuadraticModel.of(at, hessian, penalty)
+        return model, model.minimum()
+
+    def _step(self, model: QuadraticModel, to: Floats, keeps: bool) -> Generator[Request, list[Point], Point | None]:
+        """Try the whole step, then shorter ones; return None where none decreases the objective enough.
+
+        The new Hessian is requested unless the model ``keeps`` its own.
+        """
+        at = model.at
+        (point,) = yield (Gradients if keeps else Hessians)(to[None])
+        slope = model.slope(to)
+        if self._accepts(at, slope, point) or self._flattens(model, slope, point):
+            return point
+        lengths = self.shrink ** np.arange(1, self.max_trials + 1)
+        for some in np.array_split(lengths, -(-self.max_trials // self.trials)):
+            points = yield Losses(at.coef + some[:, None] * (to - at.coef))
+            for length, trial in zip(some, points, strict=True):
+                if self._accepts(at, float(length) * slope, trial):
+                    (point,) = yield Hessians(trial.coef[None])
+                    return point
+        return None
+
+    def _accepts(self, at: Point, slope: float, trial: Point) -> bool:
+        return trial.is_finite and trial.value <= at.value + self.decrease * slope
+
+    def _flattens(self, model: QuadraticModel, slope: float, trial: Point) -> bool:
+        """Whether the objective changed by rounding only, and little slope is left (Hager & Zhang, 2005, eq. 4.1)."""
+        at = model.at
+        if not trial.is_finite or trial.value > at.value + ROUNDING * abs(at.value):
+            return False
+        left = slope + float((trial.gradient - at.gradient) @ (trial.coef - at.coef))
+        return abs(slope) <= ROUNDING * abs(at.value) and abs(left) <= 0.5 * abs(slope)

@@ -1,0 +1,190 @@
+"""A quadratic model of the objective plus a nonsmooth penalty, minimised where the loop runs, without the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sparkopt.optim.base import Point
+from sparkopt.typing import Floats
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["QuadraticModel"]
+
+RIDGE = 1e-13
+"""Added to the curvature in every direction, over the largest: the directions that the loss does not determine."""
+FLAT = 1e-6
+"""Least curvature over the largest where the Hessian is not positive semidefinite: it is then inexact, or the
+objective not convex."""
+ROUNDS = 100
+"""Most rounds of coordinate descent and steps within the active set."""
+SWEEPS = 2
+"""Sweeps over the active coordinates in each of them."""
+PROXIMAL_STEPS = 5000
+"""Most proximal gradient steps, for penalties that are not separable."""
+
+
+@dataclass(frozen=True)
+class QuadraticModel:
+    """f(w) + gᵀ(u − w) + ½ (u − w)ᵀ H (u − w) + the nonsmooth part of a penalty, a function of u.
+
+    Attributes
+    ----------
+    at : Point
+        The point w, with gradient g.
+    hessian : ndarray of shape (size, size)
+        H, positive definite.
+    penalty : Penalty
+        The penalty.
+    factor : optional
+        Cholesky factor of the Hessian, where it is known.
+    """
+
+    at: Point
+    hessian: Floats
+    penalty: Penalty
+    factor: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, at: Point, hessian: Floats, penalty: Penalty) -> QuadraticModel:
+        """Return the model; a Hessian that is not positive definite is replaced by one near it.
+
+        Where there are negative curvatures, their size is taken instead of their sign (Dauphin et al., 2014, §4).
+        """
+        largest = float(np.abs(hessian.diagonal()).max(initial=0.0)) or 1.0
+        ridged: Floats = hessian + RIDGE * largest * np.eye(len(hessian))
+        try:
+            return cls(at, ridged, penalty, linalg.cho_factor(ridged, check_finite=False))
+        except linalg.LinAlgError:
+            values, vectors = linalg.eigh(hessian)
+            values = np.maximum(np.abs(values), FLAT * float(np.abs(values).max()) or 1.0)
+            return cls(at, (vectors * values) @ vectors.T, penalty)
+
+    def minimum(self) -> Floats:
+        """Return its minimum, shape (size,)."""
+        parts = self.penalty.separable(len(self.at.coef))
+        if parts is None:
+            return self._by_proximal_gradients()
+        weights, lower, upper = parts
+        if not weights.any() and np.isinf(lower).all() and np.isinf(upper).all():
+            factor = self.factor or linalg.cho_factor(self.hessian, check_finite=False)
+            to: Floats = self.at.coef - linalg.cho_solve(factor, self.at.gradient, check_finite=False)
+            return to
+        return _Separable(self.hessian, self.at, weights, lower, upper).minimum()
+
+    def slope(self, to: Floats) -> float:
+        """Return gᵀ(to − w) plus the change of the nonsmooth part: a bound of the objective's change per step."""
+        return float(self.at.gradient @ (to - self.at.coef)) + self._nonsmooth(to) - self._nonsmooth(self.at.coef)
+
+    def decrease(self, to: Floats) -> float:
+        """Return by how much the model is lower at ``to`` than at w."""
+        step = to - self.at.coef
+        return -self.slope(to) - 0.5 * float(step @ self.hessian @ step)
+
+    def _nonsmooth(self, coef: Floats) -> float:
+        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
+
+    def _by_proximal_gradients(self) -> Floats:
+        """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2)."""
+        at, last = self.at, len(self.at.coef) - 1
+        length = 1.0 / float(linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
+        coef = ahead = at.coef
+        t, scale = 1.0, float(np.abs(at.gradient).max())
+        for _ in range(PROXIMAL_STEPS):
+            slope = at.gradient + self.hessian @ (ahead - at.coef)
+            after = self.penalty.prox(ahead - length * slope, length)
+            if float(np.abs(after - ahead).max()) <= 1e-13 * max(length * scale, float(np.abs(after).max())):
+                return after
+            if (ahead - after) @ (after - coef) > 0:
+                t, ahead = 1.0, after
+            else:
+                further = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
+                ahead, t = after + (t - 1.0) / further * (after - coef), further
+            coef = after
+        return coef
+
+
+class _Separable:
+    """Coordinate descent for Σ c |u| inside bounds (Friedman, Hastie & Tibshirani, 2010, §2), made finite.
+
+    After sweeps over the coordinates, the quadratic is minimised exactly over those that are free to move, as far as
+    none of them changes its sign or meets a bound (the step of Lee, Battle, Raina & Ng, 2006, *Efficient sparse
+    coding algorithms*, algorithm 1). Once the free coordinates are the right ones, this is the minimum.
+    """
+
+    def __init__(self, hessian: Floats, at: Point, weights: Floats, lower: Floats, upper: Floats) -> None:
+        self.hessian, self.diagonal = hessian, hessian.diagonal()
+        self.weights, self.lower, self.upper = weights, lower, upper
+        self.at = np.clip(at.coef, lower, upper)
+        self.coef = self.at.copy()
+        self.start = at.gradient + hessian @ (self.at - at.coef)
+        self.slope = self.start.copy()
+
+    def minimum(self) -> Floats:
+        tolerance = 1e-11 * float(np.abs(self.start).max() + self.weights.max())
+        for _ in range(ROUNDS):
+            is_whole = self._move_free()
+            violations = self._violations()
+            free = self._free()
+            if is_whole and violations[~free].max(initial=0.0) <= tolerance:
+                break
+            moving = np.flatnonzero(free | (violations > tolerance))
+            for _ in range(SWEEPS):
+                self._sweep(moving)
+        return self.coef
+
+    def _violations(self) -> Floats:
+        """Return the least subgradient of each coordinate, 0 at the minimum."""
+        coef, slope, c = self.coef, self.slope, self.weights
+        up = slope + np.where(coef >= 0, c, -c)  # the derivative to the right
+        down = slope + np.where(coef > 0, c, -c)  # to the left
+        rises, falls = np.maximum(-up, 0.0), np.maximum(down, 0.0)
+        rises[coef >= self.upper] = 0.0
+        falls[coef <= self.lower] = 0.0
+        return np.maximum(rises, falls)
+
+    def _free(self) -> NDArray[np.bool_]:
+        inside = (self.coef > self.lower) & (self.coef < self.upper)
+        free: NDArray[np.bool_] = inside & ((self.coef != 0) | (self.weights == 0))
+        return free
+
+    def _sweep(self, coordinates: NDArray[np.intp]) -> None:
+        hessian, coef, slope = self.hessian, self.coef, self.slope
+        tables = (self.diagonal, self.weights, self.lower, self.upper)
+        diagonal, weights, lower, upper = (table[coordinates].tolist() for table in tables)
+        for i, j in enumerate(coordinates.tolist()):
+            curvature, c, now = diagonal[i], weights[i], float(coef[j])
+            target = curvature * now - float(slope[j])
+            shrunk = target - c if target > c else target + c if target < -c else 0.0
+            to = min(max(shrunk / curvature, lower[i]), upper[i])
+            if to != now:
+                slope += hessian[j] * (to - now)  # a row of a symmetric matrix
+                coef[j] = to
+
+    def _move_free(self) -> bool:
+        """Minimise over the free coordinates, up to where the first reaches zero or a bound; whether none does."""
+        free, length = np.flatnonzero(self._free()), 1.0
+        if len(free):
+            self.slope = self.start + self.hessian @ (self.coef - self.at)
+            own, c = self.coef[free], self.weights[free]
+            slope = self.slope[free] + c * np.sign(own)
+            block = linalg.cho_factor(self.hessian[np.ix_(free, free)], check_finite=False)
+            step = -linalg.cho_solve(block, slope, check_finite=False)
+            ends = np.where(step > 0, self.upper[free], self.lower[free])
+            crosses = (c > 0) & (own * step < 0)  # through zero, which comes before a bound beyond it
+            ends = np.where(crosses, np.where(step > 0, np.minimum(ends, 0.0), np.maximum(ends, 0.0)), ends)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                room = np.where(step != 0, (ends - own) / step, np.inf)
+            nearest = int(np.argmin(room))
+            length = min(1.0, float(room[nearest]))
+            self.coef[free] = own + length * step
+            if length < 1.0:
+                self.coef[free[nearest]] = ends[nearest]
+        self.slope = self.start + self.hessian @ (self.coef - self.at)
+        return length == 1.0

@@ -1,0 +1,157 @@
+"""Which optimiser is cheapest for a fit: its passes, times what each of them costs on this data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from sparkopt.blocks.store import BlockStore
+from sparkopt.engines.base import Engine, FitSize, SessionTraits
+from sparkopt.losses import Loss, SquaredError
+from sparkopt.objective.linear import LinearObjective
+from sparkopt.optim import Hessians, by_name
+from sparkopt.penalties import Penalty
+from sparkopt.training.trainer import Trainer
+
+__all__ = ["OptimizerChoice", "choose_optimizer", "with_cheapest_optimizers"]
+
+logger = logging.getLogger(__name__)
+
+NEWTON = "proximal-newton"
+PASSES: Mapping[str, int] = MappingProxyType({NEWTON: 9, "lbfgs": 30, "owlqn": 80, "fista": 150})
+"""Passes of a typical fit at the default tolerance; `make bench-optimum` counts them. Where features have unlike
+scales and are not standardised, the last two take more than the default ``maxIter``."""
+UNPENALISED = 2.0
+"""How many times as many passes L-BFGS takes without a penalty, whose problems are worse conditioned."""
+QUADRATIC = 2
+"""Passes of Newton's method where its model is exact."""
+SHARED = 0.15
+"""Share of a pass that each further model adds, whose gradients need one more product with the same rows."""
+OVERHEAD = 1e-3
+"""Seconds of a step outside of its pass: the search, the query, its callbacks."""
+FLOPS = 5e9
+"""Floating-point operations per second of the process that runs the loop."""
+NARROW = 2
+"""Stored bytes of a row over its numbers, zeros included, below which a Hessian's dense products read more."""
+WIDEST = 2000
+"""Most coefficients of which a Hessian is made: a partition's sum then has 16 MB."""
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """The cheapest of some optimisers.
+
+    Attributes
+    ----------
+    name : str
+        The optimiser that is estimated to take the least time.
+    seconds : mapping of str to float
+        Estimated seconds of a fit, by the names of those considered.
+    """
+
+    name: str
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        estimates = ", ".join(f"{name} {cost:.2f}" for name, cost in self.seconds.items())
+        return f"{self.name}; seconds with about as many passes as each needs: {estimates}"
+
+
+def choose_optimizer(
+    objective: LinearObjective,
+    penalty: Penalty,
+    size: FitSize,
+    engines: Sequence[Engine],
+    models: int = 1,
+    rows: int = 0,
+) -> OptimizerChoice:
+    """Return the optimiser that would take the least time.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        A smooth loss, over so many features.
+    penalty : Penalty
+        The penalty.
+    size : FitSize
+        What a pass for the gradient of one model reads and sums.
+    engines : sequence of Engine
+        Where the loop may run.
+    models : int, default 1
+        Models that share the passes.
+    rows : int, default 0
+        Number of rows, where they may be sparse: a Hessian's arithmetic does not leave out their zeros.
+
+    Examples
+    --------
+    >>> from sparkopt.engines import LocalEngine
+    >>> from sparkopt.losses import Logistic
+    >>> from sparkopt.penalties import L1
+    >>> def chosen(features, rows):
+    ...     size = FitSize(rows * features * 8, features * 8, 8, 8)
+    ...     return choose_optimizer(LinearObjective(Logistic(), features), L1(0.1), size, [LocalEngine()]).name
+    >>> chosen(30, 100_000), chosen(1500, 1_000_000)
+    ('proximal-newton', 'owlqn')
+    """
+    other = "lbfgs" if penalty.smooth else "fista" if penalty.l1_weights(1) is None else "owlqn"
+    names = [NEWTON, other] if objective.size <= WIDEST else [other]
+    dense = max(1.0, NARROW * rows * objective.features / size.stored)
+    hessian = dense * hessian_cost(objective.features, objective.loss)
+    seconds = {name: _seconds(name, objective, penalty, size, engines, models, hessian) for name in names}
+    return OptimizerChoice(min(names, key=lambda name: seconds[name]), MappingProxyType(seconds))
+
+
+def _seconds(
+    name: str,
+    objective: LinearObjective,
+    penalty: Penalty,
+    size: FitSize,
+    engines: Sequence[Engine],
+    models: int,
+    hessian: float,
+) -> float:
+    """Return the estimated seconds of a fit on the engine that is cheapest for it."""
+    is_flat = name == "lbfgs" and penalty.curvature == 0
+    passes, solving = round(PASSES[name] * (UNPENALISED if is_flat else 1)), 0.0
+    if name == NEWTON:
+        passes = QUADRATIC if isinstance(objective.loss, SquaredError) else passes
+        solving = passes * models * (1 if penalty.smooth else 3) * objective.size**3 / FLOPS
+        work, width = models * hessian, Hessians.columns(objective.size)
+    else:
+        work, width = 1.0 + SHARED * (models - 1), objective.size
+    wanted = replace(size, stored=round(size.stored * work), summed=8 * models * width)
+    able = [engine for engine in engines if engine.fits(size)] or list(engines)
+    return solving + passes * OVERHEAD + min(engine.seconds(wanted, passes) for engine in able)
+
+
+def hessian_cost(features: int, loss: Loss) -> float:
+    """Return the arithmetic of a pass with the Hessian over that of one without.
+
+    Measured on one core at 30, 100, 300 and 1,000 float32 features with one output: 5.8, 8, 17 and 46. Each pair of
+    outputs has a product.
+    """
+    pairs = loss.outputs * (loss.outputs + 1) // 2
+    return 4.3 + 0.042 * features * pairs / loss.outputs
+
+
+def with_cheapest_optimizers(store: BlockStore, trainers: Sequence[Trainer], may: Sequence[bool]) -> list[Trainer]:
+    """Return trainers with the cheapest optimiser for the store's rows, where they ``may`` have another than theirs.
+
+    Trainers with a nonsmooth loss keep theirs, and so do those that stop early by validation rows: a few long steps
+    would leave them few models to choose from.
+    """
+    session = SessionTraits.of(store.context if store.has_rdds else None)
+    found = []
+    for trainer, is_open in zip(trainers, may, strict=True):
+        if not is_open or not trainer.loss.smooth or store.validation is not None:
+            found.append(trainer)
+            continue
+        objective = LinearObjective(trainer.loss, store.moments.features, trainer.fit_intercept)
+        size = FitSize(store.bytes, 8 * objective.size, store.partitions, store.slots)
+        engines = trainer.engine.candidates(session)
+        choice = choose_optimizer(objective, trainer.penalty, size, engines, len(trainers), store.moments.rows)
+        logger.info("optimizer %s", choice)
+        found.append(replace(trainer, optimizer=by_name(choice.name)))
+    return found
