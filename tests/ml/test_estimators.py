@@ -172,7 +172,8 @@ def test_the_receipt_adds_up(multinomial, digits, tmp_path):
     assert phases == pytest.approx(receipt.seconds["total"], rel=0.05)
     assert receipt.objective == multinomial.summary.objectiveHistory
     assert receipt.objective[0] == pytest.approx(np.log(10))
-    assert receipt.bytes["sent"] == receipt.passes * receipt.partitions * 2 * 650 * 8
+    point, hessian = 650, 650 * 651 // 2  # coefficients go out; a gradient and the triangle of a Hessian come back
+    assert receipt.bytes["sent"] == receipt.passes * receipt.partitions * (2 * point + hessian) * 8
     assert sum(receipt.sent) == receipt.bytes["sent"]
     assert len(receipt.sent) in (receipt.steps + 1, receipt.steps + 2)
     receipt.save(tmp_path / "receipt.json")

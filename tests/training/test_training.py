@@ -62,7 +62,9 @@ def flat(model):
 
 
 def test_validation_rows_measure_and_do_not_train(rows, table):
-    options = dict(weightCol="weight", regParam=0.01, maxIter=6, tol=0.0)
+    options = dict(
+        weightCol="weight", regParam=0.01, maxIter=6, tol=0.0, optimizer="lbfgs"
+    )  # auto: not with held rows
     model = LogisticRegression(**options).setValidationIndicatorCol("held").setPatience(100).fit(rows)
     alone = LogisticRegression(**options).fit(rows.where("not held"))
     np.testing.assert_allclose(model.summary.objectiveHistory, alone.summary.objectiveHistory, rtol=1e-10)
