@@ -104,5 +104,5 @@ def test_unknown_codec_and_wrong_kinds():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(MissingDependencyError, match=r"'lzw' needs imagecodecs.*sparkopt\[codecs\]"):
+    with pytest.raises(MissingDependencyError, match=r"'lzw' needs imagecodecs.*sparkopt's extra 'codecs'"):
         compress(b"x", "lzw")

@@ -59,15 +59,16 @@ def test_outside_of_a_worker_nothing_is_spared():
 
 
 @pytest.mark.parametrize("finds", [True, False])
-def test_the_daemon_is_asked_for_where_it_finds_the_same_package(finds):
-    """Not where a script put it on the path of its own process."""
+def test_the_daemon_is_asked_for_where_it_finds_the_same_package(finds, tmp_path):
+    """Not where a script put it on the path of its own process, whether another is installed or none."""
+    (tmp_path / "sparkopt").symlink_to(ROOT / "sparkopt")
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
         "from sparkopt.launch.python_daemon import can_be_started; print(can_be_started(sys.executable))"
     )
     found = subprocess.run(
         [sys.executable, "-S", "-c", code],
-        env={"PYTHONPATH": os.pathsep.join([*[p for p in sys.path if p and Path(p) != ROOT], *[str(ROOT)] * finds])},
+        env={"PYTHONPATH": os.pathsep.join([*[str(tmp_path)] * finds, *filter(None, sys.path)])},
         cwd="/",
         capture_output=True,
         text=True,

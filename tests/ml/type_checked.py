@@ -37,6 +37,7 @@ def accepted() -> None:
         blockCodec="zstd",
         seed=11,
         aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
         engine="local",
         validationIndicatorCol="v",
         patience=4,
@@ -46,6 +47,7 @@ def accepted() -> None:
         initialModel=None,
         loss="huber",
         epsilon=2.0,
+        solver="l-bfgs",
     )
     ml.QuantileRegression(
         featuresCol="f",
@@ -71,6 +73,7 @@ def accepted() -> None:
         blockCodec="zstd",
         seed=11,
         aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
         engine="local",
         validationIndicatorCol="v",
         patience=4,
@@ -104,6 +107,7 @@ def accepted() -> None:
         blockCodec="zstd",
         seed=11,
         aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
         engine="local",
         validationIndicatorCol="v",
         patience=4,
@@ -146,6 +150,7 @@ def accepted() -> None:
         blockCodec="zstd",
         seed=11,
         aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
         engine="local",
         validationIndicatorCol="v",
         patience=4,
@@ -182,6 +187,7 @@ def accepted() -> None:
         blockCodec="zstd",
         seed=11,
         aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
         engine="local",
         validationIndicatorCol="v",
         patience=4,
@@ -195,6 +201,7 @@ def accepted() -> None:
         linkPower=0.5,
         linkPredictionCol="k",
         offsetCol="o",
+        solver="irls",
     )
 
 
