@@ -211,8 +211,8 @@ class Stop:
         gap = history[-1].gap
         if gap is not None:
             return gap <= max(CAUTION * self.tol * self.tol, LEAST_GAP) * scale
-        if history[-1].gradient_norm <= self.tol * scale:
-            return True
+        if recent[-1] <= history[0].objective and history[-1].gradient_norm <= self.tol * scale:
+            return True  # where steps diverge, the objective outgrows the gradient
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
 
     def _change(self, history: Sequence[Record]) -> float:

@@ -123,10 +123,12 @@ def test_line_searches_end_at_the_precision_of_the_numbers():
     assert BOWL.gap(solution.coef) < 1e-12
 
 
+@pytest.mark.parametrize("tol", [0.0, 1e-6])
 @pytest.mark.parametrize("name", ["sgd", "momentum"])
-def test_divergence_names_step_and_way_out(name):
+def test_divergence_names_step_and_way_out(name, tol):
+    """With a tolerance too: the gradient of a diverging run becomes small beside the objective."""
     with pytest.raises(DivergedError, match=rf"'{name}' diverged at step \d+: the objective was .* smaller stepSize"):
-        solve(optim.by_name(name, 1e3), Stop(1000, 0.0))
+        solve(optim.by_name(name, 1e3), Stop(1000, tol))
 
 
 def test_a_start_without_objective_is_refused():
