@@ -119,7 +119,7 @@ bench-folds: .venv/run ## Compare cross-validation in shared passes with fold af
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
 .PHONY: bench-optimum
-bench-optimum: .venv/ready ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
+bench-optimum: .venv/run ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
 	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)
 
 .PHONY: bench-warm-start

@@ -92,6 +92,14 @@ def test_nothing_installs_a_name_that_no_index_has():
     assert found == []
 
 
+def test_every_target_of_the_makefile_can_be_made():
+    """All that a target needs has a rule; nothing is run."""
+    targets = re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE)
+    assert {"run", "test", "docs", "bench"} <= set(targets)
+    done = subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_run_what_the_makefile_has(path):
     workflow = yaml.safe_load(path.read_text())
