@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from pathlib import Path
 
 import sparkopt
@@ -44,7 +44,7 @@ def write_wheel(folder: Path) -> Path:
         Where sparkopt is not installed but on the path alone, as a checkout or an archive: only an installed package
         has the metadata.
     """
-    installed, package = distribution("sparkopt"), Path(sparkopt.__file__).parent
+    installed, package = _installed(), Path(sparkopt.__file__).parent
     if not package.is_dir():
         raise PackageNotFoundError("sparkopt")
     info = f"sparkopt-{installed.version}.dist-info"
@@ -55,6 +55,14 @@ def write_wheel(folder: Path) -> Path:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name, THEN), content, zipfile.ZIP_DEFLATED)
     return wheel
+
+
+def _installed() -> Distribution:
+    """Return the installed package: what a build leaves next to a checkout is found earlier, but has another form."""
+    for found in distributions(name="sparkopt"):
+        if found.read_text("METADATA") is not None:
+            return found
+    raise PackageNotFoundError("sparkopt")
 
 
 def _code(package: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import sparkopt
@@ -47,6 +48,16 @@ def test_its_record_has_the_hash_of_every_file(tmp_path):
     for name, digest, size in lines[:-1]:
         hashed = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest()).decode().rstrip("=")
         assert (digest, int(size)) == (f"sha256={hashed}", len(files[name]))
+
+
+def test_what_a_build_leaves_in_a_checkout_changes_nothing(tmp_path, monkeypatch):
+    expected = write_wheel(tmp_path).read_bytes()
+    left = tmp_path / "checkout" / "sparkopt.egg-info"
+    left.mkdir(parents=True)
+    (left / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: sparkopt\nVersion: 0.0.9\n")
+    monkeypatch.syspath_prepend(str(left.parent))
+    assert metadata.version("sparkopt") == "0.0.9"
+    assert write_wheel(tmp_path).read_bytes() == expected
 
 
 def test_equal_packages_give_equal_bytes(tmp_path):

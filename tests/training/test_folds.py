@@ -152,7 +152,8 @@ def test_models_and_metrics_are_those_of_folds_one_by_one(rows, name, monkeypatc
     assert mine == alone
     receipt = together.subModels[0][0].summary.receipt
     assert receipt.models == 4 or name == "nonsmooth"  # there, of the models that needed most stages
-    assert max(passes) <= receipt.passes < passes[0] + passes[2]  # what each fold took, in one
+    fewest = 0.9 if name == "nonsmooth" else 1.0  # there rounding decides in which step a stage ends
+    assert fewest * max(passes) <= receipt.passes < passes[0] + passes[2]  # what each fold took, in one
 
 
 @pytest.fixture(scope="module")
