@@ -29,7 +29,7 @@ KEPT = 3
 CLASSES = 14_000
 """Classes of a session that did some work: one that only started has 11,000, one that read a table 16,000."""
 ABANDONED = 600.0
-"""Seconds after which an unfinished archive is removed; Java begins its file anew when it writes it."""
+"""Seconds after which an unfinished archive is removed; Java begins its file again when it writes it."""
 CLASSPATH = ("SPARK_DIST_CLASSPATH", "HADOOP_CONF_DIR", "YARN_CONF_DIR")
 """Variables that put folders on the class path, which Java does not archive."""
 QUIET = "-Xshare:auto -Xlog:disable"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparkopt.errors import ParameterError
 from sparkopt.optim.base import Evaluate, Point, Search
 from sparkopt.optim.quadratic import QuadraticModel
 from sparkopt.optim.request import Gradients, Hessians, Losses, Request
@@ -22,6 +23,9 @@ __all__ = ["ProximalNewton"]
 EPSILON = float(np.finfo(float).eps)
 ROUNDING = 1e-9
 """Relative rounding of an objective over float32 rows, below which the slope decides."""
+
+MOST = 4097
+"""Coefficients: the 4,096 features and the intercept of pyspark.ml's normal equations. A Hessian has 128 MiB."""
 
 OLD = 0.01
 """Share of the predicted decrease that may be left after a step, for the Hessian to be kept."""
@@ -75,7 +79,19 @@ class ProximalNewton(Search):
         return {"hessian": None, "to": None, "gap": None, "is_old": False}
 
     def first_request(self, points: Floats) -> Request:
-        """Return the Hessian too."""
+        """Return the Hessian too.
+
+        Raises
+        ------
+        ParameterError
+            For more coefficients than a Hessian is made of.
+        """
+        size = points.shape[1]
+        if size > MOST:
+            raise ParameterError(
+                f"'proximal-newton' makes a Hessian with the square of {size:,} coefficients, and takes at most "
+                f"{MOST:,}. Use optimizer='auto' or 'lbfgs' (solver='l-bfgs'), with an L1 penalty 'owlqn'."
+            )
         return Hessians(points)
 
     def gap(self, at: Point, penalty: Penalty, state: State) -> float | None:

@@ -131,6 +131,18 @@ def test_divergence_names_step_and_way_out(name, tol):
         solve(optim.by_name(name, 1e3), Stop(1000, tol))
 
 
+def test_a_hessian_of_too_many_coefficients_is_refused_before_the_first_pass():
+    def never(query):
+        raise AssertionError("a pass was made")
+
+    wide = Problem(optim.proximal_newton(), np.zeros(4098))
+    with pytest.raises(ParameterError, match=r"4,098 coefficients, and takes at most 4,097. Use optimizer='auto'"):
+        minimise(never, wide)
+    with pytest.raises(ParameterError, match="4,098"):
+        _ = wide.width
+    assert Problem(optim.proximal_newton(), np.zeros(4097)).width == 4097 + 4097 * 4098 // 2
+
+
 def test_a_start_without_objective_is_refused():
     with pytest.raises(DivergedError, match="not finite at the initial coefficients"):
         minimise(BOWL.reduce, Problem(optim.lbfgs(), np.full(3, np.nan)))
