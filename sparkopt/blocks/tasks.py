@@ -22,6 +22,7 @@ from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
+from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
@@ -35,6 +36,7 @@ __all__ = [
     "PartFunction",
     "PartitionSummary",
     "PartitionTask",
+    "ReadParquet",
     "Result",
     "Sweep",
     "TaskFunction",
@@ -48,13 +50,16 @@ PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
 HANDLE_SCHEMA = (
     "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
-    "error string"
+    "error string, unread string"
 )
 
 
 @dataclass(frozen=True)
 class Handle:
-    """Where one partition's blocks are, or why there are none."""
+    """Where one partition's blocks are, or why there are none.
+
+    ``error`` is a value that cannot be trained on; ``unread`` is why the task left its files to Spark's reader.
+    """
 
     partition: int
     path: str
@@ -63,11 +68,12 @@ class Handle:
     folds: tuple[int, ...]
     bytes: int
     error: str | None
+    unread: str | None = None
 
     @classmethod
-    def empty(cls, partition: int, error: str | None = None) -> Handle:
+    def empty(cls, partition: int, error: str | None = None, unread: str | None = None) -> Handle:
         """Return the handle of a partition without blocks."""
-        return cls(partition, "", (0,), (), (), 0, error)
+        return cls(partition, "", (0,), (), (), 0, error, unread)
 
     def to_batch(self) -> pa.RecordBatch:
         """Return one row of ``HANDLE_SCHEMA``."""
@@ -79,6 +85,7 @@ class Handle:
             "folds": pa.array([list(self.folds)], pa.list_(pa.int32())),
             "bytes": pa.array([self.bytes], pa.int64()),
             "error": pa.array([self.error], pa.string()),
+            "unread": pa.array([self.unread], pa.string()),
         }
         return pa.RecordBatch.from_pydict(columns)
 
@@ -167,19 +174,23 @@ class WriteBlocks:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         spare_modules()
-        context = TaskContext.get()
-        assert context is not None  # noqa: S101  # always there inside a task
-        partition = context.partitionId()
-        if self.only is not None and partition not in self.only:
-            return
+        partition = _context().partitionId()
+        if self.only is None or partition in self.only:
+            yield self.write(partition, batches).to_batch()
+
+    def write(self, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
+        """Write a partition's rows, and return where they are or what is wrong with them."""
         folder = _local_folder(self.name, partition)
         folder.mkdir(parents=True, exist_ok=True)
         # A task that rebuilds several partitions has one number and one attempt for all of them.
-        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}-{uuid.uuid4().hex[:8]}.arrow"
+        attempt = _context().taskAttemptId()
+        path = folder / f"part-{partition:05d}-{attempt}-{uuid.uuid4().hex[:8]}.arrow"
         try:
-            yield self._write(path, partition, batches).to_batch()
+            return self._write(path, partition, batches)
         except DataError as error:
-            yield Handle.empty(partition, str(error)).to_batch()
+            return Handle.empty(partition, str(error))
+        except NotReadHere as reason:
+            return Handle.empty(partition, unread=str(reason))
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
         rows, folds, validation = list[int](), list[int](), list[int]()
@@ -201,6 +212,18 @@ class WriteBlocks:
         starts = np.cumsum([0, *(rows[index] for index in training)]).tolist()
         kept = () if self.columns.fold is None else tuple(folds)
         return Handle(partition, str(path), tuple(starts), tuple(validation), kept, path.stat().st_size, None)
+
+
+@dataclass(frozen=True)
+class ReadParquet:
+    """The task that reads a partition's files and writes its blocks."""
+
+    reader: ParquetReader
+    writer: WriteBlocks
+
+    def __call__(self, partition: int, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Handle]:
+        spare_modules()
+        return (self.writer.write(partition, self.reader(parts)) for parts in partitions)
 
 
 @dataclass(frozen=True)
@@ -237,6 +260,10 @@ def carry(handle: Handle) -> tuple[Handle, bytes]:
 def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> OpenPartition:
     """Open a partition's file, or the content that came with its handle."""
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    if (changed := handle.error or handle.unread) is not None:  # it was written before without one
+        raise DataError(
+            f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
+        )
     part = Part(handle.partition, first_rows[handle.partition])
     try:
         return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
@@ -254,6 +281,12 @@ class Sweep:
         spare_modules()
         for root in _local_roots():
             shutil.rmtree(root / self.name, ignore_errors=True)
+
+
+def _context() -> TaskContext:
+    context = TaskContext.get()
+    assert context is not None  # noqa: S101  # always there inside a task
+    return context
 
 
 def _local_roots() -> list[Path]:
