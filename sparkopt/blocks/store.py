@@ -36,6 +36,7 @@ from sparkopt.blocks.tasks import (
     Result,
     TaskFunction,
     carry,
+    data_errors,
 )
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval, OneOf, check
@@ -186,10 +187,11 @@ class BlockStore:
             task a partition.
         """
         task = PartitionTask(function, self._first_rows())
-        results = self._backend.run(task, tasks)
-        missing = [result.partition for result in results if result.value is None]
-        if missing:
-            results = [result for result in results if result.value is not None] + self._recompute(task, missing)
+        with data_errors():
+            results = self._backend.run(task, tasks)
+            missing = [result.partition for result in results if result.value is None]
+            if missing:
+                results = [result for result in results if result.value is not None] + self._recompute(task, missing)
         return sorted(results, key=lambda result: result.partition)
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:

@@ -5,7 +5,9 @@ They are the same on Spark Classic and on Spark Connect.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -16,7 +18,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
+from pyspark.errors import PySparkException
 
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.columns import Columns, Reader
@@ -42,6 +46,7 @@ __all__ = [
     "TaskFunction",
     "WriteBlocks",
     "carry",
+    "data_errors",
 ]
 
 T = TypeVar("T")
@@ -269,6 +274,18 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]
         return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
     except FileNotFoundError:
         return OpenPartition(part, None)
+
+
+@contextlib.contextmanager
+def data_errors() -> Iterator[None]:
+    """Raise a task's DataError as itself, without the traces that Spark and Python put around it."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        found = re.search(r"^\S*\bDataError: (.+)$", str(error), re.MULTILINE)
+        if found is None:
+            raise
+        raise DataError(found[1]) from None
 
 
 @dataclass(frozen=True)
