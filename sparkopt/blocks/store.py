@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
-from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.moments import Moments, total
@@ -38,6 +38,7 @@ from sparkopt.blocks.tasks import (
     carry,
     data_errors,
 )
+from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval, OneOf, check
 
@@ -112,8 +113,11 @@ class BlockStore:
         """
         begin = time.perf_counter()
         check("codec", codec, OneOf(BLOCK_CODECS))
-        source = RowSource(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
-        scan, reader = reader_of(source.df)
+        selected = columns.select(df)
+        scan, reader = reader_of(selected)
+        is_vector = features_type(df.schema, columns.features) == "vector"
+        rows = packed(selected, FEATURES) if is_vector else selected
+        source = RowSource(rows, columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
         backend, facts = _written(replace(source, scan=scan))
         unread = next((fact.handle.unread for fact in facts if fact.handle.unread), None)
         if unread is not None:
