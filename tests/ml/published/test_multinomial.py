@@ -8,6 +8,7 @@ import pytest
 from sparkopt import ml
 from tests.ml.published import TIGHT
 from tests.ml.published.cases import RAW, SAME, STANDARDISED, Case
+from tests.tiers import needs
 
 INF = np.inf
 ONES, TWOS = [[1.0] * 4] * 3, [[2.0] * 4] * 3
@@ -302,7 +303,11 @@ BOUNDED = [
 ]
 
 
-@pytest.mark.parametrize("case", FREE, ids=str)
+LONG = {"narrow kinds": needs("minutes")}
+"""Fifty thousand rows."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=LONG.get(case.rows, ()), id=str(case)) for case in FREE])
 def test_multinomial_regression_is_glmnets(case, frames):
     for model in case.fitted(ml.LogisticRegression, frames(case.rows), weightCol="weight", **TIGHT):
         case.agrees(model.interceptVector, model.coefficientMatrix.toArray())
