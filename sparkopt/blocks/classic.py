@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
-from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class ClassicBackend(Backend):
         """Return the handles, whose files are written when and where they are computed."""
         scan = self._source.scan
         if scan is not None:
-            read = ReadParquet(ParquetReader(scan.sources), self._source.writer())
+            read = ReadParquet(scan.reader, self._source.writer())
             parts = self.context.parallelize(scan.partitions, len(scan.partitions))
             handles: RDD[Handle] = parts.mapPartitionsWithIndex(read)
             return handles

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
+from sparkopt.blocks.filters import Filter
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.typing import Array
 
@@ -27,6 +28,9 @@ BATCH = 10_000
 
 VECTOR, ARRAY, ASSEMBLED, NUMBER = "vector", "array", "assembled", "number"
 """What a column is made of: a Vector, a list, several columns, one number."""
+
+ANY = "any"
+"""Type of a column of which only the nulls count."""
 
 TARGETS = {LABEL: pa.float64(), WEIGHT: pa.float64(), OFFSET: pa.float64(), VALIDATION: pa.bool_(), FOLD: pa.int64()}
 """Types of the columns of one number, as the checks of rows expect them."""
@@ -66,7 +70,7 @@ class FilePart:
         The part, in bytes.
     size, modified : int
         Bytes of the file, and its time of modification in milliseconds, as Spark listed it.
-    constants : mapping of str to number
+    constants : mapping of str to number or str
         Values of the columns that the file's folder stands for.
     """
 
@@ -75,7 +79,7 @@ class FilePart:
     length: int
     size: int
     modified: int
-    constants: Mapping[str, float | None]
+    constants: Mapping[str, float | str | None]
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,20 @@ class ParquetReader:
     ----------
     sources : mapping of str to ColumnSource
         How each column is made.
+    conditions : sequence of Filter, default ()
+        Which rows stay.
+    looked_at : sequence of ColumnSource, default ()
+        The columns that the conditions look at, by their numbers.
     """
 
     sources: Mapping[str, ColumnSource]
+    conditions: Sequence[Filter] = ()
+    looked_at: Sequence[ColumnSource] = ()
+
+    @property
+    def every_source(self) -> list[ColumnSource]:
+        """How every column that is read is made."""
+        return [*self.sources.values(), *self.looked_at]
 
     def __call__(self, parts: Sequence[FilePart]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one partition.
@@ -142,16 +157,23 @@ class ParquetReader:
             if not groups:
                 return
             for batch in file.iter_batches(BATCH, groups, wanted, use_threads=False):
-                yield self._batch(batch, part, dense)
+                yield self._batch(self._chosen(batch, part), part, dense)
+
+    def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
+        """Return the rows for which every condition is true."""
+        for condition in self.conditions:
+            seen = batch
+            batch = batch.filter(condition(lambda number: _number(seen, part, self.looked_at[number], 0)))  # noqa: B023
+        return batch
 
     def _names(self, part: FilePart) -> list[str]:
         """Return the columns to read, each once."""
-        names = dict.fromkeys(name for source in self.sources.values() for name in source.names)
+        names = dict.fromkeys(name for source in self.every_source for name in source.names)
         return [name for name in names if name not in part.constants]
 
     def _check(self, schema: pa.Schema, part: FilePart) -> None:
         """Refuse a file whose columns are not of the table's types."""
-        for source in self.sources.values():
+        for source in self.every_source:
             for name, kind in zip(source.names, source.types, strict=True):
                 if name in part.constants:
                     continue
@@ -234,6 +256,10 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
         return bool(
             pa.types.is_decimal128(found) and (found.precision, found.scale) == tuple(map(int, decimal.groups()))
         )
+    if wanted == ANY:
+        return True
+    if wanted == "string":  # only conditions look at text
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
     return bool(found == SIMPLE.get(wanted))
 
 
@@ -248,7 +274,7 @@ def _number(batch: pa.RecordBatch, part: FilePart, source: ColumnSource, index: 
     """Return one of a source's columns, cast."""
     name, kind = source.names[index], source.types[index]
     if name in part.constants:
-        column = pa.array([part.constants[name]] * batch.num_rows, SIMPLE[kind])
+        column = pa.array([part.constants[name]] * batch.num_rows, SIMPLE.get(kind, pa.string()))
     else:
         column = batch.column(name)
     if pa.types.is_decimal(column.type):

@@ -7,6 +7,7 @@ are is understood: projections, renames, casts between numbers, VectorAssembler 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -16,7 +17,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.columns import FEATURES
+from sparkopt.blocks.filters import COMPARISONS, Filter
 from sparkopt.blocks.parquet import (
+    ANY,
     ARRAY,
     ASSEMBLED,
     DECIMAL,
@@ -27,6 +30,7 @@ from sparkopt.blocks.parquet import (
     ColumnSource,
     FilePart,
     NotReadHere,
+    ParquetReader,
 )
 from sparkopt.io.filesystem import local_path
 
@@ -61,12 +65,12 @@ class ParquetScan:
     ----------
     partitions : list of list of FilePart
         What each partition reads.
-    sources : mapping of str to ColumnSource
-        How its columns are made of the files'.
+    reader : ParquetReader
+        How its rows are made of the files'.
     """
 
     partitions: list[list[FilePart]]
-    sources: Mapping[str, ColumnSource]
+    reader: ParquetReader
 
     @property
     def files(self) -> int:
@@ -94,14 +98,14 @@ def parquet_scan(selected: DataFrame) -> ParquetScan:
         relation = scan.relation()
         _refuse_relation(relation)
         constants = json.loads(relation.partitionSchema().json())["fields"]
-        sources = _sources(json.loads(plan.toJSON()), projections, selected.columns)
-        used = {name for source in sources.values() for name in source.names}
+        reader = _reader(json.loads(plan.toJSON()), projections, selected.columns)
+        used = {name for source in reader.every_source for name in source.names}
         folders = {place: field for place, field in enumerate(constants) if field["name"] in used}
         found = scan.inputRDDs().head().filePartitions()
         partitions = [list(_parts(found.apply(index), folders)) for index in range(found.size())]
     except (Py4JError, PySparkException) as error:  # another Spark's plan
         raise NotReadHere(f"Spark's plan is not understood: {str(error).splitlines()[0]}") from error
-    return ParquetScan(partitions, sources)
+    return ParquetScan(partitions, reader)
 
 
 def _refuse_settings(df: DataFrame) -> None:
@@ -123,7 +127,7 @@ def _nodes(plan: Any) -> tuple[list[Any], Any]:
             return projections, plan
         if name == "ProjectExec":
             projections.append(plan)
-        elif name not in PASSED:
+        elif name not in (*PASSED, "FilterExec"):
             raise NotReadHere(f"its plan has {name.removesuffix('Exec')}")
         plan = plan.children().head()
 
@@ -150,7 +154,8 @@ def _parts(partition: Any, folders: Mapping[int, Any]) -> Iterator[FilePart]:
             row, kind = file.partitionValues(), field["type"]
             if kind not in GETTERS:
                 raise NotReadHere(f"the folders' column {field['name']!r} has type {kind}")
-            values[field["name"]] = None if row.isNullAt(place) else getattr(row, GETTERS[kind])(place)
+            value = None if row.isNullAt(place) else getattr(row, GETTERS[kind])(place)
+            values[field["name"]] = value.toString() if kind == "string" and value is not None else value
         yield FilePart(uri, file.start(), file.length(), file.fileSize(), file.modificationTime(), values)
 
 
@@ -162,19 +167,23 @@ GETTERS = {
     "float": "getFloat",
     "double": "getDouble",
     "boolean": "getBoolean",
+    "string": "getUTF8String",
 }
 
 
-def _sources(
-    nodes: Sequence[Expression], projections: Sequence[Any], roles: Sequence[str]
-) -> dict[str, ColumnSource]:
-    """Return how a plan's columns are made, from its nodes, the scan last."""
+def _reader(nodes: Sequence[Expression], projections: Sequence[Any], roles: Sequence[str]) -> ParquetReader:
+    """Return how a plan's rows are made of those of its files, from its nodes, the scan last."""
     known = dict(map(_scanned, nodes[-1]["output"]))
     made = list(known.values())
-    written = [node["projectList"] for node in nodes if _name(node) == "ProjectExec"]
-    for expressions, projection in zip(reversed(written), reversed(projections), strict=True):
-        columns = [_column(tree, place, projection, known) for place, tree in enumerate(expressions)]
-        known, made = dict(columns), [source for _, source in columns]
+    conditions, looked_at = list[Filter](), list[ColumnSource]()
+    left = list(projections)
+    for node in reversed(nodes[:-1]):
+        if _name(node) == "FilterExec":
+            conditions.append(Conditions(known, looked_at).parsed(node["condition"]))
+        elif _name(node) == "ProjectExec":
+            projection = left.pop()
+            columns = [_column(tree, place, projection, known) for place, tree in enumerate(node["projectList"])]
+            known, made = dict(columns), [source for _, source in columns]
     sources = dict(zip(roles, made, strict=True))
     for role, source in sources.items():
         if (source.kind == NUMBER) == (role == FEATURES):
@@ -182,7 +191,76 @@ def _sources(
         for kind in source.types:
             if source.kind != VECTOR and not _is_number(kind):
                 raise NotReadHere(f"its {role} are of the type {kind}")
-    return sources
+    return ParquetReader(sources, conditions, looked_at)
+
+
+@dataclass
+class Conditions:
+    """Turns a condition of Spark's plan into a filter.
+
+    Parameters
+    ----------
+    known : mapping of int to ColumnSource
+        How columns are made, by their ids.
+    looked_at : list of ColumnSource
+        Takes up the columns that conditions look at.
+    """
+
+    known: Mapping[int, ColumnSource]
+    looked_at: list[ColumnSource]
+
+    def parsed(self, tree: list[Expression]) -> Filter:
+        """Return the filter of a tree in prefix order."""
+        return self._at(tree, 0)[0]
+
+    def _at(self, tree: list[Expression], at: int) -> tuple[Filter, int]:
+        node, name = tree[at], _name(tree[at])
+        if name in ("And", "Or", "Not"):
+            parts, at = [], at + 1
+            for _ in range(node["num-children"]):
+                part, at = self._at(tree, at)
+                parts.append(part)
+            return Filter(name, parts), at
+        if name in ("IsNull", "IsNotNull", "AtLeastNNonNulls"):
+            numbers, at = [], at + 1
+            for _ in range(node["num-children"]):
+                number, at = self._column(tree, at, of_any_type=True)
+                numbers.append(number)
+            return Filter(name, columns=numbers, value=node.get("n")), at
+        if name == "In" or name in COMPARISONS:
+            number, at = self._column(tree, at + 1)
+            kind = (self.looked_at[number].casts[0] or self.looked_at[number].types)[-1]
+            values = [_literal(literal, kind) for literal in tree[at : at + node["num-children"] - 1]]
+            return Filter(name, columns=[number], value=values if name == "In" else values[0]), at + len(values)
+        raise NotReadHere(f"it filters by {name}")
+
+    def _column(self, tree: list[Expression], at: int, of_any_type: bool = False) -> tuple[int, int]:
+        """Return the number of the column at this place, and where the next expression begins."""
+        source, end = _made(tree, at, self.known)
+        if source.kind != NUMBER or not (_is_number(source.types[0]) or source.types[0] == "string"):
+            if not of_any_type or source.kind == ASSEMBLED:
+                raise NotReadHere(f"it filters by a column of type {source.types[0]}")
+            source = ColumnSource(NUMBER, source.names, [ANY], [()])  # only its nulls count
+        self.looked_at.append(source)
+        return len(self.looked_at) - 1, end
+
+
+def _literal(node: Expression, kind: str) -> float | str | bool:
+    """Return a literal of the type of the column that it is compared with."""
+    if _name(node) != "Literal" or node["dataType"] != kind or node["value"] is None:
+        raise NotReadHere(f"it compares with {_name(node)}")
+    value = str(node["value"])
+    if kind == "string":
+        return value
+    if kind == "boolean":
+        return value == "true"
+    if kind in ("float", "double"):
+        if math.isnan(float(value)):
+            raise NotReadHere("it compares with NaN")
+        return float(value)
+    if kind in WIDER or kind == "long":
+        return int(value)
+    raise NotReadHere(f"it compares numbers of the type {kind}")
 
 
 def _scanned(attribute: Sequence[Expression]) -> tuple[int, ColumnSource]:

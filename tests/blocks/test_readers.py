@@ -189,6 +189,17 @@ def saved(df):
     return df.sparkSession.table("reader_table")
 
 
+def holes(df):
+    folder = df.inputFiles()[0].removeprefix("file://").rsplit("/", 2)[0].replace("%20", " ") + "/holes"
+    made = df.select(
+        F.when(F.col("x0") < 1, F.col("x0")).alias("x0"),
+        F.when(F.col("x1") > 1, float("nan")).otherwise(F.when(F.col("x2") != 0, F.col("x1"))).alias("x1"),
+        *("x2", "doubles", "label"),
+    )
+    made.write.mode("overwrite").parquet(folder)
+    return df.sparkSession.read.parquet(folder)
+
+
 FRAMES = {
     "a projection": (projected, "arrow"),
     "a view": (viewed, "arrow"),
@@ -202,7 +213,20 @@ FRAMES = {
     "one folder": (lambda df: partitioned(df).where("month = 'May'"), "arrow"),
     "many small files, an empty one": (small_files, "arrow"),
     "a table of the catalogue": (saved, "arrow"),
-    "a filter": (lambda df: df.where("x0 > 0"), "spark: its plan has Filter"),
+    "a filter": (lambda df: df.where("x0 > 0"), "arrow"),
+    "a filter of several columns": (lambda df: df.where("NOT (x0 >= 0.5 OR short IN (1, 2)) AND float < 9"), "arrow"),
+    "a filter of text": (lambda df: df.where("month = 'May' AND x0 IS NOT NULL"), "arrow"),
+    "a filter of what was renamed": (
+        lambda df: df.selectExpr("x1 AS z", "doubles", "label").where("z <= 0"),
+        "arrow",
+    ),
+    "a filter of folders": (lambda df: partitioned(df).where("fold > 0 AND (x0 = 0 OR month = 'May')"), "arrow"),
+    "without nulls": (lambda df: holes(df).dropna(), "arrow"),
+    "without rows of two nulls": (lambda df: holes(df).dropna(thresh=3, subset=["x0", "x1", "x2", "label"]), "arrow"),
+    "NaN is above all numbers": (lambda df: holes(df).where("x1 > 0.5"), "arrow"),
+    "a filter that computes": (lambda df: df.where("x0 + x1 > 0"), "spark: it computes Add"),
+    "a filter of dates": (lambda df: df.where("current_date() > date'2020-01-01'"), "arrow"),  # Spark folds it
+    "a pattern": (lambda df: df.where("month LIKE '%a%'"), "spark: it filters by Contains"),
     "cached": (lambda df: df.cache(), "spark: its plan has InMemoryTableScan"),
     "joined": (lambda df: df.join(df.select("month").distinct(), "month"), "spark: its plan has"),
     "repartitioned": (lambda df: df.repartition(3, "x1"), "spark: its plan has"),
