@@ -10,7 +10,7 @@ from sparkopt.engines.base import FitSize
 from sparkopt.losses import Hinge, Logistic, Multinomial, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.penalties import L1, L2, Box, GroupLasso, NoPenalty
-from sparkopt.training.selection import WIDEST, choose_optimizer, hessian_cost
+from sparkopt.training.selection import WIDEST, choose_optimizer, hessian_cost, sparse_hessian_cost
 
 EVERY = [LocalEngine(), DriverEngine(), ResidentEngine()]
 
@@ -65,6 +65,11 @@ def test_explain_shows_the_estimates(spark):
     assert Hinge().smooth is False
 
 
-def test_a_hessian_does_not_leave_out_the_zeros_of_sparse_rows():
+def test_what_a_hessian_of_sparse_rows_costs():
+    """Dense products do not leave out their zeros; products of the rows as they are do."""
     assert chosen(60, 1_000_000, L1(0.1), engines=[ResidentEngine()]) == "proximal-newton"
-    assert chosen(60, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.01) == "proximal-lbfgs"
+    assert chosen(300, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.3) == "proximal-lbfgs"
+    assert chosen(200, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.05) == "proximal-newton"
+    assert chosen(1000, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.005) == "proximal-lbfgs"
+    assert sparse_hessian_cost(300, 4.7, Logistic()) == pytest.approx(15, rel=0.1)
+    assert sparse_hessian_cost(123, 14, Logistic()) == pytest.approx(10, rel=0.1)
