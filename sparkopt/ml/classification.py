@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
+SMALL = "__sparkopt_small"
 LABELS = Interval(0, None, whole=True)
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -226,18 +227,19 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
             return (margin > self._least_margin).astype(np.float64)
         return np.stack([-margin, margin], axis=1)
 
-    def _expressions(self, raw: Column) -> dict[str, Column]:
-        values = F.unwrap_udt(raw)["values"]
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+        output = expressions.twice(raw, is_vector=True)
         if len(self._matrix) > 1:
+            values = F.unwrap_udt(output)["values"]
             probability, thresholds = expressions.softmax(values), self._class_thresholds
             chosen = expressions.argmax(values)
             if thresholds is not None:
                 chosen = expressions.largest_share(probability, thresholds)
-            return {"rawPrediction": raw, "probability": array_to_vector(probability), "prediction": chosen}
-        margin = values[1]
-        shares = F.array(expressions.sigmoid(-margin), expressions.sigmoid(margin))
-        return {
-            "rawPrediction": raw,
+            return rows, {"rawPrediction": output, "probability": array_to_vector(probability), "prediction": chosen}
+        margin, small = F.unwrap_udt(raw)["values"][1], F.col(SMALL)
+        shares = F.array(expressions.sigmoid(-margin, small), expressions.sigmoid(margin, small))
+        return rows.withColumn(SMALL, expressions.small_power(margin)), {
+            "rawPrediction": output,
             "probability": array_to_vector(shares),
             "prediction": expressions.above(margin, self._least_margin),
         }

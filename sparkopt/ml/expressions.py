@@ -13,7 +13,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType, UserDefinedType
 
-__all__ = ["above", "argmax", "largest_share", "let", "once", "row_wise", "sigmoid", "softmax"]
+__all__ = [
+    "above",
+    "argmax",
+    "largest_share",
+    "let",
+    "once",
+    "row_wise",
+    "sigmoid",
+    "small_power",
+    "softmax",
+    "twice",
+]
 
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -23,9 +34,14 @@ def above(value: Column, threshold: float) -> Column:
     return F.when((value > threshold) & ~F.isnan(value), 1.0).otherwise(0.0)
 
 
-def sigmoid(raw: Column) -> Column:
-    """Return 1 / (1 + e^−raw) without overflow."""
-    small = F.exp(-F.abs(raw))
+def small_power(raw: Column) -> Column:
+    """Return e^−|raw|, which `sigmoid` takes."""
+    return F.exp(-F.abs(raw))
+
+
+def sigmoid(raw: Column, small: Column | None = None) -> Column:
+    """Return 1 / (1 + e^−raw) without overflow, given ``small_power``, or computing it at each use."""
+    small = small_power(raw) if small is None else small
     return F.when(raw >= 0, 1.0).otherwise(small) / (1.0 + small)
 
 
@@ -66,11 +82,20 @@ def largest_share(probability: Column, thresholds: Sequence[float]) -> Column:
     return let(F.zip_with(probability, limits, share), argmax)
 
 
+def twice(raw: Column, *, is_vector: bool) -> Column:
+    """Return a column of raw predictions as a value that reads it twice.
+
+    Spark moves a filter before the projection that computes what it reads, and so computes that again, unless the
+    filter reads it more than once.
+    """
+    return F.coalesce(raw, raw) if is_vector else F.greatest(raw, raw)
+
+
 def once(dataset: DataFrame, name: str) -> DataFrame:
     """Return the rows with a column that is computed once for each, whatever filters follow.
 
-    Spark moves a filter before the projection that computes what it reads, and so computes that twice. It does not
-    move a filter before a generator whose column it reads; filters of other columns it does.
+    Spark moves a filter before the Python function that computes what it reads, and so computes that twice. It does
+    not move a filter before a generator whose column it reads; filters of other columns it does.
     """
     others = [F.col(f"`{other}`") for other in dataset.columns if other != name]
     return dataset.select(*others, F.explode(F.array(name)).alias(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,7 +52,9 @@ LINKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Links by family; the first one is the default."""
 LOSSES = MappingProxyType({"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma})
-MEANS = MappingProxyType({"log": (arithmetic.exp, F.exp), "logit": (arithmetic.sigmoid, expressions.sigmoid)})
+MEANS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = MappingProxyType(
+    {"log": (arithmetic.exp, F.exp), "logit": (arithmetic.sigmoid, expressions.sigmoid)}
+)
 """The mean of a linear prediction in NumPy and in Spark, equal to the bit, by the link; others in NumPy only."""
 
 
@@ -198,11 +200,12 @@ class GeneralizedLinearRegressionModel(ScalarModel[GeneralizedLinearRegressionTr
             "linkPrediction": raw,
         }
 
-    def _expressions(self, raw: Column) -> dict[str, Column] | None:
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        raw = expressions.twice(raw, is_vector=False)
         if self._is_least_squares:
-            return {"prediction": raw, "linkPrediction": raw}
+            return rows, {"prediction": raw, "linkPrediction": raw}
         mean = MEANS.get(self._link_name)
-        return None if mean is None else {"prediction": mean[1](raw), "linkPrediction": raw}
+        return None if mean is None else (rows, {"prediction": mean[1](raw), "linkPrediction": raw})
 
     @property
     def _link_name(self) -> str:

@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.backend import is_connect
-from sparkopt.ml.expressions import once
+from sparkopt.blocks.columns import quoted
 from sparkopt.typing import Floats
 
 __all__ = ["with_raw"]
@@ -31,7 +31,7 @@ WIDE = 1024
 
 
 def with_raw(
-    dataset: DataFrame, features: Column, arrays: tuple[Floats, Floats], name: str, *, classes: bool
+    dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str, *, classes: bool
 ) -> DataFrame | None:
     """Return the rows with their raw predictions, or None where the JVM cannot be asked, as on Spark Connect.
 
@@ -39,8 +39,8 @@ def with_raw(
     ----------
     dataset : DataFrame
         Rows.
-    features : Column
-        Their features, Vectors.
+    features : str
+        Column of their features, Vectors.
     arrays : tuple of ndarray of shape (outputs, features) and (outputs,)
         Coefficients and intercepts.
     name : str
@@ -57,18 +57,22 @@ def with_raw(
     except Py4JError as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
-    rows = dataset.select("*", _of_width(features, width).alias(FEATURES))
-    scored = DataFrame(model.setFeaturesCol(FEATURES).transform(rows._jdf), dataset.sparkSession)
-    return once(scored, name).drop(FEATURES)
+    rows, column = dataset.where(_is_of_width(F.col(quoted(features)), width)), features
+    if not features.isidentifier():  # the JVM's models would take a name with a dot for a field's
+        rows, column = rows.withColumn(FEATURES, F.col(quoted(features))), FEATURES
+    return DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
 
 
-def _of_width(features: Column, width: int) -> Column:
-    """Return the features, and refuse a row of another width."""
+def _is_of_width(features: Column, width: int) -> Column:
+    """Return true, or raise an error for a row of another width.
+
+    As a condition of its own it costs next to nothing; around the features, it costs as much as their product.
+    """
     row = F.unwrap_udt(features)
     size = F.coalesce(row["size"], F.size(row["values"]))
     found = F.concat(F.lit("a row has "), size.cast("string"), F.lit(f" features; the model was trained on {width}."))
-    refusal = F.raise_error(F.coalesce(found, F.lit("a row's features are null.")))
-    return F.when(features.isNotNull() & (size == width), features).otherwise(refusal)
+    refusal = F.raise_error(F.when(features.isNull(), F.lit("a row's features are null.")).otherwise(found))
+    return F.when(features.isNotNull() & (size == width), True).otherwise(refusal.cast("boolean"))
 
 
 def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, *, is_sparse: bool) -> Any:

@@ -22,7 +22,7 @@ from sparkopt.blocks.columns import column_type, feature_matrix, features_column
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
-from sparkopt.ml.expressions import once, row_wise
+from sparkopt.ml.expressions import once, row_wise, twice
 from sparkopt.ml.jvm import with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
@@ -157,10 +157,20 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
         return products(X, self._matrix) + self._intercept
 
-    def _expressions(self, raw: Column) -> dict[str, Column] | None:
-        """Return the output columns of a column of raw predictions, or None where Spark has no such functions.
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        """Return output columns, to the bit those of ``_outputs``, and the rows with what they are computed from.
 
-        They are to the bit those of ``_outputs``. ``raw`` is a number, or a Vector where ``_has_classes``.
+        Parameters
+        ----------
+        rows : DataFrame
+            Rows with raw predictions.
+        raw : Column
+            The raw predictions: a number, or a Vector where ``_has_classes``.
+
+        Returns
+        -------
+        tuple or None
+            None where Spark has no such functions.
         """
         return None
 
@@ -169,9 +179,10 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns = self._wanted(dataset.columns)
         kept = [F.col(quoted(name)) for name in dataset.columns]
         rows = self._with_raw(dataset)
-        found = None if rows is None else self._expressions(F.col(RAW))
-        if rows is not None and found is not None:
-            return rows.select(*kept, *[found[key].alias(name) for key, (name, _) in columns.items()])
+        found = None if rows is None else self._expressions(rows, F.col(RAW))
+        if found is not None:
+            rows, outputs = found
+            return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
         if rows is None:
             scorer, inputs = self._score(columns), self._inputs(dataset.schema)
         else:
@@ -185,7 +196,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         features, offset = self._features(), self._columns().offset
         if features_type(dataset.schema, features) != "vector":
             return None
-        rows = with_raw(dataset, F.col(quoted(str(features))), self.arrays, RAW, classes=self._has_classes)
+        rows = with_raw(dataset, str(features), self.arrays, RAW, classes=self._has_classes)
         if rows is None or offset is None:
             return rows
         column_type(dataset.schema, offset, "offset")
@@ -281,8 +292,8 @@ class ScalarModel(LinearModel[S]):
     def _outputs(self, raw: Array) -> dict[str, Array]:
         return {"prediction": raw[:, 0]}
 
-    def _expressions(self, raw: Column) -> dict[str, Column] | None:
-        return {"prediction": raw}
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        return rows, {"prediction": twice(raw, is_vector=False)}
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {"prediction": (self.getPredictionCol(), NUMBER)}

@@ -99,9 +99,10 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
             "prediction": (margin > self.getThreshold()).astype(np.float64),
         }
 
-    def _expressions(self, raw: Column) -> dict[str, Column]:
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
         margin = F.unwrap_udt(raw)["values"][1]
-        return {"rawPrediction": raw, "prediction": expressions.above(margin, self.getThreshold())}
+        output = expressions.twice(raw, is_vector=True)
+        return rows, {"rawPrediction": output, "prediction": expressions.above(margin, self.getThreshold())}
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

@@ -23,7 +23,7 @@ from sparkopt.blocks import connect
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests import jvm
-from tests.connect.connect_data import FITS, dense, numbers, searched
+from tests.connect.connect_data import FITS, dense, numbers, scored, searched
 
 pytestmark = pytest.mark.usefixtures("jvms")
 
@@ -107,6 +107,10 @@ def test_folds_are_those_of_classic(spark, found):
     expected = searched(spark)
     assert found["searched"]["best"] == expected["best"]
     np.testing.assert_allclose(found["searched"]["metrics"], expected["metrics"], rtol=1e-12)
+
+
+def test_scores_and_metrics_are_those_of_classic(spark, found, tmp_path):
+    assert found["scored"] == scored(spark, str(tmp_path))
 
 
 def test_saved_on_connect_and_loaded_anywhere(spark, found, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from py4j.protocol import Py4JError
 from pyspark.ml import classification, regression
 from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import SparseVector, Vectors, VectorUDT
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
@@ -142,14 +144,20 @@ def plan(df):
     return df._jdf.queryExecution().executedPlan().toString()
 
 
-@pytest.mark.parametrize(("source", "scorer"), [("Parquet", "UDF("), ("array<float>", "score(")])
-def test_each_row_is_scored_once_whatever_filters_follow(inputs, source, scorer):
-    scored = MODELS["linear"].transform(inputs[source])
-    text = plan(
-        scored.where("prediction > 0").where("name = 'a'").select("name", F.col("prediction") * 2, "prediction")
-    )
-    assert text.count(scorer) == 1, text
-    assert "PushedFilters: [IsNotNull(name), EqualTo(name,a)]" in text  # other filters are applied before
+@pytest.mark.parametrize("source", ["Parquet", "cached", "array<float>"])
+@pytest.mark.parametrize("name", ["linear", "logistic", "classes", "poisson", "probit, offset"])
+def test_each_row_is_scored_once_whatever_filters_follow(inputs, source, name):
+    """Of the columns of features, the plan has one product, and filters of other columns are before it."""
+    scored = MODELS[name].transform(inputs[source])
+    outputs = [column for column in ("rawPrediction", "probability") if column in scored.columns]
+    filters = [F.col("prediction") > 0, *[vector_to_array(column)[1] > 0 for column in outputs]]
+    for condition in filters:
+        for kept in (scored.where(condition & (F.col("name") == "a")), scored.where("name = 'a'").where(condition)):
+            text = plan(kept.select("name", F.col("prediction") * 2, "prediction", *outputs))
+            found = re.findall(r"UDF\(features|score\(__sparkopt_inputs", text)
+            assert found, text
+            assert len(found) == len(set(found)), text
+            assert text.index("(name#") > text.index(found[-1])
 
 
 def test_rows_that_stream_are_scored(spark, inputs, without_spark, tmp_path):
@@ -166,6 +174,13 @@ def test_rows_that_stream_are_scored(spark, inputs, without_spark, tmp_path):
     query.awaitTermination()
     found = {row["id"]: row["prediction"] for row in spark.table("scored_stream").collect()}
     assert found == without_spark["logistic"]["prediction"].to_dict()
+
+
+def test_features_may_have_any_name(inputs, without_spark):
+    rows = inputs["Parquet"].withColumnRenamed("features", "my.`features`")
+    model = MODELS["linear"].copy()._set(featuresCol="my.`features`")
+    found = {row["id"]: row["prediction"] for row in model.transform(rows).collect()}
+    assert found == without_spark["linear"]["prediction"].to_dict()
 
 
 WRONG = {
