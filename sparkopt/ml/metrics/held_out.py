@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -27,7 +26,7 @@ from sparkopt.typing import Array, Floats
 __all__ = ["held_out_metrics"]
 
 SAMPLE = 2
-"""Rows of a partition that a sample has at most, in units of the distinct scores that are counted one by one."""
+"""Rows of a fold in the sample, in units of the distinct scores that are counted one by one."""
 
 Tallies = list[list[Tally]]
 """By fold and model."""
@@ -68,21 +67,37 @@ def _output_of(model: Any, measure: Measure) -> str | None:
 
 def _taken(store: BlockStore, plan: _Plan, empty: Tallies) -> Tallies:
     """Return the tallies of all rows."""
-    found = _pass(store, plan, empty)
-    if not all(tally.complete for fold in found for tally in fold if isinstance(tally, ScoreTally)):
+    step = _step(store, empty)
+    found = _pass(store, plan, empty, step)
+    if step > 1 and any(_is_complete(tally) for fold in found for tally in fold):
+        found = _pass(store, plan, empty)
+    if not all(_is_complete(tally) for fold in found for tally in fold):
         # all are counted again, at the scores that this pass found
         again: Tallies = [[tally.at() for tally in fold if isinstance(tally, ScoreTally)] for fold in found]
         found = _pass(store, plan, again)
     return found
 
 
-def _pass(store: BlockStore, plan: _Plan, empty: Tallies) -> Tallies:
-    """Return the tallies of every partition, merged in the order of partitions."""
+def _step(store: BlockStore, empty: Tallies) -> int:
+    """Return of how many rows one is enough to see that a fold has more scores than are counted one by one."""
+    first = empty[0][0]
+    if not isinstance(first, ScoreTally):
+        return 1
+    return max(1, int(sum(store.rows) / (SAMPLE * first.limit * len(empty))))
+
+
+def _is_complete(tally: Tally) -> bool:
+    return not isinstance(tally, ScoreTally) or tally.complete
+
+
+def _pass(store: BlockStore, plan: _Plan, empty: Tallies, step: int = 1) -> Tallies:
+    """Return the tallies of every partition, of all rows or one of ``step``, merged in the order of partitions."""
     shared = store.share(pickle.dumps((plan, empty)))
     try:
-        parts = [result.value for result in store.collect(_Count(shared), store.slots) if result.value is not None]
+        results = store.collect(_Count(shared, step), store.slots)
     finally:
         shared.destroy()
+    parts = [result.value for result in results if result.value is not None]
     return [
         [merged([part[fold][model] for part in parts]) for model in range(len(empty[0]))]
         for fold in range(len(empty))
@@ -144,32 +159,20 @@ class _Count:
     """The task: one partition's tallies."""
 
     shared: Shared
+    step: int
 
     def __call__(self, part: Part, blocks: Blocks) -> Tallies:
         plan: _Plan
-        empty: Tallies
-        plan, empty = pickle.loads(self.shared.value)  # noqa: S301  # written by this session's own driver
-        step = self._step(blocks, empty)
-        if step > 1:
-            sample: Any = deepcopy(empty)
-            plan.count((block.take(np.arange(0, block.rows, step)) for block in _all(blocks)), sample)
-            if not any(tally.settle().complete for fold in sample for tally in fold):
-                return [list(fold) for fold in sample]
-        plan.count(_all(blocks), empty)
-        return [[_settled(tally) for tally in fold] for fold in empty]
-
-    def _step(self, blocks: Blocks, empty: Tallies) -> int:
-        """Return of how many rows one is enough to see that there are more scores than are counted one by one."""
-        first = empty[0][0]
-        if not isinstance(first, ScoreTally) or first.fixed:
-            return 1
-        return max(1, int(blocks.starts[-1]) // (SAMPLE * first.limit * len(empty)))
+        tallies: Tallies
+        plan, tallies = pickle.loads(self.shared.value)  # noqa: S301  # written by this session's own driver
+        rows: Iterator[Block] = chain(
+            every(blocks), blocks.validation()
+        )  # those for validation are held out like others
+        if self.step > 1:
+            rows = (block.take(np.arange(0, block.rows, self.step)) for block in rows)
+        plan.count(rows, tallies)
+        return [[_settled(tally) for tally in fold] for fold in tallies]
 
 
 def _settled(tally: Tally) -> Tally:
     return tally.settle() if isinstance(tally, ScoreTally) else tally
-
-
-def _all(blocks: Blocks) -> Iterator[Block]:
-    """Yield all blocks, those of validation rows too: they are held out like others."""
-    return chain(every(blocks), blocks.validation())
