@@ -1,0 +1,25 @@
+"""The support vector machine, as e1071 prints it.
+
+Spark's suite has two more figures. Its own setting, a standardised penalty of 2e-5, is not the problem that e1071
+solved: pyspark.ml meets the figures where its 200 steps end, and leaves them with more (coefficients 9 % larger at
+tol=1e-12). scikit-learn's figures have the intercept penalised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparkopt import ml
+from tests.ml.published import TIGHT
+
+E1071 = [7.440177, 7.310338, 14.89741, 22.21005, 29.83508]
+"""Intercept and coefficients for C = 10 and 10,000 rows, raw features, a tolerance of 1e-4."""
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"), [(TIGHT, 2e-5), ({"engine": "local"}, 1e-4)], ids=["tight", "default"]
+)
+def test_the_support_vector_machine_is_e1071s(options, tolerance, frames):
+    model = ml.LinearSVC(regParam=1 / (10 * 10_000), standardization=False, **options).fit(frames("sides"))
+    np.testing.assert_allclose([model.intercept, *model.coefficients], E1071, rtol=tolerance)
