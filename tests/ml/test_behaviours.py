@@ -15,8 +15,11 @@ def world(spark, tmp_path_factory):
     return World(spark, tmp_path_factory.mktemp("behaviours"))
 
 
-LONG = {"support vectors", "huber", "one vs rest", "split", "a search over a pipeline of one vs rest"}
-"""Kinds of estimators, and a behaviour, that take seconds each; Spark Connect has all of them."""
+LONG = {
+    *("support vectors", "huber", "one vs rest", "split"),
+    *("a search over a pipeline of one vs rest", "folds of a column are pysparks"),
+}
+"""Kinds of estimators, and behaviours, that take seconds each; Spark Connect has all of them."""
 
 
 @pytest.mark.parametrize(

@@ -49,24 +49,6 @@ def scored_rows_have_pysparks_columns_types_and_values(world: World, kind: str) 
         np.testing.assert_allclose(values(ours), values(theirs), rtol=10 * close, atol=10 * close)
 
 
-@behaviour()
-def rows_from_parquet_and_cached_rows_are_fitted_and_scored(world: World) -> None:
-    """Both are columnar inside Spark, which other rows are not."""
-    numbers, expected = KINDS["logistic"].numbers, world.fitted("logistic", OURS)
-    path, cached = world.path("parquet"), world.rows.where("row >= 0").cache()
-    world.rows.write.parquet(path)
-    scores = values(expected.transform(world.rows))
-    try:
-        for rows in (world.spark.read.parquet(path), cached):
-            for features in ("dense", "sparse", "features"):
-                model = KINDS["logistic"].estimator(OURS, features).fit(rows)
-                np.testing.assert_allclose(numbers(model), numbers(expected), rtol=1e-6, atol=1e-6)
-                np.testing.assert_allclose(values(model.transform(rows)), scores, rtol=1e-6)
-                assert model.evaluate(rows).accuracy == expected.summary.accuracy
-    finally:
-        cached.unpersist()
-
-
 @behaviour(["logistic", "pipeline"])
 def scored_rows_outlive_the_model(world: World, kind: str) -> None:
     estimator = KINDS[kind].estimator(OURS)

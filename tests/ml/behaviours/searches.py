@@ -177,6 +177,6 @@ def a_search_over_pythons_estimator_and_evaluator(world: World) -> None:
     assert len(model.avgMetrics) == 2
     model.write().overwrite().save(path)
     loaded = type(model).load(path)
-    assert loaded.bestModel.uid == model.bestModel.uid == estimator.uid
+    require_same(loaded.bestModel, model.bestModel)
     assert [len(models) for models in loaded.subModels] == [2, 2]
     assert loaded.getEstimatorParamMaps() == grid
