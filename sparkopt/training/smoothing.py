@@ -197,9 +197,11 @@ def _measured(store: BlockStore, trainers: Sequence[Trainer], fits: Sequence[Fit
 
 
 def _exactly(fit: Fit, exact: Fit) -> Fit:
-    """Return a fit whose last objective is the exact one."""
+    """Return a fit whose last objective is the exact one; the excess of the smoothed one is a part of the gap."""
     history = list(fit.solution.history)
-    history[fit.solution.step] = replace(history[fit.solution.step], objective=exact.solution.objective)
+    last, objective = history[fit.solution.step], exact.solution.objective
+    gap = None if last.gap is None else last.gap + abs(last.objective - objective)
+    history[fit.solution.step] = replace(last, objective=objective, gap=gap)
     return replace(fit, solution=replace(fit.solution, history=tuple(history)))
 
 
