@@ -47,7 +47,7 @@ class LinearArguments(TypedDict, total=False):
         Penalise the coefficients of standardised features.
     optimizer : str, default "auto"
         The method by name; "auto" is the cheapest for the rows: "proximal-newton", or where a Hessian costs too much
-        "lbfgs", with an L1 penalty "owlqn", with bounds "fista". ``explain`` shows the estimates.
+        "lbfgs" (up to 256 coefficients, smooth penalties) or "proximal-lbfgs". ``explain`` shows the estimates.
     stepSize : float, optional
         Learning rate; unset, the optimiser's own default.
     stepSizeSchedule : {"constant", "inverse_time", "step", "exponential", "cosine", "warm_up"}, default "constant"

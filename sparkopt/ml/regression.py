@@ -26,7 +26,7 @@ from sparkopt.ml.summary.regression import (
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
 )
-from sparkopt.optim import Optimizer, lbfgs, owlqn, proximal_newton
+from sparkopt.optim import Optimizer, lbfgs, proximal_lbfgs, proximal_newton
 from sparkopt.penalties import Penalty
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Constraint, Interval, OneOf
@@ -115,7 +115,7 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     solver : {"auto", "normal", "l-bfgs"}, default "auto"
         The method under pyspark.ml's name, where optimizer is "auto". "normal" is "proximal-newton", which solves
         the normal equations of squared error, with L1 by coordinate descent. Like pyspark.ml's it standardises by
-        variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "owlqn" with L1.
+        variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "proximal-lbfgs" with L1.
     {shared}
 
     Examples
@@ -177,7 +177,7 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     def _optimizer(self) -> Optimizer:
         solver = self.getSolver()
         if solver == "l-bfgs":
-            return lbfgs() if self._penalty().smooth else owlqn()
+            return lbfgs() if self._penalty().smooth else proximal_lbfgs()
         return proximal_newton() if solver == "normal" else super()._optimizer()
 
     @property

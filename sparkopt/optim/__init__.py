@@ -36,6 +36,7 @@ from sparkopt.optim.aliases import (
     newton_cg,
     outer_by_name,
     owlqn,
+    proximal_lbfgs,
     proximal_newton,
     rmsprop,
     sgd,
@@ -57,6 +58,7 @@ from sparkopt.optim.links import (
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
 from sparkopt.optim.proximal_newton import ProximalNewton
+from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.request import (
     EveryRow,
@@ -117,6 +119,7 @@ __all__ = [
     "OrthantWise",
     "Point",
     "ProximalNewton",
+    "ProximalQuasiNewton",
     "QuasiNewton",
     "Rate",
     "Request",
@@ -161,6 +164,7 @@ __all__ = [
     "newton_cg",
     "outer_by_name",
     "owlqn",
+    "proximal_lbfgs",
     "proximal_newton",
     "rmsprop",
     "scale_by_adadelta",

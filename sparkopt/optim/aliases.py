@@ -17,6 +17,7 @@ from sparkopt.optim.links import add_decayed_weights
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
 from sparkopt.optim.proximal_newton import ProximalNewton
+from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
@@ -58,6 +59,7 @@ __all__ = [
     "newton_cg",
     "outer_by_name",
     "owlqn",
+    "proximal_lbfgs",
     "proximal_newton",
     "rmsprop",
     "sgd",
@@ -224,6 +226,14 @@ def proximal_newton() -> Optimizer:
     return Optimizer("proximal-newton", scale_by_learning_rate(1.0), ProximalNewton())
 
 
+def proximal_lbfgs(memory: int = 10) -> Optimizer:
+    """Proximal L-BFGS (Lee, Sun & Saunders, 2014): for any penalty, and for models too wide for a Hessian.
+
+    As ``proximal_newton``, with a Hessian that the last ``memory`` steps estimate.
+    """
+    return Optimizer("proximal-lbfgs", scale_by_learning_rate(1.0), ProximalQuasiNewton(memory))
+
+
 def fista(learning_rate: Rate | None = None) -> Optimizer:
     """Accelerated proximal gradient descent (Beck & Teboulle, 2009): for any nonsmooth penalty.
 
@@ -260,6 +270,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
         "owlqn": owlqn,
         "newton-cg": newton_cg,
         "proximal-newton": proximal_newton,
+        "proximal-lbfgs": proximal_lbfgs,
     }
 )
 """Every optimiser by its name."""

@@ -139,10 +139,13 @@ class Search(ABC):
         It compares objectives, or gradients, of different steps, so all of them must be over all rows.
     needs_gradient : bool
         It needs exact gradients: neither local updates, nor gradients that a lossy codec decoded.
+    converges_linearly : bool
+        The gap that it estimates falls by about the same factor in each step, not ever faster.
     """
 
     needs_exact: bool = True
     needs_gradient: bool = True
+    converges_linearly: bool = False
 
     def serves(self, penalty: Penalty) -> bool:
         """Whether it finds the optimum with this penalty."""

@@ -92,8 +92,8 @@ def _by_penalty(method: Method) -> Iterator[str]:
     if not method.optimizer.search.serves(method.penalty):
         yield (
             f"optimizer={method.optimizer.name!r} cannot serve {label}: its steps have no proximal form for it. Use "
-            f"optimizer='fista' or 'proximal-newton' (all rows) or 'sgd' (mini-batches), or a smooth penalty such as "
-            f"L2."
+            f"optimizer='fista', 'proximal-newton' or 'proximal-lbfgs' (all rows) or 'sgd' (mini-batches), or a "
+            f"smooth penalty such as L2."
         )
     if method.is_local and not method.penalty.smooth:
         yield (

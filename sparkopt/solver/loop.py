@@ -221,7 +221,7 @@ class _Log:
         self.history, self.best = list(snapshot.history), snapshot.best
         self.before = self.history[-1].seconds
         now = _State(snapshot.at, snapshot.transform, snapshot.search, snapshot.fresh)
-        return now, self.problem.stop.reason(self.history)
+        return now, self._reason()
 
     def add(self, now: _State, counted: _Counter) -> str | None:
         """Record a step, call the callbacks, and return why to stop, or None."""
@@ -248,7 +248,10 @@ class _Log:
         limit = self.problem.stop.max_iter
         progress = Progress(self.history[-1], at.coef, limit, self.model, elapsed, take)
         stop_votes = [callback(progress) for callback in self.problem.callbacks]
-        return "callback" if any(stop_votes) else self.problem.stop.reason(self.history)
+        return "callback" if any(stop_votes) else self._reason()
+
+    def _reason(self) -> str | None:
+        return self.problem.stop.reason(self.history, self.problem.optimizer.search.converges_linearly)
 
     def end(self, at: Point, answer: _Answer) -> Point:
         """Replace the last step by the mean of the steps, unless a step has a lower validation loss."""

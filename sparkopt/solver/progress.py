@@ -16,6 +16,8 @@ WORST_OF = 10
 """Steps whose worst objective is compared with the last one: a small step alone is no sign of the optimum."""
 CAUTION = 0.1
 """Share of the square of the tolerance that an estimated gap may be: the gap itself may be a few times as large."""
+SLOW_SHARE = 1e-4
+"""Share of the tolerance that it may be where steps converge linearly, and each further digit takes many."""
 LEAST_GAP = 1e-15
 """Relative gap that rounding allows to be estimated."""
 LEAST_SHARE = 1e-3
@@ -161,7 +163,8 @@ class Stop:
     tol : float, default 1e-6
         How near the optimum must be. Where the optimiser estimates the gap of the objective: stop when that is at
         most a tenth of tol² of the objective. The gap falls with the square of the distance, so coefficients are then
-        within about tol of the optimum, relatively, in the Hessian's metric. Without an estimate, as pyspark.ml: stop
+        within about tol of the optimum, relatively, in the Hessian's metric. Where the optimiser converges linearly,
+        so that this would take many more steps: at most tol / 10,000 of it. Without an estimate, as pyspark.ml: stop
         when the norm of the (proximal) gradient is at most tol of the objective, or when the objective changed by at
         most tol, relatively, over the last ten steps. Where steps see a part of the rows: when it changed by so
         little from one window to the next. 0 never stops so.
@@ -191,18 +194,18 @@ class Stop:
         check("patience", self.patience, Interval(1, None, whole=True))
         check("minDelta", self.min_delta, Interval(0, None))
 
-    def reason(self, history: Sequence[Record]) -> str | None:
-        """Return why to stop now, or None to continue."""
+    def reason(self, history: Sequence[Record], linear: bool = False) -> str | None:
+        """Return why to stop now, or None to continue; ``linear``: ``Search.converges_linearly``."""
         recent = history[-self.window :]  # one mini-batch without a gradient may be an exception
         if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
-        if self.tol > 0 and self._is_near(history):
+        if self.tol > 0 and self._is_near(history, linear):
             return "tolerance"
         if history[-1].validation is not None and self._stalls(history):
             return "validation"
         return "maxIter" if history[-1].step >= self.max_iter else None
 
-    def _is_near(self, history: Sequence[Record]) -> bool:
+    def _is_near(self, history: Sequence[Record], linear: bool) -> bool:
         """Whether the optimum is within the tolerance, as far as the history shows."""
         if self.window > 1:
             return len(history) > 2 * self.window - 1 and self._change(history) <= self.tol
@@ -210,7 +213,8 @@ class Stop:
         scale = max(abs(recent[-1]), LEAST_SHARE * abs(history[0].objective), float(np.finfo(float).tiny))
         gap = history[-1].gap
         if gap is not None:
-            return gap <= max(CAUTION * self.tol * self.tol, LEAST_GAP) * scale
+            enough = max(CAUTION * self.tol * self.tol, SLOW_SHARE * self.tol if linear else LEAST_GAP, LEAST_GAP)
+            return gap <= enough * scale
         if recent[-1] <= history[0].objective and history[-1].gradient_norm <= self.tol * scale:
             return True  # where steps diverge, the objective outgrows the gradient
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale

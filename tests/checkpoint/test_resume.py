@@ -72,6 +72,7 @@ def linked(*links: optim.GradientTransformation) -> optim.Optimizer:
 OTHERS = {
     "schedule and kinks": (optim.sgd(optim.schedules.by_name("cosine", 0.3, STEPS)), L1(0.05)),
     "accelerated and kinks": (optim.fista(), L1(0.05)),
+    "limited memory and kinks": (optim.proximal_lbfgs(), L1(0.05)),
     "average": (linked(optim.average(3)), L2(0.05)),
     "accumulation": (
         optim.Optimizer("three", optim.accumulate(optim.scale_by_learning_rate(0.1), 3), optim.Fixed()),

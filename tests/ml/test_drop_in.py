@@ -238,7 +238,7 @@ def test_solvers_of_linear_regression_are_taken_or_refused_as_by_pyspark(name, d
 
 def test_solvers_choose_the_method(diabetes):
     lasso = {"regParam": 0.1, "elasticNetParam": 1.0, "maxIter": 3, "tol": 0.0}
-    assert ml.LinearRegression(solver="l-bfgs", **lasso).fit(diabetes).summary.receipt.optimizer == "owlqn"
+    assert ml.LinearRegression(solver="l-bfgs", **lasso).fit(diabetes).summary.receipt.optimizer == "proximal-lbfgs"
     model = ml.LinearRegression(solver="normal", tol=1e-12).fit(diabetes)
     assert model.summary.totalIterations <= 2
     with pytest.raises(IncompatibleError, match="both choose the method"):

@@ -39,13 +39,18 @@ def hessians_of(objective, points: np.ndarray, blocks) -> PartialSum:
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
+@pytest.mark.parametrize("form", ["dense", "csr, made dense", "csr"])
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_columns_are_products_with_unit_vectors(name, frame, form, weight, monkeypatch):
     monkeypatch.setattr(hessians, "PIECE", 7 * FEATURES)  # a few rows at a time
+    if form == "csr":
+        monkeypatch.setattr(hessians, "PAIRS", 0)
+        monkeypatch.setattr(hessians, "ENTRIES", 0)
     loss, y = LOSSES[name]
-    objective, block = LinearObjective(loss, FEATURES, **FRAMES[frame]), Block(form(X), y, weight)
+    block = Block(X if form == "dense" else sparse.csr_array(X), y, weight)
+    objective = LinearObjective(loss, FEATURES, **FRAMES[frame])
+    assert hessians.is_cheaper_sparse(objective, block.X) == (form == "csr")
     points = 0.3 * np.random.default_rng(1).normal(size=(2, objective.size))
     found = hessians_of(objective, points, [block])
     plain = gradients_of(objective, points, [block])
@@ -83,6 +88,18 @@ def test_each_fold_is_left_out_by_its_own_point():
     for point, seen in ((0, blocks[1]), (1, blocks[0])):
         alone = hessians_of(objective, points[[point]], [seen])
         np.testing.assert_allclose(found.gradient[point], alone.gradient[0], rtol=1e-13)
+
+
+def test_rows_are_multiplied_as_they_are_where_few_numbers_are_not_zero_and_means_are_near():
+    rare, often = (
+        sparse.random_array((500, 50), density=density, rng=np.random.default_rng(5)) for density in (0.02, 0.5)
+    )
+    near = LinearObjective(Logistic(), 50, center=np.full(50, 0.1), scale=np.full(50, 10.0))
+    far = LinearObjective(Logistic(), 50, center=np.full(50, 100.0))
+    assert hessians.is_cheaper_sparse(near, rare.tocsr())
+    assert not hessians.is_cheaper_sparse(near, often.tocsr())
+    assert not hessians.is_cheaper_sparse(far, rare.tocsr())
+    assert not hessians.is_cheaper_sparse(near, rare.toarray())
 
 
 def test_features_far_from_zero_keep_their_digits_in_single_precision():

@@ -279,7 +279,9 @@ def test_a_local_update_that_diverges_is_reported():
         run(local(LocalSteps(500, warm_up=3), optimizer=optim.sgd(1e3)), PARTS, 5)
 
 
-@pytest.mark.parametrize("name", ["gd", "lbfgs", "owlqn", "newton-cg", "proximal-newton", "fista", "svrg"])
+@pytest.mark.parametrize(
+    "name", ["gd", "lbfgs", "owlqn", "newton-cg", "proximal-newton", "proximal-lbfgs", "fista", "svrg"]
+)
 def test_what_needs_gradients_takes_neither_local_nor_outer_steps(name):
     with pytest.raises(IncompatibleError, match=f"^optimizer='{name}' needs gradients.*localSteps=1"):
         check_compatible(Method(optim.by_name(name), local_steps=LocalSteps(2)))

@@ -415,17 +415,18 @@ def test_orthant_wise_zeros_are_exact_and_those_of_fista():
     problem = lasso()
     found = [
         minimise(problem.reduce, Problem(optimizer, problem.start, problem.penalty, Stop(500, 0.0, 1e-12))).coef
-        for optimizer in (optim.owlqn(), optim.fista())
+        for optimizer in (optim.owlqn(), optim.proximal_lbfgs(), optim.fista())
     ]
     assert (found[0] == 0).any()
-    np.testing.assert_array_equal(found[0] == 0, found[1] == 0)
-    np.testing.assert_allclose(found[0], found[1], atol=1e-9)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0] == 0, other == 0)
+        np.testing.assert_allclose(found[0], other, atol=1e-9)
 
 
 def test_unknown_names_and_useless_rates_are_refused():
     with pytest.raises(ParameterError, match="optimizer must be one of gd, sgd.*newton-cg"):
         optim.by_name("sdg")
-    for name in ("lbfgs", "owlqn", "newton-cg"):
+    for name in ("lbfgs", "owlqn", "newton-cg", "proximal-lbfgs"):
         with pytest.raises(ParameterError, match=f"'{name}' finds its own step sizes"):
             optim.by_name(name, 0.1)
 
@@ -447,6 +448,7 @@ def test_names_are_the_optimisers_own(name):
         lambda: optim.newton_cg(0),
         lambda: optim.lbfgs(memory=0),
         lambda: optim.owlqn(memory=0),
+        lambda: optim.proximal_lbfgs(memory=0),
         lambda: optim.lion(beta1=1.0),
         lambda: optim.nadam(momentum_decay=-1.0),
         lambda: optim.adadelta(decay=1.0),

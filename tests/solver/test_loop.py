@@ -82,6 +82,19 @@ def test_the_estimated_gap_is_the_gap(optimizer):
         assert record.gap > (record.objective - best) / 4
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_where_steps_converge_linearly_a_share_of_the_tolerance_is_enough(tol):
+    """The estimate may be a tenth of the gap, or ten times as much."""
+    problem = logistic()
+    best = minimise(problem.reduce, logistic_task(optim.newton_cg(), tol=0.0)).objective
+    solution = minimise(problem.reduce, logistic_task(optim.proximal_lbfgs(), tol=tol))
+    assert solution.reason == "tolerance"
+    assert solution.gap <= 1e-4 * tol * solution.objective
+    assert solution.objective - best <= 10 * solution.gap
+    near = [record for record in solution.history[3:] if record.objective - best > 1e-12]
+    assert all(0.1 < record.gap / (record.objective - best) < 30 for record in near)
+
+
 def test_an_objective_that_falls_towards_zero_is_near_enough_in_the_end():
     """Separable classes without a penalty have no optimum: the objective's scale is then that of the start."""
     X, y = np.linspace(-1.0, 1.0, 40)[:, None], np.repeat([0.0, 1.0], 20)
@@ -212,7 +225,9 @@ def test_history_has_every_step_and_the_objective_of_each():
     assert (solution.iterations, solution.reason, solution.converged) == (30, "maxIter", False)
 
 
-@pytest.mark.parametrize("optimizer", [optim.gd(0.5), optim.gd(), optim.lbfgs(), optim.fista(8.0)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer", [optim.gd(0.5), optim.gd(), optim.lbfgs(), optim.fista(8.0), optim.proximal_lbfgs()], ids=repr
+)
 def test_evaluations_are_the_passes_over_the_data(optimizer):
     reduce = Counted(BOWL.reduce)
     solution = minimise(reduce, Problem(optimizer, BOWL.start, stop=Stop(max_iter=20, tol=0)))

@@ -42,6 +42,8 @@ PENALTIES: dict[str, tuple[Penalty, dict[str, float]]] = {
     ),
 }
 MOST_PASSES = 15
+MOST_OF_MEMORY = 70
+"""Passes of proximal L-BFGS: it takes 66 for the L1 penalty on digits."""
 
 
 @cache
@@ -86,6 +88,18 @@ def test_proximal_newton_ends_at_the_optimum(name, penalty, standardised, interc
     assert solution.objective == pytest.approx(known.optimum, rel=1e-9)
     assert sum(record.evaluations for record in solution.history) <= MOST_PASSES
     assert solution.gap is None or solution.gap < 1e-9 * abs(known.optimum)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_limited_memory_ends_at_the_optimum(name, penalty):
+    if penalty == "none" and name != "diabetes":
+        pytest.skip("without a penalty these classes are separable, or nearly: there is no optimum")
+    frame = {"standardization": True, "fit_intercept": True}
+    solution, found = solve(name, PENALTIES[penalty][0], optim.proximal_lbfgs(), **frame)
+    assert solution.reason in ("tolerance", "gradient")
+    assert -1e-12 < model(name, penalty, True, True).gap(*found) < 1e-9
+    assert sum(record.evaluations for record in solution.history) <= MOST_OF_MEMORY
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -1,0 +1,211 @@
+"""A limited-memory Hessian, and its quadratic model plus a nonsmooth penalty, minimised without the data.
+
+The Hessian is that of L-BFGS in its compact form (Byrd, Nocedal & Schnabel, 1994, *Representations of quasi-Newton
+matrices and their use in limited memory methods*, eq. 3.5): a multiple of the identity, corrected by a product of few
+columns. Products with it, and with the inverse of any of its blocks, take operations in proportion to the
+coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sparkopt.optim.base import Point
+from sparkopt.typing import Floats
+
+if TYPE_CHECKING:
+    from sparkopt.penalties import Penalty
+
+__all__ = ["CompactHessian", "CompactModel"]
+
+ROUNDS = 50
+"""Most steps of the semismooth Newton method."""
+HALVINGS = 6
+"""Lengths of such a step that are tried before a proximal gradient step is taken."""
+PROXIMAL_STEPS = 100
+"""Most proximal gradient steps, for penalties that are not separable."""
+INEXACT = 1e-4
+"""As ``PRECISION``, for these."""
+PRECISION = 1e-10
+"""Largest entry of the proximal gradient step at the minimum, over that at the start."""
+
+
+class CompactHessian:
+    """B = σ I − Wᵀ M W, positive definite, where W has two rows for each pair.
+
+    Parameters
+    ----------
+    steps, changes : sequence of ndarray of shape (size,)
+        Steps and the changes of the gradient along them, oldest first, each pair of positive curvature.
+    sigma : float
+        Curvature in the directions that no pair knows, > 0.
+    """
+
+    def __init__(self, steps: Sequence[Floats], changes: Sequence[Floats], sigma: float) -> None:
+        self.sigma = sigma
+        self._rows: Floats | None = None
+        if steps:
+            S, Y = np.array(steps), np.array(changes)
+            products = S @ Y.T
+            curvatures, below = products.diagonal(), np.tril(products, -1)
+            inverse = np.block([[-np.diag(curvatures), below.T], [below, sigma * (S @ S.T)]])
+            # near the optimum, pairs are of many orders of magnitude: each is divided by the root of its curvature
+            scales = np.tile(1 / np.sqrt(curvatures), 2)
+            self._inverse = inverse * scales * scales[:, None]
+            self._middle: Floats = linalg.inv(self._inverse, check_finite=False)
+            self._rows = np.concatenate([Y, sigma * S]) * scales[:, None]
+
+    def __matmul__(self, vector: Floats) -> Floats:
+        """Return the product with a vector of shape (size,)."""
+        product: Floats = self.sigma * vector
+        if self._rows is not None:
+            product -= (self._middle @ (self._rows @ vector)) @ self._rows
+        return product
+
+    def solved(self, free: NDArray[np.bool_], right: Floats) -> Floats:
+        """Return x with B x = ``right`` for the block B of the ``free`` coordinates (Woodbury's formula)."""
+        solution: Floats = right / self.sigma
+        if self._rows is not None:
+            own = self._rows[:, free]
+            inner = self._inverse - own @ own.T / self.sigma
+            solution += linalg.solve(inner, own @ solution, check_finite=False) @ own / self.sigma
+        return solution
+
+    @property
+    def largest(self) -> float:
+        """Largest eigenvalue."""
+        if self._rows is None:
+            return self.sigma
+        corrections = linalg.eigvals(self._middle @ (self._rows @ self._rows.T), check_finite=False)
+        return self.sigma - min(0.0, float(corrections.real.min()))
+
+
+@dataclass(frozen=True)
+class CompactModel:
+    """f(w) + gᵀ(u − w) + ½ (u − w)ᵀ B (u − w) + the nonsmooth part of a penalty, a function of u.
+
+    Attributes
+    ----------
+    at : Point
+        The point w, with gradient g.
+    hessian : CompactHessian
+        B.
+    penalty : Penalty
+        The penalty.
+    """
+
+    at: Point
+    hessian: CompactHessian
+    penalty: Penalty
+
+    def minimum(self) -> Floats:
+        """Return its minimum, shape (size,)."""
+        parts = self.penalty.separable(len(self.at.coef))
+        return self._by_proximal_gradients() if parts is None else _Separable(self, *parts).minimum()
+
+    def slope(self, to: Floats) -> float:
+        """Return gᵀ(to − w) plus the change of the nonsmooth part: a bound of the objective's change per step."""
+        return float(self.at.gradient @ (to - self.at.coef)) + self._nonsmooth(to) - self._nonsmooth(self.at.coef)
+
+    def decrease(self, to: Floats) -> float:
+        """Return by how much the model is lower at ``to`` than at w."""
+        step = to - self.at.coef
+        return -self.slope(to) - 0.5 * float(step @ (self.hessian @ step))
+
+    def gradient(self, to: Floats) -> Floats:
+        """Return the gradient of the quadratic part at ``to``."""
+        gradient: Floats = self.at.gradient + self.hessian @ (to - self.at.coef)
+        return gradient
+
+    def _nonsmooth(self, coef: Floats) -> float:
+        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
+
+    def _by_proximal_gradients(self) -> Floats:
+        """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2)."""
+        coef = ahead = self.at.coef
+        length, t, first = 1.0 / self.hessian.largest, 1.0, None
+        for _ in range(PROXIMAL_STEPS):
+            after = self.penalty.prox(ahead - length * self.gradient(ahead), length)
+            moved = float(np.abs(after - ahead).max())
+            first = moved if first is None else first
+            if moved <= INEXACT * first:
+                return after
+            if (ahead - after) @ (after - coef) > 0:
+                t, ahead = 1.0, after
+            else:
+                further = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
+                ahead, t = after + (t - 1.0) / further * (after - coef), further
+            coef = after
+        return coef
+
+
+@dataclass(frozen=True)
+class _Iterate:
+    """Coefficients u, the gradient of the quadratic part there, and the model's value over that at w."""
+
+    coef: Floats
+    gradient: Floats
+    value: float
+
+
+class _Separable:
+    """A semismooth Newton method for Σ c |u| inside bounds (Hintermüller, Ito & Kunisch, 2002, for bounds alone).
+
+    A proximal step says which coordinates will be zero or at a bound, and the signs of the others; over these the
+    quadratic is minimised exactly. Once it says so rightly, this is the minimum. Where the model does not fall, a
+    proximal gradient step is taken.
+    """
+
+    def __init__(self, model: CompactModel, weights: Floats, lower: Floats, upper: Floats) -> None:
+        self.model, self.hessian = model, model.hessian
+        self.weights, self.lower, self.upper = weights, lower, upper
+        self.start = np.clip(model.at.coef, lower, upper)
+
+    def minimum(self) -> Floats:
+        now, first = self._at(self.start), None
+        for _ in range(ROUNDS):
+            near = self._prox(now, 1 / self.hessian.sigma)
+            moved = float(np.abs(near - now.coef).max())
+            first = moved if first is None else first
+            if moved <= PRECISION * first:
+                break
+            after = self._newton(now, near) or self._at(self._prox(now, 1 / self.hessian.largest))
+            if not after.value < now.value:
+                break  # by less than the rounding of the value
+            now = after
+        return now.coef
+
+    def _at(self, coef: Floats) -> _Iterate:
+        at = self.model.at
+        gradient, step = self.model.gradient(coef), coef - at.coef
+        value = 0.5 * float(step @ (gradient + at.gradient)) + float(self.weights @ (np.abs(coef) - np.abs(at.coef)))
+        return _Iterate(coef, gradient, value)
+
+    def _prox(self, now: _Iterate, length: float) -> Floats:
+        coef = now.coef - length * now.gradient
+        shrunk = np.sign(coef) * np.maximum(np.abs(coef) - length * self.weights, 0.0)
+        inside: Floats = np.clip(shrunk, self.lower, self.upper)
+        return inside
+
+    def _newton(self, now: _Iterate, near: Floats) -> _Iterate | None:
+        """Minimise over the coordinates that ``near`` leaves free; None where no part of the step is lower."""
+        kinked, sign = self.weights > 0, np.sign(near)
+        free = (near > self.lower) & (near < self.upper) & ((near != 0) | ~kinked)
+        step = np.where(free, 0.0, near - now.coef)
+        slope = now.gradient + self.hessian @ step + self.weights * sign
+        step[free] = -self.hessian.solved(free, slope[free])
+        keeps = free & kinked
+        lower = np.where(keeps & (sign > 0), np.maximum(self.lower, 0.0), self.lower)
+        upper = np.where(keeps & (sign < 0), np.minimum(self.upper, 0.0), self.upper)
+        to = np.clip(now.coef + step, lower, upper)
+        for length in 0.5 ** np.arange(HALVINGS):
+            after = self._at(to if length == 1 else now.coef + length * (to - now.coef))
+            if after.value < now.value:
+                return after
+        return None
