@@ -71,14 +71,14 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def client(server: str) -> Callable[[str, Path], Any]:
+def client(server: str) -> Callable[..., Any]:
     """Return a function that runs a module as a client of the server, and returns what it reports."""
 
-    def run(module: str, folder: Path) -> Any:
+    def run(module: str, folder: Path, seconds: float = 580) -> Any:
         environment = {key: value for key, value in ENVIRONMENT.items() if key != "JAVA_HOME"}
         command = [sys.executable, "-m", module, server, str(folder)]
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
         )
         results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         assert results, done.stderr[-5000:]

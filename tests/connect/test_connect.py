@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(client: Callable[[str, Path], Any], folder: Path) -> dict[str, Any]:
+def found(client: Callable[..., Any], folder: Path) -> dict[str, Any]:
     """What the client reports."""
     report: dict[str, Any] = client("tests.connect.connect_client", folder)
     return report

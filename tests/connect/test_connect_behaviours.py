@@ -6,13 +6,13 @@ import pytest
 
 from tests.ml.behaviours import BEHAVIOURS
 
-pytestmark = pytest.mark.usefixtures("jvms")
+pytestmark = [pytest.mark.usefixtures("jvms"), pytest.mark.timeout(1200)]  # all of them in the first one's fixture
 
 
 @pytest.fixture(scope="module")
 def failures(client, tmp_path_factory):
     """What the client's behaviours raised, by name."""
-    return client("tests.connect.behaviour_client", tmp_path_factory.mktemp("behaviours"))
+    return client("tests.connect.behaviour_client", tmp_path_factory.mktemp("behaviours"), 1100)
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
