@@ -118,6 +118,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-score
+bench-score: .venv/run ## Compare scoring with pyspark.ml's models: Vectors, assembled, cached, arrays, sparse (5 minutes)
+	@$(SUBMIT) jobs/bench/score.py $(ARGS)
+
 .PHONY: bench-optimum
 bench-optimum: .venv/run ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
 	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)

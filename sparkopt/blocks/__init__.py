@@ -1,7 +1,9 @@
 """Rows as arrays: what a block is, how columns become blocks, and where blocks are kept.
 
-``BlockStore.write`` in ``store`` writes a DataFrame's rows as memory-mapped files (``files``), one a partition. A
-``Reader`` in ``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
+``BlockStore.write`` in ``store`` writes a DataFrame's rows as memory-mapped files (``files``), one a partition. They
+come from Parquet files that the tasks read themselves (``parquet``), where ``scan`` finds that a DataFrame is no more
+than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
+``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
 executors; ``backend`` is who runs it: ``classic`` or ``connect``. ``block``, ``files`` and ``moments`` need no Spark.
 It imports the ground and ``io`` only. Start with ``block``, then ``store``.
 """

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.validation import Interval
 
@@ -47,6 +48,8 @@ class RowSource:
         The store's folder on each executor.
     codec : str, default "none"
         Compression of blocks there.
+    scan : ParquetScan or None, default None
+        The files behind the DataFrame, where tasks read them themselves.
     """
 
     df: DataFrame
@@ -54,6 +57,7 @@ class RowSource:
     targets: Interval
     name: str
     codec: str = "none"
+    scan: ParquetScan | None = None
 
     def writer(self, only: frozenset[int] | None = None) -> WriteBlocks:
         """Return the function that writes all partitions, or some."""

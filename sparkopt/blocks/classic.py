@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
-from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
+from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -65,6 +65,12 @@ class ClassicBackend(Backend):
 
     def _written(self) -> RDD[Handle]:
         """Return the handles, whose files are written when and where they are computed."""
+        scan = self._source.scan
+        if scan is not None:
+            read = ReadParquet(scan.reader, self._source.writer())
+            parts = self.context.parallelize(scan.partitions, len(scan.partitions))
+            handles: RDD[Handle] = parts.mapPartitionsWithIndex(read)
+            return handles
         written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
         return written.rdd.mapPartitionsWithIndex(_to_handles)
 

@@ -27,6 +27,7 @@ from pyspark.sql.types import (
 from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
+from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
@@ -279,7 +280,8 @@ class Reader:
                 self.row += batch.num_rows
 
     def _block(self, batch: pa.RecordBatch) -> Block:
-        X = self._features(batch.column(FEATURES))
+        kind = batch.column(KIND) if KIND in batch.schema.names else None
+        X = self._features(batch.column(FEATURES), kind)
         y = self._numbers(batch, LABEL, self.columns.label, self.targets)
         weight = None
         if self.columns.weight is not None:
@@ -328,12 +330,13 @@ class Reader:
         found: Array = column.fill_null(NO_FOLD).to_numpy()
         return found
 
-    def _features(self, column: pa.Array) -> Array | sparse.csr_array:
+    def _features(self, column: pa.Array, kind: pa.Array | None) -> Array | sparse.csr_array:
         name = self.columns.feature_names
         if column.null_count:
             self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
         try:
-            X = feature_matrix(column)
+            kinds = None if kind is None else kind.to_numpy()
+            X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
         except DataError as error:
             raise DataError(
                 f"features column {name!r}, partition {self.partition}, {error}, counted from row {self.row}. {HINT}"

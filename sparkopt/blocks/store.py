@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +20,12 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
-from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.moments import Moments, total
+from sparkopt.blocks.parquet import NotReadHere
+from sparkopt.blocks.scan import ParquetScan, parquet_scan
 from sparkopt.blocks.tasks import (
     GroupTask,
     Located,
@@ -33,14 +36,16 @@ from sparkopt.blocks.tasks import (
     Result,
     TaskFunction,
     carry,
+    data_errors,
 )
+from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
 from sparkopt.validation import Interval, OneOf, check
 
 if TYPE_CHECKING:
     from pyspark import RDD
 
-__all__ = ["BlockStore", "Located", "OpenPartition", "Result"]
+__all__ = ["BlockStore", "Located", "OpenPartition", "Result", "reader_of"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,11 +71,15 @@ class BlockStore:
         Size of all files.
     seconds : float
         Time that writing took.
+    reader : str
+        What read the rows: "arrow", or "spark" and the reason.
     """
 
-    def __init__(self, columns: Columns, backend: Backend, facts: Sequence[PartitionSummary], seconds: float) -> None:
+    def __init__(
+        self, columns: Columns, backend: Backend, facts: Sequence[PartitionSummary], seconds: float, reader: str
+    ) -> None:
         self._backend = backend
-        self.columns, self.seconds = columns, seconds
+        self.columns, self.seconds, self.reader = columns, seconds, reader
         by_partition = {fact.handle.partition: fact for fact in facts}
         found = [by_partition.get(index) for index in range(1 + max(by_partition))]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
@@ -104,17 +113,23 @@ class BlockStore:
         """
         begin = time.perf_counter()
         check("codec", codec, OneOf(BLOCK_CODECS))
-        source = RowSource(columns.select(df), columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
-        backend: Backend = ConnectBackend(source) if is_connect(df) else ClassicBackend(source)
-        complete = False
+        selected = columns.select(df)
+        scan, reader = reader_of(selected)
+        is_vector = features_type(df.schema, columns.features) == "vector"
+        rows = packed(selected, FEATURES) if is_vector else selected
+        source = RowSource(rows, columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
+        backend, facts = _written(replace(source, scan=scan))
+        unread = next((fact.handle.unread for fact in facts if fact.handle.unread), None)
+        if unread is not None:
+            backend.release()
+            reader = f"spark: {unread}"
+            backend, facts = _written(source)
+        logger.info("rows were read by %s", reader)
         try:
-            facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)
-            _refuse_bad(facts, columns)
-            complete = True
-        finally:
-            if not complete:
-                backend.release()
-        return cls(columns, backend, facts, time.perf_counter() - begin)
+            return cls(columns, backend, _checked(facts, columns), time.perf_counter() - begin, reader)
+        except DataError:
+            backend.release()
+            raise
 
     def moments_without(self, fold: int | None) -> Moments:
         """Return the moments of the training rows of all folds but one: those of the model that does not see it.
@@ -176,10 +191,11 @@ class BlockStore:
             task a partition.
         """
         task = PartitionTask(function, self._first_rows())
-        results = self._backend.run(task, tasks)
-        missing = [result.partition for result in results if result.value is None]
-        if missing:
-            results = [result for result in results if result.value is not None] + self._recompute(task, missing)
+        with data_errors():
+            results = self._backend.run(task, tasks)
+            missing = [result.partition for result in results if result.value is None]
+            if missing:
+                results = [result for result in results if result.value is not None] + self._recompute(task, missing)
         return sorted(results, key=lambda result: result.partition)
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
@@ -240,7 +256,38 @@ class BlockStore:
         return firsts
 
 
-def _refuse_bad(facts: Sequence[PartitionSummary], columns: Columns) -> None:
+def reader_of(selected: DataFrame) -> tuple[ParquetScan | None, str]:
+    """Return the files that tasks can read by Arrow, if so, and what reads the rows, with the reason.
+
+    Parameters
+    ----------
+    selected : DataFrame
+        The columns of ``Columns.select``.
+    """
+    if is_connect(selected):
+        return None, "spark: Spark Connect does not show which files are read"
+    try:
+        scan = parquet_scan(selected)
+    except NotReadHere as reason:
+        return None, f"spark: {reason}"
+    return (scan, f"arrow: Parquet files, {scan.files:,}") if scan.partitions else (None, "spark: there are no files")
+
+
+def _written(source: RowSource) -> tuple[Backend, list[PartitionSummary]]:
+    """Write the rows, and return what keeps them and what each partition has."""
+    backend: Backend = ConnectBackend(source) if is_connect(source.df) else ClassicBackend(source)
+    complete = False
+    try:
+        facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)
+        complete = True
+    finally:
+        if not complete:
+            backend.release()
+    return backend, facts
+
+
+def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[PartitionSummary]:
+    """Return what was written, where every row can be trained on."""
     errors = [fact.handle.error for fact in facts if fact.handle.error]
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
@@ -262,6 +309,7 @@ def _refuse_bad(facts: Sequence[PartitionSummary], columns: Columns) -> None:
         _refuse_one_sided(facts, columns.validation)
     if sum(moments.weight for fact in facts for moments in fact.moments.values()) == 0:
         raise DataError(f"weight column {columns.weight!r} is 0 in every row.")
+    return facts
 
 
 def _refuse_one_sided(facts: Sequence[PartitionSummary], name: str) -> None:

@@ -5,7 +5,9 @@ They are the same on Spark Classic and on Spark Connect.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -16,12 +18,15 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
+from pyspark.errors import PySparkException
 
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
+from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
@@ -35,11 +40,13 @@ __all__ = [
     "PartFunction",
     "PartitionSummary",
     "PartitionTask",
+    "ReadParquet",
     "Result",
     "Sweep",
     "TaskFunction",
     "WriteBlocks",
     "carry",
+    "data_errors",
 ]
 
 T = TypeVar("T")
@@ -48,13 +55,16 @@ PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
 HANDLE_SCHEMA = (
     "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
-    "error string"
+    "error string, unread string"
 )
 
 
 @dataclass(frozen=True)
 class Handle:
-    """Where one partition's blocks are, or why there are none."""
+    """Where one partition's blocks are, or why there are none.
+
+    ``error`` is a value that cannot be trained on; ``unread`` is why the task left its files to Spark's reader.
+    """
 
     partition: int
     path: str
@@ -63,11 +73,12 @@ class Handle:
     folds: tuple[int, ...]
     bytes: int
     error: str | None
+    unread: str | None = None
 
     @classmethod
-    def empty(cls, partition: int, error: str | None = None) -> Handle:
+    def empty(cls, partition: int, error: str | None = None, unread: str | None = None) -> Handle:
         """Return the handle of a partition without blocks."""
-        return cls(partition, "", (0,), (), (), 0, error)
+        return cls(partition, "", (0,), (), (), 0, error, unread)
 
     def to_batch(self) -> pa.RecordBatch:
         """Return one row of ``HANDLE_SCHEMA``."""
@@ -79,6 +90,7 @@ class Handle:
             "folds": pa.array([list(self.folds)], pa.list_(pa.int32())),
             "bytes": pa.array([self.bytes], pa.int64()),
             "error": pa.array([self.error], pa.string()),
+            "unread": pa.array([self.unread], pa.string()),
         }
         return pa.RecordBatch.from_pydict(columns)
 
@@ -167,19 +179,23 @@ class WriteBlocks:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         spare_modules()
-        context = TaskContext.get()
-        assert context is not None  # noqa: S101  # always there inside a task
-        partition = context.partitionId()
-        if self.only is not None and partition not in self.only:
-            return
+        partition = _context().partitionId()
+        if self.only is None or partition in self.only:
+            yield self.write(partition, batches).to_batch()
+
+    def write(self, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
+        """Write a partition's rows, and return where they are or what is wrong with them."""
         folder = _local_folder(self.name, partition)
         folder.mkdir(parents=True, exist_ok=True)
         # A task that rebuilds several partitions has one number and one attempt for all of them.
-        path = folder / f"part-{partition:05d}-{context.taskAttemptId()}-{uuid.uuid4().hex[:8]}.arrow"
+        attempt = _context().taskAttemptId()
+        path = folder / f"part-{partition:05d}-{attempt}-{uuid.uuid4().hex[:8]}.arrow"
         try:
-            yield self._write(path, partition, batches).to_batch()
+            return self._write(path, partition, batches)
         except DataError as error:
-            yield Handle.empty(partition, str(error)).to_batch()
+            return Handle.empty(partition, str(error))
+        except NotReadHere as reason:
+            return Handle.empty(partition, unread=str(reason))
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
         rows, folds, validation = list[int](), list[int](), list[int]()
@@ -201,6 +217,18 @@ class WriteBlocks:
         starts = np.cumsum([0, *(rows[index] for index in training)]).tolist()
         kept = () if self.columns.fold is None else tuple(folds)
         return Handle(partition, str(path), tuple(starts), tuple(validation), kept, path.stat().st_size, None)
+
+
+@dataclass(frozen=True)
+class ReadParquet:
+    """The task that reads a partition's files and writes its blocks."""
+
+    reader: ParquetReader
+    writer: WriteBlocks
+
+    def __call__(self, partition: int, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Handle]:
+        spare_modules()
+        return (self.writer.write(partition, self.reader(parts)) for parts in partitions)
 
 
 @dataclass(frozen=True)
@@ -237,11 +265,27 @@ def carry(handle: Handle) -> tuple[Handle, bytes]:
 def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> OpenPartition:
     """Open a partition's file, or the content that came with its handle."""
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
+    if (changed := handle.error or handle.unread) is not None:  # it was written before without one
+        raise DataError(
+            f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
+        )
     part = Part(handle.partition, first_rows[handle.partition])
     try:
         return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
     except FileNotFoundError:
         return OpenPartition(part, None)
+
+
+@contextlib.contextmanager
+def data_errors() -> Iterator[None]:
+    """Raise a task's DataError as itself, without the traces that Spark and Python put around it."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        found = re.search(r"^\S*\bDataError: (.+)$", str(error), re.MULTILINE)
+        if found is None:
+            raise
+        raise DataError(found[1]) from None
 
 
 @dataclass(frozen=True)
@@ -254,6 +298,12 @@ class Sweep:
         spare_modules()
         for root in _local_roots():
             shutil.rmtree(root / self.name, ignore_errors=True)
+
+
+def _context() -> TaskContext:
+    context = TaskContext.get()
+    assert context is not None  # noqa: S101  # always there inside a task
+    return context
 
 
 def _local_roots() -> list[Path]:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from sparkopt.blocks import classic, connect
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
+from sparkopt.blocks.store import reader_of
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
 from sparkopt.communication.encoding import SPARSE
@@ -52,6 +53,8 @@ class DataProfile:
         Largest label.
     row_entries : float, default 0
         Entries of a row that are stored: without zeros where rows are sparse.
+    reader : str, default ""
+        What would read the rows: "arrow", or "spark" and why not Arrow.
     """
 
     rows: Sequence[int]
@@ -61,6 +64,7 @@ class DataProfile:
     is_sparse: bool
     target_max: float
     row_entries: float = 0.0
+    reader: str = ""
 
     @classmethod
     def of(cls, df: DataFrame, columns: Columns) -> DataProfile:
@@ -80,7 +84,8 @@ class DataProfile:
         found = counted.groupBy("partition").agg(*totals).collect()
         if not found:
             raise DataError("there are no rows to train on: the DataFrame is empty.")
-        first = columns.select(df).select("features").limit(SAMPLE).toArrow().column("features")
+        selected = columns.select(df)
+        first = selected.select("features").limit(SAMPLE).toArrow().column("features")
         X = feature_matrix(pa.concat_arrays(first.chunks) if first.num_chunks != 1 else first.chunk(0))
         narrow = features_type(df.schema, columns.features) == "float"
         number = 4 if narrow else 8
@@ -99,6 +104,7 @@ class DataProfile:
             is_sparse,
             max(tops, default=0.0),
             stored / X.shape[0],
+            reader_of(selected)[1],
         )
 
 
@@ -251,6 +257,8 @@ class FitPlan:
             f"memory         driver {driver}, each task {task} in addition to its blocks",
             f"engine         {self.engine.name}; seconds of {PASSES} passes: {seconds}",
         ]
+        if data.reader:
+            lines.append(f"reader         {data.reader}")
         if self.optimizer:
             lines.append(f"optimizer      {self.optimizer}")
         return "\n".join(lines + [f"advice         {sentence}" for sentence in self.advice])

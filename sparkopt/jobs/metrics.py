@@ -1,22 +1,22 @@
-"""Metrics of a model on rows, by pyspark.ml's own evaluators."""
+"""Metrics of a model on rows, those of pyspark.ml's evaluators."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.ml import Model
-from pyspark.ml.evaluation import (
-    BinaryClassificationEvaluator,
-    MulticlassClassificationEvaluator,
-    RegressionEvaluator,
-)
-from pyspark.sql import DataFrame
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
+from sparkopt.ml.metrics.rows import tallies_of, tally_scores
+from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
 from sparkopt.report.facts import Measure
 
 __all__ = [
@@ -30,9 +30,10 @@ __all__ = [
     "scored",
 ]
 
-CLASSIFICATION, REGRESSION = ("accuracy", "f1", "logLoss", "areaUnderROC"), ("rmse", "r2", "mae")
-NAMES = (*CLASSIFICATION, *REGRESSION)
+NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae")
 LOWER_IS_BETTER = ("logLoss", "rmse", "mae")
+BINS, EPS = 1000, 1e-15
+"""As in pyspark.ml's evaluators: thresholds of a curve, and the least probability that counts."""
 
 
 def is_classifier(model: Model) -> bool:
@@ -81,20 +82,33 @@ class ScoredRows:
             raise DataError("there are no rows to evaluate on.")
         if labelled < count:
             raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
-        weighted = {"weightCol": "weight"} if "weight" in table.columns else {}
+        weight = F.col("weight") if "weight" in table.columns else F.lit(1.0)
+        judged = self._judged()
+        found: dict[str, Any] = dict(tallies_of(table, F.col("label"), weight, judged))
         metrics: dict[str, float] = {"rows": count}
         if not self.is_classifier:
-            for name in REGRESSION:
-                metrics[name] = RegressionEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
-            return metrics
-        for name in ("accuracy", "f1"):
-            metrics[name] = MulticlassClassificationEvaluator(metricName=name, **weighted).evaluate(table)  # type: ignore[arg-type]
-        if "probability" in table.columns:
-            evaluator = MulticlassClassificationEvaluator(metricName="logLoss", **weighted)  # type: ignore[arg-type]
-            metrics["logLoss"] = evaluator.evaluate(table)
-        if "rawPrediction" in table.columns and len(table.first()["rawPrediction"]) == 2:  # type: ignore[index]
-            metrics["areaUnderROC"] = BinaryClassificationEvaluator(**weighted).evaluate(table)  # type: ignore[arg-type]
+            residuals: ResidualTally = found["residuals"]
+            return {**metrics, "rmse": residuals.rmse, "r2": residuals.r2(), "mae": residuals.mae}
+        counts = ClassCounts.of(found["classes"])
+        metrics |= {"accuracy": counts.accuracy, "f1": counts.weighted(counts.f_measure(1.0))}
+        if "shares" in found:
+            metrics["logLoss"] = found["shares"].mean()
+        if "scores" in found:
+            scores = tally_scores(table, F.col("label"), weight, judged["scores"][0], found["scores"])
+            metrics["areaUnderROC"] = area_under(ScoreCounts(*scores.cumulative()).roc)
         return metrics
+
+    def _judged(self) -> dict[str, tuple[Column, Tally]]:
+        """Return the columns that metrics are computed from, with empty tallies."""
+        columns, prediction = self.table.columns, F.col("prediction")
+        if not self.is_classifier:
+            return {"residuals": (prediction, ResidualTally())}
+        judged: dict[str, tuple[Column, Tally]] = {"classes": (prediction, ClassTally())}
+        if "probability" in columns:
+            judged["shares"] = (vector_to_array(F.col("probability"))[F.col("label").cast("int")], LogLossTally(EPS))
+        if "rawPrediction" in columns and len(self.table.first()["rawPrediction"]) == 2:  # type: ignore[index]
+            judged["scores"] = (vector_to_array(F.col("rawPrediction"))[1], ScoreTally(2 * BINS))
+        return judged
 
 
 @contextmanager

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
 from pyspark.ml.param import Param, Params
 from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol, HasThreshold, HasThresholds
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
+from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
+from sparkopt.ml.arithmetic import sigmoid, softmax
 from sparkopt.ml.bounds import BoundParams, BoundSetters
 from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters, HasClassWeights
 from sparkopt.ml.estimator import LinearEstimator
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
+SMALL = "__sparkopt_small"
 LABELS = Interval(0, None, whole=True)
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -138,6 +143,8 @@ class _LogisticRegressionParams(
 class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _LogisticRegressionParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one for each."""
 
+    _has_classes = True
+
     @property
     def numClasses(self) -> int:
         """Number of classes."""
@@ -203,29 +210,65 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
         if raw.shape[1] > 1:
-            probability = Multinomial(raw.shape[1]).predict(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
+            probability = softmax(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
             return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
         margin = raw[:, 0]
-        probability = np.stack([Logistic().predict(-margin), Logistic().predict(margin)], axis=1)
-        with np.errstate(divide="ignore"):
-            least = np.log(self.getThreshold()) - np.log1p(-self.getThreshold())
         return {
             "rawPrediction": np.stack([-margin, margin], axis=1),
-            "probability": probability,
-            "prediction": (margin > least).astype(np.float64),
+            "probability": np.stack([sigmoid(-margin), sigmoid(margin)], axis=1),
+            "prediction": (margin > self._least_margin).astype(np.float64),
         }
 
-    def _choose(self, probability: Array, raw: Array) -> Floats:
-        """Return the class of the largest probability in units of its threshold."""
+    def _output(self, key: str, raw: Array) -> Array:
+        if raw.shape[1] > 1 or key == "probability":
+            return super()._output(key, raw)
+        margin = raw[:, 0]
+        if key == "prediction":
+            return (margin > self._least_margin).astype(np.float64)
+        return np.stack([-margin, margin], axis=1)
+
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+        output = expressions.twice(raw, is_vector=True)
+        if len(self._matrix) > 1:
+            values = F.unwrap_udt(output)["values"]
+            probability, thresholds = expressions.softmax(values), self._class_thresholds
+            chosen = expressions.argmax(values)
+            if thresholds is not None:
+                chosen = expressions.largest_share(probability, thresholds)
+            return rows, {"rawPrediction": output, "probability": array_to_vector(probability), "prediction": chosen}
+        margin, small = F.unwrap_udt(raw)["values"][1], F.col(SMALL)
+        shares = F.array(expressions.sigmoid(-margin, small), expressions.sigmoid(margin, small))
+        return rows.withColumn(SMALL, expressions.small_power(margin)), {
+            "rawPrediction": output,
+            "probability": array_to_vector(shares),
+            "prediction": expressions.above(margin, self._least_margin),
+        }
+
+    @property
+    def _least_margin(self) -> float:
+        """The log-odds of threshold."""
+        with np.errstate(divide="ignore"):
+            return float(np.log(self.getThreshold()) - np.log1p(-self.getThreshold()))
+
+    @property
+    def _class_thresholds(self) -> list[float] | None:
+        """Thresholds, one for each class; None where none are set."""
         if not self.isSet(self.thresholds):
-            return np.asarray(raw.argmax(axis=1), np.float64)
-        thresholds = np.array(self.getThresholds())
+            return None
+        thresholds = self.getThresholds()
         if len(thresholds) != self.numClasses:
             raise ParameterError(
                 f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
             )
+        return thresholds
+
+    def _choose(self, probability: Array, raw: Array) -> Floats:
+        """Return the class of the largest probability in units of its threshold."""
+        thresholds = self._class_thresholds
+        if thresholds is None:
+            return np.asarray(raw.argmax(axis=1), np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.nan_to_num(probability / thresholds, nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
+            share = np.nan_to_num(probability / np.array(thresholds), nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
         return np.asarray(share.argmax(axis=1), np.float64)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasSolver
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Binomial, BinomialLogit, Gamma, Gaussian, Loss, Poisson, Tweedie, WorkingResponse
+from sparkopt.ml import arithmetic, expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, ScalarModel
@@ -50,6 +52,10 @@ LINKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Links by family; the first one is the default."""
 LOSSES = MappingProxyType({"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma})
+MEANS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = MappingProxyType(
+    {"log": (arithmetic.exp, F.exp), "logit": (arithmetic.sigmoid, expressions.sigmoid)}
+)
+"""The mean of a linear prediction in NumPy and in Spark, equal to the bit, by the link; others in NumPy only."""
 
 
 class _FamilyParams(LinearParams, HasSolver):
@@ -156,6 +162,12 @@ class _FamilyParams(LinearParams, HasSolver):
             return BinomialLogit() if self.getLink() == "logit" else Binomial(self.getLink())
         return LOSSES[self.getFamily()](link=self.getLink())
 
+    @property
+    def _is_least_squares(self) -> bool:
+        if self.getFamily() == "tweedie":
+            return self.getVariancePower() == 0 and self.getLinkPower() == 1
+        return self.getFamily() == "gaussian" and self.getLink() == "identity"
+
     def _domains(self) -> Mapping[str, Constraint]:
         return {
             **super()._domains(),
@@ -182,7 +194,24 @@ class GeneralizedLinearRegressionModel(ScalarModel[GeneralizedLinearRegressionTr
         return GeneralizedLinearRegressionTrainingSummary
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
-        return {"prediction": self._family_loss().predict(raw[:, 0]), "linkPrediction": raw[:, 0]}
+        mean, raw = MEANS.get(self._link_name), raw[:, 0]
+        return {
+            "prediction": self._family_loss().predict(raw) if mean is None else mean[0](raw),
+            "linkPrediction": raw,
+        }
+
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        raw = expressions.twice(raw, is_vector=False)
+        if self._is_least_squares:
+            return rows, {"prediction": raw, "linkPrediction": raw}
+        mean = MEANS.get(self._link_name)
+        return None if mean is None else (rows, {"prediction": mean[1](raw), "linkPrediction": raw})
+
+    @property
+    def _link_name(self) -> str:
+        if self.getFamily() != "tweedie":
+            return self.getLink()
+        return "log" if self.getLinkPower() == 0 else "power"
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {
@@ -310,12 +339,6 @@ class GeneralizedLinearRegression(LinearEstimator[GeneralizedLinearRegressionMod
             progress=trainer.progress,
             held_out=trainer.held_out,
         )
-
-    @property
-    def _is_least_squares(self) -> bool:
-        if self.getFamily() == "tweedie":
-            return self.getVariancePower() == 0 and self.getLinkPower() == 1
-        return self.getFamily() == "gaussian" and self.getLink() == "identity"
 
     @property
     def _scale_target(self) -> bool:

@@ -1,4 +1,4 @@
-"""The base of the linear models: coefficients, scoring of rows in Arrow batches, and saving as data."""
+"""The base of the linear models: coefficients, scoring of rows, and saving as data."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
-from sparkopt.blocks.columns import column_type, feature_matrix, features_column, quoted
+from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
+from sparkopt.ml.arithmetic import products
+from sparkopt.ml.expressions import once, row_wise, twice
+from sparkopt.ml.jvm import with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -32,7 +35,7 @@ __all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel"]
 
 S = TypeVar("S", bound=TrainingSummary)
 
-SCORES = "__sparkopt_scores"
+RAW, INPUTS, SCORES = "__sparkopt_raw", "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 """Name and type of output columns, by the keys of ``_outputs``."""
@@ -51,10 +54,12 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Auxiliary parameters of the loss.
     """
 
+    _has_classes = False  # whether raw predictions are of classes
+
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
-        # products round differently in another memory order: one order, so that a loaded model predicts to the last
-        # bit what the fitted one did
+        # sparse products round differently in another memory order: one order, so that a loaded model predicts to the
+        # last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
@@ -138,6 +143,10 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _outputs(self, raw: Array) -> dict[str, Array]:
         """Return the output columns of raw predictions (n, outputs): (n,) for numbers, (n, k) for vectors."""
 
+    def _output(self, key: str, raw: Array) -> Array:
+        """Return one of ``_outputs``."""
+        return self._outputs(raw)[key]
+
     @abstractmethod
     def _output_columns(self) -> Outputs:
         """Return the output columns; one without a name is left out."""
@@ -146,18 +155,54 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """Return raw predictions (n, outputs)."""
         if X.shape[1] != self.numFeatures:
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
-        if not isinstance(X, np.ndarray):
-            return np.asarray(X @ self._matrix.T) + self._intercept
-        # one product for each row: those of whole batches round by the batch's size, and no row alone would agree
-        rows = X.astype(np.float64, copy=False)[:, None, :]
-        return np.asarray(np.matmul(rows, self._matrix.T)[:, 0]) + self._intercept
+        return products(X, self._matrix) + self._intercept
+
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        """Return output columns, to the bit those of ``_outputs``, and the rows with what they are computed from.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Rows with raw predictions.
+        raw : Column
+            The raw predictions: a number, or a Vector where ``_has_classes``.
+
+        Returns
+        -------
+        tuple or None
+            None where Spark has no such functions.
+        """
+        return None
 
     @illegal_arguments()
     def _transform(self, dataset: DataFrame) -> DataFrame:
         columns = self._wanted(dataset.columns)
-        scorer = arrow_udf(self._score(columns), self._scores_type(columns))  # type: ignore[call-overload]  # no structs
-        scored = dataset.withColumn(SCORES, scorer(self._inputs(dataset.schema)))
-        return scored.select(*[F.col(f"`{name}`") for name in dataset.columns], *self._named(columns, SCORES))
+        kept = [F.col(quoted(name)) for name in dataset.columns]
+        rows = self._with_raw(dataset)
+        found = None if rows is None else self._expressions(rows, F.col(RAW))
+        if found is not None:
+            rows, outputs = found
+            return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
+        if rows is None:
+            scorer, inputs = self._score(columns), self._inputs(dataset.schema)
+        else:
+            scorer, inputs = self._score_raw(columns), F.col(RAW)
+        udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
+        scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
+        return once(scored, SCORES).select(*kept, *self._named(columns, SCORES))
+
+    def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
+        """Return the rows with a column ``RAW``, where the JVM can compute it."""
+        features, offset = self._features(), self._columns().offset
+        if features_type(dataset.schema, features) != "vector":
+            return None
+        rows = with_raw(dataset, str(features), self.arrays, RAW, classes=self._has_classes)
+        if rows is None or offset is None:
+            return rows
+        column_type(dataset.schema, offset, "offset")
+        return rows.withColumn(
+            RAW, F.col(RAW) + F.coalesce(F.col(quoted(offset)).cast("double"), F.lit(float("nan")))
+        )
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -170,6 +215,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _inputs(self, schema: StructType) -> Column:
         """Return what is scored: the features, or a struct of features and offset."""
         rows, offset = features_column(schema, self._features()), self._columns().offset
+        if features_type(schema, self._features()) == "vector":
+            rows = F.unwrap_udt(rows)
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
@@ -205,6 +252,20 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
         return score
 
+    def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+        """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
+        model = self.copy()
+        model._summary = None
+        outputs = model._outputs
+
+        def score(raw: pa.Array) -> pa.Array:
+            spare_modules()
+            found = outputs(raw.to_numpy(zero_copy_only=False)[:, None])
+            return pa.StructArray.from_arrays([to_arrow(found[key]) for key in columns], list(columns))
+
+        score.__annotations__ = {"raw": pa.Array, "return": pa.Array}
+        return score
+
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""
         return ModelWriter(self)
@@ -230,6 +291,9 @@ class ScalarModel(LinearModel[S]):
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
         return {"prediction": raw[:, 0]}
+
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
+        return rows, {"prediction": twice(raw, is_vector=False)}
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {"prediction": (self.getPredictionCol(), NUMBER)}

@@ -14,7 +14,8 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import quoted
-from sparkopt.ml.model import LinearModel
+from sparkopt.ml.expressions import row_wise
+from sparkopt.ml.model import INPUTS, LinearModel
 
 __all__ = ["HeldOut"]
 
@@ -48,9 +49,10 @@ class HeldOut:
         self._outputs = [
             model._wanted(dataset.columns, named) or model._wanted(dataset.columns) for model in models[0]
         ]
-        scores = self._scorer(dataset)(models[0][0]._inputs(dataset.schema), F.col(quoted(fold)))
         others = [name for name in self._kept if name != fold]
-        self._scored = dataset.select(*map(quoted, [fold, *others]), scores.alias(SCORES))
+        rows = row_wise(dataset, {INPUTS: models[0][0]._inputs(dataset.schema)})
+        scores = self._scorer(dataset)(F.col(INPUTS), F.col(quoted(fold)))
+        self._scored = rows.select(*map(quoted, [fold, *others]), scores.alias(SCORES))
 
     def __enter__(self) -> HeldOut:
         self._scored.persist()

@@ -9,11 +9,13 @@ import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseVector, Vector
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
+from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
 from sparkopt.ml.classification import RawPredictionParams
@@ -69,6 +71,8 @@ class _LinearSVCParams(LinearParams, RawPredictionParams, HasClassWeights):
 class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
     """Coefficients and intercept of a linear support vector machine."""
 
+    _has_classes = True
+
     @property
     def numClasses(self) -> int:
         """Number of classes, 2."""
@@ -94,6 +98,11 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
             "rawPrediction": np.stack([-margin, margin], axis=1),
             "prediction": (margin > self.getThreshold()).astype(np.float64),
         }
+
+    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+        margin = F.unwrap_udt(raw)["values"][1]
+        output = expressions.twice(raw, is_vector=True)
+        return rows, {"rawPrediction": output, "prediction": expressions.above(margin, self.getThreshold())}
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

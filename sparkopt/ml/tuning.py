@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from pyspark import inheritable_thread_target
-from pyspark.ml import tuning
+from pyspark.ml import Pipeline, PipelineModel, Transformer, tuning
 from pyspark.ml.util import MLReader, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -21,6 +21,7 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.search_persistence import (
     SearchModelReader,
@@ -51,8 +52,13 @@ class CrossValidator(tuning.CrossValidator):
     one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml draws them, so the metrics are
     those of its CrossValidator with the same seed or ``foldCol``.
 
-    Folds that cannot be trained together (another estimator, mini-batches, local steps, lossy codecs, balanced class
-    weights, a grid over columns) are trained one after the other, as pyspark.ml does, and the reason is logged.
+    The estimator may be a Pipeline that ends in one of sparkopt's, after transformers, which have no state. The
+    metrics of pyspark.ml's evaluators are computed for all models in the same pass over the rows, others by the
+    evaluator.
+
+    Folds that cannot be trained together (another estimator, stages that are fitted, mini-batches, local steps, lossy
+    codecs, balanced class weights, a grid over columns) are trained one after the other, as pyspark.ml does, and the
+    reason is logged.
 
     Parameters
     ----------
@@ -116,14 +122,12 @@ class CrossValidator(tuning.CrossValidator):
 
     def _joint_tasks(self, dataset: DataFrame) -> Tasks:
         """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
-        estimator: Any = self.getEstimator()
-        if not isinstance(estimator, LinearEstimator):
-            kind = type(estimator)
-            raise _ApartError(f"{kind.__module__}.{kind.__name__} is no linear estimator of sparkopt")
+        stages, estimator = self._stages()
         fold = self.getFoldCol()
         if fold and not isinstance(dataset.schema[fold].dataType, IntegralType):
             raise _ApartError(f"foldCol={fold!r} is no integer column")
-        tasks = [estimator.copy(values)._task(dataset.schema) for values in self.getEstimatorParamMaps()]
+        schema = _transformed(stages, dataset).schema
+        tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
                 raise _ApartError("local steps and lossy compression are one model's own")
@@ -135,25 +139,52 @@ class CrossValidator(tuning.CrossValidator):
             raise _ApartError("classWeights='balanced' is another weight in each fold")
         return tasks
 
+    def _stages(self) -> tuple[list[Transformer], LinearEstimator[Any]]:
+        """Return the estimator and the stateless stages before it, or raise why folds cannot share these."""
+        stages: list[Any] = [self.getEstimator()]
+        if type(stages[0]) is Pipeline and stages[0].getStages():
+            stages = list(stages[0].getStages())
+        *first, last = stages
+        if not isinstance(last, LinearEstimator):
+            raise _ApartError(f"{_named(last)} is no linear estimator of sparkopt")
+        for stage in first:
+            if not isinstance(stage, Transformer):
+                raise _ApartError(f"{_named(stage)} is fitted to the rows of each fold")
+        for values in self.getEstimatorParamMaps():
+            if any(param.parent != last.uid for param in values):
+                raise _ApartError("the grid is over other stages than the last")
+        return first, last
+
     def _fit_together(self, dataset: DataFrame, tasks: Tasks) -> CrossValidatorModel:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
         reading, folds = tasks[0].reading, range(self.getNumFolds())
         for task in tasks:
             check_engine(task.engine, dataset)
-        reading.columns.check(dataset.schema)
-        folded, fold = self._folded(dataset)
-        columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), dataset)
+        stages, _ = self._stages()
+        whole, (folded, fold) = _transformed(stages, dataset), self._folded(dataset)
+        reading.columns.check(whole.schema)
+        folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
+        if fold not in folded.columns:
+            raise _ApartError("a stage before the last leaves out columns that it does not know")
+        columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), whole)
         with BlockStore.write(folded, columns, reading.targets, reading.block_codec) as store:
             self._check_folds(store, tasks)
             fits = fits_of(store, [(task, fold) for fold in folds for task in tasks])
             models = _by_fold(tasks, fits, folded, columns)
-            with HeldOut(folded, fold, models, self.getEvaluator()) as held_out:
-                metrics = self._measured(held_out, len(tasks), dataset)
+            metrics = held_out_metrics(store, models, self.getEvaluator())
+            if metrics is None:
+                with HeldOut(folded, fold, models, self.getEvaluator()) as held_out:
+                    metrics = self._measured(held_out, len(tasks), dataset)
             average, spread = self._gen_avg_and_std_metrics(metrics)
             best = tasks[int((np.argmax if self.getEvaluator().isLargerBetter() else np.argmin)(average))]
             (fit,) = fits_of(store, [(best, None)])
-        model = best.model(fit, training_rows(dataset, columns))
-        return self._result(model, average, spread, models if self.getCollectSubModels() else None)
+        model = self._whole(stages, best.model(fit, training_rows(whole, columns)))
+        every = [[self._whole(stages, model) for model in fold_models] for fold_models in models]
+        return self._result(model, average, spread, every if self.getCollectSubModels() else None)
+
+    def _whole(self, stages: list[Transformer], model: Any) -> Any:
+        """Return the model of the estimator: that of its last stage, after the others where it is a pipeline."""
+        return PipelineModel([*stages, model]) if type(self.getEstimator()) is Pipeline else model
 
     def _folded(self, dataset: DataFrame) -> tuple[DataFrame, str]:
         """Return the rows with the number of their fold, as pyspark.ml numbers them, and the name of that column."""
@@ -233,6 +264,17 @@ class CrossValidatorModel(tuning.CrossValidatorModel):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # it reads more than pyspark's
         """Return a reader: ``CrossValidatorModel.read().load(path)``. It reads pyspark.ml's models too."""
         return SearchModelReader(cls)
+
+
+def _transformed(stages: Sequence[Transformer], dataset: DataFrame) -> DataFrame:
+    """Return the rows as they leave the stages."""
+    for stage in stages:
+        dataset = stage.transform(dataset)
+    return dataset
+
+
+def _named(stage: Any) -> str:
+    return f"{type(stage).__module__}.{type(stage).__name__}"
 
 
 class _ApartError(ParameterError):

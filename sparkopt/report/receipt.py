@@ -67,6 +67,8 @@ class Receipt(BaseReceipt):
         Passes by the codec in which their sums were sent.
     gap : float or None
         Estimate of how far the objective of the model is above the optimum; None where the optimiser has none.
+    reader : str
+        What read the rows: "arrow", or "spark" and why not Arrow; empty in receipts of earlier versions.
 
     Examples
     --------
@@ -104,6 +106,7 @@ class Receipt(BaseReceipt):
     sent: list[int] = field(default_factory=list)
     codecs: dict[str, int] = field(default_factory=dict)
     gap: float | None = None
+    reader: str = ""
 
     @classmethod
     def of(
@@ -168,6 +171,7 @@ class Receipt(BaseReceipt):
             peak_memory=max((p.peak_memory for p in passes), default=0),
             models=models,
             resumed_at=resumed_at,
+            reader=store.reader,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
             **_steps_of(solution),
@@ -293,6 +297,7 @@ class Receipt(BaseReceipt):
                 f"  rows      {self.rows:>12,}   features {self.features:,}   partitions {self.partitions:,}",
                 f"  objective {self.objective[self.chosen_step]:>12.8g}   {self._from()}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
+                *([f"  read by   {self.reader}"] if self.reader else []),
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
                 "seconds",

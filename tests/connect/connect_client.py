@@ -25,7 +25,7 @@ from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
 from sparkopt.solver.progress import Progress
 from sparkopt.validation import Interval
-from tests.connect.connect_data import FITS, dense, numbers, searched
+from tests.connect.connect_data import FITS, dense, numbers, scored, searched
 
 
 def fits(spark: SparkSession) -> dict[str, Any]:
@@ -153,6 +153,7 @@ def main(remote: str, folder: str) -> None:
         "pictures": pictures(spark, folder),
         "engines": engines(spark),
         "searched": searched(spark),
+        "scored": scored(spark, f"{folder}/scored"),
         "survival": survival(spark),
         "leftovers": leftovers(spark),
     }

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
+from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.ml.linalg import SparseVector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression
+from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression, LogisticRegressionModel
 
 QUICK = dict(maxIter=3, tol=0.0)
 
@@ -60,6 +61,24 @@ def searched(spark: SparkSession) -> dict[str, list[float]]:
     )
     found = search.fit(dense(spark, 2))
     return {"metrics": found.avgMetrics, "best": numbers(found.bestModel)}
+
+
+def scored(spark: SparkSession, folder: str) -> dict[str, Any]:
+    """Scores of Vectors from Parquet, dense and sparse, and metrics of them."""
+    rng, found = np.random.default_rng(1), {}
+    vectors = dense(spark, 2).withColumn("features", array_to_vector("features"))
+    for name, rows, width in (("dense", vectors, 4), ("sparse", sparse(spark, 2), 30)):
+        rows.write.mode("overwrite").parquet(f"{folder}/{name}")
+        stored = spark.read.parquet(f"{folder}/{name}")
+        for classes in (1, 3):
+            model = LogisticRegressionModel(rng.normal(size=(classes, width)), rng.normal(size=classes))
+            outputs = [vector_to_array(F.col(output)) for output in ("rawPrediction", "probability")]
+            kept = model.transform(stored).where("prediction >= 0").select("prediction", *outputs).collect()
+            found[f"{name}, {classes}"] = sorted([row[0], *row[1], *row[2]] for row in kept)
+            if classes == 1:
+                summary = model.evaluate(stored)
+                found[f"{name}, metrics"] = [summary.accuracy, summary.areaUnderROC, summary.areaUnderPR]
+    return found
 
 
 def numbers(model: Any) -> list[float]:

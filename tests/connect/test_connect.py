@@ -3,80 +3,22 @@
 from __future__ import annotations
 
 import ast
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyspark
 import pytest
 from pyspark.ml import PipelineModel
 
 from sparkopt.blocks import connect
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
-from tests import jvm
-from tests.connect.connect_data import FITS, dense, numbers, searched
+from tests.connect.connect_data import FITS, dense, numbers, scored, searched
 
 pytestmark = pytest.mark.usefixtures("jvms")
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "SPARK_HOME": str(Path(pyspark.__file__).parent),
-    "SPARK_LOCAL_IP": "127.0.0.1",
-    "PYTHONPATH": str(ROOT),
-}
-SETTINGS = {
-    "spark.master": "local-cluster[2,1,1024]",
-    "spark.executor.memory": "1g",
-    "spark.driver.memory": "1g",
-    "spark.connect.grpc.binding.address": "127.0.0.1",
-    "spark.sql.shuffle.partitions": "2",
-    **jvm.EXECUTORS,
-}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Spark Connect server with two executors, in processes of its own."""
-    pytest.importorskip("grpc", reason="Spark Connect needs grpcio, of sparkopt's extra 'connect'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {**SETTINGS, "spark.connect.grpc.binding.port": str(port)}
-    command = [f"{ENVIRONMENT['SPARK_HOME']}/bin/spark-submit", "--properties-file", str(ROOT / "conf/local.conf")]
-    for key, value in settings.items():
-        command += ["--conf", f"{key}={value}"]
-    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
-    log = tmp_path_factory.mktemp("connect") / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=ENVIRONMENT, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        wait_for(port, process, log)
-        yield f"sc://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()[-3000:]
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise AssertionError("the server does not answer: " + log.read_text()[-3000:])
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(server: str, folder: Path) -> dict[str, Any]:
+def found(client: Callable[..., Any], folder: Path) -> dict[str, Any]:
     """What the client reports."""
-    environment = {key: value for key, value in ENVIRONMENT.items() if key != "JAVA_HOME"}
-    command = [sys.executable, "-m", "tests.connect.connect_client", server, str(folder)]
-    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
-    results = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
-    assert results, run.stderr[-5000:]
-    report: dict[str, Any] = json.loads(results[0].removeprefix("RESULT "))
+    report: dict[str, Any] = client("tests.connect.connect_client", folder)
     return report
 
 
@@ -107,6 +44,10 @@ def test_folds_are_those_of_classic(spark, found):
     expected = searched(spark)
     assert found["searched"]["best"] == expected["best"]
     np.testing.assert_allclose(found["searched"]["metrics"], expected["metrics"], rtol=1e-12)
+
+
+def test_scores_and_metrics_are_those_of_classic(spark, found, tmp_path):
+    assert found["scored"] == scored(spark, str(tmp_path))
 
 
 def test_saved_on_connect_and_loaded_anywhere(spark, found, folder):

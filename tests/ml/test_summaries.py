@@ -15,7 +15,7 @@ from sparkopt.ml import (
     LogisticRegression,
     LogisticRegressionModel,
 )
-from sparkopt.ml.summary import sums
+from sparkopt.ml.summary import classification as summaries
 
 WEIGHTS = {"unweighted": {}, "weighted": {"weightCol": "weight"}}
 
@@ -143,8 +143,7 @@ def test_generalized(generalized, options):
 
 
 def test_a_curve_of_many_scores_keeps_exact_points(cancer, monkeypatch):
-    monkeypatch.setattr(sums, "BINS", 20)
-    monkeypatch.setattr(sums, "FEW", 40)
+    monkeypatch.setattr(summaries, "BINS", 20)
     model = LogisticRegressionModel(np.eye(1, 10), np.zeros(1))._set(weightCol="weight")
     found = model.evaluate(cancer)
     points = found.recallByThreshold.toPandas()

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.ml import classification, tuning
+from pyspark.ml import Pipeline, classification, tuning
 from pyspark.ml.evaluation import (
     BinaryClassificationEvaluator,
     Evaluator,
     MulticlassClassificationEvaluator,
     RegressionEvaluator,
 )
+from pyspark.ml.feature import StandardScaler, VectorAssembler
 from pyspark.ml.linalg import SparseVector, VectorUDT
 from pyspark.sql import functions as F
 
@@ -245,6 +246,46 @@ def test_and_is_trained_as_pyspark_does(rows, why, caplog):
     assert "the folds are trained one after the other: " in caplog.text
     assert isinstance(found, ml.CrossValidatorModel)
     np.testing.assert_allclose(found.avgMetrics, tuning.CrossValidator(**options).fit(rows).avgMetrics, rtol=1e-12)
+
+
+def pipeline(*stages):
+    """A search over a pipeline that ends in a logistic regression."""
+    last = ml.LogisticRegression(featuresCol="assembled", maxIter=4, **{**TIGHT, "tol": 0.0})
+    grid = [{last.regParam: strength} for strength in (0.01, 10.0)]
+    return dict(
+        estimator=Pipeline(stages=[*stages, last]),
+        estimatorParamMaps=grid,
+        evaluator=BinaryClassificationEvaluator(),
+        numFolds=2,
+        seed=3,
+        collectSubModels=True,
+    )
+
+
+def test_a_pipelines_last_stage_shares_passes(rows, caplog):
+    # rows with a hole are left out, after folds were drawn
+    assembler = VectorAssembler(inputCols=COLUMNS, outputCol="assembled", handleInvalid="skip")
+    holes = rows.withColumn("x0", F.when(F.col("x0") > 1.5, None).otherwise(F.col("x0")))
+    options = pipeline(assembler)
+    together, separate = (kind(**options).fit(holes) for kind in (ml.CrossValidator, tuning.CrossValidator))
+    assert "one after the other" not in caplog.text
+    np.testing.assert_allclose(together.avgMetrics, separate.avgMetrics, rtol=1e-9)
+    assert len({id(fold[0].stages[-1].summary.receipt) for fold in together.subModels}) <= 2
+    assert together.subModels[0][0].stages[-1].summary.receipt.models == 4
+    predicted = [model.transform(holes).agg(F.sum("prediction")).first()[0] for model in (together, separate)]
+    assert predicted[0] == predicted[1]
+    assert [type(stage) for stage in together.bestModel.stages] == [VectorAssembler, ml.LogisticRegressionModel]
+
+
+def test_a_pipeline_with_stages_that_are_fitted_does_not(rows):
+    assembler = VectorAssembler(inputCols=COLUMNS, outputCol="raw")
+    options = pipeline(assembler, StandardScaler(inputCol="raw", outputCol="assembled"))
+    with pytest.raises(_ApartError, match="StandardScaler is fitted to the rows of each fold"):
+        ml.CrossValidator(**options)._joint_tasks(rows)
+    assembler = VectorAssembler(inputCols=COLUMNS, outputCol="assembled")
+    options = {**pipeline(assembler), "estimatorParamMaps": [{assembler.inputCols: ["x0"]}]}
+    with pytest.raises(_ApartError, match="the grid is over other stages"):
+        ml.CrossValidator(**options)._joint_tasks(rows)
 
 
 BAD_FOLDS = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from pyspark.ml.functions import vector_to_array
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
+from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
+from sparkopt.ml.metrics.rows import tallies_of, tally_scores
+from sparkopt.ml.metrics.tallies import ClassTally, ScoreTally, Tally
 from sparkopt.ml.summary.base import Summary, TrainingSummary
-from sparkopt.ml.summary.sums import ClassCounts, ScoreCounts, area_under, as_list
+from sparkopt.ml.summary.sums import as_list
 from sparkopt.typing import Floats
 
 __all__ = [
@@ -26,14 +29,26 @@ __all__ = [
     "LogisticRegressionTrainingSummary",
 ]
 
+BINS = 1000
+"""Thresholds that a curve is reduced to, as in pyspark.ml's summaries; of up to twice as many scores it keeps all."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassificationSummary(Summary):
     """How often a classifier is right, by class and over all."""
 
     @cached_property
+    def _tallies(self) -> dict[str, Any]:
+        """All that is tallied in the first pass."""
+        return tallies_of(self.predictions, self._label, self._weight, self._judged)
+
+    @property
+    def _judged(self) -> dict[str, tuple[Column, Tally]]:
+        return {"classes": (self._prediction, ClassTally())}
+
+    @cached_property
     def _counts(self) -> ClassCounts:
-        return ClassCounts.of(self.predictions, self._label, self._prediction, self._weight)
+        return ClassCounts.of(self._tallies["classes"])
 
     @property
     def labels(self) -> list[float]:
@@ -67,7 +82,7 @@ class ClassificationSummary(Summary):
     @property
     def accuracy(self) -> float:
         """Share of the rows that are predicted right."""
-        return float(self._counts.hits.sum()) / self._counts.total
+        return self._counts.accuracy
 
     @property
     def weightedTruePositiveRate(self) -> float:
@@ -106,10 +121,19 @@ class BinaryClassificationSummary(ClassificationSummary):
         """Column of the Vector in ``predictions`` whose entry for class 1 ranks the rows."""
         return str(self._scorer.getRawPredictionCol())
 
+    @property
+    def _score(self) -> Column:
+        return F.unwrap_udt(F.col(quoted(self.scoreCol)))["values"][1]
+
+    @property
+    def _judged(self) -> dict[str, tuple[Column, Tally]]:
+        return {**super()._judged, "scores": (self._score, ScoreTally(2 * BINS))}
+
     @cached_property
     def _curve(self) -> ScoreCounts:
-        score = vector_to_array(F.col(quoted(self.scoreCol)))[1]
-        return ScoreCounts.of(self.predictions, score, self._label, self._weight)
+        first = self._tallies["scores"]
+        complete = tally_scores(self.predictions, self._label, self._weight, self._score, first)
+        return ScoreCounts(*complete.cumulative())
 
     def _frame(self, points: Floats, *names: str) -> DataFrame:
         return self.dataset.sparkSession.createDataFrame(points.tolist(), list(names))

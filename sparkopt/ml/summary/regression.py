@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import features_column
 from sparkopt.errors import IncompatibleError
+from sparkopt.ml.metrics.rows import tallies_of
+from sparkopt.ml.metrics.tallies import ResidualTally
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
-from sparkopt.ml.summary.sums import ResidualSums, totals
+from sparkopt.ml.summary.sums import as_list
 
 __all__ = [
     "LinearRegressionSummary",
@@ -29,20 +31,11 @@ class RegressionSummary(Summary):
     """How close a regression's predictions are."""
 
     @cached_property
-    def _sums(self) -> ResidualSums:
-        return ResidualSums.of(self.predictions, self._label, self._prediction, self._weight)
-
-    @cached_property
-    def _spread(self) -> dict[str, float]:
-        """Squares about the mean label, in a pass of their own: from raw sums they would lose all digits."""
-        mean = F.lit(self._sums.label)
-        label, prediction = self._label - mean, self._prediction - mean
-        weight = self._weight
-        return totals(
-            self.predictions,
-            label=F.sum(weight * label * label),
-            prediction=F.sum(weight * prediction * prediction),
-        )
+    def _sums(self) -> ResidualTally:
+        judged = {"residuals": (self._prediction, ResidualTally())}
+        found: Any = tallies_of(self.predictions, self._label, self._weight, judged)
+        sums: ResidualTally = found["residuals"]
+        return sums
 
     @property
     def numInstances(self) -> int:
@@ -67,7 +60,7 @@ class RegressionSummary(Summary):
     @property
     def explainedVariance(self) -> float:
         """Mean square of prediction − mean label, as pyspark.ml has it."""
-        return self._spread["prediction"] / self._sums.weight
+        return self._sums.prediction_spread / self._sums.weight
 
     @property
     def r2(self) -> float:
@@ -76,8 +69,8 @@ class RegressionSummary(Summary):
         pyspark.ml's, but for rows of unequal weights, where it also depends on the weights' unit; this one does not,
         and equals scikit-learn's.
         """
-        around = self._spread["label"] if self.model.getFitIntercept() else self._sums.label_squares
-        return 1.0 - self._sums.squares / around
+        around = self._sums.spreads[0] if self.model.getFitIntercept() else self._sums.label_squares
+        return float(1.0 - self._sums.squares / around)
 
     @property
     def r2adj(self) -> float:
@@ -98,7 +91,7 @@ class RegressionSummary(Summary):
     @property
     def devianceResiduals(self) -> list[float]:
         """Smallest and largest residual, each times the square root of its weight."""
-        return [self._sums.smallest, self._sums.largest]
+        return as_list(self._sums.range)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +120,11 @@ class LinearRegressionTrainingSummary(TrainingSummary, LinearRegressionSummary):
 class QuantileRegressionSummary(RegressionSummary):
     """How close the predictions are, by the quantile's own measure too."""
 
-    @cached_property
+    @property
     def meanQuantileLoss(self) -> float:
         """Mean of q · residual where it is positive and (q − 1) · residual where not: what was minimised."""
-        residual, weight, q = self._label - self._prediction, self._weight, self.model.getOrDefault("quantile")
-        found = totals(
-            self.predictions,
-            loss=F.sum(weight * F.greatest(residual * q, residual * (q - 1))),
-            weight=F.sum(weight),
-        )
-        return found["loss"] / found["weight"]
+        sums, q = self._sums, self.model.getOrDefault("quantile")
+        return float(sums.absolutes / sums.weight / 2 + (q - 0.5) * (sums.means[0] - sums.means[1]))
 
 
 @dataclass(frozen=True, eq=False)

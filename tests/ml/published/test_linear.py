@@ -81,25 +81,25 @@ def test_least_squares_are_glmnets(solver, rows, intercept, slopes, tolerance, f
 
 
 GLMNET = [
-    (0.0, 0.57, 1.0, True, 6.242284, [4.019605, 6.679538]),
-    (0.0, 0.57, 1.0, False, 6.416948, [3.893869, 6.724286]),
-    (None, 0.57, 1.0, True, 0.0, [6.272927, 4.782604]),
-    (None, 0.57, 1.0, False, 0.0, [6.207817, 4.775780]),
-    (0.0, 2.3, 0.0, True, 5.260103, [3.725522, 5.711203]),
-    (0.0, 2.3, 0.0, False, 5.790885, [3.432373, 5.919196]),
-    (None, 2.3, 0.0, True, 0.0, [5.493430, 4.223082]),
-    (None, 2.3, 0.0, False, 0.0, [5.244324, 4.203106]),
-    (0.0, 1.6, 0.3, True, 5.689855, [3.661181, 6.000274]),
-    (0.0, 1.6, 0.3, False, 6.113890, [3.407021, 6.152512]),
-    (None, 1.6, 0.3, True, 0.0, [5.643748, 4.331519]),
-    (None, 1.6, 0.3, False, 0.0, [5.455902, 4.312266]),
+    (0.0, 0.57, 1.0, True, 6.242284, [4.019605, 6.679538], 1e-2),
+    (0.0, 0.57, 1.0, False, 6.416948, [3.893869, 6.724286], 1e-3),
+    (None, 0.57, 1.0, True, 0.0, [6.272927, 4.782604], 1e-2),
+    (None, 0.57, 1.0, False, 0.0, [6.207817, 4.775780], 1e-2),
+    (0.0, 2.3, 0.0, True, 5.260103, [3.725522, 5.711203], 1e-2),
+    (0.0, 2.3, 0.0, False, 5.790885, [3.432373, 5.919196], 1e-2),
+    (None, 2.3, 0.0, True, 0.0, [5.493430, 4.223082], 1e-2),
+    (None, 2.3, 0.0, False, 0.0, [5.244324, 4.203106], 1e-2),
+    (0.0, 1.6, 0.3, True, 5.689855, [3.661181, 6.000274], 1e-2),
+    (0.0, 1.6, 0.3, False, 6.113890, [3.407021, 6.152512], 1e-2),
+    (None, 1.6, 0.3, True, 0.0, [5.643748, 4.331519], 1e-2),
+    (None, 1.6, 0.3, False, 0.0, [5.455902, 4.312266], 1e-2),
 ]
 
 
 @pytest.mark.parametrize("solver", ["auto", "normal", "l-bfgs"])
 def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, frames):
-    """To a hundredth, as Spark asks: glmnet was run on an earlier draw of these rows."""
-    for through, strength, share, standardization, intercept, slopes in GLMNET:
+    """As close as Spark asks: glmnet was run on an earlier draw of these rows."""
+    for through, strength, share, standardization, intercept, slopes, tolerance in GLMNET:
         model = ml.LinearRegression(
             fitIntercept=through is not None,
             regParam=strength,
@@ -108,7 +108,7 @@ def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, f
             solver=solver,
             **TIGHT,
         ).fit(frames("lines"))
-        np.testing.assert_allclose([model.intercept, *model.coefficients], [intercept, *slopes], rtol=1e-2)
+        np.testing.assert_allclose([model.intercept, *model.coefficients], [intercept, *slopes], rtol=tolerance)
 
 
 HUBER = [

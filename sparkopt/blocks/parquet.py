@@ -1,0 +1,332 @@
+"""Rows of Parquet files, read by Arrow inside the tasks: the same rows in the same partitions as Spark reads them.
+
+Whatever Spark might read otherwise (another type in one of the files, a missing column, a file that was replaced) is
+refused with ``NotReadHere``, and Spark reads instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
+from sparkopt.blocks.filters import Filter
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
+from sparkopt.typing import Array
+
+__all__ = ["ColumnSource", "FilePart", "NotReadHere", "ParquetReader"]
+
+BATCH = 10_000
+"""Rows of a batch, as many as Spark sends by default."""
+
+VECTOR, ARRAY, ASSEMBLED, NUMBER = "vector", "array", "assembled", "number"
+"""What a column is made of: a Vector, a list, several columns, one number."""
+
+ANY = "any"
+"""Type of a column of which only the nulls count."""
+
+TARGETS = {LABEL: pa.float64(), WEIGHT: pa.float64(), OFFSET: pa.float64(), VALIDATION: pa.bool_(), FOLD: pa.int64()}
+"""Types of the columns of one number, as the checks of rows expect them."""
+
+SIMPLE = {
+    "byte": pa.int8(),
+    "short": pa.int16(),
+    "integer": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+}
+"""Spark's types by their names in its plans."""
+
+DECIMAL = re.compile(r"decimal\((\d+),(-?\d+)\)")
+EXACT_DIGITS = 15
+"""Digits of a decimal whose two factors, the unscaled number and a power of ten, a double holds exactly."""
+
+Casts: TypeAlias = tuple[str, ...]
+"""Types that a number is cast to, one after the other."""
+
+
+class NotReadHere(Exception):
+    """Arrow does not read these rows as Spark would; the message says why."""
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A part of a file: the row groups whose middle lies in it.
+
+    Attributes
+    ----------
+    uri : str
+        The file.
+    start, length : int
+        The part, in bytes.
+    size, modified : int
+        Bytes of the file, and its time of modification in milliseconds, as Spark listed it.
+    constants : mapping of str to number or str
+        Values of the columns that the file's folder stands for.
+    """
+
+    uri: str
+    start: int
+    length: int
+    size: int
+    modified: int
+    constants: Mapping[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class ColumnSource:
+    """How a column of training rows is made of the files' columns.
+
+    Attributes
+    ----------
+    kind : str
+        "vector", "array", "assembled" (of several columns) or "number".
+    names : sequence of str
+        The files' columns.
+    types : sequence of str
+        Their types, of an array's entries for an array.
+    casts : sequence of sequence of str
+        What each is cast to, one after the other.
+    as_vector : bool, default False
+        Whether the columns are assembled to a Vector, which is sparse where that is smaller.
+    """
+
+    kind: str
+    names: Sequence[str]
+    types: Sequence[str]
+    casts: Sequence[Casts]
+    as_vector: bool = False
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Reads parts of files as the batches that the checks of rows expect.
+
+    Parameters
+    ----------
+    sources : mapping of str to ColumnSource
+        How each column is made.
+    conditions : sequence of Filter, default ()
+        Which rows stay.
+    looked_at : sequence of ColumnSource, default ()
+        The columns that the conditions look at, by their numbers.
+    """
+
+    sources: Mapping[str, ColumnSource]
+    conditions: Sequence[Filter] = ()
+    looked_at: Sequence[ColumnSource] = ()
+
+    @property
+    def every_source(self) -> list[ColumnSource]:
+        """How every column that is read is made."""
+        return [*self.sources.values(), *self.looked_at]
+
+    def __call__(self, parts: Sequence[FilePart]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one partition.
+
+        Raises
+        ------
+        NotReadHere
+            Where Spark would read them otherwise, or Arrow cannot.
+        """
+        for part in parts:
+            try:
+                yield from self._rows(part)
+            except STORAGE_ERRORS as error:
+                raise NotReadHere(f"{part.uri}: {brief(error)}") from None
+
+    def _rows(self, part: FilePart) -> Iterator[pa.RecordBatch]:
+        location = resolve(part.uri, "file")
+        _refuse_replaced(location, part)
+        options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
+        with parquet.ParquetFile(location.path, **options) as file:
+            self._check(file.schema_arrow, part)
+            groups = _groups(file.metadata, part)
+            vectors = [name for source in self.sources.values() if source.kind == VECTOR for name in source.names]
+            dense = {name for name in vectors if _is_dense(file.metadata, groups, name)}
+            wanted = [f"{name}.values" if name in dense else name for name in self._names(part)]
+            if not groups:
+                return
+            for batch in file.iter_batches(BATCH, groups, wanted, use_threads=False):
+                yield self._batch(self._chosen(batch, part), part, dense)
+
+    def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
+        """Return the rows for which every condition is true."""
+        for condition in self.conditions:
+            seen = batch
+            batch = batch.filter(condition(lambda number: _number(seen, part, self.looked_at[number], 0)))  # noqa: B023
+        return batch
+
+    def _names(self, part: FilePart) -> list[str]:
+        """Return the columns to read, each once."""
+        names = dict.fromkeys(name for source in self.every_source for name in source.names)
+        return [name for name in names if name not in part.constants]
+
+    def _check(self, schema: pa.Schema, part: FilePart) -> None:
+        """Refuse a file whose columns are not of the table's types."""
+        for source in self.every_source:
+            for name, kind in zip(source.names, source.types, strict=True):
+                if name in part.constants:
+                    continue
+                found = schema.get_all_field_indices(name)
+                if len(found) != 1:
+                    raise NotReadHere(f"{part.uri} has {len(found)} columns {name!r}")
+                own = schema.field(found[0]).type
+                if not _is_of(own, source.kind, kind):
+                    raise NotReadHere(f"{part.uri} has column {name!r} as {own}")
+
+    def _batch(self, batch: pa.RecordBatch, part: FilePart, dense: set[str]) -> pa.RecordBatch:
+        columns = {}
+        for role, source in self.sources.items():
+            if source.kind == VECTOR:
+                column = batch.column(source.names[0])
+                columns[role] = column.field("values") if source.names[0] in dense else column
+            elif source.kind == ARRAY:
+                columns[role] = _entries(batch.column(source.names[0]), source.casts[0])
+            elif source.kind == ASSEMBLED:
+                numbers = [_number(batch, part, source, index) for index in range(len(source.names))]
+                columns[role] = _assembled(numbers, source.as_vector)
+            else:
+                columns[role] = _number(batch, part, source, 0).cast(TARGETS[role], safe=False)
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def _refuse_replaced(location: Location, part: FilePart) -> None:
+    """Refuse a file that is not the one that was listed: passes over two versions would train on neither."""
+    info = location.filesystem.get_file_info(location.path)
+    if not info.is_file:
+        raise NotReadHere(f"{part.uri} is gone")
+    if info.size != part.size or info.mtime_ns // 1_000_000 != part.modified:
+        raise NotReadHere(f"{part.uri} was changed after it was listed")
+
+
+def _groups(metadata: parquet.FileMetaData, part: FilePart) -> list[int]:
+    """Return the row groups whose middle is in the part, by which Spark's readers share out a file."""
+    every = range(metadata.num_row_groups)
+    if part.start == 0 and part.length >= part.size:
+        return list(every)
+    return [index for index in every if part.start <= _middle(metadata.row_group(index)) < part.start + part.length]
+
+
+def _middle(group: parquet.RowGroupMetaData) -> int:
+    first = group.column(0)
+    begin = first.data_page_offset
+    if first.has_dictionary_page and first.dictionary_page_offset < begin:
+        begin = first.dictionary_page_offset
+    size = sum(group.column(index).total_compressed_size for index in range(group.num_columns))
+    return int(begin + size // 2)
+
+
+def _is_dense(metadata: parquet.FileMetaData, groups: Sequence[int], name: str) -> bool:
+    """Whether statistics say that each Vector is there and dense: then its values are all there is to read."""
+    return all(_has_dense(metadata.row_group(index), f"{name}.type") for index in groups)
+
+
+def _has_dense(group: parquet.RowGroupMetaData, path: str) -> bool:
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == path:
+            known = column.statistics
+            return bool(
+                known is not None
+                and known.has_min_max
+                and known.has_null_count
+                and (known.min, known.max, known.null_count) == (1, 1, 0)
+            )
+    return False
+
+
+def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
+    """Whether a file's column has the type that the table says."""
+    if kind == VECTOR:
+        return pa.types.is_struct(found) and [field.name for field in found] == ["type", "size", "indices", "values"]
+    if kind == ARRAY:
+        lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+        return lists and bool(found.value_type == SIMPLE.get(wanted))
+    if (decimal := DECIMAL.fullmatch(wanted)) is not None:
+        return bool(
+            pa.types.is_decimal128(found) and (found.precision, found.scale) == tuple(map(int, decimal.groups()))
+        )
+    if wanted == ANY:
+        return True
+    if wanted == "string":  # only conditions look at text
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    return bool(found == SIMPLE.get(wanted))
+
+
+def _entries(column: pa.Array, casts: Casts) -> pa.Array:
+    """Return rows of lists with their entries cast."""
+    for name in casts:
+        column = column.cast(pa.list_(SIMPLE[name]), safe=False)
+    return column.cast(pa.list_(column.type.value_type), safe=False)
+
+
+def _number(batch: pa.RecordBatch, part: FilePart, source: ColumnSource, index: int) -> pa.Array:
+    """Return one of a source's columns, cast."""
+    name, kind = source.names[index], source.types[index]
+    if name in part.constants:
+        column = pa.array([part.constants[name]] * batch.num_rows, SIMPLE.get(kind, pa.string()))
+    else:
+        column = batch.column(name)
+    if pa.types.is_decimal(column.type):
+        column = _from_decimal(column)
+    for cast in source.casts[index]:
+        column = pc.cast(column, SIMPLE[cast], safe=False)
+    return column
+
+
+def _from_decimal(column: pa.Array) -> pa.Array:
+    """Return decimals of few digits as doubles: both factors are exact, so the quotient is the nearest double."""
+    low = np.frombuffer(column.buffers()[1], np.int64)[column.offset * 2 : (column.offset + len(column)) * 2 : 2]
+    found = pa.array(low / 10.0**column.type.scale)
+    return pc.if_else(column.is_valid(), found, None)
+
+
+def _assembled(columns: Sequence[pa.Array], as_vector: bool) -> pa.Array:
+    """Return one list, or Vector, a row of several columns of one type."""
+    rows = len(columns[0])
+    matrix: Array = np.empty((rows, len(columns)), columns[0].type.to_pandas_dtype())
+    nulls: dict[int, Array] = {}
+    for index, column in enumerate(columns):
+        if column.null_count:
+            nulls[index] = column.is_null().to_numpy(zero_copy_only=False)
+            column = column.fill_null(0)
+        matrix[:, index] = column.to_numpy(zero_copy_only=False)
+    missing = None
+    if nulls:
+        missing = np.zeros(matrix.shape, bool)
+        for index, where in nulls.items():
+            missing[:, index] = where
+    elif as_vector and (is_sparse := 1.5 * (np.count_nonzero(matrix, axis=1) + 1) < len(columns)).any():
+        return _compressed(matrix, is_sparse)
+    flat = pa.array(matrix.reshape(-1), mask=None if missing is None else missing.reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * len(columns)), flat)
+
+
+def _compressed(matrix: Array, is_sparse: Array) -> pa.StructArray:
+    """Return Vectors as pyspark.ml's VectorAssembler makes them: sparse in the rows where that is smaller."""
+    rows, width = matrix.shape
+    stored = (matrix != 0) | ~is_sparse[:, None]
+    ends = pa.array(np.concatenate([[0], np.cumsum(stored.sum(axis=1))]).astype(np.int32))
+    indices = np.broadcast_to(np.arange(width, dtype=np.int32), matrix.shape)
+    only_sparse = stored & is_sparse[:, None]
+    sparse_ends = np.concatenate([[0], np.cumsum(only_sparse.sum(axis=1))]).astype(np.int32)
+    is_dense = pa.array(~is_sparse)
+    return pa.StructArray.from_arrays(
+        [
+            pa.array(~is_sparse, pa.bool_()).cast(pa.int8()),
+            pa.array(np.full(rows, width, np.int32), mask=~is_sparse),
+            pa.ListArray.from_arrays(pa.array(sparse_ends), pa.array(indices[only_sparse]), mask=is_dense),
+            pa.ListArray.from_arrays(ends, pa.array(matrix[stored])),
+        ],
+        ["type", "size", "indices", "values"],
+    )

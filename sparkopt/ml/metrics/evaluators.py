@@ -1,0 +1,142 @@
+"""The metrics of pyspark.ml's evaluators, computed from tallies: what to tally, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyspark.ml.evaluation import (
+    BinaryClassificationEvaluator,
+    Evaluator,
+    MulticlassClassificationEvaluator,
+    RegressionEvaluator,
+)
+
+from sparkopt.blocks.columns import Columns
+from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
+from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
+
+__all__ = ["Measure", "measure_of"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is computed.
+
+    Attributes
+    ----------
+    column : str
+        The output column of a model that is judged.
+    weighs : bool
+        Whether rows count by their weights.
+    tally : callable
+        Returns an empty tally.
+    value : callable from a tally to float or None
+        The metric; None where only the evaluator itself can tell.
+    """
+
+    column: str
+    weighs: bool
+    tally: Callable[[], Tally]
+    value: Callable[[Any], float | None]
+
+
+def measure_of(evaluator: Evaluator, columns: Columns) -> Measure | None:
+    """Return how to compute a pyspark.ml evaluator's metric on the rows of a store; None where it cannot be.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        Any; a subclass of pyspark.ml's may measure something else, so it is another evaluator.
+    columns : Columns
+        What the rows were read from.
+    """
+    make = _MEASURES.get(type(evaluator))
+    if make is None:
+        return None
+    own: Any = evaluator
+    weight = own.getWeightCol() if own.isDefined(own.weightCol) else None
+    if own.getLabelCol() != columns.label:
+        return None
+    if weight and (weight != columns.weight or columns.class_weights is not None):
+        return None
+    return make(own, bool(weight))
+
+
+def _binary(evaluator: BinaryClassificationEvaluator, weighs: bool) -> Measure | None:
+    bins, draw = evaluator.getNumBins(), _CURVES.get(evaluator.getMetricName())
+    if bins == 0 or draw is None:
+        return None
+    # pyspark.ml counts every score where there are fewer than two for each bin
+    return Measure(
+        evaluator.getRawPredictionCol(),
+        weighs,
+        lambda: ScoreTally(2 * bins),
+        lambda tally: area_under(draw(ScoreCounts(*tally.cumulative()))),
+    )
+
+
+_CURVES: Mapping[str, Callable[[ScoreCounts], Any]] = {
+    "areaUnderROC": lambda counts: counts.roc,
+    "areaUnderPR": lambda counts: counts.pr,
+}
+
+
+def _multiclass(evaluator: MulticlassClassificationEvaluator, weighs: bool) -> Measure | None:
+    name: str = evaluator.getMetricName()
+    beta, label = evaluator.getBeta(), evaluator.getMetricLabel()
+    if name == "logLoss":
+        eps = evaluator.getEps()
+        return Measure(evaluator.getProbabilityCol(), weighs, lambda: LogLossTally(eps), LogLossTally.mean)
+    over_all, by_label = _OVER_ALL.get(name), _BY_LABEL.get(name)
+
+    def value(tally: ClassTally) -> float | None:
+        counts = ClassCounts.of(tally)
+        if over_all is not None:
+            return over_all(counts, beta)
+        at = np.flatnonzero(counts.labels == label)
+        return float(by_label(counts, beta)[at[0]]) if by_label is not None and len(at) else None
+
+    return Measure(evaluator.getPredictionCol(), weighs, ClassTally, value)
+
+
+_OVER_ALL: Mapping[str, Callable[[ClassCounts, float], float]] = {
+    "f1": lambda counts, _: counts.weighted(counts.f_measure(1.0)),
+    "accuracy": lambda counts, _: counts.accuracy,
+    "hammingLoss": lambda counts, _: 1.0 - counts.accuracy,
+    "weightedPrecision": lambda counts, _: counts.weighted(counts.precision),
+    "weightedRecall": lambda counts, _: counts.weighted(counts.recall),
+    "weightedTruePositiveRate": lambda counts, _: counts.weighted(counts.recall),
+    "weightedFalsePositiveRate": lambda counts, _: counts.weighted(counts.false_positive_rate),
+    "weightedFMeasure": lambda counts, beta: counts.weighted(counts.f_measure(beta)),
+}
+_BY_LABEL: Mapping[str, Callable[[ClassCounts, float], Any]] = {
+    "truePositiveRateByLabel": lambda counts, _: counts.recall,
+    "falsePositiveRateByLabel": lambda counts, _: counts.false_positive_rate,
+    "precisionByLabel": lambda counts, _: counts.precision,
+    "recallByLabel": lambda counts, _: counts.recall,
+    "fMeasureByLabel": lambda counts, beta: counts.f_measure(beta),
+}
+
+
+def _regression(evaluator: RegressionEvaluator, weighs: bool) -> Measure | None:
+    name: str = evaluator.getMetricName()
+    through_origin = bool(evaluator.getThroughOrigin())
+
+    def value(tally: ResidualTally) -> float | None:
+        if name == "r2":
+            return tally.r2(through_origin=through_origin)
+        if name == "var":
+            return tally.prediction_spread / tally.weight
+        return {"rmse": tally.rmse, "mse": tally.mse, "mae": tally.mae}.get(name)
+
+    return Measure(evaluator.getPredictionCol(), weighs, ResidualTally, value)
+
+
+_MEASURES: Mapping[type, Callable[[Any, bool], Measure | None]] = {
+    BinaryClassificationEvaluator: _binary,
+    MulticlassClassificationEvaluator: _multiclass,
+    RegressionEvaluator: _regression,
+}

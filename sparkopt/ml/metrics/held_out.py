@@ -1,0 +1,178 @@
+"""Metrics of a search's models on the rows of their held-out folds, from the blocks that they were trained on.
+
+All models of all folds are scored in the same pass. Scores have the bits of ``transform``, so equal rows tie. Areas
+under curves of many scores take two passes: a few rows say at which scores to count, all rows are counted there.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from pyspark.ml.evaluation import Evaluator
+
+from sparkopt.blocks.backend import Shared
+from sparkopt.blocks.block import Block, Blocks, Part, every
+from sparkopt.blocks.store import BlockStore
+from sparkopt.ml.arithmetic import products
+from sparkopt.ml.metrics.evaluators import Measure, measure_of
+from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
+from sparkopt.typing import Array, Floats
+
+__all__ = ["held_out_metrics"]
+
+SAMPLE = 2
+"""Rows of a fold in the sample, in units of the distinct scores that are counted one by one."""
+
+Tallies = list[list[Tally]]
+"""By fold and model."""
+
+
+def held_out_metrics(
+    store: BlockStore, models: Sequence[Sequence[Any]], evaluator: Evaluator
+) -> list[list[float]] | None:
+    """Return the metric of each fold's models on the fold's rows, or None where only the evaluator can compute it.
+
+    Parameters
+    ----------
+    store : BlockStore
+        The rows, with folds.
+    models : sequence of sequences of LinearModel
+        By fold; each fold has as many, of one kind.
+    evaluator : Evaluator
+        Computes the metric that is wanted.
+    """
+    measure = measure_of(evaluator, store.columns)
+    if measure is None or not all(store.fold_rows(fold) for fold in range(len(models))):
+        return None
+    outputs = [_output_of(model, measure) for model in models[0]]
+    if not all(outputs):
+        return None
+    plan = _Plan([_Fold.of(fold) for fold in models], [str(output) for output in outputs], measure.weighs)
+    empty = [[measure.tally() for _ in fold] for fold in models]
+    found = _taken(store, plan, empty)
+    metrics = [[measure.value(tally) for tally in fold] for fold in found]
+    known = [[metric for metric in fold if metric is not None] for fold in metrics]
+    return known if all(len(fold) == len(models[0]) for fold in known) else None
+
+
+def _output_of(model: Any, measure: Measure) -> str | None:
+    """Return the key of the output column that is judged, None where there is none."""
+    return next((key for key, (name, _) in model._output_columns().items() if name == measure.column), None)
+
+
+def _taken(store: BlockStore, plan: _Plan, empty: Tallies) -> Tallies:
+    """Return the tallies of all rows."""
+    step = _step(store, empty)
+    found = _pass(store, plan, empty, step)
+    if step > 1 and any(_is_complete(tally) for fold in found for tally in fold):
+        found = _pass(store, plan, empty)
+    if not all(_is_complete(tally) for fold in found for tally in fold):
+        # all are counted again, at the scores that this pass found
+        again: Tallies = [[tally.at() for tally in fold if isinstance(tally, ScoreTally)] for fold in found]
+        found = _pass(store, plan, again)
+    return found
+
+
+def _step(store: BlockStore, empty: Tallies) -> int:
+    """Return of how many rows one is enough to see that a fold has more scores than are counted one by one."""
+    first = empty[0][0]
+    if not isinstance(first, ScoreTally):
+        return 1
+    return max(1, int(sum(store.rows) / (SAMPLE * first.limit * len(empty))))
+
+
+def _is_complete(tally: Tally) -> bool:
+    return not isinstance(tally, ScoreTally) or tally.complete
+
+
+def _pass(store: BlockStore, plan: _Plan, empty: Tallies, step: int = 1) -> Tallies:
+    """Return the tallies of every partition, of all rows or one of ``step``, merged in the order of partitions."""
+    shared = store.share(pickle.dumps((plan, empty)))
+    try:
+        results = store.collect(_Count(shared, step), store.slots)
+    finally:
+        shared.destroy()
+    parts = [result.value for result in results if result.value is not None]
+    return [
+        [merged([part[fold][model] for part in parts]) for model in range(len(empty[0]))]
+        for fold in range(len(empty))
+    ]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """All models of a fold, as one matrix."""
+
+    models: list[Any]
+    matrix: Floats
+    intercept: Floats
+    starts: list[int]
+
+    @classmethod
+    def of(cls, models: Sequence[Any]) -> _Fold:
+        """Stack the models."""
+        own = [model.copy() for model in models]
+        for model in own:
+            model._summary = None  # rows and history stay on the driver
+        arrays = [model.arrays for model in own]
+        matrix, intercept = (np.concatenate(column) for column in zip(*arrays, strict=True))
+        return cls(own, matrix, intercept, np.cumsum([0, *(len(values) for _, values in arrays)]).tolist())
+
+    def raw(self, block: Block) -> list[Array]:
+        """Return the raw predictions of each model."""
+        raw = products(block.X, self.matrix) + self.intercept
+        if block.offset is not None:
+            raw = raw + block.offset[:, None]
+        return np.split(raw, self.starts[1:-1], axis=1)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is tallied: an output of each fold's models."""
+
+    folds: list[_Fold]
+    outputs: list[str]
+    weighs: bool
+
+    def count(self, blocks: Iterator[Block], tallies: Tallies) -> None:
+        """Add rows to the tallies of their fold."""
+        for block in blocks:
+            if not 0 <= block.fold < len(self.folds):
+                continue
+            weight = block.weight if self.weighs and block.weight is not None else np.ones(block.rows)
+            fold = self.folds[block.fold]
+            judged = zip(fold.models, self.outputs, fold.raw(block), tallies[block.fold], strict=True)
+            for model, output, raw, tally in judged:
+                found = model._output(output, raw)
+                if isinstance(tally, ScoreTally) and found.ndim > 1:
+                    found = found[:, 1]
+                tally.add(block.y, weight, found)
+
+
+@dataclass(frozen=True)
+class _Count:
+    """The task: one partition's tallies."""
+
+    shared: Shared
+    step: int
+
+    def __call__(self, part: Part, blocks: Blocks) -> Tallies:
+        plan: _Plan
+        tallies: Tallies
+        plan, tallies = pickle.loads(self.shared.value)  # noqa: S301  # written by this session's own driver
+        rows: Iterator[Block] = chain(
+            every(blocks), blocks.validation()
+        )  # those for validation are held out like others
+        if self.step > 1:
+            rows = (block.take(np.arange(0, block.rows, self.step)) for block in rows)
+        plan.count(rows, tallies)
+        return [[_settled(tally) for tally in fold] for fold in tallies]
+
+
+def _settled(tally: Tally) -> Tally:
+    return tally.settle() if isinstance(tally, ScoreTally) else tally
