@@ -68,6 +68,8 @@ def test_explain_shows_the_estimates(spark):
     text = str(LogisticRegression().explain(df))
     assert "optimizer      proximal-newton; seconds with about as many passes as each needs: proximal-newton" in text
     assert str(LinearSVC().explain(df)).splitlines()[-1] == "optimizer      lbfgs"
+    lasso = LinearSVC(regParam=0.1, elasticNetParam=1.0)
+    assert str(lasso.explain(df)).splitlines()[-1] == "optimizer      proximal-lbfgs"
     assert "optimizer      gd" in str(LogisticRegression(optimizer="gd").explain(df))
     assert Hinge().smooth is False
 
