@@ -163,7 +163,8 @@ def features_type(schema: StructType, features: str | Sequence[str]) -> str:
         )
     if not features:
         raise SchemaError("featuresCols is empty: name at least one numeric column.")
-    types = [column_type(schema, name, FEATURES) for name in features]
+    known = {field.name: field.dataType for field in schema}  # looking one up in the schema reads all of it
+    types = [known[name] if name in known else column_type(schema, name, FEATURES) for name in features]
     for name, found in zip(features, types, strict=True):
         if not is_number(found):
             raise SchemaError(f"features column {name!r} has type {found.simpleString()}; it must be numeric.")
@@ -177,7 +178,8 @@ def features_column(schema: StructType, features: str | Sequence[str]) -> Column
         return F.col(quoted(str(features)))
     if isinstance(features, str):
         return F.col(quoted(features)).cast(f"array<{kind}>")
-    return F.array(*[F.col(quoted(name)).cast(kind) for name in features])
+    # one expression of SQL: a call for each of thousands of columns takes seconds
+    return F.expr(f"array({', '.join(f'CAST({quoted(name)} AS {kind})' for name in features)})")
 
 
 def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
