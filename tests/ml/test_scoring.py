@@ -157,7 +157,8 @@ def facts(inputs):
 
 @pytest.mark.parametrize("source", INPUTS)
 def test_fits_summaries_and_searches_are_the_same_wherever_rows_come_from(facts, source):
-    np.testing.assert_allclose(facts(source), facts("columns"), rtol=1e-9)
+    # floats are trained on in single precision
+    np.testing.assert_allclose(facts(source), facts("columns"), rtol=1e-4 if "float" in source else 1e-9)
 
 
 def test_scores_are_pysparks(spark, inputs):
