@@ -109,6 +109,18 @@ def binary(spark: SparkSession) -> DataFrame:
     return sparse_rows(spark, X, (X @ rng.normal(size=300) + rng.logistic(size=50_000) > 0).astype(float))
 
 
+def words(spark: SparkSession) -> DataFrame:
+    """Return 20,000 sparse rows of 5,000 features, as rare as words: too wide for a Hessian."""
+    rng = np.random.default_rng(1)
+    often = 0.5 / np.arange(1, 5001) ** 0.9
+    columns = [np.flatnonzero(rng.random(5000) < often) for _ in range(20_000)]
+    starts = np.cumsum([0, *map(len, columns)])
+    counts = 1.0 + rng.poisson(0.3, starts[-1])
+    X = sparse.csr_array((counts, np.concatenate(columns), starts), shape=(20_000, 5000))
+    truth = rng.normal(size=5000) * (rng.random(5000) < 0.2)
+    return sparse_rows(spark, X, (X @ truth + rng.logistic(size=20_000) > 0).astype(float))
+
+
 def generated(spark: SparkSession, rows: int, features: int) -> DataFrame:
     """Return correlated features and two classes, generated in the executors."""
     columns = [F.randn(seed=j) for j in range(features)]
@@ -178,6 +190,7 @@ def run(spark: SparkSession, args: argparse.Namespace) -> None:
         "digits": small("digits"),
         "diabetes": small("diabetes"),
         "50,000 x 300 binary": binary,
+        "20,000 x 5,000 sparse": words,
         f"{args.rows:,} x {args.features}": lambda spark: generated(spark, args.rows, args.features),
     }
     if args.a9a.exists():

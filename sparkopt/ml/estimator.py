@@ -279,7 +279,8 @@ class LinearEstimator(
     def _optimizer(self) -> Optimizer:
         name = self.getOptimizer()
         if name == "auto":
-            name = "sgd" if self._is_fixed else "lbfgs" if self._penalty().smooth else "fista"
+            others = "fista" if self.isDefined(self.stepSize) else "proximal-lbfgs"
+            name = "sgd" if self._is_fixed else "lbfgs" if self._penalty().smooth else others
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):
             if schedule != "constant":

@@ -25,6 +25,7 @@ from sparkopt.losses import Loss
 from sparkopt.optim import ProximalNewton, QuasiNewton
 from sparkopt.report import Receipt
 from sparkopt.solver.problem import Solution
+from sparkopt.solver.progress import CAUTION, SLOW_SHARE
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer, checkpoints_of, fit_many
 
@@ -183,6 +184,8 @@ def _smoothed(trainer: Trainer, smoothing: float, taken: int, features: int) -> 
         optimizer, tol = replace(optimizer, search=replace(search, initial_hessian=initial)), float(np.sqrt(tol))
     elif isinstance(search, ProximalNewton):
         tol = float(np.sqrt(tol))
+    elif search.converges_linearly:
+        tol *= CAUTION / SLOW_SHARE  # the same gap as that of the others
     stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=tol)
     return replace(trainer, loss=trainer.loss.smoothed(smoothing), stop=stop, optimizer=optimizer)
 
