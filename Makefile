@@ -110,6 +110,14 @@ docs: .venv-docs/ready ## Build the documentation and the API reference in build
 bench: .venv/run ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
 	@$(SUBMIT) jobs/bench/linear.py $(ARGS)
 
+.PHONY: bench-cold
+bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: sparkopt, pyspark.ml, scikit-learn (about 10 minutes)
+	@$(ACTIVATE) python jobs/bench/cold.py $(ARGS)
+
+.PHONY: bench-ingest
+bench-ingest: .venv/run ## Time from a table to a model, by how the table holds its features, beside pyspark.ml (about 5 minutes)
+	@$(SUBMIT) jobs/bench/ingest.py $(ARGS)
+
 .PHONY: bench-grid
 bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one fit, and with 16
 	@$(SUBMIT) jobs/bench/grid.py $(ARGS)

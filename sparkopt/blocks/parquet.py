@@ -24,7 +24,9 @@ from sparkopt.typing import Array
 __all__ = ["ColumnSource", "FilePart", "NotReadHere", "ParquetReader"]
 
 BATCH = 10_000
-"""Rows of a batch, as many as Spark sends by default."""
+"""Most rows of a batch, as many as Spark sends by default."""
+BATCH_BYTES = 64 << 20
+"""Most bytes of a batch, roughly."""
 
 VECTOR, ARRAY, ASSEMBLED, NUMBER = "vector", "array", "assembled", "number"
 """What a column is made of: a Vector, a list, several columns, one number."""
@@ -156,7 +158,7 @@ class ParquetReader:
             wanted = [f"{name}.values" if name in dense else name for name in self._names(part)]
             if not groups:
                 return
-            for batch in file.iter_batches(BATCH, groups, wanted, use_threads=False):
+            for batch in file.iter_batches(_batch_rows(file.metadata, groups), groups, wanted, use_threads=False):
                 yield self._batch(self._chosen(batch, part), part, dense)
 
     def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
@@ -215,6 +217,13 @@ def _groups(metadata: parquet.FileMetaData, part: FilePart) -> list[int]:
     if part.start == 0 and part.length >= part.size:
         return list(every)
     return [index for index in every if part.start <= _middle(metadata.row_group(index)) < part.start + part.length]
+
+
+def _batch_rows(metadata: parquet.FileMetaData, groups: Sequence[int]) -> int:
+    """Return how many rows a batch may have, by the size of those of the widest row group."""
+    found = [metadata.row_group(index) for index in groups]
+    widest = max((group.total_byte_size / max(1, group.num_rows) for group in found), default=0.0)
+    return int(np.clip(BATCH_BYTES / max(1.0, widest), 1, BATCH))
 
 
 def _middle(group: parquet.RowGroupMetaData) -> int:

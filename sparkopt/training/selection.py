@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+import numpy as np
+
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
 from sparkopt.losses import Loss, SquaredError
@@ -37,6 +39,9 @@ FLOPS = 5e9
 CERTAIN = 1.5
 """Newton's method is taken unless another is estimated to be so many times as fast: how many passes the others take
 depends on how the features are correlated, which is not known yet, and they end farther from the optimum."""
+SHORT = 2.0
+"""Seconds that Newton's method may take in any case: so long as a fit is short, what counts is its distance from the
+optimum, and L-BFGS ends at 1e-7 of it where classes are many."""
 NARROW = 2
 """Stored bytes of a row over its numbers, zeros included, below which a Hessian's dense products read more."""
 ENTRY = 12
@@ -52,7 +57,7 @@ class OptimizerChoice:
     Attributes
     ----------
     name : str
-        The optimiser that is estimated to take the least time, or Newton's method if it takes little more.
+        The optimiser that is estimated to take the least time, or Newton's method if it takes little more, or little.
     seconds : mapping of str to float
         Estimated seconds of a fit, by the names of those considered.
     """
@@ -110,6 +115,8 @@ def choose_optimizer(
         hessian = min(dense, sparse_hessian_cost(objective.features, size.stored / (ENTRY * rows), objective.loss))
     seconds = {name: _seconds(name, objective, penalty, size, engines, models, hessian) for name in names}
     best = min(names, key=lambda name: seconds[name] / (CERTAIN if name == NEWTON else 1.0))
+    if seconds.get(NEWTON, np.inf) <= SHORT:
+        best = NEWTON
     return OptimizerChoice(best, MappingProxyType(seconds))
 
 

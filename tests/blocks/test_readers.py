@@ -14,7 +14,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from sparkopt import BlockStore, Columns
-from sparkopt.blocks.scan import SETTING
+from sparkopt.blocks.scan import SETTING, parquet_scan
 from sparkopt.errors import DataError
 from sparkopt.ml import LogisticRegression
 from sparkopt.validation import Interval
@@ -292,6 +292,16 @@ def test_files_of_other_writers_cut_into_partitions(spark, tmp_path, kind):
     df = spark.read.parquet(str(tmp_path / "t"))
     assert df.rdd.getNumPartitions() > 3
     assert read_both(spark, df, "features").startswith("arrow")
+
+
+def test_wide_rows_come_in_small_batches(spark, tmp_path, monkeypatch):
+    other_writer(tmp_path / "t", "one.parquet", "list")
+    df = spark.read.parquet(str(tmp_path / "t"))
+    reader = parquet_scan(Columns("features", "label").select(df))
+    monkeypatch.setattr("sparkopt.blocks.parquet.BATCH_BYTES", 1000)
+    batches = [batch for parts in reader.partitions for batch in reader.reader(parts)]
+    assert sum(batch.num_rows for batch in batches) == ROWS
+    assert max(batch.nbytes for batch in batches) < 2000
 
 
 def test_files_that_disagree_with_the_table_are_left_to_spark(spark, tmp_path):

@@ -1,6 +1,6 @@
 """On a cluster of two executor processes, fit undisturbed, then kill an executor amid a fit of each engine.
 
-Run by test_cluster.py: prints one line of JSON.
+Run by test_cluster.py with the pairs of engine and reader: prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def main() -> None:
         },
     )
     rows = spark.range(0, 4000, 1, 4).select(F.array(*[F.randn(seed) for seed in range(3)]).alias("features"))
-    df = rows.withColumn("label", (F.col("features")[0] + F.randn(7) > 0).cast("double"))
+    made = rows.withColumn("label", (F.col("features")[0] + F.randn(7) > 0).cast("double"))
+    made.write.parquet(folder := tempfile.mkdtemp() + "/rows")
+    sources = {"spark": made, "arrow": spark.read.parquet(folder)}
 
-    def fit(engine: str, *callbacks: object) -> tuple[list[float], list[float], str]:
+    def fit(engine: str, reader: str, *callbacks: object) -> tuple[list[float], list[float], str]:
         trainer = Trainer(
             losses.Logistic(),
             stop=Stop(8, 0.0),
@@ -59,12 +61,13 @@ def main() -> None:
             callbacks=callbacks,
             checkpointer=Checkpointer(tempfile.mkdtemp(), interval=1),
         )
-        with BlockStore.write(df, Columns("features", "label"), Interval(0, 1, whole=True)) as store:
+        with BlockStore.write(sources[reader], Columns("features", "label"), Interval(0, 1, whole=True)) as store:
+            assert store.reader.startswith(reader), store.reader
             found = trainer.fit(store)
         receipt = found.receipt
         return np.append(found.coefficients, found.intercept).tolist(), receipt.objective, receipt.engine
 
-    def killed(engine: str) -> dict[str, object]:
+    def killed(engine: str, reader: str) -> dict[str, object]:
         pids: list[int] = []
 
         def kill(progress: Progress) -> None:
@@ -72,12 +75,13 @@ def main() -> None:
                 pids.append(executors()[0])
                 os.kill(pids[0], signal.SIGKILL)
 
-        coefficients, objective, ran = fit(engine, kill)
+        coefficients, objective, ran = fit(engine, reader, kill)
         return {"coefficients": coefficients, "objective": objective, "engine": ran, "pids": pids}
 
-    calm, objective, _ = fit("driver")
-    engines = {engine: killed(engine) for engine in sys.argv[2:]}
-    print("RESULT " + json.dumps({"calm": calm, "objective": objective, "engines": engines}))
+    calm = {reader: fit("driver", reader)[:2] for reader in sources}
+    pairs = [pair.split(":") for pair in sys.argv[2:]]
+    fits = [{"reader": reader, "asked": engine, **killed(engine, reader)} for engine, reader in pairs]
+    print("RESULT " + json.dumps({"calm": calm, "fits": fits}))
     spark.stop()
 
 

@@ -38,6 +38,13 @@ def test_much_arithmetic_is_left_to_gradients_and_slow_passes_to_newton():
     assert chosen(300, 10_000, L2(0.1), engines=[DriverEngine()]) == "proximal-newton"
 
 
+@pytest.mark.parametrize("penalty", [L2(0.1), L1(0.1), Box(0.0)], ids=repr)
+def test_many_classes_are_left_to_newton_so_long_as_it_is_short(penalty):
+    assert chosen(64, 1800, penalty, Multinomial(10)) == "proximal-newton"
+    assert chosen(64, 5_000_000, penalty, Multinomial(10), [ResidentEngine()]) != "proximal-newton"
+    assert chosen(64, 1800, penalty, Multinomial(10), models=20) != "proximal-newton"
+
+
 def test_an_exact_model_needs_two_passes():
     assert chosen(300, 1_000_000, L1(0.1), SquaredError(), [ResidentEngine()]) == "proximal-newton"
     assert chosen(1500, 1_000_000, L1(0.1), Logistic(), [ResidentEngine()]) == "proximal-lbfgs"
