@@ -133,7 +133,10 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return float(self._outputs_of(value)["prediction"][0])
 
     def _outputs_of(self, value: Vector) -> dict[str, Array]:
-        """Return the output columns of one row's features, to the bit what ``transform`` makes of them."""
+        """Return the output columns of one row's features, to the bit what ``transform`` makes of them.
+
+        Of dense Vectors of more than `sparkopt.ml.jvm.WIDE` features, on Spark Classic, to rounding.
+        """
         X: Any = value.toArray()[None, :]
         if isinstance(value, SparseVector):
             X = sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.optim.base import Evaluate, Point, Search
-from sparkopt.optim.quadratic import QuadraticModel
+from sparkopt.optim.quadratic import FLAT, QuadraticModel
 from sparkopt.optim.request import Gradients, Hessians, Losses, Request
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -26,6 +26,12 @@ ROUNDING = 1e-9
 
 MOST = 4097
 """Coefficients: the 4,096 features and the intercept of pyspark.ml's normal equations. A Hessian has 128 MiB."""
+
+FAR = 10.0
+"""Decrease that a model may predict, over a positive objective: it cannot become much less than zero."""
+
+STRONGER = 30.0
+"""Factor between curvatures that are added."""
 
 OLD = 0.01
 """Share of the predicted decrease that may be left after a step, for the Hessian to be kept."""
@@ -111,9 +117,9 @@ class ProximalNewton(Search):
             return at, self.init(at.coef)
         if point.hessian is None:
             after = QuadraticModel(point, model.hessian, penalty, model.factor)
+            to = after.minimum()
         else:
-            after = QuadraticModel.of(replace(point, hessian=None), point.hessian, penalty)  # the state has it
-        to = after.minimum()
+            after, to = _trusted(replace(point, hessian=None), point.hessian, penalty)  # the state has it
         gap = max(after.decrease(to), 0.0)
         is_old = point.hessian is None and gap > OLD * gain
         return after.at, {"hessian": after.hessian, "to": to, "gap": gap, "is_old": is_old}
@@ -129,8 +135,7 @@ class ProximalNewton(Search):
             (here,) = yield Hessians(at.coef[None])
             hessian = here.hessian
         assert hessian is not None  # noqa: S101  # the loop answers ``Hessians`` so
-        model = QuadraticModel.of(at, hessian, penalty)
-        return model, model.minimum()
+        return _trusted(at, hessian, penalty)
 
     def _step(self, model: QuadraticModel, to: Floats, keeps: bool) -> Generator[Request, list[Point], Point | None]:
         """Try the whole step, then shorter ones; return None where none decreases the objective enough.
@@ -161,3 +166,18 @@ class ProximalNewton(Search):
             return False
         left = slope + float((trial.gradient - at.gradient) @ (trial.coef - at.coef))
         return abs(slope) <= ROUNDING * abs(at.value) and abs(left) <= 0.5 * abs(slope)
+
+
+def _trusted(at: Point, hessian: Floats, penalty: Penalty) -> tuple[QuadraticModel, Floats]:
+    """Return the model and its minimum, with curvature added until it predicts no more than there is to lose.
+
+    Where a smoothed loss has no curvature at any row, nearly all of the step would be along the flattest direction.
+    """
+    model = QuadraticModel.of(at, hessian, penalty)
+    to = model.minimum()
+    added = FLAT * (float(np.abs(hessian.diagonal()).max(initial=0.0)) or 1.0)
+    while at.value > 0 and model.decrease(to) > FAR * at.value:
+        model = QuadraticModel.of(at, hessian + added * np.eye(len(hessian)), penalty)
+        to = model.minimum()
+        added *= STRONGER
+    return model, to

@@ -1,4 +1,4 @@
-"""Scores: the same bits by every way to score, close to pyspark.ml's, each row once, whatever holds the features."""
+"""Scores: the same bits by every way to score, close to pyspark.ml's, each row once; and metrics of such rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from py4j.protocol import Py4JError
 from pyspark.ml import classification, regression
+from pyspark.ml.evaluation import BinaryClassificationEvaluator, Evaluator
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import SparseVector, Vectors, VectorUDT
@@ -57,6 +58,7 @@ def table(spark):
     X[RNG.random(X.shape) < 0.4] = 0.0
     frame = pd.DataFrame(X.astype(np.float32).astype(float), columns=COLUMNS)
     frame["id"], frame["offset"], frame["name"] = np.arange(ROWS), RNG.normal(size=ROWS), "a"
+    frame["label"], frame["fold"] = RNG.integers(0, 2, ROWS).astype(float), np.arange(ROWS) % 2
     rows = spark.createDataFrame(frame).repartition(2)
     passing = F.udf(lambda n: SparseVector(3, [1], [float(n)]), VectorUDT())
     return rows.withColumn("passing", passing("id")).cache()
@@ -123,6 +125,40 @@ def test_scores_have_the_same_bits_wherever_rows_come_from(inputs, without_spark
             for column in expected:
                 wanted = np.asarray(expected.loc[row["id"], column])
                 np.testing.assert_array_equal(plain(row[column]), wanted, err_msg=f"{name}, {column}")
+
+
+class MeanPassing(Evaluator):
+    """Somebody's own evaluator, which sees Vectors that only pass through."""
+
+    def _evaluate(self, dataset):
+        return dataset.agg(F.avg(vector_to_array("passing")[1] * F.col("prediction"))).first()[0]
+
+
+@pytest.fixture(scope="module")
+def facts(inputs):
+    """What a fit, its summary, an evaluation and searches say of each input: computed once each."""
+    known = {}
+
+    def of(source):
+        if source not in known:
+            names = {"featuresCols": COLUMNS} if source == "columns" else {}
+            estimator = ml.LogisticRegression(maxIter=2, tol=0.0, regParam=0.1, engine="local", **names)
+            model, rows = estimator.fit(inputs[source]), inputs[source]
+            search = dict(estimator=estimator, estimatorParamMaps=[{}], numFolds=2, foldCol="fold")
+            evaluators = (BinaryClassificationEvaluator(), MeanPassing())
+            found = [ml.CrossValidator(evaluator=one, **search).fit(rows).avgMetrics[0] for one in evaluators]
+            summaries = [model.summary, model.evaluate(rows)]
+            found += [value for one in summaries for value in (one.accuracy, one.areaUnderROC, one.weightedRecall)]
+            known[source] = [*model.coefficients, model.intercept, *found]
+        return known[source]
+
+    return of
+
+
+@pytest.mark.parametrize("source", INPUTS)
+def test_fits_summaries_and_searches_are_the_same_wherever_rows_come_from(facts, source):
+    # floats are trained on in single precision
+    np.testing.assert_allclose(facts(source), facts("columns"), rtol=1e-4 if "float" in source else 1e-9)
 
 
 def test_scores_are_pysparks(spark, inputs):

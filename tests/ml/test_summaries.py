@@ -183,3 +183,22 @@ def test_standard_errors_need_a_plain_fit(cancer, diabetes):
     twice = diabetes.selectExpr("array(1.0D, label, label) AS features", "label")
     with pytest.raises(DataError, match="constant or linearly dependent"):
         _ = LinearRegression(maxIter=1, tol=0.0).fit(twice).summary.tValues
+
+
+@pytest.mark.parametrize("kind", ["two classes", "many classes", "regression"])
+def test_the_first_metric_is_read_with_all_others(spark, cancer, digits, diabetes, kind):
+    rows, model, names = {
+        "two classes": (cancer, LogisticRegressionModel(np.eye(1, 10), np.zeros(1)), [*CLASSES, "areaUnderROC"]),
+        "many classes": (digits, LogisticRegressionModel(np.eye(10, 64), np.zeros(10)), CLASSES),
+        "regression": (diabetes, LinearRegressionModel(np.eye(1, 10), np.zeros(1)), [*REGRESSION[:7], "r2", "r2adj"]),
+    }[kind]
+    (first, *others), summary = names, model.evaluate(rows)
+    getattr(summary, first)
+    spark.sparkContext.setJobGroup(kind, "metrics")
+    try:
+        for name in others:
+            found = getattr(summary, name)
+            assert (found() if callable(found) else found) is not None
+    finally:
+        spark.sparkContext.setJobGroup("", "")
+    assert list(spark.sparkContext.statusTracker().getJobIdsForGroup(kind)) == []

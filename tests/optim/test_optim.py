@@ -7,7 +7,7 @@ import pytest
 
 from sparkopt import optim
 from sparkopt.errors import IncompatibleError, ParameterError
-from sparkopt.losses import Logistic, SquaredError
+from sparkopt.losses import Hinge, Logistic, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient, MiniBatch
@@ -409,6 +409,23 @@ def test_newton_needs_few_steps_and_counts_its_products():
     assert solution.iterations <= 8
     assert sum(seen) > solution.iterations
     assert sum(record.evaluations for record in solution.history) == len(seen)
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 0.1])
+def test_newton_starts_where_a_smoothed_loss_has_no_curvature(smoothing):
+    """All margins are then far from the parabola, and only the penalty is curved: not along the intercept."""
+    X, _ = regression_rows(400)
+    y = (X.sum(axis=1) + 0.3 > 0).astype(float)
+    y[:40] = 1 - y[:40]
+    objective = LinearObjective(Hinge(smoothing), X.shape[1])
+    reduce = reduce_over(FullGradient(objective), [in_blocks(X, y)])
+    penalty = L2(1e-4).on(objective.penalised())
+    found = [
+        minimise(reduce, Problem(optimizer, np.zeros(objective.size), penalty, Stop(500))).objective
+        for optimizer in (optim.proximal_newton(), optim.lbfgs())
+    ]
+    assert found[0] < 0.9
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
 def test_orthant_wise_zeros_are_exact_and_those_of_fista():
