@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from tests import jvm, tiers
 from tests.tiers import _no_other_jvm, horovod, installs, jvms, kills, minutes, tab  # noqa: F401
 
+pytest.register_assert_rewrite("tests.ml.behaviours")  # before any test imports it
 for name in ("SPARK_SUBMIT_OPTS", "SPARK_DAEMON_JAVA_OPTS"):  # of all JVMs that tests start, in whatever process
     os.environ[name] = jvm.OPTIONS
 os.environ["PYSPARK_PYTHON"] = sys.executable

@@ -12,8 +12,6 @@ from pyspark.sql import functions as F
 
 from tests import spark_data as data
 
-pytest.register_assert_rewrite("tests.ml.behaviours")
-
 
 @pytest.fixture(scope="session")
 def diabetes(spark) -> DataFrame:
