@@ -46,14 +46,19 @@ def digits(spark: SparkSession) -> DataFrame:
 def a9a(spark: SparkSession, folder: Path) -> DataFrame:
     """The first 4,000 rows, sparse; labels −1 and 1 become 0 and 1.
 
-    Of the 123 columns, which are 14 attributes taken apart, those stay that are 1 in 5% to 50% of the rows: rare ones
-    and one of each attribute's make coefficients without penalty undetermined, or nearly so.
+    Of the 123 columns, which are 14 attributes taken apart, those stay that are 1 in 5% to 50% of the rows and are no
+    sum of earlier ones and a constant: the others make coefficients without penalty undetermined, or nearly so.
     """
     with gzip.open(folder / "a9a" / "a9a.gz", "rt") as lines:
         rows = [line.split() for _, line in zip(range(4000), lines, strict=False)]
     entries = [[int(entry.split(":")[0]) - 1 for entry in row[1:]] for row in rows]
-    counts = np.bincount(np.concatenate(entries), minlength=123) / len(rows)
-    kept = np.cumsum(inside := (counts > 0.05) & (counts <= 0.5)) - 1
+    X = np.zeros((len(rows), 123))
+    for number, row in enumerate(entries):
+        X[number, row] = 1
+    common = np.flatnonzero((X.mean(axis=0) > 0.05) & (X.mean(axis=0) <= 0.5))
+    triangle = np.abs(np.diag(np.linalg.qr(np.column_stack([np.ones(len(X)), X[:, common]]), mode="r")))
+    inside = np.isin(np.arange(123), common[triangle[1:] > 1e-6])
+    kept = np.cumsum(inside) - 1
     vectors = [[kept[i] for i in row if inside[i]] for row in entries]
     found = [
         (SparseVector(int(inside.sum()), ones, [1.0] * len(ones)), float(float(row[0]) > 0), 0.5 + number % 3)

@@ -16,8 +16,9 @@ def world(spark, tmp_path_factory):
 
 
 LONG = {
-    *("support vectors", "huber", "one vs rest", "split"),
+    *("support vectors", "huber", "one vs rest", "split", "cross-validation"),
     *("a search over a pipeline of one vs rest", "folds of a column are pysparks"),
+    "a search over pythons estimator and evaluator",
 }
 """Kinds of estimators, and behaviours, that take seconds each; Spark Connect has all of them."""
 

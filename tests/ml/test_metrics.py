@@ -20,6 +20,7 @@ from sparkopt.ml.metrics import held_out
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, merged
 from sparkopt.validation import Interval
+from tests.tiers import needs
 
 FOLDS, NAMES = 2, ["x0", "x1", "x2"]
 RNG = np.random.default_rng(1)
@@ -85,7 +86,7 @@ EVALUATORS = {
 }
 
 
-@pytest.mark.parametrize("weight", [None, "weight"])
+@pytest.mark.parametrize("weight", [pytest.param(None, marks=needs("minutes")), "weight"])
 @pytest.mark.parametrize("name", MODELS)
 def test_metrics_are_the_evaluators(rows, name, weight):
     models = MODELS[name]

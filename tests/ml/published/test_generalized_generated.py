@@ -8,6 +8,8 @@ import pytest
 from sparkopt import ml
 from tests.ml.published import TIGHT
 
+pytestmark = pytest.mark.usefixtures("minutes")
+
 GLM = [
     # family, link, coefficients through the origin; intercept and coefficients
     ("gaussian", "identity", [2.2958751, 0.8088523], [2.5009266, 2.1997901, 0.5999522]),

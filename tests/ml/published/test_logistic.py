@@ -10,6 +10,8 @@ from sparkopt import ml
 from tests.ml.published import TIGHT
 from tests.ml.published.cases import RAW, SAME, STANDARDISED, Case
 
+pytestmark = pytest.mark.usefixtures("minutes")
+
 INF = np.inf
 UPPER = {"upperBoundsOnCoefficients": [[1.0, 0.0, 1.0, 0.0]]}
 UPPER_TOO = {**UPPER, "upperBoundsOnIntercepts": [1.0]}

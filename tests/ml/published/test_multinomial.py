@@ -10,6 +10,8 @@ from tests.ml.published import TIGHT
 from tests.ml.published.cases import RAW, SAME, STANDARDISED, Case
 from tests.tiers import needs
 
+pytestmark = pytest.mark.usefixtures("minutes")
+
 INF = np.inf
 ONES, TWOS = [[1.0] * 4] * 3, [[2.0] * 4] * 3
 LOWER = {"lowerBoundsOnCoefficients": ONES}
