@@ -7,7 +7,6 @@ import pytest
 
 from sparkopt import ml
 from tests.ml.behaviours import BEHAVIOURS, World, run
-from tests.tiers import needs
 
 
 @pytest.fixture(scope="module")
@@ -15,18 +14,8 @@ def world(spark, tmp_path_factory):
     return World(spark, tmp_path_factory.mktemp("behaviours"))
 
 
-LONG = {
-    *("support vectors", "huber", "one vs rest", "split", "cross-validation"),
-    *("a search over a pipeline of one vs rest", "folds of a column are pysparks"),
-    "a search over pythons estimator and evaluator",
-}
-"""Kinds of estimators, and behaviours, that take seconds each; Spark Connect has all of them."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[needs("minutes")] * bool(LONG & set(name.split(": ")))) for name in BEHAVIOURS],
-)
+@pytest.mark.usefixtures("minutes")
+@pytest.mark.parametrize("name", BEHAVIOURS)
 def test_what_pysparks_own_tests_ask(world, name):
     run(name, world)
 

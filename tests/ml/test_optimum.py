@@ -19,6 +19,7 @@ from sklearn import datasets
 
 from sparkopt.ml import LinearRegression, LogisticRegression
 from tests.optima import PenalisedModel
+from tests.tiers import needs
 
 ROUNDING = 1e-14
 """Relative gap below which two answers are equally close."""
@@ -176,7 +177,13 @@ def compare(frames, rows, models):
     return run
 
 
-@pytest.mark.parametrize("case", CASES)
+AT_ONCE = ("breast_cancer, L1", "breast_cancer, lower", "iris, L2", "iris, both", "diabetes, elastic net")
+"""Pairs that are tested with every commit."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[needs("minutes")] * (case not in AT_ONCE)) for case in CASES]
+)
 def test_defaults_are_at_least_as_close_to_the_optimum_as_pyspark_ml(compare, case):
     compare(*CASES[case])
 

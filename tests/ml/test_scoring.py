@@ -20,6 +20,7 @@ from pyspark.sql.types import StructField, StructType
 from sparkopt import ml
 from sparkopt.errors import ParameterError
 from sparkopt.ml import arithmetic, jvm, local
+from tests.tiers import needs
 
 WIDTH, ROWS = 7, 40
 RNG = np.random.default_rng(0)
@@ -155,7 +156,13 @@ def facts(inputs):
     return of
 
 
-@pytest.mark.parametrize("source", INPUTS)
+AT_ONCE = ("Parquet", "mixed", "columns")
+"""Inputs whose fits are compared with every commit, the others in the third tier."""
+
+
+@pytest.mark.parametrize(
+    "source", [pytest.param(name, marks=[needs("minutes")] * (name not in AT_ONCE)) for name in INPUTS]
+)
 def test_fits_summaries_and_searches_are_the_same_wherever_rows_come_from(facts, source):
     # floats are trained on in single precision
     np.testing.assert_allclose(facts(source), facts("columns"), rtol=1e-4 if "float" in source else 1e-9)

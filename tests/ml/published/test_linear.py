@@ -96,6 +96,7 @@ GLMNET = [
 ]
 
 
+@pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("solver", ["auto", "normal", "l-bfgs"])
 def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, frames):
     """As close as Spark asks: glmnet was run on an earlier draw of these rows."""
