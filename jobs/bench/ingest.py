@@ -39,15 +39,16 @@ def names(features: int) -> list[str]:
 
 
 def generate(spark: SparkSession, folder: Path, rows: int, features: int) -> Path:
-    """Write the same rows once as a Vector, an array and columns."""
+    """Write the same rows, correlated features and two classes, once as a Vector, an array and columns."""
     path = folder / f"ingest-{rows}x{features}"
     if (path / "done").exists():
         return path
     rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(features, features)) / np.sqrt(features) + np.eye(features)
     truth = rng.normal(size=features) / np.sqrt(features)
     (path / "columns").mkdir(parents=True, exist_ok=True)
     for part in range(FILES):
-        X = rng.normal(size=(rows // FILES, features)).astype(np.float32)
+        X = (rng.normal(size=(rows // FILES, features)) @ mixing).astype(np.float32)
         y = (X @ truth + rng.logistic(size=len(X)) > 0).astype(float)
         columns = {name: X[:, index] for index, name in enumerate(names(features))}
         pq.write_table(pa.table({**columns, "label": y}), path / "columns" / f"part-{part}.parquet")
