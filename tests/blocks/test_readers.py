@@ -18,6 +18,7 @@ from sparkopt.blocks.scan import SETTING, parquet_scan
 from sparkopt.errors import DataError
 from sparkopt.ml import LogisticRegression
 from sparkopt.validation import Interval
+from tests.tiers import needs
 
 ROWS, WIDTH = 600, 5
 NAMES = [f"x{j}" for j in range(WIDTH)]
@@ -145,7 +146,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("columns", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("features", ["mixed", "floats"])
+@pytest.mark.parametrize("features", ["mixed", pytest.param("floats", marks=needs("minutes"))])
 def test_every_other_column(spark, written, features, columns):
     df = spark.read.parquet(str(written / "rows")).withColumn("int", F.col("short").cast("int") + F.lit(0))
     if columns.get("weight") == "int":

@@ -19,6 +19,7 @@ from sparkopt import ml
 from sparkopt.errors import IncompatibleError, NoSummaryError, ParameterError, SchemaError
 from sparkopt.ml import params
 from tests import spark_data as data
+from tests.tiers import needs
 
 PYSPARK = {
     name: vars(module)[name]
@@ -348,7 +349,7 @@ def same(loaded, saved):
     ("writer", "reader"),
     [
         ("ours", (ml.CrossValidatorModel, ml.CrossValidator)),
-        ("ours", (tuning.CrossValidatorModel, tuning.CrossValidator)),
+        pytest.param("ours", (tuning.CrossValidatorModel, tuning.CrossValidator), marks=needs("minutes")),
         ("theirs", (ml.CrossValidatorModel, ml.CrossValidator)),
         ("split", (tuning.TrainValidationSplitModel, tuning.TrainValidationSplit)),
     ],

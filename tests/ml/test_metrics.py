@@ -87,7 +87,9 @@ EVALUATORS = {
 
 
 @pytest.mark.parametrize("weight", [pytest.param(None, marks=needs("minutes")), "weight"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[needs("minutes")] * (name in ("two classes", "offset"))) for name in MODELS]
+)
 def test_metrics_are_the_evaluators(rows, name, weight):
     models = MODELS[name]
     label = models[0][0].getLabelCol()

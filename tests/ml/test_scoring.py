@@ -98,6 +98,8 @@ INPUTS = [
     "Parquet", "cached", "assembled", "assembled and cached", "joined", "sparse", "mixed", "array<float>",
     "array<double>", "columns",
 ]  # fmt: skip
+AT_ONCE = ("Parquet", "mixed", "columns")
+"""Those that are tested with every commit, the others in the third tier."""
 
 
 def plain(value):
@@ -112,7 +114,9 @@ def without_spark(table):
     return {name: local.score(model, frame) for name, model in MODELS.items()}
 
 
-@pytest.mark.parametrize("source", INPUTS)
+@pytest.mark.parametrize(
+    "source", [pytest.param(name, marks=[needs("minutes")] * (name not in (*AT_ONCE, "cached"))) for name in INPUTS]
+)
 def test_scores_have_the_same_bits_wherever_rows_come_from(inputs, without_spark, source):
     rows = inputs[source]
     for name, model in MODELS.items():
@@ -154,10 +158,6 @@ def facts(inputs):
         return known[source]
 
     return of
-
-
-AT_ONCE = ("Parquet", "mixed", "columns")
-"""Inputs whose fits are compared with every commit, the others in the third tier."""
 
 
 @pytest.mark.parametrize(

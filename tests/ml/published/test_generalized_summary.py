@@ -107,6 +107,7 @@ SUMMARIES = {
 }
 
 
+@pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_summaries_are_rs(name, literal):
     rows, options, facts, residuals = SUMMARIES[name]
