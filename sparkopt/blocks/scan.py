@@ -33,6 +33,7 @@ from sparkopt.blocks.parquet import (
     ParquetReader,
 )
 from sparkopt.io.filesystem import local_path
+from sparkopt.validation import OneOf, check
 
 __all__ = ["SETTING", "ParquetScan", "parquet_scan"]
 
@@ -90,6 +91,8 @@ def parquet_scan(selected: DataFrame) -> ParquetScan:
     ------
     NotReadHere
         Where it is no bare scan; the message says why.
+    ParameterError
+        Where ``spark.sparkopt.reader`` is neither "auto" nor "spark".
     """
     _refuse_settings(selected)
     try:
@@ -110,7 +113,7 @@ def parquet_scan(selected: DataFrame) -> ParquetScan:
 
 def _refuse_settings(df: DataFrame) -> None:
     conf = df.sparkSession.conf
-    chosen = conf.get(SETTING, "auto")
+    chosen = check(SETTING, conf.get(SETTING, "auto"), OneOf(["auto", "spark"]))
     if chosen != "auto":
         raise NotReadHere(f"{SETTING} is {chosen!r}")
     for name, reason in IF_TRUE.items():

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from sparkopt import BlockStore, Columns
 from sparkopt.blocks.scan import SETTING, parquet_scan
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.ml import LogisticRegression
 from sparkopt.validation import Interval
 from tests.tiers import needs
@@ -378,6 +378,13 @@ def test_replaced_before_the_fit_spark_reads_what_is_there(spark, tmp_path):
     with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
         assert store.reader.startswith("spark: ")
         assert "was changed after it was listed" in store.reader
+
+
+def test_a_reader_that_there_is_not_is_refused(spark, written):
+    df = spark.read.parquet(str(written / "rows"))
+    spark.conf.set(SETTING, "arrow")
+    with pytest.raises(ParameterError, match=r"spark\.sparkopt\.reader must be one of 'auto', 'spark'"):
+        BlockStore.write(df, Columns("floats", "label"), Interval())
 
 
 def test_receipt_and_plan_say_who_reads(spark, written, caplog):
