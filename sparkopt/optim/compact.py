@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from sparkopt.optim.base import Point
+from sparkopt.optim.quadratic import PenalisedQuadratic
 from sparkopt.typing import Floats
-
-if TYPE_CHECKING:
-    from sparkopt.penalties import Penalty
 
 __all__ = ["CompactHessian", "CompactModel"]
 
@@ -68,6 +64,9 @@ class CompactHessian:
             product -= (self._middle @ (self._rows @ vector)) @ self._rows
         return product
 
+    __rmatmul__ = __matmul__  # it is symmetric
+    __array_ufunc__ = None  # NumPy's arrays leave products with it to it
+
     def solved(self, free: NDArray[np.bool_], right: Floats) -> Floats:
         """Return x with B x = ``right`` for the block B of the ``free`` coordinates (Woodbury's formula)."""
         solution: Floats = right / self.sigma
@@ -87,62 +86,22 @@ class CompactHessian:
 
 
 @dataclass(frozen=True)
-class CompactModel:
-    """f(w) + gᵀ(u − w) + ½ (u − w)ᵀ B (u − w) + the nonsmooth part of a penalty, a function of u.
+class CompactModel(PenalisedQuadratic):
+    """The model with a limited-memory Hessian."""
 
-    Attributes
-    ----------
-    at : Point
-        The point w, with gradient g.
-    hessian : CompactHessian
-        B.
-    penalty : Penalty
-        The penalty.
-    """
-
-    at: Point
     hessian: CompactHessian
-    penalty: Penalty
 
     def minimum(self) -> Floats:
-        """Return its minimum, shape (size,)."""
         parts = self.penalty.separable(len(self.at.coef))
-        return self._by_proximal_gradients() if parts is None else _Separable(self, *parts).minimum()
+        if parts is not None:
+            return _Separable(self, *parts).minimum()
+        first: list[float] = []
 
-    def slope(self, to: Floats) -> float:
-        """Return gᵀ(to − w) plus the change of the nonsmooth part: a bound of the objective's change per step."""
-        return float(self.at.gradient @ (to - self.at.coef)) + self._nonsmooth(to) - self._nonsmooth(self.at.coef)
+        def enough(moved: float, _: Floats) -> bool:
+            first.append(moved)
+            return moved <= INEXACT * first[0]
 
-    def decrease(self, to: Floats) -> float:
-        """Return by how much the model is lower at ``to`` than at w."""
-        step = to - self.at.coef
-        return -self.slope(to) - 0.5 * float(step @ (self.hessian @ step))
-
-    def gradient(self, to: Floats) -> Floats:
-        """Return the gradient of the quadratic part at ``to``."""
-        gradient: Floats = self.at.gradient + self.hessian @ (to - self.at.coef)
-        return gradient
-
-    def _nonsmooth(self, coef: Floats) -> float:
-        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
-
-    def _by_proximal_gradients(self) -> Floats:
-        """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2)."""
-        coef = ahead = self.at.coef
-        length, t, first = 1.0 / self.hessian.largest, 1.0, None
-        for _ in range(PROXIMAL_STEPS):
-            after = self.penalty.prox(ahead - length * self.gradient(ahead), length)
-            moved = float(np.abs(after - ahead).max())
-            first = moved if first is None else first
-            if moved <= INEXACT * first:
-                return after
-            if (ahead - after) @ (after - coef) > 0:
-                t, ahead = 1.0, after
-            else:
-                further = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
-                ahead, t = after + (t - 1.0) / further * (after - coef), further
-            coef = after
-        return coef
+        return self._by_proximal_gradients(1.0 / self.hessian.largest, PROXIMAL_STEPS, enough)
 
 
 @dataclass(frozen=True)
@@ -195,12 +154,12 @@ class _Separable:
 
     def _newton(self, now: _Iterate, near: Floats) -> _Iterate | None:
         """Minimise over the coordinates that ``near`` leaves free; None where no part of the step is lower."""
-        kinked, sign = self.weights > 0, np.sign(near)
-        free = (near > self.lower) & (near < self.upper) & ((near != 0) | ~kinked)
+        penalised, sign = self.weights > 0, np.sign(near)
+        free = (near > self.lower) & (near < self.upper) & ((near != 0) | ~penalised)
         step = np.where(free, 0.0, near - now.coef)
         slope = now.gradient + self.hessian @ step + self.weights * sign
         step[free] = -self.hessian.solved(free, slope[free])
-        keeps = free & kinked
+        keeps = free & penalised
         lower = np.where(keeps & (sign > 0), np.maximum(self.lower, 0.0), self.lower)
         upper = np.where(keeps & (sign < 0), np.minimum(self.upper, 0.0), self.upper)
         to = np.clip(now.coef + step, lower, upper)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from sparkopt.typing import Floats
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
 
-__all__ = ["QuadraticModel"]
+__all__ = ["PenalisedQuadratic", "QuadraticModel"]
 
 RIDGE = 1e-13
 """Added to the curvature in every direction, over the largest: the directions that the loss does not determine."""
@@ -31,24 +33,75 @@ PROXIMAL_STEPS = 5000
 
 
 @dataclass(frozen=True)
-class QuadraticModel:
+class PenalisedQuadratic:
     """f(w) + gᵀ(u − w) + ½ (u − w)ᵀ H (u − w) + the nonsmooth part of a penalty, a function of u.
 
     Attributes
     ----------
     at : Point
         The point w, with gradient g.
-    hessian : ndarray of shape (size, size)
+    hessian : ndarray of shape (size, size), or what multiplies vectors likewise
         H, positive definite.
     penalty : Penalty
         The penalty.
+    """
+
+    at: Point
+    hessian: Any
+    penalty: Penalty
+
+    @abstractmethod
+    def minimum(self) -> Floats:
+        """Return its minimum, shape (size,)."""
+
+    def slope(self, to: Floats) -> float:
+        """Return gᵀ(to − w) plus the change of the nonsmooth part: a bound of the objective's change per step."""
+        return float(self.at.gradient @ (to - self.at.coef)) + self._nonsmooth(to) - self._nonsmooth(self.at.coef)
+
+    def decrease(self, to: Floats) -> float:
+        """Return by how much the model is lower at ``to`` than at w."""
+        step = to - self.at.coef
+        return -self.slope(to) - 0.5 * float(step @ self.hessian @ step)
+
+    def gradient(self, to: Floats) -> Floats:
+        """Return the gradient of the quadratic part at ``to``."""
+        gradient: Floats = self.at.gradient + self.hessian @ (to - self.at.coef)
+        return gradient
+
+    def _nonsmooth(self, coef: Floats) -> float:
+        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
+
+    def _by_proximal_gradients(self, length: float, most: int, enough: Callable[[float, Floats], bool]) -> Floats:
+        """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2).
+
+        ``most`` steps of ``length``, or until ``enough`` of the last step's largest entry and where it leads.
+        """
+        coef = ahead = self.at.coef
+        t = 1.0
+        for _ in range(most):
+            after = self.penalty.prox(ahead - length * self.gradient(ahead), length)
+            if enough(float(np.abs(after - ahead).max()), after):
+                return after
+            if (ahead - after) @ (after - coef) > 0:
+                t, ahead = 1.0, after
+            else:
+                further = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
+                ahead, t = after + (t - 1.0) / further * (after - coef), further
+            coef = after
+        return coef
+
+
+@dataclass(frozen=True)
+class QuadraticModel(PenalisedQuadratic):
+    """The model with a Hessian of shape (size, size).
+
+    Attributes
+    ----------
     factor : optional
         Cholesky factor of the Hessian, where it is known.
     """
 
-    at: Point
     hessian: Floats
-    penalty: Penalty
     factor: Any = field(default=None, repr=False)
 
     @classmethod
@@ -67,47 +120,21 @@ class QuadraticModel:
             return cls(at, (vectors * values) @ vectors.T, penalty)
 
     def minimum(self) -> Floats:
-        """Return its minimum, shape (size,)."""
         parts = self.penalty.separable(len(self.at.coef))
         if parts is None:
-            return self._by_proximal_gradients()
+            last, scale = len(self.at.coef) - 1, float(np.abs(self.at.gradient).max())
+            length = 1.0 / float(linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
+            return self._by_proximal_gradients(
+                length,
+                PROXIMAL_STEPS,
+                lambda moved, to: moved <= 1e-13 * max(length * scale, float(np.abs(to).max())),
+            )
         weights, lower, upper = parts
         if not weights.any() and np.isinf(lower).all() and np.isinf(upper).all():
             factor = self.factor or linalg.cho_factor(self.hessian, check_finite=False)
             to: Floats = self.at.coef - linalg.cho_solve(factor, self.at.gradient, check_finite=False)
             return to
         return _Separable(self.hessian, self.at, weights, lower, upper).minimum()
-
-    def slope(self, to: Floats) -> float:
-        """Return gᵀ(to − w) plus the change of the nonsmooth part: a bound of the objective's change per step."""
-        return float(self.at.gradient @ (to - self.at.coef)) + self._nonsmooth(to) - self._nonsmooth(self.at.coef)
-
-    def decrease(self, to: Floats) -> float:
-        """Return by how much the model is lower at ``to`` than at w."""
-        step = to - self.at.coef
-        return -self.slope(to) - 0.5 * float(step @ self.hessian @ step)
-
-    def _nonsmooth(self, coef: Floats) -> float:
-        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
-
-    def _by_proximal_gradients(self) -> Floats:
-        """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2)."""
-        at, last = self.at, len(self.at.coef) - 1
-        length = 1.0 / float(linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
-        coef = ahead = at.coef
-        t, scale = 1.0, float(np.abs(at.gradient).max())
-        for _ in range(PROXIMAL_STEPS):
-            slope = at.gradient + self.hessian @ (ahead - at.coef)
-            after = self.penalty.prox(ahead - length * slope, length)
-            if float(np.abs(after - ahead).max()) <= 1e-13 * max(length * scale, float(np.abs(after).max())):
-                return after
-            if (ahead - after) @ (after - coef) > 0:
-                t, ahead = 1.0, after
-            else:
-                further = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
-                ahead, t = after + (t - 1.0) / further * (after - coef), further
-            coef = after
-        return coef
 
 
 class _Separable:
