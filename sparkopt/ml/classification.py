@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
-from pyspark.ml.param import Param, Params
-from pyspark.ml.param.shared import HasProbabilityCol, HasRawPredictionCol, HasThreshold, HasThresholds
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
@@ -21,11 +18,11 @@ from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.arithmetic import sigmoid, softmax
-from sparkopt.ml.bounds import BoundParams, BoundSetters
-from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters, HasClassWeights
+from sparkopt.ml.bounds import BoundSetters
+from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters
+from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
-from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
@@ -37,7 +34,7 @@ from sparkopt.penalties import Penalty
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
-from sparkopt.validation import Constraint, Interval, OneOf
+from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,101 +43,11 @@ __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
 SMALL = "__sparkopt_small"
 LABELS = Interval(0, None, whole=True)
-LARGEST = float(np.finfo(np.float64).max)
 
-P = TypeVar("P", bound="_LogisticRegressionParams")
-B = TypeVar("B", bound="_LogisticRegressionParams")
+B = TypeVar("B", bound="LogisticRegression")
 
 
-class RawPredictionParams(HasRawPredictionCol):
-    """The output column of raw predictions, of any classifier."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._setDefault(rawPredictionCol="rawPrediction")
-
-    def setRawPredictionCol(self: R, value: str) -> R:
-        """Set the column of raw predictions; "" leaves it out."""
-        return self._set(rawPredictionCol=value)
-
-
-R = TypeVar("R", bound=RawPredictionParams)
-
-
-class _LogisticRegressionParams(
-    LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds, BoundParams, HasClassWeights
-):
-    family: Param[str] = Param(
-        Params._dummy(), "family", "auto, binomial or multinomial, in any case", typeConverter=lower_case
-    )
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._setDefault(family="auto", probabilityCol="probability", threshold=0.5)
-
-    def getFamily(self) -> str:
-        """Return family."""
-        return self.getOrDefault(self.family)
-
-    def setProbabilityCol(self: P, value: str) -> P:
-        """Set the column of class probabilities; "" leaves it out."""
-        return self._set(probabilityCol=value)
-
-    def setThreshold(self: P, value: float) -> P:
-        """Set the probability above which class 1 is predicted; clears thresholds."""
-        self.clear(self.thresholds)
-        return self._set(threshold=value)
-
-    def setThresholds(self: P, value: list[float]) -> P:
-        """Set one number for each class: the largest probability / threshold is predicted; clears threshold."""
-        self.clear(self.threshold)
-        return self._set(thresholds=value)
-
-    def getThresholds(self) -> list[float]:
-        """Return thresholds, or the two that are equivalent to a threshold that was set."""
-        if not self.isSet(self.thresholds) and self.isSet(self.threshold):
-            return [1.0 - self.getOrDefault(self.threshold), self.getOrDefault(self.threshold)]
-        return self.getOrDefault(self.thresholds)
-
-    def getThreshold(self) -> float:
-        """Return threshold, or the equivalent of two thresholds."""
-        if not self.isSet(self.thresholds):
-            return self.getOrDefault(self.threshold)
-        thresholds = self.getOrDefault(self.thresholds)
-        if len(thresholds) != 2:
-            raise ParameterError(
-                f"thresholds must have 2 entries to be equivalent to one threshold. Got {thresholds} instead."
-            )
-        return 1.0 / (1.0 + thresholds[0] / thresholds[1])
-
-    def _domains(self) -> Mapping[str, Constraint]:
-        families = OneOf(["auto", "binomial", "multinomial"])
-        return {**super()._domains(), "family": families, "threshold": Interval(0, 1)}
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        if not self.isSet(self.thresholds):
-            return
-        values = self.getOrDefault(self.thresholds)
-        if min(values) < 0 or sum(value == 0 for value in values) > 1:
-            raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
-        self._check_thresholds()
-
-    def _check_thresholds(self) -> None:
-        """Refuse a threshold and thresholds that contradict each other."""
-        if not (self.isSet(self.threshold) and self.isSet(self.thresholds)):
-            return
-        values = self.getOrDefault(self.thresholds)
-        if len(values) != 2:
-            raise ParameterError(f"threshold is of two classes, and thresholds={values} of others. Set one of them.")
-        if not np.isclose(self.getThreshold(), self.getOrDefault(self.threshold), rtol=0, atol=1e-5):
-            raise ParameterError(
-                f"threshold={self.getOrDefault(self.threshold):g} contradicts thresholds={values}, equivalent to "
-                f"threshold={self.getThreshold():g}. Set one of them."
-            )
-
-
-class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _LogisticRegressionParams):
+class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], LogisticRegressionParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one for each."""
 
     _has_classes = True
@@ -210,7 +117,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
     def _outputs(self, raw: Array) -> dict[str, Array]:
         if raw.shape[1] > 1:
-            probability = softmax(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
+            probability = softmax(np.clip(raw, -expressions.LARGEST, expressions.LARGEST))  # ∞ − ∞ is no number
             return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
         margin = raw[:, 0]
         return {
@@ -281,7 +188,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], _L
 
 @documented
 class LogisticRegression(
-    LinearEstimator[LogisticRegressionModel], _LogisticRegressionParams, BoundSetters, ClassWeightSetters
+    LinearEstimator[LogisticRegressionModel], LogisticRegressionParams, BoundSetters, ClassWeightSetters
 ):
     """Logistic regression with an elastic-net penalty and bounds.
 

@@ -18,7 +18,7 @@ from sparkopt.losses import Hinge, Loss, SquaredHinge
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
-from sparkopt.ml.classification import RawPredictionParams
+from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparkopt.typing import Array, Floats
 
-__all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally", "merged", "thinned"]
+__all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally", "evenly_by_rank", "merged"]
 
 T = TypeVar("T", bound="Tally")
 
@@ -216,7 +216,7 @@ class ScoreTally(Tally):
 
     def at(self) -> ScoreTally:
         """Return an empty tally that counts at this one's scores; whatever is below them is counted at the first."""
-        scores = thinned(self.scores, self.limit // 2 + 1)
+        scores = evenly_by_rank(self.scores, self.limit // 2 + 1)
         return ScoreTally(self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), fixed=True)
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
@@ -256,7 +256,7 @@ class ScoreTally(Tally):
         if len(self.scores) > self.limit:
             self.complete = False
         if not self.complete:  # the counts of other parts at these scores are not known
-            self.scores = thinned(self.scores, 2 * self.limit)
+            self.scores = evenly_by_rank(self.scores, 2 * self.limit)
             self.positives = self.negatives = np.zeros(len(self.scores))
 
     def cumulative(self) -> tuple[Floats, Floats, Floats]:
@@ -266,7 +266,7 @@ class ScoreTally(Tally):
         return scores, positives.cumsum(), negatives.cumsum()
 
 
-def thinned(scores: Floats, most: int) -> Floats:
+def evenly_by_rank(scores: Floats, most: int) -> Floats:
     """Return at most so many of the scores, evenly by rank, the smallest included."""
     if len(scores) <= most:
         return scores
