@@ -55,7 +55,8 @@ def sparkopt(path: str, out: str) -> None:
 
 def pyspark(path: str, out: str) -> None:
     """Fit and save pyspark.ml's."""
-    from ingest import assembled, vectors
+    from ingest import assembled
+    from linear import vectors
     from pyspark.ml.classification import LogisticRegression
     from pyspark.sql import SparkSession
 

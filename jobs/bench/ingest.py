@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from linear import vectors
 from pyspark.ml.classification import LogisticRegression as SparkLogisticRegression
 from pyspark.ml.feature import VectorAssembler
-from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -58,11 +58,6 @@ def generate(spark: SparkSession, folder: Path, rows: int, features: int) -> Pat
     vectors(array).write.mode("overwrite").parquet(str(path / "vector"))
     (path / "done").touch()
     return path
-
-
-def vectors(df: DataFrame) -> DataFrame:
-    """Return an array column as pyspark.ml wants it."""
-    return df.select(array_to_vector(F.col("features").cast("array<double>")).alias("features"), "label")
 
 
 def assembled(df: DataFrame) -> DataFrame:
