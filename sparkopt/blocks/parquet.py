@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
+from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.typing import Array
 
@@ -139,6 +140,8 @@ class ParquetReader:
         ------
         NotReadHere
             Where Spark would read them otherwise, or Arrow cannot.
+        DataError
+            Where a file is gone: no reader could read it.
         """
         for part in parts:
             try:
@@ -206,7 +209,10 @@ def _refuse_replaced(location: Location, part: FilePart) -> None:
     """Refuse a file that is not the one that was listed: passes over two versions would train on neither."""
     info = location.filesystem.get_file_info(location.path)
     if not info.is_file:
-        raise NotReadHere(f"{part.uri} is gone")
+        raise DataError(
+            f"{part.uri} is gone: it was deleted after Spark listed the files. Read them again, by spark.read or "
+            f"after REFRESH TABLE."
+        )
     if info.size != part.size or info.mtime_ns // 1_000_000 != part.modified:
         raise NotReadHere(f"{part.uri} was changed after it was listed")
 

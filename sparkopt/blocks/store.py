@@ -290,7 +290,7 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
     """Return what was written, where every row can be trained on."""
     errors = [fact.handle.error for fact in facts if fact.handle.error]
     if errors:
-        more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
+        more = f" ({len(errors) - 1} more partitions have errors)" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
     widths = {
         moments.features: fact.handle.partition

@@ -370,6 +370,16 @@ def test_a_file_that_was_replaced_is_one_error_and_never_a_model_of_both(spark, 
             contents(store)
 
 
+def test_a_file_that_is_gone_is_one_error(spark, tmp_path):
+    for name in ("a.parquet", "b.parquet"):
+        other_writer(tmp_path / "t", name, "list")
+    df = spark.read.parquet(str(tmp_path / "t"))
+    (tmp_path / "t" / "b.parquet").unlink()
+    with pytest.raises(DataError, match=r"b\.parquet is gone: it was deleted after Spark listed the files") as error:
+        BlockStore.write(df, Columns("features", "label"), Interval())
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_replaced_before_the_fit_spark_reads_what_is_there(spark, tmp_path):
     other_writer(tmp_path / "t", "a.parquet", "list")
     df = spark.read.parquet(str(tmp_path / "t"))
