@@ -188,13 +188,15 @@ def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
     Parameters
     ----------
     column : pyarrow.Array
-        Spark's Vector struct, or a list of floats; without nulls.
+        Spark's Vector struct, or a list of floats.
 
     Raises
     ------
     DataError
-        For rows of different lengths or null entries; the message starts with the row's number.
+        For null rows, rows of different lengths or null entries; the message starts with the row's number.
     """
+    if column.null_count:
+        raise DataError(f"row {int(np.flatnonzero(column.is_null())[0])} has null features")
     if pa.types.is_struct(column.type):
         return _vectors(column)
     values = column.flatten()

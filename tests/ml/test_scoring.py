@@ -243,6 +243,12 @@ def test_wrong_rows_are_refused(spark, name):
             MODELS[model].transform(rows).collect()
 
 
+def test_null_arrays_are_refused(spark):
+    rows = spark.createDataFrame([([0.0] * WIDTH,), (None,)], "features array<double>").coalesce(1)
+    with pytest.raises(Exception, match="DataError: row 1 has null features"):
+        MODELS["linear"].transform(rows).collect()
+
+
 def test_wide_rows_are_scored(spark):
     width = jvm.WIDE + 1
     w = RNG.normal(size=width)
