@@ -32,7 +32,7 @@ from sparkopt.errors import DataError, SchemaError
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 
-__all__ = ["Columns", "Reader", "feature_matrix"]
+__all__ = ["HINT", "Columns", "Reader", "feature_matrix"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 SPARSE_BELOW = 0.25
