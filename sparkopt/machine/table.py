@@ -35,8 +35,8 @@ class Table:
         Names and types of the columns.
     partitions : tuple of TablePart
         The rows. Each part is small, can be pickled, and opens its rows where it is used.
-    folder : PrivateFolder or None, default None
-        A folder that the partitions need, which is deleted with the last table that has it.
+    keeps : object, default None
+        What the partitions need until the last table that has it is gone, such as a folder of files.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Table:
 
     schema: pa.Schema
     partitions: tuple[TablePart, ...] = field(repr=False)
-    folder: PrivateFolder | None = field(default=None, repr=False)
+    keeps: object = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -116,7 +116,7 @@ class Table:
 
     def without(self, name: str) -> Table:
         """Return the rows in which a boolean column is false."""
-        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions), self.folder)
+        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions), self.keeps)
 
 
 def _total(known: Sequence[int | None]) -> int | None:
