@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks import classic, connect
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
+from sparkopt.blocks.columns import HINT, SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
 from sparkopt.blocks.store import reader_of
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
@@ -75,15 +75,21 @@ class DataProfile:
         SchemaError
             For a wrong column.
         DataError
-            Where there are no rows.
+            Where there are no rows, or labels that are null or NaN.
         """
         columns.check(df.schema)
         label = F.col(quoted(columns.label)).cast("double")
         counted = df.select(label.alias("label"), F.spark_partition_id().alias("partition"))
-        totals = F.count(F.lit(1)).alias("rows"), F.max("label").alias("top")
-        found = counted.groupBy("partition").agg(*totals).collect()
+        bad = F.count_if(F.col("label").isNull() | F.isnan("label")).alias("bad")
+        totals = F.count(F.lit(1)).alias("rows"), F.max("label").alias("top"), bad
+        found = counted.groupBy("partition").agg(*totals).orderBy("partition").collect()
         if not found:
             raise DataError("there are no rows to train on: the DataFrame is empty.")
+        if broken := [row for row in found if row["bad"]]:
+            raise DataError(
+                f"label column {columns.label!r}, partition {broken[0]['partition']} has {broken[0]['bad']} rows "
+                f"with null or NaN. {HINT}"
+            )
         selected = columns.select(df)
         first = selected.select("features").limit(SAMPLE).toArrow().column("features")
         X = feature_matrix(pa.concat_arrays(first.chunks) if first.num_chunks != 1 else first.chunk(0))
@@ -95,14 +101,13 @@ class DataProfile:
         others = 8 * (1 + sum(name is not None for name in (columns.weight, columns.offset)))
         last = max(row["partition"] for row in found)
         partitions = 1 + last if is_connect(df) else df.rdd.getNumPartitions()
-        tops = [row["top"] for row in found if row["top"] is not None]
         return cls(
             [row["rows"] for row in found],
             partitions,
             X.shape[1],
             per_row + others,
             is_sparse,
-            max(tops, default=0.0),
+            max(row["top"] for row in found),
             stored / X.shape[0],
             reader_of(selected)[1],
         )

@@ -21,6 +21,7 @@ from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.rows import Rows, rows_of, schema_of
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -160,7 +161,8 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share the iterator.
         """
-        return Serial(train(dataset, [self.copy(values)._task(dataset.schema) for values in paramMaps]))
+        rows = rows_of(dataset)
+        return Serial(train(rows, [self.copy(values)._task(schema_of(rows)) for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
@@ -195,7 +197,8 @@ class LinearEstimator(
         return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:
-        ((_, model),) = train(dataset, [self._task(dataset.schema)])
+        rows = rows_of(dataset)
+        ((_, model),) = train(rows, [self._task(schema_of(rows))])
         return model
 
     @illegal_arguments()
@@ -217,7 +220,7 @@ class LinearEstimator(
             chooses=self._chooses,
         )
 
-    def _trained(self, fit: Fit, rows: DataFrame) -> M:
+    def _trained(self, fit: Fit, rows: Rows) -> M:
         """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
         model = self._copyValues(self._model(fit)._resetUid(self.uid))
         model._summarise(rows, fit)

@@ -100,7 +100,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise NoSummaryError("this model has no summary: it was not trained in this session.")
         return self._summary
 
-    def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
+    def _summarise(self, dataset: Any, fit: Fit) -> None:
         """Keep how the model was trained, and on which rows."""
         solution = fit.solution
         self._summary = self._training_summary(

@@ -22,6 +22,7 @@ from sparkopt.engines.selection import check_engine
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.metrics.held_out import held_out_metrics
+from sparkopt.ml.rows import training_rows
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.search_persistence import (
     SearchModelReader,
@@ -30,7 +31,7 @@ from sparkopt.ml.search_persistence import (
     SearchWriter,
     is_java_convertible,
 )
-from sparkopt.ml.training import TrainingTask, fits_of, training_rows
+from sparkopt.ml.training import TrainingTask, fits_of
 from sparkopt.training.trainer import Fit
 from sparkopt.validation import Interval, check
 

@@ -1,0 +1,188 @@
+"""Tables of Parquet files: partitions of whole row groups, whatever machine reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from sparkopt.errors import DataError
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
+from sparkopt.machine.listing import DataFile, folder_columns
+from sparkopt.machine.part import TablePart, batch_rows
+from sparkopt.machine.schemas import require_same
+
+__all__ = ["ParquetPart", "RowGroups", "from_parquet", "refuse_changed"]
+
+LEAST, MOST, PARTS = 8 << 20, 128 << 20, 32
+"""Bytes in memory of a partition: a share of one in so many of the table's, between these two."""
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a file.
+
+    Attributes
+    ----------
+    location : Location
+        The file.
+    name : str
+        What errors call it.
+    groups : tuple of int
+        Their numbers.
+    size, modified : int
+        Bytes of the file and its time of modification in milliseconds, as it was listed.
+    constants : mapping of str to any
+        Values of the columns that the file's folders stand for.
+    """
+
+    location: Location
+    name: str
+    groups: tuple[int, ...]
+    size: int
+    modified: int
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        first, last = self.groups[0], self.groups[-1]
+        return f"{self.name}, row group{f' {first}' if first == last else f's {first} to {last}'}"
+
+
+@dataclass(frozen=True)
+class ParquetPart(TablePart):
+    """Row groups of one file, or of several small ones.
+
+    Parameters
+    ----------
+    pieces : tuple of RowGroups
+        What it reads, in this order.
+    schema : pyarrow.Schema
+        The table's columns.
+    rows, bytes : int
+        Rows, and their bytes in memory as the files' footers say.
+    """
+
+    pieces: tuple[RowGroups, ...]
+    schema: pa.Schema = field(repr=False)
+    rows: int
+    bytes: int
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The first of its pieces, and how many more there are."""
+        more = f" and {len(self.pieces) - 1} more" if len(self.pieces) > 1 else ""
+        return f"{self.pieces[0]}{more}"
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows."""
+        names = self.schema.names if columns is None else list(columns)
+        for piece in self.pieces:
+            refuse_changed(piece.location, piece.size, piece.modified)
+            try:
+                yield from self._read(piece, names)
+            except STORAGE_ERRORS as error:
+                raise DataError(f"{piece} cannot be read: {brief(error)}") from None
+
+    def _read(self, piece: RowGroups, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        wanted = [name for name in names if name not in piece.constants]
+        fields = [self.schema.field(name) for name in names]
+        with opened(piece.location) as file:
+            size = batch_rows(bytes_per_row(file.metadata, piece.groups))
+            for batch in file.iter_batches(size, list(piece.groups), wanted, use_threads=False):
+                arrays = [
+                    pa.array([piece.constants[name]] * batch.num_rows, kind.type)
+                    if name in piece.constants
+                    else batch.column(name)
+                    for name, kind in zip(names, fields, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(names))
+
+
+def opened(location: Location) -> parquet.ParquetFile:
+    """Open a file; one of this machine is memory-mapped."""
+    options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
+    return parquet.ParquetFile(location.path, **options)
+
+
+def bytes_per_row(metadata: parquet.FileMetaData, groups: Sequence[int]) -> float:
+    """Return the bytes of a row in the widest of some row groups."""
+    found = [metadata.row_group(index) for index in groups]
+    return max((group.total_byte_size / max(1, group.num_rows) for group in found), default=0.0)
+
+
+def refuse_changed(location: Location, size: int, modified: int) -> None:
+    """Refuse a file that is not the one that was listed: passes over two versions would train on neither.
+
+    Raises
+    ------
+    DataError
+        Naming the file.
+    """
+    info = location.filesystem.get_file_info(location.path)
+    if not info.is_file:
+        raise DataError(f"{location.path} is gone: it was deleted after the table was made. Make the table again.")
+    if info.size != size or info.mtime_ns // 1_000_000 != modified:
+        raise DataError(f"{location.path} was changed after the table was made. Make the table again.")
+
+
+def from_parquet(files: Sequence[DataFile]) -> tuple[pa.Schema, list[TablePart]]:
+    """Return schema and partitions of Parquet files; their footers are read.
+
+    Raises
+    ------
+    DataError
+        Where a file is none.
+    SchemaError
+        Where two files have different columns.
+    """
+    folders, constants = folder_columns(files)
+    known: pa.Schema | None = None
+    pieces = list[tuple[RowGroups, int, int]]()  # row groups one by one, with rows and bytes
+    for file, values in zip(files, constants, strict=True):
+        try:
+            with opened(file.location) as open_file:
+                own, metadata = open_file.schema_arrow, open_file.metadata
+        except STORAGE_ERRORS as error:
+            raise DataError(f"{file.location.path} cannot be read as Parquet: {brief(error)}") from None
+        if known is None:
+            known = own
+        require_same(known, own, files[0].name, file.name)
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
+            piece = RowGroups(file.location, file.name, (index,), file.size, file.modified, values)
+            pieces.append((piece, group.num_rows, group.total_byte_size))
+    assert known is not None  # noqa: S101  # there is at least one file
+    schema = pa.schema([f for f in known if f.name not in constants[0]] + folders, known.metadata)
+    return schema, [ParquetPart(joined, schema, rows, size) for joined, rows, size in _packed(pieces)]
+
+
+def _packed(groups: Sequence[tuple[RowGroups, int, int]]) -> Iterator[tuple[tuple[RowGroups, ...], int, int]]:
+    """Yield row groups in partitions of about equal bytes, with rows and bytes."""
+    target = int(np.clip(sum(size for _, _, size in groups) / PARTS, LEAST, MOST))
+    waiting, rows, size = list[RowGroups](), 0, 0
+    for piece, count, stored in groups:
+        if waiting and size + stored > target:
+            yield tuple(_merged(waiting)), rows, size
+            waiting, rows, size = [], 0, 0
+        waiting.append(piece)
+        rows, size = rows + count, size + stored
+    if waiting:
+        yield tuple(_merged(waiting)), rows, size
+
+
+def _merged(pieces: Sequence[RowGroups]) -> Iterator[RowGroups]:
+    """Yield pieces with neighbouring row groups of a file as one."""
+    last = pieces[0]
+    for piece in pieces[1:]:
+        if piece.location == last.location and piece.name == last.name:
+            last = RowGroups(
+                last.location, last.name, (*last.groups, *piece.groups), last.size, last.modified, last.constants
+            )
+        else:
+            yield last
+            last = piece
+    yield last
