@@ -3,8 +3,8 @@
 ``base`` says what an engine is, and ``selection`` has the table of engines and chooses the cheapest: start there.
 ``driver``, ``resident``, ``allreduce`` and ``local`` have one engine each, and ``explain`` predicts a fit by a
 ``profile`` of the data. The other modules are their parts: ``reduction`` adds sums on executors, ``ranks`` runs the
-loop on ranks, ``worker_pool`` keeps tasks alive, ``job`` runs a Spark job in a thread, and ``relay`` runs callbacks in
-the driver.
+loop on ranks, ``worker_pool`` keeps tasks alive, ``job`` runs a Spark job in a thread, and ``relay`` runs callbacks
+in the driver.
 
 Imports the packages up to ``checkpoint`` and ``launch``. Names are loaded when they are first used, so that a task
 imports only what it runs.
