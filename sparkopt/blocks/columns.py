@@ -27,6 +27,7 @@ from pyspark.sql.types import (
 from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
+from sparkopt.blocks.invalid import finite_rows
 from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
@@ -62,6 +63,8 @@ class Columns:
         An integer column: the fold of a cross-validation that a row is in, from 0; null for none.
     folds : int or None, default None
         How many folds there may be; None is any number.
+    invalid : {"error", "skip", "keep"}, default "error"
+        What becomes of rows with null, NaN or infinity: the last two leave them out.
     """
 
     features: str | Sequence[str]
@@ -72,6 +75,7 @@ class Columns:
     offset: str | None = None
     fold: str | None = None
     folds: int | None = None
+    invalid: str = "error"
 
     @property
     def feature_names(self) -> str:
@@ -274,6 +278,8 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.row = 0  # rows of this partition in earlier batches
+        self.skipped = 0
+        self._kept: Array | None = None  # numbers of this batch's rows that are left
         self.width: int | None = None
         self.sparse: bool | None = None
 
@@ -285,10 +291,22 @@ class Reader:
         DataError
             At the first value that cannot be trained on.
         """
-        for batch in batches:
+        for whole in batches:
+            batch = whole if self.columns.invalid == "error" else self._valid(whole)
             if batch.num_rows:
                 yield from self._split(batch, self._block(batch))
-                self.row += batch.num_rows
+            self.row += whole.num_rows
+
+    def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows that can be trained on, and count the others."""
+        names = {LABEL: True, WEIGHT: True, OFFSET: True, VALIDATION: False}
+        read = {name: is_number for name, is_number in names.items() if name in batch.schema.names}
+        valid = finite_rows(batch, FEATURES, read)
+        self._kept = None if valid is None else np.flatnonzero(valid)
+        if self._kept is None:
+            return batch
+        self.skipped += batch.num_rows - len(self._kept)
+        return batch.take(pa.array(self._kept))
 
     def _block(self, batch: pa.RecordBatch) -> Block:
         kind = batch.column(KIND) if KIND in batch.schema.names else None
@@ -392,6 +410,7 @@ class Reader:
         return values
 
     def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
+        row = row if self._kept is None else int(self._kept[row])
         raise DataError(f"{role} column {name!r}, partition {self.partition}, row {self.row + row} {problem}. {HINT}")
 
 

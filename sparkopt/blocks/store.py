@@ -71,6 +71,8 @@ class BlockStore:
         Training rows of each partition.
     bytes : int
         Size of all files.
+    skipped : int
+        Invalid rows that were left out.
     seconds : float
         Time that writing took.
     reader : str
@@ -86,6 +88,7 @@ class BlockStore:
         found = [by_partition.get(index) for index in range(1 + max(by_partition))]
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
+        self.skipped = sum(fact.handle.skipped for fact in facts)
         self._training = _by_fold([fact.moments for fact in facts])
         self._validation = _by_fold([fact.validation for fact in facts])
         self.moments = self.moments_without(None)
@@ -139,6 +142,8 @@ class BlockStore:
     ) -> BlockStore:
         """Return the store of what was written, if every row can be trained on."""
         logger.info("rows were read by %s", reader)
+        if skipped := sum(fact.handle.skipped for fact in facts):
+            logger.warning("%s invalid rows, with null, NaN or infinity, were left out", f"{skipped:,}")
         try:
             return cls(columns, backend, _checked(facts, columns), time.perf_counter() - begin, reader)
         except DataError:
@@ -329,7 +334,9 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
         for moments in (*fact.moments.values(), *fact.validation.values())
     }
     if not widths:
-        raise DataError("there are no rows to train on: the DataFrame is empty.")
+        skipped = sum(fact.handle.skipped for fact in facts)
+        why = f"all {skipped:,} are invalid, with null, NaN or infinity" if skipped else "the DataFrame is empty"
+        raise DataError(f"there are no rows to train on: {why}.")
     if len(widths) > 1:
         (one, first), (two, second) = sorted(widths.items())[:2]
         raise DataError(

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -56,7 +56,7 @@ PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 
 HANDLE_SCHEMA = (
     "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
-    "error string, unread string"
+    "error string, unread string, skipped bigint"
 )
 
 
@@ -64,7 +64,8 @@ HANDLE_SCHEMA = (
 class Handle:
     """Where one partition's blocks are, or why there are none.
 
-    ``error`` is a value that cannot be trained on; ``unread`` is why the task left its files to Spark's reader.
+    ``error`` is a value that cannot be trained on; ``unread`` is why the task left its files to Spark's reader;
+    ``skipped`` is the number of invalid rows that were left out.
     """
 
     partition: int
@@ -75,6 +76,7 @@ class Handle:
     bytes: int
     error: str | None
     unread: str | None = None
+    skipped: int = 0
 
     @classmethod
     def empty(cls, partition: int, error: str | None = None, unread: str | None = None) -> Handle:
@@ -92,6 +94,7 @@ class Handle:
             "bytes": pa.array([self.bytes], pa.int64()),
             "error": pa.array([self.error], pa.string()),
             "unread": pa.array([self.unread], pa.string()),
+            "skipped": pa.array([self.skipped], pa.int64()),
         }
         return pa.RecordBatch.from_pydict(columns)
 
@@ -222,21 +225,23 @@ class WriteBlocks:
 
     def keep(self, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
         """Return a partition's rows as blocks in this process's memory, or what is wrong with them."""
+        read = Reader(self.columns, self.targets, partition)
         try:
-            found = _Written(regroup(Reader(self.columns, self.targets, partition)(batches)))
+            found = _Written(regroup(read(batches)))
             blocks = list(found)
         except DataError as error:
             return Handle.empty(partition, str(error))
         if not blocks:
-            return Handle.empty(partition)
+            return replace(Handle.empty(partition), skipped=read.skipped)
         held = InMemoryBlocks(
             [blocks[index] for index in found.training],
             [blocks[index] for index in in_fold_order(found.validation, found.folds)],
         )
         size = sum(block.nbytes for block in blocks)
-        return MemoryHandle(
+        handle = MemoryHandle(
             partition, "", found.starts, tuple(found.validation), (), size, None, blocks=held, moments=found.moments
         )
+        return replace(handle, skipped=read.skipped)
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
         read = Reader(self.columns, self.targets, partition)
@@ -244,12 +249,13 @@ class WriteBlocks:
         for _ in found:
             pass
         if not found.rows:
-            return Handle.empty(partition)
+            return replace(Handle.empty(partition), skipped=read.skipped)
         for where, by_fold in zip(_moments_paths(str(path)), found.moments.values(), strict=True):
             save(by_fold, where)
         kept = () if self.columns.fold is None else tuple(found.folds)
         size = path.stat().st_size
-        return Handle(partition, str(path), found.starts, tuple(found.validation), kept, size, None)
+        handle = Handle(partition, str(path), found.starts, tuple(found.validation), kept, size, None)
+        return replace(handle, skipped=read.skipped)
 
 
 class _Written:

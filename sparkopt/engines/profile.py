@@ -23,6 +23,7 @@ from sparkopt.blocks.columns import (
 )
 from sparkopt.blocks.store import reader_of
 from sparkopt.blocks.tables import TableReader, numbers, spark_schema
+from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError
 from sparkopt.machine.table import Table
 from sparkopt.typing import Array
@@ -77,6 +78,8 @@ class DataProfile:
         DataError
             Where there are no rows, or labels that are null or NaN.
         """
+        if columns.invalid != "error":
+            df = valid_rows(df, columns.features, [columns.label, columns.weight, columns.offset])
         if isinstance(df, Table):
             return cls._of_table(df, columns)
         columns.check(df.schema)

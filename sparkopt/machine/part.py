@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sparkopt.errors import SchemaError
 
-__all__ = ["BATCH", "BATCH_BYTES", "FilteredPart", "MemoryPart", "TablePart", "batch_rows", "in_batches"]
+__all__ = ["BATCH", "BATCH_BYTES", "FilteredPart", "IsFalse", "MemoryPart", "TablePart", "batch_rows", "in_batches"]
 
 BATCH = 10_000
 """Most rows of a batch, as many as Spark sends by default."""
@@ -118,24 +118,30 @@ def _unpickled(name: str, stream: pa.Buffer) -> MemoryPart:
 
 @dataclass(frozen=True)
 class FilteredPart(TablePart):
-    """The rows of another part in which a boolean column is false.
+    """Some rows of another part.
 
     Parameters
     ----------
     part : TablePart
         The part.
-    column : str
-        The column.
+    condition : callable
+        From a batch to booleans: true in rows that stay. It can be pickled.
+    columns : tuple of str
+        The columns that it looks at.
+    what : str
+        What errors call these rows.
     """
 
     part: TablePart
-    column: str
+    condition: Callable[[pa.RecordBatch], pa.Array]
+    columns: tuple[str, ...]
+    what: str
     rows = None
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """That of the part, and the condition."""
-        return f"{self.part.name}, without {self.column}"
+        return f"{self.part.name}, {self.what}"
 
     @property
     def bytes(self) -> int | None:  # type: ignore[override]
@@ -144,8 +150,19 @@ class FilteredPart(TablePart):
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these rows."""
-        names = None if columns is None else [*columns, *({self.column} - set(columns))]
+        names = None if columns is None else list(dict.fromkeys([*columns, *self.columns]))
         for batch in self.part.batches(names):
-            kept = batch.filter(pc.invert(batch.column(self.column)))
+            kept = batch.filter(self.condition(batch))
             if kept.num_rows:
                 yield kept if columns is None else kept.select(list(columns))
+
+
+@dataclass(frozen=True)
+class IsFalse:
+    """The condition that a boolean column is false."""
+
+    column: str
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return it for each row."""
+        return pc.invert(batch.column(self.column))

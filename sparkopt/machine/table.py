@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from sparkopt.machine.delimited import from_csv
 from sparkopt.machine.listing import files_of
 from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
-from sparkopt.machine.part import FilteredPart, TablePart
+from sparkopt.machine.part import FilteredPart, IsFalse, TablePart
 
 __all__ = ["Table"]
 
@@ -116,7 +116,22 @@ class Table:
 
     def without(self, name: str) -> Table:
         """Return the rows in which a boolean column is false."""
-        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions), self.keeps)
+        return self.where(IsFalse(name), (name,), f"without {name}")
+
+    def where(self, condition: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str], what: str) -> Table:
+        """Return the rows of which a condition is true; it is evaluated as they are read.
+
+        Parameters
+        ----------
+        condition : callable
+            From a batch of rows to booleans; it must be picklable.
+        columns : sequence of str
+            The columns that it looks at.
+        what : str
+            What errors call these rows.
+        """
+        parts = tuple(FilteredPart(part, condition, tuple(columns), what) for part in self.partitions)
+        return Table(self.schema, parts, self.keeps)
 
 
 def _total(known: Sequence[int | None]) -> int | None:

@@ -33,6 +33,10 @@ class LinearArguments(TypedDict, total=False):
         Row weights ≥ 0.
     predictionCol : str, default "prediction"
         Output column.
+    handleInvalid : {"error", "skip", "keep"}, default "error"
+        What becomes of rows with null, NaN or infinity in a column that is read. "error" names the first one. "skip"
+        leaves them out when the model is fitted, scores and is evaluated; "keep" does too, but gives them null
+        predictions. The receipt counts those that were left out of the fit.
     maxIter : int, default 100
         Maximum number of steps.
     tol : float, default 1e-6
@@ -107,6 +111,7 @@ class LinearArguments(TypedDict, total=False):
     labelCol: str
     weightCol: str | None
     predictionCol: str
+    handleInvalid: str
     maxIter: int
     tol: float
     regParam: float

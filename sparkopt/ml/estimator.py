@@ -92,6 +92,9 @@ class LinearEstimator(
         for name in values:
             if not self.hasParam(name):
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
+        for name in [name for name, value in values.items() if value is None]:  # what is documented as the default
+            self.clear(self.getParam(name))
+            del values[name]
         self._set(**values)
         self._check_arguments()
         return self

@@ -20,6 +20,8 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
+from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, valid_features
+from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
@@ -33,6 +35,7 @@ from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
+from sparkopt.validation import OneOf, check
 
 __all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel", "wanted_columns"]
 
@@ -182,12 +185,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     @illegal_arguments()
     def _transform(self, dataset: Any) -> Any:
+        check("handleInvalid", self.getHandleInvalid(), OneOf(HANDLE_INVALID))
         return scored(self, dataset) if is_scored_here(dataset) else self._transform_on_spark(dataset)
 
     def _transform_on_spark(self, dataset: DataFrame) -> DataFrame:
-        columns = self._wanted(dataset.columns)
+        columns, invalid = self._wanted(dataset.columns), self.getHandleInvalid()
         kept = [F.col(quoted(name)) for name in dataset.columns]
-        rows = self._with_raw(dataset)
+        if invalid == "skip":
+            dataset = valid_rows(dataset, self._features(), [self._columns().offset])
+        rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
         found = None if rows is None else self._expressions(rows, F.col(RAW))
         if found is not None:
             rows, outputs = found
@@ -254,7 +260,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """Return the same as an object that can be pickled."""
         model = self.copy()
         model._summary = None  # history stays on the driver
-        return RowScorer(model, tuple(columns), self._columns().offset is not None)
+        keeps = self.getHandleInvalid() != "error"
+        return RowScorer(model, tuple(columns), self._columns().offset is not None, keeps)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
@@ -330,15 +337,33 @@ class RowScorer:
         Keys of the outputs that are wanted.
     has_offset : bool
         Whether rows are structs of features and offset, instead of features alone.
+    keeps : bool
+        Whether invalid rows, with null, NaN or infinity, get null instead of an error.
     """
 
     model: Any
     outputs: tuple[str, ...]
     has_offset: bool
+    keeps: bool
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
+        valid = self._valid(rows) if self.keeps else None
+        if valid is None:
+            return self._scored(rows)
+        scored = self._scored(rows.filter(pa.array(valid)))
+        places = pa.array(np.cumsum(valid) - 1, mask=~valid)
+        return scored.take(places)
+
+    def _valid(self, rows: pa.Array) -> Array | None:
+        """Return which rows are valid; None where all are."""
+        if not self.has_offset:
+            return valid_features(rows)
+        batch = pa.RecordBatch.from_arrays([rows.field(0), rows.field(1)], ["features", "offset"])
+        return finite_rows(batch, "features", {"offset": True})
+
+    def _scored(self, rows: pa.Array) -> pa.Array:
         predicted = self.model._raw(feature_matrix(rows.field("features") if self.has_offset else rows))
         if self.has_offset:
             predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
@@ -348,4 +373,4 @@ class RowScorer:
 
 def _as(kind: DataType, scored: Column) -> Column:
     """Return a column of scores in its own type."""
-    return array_to_vector(scored) if kind == VECTOR else scored
+    return F.when(scored.isNotNull(), array_to_vector(scored)) if kind == VECTOR else scored

@@ -27,6 +27,7 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.files import BLOCK_CODECS
+from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.codecs.gradient import GRADIENT_CODECS
 from sparkopt.engines.selection import ENGINES
 from sparkopt.ml.compression import HasCompression
@@ -60,6 +61,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "outerStepSize": Interval(0, None, closed="neither"),
         "compression": OneOf([*GRADIENT_CODECS, "auto"]),
         "blockCodec": OneOf(BLOCK_CODECS),
+        "handleInvalid": OneOf(HANDLE_INVALID),
     }
 )
 
@@ -78,10 +80,24 @@ class FeatureParams(HasFeaturesCol, HasPredictionCol):
         "numeric feature columns, instead of one Vector or array column in featuresCol",
         typeConverter=TypeConverters.toListString,
     )
+    handleInvalid: Param[str] = Param(
+        Params._dummy(),
+        "handleInvalid",
+        "what becomes of rows with null, NaN or infinity: error; skip (left out); keep (null predictions)",
+        typeConverter=lower_case,
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(featuresCol="features", predictionCol="prediction")
+        self._setDefault(featuresCol="features", predictionCol="prediction", handleInvalid="error")
+
+    def getHandleInvalid(self) -> str:
+        """Return handleInvalid."""
+        return self.getOrDefault(self.handleInvalid)
+
+    def setHandleInvalid(self: Self, value: str) -> Self:
+        """Set what becomes of rows with null, NaN or infinity: error, skip or keep."""
+        return self._set(handleInvalid=value)
 
     def getFeaturesCols(self) -> list[str]:
         """Return featuresCols."""
@@ -229,7 +245,7 @@ class LinearParams(
             return (self.getOrDefault(param) or None) if self.isDefined(param) else None
 
         weight, validation = named(self.weightCol), named(self.validationIndicatorCol)
-        return Columns(self._features(), self.getLabelCol(), weight, validation)
+        return Columns(self._features(), self.getLabelCol(), weight, validation, invalid=self.getHandleInvalid())
 
     def _domains(self) -> Mapping[str, Constraint]:
         """What each parameter may be, by name; parents that add parameters add their domains."""

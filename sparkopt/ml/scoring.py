@@ -14,6 +14,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.validity import valid_rows
 from sparkopt.ml.expressions import row_wise
 from sparkopt.ml.model import INPUTS, LinearModel
 
@@ -43,6 +44,9 @@ class HeldOut:
         self, dataset: DataFrame, fold: str, models: Sequence[Sequence[LinearModel[Any]]], evaluator: Evaluator
     ) -> None:
         self._fold, self._models, self._evaluator = fold, models, evaluator
+        if models[0][0].getHandleInvalid() != "error":
+            columns = models[0][0]._columns()
+            dataset = valid_rows(dataset, columns.features, [columns.label, columns.weight, columns.offset])
         named = _columns_of(evaluator) if isinstance(evaluator, JavaEvaluator) else None
         self._kept = [name for name in dataset.columns if named is None or name in named]
         # an evaluator that reads none of the outputs raises its own error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,15 @@ class Scorer:
         The output columns.
     what : str
         The features' columns, as errors name them.
+    skips : bool
+        Whether rows whose outputs are null are left out.
     """
 
     reader: ParquetReader
     score: Callable[[pa.Array], pa.Array]
     fields: tuple[pa.Field, ...]
     what: str
+    skips: bool
 
     @classmethod
     def of(cls, model: Any, schema: pa.Schema, features: str | Sequence[str] | None = None) -> Scorer:
@@ -59,7 +62,8 @@ class Scorer:
         columns, features = model._wanted(schema.names), model._features() if features is None else features
         reader = scoring_reader(spark_schema(schema), features, model._columns().offset)
         fields = tuple(pa.field(name, _arrow_type(kind)) for name, kind in columns.values())
-        return cls(reader, model._row_scorer(columns), fields, model._columns().feature_names)
+        skips = model.getHandleInvalid() == "skip"
+        return cls(reader, model._row_scorer(columns), fields, model._columns().feature_names, skips)
 
     @property
     def names(self) -> list[str]:
@@ -91,7 +95,11 @@ class Scorer:
             found = self.score(rows)
         except DataError as error:
             raise DataError(f"features column {self.what!r}, {where}, from row {first}: {error}") from None
-        return {field.name: found.field(place) for place, field in enumerate(self.fields)}
+        return {field.name: array for field, array in zip(self.fields, found.flatten(), strict=True)}
+
+    def kept(self, batch: pa.RecordBatch, found: dict[str, pa.Array]) -> pa.RecordBatch:
+        """Return the rows of a batch that are not left out, given their outputs."""
+        return batch.filter(next(iter(found.values())).is_valid()) if self.skips and found else batch
 
 
 def _arrow_type(kind: Any) -> pa.DataType:
@@ -136,7 +144,7 @@ class ScoredPart(TablePart):
         outputs = {field.name: field for field in self.scorer.fields}
         wanted = [*self.columns, *outputs] if columns is None else list(columns)
         given = [name for name in wanted if name not in outputs]
-        scores = len(given) < len(wanted)
+        scores = len(given) < len(wanted) or self.scorer.skips
         read = list(dict.fromkeys([*given, *(self.scorer.names if scores else [])]))
         first = 0
         for batch in self.part.batches(read):
@@ -144,7 +152,7 @@ class ScoredPart(TablePart):
             first += batch.num_rows
             fields = [outputs[name] if name in outputs else batch.schema.field(name) for name in wanted]
             arrays = [found[name] if name in outputs else batch.column(name) for name in wanted]
-            yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+            yield self.scorer.kept(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), found)
 
 
 def scored_table(model: Any, table: Table) -> Table:
@@ -200,7 +208,7 @@ def _stream(model: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
         for batch in rows:
             found = scorer(batch, "the stream", first)
             first += batch.num_rows
-            yield pa.RecordBatch.from_arrays([*batch.columns, *found.values()], schema=schema)
+            yield scorer.kept(pa.RecordBatch.from_arrays([*batch.columns, *found.values()], schema=schema), found)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -217,11 +225,16 @@ def _of_frame(model: Any, frame: Any) -> Any:
     import pandas as pd
 
     model._wanted([str(name) for name in frame.columns])
-    return pd.concat([frame, frame_outputs(model, frame)], axis=1)
+    found = _frame_scores(model, frame)
+    outputs = found.to_pandas().set_index(frame.index)
+    if model.getHandleInvalid() == "skip" and found.num_columns:
+        kept = found.column(0).is_valid().to_numpy()
+        frame, outputs = frame[kept], outputs[kept]
+    return pd.concat([frame, outputs], axis=1)
 
 
 def frame_outputs(model: Any, frame: Any) -> Any:
-    """Return the outputs for the rows of a pandas DataFrame, under its index; Vectors are arrays.
+    """Return the outputs for all rows of a pandas DataFrame, under its index; Vectors are arrays.
 
     Features may be a column of lists, of arrays or of pyspark.ml's Vectors, or several columns of numbers.
 
@@ -232,6 +245,11 @@ def frame_outputs(model: Any, frame: Any) -> Any:
     DataError
         For features that are null, or of another number than the model's.
     """
+    return _frame_scores(model, frame).to_pandas().set_index(frame.index)
+
+
+def _frame_scores(model: Any, frame: Any) -> pa.Table:
+    """Return the outputs in Arrow: null for rows that are left out."""
     features, offset = model._features(), model._columns().offset
     names = [features] if isinstance(features, str) else list(features)
     for role, wanted in ((FEATURES, names), (OFFSET, [offset] if offset else [])):
@@ -243,9 +261,8 @@ def frame_outputs(model: Any, frame: Any) -> Any:
     if isinstance(features, str) and rows[features].dtype == object:
         rows = pa.table({name: _chunks(rows, name, name == features) for name in rows.columns})
     table = Table.of(rows)
-    scorer = Scorer.of(model, table.schema)
-    found = pa.Table.from_batches(list(_outputs(scorer, table)), pa.schema(scorer.fields))
-    return found.to_pandas().set_index(frame.index)
+    scorer = replace(Scorer.of(model, table.schema), skips=False)
+    return pa.Table.from_batches(list(_outputs(scorer, table)), pa.schema(scorer.fields))
 
 
 def _chunks(rows: Any, name: str, is_features: bool) -> pa.ChunkedArray:

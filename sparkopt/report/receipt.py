@@ -69,6 +69,8 @@ class Receipt(BaseReceipt):
         Estimate of how far the objective of the model is above the optimum; None where the optimiser has none.
     reader : str
         What read the rows: "arrow", or "spark" and why not Arrow; empty in receipts of earlier versions.
+    skipped : int
+        Rows that ``handleInvalid`` left out.
 
     Examples
     --------
@@ -107,6 +109,7 @@ class Receipt(BaseReceipt):
     codecs: dict[str, int] = field(default_factory=dict)
     gap: float | None = None
     reader: str = ""
+    skipped: int = 0
 
     @classmethod
     def of(
@@ -172,6 +175,7 @@ class Receipt(BaseReceipt):
             models=models,
             resumed_at=resumed_at,
             reader=store.reader,
+            skipped=store.skipped,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
             **_steps_of(solution),
@@ -279,6 +283,7 @@ class Receipt(BaseReceipt):
             Measure("stored on disk", self.bytes["stored"], "bytes", "blocks of rows", True),
             Measure("peak memory", self.peak_memory, "bytes", "of a worker", True),
             Measure("rows touched", self.rows_touched, "count", f"of {self.rows:,} rows", True),
+            *([Measure("rows left out", self.skipped, "count", "invalid")] if self.skipped else []),
             Measure("passes", self.passes, "count", is_cost=True),
             *(Measure(f"{name} time", self.seconds[name], "seconds", is_cost=True) for name in PHASES),
             Measure("bytes to the driver", self.bytes["driver"], "bytes", is_cost=True),
@@ -297,6 +302,7 @@ class Receipt(BaseReceipt):
                 f"  rows      {self.rows:>12,}   features {self.features:,}   partitions {self.partitions:,}",
                 f"  objective {self.objective[self.chosen_step]:>12.8g}   {self._from()}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
+                *([f"  left out  {self.skipped:>12,}   invalid rows"] if self.skipped else []),
                 *([f"  read by   {self.reader}"] if self.reader else []),
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",

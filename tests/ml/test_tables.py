@@ -539,3 +539,15 @@ print(*sorted({{"torch", "cv2", "polars"}} & sys.modules.keys()))
     done = subprocess.run([sys.executable, "-c", code], env=nowhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stdout.strip()
+
+
+def test_documented_defaults_may_be_given():
+    """None is unset, as the signatures have it."""
+    unset = ml.LogisticRegression()
+    given = ml.LogisticRegression(featuresCols=None, weightCol=None, stepSize=None, checkpointDir=None, regParam=0.0)
+    assert {param.name for param in given.params if given.isDefined(param)} == {
+        param.name for param in unset.params if unset.isDefined(param)
+    }
+    rows = pa.table({"features": [[0.0], [1.0], [2.0], [3.0]], "label": [0.0, 1.0, 0.0, 1.0]})
+    assert given.fit(rows).coefficients == unset.fit(rows).coefficients
+    assert not given.copy().setParams(weightCol="w").setParams(weightCol=None).isDefined(given.weightCol)

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.validity import valid_rows
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.judged import Judged, tallied
@@ -82,9 +83,14 @@ class Summary:
     @cached_property
     def _rows(self) -> Any:
         """The scored rows that are tallied: a DataFrame, or a Table that scores them as it is read."""
-        if Table.accepts(self.dataset):
-            return scored_table(self._scorer, Table.of(self.dataset))
-        return self.predictions
+        is_table = Table.accepts(self.dataset)
+        rows = Table.of(self.dataset) if is_table else self.dataset
+        if self.model.getHandleInvalid() != "error":
+            columns: Columns = self.model._columns()
+            rows = valid_rows(rows, columns.features, [columns.label, columns.weight, columns.offset])
+        elif not is_table:
+            return self.predictions
+        return scored_table(self._scorer, rows) if is_table else self._scorer.transform(rows)
 
     def _tallied(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
         """Return tallies of these columns, taken in one pass."""
