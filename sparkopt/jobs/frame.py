@@ -30,6 +30,7 @@ from sparkopt.jobs.flags import FAILURE, USAGE, Parser
 from sparkopt.jobs.locations import SparkLocation, publish, spark_location, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
+from sparkopt.jobs.overlap import check_output
 from sparkopt.launch.session import PROFILES, session
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
@@ -142,6 +143,7 @@ class Job:
         with logging_as(self.name, args.log_format):
             try:
                 self.check(args)
+                check_output(args, self.kind(args))
             except MissingDependencyError as error:
                 logger.error("%s", error)
                 return FAILURE
