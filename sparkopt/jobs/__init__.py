@@ -17,19 +17,19 @@ from sparkopt.jobs.pipeline import DataInterval, Pipeline, PipelinePlan
 if TYPE_CHECKING:
     from sparkopt.jobs.flags import Parser
     from sparkopt.jobs.frame import Job, JobResult, JobRun
-    from sparkopt.jobs.locations import SparkLocation
+    from sparkopt.jobs.locations import JobLocation
     from sparkopt.jobs.models import SavedModel, find_model, load_model
 
 __all__ = [
     "DataInterval",
     "Job",
+    "JobLocation",
     "JobResult",
     "JobRun",
     "Parser",
     "Pipeline",
     "PipelinePlan",
     "SavedModel",
-    "SparkLocation",
     "find_model",
     "load_model",
 ]
@@ -40,7 +40,7 @@ _LAZY = {
     "JobRun": "frame",
     "Parser": "flags",
     "SavedModel": "models",
-    "SparkLocation": "locations",
+    "JobLocation": "locations",
     "find_model": "models",
     "load_model": "models",
 }

@@ -34,8 +34,10 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.locations import LocalLocation, spark_location
-from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
+from sparkopt.jobs.locations import LocalLocation
+from sparkopt.jobs.runtimes.base import Runtime
+from sparkopt.jobs.runtimes.spark import session_of
+from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
@@ -243,24 +245,24 @@ def check(options: argparse.Namespace) -> None:
     kernel_of(options)
 
 
-def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     """Return the fingerprint of the images, and their processing."""
-    read_output(spark, options.output, options.output_format)  # an unknown format fails before the work
+    read_output(session_of(runtime), options.output, options.output_format)  # an unknown format fails before the work
     kind = "images" if options.input_format == "binaryFile" else options.input_format
     kernel = kernel_of(options)
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
-    return {"data": fingerprint(spark, DataSource(kind, options.input)), "pipeline": made | drawn}
+    return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 
 
 def work(run: JobRun) -> JobResult:
     """Process the images; next to a local output, write report and samples."""
-    options = run.args
-    sparkopt.images.bound_batches(run.spark)
-    report = process(run.spark, options, run.target.uri)
+    options, spark = run.args, session_of(run.runtime)
+    sparkopt.images.bound_batches(spark)
+    report = process(spark, options, run.target.uri)
     text = json.dumps(report, indent=2)
-    sheet = None if options.features else samples(run.spark, options, run.target.uri)
-    output = spark_location(run.spark, options.output)
+    sheet = None if options.features else samples(spark, options, run.target.uri)
+    output = run.runtime.location(options.output)
     if isinstance(output, LocalLocation):
         Path(f"{output.path}-report.json").write_text(text + "\n", encoding="utf-8")
         if sheet is not None:
