@@ -19,6 +19,7 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import class_charts, number_charts
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event
@@ -201,5 +202,10 @@ def _metrics_at(runtime: Runtime, location: str) -> dict[str, float] | None:
     return {name: float(found[name]) for name in NAMES if isinstance(found.get(name), (int, float))}
 
 
-JOB = Job("evaluate", __doc__ or "", declare, check, inputs, work)
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    return needs_spark(args.source)
+
+
+JOB = Job("evaluate", __doc__ or "", declare, check, inputs, work, needs=needs)
 main = JOB.main

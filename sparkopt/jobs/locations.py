@@ -75,6 +75,10 @@ class JobLocation(ABC):
         """Delete this and everything below it; harmless where it does not exist."""
 
     @abstractmethod
+    def make_folder(self) -> None:
+        """Make this folder, and those that it is in."""
+
+    @abstractmethod
     def add_files(self, files: Path) -> None:
         """Copy the files of a local folder into this folder."""
 
@@ -131,8 +135,11 @@ class LocalLocation(JobLocation):
         else:
             self.path.unlink(missing_ok=True)
 
-    def add_files(self, files: Path) -> None:
+    def make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def add_files(self, files: Path) -> None:
+        self.make_folder()
         for entry in files.iterdir():
             shutil.copy2(entry, self.path / entry.name)
 
@@ -204,8 +211,11 @@ class ArrowLocation(JobLocation):
         elif kind == fs.FileType.File:
             self.location.filesystem.delete_file(self.location.path)
 
-    def add_files(self, files: Path) -> None:
+    def make_folder(self) -> None:
         self.location.filesystem.create_dir(self.location.path, recursive=True)
+
+    def add_files(self, files: Path) -> None:
+        self.make_folder()
         for entry in files.iterdir():
             self.location.child(entry.name).write(entry.read_bytes())
 

@@ -17,6 +17,7 @@ from sparkopt.blocks.columns import column_type
 from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.metrics import is_classifier
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
 
 FORMATS, MODES = ("parquet", "csv", "json", "delta"), ("errorifexists", "overwrite")
+FORMS = FORMATS[:2]
+"""Formats that are written without Spark too."""
 
 
 def declare(flags: Parser) -> None:
@@ -129,6 +132,13 @@ def _kept(schema: StructType, named: str | None, features: list[str]) -> list[st
     return names
 
 
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    if args.output_format not in FORMS:
+        return f"--output-format {args.output_format} is written by Spark"
+    return needs_spark(args.source)
+
+
 JOB = Job(
     "score",
     __doc__ or "",
@@ -137,5 +147,6 @@ JOB = Job(
     inputs,
     work,
     lambda args: "direct" if args.output_format == "delta" else "table",
+    needs=needs,
 )
 main = JOB.main

@@ -21,6 +21,7 @@ from typing import Any
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
 from sparkopt.io.secrets import mask
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event, logger
@@ -58,6 +59,8 @@ ESTIMATORS: Mapping[str, Callable[[], LinearEstimator[Any]]] = MappingProxyType(
 )
 """The estimator of each loss."""
 CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
+STEPS = 30
+"""About how many passes a fit takes, for the estimate of seconds."""
 
 
 def declare(flags: Parser) -> None:
@@ -240,5 +243,10 @@ def write_metrics(path: Path, metrics: Mapping[str, float], labels: list[str]) -
     path.write_text(json.dumps({"held_out": dict(metrics), "labels": labels}, indent=2) + "\n", encoding="utf-8")
 
 
-JOB = Job("train", __doc__ or "", declare, check, inputs, work)
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    return needs_spark(args.source)
+
+
+JOB = Job("train", __doc__ or "", declare, check, inputs, work, needs=needs, steps=STEPS)
 main = JOB.main

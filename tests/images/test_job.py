@@ -9,6 +9,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.jobs import preprocess_images
+from sparkopt.jobs.runtimes.spark_images import SparkImages
 from tests.tiers import needs
 
 
@@ -58,13 +59,13 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(job, spark, folder,
     random = [images.Decode(), images.RandomCrop(50, 60), images.RandomHorizontalFlip(), images.Encode("png")]
     path.write_text(images.Compose(random).to_json())
     arguments = ["--input", str(folder / "in"), "--parts", "3", "--pipeline", str(path)]
-    steps = job.steps
+    steps = SparkImages.steps
 
-    def interrupted(pending, parts):
-        yield steps(pending, parts)[0]
+    def interrupted(self):
+        yield steps(self)[0]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "steps", interrupted)
+    monkeypatch.setattr(SparkImages, "steps", interrupted)
     assert job.main([*arguments, "--output", str(folder / "out")]) == 130
     first = {row.path for row in spark.read.parquet(str(folder / "out")).collect()}
     assert json.loads((folder / "out" / "_manifest.json").read_text())["status"] == "unfinished"

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from pyspark.ml import Model
     from pyspark.sql.types import StructType
 
+    from sparkopt.images import ImageKernel
     from sparkopt.jobs.locations import JobLocation
     from sparkopt.jobs.metrics import ScoredRows
+    from sparkopt.jobs.runtimes.images import ImageRows
     from sparkopt.jobs.runtimes.values import RowValues
     from sparkopt.jobs.sources import DataSource
 
@@ -188,6 +190,10 @@ class Runtime(ABC):
         mode : {"errorifexists", "overwrite"}
             What is done where it exists.
         """
+
+    @abstractmethod
+    def images(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> ImageRows:
+        """Return the images of a preprocessing job, and the table that is made of them."""
 
     def metrics_of(self, model: Any, rows: Any, label: str, weight: str | None = None) -> dict[str, float]:
         """Return the number of rows and the metrics of a model, as ``ScoredRows.metrics`` does."""

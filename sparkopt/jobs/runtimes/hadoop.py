@@ -96,8 +96,11 @@ class HadoopLocation(JobLocation):
     def delete(self) -> None:
         self._system().delete(self._path(), True)
 
-    def add_files(self, files: Path) -> None:
+    def make_folder(self) -> None:
         self._system().mkdirs(self._path())
+
+    def add_files(self, files: Path) -> None:
+        self.make_folder()
         for entry in files.iterdir():
             source = HadoopLocation(self.spark, f"file://{entry}")._path()
             self._system().copyFromLocalFile(False, True, source, self._path())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException, PythonException
@@ -42,7 +42,11 @@ from sparkopt.jobs.sources import (
 )
 from sparkopt.launch.session import session
 
-__all__ = ["SparkRuntime", "load", "session_of", "split"]
+if TYPE_CHECKING:
+    from sparkopt.images import ImageKernel
+    from sparkopt.jobs.runtimes.images import ImageRows
+
+__all__ = ["SparkRuntime", "load", "split"]
 
 PACKAGES = {
     "delta": "--packages io.delta:delta-spark_2.13:VERSION",
@@ -148,6 +152,11 @@ class SparkRuntime(Runtime):
     def save(self, model: Any, location: JobLocation) -> None:
         model.write().overwrite().save(location.uri)
 
+    def images(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> ImageRows:
+        from sparkopt.jobs.runtimes.spark_images import SparkImages  # tables do not need OpenCV
+
+        return SparkImages(self.spark, options, kernel, output)
+
     @contextmanager
     def scored(self, model: Any, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
         column_type(rows.schema, label, "label")
@@ -224,13 +233,6 @@ def _rooted(sentence: str, trace: str) -> str:
 
 def _unreadable(source: DataSource, error: Exception) -> DataError:
     return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
-
-
-def session_of(runtime: Runtime) -> SparkSession:
-    """Return the session of a job that runs on Spark only."""
-    if not isinstance(runtime, SparkRuntime):
-        raise TypeError(f"this job runs on Spark. Got the runtime {runtime.name!r}.")
-    return runtime.spark
 
 
 def load(spark: SparkSession, source: DataSource) -> DataFrame:
