@@ -18,6 +18,7 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.images import functional as F
+from sparkopt.images.decoding import COLORS, ENCODINGS
 from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling, unchanged
 from sparkopt.images.sampling import sample
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
@@ -102,7 +103,7 @@ class Decode(ImageTransform):
     reduced: bool = True
 
     domains: ClassVar = {
-        "color": OneOf(F.COLORS),
+        "color": OneOf(COLORS),
         "max_pixels": Interval(1, None, whole=True),
         "reduced": OneOf((True, False)),
     }
@@ -130,7 +131,7 @@ class Encode(ImageTransform):
     format: str = "jpeg"
     quality: int = 90
 
-    domains: ClassVar = {"format": OneOf(F.ENCODINGS), "quality": Interval(1, 100, whole=True)}
+    domains: ClassVar = {"format": OneOf(ENCODINGS), "quality": Interval(1, 100, whole=True)}
 
     def apply(self, image: Array, rng: np.random.Generator) -> bytes:  # type: ignore[override]  # the last step
         """Return the encoded image."""

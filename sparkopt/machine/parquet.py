@@ -129,8 +129,15 @@ def refuse_changed(location: Location, size: int, modified: int) -> None:
         raise DataError(f"{location.path} was changed after the table was made. Make the table again.")
 
 
-def from_parquet(files: Sequence[DataFile]) -> tuple[pa.Schema, list[TablePart]]:
+def from_parquet(files: Sequence[DataFile], declared: pa.Schema | None = None) -> tuple[pa.Schema, list[TablePart]]:
     """Return schema and partitions of Parquet files; their footers are read.
+
+    Parameters
+    ----------
+    files : sequence of DataFile
+        The files.
+    declared : pyarrow.Schema or None, default None
+        The table's columns, where they are known with the types of the folders' ones; None chooses these.
 
     Raises
     ------
@@ -139,7 +146,11 @@ def from_parquet(files: Sequence[DataFile]) -> tuple[pa.Schema, list[TablePart]]
     SchemaError
         Where two files have different columns.
     """
-    folders, constants = folder_columns(files)
+    if declared is None:
+        folders, constants = folder_columns(files)
+    else:
+        folders = [declared.field(name) for name in files[0].constants]
+        constants = [dict(file.constants) for file in files]
     known: pa.Schema | None = None
     pieces = list[tuple[RowGroups, int, int]]()  # row groups one by one, with rows and bytes
     for file, values in zip(files, constants, strict=True):

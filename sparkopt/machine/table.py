@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from sparkopt.errors import ParameterError
+from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
+from sparkopt.machine.datasets import from_dataset
+from sparkopt.machine.delimited import from_csv
 from sparkopt.machine.listing import files_of
 from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
@@ -31,6 +35,8 @@ class Table:
         Names and types of the columns.
     partitions : tuple of TablePart
         The rows. Each part is small, can be pickled, and opens its rows where it is used.
+    keeps : object, default None
+        What the partitions need until the last table that has it is gone, such as a folder of files.
 
     Examples
     --------
@@ -42,17 +48,28 @@ class Table:
 
     schema: pa.Schema
     partitions: tuple[TablePart, ...] = field(repr=False)
+    keeps: object = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, data: Any) -> Table:
+    def of(
+        cls, data: Any, *, header: bool = True, types: Mapping[str, str | pa.DataType] = MappingProxyType({})
+    ) -> Table:
         """Return what users have as a table.
 
         Parameters
         ----------
         data : object
-            A Table, which is returned as it is; a pyarrow Table or RecordBatch; a pandas.DataFrame, whose index is
-            left out; a path, pattern or folder of Parquet files, or a list of them; a pair (X, y) of arrays, whose
-            columns are "features" and "label".
+            - a path, folder or pattern of Parquet, CSV or Arrow files, or a list of them, on any storage that
+              `sparkopt.io.resolve` knows; folders named ``column=value`` are a column;
+            - a pyarrow Table, RecordBatch, RecordBatchReader (which is read once) or Dataset, and anything that gives
+              Arrow by ``__arrow_c_stream__``, such as Polars and DuckDB;
+            - a pandas.DataFrame, whose index is left out;
+            - a pair (X, y) of NumPy arrays or of a SciPy sparse array and labels: the columns "features", "label";
+            - a Table, which is returned as it is.
+        header : bool, default True
+            Whether CSV files begin with a line of names; without, columns are ``_c0``, ``_c1``, …
+        types : mapping of str to (str or pyarrow.DataType), default none
+            Types of CSV columns, such as ``{"zip": "string"}``; those of other columns follow from the first rows.
 
         Raises
         ------
@@ -65,8 +82,8 @@ class Table:
         """
         if isinstance(data, Table):
             return data
-        schema, parts = _opened(data)
-        return cls(schema, tuple(parts))
+        schema, parts, folder = _opened(data, header, types)
+        return cls(schema, tuple(parts), folder)
 
     @staticmethod
     def is_one(data: object) -> bool:
@@ -99,7 +116,7 @@ class Table:
 
     def without(self, name: str) -> Table:
         """Return the rows in which a boolean column is false."""
-        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions))
+        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions), self.keeps)
 
 
 def _total(known: Sequence[int | None]) -> int | None:
@@ -114,25 +131,65 @@ def _kind(data: object) -> str | None:
         return "paths"
     if isinstance(data, (pa.Table, pa.RecordBatch)):
         return "arrow"
+    if isinstance(data, pa.RecordBatchReader):
+        return "stream"
+    if module.startswith("pyarrow._dataset") and hasattr(data, "get_fragments"):
+        return "dataset"
     if module.startswith("pandas.") and type(data).__name__ == "DataFrame":
         return "pandas"
+    if module.startswith("pyspark."):  # it would come through the driver
+        return None
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], (str, os.PathLike)):
         return "pair"
-    if isinstance(data, (list, tuple)) and data and all(isinstance(path, (str, os.PathLike)) for path in data):
+    if isinstance(data, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in data):
         return "paths"
-    return None
+    if hasattr(data, "__arrow_c_stream__"):
+        return "c stream"
+    return "c array" if hasattr(data, "__arrow_c_array__") else None
 
 
-def _opened(data: Any) -> tuple[pa.Schema, list[TablePart]]:
+Opened: TypeAlias = tuple[pa.Schema, Sequence[TablePart], PrivateFolder | None]
+"""Schema, partitions, and the folder that they need."""
+
+
+def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> Opened:
     kind = _kind(data)
     if kind == "arrow":
-        return from_arrow(data if isinstance(data, pa.Table) else pa.Table.from_batches([data]))
+        return *from_arrow(data if isinstance(data, pa.Table) else pa.Table.from_batches([data])), None
     if kind == "pandas":
-        return from_pandas(data)
+        return *from_pandas(data), None
     if kind == "pair":
-        return from_pair(*data)
+        return *from_pair(*data), None
     if kind == "paths":
-        return from_parquet(files_of([data] if isinstance(data, (str, os.PathLike)) else data))
+        return *_of_paths([data] if isinstance(data, (str, os.PathLike)) else data, header, types), None
+    if kind == "dataset":
+        return from_dataset(data)
+    if kind == "stream":
+        return from_stream(data)
+    if kind == "c stream":
+        return from_stream(pa.RecordBatchReader.from_stream(data))
+    if kind == "c array":
+        return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
     raise ParameterError(
         f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {type(data).__name__} instead."
     )
+
+
+def _of_paths(
+    paths: Sequence[str | os.PathLike[str]], header: bool, types: Mapping[str, str | pa.DataType]
+) -> tuple[pa.Schema, list[TablePart]]:
+    files = files_of(paths)
+    if files[0].format == "CSV":
+        return from_csv(files, header, {name: _type(name, kind) for name, kind in types.items()})
+    if types or not header:
+        raise ParameterError(f"{files[0].name} is {files[0].format}: header and types are for CSV files.")
+    return (from_parquet if files[0].format == "Parquet" else from_arrow_files)(files)
+
+
+def _type(name: str, kind: str | pa.DataType) -> pa.DataType:
+    try:
+        return pa.type_for_alias(kind) if isinstance(kind, str) else kind
+    except ValueError:
+        raise ParameterError(
+            f"types: the type of {name!r} must be one of Arrow's, such as 'double' or 'string'. Got {kind!r} instead."
+        ) from None

@@ -111,7 +111,7 @@ def test_files_must_have_the_same_columns(tmp_path):
 def test_what_cannot_be_a_table_is_refused(tmp_path):
     refused = [
         (3, ParameterError, "Got a int instead"),
-        ([], ParameterError, "Got a list instead"),
+        ([], DataError, "the list of paths is empty"),
         (tmp_path / "no.parquet", DataError, "does not exist"),
         (tmp_path, DataError, "has no files of rows"),
         (str(tmp_path / "*.parquet"), DataError, "matches no file or folder"),
