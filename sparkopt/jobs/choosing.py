@@ -18,6 +18,7 @@ from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.sources import DataSource
 from sparkopt.launch.session import read_profile
+from sparkopt.machine import available_cores, available_memory
 
 __all__ = ["CHOICES", "choose", "java_is_there", "needs_spark", "runtime_class", "workload_of"]
 
@@ -83,16 +84,10 @@ def _by_size(args: argparse.Namespace, steps: int) -> Choice:
         reason = f"the input cannot be measured from here ({mask(brief(error))})"
         elsewhere = local_path(args.source.location) is None
         return Choice(SPARK if elsewhere and java_is_there() else MACHINE, reason)
-    found = decide(work, _here(), cluster)
+    found = decide(work, Resources(available_cores(), available_memory()), cluster)
     if found.on == SPARK and not java_is_there():
         return Choice(MACHINE, f"{found.reason}; but there is no Java to start Spark", found.estimates)
     return found
-
-
-def _here() -> Resources:
-    """Return what this process may use of the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Resources(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def workload_of(source: DataSource, steps: int = 0) -> Workload:

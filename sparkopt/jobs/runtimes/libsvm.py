@@ -13,9 +13,8 @@ import pyarrow as pa
 from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
-from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL
-from sparkopt.machine import Table, TablePart
+from sparkopt.machine import ProcessPool, Table, TablePart
 
 __all__ = ["LibsvmPart", "libsvm_table"]
 
@@ -51,7 +50,8 @@ def libsvm_table(path: str) -> Table:
         for file in files
         for begin in range(0, file.size, PART_BYTES)
     ]
-    width = max(for_each(_width, parts), default=0)
+    with ProcessPool.shared() as pool:
+        width = max(pool.run(_width, parts), default=0)
     return Table(SCHEMA, tuple(LibsvmPart(part.file, part.begin, part.end, width) for part in parts))
 
 
