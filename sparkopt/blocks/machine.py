@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -16,6 +15,7 @@ from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.errors import IncompatibleError
+from sparkopt.machine.limits import available_cores
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
@@ -99,7 +99,7 @@ class MachineBackend(Backend):
     @property
     def slots(self) -> int:
         """The cores that this process may use."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return available_cores()
 
     @property
     def context(self) -> NoReturn:

@@ -6,7 +6,7 @@ The same checks as on Spark, of the same types: a schema of Arrow becomes one of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,6 @@ from sparkopt.blocks.parquet import (
 from sparkopt.errors import DataError
 from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.part import UNREADABLE, TablePart
-from sparkopt.machine.table import Table
 from sparkopt.typing import Array
 
 __all__ = ["TableReader", "numbers", "spark_schema"]
@@ -202,9 +201,9 @@ def _features(schema: StructType, columns: Columns) -> ColumnSource:
     return _source(ASSEMBLED, list(columns.features), kind)
 
 
-def numbers(table: Table, columns: Sequence[str]) -> Iterator[Array]:
+def numbers(parts: Iterable[TablePart], columns: Sequence[str]) -> Iterator[Array]:
     """Yield some columns of numbers batch by batch, (rows, columns) as doubles in which null is NaN."""
     reader = ParquetReader({name: _source(NUMBER, [name]) for name in columns})
-    for part in table.partitions:
+    for part in parts:
         for batch in part.batches(list(reader.sources)):
             yield np.stack([reader.number(batch, name) for name in columns], axis=1)

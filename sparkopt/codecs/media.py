@@ -81,9 +81,11 @@ class Image(BytesCodec):
             "webp": cv2.IMWRITE_WEBP_QUALITY,
         }
         try:
-            _, encoded = cv2.imencode(f".{self.name}", _swapped(image), [setting[self.name], self.level(level)])
-        except cv2.error as error:
-            raise ParameterError(f"The codec {self.name!r} cannot hold an image of shape {image.shape}.") from error
+            is_done, encoded = cv2.imencode(f".{self.name}", _swapped(image), [setting[self.name], self.level(level)])
+        except cv2.error:
+            is_done = False
+        if not is_done:
+            raise ParameterError(f"The codec {self.name!r} cannot hold an image of shape {image.shape}.")
         return bytes(encoded)
 
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Array:

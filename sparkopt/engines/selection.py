@@ -23,7 +23,17 @@ from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import OneOf, check
 
-__all__ = ["ENGINES", "AutoEngine", "EngineChoice", "by_name", "check_engine", "choose", "engine_on", "every_engine"]
+__all__ = [
+    "ENGINES",
+    "AutoEngine",
+    "EngineChoice",
+    "by_name",
+    "check_engine",
+    "choose",
+    "engine_on",
+    "engine_on_table",
+    "every_engine",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +160,12 @@ def engine_on(engine: Engine, store: BlockStore) -> Engine:
 
     A table's rows are on one machine, whose own processes are there for every pass as resident tasks would be.
     """
-    if store.needs_spark or not engine.needs_rdds:
+    return engine if store.needs_spark else engine_on_table(engine)
+
+
+def engine_on_table(engine: Engine) -> Engine:
+    """Return the engine that runs a fit on a table."""
+    if not engine.needs_rdds:
         return engine
     logger.info("engine %r runs Spark's tasks, and a table needs no Spark: engine 'driver' runs the fit", engine.name)
     return DriverEngine()

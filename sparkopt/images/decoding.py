@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
@@ -150,6 +150,13 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
         The file format. PNG is lossless.
     quality : int, default 90
         1 (smallest) to 100 (best), for jpeg and webp.
+
+    Raises
+    ------
+    ParameterError
+        For values of another type than uint8.
+    DataError
+        Where the format cannot hold an image of this size: a side of a WebP has at most 16,383 pixels.
     """
     check("format", format, OneOf(ENCODINGS))
     check("quality", quality, Interval(1, 100, whole=True))
@@ -163,8 +170,15 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
     elif image.shape[2] == 3:
         image = convert_color(image, "rgb", "bgr")
     # OpenCV takes a WebP quality above 100 for lossless; the flag is left out for PNG, which has none.
-    _, encoded = cv2.imencode(suffix, np.ascontiguousarray(image), [] if flag is None else [flag, quality])
-    return encoded.tobytes()
+    options = [] if flag is None else [flag, quality]
+    try:
+        is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image), options)
+    except cv2.error:
+        is_done = False
+    if not is_done:
+        raise DataError(f"too large: {format} cannot hold an image of {image.shape[0]} x {image.shape[1]} pixels")
+    content: bytes = encoded.tobytes()
+    return content
 
 
 def orient(image: Array, orientation: int) -> Array:

@@ -13,6 +13,7 @@ from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
 from sparkopt.images import functional as F
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
+from sparkopt.io.secrets import mask_uri
 from sparkopt.typing import Array
 
 __all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "rows_are_encoded"]
@@ -66,7 +67,13 @@ def _file(path: str | None) -> bytes:
         location = resolve(path, "path")
         _check_size(path, location.filesystem.get_file_info(location.path).size)
         return location.read()
-    except (ParameterError, *STORAGE_ERRORS) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise CorruptImageError(f"unreadable: {brief(error)}") from None
+    except STORAGE_ERRORS as error:  # rights, credentials, a network: not the image's fault, nor this row's alone
+        raise ParameterError(f"the image {mask_uri(path)!r} cannot be opened: {brief(error)}") from None
+    except ParameterError:  # a scheme that nothing opens
+        raise
+    except ValueError as error:  # no path at all
         raise CorruptImageError(f"unreadable: {brief(error)}") from None
 
 
@@ -82,9 +89,9 @@ def _check_size(path: str, size: int | None) -> None:
         raise CorruptImageError(f"too large: {path} has {size} bytes, more than {_MAX_FILE_BYTES}")
 
 
-def _decoded(row: tuple[int, int, int, int, pa.Buffer | None]) -> Array:
+def _decoded(row: tuple[int | None, int | None, int | None, int | None, pa.Buffer | None]) -> Array:
     height, width, channels, mode, content = row
-    if content is None:
+    if height is None or width is None or channels is None or mode is None or content is None:
         raise CorruptImageError("null: the row holds no image")
     if OPENCV_TYPES.get(channels) != mode:
         raise CorruptImageError(

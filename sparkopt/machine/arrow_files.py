@@ -17,6 +17,7 @@ from pyarrow import fs
 
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
+from sparkopt.machine.folders import private_folders
 from sparkopt.machine.listing import DataFile, folder_columns
 from sparkopt.machine.memory import from_arrow, parts_of
 from sparkopt.machine.parquet import refuse_changed
@@ -143,7 +144,7 @@ class PrivateFolder:
     """A folder that nobody else can read, and that goes with its last user."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="sparkopt-table-"))  # mode 0700
+        self.path = Path(tempfile.mkdtemp(prefix="table-", dir=private_folders()[0]))  # mode 0700
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:

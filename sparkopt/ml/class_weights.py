@@ -104,7 +104,7 @@ def _class_sums(rows: Table, columns: Columns) -> dict[float, float]:
     """Return the weight of each label in a table; more labels than ``MOST_CLASSES`` are cut off."""
     sums: dict[float, float] = {}
     names = [columns.label, *([] if columns.weight is None else [columns.weight])]
-    for batch in numbers(rows, names):
+    for batch in numbers(rows.partitions, names):
         complete = batch[~np.isnan(batch).any(axis=1)]
         found, places = np.unique(complete[:, 0], return_inverse=True)
         weights = None if columns.weight is None else complete[:, 1]

@@ -14,8 +14,10 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.engines.explain import DataProfile, FitPlan
+from sparkopt.engines.explain import FitPlan
+from sparkopt.engines.profile import DataProfile
 from sparkopt.engines.selection import by_name as engine_by_name
+from sparkopt.engines.selection import engine_on_table
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
@@ -184,16 +186,17 @@ class LinearEstimator(
         optimizer      proximal-newton; seconds with about as many passes as each needs: proximal-newton ..., ...
         """
         self._check()
-        data = DataProfile.of(dataset, self._columns())
+        rows = rows_of(dataset)
+        data = DataProfile.of(rows, self._columns())
         moments = replace(Moments.zero(data.features), target_min=0.0, target_max=data.target_max)
         objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
         share = self.getMiniBatchFraction() * self.getLocalSteps()
         engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
-        plan = FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
+        plan = FitPlan.of(rows, data, objective.size, engine, share, self.getCompression())
         if not self._chooses or not objective.loss.smooth or self._columns().validation is not None:
             return replace(plan, optimizer=self._optimizer().name)
-        engines, rows = engine.candidates(plan.session), sum(data.rows)
-        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=rows)
+        engines = (engine if plan.needs_spark else engine_on_table(engine)).candidates(plan.session)
+        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=sum(data.rows))
         return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:

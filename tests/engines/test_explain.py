@@ -10,9 +10,9 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from sparkopt.codecs.gradient import Sparse
+from sparkopt.engines import DataProfile, FitPlan
 from sparkopt.engines.base import FitSize
 from sparkopt.engines.driver import DriverEngine
-from sparkopt.engines.explain import DataProfile, FitPlan
 from sparkopt.engines.resident import ResidentEngine
 from sparkopt.engines.selection import choose
 from sparkopt.errors import DataError, SchemaError

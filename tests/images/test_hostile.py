@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from sparkopt import codecs, images
-from sparkopt.errors import CorruptDataError, CorruptImageError
+from sparkopt.errors import CorruptDataError, CorruptImageError, DataError, ParameterError
+from sparkopt.images.arrow import ImageKernel
 from sparkopt.io.image_checks import MOST_SCANS
 
 FIELD = Path(__file__).parents[2].parent / "shared" / "field" / "files"
@@ -175,6 +178,68 @@ def test_a_palette_of_an_old_bitmap_has_colours():
     at = 14 + len(header) + len(palette)
     data = b"BM" + struct.pack("<IHHI", at + 16, 0, 0, at) + header + palette + bytes(16)
     assert images.decode(data, "rgba")[0, 0].tolist() == [255, 0, 0, 255]
+
+
+def test_a_size_that_no_memory_holds_is_refused():
+    """A strip of one pixel's height whose shorter side grows would take 7 GiB."""
+    strip = saved(Image.new("RGB", (40_000, 1)), "PNG")
+    pipeline = images.Compose([images.Decode(), images.ResizeShorterSide(256)])
+    with pytest.raises(DataError, match="too large: the pipeline would make 256 x 10240000 pixels"):
+        pipeline(strip)
+
+
+@pytest.mark.parametrize("kind", ["webp", "jpeg"])
+def test_what_a_format_cannot_hold_is_an_error_and_not_an_empty_file(kind):
+    wide = np.zeros((1, 70_000, 3), np.uint8)
+    with pytest.raises(DataError, match=f"too large: {kind} cannot hold an image of 1 x 70000 pixels"):
+        images.encode(wide, kind)
+    with pytest.raises(ParameterError, match="cannot hold an image"):
+        codecs.compress(wide, kind)
+
+
+GROW = images.Compose([images.Decode(), images.ResizeShorterSide(256)])
+WHOLE = saved(Image.new("RGB", (300, 300)), "PNG")
+STRIP = saved(Image.new("RGB", (40_000, 1)), "PNG")
+PIXELS = {"origin": "", "height": 2, "width": 2, "nChannels": 3, "mode": 16, "data": bytes(12)}
+ROWS = {
+    "a strip that would grow": (GROW, pa.array([WHOLE, STRIP, WHOLE]), "too large: the pipeline would make"),
+    "too wide for its encoding": (
+        images.Compose([images.Decode(), images.Encode("webp")]), pa.array([WHOLE, STRIP, WHOLE]), "too large: webp"
+    ),
+    "a path with a NUL": (GROW, pa.array(["{ok}", "/tmp/a\0b.png", "{ok}"]), "unreadable: embedded null byte"),
+    "a path that leads nowhere": (GROW, pa.array(["{ok}", "/no/such/file.png", "{ok}"]), "unreadable: .*No such"),
+    "a path of a folder": (GROW, pa.array(["{ok}", "/tmp", "{ok}"]), "unreadable: .*directory"),
+    **{
+        f"an image struct without {name}": (
+            images.Compose([images.Resize(1, 1)]), pa.array([PIXELS, {**PIXELS, name: None}, PIXELS]), "null: "
+        )
+        for name in ("height", "width", "nChannels", "mode", "data")
+    },
+}  # fmt: skip
+"""Three rows each, of which the second cannot be processed."""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_one_row_does_not_end_the_others(name, tmp_path):
+    pipeline, rows, reason = ROWS[name]
+    if pa.types.is_string(rows.type):
+        (tmp_path / "ok.png").write_bytes(WHOLE)
+        rows = pa.array([path.replace("{ok}", f"{tmp_path}/ok.png") for path in rows.to_pylist()])
+    output = "bytes" if isinstance(pipeline.transforms[-1], images.Encode) else "tensor"
+    results = [*ImageKernel(pipeline, output)(rows)]
+    errors = [error for _, found in results for error in found.to_pylist()]
+    values = [value for found, _ in results for value in found.is_valid().to_pylist()]
+    assert values == [True, False, True]
+    assert (errors[0], errors[2]) == (None, None)
+    assert re.match(reason, errors[1]), errors[1]
+    with pytest.raises((CorruptImageError, DataError), match=f"{reason}.*Mode PERMISSIVE"):
+        [*ImageKernel(pipeline, output, "FAILFAST")(rows)]
+
+
+def test_what_is_not_the_images_fault_ends_the_job():
+    rows = pa.array(["nosuch://bucket/a.png"])
+    with pytest.raises(ParameterError, match="path='nosuch://bucket/a.png' cannot be used"):
+        [*ImageKernel(GROW)(rows)]
 
 
 OUTCOMES = {
