@@ -48,11 +48,11 @@ class SparkValues(RowValues):
         of_columns = {name: (self._columns[column], tally) for name, (column, tally) in judged.items()}
         return tallies_of(self._df, self._columns[label], weights, of_columns)
 
-    def counts(self, *names: str, limit: int) -> dict[Pair, float]:
+    def counts(self, *names: str, limit: int) -> dict[tuple[float, ...], float]:
         grouped = self._select(*names).groupBy(*names).count().orderBy(F.desc("count"), *names)
         return {_pair(row, names): float(row["count"]) for row in grouped.limit(limit).collect()}
 
-    def sample(self, *names: str, count: int) -> list[Pair]:
+    def sample(self, *names: str, count: int) -> list[tuple[float, ...]]:
         chosen = self._select(*names).orderBy(F.xxhash64(*names)).limit(count)
         return [_pair(row, names) for row in chosen.collect()]
 

@@ -37,11 +37,11 @@ class RowValues(ABC):
         """Return a tally of each judged value, taken in one pass; every row weighs 1 without ``weight``."""
 
     @abstractmethod
-    def counts(self, *names: str, limit: int) -> dict[Pair, float]:
+    def counts(self, *names: str, limit: int) -> dict[tuple[float, ...], float]:
         """Return the number of rows of the most frequent tuples of values, in descending order."""
 
     @abstractmethod
-    def sample(self, *names: str, count: int) -> list[Pair]:
+    def sample(self, *names: str, count: int) -> list[tuple[float, ...]]:
         """Return at most so many rows, the same ones in every run."""
 
     @abstractmethod
@@ -97,12 +97,12 @@ class ArrayValues(RowValues):
             found[name] = tally.settle() if isinstance(tally, ScoreTally) else tally
         return found
 
-    def counts(self, *names: str, limit: int) -> dict[Pair, float]:
+    def counts(self, *names: str, limit: int) -> dict[tuple[float, ...], float]:
         values, rows = np.unique(np.stack([self._arrays[name] for name in names]), axis=1, return_counts=True)
         order = np.argsort(-rows, kind="stable")[:limit]
         return {tuple(map(float, values[:, i])): float(rows[i]) for i in order}
 
-    def sample(self, *names: str, count: int) -> list[Pair]:
+    def sample(self, *names: str, count: int) -> list[tuple[float, ...]]:
         chosen = [self._arrays[name] for name in names]
         order = np.argsort(xxhash64([pa.array(each) for each in chosen]), kind="stable")[:count]
         return [tuple(map(float, row)) for row in zip(*(each[order] for each in chosen), strict=True)]
