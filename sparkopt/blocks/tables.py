@@ -27,7 +27,17 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from sparkopt.blocks.columns import FEATURES, FOLD, LABEL, OFFSET, VALIDATION, WEIGHT, Columns, features_type
+from sparkopt.blocks.columns import (
+    FEATURES,
+    FOLD,
+    LABEL,
+    OFFSET,
+    VALIDATION,
+    WEIGHT,
+    Columns,
+    column_type,
+    features_type,
+)
 from sparkopt.blocks.parquet import (
     ANY,
     ARRAY,
@@ -44,7 +54,7 @@ from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.part import UNREADABLE, TablePart
 from sparkopt.typing import Array
 
-__all__ = ["TableReader", "numbers", "spark_schema"]
+__all__ = ["TableReader", "number_of", "numbers", "scoring_reader", "spark_schema"]
 
 ROW_METADATA = b"org.apache.spark.sql.parquet.row.metadata"
 """Where Spark keeps its own schema in a Parquet file."""
@@ -146,7 +156,7 @@ class TableReader:
         """
         known = spark_schema(schema)
         columns.check(known)
-        sources = {FEATURES: _features(known, columns)}
+        sources = {FEATURES: _features(known, columns.features)}
         roles = {LABEL: columns.label, WEIGHT: columns.weight, OFFSET: columns.offset}
         roles |= {VALIDATION: columns.validation, FOLD: columns.fold}
         sources |= {role: _source(NUMBER, [name]) for role, name in roles.items() if name is not None}
@@ -192,13 +202,33 @@ def _source(kind: str, names: list[str], *casts: str) -> ColumnSource:
     return ColumnSource(kind, names, [ANY] * len(names), [casts] * len(names))
 
 
-def _features(schema: StructType, columns: Columns) -> ColumnSource:
-    kind = features_type(schema, columns.features)
+def _features(schema: StructType, features: str | Sequence[str]) -> ColumnSource:
+    kind = features_type(schema, features)
     if kind == "vector":
-        return _source(VECTOR, [str(columns.features)])
-    if isinstance(columns.features, str):
-        return _source(ARRAY, [columns.features], kind)
-    return _source(ASSEMBLED, list(columns.features), kind)
+        return _source(VECTOR, [str(features)])
+    if isinstance(features, str):
+        return _source(ARRAY, [features], kind)
+    return _source(ASSEMBLED, list(features), kind)
+
+
+def scoring_reader(schema: StructType, features: str | Sequence[str], offset: str | None = None) -> ParquetReader:
+    """Return what makes features, and offsets, of a table's columns, under the names that a model is given.
+
+    Raises
+    ------
+    SchemaError
+        For a wrong column.
+    """
+    sources = {FEATURES: _features(schema, features)}
+    if offset is not None:
+        column_type(schema, offset, OFFSET)
+        sources[OFFSET] = _source(NUMBER, [offset])
+    return ParquetReader(sources)
+
+
+def number_of(batch: pa.RecordBatch, name: str) -> Array:
+    """Return a column of numbers as doubles, in which null is NaN."""
+    return ParquetReader({name: _source(NUMBER, [name])}).number(batch, name)
 
 
 def numbers(parts: Iterable[TablePart], columns: Sequence[str]) -> Iterator[Array]:

@@ -16,7 +16,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.choice import MACHINE, SPARK, Choice, Resources, Workload, decide, spark_is_running
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
-from sparkopt.jobs.sources import DataSource
+from sparkopt.jobs.sources import IMAGES, DataSource
 from sparkopt.launch.session import read_profile
 from sparkopt.machine import available_cores, available_memory
 
@@ -46,7 +46,7 @@ def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
     Parameters
     ----------
     args : Namespace
-        With ``on``, ``profile`` and ``source``.
+        With ``on``, ``profile`` and ``source``, or ``input`` of images.
     needed : str
         Why the job can only run on Spark; "" where it need not.
     steps : int, default 0
@@ -74,15 +74,15 @@ def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
 
 def _by_size(args: argparse.Namespace, steps: int) -> Choice:
     cluster = _cluster(args.profile)
-    where = getattr(args, "source", None)
-    if cluster is not None and where is not None and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", where.location):
+    source: DataSource = getattr(args, "source", None) or DataSource(IMAGES, args.input)
+    if cluster is not None and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source.location):
         _require_java(f"--profile {args.profile}")
         return Choice(SPARK, f"a path without a scheme is on the file system of --profile {args.profile}")
     try:
-        work = workload_of(args.source, steps)
+        work = workload_of(source, steps)
     except (SparkoptError, *STORAGE_ERRORS) as error:
         reason = f"the input cannot be measured from here ({mask(brief(error))})"
-        elsewhere = local_path(args.source.location) is None
+        elsewhere = local_path(source.location) is None
         return Choice(SPARK if elsewhere and java_is_there() else MACHINE, reason)
     found = decide(work, Resources(available_cores(), available_memory()), cluster)
     if found.on == SPARK and not java_is_there():

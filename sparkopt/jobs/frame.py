@@ -26,6 +26,7 @@ from sparkopt.jobs.flags import FAILURE, USAGE, Parser
 from sparkopt.jobs.locations import JobLocation, publish, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
+from sparkopt.jobs.overlap import check_output
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.signals import Terminated, terminable
 from sparkopt.launch.session import PROFILES
@@ -154,6 +155,7 @@ class Job:
         with logging_as(self.name, args.log_format):
             try:
                 self.check(args)
+                check_output(args, self.kind(args))
                 choice = self._choice(args)
             except MissingDependencyError as error:
                 logger.error("%s", error)

@@ -137,7 +137,6 @@ def check(options: argparse.Namespace) -> None:
         raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
     check_share("--test-fraction", options.test_fraction)
     kernel_of(options)
-    options.source = DataSource("images", options.input)
 
 
 def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pyspark.ml import Estimator
-from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
@@ -21,9 +20,9 @@ from sparkopt.engines.selection import engine_on_table
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
-from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import Rows, rows_of, schema_of
+from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -67,7 +66,7 @@ PER_MODEL = frozenset(
 
 
 class LinearEstimator(
-    Estimator[M], LinearSetters, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
+    Estimator[M], LinearSetters, ParamsWritable, ParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
     """Trains a linear model; subclasses choose the loss.
 
