@@ -9,7 +9,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.jobs import preprocess_images
-from sparkopt.jobs.runtimes.spark_images import SparkImages
+from sparkopt.jobs.runtimes.spark_images import SparkImages, steps
 from tests.tiers import needs
 
 
@@ -59,10 +59,10 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(job, spark, folder,
     random = [images.Decode(), images.RandomCrop(50, 60), images.RandomHorizontalFlip(), images.Encode("png")]
     path.write_text(images.Compose(random).to_json())
     arguments = ["--input", str(folder / "in"), "--parts", "3", "--pipeline", str(path)]
-    steps = SparkImages.steps
+    whole = SparkImages.steps
 
     def interrupted(self):
-        yield steps(self)[0]
+        yield whole(self)[0]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(SparkImages, "steps", interrupted)
@@ -132,7 +132,7 @@ def test_labels_come_from_folders_and_a_part_opens_only_its_own_files(job, spark
     labels = {row.label: row.count for row in rows.groupBy("label").count().collect()}
     assert set(labels) == {"deep", "in"}
     assert rows.where("length = 0").count() == 1  # the empty file is there
-    conditions = job.steps(rows, 4)
+    conditions = steps(rows, 4)
     counts = [rows.where(condition).count() for condition in conditions]
     assert sum(counts) == rows.count()
     assert len(counts) == 4

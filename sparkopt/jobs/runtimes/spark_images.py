@@ -21,7 +21,7 @@ from sparkopt.jobs.sources import FEATURES, LABEL
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
 
-__all__ = ["SparkImages"]
+__all__ = ["SparkImages", "steps"]
 
 
 class SparkImages(ImageRows):
@@ -54,21 +54,7 @@ class SparkImages(ImageRows):
         return 0 if written is None else written.count()
 
     def steps(self) -> Sequence[Column]:
-        """Return conditions that are ranges of the files' length.
-
-        Spark applies such a condition before it opens a file, so no part reads the files of another.
-        """
-        pending, parts = self._pending(), self.options.parts
-        if pending.isEmpty():
-            return []
-        shares = [index / parts for index in range(1, parts)]
-        bounds = pending.approxQuantile("length", shares, 0.01) if parts > 1 else []
-        edges: list[int | None] = [None, *sorted({int(bound) for bound in bounds}), None]
-        length, found = F.col("length"), []
-        for low, high in itertools.pairwise(edges):
-            above = F.lit(True) if low is None else length > low
-            found.append(above if high is None else above & (length <= high))
-        return found
+        return steps(self._pending(), self.options.parts)
 
     def process(self, step: Column, names: Sequence[str]) -> None:
         features = self.options.features
@@ -132,6 +118,23 @@ class SparkImages(ImageRows):
             escaped = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
             return self.spark.read.format("binaryFile").load(escaped).select("path", "content").collect()
         return self._source().select("path", "content").where(F.col("path").isin(paths)).collect()
+
+
+def steps(pending: DataFrame, parts: int) -> list[Column]:
+    """Return conditions that split ``pending`` into parts of about equal size; none if nothing is pending.
+
+    They are ranges of the files' length: Spark applies such a condition before it opens a file, so no part reads the
+    files of another.
+    """
+    if pending.isEmpty():
+        return []
+    bounds = pending.approxQuantile("length", [index / parts for index in range(1, parts)], 0.01) if parts > 1 else []
+    edges: list[int | None] = [None, *sorted({int(bound) for bound in bounds}), None]
+    length, found = F.col("length"), []
+    for low, high in itertools.pairwise(edges):
+        above = F.lit(True) if low is None else length > low
+        found.append(above if high is None else above & (length <= high))
+    return found
 
 
 def _folder() -> Column:

@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 
 from sparkopt.jobs.runtimes.values import Pair, RowValues
 from sparkopt.ml.metrics.rows import tallies_of
-from sparkopt.ml.metrics.tallies import Tally
 
 __all__ = ["SparkValues", "scored_values"]
 
@@ -43,7 +42,7 @@ class SparkValues(RowValues):
         rows, found = self._select(name).agg(F.count("*"), F.count(name)).collect()[0]
         return rows, found
 
-    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Tally]]) -> dict[str, Tally]:
+    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         weights = F.lit(1.0) if weight is None else self._columns[weight]
         of_columns = {name: (self._columns[column], tally) for name, (column, tally) in judged.items()}
         return tallies_of(self._df, self._columns[label], weights, of_columns)

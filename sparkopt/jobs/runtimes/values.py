@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sparkopt.errors import DataError
 from sparkopt.io.hashing import xxhash64
-from sparkopt.ml.metrics.tallies import ScoreTally, Tally
+from sparkopt.ml.metrics.tallies import ScoreTally
 from sparkopt.typing import Floats
 
 __all__ = ["ArrayValues", "Pair", "RowValues", "column_values"]
@@ -33,7 +33,7 @@ class RowValues(ABC):
         """Return the number of rows, and how many of them have the value."""
 
     @abstractmethod
-    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Tally]]) -> dict[str, Tally]:
+    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         """Return a tally of each judged value, taken in one pass; every row weighs 1 without ``weight``."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class ArrayValues(RowValues):
         rows = len(self._arrays[name])
         return rows, rows - self._missing.get(name, 0)
 
-    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Tally]]) -> dict[str, Tally]:
+    def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         y = self._arrays[label]
         weights = self._arrays[weight] if weight is not None else np.ones(len(y))
         found = {}
