@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.ml.evaluation import Evaluator
 from pyspark.ml.linalg import Vectors
@@ -126,6 +127,32 @@ def test_a_table_computes_what_is_asked_for_alone(fitted):
     assert sum(batch.num_rows for batch in wrong.partitions[0].batches(["label"])) == N
     with pytest.raises(DataError, match="a row has 1 features"):
         list(wrong.partitions[0].batches())
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_files_are_scored_and_written_a_partition_at_a_time(fitted, tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("SPARKOPT_PROCESSES", processes)
+    for part in range(3):
+        pq.write_table(ROWS.slice(part * 200, 200), tmp_path / f"{part}.parquet")
+    (tmp_path / "scored").mkdir()
+    files = [str(tmp_path / f"{part}.parquet") for part in range(3)]
+    scored = fitted["logistic"].transform(files)
+    with pytest.raises(ParameterError, match="exists already"):
+        scored.write_parquet(tmp_path / "scored")
+    assert scored.write_parquet(tmp_path / "scored", overwrite=True) == N
+    assert len(list((tmp_path / "scored").iterdir())) == len(scored.partitions)
+    written = pq.read_table(tmp_path / "scored").sort_by("offset")
+    assert written.equals(fitted["logistic"].transform(ROWS).sort_by("offset"))
+    assert Table.of(str(tmp_path / "scored")).rows == N
+    found = fitted["logistic"].evaluate(files).areaUnderROC
+    assert found == pytest.approx(fitted["logistic"].evaluate(ROWS).areaUnderROC, rel=1e-12)
+    wrong = fitted["logistic"].transform(files).write_parquet
+    broken = ROWS.set_column(0, "features", pa.array([[1.0]] * N))
+    pq.write_table(broken, files[1])
+    with pytest.raises(DataError, match="a row has 1 features|changed"):
+        wrong(tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+    assert not [path for path in tmp_path.iterdir() if "unfinished" in path.name]
 
 
 WRONG = {
