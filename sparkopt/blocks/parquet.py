@@ -300,7 +300,7 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
 def _entries(column: pa.Array, casts: Casts) -> pa.Array:
     """Return rows of lists with their entries cast."""
     if pa.types.is_decimal(column.type.value_type):
-        values = _from_decimal(column.flatten())
+        values = from_decimal(column.flatten())
         column = pa.ListArray.from_arrays(_int_offsets(column), values, mask=column.is_null())
     for name in casts:
         if column.type.value_type != SIMPLE[name]:
@@ -328,13 +328,13 @@ def _number(
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_decimal(column.type):
-        column = _from_decimal(column)
+        column = from_decimal(column)
     for cast in source.casts[index]:
         column = pc.cast(column, SIMPLE[cast], safe=False)
     return column
 
 
-def _from_decimal(column: pa.Array) -> pa.Array:
+def from_decimal(column: pa.Array) -> pa.Array:
     """Return decimals as the nearest doubles: for few digits as a quotient, whose two terms are then exact."""
     if column.type.precision > EXACT_DIGITS or not pa.types.is_decimal128(column.type):
         return column.cast(pa.string()).cast(pa.float64())

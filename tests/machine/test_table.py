@@ -127,8 +127,13 @@ def test_what_cannot_be_a_table_is_refused(tmp_path):
     (tmp_path / "rows.txt").write_text("x")
     with pytest.raises(SchemaError, match="an ending that is not known"):
         Table.of(tmp_path)
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "v1.metadata.json").touch()
+    with pytest.raises(DataError, match="is a table of Iceberg"):
+        Table.of(tmp_path)
+    (tmp_path / "metadata" / "v1.metadata.json").unlink()
     (tmp_path / "_delta_log").mkdir()
-    with pytest.raises(DataError, match="is a Delta table"):
+    with pytest.raises(DataError, match="is a table of Delta"):
         Table.of(tmp_path)
 
 
