@@ -437,7 +437,7 @@ SEARCHES = {
     "no such column": ({"foldCol": "f"}, SchemaError, "fold column 'f' does not exist"),
     "one fold": ({"numFolds": 1}, ParameterError, "numFolds must be a whole number"),
     "no evaluator": ({"evaluator": None}, ParameterError, "evaluator is not set"),
-    "too many": ({"foldCol": "fold", "numFolds": 2}, DataError, "fold column 'fold', partition 0, row 11 is 2"),
+    "too many": ({"foldCol": "fold", "numFolds": 2}, DataError, r"partition 0 \(rows 0 to 599\), row 11 is 2"),
     "an empty one": ({"foldCol": "fold", "numFolds": 4}, DataError, "no row is in fold 3"),
 }
 
