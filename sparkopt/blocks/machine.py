@@ -182,9 +182,9 @@ class WritePart:
         with one_thread():  # more of them would add moments up in another order
             if self.folders:
                 folder = self.folders[index % len(self.folders)]
-                handle = self.writer.write(index, self.read(rows), folder)
+                handle = self.writer.write(index, self.read(rows), folder, rows.name)
             else:
-                handle = self.writer.keep(index, self.read(rows))
+                handle = self.writer.keep(index, self.read(rows), rows.name)
         return handle, self.function(handle)
 
 
