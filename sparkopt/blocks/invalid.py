@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkopt.typing import Array
 
-__all__ = ["HANDLE_INVALID", "finite_rows", "valid_features"]
+__all__ = ["HANDLE_INVALID", "finite_rows", "of_valid", "valid_features"]
 
 HANDLE_INVALID = ("error", "skip", "keep")
 """What becomes of invalid rows: an error; left out; or left out of training, and given null when they are scored."""
@@ -45,6 +47,13 @@ def valid_features(column: pa.Array) -> Array | None:
     valid = np.ones(len(column), bool) if present is None else present
     valid[np.repeat(np.arange(len(column)), lengths)[~numbers]] = False
     return valid
+
+
+def of_valid(score: Callable[[pa.Array], pa.Array], rows: pa.Array, valid: Array | None) -> pa.Array:
+    """Return what a function makes of valid rows, and null for the others; None are all valid."""
+    if valid is None:
+        return score(rows)
+    return score(rows.filter(pa.array(valid))).take(pa.array(np.cumsum(valid) - 1, mask=~valid))
 
 
 def _present(column: pa.Array) -> Array | None:

@@ -20,7 +20,7 @@ from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
-from sparkopt.machine.parquet import bytes_per_row
+from sparkopt.machine.parquet import bytes_per_row, within
 from sparkopt.machine.part import batch_rows
 from sparkopt.typing import Array
 
@@ -76,6 +76,8 @@ class FilePart:
         The row groups, where they are known already.
     location : Location or None, default None
         Where the file is, where that is known already.
+    span : tuple of int or None, default None
+        The first row of these row groups, and the one after the last; None is all.
     """
 
     uri: str
@@ -86,6 +88,7 @@ class FilePart:
     constants: Mapping[str, float | str | None]
     groups: Sequence[int] | None = None
     location: Location | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class ParquetReader:
             if not groups:
                 return
             size = batch_rows(bytes_per_row(file.metadata, groups))
-            for batch in file.iter_batches(size, groups, wanted, use_threads=False):
+            for batch in within(file.iter_batches(size, groups, wanted, use_threads=False), part.span):
                 yield self.made(self._chosen(batch, part), part.constants, dense)
 
     def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
@@ -300,7 +303,7 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
 def _entries(column: pa.Array, casts: Casts) -> pa.Array:
     """Return rows of lists with their entries cast."""
     if pa.types.is_decimal(column.type.value_type):
-        values = _from_decimal(column.flatten())
+        values = from_decimal(column.flatten())
         column = pa.ListArray.from_arrays(_int_offsets(column), values, mask=column.is_null())
     for name in casts:
         if column.type.value_type != SIMPLE[name]:
@@ -328,13 +331,13 @@ def _number(
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_decimal(column.type):
-        column = _from_decimal(column)
+        column = from_decimal(column)
     for cast in source.casts[index]:
         column = pc.cast(column, SIMPLE[cast], safe=False)
     return column
 
 
-def _from_decimal(column: pa.Array) -> pa.Array:
+def from_decimal(column: pa.Array) -> pa.Array:
     """Return decimals as the nearest doubles: for few digits as a quotient, whose two terms are then exact."""
     if column.type.precision > EXACT_DIGITS or not pa.types.is_decimal128(column.type):
         return column.cast(pa.string()).cast(pa.float64())

@@ -222,7 +222,11 @@ def _bits(column: pa.Array) -> NDArray[Any]:
         column = column.cast(pa.int32())
     elif pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind)):
+    elif kind == pa.uint32():  # Spark's type for it is wider
+        column = column.cast(pa.int64())
+    elif kind == pa.float16():
+        column = column.cast(pa.float32())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise SchemaError(f"values of type {kind} have no hash; give numbers, text, bytes, lists or structs of them.")
     values = np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False))
     if values.dtype.kind == "f":  # one zero and one NaN

@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pyarrow import fs, parquet
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.filesystem import RENAMING, STORAGE_ERRORS, UNFINISHED, Location, resolve
 
-__all__ = ["FileSession", "fetched", "written_whole"]
+__all__ = ["FileSession", "fetched", "replacing", "written_whole"]
 
 REPLACED = ".replaced"
 """Ends the name of a folder that is being replaced."""
@@ -28,8 +29,35 @@ REPLACED = ".replaced"
 def written_whole(uri: str, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder of this machine that becomes the one at a path or URI once the block is left.
 
-    Where the block raises, nothing is written. An object store has no folders to rename: there the files are copied
-    in the end, and deleted again if that fails.
+    Where the block raises, nothing is written.
+
+    Parameters
+    ----------
+    uri : str
+        Where to write.
+    overwrite : bool
+        Whether to replace what is there.
+
+    Raises
+    ------
+    ParameterError
+        Where there is something already, or the file system cannot be used.
+    """
+    with replacing(uri, overwrite) as target:
+        if target.is_local:
+            yield Path(target.path)
+            return
+        with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
+            yield Path(folder)
+            fs.copy_files(folder, target.path, fs.LocalFileSystem(), target.filesystem)
+
+
+@contextmanager
+def replacing(uri: str, overwrite: bool) -> Iterator[Location]:
+    """Yield an empty folder on the file system of a path or URI, which becomes the one there once the block is left.
+
+    It is renamed in the end. An object store has no folders to rename: there it is the folder itself, and files are
+    deleted again where the block raises.
 
     Parameters
     ----------
@@ -44,21 +72,20 @@ def written_whole(uri: str, overwrite: bool) -> Iterator[Path]:
         Where there is something already, or the file system cannot be used.
     """
     target = resolve(uri, "path")
+    system, renames = target.filesystem, target.filesystem.type_name in RENAMING
     try:
         if target.exists() and not overwrite:
             raise ParameterError(
                 f"{target.shown} exists already. Save elsewhere, or use write().overwrite().save(path)."
             )
-        if target.is_local:
-            beside = Path(f"{target.path}.{uuid.uuid4().hex}{UNFINISHED}")
-            beside.mkdir(parents=True)
-            with _deleted_on_error(Location(target.filesystem, str(beside))):
-                yield beside
-                _put(target, str(beside))
-            return
-        with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
-            yield Path(folder)
-            _upload(folder, target)
+        beside = f"{target.path}.{uuid.uuid4().hex}{UNFINISHED}" if renames else target.path
+        if not renames and target.exists():
+            _delete(target)
+        with _deleted_on_error(replace(target, path=beside)):
+            system.create_dir(beside)
+            yield replace(target, path=beside)
+            if renames:
+                _put(target, beside)
     except STORAGE_ERRORS as error:
         raise target.unusable(error) from None
 
@@ -86,19 +113,6 @@ def fetched(uri: str) -> Iterator[Path]:
             yield Path(folder)
     except STORAGE_ERRORS as error:
         raise source.unusable(error) from None
-
-
-def _upload(folder: str, target: Location) -> None:
-    """Copy a folder of this machine to another file system."""
-    system, renames = target.filesystem, target.filesystem.type_name in RENAMING
-    path = f"{target.path}.{uuid.uuid4().hex}{UNFINISHED}" if renames else target.path
-    if not renames and target.exists():
-        system.delete_dir(path)
-    with _deleted_on_error(Location(system, path)):
-        system.create_dir(path)
-        fs.copy_files(folder, path, fs.LocalFileSystem(), system)
-        if renames:
-            _put(target, path)
 
 
 def _put(target: Location, path: str) -> None:

@@ -155,11 +155,13 @@ def _in_folder(folder: Location) -> Iterator[DataFile]:
 def _walk(folder: Location, root: str, constants: Mapping[str, str | None]) -> Iterator[DataFile]:
     infos = _listed(folder.filesystem, folder.path)
     for info in infos:
-        if info.base_name in TABLES:
-            kind = TABLES[info.base_name]
+        kind = TABLES.get(info.base_name)
+        if info.base_name == "metadata" and _is_iceberg(folder.child("metadata")):
+            kind = "Iceberg"
+        if kind is not None:
             raise DataError(
-                f"{folder.path!r} is a {kind} table, whose log says which files count. Read it with Spark, or with a "
-                f"package for {kind} that returns Arrow."
+                f"{folder.path!r} is a table of {kind}, whose log says which files count. Read it with Spark, or "
+                f"with a package for {kind} that returns Arrow."
             )
     for info in infos:
         name = str(info.base_name)
@@ -174,6 +176,11 @@ def _walk(folder: Location, root: str, constants: Mapping[str, str | None]) -> I
             value = unquote(value)
             own = {unquote(column): None if value == NO_VALUE else value}
             yield from _walk(place, root, {**constants, **own})
+
+
+def _is_iceberg(folder: Location) -> bool:
+    """Whether a folder has the versions of an Iceberg table."""
+    return any(info.base_name.endswith(".metadata.json") for info in _listed(folder.filesystem, folder.path))
 
 
 def _is_hidden(name: str) -> bool:

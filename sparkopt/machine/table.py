@@ -18,6 +18,7 @@ from sparkopt.machine.listing import files_of
 from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
 from sparkopt.machine.part import FilteredPart, IsFalse, TablePart
+from sparkopt.machine.writing import write_parquet
 
 __all__ = ["Table"]
 
@@ -132,6 +133,31 @@ class Table:
         """
         parts = tuple(FilteredPart(part, condition, tuple(columns), what) for part in self.partitions)
         return Table(self.schema, parts, self.keeps)
+
+    def to_arrow(self) -> pa.Table:
+        """Return all rows as a pyarrow.Table."""
+        batches = [batch for part in self.partitions for batch in part.batches()]
+        return pa.Table.from_batches(batches, self.schema)
+
+    def write_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+        """Write all rows below a path, a Parquet file for each partition, and return how many rows they are.
+
+        Worker processes write one partition each, batch by batch, so the rows may be more than fit in memory. The
+        folder appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str
+            A path or URI of a folder.
+        overwrite : bool, default False
+            Whether to replace what is there.
+
+        Raises
+        ------
+        ParameterError
+            Where there is something already, or the file system cannot be used.
+        """
+        return write_parquet(self.partitions, self.schema, os.fspath(path), overwrite)
 
 
 def _total(known: Sequence[int | None]) -> int | None:

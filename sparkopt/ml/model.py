@@ -20,7 +20,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
-from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, valid_features
+from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, of_valid, valid_features
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
@@ -349,12 +349,7 @@ class RowScorer:
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
-        valid = self._valid(rows) if self.keeps else None
-        if valid is None:
-            return self._scored(rows)
-        scored = self._scored(rows.filter(pa.array(valid)))
-        places = pa.array(np.cumsum(valid) - 1, mask=~valid)
-        return scored.take(places)
+        return of_valid(self._scored, rows, self._valid(rows)) if self.keeps else self._scored(rows)
 
     def _valid(self, rows: pa.Array) -> Array | None:
         """Return which rows are valid; None where all are."""

@@ -14,7 +14,9 @@ from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWri
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.columns import Columns, column_type, feature_matrix
+from sparkopt.blocks.invalid import of_valid, valid_features
 from sparkopt.blocks.tables import number_of
+from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine import Table, TablePart
 from sparkopt.ml.class_weights import MOST_CLASSES
@@ -73,6 +75,8 @@ class OneVsRest(classification.OneVsRest[Any]):
         classifier: Any = self.getClassifier()
         label = self.getLabelCol()
         column_type(schema_of(rows), label, "label")
+        if classifier.hasParam("handleInvalid") and classifier.getOrDefault("handleInvalid") != "error":
+            rows = valid_rows(rows, self.getFeaturesCol(), [label])
         classes = 1 + int(max(for_each_part(_Largest(label), rows), default=-1))
         if not classes:
             raise DataError("there are no rows to train on: the table is empty.")
@@ -131,7 +135,7 @@ class OneVsRestModel(classification.OneVsRestModel):
         models = [model.copy() for model in self.models]
         for model in models:
             model._summary = None  # type: ignore[attr-defined]  # history is not needed to score
-        return RestScorer(models, tuple(columns))
+        return RestScorer(models, tuple(columns), self._columns().invalid != "error")
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
@@ -154,13 +158,19 @@ class RestScorer:
         The model of each class.
     outputs : tuple of str
         Keys of the outputs that are wanted.
+    keeps : bool
+        Whether invalid rows, with null, NaN or infinity, get null instead of an error.
     """
 
     models: list[Any]
     outputs: tuple[str, ...]
+    keeps: bool
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
+        return of_valid(self._scored, rows, valid_features(rows)) if self.keeps else self._scored(rows)
+
+    def _scored(self, rows: pa.Array) -> pa.Array:
         X = feature_matrix(rows)
         raw = np.stack([model._output("rawPrediction", model._raw(X))[:, 1] for model in self.models], axis=1)
         found = {"rawPrediction": raw, "prediction": raw.argmax(axis=1)}

@@ -62,7 +62,7 @@ class Scorer:
         columns, features = model._wanted(schema.names), model._features() if features is None else features
         reader = scoring_reader(spark_schema(schema), features, model._columns().offset)
         fields = tuple(pa.field(name, _arrow_type(kind)) for name, kind in columns.values())
-        skips = model.getHandleInvalid() == "skip"
+        skips = model._columns().invalid == "skip"
         return cls(reader, model._row_scorer(columns), fields, model._columns().feature_names, skips)
 
     @property
@@ -227,7 +227,7 @@ def _of_frame(model: Any, frame: Any) -> Any:
     model._wanted([str(name) for name in frame.columns])
     found = _frame_scores(model, frame)
     outputs = found.to_pandas().set_index(frame.index)
-    if model.getHandleInvalid() == "skip" and found.num_columns:
+    if model._columns().invalid == "skip" and found.num_columns:
         kept = found.column(0).is_valid().to_numpy()
         frame, outputs = frame[kept], outputs[kept]
     return pd.concat([frame, outputs], axis=1)

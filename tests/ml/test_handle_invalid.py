@@ -17,6 +17,7 @@ from sparkopt.ml import (
     LinearRegression,
     LinearSVC,
     LogisticRegression,
+    OneVsRest,
     QuantileRegression,
     RegressionEvaluator,
 )
@@ -128,7 +129,7 @@ def test_an_error_names_the_row(kind, row, tmp_path):
     others[[other for other in BAD if other != row]] = False
     rows = rows[others] if kind == "pandas" else rows.filter(pa.array(others))
     place = int(others[:row].sum())
-    with pytest.raises(DataError, match=rf"partition 0, row {place} |row {place} has"):
+    with pytest.raises(DataError, match=rf"partition 0\b.*row {place}\b"):
         LogisticRegression(weightCol="w", **flags).fit(rows)
 
 
@@ -146,6 +147,17 @@ def test_a_search_leaves_out_what_is_invalid():
         found.append(search.fit(some).avgMetrics)
     np.testing.assert_allclose(found[0], found[2], rtol=1e-12)
     np.testing.assert_allclose(found[1], found[2], rtol=1e-12)
+
+
+def test_one_model_for_each_class_leaves_out_what_is_invalid():
+    rows, _ = table("lists")
+    models = [
+        OneVsRest(classifier=LogisticRegression(handleInvalid=mode, regParam=0.1)).fit(some)
+        for mode, some in (("skip", rows.filter(pa.array(np.arange(ROWS) != 120))), ("error", clean(rows, "lists")))
+    ]
+    for one, other in zip(models[0].models, models[1].models, strict=True):
+        np.testing.assert_array_equal(one.coefficients.toArray(), other.coefficients.toArray())
+    assert models[0].transform(rows).num_rows == SCORED.sum()
 
 
 def test_rows_that_are_all_invalid_and_modes_that_there_are_not():

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.ml.evaluation import Evaluator
 from pyspark.ml.linalg import Vectors
@@ -74,8 +75,7 @@ def test_transform_adds_the_outputs_to_rows_of_every_kind(name, fitted, tmp_path
         for output, values in outputs.items():
             found = column(rows, output)
             np.testing.assert_allclose(found, values, rtol=1e-12, atol=1e-14, err_msg=f"{given}, {output}")
-            if given != "Vectors":  # whose sparse rows are added up in another order
-                np.testing.assert_array_equal(found, bits.setdefault(output, found), err_msg=f"{given}, {output}")
+            np.testing.assert_array_equal(found, bits.setdefault(output, found), err_msg=f"{given}, {output}")
 
 
 def test_pandas_keeps_its_index_and_what_it_does_not_score(fitted):
@@ -116,6 +116,9 @@ def test_a_stream_is_scored_as_it_is_read(fitted):
     assert first.num_rows == 100
     whole = pa.Table.from_batches([first, *scored])
     assert whole.equals(fitted["logistic"].transform(ROWS))
+    summary = fitted["logistic"].evaluate(pa.RecordBatchReader.from_batches(ROWS.schema, batches()))
+    assert summary.accuracy == fitted["logistic"].summary.accuracy
+    assert summary.predictions.to_arrow().equals(whole)
 
 
 def test_a_table_computes_what_is_asked_for_alone(fitted):
@@ -126,6 +129,32 @@ def test_a_table_computes_what_is_asked_for_alone(fitted):
     assert sum(batch.num_rows for batch in wrong.partitions[0].batches(["label"])) == N
     with pytest.raises(DataError, match="a row has 1 features"):
         list(wrong.partitions[0].batches())
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_files_are_scored_and_written_a_partition_at_a_time(fitted, tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("SPARKOPT_PROCESSES", processes)
+    for part in range(3):
+        pq.write_table(ROWS.slice(part * 200, 200), tmp_path / f"{part}.parquet")
+    (tmp_path / "scored").mkdir()
+    files = [str(tmp_path / f"{part}.parquet") for part in range(3)]
+    scored = fitted["logistic"].transform(files)
+    with pytest.raises(ParameterError, match="exists already"):
+        scored.write_parquet(tmp_path / "scored")
+    assert scored.write_parquet(tmp_path / "scored", overwrite=True) == N
+    assert len(list((tmp_path / "scored").iterdir())) == len(scored.partitions)
+    written = pq.read_table(tmp_path / "scored").sort_by("offset")
+    assert written.equals(fitted["logistic"].transform(ROWS).sort_by("offset"))
+    assert Table.of(str(tmp_path / "scored")).rows == N
+    found = fitted["logistic"].evaluate(files).areaUnderROC
+    assert found == pytest.approx(fitted["logistic"].evaluate(ROWS).areaUnderROC, rel=1e-12)
+    wrong = fitted["logistic"].transform(files).write_parquet
+    broken = ROWS.set_column(0, "features", pa.array([[1.0]] * N))
+    pq.write_table(broken, files[1])
+    with pytest.raises(DataError, match="a row has 1 features|changed"):
+        wrong(tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+    assert not [path for path in tmp_path.iterdir() if "unfinished" in path.name]
 
 
 WRONG = {
@@ -408,7 +437,7 @@ SEARCHES = {
     "no such column": ({"foldCol": "f"}, SchemaError, "fold column 'f' does not exist"),
     "one fold": ({"numFolds": 1}, ParameterError, "numFolds must be a whole number"),
     "no evaluator": ({"evaluator": None}, ParameterError, "evaluator is not set"),
-    "too many": ({"foldCol": "fold", "numFolds": 2}, DataError, "fold column 'fold', partition 0, row 11 is 2"),
+    "too many": ({"foldCol": "fold", "numFolds": 2}, DataError, r"partition 0 \(rows 0 to 599\), row 11 is 2"),
     "an empty one": ({"foldCol": "fold", "numFolds": 4}, DataError, "no row is in fold 3"),
 }
 
