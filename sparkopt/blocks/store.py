@@ -187,6 +187,11 @@ class BlockStore:
         return self._backend.has_rdds
 
     @property
+    def backend(self) -> str:
+        """What runs its functions: Spark Classic, Spark Connect, or one machine."""
+        return self._backend.name
+
+    @property
     def needs_spark(self) -> bool:
         """Whether Spark runs its functions; a table's are run by this machine alone."""
         return self._backend.needs_spark

@@ -71,6 +71,8 @@ class Receipt(BaseReceipt):
         What read the rows: "arrow", or "spark" and why not Arrow; empty in receipts of earlier versions.
     skipped : int
         Rows that ``handleInvalid`` left out.
+    backend : str
+        What ran the passes: Spark Classic, Spark Connect, or one machine; empty in receipts of earlier versions.
 
     Examples
     --------
@@ -110,6 +112,7 @@ class Receipt(BaseReceipt):
     gap: float | None = None
     reader: str = ""
     skipped: int = 0
+    backend: str = ""
 
     @classmethod
     def of(
@@ -176,6 +179,7 @@ class Receipt(BaseReceipt):
             resumed_at=resumed_at,
             reader=store.reader,
             skipped=store.skipped,
+            backend=store.backend,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
             **_steps_of(solution),
@@ -304,6 +308,7 @@ class Receipt(BaseReceipt):
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
                 *([f"  left out  {self.skipped:>12,}   invalid rows"] if self.skipped else []),
                 *([f"  read by   {self.reader}"] if self.reader else []),
+                *([f"  run by    {self.backend}"] if self.backend else []),
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
                 "seconds",
