@@ -334,7 +334,7 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
         for moments in (*fact.moments.values(), *fact.validation.values())
     }
     if not widths:
-        raise DataError("there are no rows to train on: the DataFrame is empty.")
+        raise DataError("there are no rows to train on: the DataFrame or table is empty.")
     if len(widths) > 1:
         (one, first), (two, second) = sorted(widths.items())[:2]
         raise DataError(
