@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         jobs,
         launch,
         losses,
+        machine,
         ml,
         objective,
         optim,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from sparkopt.engines.resident import ResidentEngine
     from sparkopt.engines.selection import AutoEngine
     from sparkopt.launch.session import session
+    from sparkopt.machine.table import Table
     from sparkopt.objective.linear import LinearObjective
     from sparkopt.objective.query import PartialSum
     from sparkopt.objective.work import LocalSteps
@@ -96,6 +98,7 @@ __all__ = [
     "ResidentEngine",
     "Solution",
     "Stop",
+    "Table",
     "TimeBudget",
     "Trainer",
     "__version__",
@@ -114,6 +117,7 @@ __all__ = [
     "launch",
     "load_receipt",
     "losses",
+    "machine",
     "minimise",
     "ml",
     "objective",
@@ -149,6 +153,7 @@ _HOMES = {
     "ResidentEngine": "engines.resident",
     "Solution": "solver.problem",
     "Stop": "solver.progress",
+    "Table": "machine.table",
     "TimeBudget": "solver.callbacks",
     "Trainer": "training.trainer",
     "fit_many": "training.trainer",

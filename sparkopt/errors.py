@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "IncompatibleError",
+    "LostProcessError",
     "LostRankError",
     "MissingDependencyError",
     "NoSummaryError",
@@ -90,6 +91,10 @@ class RankError(SparkoptError, RuntimeError):
 
 class LostRankError(RankError):
     """A rank ended unexpectedly: its process was killed, or its executor, machine or network was lost."""
+
+
+class LostProcessError(SparkoptError, RuntimeError):
+    """A worker process of this machine ended unexpectedly, again and again; the message names the item and how."""
 
 
 class NotConvergedWarning(UserWarning):

@@ -17,6 +17,7 @@ DIRECTION = [
     ["errors"],
     ["typing", "validation"],
     ["io"],
+    ["machine"],
     ["losses", "penalties", "codecs", "images", "blocks"],
     ["optim"],
     ["objective"],
@@ -33,7 +34,7 @@ DIRECTION = [
 ROW = {package: row for row, packages in enumerate(DIRECTION) for package in packages}
 
 # Who may import Spark: everything from blocks on, and one module each that puts codecs and images into a DataFrame.
-BEFORE_SPARK = {"errors", "typing", "validation", "io", "losses", "penalties", "optim", "codecs", "images"}
+BEFORE_SPARK = {"errors", "typing", "validation", "io", "machine", "losses", "penalties", "optim", "codecs", "images"}
 ON_SPARK = {"codecs.spark", "images.spark"}
 
 LIBRARIES = {

@@ -4,8 +4,9 @@
 come from Parquet files that the tasks read themselves (``parquet``), where ``scan`` finds that a DataFrame is no more
 than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
 ``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
-executors; ``backend`` is who runs it: ``classic`` or ``connect``. ``block``, ``files`` and ``moments`` need no Spark.
-It imports the ground and ``io`` only. Start with ``block``, then ``store``.
+executors; ``backend`` is who runs it: ``classic``, ``connect`` or ``machine``, which needs no session: it takes a
+`sparkopt.Table`, whose columns ``tables`` names as Spark would. ``block``, ``files`` and ``moments`` need no Spark.
+It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then ``store``.
 """
 
 from importlib import import_module

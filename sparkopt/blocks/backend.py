@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pyspark.sql import DataFrame
 
@@ -23,8 +23,8 @@ class Shared(Protocol):
     """Bytes that every task can read."""
 
     @property
-    def value(self) -> bytes:
-        """The bytes."""
+    def value(self) -> bytes | memoryview:
+        """The bytes, or a view of them."""
         ...
 
     def destroy(self) -> None:
@@ -71,9 +71,15 @@ class Backend(ABC):
     ----------
     has_rdds : bool
         Whether the session has ``handles`` and ``context``.
+    needs_spark : bool
+        Whether there is a session; one machine's own processes need none.
+    pass_seconds : float
+        Seconds of a ``run`` on all handles that are neither arithmetic nor transport.
     """
 
     has_rdds: bool
+    needs_spark: ClassVar[bool] = True
+    pass_seconds: ClassVar[float] = 0.1  # a Spark job, measured on Spark 4.3
 
     @abstractmethod
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:

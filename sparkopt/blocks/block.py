@@ -50,6 +50,13 @@ class Block:
         """Number of rows."""
         return len(self.y)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        X = self.X
+        features = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+        return int(features + sum(part.nbytes for part in (self.y, self.weight, self.offset) if part is not None))
+
     def take(self, rows: NDArray[np.intp]) -> Block:
         """Return the given rows, in the given order."""
         weight, offset = (part if part is None else part[rows] for part in (self.weight, self.offset))

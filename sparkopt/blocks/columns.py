@@ -29,10 +29,11 @@ from scipy import sparse
 from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 
-__all__ = ["Columns", "Reader", "feature_matrix"]
+__all__ = ["HINT", "Columns", "Reader", "feature_matrix"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 SPARSE_BELOW = 0.25
@@ -204,10 +205,16 @@ def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
         flat = int(np.flatnonzero(values.is_null())[0])
         row = int(np.searchsorted(_offsets(column), flat, side="right")) - 1
         raise DataError(f"row {row} has a null entry")
+    if pa.types.is_fixed_size_list(column.type):
+        rectangle: Array = fixed_width_values(values).reshape(len(column), column.type.list_size)
+        return rectangle
     return _rectangle(values.to_numpy(zero_copy_only=False), np.diff(_offsets(column)))
 
 
 def _offsets(column: pa.Array) -> Array:
+    if pa.types.is_fixed_size_list(column.type):
+        regular: Array = np.arange(len(column) + 1) * column.type.list_size
+        return regular
     offsets = column.offsets.to_numpy()
     from_zero: Array = offsets - offsets[0]
     return from_zero
@@ -259,11 +266,14 @@ class Reader:
         What a label may be.
     partition : int
         Number of the partition, for errors.
+    shown : str, default ""
+        What it is, for errors, where it has a name.
     """
 
     columns: Columns
     targets: Interval
     partition: int
+    shown: str = ""
 
     def __post_init__(self) -> None:
         self.row = 0  # rows of this partition in earlier batches
@@ -343,7 +353,7 @@ class Reader:
             X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
         except DataError as error:
             raise DataError(
-                f"features column {name!r}, partition {self.partition}, {error}, counted from row {self.row}. {HINT}"
+                f"features column {name!r}, partition {self._named}, {error}, counted from row {self.row}. {HINT}"
             ) from None
         self.width = X.shape[1] if self.width is None else self.width
         if X.shape[1] != self.width:
@@ -385,7 +395,11 @@ class Reader:
         return values
 
     def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
-        raise DataError(f"{role} column {name!r}, partition {self.partition}, row {self.row + row} {problem}. {HINT}")
+        raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {HINT}")
+
+    @property
+    def _named(self) -> str:
+        return f"{self.partition} ({self.shown})" if self.shown else str(self.partition)
 
 
 HINT = "Filter or repair such rows before fitting."

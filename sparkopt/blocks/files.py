@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +23,15 @@ from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 
-__all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "in_fold_order", "regroup", "write_blocks"]
+__all__ = [
+    "BLOCK_CODECS",
+    "BlockFile",
+    "block_rows",
+    "drop_deleted_files",
+    "in_fold_order",
+    "regroup",
+    "write_blocks",
+]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
@@ -155,22 +164,57 @@ def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:
     return sorted(blocks, key=folds.__getitem__) if folds else list(blocks)
 
 
-_opened: OrderedDict[str, Any] = OrderedDict()
-"""Files that this process has mapped, the latest last: mapping one for each pass costs as much as reading it."""
+class OpenFiles:
+    """Files that this process has mapped, kept for the next pass: mapping one costs as much as reading it.
+
+    Several threads may open files at the same time, as the tasks of a process on one machine do.
+
+    Parameters
+    ----------
+    most : int
+        How many files are kept; the least recently opened one is dropped first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._readers: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, path: str) -> Any:
+        """Return a reader of ``path``; readers of deleted files are dropped.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is no such file.
+        """
+        with self._lock:
+            self._drop_deleted()
+            if path not in self._readers:
+                if not os.path.exists(path):
+                    raise FileNotFoundError(path)
+                self._readers[path] = pa.ipc.open_file(pa.memory_map(path))
+            self._readers.move_to_end(path)
+            while len(self._readers) > self._most:
+                self._readers.popitem(last=False)
+            return self._readers[path]
+
+    def drop_deleted(self) -> None:
+        """Drop readers of deleted files: the system keeps a file's content for as long as it is mapped."""
+        with self._lock:
+            self._drop_deleted()
+
+    def _drop_deleted(self) -> None:
+        for known in [known for known in self._readers if not os.path.exists(known)]:
+            del self._readers[known]
 
 
-def _open(path: str) -> Any:
-    """Return a reader of ``path``, kept open for the next pass; readers of deleted files are dropped."""
-    for known in [known for known in _opened if not os.path.exists(known)]:
-        del _opened[known]
-    if path not in _opened:
-        if not os.path.exists(path):
-            raise FileNotFoundError(path)
-        _opened[path] = pa.ipc.open_file(pa.memory_map(path))
-    _opened.move_to_end(path)
-    while len(_opened) > MOST_OPEN:
-        _opened.popitem(last=False)
-    return _opened[path]
+_opened = OpenFiles(MOST_OPEN)
+
+
+def drop_deleted_files(_: object = None) -> None:
+    """Let go of files that were deleted, whose content is kept for as long as they are mapped."""
+    _opened.drop_deleted()
 
 
 class BlockFile:
@@ -209,7 +253,7 @@ class BlockFile:
         self._known: dict[int, Block] = {}  # views of the file, kept since a resident task needs them in each pass
         self._are_views = True
         if path:
-            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _open(path)
+            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _opened.open(path)
             self._width = int(self._reader.schema.metadata[b"width"])
             self._are_views = self._reader.schema.metadata[b"codec"] == b"none"
             aside = set(self._validation)

@@ -7,7 +7,7 @@ the sample variance*, eq. 2.1), so that large means do not eat the variance.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class Moments:
     mean, squares : ndarray of shape (features + 1,)
         Weighted mean and Σ w (x − mean)² of each feature, and of the target in the last place.
     target_min, target_max : float
-        Range of the target.
+        Range of the target, in rows of weight 0 too: losses are evaluated at these as well.
     """
 
     rows: int
@@ -51,10 +51,13 @@ class Moments:
     @classmethod
     def of(cls, block: Block) -> Moments:
         """Return the moments of one block."""
+        if block.rows == 0:
+            return cls.zero(block.X.shape[1])
         w = np.ones(block.rows) if block.weight is None else block.weight
         weight = float(w.sum())
-        if block.rows == 0 or weight == 0:
-            return cls.zero(block.X.shape[1])
+        low, high = float(block.y.min()), float(block.y.max())
+        if weight == 0:
+            return replace(cls.zero(block.X.shape[1]), rows=block.rows, target_min=low, target_max=high)
         mean, squares = (_sparse if sparse.issparse(block.X) else _dense)(block.X, w, weight)
         target = float(w @ block.y) / weight
         return cls(
@@ -63,18 +66,14 @@ class Moments:
             float(w @ w),
             np.append(mean, target),
             np.append(squares, float(w @ (block.y - target) ** 2)),
-            float(block.y.min()),
-            float(block.y.max()),
+            low,
+            high,
         )
 
     def __add__(self, other: Moments) -> Moments:
         weight = self.weight + other.weight
-        if weight == 0:
-            return Moments(
-                self.rows + other.rows, 0.0, 0.0, self.mean, self.squares, self.target_min, self.target_max
-            )
         gap = other.mean - self.mean
-        share = other.weight / weight
+        share = other.weight / weight if weight else 0.0
         return Moments(
             self.rows + other.rows,
             weight,

@@ -7,7 +7,7 @@ refused with ``NotReadHere``, and Spark reads instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,20 +20,17 @@ from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
+from sparkopt.machine.parquet import bytes_per_row, within
+from sparkopt.machine.part import batch_rows
 from sparkopt.typing import Array
 
 __all__ = ["ColumnSource", "FilePart", "NotReadHere", "ParquetReader"]
-
-BATCH = 10_000
-"""Most rows of a batch, as many as Spark sends by default."""
-BATCH_BYTES = 64 << 20
-"""Most bytes of a batch, roughly."""
 
 VECTOR, ARRAY, ASSEMBLED, NUMBER = "vector", "array", "assembled", "number"
 """What a column is made of: a Vector, a list, several columns, one number."""
 
 ANY = "any"
-"""Type of a column of which only the nulls count."""
+"""Type of a column that is not compared: of which only the nulls count, or of a table whose schema is known."""
 
 TARGETS = {LABEL: pa.float64(), WEIGHT: pa.float64(), OFFSET: pa.float64(), VALIDATION: pa.bool_(), FOLD: pa.int64()}
 """Types of the columns of one number, as the checks of rows expect them."""
@@ -72,9 +69,15 @@ class FilePart:
     start, length : int
         The part, in bytes.
     size, modified : int
-        Bytes of the file, and its time of modification in milliseconds, as Spark listed it.
+        Bytes of the file, and its time of modification in milliseconds, as it was listed.
     constants : mapping of str to number or str
         Values of the columns that the file's folder stands for.
+    groups : sequence of int or None, default None
+        The row groups, where they are known already.
+    location : Location or None, default None
+        Where the file is, where that is known already.
+    span : tuple of int or None, default None
+        The first row of these row groups, and the one after the last; None is all.
     """
 
     uri: str
@@ -83,6 +86,9 @@ class FilePart:
     size: int
     modified: int
     constants: Mapping[str, float | str | None]
+    groups: Sequence[int] | None = None
+    location: Location | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class ParquetReader:
                 raise NotReadHere(f"{part.uri}: {brief(error)}") from None
 
     def _rows(self, part: FilePart) -> Iterator[pa.RecordBatch]:
-        location = resolve(part.uri, "file")
+        location = part.location or resolve(part.uri, "file")
         _refuse_replaced(location, part)
         options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
         with parquet.ParquetFile(location.path, **options) as file:
@@ -161,14 +167,16 @@ class ParquetReader:
             wanted = [f"{name}.values" if name in dense else name for name in self._names(part)]
             if not groups:
                 return
-            for batch in file.iter_batches(_batch_rows(file.metadata, groups), groups, wanted, use_threads=False):
-                yield self._batch(self._chosen(batch, part), part, dense)
+            size = batch_rows(bytes_per_row(file.metadata, groups))
+            for batch in within(file.iter_batches(size, groups, wanted, use_threads=False), part.span):
+                yield self.made(self._chosen(batch, part), part.constants, dense)
 
     def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
         """Return the rows for which every condition is true."""
         for condition in self.conditions:
             seen = batch
-            batch = batch.filter(condition(lambda number: _number(seen, part, self.looked_at[number], 0)))  # noqa: B023
+            number = lambda i: _number(seen, part.constants, self.looked_at[i], 0)  # noqa: B023, E731
+            batch = batch.filter(condition(number))
         return batch
 
     def _names(self, part: FilePart) -> list[str]:
@@ -189,7 +197,20 @@ class ParquetReader:
                 if not _is_of(own, source.kind, kind):
                     raise NotReadHere(f"{part.uri} has column {name!r} as {own}")
 
-    def _batch(self, batch: pa.RecordBatch, part: FilePart, dense: set[str]) -> pa.RecordBatch:
+    def made(
+        self, batch: pa.RecordBatch, constants: Mapping[str, float | str | None], dense: Collection[str] = ()
+    ) -> pa.RecordBatch:
+        """Return rows of the files' columns as the checks of rows expect them.
+
+        Parameters
+        ----------
+        batch : pyarrow.RecordBatch
+            The rows.
+        constants : mapping of str to number or str
+            Values of columns that they do not have.
+        dense : collection of str, default ()
+            Columns of Vectors of which only the values were read.
+        """
         columns = {}
         for role, source in self.sources.items():
             if source.kind == VECTOR:
@@ -198,11 +219,17 @@ class ParquetReader:
             elif source.kind == ARRAY:
                 columns[role] = _entries(batch.column(source.names[0]), source.casts[0])
             elif source.kind == ASSEMBLED:
-                numbers = [_number(batch, part, source, index) for index in range(len(source.names))]
+                numbers = [_number(batch, constants, source, index) for index in range(len(source.names))]
                 columns[role] = _assembled(numbers, source.as_vector)
             else:
-                columns[role] = _number(batch, part, source, 0).cast(TARGETS[role], safe=False)
+                columns[role] = _number(batch, constants, source, 0).cast(TARGETS[role], safe=False)
         return pa.RecordBatch.from_pydict(columns)
+
+    def number(self, batch: pa.RecordBatch, role: str) -> Array:
+        """Return a column of numbers as doubles, in which null is NaN."""
+        column = _number(batch, {}, self.sources[role], 0).cast(pa.float64(), safe=False)
+        found: Array = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        return found
 
 
 def _refuse_replaced(location: Location, part: FilePart) -> None:
@@ -210,8 +237,8 @@ def _refuse_replaced(location: Location, part: FilePart) -> None:
     info = location.filesystem.get_file_info(location.path)
     if not info.is_file:
         raise DataError(
-            f"{part.uri} is gone: it was deleted after Spark listed the files. Read them again, by spark.read or "
-            f"after REFRESH TABLE."
+            f"{part.uri} is gone: it was deleted after the files were listed. Read them again: on Spark by "
+            f"spark.read or after REFRESH TABLE, else by making the table again."
         )
     if info.size != part.size or info.mtime_ns // 1_000_000 != part.modified:
         raise NotReadHere(f"{part.uri} was changed after it was listed")
@@ -219,17 +246,12 @@ def _refuse_replaced(location: Location, part: FilePart) -> None:
 
 def _groups(metadata: parquet.FileMetaData, part: FilePart) -> list[int]:
     """Return the row groups whose middle is in the part, by which Spark's readers share out a file."""
+    if part.groups is not None:
+        return list(part.groups)
     every = range(metadata.num_row_groups)
     if part.start == 0 and part.length >= part.size:
         return list(every)
     return [index for index in every if part.start <= _middle(metadata.row_group(index)) < part.start + part.length]
-
-
-def _batch_rows(metadata: parquet.FileMetaData, groups: Sequence[int]) -> int:
-    """Return how many rows a batch may have, by the size of those of the widest row group."""
-    found = [metadata.row_group(index) for index in groups]
-    widest = max((group.total_byte_size / max(1, group.num_rows) for group in found), default=0.0)
-    return int(np.clip(BATCH_BYTES / max(1.0, widest), 1, BATCH))
 
 
 def _middle(group: parquet.RowGroupMetaData) -> int:
@@ -264,6 +286,8 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
     """Whether a file's column has the type that the table says."""
     if kind == VECTOR:
         return pa.types.is_struct(found) and [field.name for field in found] == ["type", "size", "indices", "values"]
+    if wanted == ANY:
+        return True
     if kind == ARRAY:
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
         return lists and bool(found.value_type == SIMPLE.get(wanted))
@@ -271,8 +295,6 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
         return bool(
             pa.types.is_decimal128(found) and (found.precision, found.scale) == tuple(map(int, decimal.groups()))
         )
-    if wanted == ANY:
-        return True
     if wanted == "string":  # only conditions look at text
         return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
     return bool(found == SIMPLE.get(wanted))
@@ -280,27 +302,45 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
 
 def _entries(column: pa.Array, casts: Casts) -> pa.Array:
     """Return rows of lists with their entries cast."""
+    if pa.types.is_decimal(column.type.value_type):
+        values = from_decimal(column.flatten())
+        column = pa.ListArray.from_arrays(_int_offsets(column), values, mask=column.is_null())
     for name in casts:
-        column = column.cast(pa.list_(SIMPLE[name]), safe=False)
+        if column.type.value_type != SIMPLE[name]:
+            column = column.cast(pa.list_(SIMPLE[name]), safe=False)
+    if pa.types.is_fixed_size_list(column.type):
+        return column
     return column.cast(pa.list_(column.type.value_type), safe=False)
 
 
-def _number(batch: pa.RecordBatch, part: FilePart, source: ColumnSource, index: int) -> pa.Array:
+def _int_offsets(column: pa.Array) -> pa.Array:
+    """Return where each list of ``column.flatten()`` begins, and the end; null lists are empty there."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+
+
+def _number(
+    batch: pa.RecordBatch, constants: Mapping[str, float | str | None], source: ColumnSource, index: int
+) -> pa.Array:
     """Return one of a source's columns, cast."""
     name, kind = source.names[index], source.types[index]
-    if name in part.constants:
-        column = pa.array([part.constants[name]] * batch.num_rows, SIMPLE.get(kind, pa.string()))
+    if name in constants:
+        column = pa.array([constants[name]] * batch.num_rows, SIMPLE.get(kind, pa.string()))
     else:
         column = batch.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if pa.types.is_decimal(column.type):
-        column = _from_decimal(column)
+        column = from_decimal(column)
     for cast in source.casts[index]:
         column = pc.cast(column, SIMPLE[cast], safe=False)
     return column
 
 
-def _from_decimal(column: pa.Array) -> pa.Array:
-    """Return decimals of few digits as doubles: both factors are exact, so the quotient is the nearest double."""
+def from_decimal(column: pa.Array) -> pa.Array:
+    """Return decimals as the nearest doubles: for few digits as a quotient, whose two terms are then exact."""
+    if column.type.precision > EXACT_DIGITS or not pa.types.is_decimal128(column.type):
+        return column.cast(pa.string()).cast(pa.float64())
     low = np.frombuffer(column.buffers()[1], np.int64)[column.offset * 2 : (column.offset + len(column)) * 2 : 2]
     found = pa.array(low / 10.0**column.type.scale)
     return pc.if_else(column.is_valid(), found, None)

@@ -23,6 +23,7 @@ from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.files import BLOCK_CODECS
+from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
@@ -40,6 +41,7 @@ from sparkopt.blocks.tasks import (
 )
 from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
+from sparkopt.machine.table import Table
 from sparkopt.validation import Interval, OneOf, check
 
 if TYPE_CHECKING:
@@ -90,13 +92,14 @@ class BlockStore:
         self.validation = total(self._validation.values())
 
     @classmethod
-    def write(cls, df: DataFrame, columns: Columns, targets: Interval, codec: str = "none") -> BlockStore:
-        """Read the DataFrame once and write its rows as blocks.
+    def write(cls, df: DataFrame | Table, columns: Columns, targets: Interval, codec: str = "none") -> BlockStore:
+        """Read the DataFrame or table once and write its rows as blocks.
 
         Parameters
         ----------
-        df : DataFrame
-            The source; it is read again where an executor is lost, so it should be deterministic.
+        df : DataFrame or Table
+            The source; it is read again where an executor or file is lost, so it should be deterministic. A table
+            needs no Spark.
         columns : Columns
             The columns to read.
         targets : Interval
@@ -113,17 +116,28 @@ class BlockStore:
         """
         begin = time.perf_counter()
         check("codec", codec, OneOf(BLOCK_CODECS))
+        name = f"sparkopt-{uuid.uuid4().hex}"
+        if isinstance(df, Table):
+            backend, facts = _written(TableSource(df, columns, targets, name, codec))
+            return cls._of(columns, backend, facts, begin, f"arrow: {df}")
         selected = columns.select(df)
         scan, reader = reader_of(selected)
         is_vector = features_type(df.schema, columns.features) == "vector"
         rows = packed(selected, FEATURES) if is_vector else selected
-        source = RowSource(rows, columns, targets, f"sparkopt-{uuid.uuid4().hex}", codec)
+        source = RowSource(rows, columns, targets, name, codec)
         backend, facts = _written(replace(source, scan=scan))
         unread = next((fact.handle.unread for fact in facts if fact.handle.unread), None)
         if unread is not None:
             backend.release()
             reader = f"spark: {unread}"
             backend, facts = _written(source)
+        return cls._of(columns, backend, facts, begin, reader)
+
+    @classmethod
+    def _of(
+        cls, columns: Columns, backend: Backend, facts: Sequence[PartitionSummary], begin: float, reader: str
+    ) -> BlockStore:
+        """Return the store of what was written, if every row can be trained on."""
         logger.info("rows were read by %s", reader)
         try:
             return cls(columns, backend, _checked(facts, columns), time.perf_counter() - begin, reader)
@@ -166,6 +180,16 @@ class BlockStore:
     def has_rdds(self) -> bool:
         """Whether its session has RDDs, as Spark Classic has; without them, only ``collect`` works."""
         return self._backend.has_rdds
+
+    @property
+    def needs_spark(self) -> bool:
+        """Whether Spark runs its functions; a table's are run by this machine alone."""
+        return self._backend.needs_spark
+
+    @property
+    def pass_seconds(self) -> float:
+        """Seconds of a ``collect`` that are neither arithmetic nor transport."""
+        return self._backend.pass_seconds
 
     @property
     def slots(self) -> int:
@@ -274,9 +298,16 @@ def reader_of(selected: DataFrame) -> tuple[ParquetScan | None, str]:
     return (scan, f"arrow: Parquet files, {scan.files:,}") if scan.partitions else (None, "spark: there are no files")
 
 
-def _written(source: RowSource) -> tuple[Backend, list[PartitionSummary]]:
+def _backend(source: RowSource | TableSource) -> Backend:
+    """Return who runs functions on the partitions of these rows."""
+    if isinstance(source, TableSource):
+        return MachineBackend(source)
+    return ConnectBackend(source) if is_connect(source.df) else ClassicBackend(source)
+
+
+def _written(source: RowSource | TableSource) -> tuple[Backend, list[PartitionSummary]]:
     """Write the rows, and return what keeps them and what each partition has."""
-    backend: Backend = ConnectBackend(source) if is_connect(source.df) else ClassicBackend(source)
+    backend = _backend(source)
     complete = False
     try:
         facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)

@@ -1,6 +1,6 @@
 """The tasks of a block store: writing a partition, opening it, deleting its files.
 
-They are the same on Spark Classic and on Spark Connect.
+They are the same on Spark Classic, on Spark Connect and on one machine without Spark.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
 from pyspark.errors import PySparkException
 
-from sparkopt.blocks.block import Blocks, Part
+from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
 from sparkopt.blocks.moments import Moments, load, save
@@ -36,6 +36,7 @@ __all__ = [
     "GroupTask",
     "Handle",
     "Located",
+    "MemoryHandle",
     "OpenPartition",
     "PartFunction",
     "PartitionSummary",
@@ -101,6 +102,15 @@ class Handle:
 
 
 @dataclass(frozen=True)
+class MemoryHandle(Handle):
+    """One partition's blocks themselves, in this process."""
+
+    blocks: InMemoryBlocks = InMemoryBlocks(())
+    moments: Mapping[bool, Mapping[int, Moments]] = field(default_factory=dict)
+    """Of training rows (False) and of validation rows (True), by fold."""
+
+
+@dataclass(frozen=True)
 class Result(Generic[T]):
     """A task's result for one partition; ``value`` is None where its file was missing."""
 
@@ -148,6 +158,8 @@ class PartitionSummary:
     def read(cls, handle: Handle) -> PartitionSummary:
         """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
         spare_modules()
+        if isinstance(handle, MemoryHandle):
+            return cls(handle, handle.moments[False], handle.moments[True])
         if not handle.path:
             return cls(handle, {}, {})
         return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
@@ -183,40 +195,95 @@ class WriteBlocks:
         if self.only is None or partition in self.only:
             yield self.write(partition, batches).to_batch()
 
-    def write(self, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        """Write a partition's rows, and return where they are or what is wrong with them."""
-        folder = _local_folder(self.name, partition)
+    def write(
+        self, partition: int, batches: Iterator[pa.RecordBatch], folder: Path | None = None, shown: str = ""
+    ) -> Handle:
+        """Write a partition's rows, and return where they are or what is wrong with them.
+
+        Parameters
+        ----------
+        partition : int
+            Its number.
+        batches : iterator of pyarrow.RecordBatch
+            Its rows.
+        folder : Path or None, default None
+            Where to write; None is the executor's own directory.
+        shown : str, default ""
+            What the partition is, for errors, where it has a name.
+        """
+        folder = _local_folder(self.name, partition) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
         # A task that rebuilds several partitions has one number and one attempt for all of them.
-        attempt = _context().taskAttemptId()
+        context = TaskContext.get()
+        attempt = 0 if context is None else context.taskAttemptId()
         path = folder / f"part-{partition:05d}-{attempt}-{uuid.uuid4().hex[:8]}.arrow"
         try:
-            return self._write(path, partition, batches)
+            return self._write(path, partition, batches, shown)
         except DataError as error:
             return Handle.empty(partition, str(error))
         except NotReadHere as reason:
             return Handle.empty(partition, unread=str(reason))
 
-    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        rows, folds, validation = list[int](), list[int](), list[int]()
-        moments: dict[bool, dict[int, Moments]] = {False: {}, True: {}}
-        read = Reader(self.columns, self.targets, partition)
-        for index, block in enumerate(write_blocks(path, regroup(read(batches)), self.codec)):
-            rows.append(block.rows)
-            folds.append(block.fold)
-            if block.is_validation:
-                validation.append(index)
-            known, found = moments[block.is_validation], Moments.of(block)
-            known[block.fold] = known[block.fold] + found if block.fold in known else found
-        if not rows:
+    def keep(self, partition: int, batches: Iterator[pa.RecordBatch], shown: str = "") -> Handle:
+        """Return a partition's rows as blocks in this process's memory, or what is wrong with them."""
+        try:
+            found = _Written(regroup(Reader(self.columns, self.targets, partition, shown)(batches)))
+            blocks = list(found)
+        except DataError as error:
+            return Handle.empty(partition, str(error))
+        if not blocks:
             return Handle.empty(partition)
-        for where, by_fold in zip(_moments_paths(str(path)), moments.values(), strict=True):
+        held = InMemoryBlocks(
+            [blocks[index] for index in found.training],
+            [blocks[index] for index in in_fold_order(found.validation, found.folds)],
+        )
+        size = sum(block.nbytes for block in blocks)
+        return MemoryHandle(
+            partition, "", found.starts, tuple(found.validation), (), size, None, blocks=held, moments=found.moments
+        )
+
+    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch], shown: str) -> Handle:
+        read = Reader(self.columns, self.targets, partition, shown)
+        found = _Written(write_blocks(path, regroup(read(batches)), self.codec))
+        for _ in found:
+            pass
+        if not found.rows:
+            return Handle.empty(partition)
+        for where, by_fold in zip(_moments_paths(str(path)), found.moments.values(), strict=True):
             save(by_fold, where)
-        aside = set(validation)
-        training = in_fold_order([index for index in range(len(rows)) if index not in aside], folds)
-        starts = np.cumsum([0, *(rows[index] for index in training)]).tolist()
-        kept = () if self.columns.fold is None else tuple(folds)
-        return Handle(partition, str(path), tuple(starts), tuple(validation), kept, path.stat().st_size, None)
+        kept = () if self.columns.fold is None else tuple(found.folds)
+        size = path.stat().st_size
+        return Handle(partition, str(path), found.starts, tuple(found.validation), kept, size, None)
+
+
+class _Written:
+    """Blocks as they pass by, and what is to be known of them."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._blocks = blocks
+        self.rows, self.folds, self.validation = list[int](), list[int](), list[int]()
+        self.moments: dict[bool, dict[int, Moments]] = {False: {}, True: {}}
+
+    def __iter__(self) -> Iterator[Block]:
+        for index, block in enumerate(self._blocks):
+            self.rows.append(block.rows)
+            self.folds.append(block.fold)
+            if block.is_validation:
+                self.validation.append(index)
+            known, found = self.moments[block.is_validation], Moments.of(block)
+            known[block.fold] = known[block.fold] + found if block.fold in known else found
+            yield block
+
+    @property
+    def training(self) -> list[int]:
+        """The blocks of training rows, in the order in which they are read."""
+        aside = set(self.validation)
+        return in_fold_order([index for index in range(len(self.rows)) if index not in aside], self.folds)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first row of each of these, then their number of rows."""
+        return tuple(np.cumsum([0, *(self.rows[index] for index in self.training)]).tolist())
 
 
 @dataclass(frozen=True)
@@ -270,6 +337,8 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]
             f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
         )
     part = Part(handle.partition, first_rows[handle.partition], first_rows[-1])
+    if isinstance(handle, MemoryHandle):
+        return OpenPartition(part, handle.blocks)
     try:
         return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
     except FileNotFoundError:

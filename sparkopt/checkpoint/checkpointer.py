@@ -18,7 +18,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from sparkopt.checkpoint.format import SavedRun, Stage, dump, load
-from sparkopt.communication.error_feedback import ResidualStore
+from sparkopt.communication.error_feedback import ResidualStore, check_residuals
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
@@ -31,6 +31,8 @@ __all__ = ["CheckpointRun", "Checkpointer"]
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".checkpoint"
+RESIDUALS = "residuals"
+"""Folder of error-feedback residuals below that of a run."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class CheckpointRun:
         for found in reversed(_checkpoints(self._folder())):
             try:
                 saved = load(found.read())
+                check_residuals(self._folder().child(RESIDUALS), saved.stage.steps + saved.snapshots[0].step)
             except CorruptDataError as error:
                 warnings.warn(
                     f"checkpoint {found.path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2
@@ -200,7 +203,7 @@ class CheckpointRun:
     def residual_store(self) -> ResidualStore:
         """Return where error-feedback residuals are stored with the checkpoints."""
         keeper = self.checkpointer
-        return ResidualStore(child_uri(keeper.uri, self.name, "residuals"), keeper.interval, keeper.keep)
+        return ResidualStore(child_uri(keeper.uri, self.name, RESIDUALS), keeper.interval, keeper.keep)
 
     def remove(self) -> None:
         """Delete this run's checkpoints; harmless when repeated."""

@@ -1,11 +1,10 @@
-"""A checkpoint as bytes: a line with the format's name, a line with the SHA-256 of the rest, and the rest.
+"""A checkpoint as bytes that know when they were altered.
 
-The rest is a ``.npz`` of arrays and one JSON tree. Nothing is pickled, and loading runs no code.
+They hold a ``.npz`` of arrays and one JSON tree. Nothing is pickled, and loading runs no code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparkopt.errors import CorruptDataError
 from sparkopt.io.fingerprint import Fingerprint
+from sparkopt.io.sealed import seal, unseal
 from sparkopt.optim.base import Point
 from sparkopt.solver.progress import Record, Snapshot
 from sparkopt.typing import State
@@ -90,8 +89,7 @@ def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot], stage: Stage |
     body = io.BytesIO()
     text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
     np.savez(body, tree=text, **arrays)
-    content = body.getvalue()
-    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    return seal(MAGIC, body.getvalue())
 
 
 def load(content: bytes) -> SavedRun:
@@ -102,12 +100,7 @@ def load(content: bytes) -> SavedRun:
     CorruptDataError
         Where the content is truncated, altered, or no checkpoint.
     """
-    if not content.startswith(MAGIC):
-        raise CorruptDataError("it is no checkpoint of this version")
-    checksum, _, body = content[len(MAGIC) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
-        raise CorruptDataError("it was truncated or altered: its checksum is wrong")
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(unseal(MAGIC, content)), allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in arrays.files}
     tree = json.loads(held.pop("tree").tobytes())
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparkopt.codecs.base import MAX_SIZE, BytesCodec, too_large
 from sparkopt.errors import CorruptImageError, MissingDependencyError, ParameterError
+from sparkopt.io.image_checks import decodable
 from sparkopt.io.image_header import read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
@@ -80,15 +81,18 @@ class Image(BytesCodec):
             "webp": cv2.IMWRITE_WEBP_QUALITY,
         }
         try:
-            _, encoded = cv2.imencode(f".{self.name}", _swapped(image), [setting[self.name], self.level(level)])
-        except cv2.error as error:
-            raise ParameterError(f"The codec {self.name!r} cannot hold an image of shape {image.shape}.") from error
+            is_done, encoded = cv2.imencode(f".{self.name}", _swapped(image), [setting[self.name], self.level(level)])
+        except cv2.error:
+            is_done = False
+        if not is_done:
+            raise ParameterError(f"The codec {self.name!r} cannot hold an image of shape {image.shape}.")
         return bytes(encoded)
 
     def decode(self, data: bytes, max_size: int = MAX_SIZE) -> Array:
         """Decode an image."""
         try:  # the size is read first, since a decoder allocates what the header claims
             header = read_header(data, max_pixels=_ANY_SIZE)
+            encoded = decodable(data, header)
         except CorruptImageError as error:
             raise self.corrupt(error) from error
         if header.format != self.name:
@@ -98,7 +102,7 @@ class Image(BytesCodec):
             raise too_large(self.name, max_size)
         cv2 = _opencv(self.name)
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise self.corrupt("OpenCV refuses it") from error
         if image is None:

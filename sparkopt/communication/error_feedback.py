@@ -17,14 +17,18 @@ import numpy as np
 from pyarrow import fs
 
 from sparkopt.codecs.gradient import CodecState
+from sparkopt.errors import CorruptDataError
 from sparkopt.io.filesystem import Location, resolve
+from sparkopt.io.sealed import seal, unseal
 from sparkopt.typing import Array
 
-__all__ = ["ResidualStore", "Residuals"]
+__all__ = ["ResidualStore", "Residuals", "check_residuals"]
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".memory"
+MAGIC = b"sparkopt residual 1\n"
+_NAMED = re.compile(rf"(.+)\.(\d{{8}}){re.escape(SUFFIX)}")
 KEPT = 2
 """Residuals that are kept: of the last step, and of the one before it, for a task that is run again."""
 
@@ -78,15 +82,18 @@ class Residuals:
             self._forget()
             return None
         steps = [known for known in self._steps() if known < step]
-        if steps:
-            return self._load(max(steps))
-        residual = self._from_store(step - 1)
+        why = "an executor was lost, or the fit was resumed without checkpoints of it"
+        try:
+            residual = self._load(max(steps)) if steps else self._from_store(step - 1)
+        except CorruptDataError as error:
+            residual, why = None, str(error)
         if residual is None:
             logger.warning(
-                "the error-feedback residual of %s is lost at step %d (an executor was lost, or the fit was resumed "
-                "without checkpoints of it): what it held is not sent, and it starts at zero",
+                "the error-feedback residual of %s is lost at step %d (%s): what it held is not sent, and it starts "
+                "at zero",
                 self.name,
                 step,
+                why,
             )
         return residual
 
@@ -143,14 +150,14 @@ class Residuals:
         return f"{self.blocks.rsplit('/', 1)[1]}.{self.fit}.{self.name}"
 
     def _path(self, step: int) -> str:
-        return f"{self._folder()}/{self._stem()}.{step:08d}{SUFFIX}"
+        return f"{self._folder()}/{_file_name(self._stem(), step)}"
 
     def _copy_to(self, store: ResidualStore, step: int, residual: CodecState) -> None:
         folder = resolve(store.uri, "checkpointDir")
         folder.filesystem.create_dir(folder.path, recursive=True)
-        _write(folder.child(f"{self.name}.{step:08d}{SUFFIX}"), residual)
+        _write(folder.child(_file_name(self.name, step)), residual)
         for known in sorted(_steps_in(folder, self.name))[: -store.keep]:
-            folder.filesystem.delete_file(folder.child(f"{self.name}.{known:08d}{SUFFIX}").path)
+            folder.filesystem.delete_file(folder.child(_file_name(self.name, known)).path)
 
     def _from_store(self, step: int) -> CodecState | None:
         if self.store is None:
@@ -158,11 +165,42 @@ class Residuals:
         folder = resolve(self.store.uri, "checkpointDir")
         if step not in _steps_in(folder, self.name):
             return None
-        return _read(folder.child(f"{self.name}.{step:08d}{SUFFIX}"))
+        return _read(folder.child(_file_name(self.name, step)))
+
+
+def check_residuals(folder: Location, step: int) -> None:
+    """Make sure that what a store has of a step is complete and intact; harmless where it has nothing.
+
+    Parameters
+    ----------
+    folder : Location
+        Where a ``ResidualStore`` leads.
+    step : int
+        The step of a checkpoint.
+
+    Raises
+    ------
+    CorruptDataError
+        Where a partition or rank that has residuals of other steps has none of this one, or an altered one.
+    """
+    steps: dict[str, set[int]] = {}
+    for path in _files(folder):
+        if found := _NAMED.fullmatch(path.rsplit("/", 1)[1]):
+            steps.setdefault(found[1], set()).add(int(found[2]))
+    if not any(step in known for known in steps.values()):
+        return
+    for name, known in sorted(steps.items()):
+        if step not in known:
+            raise CorruptDataError(f"the error-feedback residual of {name} at step {step} is missing")
+        _read(folder.child(_file_name(name, step)))
 
 
 def _local(path: str) -> Location:
     return Location(fs.LocalFileSystem(), path)
+
+
+def _file_name(name: str, step: int) -> str:
+    return f"{name}.{step:08d}{SUFFIX}"
 
 
 def _files(folder: Location) -> list[str]:
@@ -172,19 +210,22 @@ def _files(folder: Location) -> list[str]:
 
 def _steps_in(folder: Location, stem: str) -> list[int]:
     """Return the steps whose residuals a folder has under this name."""
-    pattern = re.compile(rf"{re.escape(stem)}\.(\d{{8}}){re.escape(SUFFIX)}")
-    found = (pattern.fullmatch(path.rsplit("/", 1)[1]) for path in _files(folder))
-    return [int(match[1]) for match in found if match]
+    found = (_NAMED.fullmatch(path.rsplit("/", 1)[1]) for path in _files(folder))
+    return [int(match[2]) for match in found if match and match[1] == stem]
 
 
 def _write(file: Location, residual: CodecState) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **_flat(residual))
-    file.write(content.getvalue())
+    file.write(seal(MAGIC, content.getvalue()))
 
 
 def _read(file: Location) -> CodecState:
-    with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
+    try:
+        content = unseal(MAGIC, file.read())
+    except CorruptDataError as error:
+        raise CorruptDataError(f"the error-feedback residual {file.path}: {error}") from None
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         residual: CodecState = {}
         for name in archive.namelist():
             inner = residual

@@ -1,11 +1,13 @@
 """Checkpoints: tensors as safetensors, everything else as JSON, and a manifest that is written last.
 
 A folder without its manifest ``checkpoint.json`` is not a checkpoint, so one that was cut short does not count. The
-manifest has each file's size and CRC-32; a file that does not match is refused. Nothing is ever unpickled.
+manifest has each file's size and CRC-32, and a digest of itself; what does not match is refused. Nothing is ever
+unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import zlib
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST, MODEL, STATE = "checkpoint.json", "model.safetensors", "state.safetensors"
 FORMAT = 1
+DIGEST = "sha256"
+"""Entry of the manifest: the digest of its other entries."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +113,22 @@ class CheckpointFolder:
         Raises
         ------
         CorruptDataError
-            Where a file does not match the manifest.
+            Where a file is missing or does not match the manifest, or the manifest was altered.
         DataError
             Where it cannot be seen from this machine.
         """
         folder = self._folder.child(name)
         try:
-            files = {entry: folder.child(entry).read() for entry in (MODEL, STATE, MANIFEST)}
+            files = {MANIFEST: folder.child(MANIFEST).read()}
         except FileNotFoundError as error:
             raise DataError(
                 f"checkpoint {folder.path!r} cannot be seen from this machine. Set checkpointDir to storage that "
                 "every executor shares."
             ) from error
+        try:
+            files |= {entry: folder.child(entry).read() for entry in (MODEL, STATE)}
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"checkpoint {folder.path!r} is damaged: a file is missing ({error})") from None
         return decoded(files, folder.path)
 
     def _delete(self, name: str) -> None:
@@ -143,7 +151,7 @@ def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:
         "state": tree,
         "facts": checkpoint.facts,
     }
-    return {**files, MANIFEST: json.dumps(manifest).encode()}
+    return {**files, MANIFEST: json.dumps({**manifest, DIGEST: _digest(manifest)}).encode()}
 
 
 def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
@@ -152,17 +160,32 @@ def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
     Raises
     ------
     CorruptDataError
-        Where a file does not match the manifest; the message names ``origin``.
+        Where a file does not match the manifest, or the manifest its digest; the message names ``origin``.
     """
-    try:
-        manifest = json.loads(files[MANIFEST])
-    except ValueError as error:
-        raise CorruptDataError(f"checkpoint {origin!r} has a damaged manifest: {error}") from error
+    manifest = _manifest(files[MANIFEST], origin)
     for name, expected in manifest["files"].items():
         if (len(files[name]), zlib.crc32(files[name])) != (expected["bytes"], expected["crc32"]):
             raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
     state = _restored(manifest["state"], load_tensors(files[STATE]))
     return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(files[MODEL]), state, manifest["facts"])
+
+
+def _manifest(content: bytes, origin: str) -> dict[str, Any]:
+    """Return an undamaged manifest, without its digest."""
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise CorruptDataError(f"checkpoint {origin!r} has a damaged manifest: {error}") from None
+    known = manifest.pop(DIGEST, None) if isinstance(manifest, dict) else None
+    if known is None:
+        raise CorruptDataError(f"checkpoint {origin!r} has a manifest without a digest: another version wrote it")
+    if known != _digest(manifest):
+        raise CorruptDataError(f"checkpoint {origin!r} has a damaged manifest: its digest is wrong")
+    return dict(manifest)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def copied(value: Any) -> Any:

@@ -1,29 +1,29 @@
-"""What a training refuses before any job, and what its parameters mean on this cluster."""
+"""What a training refuses before any job, and what its parameters mean on this cluster, or on this machine.
+
+Where a function takes a SparkContext, None is this machine without Spark.
+"""
 
 from __future__ import annotations
 
 from pyspark import SparkContext
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.columns import column_type
 from sparkopt.deep.fields import Fields
-from sparkopt.deep.model import check_pipeline
+from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
-from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.deep.scorer import check_pipeline
+from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import resolve
-from sparkopt.launch.devices import check_request
+from sparkopt.launch.devices import check_request, describe
 from sparkopt.validation import Interval, check
 
 __all__ = ["check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
 
-_SHARES = 1_000_000
-"""Rows are held out in millionths, by a hash of their content."""
 
-
-def check_training(params: TrainingParams, context: SparkContext, processes: int) -> None:
+def check_training(params: TrainingParams, context: SparkContext | None, processes: int) -> None:
     """Refuse combinations of parameters that cannot work.
 
     Raises
@@ -32,6 +32,11 @@ def check_training(params: TrainingParams, context: SparkContext, processes: int
         Naming the parameters, and what to change.
     """
     check_compression(params.value("launcher"), params.value("compression"), params.value("precision"))
+    if context is None and params.value("launcher") == "horovod":
+        raise IncompatibleError(
+            "launcher='horovod' starts its processes by Spark, and a table has none. Take launcher='torch', or give "
+            "a DataFrame."
+        )
     gpus_per_task(params, context)
     if stream_count(params, processes) % processes:
         raise ParameterError(
@@ -46,7 +51,8 @@ def check_training(params: TrainingParams, context: SparkContext, processes: int
     for name in ("storePath", "checkpointDir"):
         if params.value(name):
             resolve(params.value(name), name)
-    if not str(context.master).startswith("local") and not params.value("storePath"):
+    on_cluster = context is not None and not str(context.master).startswith("local")
+    if on_cluster and not params.value("storePath"):
         raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
 
 
@@ -61,8 +67,10 @@ def _check_fewest(params: TrainingParams, processes: int) -> None:
         )
 
 
-def process_count(params: TrainingParams, context: SparkContext) -> int:
+def process_count(params: TrainingParams, context: SparkContext | None) -> int:
     """Return the number of processes: ``numProc``, or as many as Spark has task slots.
+
+    Without Spark, as many as there are accelerators to use: on CPUs one process keeps all cores busy.
 
     Raises
     ------
@@ -74,8 +82,20 @@ def process_count(params: TrainingParams, context: SparkContext) -> int:
         if given not in (None, 1):
             raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
         return 1
+    if given is None and context is None:
+        return _accelerators(params.value("device"))
+    if context is None:
+        return int(given)
     cores = int(context.getConf().get("spark.task.cpus", "1"))
     return int(given or max(1, context.defaultParallelism // cores))
+
+
+def _accelerators(device: str) -> int:
+    """Return how many accelerators ``device`` may be; 1 where it is a CPU."""
+    if device == "cpu":
+        return 1
+    best = [one for one in describe().devices if one.kind not in ("cpu", "xla") and device in ("auto", one.kind)]
+    return max(1, sum(one.kind == best[0].kind for one in best))
 
 
 def stream_count(params: TrainingParams, processes: int) -> int:
@@ -83,7 +103,7 @@ def stream_count(params: TrainingParams, processes: int) -> int:
     return int(params.value("streams") or processes)
 
 
-def gpus_per_task(params: TrainingParams, context: SparkContext) -> int:
+def gpus_per_task(params: TrainingParams, context: SparkContext | None) -> int:
     """Return how many GPUs the stage must request for each task; Horovod's own stage cannot request any.
 
     Raises
@@ -91,30 +111,31 @@ def gpus_per_task(params: TrainingParams, context: SparkContext) -> int:
     ParameterError
         Where a GPU is asked for that no task would get.
     """
+    if context is None:
+        return 0  # every process finds its own
     settings = dict(context.getConf().getAll())
     return check_request(params.value("device"), settings, by_stage=params.value("launcher") == "torch")
 
 
-def selected_fields(params: TrainingParams, dataset: DataFrame) -> tuple[Fields, Column | None]:
-    """Return the columns to train on, and a boolean column that is true in rows held out (None: no row is).
+def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields, HeldOut | None]:
+    """Return the columns to train on, and which rows are held out (None: no row is).
 
     Raises
     ------
     SchemaError, ParameterError
         For a column that is missing or of the wrong type, or where both ways to hold rows out are set.
     """
-    fields = Fields.of(dataset.schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
+    fields = Fields.of(schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
     check_pipeline(fields, params.value("imagePipeline"))
     indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")
     if indicator:
         if fraction:
             raise ParameterError("validationFraction and validationIndicatorCol are both set: choose one.")
-        kind = column_type(dataset.schema, indicator, "validation indicator").simpleString()
+        kind = column_type(schema, indicator, "validation indicator").simpleString()
         if kind != "boolean":
             raise SchemaError(f"validation indicator column {indicator!r} has type {kind}; it must be boolean.")
-        return fields, F.col(quoted(indicator))
+        return fields, HeldOut((indicator,))
     if not fraction:
         return fields, None
     names = dict.fromkeys(name for entry in fields.all for name in entry.columns)
-    key = F.xxhash64(F.lit(params.getSeed()), *[F.col(quoted(name)) for name in names])
-    return fields, F.pmod(key, F.lit(_SHARES)) < int(fraction * _SHARES)
+    return fields, HeldOut(tuple(names), fraction, params.getSeed())

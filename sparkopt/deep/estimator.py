@@ -1,4 +1,7 @@
-"""TorchEstimator: trains a PyTorch network on a DataFrame, in as many processes as Spark provides."""
+"""TorchEstimator: trains a PyTorch network on a DataFrame, in as many processes as Spark provides, or on a table.
+
+For a table, neither is a SparkSession made nor Java looked for.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from typing import Any
 
 from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 
+from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
+from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
@@ -27,6 +32,7 @@ from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
@@ -37,11 +43,12 @@ logger = logging.getLogger(__name__)
 
 
 class TorchEstimator(Estimator[TorchModel], TrainingParams):
-    """Trains a PyTorch network on a DataFrame.
+    """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
-    The rows are written once to ``storePath``; every process streams its share from there. A step's gradient is that
-    of the mean loss over all processes' rows, whatever the partitions: the batches of an epoch's last step are padded
-    with rows of weight 0, so that no row is dropped and no process waits for another.
+    That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
+    ``storePath``; every process streams its share from there. A step's gradient is that of the mean loss over all
+    processes' rows, whatever the partitions: the batches of an epoch's last step are padded with rows of weight 0, so
+    that no row is dropped and no process waits for another.
 
     Parameters
     ----------
@@ -71,7 +78,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     initialModel : TorchModel, bytes or None
         Weights to start from: a trained model, or safetensors.
     featuresCol : str, default "features"
-        Numbers, a Vector, an array (nested or not), a tensor, or bytes of encoded images.
+        Numbers, a Vector, an array (nested or not), a tensor, or bytes or paths of encoded images.
     featuresCols : list of str
         Instead of it. Numeric columns are joined to one input; otherwise each is an argument of the network's.
     labelCol : str, default "label"
@@ -85,9 +92,11 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     batchSize : int, default 32
         Rows of a batch, on each process.
     numProc : int
-        Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher.
+        Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher. Without Spark,
+        as many as this machine has accelerators, or 1, which keeps all cores busy.
     launcher : {"torch", "horovod", "local"}, default "torch"
-        PyTorch's DistributedDataParallel inside Spark's tasks; Horovod on Spark; or this process.
+        PyTorch's DistributedDataParallel inside Spark's tasks, or without Spark in processes of this machine; Horovod
+        on Spark; or this process.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         One accelerator for each process, as Spark's resource scheduling assigns them.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"
@@ -114,7 +123,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         random.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
-        local mode.
+        local mode and without Spark.
     checkpointDir : str
         Shared likewise; a checkpoint is saved at the end of each epoch, and ``fit`` continues from the latest.
     checkpointInterval : int, default 0
@@ -156,6 +165,14 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     >>> model.summary.history[-1]["accuracy"]
     1.0
     >>> model.transform(df).where("prediction = label").count()
+    200
+
+    Without Spark, in this process:
+
+    >>> import numpy as np
+    >>> X = np.arange(400, dtype=np.float32).reshape(200, 2) / 400
+    >>> small = TorchEstimator(module=functools.partial(torch.nn.Linear, 2, 1), epochs=1, batchSize=50)
+    >>> small.fit((X, X.sum(axis=1))).summary.receipt.rows
     200
     """
 
@@ -224,13 +241,15 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         self.callbacks = tuple(value)
         return self
 
-    def _fit(self, dataset: DataFrame) -> TorchModel:
+    def _fit(self, dataset: Any) -> TorchModel:
         recipe = self._recipe()
-        context = dataset.sparkSession.sparkContext
+        rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
+        context = None if isinstance(rows, Table) else rows.sparkSession.sparkContext
         processes = process_count(self, context)
         check_training(self, context, processes)
-        fields, held_out = selected_fields(self, dataset)
-        with self._store(dataset, fields, held_out) as index:
+        schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
+        fields, held_out = selected_fields(self, schema)
+        with self._store(rows, fields, held_out) as index:
             results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
@@ -256,13 +275,13 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         return recipe
 
     @contextlib.contextmanager
-    def _store(self, dataset: DataFrame, fields: Fields, held_out: Column | None) -> Iterator[Index]:
+    def _store(self, rows: DataFrame | Table, fields: Fields, held_out: HeldOut | None) -> Iterator[Index]:
         from sparkopt.deep.store import write_store
 
         with contextlib.ExitStack() as stack:
             folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
             uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
-            index = write_store(dataset, fields, uri, held_out)
+            index = write_store(rows, fields, uri, held_out)
             stack.callback(index.delete)
             yield index
 
@@ -292,7 +311,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         )
 
     def _launch(
-        self, context: SparkContext, processes: int, config: TrainConfig, recipe: Recipe
+        self, context: SparkContext | None, processes: int, config: TrainConfig, recipe: Recipe
     ) -> tuple[list[RankResult], float, int]:
         """Train; return the ranks' results, the seconds, and how often ranks were lost."""
         if config.checkpoints and not self.value("resume"):

@@ -1,8 +1,9 @@
 """From columns to tensors: which columns are the inputs of a network, and how their rows are held in memory.
 
-Every column is one of five kinds. Vectors, arrays (nested to any depth), tensors (the struct that
-:func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; encoded images stay bytes until a
-batch is decoded.
+Every column is one of six kinds. Vectors, arrays (nested to any depth), tensors (the struct that
+:func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; encoded images, given as bytes or by
+their paths, stay bytes until a batch is decoded. A column is selected by Spark (``Field.expression``), or taken from
+a table's Arrow batches (``Field.taken``), to the same values.
 """
 
 from __future__ import annotations
@@ -25,16 +26,20 @@ from pyspark.sql.types import (
     DecimalType,
     FractionalType,
     IntegralType,
+    StringType,
     StructType,
 )
 
 from sparkopt.blocks.columns import column_type, feature_matrix, is_number, quoted
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.blocks.parquet import from_decimal
+from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.typing import Array
 
 __all__ = ["Field", "Fields", "dense"]
 
 LABEL, WEIGHT = "label", "weight"
+_IMAGES = {"bytes": "bytes", "path": "text, which are paths of images"}
+"""Kinds of columns that hold images."""
 TENSOR = ("shape", "dtype", "data")
 HINT = "Filter or repair such rows before fitting."
 
@@ -49,8 +54,8 @@ class Field:
         Its name there: ``input0``, ``input1`` …, ``label``, ``weight``.
     columns : tuple of str
         Where it comes from: one column of the DataFrame, or several numeric ones that are joined.
-    kind : {"number", "vector", "array", "tensor", "bytes"}
-        What it holds.
+    kind : {"number", "vector", "array", "tensor", "bytes", "path"}
+        What it holds; ``path`` is the path of an image's file.
     """
 
     name: str
@@ -67,6 +72,16 @@ class Field:
         """Its columns, as errors name them."""
         return ", ".join(self.columns)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it holds encoded images."""
+        return self.kind in _IMAGES
+
+    @property
+    def held(self) -> str:
+        """What it holds, as errors name it."""
+        return _IMAGES.get(self.kind, "numbers")
+
     def expression(self, schema: StructType) -> Column:
         """Return the column, or the columns joined, with numbers in a type that tensors have."""
         found = [schema[name].dataType for name in self.columns]
@@ -78,6 +93,15 @@ class Field:
         if self.kind == "array":
             return columns[0].cast(_with_numbers(found[0])).alias(self.name)
         return columns[0].alias(self.name)
+
+    def taken(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return what ``expression`` selects, from a batch of a table's rows."""
+        columns = [_plain(batch.column(name)) for name in self.columns]
+        if len(columns) > 1:
+            return _side_by_side([_as_numbers(column).cast(pa.float32()) for column in columns])
+        if self.kind in ("number", "array"):
+            return _as_numbers(columns[0])
+        return columns[0].cast(pa.binary()) if self.kind == "bytes" else columns[0]
 
 
 @dataclass(frozen=True)
@@ -140,10 +164,12 @@ class Fields:
 def _target(schema: StructType, label: str | None) -> Field | None:
     if label is None:
         return None
-    kind = _kind(column_type(schema, label, LABEL), label, LABEL)
-    if kind == "bytes":
-        raise SchemaError(f"label column {label!r} holds bytes; it must be a number, a vector, an array or a tensor.")
-    return Field(LABEL, (label,), kind)
+    field = Field(LABEL, (label,), _kind(column_type(schema, label, LABEL), label, LABEL))
+    if field.is_image:
+        raise SchemaError(
+            f"label column {label!r} holds {field.held}; it must be a number, a vector, an array or a tensor."
+        )
+    return field
 
 
 def _weight(schema: StructType, weight: str | None) -> Field | None:
@@ -163,13 +189,15 @@ def _kind(found: DataType, name: str, role: str = "features") -> str:
         return "number"
     if isinstance(found, BinaryType):
         return "bytes"
+    if isinstance(found, StringType):
+        return "path"
     if isinstance(found, StructType) and set(TENSOR) <= set(found.names):
         return "tensor"
     if isinstance(found, ArrayType) and is_number(_innermost(found)):
         return "array"
     raise SchemaError(
         f"{role} column {name!r} has type {found.simpleString()}; it must be a number, a Vector, an array of numbers "
-        "(nested or not), a tensor as sparkopt.images.udf gives, or bytes of encoded images."
+        "(nested or not), a tensor as sparkopt.images.udf gives, or bytes or paths of encoded images."
     )
 
 
@@ -189,6 +217,47 @@ def _with_numbers(found: DataType) -> str:
     return _number(found)
 
 
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _as_numbers(column: pa.Array) -> pa.Array:
+    """Return a column of Arrow in the types that ``_number`` and ``_with_numbers`` are for Spark's."""
+    if pa.types.is_decimal(column.type):
+        return from_decimal(column).cast(pa.float32())
+    if not _is_list(column.type):
+        return column.cast(_arrow_number(column.type))
+    innermost = column.type
+    while _is_list(innermost):
+        innermost = innermost.value_type
+    if not pa.types.is_decimal(innermost):
+        return column.cast(_lists_of(column.type, _arrow_number(innermost)))
+    lists = column.cast(_lists_of(column.type, innermost)).take(pa.array(np.arange(len(column))))  # begins at 0
+    missing = lists.is_null() if lists.null_count else None
+    return pa.ListArray.from_arrays(lists.offsets, _as_numbers(lists.values), mask=missing)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_one(kind) for is_one in kinds)
+
+
+def _lists_of(kind: pa.DataType, innermost: pa.DataType) -> pa.DataType:
+    return pa.list_(_lists_of(kind.value_type, innermost)) if _is_list(kind) else innermost
+
+
+def _arrow_number(kind: pa.DataType) -> pa.DataType:
+    return pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else pa.float32()
+
+
+def _side_by_side(columns: list[pa.Array]) -> pa.Array:
+    """Return columns of numbers as one of lists, in which nulls stay."""
+    values = np.stack([column.fill_null(0).to_numpy() for column in columns], axis=1)
+    missing = np.stack([column.is_null().to_numpy(zero_copy_only=False) for column in columns], axis=1)
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * len(columns)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1), mask=missing.reshape(-1)))
+
+
 def dense(field: Field, column: pa.Array) -> Array | pa.Array:
     """Return a column's rows as one array (n, …), float32, int64 or a tensor's own type; bytes stay Arrow.
 
@@ -201,6 +270,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         raise DataError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")
     if field.kind == "bytes":
         return column
+    if field.kind == "path":
+        return _contents(column)
     values = _DENSE[field.kind](column)
     if values.dtype == np.float64:
         values = values.astype(np.float32)
@@ -213,6 +284,19 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         row = int(np.flatnonzero(values < 0)[0])
         raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")
     return values
+
+
+def _contents(column: pa.Array) -> pa.Array:
+    """Return the content of files, whose paths are in a column."""
+    from sparkopt.images.sources import read_file  # here, since most networks need no OpenCV
+
+    found = []
+    for row, path in enumerate(column.to_pylist()):
+        try:
+            found.append(read_file(path))
+        except CorruptImageError as error:
+            raise DataError(f"row {row} is {path!r}, {error}") from None
+    return pa.array(found, pa.binary())
 
 
 def _numbers(column: pa.Array) -> Array:

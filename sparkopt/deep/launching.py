@@ -16,7 +16,7 @@ from sparkopt.deep.progress import CallbackListener, GroupLog, ReportReceiver
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.worker import RankResult, train
 from sparkopt.errors import LostRankError
-from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, TorchLauncher
+from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, ProcessLauncher, TorchLauncher
 from sparkopt.launch.channel import Watcher
 from sparkopt.solver.callbacks import close
 from sparkopt.solver.progress import Callback
@@ -34,8 +34,8 @@ class Launching:
     ----------
     kind : {"torch", "horovod", "local"}
         The launcher.
-    context : SparkContext
-        Whose tasks the processes are.
+    context : SparkContext or None
+        Whose tasks the processes are; None is processes of this machine.
     processes : int
         How many.
     at_least : int or None
@@ -47,7 +47,7 @@ class Launching:
     """
 
     kind: str
-    context: SparkContext = field(repr=False)
+    context: SparkContext | None = field(repr=False)
     processes: int
     at_least: int | None
     most_losses: int
@@ -77,21 +77,24 @@ class Launching:
             close(callbacks)
 
     def _launcher(self, watcher: Watcher, losses: int) -> Launcher:
-        if self.kind == "local":
+        if self.kind == "local" or (self.context is None and self.processes == 1):
             return LocalLauncher(watcher)
+        if self.context is None:
+            return ProcessLauncher(self.processes, watcher)
         if self.kind == "torch":
             return TorchLauncher(
                 self.context, self.processes, watcher, at_least=self.at_least, profile=_profile(self.gpus)
             )
-        if self.at_least is not None and losses > 0 and self._restarts_tasks():
+        if self.at_least is not None and losses > 0 and self._restarts_tasks(self.context):
             return ElasticLauncher(self.context, self.processes, watcher, at_least=self.at_least, most_losses=losses)
         return HorovodLauncher(self.context, self.processes, watcher, at_least=self.at_least)
 
-    def _restarts_tasks(self) -> bool:
+    @staticmethod
+    def _restarts_tasks(context: SparkContext) -> bool:
         """Whether Spark starts failed tasks again; otherwise a lost rank ends the job of all ranks."""
-        master = str(self.context.master)
+        master = str(context.master)
         local = re.fullmatch(r"local(?:\[[^,\]]+(?:,\s*(\d+))?\])?", master)
-        attempts = (local[1] or 1) if local else self.context.getConf().get("spark.task.maxFailures", "4")
+        attempts = (local[1] or 1) if local else context.getConf().get("spark.task.maxFailures", "4")
         if int(str(attempts)) > 1:
             return True
         logger.warning(

@@ -122,7 +122,7 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
     """What only the estimator has."""
 
     epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
-    numProc: Param[int] = _param("numProc", "processes; default as many as Spark has task slots", _whole)
+    numProc: Param[int] = _param("numProc", "processes; default task slots of Spark, or accelerators", _whole)
     launcher: Param[str] = _param("launcher", f"what runs the processes: {', '.join(LAUNCHERS)}", _text)
     precision: Param[str] = _param("precision", f"of the forward pass: {', '.join(PRECISIONS)}", _text)
     accumulationSteps: Param[int] = _param("accumulationSteps", "batches whose gradients make a step", _whole)

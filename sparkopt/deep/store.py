@@ -1,4 +1,7 @@
-"""Rows on shared storage: Arrow files that executors write once, side by side, and an index of them.
+"""Rows on shared storage: Arrow files that tasks write once, side by side, and an index of them.
+
+The tasks are Spark's for a DataFrame, and this machine's processes for a table: the same function writes the same
+files, so that a store does not tell who wrote it.
 
 A file holds record batches of bounded size, the *groups*: the least that a rank reads. Files of attempts that failed
 stay out of the index, which is written last: a store without one is not a store.
@@ -6,49 +9,55 @@ stay out of the index, which is written last: a store without one is not a store
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 
 from sparkopt.deep.fields import HINT, Fields, dense
+from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.worker import spare_modules
+from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]
 
 GROUP_BYTES, GROUP_ROWS = 1 << 20, 512
-"""A group ends where either is reached: small enough to shuffle well, large enough to be worth a request."""
+"""A group has at most so many: small enough to shuffle well, large enough to be worth a request."""
+IN_THIS_PROCESS = 16 << 20
+"""Bytes of a table that are written sooner than other processes would be ready."""
 
 RESULT = "split string, path string, groups array<bigint>, bytes bigint, digest bigint, tensors string, error string"
 
 
-def write_store(df: DataFrame, fields: Fields, uri: str, validation: Column | None = None) -> Index:
-    """Write the rows of ``df``: one job, one file for each partition and split.
+def write_store(rows: DataFrame | Table, fields: Fields, uri: str, held_out: HeldOut | None = None) -> Index:
+    """Write rows: one job, one file for each partition and split.
 
     Parameters
     ----------
-    df : DataFrame
+    rows : DataFrame or Table
         The source.
     fields : Fields
         What to write.
     uri : str
         Where; shared by the driver and all executors.
-    validation : Column or None, default None
-        A boolean: rows where it is true go to the split "validation".
+    held_out : HeldOut or None, default None
+        Rows that go to the split "validation".
 
     Raises
     ------
@@ -60,9 +69,8 @@ def write_store(df: DataFrame, fields: Fields, uri: str, validation: Column | No
     folder.filesystem.create_dir(folder.path, recursive=True)
     complete = False
     try:
-        more = [] if validation is None else [validation.cast("boolean").alias(VALIDATION)]
-        selected = fields.select(df, *more)
-        found = selected.mapInArrow(_Write(fields, uri), RESULT).collect()
+        write = _Write(fields, uri, held_out)
+        found = _by_processes(rows, write) if isinstance(rows, Table) else _by_tasks(rows, write)
         index = _index(sorted(found, key=lambda row: row.path or ""), fields, uri, time.perf_counter() - begin)
         index.save()
         complete = True
@@ -72,7 +80,26 @@ def write_store(df: DataFrame, fields: Fields, uri: str, validation: Column | No
     return index
 
 
-def _index(found: Sequence[Any], fields: Fields, uri: str, seconds: float) -> Index:
+def _by_tasks(rows: DataFrame, write: _Write) -> list[_Written]:
+    """Let Spark's tasks write."""
+    more = [] if write.held_out is None else [write.held_out.condition().alias(VALIDATION)]
+    found = write.fields.select(rows, *more).mapInArrow(_Task(write), RESULT).collect()
+    return [_Written(*row) for row in found]
+
+
+def _by_processes(rows: Table, write: _Write) -> list[_Written]:
+    """Let this machine's processes write; this one, where there is little to write."""
+    is_small = rows.bytes is not None and rows.bytes <= IN_THIS_PROCESS
+    parts = list(enumerate(rows.partitions))
+    if is_small or len(parts) < 2:
+        found = [_Part(write)(part) for part in parts]
+    else:
+        with ProcessPool.shared() as pool:
+            found = pool.run(_Part(write), parts)
+    return [one for files in found for one in files]
+
+
+def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) -> Index:
     errors = sorted(row.error for row in found if row.error)
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
@@ -81,7 +108,7 @@ def _index(found: Sequence[Any], fields: Fields, uri: str, seconds: float) -> In
     for row in found:
         splits[row.split].append(Shard(row.path, tuple(row.groups), row.bytes, row.digest))
     if not splits[TRAINING]:
-        raise DataError("there are no rows to train on: the DataFrame is empty, or all of it is held out.")
+        raise DataError("there are no rows to train on: there are none at all, or all of them are held out.")
     kinds = {row.tensors: row.path for row in found}
     if len(kinds) > 1:
         (one, first), (two, second) = sorted(kinds.items())[:2]
@@ -93,17 +120,64 @@ def _index(found: Sequence[Any], fields: Fields, uri: str, seconds: float) -> In
 
 
 @dataclass(frozen=True)
-class _Write:
-    """The task that writes a partition: Arrow batches in, one row for each file out."""
+class _Written:
+    """A file that was written, or the error of a partition."""
 
-    fields: Fields
-    uri: str
+    split: str = ""
+    path: str = ""
+    groups: Sequence[int] = ()
+    bytes: int = 0
+    digest: int = 0
+    tensors: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The task of Spark that writes a partition: Arrow batches in, one row for each file out."""
+
+    write: _Write
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
         assert context is not None  # noqa: S101  # always there inside a task
         spare_modules()
-        partition, attempt = context.partitionId(), context.taskAttemptId()
+        found = self.write(batches, context.partitionId(), context.taskAttemptId())
+        yield pa.RecordBatch.from_pylist([asdict(one) for one in found], _RESULT_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The function that writes a partition of a table, in whatever process."""
+
+    write: _Write
+
+    def __call__(self, numbered: tuple[int, TablePart]) -> list[_Written]:
+        partition, part = numbered
+        names = [name for entry in self.write.fields.all for name in entry.columns]
+        if self.write.held_out is not None:
+            names += self.write.held_out.columns
+        batches = part.batches(list(dict.fromkeys(names)))
+        return self.write(map(self._selected, batches), partition, os.getpid())
+
+    def _selected(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return what Spark selects of its rows."""
+        columns = {entry.name: entry.taken(batch) for entry in self.write.fields.all}
+        if self.write.held_out is not None:
+            columns[VALIDATION] = pa.array(self.write.held_out.rows(batch))
+        return pa.RecordBatch.from_pydict(columns)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """Writes a partition's files."""
+
+    fields: Fields
+    uri: str
+    held_out: HeldOut | None = None
+
+    def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[_Written]:
+        """Write the rows of Arrow batches; return what was written, or the first error."""
         folder = resolve(self.uri, "storePath")
         error, row = None, 0
         with ExitStack() as stack:
@@ -120,9 +194,9 @@ class _Write:
                     row += batch.num_rows
                 except DataError as problem:
                     error = str(problem)
-        rows = [file.result(split) for split, file in files.items() if file.groups]
-        failed = {**dict.fromkeys(_NAMES), "error": error}
-        yield pa.RecordBatch.from_pylist([failed] if error is not None else rows, _RESULT_SCHEMA)
+        if error is not None:
+            return [_Written(error=error)]
+        return [file.result(split) for split, file in files.items() if file.groups]
 
     def _split(self, batch: pa.RecordBatch, partition: int, row: int) -> Iterator[tuple[str, dict[str, Any]]]:
         if not batch.num_rows:
@@ -136,10 +210,10 @@ class _Write:
                 raise DataError(
                     f"{entry.role} column {entry.title!r}, partition {partition}, {error}{counted}. {HINT}"
                 ) from None
-        if VALIDATION not in batch.schema.names:
+        if self.held_out is None:
             yield TRAINING, columns
             return
-        held_out = batch.column(VALIDATION).fill_null(False).to_numpy(zero_copy_only=False)
+        held_out = HeldOut.flags(batch.column(VALIDATION))
         for split, chosen in ((TRAINING, ~held_out), (VALIDATION, held_out)):
             if chosen.any():
                 yield split, {name: _where(values, chosen) for name, values in columns.items()}
@@ -149,7 +223,6 @@ def _where(values: Array | pa.Array, chosen: Array) -> Array | pa.Array:
     return values[chosen] if isinstance(values, np.ndarray) else values.filter(pa.array(chosen))
 
 
-_NAMES = ("split", "path", "groups", "bytes", "digest", "tensors", "error")
 _RESULT_SCHEMA = pa.schema(
     [
         ("split", pa.string()),
@@ -171,6 +244,7 @@ class _File:
         self.groups: list[int] = []
         self.digest = 0
         self._waiting: list[pa.RecordBatch] = []
+        self._sizes: list[Array] = []
         self._tensors: dict[str, tuple[tuple[int, ...], str]] = {}
         self._stream: Any = None
         self._writer: Any = None
@@ -182,39 +256,41 @@ class _File:
             if self._tensors.setdefault(name, found) != found:
                 title = next(entry.title for entry in self.fields.all if entry.name == name)
                 raise DataError(f"column {title!r} has rows of {found} after rows of {self._tensors[name]}. {HINT}")
-        batch = pa.RecordBatch.from_pydict({name: _encode(values) for name, values in columns.items()})
-        self._waiting.append(batch)
-        rows, size = sum(b.num_rows for b in self._waiting), sum(b.nbytes for b in self._waiting)
-        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-            group = max(1, min(GROUP_ROWS, GROUP_BYTES * rows // max(1, size)))
-            self._flush(rows - rows % group, group)
+        self._waiting.append(pa.RecordBatch.from_pydict({name: _encode(values) for name, values in columns.items()}))
+        self._sizes.append(_row_sizes(columns))
+        self._flush(last=False)
 
-    def result(self, split: str) -> dict[str, Any]:
+    def result(self, split: str) -> _Written:
         """Describe the file."""
         size = self.file.filesystem.get_file_info(self.file.path).size
-        tensors = json.dumps(self._tensors, sort_keys=True)
-        values = (split, self.name, self.groups, size, self.digest, tensors, None)
-        return dict(zip(_NAMES, values, strict=True))
+        return _Written(split, self.name, self.groups, size, self.digest, json.dumps(self._tensors, sort_keys=True))
 
-    def _flush(self, rows: int, group: int) -> None:
-        """Write the first ``rows`` waiting rows."""
+    def _flush(self, last: bool) -> None:
+        """Write the groups that are complete, or at the end all rows.
+
+        Where a group ends depends on its rows, and not on the batches that they came in.
+        """
+        ends = _group_ends(np.concatenate(self._sizes), last)
+        if not ends:
+            return
         table = pa.Table.from_batches(self._waiting).combine_chunks()
-        for start in range(0, rows, group):
-            (batch,) = table.slice(start, min(group, rows - start)).to_batches()
+        for start, end in itertools.pairwise([0, *ends]):
+            (batch,) = table.slice(start, end - start).to_batches()
             if self._writer is None:
                 self._stream = self.file.filesystem.open_output_stream(self.file.path)
                 self._writer = pa.ipc.new_file(self._stream, batch.schema)
             self._writer.write_batch(batch)
             self.groups.append(batch.num_rows)
             self.digest = _digest(batch, self.digest)
-        self._waiting = table.slice(rows).to_batches()
+        self._waiting = table.slice(ends[-1]).to_batches()
+        self._sizes = [np.concatenate(self._sizes)[ends[-1] :]]
 
     def __enter__(self) -> _File:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None and (rows := sum(batch.num_rows for batch in self._waiting)):
-            self._flush(rows, rows)
+        if kind is None and self._waiting:
+            self._flush(last=True)
         for opened in (self._writer, self._stream):
             if opened is not None:
                 opened.close()
@@ -227,6 +303,39 @@ def _encode(values: Array | pa.Array) -> pa.Array:
         return pa.array(values)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, math.prod(values.shape[1:]))
+
+
+def _row_sizes(columns: dict[str, Array | pa.Array]) -> Array:
+    """Return the bytes of each row."""
+    total: Any = 0
+    for values in columns.values():
+        if isinstance(values, np.ndarray):
+            total = total + np.full(len(values), math.prod(values.shape[1:]) * values.itemsize)
+        else:
+            total = total + np.diff(_binary_offsets(values))
+    return np.asarray(total)
+
+
+def _binary_offsets(column: pa.Array) -> Array:
+    wide = pa.types.is_large_binary(column.type)
+    offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
+    return offsets[column.offset : column.offset + len(column) + 1].astype(np.int64)
+
+
+def _group_ends(sizes: Array, last: bool) -> list[int]:
+    """Return where groups of rows of these sizes end: at ``GROUP_ROWS`` rows, or before ``GROUP_BYTES`` are exceeded.
+
+    The rows of an unfinished group are left for later, unless these are the ``last`` ones.
+    """
+    totals, ends, start = np.concatenate([[0], np.cumsum(sizes)]), list[int](), 0
+    while start < len(sizes):
+        fitting = int(np.searchsorted(totals, totals[start] + GROUP_BYTES, side="right")) - 1
+        end = min(max(fitting, start + 1), start + GROUP_ROWS)
+        if end >= len(sizes) and not last and end < start + GROUP_ROWS:
+            break  # more rows may belong to it
+        ends.append(end)
+        start = end
+    return ends
 
 
 def _digest(batch: pa.RecordBatch, start: int) -> int:

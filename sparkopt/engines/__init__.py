@@ -1,9 +1,10 @@
 """Where the training loop runs: on the driver, with resident tasks, on the ranks of an all-reduce, or in one task.
 
 ``base`` says what an engine is, and ``selection`` has the table of engines and chooses the cheapest: start there.
-``driver``, ``resident``, ``allreduce`` and ``local`` have one engine each, and ``explain`` predicts a fit. The other
-modules are their parts: ``reduction`` adds sums on executors, ``ranks`` runs the loop on ranks, ``worker_pool`` keeps
-tasks alive, ``job`` runs a Spark job in a thread, and ``relay`` runs callbacks in the driver.
+``driver``, ``resident``, ``allreduce`` and ``local`` have one engine each, and ``explain`` predicts a fit by a
+``profile`` of the data. The other modules are their parts: ``reduction`` adds sums on executors, ``ranks`` runs the
+loop on ranks, ``worker_pool`` keeps tasks alive, ``job`` runs a Spark job in a thread, and ``relay`` runs callbacks
+in the driver.
 
 Imports the packages up to ``checkpoint`` and ``launch``. Names are loaded when they are first used, so that a task
 imports only what it runs.
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from sparkopt.engines.allreduce import AllReduceEngine
     from sparkopt.engines.base import Engine, EngineRun, FitSize, SessionTraits
     from sparkopt.engines.driver import DriverEngine
-    from sparkopt.engines.explain import DataProfile, FitPlan
+    from sparkopt.engines.explain import FitPlan
     from sparkopt.engines.local import LocalEngine
+    from sparkopt.engines.profile import DataProfile
     from sparkopt.engines.resident import ResidentEngine
     from sparkopt.engines.selection import ENGINES, AutoEngine, EngineChoice, by_name, choose
 
@@ -45,7 +47,7 @@ __all__ = [
 
 _MODULES = {
     "AllReduceEngine": "allreduce",
-    "DataProfile": "explain",
+    "DataProfile": "profile",
     "DriverEngine": "driver",
     "Engine": "base",
     "EngineRun": "base",

@@ -60,12 +60,21 @@ class FitSize:
         Bytes of one partition's sum.
     partitions, slots : int
         Number of partitions, and of tasks that can run at the same time.
+    job_seconds : float, default 0.1
+        Seconds of running a function on all partitions that are neither arithmetic nor transport: those of a Spark
+        job, unless a store's backend is quicker.
     """
 
     stored: int
     summed: int
     partitions: int
     slots: int
+    job_seconds: float = 0.1
+
+    @classmethod
+    def of(cls, store: BlockStore, summed: int, share: float = 1.0) -> FitSize:
+        """Return the sizes of a fit on a store, whose passes read a share of the rows."""
+        return cls(round(store.bytes * share), summed, store.partitions, store.slots, store.pass_seconds)
 
     @property
     def compute_seconds(self) -> float:
@@ -92,6 +101,11 @@ class SessionTraits:
     def of(cls, context: Any | None) -> SessionTraits:
         """Return the traits of the session of a SparkContext; None stands for Spark Connect, which has none."""
         return cls(has_rdds=False) if context is None else cls(is_encrypted=encrypts(context.getConf()))
+
+    @classmethod
+    def of_store(cls, store: BlockStore) -> SessionTraits:
+        """Return the traits of a store's session; a table's store has none, and so no RDDs."""
+        return cls.of(store.context if store.has_rdds else None)
 
 
 class Engine(ABC):

@@ -60,7 +60,7 @@ class DriverEngine(Engine):
     collect_bytes: int = 64 << 20
     name = "driver"
     startup_seconds = 0.0
-    pass_seconds = 0.1  # a Spark job, measured on Spark 4.3
+    pass_seconds = 0.0  # in addition to a job of the store's backend
     needs_rdds = False
 
     def __post_init__(self) -> None:
@@ -80,6 +80,10 @@ class DriverEngine(Engine):
         """Return the seconds in which the driver receives the sums, as many as it collects directly."""
         sums = min(size.partitions, max(1, self.collect_bytes // max(1, size.summed)))
         return sums * size.summed / DRIVER_BYTES
+
+    def seconds(self, size: FitSize, passes: int) -> float:
+        """Return the estimated seconds of a fit of so many passes, each of them a job."""
+        return super().seconds(size, passes) + passes * size.job_seconds
 
     def advice(self, size: FitSize) -> list[str]:
         """Recommend a deeper tree where a process would add too many sums."""

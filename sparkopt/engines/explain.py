@@ -2,110 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkopt.blocks import classic, connect
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.columns import SPARSE_BELOW, Columns, feature_matrix, features_type, quoted
-from sparkopt.blocks.store import reader_of
+from sparkopt.blocks.machine import MachineBackend
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
 from sparkopt.communication.encoding import SPARSE
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
-from sparkopt.engines.selection import PASSES, EngineChoice, choose, every_engine
-from sparkopt.errors import DataError
+from sparkopt.engines.profile import DataProfile
+from sparkopt.engines.selection import PASSES, EngineChoice, choose, engine_on_table, every_engine
+from sparkopt.machine.limits import available_cores
+from sparkopt.machine.table import Table
 
-__all__ = ["DataProfile", "FitPlan"]
-
-SAMPLE = 256
-"""Rows whose features are read."""
+__all__ = ["FitPlan"]
 
 SKEW = 2.0
 """How many times the mean a partition may hold before the plan mentions it: all others wait for it."""
 
+IDLE_BYTES = 8 << 20
+"""Bytes of a pass from which a machine's idle cores are worth mentioning."""
+
 LENGTH = 1 << 16
 """Numbers that are encoded to see how many bytes a codec takes for each."""
-
-
-@dataclass(frozen=True)
-class DataProfile:
-    """What a plan knows of a DataFrame: the labels of all rows, and the features of a few.
-
-    Attributes
-    ----------
-    rows : list of int
-        Rows of each partition that has any.
-    partitions : int
-        Number of partitions, empty ones included (on Spark Connect, but for empty ones at the end).
-    features : int
-        Number of features.
-    row_bytes : float
-        Bytes that a row takes in blocks.
-    is_sparse : bool
-        Whether blocks would be sparse.
-    target_max : float
-        Largest label.
-    row_entries : float, default 0
-        Entries of a row that are stored: without zeros where rows are sparse.
-    reader : str, default ""
-        What would read the rows: "arrow", or "spark" and why not Arrow.
-    """
-
-    rows: Sequence[int]
-    partitions: int
-    features: int
-    row_bytes: float
-    is_sparse: bool
-    target_max: float
-    row_entries: float = 0.0
-    reader: str = ""
-
-    @classmethod
-    def of(cls, df: DataFrame, columns: Columns) -> DataProfile:
-        """Profile a DataFrame: one aggregation over the label column, and the first rows of the features.
-
-        Raises
-        ------
-        SchemaError
-            For a wrong column.
-        DataError
-            Where there are no rows.
-        """
-        columns.check(df.schema)
-        label = F.col(quoted(columns.label)).cast("double")
-        counted = df.select(label.alias("label"), F.spark_partition_id().alias("partition"))
-        totals = F.count(F.lit(1)).alias("rows"), F.max("label").alias("top")
-        found = counted.groupBy("partition").agg(*totals).collect()
-        if not found:
-            raise DataError("there are no rows to train on: the DataFrame is empty.")
-        selected = columns.select(df)
-        first = selected.select("features").limit(SAMPLE).toArrow().column("features")
-        X = feature_matrix(pa.concat_arrays(first.chunks) if first.num_chunks != 1 else first.chunk(0))
-        narrow = features_type(df.schema, columns.features) == "float"
-        number = 4 if narrow else 8
-        stored = X.size if isinstance(X, np.ndarray) else X.nnz
-        is_sparse = not isinstance(X, np.ndarray) and stored < SPARSE_BELOW * X.shape[0] * X.shape[1]
-        per_row = stored / X.shape[0] * (number + 4) if is_sparse else X.shape[1] * number
-        others = 8 * (1 + sum(name is not None for name in (columns.weight, columns.offset)))
-        last = max(row["partition"] for row in found)
-        partitions = 1 + last if is_connect(df) else df.rdd.getNumPartitions()
-        tops = [row["top"] for row in found if row["top"] is not None]
-        return cls(
-            [row["rows"] for row in found],
-            partitions,
-            X.shape[1],
-            per_row + others,
-            is_sparse,
-            max(tops, default=0.0),
-            stored / X.shape[0],
-            reader_of(selected)[1],
-        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +50,8 @@ class FitPlan:
         How sums are encoded.
     optimizer : str, default ""
         The optimiser, and why it was chosen.
+    needs_spark : bool, default True
+        Whether Spark would run the fit; that of a table is run by this machine alone.
     """
 
     data: DataProfile
@@ -134,11 +60,12 @@ class FitPlan:
     session: SessionTraits = SessionTraits()
     compression: str = "none"
     optimizer: str = ""
+    needs_spark: bool = True
 
     @classmethod
     def of(
         cls,
-        df: DataFrame,
+        df: DataFrame | Table,
         data: DataProfile,
         coefficients: int,
         engine: Engine,
@@ -149,7 +76,7 @@ class FitPlan:
 
         Parameters
         ----------
-        df : DataFrame
+        df : DataFrame or Table
             The rows.
         data : DataProfile
             Their profile.
@@ -162,9 +89,14 @@ class FitPlan:
         compression : str, default "none"
             The compression that was asked for.
         """
+        stored = round(sum(data.rows) * data.row_bytes * share)
+        if isinstance(df, Table):
+            cores, seconds = available_cores(), MachineBackend.pass_seconds
+            size, session = FitSize(stored, 8 * coefficients, data.partitions, cores, seconds), SessionTraits(False)
+            choice = choose(size, engine_on_table(engine).candidates(session))
+            return cls(data, coefficients, choice, session, compression, needs_spark=False)
         context = None if is_connect(df) else df.sparkSession.sparkContext
         slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
-        stored = round(sum(data.rows) * data.row_bytes * share)
         size, session = FitSize(stored, 8 * coefficients, data.partitions, slots), SessionTraits.of(context)
         return cls(data, coefficients, choose(size, engine.candidates(session)), session, compression)
 
@@ -181,6 +113,13 @@ class FitPlan:
     def _partitioning(self) -> Iterator[str]:
         """Recommend another number of partitions, where slots are idle or one partition is much too large."""
         data, slots = self.data, self.choice.size.slots
+        if not self.needs_spark:
+            if data.partitions < slots and self.choice.size.stored > IDLE_BYTES:
+                yield (
+                    f"{data.partitions} partitions leave {slots - data.partitions} of {slots} cores idle: write the "
+                    f"files with smaller row groups, of {max(1, sum(data.rows) // (2 * slots)):,} rows."
+                )
+            return
         if data.partitions < slots and not self.engine.in_one_task:
             yield (
                 f"{data.partitions} partitions leave {slots - data.partitions} of {slots} task slots idle: "
@@ -195,6 +134,8 @@ class FitPlan:
 
     def _faster_engine(self) -> Iterator[str]:
         """Recommend an engine that is clearly faster, and what it needs."""
+        if not self.needs_spark:
+            return
         fastest = choose(self.choice.size, every_engine())
         gain = self.choice.seconds[self.engine.name] / fastest.seconds[fastest.engine.name]
         if gain > 1.5:
@@ -247,9 +188,10 @@ class FitPlan:
         seconds = ", ".join(f"{name} {cost:.2f}" for name, cost in self.choice.seconds.items())
         driver, task = _bytes(tasks * size.summed), _bytes(3 * size.summed)
         most = f"the largest has {max(data.rows):,} rows"
+        slots = "task slots" if self.needs_spark else "cores"
         lines = [
             f"rows           {sum(data.rows):,} x {data.features:,} features, {kind}",
-            f"partitions     {data.partitions:,} on {size.slots:,} task slots; {most}",
+            f"partitions     {data.partitions:,} on {size.slots:,} {slots}; {most}",
             f"coefficients   {self.coefficients:,}",
             f"blocks on disk {_bytes(sum(data.rows) * data.row_bytes)}, of which a pass reads {_bytes(size.stored)}",
             f"sent per pass  {_bytes(2 * tasks * size.summed if self.senders else 0)}",

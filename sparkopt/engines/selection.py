@@ -18,11 +18,22 @@ from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.resident import ResidentEngine
 from sparkopt.errors import IncompatibleError
+from sparkopt.machine.table import Table
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import OneOf, check
 
-__all__ = ["ENGINES", "AutoEngine", "EngineChoice", "by_name", "check_engine", "choose", "every_engine"]
+__all__ = [
+    "ENGINES",
+    "AutoEngine",
+    "EngineChoice",
+    "by_name",
+    "check_engine",
+    "choose",
+    "engine_on",
+    "engine_on_table",
+    "every_engine",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +120,8 @@ class AutoEngine(Engine):
     ) -> EngineRun:
         """Choose, and let the chosen engine run the loop."""
         summed = 8 * sum(problem.width for problem in problems)
-        size = FitSize(round(store.bytes * work.share), summed, store.partitions, store.slots)
-        session = SessionTraits.of(store.context if store.has_rdds else None)
-        choice = choose(size, self.candidates(session))
+        size = FitSize.of(store, summed, work.share)
+        choice = choose(size, self.candidates(SessionTraits.of_store(store)))
         logger.info("%s", choice)
         return choice.engine.run(problems, work, store, encoder)
 
@@ -145,8 +155,24 @@ def by_name(name: str, depth: int = 2) -> Engine:
     return ENGINES[check("engine", name, OneOf(ENGINES))].of_depth(depth)
 
 
-def check_engine(name: str, df: DataFrame) -> None:
-    """Refuse an engine that the DataFrame's session cannot run.
+def engine_on(engine: Engine, store: BlockStore) -> Engine:
+    """Return the engine that runs a fit on a store: another one where it needs Spark and the store does not.
+
+    A table's rows are on one machine, whose own processes are there for every pass as resident tasks would be.
+    """
+    return engine if store.needs_spark else engine_on_table(engine)
+
+
+def engine_on_table(engine: Engine) -> Engine:
+    """Return the engine that runs a fit on a table."""
+    if not engine.needs_rdds:
+        return engine
+    logger.info("engine %r runs Spark's tasks, and a table needs no Spark: engine 'driver' runs the fit", engine.name)
+    return DriverEngine()
+
+
+def check_engine(name: str, df: DataFrame | Table) -> None:
+    """Refuse an engine that the DataFrame's session cannot run; on a table any can, or is replaced.
 
     Raises
     ------

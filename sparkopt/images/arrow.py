@@ -19,6 +19,7 @@ from sparkopt.errors import CorruptImageError, DataError, ParameterError, Schema
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
+from sparkopt.io.filesystem import brief
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
@@ -101,10 +102,10 @@ class ImageKernel:
             value, error = None, None
             try:
                 value = convert(self._run(read(row), None if keys is None else keys[index].as_py()))
-            except (CorruptImageError, DataError) as problem:
+            except (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error) as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
-                error = str(problem)
+                error = _reason(problem)
             if not gathered.has_room_for(value):
                 yield to_arrow(gathered), pa.array(errors, pa.string())
                 gathered, errors = _Gathered(kind, self.max_bytes, len(images) - index), []
@@ -123,7 +124,14 @@ class ImageKernel:
     @staticmethod
     def _explained(problem: Exception, index: int, keys: pa.Array | None) -> Exception:
         row = f"row {index} of its batch" if keys is None else f"the row of key {keys[index].as_py()!r}"
-        return type(problem)(f"{problem} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
+        kind = type(problem) if isinstance(problem, (CorruptImageError, DataError)) else DataError
+        return kind(f"{_reason(problem)} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
+
+
+def _reason(problem: Exception) -> str:
+    """Return why a row has no value."""
+    is_named = isinstance(problem, (CorruptImageError, DataError))
+    return str(problem) if is_named else f"failed: {type(problem).__name__}: {brief(problem)}"
 
 
 # --- output ---------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.errors import ParameterError
 from sparkopt.images import colors
+from sparkopt.images.conversion import convert_color
+from sparkopt.images.decoding import decode, decode_stored, encode, orient
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
-from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
 
@@ -45,163 +46,14 @@ __all__ = [
     "vflip",
 ]
 
-COLORS = ("rgb", "gray", "rgba", "bgr")
 PAD_MODES = {
     "constant": cv2.BORDER_CONSTANT,
     "edge": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT_101,
     "symmetric": cv2.BORDER_REFLECT,
 }
-ENCODINGS = {
-    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
-    "png": (".png", None),
-    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY),
-}
-_CONVERSIONS = {
-    ("rgb", "gray"): cv2.COLOR_RGB2GRAY,
-    ("rgb", "bgr"): cv2.COLOR_RGB2BGR,
-    ("rgb", "rgba"): cv2.COLOR_RGB2RGBA,
-    ("rgb", "hsv"): cv2.COLOR_RGB2HSV_FULL,
-    ("rgb", "lab"): cv2.COLOR_RGB2LAB,
-    ("rgb", "ycrcb"): cv2.COLOR_RGB2YCrCb,
-    ("bgr", "rgb"): cv2.COLOR_BGR2RGB,
-    ("bgr", "gray"): cv2.COLOR_BGR2GRAY,
-    ("bgr", "rgba"): cv2.COLOR_BGR2RGBA,
-    ("gray", "rgb"): cv2.COLOR_GRAY2RGB,
-    ("gray", "bgr"): cv2.COLOR_GRAY2BGR,
-    ("gray", "rgba"): cv2.COLOR_GRAY2RGBA,
-    ("rgba", "rgb"): cv2.COLOR_RGBA2RGB,
-    ("rgba", "bgr"): cv2.COLOR_RGBA2BGR,
-    ("rgba", "gray"): cv2.COLOR_RGBA2GRAY,
-    ("hsv", "rgb"): cv2.COLOR_HSV2RGB_FULL,
-    ("lab", "rgb"): cv2.COLOR_LAB2RGB,
-    ("ycrcb", "rgb"): cv2.COLOR_YCrCb2RGB,
-}
-
-
-# --- bytes ----------------------------------------------------------------------------------------------------------
-
-
-def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
-    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
-
-    Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
-    ``color`` is "rgba".
-
-    Parameters
-    ----------
-    data : bytes
-        The encoded image.
-    color : {"rgb", "gray", "rgba", "bgr"}, default "rgb"
-        Channels of the result.
-    max_pixels : int, default 2**26
-        Images with more pixels are refused before anything is allocated.
-    reduction : {1, 2, 4, 8}, default 1
-        Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, channels)
-
-    Raises
-    ------
-    CorruptImageError
-        If the data are not a complete image within the limit; the message begins with the reason.
-    """
-    header = read_header(data, max_pixels)
-    return orient(decode_stored(data, header, color, reduction=reduction), header.orientation)
-
-
-def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
-    """Decode without applying the EXIF orientation.
-
-    ``header`` is the result of :func:`~sparkopt.io.image_header.read_header`, which checks the size.
-    """
-    check("color", color, OneOf(COLORS))
-    check("reduction", reduction, OneOf((1, 2, 4, 8)))
-    flags, decoded = _decode_flags(color, reduction)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error.err):  # the process has its own limit, below max_pixels
-            raise CorruptImageError(
-                f"too large: {header.height} x {header.width} pixels exceed the limit that the environment variable "
-                "OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT sets"
-            ) from error
-        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}: {error.err}") from error
-    if image is None:
-        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}")
-    if color == "rgba":
-        return _unchanged_to_rgba(image)
-    image = with_channels(image)
-    return image if decoded == color else convert_color(image, decoded, color)
-
-
-def _decode_flags(color: str, reduction: int) -> tuple[int, str]:
-    """Return OpenCV's flags, and the resulting order of colours."""
-    if color == "rgba":
-        return cv2.IMREAD_UNCHANGED, "rgba"
-    if color == "gray":
-        return {1: 0, 2: 16, 4: 32, 8: 64}[reduction], "gray"
-    if reduction > 1:  # OpenCV has no reduced RGB; exchanging the channels of a reduced image is cheap
-        return {2: 17, 4: 33, 8: 65}[reduction], "bgr"
-    if color == "rgb" and hasattr(cv2, "IMREAD_COLOR_RGB"):
-        return cv2.IMREAD_COLOR_RGB, "rgb"
-    return cv2.IMREAD_COLOR, "bgr"
-
-
-def _unchanged_to_rgba(image: Array) -> Array:
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)  # as OpenCV does when it reads sixteen bits into eight
-    elif image.dtype != np.uint8:
-        raise CorruptImageError(f"unsupported: samples of type {image.dtype} have no eight-bit equivalent")
-    image = with_channels(image)
-    source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])
-    if source is None:
-        raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
-    return image[..., [2, 1, 0, 3]] if source == "bgra" else convert_color(image, source, "rgba")
-
-
-def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # noqa: A002 - the field's word
-    """Encode a uint8 image; its colour channels must be in the order RGB.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (height, width, channels)
-        JPEG stores 1 or 3 channels; of 4, it drops the transparency.
-    format : {"jpeg", "png", "webp"}, default "jpeg"
-        The file format. PNG is lossless.
-    quality : int, default 90
-        1 (smallest) to 100 (best), for jpeg and webp.
-    """
-    check("format", format, OneOf(ENCODINGS))
-    check("quality", quality, Interval(1, 100, whole=True))
-    if image.dtype != np.uint8:
-        raise ParameterError(
-            f"image must be of type uint8 to be encoded. Got {image.dtype} instead; encode before rescaling."
-        )
-    suffix, flag = ENCODINGS[format]
-    if image.shape[2] == 4:
-        image = image[..., [2, 1, 0, 3]] if format != "jpeg" else convert_color(image, "rgba", "bgr")
-    elif image.shape[2] == 3:
-        image = convert_color(image, "rgb", "bgr")
-    # OpenCV takes a WebP quality above 100 for lossless; the flag is left out for PNG, which has none.
-    _, encoded = cv2.imencode(suffix, np.ascontiguousarray(image), [] if flag is None else [flag, quality])
-    return encoded.tobytes()
-
 
 # --- geometry -------------------------------------------------------------------------------------------------------
-
-
-def orient(image: Array, orientation: int) -> Array:
-    """Apply an EXIF orientation (1 to 8); a view, not a copy."""
-    if orientation > 4:
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return image
 
 
 def crop(image: Array, top: int, left: int, height: int, width: int) -> Array:
@@ -236,15 +88,6 @@ def pad(
 
 
 # --- colour ---------------------------------------------------------------------------------------------------------
-
-
-def convert_color(image: Array, source: str, target: str) -> Array:
-    """Convert between colour spaces by OpenCV's formulas: rgb, bgr, rgba, gray, hsv, lab, ycrcb.
-
-    uint8 hue has the range 0 to 255; float32 hue is in degrees.
-    """
-    check("(source, target)", (source, target), OneOf(_CONVERSIONS))
-    return with_channels(cv2.cvtColor(np.ascontiguousarray(image), _CONVERSIONS[source, target]))
 
 
 def to_grayscale(image: Array, channels: int = 1) -> Array:

@@ -9,4 +9,13 @@ try:
 except ImportError as error:  # pragma: no cover - the tests' environment has OpenCV
     raise MissingDependencyError.of("sparkopt.images", "OpenCV", "images") from error
 
-__all__ = ["cv2"]
+__all__ = ["cv2", "use_cores"]
+
+
+def use_cores(count: int) -> None:
+    """Limit OpenCV to so many cores of this process, and its decoders' messages to none.
+
+    Other processes use the other cores. Bad images are reported in the data; messages on stderr add nothing.
+    """
+    cv2.setNumThreads(count)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

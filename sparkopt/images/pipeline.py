@@ -16,8 +16,9 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images import functional as F
+from sparkopt.images.decoding import COLORS, ENCODINGS
 from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, joined, orientation_map, scaling, unchanged
 from sparkopt.images.sampling import sample
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
@@ -102,7 +103,7 @@ class Decode(ImageTransform):
     reduced: bool = True
 
     domains: ClassVar = {
-        "color": OneOf(F.COLORS),
+        "color": OneOf(COLORS),
         "max_pixels": Interval(1, None, whole=True),
         "reduced": OneOf((True, False)),
     }
@@ -130,7 +131,7 @@ class Encode(ImageTransform):
     format: str = "jpeg"
     quality: int = 90
 
-    domains: ClassVar = {"format": OneOf(F.ENCODINGS), "quality": Interval(1, 100, whole=True)}
+    domains: ClassVar = {"format": OneOf(ENCODINGS), "quality": Interval(1, 100, whole=True)}
 
     def apply(self, image: Array, rng: np.random.Generator) -> bytes:  # type: ignore[override]  # the last step
         """Return the encoded image."""
@@ -193,7 +194,7 @@ class Compose:
         Raises
         ------
         CorruptImageError, DataError
-            If the image cannot be decoded, or is too small for a crop.
+            If the image cannot be decoded, is too small for a crop, or would become larger than ``MAX_PIXELS``.
         """
         if rng is None:
             if self.random:
@@ -269,11 +270,16 @@ class _Canvas:
             reduction = _reduction(self._header, geometry) if self._decode.reduced else 1
             image = F.decode_stored(image, self._header, self._decode.color, reduction=reduction)
             stored = (self._header.height, self._header.width)
-            if reduction == 1 and image.shape[:2] != stored:
-                raise CorruptImageError(f"corrupt: the header gives {stored}, the decoder {image.shape[:2]}")
             if geometry is not None and reduction > 1:
                 geometry = geometry.after(scaling(stored[1] / image.shape[1], stored[0] / image.shape[0]))
-        return image if geometry is None else sample(image, geometry)  # type: ignore[arg-type]
+        if geometry is None:
+            return image
+        height, width = geometry.size
+        if height * width > MAX_PIXELS:
+            raise DataError(
+                f"too large: the pipeline would make {height} x {width} pixels of this image, more than {MAX_PIXELS}"
+            )
+        return sample(image, geometry)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

@@ -13,9 +13,10 @@ from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
 from sparkopt.images import functional as F
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
+from sparkopt.io.secrets import mask_uri
 from sparkopt.typing import Array
 
-__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "rows_are_encoded"]
+__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "read_file", "rows_are_encoded"]
 
 IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
 OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
@@ -36,7 +37,7 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return binary_values(column), _encoded
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return column.to_pylist(), _file
+        return column.to_pylist(), read_file
     if pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:]):
         parts = dict(zip((field.name for field in kind), column.flatten(), strict=True))
         numbers = [parts[name].to_pylist() for name in IMAGE_FIELDS[1:5]]
@@ -56,7 +57,14 @@ def _encoded(content: pa.Buffer | None) -> bytes:
     return data
 
 
-def _file(path: str | None) -> bytes:
+def read_file(path: str | None) -> bytes:
+    """Return the content of an image's file, by its path or URI.
+
+    Raises
+    ------
+    CorruptImageError
+        Where it cannot be read, or there is no path; the message gives the reason.
+    """
     if path is None:
         raise CorruptImageError("null: the row holds no path")
     try:
@@ -66,7 +74,13 @@ def _file(path: str | None) -> bytes:
         location = resolve(path, "path")
         _check_size(path, location.filesystem.get_file_info(location.path).size)
         return location.read()
-    except (ParameterError, *STORAGE_ERRORS) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise CorruptImageError(f"unreadable: {brief(error)}") from None
+    except STORAGE_ERRORS as error:  # rights, credentials, a network: not the image's fault, nor this row's alone
+        raise ParameterError(f"the image {mask_uri(path)!r} cannot be opened: {brief(error)}") from None
+    except ParameterError:  # a scheme that nothing opens
+        raise
+    except ValueError as error:  # no path at all
         raise CorruptImageError(f"unreadable: {brief(error)}") from None
 
 
@@ -82,9 +96,9 @@ def _check_size(path: str, size: int | None) -> None:
         raise CorruptImageError(f"too large: {path} has {size} bytes, more than {_MAX_FILE_BYTES}")
 
 
-def _decoded(row: tuple[int, int, int, int, pa.Buffer | None]) -> Array:
+def _decoded(row: tuple[int | None, int | None, int | None, int | None, pa.Buffer | None]) -> Array:
     height, width, channels, mode, content = row
-    if content is None:
+    if height is None or width is None or channels is None or mode is None or content is None:
         raise CorruptImageError("null: the row holds no image")
     if OPENCV_TYPES.get(channels) != mode:
         raise CorruptImageError(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-import cv2
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.ml.image import ImageSchema
@@ -32,6 +31,7 @@ from pyspark.sql.types import (
 
 from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images.arrow import MAX_BYTES, ImageKernel
+from sparkopt.images.opencv import use_cores
 from sparkopt.images.pipeline import Compose
 from sparkopt.images.sources import IMAGE_FIELDS
 from sparkopt.io.worker import spare_modules
@@ -293,6 +293,4 @@ def _use_the_cores_of_this_task() -> None:
     """Limit OpenCV to the task's cores, since other tasks use the rest."""
     context = TaskContext.get()
     spare_modules()
-    cv2.setNumThreads(1 if context is None else max(1, context.cpus()))
-    # Bad images are reported in the data; the decoders' messages on stderr add nothing.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    use_cores(1 if context is None else max(1, context.cpus()))

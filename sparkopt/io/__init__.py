@@ -10,6 +10,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location, arrow_uri, brief, c
 from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, rounded
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.io.metadata import read_metadata, write_metadata
+from sparkopt.io.saved import FileSession, fetched, replacing, written_whole
 from sparkopt.io.secrets import MASK, mask, mask_uri, masked
 from sparkopt.io.worker import spare_modules
 
@@ -17,6 +18,7 @@ __all__ = [
     "MASK",
     "MAX_PIXELS",
     "STORAGE_ERRORS",
+    "FileSession",
     "Fingerprint",
     "Header",
     "Location",
@@ -27,6 +29,7 @@ __all__ = [
     "describe",
     "differences",
     "digest",
+    "fetched",
     "fixed_width_values",
     "local_path",
     "mask",
@@ -34,8 +37,10 @@ __all__ = [
     "masked",
     "read_header",
     "read_metadata",
+    "replacing",
     "resolve",
     "rounded",
     "spare_modules",
     "write_metadata",
+    "written_whole",
 ]

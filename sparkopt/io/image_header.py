@@ -92,6 +92,8 @@ def _jpeg(data: bytes) -> Header:
         if data[position] != 0xFF:
             raise CorruptImageError("corrupt: a JPEG marker is missing")
         marker = data[position + 1]
+        if marker == 0x00:  # libjpeg would skip it and what follows as it likes, and find another size
+            raise CorruptImageError("corrupt: a JPEG marker is missing")
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or a marker without a body
             position += 1 if marker == 0xFF else 2
             continue
@@ -184,9 +186,13 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, directory)
-    tags = {}
+    tags: dict[int, int] = {}
+    seen: set[int] = set()
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
+        if tag in seen:  # decoders take the first
+            continue
+        seen.add(tag)
         if kind not in (3, 4):
             continue
         position = entry + 8

@@ -1,4 +1,4 @@
-"""Charts of predictions for a job's page; each takes one or two Spark jobs with a small result."""
+"""Charts of predictions for a job's page, of aggregates with a small result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from pyspark.ml.functions import vector_to_array
-from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-
-from sparkopt.blocks.columns import quoted
+from sparkopt.jobs.runtimes.values import Pair, RowValues
 from sparkopt.report.facts import Bars, Chart, Lines, Matrix, Series
 
 __all__ = ["class_charts", "histogram", "number_charts", "prediction_charts", "shortened"]
@@ -26,39 +21,37 @@ LONGEST = 13
 DIAGONAL = Series("chance", (0.0, 1.0), (0.0, 1.0))
 
 
-def class_charts(table: DataFrame, names: Sequence[str]) -> tuple[Chart, ...]:
+def class_charts(rows: RowValues, names: Sequence[str]) -> tuple[Chart, ...]:
     """Return the charts of a classifier's evaluation: a confusion matrix, and the ROC curve of two classes.
 
     Parameters
     ----------
-    table : DataFrame
-        Columns label and prediction, and probability or rawPrediction where the model has them.
+    rows : RowValues
+        label and prediction, and score where the model has probabilities or raw predictions.
     names : sequence of str
         Names of the classes 0, 1, …; empty where they have none.
     """
-    grouped = table.groupBy("label", "prediction").count().orderBy(F.desc("count"), "label", "prediction")
-    found = grouped.limit(MOST_CLASSES**2 + 1).collect()
-    counts = {(row["label"], row["prediction"]): float(row["count"]) for row in found}
+    counts = rows.counts("label", "prediction", limit=MOST_CLASSES**2 + 1)
     classes = sorted({each for pair in counts for each in pair})
     charts: list[Chart] = [
         _confusion(counts, classes, names)
-        if len(classes) <= MOST_CLASSES and len(found) <= MOST_CLASSES**2
+        if len(classes) <= MOST_CLASSES and len(counts) <= MOST_CLASSES**2
         else _mistakes(counts, names)
     ]
-    curve = _roc(table) if set(classes) <= {0.0, 1.0} else None
+    curve = _roc(rows) if set(classes) <= {0.0, 1.0} else None
     return tuple(charts if curve is None else [*charts, curve])
 
 
-def number_charts(table: DataFrame) -> tuple[Chart, ...]:
+def number_charts(rows: RowValues) -> tuple[Chart, ...]:
     """Return the charts of a regression's evaluation: predictions over true values, and a histogram of residuals.
 
     Parameters
     ----------
-    table : DataFrame
-        Columns label and prediction.
+    rows : RowValues
+        label, prediction and residual.
     """
-    chosen = table.select("label", "prediction").orderBy(F.xxhash64("label", "prediction")).limit(SCATTERED).collect()
-    true, predicted = [row["label"] for row in chosen], [row["prediction"] for row in chosen]
+    chosen = rows.sample("label", "prediction", count=SCATTERED)
+    true, predicted = [row[0] for row in chosen], [row[1] for row in chosen]
     ends = (min(true), max(true))
     title = "Predicted over true values" + (f" ({SCATTERED} rows)" if len(chosen) == SCATTERED else "")
     scatter = Lines(
@@ -70,79 +63,64 @@ def number_charts(table: DataFrame) -> tuple[Chart, ...]:
             Series.of("perfect prediction", ends, ends),
         ),
     )
-    spread = histogram(table, F.col("prediction") - F.col("label"), "Residuals: predicted less true value")
+    spread = histogram(rows, "residual", "Residuals: predicted less true value")
     return (scatter, *spread)
 
 
-def prediction_charts(
-    table: DataFrame, column: str, names: Sequence[str], *, is_classifier: bool
-) -> tuple[Chart, ...]:
+def prediction_charts(rows: RowValues, names: Sequence[str], *, is_classifier: bool) -> tuple[Chart, ...]:
     """Return the charts of scoring: rows by predicted class, or a histogram of predictions.
 
     Parameters
     ----------
-    table : DataFrame
-        The predictions.
-    column : str
-        The column of predictions.
+    rows : RowValues
+        prediction.
     names : sequence of str
         Names of the classes 0, 1, …; empty where they have none.
     is_classifier : bool
         Whether predictions are classes.
     """
-    number = F.col(quoted(column)).cast("double")
     if not is_classifier:
-        return histogram(table, number, "Predictions")
-    found = table.groupBy(number.alias("class")).count().orderBy(F.desc("count"), "class").limit(MOST_BARS).collect()
-    labels = tuple(_name(row["class"], names) for row in found)
+        return histogram(rows, "prediction", "Predictions")
+    found = rows.counts("prediction", limit=MOST_BARS)
+    labels = tuple(_name(number, names) for (number,) in found)
     title = "Rows by predicted class" + (f", the {MOST_BARS} most frequent" if len(found) == MOST_BARS else "")
-    return (Bars(title, "count", labels, (("", tuple(float(row["count"]) for row in found)),)),)
+    return (Bars(title, "count", labels, (("", tuple(found.values())),)),)
 
 
-def histogram(table: DataFrame, column: Column, title: str) -> tuple[Bars, ...]:
+def histogram(rows: RowValues, name: str, title: str) -> tuple[Bars, ...]:
     """Return a histogram with bins of equal width; none where no value is finite."""
-    values = table.select(column.cast("double").alias("value"))
-    finite = values.where("abs(value) < double('inf')")  # false for NaN, Spark's greatest number
-    low, high, rows = finite.agg(F.min("value"), F.max("value"), F.count("value")).collect()[0]
-    if not rows:
+    low, high, count = rows.extent(name)
+    if not count:
         return ()
     if low == high:
-        return (Bars(title, "count", (f"{low:.5g}",), (("", (float(rows),)),)),)
+        return (Bars(title, "count", (f"{low:.5g}",), (("", (float(count),)),)),)
     width = (high - low) / MOST_BARS
-    index = F.least(F.floor((F.col("value") - low) / width), F.lit(MOST_BARS - 1)).alias("bin")
-    counts = {row["bin"]: float(row["count"]) for row in finite.groupBy(index).count().collect()}
+    counts = rows.bins(name, low, width, MOST_BARS)
     digits = max(0, 1 - math.floor(math.log10(width)))
     labels = tuple(f"from {_number(low + i * width, digits)}" for i in range(MOST_BARS))
     return (Bars(title, "count", labels, (("", tuple(counts.get(i, 0.0) for i in range(MOST_BARS))),)),)
 
 
-def _confusion(counts: Mapping[tuple[float, float], float], classes: Sequence[float], names: Sequence[str]) -> Matrix:
+def _confusion(counts: Mapping[Pair, float], classes: Sequence[float], names: Sequence[str]) -> Matrix:
     shown = tuple(_name(each, names, 6) for each in classes)
     values = tuple(tuple(counts.get((true, predicted), 0.0) for predicted in classes) for true in classes)
     return Matrix("Rows by true and predicted class", "true", "predicted", shown, shown, values)
 
 
-def _mistakes(counts: Mapping[tuple[float, float], float], names: Sequence[str]) -> Bars:
+def _mistakes(counts: Mapping[Pair, float], names: Sequence[str]) -> Bars:
     wrong = [(pair, count) for pair, count in counts.items() if pair[0] != pair[1]][:MOST_BARS]
     labels = tuple(f"{_name(true, names, 5)} → {_name(predicted, names, 5)}" for (true, predicted), _ in wrong)
     return Bars("Most frequent mistakes", "count", labels, (("", tuple(count for _, count in wrong)),))
 
 
-def _roc(table: DataFrame) -> Lines | None:
+def _roc(rows: RowValues) -> Lines | None:
     """Return the true over the false positive rate at quantiles of the score; None where a class has no rows."""
-    column = next((name for name in ("probability", "rawPrediction") if name in table.columns), None)
-    if column is None:
+    if "score" not in rows.names:
         return None
-    is_vector = isinstance(table.schema[column].dataType, VectorUDT)
-    score = (vector_to_array(F.col(column)) if is_vector else F.col(column))[1]
-    scored = table.select("label", score.alias("score"))
-    shares = [i / ROC_POINTS for i in range(1, ROC_POINTS)]
-    edges = sorted(set(scored.agg(F.percentile_approx("score", shares)).collect()[0][0] or []))
-    above = F.size(F.filter(F.lit(edges), lambda edge: edge < F.col("score"))) if edges else F.lit(0)
-    grouped = scored.groupBy(above.alias("above")).agg(F.sum("label").alias("positive"), F.count("*").alias("rows"))
-    found = sorted(grouped.collect(), key=lambda row: -row["above"])
-    positive = [0.0, *accumulate(row["positive"] for row in found)]
-    negative = [0.0, *accumulate(row["rows"] - row["positive"] for row in found)]
+    edges = sorted(set(rows.quantiles("score", [i / ROC_POINTS for i in range(1, ROC_POINTS)])))
+    found = rows.above("score", "label", edges)
+    positive = [0.0, *accumulate(sum_ for sum_, _ in found)]
+    negative = [0.0, *accumulate(count - sum_ for sum_, count in found)]
     if not positive[-1] or not negative[-1]:
         return None
     rates = [[value / side[-1] for value in side] for side in (negative, positive)]
@@ -150,9 +128,9 @@ def _roc(table: DataFrame) -> Lines | None:
     return Lines("ROC: true over false positive rate", "false positive rate", "number", (curve, DIAGONAL))
 
 
-def _name(number: float | None, names: Sequence[str], longest: int = LONGEST) -> str:
+def _name(number: float, names: Sequence[str], longest: int = LONGEST) -> str:
     """Return a class's name, shortened to ``longest`` characters."""
-    if number is None or math.isnan(number):
+    if math.isnan(number):
         return "none"
     known = number >= 0 and number.is_integer() and number < len(names)
     return shortened(names[int(number)] if known else f"{number:g}", longest)

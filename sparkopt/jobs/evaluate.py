@@ -15,20 +15,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import class_charts, number_charts
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.locations import spark_location
 from sparkopt.jobs.logs import event
-from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures, scored
+from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
+from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared
-from sparkopt.jobs.sources import LABEL, check_source, data_flags, fingerprint, fingerprint_of_files, read
+from sparkopt.jobs.sources import LABEL, check_source, data_flags
 from sparkopt.report.facts import Facts
 
 __all__ = ["JOB", "Gate", "judge", "main"]
@@ -95,33 +94,34 @@ def check(args: argparse.Namespace) -> None:
         raise ParameterError("--baseline-optional needs --baseline, the path where a baseline will be.")
 
 
-def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     """Return fingerprints of model, rows and baseline."""
-    model = fingerprint_of_files(spark, find_model(spark, args.model).uri)
-    found: dict[str, Any] = {"model": model, "data": fingerprint(spark, args.source)}
+    model = runtime.fingerprint_of_files(find_model(runtime, args.model).uri)
+    found: dict[str, Any] = {"model": model, "data": runtime.fingerprint(args.source)}
     if args.baseline:
-        metrics = _metrics_at(spark, args.baseline)
+        metrics = _metrics_at(runtime, args.baseline)
         found["baseline"] = {"digest": digest(metrics or {})}
     return found
 
 
 def work(run: JobRun) -> JobResult:
     """Read, evaluate, judge, write."""
-    args, spark = run.args, run.spark
-    baselines = _metrics_at(spark, args.baseline) if args.baseline else None
+    args, runtime = run.args, run.runtime
+    baselines = _metrics_at(runtime, args.baseline) if args.baseline else None
     if args.baseline and baselines is None and not args.baseline_optional:
         raise DataError(
             f"there is no baseline at {mask(args.baseline)!r}. Give --baseline-optional for a first run without one."
         )
-    saved = find_model(spark, args.model)
-    rows = read(spark, args, labels=saved.labels, encoded=saved.is_deep)
-    model = prepared(saved.load(), rows)
+    saved = find_model(runtime, args.model)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
+    model = prepared(saved.load(runtime), rows)
     label = rows.label or (model.getOrDefault("labelCol") if model.hasParam("labelCol") else LABEL)
-    with scored(model, rows.df, label, rows.weight) as outcome:
+    with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
         metrics = outcome.metrics()
         event("evaluated", **metrics)
         gate = judge(args, args.metric or default_metric(model), metrics, baselines)
-        charts = class_charts(outcome.table, rows.labels) if outcome.is_classifier else number_charts(outcome.table)
+        values = outcome.values
+        charts = class_charts(values, rows.labels) if outcome.is_classifier else number_charts(values)
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
@@ -184,9 +184,9 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
     return Gate(name, value, None, True, f"gate met: {name} {value:.6g}.")
 
 
-def _metrics_at(spark: SparkSession, location: str) -> dict[str, float] | None:
+def _metrics_at(runtime: Runtime, location: str) -> dict[str, float] | None:
     """Return the metrics in a job's output or a metrics.json; None where there is neither."""
-    place = spark_location(spark, location)
+    place = runtime.location(location)
     if not place.name.endswith(".json"):
         place = place.child("metrics.json")
     if not place.exists():
@@ -202,5 +202,10 @@ def _metrics_at(spark: SparkSession, location: str) -> dict[str, float] | None:
     return {name: float(found[name]) for name in NAMES if isinstance(found.get(name), (int, float))}
 
 
-JOB = Job("evaluate", __doc__ or "", declare, check, inputs, work)
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    return needs_spark(args.source)
+
+
+JOB = Job("evaluate", __doc__ or "", declare, check, inputs, work, needs=needs)
 main = JOB.main

@@ -1,48 +1,53 @@
 """What all jobs share: flags, checks, session, exit code, manifest, and outputs that appear whole or not at all.
 
 A job defines its flags, what it reads and what it does. ``Job.main`` does the rest, in this order: parse flags and
-file (wrong: 2), check them (wrong: 2; an extra that they need is not installed: 1), start Spark, compare with the
-output of an earlier run (equal: 0, nothing is done), run, publish outputs, page and manifest, report the end (a
-failure: 1, a gate that is not met: 3).
+file (wrong: 2), check them (wrong: 2; an extra that they need is not installed: 1), choose between Spark and this
+machine, start Spark where it is chosen, compare with the output of an earlier run (equal: 0, nothing is done), run,
+publish outputs, page and manifest, report the end (a failure: 1, a gate that is not met: 3).
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark.errors import AnalysisException, PySparkException, PythonException
-from pyspark.sql import SparkSession
-
 from sparkopt.errors import DataError, MissingDependencyError, SparkoptError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs import manifest
+from sparkopt.jobs.choice import MACHINE, SPARK, Choice
+from sparkopt.jobs.choosing import CHOICES, choose, runtime_class
 from sparkopt.jobs.flags import FAILURE, USAGE, Parser
-from sparkopt.jobs.locations import SparkLocation, publish, spark_location, staged
+from sparkopt.jobs.locations import JobLocation, publish, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
-from sparkopt.launch.session import PROFILES, session
+from sparkopt.jobs.overlap import check_output
+from sparkopt.jobs.runtimes.base import Runtime
+from sparkopt.jobs.signals import Terminated, terminable
+from sparkopt.launch.session import PROFILES
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 
-__all__ = ["FAILURE", "FINE", "GATE", "INTERRUPTED", "USAGE", "Job", "JobResult", "JobRun", "common_flags", "essence"]
+__all__ = [
+    "FAILURE",
+    "FINE",
+    "GATE",
+    "INTERRUPTED",
+    "TERMINATED",
+    "USAGE",
+    "Job",
+    "JobResult",
+    "JobRun",
+    "common_flags",
+]
 
-FINE, GATE, INTERRUPTED = 0, 3, 130
-"""Exit codes, in addition to FAILURE = 1 and USAGE = 2; the last one is what shells return for Ctrl-C."""
-PACKAGES = {
-    "delta": "--packages io.delta:delta-spark_2.13:VERSION",
-    "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
-}
-"""Flags of spark-submit for formats that Spark itself does not include."""
+FINE, GATE, INTERRUPTED, TERMINATED = 0, 3, 130, 143
+"""Exit codes, in addition to FAILURE = 1 and USAGE = 2; shells return the last two for Ctrl-C and SIGTERM."""
 REPORT = "report.html"
 HIDDEN, HIDDEN_REPORT = "_manifest.json", "_report.html"
 """Names in a folder that is a table: Spark reads no file that begins with an underscore."""
@@ -54,19 +59,19 @@ class JobRun:
 
     Attributes
     ----------
-    spark : SparkSession
-        The session.
+    runtime : Runtime
+        Where it runs.
     args : Namespace
         The flags.
-    target : SparkLocation
-        Where Spark writes: a folder next to the output, or the output itself where the job writes it directly.
+    target : JobLocation
+        Where the runtime writes: a folder next to the output, or the output itself where the job writes it directly.
     files : Path
         A local folder for small files; they are copied to ``target`` at the end.
     """
 
-    spark: SparkSession
+    runtime: Runtime
     args: argparse.Namespace
-    target: SparkLocation
+    target: JobLocation
     files: Path
 
 
@@ -117,22 +122,30 @@ class Job:
         atomically; a table that is appended to where it is, and that a later run resumes.
     settings : mapping
         Settings of the session, where the job starts it.
+    needs : callable or None
+        Returns why flags need Spark, or "" where they do not; None for a job that only Spark runs.
+    steps : int
+        How often the job reads its rows again after the first time, roughly.
     """
 
     name: str
     description: str
     declare: Callable[[Parser], None]
     check: Callable[[argparse.Namespace], None]
-    inputs: Callable[[SparkSession, argparse.Namespace], Mapping[str, Any]]
+    inputs: Callable[[Runtime, argparse.Namespace], Mapping[str, Any]]
     work: Callable[[JobRun], JobResult]
     kind: Callable[[argparse.Namespace], str] = lambda args: "folder"
     settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    needs: Callable[[argparse.Namespace], str] | None = None
+    steps: int = 0
 
     def parser(self) -> Parser:
         """Return the parser of the job's flags."""
         flags = Parser(self.name, self.description)
         self.declare(flags)
         common_flags(flags)
+        if self.needs is not None:
+            on_flag(flags)
         return flags
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -142,28 +155,46 @@ class Job:
         with logging_as(self.name, args.log_format):
             try:
                 self.check(args)
+                check_output(args, self.kind(args))
+                choice = self._choice(args)
             except MissingDependencyError as error:
                 logger.error("%s", error)
                 return FAILURE
             except SparkoptError as error:
                 logger.error("%s (--help lists all flags)", error)
                 return USAGE
-            try:
-                with _session(args, self) as spark:
-                    return self._run(spark, args)
-            except (SparkoptError, PySparkException, Py4JError, OSError) as error:
-                logger.error("%s", essence(error))
-                return FAILURE
-            except KeyboardInterrupt:
-                logger.error("interrupted. The same command starts again, or resumes where it can.")
-                return INTERRUPTED
+            return self._run_on(choice, args)
 
-    def _run(self, spark: SparkSession, args: argparse.Namespace) -> int:
+    def _choice(self, args: argparse.Namespace) -> Choice:
+        """Return where the job runs."""
+        if self.needs is None:
+            return Choice(SPARK, f"{self.name} runs on Spark")
+        return choose(args, self.needs(args), steps=self.steps)
+
+    def _run_on(self, choice: Choice, args: argparse.Namespace) -> int:
+        """Run the job there; return its exit code."""
+        kind = runtime_class(choice)
+        failures: tuple[type[Exception], ...] = (SparkoptError, OSError, *kind.failures)
+        again = "The same command starts again, or resumes where it can."
+        try:
+            with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", self.settings) as runtime:
+                return self._run(runtime, choice, args)
+        except failures as error:
+            logger.error("%s", kind.essence(error))
+            return FAILURE
+        except Terminated:
+            logger.error("terminated. %s", again)
+            return TERMINATED
+        except KeyboardInterrupt:
+            logger.error("interrupted. %s", again)
+            return INTERRUPTED
+
+    def _run(self, runtime: Runtime, choice: Choice, args: argparse.Namespace) -> int:
         started = manifest.now()
-        identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(spark, args))
-        event("begins", **identity.inputs)
+        identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(runtime, args))
+        event("begins", on=choice.on, reason=choice.reason, **identity.inputs)
         kind = self.kind(args)
-        output = spark_location(spark, args.output)
+        output = runtime.location(args.output)
         name, page = ("manifest.json", REPORT) if kind == "folder" else (HIDDEN, HIDDEN_REPORT)
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
@@ -181,7 +212,7 @@ class Job:
             _check_resumable(earlier, identity, args)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
             is_staged = kind in ("folder", "table")
-            run = JobRun(spark, args, staging if is_staged else output, Path(temporary))
+            run = JobRun(runtime, args, staging if is_staged else output, Path(temporary))
             if kind == "resumed":  # a run that resumes reads what this one was doing
                 _close(run, identity, {}, {}, started, name, UNFINISHED)
                 run.target.add_files(run.files)
@@ -192,6 +223,8 @@ class Job:
             run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
+        if choice.on == MACHINE:
+            print(f"ran on    {choice}")
         print(result.text)
         print(_link(output.child(page)))
         if result.failed_gate:
@@ -219,55 +252,15 @@ def common_flags(flags: Parser) -> None:
     common.add_argument("--log-format", choices=FORMATS, default="text", help="on standard error (default: text)")
 
 
-def essence(error: Exception) -> str:
-    """Return an error as one sentence with its root cause, without plans and stacks."""
-    if isinstance(error, SparkoptError):
-        return str(error)
-    absent = re.search(r"Failed to find the data source: (\w+)", str(error))
-    if absent and absent[1] in PACKAGES:
-        return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."
-    if isinstance(error, Py4JJavaError):
-        return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
-    if isinstance(error, PySparkException):
-        message = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip()
-        if isinstance(error, AnalysisException):
-            return _first(message)
-        if isinstance(error, PythonException):
-            return f"Spark failed: {message.splitlines()[-1].strip()}"
-        return f"Spark failed: {_rooted(_first(message), getattr(error, '_stackTrace', None) or '')}"
-    return _first(str(error))
-
-
-def _first(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no reason was given"
-
-
-def _rooted(sentence: str, trace: str) -> str:
-    """Add the root cause in a Java stack, such as a full disk, where the sentence does not contain it."""
-    causes = [
-        line.removeprefix("Caused by: ").strip() for line in trace.splitlines() if line.startswith("Caused by: ")
-    ]
-    return sentence if not causes or causes[-1] in sentence else f"{sentence} (caused by {causes[-1]})"
-
-
-@contextmanager
-def _session(args: argparse.Namespace, job: Job) -> Iterator[SparkSession]:
-    """Yield a session; stop it afterwards unless it was running before."""
-    running = SparkSession.getActiveSession() is not None
-    spark = session(None if running else args.profile, f"sparkopt {job.name}", dict(job.settings))
-    try:
-        yield spark
-    finally:
-        if not running:
-            _stop(spark)
-
-
-def _stop(spark: SparkSession) -> None:
-    """Stop a session; where its JVM has ended too, as after Ctrl-C, log that instead of hiding another error."""
-    try:
-        spark.stop()
-    except (Py4JError, OSError) as error:
-        event("Spark had ended", reason=str(error))
+def on_flag(flags: Parser) -> None:
+    """Add the flag of jobs that need no Spark."""
+    flags.add_argument(
+        "--on",
+        choices=CHOICES,
+        default=CHOICES[0],
+        help="where it runs: Spark, or this machine's own processes without Spark or Java; auto decides by what the "
+        "flags need and by the size of the input (default: %(default)s)",
+    )
 
 
 def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> bool:
@@ -278,7 +271,7 @@ def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> bool:
     return identity.is_known
 
 
-def _check_replaceable(output: SparkLocation, args: argparse.Namespace) -> None:
+def _check_replaceable(output: JobLocation, args: argparse.Namespace) -> None:
     """Refuse to replace an existing output, unless the flags allow it and it is a table."""
     if not output.exists():
         return
@@ -310,7 +303,7 @@ def _figures(earlier: Mapping[str, Any] | None) -> str:
     )
 
 
-def _link(page: SparkLocation) -> str:
+def _link(page: JobLocation) -> str:
     """Return where a report is, in a form that terminals open."""
     path = page.uri.removeprefix("file://")
     return f"report    {mask(Path(path).as_uri() if path.startswith('/') else page.uri)}"
@@ -347,7 +340,7 @@ def _close(
         metrics=metrics,
         outputs=outputs,
         started=started,
-        spark=run.spark,
+        where=run.runtime.where(),
     )
     if status != UNFINISHED:
         event("ends", status=status, seconds=content["seconds"], metrics=content["metrics"])

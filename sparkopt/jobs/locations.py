@@ -1,8 +1,8 @@
-"""Files and folders as Spark itself reaches them: on this machine, or by Hadoop with Spark's credentials.
+"""Files and folders of a job, on this machine or elsewhere, and outputs that appear whole.
 
-Spark writes a job's output, so the job must publish it on the same file system with the same settings: through
-Hadoop's API, not through pyarrow as `sparkopt.io.filesystem` does. An output appears whole: it is written next to
-its final path and renamed at the end.
+An output is written next to its final path and renamed at the end. Spark writes a job's output by Hadoop's API with
+Spark's own settings, so its locations are in `sparkopt.jobs.runtimes.hadoop`; a job without Spark reaches what is not
+on this machine through `sparkopt.io.filesystem`, by ``ArrowLocation``.
 """
 
 from __future__ import annotations
@@ -13,30 +13,25 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from py4j.protocol import Py4JJavaError
-from pyspark.sql import SparkSession
+from pyarrow import fs
 
-from sparkopt.blocks.backend import is_connect
-from sparkopt.errors import DataError
-from sparkopt.io.filesystem import local_path
-from sparkopt.io.secrets import mask_uri
+from sparkopt.io.filesystem import Location, local_path, resolve
 
-__all__ = ["SparkLocation", "publish", "spark_location", "staged"]
+__all__ = ["ArrowLocation", "JobLocation", "LocalLocation", "machine_location", "publish", "staged"]
 
 UNFINISHED, REPLACED = "unfinished", "replaced"
 
 
-class SparkLocation(ABC):
+class JobLocation(ABC):
     """A file or a folder, by its URI."""
 
     @property
     @abstractmethod
     def uri(self) -> str:
-        """The URI that Spark reads and writes."""
+        """The URI by which the job's runtime reads and writes it."""
 
     @property
     @abstractmethod
@@ -44,11 +39,11 @@ class SparkLocation(ABC):
         """The last part of the path."""
 
     @abstractmethod
-    def child(self, name: str) -> SparkLocation:
+    def child(self, name: str) -> JobLocation:
         """Return a file or folder in this folder."""
 
     @abstractmethod
-    def sibling(self, name: str) -> SparkLocation:
+    def sibling(self, name: str) -> JobLocation:
         """Return a file or folder in the same folder."""
 
     @abstractmethod
@@ -72,7 +67,7 @@ class SparkLocation(ABC):
         """Return the file's text."""
 
     @abstractmethod
-    def move(self, target: SparkLocation) -> None:
+    def move(self, target: JobLocation) -> None:
         """Rename this; ``target`` must not exist."""
 
     @abstractmethod
@@ -80,12 +75,16 @@ class SparkLocation(ABC):
         """Delete this and everything below it; harmless where it does not exist."""
 
     @abstractmethod
+    def make_folder(self) -> None:
+        """Make this folder, and those that it is in."""
+
+    @abstractmethod
     def add_files(self, files: Path) -> None:
         """Copy the files of a local folder into this folder."""
 
 
 @dataclass(frozen=True)
-class LocalLocation(SparkLocation):
+class LocalLocation(JobLocation):
     """On this machine."""
 
     path: Path
@@ -98,10 +97,10 @@ class LocalLocation(SparkLocation):
     def name(self) -> str:
         return self.path.name
 
-    def child(self, name: str) -> SparkLocation:
+    def child(self, name: str) -> JobLocation:
         return LocalLocation(self.path / name)
 
-    def sibling(self, name: str) -> SparkLocation:
+    def sibling(self, name: str) -> JobLocation:
         return LocalLocation(self.path.with_name(name))
 
     def exists(self) -> bool:
@@ -125,7 +124,7 @@ class LocalLocation(SparkLocation):
     def read(self) -> str:
         return self.path.read_text(encoding="utf-8")
 
-    def move(self, target: SparkLocation) -> None:
+    def move(self, target: JobLocation) -> None:
         goal = Path(target.uri.removeprefix("file://"))
         goal.parent.mkdir(parents=True, exist_ok=True)
         self.path.rename(goal)
@@ -136,120 +135,110 @@ class LocalLocation(SparkLocation):
         else:
             self.path.unlink(missing_ok=True)
 
-    def add_files(self, files: Path) -> None:
+    def make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def add_files(self, files: Path) -> None:
+        self.make_folder()
         for entry in files.iterdir():
             shutil.copy2(entry, self.path / entry.name)
 
 
 @dataclass(frozen=True)
-class HadoopLocation(SparkLocation):
-    """On a file system that Spark knows, with Spark's own credentials.
+class ArrowLocation(JobLocation):
+    """On a file system of pyarrow, such as an object store, for jobs that run without Spark.
 
-    HDFS and ABFS rename atomically. Object stores copy instead: a reader may see part of an output there while a job
-    ends; the manifest comes last.
+    Object stores copy where others rename: a reader may see part of an output there while a job ends; the manifest
+    comes last.
     """
 
-    spark: SparkSession = field(repr=False)
-    location: str
+    location: Location
+    address: str
 
     @property
     def uri(self) -> str:
-        return self.location
+        return self.address
 
     @property
     def name(self) -> str:
-        return self.location.rstrip("/").rpartition("/")[2]
+        return self.location.path.rstrip("/").rpartition("/")[2]
 
-    def _path(self) -> Any:
-        return self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(self.location)  # type: ignore[union-attr]
+    def child(self, name: str) -> JobLocation:
+        return ArrowLocation(self.location.child(name), f"{self.address.rstrip('/')}/{name}")
 
-    def _system(self) -> Any:
-        return self._path().getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
+    def _parent(self) -> ArrowLocation:
+        above = self.location.path.rstrip("/").rpartition("/")[0]
+        return ArrowLocation(
+            Location(self.location.filesystem, above, self.location.shown),
+            self.address.rstrip("/").rpartition("/")[0],
+        )
 
-    def child(self, name: str) -> SparkLocation:
-        return HadoopLocation(self.spark, f"{self.location.rstrip('/')}/{name}")
-
-    def _parent(self) -> HadoopLocation:
-        return HadoopLocation(self.spark, self.location.rstrip("/").rpartition("/")[0])
-
-    def sibling(self, name: str) -> SparkLocation:
+    def sibling(self, name: str) -> JobLocation:
         return self._parent().child(name)
 
     def exists(self) -> bool:
-        return bool(self._system().exists(self._path()))
+        return self.location.exists()
 
     def refusal(self) -> str:
-        nearest, system = self._path(), self._system()
-        while not system.exists(nearest) and nearest.getParent() is not None:
-            nearest = nearest.getParent()
-        if system.getFileStatus(nearest).isFile():
-            return f"{nearest.toString()} is a file"
-        write = self.spark.sparkContext._jvm.org.apache.hadoop.fs.permission.FsAction.WRITE  # type: ignore[union-attr]
-        try:
-            system.access(nearest, write)
-        except Py4JJavaError as error:
-            return str(error.java_exception.getMessage())
-        return ""
+        return ""  # what a store allows shows when it is written to
 
     def names(self) -> list[str]:
-        if not self.exists():
-            return []
-        return sorted(status.getPath().getName() for status in self._system().listStatus(self._path()))
+        found = self.location.filesystem.get_file_info(fs.FileSelector(self.location.path, allow_not_found=True))
+        return sorted(info.base_name for info in found)
 
     def sibling_names(self) -> list[str]:
         return self._parent().names()
 
     def read(self) -> str:
-        stream = self._system().open(self._path())
-        try:
-            return bytes(stream.readAllBytes()).decode("utf-8")
-        finally:
-            stream.close()
+        return self.location.read().decode("utf-8")
 
-    def move(self, target: SparkLocation) -> None:
-        goal = HadoopLocation(self.spark, target.uri)
-        self._system().mkdirs(goal._parent()._path())
-        if not self._system().rename(self._path(), goal._path()):
-            raise DataError(f"{self.uri} could not be renamed to {target.uri}.")
+    def move(self, target: JobLocation) -> None:
+        goal = resolve(target.uri, "output")
+        system = self.location.filesystem
+        if system.get_file_info(self.location.path).type != fs.FileType.Directory:
+            system.create_dir(goal.path.rpartition("/")[0], recursive=True)
+            system.move(self.location.path, goal.path)
+            return
+        system.create_dir(goal.path, recursive=True)
+        for name in self.names():
+            self.child(name).move(target.child(name))
+        system.delete_dir(self.location.path)
 
     def delete(self) -> None:
-        self._system().delete(self._path(), True)
+        kind = self.location.filesystem.get_file_info(self.location.path).type
+        if kind == fs.FileType.Directory:
+            self.location.filesystem.delete_dir(self.location.path)
+        elif kind == fs.FileType.File:
+            self.location.filesystem.delete_file(self.location.path)
+
+    def make_folder(self) -> None:
+        self.location.filesystem.create_dir(self.location.path, recursive=True)
 
     def add_files(self, files: Path) -> None:
-        self._system().mkdirs(self._path())
+        self.make_folder()
         for entry in files.iterdir():
-            source = HadoopLocation(self.spark, f"file://{entry}")._path()
-            self._system().copyFromLocalFile(False, True, source, self._path())
+            self.location.child(entry.name).write(entry.read_bytes())
 
 
-def spark_location(spark: SparkSession, location: str) -> SparkLocation:
-    """Return what Spark itself takes ``location`` for.
+def machine_location(path: str) -> JobLocation:
+    """Return a file or folder that a job reaches without Spark.
 
-    A path without a scheme is on Spark's default file system: this machine, or HDFS on most YARN clusters.
+    Raises
+    ------
+    ParameterError
+        For a file system that pyarrow does not know.
     """
-    if is_connect(spark):  # no JVM to ask: local paths must be shared, as Databricks volumes are
-        local = local_path(location)
-        if local is None:
-            raise DataError(
-                f"{mask_uri(location)!r} cannot be reached: on Spark Connect jobs read models and write outputs on "
-                "paths that this process shares with Spark, such as a Databricks volume."
-            )
-        return LocalLocation(Path(local))
-    given = HadoopLocation(spark, location)
-    whole = str(given._system().makeQualified(given._path()).toString())
-    if whole.startswith("file:"):
-        return LocalLocation(Path("/" + whole.removeprefix("file:").lstrip("/")))
-    return HadoopLocation(spark, whole)
+    local = local_path(path)
+    return LocalLocation(Path(local).absolute()) if local is not None else ArrowLocation(resolve(path, "path"), path)
 
 
-def _hidden(output: SparkLocation, kind: str) -> SparkLocation:
+def _hidden(output: JobLocation, kind: str) -> JobLocation:
     """Return this process's own folder next to ``output``; Spark reads no name that begins with a dot."""
     return output.sibling(f".{output.name}.{socket.gethostname()}-{os.getpid()}.{kind}")
 
 
 @contextmanager
-def staged(output: SparkLocation) -> Iterator[SparkLocation]:
+def staged(output: JobLocation) -> Iterator[JobLocation]:
     """Yield a folder next to ``output`` to write to; delete it afterwards, and what killed runs have left."""
     _sweep(output)
     staging = _hidden(output, UNFINISHED)
@@ -260,7 +249,7 @@ def staged(output: SparkLocation) -> Iterator[SparkLocation]:
         staging.delete()
 
 
-def _sweep(output: SparkLocation) -> None:
+def _sweep(output: JobLocation) -> None:
     """Delete what processes of this machine that have ended left next to ``output``."""
     begin = f".{output.name}.{socket.gethostname()}-"
     for name in output.sibling_names():
@@ -286,12 +275,12 @@ def _is_running(pid: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def publish(staging: SparkLocation, output: SparkLocation, last: str, earlier: Sequence[str]) -> None:
+def publish(staging: JobLocation, output: JobLocation, last: str, earlier: Sequence[str]) -> None:
     """Move a finished output to its final path.
 
     Parameters
     ----------
-    staging, output : SparkLocation
+    staging, output : JobLocation
         Where it was written, and its final path.
     last : str
         The file whose presence says that the output is complete.

@@ -13,20 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 import sparkopt
-from sparkopt.blocks.backend import is_connect
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import masked
-from sparkopt.jobs.locations import SparkLocation
+from sparkopt.jobs.locations import JobLocation
 
 __all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "write"]
 
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
 VERSIONS = ("pyspark", "numpy", "pyarrow", "torch")
-OUTSIDE = ("output", "log_format", "profile", "force", "config")
+OUTSIDE = ("output", "log_format", "profile", "on", "force", "config")
 """Flags that do not change what a run computes."""
 
 
@@ -75,7 +72,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def find(output: SparkLocation, name: str) -> dict[str, Any] | None:
+def find(output: JobLocation, name: str) -> dict[str, Any] | None:
     """Return the manifest of an earlier run, or None where there is none that can be read."""
     file = output.child(name)
     if not file.exists():
@@ -96,7 +93,7 @@ def write(
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
     started: datetime,
-    spark: SparkSession,
+    where: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """Write the manifest into a local folder, and return it.
 
@@ -112,8 +109,8 @@ def write(
         Figures, and names of files and folders with their descriptions.
     started : datetime
         When the run began; it ends now.
-    spark : SparkSession
-        The session that ran it.
+    where : mapping
+        Where it ran.
     """
     ended = now()
     content = {
@@ -124,7 +121,7 @@ def write(
         "config": dict(identity.config),
         "data": dict(identity.inputs),
         "versions": _versions(),
-        "spark": _where(spark),
+        "spark": dict(where),
         "git_commit": git_commit(),
         "metrics": dict(metrics),
         "receipt": next((name for name in outputs if name == "receipt.json"), None),
@@ -145,13 +142,6 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
-
-
-def _where(spark: SparkSession) -> dict[str, str | None]:
-    """Return the master and the application's id, by which Spark's own pages and logs name the run."""
-    if is_connect(spark):
-        return {"master": None, "application": None}
-    return {"master": spark.sparkContext.master, "application": spark.sparkContext.applicationId}
 
 
 def git_commit() -> str | None:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.ml import Model
-from pyspark.ml.functions import vector_to_array
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-
-from sparkopt.blocks.columns import column_type, quoted
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError
+from sparkopt.jobs.runtimes.values import RowValues
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
-from sparkopt.ml.metrics.rows import tallies_of, tally_scores
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
 from sparkopt.report.facts import Measure
 
@@ -26,8 +19,6 @@ __all__ = [
     "default_metric",
     "is_classifier",
     "measures",
-    "metrics_of",
-    "scored",
 ]
 
 NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae")
@@ -36,13 +27,13 @@ BINS, EPS = 1000, 1e-15
 """As in pyspark.ml's evaluators: thresholds of a curve, and the least probability that counts."""
 
 
-def is_classifier(model: Model) -> bool:
+def is_classifier(model: Any) -> bool:
     """Whether the model predicts classes."""
     task = getattr(model, "task", None)  # networks have every column parameter; their task says what the output means
-    return task in ("classes", "binary") if task is not None else model.hasParam("rawPredictionCol")
+    return task in ("classes", "binary") if task is not None else bool(model.hasParam("rawPredictionCol"))
 
 
-def default_metric(model: Model) -> str:
+def default_metric(model: Any) -> str:
     """Return the metric that a gate compares where none is named."""
     return "accuracy" if is_classifier(model) else "rmse"
 
@@ -53,13 +44,15 @@ class ScoredRows:
 
     Attributes
     ----------
-    table : DataFrame
-        label, weight, prediction, probability and rawPrediction, where these columns exist; cached.
+    values : RowValues
+        label, weight, prediction and residual; of classifiers, where the model has them, share (the probability of
+        the row's label), score (that of class 1, or its raw prediction) and margin (the raw prediction of class 1 of
+        two).
     is_classifier : bool
         Whether predictions are classes.
     """
 
-    table: DataFrame
+    values: RowValues
     is_classifier: bool
 
     def metrics(self) -> dict[str, float]:
@@ -76,15 +69,14 @@ class ScoredRows:
         DataError
             Where there are no rows, or a row has no label.
         """
-        table = self.table
-        count, labelled = table.agg(F.count("*"), F.count("label")).collect()[0]
+        values = self.values
+        count, labelled = values.present("label")
         if count == 0:
             raise DataError("there are no rows to evaluate on.")
         if labelled < count:
             raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
-        weight = F.col("weight") if "weight" in table.columns else F.lit(1.0)
-        judged = self._judged()
-        found: dict[str, Any] = dict(tallies_of(table, F.col("label"), weight, judged))
+        weight = "weight" if "weight" in values.names else None
+        found: dict[str, Any] = values.tallies("label", weight, self._judged())
         metrics: dict[str, float] = {"rows": count}
         if not self.is_classifier:
             residuals: ResidualTally = found["residuals"]
@@ -94,65 +86,24 @@ class ScoredRows:
         if "shares" in found:
             metrics["logLoss"] = found["shares"].mean()
         if "scores" in found:
-            scores = tally_scores(table, F.col("label"), weight, judged["scores"][0], found["scores"])
+            scores: ScoreTally = found["scores"]
+            if not scores.complete:  # of many distinct scores a second pass counts at some of them
+                again: dict[str, Any] = values.tallies("label", weight, {"scores": ("margin", scores.at())})
+                scores = again["scores"]
             metrics["areaUnderROC"] = area_under(ScoreCounts(*scores.cumulative()).roc)
         return metrics
 
-    def _judged(self) -> dict[str, tuple[Column, Tally]]:
-        """Return the columns that metrics are computed from, with empty tallies."""
-        columns, prediction = self.table.columns, F.col("prediction")
+    def _judged(self) -> dict[str, tuple[str, Tally]]:
+        """Return the values that metrics are computed from, with empty tallies."""
+        names = set(self.values.names)
         if not self.is_classifier:
-            return {"residuals": (prediction, ResidualTally())}
-        judged: dict[str, tuple[Column, Tally]] = {"classes": (prediction, ClassTally())}
-        if "probability" in columns:
-            judged["shares"] = (vector_to_array(F.col("probability"))[F.col("label").cast("int")], LogLossTally(EPS))
-        if "rawPrediction" in columns and len(self.table.first()["rawPrediction"]) == 2:  # type: ignore[index]
-            judged["scores"] = (vector_to_array(F.col("rawPrediction"))[1], ScoreTally(2 * BINS))
+            return {"residuals": ("prediction", ResidualTally())}
+        judged: dict[str, tuple[str, Tally]] = {"classes": ("prediction", ClassTally())}
+        if "share" in names:
+            judged["shares"] = ("share", LogLossTally(EPS))
+        if "margin" in names:
+            judged["scores"] = ("margin", ScoreTally(2 * BINS))
         return judged
-
-
-@contextmanager
-def scored(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
-    """Yield rows with a model's predictions, computed once and cached.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    rows : DataFrame
-        Rows with the model's features.
-    label : str
-        Target column.
-    weight : str or None, default None
-        Column of row weights.
-
-    Raises
-    ------
-    SchemaError
-        For a missing column.
-    """
-    column_type(rows.schema, label, "label")
-    wanted = [F.col(quoted(label)).cast("double").alias("label")]
-    if weight is not None:
-        column_type(rows.schema, weight, "weight")
-        wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
-    found = model.transform(rows)
-    outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
-    columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
-    present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
-    if "prediction" not in columns or columns["prediction"] not in found.columns:
-        raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
-    table = found.select(*wanted, *present).cache()
-    try:
-        yield ScoredRows(table, is_classifier(model))
-    finally:
-        table.unpersist()
-
-
-def metrics_of(model: Model, rows: DataFrame, label: str, weight: str | None = None) -> dict[str, float]:
-    """Return the number of rows and the metrics of a model, as ``ScoredRows.metrics`` does."""
-    with scored(model, rows, label, weight) as outcome:
-        return outcome.metrics()
 
 
 def measures(

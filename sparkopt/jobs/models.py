@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-from pyspark.ml import Model
-from pyspark.sql import SparkSession
+from typing import TYPE_CHECKING
 
 from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.locations import SparkLocation, spark_location
+from sparkopt.jobs.locations import JobLocation
+from sparkopt.jobs.runtimes.base import Runtime
+
+if TYPE_CHECKING:
+    from pyspark.ml import Model
+    from pyspark.sql import SparkSession
 
 __all__ = ["KINDS", "SavedModel", "find_model", "load_model"]
 
@@ -56,14 +58,13 @@ class SavedModel:
         """Whether the model is a network."""
         return self.kind.startswith("sparkopt.deep.")
 
-    def load(self) -> Model:
+    def load(self, runtime: Runtime) -> Model:
         """Return the model."""
         module, name = KINDS[self.kind]
-        loaded: Model = getattr(importlib.import_module(module), name).load(self.uri)
-        return loaded
+        return runtime.load(module, name, self.uri)
 
 
-def find_model(spark: SparkSession, path: str) -> SavedModel:
+def find_model(runtime: Runtime, path: str) -> SavedModel:
     """Find a saved model: at ``path``, or in a job's output there.
 
     Raises
@@ -71,10 +72,10 @@ def find_model(spark: SparkSession, path: str) -> SavedModel:
     DataError
         Where there is none, or it is none of sparkopt's.
     """
-    given = spark_location(spark, path)
+    given = runtime.location(path)
     for folder in (given, given.child("model")):
         if folder.child("metadata").exists():
-            kind = _kind(spark, folder, path)
+            kind = _kind(folder, path)
             metrics = folder.sibling("metrics.json") if folder.name == "model" else None
             return SavedModel(folder.uri, kind, _labels(metrics))
     raise DataError(f"{mask(path)!r} holds no saved model: there is neither metadata/ nor model/metadata/ in it.")
@@ -88,13 +89,17 @@ def load_model(spark: SparkSession, path: str) -> Model:
     DataError
         Where there is none, or it is none of sparkopt's.
     """
-    return find_model(spark, path).load()
+    from sparkopt.jobs.runtimes.spark import SparkRuntime
+
+    runtime = SparkRuntime(spark)
+    return find_model(runtime, path).load(runtime)
 
 
-def _kind(spark: SparkSession, folder: SparkLocation, path: str) -> str:
-    rows = spark.read.text(folder.child("metadata").uri).limit(1).collect()
+def _kind(folder: JobLocation, path: str) -> str:
+    metadata = folder.child("metadata")
+    parts = [name for name in metadata.names() if not name.startswith((".", "_"))]
     try:
-        kind = json.loads(rows[0].value)["class"]
+        kind = json.loads(metadata.child(parts[0]).read().splitlines()[0])["class"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{mask(path)!r} holds no saved model: its metadata cannot be read.") from error
     if kind not in KINDS:
@@ -103,7 +108,7 @@ def _kind(spark: SparkSession, folder: SparkLocation, path: str) -> str:
     return str(kind)
 
 
-def _labels(metrics: SparkLocation | None) -> list[str]:
+def _labels(metrics: JobLocation | None) -> list[str]:
     if metrics is None or not metrics.exists():
         return []
     try:

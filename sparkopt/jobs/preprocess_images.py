@@ -14,34 +14,30 @@ instead. Training jobs read them from the folders ``split=train`` and ``split=te
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
-from pyspark.sql import functions as SF
 from tqdm import tqdm
 
 import sparkopt  # sparkopt.images is loaded where it is used: --help needs no OpenCV
-from sparkopt.errors import DataError, ParameterError, SchemaError
+from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.locations import LocalLocation, spark_location
-from sparkopt.jobs.sources import COLORS, FEATURES, LABEL, DataSource, check_share, fingerprint
+from sparkopt.jobs.locations import LocalLocation
+from sparkopt.jobs.runtimes.base import Runtime
+from sparkopt.jobs.runtimes.images import ImageRows
+from sparkopt.jobs.sources import COLORS, DataSource, check_share
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
 
 FORMATS = ("binaryFile", "parquet", "delta", "table")
-SPLIT = "split"
 
 
 def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
@@ -61,73 +57,17 @@ def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
         raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
 
 
-def read_input(spark: SparkSession, location: str, kind: str) -> DataFrame:
-    """Return the columns path, length and content of all images; a table must have path and content."""
-    if kind == "binaryFile":
-        return sparkopt.images.read(spark, location).drop("label")
-    table = spark.read.table(location) if kind == "table" else spark.read.format(kind).load(location)
-    missing = {"path", "content"} - set(table.columns)
-    if missing:
-        raise SchemaError(f"--input: the table has no column {', '.join(sorted(missing))}. It has {table.columns}.")
-    return table.select("path", SF.coalesce(SF.octet_length("content"), SF.lit(0)).alias("length"), "content")
-
-
-def steps(pending: DataFrame, parts: int) -> list[Column]:
-    """Return conditions that split ``pending`` into parts of about equal size; none if nothing is pending.
-
-    They are ranges of the files' length: Spark applies such a condition before it opens a file, so no part reads the
-    files of another.
-    """
-    if pending.isEmpty():
-        return []
-    bounds = pending.approxQuantile("length", [index / parts for index in range(1, parts)], 0.01) if parts > 1 else []
-    edges: list[int | None] = [None, *sorted({int(bound) for bound in bounds}), None]
-    length, found = SF.col("length"), []
-    for low, high in itertools.pairwise(edges):
-        above = SF.lit(True) if low is None else length > low
-        found.append(above if high is None else above & (length <= high))
-    return found
-
-
-def read_output(spark: SparkSession, location: str, kind: str) -> DataFrame | None:
-    """Return the rows of earlier runs, or None."""
-    try:
-        return spark.read.format(kind).load(location)
-    except AnalysisException as error:
-        if error.getCondition() in ("PATH_NOT_FOUND", "UNABLE_TO_INFER_SCHEMA", "DELTA_TABLE_NOT_FOUND"):
-            return None
-        raise
-
-
-def process(spark: SparkSession, options: argparse.Namespace, location: str) -> dict[str, Any]:
-    """Process the images that are missing at ``location``, part by part, and return the report."""
-    kernel = kernel_of(options)
-    function = sparkopt.images.BatchFunction(
-        kernel, "content", FEATURES if options.features else "image", error_column="error", key_column="path"
-    )
-    source = read_input(spark, options.input, options.input_format)
-    names = label_names(source, options.labels) if options.features else []
-    done = read_output(spark, location, options.output_format)
-    skipped = 0 if done is None else done.count()
-    pending = source if done is None else source.join(done.select("path"), "path", "left_anti")
+def process(rows: ImageRows) -> dict[str, Any]:
+    """Process the images that are missing in the output, part by part, and return the report."""
+    names = rows.names() if rows.options.features else []
+    skipped = rows.done()
     begin = time.perf_counter()
-    conditions = steps(pending, options.parts)
-    with tqdm(conditions, desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
-        for condition in progress:
-            rows = pending.where(condition).select("path", "content")
-            result = rows.mapInArrow(function, function.schema(rows.schema))
-            if options.features:
-                result = labelled(result, names, options.test_fraction)
-            writer = result.write.format(options.output_format).mode("append")
-            writer.partitionBy(*[SPLIT] if options.features else []).save(location)
+    with tqdm(rows.steps(), desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
+        for step in progress:
+            rows.process(step, names)
     seconds = time.perf_counter() - begin
-    reason = SF.coalesce(SF.substring_index("error", ":", 1), SF.lit("ok"))
-    written = read_output(spark, location, options.output_format)
-    found = []
-    if written is not None:
-        grouped = written.groupBy(reason.alias("reason"))
-        found = grouped.agg(SF.count("*").alias("count"), SF.min("path").alias("path")).collect()
-    counts = {row["reason"]: row["count"] for row in found}
+    found = rows.reasons()
+    counts = {reason: count for reason, count, _ in found}
     total = sum(counts.values())
     return {
         "images": total,
@@ -135,63 +75,19 @@ def process(spark: SparkSession, options: argparse.Namespace, location: str) -> 
         "processed": total - skipped,
         "good": counts.pop("ok", 0),
         "failures": counts,
-        "failed_first": {row["reason"]: row["path"] for row in found if row["reason"] != "ok"},
+        "failed_first": {reason: path for reason, _, path in found if reason != "ok"},
         "seconds": round(seconds, 3),
         "images_per_second": round((total - skipped) / seconds, 1),
-        "pipeline": json.loads(kernel.pipeline.to_json()),
+        "pipeline": json.loads(rows.kernel.pipeline.to_json()),
     }
 
 
-def folder() -> Column:
-    """Return the name of an image's folder."""
-    return SF.element_at(SF.split("path", "/"), -2)
-
-
-def label_names(source: DataFrame, named: str) -> list[str]:
-    """Return the labels' names in order: the given names, or those of all folders.
-
-    Raises
-    ------
-    DataError
-        For a folder that is not among the given names.
-    """
-    found = sorted(row[0] for row in source.select(folder()).distinct().collect())
-    names = [name.strip() for name in named.split(",")] if named else found
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        raise DataError(f"--input has images of {unknown[0]!r}; --labels are {', '.join(names)}.")
-    return names
-
-
-def labelled(rows: DataFrame, names: list[str], fraction: float) -> DataFrame:
-    """Add each image's label and split; both depend on folder and file name only, so every run agrees."""
-    key = SF.pmod(SF.xxhash64(folder(), SF.element_at(SF.split("path", "/"), -1)), SF.lit(1_000_000))
-    label = (SF.array_position(SF.lit(names), folder()) - 1).cast("double")
-    split = SF.when(key < int(fraction * 1_000_000), "test").otherwise("train")
-    return rows.withColumn(LABEL, label).withColumn(SPLIT, split)
-
-
-def samples(spark: SparkSession, options: argparse.Namespace, location: str, count: int = 6) -> bytes | None:
+def samples(rows: ImageRows, count: int = 6) -> bytes | None:
     """Return a PNG with samples before (above) and after (below); None if there is no good image."""
     from sparkopt.images.contact_sheet import contact_sheet
 
-    written = read_output(spark, location, options.output_format)
-    if written is None:
-        return None
-    chosen = written.where("image is not null").orderBy(SF.xxhash64("path")).limit(count)
-    after = {row.path: bytes(row.image) for row in chosen.collect()}
-    before = {row.path: bytes(row.content) for row in _chosen(spark, options, list(after))} if after else {}
-    pairs = [(path, before[path], image) for path, image in after.items() if path in before]
+    pairs = rows.samples(count)
     return sparkopt.images.encode(contact_sheet(pairs), "png") if pairs else None
-
-
-def _chosen(spark: SparkSession, options: argparse.Namespace, paths: list[str]) -> list[Row]:
-    """Return path and content of some images; no other file is opened."""
-    if options.input_format == "binaryFile":
-        escaped = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
-        return spark.read.format("binaryFile").load(escaped).select("path", "content").collect()
-    source = read_input(spark, options.input, options.input_format).select("path", "content")
-    return source.where(SF.col("path").isin(paths)).collect()
 
 
 def declare(flags: Parser) -> None:
@@ -243,24 +139,24 @@ def check(options: argparse.Namespace) -> None:
     kernel_of(options)
 
 
-def inputs(spark: SparkSession, options: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     """Return the fingerprint of the images, and their processing."""
-    read_output(spark, options.output, options.output_format)  # an unknown format fails before the work
-    kind = "images" if options.input_format == "binaryFile" else options.input_format
     kernel = kernel_of(options)
+    runtime.images(options, kernel, runtime.location(options.output)).check()
+    kind = "images" if options.input_format == "binaryFile" else options.input_format
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
-    return {"data": fingerprint(spark, DataSource(kind, options.input)), "pipeline": made | drawn}
+    return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 
 
 def work(run: JobRun) -> JobResult:
     """Process the images; next to a local output, write report and samples."""
     options = run.args
-    sparkopt.images.bound_batches(run.spark)
-    report = process(run.spark, options, run.target.uri)
+    rows = run.runtime.images(options, kernel_of(options), run.target)
+    report = process(rows)
     text = json.dumps(report, indent=2)
-    sheet = None if options.features else samples(run.spark, options, run.target.uri)
-    output = spark_location(run.spark, options.output)
+    sheet = None if options.features else samples(rows)
+    output = run.runtime.location(options.output)
     if isinstance(output, LocalLocation):
         Path(f"{output.path}-report.json").write_text(text + "\n", encoding="utf-8")
         if sheet is not None:
@@ -301,7 +197,16 @@ def kind(options: argparse.Namespace) -> str:
     return "table" if options.force else "resumed"
 
 
+def needs(options: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    if options.input_format != "binaryFile":
+        return f"--input-format {options.input_format} is read by Spark"
+    if options.output_format != "parquet":
+        return f"--output-format {options.output_format} is written by Spark"
+    return ""
+
+
 # Python workers exchange data through Unix sockets instead of the network (from Spark 4.1).
 SETTINGS = {"spark.python.unix.domain.socket.enabled": "true"}
-JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS)
+JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS, needs)
 main = JOB.main

@@ -11,37 +11,30 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyspark.ml import Model
-from pyspark.ml.functions import vector_to_array
-from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, MapType, StructType
-
-from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.columns import column_type
 from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
-from sparkopt.jobs.sources import (
-    FEATURES,
-    InputRows,
-    check_source,
-    data_flags,
-    fingerprint,
-    fingerprint_of_files,
-    read,
-)
+from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
+from sparkopt.jobs.sources import FEATURES, check_source, data_flags
 from sparkopt.report.facts import Chart, Facts, Measure
+
+if TYPE_CHECKING:
+    from pyspark.ml import Model
+    from pyspark.sql.types import StructType
 
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
 
 FORMATS, MODES = ("parquet", "csv", "json", "delta"), ("errorifexists", "overwrite")
+FORMS = FORMATS[:2]
+"""Formats that are written without Spark too."""
 
 
 def declare(flags: Parser) -> None:
@@ -64,10 +57,10 @@ def check(args: argparse.Namespace) -> None:
     check_source(args)
 
 
-def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     """Return fingerprints of the model and of the rows."""
-    model = fingerprint_of_files(spark, find_model(spark, args.model).uri)
-    return {"model": model, "data": fingerprint(spark, args.source)}
+    model = runtime.fingerprint_of_files(find_model(runtime, args.model).uri)
+    return {"model": model, "data": runtime.fingerprint(args.source)}
 
 
 def prepared(model: Model, rows: InputRows) -> Model:
@@ -89,70 +82,61 @@ def feature_columns(model: Model) -> list[str]:
 
 def work(run: JobRun) -> JobResult:
     """Read, score, write."""
-    args, spark = run.args, run.spark
-    saved = find_model(spark, args.model)
-    rows = read(spark, args, labels=saved.labels, encoded=saved.is_deep)
-    model = prepared(saved.load(), rows)
+    args, runtime = run.args, run.runtime
+    saved = find_model(runtime, args.model)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
+    model = prepared(saved.load(runtime), rows)
+    schema = runtime.schema(rows.rows)
     for name in feature_columns(model):
-        column_type(rows.df.schema, name, FEATURES)
-    kept = _kept(rows.df, args.keep, feature_columns(model))
-    scored = model.transform(rows.df)
-    made = [name for name in scored.columns if name not in rows.df.columns]
-    table = scored.select(*[_plain(scored, name, args.output_format) for name in [*kept, *made]])
-    options = {"header": "true"} if args.output_format == "csv" else {}
+        column_type(schema, name, FEATURES)
+    kept = _kept(schema, args.keep, feature_columns(model))
     begin = time.perf_counter()
-    table.write.format(args.output_format).options(**options).mode(_mode(args)).save(run.target.uri)
+    made, written = runtime.write_scores(
+        model, rows.rows, kept, run.target, form=args.output_format, mode=_mode(args)
+    )
     seconds = time.perf_counter() - begin
-    written = spark.read.format(args.output_format).options(**options).load(run.target.uri)
-    count, columns = written.count(), [*kept, *made]
-    text = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {', '.join(columns)}"
-    outputs = {".": f"{args.output_format} table of {', '.join(columns)}"}
-    return JobResult({"rows": count}, outputs, text, _page(args, saved, model, written, count, seconds))
+    columns, count = ", ".join([*kept, *made]), written.rows
+    text = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {columns}"
+    outputs = {".": f"{args.output_format} table of {columns}"}
+    return JobResult({"rows": count}, outputs, text, _page(args, saved, model, written, seconds))
 
 
-def _page(
-    args: argparse.Namespace, saved: SavedModel, model: Model, written: DataFrame, count: int, seconds: float
-) -> Facts:
+def _page(args: argparse.Namespace, saved: SavedModel, model: Model, written: Written, seconds: float) -> Facts:
     """Return what the page shows: how many rows, how fast, and the predictions."""
-    column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
     charts: tuple[Chart, ...] = ()
-    if count and column in written.columns:
-        charts = prediction_charts(written, column, saved.labels, is_classifier=is_classifier(model))
+    if written.rows and written.values is not None:
+        charts = prediction_charts(written.values, saved.labels, is_classifier=is_classifier(model))
     return Facts(
         f"Scores by a {saved.kind.rpartition('.')[2]}",
         f"{mask(args.model)} on {mask(args.source.location)}",
         (
-            Measure("rows", count, "count"),
+            Measure("rows", written.rows, "count"),
             Measure("time", seconds, "seconds", "reading, scoring and writing"),
-            Measure("rows a second", count / seconds, "count"),
+            Measure("rows a second", written.rows / seconds, "count"),
         ),
         charts,
     )
 
 
 def _mode(args: argparse.Namespace) -> str:
-    """Return Spark's save mode; only a format that replaces a table atomically overwrites the output directly."""
+    """Return the save mode; only a format that replaces a table atomically overwrites the output directly."""
     return "overwrite" if args.output_mode == "overwrite" or args.force else "errorifexists"
 
 
-def _kept(df: DataFrame, named: str | None, features: list[str]) -> list[str]:
+def _kept(schema: StructType, named: str | None, features: list[str]) -> list[str]:
     if named is None:
-        return [name for name in df.columns if name not in features]
+        return [name for name in schema.names if name not in features]
     names = [name.strip() for name in named.split(",") if name.strip()]
     for name in names:
-        column_type(df.schema, name, "--keep")
+        column_type(schema, name, "--keep")
     return names
 
 
-def _plain(df: DataFrame, name: str, form: str) -> Any:
-    """Return a column that the format can hold: vectors as arrays, and both as JSON in CSV, which has neither."""
-    kind, column = df.schema[name].dataType, F.col(quoted(name))
-    is_vector = isinstance(kind, VectorUDT)
-    if is_vector:
-        column = vector_to_array(column)
-    if form == "csv" and (is_vector or isinstance(kind, (ArrayType, MapType, StructType))):
-        column = F.to_json(column)
-    return column.alias(name)
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    if args.output_format not in FORMS:
+        return f"--output-format {args.output_format} is written by Spark"
+    return needs_spark(args.source)
 
 
 JOB = Job(
@@ -163,5 +147,6 @@ JOB = Job(
     inputs,
     work,
     lambda args: "direct" if args.output_format == "delta" else "table",
+    needs=needs,
 )
 main = JOB.main

@@ -18,29 +18,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError
 from sparkopt.io.secrets import mask
+from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event, logger
-from sparkopt.jobs.metrics import measures, metrics_of
-from sparkopt.jobs.models import find_model, load_model
-from sparkopt.jobs.sources import (
-    FEATURES,
-    LABEL,
-    InputRows,
-    check_classes,
-    check_share,
-    check_source,
-    data_flags,
-    fingerprint,
-    fingerprint_of_files,
-    read,
-    split,
-)
+from sparkopt.jobs.metrics import measures
+from sparkopt.jobs.models import find_model
+from sparkopt.jobs.runtimes.base import InputRows, Runtime
+from sparkopt.jobs.sources import FEATURES, LABEL, check_classes, check_share, check_source, data_flags
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -71,6 +59,8 @@ ESTIMATORS: Mapping[str, Callable[[], LinearEstimator[Any]]] = MappingProxyType(
 )
 """The estimator of each loss."""
 CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
+STEPS = 30
+"""About how many passes a fit takes, for the estimate of seconds."""
 
 
 def declare(flags: Parser) -> None:
@@ -165,11 +155,11 @@ def check(args: argparse.Namespace) -> None:
     estimator(args)._check()
 
 
-def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     """Return fingerprints of the rows and of the model to start from."""
-    found: dict[str, Any] = {"data": fingerprint(spark, args.source)}
+    found: dict[str, Any] = {"data": runtime.fingerprint(args.source)}
     if args.initial_model:
-        found["initial_model"] = fingerprint_of_files(spark, find_model(spark, args.initial_model).uri)
+        found["initial_model"] = runtime.fingerprint_of_files(find_model(runtime, args.initial_model).uri)
     return found
 
 
@@ -196,19 +186,19 @@ def estimator(args: argparse.Namespace, rows: InputRows | None = None) -> Linear
 
 def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
-    args, spark = run.args, run.spark
-    initial = find_model(spark, args.initial_model) if args.initial_model else None
-    rows = read(spark, args, labels=initial.labels if initial else ())
+    args, runtime = run.args, run.runtime
+    initial = find_model(runtime, args.initial_model) if args.initial_model else None
+    rows = runtime.read(args, labels=initial.labels if initial else ())
     if rows.labels and args.loss in (None, *CLASSIFIERS):
         check_classes(rows.labels, args.source.location)
     learner = estimator(args, rows)
-    learner._columns().check(rows.df.schema)
-    if args.initial_model:
-        learner.setInitialModel(load_model(spark, args.initial_model))
-    training, held_out = split(rows.df, args.test_fraction, args.seed)
+    learner._columns().check(runtime.schema(rows.rows))
+    if initial is not None:
+        learner.setInitialModel(initial.load(runtime))
+    training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
     model = learner.fit(training)
     event("trained", receipt=model.summary.receipt.line())
-    metrics = metrics_of(model, held_out, rows.label or LABEL, rows.weight)
+    metrics = runtime.metrics_of(model, held_out, rows.label or LABEL, rows.weight)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
@@ -219,7 +209,7 @@ def work(run: JobRun) -> JobResult:
 
 def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
     """Write model, metrics, receipt and plot; return their names and descriptions."""
-    model.write().overwrite().save(run.target.child("model").uri)
+    run.runtime.save(model, run.target.child("model"))
     receipt = model.summary.receipt
     receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
@@ -253,5 +243,10 @@ def write_metrics(path: Path, metrics: Mapping[str, float], labels: list[str]) -
     path.write_text(json.dumps({"held_out": dict(metrics), "labels": labels}, indent=2) + "\n", encoding="utf-8")
 
 
-JOB = Job("train", __doc__ or "", declare, check, inputs, work)
+def needs(args: argparse.Namespace) -> str:
+    """Return why the flags need Spark, or "" where they do not."""
+    return needs_spark(args.source)
+
+
+JOB = Job("train", __doc__ or "", declare, check, inputs, work, needs=needs, steps=STEPS)
 main = JOB.main

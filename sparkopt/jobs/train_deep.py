@@ -16,25 +16,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import SparkSession
-
 from sparkopt.deep.config import LAUNCHERS, OPTIMIZER_SETTINGS, PRECISIONS
 from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.logs import event
-from sparkopt.jobs.metrics import metrics_of
-from sparkopt.jobs.sources import (
-    LABEL,
-    check_classes,
-    check_share,
-    check_source,
-    data_flags,
-    fingerprint,
-    read,
-    split,
-)
+from sparkopt.jobs.runtimes.base import Runtime
+from sparkopt.jobs.sources import LABEL, check_classes, check_share, check_source, data_flags
 from sparkopt.jobs.train import plotted, with_metrics, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
@@ -112,9 +101,9 @@ def check(args: argparse.Namespace) -> None:
     estimator(args, 2)
 
 
-def inputs(spark: SparkSession, args: argparse.Namespace) -> dict[str, Any]:
+def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     """Return the fingerprint of the images."""
-    return {"data": fingerprint(spark, args.source)}
+    return {"data": runtime.fingerprint(args.source)}
 
 
 def pipelines(args: argparse.Namespace) -> tuple[Compose, Compose]:
@@ -176,13 +165,13 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
 
 def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
-    args = run.args
-    rows = read(run.spark, args, encoded=True)
+    args, runtime = run.args, run.runtime
+    rows = runtime.read(args, encoded=True)
     check_classes(rows.labels, args.source.location)
-    training, held_out = split(rows.df, args.test_fraction, args.seed)
+    training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
     model = estimator(args, len(rows.labels)).fit(training)
     event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
-    metrics = metrics_of(model, held_out, LABEL)
+    metrics = runtime.metrics_of(model, held_out, LABEL)
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
@@ -193,7 +182,7 @@ def work(run: JobRun) -> JobResult:
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
     """Write model, metrics, history, receipt and plot; return their names and descriptions."""
-    model.write().overwrite().save(run.target.child("model").uri)
+    run.runtime.save(model, run.target.child("model"))
     summary = model.summary
     summary.receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{summary.receipt}\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from sparkopt.launch.devices import Device, DeviceReport
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
 from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
+from sparkopt.launch.processes import ProcessLauncher
 from sparkopt.launch.torch import TorchLauncher
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Launcher",
     "LocalCommunicator",
     "LocalLauncher",
+    "ProcessLauncher",
     "RankFunction",
     "RankInfo",
     "RankReport",

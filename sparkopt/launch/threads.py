@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = ["task_cores", "task_threads", "torch_threads"]
 
@@ -16,13 +19,49 @@ def task_cores() -> int:
     return max(1, context.cpus()) if context is not None else 1
 
 
+class _Limits:
+    """The limit on this process's numerical libraries, which its threads share: the last one to leave restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._modules = 0
+        self._controller: Any = None
+        self._limit: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit = self._libraries().limit(limits=task_cores())
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+    def _libraries(self) -> Any:
+        """Return the libraries that are loaded; looking for them takes some 5 ms, far more than a small step."""
+        from threadpoolctl import ThreadpoolController  # here, since only tasks need it
+
+        if len(sys.modules) != self._modules:  # any of the new ones may have brought its own
+            self._controller = ThreadpoolController()
+            self._modules = len(sys.modules)
+        return self._controller
+
+
+_limits = _Limits()
+
+
 @contextmanager
 def task_threads() -> Iterator[None]:
     """Let BLAS and OpenMP use the task's cores and no more."""
-    from threadpoolctl import threadpool_limits  # here, since only tasks need it
-
-    with threadpool_limits(limits=task_cores()):
+    _limits.enter()
+    try:
         yield
+    finally:
+        _limits.leave()
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """PyTorch's ranks inside Spark's tasks: a barrier stage whose tasks form one ``torch.distributed`` group.
 
-No further process is started. Importing PyTorch takes a new Python worker a second or two, and one that Spark reuses
-no time; forming the group through a store on the driver takes milliseconds. Spark never retries a barrier stage that
-ends in its job's result: a run is one attempt, and its caller decides about another.
+No further process is started; the launcher that starts some, without Spark, is in ``processes``. Importing PyTorch
+takes a new Python worker a second or two, and one that Spark reuses no time; forming the group through a store on the
+driver takes milliseconds. Spark never retries a barrier stage that ends in its job's result: a run is one attempt,
+and its caller decides about another.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
     from torch.distributed.distributed_c10d import Store
 
-__all__ = ["TorchCommunicator", "TorchLauncher"]
+__all__ = ["TorchCommunicator", "TorchLauncher", "TorchRank", "rendezvous"]
 
 T = TypeVar("T")
 
@@ -101,48 +102,50 @@ class TorchLauncher(SparkLauncher):
         ranks = self.context.parallelize(range(processes), processes)
         if self.profile is not None:
             ranks = ranks.withResources(self.profile)
-        with self._channel() as channel, self._rendezvous(channel.address) as port:
-            task: _TorchTask[T] = _TorchTask(
-                function, args, kwargs, channel.address, port, self.task_cores, self.timeout
-            )
-            return ranks.barrier().mapPartitions(task).collect()
+        with self._channel() as channel:
+            address = channel.address
+            bind = self.context.getConf().get("spark.driver.bindAddress", address.host)
+            with rendezvous(bind, address.timeout) as port:
+                rank: TorchRank[T] = TorchRank(function, args, kwargs, address, port, self.task_cores, self.timeout)
+                return ranks.barrier().mapPartitions(_TorchTask(rank)).collect()
 
-    @contextlib.contextmanager
-    def _rendezvous(self, address: Address) -> Iterator[int]:
-        """Open PyTorch's own key-value store on the driver, through which ranks form a group; return its port.
 
-        It holds what PyTorch puts there (the ranks' addresses), and nothing of sparkopt's.
-        """
-        from torch.distributed import TCPStore  # type: ignore[attr-defined, unused-ignore]
+@contextlib.contextmanager
+def rendezvous(bind: str, timeout: float) -> Iterator[int]:
+    """Open PyTorch's own key-value store on the driver, through which ranks form a group; return its port.
 
-        bind = self.context.getConf().get("spark.driver.bindAddress", address.host)
-        listener = socket.create_server((bind, 0), backlog=1024)
-        port = int(listener.getsockname()[1])
-        store = TCPStore(
-            bind,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=address.timeout),
-            master_listen_fd=listener.detach(),  # the store closes it
-        )
-        try:
-            yield port
-        finally:
-            del store  # this ends its thread
+    It holds what PyTorch puts there (the ranks' addresses), and nothing of sparkopt's.
+
+    Parameters
+    ----------
+    bind : str
+        The address to listen on.
+    timeout : float
+        Seconds that ranks wait for it.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined, unused-ignore]
+
+    listener = socket.create_server((bind, 0), backlog=1024)
+    port = int(listener.getsockname()[1])
+    store = TCPStore(
+        bind,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout),
+        master_listen_fd=listener.detach(),  # the store closes it
+    )
+    try:
+        yield port
+    finally:
+        del store  # this ends its thread
 
 
 @dataclass(frozen=True)
 class _TorchTask(Generic[T]):
     """What a task of the barrier stage does."""
 
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    address: Address
-    store_port: int
-    cores: int
-    timeout: float
+    rank: TorchRank[T]
 
     def __call__(self, rows: Iterable[int]) -> Iterator[T]:
         from pyspark import BarrierTaskContext
@@ -157,15 +160,32 @@ class _TorchTask(Generic[T]):
             machines[:rank].count(machines[rank]),
             tuple(gpus.addresses) if gpus is not None else (),
         )
+        yield self.rank.run(info)
+
+
+@dataclass(frozen=True)
+class TorchRank(Generic[T]):
+    """What a rank needs: the function and its arguments, the driver, and the store through which ranks meet."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    address: Address
+    store_port: int
+    cores: int
+    timeout: float
+
+    def run(self, info: RankInfo) -> T:
+        """Run the function as this rank of the group."""
         with (
-            DriverConnection(self.address, rank) as driver,
+            DriverConnection(self.address, info.rank) as driver,
             torch_threads(self.cores),
             driver.reporting_failure(_is_echo),  # while the group forms
             self._group(info, driver) as communicator,
             driver.reporting_failure(_is_echo),
         ):
             result: T = self.function(communicator, *self.args, **self.kwargs)
-        yield result
+        return result
 
     @contextlib.contextmanager
     def _group(self, info: RankInfo, driver: DriverConnection) -> Iterator[TorchCommunicator]:

@@ -11,6 +11,8 @@ from sparkopt.typing import Array, Floats
 __all__ = ["check_loss"]
 
 ROWS, STEP, TOLERANCE = 32, 1e-6, 1e-4
+ROUNDING = 4 * float(np.finfo(float).eps)
+"""Relative rounding of the difference of two values, which counts where the target's unit makes losses large."""
 
 
 def check_loss(loss: Loss) -> None:
@@ -45,12 +47,15 @@ def check_loss(loss: Loss) -> None:
         if not known.any():
             raise ParameterError(f"loss {loss.name!r} is not finite at any of {ROWS} raw predictions of about 1.")
         slope = (gradient * direction).reshape(ROWS, -1).sum(axis=1)
-        _check_close(loss, "value_gradient", slope[known], ((high - low) / (2 * STEP))[known], raw[known], y[known])
+        rounding = ROUNDING * np.abs(value[known]) / STEP
+        change = (high - low) / (2 * STEP)
+        _check_close(loss, "value_gradient", slope[known], change[known], raw[known], y[known], rounding)
         if type(loss).hessian_product is not Loss.hessian_product:
             second = loss.hessian_product(y, raw, direction)
             _check_shape(loss, "hessian_product", second, raw.shape)
+            rounding = ROUNDING * np.abs(gradient[known]) / STEP
             change = (steep_high - steep_low) / (2 * STEP)
-            _check_close(loss, "hessian_product", second[known], change[known], raw[known], y[known])
+            _check_close(loss, "hessian_product", second[known], change[known], raw[known], y[known], rounding)
 
 
 def _targets(loss: Loss, rng: np.random.Generator) -> Floats:
@@ -74,8 +79,8 @@ def _check_shape(loss: Loss, what: str, found: Array, shape: tuple[int, ...]) ->
         )
 
 
-def _check_close(loss: Loss, method: str, found: Array, wanted: Array, raw: Array, y: Array) -> None:
-    gap = np.abs(found - wanted) > TOLERANCE * (1 + np.abs(wanted))
+def _check_close(loss: Loss, method: str, found: Array, wanted: Array, raw: Array, y: Array, rounding: Array) -> None:
+    gap = np.abs(found - wanted) > TOLERANCE * (1 + np.abs(wanted)) + rounding
     wrong = gap.reshape(len(y), -1).any(axis=1) | ~np.isfinite(found).reshape(len(y), -1).all(axis=1)
     if not wrong.any():
         return

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.ml.arguments import LinearArguments
 from sparkopt.ml.classification import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.evaluation import (
+    BinaryClassificationEvaluator,
+    MulticlassClassificationEvaluator,
+    RegressionEvaluator,
+)
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel
+from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
+from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.regression import (
     LinearRegression,
     LinearRegressionModel,
@@ -45,12 +52,18 @@ from sparkopt.ml.summary.regression import (
     RegressionSummary,
 )
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
-from sparkopt.ml.tuning import CrossValidator, CrossValidatorModel
+from sparkopt.ml.tuning import (
+    CrossValidator,
+    CrossValidatorModel,
+    TrainValidationSplit,
+    TrainValidationSplitModel,
+)
 
 if TYPE_CHECKING:
     from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
 
 __all__ = [
+    "BinaryClassificationEvaluator",
     "BinaryClassificationSummary",
     "BinaryLogisticRegressionSummary",
     "BinaryLogisticRegressionTrainingSummary",
@@ -79,12 +92,20 @@ __all__ = [
     "LogisticRegressionModel",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "MulticlassClassificationEvaluator",
+    "OneVsRest",
+    "OneVsRestModel",
+    "Pipeline",
+    "PipelineModel",
     "QuantileRegression",
     "QuantileRegressionModel",
     "QuantileRegressionSummary",
     "QuantileRegressionTrainingSummary",
+    "RegressionEvaluator",
     "RegressionSummary",
     "Summary",
+    "TrainValidationSplit",
+    "TrainValidationSplitModel",
     "TrainingSummary",
 ]
 

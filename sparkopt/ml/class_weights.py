@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 from pyspark.ml.param import Param, Params
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.tables import numbers
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.machine.table import Table
+from sparkopt.ml.rows import Rows, training_rows
 from sparkopt.validation import Interval, check
 
 __all__ = ["MOST_CLASSES", "ClassWeightSetters", "HasClassWeights", "factors", "require_all"]
@@ -70,7 +72,7 @@ class ClassWeightSetters(HasClassWeights):
         return self._set(classWeights=value)
 
 
-def factors(weights: str | list[float] | dict[int, float], dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
+def factors(weights: str | list[float] | dict[int, float], dataset: Rows, columns: Columns) -> tuple[float, ...]:
     """Return one factor for each label from 0 on; "balanced" takes one job, over label and weight alone."""
     if weights == BALANCED:
         return balanced(dataset, columns)
@@ -79,17 +81,38 @@ def factors(weights: str | list[float] | dict[int, float], dataset: DataFrame, c
     return tuple(float(weight) for weight in weights)
 
 
-def balanced(dataset: DataFrame, columns: Columns) -> tuple[float, ...]:
+def balanced(dataset: Rows, columns: Columns) -> tuple[float, ...]:
     """Return the factors that give all classes the same weight in the training rows."""
-    rows = dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
+    rows = training_rows(dataset, columns)
+    if isinstance(rows, Table):
+        return _balanced(_class_sums(rows, columns))
     weight = F.lit(1.0) if columns.weight is None else F.col(quoted(columns.weight)).cast("double")
     label = F.col(quoted(columns.label)).cast("double").alias("label")
     # the ingest refuses bad labels and names their rows; here they only must not fill the driver
     sums = rows.groupBy(label).agg(F.sum(weight).alias("weight")).limit(MOST_CLASSES + 1).collect()
-    labels = {row.label: row.weight for row in sums if row.label is not None and row.weight is not None}
+    return _balanced({row.label: row.weight for row in sums if row.label is not None and row.weight is not None})
+
+
+def _balanced(labels: Mapping[float, float]) -> tuple[float, ...]:
+    """Return the factors for classes of these weights."""
     heavy = {int(label): w for label, w in labels.items() if label in range(MOST_CLASSES) and w > 0}
     mean = sum(heavy.values()) / max(1, len(heavy))
     return tuple(mean / heavy[label] if label in heavy else 1.0 for label in range(max(heavy, default=-1) + 1))
+
+
+def _class_sums(rows: Table, columns: Columns) -> dict[float, float]:
+    """Return the weight of each label in a table; more labels than ``MOST_CLASSES`` are cut off."""
+    sums: dict[float, float] = {}
+    names = [columns.label, *([] if columns.weight is None else [columns.weight])]
+    for batch in numbers(rows.partitions, names):
+        complete = batch[~np.isnan(batch).any(axis=1)]
+        found, places = np.unique(complete[:, 0], return_inverse=True)
+        weights = None if columns.weight is None else complete[:, 1]
+        totals = np.bincount(places, weights, len(found))
+        for label, total in zip(found.tolist(), totals.tolist(), strict=True):
+            if label in sums or len(sums) <= MOST_CLASSES:
+                sums[label] = sums.get(label, 0.0) + total
+    return sums
 
 
 def require_all(weights: list[float], classes: int) -> None:

@@ -8,19 +8,21 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pyspark.ml import Estimator
-from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.checkpoint.checkpointer import Checkpointer
-from sparkopt.engines.explain import DataProfile, FitPlan
+from sparkopt.engines.explain import FitPlan
+from sparkopt.engines.profile import DataProfile
 from sparkopt.engines.selection import by_name as engine_by_name
+from sparkopt.engines.selection import engine_on_table
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
-from sparkopt.ml.persistence import ParamsWritable
 from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.rows import Rows, rows_of, schema_of
+from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
@@ -64,7 +66,7 @@ PER_MODEL = frozenset(
 
 
 class LinearEstimator(
-    Estimator[M], LinearSetters, ParamsWritable, DefaultParamsReadable["LinearEstimator[Any]"], Generic[M]
+    Estimator[M], LinearSetters, ParamsWritable, ParamsReadable["LinearEstimator[Any]"], Generic[M]
 ):
     """Trains a linear model; subclasses choose the loss.
 
@@ -160,7 +162,8 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share the iterator.
         """
-        return Serial(train(dataset, [self.copy(values)._task(dataset.schema) for values in paramMaps]))
+        rows = rows_of(dataset)
+        return Serial(train(rows, [self.copy(values)._task(schema_of(rows)) for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
@@ -182,20 +185,22 @@ class LinearEstimator(
         optimizer      proximal-newton; seconds with about as many passes as each needs: proximal-newton ..., ...
         """
         self._check()
-        data = DataProfile.of(dataset, self._columns())
+        rows = rows_of(dataset)
+        data = DataProfile.of(rows, self._columns())
         moments = replace(Moments.zero(data.features), target_min=0.0, target_max=data.target_max)
         objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
         share = self.getMiniBatchFraction() * self.getLocalSteps()
         engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
-        plan = FitPlan.of(dataset, data, objective.size, engine, share, self.getCompression())
+        plan = FitPlan.of(rows, data, objective.size, engine, share, self.getCompression())
         if not self._chooses or not objective.loss.smooth or self._columns().validation is not None:
             return replace(plan, optimizer=self._optimizer().name)
-        engines, rows = engine.candidates(plan.session), sum(data.rows)
-        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=rows)
+        engines = (engine if plan.needs_spark else engine_on_table(engine)).candidates(plan.session)
+        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=sum(data.rows))
         return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:
-        ((_, model),) = train(dataset, [self._task(dataset.schema)])
+        rows = rows_of(dataset)
+        ((_, model),) = train(rows, [self._task(schema_of(rows))])
         return model
 
     @illegal_arguments()
@@ -217,7 +222,7 @@ class LinearEstimator(
             chooses=self._chooses,
         )
 
-    def _trained(self, fit: Fit, rows: DataFrame) -> M:
+    def _trained(self, fit: Fit, rows: Rows) -> M:
         """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
         model = self._copyValues(self._model(fit)._resetUid(self.uid))
         model._summarise(rows, fit)

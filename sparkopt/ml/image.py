@@ -13,14 +13,13 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator, Model, Transformer
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
-from pyspark.ml.util import DefaultParamsReadable
 from pyspark.sql import DataFrame
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
 from sparkopt.images.spark import BatchFunction, check_image_column
 from sparkopt.images.statistics import ChannelMoments
-from sparkopt.ml.persistence import ParamsWritable
+from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 
@@ -106,7 +105,7 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
             raise SchemaError(f"keyCol: there is no column {key!r}. The columns are {', '.join(dataset.columns)}.")
 
 
-class ImageTransformer(_ImageParams, Transformer, DefaultParamsReadable["ImageTransformer"]):
+class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransformer"]):
     """Run an image pipeline on a column, as a stage of a pyspark.ml Pipeline.
 
     Parameters
@@ -170,7 +169,7 @@ class ImageNormalizerModel(Model, ImageTransformer):
         return last
 
 
-class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], DefaultParamsReadable["ImageNormalizer"]):
+class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], ParamsReadable["ImageNormalizer"]):
     """Learn the mean and standard deviation of each channel over the data set, in one pass, after ``pipeline``.
 
     The model runs ``pipeline`` followed by ``Normalize(mean, std)``. A channel that is constant is divided by 1. Bad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,10 +29,12 @@ from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.ml.table_columns import to_arrow
+from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 
-__all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel"]
+__all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel", "wanted_columns"]
 
 S = TypeVar("S", bound=TrainingSummary)
 
@@ -100,7 +103,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise NoSummaryError("this model has no summary: it was not trained in this session.")
         return self._summary
 
-    def _summarise(self, dataset: DataFrame, fit: Fit) -> None:
+    def _summarise(self, dataset: Any, fit: Fit) -> None:
         """Keep how the model was trained, and on which rows."""
         solution = fit.solution
         self._summary = self._training_summary(
@@ -178,7 +181,10 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return None
 
     @illegal_arguments()
-    def _transform(self, dataset: DataFrame) -> DataFrame:
+    def _transform(self, dataset: Any) -> Any:
+        return scored(self, dataset) if is_scored_here(dataset) else self._transform_on_spark(dataset)
+
+    def _transform_on_spark(self, dataset: DataFrame) -> DataFrame:
         columns = self._wanted(dataset.columns)
         kept = [F.col(quoted(name)) for name in dataset.columns]
         rows = self._with_raw(dataset)
@@ -209,10 +215,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
-        columns = {key: column for key, column in self._output_columns().items() if column[0]}
-        for name, _ in columns.values():
-            if name in taken:
-                raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
+        columns = wanted_columns(self._output_columns(), taken)
         return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
     def _inputs(self, schema: StructType) -> Column:
@@ -239,21 +242,19 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        has_offset = self._columns().offset is not None
-        model = self.copy()
-        model._summary = None  # history stays on the driver
-        raw, outputs = model._raw, model._outputs
+        scorer = self._row_scorer(columns)
 
         def score(rows: pa.Array) -> pa.Array:
-            spare_modules()
-            predicted = raw(feature_matrix(rows.field("features") if has_offset else rows))
-            if has_offset:
-                predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
-            found = outputs(predicted)
-            return pa.StructArray.from_arrays([to_arrow(found[key]) for key in columns], list(columns))
+            return scorer(rows)
 
         score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
         return score
+
+    def _row_scorer(self, columns: Outputs) -> RowScorer:
+        """Return the same as an object that can be pickled."""
+        model = self.copy()
+        model._summary = None  # history stays on the driver
+        return RowScorer(model, tuple(columns), self._columns().offset is not None)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
@@ -302,16 +303,49 @@ class ScalarModel(LinearModel[S]):
         return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
+def wanted_columns(outputs: Outputs, taken: Sequence[str]) -> Outputs:
+    """Return the output columns that have a name, none of which may be ``taken``.
+
+    Raises
+    ------
+    SchemaError
+        Naming the column.
+    """
+    columns = {key: column for key, column in outputs.items() if column[0]}
+    for name, _ in columns.values():
+        if name in taken:
+            raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
+    return columns
+
+
+@dataclass(frozen=True)
+class RowScorer:
+    """Scores rows in Arrow.
+
+    Parameters
+    ----------
+    model : LinearModel
+        The model.
+    outputs : tuple of str
+        Keys of the outputs that are wanted.
+    has_offset : bool
+        Whether rows are structs of features and offset, instead of features alone.
+    """
+
+    model: Any
+    outputs: tuple[str, ...]
+    has_offset: bool
+
+    def __call__(self, rows: pa.Array) -> pa.Array:
+        """Return a struct of the outputs."""
+        spare_modules()
+        predicted = self.model._raw(feature_matrix(rows.field("features") if self.has_offset else rows))
+        if self.has_offset:
+            predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
+        found = self.model._outputs(predicted)
+        return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
+
+
 def _as(kind: DataType, scored: Column) -> Column:
     """Return a column of scores in its own type."""
     return array_to_vector(scored) if kind == VECTOR else scored
-
-
-def to_arrow(values: Array) -> pa.Array:
-    """Return numbers (n,) as doubles, or rows (n, k) as lists of them."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim == 1:
-        return pa.array(values)
-    n, k = values.shape
-    offsets = pa.array(np.arange(0, (n + 1) * k, k, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))

@@ -1,7 +1,7 @@
 """Models on disk: metadata as JSON, coefficients as Parquet; nothing is unpickled.
 
 The layout is pyspark.ml's: ``metadata/`` holds one JSON line with class, uid and parameters, ``data/`` the numbers.
-Any path that Spark can write works.
+Any path that Spark can write works; without Spark, any that `sparkopt.io.resolve` knows.
 """
 
 from __future__ import annotations
@@ -10,58 +10,18 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml.util import (
-    DefaultParamsReader,
-    DefaultParamsWritable,
-    DefaultParamsWriter,
-    GeneralMLWriter,
-    MLReadable,
-    MLReader,
-    MLWriter,
-)
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, GeneralMLWriter, MLReadable
 
 from sparkopt import __version__
-from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
 from sparkopt.ml.pmml import regression_pmml
+from sparkopt.ml.saving import StageReader, StageWriter
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
-__all__ = [
-    "GeneralModelWriter",
-    "ModelReader",
-    "ModelWriter",
-    "ParamsWritable",
-    "StageWriter",
-    "restored",
-    "table_of",
-]
+__all__ = ["GeneralModelWriter", "ModelReader", "ModelWriter", "restored", "table_of"]
 
 M = TypeVar("M", bound="MLReadable[Any]")
-
-
-class StageWriter(MLWriter):
-    """A writer that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
-
-    def _handleOverwrite(self, path: str) -> None:
-        if is_connect(self.sparkSession):
-            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
-
-            RemoteMLWriter.handleOverwrite(path, True)
-        else:
-            super()._handleOverwrite(path)
-
-
-class _ParamsWriter(StageWriter, DefaultParamsWriter):
-    """Writes parameters."""
-
-
-class ParamsWritable(DefaultParamsWritable):
-    """Mixin of stages of which only the parameters are saved."""
-
-    def write(self) -> MLWriter:
-        """Return a writer: ``estimator.write().overwrite().save(path)``."""
-        return _ParamsWriter(self)  # type: ignore[arg-type]  # every class that mixes this in is a Params
 
 
 class ModelWriter(StageWriter):
@@ -84,35 +44,19 @@ class ModelWriter(StageWriter):
         spark.createDataFrame(table_of(self.model)).coalesce(1).write.parquet(f"{path}/data")
 
 
-class ModelReader(MLReader[M], Generic[M]):
-    """Reads a linear model.
+class ModelReader(StageReader[M], Generic[M]):
+    """Reads a linear model."""
 
-    Parameters
-    ----------
-    kind : type
-        The model's class.
-    """
-
-    def __init__(self, kind: type[M]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def load(self, path: str) -> M:
-        """Return the model saved below ``path``.
-
-        Raises
-        ------
-        DataError
-            Where a model of another class was saved, or none completely.
-        """
-        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+    def _load(self, path: str) -> M:
+        metadata = self._metadata(path)
         expected = f"{self.kind.__module__}.{self.kind.__name__}"
         if metadata["class"] != expected:
             raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
         row = self.sparkSession.read.parquet(f"{path}/data").first()
         if row is None:
             raise DataError(f"{path!r} has no coefficients: it was not written completely. Save the model again.")
-        return restored(self.kind, metadata, row)
+        found: M = restored(self.kind, metadata, row)
+        return found
 
 
 class GeneralModelWriter(ModelWriter, GeneralMLWriter):

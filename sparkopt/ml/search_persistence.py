@@ -11,15 +11,17 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.ml import Estimator, Transformer, tuning
 from pyspark.ml.evaluation import Evaluator
-from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MetaAlgorithmReadWrite, MLReadable, MLReader
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MetaAlgorithmReadWrite, MLReadable
 
-from sparkopt.ml.persistence import StageWriter
+from sparkopt.ml.saving import StageReader, StageWriter, load_stage, save_stage
 
 __all__ = ["SearchModelReader", "SearchModelWriter", "SearchReader", "SearchWriter", "is_java_convertible"]
 
 V = TypeVar("V", bound="MLReadable[Any]")
 Shared = tuning._ValidatorSharedReadWrite
 NOT_JSON = ["estimator", "evaluator", "estimatorParamMaps"]
+METRICS = ("avgMetrics", "stdMetrics", "validationMetrics")
+"""What the results of searches know of their candidates."""
 
 
 def is_java_convertible(search: Any) -> bool:
@@ -32,7 +34,7 @@ class SearchWriter(StageWriter):
 
     Parameters
     ----------
-    search : CrossValidator or CrossValidatorModel
+    search : CrossValidator, TrainValidationSplit or the model of one
         What is written.
     """
 
@@ -45,10 +47,17 @@ class SearchWriter(StageWriter):
         self._save(path, {})
 
     def _save(self, path: str, facts: dict[str, Any]) -> None:
-        Shared.validateParams(self.instance)
-        values = DefaultParamsWriter.extractJsonParams(self.instance, NOT_JSON)
-        values["estimatorParamMaps"] = _grid(self.instance.getEstimatorParamMaps())
-        Shared.saveImpl(path, self.instance, self.sparkSession, {**facts, "paramMap": values})
+        search = self.instance
+        Shared.validateParams(search)
+        values = DefaultParamsWriter.extractJsonParams(search, NOT_JSON)
+        values["estimatorParamMaps"], stages = _grid(search.getEstimatorParamMaps())
+        DefaultParamsWriter.saveMetadata(search, path, self.sparkSession, facts, values)
+        for folder, stage in {
+            **stages,
+            "evaluator": search.getEvaluator(),
+            "estimator": search.getEstimator(),
+        }.items():
+            save_stage(stage, f"{path}/{folder}", self.sparkSession)
 
 
 class SearchModelWriter(SearchWriter):
@@ -64,80 +73,90 @@ class SearchModelWriter(SearchWriter):
         """
         model = self.instance
         keeps = Shared.getValidatorModelWriterPersistSubModelsParam(self)
-        facts = {"avgMetrics": model.avgMetrics, "persistSubModels": keeps}
-        self._save(path, {**facts, "stdMetrics": model.stdMetrics} if model.stdMetrics else facts)
-        self._save_model(model.bestModel, f"{path}/bestModel")
-        for fold, models in enumerate(model.subModels if keeps else []):
-            for number, one in enumerate(models):
-                self._save_model(one, f"{path}/subModels/fold{fold}/{number}")
-
-    def _save_model(self, model: Any, path: str) -> None:
-        model.write().session(self.sparkSession).save(path)
+        known = {name: getattr(model, name) for name in METRICS if getattr(model, name, None)}
+        self._save(path, {**known, "persistSubModels": keeps})
+        save_stage(model.bestModel, f"{path}/bestModel", self.sparkSession)
+        for place, one in _places(model.subModels) if keeps else ():
+            save_stage(one, f"{path}/subModels/{place}", self.sparkSession)
 
 
-class SearchReader(MLReader[V], Generic[V]):
-    """Reads a search that either package saved.
+def _places(models: list[Any]) -> list[tuple[str, Any]]:
+    """Return the models of a search's candidates, each with the folder that pyspark.ml saves it in."""
+    if models and isinstance(models[0], list):
+        return [
+            (f"fold{fold}/{number}", one) for fold, others in enumerate(models) for number, one in enumerate(others)
+        ]
+    return [(str(number), one) for number, one in enumerate(models)]
 
-    Parameters
-    ----------
-    kind : type
-        The class of what is returned.
-    """
 
-    def __init__(self, kind: type[V]) -> None:
-        super().__init__()
-        self.kind = kind
+class SearchReader(StageReader[V], Generic[V]):
+    """Reads a search that either package saved."""
 
-    def load(self, path: str) -> V:
-        """Return the search saved below ``path``."""
+    def _load(self, path: str) -> V:
         own: V = self._restored(self.kind(), path)[0]
         return own
 
     def _restored(self, own: Any, path: str) -> tuple[Any, dict[str, Any]]:
         """Return ``own`` with all that was saved below ``path``, and the metadata."""
-        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
-        entries = [entry for values in metadata["paramMap"]["estimatorParamMaps"] for entry in values]
-        in_json = all(isinstance(entry.get("isJson"), str) for entry in entries if "isJson" in entry)
-        known = {**metadata, "class": "org.apache.spark.ml." if in_json else "pyspark.ml."}
-        _, estimator, evaluator, maps = Shared.load(path, self.sparkSession, known)
+        metadata = self._metadata(path)
+        estimator, evaluator = (self._stage(f"{path}/{name}") for name in ("estimator", "evaluator"))
+        stages = {**MetaAlgorithmReadWrite.getUidMap(estimator), evaluator.uid: evaluator}
+        maps = [
+            {getattr(stages[entry["parent"]], entry["name"]): self._value(entry, path) for entry in values}
+            for values in metadata["paramMap"]["estimatorParamMaps"]
+        ]
         own._resetUid(metadata["uid"])
         own._set(estimator=estimator, evaluator=evaluator, estimatorParamMaps=maps)
         DefaultParamsReader.getAndSetParams(own, metadata, skipParams=["estimatorParamMaps"])
         return own, metadata
 
+    def _value(self, entry: dict[str, Any], path: str) -> Any:
+        """Return the value of a grid's entry: JSON, or a stage in a folder of its own."""
+        is_json = entry.get("isJson", True)
+        in_json = isinstance(is_json, str)  # as the JVM writes it
+        if json.loads(is_json) if in_json else is_json:
+            return json.loads(entry["value"])
+        return self._stage(f"{path}/{json.loads(entry['value']) if in_json else entry['value']}")
+
+    def _stage(self, path: str) -> Any:
+        return load_stage(path, self.sparkSession)
+
 
 class SearchModelReader(SearchReader[V]):
-    """Reads the result of a search that either package saved."""
+    """Reads the result of a search that either package saved, with the models of each fold where they were saved."""
 
-    def load(self, path: str) -> V:
-        """Return the model saved below ``path``; with the models of each fold, where they were saved."""
-
-        def model(*folders: object) -> Any:
-            folder = "/".join(map(str, [path, *folders]))
-            return DefaultParamsReader.loadParamsInstance(folder, self.sparkSession)
-
-        kind: Any = self.kind
-        own, metadata = self._restored(kind(model("bestModel")), path)
-        own.avgMetrics, own.stdMetrics = metadata["avgMetrics"], metadata.get("stdMetrics", [])
+    def _load(self, path: str) -> V:
+        own, metadata = self._restored(self.kind(self._stage(f"{path}/bestModel")), path)
+        for name in METRICS:
+            if hasattr(own, name):
+                setattr(own, name, metadata.get(name, []))
         if metadata.get("persistSubModels"):  # pyspark's reader gives every fold the models of the last one
-            folds, models = range(own.getNumFolds()), range(len(own.getEstimatorParamMaps()))
-            own.subModels = [[model("subModels", f"fold{fold}", number) for number in models] for fold in folds]
+            candidates = range(len(own.getEstimatorParamMaps()))
+            folder = f"{path}/subModels"
+            if own.hasParam("numFolds"):
+                own.subModels = [
+                    [self._stage(f"{folder}/fold{fold}/{number}") for number in candidates]
+                    for fold in range(own.getNumFolds())
+                ]
+            else:
+                own.subModels = [self._stage(f"{folder}/{number}") for number in candidates]
         found: V = own
         return found
 
 
-def _grid(maps: list[dict[Any, Any]]) -> list[list[dict[str, str]]]:
-    """Return param maps as the JVM writes them; stages are named by the folders that pyspark.ml saves them in."""
-    written, folders = [], 0
+def _grid(maps: list[dict[Any, Any]]) -> tuple[list[list[dict[str, str]]], dict[str, Any]]:
+    """Return param maps as the JVM writes them, and the stages among their values, by their folders."""
+    written, stages = list[list[dict[str, str]]](), dict[str, Any]()
     for values in maps:
         entries = []
         for param, value in values.items():
             is_stage = isinstance(value, (Transformer, Evaluator)) or (
                 isinstance(value, Estimator) and not MetaAlgorithmReadWrite.isMetaEstimator(value)
             )
-            text = json.dumps(f"epm_{param.name}{folders}" if is_stage else value)
-            folders += is_stage
+            text = f"epm_{param.name}{len(stages)}" if is_stage else value
+            if is_stage:
+                stages[str(text)] = value
             is_json = json.dumps(not is_stage)
-            entries.append({"parent": param.parent, "name": param.name, "value": text, "isJson": is_json})
+            entries.append({"parent": param.parent, "name": param.name, "value": json.dumps(text), "isJson": is_json})
         written.append(entries)
-    return written
+    return written, stages

@@ -12,23 +12,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.rows import Rows, schema_of, training_rows
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import Fit, Trainer, fit_many
 from sparkopt.validation import Interval
 
-__all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train", "training_rows"]
+__all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train"]
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -55,7 +54,7 @@ class Reading:
     class_weights: str | list[float] | dict[int, float] | None
     block_codec: str
 
-    def weighted(self, columns: Columns, dataset: DataFrame) -> Columns:
+    def weighted(self, columns: Columns, dataset: Rows) -> Columns:
         """Return ``columns`` with the factors of the class weights, which ``dataset`` may determine."""
         if self.class_weights is None:
             return columns
@@ -81,7 +80,7 @@ class TrainingTask(Generic[M]):
         How to train on rows with these moments.
     initial : tuple of ndarray or None
         Where to start.
-    model : callable from Fit and DataFrame to a model
+    model : callable from Fit and DataFrame or Table to a model
         The model of a fit; it keeps the rows for its summary.
     shared : dict or None
         Parameters that models which share passes agree on; None for a model that shares none.
@@ -97,14 +96,14 @@ class TrainingTask(Generic[M]):
     engine: str
     trainer: Callable[[Moments], Trainer] = field(repr=False)
     initial: Initial | None = field(repr=False)
-    model: Callable[[Fit, DataFrame], M] = field(repr=False)
+    model: Callable[[Fit, Rows], M] = field(repr=False)
     shared: Mapping[str, Any] | None
     known: Callable[[Moments], Initial | None] = field(repr=False)
     starting: Callable[[Trainer], Trainer | None] = field(repr=False)
     chooses: bool = False
 
 
-def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
+def train(dataset: Rows, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
     """Yield (index, model) for every task, in groups that read the same rows."""
     with illegal_arguments():
         for task in tasks:
@@ -113,10 +112,10 @@ def train(dataset: DataFrame, tasks: Sequence[TrainingTask[M]]) -> Iterator[tupl
             yield from _train_readers(dataset, {i: tasks[i] for i in group})
 
 
-def _train_readers(dataset: DataFrame, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
+def _train_readers(dataset: Rows, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
     """Train tasks that read the same rows."""
     reading = next(iter(tasks.values())).reading
-    reading.columns.check(dataset.schema)
+    reading.columns.check(schema_of(dataset))
     columns = reading.weighted(reading.columns, dataset)
     rows = training_rows(dataset, columns)
     with BlockStore.write(dataset, columns, reading.targets, reading.block_codec) as store:
@@ -181,11 +180,6 @@ def _planned(store: BlockStore, task: TrainingTask[Any], fold: int | None) -> _P
         return _Plan(trainer, task.initial)
     (fit,) = fit_many(store, [starting])
     return _Plan(trainer, (fit.coefficients, fit.intercept))
-
-
-def training_rows(dataset: DataFrame, columns: Columns) -> DataFrame:
-    """Return the rows that are not for validation alone."""
-    return dataset if columns.validation is None else dataset.where(~F.col(quoted(columns.validation)))
 
 
 def _alike(items: Sequence[int], key: Callable[[int], Any]) -> list[list[int]]:

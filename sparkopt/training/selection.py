@@ -11,6 +11,7 @@ import numpy as np
 
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
+from sparkopt.engines.selection import engine_on
 from sparkopt.losses import Loss, SquaredError
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Hessians, InitialHessian, by_name
@@ -168,15 +169,15 @@ def with_cheapest_optimizers(store: BlockStore, trainers: Sequence[Trainer], may
     Trainers with a nonsmooth loss keep theirs, and so do those that stop early by validation rows: a few long steps
     would leave them few models to choose from.
     """
-    session = SessionTraits.of(store.context if store.has_rdds else None)
+    session = SessionTraits.of_store(store)
     found = []
     for trainer, is_open in zip(trainers, may, strict=True):
         if not is_open or not trainer.loss.smooth or store.validation is not None:
             found.append(trainer)
             continue
         objective = LinearObjective(trainer.loss, store.moments.features, trainer.fit_intercept)
-        size = FitSize(store.bytes, 8 * objective.size, store.partitions, store.slots)
-        engines = trainer.engine.candidates(session)
+        size = FitSize.of(store, 8 * objective.size)
+        engines = engine_on(trainer.engine, store).candidates(session)
         choice = choose_optimizer(objective, trainer.penalty, size, engines, len(trainers), store.moments.rows)
         logger.info("optimizer %s", choice)
         found.append(replace(trainer, optimizer=by_name(choice.name)))

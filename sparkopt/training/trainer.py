@@ -19,7 +19,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.base import Engine
-from sparkopt.engines.selection import AutoEngine
+from sparkopt.engines.selection import AutoEngine, engine_on
 from sparkopt.errors import DataError, IncompatibleError, LostRankError, NotConvergedWarning, ParameterError
 from sparkopt.losses import Loss
 from sparkopt.objective.cross_validation import FoldedObjective, Objective
@@ -355,7 +355,7 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
         codec = None if first.compression == "auto" else first.codec
         encoder = Encoder(codec, uuid.uuid4().hex, run.residual_store() if run else None, first.seed)
     with data_errors(), attempt(plan.problems, run, [bar] if first.progress else []) as this:
-        done = first.engine.run(this.problems, plan.work, store, encoder)
+        done = engine_on(first.engine, store).run(this.problems, plan.work, store, encoder)
         this.ended(done.solutions)
     seconds = time.perf_counter() - begin
     fits = []

@@ -299,7 +299,7 @@ def test_wide_rows_come_in_small_batches(spark, tmp_path, monkeypatch):
     other_writer(tmp_path / "t", "one.parquet", "list")
     df = spark.read.parquet(str(tmp_path / "t"))
     reader = parquet_scan(Columns("features", "label").select(df))
-    monkeypatch.setattr("sparkopt.blocks.parquet.BATCH_BYTES", 1000)
+    monkeypatch.setattr("sparkopt.machine.part.BATCH_BYTES", 1000)
     batches = [batch for parts in reader.partitions for batch in reader.reader(parts)]
     assert sum(batch.num_rows for batch in batches) == ROWS
     assert max(batch.nbytes for batch in batches) < 2000
@@ -375,7 +375,7 @@ def test_a_file_that_is_gone_is_one_error(spark, tmp_path):
         other_writer(tmp_path / "t", name, "list")
     df = spark.read.parquet(str(tmp_path / "t"))
     (tmp_path / "t" / "b.parquet").unlink()
-    with pytest.raises(DataError, match=r"b\.parquet is gone: it was deleted after Spark listed the files") as error:
+    with pytest.raises(DataError, match=r"b\.parquet is gone: it was deleted after the files were listed") as error:
         BlockStore.write(df, Columns("features", "label"), Interval())
     assert len(str(error.value).splitlines()) == 1
 

@@ -86,7 +86,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_broken_files_are_found_out(content):
-    with pytest.raises(CorruptDataError, match=r"truncated or altered|no checkpoint of this version"):
+    with pytest.raises(CorruptDataError, match=r"truncated or altered|not of the format"):
         load(content)
 
 

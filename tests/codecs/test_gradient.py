@@ -2,6 +2,9 @@
 
 import functools
 import io
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -23,7 +26,8 @@ from sparkopt.codecs import (
     TopK,
     gradient_codec,
 )
-from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
+from sparkopt.codecs.gradient import Sparse
+from sparkopt.errors import CorruptDataError, DivergedError, IncompatibleError, ParameterError
 
 PLAIN = [
     NoCompression(),
@@ -147,6 +151,28 @@ def test_vectors_of_different_sizes_cannot_be_added(codec):
         codec.add(encode(codec, np.ones(9))[0], encode(codec, np.ones(10))[0])
 
 
+CLAIMS = {
+    "sparse": (Sparse(), struct.pack("<QQI", 2**40, 0, zlib.crc32(struct.pack("<QQ", 2**40, 0)))),
+    "top-k": (TopK(1e-9), struct.pack("<I", 2**31) + bytes(8 * 3)),
+    "random-k": (RandomK(1e-9), struct.pack("<IQQ", 2**31, 0, 0) + bytes(4 * 3)),
+    "powersgd": (PowerSGD(rank=1), struct.pack("<I", 2**26) + bytes(4 * 2 * 2**13)),
+    "with error feedback": (ErrorFeedback(TopK(1e-9)), struct.pack("<I", 2**31) + bytes(8 * 3)),
+}
+"""Payloads of few bytes that claim to hold up to 8 TiB, and are well-formed."""
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_payload_of_another_size_is_refused_before_it_is_decoded(name):
+    codec, payload = CLAIMS[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptDataError, match="entries instead of 3"):
+            codec.add_to(np.zeros(3), payload)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 BYTE_RATIOS = {"none": 1, "fp16": 4, "bf16": 4, "int8": 8, "qsgd": 14, "sign": 50, "top-k": 40, "random-k": 40}
 
 
@@ -192,6 +218,17 @@ class TestQuantisation:
             total = codec.add(total, one)
             assert len(total) == header + 3 * (2 if count <= 258 else 4)
         np.testing.assert_allclose(codec.decode(total), 300 * codec.decode(one), rtol=1e-14)
+
+    def test_int8_sums_beyond_32_bits_are_refused(self):
+        most = (2**31 - 1) // 127
+        one, _ = Int8().encode([1.0], {"range": np.asarray(1.0)}, np.random.default_rng(0))
+        payload = struct.pack("<fI", 1.0, most) + np.array([127 * most], "<i4").tobytes()
+        assert Int8().decode(payload) == pytest.approx([most])
+        with pytest.raises(IncompatibleError, match="Decode them and add the vectors"):
+            Int8().add(payload, one)
+        for count in (0, most + 1):
+            with pytest.raises(CorruptDataError):
+                Int8().decode(struct.pack("<fI", 1.0, count) + bytes(4))
 
     def test_int8_needs_a_common_range_to_add(self):
         codec = Int8()

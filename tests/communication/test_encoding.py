@@ -16,9 +16,10 @@ from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.codecs.gradient import GRADIENT_CODECS, ErrorFeedback, gradient_codec
 from sparkopt.communication.encoder import Encoder, PassMessage
 from sparkopt.communication.encoding import CommunicatedSum, EncodedGradient
-from sparkopt.communication.error_feedback import Residuals, ResidualStore
+from sparkopt.communication.error_feedback import Residuals, ResidualStore, check_residuals
 from sparkopt.communication.sums import Summation
 from sparkopt.errors import CorruptDataError
+from sparkopt.io.filesystem import resolve
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import FullGradient
@@ -230,3 +231,45 @@ def test_a_store_of_residuals_outlives_the_executor(tmp_path, caplog):
         assert elsewhere.before(4) is None  # 3 was not kept
     assert "residual of part-0 is lost at step 4" in caplog.text
     assert len(list((tmp_path / "store").iterdir())) == 2
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-1],
+    "altered": lambda content: content[:90] + bytes([content[90] ^ 1]) + content[91:],
+    "empty": lambda content: b"",
+    "renamed format": lambda content: b"x" + content,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_residual_is_lost_and_not_believed(tmp_path, damage, caplog):
+    store = ResidualStore(str(tmp_path / "store"), interval=2)
+    residuals = Residuals("a", "part-0", f"{tmp_path}/x.arrow", store)
+    for step in range(5):
+        residuals.keep(step, {"error": np.full(2, float(step))})
+    kept = resolve(store.uri, "checkpointDir")
+    check_residuals(kept, 4)
+    for folder in (tmp_path, tmp_path / "store"):
+        (path,) = folder.glob("*.00000004.memory")
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        assert residuals.before(5) is None
+        assert Residuals("b", "part-0", f"{tmp_path}/y.arrow", store).before(5) is None
+    assert len(caplog.records) == 2
+    assert "altered" in caplog.text or "not of the format" in caplog.text
+    with pytest.raises(CorruptDataError, match=r"residual .*part-0\.00000004"):
+        check_residuals(kept, 4)
+    check_residuals(kept, 2)  # that of the checkpoint before
+
+
+def test_a_missing_residual_is_noticed(tmp_path):
+    store = ResidualStore(str(tmp_path), interval=1)
+    kept = resolve(store.uri, "checkpointDir")
+    check_residuals(kept, 7)  # where there are none, no codec left anything out
+    for step in (1, 2):
+        for name in ("part-0", "part-1"):
+            Residuals("a", name, None, store).keep(step, {"error": np.zeros(2)})
+    (tmp_path / "part-1.00000002.memory").unlink()
+    with pytest.raises(CorruptDataError, match="part-1 at step 2 is missing"):
+        check_residuals(kept, 2)
+    check_residuals(kept, 1)

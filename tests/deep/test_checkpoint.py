@@ -154,3 +154,26 @@ def test_tied_weights_are_saved(tmp_path):
     other.load_state_dict(module_state(module_bytes(tied.state_dict())))
     assert torch.equal(other[0].weight, layer.weight)
     assert torch.equal(other[1].weight, layer.weight)
+
+
+def test_no_alteration_of_a_manifest_is_believed(tmp_path):
+    """Every single bit, and every number, counts: a changed step or rate would go on from elsewhere."""
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(0))
+    folder.save(checkpoint(1, 5, {"rate": 0.1, "names": ["a", None]}))
+    path = tmp_path / "epoch-000001-step-000000005" / MANIFEST
+    content = path.read_bytes()
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        with pytest.raises(CorruptDataError, match=r"damaged manifest|without a digest"):
+            folder.load("epoch-000001-step-000000005")
+    assert folder.latest() == "epoch-000000-step-000000000"
+
+
+@pytest.mark.parametrize("name", [MODEL, STATE])
+def test_a_missing_part_is_passed_over(tmp_path, name):
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(checkpoint(0))
+    folder.save(checkpoint(1))
+    (tmp_path / "epoch-000001-step-000000000" / name).unlink()
+    assert folder.latest() == "epoch-000000-step-000000000"

@@ -2,57 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from pyspark.ml.functions import array_to_vector
-from pyspark.sql import functions as F
 
 from sparkopt import images
+from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.batch import Decoder, contents
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.fields import Field, Fields
+from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.sampler import EpochSampler
 from sparkopt.deep.store import write_store
 from sparkopt.deep.stream import RowGroups, load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.launch import LocalCommunicator
+from tests.deep.rows import parted
 
 ROWS = 1300
 DECODE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
 
 
-@pytest.fixture(scope="module")
-def table(spark):
+VECTOR = pa.struct(
+    {"type": pa.int8(), "size": pa.int32(), "indices": pa.list_(pa.int32()), "values": pa.list_(pa.float64())}
+)
+FEATURES = ["real", "array", "nested", "vector", "tensor", "id"]
+
+
+def table():
     """One column of each kind, all of which say which row they belong to; partitions of very unlike size."""
-    ids = spark.range(0, 1000, 1, 1).union(spark.range(1000, ROWS, 1, 3)).union(spark.range(0))
-    at = F.col("id").cast("double")
-    tensor = F.struct(
-        F.array(F.lit(2), F.lit(1), F.lit(1)).alias("shape"),
-        F.lit("uint8").alias("dtype"),
-        F.unhex(F.lpad(F.hex("id"), 4, "0")).alias("data"),
-    )
-    return ids.select(
-        "id",
-        at.alias("real"),
-        F.array(at, at + 0.5).alias("array"),
-        F.array(F.array(at, at + 1), F.array(at + 2, at + 3)).alias("nested"),
-        array_to_vector(F.array(at, -at)).alias("vector"),
-        tensor.alias("tensor"),
-        (F.col("id") % 3).cast("short").alias("label"),
-        F.when(F.col("id") % 2 == 0, 2.0).otherwise(0.5).alias("weight"),
-    )
+    ids = range(ROWS)
+    vectors = [dict(type=1, size=None, indices=None, values=[float(row), -float(row)]) for row in ids]
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "real": pa.array(ids, pa.float64()),
+        "array": pa.array([[row, row + 0.5] for row in ids], pa.list_(pa.float64(), 2)),
+        "nested": pa.array([[[row, row + 1], [row + 2, row + 3]] for row in ids], pa.list_(pa.list_(pa.float64()))),
+        "vector": pa.array(vectors, VECTOR),
+        "tensor": pa.array([dict(shape=[2, 1, 1], dtype="uint8", data=row.to_bytes(2, "big")) for row in ids]),
+        "label": pa.array([row % 3 for row in ids], pa.int16()),
+        "weight": pa.array([0.5 if row % 2 else 2.0 for row in ids]),
+        "aside": pa.array([row % 10 == 0 for row in ids]),
+    }
+    return parted(columns, [1000, 1100, 1200, 1300])
+
+
+def fields_of(rows, *columns):
+    return Fields.of(spark_schema(rows.schema), *columns)
 
 
 @pytest.fixture(scope="module")
-def index(table, tmp_path_factory):
-    fields = Fields.of(table.schema, ["real", "array", "nested", "vector", "tensor", "id"], "label", "weight")
-    return write_store(table, fields, str(tmp_path_factory.mktemp("store") / "rows"), F.col("id") % 10 == 0)
+def index(tmp_path_factory):
+    rows, folder = table(), tmp_path_factory.mktemp("store")
+    fields = fields_of(rows, FEATURES, "label", "weight")
+    return write_store(rows, fields, str(folder / "rows"), HeldOut(("aside",)))
 
 
 def batches(index, sampler, streams, split=TRAINING, pipeline=None, **options):
@@ -134,70 +143,84 @@ def test_one_process_with_all_streams_sees_what_all_see(index):
 
 
 BAD_ROWS = {
-    "null": (("x", "null"), r"features column 'x', partition \d, row 1 is null"),
-    "nan": (("x", "array(1d, double('nan'))"), r"features column 'x', partition \d, row 1 is nan at position 1"),
-    "ragged": (
-        ("x", "array(1d)"),
-        r"features column 'x', partition \d, row 1 has 1 entries where .* have 2",
-    ),
-    "null entry": (("x", "array(1d, null)"), r"features column 'x', partition \d, row 1 has a null entry"),
-    "label": (("y", "float('inf')"), r"label column 'y', partition \d, row 1 is inf"),
-    "weight": (("w", "-1f"), r"weight column 'w', partition \d, row 1 is -1; it must be >= 0"),
+    "null": (("x", None), "features column 'x', partition 1, row 1 is null"),
+    "nan": (("x", [1.0, float("nan")]), "features column 'x', partition 1, row 1 is nan at position 1"),
+    "ragged": (("x", [1.0]), "features column 'x', partition 1, row 1 has 1 entries where .* have 2"),
+    "null entry": (("x", [1.0, None]), "features column 'x', partition 1, row 1 has a null entry"),
+    "label": (("y", float("inf")), "label column 'y', partition 1, row 1 is inf"),
+    "weight": (("w", -1.0), "weight column 'w', partition 1, row 1 is -1; it must be >= 0"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_a_bad_row_is_named_and_nothing_stays(spark, tmp_path, change, message):
-    good = {"x": "array(1d, 2d)", "y": "1f", "w": "1f"}
-    bad = {**good, change[0]: change[1]}
-    cases = [f"case when id = 1 then {bad[name]} else {good[name]} end as {name}" for name in good]
-    rows = spark.range(0, 3, 1, 1).selectExpr(*cases)
+def test_a_bad_row_is_named_and_nothing_stays(tmp_path, change, message):
+    columns = {"x": [[1.0, 2.0]] * 6, "y": [1.0] * 6, "w": [1.0] * 6}
+    columns[change[0]][4] = change[1]
+    rows = parted(columns, [3])
     with pytest.raises(DataError, match=message + r".* Filter or repair"):
-        write_store(rows, Fields.of(rows.schema, "x", "y", "w"), str(tmp_path / "rows"))
+        write_store(rows, fields_of(rows, "x", "y", "w"), str(tmp_path / "rows"))
     assert not list(tmp_path.iterdir())
 
 
-def test_partitions_must_agree(spark, tmp_path):
-    rows = spark.range(0, 4, 1, 2).selectExpr("sequence(0, int(id) div 2) as x", "id as y")
+def test_partitions_must_agree(tmp_path):
+    rows = parted({"x": [[0], [0], [0, 1], [0, 1]], "y": range(4)}, [2])
     with pytest.raises(DataError, match=r"rows differ in shape or type: training-00000"):
-        write_store(rows, Fields.of(rows.schema, "x", "y"), str(tmp_path / "rows"))
+        write_store(rows, fields_of(rows, "x", "y"), str(tmp_path / "rows"))
+    empty = parted({"x": pa.array([], pa.list_(pa.int64())), "y": pa.array([], pa.int64())})
     with pytest.raises(DataError, match="no rows to train on"):
-        write_store(rows.limit(0), Fields.of(rows.schema, "x", "y"), str(tmp_path / "rows"))
+        write_store(empty, fields_of(empty, "x", "y"), str(tmp_path / "rows"))
 
 
 WRONG_COLUMNS = {
     "missing": (("nothing", "y", None), "features column 'nothing' does not exist. Columns: x, y, t"),
-    "text": (("t", "y", None), "features column 't' has type string; it must be a number, a Vector, an array"),
+    "a date": (("d", "y", None), "features column 'd' has type date; it must be a number, a Vector, an array"),
     "bytes label": (("x", "b", None), "label column 'b' holds bytes"),
+    "text label": (("x", "t", None), "label column 't' holds text"),
     "weight": (("x", "y", "t"), "weight column 't' has type string; it must be numeric"),
     "none": (([], "y", None), "featuresCols is empty"),
 }
 
 
 @pytest.mark.parametrize(("columns", "message"), WRONG_COLUMNS.values(), ids=WRONG_COLUMNS)
-def test_wrong_columns_are_refused_by_their_type(spark, columns, message):
-    schema = spark.range(1).selectExpr("array(id) as x", "id as y", "'a' as t", "binary('a') as b").schema
+def test_wrong_columns_are_refused_by_their_type(columns, message):
+    kinds = {"x": pa.list_(pa.int64()), "y": pa.int64(), "t": pa.string(), "b": pa.binary(), "d": pa.date32()}
     with pytest.raises(SchemaError, match=message):
-        Fields.of(schema, *columns)
+        Fields.of(spark_schema(pa.schema(kinds)), *columns)
 
 
-def test_numeric_columns_are_one_input(spark):
-    schema = spark.range(1).selectExpr("1f as a", "2 as b", "array(1d) as c").schema
+def test_numeric_columns_are_one_input():
+    schema = spark_schema(pa.schema({"a": pa.float32(), "b": pa.int32(), "c": pa.list_(pa.float64())}))
     assert [field.columns for field in Fields.of(schema, ["a", "b"]).inputs] == [("a", "b")]
     assert [field.columns for field in Fields.of(schema, ["a", "c"]).inputs] == [("a",), ("c",)]
 
 
+def test_where_a_group_ends_depends_on_its_rows_only(tmp_path, monkeypatch):
+    """Not on the batches that rows come in, nor on who wrote them: groups are the least that is shuffled."""
+    rng = np.random.default_rng(0)
+    content = [rng.bytes(size) for size in rng.integers(1, 40_000, 300)]
+    rows = parted({"image": content, "y": range(300), "aside": [row % 7 == 0 for row in range(300)]}, [100])
+    found = []
+    for size in (1, 13, 10_000):
+        monkeypatch.setattr("sparkopt.machine.part.BATCH", size)
+        folder = str(tmp_path / str(size))
+        found.append(write_store(rows, fields_of(rows, "image", "y"), folder, HeldOut(("aside",))))
+    assert len({index.fingerprint for index in found}) == 1
+    lengths = [len(one) for number, one in enumerate(content[:100]) if number % 7]
+    starts = np.cumsum([0, *found[0].training[0].groups])
+    for start, stop in itertools.pairwise(starts):  # a further row would have been too much
+        assert sum(lengths[start:stop]) + 8 * (stop - start) <= 1 << 20
+        assert stop == starts[-1] or sum(lengths[start : stop + 1]) + 8 * (stop + 1 - start) > 1 << 20
+
+
 @pytest.fixture(scope="module")
-def pictures(spark, tmp_path_factory):
+def pictures(tmp_path_factory):
     """Images of random pixels, whose mean brightness is also their label."""
     rng = np.random.default_rng(0)
     content = [rng.integers(0, 256, (9, 12, 1), dtype=np.uint8) for _ in range(50)]
-    rows = [
-        (bytearray(images.functional.encode(image, "png")), float(number)) for number, image in enumerate(content)
-    ]
-    df = spark.createDataFrame(rows, "image binary, label float").repartition(2)
+    encoded = [images.functional.encode(image, "png") for image in content]
+    rows = parted({"image": encoded, "label": pa.array(range(50), pa.float32())}, [20])
     folder = str(tmp_path_factory.mktemp("pictures") / "rows")
-    return write_store(df, Fields.of(df.schema, "image", "label"), folder), content
+    return write_store(rows, fields_of(rows, "image", "label"), folder), content
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("gray", 1), ("rgb", 3)])
@@ -281,9 +304,9 @@ def test_augmentation_depends_on_seed_image_and_epoch_only(pictures):
     assert not torch.equal(augmented(7, 1, 0), augmented(7, 2, 0))
 
 
-def test_what_fails_ahead_is_raised_where_it_is_taken(spark, tmp_path):
-    df = spark.sql("select binary('no image') as image, 1f as label")
-    index = write_store(df, Fields.of(df.schema, "image", "label"), str(tmp_path / "rows"))
+def test_what_fails_ahead_is_raised_where_it_is_taken(tmp_path):
+    rows = parted({"image": [b"no image"], "label": [1.0]})
+    index = write_store(rows, fields_of(rows, "image", "label"), str(tmp_path / "rows"))
     with pytest.raises(CorruptImageError, match="an image of 8 bytes, row 0 of its batch"):
         batches(index, EpochSampler((1,), 1, 1), range(1), pipeline=DECODE)
 

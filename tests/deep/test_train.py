@@ -7,44 +7,46 @@ import functools
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from pyspark.sql import functions as F
 from torch import nn
 
+from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import EpochEnded, StepsDone, from_report
 from sparkopt.deep.fields import Fields
+from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
-from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, TorchLauncher
+from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, ProcessLauncher, TorchLauncher
 from tests.deep import networks
+from tests.deep.rows import parted
 from tests.tiers import needs
 
 SGD = functools.partial(torch.optim.SGD, lr=0.2, momentum=0.9)
 CROSS_ENTROPY = nn.CrossEntropyLoss()
 
 
-@pytest.fixture(scope="module")
-def index(spark, tmp_path_factory):
-    """603 rows for training in partitions of 450, 0 and 153; 67 are held out."""
+def uneven():
+    """670 rows in partitions of 500, 0 and 170, of which every tenth is for validation."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(670, 4))
     label = (2 * X[:, 0] + X[:, 1] > 0).astype(int) + (X[:, 2] > 1)
-    frame = pd.DataFrame(
-        {"features": list(X), "label": label, "weight": rng.integers(0, 3, 670) / 2, "id": range(670)}
-    )
-    df = spark.createDataFrame(frame).coalesce(1)
-    uneven = df.where("id < 500").union(df.where("id < 0")).union(df.where("id >= 500"))
-    folder = str(tmp_path_factory.mktemp("train"))
-    held_out = F.col("id") % 10 == 0
-    plain = write_store(uneven, Fields.of(df.schema, "features", "label"), f"{folder}/plain", held_out)
-    weighted = write_store(uneven, Fields.of(df.schema, "features", "label", "weight"), f"{folder}/weighted")
+    weight, aside = rng.integers(0, 3, 670) / 2, np.arange(670) % 10 == 0
+    return parted({"features": list(X), "label": label, "weight": weight, "aside": aside}, [500, 500])
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """Rows of which 67 are held out, and the same with weights, of which none is."""
+    rows, folder = uneven(), str(tmp_path_factory.mktemp("train"))
+    schema = spark_schema(rows.schema)
+    plain = write_store(rows, Fields.of(schema, "features", "label"), f"{folder}/plain", HeldOut(("aside",)))
+    weighted = write_store(rows, Fields.of(schema, "features", "label", "weight"), f"{folder}/weighted")
     return {"plain": plain, "weighted": weighted}
 
 
@@ -91,13 +93,21 @@ def compare(outcome, expected, **tolerance):
         np.testing.assert_allclose(tensor, state[name], **tolerance)
 
 
-@pytest.mark.parametrize("launcher", ["local", "torch", pytest.param("horovod", marks=needs("horovod"))])
-def test_losses_and_weights_are_those_of_a_plain_loop(spark, index, launcher):
+@pytest.mark.parametrize("launcher", [LocalLauncher(), ProcessLauncher(2)], ids=["local", "processes"])
+def test_losses_and_weights_are_those_of_a_plain_loop(index, launcher):
+    check_against_a_plain_loop(index, launcher)
+
+
+@pytest.mark.parametrize("launcher", [TorchLauncher, pytest.param(HorovodLauncher, marks=needs("horovod"))])
+def test_so_they_are_on_spark(spark, index, launcher):
+    check_against_a_plain_loop(index, launcher(spark.sparkContext, 2))
+
+
+def check_against_a_plain_loop(index, launcher):
     settings = config(index["plain"], accumulation=3, max_norm=0.5)
-    kinds = {"local": lambda context, _: LocalLauncher(), "torch": TorchLauncher, "horovod": HorovodLauncher}
     recipe = Recipe(networks.mlp, CROSS_ENTROPY, SGD, metrics={"accuracy": "accuracy"})
-    outcomes = kinds[launcher](spark.sparkContext, 2).run(train, settings, recipe)
-    assert len(outcomes) == (1 if launcher == "local" else 2)
+    outcomes = launcher.run(train, settings, recipe)
+    assert len(outcomes) == getattr(launcher, "processes", 1)
     compare(outcomes[0], plain_loop(settings), rtol=2e-5, atol=1e-6)
     assert len({outcome.losses for outcome in outcomes}) == 1  # every rank knows every loss
     state = module_state(outcomes[0].weights)

@@ -39,6 +39,7 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         "numProc=2": "numProc=1",
     },
     "docs/migration/orca.md": {'launcher="torch"': 'launcher="local"', "numProc=2": "numProc=1"},
+    "docs/one-machine.md": {'"/data/': '"{folder}/'},
     "docs/reference/codecs.md": {'"/data/small"': '"{folder}/small"'},
 }
 """The same by page."""

@@ -19,7 +19,7 @@ PACKAGES = (
     "sparkopt.errors",
     "sparkopt.typing",
     "sparkopt.validation",
-    *(f"sparkopt.{name}" for name in ("io", "losses", "penalties", "optim", "codecs", "images", "blocks")),
+    *(f"sparkopt.{name}" for name in ("io", "machine", "losses", "penalties", "optim", "codecs", "images", "blocks")),
     *(f"sparkopt.{name}" for name in ("objective", "solver", "communication", "checkpoint", "launch")),
     *(f"sparkopt.{name}" for name in ("engines", "report", "training", "ml", "deep", "integrations", "jobs")),
 )

@@ -15,7 +15,7 @@ from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.codecs.gradient import ErrorFeedback
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.selection import by_name
-from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.errors import CorruptCheckpointWarning, IncompatibleError, ParameterError
 from sparkopt.ml import LogisticRegression
 from sparkopt.objective.work import LocalSteps
 from sparkopt.training.trainer import fit_many
@@ -111,6 +111,25 @@ def test_a_resumed_fit_has_its_residuals(store, trainer, engine, tmp_path, caplo
     assert "residual" not in caplog.text
     np.testing.assert_array_equal(resumed.coefficients, calm.coefficients)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_a_damaged_residual_costs_the_steps_since_the_checkpoint_before(store, trainer, damage, tmp_path):
+    codec = ErrorFeedback(codecs.TopK(0.05))
+    whole = replace(trainer, engine=ENGINES["resident"], compression=codec, stop=Stop(6, 0.0))
+    calm = whole.fit(store)
+    kept = replace(whole, checkpointer=Checkpointer(str(tmp_path), interval=2))
+    with pytest.raises(RuntimeError, match="power cut"):
+        replace(kept, callbacks=(_power_cut,)).fit(store)
+    newest = max(tmp_path.rglob("*.memory"), key=lambda path: path.name.split(".")[-2])
+    if damage == "truncated":
+        newest.write_bytes(newest.read_bytes()[:-1])
+    else:
+        newest.unlink()
+    with pytest.warns(CorruptCheckpointWarning, match="residual"):
+        resumed = kept.fit(store)
+    assert resumed.receipt.resumed_at == 2
+    np.testing.assert_array_equal(resumed.coefficients, calm.coefficients)
 
 
 def _power_cut(progress):

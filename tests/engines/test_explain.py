@@ -10,9 +10,9 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from sparkopt.codecs.gradient import Sparse
+from sparkopt.engines import DataProfile, FitPlan
 from sparkopt.engines.base import FitSize
 from sparkopt.engines.driver import DriverEngine
-from sparkopt.engines.explain import DataProfile, FitPlan
 from sparkopt.engines.resident import ResidentEngine
 from sparkopt.engines.selection import choose
 from sparkopt.errors import DataError, SchemaError
@@ -100,3 +100,7 @@ def test_what_cannot_be_trained_cannot_be_explained(dense):
         LinearRegression(labelCol="y").explain(dense)
     with pytest.raises(DataError, match="no rows"):
         LinearRegression().explain(dense.where("label > 7"))
+    for broken in ("NULL", "double('NaN')"):
+        rows = dense.withColumn("label", F.expr(f"if(label = 1, {broken}, label)"))
+        with pytest.raises(DataError, match=r"label column 'label', partition \d+ has \d+ rows with null or NaN"):
+            LogisticRegression().explain(rows)

@@ -75,7 +75,7 @@ class ToyEngine(base.Engine):
 
 selection.ENGINES["toy"] = ToyEngine
 
-from sparkopt.engines.explain import DataProfile, FitPlan
+from sparkopt.engines import DataProfile, FitPlan
 from sparkopt.jobs.train import declare
 from sparkopt.ml import LinearRegression
 

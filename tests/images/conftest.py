@@ -52,7 +52,7 @@ def broken(photograph):
         "png header only": (png[:20], "truncated"),
         "half a webp": (webp[: len(webp) // 2], "truncated"),
         "half a gif": (gif[: len(gif) // 2], "corrupt"),
-        "half a tiff": (tiff[: len(tiff) // 2], "corrupt"),
+        "half a tiff": (tiff[: len(tiff) // 2], "truncated"),
         "half a bmp": (bmp[: len(bmp) // 2], "corrupt"),
         "png with a wrong checksum": (bytes(flipped), "corrupt"),
         "jpeg of no size": (bytes(empty_frame), "corrupt"),

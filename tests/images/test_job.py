@@ -9,6 +9,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.jobs import preprocess_images
+from sparkopt.jobs.runtimes.spark_images import SparkImages, steps
 from tests.tiers import needs
 
 
@@ -58,13 +59,13 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(job, spark, folder,
     random = [images.Decode(), images.RandomCrop(50, 60), images.RandomHorizontalFlip(), images.Encode("png")]
     path.write_text(images.Compose(random).to_json())
     arguments = ["--input", str(folder / "in"), "--parts", "3", "--pipeline", str(path)]
-    steps = job.steps
+    whole = SparkImages.steps
 
-    def interrupted(pending, parts):
-        yield steps(pending, parts)[0]
+    def interrupted(self):
+        yield whole(self)[0]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "steps", interrupted)
+    monkeypatch.setattr(SparkImages, "steps", interrupted)
     assert job.main([*arguments, "--output", str(folder / "out")]) == 130
     first = {row.path for row in spark.read.parquet(str(folder / "out")).collect()}
     assert json.loads((folder / "out" / "_manifest.json").read_text())["status"] == "unfinished"
@@ -131,7 +132,7 @@ def test_labels_come_from_folders_and_a_part_opens_only_its_own_files(job, spark
     labels = {row.label: row.count for row in rows.groupBy("label").count().collect()}
     assert set(labels) == {"deep", "in"}
     assert rows.where("length = 0").count() == 1  # the empty file is there
-    conditions = job.steps(rows, 4)
+    conditions = steps(rows, 4)
     counts = [rows.where(condition).count() for condition in conditions]
     assert sum(counts) == rows.count()
     assert len(counts) == 4

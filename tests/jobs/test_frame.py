@@ -19,10 +19,12 @@ import pytest
 import sparkopt
 from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask, masked
-from sparkopt.jobs import cli, locations, manifest
+from sparkopt.jobs import cli, manifest
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.locations import HadoopLocation, LocalLocation, publish, spark_location, staged
+from sparkopt.jobs.locations import LocalLocation, publish, staged
 from sparkopt.jobs.logs import event, logger, logging_as
+from sparkopt.jobs.runtimes import hadoop
+from sparkopt.jobs.runtimes.hadoop import HadoopLocation, spark_location
 from tests.jobs.running import ROOT
 
 
@@ -444,7 +446,7 @@ def test_a_path_without_a_scheme_is_where_spark_takes_it_for(spark, tmp_path):
 
 
 def test_on_connect_only_shared_paths_are_reached(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(locations, "is_connect", lambda spark: True)
+    monkeypatch.setattr(hadoop, "is_connect", lambda spark: True)
     for uri in (str(tmp_path), f"file:{tmp_path}", f"file://{tmp_path}/"):
         assert spark_location(spark, uri) == LocalLocation(tmp_path)
     with pytest.raises(

@@ -14,6 +14,7 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.integrations.model_registry import Accepted
 from sparkopt.jobs import evaluate, preprocess_images, score, train
 from sparkopt.jobs.pipeline import STEPS, DataInterval, Pipeline
+from sparkopt.jobs.runtimes.images import ordered_names
 from tests.jobs.running import ROOT
 
 START = datetime(2026, 11, 23, 22, tzinfo=timezone(timedelta(hours=-2)))  # midnight in UTC
@@ -104,7 +105,7 @@ def test_images_become_rows_with_labels_and_a_split(spark, digits, tmp_path):
     assert {path.name for path in output.iterdir()} >= {"split=train", "split=test"}
 
 
-def test_a_folder_that_is_no_label_is_told(spark, digits):
-    source = preprocess_images.read_input(spark, f"{digits}/[0-4]", "binaryFile")
+def test_a_folder_that_is_no_label_is_told():
     with pytest.raises(DataError, match="--input has images of '4'; --labels are 0, 1, 2, 3"):
-        preprocess_images.label_names(source, "0,1,2,3")
+        ordered_names(["0", "1", "4"], "0,1,2,3")
+    assert ordered_names(["b", "a"], "") == ["a", "b"]

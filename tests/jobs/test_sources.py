@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.jobs.sources import DataSource, fingerprint, read, split
+from sparkopt.jobs.runtimes.spark import SparkRuntime
+from sparkopt.jobs.sources import DataSource
 from sparkopt.jobs.train import JOB
 
 FORMATS = ("parquet", "csv", "json", "table")
@@ -33,19 +34,19 @@ def args(kind: str, location: str, *more: str):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_rows_are_the_same(spark, places, table, kind):
-    rows = read(spark, args(kind, places[kind], "--features", "a,b", "--label", "y"))
+    rows = SparkRuntime(spark).read(args(kind, places[kind], "--features", "a,b", "--label", "y"))
     assert (rows.features, rows.label) == (["a", "b"], "y")
     columns = ["id", "a", "b", "y", "c"]
-    found = rows.df.select(*columns).orderBy("id").collect()
+    found = rows.rows.select(*columns).orderBy("id").collect()
     assert [tuple(map(float, row)) for row in found] == [
         tuple(map(float, row)) for row in spark.read.parquet(table).select(*columns).orderBy("id").collect()
     ]
 
 
 def test_sparse_rows_are_vectors(spark, places, table):
-    rows = read(spark, args("libsvm", places["libsvm"]))
-    assert (rows.features, rows.label, rows.df.count()) == ("features", "label", 400)
-    total = sum(row.features.toArray().sum() for row in rows.df.collect())
+    rows = SparkRuntime(spark).read(args("libsvm", places["libsvm"]))
+    assert (rows.features, rows.label, rows.rows.count()) == ("features", "label", 400)
+    total = sum(row.features.toArray().sum() for row in rows.rows.collect())
     assert total == spark.read.parquet(table).selectExpr("sum(a + b)").first()[0]
 
 
@@ -57,12 +58,12 @@ def test_a_change_of_the_data_is_seen(spark, places, tmp_path, kind):
     rows.write.format("csv" if kind == "csv" else "parquet").save(path)
     spark.read.format("csv" if kind == "csv" else "parquet").load(path).createOrReplaceTempView(name)
     source = DataSource(kind, name if kind == "table" else path)
-    first = fingerprint(spark, source)
-    assert first == fingerprint(spark, source)
+    first = SparkRuntime(spark).fingerprint(source)
+    assert first == SparkRuntime(spark).fingerprint(source)
     assert first is not None
     rows.write.mode("append").format("csv" if kind == "csv" else "parquet").save(path)
     spark.read.format("csv" if kind == "csv" else "parquet").load(path).createOrReplaceTempView(name)
-    second = fingerprint(spark, source)
+    second = SparkRuntime(spark).fingerprint(source)
     spark.catalog.dropTempView(name)
     assert second is not None
     assert second["files"] == 2 * first["files"]
@@ -72,7 +73,7 @@ def test_a_change_of_the_data_is_seen(spark, places, tmp_path, kind):
 def test_what_is_in_no_file_cannot_be_told_apart(spark):
     """So a job over it is never taken for done."""
     spark.range(3).createOrReplaceTempView("made_of_nothing")
-    assert fingerprint(spark, DataSource("table", "made_of_nothing")) is None
+    assert SparkRuntime(spark).fingerprint(DataSource("table", "made_of_nothing")) is None
     spark.catalog.dropTempView("made_of_nothing")
 
 
@@ -81,8 +82,10 @@ def test_images_are_held_out_wherever_their_folders_lie(spark):
     names = [f"{label}/{number}.png" for label in "ab" for number in range(200)]
     kept = []
     for root in ("file:/data/", "s3a://bucket/2026-01-01/photos/", ""):
-        _, held_out = split(spark.createDataFrame([(root + name, 0) for name in names], "path string, x int"), 0.2, 0)
+        rows = spark.createDataFrame([(root + name, 0) for name in names], "path string, x int")
+        _, held_out = SparkRuntime(spark).split(rows, 0.2, 0)
         kept.append(sorted(row.path.removeprefix(root) for row in held_out.collect()))
     assert kept[0] == kept[1] == kept[2]
     assert 50 < len(kept[0]) < 110
-    assert sum(part.count() for part in split(spark.createDataFrame([("1.png",)], "path string"), 0.2, 0)) == 1
+    bare = spark.createDataFrame([("1.png",)], "path string")
+    assert sum(part.count() for part in SparkRuntime(spark).split(bare, 0.2, 0)) == 1

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from sparkopt.integrations.pyfunc import _load_pyfunc
-from sparkopt.jobs import sources, train
-from sparkopt.jobs.metrics import metrics_of
+from sparkopt.jobs import train
+from sparkopt.jobs.runtimes.base import InputRows
+from sparkopt.jobs.runtimes.spark import SparkRuntime
 from tests.jobs.running import submit
 
 
@@ -40,7 +41,7 @@ def test_every_loss_has_an_estimator(spark):
     for loss in train.ESTIMATORS:
         label = "y" if loss in train.CLASSIFIERS else "positive"
         flags = ["--parquet", "unread", "--loss", loss, "--max-iter", "50", "--tol", "0.01", "--reg-param", "0.01"]
-        rows = sources.InputRows(df.coalesce(1), ["a"], label)
-        model = train.estimator(train.JOB.parser().read(flags), rows).fit(rows.df)
-        metrics = metrics_of(model, df, label)
+        rows = InputRows(df.coalesce(1), ["a"], label)
+        model = train.estimator(train.JOB.parser().read(flags), rows).fit(rows.rows)
+        metrics = SparkRuntime(spark).metrics_of(model, df, label)
         assert metrics.get("accuracy", metrics.get("r2")) > 0.7, loss

@@ -456,6 +456,25 @@ def test_a_loss_of_ones_own_is_checked_on_first_use():
             LinearObjective(wrong, 2)
 
 
+@dataclass(frozen=True)
+class Slanted(Quantile):
+    """A wrong derivative, off by a thousandth."""
+
+    def value_gradient(self, y, raw):
+        value, gradient = super().value_gradient(y, raw)
+        return value, gradient + 0.001
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-3, 1e3, 1e6, 1e7, 1e9, 1e12])
+def test_the_check_holds_in_every_unit(unit):
+    """Prices in cents or turnovers of a country: the smoothing parameter is in the label's unit."""
+    for loss in (Quantile(0.9, unit), FixedHuber(unit)):
+        check_loss(loss)
+    if unit < 1e7:  # beyond, rounding hides a thousandth
+        with pytest.raises(ParameterError, match="its value_gradient returns"):
+            check_loss(Slanted(0.9, unit))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_loss_without_second_derivative_takes_differences(dtype):
     y, raw = rows(SquaredError(), spread=1.0)

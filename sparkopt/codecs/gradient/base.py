@@ -75,14 +75,23 @@ class GradientCodec(ABC):
             numbers, but finite ones.
         """
 
+    def entries(self, payload: bytes) -> int | None:
+        """Return how many entries a payload claims to hold, without decoding it; None where that is not known."""
+        return None
+
     def add_to(self, total: Floats, payload: bytes) -> None:
         """Add the decoded payload to ``total``, shape (size,), in place.
+
+        Nothing of another size is decoded: a few bytes may claim to hold terabytes.
 
         Raises
         ------
         CorruptDataError
             As from ``decode``, and if the payload holds another number of entries.
         """
+        claimed = self.entries(payload)
+        if claimed is not None and claimed != total.size:
+            raise self.other_size(payload, claimed, total.size)
         vector = self.decode(payload)
         if vector.size != total.size:
             raise self.other_size(payload, vector.size, total.size)
@@ -226,6 +235,9 @@ class ErrorFeedback(GradientCodec):
     def decode(self, payload: bytes) -> Floats:
         vector = self.codec.decode(payload)
         return vector / (1.0 + self.codec.variance(vector.size))
+
+    def entries(self, payload: bytes) -> int | None:
+        return self.codec.entries(payload)
 
     def add(self, a: bytes, b: bytes) -> bytes:
         return self.codec.add(a, b)

@@ -61,6 +61,9 @@ class PowerSGD(GradientCodec):
         payload = self._HEADER.pack(vector.size) + left.tobytes() + right.astype("<f4").tobytes()
         return payload, {"basis": np.linalg.qr(right).Q}
 
+    def entries(self, payload: bytes) -> int:
+        return int(self.unpack(self._HEADER, payload)[0])
+
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
         if not size or (self.shape is not None and size != math.prod(self.shape)):

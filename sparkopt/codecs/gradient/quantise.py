@@ -107,6 +107,7 @@ class Int8(GradientCodec):
     shared = True
     _HEADER = struct.Struct("<fI")  # range, number of payloads added up
     _MOST = 127
+    _ADDED = (2**31 - 1) // _MOST  # payloads whose sum 32 bits hold
 
     def init(self, size: int) -> CodecState:
         return {"range": np.zeros(())}
@@ -128,6 +129,11 @@ class Int8(GradientCodec):
                 f"int8 payloads of {x.size} and {y.size} entries with ranges {x_limit:g} and {y_limit:g} cannot be "
                 "added: let the workers agree on one range first (propose, agree), or decode and add the vectors."
             )
+        if x_count + y_count > self._ADDED:
+            raise IncompatibleError(
+                f"int8 payloads of {x_count:,} and {y_count:,} workers cannot be added: their sum has 32 bits, which "
+                f"hold {self._ADDED:,}. Decode them and add the vectors."
+            )
         return self._pack(x.astype(np.int64) + y, x_limit, x_count + y_count)
 
     def propose(self, x: ArrayLike, state: CodecState) -> float:
@@ -148,7 +154,7 @@ class Int8(GradientCodec):
     def _unpack(self, payload: bytes) -> tuple[Array, float, int]:
         limit, count = self.unpack(self._HEADER, payload)
         body, width = memoryview(payload)[self._HEADER.size :], np.dtype(self._width(count))
-        if not body or len(body) % width.itemsize:
+        if not body or len(body) % width.itemsize or not 0 < count <= self._ADDED:
             raise self.corrupt(payload)
         self.finite(np.asarray(limit), payload)
         return np.frombuffer(body, width), limit, count
@@ -199,6 +205,9 @@ class QSGD(GradientCodec):
         bits = np.unpackbits(symbols[:, None], axis=1)[:, 8 - self.bits :]
         return self._HEADER.pack(vector.size) + scales.tobytes() + np.packbits(bits).tobytes(), state
 
+    def entries(self, payload: bytes) -> int:
+        return int(self.unpack(self._HEADER, payload)[0])
+
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
         start = self._HEADER.size + 4 * -(-size // self.bucket)
@@ -225,6 +234,9 @@ class Sign(GradientCodec):
     def encode(self, x: ArrayLike, state: CodecState, rng: np.random.Generator) -> tuple[bytes, CodecState]:
         vector = as_vector(x, self)
         return self._HEADER.pack(vector.size, np.abs(vector).mean()) + np.packbits(vector >= 0).tobytes(), state
+
+    def entries(self, payload: bytes) -> int:
+        return int(self.unpack(self._HEADER, payload)[0])
 
     def decode(self, payload: bytes) -> Floats:
         size, scale = self.unpack(self._HEADER, payload)

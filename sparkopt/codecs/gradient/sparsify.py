@@ -138,6 +138,9 @@ class TopK(GradientCodec):
         values = vector[positions].astype("<f4")
         return self._HEADER.pack(vector.size) + positions.tobytes() + values.tobytes(), state
 
+    def entries(self, payload: bytes) -> int:
+        return int(self.unpack(self._HEADER, payload)[0])
+
     def decode(self, payload: bytes) -> Floats:
         (size,) = self.unpack(self._HEADER, payload)
         body = memoryview(payload)[self._HEADER.size :]
@@ -189,6 +192,9 @@ class RandomK(GradientCodec):
         values = (vector[positions] * (vector.size / positions.size)).astype("<f4")
         payload = self._HEADER.pack(vector.size, self.seed, step) + values.tobytes()
         return payload, {**state, "step": np.asarray(step + 1, np.int64)}
+
+    def entries(self, payload: bytes) -> int:
+        return int(self.unpack(self._HEADER, payload)[0])
 
     def decode(self, payload: bytes) -> Floats:
         size, seed, step = self.unpack(self._HEADER, payload)

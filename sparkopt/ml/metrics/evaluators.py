@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ from pyspark.ml.evaluation import (
     RegressionEvaluator,
 )
 
-from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.columns import Columns, column_type
+from sparkopt.blocks.tables import spark_schema
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.machine import Table
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
+from sparkopt.ml.metrics.judged import Judged, completed, tallied
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
 
-__all__ = ["Measure", "measure_of"]
+__all__ = ["Measure", "measure_of", "measure_on"]
 
 
 @dataclass(frozen=True)
@@ -53,27 +58,75 @@ def measure_of(evaluator: Evaluator, columns: Columns) -> Measure | None:
     columns : Columns
         What the rows were read from.
     """
-    make = _MEASURES.get(type(evaluator))
+    make = _MEASURES.get(_kind(evaluator))
     if make is None:
         return None
     own: Any = evaluator
-    weight = own.getWeightCol() if own.isDefined(own.weightCol) else None
+    weight = _weight(own)
     if own.getLabelCol() != columns.label:
         return None
     if weight and (weight != columns.weight or columns.class_weights is not None):
         return None
-    return make(own, bool(weight))
+    if make is _binary and own.getNumBins() == 0:  # every score counts, and they may be as many as the rows
+        return None
+    return make(own, weight is not None)
+
+
+def measure_on(evaluator: Evaluator, rows: Table) -> float:
+    """Return the metric of one of pyspark.ml's evaluators on a table's scored rows.
+
+    Raises
+    ------
+    SchemaError
+        Where a column is missing.
+    DataError
+        Where there are no rows, a value is null, or no row has the label of the metric.
+    """
+    own: Any = evaluator
+    weight, label = _weight(own), own.getLabelCol()
+    measure = _MEASURES[_kind(evaluator)](own, weight is not None)
+    if measure is None:
+        raise _unknown(own)
+    schema = spark_schema(rows.schema)
+    for role, name in (("label", label), ("weight", weight), ("evaluated", measure.column)):
+        if name is not None:
+            column_type(schema, name, role)
+    tally = measure.tally()
+    first = Judged(tally, measure.column, 1 if isinstance(tally, ScoreTally) else None)
+    found = tallied(rows, label, weight, {"evaluated": first})["evaluated"]
+    if isinstance(found, ScoreTally):
+        found = completed(rows, label, weight, replace(first, tally=found))
+    value = measure.value(found)
+    if value is None and own.getMetricName() in _BY_LABEL:
+        raise DataError(f"no row has the label {own.getMetricLabel():g} of metricName={own.getMetricName()!r}.")
+    if value is None:
+        raise _unknown(own)
+    return value
+
+
+def _unknown(evaluator: Any) -> ParameterError:
+    return ParameterError(f"metricName={evaluator.getMetricName()!r} is not known to {_kind(evaluator).__name__}.")
+
+
+def _kind(evaluator: Evaluator) -> type:
+    """Return pyspark.ml's class of an evaluator, also where sparkopt's stands in place of it."""
+    kind: type = vars(type(evaluator)).get("in_place_of", type(evaluator))
+    return kind
+
+
+def _weight(evaluator: Any) -> str | None:
+    return (evaluator.getWeightCol() or None) if evaluator.isDefined(evaluator.weightCol) else None
 
 
 def _binary(evaluator: BinaryClassificationEvaluator, weighs: bool) -> Measure | None:
     bins, draw = evaluator.getNumBins(), _CURVES.get(evaluator.getMetricName())
-    if bins == 0 or draw is None:
+    if draw is None:
         return None
     # pyspark.ml counts every score where there are fewer than two for each bin
     return Measure(
         evaluator.getRawPredictionCol(),
         weighs,
-        lambda: ScoreTally(2 * bins),
+        lambda: ScoreTally(2 * bins if bins else sys.maxsize),
         lambda tally: area_under(draw(ScoreCounts(*tally.cumulative()))),
     )
 

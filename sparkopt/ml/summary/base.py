@@ -1,22 +1,30 @@
 """Summaries of models under pyspark.ml's names: how training went, and how good the predictions are on some rows.
 
-Every metric is computed when it is first used, by one Spark pass or a few, and kept. ``model.summary`` is of the rows
+Every metric is computed when it is first used, by one pass or a few, and kept. ``model.summary`` is of the rows
 that the model was trained on, ``model.evaluate(df)`` of any others. All metrics are weighted by the row weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.io.worker import spare_modules
+from sparkopt.machine import Table
+from sparkopt.ml.metrics.judged import Judged, tallied
+from sparkopt.ml.table_scoring import applied, like, scored_table
 from sparkopt.report import Receipt
+from sparkopt.typing import Array, Floats
 
-__all__ = ["Summary", "TrainingSummary"]
+__all__ = ["Summary", "TrainingSummary", "as_list"]
 
 OUTPUTS = ("predictionCol", "rawPredictionCol", "probabilityCol", "linkPredictionCol")
 
@@ -29,18 +37,21 @@ class Summary:
     ----------
     model : LinearModel
         The model.
-    dataset : DataFrame
+    dataset : DataFrame, or what `sparkopt.Table.of` takes
         Rows with features, label and, where the model was trained with them, weights.
     """
 
     model: Any = field(repr=False)
-    dataset: DataFrame = field(repr=False)
+    dataset: Any = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, pa.RecordBatchReader):  # which is read once
+            object.__setattr__(self, "dataset", Table.of(self.dataset))
 
     @cached_property
-    def predictions(self) -> DataFrame:
+    def predictions(self) -> Any:
         """The rows with the model's output columns; those that the model leaves out get names of their own."""
-        scored: DataFrame = self._scorer.transform(self.dataset)
-        return scored
+        return self._scorer.transform(self.dataset)
 
     @property
     def predictionCol(self) -> str:
@@ -72,17 +83,42 @@ class Summary:
                 scorer._set(**{name: f"{name.removesuffix('Col')}_{scorer.uid}"})
         return scorer
 
-    @property
-    def _label(self) -> Column:
-        return F.col(quoted(self.labelCol)).cast("double")
+    @cached_property
+    def _rows(self) -> Any:
+        """The scored rows that are tallied: a DataFrame, or a Table that scores them as it is read."""
+        if Table.accepts(self.dataset):
+            return scored_table(self._scorer, Table.of(self.dataset))
+        return self.predictions
 
-    @property
-    def _prediction(self) -> Column:
-        return F.col(quoted(self.predictionCol))
+    def _tallied(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
+        """Return tallies of these columns, taken in one pass."""
+        return tallied(self._rows, self.labelCol, self.weightCol, judged)
 
-    @property
-    def _weight(self) -> Column:
-        return F.lit(1.0) if self.weightCol is None else F.col(quoted(self.weightCol)).cast("double")
+    def _of_each_row(self, name: str, function: Callable[..., Array], columns: Sequence[str]) -> Any:
+        """Return a column: a function of arrays, applied to columns of numbers of ``predictions``."""
+        if Table.is_one(self._rows):
+            return like(self.dataset, pa.table({name: applied(function, columns, self._rows)}))
+        each = [F.col(quoted(column)).cast("double") for column in columns]
+        return self.predictions.select(_vectorised(function)(F.array(*each)).alias(name))
+
+
+def as_list(values: Floats) -> list[float]:
+    """Return an array (n,) as a list of floats."""
+    return [float(value) for value in values]
+
+
+def _vectorised(function: Callable[..., Array]) -> Any:
+    """Return an Arrow UDF from an array of doubles to a double, for a function of as many NumPy arrays."""
+
+    def apply(values: pa.Array) -> pa.Array:
+        spare_modules()
+        if not len(values):
+            return pa.array([], pa.float64())
+        table: Floats = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+        return pa.array(np.asarray(function(*table.T), dtype=np.float64))
+
+    apply.__annotations__ = {"values": pa.Array, "return": pa.Array}
+    return arrow_udf(apply, "double")  # type: ignore[call-overload]  # its stubs lack type strings
 
 
 @dataclass(frozen=True, eq=False)

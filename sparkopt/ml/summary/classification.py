@@ -7,15 +7,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import pyarrow as pa
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.machine import Table
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
-from sparkopt.ml.metrics.rows import tallies_of, tally_scores
-from sparkopt.ml.metrics.tallies import ClassTally, ScoreTally, Tally
-from sparkopt.ml.summary.base import Summary, TrainingSummary
-from sparkopt.ml.summary.sums import as_list
+from sparkopt.ml.metrics.judged import Judged, completed
+from sparkopt.ml.metrics.tallies import ClassTally, ScoreTally
+from sparkopt.ml.summary.base import Summary, TrainingSummary, as_list
+from sparkopt.ml.table_scoring import like
 from sparkopt.typing import Floats
 
 __all__ = [
@@ -40,11 +39,11 @@ class ClassificationSummary(Summary):
     @cached_property
     def _tallies(self) -> dict[str, Any]:
         """All that is tallied in the first pass."""
-        return tallies_of(self.predictions, self._label, self._weight, self._judged)
+        return self._tallied(self._judged)
 
     @property
-    def _judged(self) -> dict[str, tuple[Column, Tally]]:
-        return {"classes": (self._prediction, ClassTally())}
+    def _judged(self) -> dict[str, Judged]:
+        return {"classes": Judged(ClassTally(), self.predictionCol)}
 
     @cached_property
     def _counts(self) -> ClassCounts:
@@ -122,27 +121,28 @@ class BinaryClassificationSummary(ClassificationSummary):
         return str(self._scorer.getRawPredictionCol())
 
     @property
-    def _score(self) -> Column:
-        return F.unwrap_udt(F.col(quoted(self.scoreCol)))["values"][1]
+    def _judged(self) -> dict[str, Judged]:
+        return {**super()._judged, "scores": self._scores(ScoreTally(2 * BINS))}
 
-    @property
-    def _judged(self) -> dict[str, tuple[Column, Tally]]:
-        return {**super()._judged, "scores": (self._score, ScoreTally(2 * BINS))}
+    def _scores(self, tally: ScoreTally) -> Judged:
+        return Judged(tally, self.scoreCol, entry=1)
 
     @cached_property
     def _curve(self) -> ScoreCounts:
-        first = self._tallies["scores"]
-        complete = tally_scores(self.predictions, self._label, self._weight, self._score, first)
+        first = self._scores(self._tallies["scores"])
+        complete = completed(self._rows, self.labelCol, self.weightCol, first)
         return ScoreCounts(*complete.cumulative())
 
-    def _frame(self, points: Floats, *names: str) -> DataFrame:
+    def _frame(self, points: Floats, *names: str) -> Any:
+        if Table.accepts(self.dataset):
+            return like(self.dataset, pa.table(list(points.T), names=list(names)))
         return self.dataset.sparkSession.createDataFrame(points.tolist(), list(names))
 
-    def _by_threshold(self, values: Floats, name: str) -> DataFrame:
+    def _by_threshold(self, values: Floats, name: str) -> Any:
         return self._frame(np.stack([self._curve.thresholds, values], axis=1), "threshold", name)
 
     @property
-    def roc(self) -> DataFrame:
+    def roc(self) -> Any:
         """Receiver operating characteristic, columns ``FPR`` and ``TPR``, from (0, 0) to (1, 1)."""
         return self._frame(self._curve.roc, "FPR", "TPR")
 
@@ -152,7 +152,7 @@ class BinaryClassificationSummary(ClassificationSummary):
         return area_under(self._curve.roc)
 
     @property
-    def pr(self) -> DataFrame:
+    def pr(self) -> Any:
         """Precision by recall, columns ``recall`` and ``precision``."""
         return self._frame(self._curve.pr, "recall", "precision")
 
@@ -162,17 +162,17 @@ class BinaryClassificationSummary(ClassificationSummary):
         return area_under(self._curve.pr)
 
     @property
-    def fMeasureByThreshold(self) -> DataFrame:
+    def fMeasureByThreshold(self) -> Any:
         """F measure (beta = 1), columns ``threshold`` and ``F-Measure``."""
         return self._by_threshold(self._curve.f_measure(1.0), "F-Measure")
 
     @property
-    def precisionByThreshold(self) -> DataFrame:
+    def precisionByThreshold(self) -> Any:
         """Columns ``threshold`` and ``precision``."""
         return self._by_threshold(self._curve.precision, "precision")
 
     @property
-    def recallByThreshold(self) -> DataFrame:
+    def recallByThreshold(self) -> Any:
         """Columns ``threshold`` and ``recall``."""
         return self._by_threshold(self._curve.recall, "recall")
 

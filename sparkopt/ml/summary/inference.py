@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from scipy import special
 
-from sparkopt.blocks.columns import feature_matrix
+from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column, quoted
+from sparkopt.blocks.parquet import ParquetReader
+from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.io.worker import spare_modules
-from sparkopt.ml.summary.sums import as_list
-from sparkopt.typing import Floats
+from sparkopt.machine import Table, TablePart
+from sparkopt.ml.summary.base import as_list
+from sparkopt.ml.table_tasks import for_each_part
+from sparkopt.typing import Array, Floats
 
 __all__ = ["CoefficientTests", "HasCoefficientTests", "gram_matrix"]
 
@@ -107,15 +112,48 @@ class HasCoefficientTests:
         return as_list(self._tests.p_values)
 
 
-def gram_matrix(df: DataFrame, features: Column, weight: Column, *, intercept: bool) -> Floats:
+def gram_matrix(
+    rows: DataFrame | Table,
+    features: str | list[str],
+    weight: str | None,
+    *,
+    intercept: bool,
+    factor: Factor | None = None,
+) -> Floats:
     """Return Σ w x xᵀ, shape (d, d); with ``intercept``, x has a last entry of 1.
 
-    Partitions send their sums row by row, so no task and no message holds more than a few matrices.
+    On Spark partitions send their sums row by row, so no task and no message holds more than a few matrices.
+
+    Parameters
+    ----------
+    rows : DataFrame or Table
+        The rows.
+    features : str or list of str
+        Columns of the features.
+    weight : str or None
+        Column of row weights; None is a weight of 1.
+    intercept : bool
+        Whether x has a last entry of 1.
+    factor : tuple of (callable, str), optional
+        Weights are multiplied by this function of a column.
     """
-    rows = df.select(features.alias("features"), weight.alias("weight"))
-    partial = rows.mapInArrow(_Gram(intercept), "row int, sums array<double>")
+    task = _Gram(intercept, None if factor is None else factor[0])
+    if isinstance(rows, Table):
+        reader = scoring_reader(spark_schema(rows.schema), features)
+        part = _GramPart(task, reader, weight, None if factor is None else factor[1])
+        sums = [found for found in for_each_part(part, rows) if np.ndim(found)]
+        return np.asarray(sum(sums[1:], sums[0]))
+    weights = F.lit(1.0) if weight is None else F.col(quoted(weight)).cast("double")
+    columns = [features_column(rows.schema, features).alias("features"), weights.alias("weight")]
+    if factor is not None:
+        columns.append(F.col(quoted(factor[1])).alias("value"))
+    partial = rows.select(*columns).mapInArrow(task, "row int, sums array<double>")
     added = partial.groupBy("row").applyInArrow(_add_rows, "row int, sums array<double>")
     return np.array([row["sums"] for row in sorted(added.collect())], dtype=np.float64)
+
+
+Factor: TypeAlias = tuple[Callable[[Array], Array], str]
+"""A function, and the column it is of."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +161,51 @@ class _Gram:
     """The task of ``gram_matrix``: one partition's sum, a row of the matrix a record."""
 
     intercept: bool
+    factor: Callable[[Array], Array] | None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         spare_modules()
         total: Any = 0.0
         for batch in batches:
             if batch.num_rows:
-                X = feature_matrix(batch.column("features"))
-                X = X if isinstance(X, np.ndarray) else X.toarray()
-                X = X.astype(np.float64, copy=False)
-                if self.intercept:
-                    X = np.column_stack([X, np.ones(len(X))])
-                total = total + (X * batch.column("weight").to_numpy()[:, None]).T @ X
+                weight = batch.column("weight").to_numpy()
+                value = None if self.factor is None else batch.column("value").to_numpy()
+                total = total + self.sums(feature_matrix(batch.column("features")), weight, value)
         if np.ndim(total):
             rows = pa.array(range(len(total)), pa.int32())
             yield pa.RecordBatch.from_arrays([rows, pa.array(list(total))], ["row", "sums"])
+
+    def sums(self, X: Any, weight: Array, value: Array | None) -> Floats:
+        """Return the sum of some rows."""
+        X = X if isinstance(X, np.ndarray) else X.toarray()
+        X = X.astype(np.float64, copy=False)
+        if self.intercept:
+            X = np.column_stack([X, np.ones(len(X))])
+        if self.factor is not None and value is not None:
+            weight = weight * self.factor(value)
+        return np.asarray((X * weight[:, None]).T @ X)
+
+
+@dataclass(frozen=True)
+class _GramPart:
+    """The same for a part of a table."""
+
+    task: _Gram
+    reader: ParquetReader
+    weight: str | None
+    value: str | None
+
+    def __call__(self, part: TablePart) -> Any:
+        names = [name for source in self.reader.every_source for name in source.names]
+        names += [name for name in (self.weight, self.value) if name]
+        total: Any = 0.0
+        for batch in part.batches(list(dict.fromkeys(names))):
+            if batch.num_rows:
+                weight = np.ones(batch.num_rows) if self.weight is None else number_of(batch, self.weight)
+                value = None if self.value is None else number_of(batch, self.value)
+                X = feature_matrix(self.reader.made(batch, {}).column(FEATURES))
+                total = total + self.task.sums(X, weight, value)
+        return total
 
 
 def _add_rows(records: pa.Table) -> pa.Table:

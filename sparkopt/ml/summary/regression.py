@@ -7,15 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame
 
-from sparkopt.blocks.columns import features_column
 from sparkopt.errors import IncompatibleError
-from sparkopt.ml.metrics.rows import tallies_of
+from sparkopt.ml.metrics.judged import Judged
 from sparkopt.ml.metrics.tallies import ResidualTally
-from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.ml.summary.base import Summary, TrainingSummary, as_list
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
-from sparkopt.ml.summary.sums import as_list
 
 __all__ = [
     "LinearRegressionSummary",
@@ -32,9 +29,8 @@ class RegressionSummary(Summary):
 
     @cached_property
     def _sums(self) -> ResidualTally:
-        judged = {"residuals": (self._prediction, ResidualTally())}
-        found: Any = tallies_of(self.predictions, self._label, self._weight, judged)
-        sums: ResidualTally = found["residuals"]
+        judged = {"residuals": Judged(ResidualTally(), self.predictionCol)}
+        sums: ResidualTally = self._tallied(judged)["residuals"]
         return sums
 
     @property
@@ -84,9 +80,9 @@ class RegressionSummary(Summary):
         return self.numInstances - int(self.model.numFeatures) - int(self.model.getFitIntercept())
 
     @property
-    def residuals(self) -> DataFrame:
+    def residuals(self) -> Any:
         """Label less prediction, column ``residuals``."""
-        return self.predictions.select((self._label - self._prediction).alias("residuals"))
+        return self._of_each_row("residuals", np.subtract, (self.labelCol, self.predictionCol))
 
     @property
     def devianceResiduals(self) -> list[float]:
@@ -104,8 +100,7 @@ class LinearRegressionSummary(HasCoefficientTests, RegressionSummary):
                 f"standard errors are those of least squares; this model has loss={loss!r}. "
                 f"Fit with loss='squaredError'."
             )
-        features = features_column(self.dataset.schema, self.featuresCol)
-        gram = gram_matrix(self.dataset, features, self._weight, intercept=self.model.getFitIntercept())
+        gram = gram_matrix(self._rows, self.featuresCol, self.weightCol, intercept=self.model.getFitIntercept())
         return CoefficientTests.of(
             self._estimates, gram, self._sums.squares / self.degreesOfFreedom, self.degreesOfFreedom
         )

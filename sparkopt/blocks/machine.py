@@ -1,0 +1,198 @@
+"""A block store on one machine, without Spark: handles are a list, and functions run in worker processes."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from sparkopt.blocks.backend import Backend, Shared
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.disk import disk_errors, refuse_what_does_not_fit
+from sparkopt.blocks.files import drop_deleted_files
+from sparkopt.blocks.tables import TableReader
+from sparkopt.blocks.tasks import Handle, WriteBlocks
+from sparkopt.errors import IncompatibleError
+from sparkopt.machine.folders import private_folders
+from sparkopt.machine.limits import one_thread
+from sparkopt.machine.part import TablePart
+from sparkopt.machine.pool import ProcessPool
+from sparkopt.machine.shared import SharedValue
+from sparkopt.machine.table import Table
+from sparkopt.validation import Interval
+
+__all__ = ["MachineBackend", "TableSource"]
+
+T = TypeVar("T")
+
+
+def _nothing(_: object = None) -> None:
+    pass
+
+
+IN_MEMORY = 64 << 20
+"""Most bytes of a table whose blocks stay in memory: small data need no files."""
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table, and how to write its rows.
+
+    Parameters
+    ----------
+    table : Table
+        Read again where a file is lost.
+    columns : Columns
+        What is read.
+    targets : Interval
+        What a label may be.
+    name : str
+        The store's folder.
+    codec : str, default "none"
+        Compression of blocks there.
+    """
+
+    table: Table
+    columns: Columns
+    targets: Interval
+    name: str
+    codec: str = "none"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its blocks stay in memory."""
+        size = self.table.bytes
+        return self.codec == "none" and size is not None and size <= IN_MEMORY
+
+
+class MachineBackend(Backend):
+    """Handles in a list; functions run in this machine's worker processes, or here where there is little to do.
+
+    Small data stay in this process's memory. Others become files, which a worker maps into its memory for the first
+    pass and keeps there: a partition prefers the worker that had it before. Lost files are written again from their
+    part of the table.
+    """
+
+    has_rdds = False
+    needs_spark = False
+    pass_seconds = 0.001
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._write = WritePart(
+            TableReader.of(source.table.schema, source.columns),
+            WriteBlocks(source.columns, source.targets, source.name, codec=source.codec),
+        )
+        self._handles: list[Handle] | None = None
+        with ProcessPool.shared() as shared:
+            self._pool = ProcessPool(0) if source.is_small else shared
+        self._close: Callable[[], object] = _nothing
+        if not source.is_small:
+            self._pool.start()
+            refuse_what_does_not_fit(source.table, source.columns, source.targets, source.codec)
+            folders = tuple(folder / source.name for folder in private_folders())
+            self._write = replace(self._write, folders=folders)
+            self._close = weakref.finalize(self, _delete, folders, self._pool)
+
+    def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
+        """Apply the function to each handle; the first time, write the partitions too."""
+        if self._handles is not None:
+            return self._pool.run(function, self._handles, on=self._keys(range(len(self._handles))))
+        self._handles, results = self._written(function, range(len(self._source.table.partitions)))
+        return results
+
+    def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
+        """Read these partitions again, and keep their files for the next pass."""
+        handles, results = self._written(function, partitions)
+        for index, handle in zip(partitions, handles, strict=True):
+            if self._handles is not None:
+                self._handles[index] = handle
+        return results
+
+    def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
+        parts = [(index, self._source.table.partitions[index]) for index in partitions]
+        with disk_errors(self._write.folders):
+            found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
+        return [handle for handle, _ in found], [result for _, result in found]
+
+    def _keys(self, partitions: Iterable[int]) -> list[tuple[str, int]]:
+        return [(self._source.name, index) for index in partitions]
+
+    def share(self, value: bytes) -> Shared:
+        """Write it where all workers can read it, if there are any."""
+        return SharedValue.of(value) if self._pool.processes else _Held(value)
+
+    @property
+    def slots(self) -> int:
+        """How many partitions are computed at the same time."""
+        return max(1, self._pool.processes)
+
+    @property
+    def context(self) -> NoReturn:
+        """Refuse: there is no Spark."""
+        raise _refusal("a SparkContext")
+
+    @property
+    def handles(self) -> NoReturn:
+        """Refuse: there are no RDDs."""
+        raise _refusal("RDDs")
+
+    def release(self) -> None:
+        """Delete the files and drop the blocks."""
+        self._handles = []
+        self._close()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Bytes that functions refer to."""
+
+    value: bytes
+
+    def destroy(self) -> None:
+        """Do nothing: there is no copy elsewhere."""
+
+
+@dataclass(frozen=True)
+class WritePart:
+    """The task that writes a partition of a table, and applies a function to its handle.
+
+    Parameters
+    ----------
+    read : TableReader
+        How its rows are read.
+    writer : WriteBlocks
+        How they are written.
+    folders : sequence of Path, default none
+        Where, one partition after the other; without any, blocks are kept in memory.
+    function : callable
+        What is applied to the handle.
+    """
+
+    read: TableReader
+    writer: WriteBlocks
+    folders: tuple[Path, ...] = ()
+    function: Callable[[Handle], Any] = _nothing
+
+    def __call__(self, part: tuple[int, TablePart]) -> tuple[Handle, Any]:
+        index, rows = part
+        with one_thread():  # more of them would add moments up in another order
+            if self.folders:
+                folder = self.folders[index % len(self.folders)]
+                handle = self.writer.write(index, self.read(rows), folder, rows.name)
+            else:
+                handle = self.writer.keep(index, self.read(rows), rows.name)
+        return handle, self.function(handle)
+
+
+def _delete(folders: Sequence[Path], pool: ProcessPool) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    pool.tell(drop_deleted_files)
+
+
+def _refusal(what: str) -> IncompatibleError:
+    return IncompatibleError(f"this needs {what}, and a table on one machine has no Spark. Use engine='auto'.")

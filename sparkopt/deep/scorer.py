@@ -1,0 +1,122 @@
+"""NetworkScorer: from Arrow columns to a network's output columns, in Spark's tasks and for a table's rows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql.pandas.functions import arrow_udf
+from pyspark.sql.types import StructType
+
+from sparkopt.deep.batch import Decoder, contents, on_device
+from sparkopt.deep.checkpoint import module_state
+from sparkopt.deep.fields import Field, Fields, dense
+from sparkopt.deep.outputs import Outputs
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.images import Compose
+from sparkopt.io.worker import spare_modules
+from sparkopt.launch.devices import choose
+from sparkopt.launch.threads import task_cores
+from sparkopt.typing import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["NetworkScorer", "check_pipeline"]
+
+
+def check_pipeline(fields: Fields, pipeline: str | None) -> None:
+    """Refuse encoded images without a pipeline that decodes them."""
+    for entry in fields.inputs:
+        if entry.is_image and pipeline is None:
+            raise SchemaError(
+                f"features column {entry.title!r} holds {entry.held}: set imagePipeline to say how images are "
+                'decoded, such as images.Compose([images.Decode("rgb"), images.Resize(224, 224), '
+                "images.Rescale(1 / 255)])."
+            )
+
+
+@dataclass(frozen=True)
+class NetworkScorer:
+    """Scores rows: from feature columns to output columns."""
+
+    build: Any
+    weights: bytes = field(repr=False)
+    outputs: Outputs
+    fields: Fields
+    pipeline: str | None
+    device: str
+    batch_size: int
+    wanted: tuple[str, ...]
+
+    @staticmethod
+    def load(build: Any, weights: bytes) -> nn.Module:
+        """Return the network with its weights, ready to evaluate."""
+        from torch import nn
+
+        module: nn.Module = copy.deepcopy(build) if isinstance(build, nn.Module) else build()
+        module.load_state_dict(module_state(weights))
+        return module.eval()
+
+    def expression(self, schema: StructType) -> Any:
+        """Return one expression: a struct of the wanted columns."""
+        kinds = self.outputs.types()
+        returned = StructType()
+        for key in self.wanted:
+            returned = returned.add(key, kinds[key])
+        columns = [entry.expression(schema) for entry in self.fields.inputs]
+        function = _over_one(self) if len(columns) == 1 else _over_several(self)
+        return arrow_udf(function, returned)(*columns)  # type: ignore[call-overload]  # its stubs lack iterators
+
+    def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+        """Score Arrow batches, one or more batches of the network at a time."""
+        import torch
+
+        context = TaskContext.get()
+        if context is not None:  # other tasks use the other cores
+            torch.set_num_threads(task_cores())
+        spare_modules()
+        gpus = context.resources().get("gpu") if context is not None else None
+        device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
+        module = self.load(self.build, self.weights).to(device)
+        pipeline = None if self.pipeline is None else Compose.from_json(self.pipeline)
+        decoder = Decoder(self.fields, pipeline)
+        for arrays in batches:
+            pieces = []
+            for start in range(0, max(1, len(arrays[0])), self.batch_size):
+                rows = [array.slice(start, self.batch_size) for array in arrays]
+                columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
+                with torch.inference_mode():
+                    output = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
+                found = self.outputs.columns(output)
+                pieces.append(pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted)))
+            yield pa.concat_arrays(pieces)
+
+
+def _read(entry: Field, array: pa.Array) -> Array:
+    try:
+        values = dense(entry, array)
+    except DataError as error:
+        raise DataError(f"features column {entry.title!r}, {error} of its batch.") from None
+    if not isinstance(values, np.ndarray):
+        return contents(values)
+    return values if values.flags.writeable else np.array(values)
+
+
+def _over_one(scorer: NetworkScorer) -> Callable[[Iterator[pa.Array]], Iterator[pa.Array]]:
+    def score(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        yield from scorer((column,) for column in columns)
+
+    return score
+
+
+def _over_several(scorer: NetworkScorer) -> Callable[[Iterator[tuple[pa.Array, ...]]], Iterator[pa.Array]]:
+    def score(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+        yield from scorer(columns)
+
+    return score

@@ -1,0 +1,192 @@
+"""From the bytes of an image file to pixels, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparkopt.errors import CorruptImageError, DataError, ParameterError
+from sparkopt.images.conversion import convert_color
+from sparkopt.images.opencv import cv2
+from sparkopt.images.resizing import with_channels
+from sparkopt.io.image_checks import decodable, tiff_layout
+from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
+from sparkopt.typing import Array
+from sparkopt.validation import Interval, OneOf, check
+
+__all__ = ["COLORS", "ENCODINGS", "decode", "decode_stored", "encode", "orient"]
+
+COLORS = ("rgb", "gray", "rgba", "bgr")
+ENCODINGS = {
+    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
+    "png": (".png", None),
+    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY),
+}
+
+
+def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
+    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
+
+    Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
+    ``color`` is "rgba".
+
+    Parameters
+    ----------
+    data : bytes
+        The encoded image.
+    color : {"rgb", "gray", "rgba", "bgr"}, default "rgb"
+        Channels of the result.
+    max_pixels : int, default 2**26
+        Images with more pixels are refused before anything is allocated.
+    reduction : {1, 2, 4, 8}, default 1
+        Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    CorruptImageError
+        If the data are not a complete image within the limit; the message begins with the reason.
+    """
+    header = read_header(data, max_pixels)
+    return orient(decode_stored(data, header, color, reduction=reduction), header.orientation)
+
+
+def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
+    """Decode without applying the EXIF orientation.
+
+    ``header`` is the result of :func:`~sparkopt.io.image_header.read_header`, which checks the size.
+    """
+    check("color", color, OneOf(COLORS))
+    check("reduction", reduction, OneOf((1, 2, 4, 8)))
+    data = decodable(data, header)
+    layout = tiff_layout(data) if header.format == "tiff" else None
+    if layout is not None and layout.has_unassociated_alpha:
+        rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
+        return _converted(_divided_by_alpha(rgba), "rgba", color)
+    if color != "rgba":
+        flags, decoded = _decode_flags(color, reduction, header.format)
+        return _converted(_pixels(data, header, flags, reduction), decoded, color)
+    if layout is not None and layout.is_planar:  # OpenCV would mix up its channels
+        if layout.samples > 3:
+            raise CorruptImageError("unsupported: transparency in a TIFF of 16 bits that stores channel by channel")
+        return _converted(_pixels(data, header, cv2.IMREAD_COLOR, 1), "bgr", color)
+    image = _pixels(data, header, cv2.IMREAD_UNCHANGED, reduction)
+    if header.format == "bmp" and image.ndim == 2:  # a palette that OpenCV took for levels of grey
+        return _converted(_pixels(data, header, cv2.IMREAD_COLOR, reduction), "bgr", color)
+    return _unchanged_to_rgba(image)
+
+
+def _pixels(data: bytes, header: Header, flags: int, reduction: int) -> Array:
+    """Return what OpenCV decodes, of the size that the header gives."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error.err):  # the process has its own limit, below max_pixels
+            raise CorruptImageError(
+                f"too large: {header.height} x {header.width} pixels exceed the limit that the environment variable "
+                "OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT sets"
+            ) from error
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}: {error.err}") from error
+    if image is None:
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}")
+    if image.shape[:2] != (-(-header.height // reduction), -(-header.width // reduction)):
+        raise CorruptImageError(
+            f"corrupt: the header gives a size of {header.height} x {header.width}, and the decoded image has "
+            f"{image.shape[0]} x {image.shape[1]}"
+        )
+    found: Array = image
+    return found
+
+
+def _converted(image: Array, source: str, target: str) -> Array:
+    image = with_channels(image)
+    return image if source == target else convert_color(image, source, target)
+
+
+def _divided_by_alpha(rgba: Array) -> Array:
+    """Return colours that libtiff has multiplied by their alpha as they were, but for rounding."""
+    alpha = rgba[..., 3:].astype(np.float32)
+    colors = rgba[..., :3] * (255 / np.maximum(alpha, 1))
+    return np.concatenate([np.rint(np.minimum(colors, 255)).astype(np.uint8), rgba[..., 3:]], axis=2)
+
+
+def _decode_flags(color: str, reduction: int, kind: str) -> tuple[int, str]:
+    """Return OpenCV's flags, and the resulting order of colours."""
+    if color == "gray" and kind == "png":  # libpng's own gray depends on the file's gamma
+        return _decode_flags("rgb", reduction, kind)
+    if color == "rgba":
+        return cv2.IMREAD_UNCHANGED, "rgba"
+    if color == "gray":
+        return {1: 0, 2: 16, 4: 32, 8: 64}[reduction], "gray"
+    if reduction > 1:  # OpenCV has no reduced RGB; exchanging the channels of a reduced image is cheap
+        return {2: 17, 4: 33, 8: 65}[reduction], "bgr"
+    if color == "rgb" and hasattr(cv2, "IMREAD_COLOR_RGB"):
+        return cv2.IMREAD_COLOR_RGB, "rgb"
+    return cv2.IMREAD_COLOR, "bgr"
+
+
+def _unchanged_to_rgba(image: Array) -> Array:
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # as OpenCV does when it reads sixteen bits into eight
+    elif image.dtype != np.uint8:
+        raise CorruptImageError(f"unsupported: samples of type {image.dtype} have no eight-bit equivalent")
+    image = with_channels(image)
+    source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])
+    if source is None:
+        raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
+    return image[..., [2, 1, 0, 3]] if source == "bgra" else convert_color(image, source, "rgba")
+
+
+def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # noqa: A002 - the field's word
+    """Encode a uint8 image; its colour channels must be in the order RGB.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width, channels)
+        JPEG stores 1 or 3 channels; of 4, it drops the transparency.
+    format : {"jpeg", "png", "webp"}, default "jpeg"
+        The file format. PNG is lossless.
+    quality : int, default 90
+        1 (smallest) to 100 (best), for jpeg and webp.
+
+    Raises
+    ------
+    ParameterError
+        For values of another type than uint8.
+    DataError
+        Where the format cannot hold an image of this size: a side of a WebP has at most 16,383 pixels.
+    """
+    check("format", format, OneOf(ENCODINGS))
+    check("quality", quality, Interval(1, 100, whole=True))
+    if image.dtype != np.uint8:
+        raise ParameterError(
+            f"image must be of type uint8 to be encoded. Got {image.dtype} instead; encode before rescaling."
+        )
+    suffix, flag = ENCODINGS[format]
+    if image.shape[2] == 4:
+        image = image[..., [2, 1, 0, 3]] if format != "jpeg" else convert_color(image, "rgba", "bgr")
+    elif image.shape[2] == 3:
+        image = convert_color(image, "rgb", "bgr")
+    # OpenCV takes a WebP quality above 100 for lossless; the flag is left out for PNG, which has none.
+    options = [] if flag is None else [flag, quality]
+    try:
+        is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image), options)
+    except cv2.error:
+        is_done = False
+    if not is_done:
+        raise DataError(f"too large: {format} cannot hold an image of {image.shape[0]} x {image.shape[1]} pixels")
+    content: bytes = encoded.tobytes()
+    return content
+
+
+def orient(image: Array, orientation: int) -> Array:
+    """Apply an EXIF orientation (1 to 8); a view, not a copy."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image

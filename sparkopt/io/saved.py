@@ -1,0 +1,239 @@
+"""Saved stages without Spark: folders that appear whole or not at all, and a session for pyspark.ml's writers.
+
+The layout is pyspark.ml's, so what was saved here is loaded with Spark, and the other way round.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs, parquet
+
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.filesystem import RENAMING, STORAGE_ERRORS, UNFINISHED, Location, resolve
+
+__all__ = ["FileSession", "fetched", "replacing", "written_whole"]
+
+REPLACED = ".replaced"
+"""Ends the name of a folder that is being replaced."""
+
+
+@contextmanager
+def written_whole(uri: str, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder of this machine that becomes the one at a path or URI once the block is left.
+
+    Where the block raises, nothing is written.
+
+    Parameters
+    ----------
+    uri : str
+        Where to write.
+    overwrite : bool
+        Whether to replace what is there.
+
+    Raises
+    ------
+    ParameterError
+        Where there is something already, or the file system cannot be used.
+    """
+    with replacing(uri, overwrite) as target:
+        if target.is_local:
+            yield Path(target.path)
+            return
+        with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
+            yield Path(folder)
+            fs.copy_files(folder, target.path, fs.LocalFileSystem(), target.filesystem)
+
+
+@contextmanager
+def replacing(uri: str, overwrite: bool) -> Iterator[Location]:
+    """Yield an empty folder on the file system of a path or URI, which becomes the one there once the block is left.
+
+    It is renamed in the end. An object store has no folders to rename: there it is the folder itself, and files are
+    deleted again where the block raises.
+
+    Parameters
+    ----------
+    uri : str
+        Where to write.
+    overwrite : bool
+        Whether to replace what is there.
+
+    Raises
+    ------
+    ParameterError
+        Where there is something already, or the file system cannot be used.
+    """
+    target = resolve(uri, "path")
+    system, renames = target.filesystem, target.filesystem.type_name in RENAMING
+    try:
+        if target.exists() and not overwrite:
+            raise ParameterError(
+                f"{target.shown} exists already. Save elsewhere, or use write().overwrite().save(path)."
+            )
+        beside = f"{target.path}.{uuid.uuid4().hex}{UNFINISHED}" if renames else target.path
+        if not renames and target.exists():
+            _delete(target)
+        with _deleted_on_error(replace(target, path=beside)):
+            system.create_dir(beside)
+            yield replace(target, path=beside)
+            if renames:
+                _put(target, beside)
+    except STORAGE_ERRORS as error:
+        raise target.unusable(error) from None
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """Yield a folder of this machine with what was saved at a path or URI.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing.
+    ParameterError
+        Where the file system cannot be used.
+    """
+    source = resolve(uri, "path")
+    try:
+        if not source.exists():
+            raise DataError(f"{source.shown} does not exist: nothing was saved there.")
+        if source.is_local:
+            yield Path(source.path)
+            return
+        with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
+            fs.copy_files(source.path, folder, source.filesystem, fs.LocalFileSystem())
+            yield Path(folder)
+    except STORAGE_ERRORS as error:
+        raise source.unusable(error) from None
+
+
+def _put(target: Location, path: str) -> None:
+    """Rename a folder to the target; what was there is put back where that fails."""
+    system = target.filesystem
+    if not target.exists():
+        system.move(path, target.path)
+        return
+    aside = f"{target.path}.{uuid.uuid4().hex}{REPLACED}"
+    system.move(target.path, aside)
+    try:
+        system.move(path, target.path)
+    except BaseException:
+        system.move(aside, target.path)
+        raise
+    _delete(Location(system, aside))
+
+
+@contextmanager
+def _deleted_on_error(location: Location) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _delete(location)
+        raise
+
+
+def _delete(location: Location) -> None:
+    kind = location.filesystem.get_file_info(location.path).type
+    if kind == fs.FileType.Directory:
+        location.filesystem.delete_dir(location.path)
+    elif kind != fs.FileType.NotFound:
+        location.filesystem.delete_file(location.path)
+
+
+class FileSession:
+    """What pyspark.ml's writers and readers use of a SparkSession, on folders of this machine.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> session, folder = FileSession(), tempfile.mkdtemp()
+    >>> session.createDataFrame([("one line",)], schema=["value"]).coalesce(1).write.text(f"{folder}/notes")
+    >>> session.read.text(f"{folder}/notes").first()[0]
+    'one line'
+    """
+
+    @property
+    def version(self) -> str:
+        """Version of pyspark, which metadata holds."""
+        import pyspark
+
+        return str(pyspark.__version__)
+
+    @property
+    def read(self) -> Any:
+        """Reads files."""
+        return FileReader()
+
+    def createDataFrame(self, data: Any, schema: Any = None) -> Any:
+        """Return rows that can be written: an Arrow table, or tuples of text."""
+        if not isinstance(data, pa.Table):
+            data = pa.table(
+                {name: list(values) for name, values in zip(schema, zip(*data, strict=True), strict=True)}
+            )
+        return FileRows(data)
+
+
+class FileRows:
+    """Rows that can be written as one file."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @property
+    def write(self) -> FileRows:
+        """Its own writer."""
+        return self
+
+    def coalesce(self, partitions: int) -> FileRows:
+        """Return the rows, which are one partition."""
+        return self
+
+    def text(self, path: str) -> None:
+        """Write the first column, a line a row."""
+        lines = "".join(f"{line}\n" for line in self._table.column(0).to_pylist())
+        self._file(path, "part-00000.txt").write_text(lines, encoding="utf-8")
+
+    def parquet(self, path: str) -> None:
+        """Write all columns."""
+        parquet.write_table(self._table, self._file(path, "part-00000.parquet"))
+
+    def _file(self, path: str, name: str) -> Path:
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+class FileReader:
+    """Reads what Spark or `FileRows` wrote."""
+
+    def text(self, path: str) -> FirstRow:
+        """Return the lines of a folder's files."""
+        for part in sorted(Path(path).glob("part-*")):
+            text = part.read_text(encoding="utf-8").strip()
+            if text:
+                return FirstRow((text.partition("\n")[0],))
+        raise DataError(f"{str(Path(path).parent)!r} holds no saved model.")
+
+    def parquet(self, path: str) -> FirstRow:
+        """Return the rows of a folder's files."""
+        rows = parquet.read_table(path).to_pylist() if Path(path).is_dir() else []
+        return FirstRow(rows[0] if rows else None)
+
+
+class FirstRow:
+    """The first of some rows."""
+
+    def __init__(self, row: Any) -> None:
+        self._row = row
+
+    def first(self) -> Any:
+        """Return it; None where there is none."""
+        return self._row

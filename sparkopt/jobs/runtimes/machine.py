@@ -1,0 +1,200 @@
+"""Jobs on this machine, without Spark or Java: rows are read, scored and written by its worker processes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.tables import spark_schema
+from sparkopt.errors import DataError, SchemaError, SparkoptError
+from sparkopt.io.filesystem import STORAGE_ERRORS, brief
+from sparkopt.io.secrets import mask
+from sparkopt.jobs.locations import JobLocation, machine_location
+from sparkopt.jobs.metrics import ScoredRows, is_classifier
+from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
+from sparkopt.jobs.runtimes.files import fingerprint_of
+from sparkopt.jobs.runtimes.libsvm import libsvm_table
+from sparkopt.jobs.runtimes.machine_files import WritePart, written_columns
+from sparkopt.jobs.runtimes.machine_rows import image_table, split_table
+from sparkopt.jobs.runtimes.values import ArrayValues, column_values
+from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of
+from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.typing import Floats
+
+if TYPE_CHECKING:
+    from pyspark.ml import Model
+    from pyspark.sql.types import StructType
+
+    from sparkopt.images import ImageKernel
+    from sparkopt.jobs.runtimes.images import ImageRows
+
+__all__ = ["MachineRuntime"]
+
+
+class MachineRuntime(Runtime):
+    """A job on this machine."""
+
+    name = "machine"
+    failures = tuple(kind for kind in STORAGE_ERRORS if kind is not OSError)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, profile: str, app_name: str, settings: Mapping[str, str]) -> Iterator[MachineRuntime]:
+        """Yield a runtime; its worker processes start when there is something to do, and end with this process."""
+        yield cls()
+
+    @staticmethod
+    def essence(error: Exception) -> str:
+        """Return an error as one sentence."""
+        return str(error) if isinstance(error, SparkoptError) else brief(error)
+
+    def where(self) -> Mapping[str, str | None]:
+        """Return that Spark did not run."""
+        return {"master": None, "application": None}
+
+    def location(self, path: str) -> JobLocation:
+        return machine_location(path)
+
+    def fingerprint_of_files(self, *paths: str) -> dict[str, Any]:
+        return fingerprint_of(*paths)
+
+    def fingerprint(self, source: DataSource) -> dict[str, Any]:
+        return {source.kind: mask(source.location), **fingerprint_of(source.location)}
+
+    def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
+        source: DataSource = args.source
+        if source.kind == IMAGES:
+            table, names = image_table(args, labels, encoded=encoded)
+            return InputRows(table, None if encoded else FEATURES, LABEL, None, names)
+        try:
+            table = libsvm_table(source.location) if source.kind == "libsvm" else Table.of(source.location)
+        except SparkoptError as error:
+            raise DataError(f"cannot read {mask(source.location)!r}: {mask(str(error))}") from error
+        return InputRows(table, feature_columns_of(self.schema(table), args.features), args.label, args.weight)
+
+    def schema(self, rows: Table) -> StructType:
+        return spark_schema(rows.schema)
+
+    def split(self, rows: Table, fraction: float, seed: int) -> tuple[Table, Table]:
+        return split_table(rows, fraction, seed)
+
+    def load(self, module: str, name: str, uri: str) -> Model:
+        loaded: Model = getattr(import_module(module), name).load(uri)
+        return loaded
+
+    def save(self, model: Any, location: JobLocation) -> None:
+        model.write().overwrite().save(location.uri)
+
+    def images(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> ImageRows:
+        from sparkopt.jobs.runtimes.machine_images import MachineImages
+
+        return MachineImages(options, kernel, output)
+
+    @contextmanager
+    def scored(self, model: Any, rows: Table, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
+        schema = self.schema(rows)
+        column_type(schema, label, "label")
+        if weight is not None:
+            column_type(schema, weight, "weight")
+        outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
+        columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
+        found = model.transform(rows)
+        present = {name: column for name, column in columns.items() if column in found.schema.names}
+        if "prediction" not in present:
+            raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
+        judged = is_classifier(model)
+        with ProcessPool.shared() as pool:
+            parts = pool.run(_JudgePart(label, weight, present, judged), found.partitions)
+        yield ScoredRows(_joined(parts), judged)
+
+    def write_scores(
+        self, model: Any, rows: Table, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
+    ) -> tuple[list[str], Written]:
+        scored = model.transform(rows)
+        made = [name for name in scored.schema.names if name not in rows.schema.names]
+        names = [*kept, *made]
+        column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
+        schema = written_columns(pa.schema([scored.schema.field(name) for name in names]), form)
+        target.make_folder()
+        write = WritePart(target.uri, tuple(names), schema, form, column if column in names else "")
+        with ProcessPool.shared() as pool:
+            found = pool.run(write, list(enumerate(scored.partitions)))
+        count = sum(rows for rows, _ in found)
+        if not column or column not in names:
+            return made, Written(count, None)
+        predictions = np.concatenate([values for _, values in found]) if found else np.zeros(0)
+        return made, Written(count, ArrayValues({"prediction": predictions}))
+
+
+@dataclass(frozen=True)
+class _JudgePart:
+    """The task: what metrics and charts need of a part's rows, in arrays by name."""
+
+    label: str
+    weight: str | None
+    outputs: Mapping[str, str]
+    is_classifier: bool
+
+    def __call__(self, part: TablePart) -> dict[str, tuple[Floats, int]]:
+        wanted = [self.label, *([self.weight] if self.weight else []), *self.outputs.values()]
+        pieces = [self._judged(batch) for batch in part.batches(list(dict.fromkeys(wanted)))]
+        return {
+            name: (np.concatenate([piece[name][0] for piece in pieces]), sum(piece[name][1] for piece in pieces))
+            for name in (pieces[0] if pieces else {})
+        }
+
+    def _judged(self, batch: pa.RecordBatch) -> dict[str, tuple[Floats, int]]:
+        label = column_values(batch.column(self.label))
+        prediction = column_values(batch.column(self.outputs["prediction"]))
+        found = {"label": label, "prediction": prediction, "residual": (prediction[0] - label[0], 0)}
+        if self.weight:
+            found["weight"] = column_values(batch.column(self.weight))
+        if self.is_classifier:
+            entries = {
+                name: _matrix(batch.column(self.outputs[name]))
+                for name in ("probability", "rawPrediction")
+                if name in self.outputs
+            }
+            found |= _shares(entries, label[0])
+        return found
+
+
+def _shares(entries: Mapping[str, Floats], label: Floats) -> dict[str, tuple[Floats, int]]:
+    """Return share, score and margin, as ``ScoredRows`` has them."""
+    found = {}
+    if "probability" in entries:
+        shares = entries["probability"]
+        place = np.nan_to_num(label, nan=-1.0).astype(np.intp)
+        inside = (place >= 0) & (place < shares.shape[1])
+        share = np.where(inside, shares[np.arange(len(place)), np.where(inside, place, 0)], np.nan)
+        found["share"] = (share, int((~inside).sum()))
+    first = next(iter(entries.values()), None)
+    if first is not None and first.shape[1] > 1:
+        found["score"] = (first[:, 1], 0)
+    if "rawPrediction" in entries and entries["rawPrediction"].shape[1] == 2:
+        found["margin"] = (entries["rawPrediction"][:, 1], 0)
+    return found
+
+
+def _matrix(column: pa.Array) -> Floats:
+    """Return lists of one length as a matrix."""
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    found: Floats = values.reshape(len(column), -1) if len(column) else values.reshape(0, 0)
+    return found
+
+
+def _joined(parts: Sequence[Mapping[str, tuple[Floats, int]]]) -> ArrayValues:
+    """Return the values of all parts."""
+    some = [part for part in parts if part and len(part["label"][0])]
+    if not some:
+        return ArrayValues({"label": np.zeros(0)})
+    arrays = {name: np.concatenate([part[name][0] for part in some]) for name in some[0]}
+    return ArrayValues(arrays, {name: sum(part[name][1] for part in some) for name in some[0]})

@@ -1,0 +1,124 @@
+"""Scored rows as files: each part of a table becomes one, whose columns are those that Spark would write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from sparkopt.io.filesystem import Location, resolve
+from sparkopt.jobs.runtimes.values import column_values
+from sparkopt.machine import TablePart
+from sparkopt.typing import Floats
+
+__all__ = ["FORMS", "WritePart", "written_columns"]
+
+FORMS = ("parquet", "csv")
+"""Formats that are written without Spark."""
+COMPRESSION = "zstd"
+"""As Spark's profiles have it."""
+ENDINGS = {"parquet": "zstd.parquet", "csv": "csv"}
+
+
+def written_columns(schema: pa.Schema, form: str) -> pa.Schema:
+    """Return the columns that are written: Vectors as arrays, and in CSV both as JSON."""
+    return pa.schema([pa.field(field.name, _written_type(field.type, form)) for field in schema])
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and [field.name for field in kind] == ["type", "size", "indices", "values"]
+
+
+def _written_type(kind: pa.DataType, form: str) -> pa.DataType:
+    if form == "csv" and pa.types.is_nested(kind):
+        return pa.string()
+    if _is_vector(kind):
+        return pa.list_(pa.float64())
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+@dataclass(frozen=True)
+class WritePart:
+    """The task: a part's rows as a file. It returns how many there are, and their predictions.
+
+    Parameters
+    ----------
+    folder : str
+        URI of the folder, which exists.
+    names : tuple of str
+        Columns.
+    schema : pyarrow.Schema
+        Their types in the file.
+    form : {"parquet", "csv"}
+        The format.
+    prediction : str
+        The column of predictions; "" for none.
+    """
+
+    folder: str
+    names: tuple[str, ...]
+    schema: pa.Schema
+    form: str
+    prediction: str
+
+    def __call__(self, numbered: tuple[int, TablePart]) -> tuple[int, Floats]:
+        """Write a part."""
+        number, part = numbered
+        target = resolve(self.folder, "output").child(f"part-{number:05d}.{ENDINGS[self.form]}")
+        predictions, rows = [np.zeros(0)], 0
+        opened = target.filesystem.open_output_stream(target.path, compression=None)
+        with opened as stream, _writer(stream, self.schema, self.form) as writer:
+            for batch in part.batches(list(self.names)):
+                columns = [
+                    _plain(column, field.type) for column, field in zip(batch.columns, self.schema, strict=True)
+                ]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+                rows += batch.num_rows
+                if self.prediction:
+                    predictions.append(column_values(batch.column(self.prediction))[0])
+        if not rows:
+            _delete(target)
+        return rows, np.concatenate(predictions)
+
+
+def _writer(stream: Any, schema: pa.Schema, form: str) -> Any:
+    if form == "csv":
+        return csv.CSVWriter(stream, schema, write_options=csv.WriteOptions(quoting_style="needed"))
+    return parquet.ParquetWriter(stream, schema, compression=COMPRESSION)
+
+
+def _delete(target: Location) -> None:
+    """Delete the file of a part without rows."""
+    target.filesystem.delete_file(target.path)
+
+
+def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return a column as it is written."""
+    if column.type == kind:
+        return column
+    if _is_vector(column.type):
+        rows = [_entries(row) for row in column.to_pylist()]
+        column = pa.array(rows, pa.list_(pa.float64()))
+    if pa.types.is_string(kind) and pa.types.is_nested(column.type):
+        texts = [
+            None if row is None else json.dumps(row, separators=(",", ":"), default=str) for row in column.to_pylist()
+        ]
+        return pa.array(texts, pa.string())
+    return column.cast(kind)
+
+
+def _entries(row: dict[str, Any] | None) -> list[float] | None:
+    """Return the entries of a Vector."""
+    if row is None:
+        return None
+    if row["type"]:
+        entries: list[float] = list(row["values"])
+        return entries
+    found = np.zeros(row["size"])
+    found[row["indices"]] = row["values"]
+    whole: list[float] = found.tolist()
+    return whole

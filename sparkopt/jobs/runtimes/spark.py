@@ -1,0 +1,300 @@
+"""Jobs on Spark: a session that runs already, spark-submit's, or one of a profile."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException, PythonException
+from pyspark.ml import Model
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, IntegralType, MapType, StructType
+
+from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.errors import DataError, SchemaError, SparkoptError
+from sparkopt.io.fingerprint import digest
+from sparkopt.io.secrets import mask
+from sparkopt.jobs.locations import JobLocation
+from sparkopt.jobs.logs import event
+from sparkopt.jobs.metrics import ScoredRows, is_classifier
+from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
+from sparkopt.jobs.runtimes.hadoop import spark_location
+from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
+from sparkopt.jobs.sources import (
+    ENDINGS,
+    FEATURES,
+    IMAGES,
+    LABEL,
+    TABLE,
+    DataSource,
+    feature_columns_of,
+    image_names,
+    image_pipeline,
+)
+from sparkopt.launch.session import session
+
+if TYPE_CHECKING:
+    from sparkopt.images import ImageKernel
+    from sparkopt.jobs.runtimes.images import ImageRows
+
+__all__ = ["SparkRuntime", "load", "split"]
+
+PACKAGES = {
+    "delta": "--packages io.delta:delta-spark_2.13:VERSION",
+    "iceberg": "--packages org.apache.iceberg:iceberg-spark-runtime-SPARK_2.13:VERSION",
+}
+"""Flags of spark-submit for formats that Spark itself does not include."""
+
+
+class SparkRuntime(Runtime):
+    """A job on Spark.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        The session.
+    """
+
+    name = "spark"
+    failures = (PySparkException, Py4JError)
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.spark = spark
+
+    @classmethod
+    @contextmanager
+    def opened(cls, profile: str, app_name: str, settings: Mapping[str, str]) -> Iterator[SparkRuntime]:
+        """Yield a runtime; its session is stopped afterwards unless it was running before."""
+        running = SparkSession.getActiveSession() is not None
+        spark = session(None if running else profile, app_name, dict(settings))
+        try:
+            yield cls(spark)
+        finally:
+            if not running:
+                _stop(spark)
+
+    @staticmethod
+    def essence(error: Exception) -> str:
+        return essence(error)
+
+    def where(self) -> Mapping[str, str | None]:
+        """Return the master and the application's id, by which Spark's own pages and logs name the run."""
+        if is_connect(self.spark):
+            return {"master": None, "application": None}
+        return {"master": self.spark.sparkContext.master, "application": self.spark.sparkContext.applicationId}
+
+    def location(self, path: str) -> JobLocation:
+        return spark_location(self.spark, path)
+
+    def fingerprint_of_files(self, *paths: str) -> dict[str, Any]:
+        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
+        one = F.xxhash64("path", "length", "modificationTime")
+        row = files.agg(F.count("*"), F.sum("length"), F.bit_xor(one), F.sum(one % 1_000_003)).collect()[0]
+        count, size, *hashes = (value or 0 for value in row)
+        return {"files": count, "bytes": size, "digest": digest({"count": count, "bytes": size, "hashes": hashes})}
+
+    def fingerprint(self, source: DataSource) -> dict[str, Any] | None:
+        named, spark = {source.kind: mask(source.location)}, self.spark
+        try:
+            kind, name = source.kind, source.location
+            if kind in PACKAGES:  # without its package, the statements below would be syntax errors
+                load(spark, source).schema  # noqa: B018  # Connect resolves it no earlier
+            if kind == TABLE:
+                kind = _provider(spark, name)
+            elif kind in ("delta", "iceberg"):
+                name = f"{kind}.`{name}`"
+            if kind == "delta":
+                row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()[0]  # a table's own name
+                return {**named, "version": row["version"], "timestamp": str(row["timestamp"])}
+            if kind == "iceberg":
+                snapshots = _snapshots(spark, source).orderBy(F.col("committed_at").desc()).limit(1).collect()
+                return {**named, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
+            paths = load(spark, source).inputFiles() if source.kind == TABLE else [source.location]
+            return {**named, **self.fingerprint_of_files(*paths)} if paths else None
+        except (PySparkException, Py4JJavaError) as error:
+            raise _unreadable(source, error) from error
+
+    def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
+        source: DataSource = args.source
+        try:
+            if source.kind != IMAGES:
+                df = load(self.spark, source)
+                return InputRows(df, feature_columns_of(df.schema, args.features), args.label, args.weight)
+            files, names = image_files(self.spark, source.location, labels)
+        except (PySparkException, Py4JJavaError) as error:
+            raise _unreadable(source, error) from error
+        if encoded:
+            return InputRows(files, None, LABEL, None, names)
+        from sparkopt import images  # imported here: tables do not need OpenCV
+
+        features = images.udf(image_pipeline(args), output="array")("content").alias(FEATURES)
+        return InputRows(files.select(features, LABEL, "path"), FEATURES, LABEL, None, names)
+
+    def schema(self, rows: DataFrame) -> StructType:
+        return rows.schema
+
+    def split(self, rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
+        return split(rows, fraction, seed)
+
+    def load(self, module: str, name: str, uri: str) -> Model:
+        loaded: Model = getattr(import_module(module), name).load(uri)
+        return loaded
+
+    def save(self, model: Any, location: JobLocation) -> None:
+        model.write().overwrite().save(location.uri)
+
+    def images(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> ImageRows:
+        from sparkopt.jobs.runtimes.spark_images import SparkImages  # tables do not need OpenCV
+
+        return SparkImages(self.spark, options, kernel, output)
+
+    @contextmanager
+    def scored(self, model: Any, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
+        column_type(rows.schema, label, "label")
+        wanted = [F.col(quoted(label)).cast("double").alias("label")]
+        if weight is not None:
+            column_type(rows.schema, weight, "weight")
+            wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
+        found = model.transform(rows)
+        outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
+        columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
+        present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
+        if "prediction" not in columns or columns["prediction"] not in found.columns:
+            raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
+        table = found.select(*wanted, *present).cache()
+        judged = is_classifier(model)
+        try:
+            yield ScoredRows(scored_values(table, is_classifier=judged), judged)
+        finally:
+            table.unpersist()
+
+    def write_scores(
+        self, model: Any, rows: DataFrame, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
+    ) -> tuple[list[str], Written]:
+        scored = model.transform(rows)
+        made = [name for name in scored.columns if name not in rows.columns]
+        table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
+        options = {"header": "true"} if form == "csv" else {}
+        table.write.format(form).options(**options).mode(mode).save(target.uri)
+        written = self.spark.read.format(form).options(**options).load(target.uri)
+        count = written.count()
+        column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
+        number = F.col(quoted(column)).cast("double") if column in written.columns else None
+        return made, Written(count, None if number is None else SparkValues(written, {"prediction": number}))
+
+
+def _stop(spark: SparkSession) -> None:
+    """Stop a session; where its JVM has ended too, as after Ctrl-C, log that instead of hiding another error."""
+    try:
+        spark.stop()
+    except (Py4JError, OSError) as error:
+        event("Spark had ended", reason=str(error))
+
+
+def essence(error: Exception) -> str:
+    """Return an error as one sentence with its root cause, without plans and stacks."""
+    if isinstance(error, SparkoptError):
+        return str(error)
+    absent = re.search(r"Failed to find the data source: (\w+)", str(error))
+    if absent and absent[1] in PACKAGES:
+        return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."
+    if isinstance(error, Py4JJavaError):
+        return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
+    if isinstance(error, PySparkException):
+        message = re.sub(r"\s*SQLSTATE: \w+", "", str(error)).strip()
+        if isinstance(error, AnalysisException):
+            return _first(message)
+        if isinstance(error, PythonException):
+            return f"Spark failed: {message.splitlines()[-1].strip()}"
+        return f"Spark failed: {_rooted(_first(message), getattr(error, '_stackTrace', None) or '')}"
+    return _first(str(error))
+
+
+def _first(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no reason was given"
+
+
+def _rooted(sentence: str, trace: str) -> str:
+    """Add the root cause in a Java stack, such as a full disk, where the sentence does not contain it."""
+    causes = [
+        line.removeprefix("Caused by: ").strip() for line in trace.splitlines() if line.startswith("Caused by: ")
+    ]
+    return sentence if not causes or causes[-1] in sentence else f"{sentence} (caused by {causes[-1]})"
+
+
+def _unreadable(source: DataSource, error: Exception) -> DataError:
+    return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
+
+
+def load(spark: SparkSession, source: DataSource) -> DataFrame:
+    """Return the rows of files or of a table."""
+    if source.kind == TABLE:
+        return spark.read.table(source.location)
+    options = {"header": "true", "inferSchema": "true"} if source.kind == "csv" else {}
+    return spark.read.format(source.kind).options(**options).load(source.location)
+
+
+def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
+    """Return image files as rows of content, label and path, and the labels' names in order.
+
+    Raises
+    ------
+    DataError
+        For a folder that is not in ``labels``, where these are given.
+    """
+    files = (
+        spark.read.format("binaryFile")
+        .option("recursiveFileLookup", True)
+        .option("pathGlobFilter", f"*.{{{','.join(ENDINGS)}}}")
+        .load(folder)
+    )
+    parent = F.element_at(F.split("path", "/"), -2)
+    names = image_names(folder, [row[0] for row in files.select(parent).distinct().collect()], labels)
+    return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
+
+
+def split(rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Return training and held-out rows, as ``Runtime.split`` says."""
+    hashed = [_hashed(rows, name) for name in rows.columns]
+    if "path" in rows.columns:
+        hashed = [F.substring_index("path", "/", -2)]
+    key = F.pmod(F.xxhash64(F.lit(seed), *hashed), F.lit(1_000_000))
+    held_out = key < int(fraction * 1_000_000)
+    return rows.where(~held_out), rows.where(held_out)
+
+
+def _hashed(rows: DataFrame, name: str) -> Any:
+    column = F.col(quoted(name))
+    return column.cast("long") if isinstance(rows.schema[name].dataType, IntegralType) else column
+
+
+def _plain(df: DataFrame, name: str, form: str) -> Any:
+    """Return a column that the format can hold: vectors as arrays, and both as JSON in CSV, which has neither."""
+    kind, column = df.schema[name].dataType, F.col(quoted(name))
+    is_vector = isinstance(kind, VectorUDT)
+    if is_vector:
+        column = vector_to_array(column)
+    if form == "csv" and (is_vector or isinstance(kind, (ArrayType, MapType, StructType))):
+        column = F.to_json(column)
+    return column.alias(name)
+
+
+def _provider(spark: SparkSession, name: str) -> str:
+    """Return a catalog table's format, in lower case; "" where the catalog does not know it."""
+    described = spark.sql(f"DESCRIBE EXTENDED {name}").where("col_name = 'Provider'").collect()
+    return described[0]["data_type"].lower() if described else ""
+
+
+def _snapshots(spark: SparkSession, source: DataSource) -> DataFrame:
+    if source.kind == TABLE:
+        return spark.read.table(f"{source.location}.snapshots")
+    return spark.read.format("iceberg").load(f"{source.location}#snapshots")

@@ -1,0 +1,125 @@
+"""DerivedPart: a partition with further columns, which a function computes where and when its rows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from sparkopt.machine.part import TablePart
+from sparkopt.machine.pool import ProcessPool
+from sparkopt.machine.table import Table
+
+__all__ = ["BatchMap", "DerivedPart", "computed", "derived"]
+
+BatchMap: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""A function of batches, as ``DataFrame.mapInArrow`` takes it: it can be pickled, and it keeps the other columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedPart(TablePart):
+    """The rows of another part with further columns.
+
+    Parameters
+    ----------
+    part : TablePart
+        The rows.
+    function : callable
+        From batches to batches that have the ``added`` columns too.
+    read : tuple of str
+        Columns that the function reads.
+    kept, added : tuple of str
+        Columns of the part that stay, and those that the function adds.
+    drops : bool, default False
+        Whether the function may leave out rows.
+    """
+
+    part: TablePart
+    function: BatchMap
+    read: tuple[str, ...]
+    kept: tuple[str, ...]
+    added: tuple[str, ...]
+    drops: bool = False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # known, not set
+        """That of the rows."""
+        return self.part.name
+
+    @property
+    def rows(self) -> int | None:  # type: ignore[override]
+        """Number of rows, where it is known."""
+        return None if self.drops else self.part.rows
+
+    @property
+    def bytes(self) -> int | None:  # type: ignore[override]
+        """Bytes of the rows that are read."""
+        return self.part.bytes
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows; the function runs where what it adds is asked for, or where it may leave out rows."""
+        wanted = [*self.kept, *self.added] if columns is None else list(columns)
+        given = [name for name in wanted if name not in self.added]
+        if len(given) == len(wanted) and not self.drops:
+            yield from self.part.batches(wanted)
+            return
+        for batch in self.function(self.part.batches(list(dict.fromkeys([*given, *self.read])))):
+            yield batch.select(wanted)
+
+
+def derived(
+    table: Table,
+    function: BatchMap,
+    schema: pa.Schema,
+    read: Sequence[str],
+    added: Sequence[str],
+    drops: bool = False,
+) -> Table:
+    """Return a table with the columns that a function adds, which are computed as they are read.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    function : callable
+        From batches to batches that have the added columns too.
+    schema : pyarrow.Schema
+        All columns of the result: those of ``table`` that stay, and those that are ``added``.
+    read, added : sequence of str
+        Columns that the function reads, and those that it adds.
+    drops : bool, default False
+        Whether the function may leave out rows.
+    """
+    kept = tuple(name for name in schema.names if name not in added)
+    columns = (tuple(read), kept, tuple(added))
+    parts = tuple(DerivedPart(part, function, *columns, drops) for part in table.partitions)
+    return Table(schema, parts)
+
+
+IN_THIS_PROCESS = 16 << 20
+"""Bytes of rows that are computed sooner than other processes would be ready."""
+
+
+def computed(table: Table, in_processes: bool) -> pa.Table:
+    """Return a table's rows as Arrow, with what is derived of them.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    in_processes : bool
+        Whether large ones are worth the processes of `ProcessPool.shared`: what is computed keeps one core busy.
+    """
+    is_small = table.bytes is not None and table.bytes <= IN_THIS_PROCESS
+    if is_small or not in_processes or len(table.partitions) < 2:
+        batches = [batch for part in table.partitions for batch in part.batches()]
+    else:
+        with ProcessPool.shared() as pool:
+            batches = [batch for found in pool.run(_batches, table.partitions) for batch in found]
+    return pa.Table.from_batches(batches, table.schema)
+
+
+def _batches(part: TablePart) -> list[pa.RecordBatch]:
+    return list(part.batches())

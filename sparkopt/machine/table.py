@@ -1,0 +1,221 @@
+"""Table: rows on this machine, or on storage that it reaches, in partitions that have names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from sparkopt.errors import ParameterError
+from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
+from sparkopt.machine.datasets import from_dataset
+from sparkopt.machine.delimited import from_csv
+from sparkopt.machine.listing import files_of
+from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
+from sparkopt.machine.parquet import from_parquet
+from sparkopt.machine.part import FilteredPart, TablePart
+from sparkopt.machine.writing import write_parquet
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows that Arrow can read, in partitions: what estimators train on without Spark.
+
+    ``Table.of`` makes one. Rows are read where they are used; making a table reads no more than files' footers.
+    What a partition holds does not depend on the machine, so coefficients do not either.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Names and types of the columns.
+    partitions : tuple of TablePart
+        The rows. Each part is small, can be pickled, and opens its rows where it is used.
+    keeps : object, default None
+        What the partitions need until the last table that has it is gone, such as a folder of files.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> table = Table.of((np.eye(3, dtype=np.float32), np.array([0.0, 1.0, 1.0])))
+    >>> table.names, table.rows, len(table.partitions)
+    (['features', 'label'], 3, 1)
+    """
+
+    schema: pa.Schema
+    partitions: tuple[TablePart, ...] = field(repr=False)
+    keeps: object = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, data: Any, *, header: bool = True, types: Mapping[str, str | pa.DataType] = MappingProxyType({})
+    ) -> Table:
+        """Return what users have as a table.
+
+        Parameters
+        ----------
+        data : object
+            - a path, folder or pattern of Parquet, CSV or Arrow files, or a list of them, on any storage that
+              `sparkopt.io.resolve` knows; folders named ``column=value`` are a column;
+            - a pyarrow Table, RecordBatch, RecordBatchReader (which is read once) or Dataset, and anything that gives
+              Arrow by ``__arrow_c_stream__``, such as Polars and DuckDB;
+            - a pandas.DataFrame, whose index is left out;
+            - a pair (X, y) of NumPy arrays or of a SciPy sparse array and labels: the columns "features", "label";
+            - a Table, which is returned as it is.
+        header : bool, default True
+            Whether CSV files begin with a line of names; without, columns are ``_c0``, ``_c1``, …
+        types : mapping of str to (str or pyarrow.DataType), default none
+            Types of CSV columns, such as ``{"zip": "string"}``; those of other columns follow from the first rows.
+
+        Raises
+        ------
+        ParameterError
+            For anything else.
+        DataError
+            Where a path does not exist, a folder has no rows, or X and y do not fit.
+        SchemaError
+            Where files or columns have no type that Arrow knows, or files do not agree.
+        """
+        if isinstance(data, Table):
+            return data
+        schema, parts, folder = _opened(data, header, types)
+        return cls(schema, tuple(parts), folder)
+
+    @staticmethod
+    def is_one(data: object) -> bool:
+        """Whether this is a Table."""
+        return isinstance(data, Table)
+
+    @staticmethod
+    def accepts(data: object) -> bool:
+        """Whether ``of`` takes it, as far as its type says; a Spark DataFrame is none."""
+        return isinstance(data, Table) or _kind(data) is not None
+
+    def __str__(self) -> str:
+        more = f" and {len(self.partitions) - 1:,} more partitions" if len(self.partitions) > 1 else ""
+        return f"{self.partitions[0].name}{more}" if self.partitions else "no rows"
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.schema.names)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows; None where it is not known before they are read."""
+        return _total([part.rows for part in self.partitions])
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of the rows in memory, roughly; None where that is not known."""
+        return _total([part.bytes for part in self.partitions])
+
+    def without(self, name: str) -> Table:
+        """Return the rows in which a boolean column is false."""
+        return Table(self.schema, tuple(FilteredPart(part, name) for part in self.partitions), self.keeps)
+
+    def to_arrow(self) -> pa.Table:
+        """Return all rows as a pyarrow.Table."""
+        batches = [batch for part in self.partitions for batch in part.batches()]
+        return pa.Table.from_batches(batches, self.schema)
+
+    def write_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+        """Write all rows below a path, a Parquet file for each partition, and return how many rows they are.
+
+        Worker processes write one partition each, batch by batch, so the rows may be more than fit in memory. The
+        folder appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str
+            A path or URI of a folder.
+        overwrite : bool, default False
+            Whether to replace what is there.
+
+        Raises
+        ------
+        ParameterError
+            Where there is something already, or the file system cannot be used.
+        """
+        return write_parquet(self.partitions, self.schema, os.fspath(path), overwrite)
+
+
+def _total(known: Sequence[int | None]) -> int | None:
+    found = [count for count in known if count is not None]
+    return sum(found) if len(found) == len(known) else None
+
+
+def _kind(data: object) -> str | None:
+    """Return which kind of table this is, without importing what made it."""
+    module = type(data).__module__
+    if isinstance(data, (str, os.PathLike)):
+        return "paths"
+    if isinstance(data, (pa.Table, pa.RecordBatch)):
+        return "arrow"
+    if isinstance(data, pa.RecordBatchReader):
+        return "stream"
+    if module.startswith("pyarrow._dataset") and hasattr(data, "get_fragments"):
+        return "dataset"
+    if module.startswith("pandas.") and type(data).__name__ == "DataFrame":
+        return "pandas"
+    if module.startswith("pyspark."):  # it would come through the driver
+        return None
+    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], (str, os.PathLike)):
+        return "pair"
+    if isinstance(data, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in data):
+        return "paths"
+    if hasattr(data, "__arrow_c_stream__"):
+        return "c stream"
+    return "c array" if hasattr(data, "__arrow_c_array__") else None
+
+
+Opened: TypeAlias = tuple[pa.Schema, Sequence[TablePart], PrivateFolder | None]
+"""Schema, partitions, and the folder that they need."""
+
+
+def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> Opened:
+    kind = _kind(data)
+    if kind == "arrow":
+        return *from_arrow(data if isinstance(data, pa.Table) else pa.Table.from_batches([data])), None
+    if kind == "pandas":
+        return *from_pandas(data), None
+    if kind == "pair":
+        return *from_pair(*data), None
+    if kind == "paths":
+        return *_of_paths([data] if isinstance(data, (str, os.PathLike)) else data, header, types), None
+    if kind == "dataset":
+        return from_dataset(data)
+    if kind == "stream":
+        return from_stream(data)
+    if kind == "c stream":
+        return from_stream(pa.RecordBatchReader.from_stream(data))
+    if kind == "c array":
+        return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
+    raise ParameterError(
+        f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {type(data).__name__} instead."
+    )
+
+
+def _of_paths(
+    paths: Sequence[str | os.PathLike[str]], header: bool, types: Mapping[str, str | pa.DataType]
+) -> tuple[pa.Schema, list[TablePart]]:
+    files = files_of(paths)
+    if files[0].format == "CSV":
+        return from_csv(files, header, {name: _type(name, kind) for name, kind in types.items()})
+    if types or not header:
+        raise ParameterError(f"{files[0].name} is {files[0].format}: header and types are for CSV files.")
+    return (from_parquet if files[0].format == "Parquet" else from_arrow_files)(files)
+
+
+def _type(name: str, kind: str | pa.DataType) -> pa.DataType:
+    try:
+        return pa.type_for_alias(kind) if isinstance(kind, str) else kind
+    except ValueError:
+        raise ParameterError(
+            f"types: the type of {name!r} must be one of Arrow's, such as 'double' or 'string'. Got {kind!r} instead."
+        ) from None

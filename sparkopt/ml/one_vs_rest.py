@@ -1,0 +1,250 @@
+"""pyspark.ml's OneVsRest, of tables without Spark too, and saved and loaded without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml import classification
+from pyspark.ml.param.shared import HasWeightCol
+from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWriter
+from pyspark.sql.types import DataType
+
+from sparkopt.blocks.columns import Columns, column_type, feature_matrix
+from sparkopt.blocks.tables import number_of
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.machine import Table, TablePart
+from sparkopt.ml.class_weights import MOST_CLASSES
+from sparkopt.ml.folds import OfPart
+from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
+from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.rows import rows_of, schema_of
+from sparkopt.ml.saving import StageReader, StageWriter, load_stage
+from sparkopt.ml.table_columns import to_arrow
+from sparkopt.ml.table_scoring import is_scored_here, scored
+from sparkopt.ml.table_tasks import for_each_part
+from sparkopt.validation import Interval
+
+__all__ = ["OneVsRest", "OneVsRestModel"]
+
+LABEL = "mc2b$"
+"""Begins the names of the columns that say whether a row is of a class; pyspark.ml's."""
+LABELS = Interval(0, MOST_CLASSES - 1, whole=True)
+
+
+class OneVsRest(classification.OneVsRest[Any]):
+    """pyspark.ml's OneVsRest: one model for each class, which is told from all others, also without Spark.
+
+    Parameters
+    ----------
+    featuresCol, labelCol, predictionCol, rawPredictionCol : str
+        Columns, under pyspark.ml's names by default.
+    classifier : LogisticRegression or LinearSVC
+        Trains the model of each class.
+    weightCol : str, optional
+        Column of row weights.
+    parallelism : int, default 1
+        Threads that train on Spark.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from sparkopt.ml import LinearSVC, OneVsRest
+    >>> rows = pa.table({"features": [[0.0, 1.0], [1.0, 0.0], [-1.0, -1.0]], "label": [0, 1, 2]})
+    >>> model = OneVsRest(classifier=LinearSVC(regParam=0.01)).fit(rows)
+    >>> model.transform(rows)["prediction"].to_pylist()
+    [0.0, 1.0, 2.0]
+    """
+
+    @illegal_arguments()
+    def _fit(self, dataset: Any) -> OneVsRestModel:
+        rows = rows_of(dataset)
+        if isinstance(rows, Table):
+            return self._copyValues(OneVsRestModel(self._models(rows)))
+        return self._copyValues(OneVsRestModel(super()._fit(dataset).models))
+
+    def _models(self, rows: Table) -> list[Any]:
+        """Return the model of each class."""
+        if not self.isSet(self.classifier):
+            raise ParameterError("classifier is not set: OneVsRest needs one, such as LogisticRegression().")
+        classifier: Any = self.getClassifier()
+        label = self.getLabelCol()
+        column_type(schema_of(rows), label, "label")
+        classes = 1 + int(max(for_each_part(_Largest(label), rows), default=-1))
+        if not classes:
+            raise DataError("there are no rows to train on: the table is empty.")
+        fields = [pa.field(f"{LABEL}{number}", pa.float64()) for number in range(classes)]
+        parts = tuple(BinaryPart(part, label, classes) for part in rows.partitions)
+        labelled = Table(pa.schema([*rows.schema, *fields], rows.schema.metadata), parts)
+        shared = {classifier.featuresCol: self.getFeaturesCol(), classifier.predictionCol: self.getPredictionCol()}
+        if self.isDefined(self.weightCol) and self.getWeightCol() and isinstance(classifier, HasWeightCol):
+            shared[classifier.weightCol] = self.getWeightCol()
+        maps = [{**shared, classifier.labelCol: field.name} for field in fields]
+        found = dict(classifier.fitMultiple(labelled, maps))
+        return [found[number] for number in range(classes)]
+
+    def write(self) -> MLWriter:
+        """Return a writer: ``estimator.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
+        return super().write() if isinstance(self.getClassifier(), JavaMLWritable) else _Writer(self)
+
+    @classmethod
+    def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
+        """Return a reader: ``OneVsRest.read().load(path)``. It reads what pyspark.ml's class saved in Python too."""
+        return _Reader(cls)
+
+
+class OneVsRestModel(classification.OneVsRestModel):
+    """pyspark.ml's OneVsRestModel, which scores tables too.
+
+    Parameters
+    ----------
+    models : list of LogisticRegressionModel or LinearSVCModel
+        The model of each class.
+    """
+
+    @illegal_arguments()
+    def _transform(self, dataset: Any) -> Any:
+        return scored(self, dataset) if is_scored_here(dataset) else super()._transform(dataset)
+
+    def _first(self) -> Any:
+        return self.models[0]
+
+    def _features(self) -> str | list[str]:
+        features: str | list[str] = self._first()._features()
+        return features
+
+    def _columns(self) -> Columns:
+        columns: Columns = self._first()._columns()
+        return columns
+
+    def _wanted(self, taken: Sequence[str]) -> dict[str, tuple[str, DataType]]:
+        outputs = {
+            "rawPrediction": (self.getRawPredictionCol(), VECTOR),
+            "prediction": (self.getPredictionCol(), NUMBER),
+        }
+        return wanted_columns(outputs, taken)
+
+    def _row_scorer(self, columns: Sequence[str]) -> RestScorer:
+        models = [model.copy() for model in self.models]
+        for model in models:
+            model._summary = None  # type: ignore[attr-defined]  # history is not needed to score
+        return RestScorer(models, tuple(columns))
+
+    def write(self) -> MLWriter:
+        """Return a writer: ``model.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
+        is_java = all(isinstance(stage, JavaMLWritable) for stage in (self.getClassifier(), *self.models))
+        return super().write() if is_java else _ModelWriter(self)
+
+    @classmethod
+    def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
+        """Return a reader: ``OneVsRestModel.read().load(path)``. It reads what pyspark.ml's class saved in Python."""
+        return _ModelReader(cls)
+
+
+@dataclass(frozen=True)
+class RestScorer:
+    """Scores rows in Arrow by the models of all classes.
+
+    Parameters
+    ----------
+    models : list of LinearModel
+        The model of each class.
+    outputs : tuple of str
+        Keys of the outputs that are wanted.
+    """
+
+    models: list[Any]
+    outputs: tuple[str, ...]
+
+    def __call__(self, rows: pa.Array) -> pa.Array:
+        """Return a struct of the outputs."""
+        X = feature_matrix(rows)
+        raw = np.stack([model._output("rawPrediction", model._raw(X))[:, 1] for model in self.models], axis=1)
+        found = {"rawPrediction": raw, "prediction": raw.argmax(axis=1)}
+        return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The task: the largest label of a part; −1 where it has no rows."""
+
+    label: str
+
+    def __call__(self, part: TablePart) -> float:
+        largest, first = -1.0, 0
+        for batch in part.batches([self.label]):
+            labels = number_of(batch, self.label)
+            inside = LABELS.contains(labels)
+            if not inside.all():
+                row = int(np.flatnonzero(~inside)[0])
+                raise DataError(
+                    f"label column {self.label!r}, {part.name}, row {first + row} is {labels[row]:g}; it must be "
+                    f"{LABELS}. Filter or repair such rows before fitting."
+                )
+            largest, first = max(largest, labels.max(initial=-1.0)), first + batch.num_rows
+        return largest
+
+
+@dataclass(frozen=True)
+class BinaryPart(OfPart):
+    """A part whose last columns say of each class whether a row is of it.
+
+    Parameters
+    ----------
+    part : TablePart
+        The rows.
+    label : str
+        Column of classes.
+    classes : int
+        How many there are.
+    """
+
+    label: str
+    classes: int
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows."""
+        own = {f"{LABEL}{number}": float(number) for number in range(self.classes)}
+        read = None if columns is None else [name for name in columns if name not in own]
+        for batch in self.part.batches(read if read is None else list(dict.fromkeys([*read, self.label]))):
+            wanted = [*batch.schema.names, *own] if columns is None else list(columns)
+            labels = number_of(batch, self.label)
+            arrays = [
+                pa.array((labels == own[name]).astype(np.float64)) if name in own else batch.column(name)
+                for name in wanted
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, wanted)
+
+
+class _Writer(StageWriter, classification.OneVsRestWriter):
+    """Writes a OneVsRest."""
+
+
+class _ModelWriter(StageWriter, classification.OneVsRestModelWriter):
+    """Writes the model of one."""
+
+
+class _Reader(StageReader[Any]):
+    """Reads a OneVsRest."""
+
+    def _load(self, path: str) -> Any:
+        metadata = self._metadata(path)
+        return self._restored(self.kind(), metadata, path)
+
+    def _restored(self, own: Any, metadata: dict[str, Any], path: str) -> Any:
+        own._resetUid(metadata["uid"])
+        own._set(classifier=load_stage(f"{path}/classifier", self.sparkSession))
+        DefaultParamsReader.getAndSetParams(own, metadata, skipParams=["classifier"])
+        return own
+
+
+class _ModelReader(_Reader):
+    """Reads the model of one."""
+
+    def _load(self, path: str) -> Any:
+        metadata = self._metadata(path)
+        models = [load_stage(f"{path}/model_{i}", self.sparkSession) for i in range(metadata["numClasses"])]
+        return self._restored(self.kind(models), metadata, path)

@@ -1,0 +1,214 @@
+"""Writers and readers of stages: by Spark where a session is active, else by this machine, to the same files.
+
+pyspark.ml's own functions write and read both ways; without Spark they are given a `sparkopt.io.FileSession`.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from pyspark.errors import PySparkRuntimeError
+from pyspark.ml.util import (
+    DefaultParamsReader,
+    DefaultParamsWritable,
+    DefaultParamsWriter,
+    MLReadable,
+    MLReader,
+    MLWriter,
+)
+from pyspark.sql import SparkSession
+
+from sparkopt.blocks.backend import is_connect
+from sparkopt.errors import DataError
+from sparkopt.io.metadata import read_metadata
+from sparkopt.io.saved import FileSession, fetched, written_whole
+
+__all__ = [
+    "ParamsReadable",
+    "ParamsWritable",
+    "ParamsWriter",
+    "StageReader",
+    "StageWriter",
+    "class_named",
+    "load_stage",
+    "save_stage",
+    "session_here",
+]
+
+S = TypeVar("S")
+V = TypeVar("V", bound="MLReadable[Any]")
+
+OF_SPARK = {
+    "org.apache.spark.ml.evaluation.": "sparkopt.ml.evaluation.",
+    "pyspark.ml.evaluation.": "sparkopt.ml.evaluation.",
+    "pyspark.ml.pipeline.": "sparkopt.ml.pipeline.",
+    "pyspark.ml.tuning.": "sparkopt.ml.tuning.",
+    "pyspark.ml.classification.OneVsRest": "sparkopt.ml.one_vs_rest.OneVsRest",
+}
+"""Classes of pyspark.ml that have one of sparkopt's in place of them, by how their names begin."""
+
+
+def session_here() -> Any:
+    """Return the active or default SparkSession; where there is none, a `FileSession`. None is started."""
+    try:
+        return SparkSession.active()
+    except PySparkRuntimeError:
+        return FileSession()
+
+
+class _AnySession:
+    """Mixin of writers and readers: a session that was set, or the one that is here."""
+
+    _sparkSession: Any
+
+    @property
+    def sparkSession(self) -> Any:
+        """The SparkSession, or the `FileSession` in place of it."""
+        if self._sparkSession is None:
+            self._sparkSession = session_here()
+        return self._sparkSession
+
+
+class StageWriter(_AnySession, MLWriter):
+    """A writer that needs no Spark, and that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
+
+    def save(self, path: str) -> None:
+        """Write below ``path``.
+
+        Raises
+        ------
+        ParameterError
+            Without Spark, where there is something already and ``overwrite`` was not called. Spark raises its own.
+        """
+        if not isinstance(self.sparkSession, FileSession):
+            super().save(path)
+            return
+        with written_whole(path, self.shouldOverwrite) as folder:
+            self.saveImpl(str(folder))
+
+    def _handleOverwrite(self, path: str) -> None:
+        if is_connect(self.sparkSession):
+            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
+
+            RemoteMLWriter.handleOverwrite(path, True)
+        else:
+            super()._handleOverwrite(path)
+
+
+class ParamsWriter(StageWriter, DefaultParamsWriter):
+    """Writes parameters."""
+
+
+class ParamsWritable(DefaultParamsWritable):
+    """Mixin of stages of which only the parameters are saved."""
+
+    def write(self) -> MLWriter:
+        """Return a writer: ``estimator.write().overwrite().save(path)``."""
+        return ParamsWriter(self)  # type: ignore[arg-type]  # every class that mixes this in is a Params
+
+
+class StageReader(_AnySession, MLReader[Any], Generic[S]):
+    """A reader that needs no Spark.
+
+    Parameters
+    ----------
+    kind : type
+        The class of what is read.
+    """
+
+    def __init__(self, kind: type[S]) -> None:
+        super().__init__()
+        self.kind: Any = kind
+
+    def load(self, path: str) -> S:
+        """Return what was saved below ``path``.
+
+        Raises
+        ------
+        DataError
+            Where another class was saved, or nothing completely.
+        """
+        if not isinstance(self.sparkSession, FileSession):
+            return self._load(path)
+        with fetched(path) as folder:
+            return self._load(str(folder))
+
+    @abstractmethod
+    def _load(self, path: str) -> S:
+        """Return what was saved below a path that the session reads."""
+
+    def _metadata(self, path: str) -> dict[str, Any]:
+        return DefaultParamsReader.loadMetadata(path, self.sparkSession)
+
+
+class ParamsReader(StageReader[S]):
+    """Reads parameters."""
+
+    def _load(self, path: str) -> S:
+        metadata = self._metadata(path)
+        own = class_named(metadata["class"])()
+        own._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(own, metadata)
+        found: S = own
+        return found
+
+
+class ParamsReadable(MLReadable[V], Generic[V]):
+    """Mixin of stages of which only the parameters are saved."""
+
+    @classmethod
+    def read(cls) -> MLReader[V]:
+        """Return a reader: ``Estimator.read().load(path)``."""
+        return ParamsReader(cls)
+
+
+def save_stage(stage: Any, path: str, session: Any) -> None:
+    """Save a stage below a path, of whatever class; pyspark.ml's own need Spark, but for pipelines."""
+    if isinstance(session, FileSession):
+        stage.write().session(session).save(path)
+    else:
+        stage.save(path)
+
+
+def load_stage(path: str, session: Any) -> Any:
+    """Return the stage saved below a path, of whatever class.
+
+    Raises
+    ------
+    DataError
+        Without Spark, for a class that needs it.
+    """
+    if not isinstance(session, FileSession):
+        return DefaultParamsReader.loadParamsInstance(path, session)
+    kind: Any = class_named(read_metadata(path)["class"])
+    return kind.read().session(session).load(path)
+
+
+def class_named(name: str) -> Any:
+    """Return the class that metadata names: one of sparkopt's, or of a module that is imported already.
+
+    A file imports no other, so that reading one runs no code.
+
+    Raises
+    ------
+    DataError
+        For another class.
+    """
+    for theirs, ours in OF_SPARK.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    module, _, kind = name.rpartition(".")
+    found = None
+    if module.startswith("sparkopt."):
+        found = getattr(import_module(module), kind, None)
+    elif module in sys.modules:
+        found = getattr(sys.modules[module], kind, None)
+    if not (isinstance(found, type) and issubclass(found, MLReadable)):
+        raise DataError(
+            f"a {name} was saved, which is not read without Spark: it is no stage of sparkopt, nor of a module that "
+            f"is imported. Import it, or start a SparkSession."
+        )
+    return found

@@ -1,0 +1,250 @@
+"""What searches over param maps share: where they may, all candidates of all folds are trained in the same passes."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import inheritable_thread_target
+from pyspark.ml import Transformer
+from pyspark.ml import pipeline as pipelines
+from pyspark.sql.types import StructType
+
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.store import BlockStore
+from sparkopt.engines.selection import check_engine
+from sparkopt.errors import ParameterError
+from sparkopt.machine import Table
+from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.folds import in_fold, not_in_fold
+from sparkopt.ml.metrics.held_out import held_out_metrics
+from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.rows import Rows, rows_of, schema_of, training_rows
+from sparkopt.ml.scoring import HeldOut
+from sparkopt.ml.table_scoring import like
+from sparkopt.ml.training import TrainingTask, fits_of
+from sparkopt.training.trainer import Fit
+
+__all__ = ["ApartError", "Search"]
+
+logger = logging.getLogger(__name__)
+
+Tasks = Sequence[TrainingTask[Any]]
+Metrics = list[list[float]]
+"""By fold and candidate."""
+
+
+class ApartError(ParameterError):
+    """The reason why the models of a search cannot be trained together."""
+
+
+class Search:
+    """Mixin of pyspark.ml's searches."""
+
+    getEstimator: Any
+    getEvaluator: Any
+    getEstimatorParamMaps: Any
+    getCollectSubModels: Any
+    getParallelism: Any
+    isDefined: Any
+    getOrDefault: Any
+
+    @property
+    @abstractmethod
+    def _held_out(self) -> int:
+        """How many folds are held out, one after the other."""
+
+    @abstractmethod
+    def _folded(self, rows: Rows) -> tuple[Rows, str]:
+        """Return the rows with the number of their fold, and the name of that column."""
+
+    @abstractmethod
+    def _result(self, best: Any, metrics: Metrics, models: list[list[Any]] | None) -> Any:
+        """Return the result of the search."""
+
+    @abstractmethod
+    def _check_schema(self, schema: StructType) -> None:
+        """Refuse rows that cannot be divided into folds."""
+
+    @abstractmethod
+    def _check_rows(self, store: BlockStore) -> None:
+        """Refuse folds without rows."""
+
+    @abstractmethod
+    def _average(self, metrics: Metrics) -> Sequence[float]:
+        """Return the metric of each candidate that decides."""
+
+    @abstractmethod
+    def _fit_on_spark(self, dataset: Any) -> Any:
+        """Return what pyspark.ml's own search finds."""
+
+    @illegal_arguments()
+    def _fit(self, dataset: Any) -> Any:
+        rows = rows_of(dataset)
+        self._check(rows)
+        try:
+            return self._fit_together(rows, self._joint_tasks(rows), dataset)
+        except ApartError as reason:
+            logger.warning("the folds are trained one after the other: %s", reason)
+        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(dataset)
+
+    def _check(self, rows: Rows) -> None:
+        """Refuse a search without what it needs, before the first job.
+
+        Raises
+        ------
+        ParameterError
+            Where the estimator, its param maps or the evaluator are not set.
+        """
+        for name in ("estimator", "estimatorParamMaps", "evaluator"):
+            if not self.isDefined(name) or not self.getOrDefault(name):
+                raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
+        self._check_schema(schema_of(rows))
+
+    def _joint_tasks(self, rows: Rows) -> Tasks:
+        """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
+        stages, estimator = self._stages()
+        schema = schema_of(_transformed(stages, rows))
+        tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]
+        for task in tasks:
+            if task.shared is None:
+                raise ApartError("local steps and lossy compression are one model's own")
+            if task.shared["miniBatchFraction"] < 1.0:
+                raise ApartError("mini-batches of all folds are not those of a model's own folds")
+        if any(task.reading != tasks[0].reading for task in tasks):
+            raise ApartError("the grid is over columns, class weights or how blocks are compressed on disk")
+        if tasks[0].reading.class_weights == "balanced":
+            raise ApartError("classWeights='balanced' is another weight in each fold")
+        return tasks
+
+    @property
+    def _is_pipeline(self) -> bool:
+        return type(self.getEstimator()) in (pipelines.Pipeline, Pipeline)
+
+    def _stages(self) -> tuple[list[Transformer], LinearEstimator[Any]]:
+        """Return the estimator and the stateless stages before it, or raise why folds cannot share these."""
+        stages: list[Any] = [self.getEstimator()]
+        if self._is_pipeline and stages[0].getStages():
+            stages = list(stages[0].getStages())
+        *first, last = stages
+        if not isinstance(last, LinearEstimator):
+            raise ApartError(f"{_named(last)} is no linear estimator of sparkopt")
+        for stage in first:
+            if not isinstance(stage, Transformer):
+                raise ApartError(f"{_named(stage)} is fitted to the rows of each fold")
+        for values in self.getEstimatorParamMaps():
+            if any(param.parent != last.uid for param in values):
+                raise ApartError("the grid is over other stages than the last")
+        return first, last
+
+    def _fit_together(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
+        """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
+        reading, folds = tasks[0].reading, range(self._held_out)
+        for task in tasks:
+            check_engine(task.engine, rows)
+        stages, _ = self._stages()
+        whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
+        reading.columns.check(schema_of(whole))
+        folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
+        if fold not in schema_of(folded).names:
+            raise ApartError("a stage before the last leaves out columns that it does not know")
+        columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), whole)
+        with BlockStore.write(folded, columns, reading.targets, reading.block_codec) as store:
+            self._check_rows(store)
+            self._check_folds(store, tasks)
+            fits = fits_of(store, [(task, fold) for fold in folds for task in tasks])
+            models = _by_fold(tasks, fits, folded, columns)
+            metrics = held_out_metrics(store, models, self.getEvaluator())
+            if metrics is None:
+                metrics = self._measured(folded, fold, models, dataset)
+            best = tasks[self._best(metrics)]
+            (fit,) = fits_of(store, [(best, None)])
+        model = self._whole(stages, best.model(fit, training_rows(whole, columns)))
+        every = [[self._whole(stages, model) for model in fold_models] for fold_models in models]
+        return self._result(model, metrics, every if self.getCollectSubModels() else None)
+
+    def _best(self, metrics: Metrics) -> int:
+        """Return the candidate of the best metric."""
+        choose = np.argmax if self.getEvaluator().isLargerBetter() else np.argmin
+        return int(choose(self._average(metrics)))
+
+    def _whole(self, stages: list[Transformer], model: Any) -> Any:
+        """Return the model of the estimator: that of its last stage, after the others where it is a pipeline."""
+        return PipelineModel([*stages, model]) if self._is_pipeline else model
+
+    def _check_folds(self, store: BlockStore, tasks: Tasks) -> None:
+        """Raise for folds whose models would be of different kinds."""
+        for fold in range(self._held_out):
+            moments = store.moments_without(fold)
+            for task in tasks:
+                if task.trainer(moments).loss != task.trainer(store.moments).loss:
+                    raise ApartError(f"without fold {fold} there are fewer classes")
+                task.reading.require_weights(moments)
+
+    def _measured(self, folded: Rows, fold: str, models: list[list[Any]], dataset: Any) -> Metrics:
+        """Return the evaluator's metric of each fold's models on the rows that they did not see."""
+        if isinstance(folded, Table):
+            return [
+                [self._metric(model.transform(in_fold(folded, fold, number)), dataset) for model in fold_models]
+                for number, fold_models in enumerate(models)
+            ]
+        pairs = [(number, model) for number in range(len(models)) for model in range(len(models[0]))]
+        with (
+            HeldOut(folded, fold, models, self.getEvaluator()) as held_out,
+            ThreadPool(min(self.getParallelism(), len(pairs))) as pool,
+        ):
+
+            def measure(pair: tuple[int, int]) -> float:
+                return held_out.metric(*pair)
+
+            found = pool.map(inheritable_thread_target(dataset.sparkSession)(measure), pairs, chunksize=1)
+        return [found[start : start + len(models[0])] for start in range(0, len(found), len(models[0]))]
+
+    def _metric(self, scored: Any, dataset: Any) -> float:
+        """Return the evaluator's metric of scored rows, which it is given as the user gave the rows."""
+        evaluator = self.getEvaluator()
+        if hasattr(evaluator, "in_place_of"):
+            return float(evaluator.evaluate(scored))
+        batches = [batch for part in scored.partitions for batch in part.batches()]
+        return float(evaluator.evaluate(like(dataset, pa.Table.from_batches(batches, scored.schema))))
+
+    def _fit_apart(self, rows: Table, dataset: Any) -> Any:
+        """Train and measure the models of one fold after the other."""
+        folded, fold = self._folded(rows)
+        estimator, maps = self.getEstimator(), self.getEstimatorParamMaps()
+        metrics, every = Metrics(), []
+        for number in range(self._held_out):
+            seen, held_out = not_in_fold(folded, fold, number), in_fold(folded, fold, number)
+            models = dict(estimator.fitMultiple(seen, maps))
+            every.append([models[candidate] for candidate in range(len(maps))])
+            metrics.append([self._metric(rows_of(model.transform(held_out)), dataset) for model in every[-1]])
+        best = estimator.fit(rows, maps[self._best(metrics)])
+        return self._result(best, metrics, every if self.getCollectSubModels() else None)
+
+
+def _transformed(stages: Sequence[Any], rows: Rows) -> Rows:
+    """Return the rows as they leave the stages."""
+    for stage in stages:
+        rows = stage.transform(rows)
+    return rows
+
+
+def _named(stage: Any) -> str:
+    return f"{type(stage).__module__}.{type(stage).__name__}"
+
+
+def _by_fold(tasks: Tasks, fits: Sequence[Fit], folded: Rows, columns: Columns) -> list[list[Any]]:
+    """Return models by fold and task; each keeps the rows that it was trained on."""
+    found = []
+    for fold, start in enumerate(range(0, len(fits), len(tasks))):
+        rows = training_rows(not_in_fold(folded, str(columns.fold), fold), columns)
+        pairs = zip(tasks, fits[start : start + len(tasks)], strict=True)
+        found.append([task.model(fit, rows) for task, fit in pairs])
+    return found

@@ -1,0 +1,297 @@
+"""Rows without Spark, scored by a model: as much at a time as a batch, and given back as they were given.
+
+A model is duck-typed here: ``_features``, ``_columns``, ``_wanted`` and ``_row_scorer`` say what it reads and writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from sparkopt.blocks.columns import FEATURES, OFFSET
+from sparkopt.blocks.parquet import ParquetReader
+from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
+from sparkopt.errors import DataError, SchemaError
+from sparkopt.machine import Table, TablePart
+from sparkopt.ml.table_columns import from_objects
+from sparkopt.ml.table_tasks import for_each_part
+from sparkopt.typing import Array
+
+__all__ = ["ScoredPart", "Scorer", "applied", "frame_outputs", "is_scored_here", "like", "scored", "scored_table"]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model's output columns of Arrow batches. It can be pickled.
+
+    Parameters
+    ----------
+    reader : ParquetReader
+        How features, and offsets, are made of the rows' columns.
+    score : callable
+        The model's function from those to a struct of its outputs.
+    fields : tuple of pyarrow.Field
+        The output columns.
+    what : str
+        The features' columns, as errors name them.
+    """
+
+    reader: ParquetReader
+    score: Callable[[pa.Array], pa.Array]
+    fields: tuple[pa.Field, ...]
+    what: str
+
+    @classmethod
+    def of(cls, model: Any, schema: pa.Schema, features: str | Sequence[str] | None = None) -> Scorer:
+        """Return the scorer of rows of a schema; ``features`` are other columns than the model's.
+
+        Raises
+        ------
+        SchemaError
+            For a column that is missing, of a wrong type, or there already.
+        """
+        columns, features = model._wanted(schema.names), model._features() if features is None else features
+        reader = scoring_reader(spark_schema(schema), features, model._columns().offset)
+        fields = tuple(pa.field(name, _arrow_type(kind)) for name, kind in columns.values())
+        return cls(reader, model._row_scorer(columns), fields, model._columns().feature_names)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        return list(dict.fromkeys(name for source in self.reader.every_source for name in source.names))
+
+    def __call__(self, batch: pa.RecordBatch, where: str, first: int) -> dict[str, pa.Array]:
+        """Return the output columns of a batch by name.
+
+        Parameters
+        ----------
+        batch : pyarrow.RecordBatch
+            Rows; columns that are not read may be left out.
+        where : str
+            What errors call the rows it is of.
+        first : int
+            Number of its first row there.
+
+        Raises
+        ------
+        DataError
+            For features that are null, or of another number than the model's.
+        """
+        made = self.reader.made(batch, {})
+        rows = made.column(FEATURES)
+        if OFFSET in made.schema.names:
+            rows = pa.StructArray.from_arrays([rows, made.column(OFFSET)], [FEATURES, OFFSET])
+        try:
+            found = self.score(rows)
+        except DataError as error:
+            raise DataError(f"features column {self.what!r}, {where}, from row {first}: {error}") from None
+        return {field.name: found.field(place) for place, field in enumerate(self.fields)}
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    return pa.float64() if kind.typeName() == "double" else pa.list_(pa.float64())
+
+
+@dataclass(frozen=True)
+class ScoredPart(TablePart):
+    """The rows of a part with a model's outputs, which are computed as they are read.
+
+    Parameters
+    ----------
+    part : TablePart
+        The rows.
+    scorer : Scorer
+        The model's.
+    columns : tuple of str
+        All columns of the rows.
+    """
+
+    part: TablePart
+    scorer: Scorer
+    columns: tuple[str, ...]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """That of the rows."""
+        return self.part.name
+
+    @property
+    def rows(self) -> int | None:  # type: ignore[override]
+        """Number of rows."""
+        return self.part.rows
+
+    @property
+    def bytes(self) -> int | None:  # type: ignore[override]
+        """Bytes of the rows, without the outputs."""
+        return self.part.bytes
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows; a model's outputs are computed where they are asked for."""
+        outputs = {field.name: field for field in self.scorer.fields}
+        wanted = [*self.columns, *outputs] if columns is None else list(columns)
+        given = [name for name in wanted if name not in outputs]
+        scores = len(given) < len(wanted)
+        read = list(dict.fromkeys([*given, *(self.scorer.names if scores else [])]))
+        first = 0
+        for batch in self.part.batches(read):
+            found = self.scorer(batch, self.part.name, first) if scores else {}
+            first += batch.num_rows
+            fields = [outputs[name] if name in outputs else batch.schema.field(name) for name in wanted]
+            arrays = [found[name] if name in outputs else batch.column(name) for name in wanted]
+            yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def scored_table(model: Any, table: Table) -> Table:
+    """Return a table of the rows with a model's outputs, which are computed as they are read.
+
+    Raises
+    ------
+    SchemaError
+        For a column that is missing, of a wrong type, or there already.
+    """
+    scorer = Scorer.of(model, table.schema)
+    schema = table.schema
+    for field in scorer.fields:
+        schema = schema.append(field)
+    names = tuple(table.schema.names)
+    return Table(schema, tuple(ScoredPart(part, scorer, names) for part in table.partitions))
+
+
+def is_scored_here(data: Any) -> bool:
+    """Whether these are rows without Spark: what `sparkopt.Table.of` takes, or features alone."""
+    return Table.accepts(data) or _is_matrix(data) or isinstance(data, pa.RecordBatchReader)
+
+
+def _is_matrix(data: Any) -> bool:
+    return isinstance(data, np.ndarray) or sparse.issparse(data)
+
+
+def scored(model: Any, data: Any) -> Any:
+    """Return rows with a model's outputs, of the kind that was given; Vectors are lists of doubles.
+
+    Arrow, pandas and Polars are scored at once. A stream of batches is scored as it is read, and so is a table of
+    files, which may be larger than memory. Of NumPy's and SciPy's features, the outputs alone are returned as Arrow.
+    """
+    if isinstance(data, pa.RecordBatchReader):
+        return _stream(model, data)
+    if _is_matrix(data):
+        return _of_matrix(model, data)
+    if _is_pandas(data):
+        return _of_frame(model, data)
+    table = scored_table(model, Table.of(data))
+    if not isinstance(data, (pa.Table, pa.RecordBatch)) and not hasattr(data, "__arrow_c_stream__"):
+        return table
+    batches = [batch for part in table.partitions for batch in part.batches()]
+    return like(data, pa.Table.from_batches(batches, table.schema))
+
+
+def _stream(model: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    scorer = Scorer.of(model, rows.schema)
+    schema = pa.schema([*rows.schema, *scorer.fields], rows.schema.metadata)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in rows:
+            found = scorer(batch, "the stream", first)
+            first += batch.num_rows
+            yield pa.RecordBatch.from_arrays([*batch.columns, *found.values()], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _of_matrix(model: Any, X: Any) -> pa.Table:
+    """Return the outputs of features alone, which are the model's in their order."""
+    table = Table.of((X, np.zeros(X.shape[0], np.int8)))
+    scorer = Scorer.of(model, table.schema, table.names[0])
+    return pa.Table.from_batches(list(_outputs(scorer, table)), pa.schema(scorer.fields))
+
+
+def _of_frame(model: Any, frame: Any) -> Any:
+    """Return a pandas DataFrame with the outputs; what is not read stays as it is."""
+    import pandas as pd
+
+    model._wanted([str(name) for name in frame.columns])
+    return pd.concat([frame, frame_outputs(model, frame)], axis=1)
+
+
+def frame_outputs(model: Any, frame: Any) -> Any:
+    """Return the outputs for the rows of a pandas DataFrame, under its index; Vectors are arrays.
+
+    Features may be a column of lists, of arrays or of pyspark.ml's Vectors, or several columns of numbers.
+
+    Raises
+    ------
+    SchemaError
+        For a column that is missing, or of a wrong type.
+    DataError
+        For features that are null, or of another number than the model's.
+    """
+    features, offset = model._features(), model._columns().offset
+    names = [features] if isinstance(features, str) else list(features)
+    for role, wanted in ((FEATURES, names), (OFFSET, [offset] if offset else [])):
+        for name in wanted:
+            if name not in frame.columns:
+                shown = ", ".join(map(str, frame.columns))
+                raise SchemaError(f"{role} column {name!r} does not exist. Columns: {shown}.")
+    rows = frame[list(dict.fromkeys([*names, *([offset] if offset else [])]))].reset_index(drop=True)
+    if isinstance(features, str) and rows[features].dtype == object:
+        rows = pa.table({name: _chunks(rows, name, name == features) for name in rows.columns})
+    table = Table.of(rows)
+    scorer = Scorer.of(model, table.schema)
+    found = pa.Table.from_batches(list(_outputs(scorer, table)), pa.schema(scorer.fields))
+    return found.to_pandas().set_index(frame.index)
+
+
+def _chunks(rows: Any, name: str, is_features: bool) -> pa.ChunkedArray:
+    """Return a column of pandas; features may be objects."""
+    if is_features:
+        return pa.chunked_array([from_objects(list(rows[name]), name)])
+    return pa.Table.from_pandas(rows[[name]], preserve_index=False).column(0)
+
+
+def _outputs(scorer: Scorer, table: Table) -> Iterator[pa.RecordBatch]:
+    """Yield the outputs alone."""
+    names = [field.name for field in scorer.fields]
+    for part in table.partitions:
+        yield from ScoredPart(part, scorer, tuple(table.names)).batches(names)
+
+
+def like(data: Any, rows: pa.Table) -> Any:
+    """Return Arrow rows as pandas or Polars where ``data`` is of one of them, as one batch where it is one."""
+    if _is_pandas(data):
+        return rows.to_pandas()
+    if isinstance(data, pa.RecordBatch):
+        return rows.combine_chunks().to_batches()[0] if rows.num_rows else pa.RecordBatch.from_pylist([], rows.schema)
+    if type(data).__module__.partition(".")[0] == "polars":
+        return sys.modules["polars"].from_arrow(rows)
+    return rows
+
+
+def _is_pandas(data: Any) -> bool:
+    return type(data).__module__.startswith("pandas.") and type(data).__name__ == "DataFrame"
+
+
+def applied(function: Callable[..., Array], columns: Sequence[str], table: Table) -> pa.ChunkedArray:
+    """Return a function of columns of numbers for every row of a table."""
+    pieces = for_each_part(_Apply(function, list(columns)), table)
+    return pa.chunked_array([piece for pieces_of in pieces for piece in pieces_of], pa.float64())
+
+
+@dataclass(frozen=True)
+class _Apply:
+    """The task: the values of a part's rows."""
+
+    function: Callable[..., Array]
+    columns: list[str]
+
+    def __call__(self, part: TablePart) -> list[pa.Array]:
+        return [
+            pa.array(np.asarray(self.function(*[number_of(batch, name) for name in self.columns]), np.float64))
+            for batch in part.batches(self.columns)
+        ]
