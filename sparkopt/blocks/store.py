@@ -279,8 +279,9 @@ class BlockStore:
         self.release()
 
     def _first_rows(self) -> list[int]:
+        """Return the number of the first row of each partition, and last the number of rows."""
         firsts = [0]
-        for rows in self.rows[:-1]:
+        for rows in self.rows:
             firsts.append(firsts[-1] + rows)
         return firsts
 
