@@ -138,7 +138,7 @@ class _Cost:
 
     passes: int
     work: float
-    width: float
+    width: int
     solving: float
 
 
@@ -155,7 +155,7 @@ def _cost(
     if name == NEWTON:
         passes = QUADRATIC if isinstance(objective.loss, SquaredError) else passes
     else:
-        width = models * objective.size + CURVED * width
+        width = round(models * objective.size + CURVED * width)
         work = gradients + CURVED * models * (SAMPLING + share * hessian)
     solving = passes * models * (1 if penalty.smooth else 3) * objective.size**3 / FLOPS
     return _Cost(passes, outputs * work, width, solving)
@@ -163,7 +163,7 @@ def _cost(
 
 def _seconds(cost: _Cost, size: FitSize, engines: Sequence[Engine]) -> float:
     """Return the estimated seconds of a fit on the engine that is cheapest for it."""
-    wanted = replace(size, stored=round(size.stored * cost.work), summed=round(8 * cost.width))
+    wanted = replace(size, stored=round(size.stored * cost.work), summed=8 * cost.width)
     able = [engine for engine in engines if engine.fits(size)] or list(engines)
     passes = cost.passes
     return cost.solving + passes * OVERHEAD + min(engine.seconds(wanted, passes) for engine in able)
