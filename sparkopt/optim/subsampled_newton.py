@@ -31,6 +31,10 @@ RARE = 0.3
 """Least curvature along a coefficient at the start, over the median of all, for the sample to have seen its feature
 often enough: the solver's features have equal curvature there."""
 
+STEADY = 1e-7
+"""Curvature that is added to a sample's in every direction, over the largest: the rounding of float32 rows would else
+be all of it where the loss has none, as along equal intercepts of all classes."""
+
 LEAST = 0.01
 """Least share of a gap that is taken to be estimated."""
 
@@ -88,6 +92,8 @@ class SubsampledNewton(ProximalNewton):
         if at.hessian is not None and _misses_features(at, penalty):
             at, state = replace(at, hessian=None), {**state, "by_length": True}
         model, to = yield from self._model(at, penalty, state, self._curved(state, size))
+        if state["to"] is None:
+            model, to = trusted(model.at, _steadied(model.hessian), penalty)
         gain = model.decrease(to)
         if gain <= EPSILON * abs(at.value):
             return at, state  # what is left to gain is less than the objective's rounding
@@ -102,7 +108,7 @@ class SubsampledNewton(ProximalNewton):
             model = QuadraticModel.of(point, _corrected(model, point), penalty)
             to = model.minimum()
         else:
-            model, to = trusted(replace(point, hessian=None), point.hessian, penalty)  # the state has it
+            model, to = trusted(replace(point, hessian=None), _steadied(point.hessian), penalty)
         left = max(model.decrease(to), 0.0)
         is_poor = gain <= self.keep * abs(at.value) and left > POOR * gain
         sample = more if is_poor or is_shortened else {name: state[name] for name in more}
@@ -127,6 +133,11 @@ def _misses_features(at: Point, penalty: Penalty) -> bool:
     curvatures = at.hessian.diagonal() - penalty.hessian_product(np.ones_like(at.coef))
     curvatures = curvatures[at.gradient != 0]
     return bool(len(curvatures) and curvatures.min() < RARE * np.median(curvatures))
+
+
+def _steadied(hessian: Floats) -> Floats:
+    steadied: Floats = hessian + STEADY * float(np.abs(hessian.diagonal()).max()) * np.eye(len(hessian))
+    return steadied
 
 
 def _corrected(model: QuadraticModel, after: Point) -> Floats:
