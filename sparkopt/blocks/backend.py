@@ -79,7 +79,7 @@ class Backend(ABC):
 
     has_rdds: bool
     needs_spark: ClassVar[bool] = True
-    pass_seconds: ClassVar[float] = 0.1  # a Spark job, measured on Spark 4.3
+    pass_seconds: float = 0.1  # a Spark job, measured on Spark 4.3
 
     @property
     @abstractmethod

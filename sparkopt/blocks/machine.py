@@ -24,7 +24,7 @@ from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
-__all__ = ["MachineBackend", "TableSource"]
+__all__ = ["MachineBackend", "TableSource", "pass_cost"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ def _nothing(_: object = None) -> None:
 
 IN_MEMORY = 64 << 20
 """Most bytes of a table whose blocks stay in memory: small data need no files."""
+HERE_SECONDS, WORKERS_SECONDS = 1e-4, 1e-3
+"""Seconds that a pass costs in addition to its arithmetic, in this process and with workers."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,22 @@ class TableSource:
 
     @property
     def is_small(self) -> bool:
-        """Whether its blocks stay in memory."""
-        size = self.table.bytes
-        return self.codec == "none" and size is not None and size <= IN_MEMORY
+        """Whether its blocks stay in memory, and functions run in this process."""
+        return is_small(self.table, self.codec)
+
+
+def is_small(table: Table, codec: str = "none") -> bool:
+    """Whether a table's blocks stay in this process's memory."""
+    size = table.bytes
+    return codec == "none" and size is not None and size <= IN_MEMORY
+
+
+def pass_cost(table: Table) -> tuple[int, float]:
+    """Return how many of a table's partitions are computed at the same time, and what a pass costs besides."""
+    if is_small(table):
+        return 1, HERE_SECONDS
+    with ProcessPool.shared() as shared:
+        return max(1, shared.processes), WORKERS_SECONDS if shared.processes else HERE_SECONDS
 
 
 class MachineBackend(Backend):
@@ -78,7 +93,6 @@ class MachineBackend(Backend):
 
     has_rdds = False
     needs_spark = False
-    pass_seconds = 0.001
 
     def __init__(self, source: TableSource) -> None:
         self._source = source
@@ -132,6 +146,11 @@ class MachineBackend(Backend):
     def share(self, value: bytes) -> Shared:
         """Write it where all workers can read it, if there are any."""
         return SharedValue.of(value) if self._pool.processes else _Held(value)
+
+    @property
+    def pass_seconds(self) -> float:  # type: ignore[override]
+        """Seconds of a pass that are neither arithmetic nor transport."""
+        return WORKERS_SECONDS if self._pool.processes else HERE_SECONDS
 
     @property
     def slots(self) -> int:

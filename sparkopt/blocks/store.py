@@ -284,8 +284,9 @@ class BlockStore:
         self.release()
 
     def _first_rows(self) -> list[int]:
+        """Return the number of the first row of each partition, and last the number of rows."""
         firsts = [0]
-        for rows in self.rows[:-1]:
+        for rows in self.rows:
             firsts.append(firsts[-1] + rows)
         return firsts
 
@@ -340,7 +341,8 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
     }
     if not widths:
         skipped = sum(fact.handle.skipped for fact in facts)
-        why = f"all {skipped:,} are invalid, with null, NaN or infinity" if skipped else "the DataFrame is empty"
+        why = "the DataFrame or table is empty"
+        why = f"all {skipped:,} are invalid, with null, NaN or infinity" if skipped else why
         raise DataError(f"there are no rows to train on: {why}.")
     if len(widths) > 1:
         (one, first), (two, second) = sorted(widths.items())[:2]

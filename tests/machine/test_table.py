@@ -104,6 +104,8 @@ def test_folders_of_parquet_files(folder):
     assert rows[-1] == {"year": 2025, "a": 18.0}
     assert len(rows_of(Table.of([folder / "year=2024"]))) == 10
     assert len(rows_of(Table.of(f"{folder}/year=*/*.PARQUET"))) == 20
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=2024/part%2050%25.PARQUET"))) == 10
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=*/part*"))) == 20
 
 
 def test_files_must_have_the_same_columns(tmp_path):
