@@ -17,6 +17,7 @@ from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.folders import private_folders
+from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import TablePart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.shared import SharedValue
@@ -95,6 +96,14 @@ class MachineBackend(Backend):
             folders = tuple(folder / source.name for folder in private_folders())
             self._write = replace(self._write, folders=folders)
             self._close = weakref.finalize(self, _delete, folders, self._pool)
+
+    @property
+    def name(self) -> str:
+        """One machine, and where its functions run."""
+        count = self._pool.processes
+        return (
+            f"one machine, {count} worker process{'es' if count > 1 else ''}" if count else "one machine, one process"
+        )
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Apply the function to each handle; the first time, write the partitions too."""
@@ -178,11 +187,12 @@ class WritePart:
 
     def __call__(self, part: tuple[int, TablePart]) -> tuple[Handle, Any]:
         index, rows = part
-        if self.folders:
-            folder = self.folders[index % len(self.folders)]
-            handle = self.writer.write(index, self.read(rows), folder, rows.name)
-        else:
-            handle = self.writer.keep(index, self.read(rows), rows.name)
+        with one_thread():  # more of them would add moments up in another order
+            if self.folders:
+                folder = self.folders[index % len(self.folders)]
+                handle = self.writer.write(index, self.read(rows), folder, rows.name)
+            else:
+                handle = self.writer.keep(index, self.read(rows), rows.name)
         return handle, self.function(handle)
 
 
