@@ -99,7 +99,7 @@ class Tweedie(Loss):
         """Return the second derivative times ``direction``; it may be negative for links that are not canonical."""
         valid, raw = self._inside(raw)
         power, exponent = self._link_power, 1 - self.power - self._link_power
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is infinite is left out below
             second = _times(exponent + 1, self._mean(raw, exponent + 1 - power))
             second = self._slope**2 * (second - _times(exponent * y, self._mean(raw, exponent - power)))
         return np.where(valid & np.isfinite(second), second, 0) * direction

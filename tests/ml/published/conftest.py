@@ -1,4 +1,4 @@
-"""The suites' data sets as DataFrames, each made when a test first asks for it."""
+"""The suites' data sets, each made when a test first asks for it: DataFrames where Spark draws them, else tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from pyspark.ml.linalg import Vectors
 
 from tests.ml.published import rows
 
@@ -27,14 +27,28 @@ SETS = {
     "narrow": lambda spark: weighted(spark, *rows.classes([rows.FLOWERS], *small_variance(0.0001), 10_000)),
     "kinds": lambda spark: weighted(spark, *rows.classes(rows.KINDS, rows.MEAN, rows.VARIANCE, 10_000)),
     "narrow kinds": lambda spark: weighted(spark, *rows.classes(rows.KINDS, *small_variance(0.001), 50_000)),
-    "constant kinds": lambda _: rows.classes([known[:3] for known in rows.KINDS], [5.843, 3.0], [0.6856, 0.0], 100),
-    "lines": lambda _: rows.lines([4.7, 7.2], 6.3, 10_000),
-    "lines through the origin": lambda _: rows.lines([4.7, 7.2], 0.0, 10_000),
-    "outliers": lambda _: [
+}
+HERE = {
+    "constant kinds": lambda: rows.classes([known[:3] for known in rows.KINDS], [5.843, 3.0], [0.6856, 0.0], 100),
+    "lines": lambda: rows.lines([4.7, 7.2], 6.3, 10_000),
+    "lines through the origin": lambda: rows.lines([4.7, 7.2], 0.0, 10_000),
+    "outliers": lambda: [
         np.concatenate(both) for both in zip(rows.lines([4.7, 7.2], 6.3, 900), rows.lines(**OUTLIERS), strict=True)
     ],
-    "sides": lambda _: rows.sides([1.0, 2.0, 3.0, 4.0], 1.0, 10_000),
+    "sides": lambda: rows.sides([1.0, 2.0, 3.0, 4.0], 1.0, 10_000),
 }
+
+
+@pytest.fixture(scope="session")
+def tables():
+    """A table by its name in ``HERE``: no Spark is needed."""
+
+    @cache
+    def table(name):
+        X, y = HERE[name]()
+        return pa.table({"label": y, "weight": np.ones(len(y)), "features": list(X)})
+
+    return table
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +59,14 @@ def draws(spark):
 
 @pytest.fixture(scope="session")
 def frames(spark, draws):
-    """A DataFrame by its name in ``SETS``, or by family and link; one partition, cached."""
+    """A DataFrame by its name in ``SETS`` or ``HERE``, or by family and link; one partition, cached."""
 
     @cache
     def frame(name, link=None):
-        X, y, *weight = SETS[name](spark) if link is None else rows.responses(link, draws(name))
+        if link is not None:
+            X, y, *weight = rows.responses(link, draws(name))
+        else:
+            X, y, *weight = HERE[name]() if name in HERE else SETS[name](spark)
         columns = {"label": y, "weight": weight[0] if weight else np.ones(len(y)), "features": list(X)}
         return spark.createDataFrame(pd.DataFrame(columns)).coalesce(1).cache()
 
@@ -57,15 +74,14 @@ def frames(spark, draws):
 
 
 @pytest.fixture(scope="session")
-def literal(spark):
-    """A DataFrame of rows in ``small``."""
-    known = {}
+def literal():
+    """A table of rows in ``small``: no Spark is needed."""
 
-    def frame(rows):
-        if id(rows) not in known:
-            table = [(y, float(w), float(o), Vectors.dense(x)) for y, w, o, x in rows]
-            made = spark.createDataFrame(table, ["label", "weight", "offset", "features"])
-            known[id(rows)] = made.coalesce(1).cache()
-        return known[id(rows)]
+    def table(rows):
+        label, weight, offset, features = zip(*rows, strict=True)
+        columns = {"label": label, "weight": weight, "offset": offset}
+        numbers = {name: np.array(values, dtype=float) for name, values in columns.items()}
+        lists = pa.array([list(map(float, x)) for x in features], pa.list_(pa.float64()))
+        return pa.table({**numbers, "features": lists})
 
-    return frame
+    return table

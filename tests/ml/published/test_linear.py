@@ -46,9 +46,9 @@ def test_a_weighted_regression_through_the_origins_summary_is_rs(literal):
     np.testing.assert_allclose(summary.devianceResiduals, [-4.600, 2.344], atol=1e-3)
 
 
-def test_least_squares_of_spark_s_generated_rows_are_rs(frames):
+def test_least_squares_of_spark_s_generated_rows_are_rs(tables):
     """To all digits, so the rows are Spark's."""
-    model = ml.LinearRegression(**TIGHT).fit(frames("lines"))
+    model = ml.LinearRegression(**TIGHT).fit(tables("lines"))
     np.testing.assert_allclose([model.intercept, *model.coefficients], [6.3022157, 4.6982442, 7.1994344], atol=1e-7)
     summary = model.summary
     assert summary.meanSquaredError == pytest.approx(0.00985449, abs=1e-8)
@@ -70,11 +70,11 @@ UNPENALISED = [
 
 @pytest.mark.parametrize("solver", ["auto", "normal", "l-bfgs"])
 @pytest.mark.parametrize(("rows", "intercept", "slopes", "tolerance"), UNPENALISED, ids=str)
-def test_least_squares_are_glmnets(solver, rows, intercept, slopes, tolerance, frames):
+def test_least_squares_are_glmnets(solver, rows, intercept, slopes, tolerance, tables):
     """As close as Spark asks: glmnet was run on an earlier draw of these rows."""
     for standardization in (True, False):
         options = {"solver": solver, "standardization": standardization, "fitIntercept": intercept is not None}
-        model = ml.LinearRegression(**options, **TIGHT).fit(frames(rows))
+        model = ml.LinearRegression(**options, **TIGHT).fit(tables(rows))
         np.testing.assert_allclose(
             [model.intercept, *model.coefficients], [intercept or 0.0, *slopes], rtol=tolerance
         )
@@ -96,9 +96,8 @@ GLMNET = [
 ]
 
 
-@pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("solver", ["auto", "normal", "l-bfgs"])
-def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, frames):
+def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, tables):
     """As close as Spark asks: glmnet was run on an earlier draw of these rows."""
     for through, strength, share, standardization, intercept, slopes, tolerance in GLMNET:
         model = ml.LinearRegression(
@@ -108,7 +107,7 @@ def test_penalised_least_squares_of_spark_s_generated_rows_are_glmnets(solver, f
             standardization=standardization,
             solver=solver,
             **TIGHT,
-        ).fit(frames("lines"))
+        ).fit(tables("lines"))
         np.testing.assert_allclose([model.intercept, *model.coefficients], [intercept, *slopes], rtol=tolerance)
 
 
@@ -124,14 +123,14 @@ HUBER = [
 
 
 @pytest.mark.parametrize("case", HUBER, ids=str)
-def test_huber_regression_is_scikit_learns(case, frames):
-    for model in case.fitted(ml.LinearRegression, frames(case.rows), loss="huber", **TIGHT):
+def test_huber_regression_is_scikit_learns(case, tables):
+    for model in case.fitted(ml.LinearRegression, tables(case.rows), loss="huber", **TIGHT):
         case.agrees(model.intercept, [*model.coefficients, model.scale])
 
 
-def test_huber_regression_without_outliers_is_least_squares(frames):
-    huber = ml.LinearRegression(loss="huber", epsilon=1e5, **TIGHT).fit(frames("outliers"))
-    squared = ml.LinearRegression(**TIGHT).fit(frames("outliers"))
+def test_huber_regression_without_outliers_is_least_squares(tables):
+    huber = ml.LinearRegression(loss="huber", epsilon=1e5, **TIGHT).fit(tables("outliers"))
+    squared = ml.LinearRegression(**TIGHT).fit(tables("outliers"))
     np.testing.assert_allclose(
         [huber.intercept, *huber.coefficients], [squared.intercept, *squared.coefficients], rtol=1e-6
     )

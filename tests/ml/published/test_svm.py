@@ -20,17 +20,16 @@ E1071 = [7.440177, 7.310338, 14.89741, 22.21005, 29.83508]
 @pytest.mark.parametrize(
     ("options", "tolerance"), [(TIGHT, 2e-5), ({"engine": "local"}, 1e-4)], ids=["tight", "default"]
 )
-def test_the_support_vector_machine_is_e1071s(options, tolerance, frames):
-    model = ml.LinearSVC(regParam=1 / (10 * 10_000), standardization=False, **options).fit(frames("sides"))
+def test_the_support_vector_machine_is_e1071s(options, tolerance, tables):
+    model = ml.LinearSVC(regParam=1 / (10 * 10_000), standardization=False, **options).fit(tables("sides"))
     np.testing.assert_allclose([model.intercept, *model.coefficients], E1071, rtol=tolerance)
 
 
-def test_the_estimated_gap_covers_what_smoothing_leaves(frames):
+def test_the_estimated_gap_covers_what_smoothing_leaves(tables):
     """The hinge loss is minimised by way of smoothed ones, at whose optimum it is not yet at its own."""
-    strength, rows = 1 / (10 * 10_000), frames("sides")
+    strength, rows = 1 / (10 * 10_000), tables("sides")
     model = ml.LinearSVC(regParam=strength, standardization=False, engine="local").fit(rows)
-    table = rows.toPandas()
-    X, sign = np.stack(table.features), 2 * table.label.to_numpy() - 1
+    X, sign = np.array(rows["features"].to_pylist()), 2 * rows["label"].to_numpy() - 1
 
     def objective(intercept, *slopes):
         return np.maximum(0, 1 - sign * (X @ slopes + intercept)).mean() + strength / 2 * np.dot(slopes, slopes)
