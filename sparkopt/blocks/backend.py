@@ -23,8 +23,8 @@ class Shared(Protocol):
     """Bytes that every task can read."""
 
     @property
-    def value(self) -> bytes:
-        """The bytes."""
+    def value(self) -> bytes | memoryview:
+        """The bytes, or a view of them."""
         ...
 
     def destroy(self) -> None:

@@ -160,8 +160,8 @@ def _walk(folder: Location, root: str, constants: Mapping[str, str | None]) -> I
             kind = "Iceberg"
         if kind is not None:
             raise DataError(
-                f"{folder.path!r} is a table of {kind}, whose log says which files count. Read it with Spark, or with a "
-                f"package for {kind} that returns Arrow."
+                f"{folder.path!r} is a table of {kind}, whose log says which files count. Read it with Spark, or "
+                f"with a package for {kind} that returns Arrow."
             )
     for info in infos:
         name = str(info.base_name)

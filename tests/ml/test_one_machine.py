@@ -205,7 +205,7 @@ def test_an_active_session_is_not_used(spark, people, monkeypatch):
         raise AssertionError("Spark was used")
 
     monkeypatch.setattr(type(spark.sparkContext._gateway._gateway_client), "send_command", refuse)
-    model = LogisticRegression(maxIter=3, classWeights="balanced").fit(people)
+    model = LogisticRegression(regParam=0.1, classWeights="balanced").fit(people)
     assert model.summary.receipt.engine == "driver"
 
 
