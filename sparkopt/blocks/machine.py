@@ -17,6 +17,7 @@ from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.folders import private_folders
+from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import TablePart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.shared import SharedValue
@@ -178,11 +179,12 @@ class WritePart:
 
     def __call__(self, part: tuple[int, TablePart]) -> tuple[Handle, Any]:
         index, rows = part
-        if self.folders:
-            folder = self.folders[index % len(self.folders)]
-            handle = self.writer.write(index, self.read(rows), folder)
-        else:
-            handle = self.writer.keep(index, self.read(rows))
+        with one_thread():  # more of them would add moments up in another order
+            if self.folders:
+                folder = self.folders[index % len(self.folders)]
+                handle = self.writer.write(index, self.read(rows), folder, rows.name)
+            else:
+                handle = self.writer.keep(index, self.read(rows), rows.name)
         return handle, self.function(handle)
 
 

@@ -84,6 +84,15 @@ def test_workers_give_the_bits_of_one_process(files, name, request):
     assert found.intercept == alone.intercept
 
 
+def test_wide_blocks_have_the_same_bits_in_one_process(request):
+    """Large enough for several threads of BLAS, which would add up in another order."""
+    wide = rng.normal(size=(20_000, 100)).astype(np.float32)
+    table = Table.of((wide, wide[:, 0] + rng.normal(size=len(wide))))
+    alone = LinearRegression().fit(table).coefficients
+    request.getfixturevalue("workers")
+    assert LinearRegression().fit(table).coefficients == alone
+
+
 def test_workers_take_sparse_rows_in_memory(workers):
     rows = sparse.random_array((3000, 50), density=0.05, rng=rng, format="csr")
     target = rows @ np.arange(50.0) + 1
