@@ -113,7 +113,7 @@ def preprocess(
     >>> from sparkopt import images
     >>> pipeline = images.Compose([images.Decode(), images.Resize(8, 8), images.Encode("png")])
     >>> images.preprocess("photos", pipeline, "small", progress=False).good
-    2
+    6
     """
     begin = time.perf_counter()
     kind = "bytes" if pipeline.transforms and isinstance(pipeline.transforms[-1], Encode) else "tensor"
