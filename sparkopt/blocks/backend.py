@@ -81,6 +81,11 @@ class Backend(ABC):
     needs_spark: ClassVar[bool] = True
     pass_seconds: ClassVar[float] = 0.1  # a Spark job, measured on Spark 4.3
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What runs the functions, as receipts call it."""
+
     @abstractmethod
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Apply ``function`` to each cached handle, on the executor that holds its file; in any order.

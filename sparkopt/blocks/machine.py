@@ -97,6 +97,14 @@ class MachineBackend(Backend):
             self._write = replace(self._write, folders=folders)
             self._close = weakref.finalize(self, _delete, folders, self._pool)
 
+    @property
+    def name(self) -> str:
+        """One machine, and where its functions run."""
+        count = self._pool.processes
+        return (
+            f"one machine, {count} worker process{'es' if count > 1 else ''}" if count else "one machine, one process"
+        )
+
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Apply the function to each handle; the first time, write the partitions too."""
         if self._handles is not None:

@@ -336,7 +336,7 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]
         raise DataError(
             f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
         )
-    part = Part(handle.partition, first_rows[handle.partition])
+    part = Part(handle.partition, first_rows[handle.partition], first_rows[-1])
     if isinstance(handle, MemoryHandle):
         return OpenPartition(part, handle.blocks)
     try:

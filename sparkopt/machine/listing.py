@@ -96,7 +96,7 @@ def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[DataFile]:
 def _under(path: str) -> Iterator[DataFile]:
     location = resolve(path, "path")
     try:
-        places = [location] if not MAGIC.search(path) or location.exists() else list(_matching(location))
+        places = [location] if not MAGIC.search(location.path) or location.exists() else list(_matching(location))
         if not places:
             raise DataError(f"{path!r} matches no file or folder.")
         for place in places:

@@ -82,12 +82,13 @@ def test_features_of_every_kind(kind, tmp_path):
         np.testing.assert_array_equal(held(tmp_path / "rows.parquet", Columns("features", "label"))[0], X)
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.bool_])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int32, np.bool_])
 def test_arrays_and_sparse_arrays(kind):
     narrow = X.astype(kind)
     np.testing.assert_array_equal(held((narrow, y), Columns("features", "label"))[0], narrow)
-    found = held((sparse.csr_array(narrow), y), Columns("features", "label"))[0]
-    np.testing.assert_array_equal(found, narrow)
+    if kind != np.float16:  # SciPy has no such arrays
+        found = held((sparse.csr_array(narrow), y), Columns("features", "label"))[0]
+        np.testing.assert_array_equal(found, narrow)
 
 
 def test_columns_of_numbers_of_every_type():

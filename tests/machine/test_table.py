@@ -28,12 +28,18 @@ def rows_of(table: Table, columns: list[str] | None = None) -> list[dict[str, ob
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "bool"])
 def test_arrays_keep_their_type_and_values(order, dtype):
     table = Table.of((np.asarray(X, dtype, order=order), y))
     assert table.schema.field("features").type.value_type == pa.from_numpy_dtype(np.dtype(dtype))
     assert [row["features"] for row in rows_of(table)] == X.astype(dtype).tolist()
     assert [row["label"] for row in rows_of(table)] == y.tolist()
+
+
+def test_arrays_of_other_byte_orders_and_widths():
+    table = Table.of((X.astype(">f4"), y.astype(np.longdouble)))
+    assert [*table.schema.types] == [pa.list_(pa.float32(), 3), pa.float64()]
+    assert [row["features"] for row in rows_of(table)] == X.tolist()
 
 
 def test_arrays_in_c_order_are_not_copied():
@@ -98,6 +104,8 @@ def test_folders_of_parquet_files(folder):
     assert rows[-1] == {"year": 2025, "a": 18.0}
     assert len(rows_of(Table.of([folder / "year=2024"]))) == 10
     assert len(rows_of(Table.of(f"{folder}/year=*/*.PARQUET"))) == 20
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=2024/part%2050%25.PARQUET"))) == 10
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=*/part*"))) == 20
 
 
 def test_files_must_have_the_same_columns(tmp_path):
@@ -121,6 +129,7 @@ def test_what_cannot_be_a_table_is_refused(tmp_path):
         ((X[0], y), DataError, r"X has shape \(3,\)"),
         (([[1, 2], [3]], [0, 1]), DataError, "X is no matrix"),
         ((X.astype(object), y), DataError, "X has type object"),
+        ((np.ma.masked_less(X, 3), y), DataError, "X is a masked array with hidden entries"),
         (pd.DataFrame({1: [2]}), SchemaError, "a column 1; columns need names"),
     ]
     for data, kind, message in refused:

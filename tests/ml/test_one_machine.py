@@ -55,6 +55,7 @@ def test_logistic_regression_agrees_with_scikit_learn(people):
     np.testing.assert_allclose(model.coefficients, other.coef_[0], rtol=1e-4)
     receipt = model.summary.receipt
     assert (receipt.engine, receipt.partitions) == ("driver", 1)
+    assert "  run by    one machine, one process" in str(receipt)
     assert receipt.reader == "arrow: people.parquet, row groups 0 to 4"
 
 
