@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Model
 from pyspark.ml.util import (
     DefaultParamsReader,
@@ -14,7 +16,7 @@ from pyspark.ml.util import (
     MLWritable,
     MLWriter,
 )
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt.deep.builders import Reference
@@ -24,6 +26,8 @@ from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.io.metadata import read_metadata, write_metadata
+from sparkopt.io.saved import FileSession, fetched, written_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -157,15 +161,73 @@ def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
     return model
 
 
-class TorchModelWriter(MLWriter):
-    """Writes parameters and facts as pyspark.ml's metadata, and the weights as one file of safetensors."""
+def saved_in(model: TorchModel, folder: Path) -> None:
+    """Write a model into a folder of this machine, as ``model.save`` does; with Spark too, ``load`` reads it."""
+    write_metadata(model, folder, facts_of(model))
+    (folder / WEIGHTS).write_bytes(model.weights)
+
+
+def read_from(folder: str | Path) -> TorchModel:
+    """Return the model in a folder of this machine, written there or by Spark.
+
+    Raises
+    ------
+    DataError
+        Where no network was saved there, or it names one that may not be built.
+    """
+    metadata = read_metadata(folder)
+    _check_class(metadata, str(folder))
+    return restored(metadata, Path(folder, WEIGHTS).read_bytes())
+
+
+def _check_class(metadata: dict[str, Any], path: str) -> None:
+    expected = f"{TorchModel.__module__}.{TorchModel.__name__}"
+    if metadata["class"] != expected:
+        raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
+
+
+class _AnySpark:
+    """Mixin of writer and reader: without a session of Spark, this machine's file systems are used."""
+
+    _sparkSession: Any
+
+    @property
+    def _spark(self) -> Any:
+        """The session that was set, or the active or default one; None is started where there is none."""
+        if self._sparkSession is not None:
+            return None if isinstance(self._sparkSession, FileSession) else self._sparkSession
+        try:
+            return SparkSession.active()
+        except PySparkRuntimeError:
+            return None
+
+
+class TorchModelWriter(_AnySpark, MLWriter):
+    """Writes parameters and facts as pyspark.ml's metadata, and the weights as one file of safetensors.
+
+    Spark writes where a session is active; else this process does, to the same files.
+    """
 
     def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
 
+    def save(self, path: str) -> None:
+        """Write ``metadata`` and ``model.safetensors`` below ``path``.
+
+        Raises
+        ------
+        ParameterError
+            Without Spark, where there is something already and ``overwrite`` was not called. Spark raises its own.
+        """
+        if self._spark is not None:
+            super().save(path)
+            return
+        with written_whole(path, self.shouldOverwrite) as folder:
+            saved_in(self.model, folder)
+
     def saveImpl(self, path: str) -> None:
-        """Write ``metadata`` and ``model.safetensors`` below ``path``."""
+        """Let Spark write."""
         model, spark = self.model, self.sparkSession
         DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts_of(model))
         context: Any = spark.sparkContext
@@ -178,8 +240,8 @@ class TorchModelWriter(MLWriter):
             stream.close()
 
 
-class TorchModelReader(MLReader[TorchModel]):
-    """Reads a saved model."""
+class TorchModelReader(_AnySpark, MLReader[TorchModel]):
+    """Reads a saved model: by Spark where a session is active, else by itself."""
 
     def load(self, path: str) -> TorchModel:
         """Return the model saved below ``path``.
@@ -189,10 +251,11 @@ class TorchModelReader(MLReader[TorchModel]):
         DataError
             Where something else was saved there, or the network it names may not be called.
         """
-        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
-        expected = f"{TorchModel.__module__}.{TorchModel.__name__}"
-        if metadata["class"] != expected:
-            raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
-        files = self.sparkSession.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content")
-        (row,) = files.collect()
+        spark = self._spark
+        if spark is None:
+            with fetched(path) as folder:
+                return read_from(folder)
+        metadata = DefaultParamsReader.loadMetadata(path, spark)
+        _check_class(metadata, path)
+        (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
         return restored(metadata, bytes(row.content))

@@ -4,10 +4,11 @@ A :class:`Compose` is a pipeline of transforms, and samples consecutive geometri
 which has it and the interface, :class:`ImageTransform`. The transforms are in ``pixelwise`` (colours and values),
 ``spatial`` (resize, crop, flip, pad) and ``warps`` (rotation, affine, perspective). ``functional`` has operations as
 functions on arrays, ``operations`` has transforms as functions. ``geometry`` and ``sampling`` compose and apply
-geometric maps. ``arrow`` runs a pipeline on columns, and ``spark`` runs that on DataFrames.
+geometric maps. ``arrow`` runs a pipeline on columns, ``batches`` on whole batches, and ``spark`` on DataFrames.
+``folder`` reads image files as rows, and ``preprocess`` processes a folder without Spark.
 
-Imports only ``errors``, ``typing``, ``validation`` and ``io``, OpenCV and pyarrow. Only ``spark`` needs Spark; its
-names are loaded when they are first used.
+Imports only ``errors``, ``typing``, ``validation``, ``io`` and ``machine``, OpenCV and pyarrow. Only ``spark`` needs
+Spark; its names are loaded when they are first used.
 
 To add an operation, edit three files:
 
@@ -32,10 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 from sparkopt.images import functional, operations, pixelwise, spatial, warps
 from sparkopt.images.arrow import ImageKernel
+from sparkopt.images.batches import BatchFunction
+from sparkopt.images.folder import read
 from sparkopt.images.functional import decode, encode
 from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.pipeline import Compose, Decode, Encode, GeometricTransform, ImageTransform
 from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
+from sparkopt.images.preprocess import Preprocessed, preprocess
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.spatial import *  # noqa: F403
 from sparkopt.images.warps import *  # noqa: F403
@@ -51,12 +55,14 @@ __all__ = [
     "GeometricTransform",
     "ImageKernel",
     "ImageTransform",
+    "Preprocessed",
     "Size",
     "bound_batches",
     "decode",
     "encode",
     "functional",
     "operations",
+    "preprocess",
     "read",
     "read_header",
     "row_rng",
@@ -67,9 +73,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sparkopt.images.spark import BatchFunction, bound_batches, read, udf
+    from sparkopt.images.spark import bound_batches, udf
 
-_ON_SPARK = ("BatchFunction", "bound_batches", "read", "udf")
+_ON_SPARK = ("bound_batches", "udf")
 
 
 def __getattr__(name: str) -> Any:

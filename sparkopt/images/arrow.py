@@ -23,7 +23,7 @@ from sparkopt.io.filesystem import brief
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel"]
+__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**22
@@ -265,3 +265,9 @@ _WRITERS: dict[str, tuple[type[np.floating[Any]] | None, Callable[[Any], Array],
     "image": (None, _to_bgr, _image_rows),
 }
 OUTPUTS = tuple(_WRITERS)
+
+
+def arrow_type(output: str) -> pa.DataType:
+    """Return the type of Arrow for ``output``, one of ``OUTPUTS``."""
+    kind, _, to_arrow = _WRITERS[output]
+    return to_arrow(_Gathered(kind, 1, 0)).type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -17,13 +18,24 @@ from pyspark.sql import DataFrame
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
-from sparkopt.images.spark import BatchFunction, check_image_column
+from sparkopt.images.batches import BatchFunction
+from sparkopt.images.schemas import check_image_column, check_image_field
 from sparkopt.images.statistics import ChannelMoments
+from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.machine.derived import computed
+from sparkopt.ml.rows import rows_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
+from sparkopt.ml.table_scoring import like
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 
 _MOMENTS = "count double, mean array<double>, deviations array<double>"
+
+
+def _is_in_memory(data: Any) -> bool:
+    """Whether rows are given back at once, as what they came as, rather than as a table."""
+    is_arrow = isinstance(data, (pa.Table, pa.RecordBatch)) or hasattr(data, "__arrow_c_stream__")
+    return is_arrow or type(data).__module__.startswith("pandas.")
 
 
 def _to_json(value: Compose | str) -> str:
@@ -98,15 +110,23 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
         chosen = {name: self.getOrDefault(name) for name in ("mode", "seed", "epoch")}
         return ImageKernel(self.getPipeline(), output, **chosen)
 
-    def _check(self, dataset: DataFrame) -> None:
-        check_image_column(dataset.schema, self.getInputCol())
+    def _check(self, dataset: DataFrame | Table) -> None:
+        if isinstance(dataset, Table):
+            names = dataset.names
+            check_image_field(dataset.schema, self.getInputCol())
+        else:
+            names = dataset.columns
+            check_image_column(dataset.schema, self.getInputCol())
         key = self._key()
-        if key is not None and key not in dataset.columns:
-            raise SchemaError(f"keyCol: there is no column {key!r}. The columns are {', '.join(dataset.columns)}.")
+        if key is not None and key not in names:
+            raise SchemaError(f"keyCol: there is no column {key!r}. The columns are {', '.join(names)}.")
 
 
 class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransformer"]):
-    """Run an image pipeline on a column, as a stage of a pyspark.ml Pipeline.
+    """Run an image pipeline on a column, as a stage of a pyspark.ml Pipeline, or without Spark on a table.
+
+    ``transform`` takes a DataFrame, or what ``sparkopt.Table.of`` takes: Arrow and pandas are returned as they came;
+    of files it returns a table, whose images are processed where and when they are read.
 
     Parameters
     ----------
@@ -146,15 +166,19 @@ class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransform
     64
     """
 
-    def _transform(self, dataset: DataFrame) -> DataFrame:
-        self._check(dataset)
+    def _transform(self, dataset: Any) -> Any:
+        rows = rows_of(dataset)
+        self._check(rows)
         kernel = self._kernel(self.getOrDefault(self.output))
         reason = self.getErrorCol() if kernel.mode == "PERMISSIVE" else None
         batches = BatchFunction(
             kernel, self.getInputCol(), self.getOutputCol(), reason, self._key(), drop_input=False
         )
+        if isinstance(rows, Table):
+            found = batches.applied(rows)
+            return like(dataset, computed(found, in_processes=True)) if _is_in_memory(dataset) else found
         # Whole batches rather than an expression: Spark bounds their bytes whatever the source, and evaluates once.
-        return dataset.mapInArrow(batches, batches.schema(dataset.schema))
+        return rows.mapInArrow(batches, batches.schema(rows.schema))
 
 
 class ImageNormalizerModel(Model, ImageTransformer):
@@ -184,17 +208,22 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], ParamsReada
     [0.5, 0.5, 0.5]
     """
 
-    def _fit(self, dataset: DataFrame) -> ImageNormalizerModel:
-        self._check(dataset)
+    def _fit(self, dataset: Any) -> ImageNormalizerModel:
+        rows = rows_of(dataset)
+        self._check(rows)
         kernel = self._kernel("tensor")
         key = self._key()
         columns = [self.getInputCol(), *([] if key is None or key == self.getInputCol() else [key])]
         measure = _Moments(BatchFunction(kernel, columns[0], "tensor", "error", key))
-        rows = dataset.select(*columns).mapInArrow(measure, _MOMENTS).collect()
-        if not rows:
+        if isinstance(rows, Table):
+            with ProcessPool.shared() as pool:
+                parts = [one for found in pool.run(_PartMoments(measure, columns), rows.partitions) for one in found]
+        else:
+            parts = [tuple(row) for row in rows.select(*columns).mapInArrow(measure, _MOMENTS).collect()]
+        if not parts:
             raise DataError(f"inputCol: column {columns[0]!r} holds no image that can be decoded.")
         moments = reduce(
-            add, (ChannelMoments(count, np.array(mean), np.array(squares)) for count, mean, squares in rows)
+            add, (ChannelMoments(count, np.array(mean), np.array(squares)) for count, mean, squares in parts)
         )
         std = np.where(moments.std > 0, moments.std, 1.0)
         normalize = Normalize(tuple(moments.mean.tolist()), tuple(std.tolist()))
@@ -222,3 +251,15 @@ class _Moments:
             yield pa.RecordBatch.from_arrays(
                 [pa.array(column) for column in columns], ["count", "mean", "deviations"]
             )
+
+
+@dataclass(frozen=True)
+class _PartMoments:
+    """The moments of a table's partition, as Spark's rows have them."""
+
+    measure: _Moments
+    columns: list[str]
+
+    def __call__(self, part: TablePart) -> list[tuple[Any, ...]]:
+        batches = self.measure(part.batches(self.columns))
+        return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]

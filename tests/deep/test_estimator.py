@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 
 import numpy as np
@@ -12,16 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_digits
 from sklearn.metrics import r2_score
 from torch import nn
 
 from sparkopt import images
-from sparkopt.deep import TorchEstimator, TorchModel
+from sparkopt.deep import TorchEstimator, TorchModel, local
 from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.machine import Table, TablePart
@@ -97,31 +98,60 @@ def stored_digits(spark, digits):
     return spark.createDataFrame(digits).repartition(3, "id").cache()
 
 
-def test_a_saved_model_is_the_same_model(stored_digits, learned, tmp_path):
+def test_a_saved_model_is_the_same_model(no_session, digits, learned, tmp_path):
     path = str(tmp_path / "model")
-    learned.setPredictionCol = None  # nothing of an object's own is saved
     learned.save(path)
-    files = {
-        os.path.relpath(os.path.join(folder, name), path) for folder, _, names in os.walk(path) for name in names
+    assert {str(file.relative_to(path)) for file in (tmp_path / "model").rglob("*") if file.is_file()} == {
+        "metadata/part-00000.txt",
+        "model.safetensors",
     }
-    assert "model.safetensors" in files
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == learned.weights
     loaded = TorchModel.load(path)
     assert (loaded.uid, loaded.task, loaded.hasSummary) == (learned.uid, "classes", False)
-    rows = stored_digits.limit(50)
-    columns = ("probability", "prediction")
-    assert loaded.transform(rows).select(*columns).collect() == learned.transform(rows).select(*columns).collect()
+    rows = digits.slice(0, 50)
+    assert loaded.transform(rows) == learned.transform(rows)
+    with pytest.raises(ParameterError, match="exists already"):
+        loaded.save(path)
     loaded.write().overwrite().save(path)  # what was loaded can be saved again
     assert TorchModel.load(path).weights == learned.weights
     with pytest.raises(AttributeError, match="this model has no summary"):
         loaded.summary  # noqa: B018
+    with pytest.raises(DataError, match="nothing was saved there"):
+        TorchModel.load(str(tmp_path / "nothing"))
+
+
+def test_spark_and_this_machine_read_what_the_other_wrote(stored_digits, learned, tmp_path, monkeypatch):
+    by_spark, here = (str(tmp_path / name) for name in ("spark", "here"))
+    learned.save(by_spark)
+    learned.write().overwrite().save(by_spark)
+    with monkeypatch.context() as patched:
+        without_session(patched)
+        assert TorchModel.load(by_spark).weights == learned.weights
+        learned.save(here)
+    loaded = TorchModel.load(here)
+    rows, columns = stored_digits.limit(50), ("probability", "prediction")
+    assert loaded.transform(rows).select(*columns).collect() == learned.transform(rows).select(*columns).collect()
+
+
+def without_session(monkeypatch):
+    """As in a process that has started none."""
+
+    def active():
+        raise PySparkRuntimeError("there is no session")
+
+    monkeypatch.setattr(SparkSession, "active", active)
+
+
+@pytest.fixture
+def no_session(monkeypatch):
+    without_session(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def saved(spark, learned, tmp_path_factory):
+def saved(learned, tmp_path_factory):
     """Where the model is saved."""
     path = tmp_path_factory.mktemp("saved") / "model"
-    learned.save(str(path))
+    local.write(learned, path)
     return path
 
 
@@ -131,7 +161,6 @@ def copied_with(saved, path, **network):
     (file,) = [file for file in (path / "metadata").iterdir() if file.name.startswith("part-")]
     metadata = json.loads(file.read_text())
     metadata["network"].update(network)
-    (path / "metadata" / f".{file.name}.crc").unlink()
     file.write_text(json.dumps(metadata))
     return str(path)
 
@@ -148,7 +177,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("network", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_loading_calls_nothing_unexpected(saved, tmp_path, network, message):
+def test_loading_calls_nothing_unexpected(no_session, saved, tmp_path, network, message):
     witness = tmp_path / "witness"
     if "positional" in network:
         network = {**network, "positional": [network["positional"][0].format(witness)]}
@@ -166,13 +195,14 @@ UNSAVEABLE = {
 
 
 @pytest.mark.parametrize(("build", "message"), UNSAVEABLE.values(), ids=UNSAVEABLE)
-def test_what_has_no_name_is_not_saved(spark, tmp_path, build, message):
+def test_what_has_no_name_is_not_saved(no_session, tmp_path, build, message):
     model = TorchModel(build, b"", "classes", (10,))
     with pytest.raises((ParameterError, DataError), match=message):
         model.save(str(tmp_path / "model"))
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_marked_function_is_saved(spark, tmp_path):
+def test_a_marked_function_is_saved(no_session, tmp_path):
     module = networks.marked(hidden=5)
     model = TorchModel(
         functools.partial(networks.marked, hidden=5), module_bytes(module.state_dict()), "values", (1,)

@@ -1,0 +1,142 @@
+"""BatchFunction: a pipeline on whole batches of rows, of Spark's DataFrames or of tables without Spark."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sparkopt.errors import SchemaError
+from sparkopt.images.arrow import ImageKernel, arrow_type
+from sparkopt.images.opencv import use_cores
+from sparkopt.images.schemas import check_image_column, check_image_field, output_type
+from sparkopt.io.worker import spare_modules
+from sparkopt.machine import Table
+from sparkopt.machine.derived import derived
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+__all__ = ["BatchFunction", "use_the_cores_of_this_task"]
+
+
+@dataclass(frozen=True)
+class BatchFunction:
+    """A pipeline as a function of batches that keeps the other columns: for ``DataFrame.mapInArrow``, or a table.
+
+    Parameters
+    ----------
+    kernel : ImageKernel
+        The pipeline, its output type, its mode and its seed. Mode DROPMALFORMED drops bad rows.
+    input_column, output_column : str
+        Columns of the images and of the results; the same name replaces the column.
+    error_column : str or None, default None
+        Column for the reasons of bad images.
+    key_column : str or None, default None
+        Column that identifies a row for random transforms; by default its content does.
+    drop_input : bool, default True
+        Whether the column of images is dropped.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> pipeline = images.Compose([images.Decode(), images.Resize(224, 224), images.Encode("jpeg")])
+    >>> shrink = images.BatchFunction(images.ImageKernel(pipeline, "bytes"), "content", "small", error_column="error")
+    >>> df.mapInArrow(shrink, shrink.schema(df.schema)).columns[-2:]
+    ['small', 'error']
+
+    Without Spark:
+
+    >>> shrink.applied(images.read("photos")).names
+    ['path', 'length', 'label', 'small', 'error']
+    """
+
+    kernel: ImageKernel
+    input_column: str
+    output_column: str
+    error_column: str | None = None
+    key_column: str | None = None
+    drop_input: bool = True
+
+    def schema(self, schema: StructType) -> StructType:
+        """Return the schema of the result for a DataFrame of ``schema``.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, cannot hold images, or would exist twice.
+        """
+        from pyspark.sql.types import StringType, StructField, StructType
+
+        check_image_column(schema, self.input_column)
+        self._check_names(schema.names)
+        kept = [schema[name] for name in self._kept(schema.names)]
+        added = [StructField(self.output_column, output_type(self.kernel.output))]
+        if self.error_column is not None:
+            added.append(StructField(self.error_column, StringType()))
+        return StructType([*kept, *added])
+
+    def applied(self, data: Any) -> Table:
+        """Return rows without Spark with the results, which are computed where and when they are read.
+
+        Parameters
+        ----------
+        data : object
+            What ``sparkopt.Table.of`` takes, such as the table of ``images.read("photos")``.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, cannot hold images, or would exist twice.
+        """
+        table = Table.of(data)
+        check_image_field(table.schema, self.input_column)
+        self._check_names(table.names)
+        added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
+        if self.error_column is not None:
+            added.append(pa.field(self.error_column, pa.string()))
+        kept = [table.schema.field(name) for name in self._kept(table.names)]
+        read = [self.input_column, *([] if self.key_column is None else [self.key_column])]
+        drops = self.kernel.mode == "DROPMALFORMED"
+        names = [field.name for field in added]
+        return derived(table, self, pa.schema([*kept, *added]), read, names, drops)
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        if self.key_column is not None and self.key_column not in names:
+            raise SchemaError(f"there is no key column {self.key_column!r}. The columns are {', '.join(names)}.")
+        for name in (self.output_column, self.error_column):
+            if name in self._kept(list(names)):
+                raise SchemaError(f"column {name!r} is there already; choose another name.")
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the pipeline on batches of rows."""
+        use_the_cores_of_this_task()
+        for batch in batches:
+            keys = None if self.key_column is None else batch.column(self.key_column)
+            start = 0
+            for values, errors in self.kernel(batch.column(self.input_column), keys):
+                piece = self._joined(batch.slice(start, len(values)), values, errors)
+                start += len(values)
+                yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
+
+    def _joined(self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array) -> pa.RecordBatch:
+        names = self._kept(rows.schema.names)
+        columns = [rows.column(name) for name in names]
+        added = [values] if self.error_column is None else [values, errors]
+        new_names = [self.output_column] if self.error_column is None else [self.output_column, self.error_column]
+        return pa.RecordBatch.from_arrays([*columns, *added], [*names, *new_names])
+
+    def _kept(self, names: list[str]) -> list[str]:
+        dropped = {self.input_column} if self.drop_input else set()
+        return [name for name in names if name not in dropped]
+
+
+def use_the_cores_of_this_task() -> None:
+    """Limit OpenCV to the task's cores, since other tasks, or other worker processes, use the rest."""
+    pyspark = sys.modules.get("pyspark")  # Spark's tasks have imported it
+    context = None if pyspark is None else pyspark.TaskContext.get()
+    spare_modules()
+    use_cores(1 if context is None else max(1, context.cpus()))

@@ -1,0 +1,158 @@
+"""Image files as rows: of a DataFrame, or of a table without Spark. Files are opened where their content is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import pyarrow as pa
+
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.filesystem import STORAGE_ERRORS, brief
+from sparkopt.io.listing import FileBelow, files_below
+from sparkopt.io.secrets import mask_uri
+from sparkopt.machine import Table, TablePart
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["SCHEMA", "ImageFolderPart", "read", "table_of_files"]
+
+FILES, BYTES = 128, 16 << 20
+"""Most files of a partition, and about most bytes: many small partitions keep all processes busy until the end."""
+BATCH_BYTES = 4 << 20
+"""About most bytes of a batch."""
+SCHEMA = pa.schema(
+    {"path": pa.string(), "length": pa.int64(), "label": pa.string(), "content": pa.binary()},
+)
+
+
+@overload
+def read(source: SparkSession, path: str) -> DataFrame: ...
+@overload
+def read(source: str) -> Table: ...
+
+
+def read(source: Any, path: str | None = None) -> Any:
+    """Read image files, empty ones too: as a DataFrame of Spark, or without Spark as a table.
+
+    Parameters
+    ----------
+    source : SparkSession or str
+        The session, where Spark reads; or without Spark the path itself.
+    path : str
+        A directory, read with all its subdirectories, or a glob.
+
+    Returns
+    -------
+    DataFrame or Table
+        With the columns path (string), length (bytes, long), label (string; the name of the file's folder, as in
+        ``photos/cat/1.jpg``) and content (binary). Files are opened only where content is used; in Spark, a filter on
+        length excludes files before that.
+
+    Raises
+    ------
+    DataError
+        Without Spark: where there is nothing.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> sorted(row.label for row in images.read(spark, "photos").select("label").distinct().collect())
+    ['cat', 'dog']
+    >>> images.read("photos").names
+    ['path', 'length', 'label', 'content']
+    """
+    if path is None:
+        if not isinstance(source, str):
+            raise ParameterError(f"give a path, or a SparkSession and a path. Got a {type(source).__name__} instead.")
+        return table_of_files(files_below(source))
+    from sparkopt.images.spark import read_on_spark
+
+    return read_on_spark(source, path)
+
+
+def table_of_files(files: Sequence[FileBelow]) -> Table:
+    """Return image files as a table."""
+    return Table(SCHEMA, tuple(ImageFolderPart(group) for group in _groups(files)))
+
+
+def _groups(files: Sequence[FileBelow]) -> Iterator[tuple[FileBelow, ...]]:
+    group, held = list[FileBelow](), 0
+    for file in files:
+        if group and (len(group) == FILES or held + file.size > BYTES):
+            yield tuple(group)
+            group, held = [], 0
+        group.append(file)
+        held += file.size
+    if group or not files:
+        yield tuple(group)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolderPart(TablePart):
+    """Some image files.
+
+    Parameters
+    ----------
+    files : tuple of FileBelow
+        The files.
+    """
+
+    files: tuple[FileBelow, ...]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # known, not set
+        """The first file, and how many more."""
+        if not self.files:
+            return "no files"
+        return self.files[0].uri + (f" and {len(self.files) - 1} more" if len(self.files) > 1 else "")
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Number of files."""
+        return len(self.files)
+
+    @property
+    def bytes(self) -> int:  # type: ignore[override]
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows; files are opened where content is asked for."""
+        wanted = SCHEMA.names if columns is None else list(columns)
+        schema = pa.schema([SCHEMA.field(name) for name in wanted])
+        waiting, held = list[FileBelow](), 0
+        for file in self.files:
+            if waiting and "content" in wanted and held + file.size > BATCH_BYTES:
+                yield self._batch(waiting, schema)
+                waiting, held = [], 0
+            waiting.append(file)
+            held += file.size
+        if waiting:
+            yield self._batch(waiting, schema)
+
+    @staticmethod
+    def _batch(files: Sequence[FileBelow], schema: pa.Schema) -> pa.RecordBatch:
+        columns = [pa.array([_VALUES[field.name](file) for file in files], field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _content(file: FileBelow) -> bytes:
+    """Return a file's content; ``open`` takes a third of the time of Arrow's file system."""
+    try:
+        if not file.location.is_local:
+            return file.location.read()
+        with open(file.location.path, "rb") as stream:
+            return stream.read()
+    except STORAGE_ERRORS as error:
+        raise DataError(f"the image {mask_uri(file.uri)!r} cannot be read: {brief(error)}") from None
+
+
+_VALUES: Mapping[str, Callable[[FileBelow], Any]] = {
+    "path": lambda file: file.uri,
+    "length": lambda file: file.size,
+    "label": lambda file: file.uri.split("/")[-2],
+    "content": _content,
+}

@@ -1,0 +1,72 @@
+"""Types of columns of images: those that may hold them, and those of results, in Spark's terms and in Arrow's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from sparkopt.errors import SchemaError
+from sparkopt.images.sources import IMAGE_FIELDS
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import DataType, StructType
+
+__all__ = ["check_image_column", "check_image_field", "output_type"]
+
+
+def output_type(output: str) -> DataType:
+    """Return the Spark type for ``output``, one of "vector", "array", "tensor", "bytes" and "image"."""
+    from pyspark.ml.image import ImageSchema
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql.types import ArrayType, BinaryType, FloatType, IntegerType, StringType, StructType
+
+    if output == "image":
+        return ImageSchema.imageSchema["image"].dataType
+    tensor = StructType().add("shape", ArrayType(IntegerType())).add("dtype", StringType()).add("data", BinaryType())
+    return {"vector": VectorUDT(), "array": ArrayType(FloatType()), "tensor": tensor, "bytes": BinaryType()}[output]
+
+
+def check_image_column(schema: StructType, column: str) -> None:
+    """Check, before any job, that a column exists and can hold images.
+
+    Raises
+    ------
+    SchemaError
+        If not; the message names the column, its type and the types it may have.
+    """
+    from pyspark.sql.types import BinaryType, StringType, StructType
+
+    _check_name(schema.names, column)
+    kind = schema[column].dataType
+    is_image = isinstance(kind, StructType) and set(kind.names) >= set(IMAGE_FIELDS[1:])
+    if not (is_image or isinstance(kind, BinaryType | StringType)):
+        raise _wrong(column, kind.simpleString())
+
+
+def check_image_field(schema: pa.Schema, column: str) -> None:
+    """Check, before rows are read, that a column of a table exists and can hold images.
+
+    Raises
+    ------
+    SchemaError
+        As ``check_image_column`` does.
+    """
+    _check_name(schema.names, column)
+    kind = schema.field(column).type
+    is_image = pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:])
+    if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string")):
+        raise _wrong(column, str(kind))
+
+
+def _check_name(names: Sequence[str], column: str) -> None:
+    if column not in names:
+        raise SchemaError(f"there is no column {column!r}. The columns are {', '.join(names)}.")
+
+
+def _wrong(column: str, kind: str) -> SchemaError:
+    return SchemaError(
+        f"column {column!r} must hold encoded images (binary), paths (string) or Spark's image schema. "
+        f"Got {kind} instead."
+    )
