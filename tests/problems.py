@@ -68,7 +68,7 @@ def reduce_over(work: Work, partitions: Sequence[InMemoryBlocks]) -> Reduce:
     def reduce(query: Query) -> PartialSum:
         total = query.zero()
         for index, blocks in enumerate(partitions):
-            total = total + work(query, Part(index, int(rows[index])), blocks)
+            total = total + work(query, Part(index, int(rows[index]), int(rows[-1])), blocks)
         return total
 
     return reduce

@@ -23,8 +23,8 @@ class Shared(Protocol):
     """Bytes that every task can read."""
 
     @property
-    def value(self) -> bytes:
-        """The bytes."""
+    def value(self) -> bytes | memoryview:
+        """The bytes, or a view of them."""
         ...
 
     def destroy(self) -> None:
@@ -79,7 +79,12 @@ class Backend(ABC):
 
     has_rdds: bool
     needs_spark: ClassVar[bool] = True
-    pass_seconds: ClassVar[float] = 0.1  # a Spark job, measured on Spark 4.3
+    pass_seconds: float = 0.1  # a Spark job, measured on Spark 4.3
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What runs the functions, as receipts call it."""
 
     @abstractmethod
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:

@@ -119,10 +119,13 @@ class Part:
         Number of the partition.
     first_row : int
         Rows in all partitions before it.
+    rows : int or None, default None
+        Rows in all partitions; None where this one is alone.
     """
 
     index: int
     first_row: int
+    rows: int | None = None
 
 
 def every(blocks: Blocks) -> Iterator[Block]:

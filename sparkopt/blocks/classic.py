@@ -27,6 +27,11 @@ class ClassicBackend(Backend):
         self._source = source
         self._handles = self._written().cache()
 
+    @property
+    def name(self) -> str:
+        """Return "Spark Classic"."""
+        return "Spark Classic"
+
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Map and collect."""
         handles = self._handles if tasks is None else self._handles.coalesce(tasks)

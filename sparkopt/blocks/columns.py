@@ -266,11 +266,14 @@ class Reader:
         What a label may be.
     partition : int
         Number of the partition, for errors.
+    shown : str, default ""
+        What it is, for errors, where it has a name.
     """
 
     columns: Columns
     targets: Interval
     partition: int
+    shown: str = ""
 
     def __post_init__(self) -> None:
         self.row = 0  # rows of this partition in earlier batches
@@ -350,7 +353,7 @@ class Reader:
             X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
         except DataError as error:
             raise DataError(
-                f"features column {name!r}, partition {self.partition}, {error}, counted from row {self.row}. {HINT}"
+                f"features column {name!r}, partition {self._named}, {error}, counted from row {self.row}. {HINT}"
             ) from None
         self.width = X.shape[1] if self.width is None else self.width
         if X.shape[1] != self.width:
@@ -392,7 +395,11 @@ class Reader:
         return values
 
     def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
-        raise DataError(f"{role} column {name!r}, partition {self.partition}, row {self.row + row} {problem}. {HINT}")
+        raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {HINT}")
+
+    @property
+    def _named(self) -> str:
+        return f"{self.partition} ({self.shown})" if self.shown else str(self.partition)
 
 
 HINT = "Filter or repair such rows before fitting."

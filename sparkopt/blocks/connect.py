@@ -49,6 +49,11 @@ class ConnectBackend(Backend):
         source.df.mapInArrow(source.writer(), HANDLE_SCHEMA).createTempView(self._view)
         self._session.catalog.cacheTable(self._view)
 
+    @property
+    def name(self) -> str:
+        """Return "Spark Connect"."""
+        return "Spark Connect"
+
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
         return _collect(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA))

@@ -23,7 +23,15 @@ from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 
-__all__ = ["BLOCK_CODECS", "BlockFile", "block_rows", "in_fold_order", "regroup", "write_blocks"]
+__all__ = [
+    "BLOCK_CODECS",
+    "BlockFile",
+    "block_rows",
+    "drop_deleted_files",
+    "in_fold_order",
+    "regroup",
+    "write_blocks",
+]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
@@ -181,8 +189,7 @@ class OpenFiles:
             Where there is no such file.
         """
         with self._lock:
-            for known in [known for known in self._readers if not os.path.exists(known)]:
-                del self._readers[known]
+            self._drop_deleted()
             if path not in self._readers:
                 if not os.path.exists(path):
                     raise FileNotFoundError(path)
@@ -192,8 +199,22 @@ class OpenFiles:
                 self._readers.popitem(last=False)
             return self._readers[path]
 
+    def drop_deleted(self) -> None:
+        """Drop readers of deleted files: the system keeps a file's content for as long as it is mapped."""
+        with self._lock:
+            self._drop_deleted()
+
+    def _drop_deleted(self) -> None:
+        for known in [known for known in self._readers if not os.path.exists(known)]:
+            del self._readers[known]
+
 
 _opened = OpenFiles(MOST_OPEN)
+
+
+def drop_deleted_files(_: object = None) -> None:
+    """Let go of files that were deleted, whose content is kept for as long as they are mapped."""
+    _opened.drop_deleted()
 
 
 class BlockFile:

@@ -1,30 +1,42 @@
-"""A block store on one machine, without Spark: handles are a list, and functions run in this process."""
+"""A block store on one machine, without Spark: handles are a list, and functions run in worker processes."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sparkopt.blocks.backend import Backend, Shared
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.disk import disk_errors, refuse_what_does_not_fit
+from sparkopt.blocks.files import drop_deleted_files
 from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import Handle, WriteBlocks
 from sparkopt.errors import IncompatibleError
-from sparkopt.machine.limits import available_cores
+from sparkopt.machine.folders import private_folders
+from sparkopt.machine.limits import one_thread
+from sparkopt.machine.part import TablePart
+from sparkopt.machine.pool import ProcessPool
+from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
-__all__ = ["MachineBackend", "TableSource"]
+__all__ = ["MachineBackend", "TableSource", "pass_cost"]
 
 T = TypeVar("T")
 
+
+def _nothing(_: object = None) -> None:
+    pass
+
+
 IN_MEMORY = 64 << 20
 """Most bytes of a table whose blocks stay in memory: small data need no files."""
+HERE_SECONDS, WORKERS_SECONDS = 1e-4, 1e-3
+"""Seconds that a pass costs in addition to its arithmetic, in this process and with workers."""
 
 
 @dataclass(frozen=True)
@@ -53,53 +65,97 @@ class TableSource:
 
     @property
     def is_small(self) -> bool:
-        """Whether its blocks stay in memory."""
-        size = self.table.bytes
-        return self.codec == "none" and size is not None and size <= IN_MEMORY
+        """Whether its blocks stay in memory, and functions run in this process."""
+        return is_small(self.table, self.codec)
+
+
+def is_small(table: Table, codec: str = "none") -> bool:
+    """Whether a table's blocks stay in this process's memory."""
+    size = table.bytes
+    return codec == "none" and size is not None and size <= IN_MEMORY
+
+
+def pass_cost(table: Table) -> tuple[int, float]:
+    """Return how many of a table's partitions are computed at the same time, and what a pass costs besides."""
+    if is_small(table):
+        return 1, HERE_SECONDS
+    with ProcessPool.shared() as shared:
+        return max(1, shared.processes), WORKERS_SECONDS if shared.processes else HERE_SECONDS
 
 
 class MachineBackend(Backend):
-    """Handles in a list; functions run here, one partition after the other."""
+    """Handles in a list; functions run in this machine's worker processes, or here where there is little to do.
+
+    Small data stay in this process's memory. Others become files, which a worker maps into its memory for the first
+    pass and keeps there: a partition prefers the worker that had it before. Lost files are written again from their
+    part of the table.
+    """
 
     has_rdds = False
     needs_spark = False
-    pass_seconds = 0.001
 
     def __init__(self, source: TableSource) -> None:
         self._source = source
-        self._read = TableReader.of(source.table.schema, source.columns)
-        self._writer = WriteBlocks(source.columns, source.targets, source.name, codec=source.codec)
-        self._folder: Path | None = None
+        self._write = WritePart(
+            TableReader.of(source.table.schema, source.columns),
+            WriteBlocks(source.columns, source.targets, source.name, codec=source.codec),
+        )
+        self._handles: list[Handle] | None = None
+        with ProcessPool.shared() as shared:
+            self._pool = ProcessPool(0) if source.is_small else shared
         self._close: Callable[[], object] = _nothing
         if not source.is_small:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{source.name}-"))  # nobody else can read it
-            self._close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._handles: list[Handle] | None = None
+            self._pool.start()
+            refuse_what_does_not_fit(source.table, source.columns, source.targets, source.codec)
+            folders = tuple(folder / source.name for folder in private_folders())
+            self._write = replace(self._write, folders=folders)
+            self._close = weakref.finalize(self, _delete, folders, self._pool)
+
+    @property
+    def name(self) -> str:
+        """One machine, and where its functions run."""
+        count = self._pool.processes
+        return (
+            f"one machine, {count} worker process{'es' if count > 1 else ''}" if count else "one machine, one process"
+        )
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
-        """Apply the function to one handle after the other."""
-        if self._handles is None:
-            self._handles = [self._written(index) for index in range(len(self._source.table.partitions))]
-        return [function(handle) for handle in self._handles]
+        """Apply the function to each handle; the first time, write the partitions too."""
+        if self._handles is not None:
+            return self._pool.run(function, self._handles, on=self._keys(range(len(self._handles))))
+        self._handles, results = self._written(function, range(len(self._source.table.partitions)))
+        return results
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
-        """Read these partitions again."""
-        return [function(self._written(index)) for index in partitions]
+        """Read these partitions again, and keep their files for the next pass."""
+        handles, results = self._written(function, partitions)
+        for index, handle in zip(partitions, handles, strict=True):
+            if self._handles is not None:
+                self._handles[index] = handle
+        return results
 
-    def _written(self, index: int) -> Handle:
-        batches = self._read(self._source.table.partitions[index])
-        if self._folder is None:
-            return self._writer.keep(index, batches)
-        return self._writer.write(index, batches, self._folder)
+    def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
+        parts = [(index, self._source.table.partitions[index]) for index in partitions]
+        with disk_errors(self._write.folders):
+            found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
+        return [handle for handle, _ in found], [result for _, result in found]
+
+    def _keys(self, partitions: Iterable[int]) -> list[tuple[str, int]]:
+        return [(self._source.name, index) for index in partitions]
 
     def share(self, value: bytes) -> Shared:
-        """Keep it: functions run in this process."""
-        return _Held(value)
+        """Write it where all workers can read it, if there are any."""
+        return SharedValue.of(value) if self._pool.processes else _Held(value)
+
+    @property
+    def pass_seconds(self) -> float:  # type: ignore[override]
+        """Seconds of a pass that are neither arithmetic nor transport."""
+        return WORKERS_SECONDS if self._pool.processes else HERE_SECONDS
 
     @property
     def slots(self) -> int:
-        """The cores that this process may use."""
-        return available_cores()
+        """How many partitions are computed at the same time."""
+        return max(1, self._pool.processes)
 
     @property
     def context(self) -> NoReturn:
@@ -127,8 +183,42 @@ class _Held:
         """Do nothing: there is no copy elsewhere."""
 
 
-def _nothing() -> None:
-    pass
+@dataclass(frozen=True)
+class WritePart:
+    """The task that writes a partition of a table, and applies a function to its handle.
+
+    Parameters
+    ----------
+    read : TableReader
+        How its rows are read.
+    writer : WriteBlocks
+        How they are written.
+    folders : sequence of Path, default none
+        Where, one partition after the other; without any, blocks are kept in memory.
+    function : callable
+        What is applied to the handle.
+    """
+
+    read: TableReader
+    writer: WriteBlocks
+    folders: tuple[Path, ...] = ()
+    function: Callable[[Handle], Any] = _nothing
+
+    def __call__(self, part: tuple[int, TablePart]) -> tuple[Handle, Any]:
+        index, rows = part
+        with one_thread():  # more of them would add moments up in another order
+            if self.folders:
+                folder = self.folders[index % len(self.folders)]
+                handle = self.writer.write(index, self.read(rows), folder, rows.name)
+            else:
+                handle = self.writer.keep(index, self.read(rows), rows.name)
+        return handle, self.function(handle)
+
+
+def _delete(folders: Sequence[Path], pool: ProcessPool) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    pool.tell(drop_deleted_files)
 
 
 def _refusal(what: str) -> IncompatibleError:

@@ -20,7 +20,7 @@ from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
-from sparkopt.machine.parquet import bytes_per_row
+from sparkopt.machine.parquet import bytes_per_row, within
 from sparkopt.machine.part import batch_rows
 from sparkopt.typing import Array
 
@@ -76,6 +76,8 @@ class FilePart:
         The row groups, where they are known already.
     location : Location or None, default None
         Where the file is, where that is known already.
+    span : tuple of int or None, default None
+        The first row of these row groups, and the one after the last; None is all.
     """
 
     uri: str
@@ -86,6 +88,7 @@ class FilePart:
     constants: Mapping[str, float | str | None]
     groups: Sequence[int] | None = None
     location: Location | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class ParquetReader:
             if not groups:
                 return
             size = batch_rows(bytes_per_row(file.metadata, groups))
-            for batch in file.iter_batches(size, groups, wanted, use_threads=False):
+            for batch in within(file.iter_batches(size, groups, wanted, use_threads=False), part.span):
                 yield self.made(self._chosen(batch, part), part.constants, dense)
 
     def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:

@@ -182,6 +182,11 @@ class BlockStore:
         return self._backend.has_rdds
 
     @property
+    def backend(self) -> str:
+        """What runs its functions: Spark Classic, Spark Connect, or one machine."""
+        return self._backend.name
+
+    @property
     def needs_spark(self) -> bool:
         """Whether Spark runs its functions; a table's are run by this machine alone."""
         return self._backend.needs_spark
@@ -274,8 +279,9 @@ class BlockStore:
         self.release()
 
     def _first_rows(self) -> list[int]:
+        """Return the number of the first row of each partition, and last the number of rows."""
         firsts = [0]
-        for rows in self.rows[:-1]:
+        for rows in self.rows:
             firsts.append(firsts[-1] + rows)
         return firsts
 
@@ -329,7 +335,7 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
         for moments in (*fact.moments.values(), *fact.validation.values())
     }
     if not widths:
-        raise DataError("there are no rows to train on: the DataFrame is empty.")
+        raise DataError("there are no rows to train on: the DataFrame or table is empty.")
     if len(widths) > 1:
         (one, first), (two, second) = sorted(widths.items())[:2]
         raise DataError(

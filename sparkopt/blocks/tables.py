@@ -186,6 +186,7 @@ class TableReader:
                     piece.constants,
                     piece.groups,
                     piece.location,
+                    piece.span,
                 )
                 for piece in part.pieces
             ]

@@ -195,7 +195,9 @@ class WriteBlocks:
         if self.only is None or partition in self.only:
             yield self.write(partition, batches).to_batch()
 
-    def write(self, partition: int, batches: Iterator[pa.RecordBatch], folder: Path | None = None) -> Handle:
+    def write(
+        self, partition: int, batches: Iterator[pa.RecordBatch], folder: Path | None = None, shown: str = ""
+    ) -> Handle:
         """Write a partition's rows, and return where they are or what is wrong with them.
 
         Parameters
@@ -206,6 +208,8 @@ class WriteBlocks:
             Its rows.
         folder : Path or None, default None
             Where to write; None is the executor's own directory.
+        shown : str, default ""
+            What the partition is, for errors, where it has a name.
         """
         folder = _local_folder(self.name, partition) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,16 +218,16 @@ class WriteBlocks:
         attempt = 0 if context is None else context.taskAttemptId()
         path = folder / f"part-{partition:05d}-{attempt}-{uuid.uuid4().hex[:8]}.arrow"
         try:
-            return self._write(path, partition, batches)
+            return self._write(path, partition, batches, shown)
         except DataError as error:
             return Handle.empty(partition, str(error))
         except NotReadHere as reason:
             return Handle.empty(partition, unread=str(reason))
 
-    def keep(self, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
+    def keep(self, partition: int, batches: Iterator[pa.RecordBatch], shown: str = "") -> Handle:
         """Return a partition's rows as blocks in this process's memory, or what is wrong with them."""
         try:
-            found = _Written(regroup(Reader(self.columns, self.targets, partition)(batches)))
+            found = _Written(regroup(Reader(self.columns, self.targets, partition, shown)(batches)))
             blocks = list(found)
         except DataError as error:
             return Handle.empty(partition, str(error))
@@ -238,8 +242,8 @@ class WriteBlocks:
             partition, "", found.starts, tuple(found.validation), (), size, None, blocks=held, moments=found.moments
         )
 
-    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch]) -> Handle:
-        read = Reader(self.columns, self.targets, partition)
+    def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch], shown: str) -> Handle:
+        read = Reader(self.columns, self.targets, partition, shown)
         found = _Written(write_blocks(path, regroup(read(batches)), self.codec))
         for _ in found:
             pass
@@ -332,7 +336,7 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]
         raise DataError(
             f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
         )
-    part = Part(handle.partition, first_rows[handle.partition])
+    part = Part(handle.partition, first_rows[handle.partition], first_rows[-1])
     if isinstance(handle, MemoryHandle):
         return OpenPartition(part, handle.blocks)
     try:

@@ -10,14 +10,13 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks import classic, connect
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.machine import MachineBackend
+from sparkopt.blocks.machine import pass_cost
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
 from sparkopt.communication.encoding import SPARSE
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
 from sparkopt.engines.profile import DataProfile
 from sparkopt.engines.selection import PASSES, EngineChoice, choose, engine_on_table, every_engine
-from sparkopt.machine.limits import available_cores
 from sparkopt.machine.table import Table
 
 __all__ = ["FitPlan"]
@@ -91,8 +90,7 @@ class FitPlan:
         """
         stored = round(sum(data.rows) * data.row_bytes * share)
         if isinstance(df, Table):
-            cores, seconds = available_cores(), MachineBackend.pass_seconds
-            size, session = FitSize(stored, 8 * coefficients, data.partitions, cores, seconds), SessionTraits(False)
+            size, session = FitSize(stored, 8 * coefficients, data.partitions, *pass_cost(df)), SessionTraits(False)
             choice = choose(size, engine_on_table(engine).candidates(session))
             return cls(data, coefficients, choice, session, compression, needs_spark=False)
         context = None if is_connect(df) else df.sparkSession.sparkContext
@@ -116,8 +114,8 @@ class FitPlan:
         if not self.needs_spark:
             if data.partitions < slots and self.choice.size.stored > IDLE_BYTES:
                 yield (
-                    f"{data.partitions} partitions leave {slots - data.partitions} of {slots} cores idle: write the "
-                    f"files with smaller row groups, of {max(1, sum(data.rows) // (2 * slots)):,} rows."
+                    f"{data.partitions} partitions leave {slots - data.partitions} of {slots} processes idle: write "
+                    f"the files with smaller row groups, of {max(1, sum(data.rows) // (2 * slots)):,} rows."
                 )
             return
         if data.partitions < slots and not self.engine.in_one_task:
@@ -188,7 +186,7 @@ class FitPlan:
         seconds = ", ".join(f"{name} {cost:.2f}" for name, cost in self.choice.seconds.items())
         driver, task = _bytes(tasks * size.summed), _bytes(3 * size.summed)
         most = f"the largest has {max(data.rows):,} rows"
-        slots = "task slots" if self.needs_spark else "cores"
+        slots = "task slots" if self.needs_spark else "processes" if size.slots > 1 else "process"
         lines = [
             f"rows           {sum(data.rows):,} x {data.features:,} features, {kind}",
             f"partitions     {data.partitions:,} on {size.slots:,} {slots}; {most}",

@@ -152,7 +152,7 @@ class _Labels:
 def _require_labels(labels: Sequence[_Labels], columns: Columns) -> None:
     """Refuse data without rows, or with labels that are null or NaN."""
     if not labels:
-        raise DataError("there are no rows to train on: the DataFrame is empty.")
+        raise DataError("there are no rows to train on: the DataFrame or table is empty.")
     for found in labels:
         if found.bad:
             raise DataError(

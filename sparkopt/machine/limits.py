@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_cores", "available_memory"]
+__all__ = ["available_cores", "available_memory", "one_thread"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
@@ -56,6 +57,22 @@ def available_memory(root: Path = CGROUPS) -> int:
         if found.isdigit() and int(found) < UNLIMITED:
             limits.append(int(found))
     return min(limits)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS and OpenMP use one thread in this process, as they do in workers: sums have the same bits then.
+
+    Examples
+    --------
+    >>> from sparkopt.machine.limits import one_thread
+    >>> with one_thread():
+    ...     pass
+    """
+    from threadpoolctl import threadpool_limits  # here, since workers need it last
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 def _cpu_shares(root: Path) -> Iterator[float]:

@@ -96,7 +96,7 @@ def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[DataFile]:
 def _under(path: str) -> Iterator[DataFile]:
     location = resolve(path, "path")
     try:
-        places = [location] if not MAGIC.search(path) or location.exists() else list(_matching(location))
+        places = [location] if not MAGIC.search(location.path) or location.exists() else list(_matching(location))
         if not places:
             raise DataError(f"{path!r} matches no file or folder.")
         for place in places:
@@ -160,8 +160,8 @@ def _walk(folder: Location, root: str, constants: Mapping[str, str | None]) -> I
             kind = "Iceberg"
         if kind is not None:
             raise DataError(
-                f"{folder.path!r} is a table of {kind}, whose log says which files count. Read it with Spark, or with a "
-                f"package for {kind} that returns Arrow."
+                f"{folder.path!r} is a table of {kind}, whose log says which files count. Read it with Spark, or "
+                f"with a package for {kind} that returns Arrow."
             )
     for info in infos:
         name = str(info.base_name)

@@ -114,26 +114,33 @@ def from_pair(X: Any, y: Any) -> tuple[pa.Schema, list[TablePart]]:
 
 
 def _labels(y: Any) -> np.ndarray[Any, Any]:
-    labels = np.asarray(y)
+    labels = np.asanyarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(f"y has shape {labels.shape}; it must be (rows,).")
     if labels.dtype.kind not in "fiub":
         raise DataError(f"y has type {labels.dtype}; labels must be numbers.")
-    return np.ascontiguousarray(labels)
+    return np.ascontiguousarray(_native(labels, "y"))
 
 
 def _matrix(X: Any) -> np.ndarray[Any, Any]:
     try:
-        rows = np.asarray(X)
+        rows = np.asanyarray(X)
     except ValueError as error:  # lists of different lengths
         raise DataError(f"X is no matrix: {' '.join(str(error).split())}") from None
     if rows.dtype.kind not in "fiub":
         raise DataError(f"X has type {rows.dtype}; features must be numbers.")
-    if rows.dtype.itemsize > 8:  # Arrow's floats end at 64 bits
-        rows = rows.astype(np.float64)
-    return rows
+    return _native(rows, "X")
+
+
+def _native(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
+    """Return numbers as Arrow has them: in this machine's byte order, floats of 64 bits at most, none hidden."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(f"{name} is a masked array with hidden entries: fill them, or leave out their rows.")
+    if values.dtype.itemsize > 8:
+        return values.astype(np.float64)
+    return np.asarray(values, values.dtype.newbyteorder("="))
 
 
 def _canonical(X: sparse.csr_array) -> sparse.csr_array:

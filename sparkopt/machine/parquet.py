@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["ParquetPart", "RowGroups", "from_parquet", "refuse_changed"]
 
 LEAST, MOST, PARTS = 8 << 20, 128 << 20, 32
 """Bytes in memory of a partition: a share of one in so many of the table's, between these two."""
+MOST_SPANS = 4
+"""Partitions of one row group that is larger."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class RowGroups:
         Bytes of the file and its time of modification in milliseconds, as it was listed.
     constants : mapping of str to any
         Values of the columns that the file's folders stand for.
+    span : tuple of int or None, default None
+        The first of their rows, and the one after the last; None is all. Those before are read, too.
     """
 
     location: Location
@@ -46,10 +51,12 @@ class RowGroups:
     size: int
     modified: int
     constants: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         first, last = self.groups[0], self.groups[-1]
-        return f"{self.name}, row group{f' {first}' if first == last else f's {first} to {last}'}"
+        rows = "" if self.span is None else f", rows {self.span[0]:,} to {self.span[1] - 1:,}"
+        return f"{self.name}, row group{f' {first}' if first == last else f's {first} to {last}'}{rows}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ class ParquetPart(TablePart):
         fields = [self.schema.field(name) for name in names]
         with opened(piece.location) as file:
             size = batch_rows(bytes_per_row(file.metadata, piece.groups))
-            for batch in file.iter_batches(size, list(piece.groups), wanted, use_threads=False):
+            batches = file.iter_batches(size, list(piece.groups), wanted, use_threads=False)
+            for batch in within(batches, piece.span):
                 arrays = [
                     pa.array([piece.constants[name]] * batch.num_rows, kind.type)
                     if name in piece.constants
@@ -106,6 +114,21 @@ def opened(location: Location) -> parquet.ParquetFile:
     """Open a file; one of this machine is memory-mapped."""
     options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
     return parquet.ParquetFile(location.path, **options)
+
+
+def within(batches: Iterator[pa.RecordBatch], span: tuple[int, int] | None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a span, and read no batch after its end."""
+    if span is None:
+        yield from batches
+        return
+    seen, (begin, end) = 0, span
+    for batch in batches:
+        first, last = max(begin - seen, 0), min(end - seen, batch.num_rows)
+        if first < last:
+            yield batch.slice(first, last - first)
+        seen += batch.num_rows
+        if seen >= end:
+            return
 
 
 def bytes_per_row(metadata: parquet.FileMetaData, groups: Sequence[int]) -> float:
@@ -165,10 +188,24 @@ def from_parquet(files: Sequence[DataFile], declared: pa.Schema | None = None) -
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
             piece = RowGroups(file.location, file.name, (index,), file.size, file.modified, values)
-            pieces.append((piece, group.num_rows, group.total_byte_size))
+            pieces += _slices(piece, group.num_rows, group.total_byte_size)
     assert known is not None  # noqa: S101  # there is at least one file
     schema = pa.schema([f for f in known if f.name not in constants[0]] + folders, known.metadata)
     return schema, [ParquetPart(joined, schema, rows, size) for joined, rows, size in _packed(pieces)]
+
+
+def _slices(piece: RowGroups, rows: int, size: int) -> Iterator[tuple[RowGroups, int, int]]:
+    """Yield a row group, or a few spans of one so large that others would wait for it, with rows and bytes.
+
+    A span's reader decodes the rows before it: so few that this costs less than the cores that would be idle.
+    """
+    count = min(MOST_SPANS, -(-size // MOST), max(rows, 1))
+    if count < 2:
+        yield piece, rows, size
+        return
+    ends = [rows * part // count for part in range(count + 1)]
+    for span in itertools.pairwise(ends):
+        yield replace(piece, span=span), span[1] - span[0], size // count
 
 
 def _packed(groups: Sequence[tuple[RowGroups, int, int]]) -> Iterator[tuple[tuple[RowGroups, ...], int, int]]:
@@ -189,10 +226,8 @@ def _merged(pieces: Sequence[RowGroups]) -> Iterator[RowGroups]:
     """Yield pieces with neighbouring row groups of a file as one."""
     last = pieces[0]
     for piece in pieces[1:]:
-        if piece.location == last.location and piece.name == last.name:
-            last = RowGroups(
-                last.location, last.name, (*last.groups, *piece.groups), last.size, last.modified, last.constants
-            )
+        if piece.location == last.location and piece.span is last.span is None:
+            last = replace(last, groups=(*last.groups, *piece.groups))
         else:
             yield last
             last = piece

@@ -32,7 +32,7 @@ IDLE_SECONDS = 300.0
 PROCESSES = "SPARKOPT_PROCESSES"
 """The environment variable that says how many workers the shared pool has."""
 
-IMPORTS = ("numpy", "pyarrow")
+IMPORTS = ("sparkopt.blocks.machine",)
 """What the shared pool's workers import first."""
 
 _numbers = itertools.count(1)
@@ -82,8 +82,8 @@ class ProcessPool:
     def shared(cls) -> Iterator[ProcessPool]:
         """Yield the pool of this process, whose workers stay after the block for whoever is next.
 
-        ``SPARKOPT_PROCESSES`` in the environment says how many, where it should not be one a core. Inside a worker,
-        it has none: all runs there.
+        ``SPARKOPT_PROCESSES`` in the environment says how many, where it should not be one a core. With one core, and
+        inside a worker, it has none: all runs in the process that asks.
         """
         yield _shared_pool()
 
@@ -125,6 +125,15 @@ class ProcessPool:
             workers.interrupt(run)
             raise
         return run.results()
+
+    def tell(self, function: Callable[[None], object]) -> None:
+        """Call a function with None in each worker that has been started, when it is free; do not wait for it.
+
+        What a function returns or raises there is lost.
+        """
+        if self.processes:
+            numbers = range(self.processes)
+            self._workers.pin(Run(next(_numbers), function, [None] * self.processes, numbers, is_pinned=True))
 
     def close(self) -> None:
         """End all workers now, and wait for their end; a later ``run`` starts new ones."""
@@ -174,8 +183,8 @@ def _shared_pool() -> ProcessPool:
             count = os.environ.get(PROCESSES)
             if count is not None and not count.isdigit():
                 raise ParameterError(f"{PROCESSES} must be a number of processes. Got {count!r} instead.")
-            processes = 0 if in_worker() else None if count is None else int(count)
-            _shared.pool = ProcessPool(processes, imports=IMPORTS)
+            processes = available_cores() if count is None else int(count)
+            _shared.pool = ProcessPool(0 if in_worker() or processes == 1 else processes, imports=IMPORTS)
         return _shared.pool
 
 

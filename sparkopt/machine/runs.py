@@ -33,6 +33,8 @@ class Run:
         To what.
     keys : sequence of hashable
         What a process keeps in memory for each item.
+    is_pinned : bool, default False
+        Whether keys are numbers of workers, and each item is for that one alone.
 
     Attributes
     ----------
@@ -41,14 +43,18 @@ class Run:
     """
 
     def __init__(
-        self, number: int, function: Callable[[Any], Any], items: Sequence[Any], keys: Sequence[Hashable]
+        self,
+        number: int,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        keys: Sequence[Hashable],
+        is_pinned: bool = False,
     ) -> None:
         from pyspark.cloudpickle import dumps  # the script's own functions and classes by value; it needs no JVM
 
         self.number, self.surroundings, self.done = number, Surroundings.here(), threading.Event()
         self.function = Frame.of(function, dumps)
-        self.items = [Frame.of(item, dumps) for item in items]
-        self._keys, self._function, self._shown = keys, function, items
+        self._keys, self._function, self._items, self._is_pinned = keys, function, items, is_pinned
         self._waiting: dict[int | None, deque[int]] = defaultdict(deque)
         self._results: list[Any] = [None] * len(items)
         self._attempts = [0] * len(items)
@@ -66,13 +72,26 @@ class Run:
         """Whether it was interrupted."""
         return self._is_cancelled
 
+    def item(self, index: int) -> Frame:
+        """Return an item, pickled now that it is sent: all of them together may not fit in memory."""
+        from pyspark.cloudpickle import dumps
+
+        return Frame.of(self._items[index], dumps)
+
     def assign(self, homes: MutableMapping[Hashable, int]) -> None:
         """Let each item wait for the worker that had its key before, or for any."""
         for index, key in enumerate(self._keys):
-            self._waiting[homes.get(key)].append(index)
+            self._waiting[key if self._is_pinned else homes.get(key)].append(index)  # type: ignore[index]
+
+    def leave(self, worker: int) -> None:
+        """Take note that a worker is gone: an item for it alone has nobody to run it."""
+        if self._is_pinned:
+            self._end(len(self._waiting.pop(worker, ())))
 
     def take(self, worker: int, homes: MutableMapping[Hashable, int], idle: Collection[int]) -> int | None:
         """Return an item for a worker: its own, else nobody's, else one whose worker is busy or gone."""
+        if self._is_pinned:
+            return self._waiting[worker].popleft() if self._waiting[worker] else None
         for owner in (worker, None):
             if self._waiting[owner]:
                 index = self._waiting[owner].popleft()
@@ -98,7 +117,9 @@ class Run:
     def lose(self, index: int, how: str) -> None:
         """Let an item run again whose worker ended, if it has not been tried too often."""
         self._attempts[index] += 1
-        if self._attempts[index] >= MOST_ATTEMPTS:
+        if self._is_pinned:
+            self._end(1)
+        elif self._attempts[index] >= MOST_ATTEMPTS:
             self.finish(index, Failure(self._lost(index, how), ""))
         elif self._failure is not None:
             self._end(1)
@@ -132,7 +153,7 @@ class Run:
 
     def _lost(self, index: int, how: str) -> LostProcessError:
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
-        item = repr(self._shown[index])
+        item = repr(self._items[index])
         item = item if len(item) <= SHOWN else f"{item[:SHOWN]}…"
         return LostProcessError(
             f"the worker process of item {index} ({item}) of {name} ended {MOST_ATTEMPTS} times: the last time {how}."

@@ -97,7 +97,8 @@ class Table:
         return isinstance(data, Table) or _kind(data) is not None
 
     def __str__(self) -> str:
-        more = f" and {len(self.partitions) - 1:,} more partitions" if len(self.partitions) > 1 else ""
+        others = len(self.partitions) - 1
+        more = f" and {others:,} more partition{'s' if others > 1 else ''}" if others > 0 else ""
         return f"{self.partitions[0].name}{more}" if self.partitions else "no rows"
 
     @property
@@ -196,8 +197,10 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> 
         return from_stream(pa.RecordBatchReader.from_stream(data))
     if kind == "c array":
         return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
+    what = type(data).__name__
+    hint = " Call its to_spark() or to_pandas()." if type(data).__module__.startswith("pyspark.pandas") else ""
     raise ParameterError(
-        f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {type(data).__name__} instead."
+        f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {what} instead.{hint}"
     )
 
 

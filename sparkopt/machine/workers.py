@@ -77,6 +77,15 @@ class Workers:
             self.start(len(self._busy) + run.waiting)
             self._changed.notify_all()
 
+    def pin(self, run: Run) -> None:
+        """Let each worker that there is take the item of its number."""
+        with self._changed:
+            run.assign({})
+            for number in {*range(self._count)} - self._threads.keys():
+                run.leave(number)
+            self._runs.append(run)
+            self._changed.notify_all()
+
     def interrupt(self, run: Run) -> None:
         """Stop a run: nothing begins any more, and processes in the middle of one of its items are killed."""
         with self._changed:
@@ -123,6 +132,8 @@ class Workers:
     def _leave(self, number: int) -> None:
         del self._threads[number]
         self._processes.pop(number, None)
+        for run in self._runs:
+            run.leave(number)
 
     def _started(self, number: int) -> WorkerProcess:
         process = WorkerProcess(self._imports)
@@ -153,7 +164,12 @@ class Workers:
     def _apply(self, number: int, process: WorkerProcess, run: Run, index: int) -> WorkerProcess:
         """Run an item, and return the process, or the one that replaces it."""
         try:
-            outcome: Returned | Failure = process.apply(run.number, run.function, run.items[index], run.surroundings)
+            item = run.item(index)
+        except Exception as error:  # noqa: BLE001  # it cannot be sent: whatever its own methods raise
+            self._finish(number, run, index, Failure(error, ""))
+            return process
+        try:
+            outcome: Returned | Failure = process.apply(run.number, run.function, item, run.surroundings)
         except EndedError as how:
             process.close()
             if not self._is_closed and not run.is_cancelled:

@@ -44,7 +44,7 @@ class _WritePart:
         waiting: list[pa.RecordBatch] = []
         with (
             file.filesystem.open_output_stream(file.path) as stream,
-            parquet.ParquetWriter(stream, self.schema, compression="zstd") as writer,
+            parquet.ParquetWriter(stream, self.schema) as writer,
         ):
             for batch in part.batches():
                 waiting.append(batch)

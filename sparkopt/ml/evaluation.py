@@ -12,11 +12,10 @@ from pyspark import keyword_only
 from pyspark.ml import evaluation
 from pyspark.ml.util import MLReader, MLWriter
 
-from sparkopt.io.saved import FileSession
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.evaluators import measure_on
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.saving import ParamsReader, ParamsWriter, session_here
+from sparkopt.ml.saving import ParamsReader, ParamsWriter
 
 __all__ = ["BinaryClassificationEvaluator", "MulticlassClassificationEvaluator", "RegressionEvaluator"]
 
@@ -56,11 +55,7 @@ class _MadeLater(evaluation.JavaEvaluator):
 
     def write(self) -> MLWriter:
         """Return a writer: ``evaluator.write().overwrite().save(path)``. pyspark.ml's class can load it."""
-        if isinstance(session_here(), FileSession):
-            return _EvaluatorWriter(self)
-        self._make_java()
-        written: MLWriter = super().write()  # type: ignore[misc]
-        return written
+        return _EvaluatorWriter(self)
 
     @classmethod
     def read(cls) -> MLReader[Any]:

@@ -32,7 +32,7 @@ from sparkopt.ml.table_scoring import like
 from sparkopt.ml.training import TrainingTask, fits_of
 from sparkopt.training.trainer import Fit
 
-__all__ = ["Search", "TrainedApart"]
+__all__ = ["ApartError", "Search"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ Metrics = list[list[float]]
 """By fold and candidate."""
 
 
-class TrainedApart(ParameterError):
+class ApartError(ParameterError):
     """The reason why the models of a search cannot be trained together."""
 
 
@@ -91,7 +91,7 @@ class Search:
         self._check(rows)
         try:
             return self._fit_together(rows, self._joint_tasks(rows), dataset)
-        except TrainedApart as reason:
+        except ApartError as reason:
             logger.warning("the folds are trained one after the other: %s", reason)
         return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(dataset)
 
@@ -115,13 +115,13 @@ class Search:
         tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
-                raise TrainedApart("local steps and lossy compression are one model's own")
+                raise ApartError("local steps and lossy compression are one model's own")
             if task.shared["miniBatchFraction"] < 1.0:
-                raise TrainedApart("mini-batches of all folds are not those of a model's own folds")
+                raise ApartError("mini-batches of all folds are not those of a model's own folds")
         if any(task.reading != tasks[0].reading for task in tasks):
-            raise TrainedApart("the grid is over columns, class weights or how blocks are compressed on disk")
+            raise ApartError("the grid is over columns, class weights or how blocks are compressed on disk")
         if tasks[0].reading.class_weights == "balanced":
-            raise TrainedApart("classWeights='balanced' is another weight in each fold")
+            raise ApartError("classWeights='balanced' is another weight in each fold")
         return tasks
 
     @property
@@ -135,13 +135,13 @@ class Search:
             stages = list(stages[0].getStages())
         *first, last = stages
         if not isinstance(last, LinearEstimator):
-            raise TrainedApart(f"{_named(last)} is no linear estimator of sparkopt")
+            raise ApartError(f"{_named(last)} is no linear estimator of sparkopt")
         for stage in first:
             if not isinstance(stage, Transformer):
-                raise TrainedApart(f"{_named(stage)} is fitted to the rows of each fold")
+                raise ApartError(f"{_named(stage)} is fitted to the rows of each fold")
         for values in self.getEstimatorParamMaps():
             if any(param.parent != last.uid for param in values):
-                raise TrainedApart("the grid is over other stages than the last")
+                raise ApartError("the grid is over other stages than the last")
         return first, last
 
     def _fit_together(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
@@ -154,7 +154,7 @@ class Search:
         reading.columns.check(schema_of(whole))
         folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         if fold not in schema_of(folded).names:
-            raise TrainedApart("a stage before the last leaves out columns that it does not know")
+            raise ApartError("a stage before the last leaves out columns that it does not know")
         columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), whole)
         with BlockStore.write(folded, columns, reading.targets, reading.block_codec) as store:
             self._check_rows(store)
@@ -185,7 +185,7 @@ class Search:
             moments = store.moments_without(fold)
             for task in tasks:
                 if task.trainer(moments).loss != task.trainer(store.moments).loss:
-                    raise TrainedApart(f"without fold {fold} there are fewer classes")
+                    raise ApartError(f"without fold {fold} there are fewer classes")
                 task.reading.require_weights(moments)
 
     def _measured(self, folded: Rows, fold: str, models: list[list[Any]], dataset: Any) -> Metrics:

@@ -14,7 +14,7 @@ from sparkopt.blocks.store import BlockStore
 from sparkopt.errors import DataError
 from sparkopt.ml.folds import FOLD, Draw, drawn, given
 from sparkopt.ml.rows import Rows, schema_of
-from sparkopt.ml.search import Metrics, Search, Tasks, TrainedApart
+from sparkopt.ml.search import ApartError, Metrics, Search, Tasks
 from sparkopt.ml.search_persistence import (
     SearchModelReader,
     SearchModelWriter,
@@ -89,7 +89,7 @@ class CrossValidator(Search, tuning.CrossValidator):
     def _joint_tasks(self, rows: Rows) -> Tasks:
         fold = self.getFoldCol()
         if fold and not isinstance(schema_of(rows)[fold].dataType, IntegralType):
-            raise TrainedApart(f"foldCol={fold!r} is no integer column")
+            raise ApartError(f"foldCol={fold!r} is no integer column")
         return super()._joint_tasks(rows)
 
     def _folded(self, rows: Rows) -> tuple[Rows, str]:

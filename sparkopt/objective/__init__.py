@@ -10,6 +10,7 @@ partition takes local steps. It imports the ground, ``io``, ``losses``, ``penalt
 from sparkopt.objective.cross_validation import FoldedObjective, Objective, evaluate
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.row_sample import RowSpacing
 from sparkopt.objective.work import FullGradient, LocalSteps, LocalUpdate, MiniBatch, Validated, Work
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Objective",
     "PartialSum",
     "Query",
+    "RowSpacing",
     "Validated",
     "Work",
     "evaluate",

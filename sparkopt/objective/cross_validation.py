@@ -16,6 +16,7 @@ from sparkopt.blocks.block import Block
 from sparkopt.objective import kernels
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
 from sparkopt.typing import Floats
 
 __all__ = ["FoldedObjective", "Objective", "evaluate"]
@@ -65,16 +66,21 @@ Objective: TypeAlias = LinearObjective | FoldedObjective
 """The objectives that can be summed over blocks."""
 
 
-def evaluate(objective: Objective, query: Query, blocks: Iterable[Block]) -> PartialSum:
-    """Return what the query asks for, summed over ``blocks``, which are sorted by fold where there are any."""
+def evaluate(
+    objective: Objective, query: Query, blocks: Iterable[Block], spacing: RowSpacing = EACH_ROW
+) -> PartialSum:
+    """Return what the query asks for, summed over ``blocks``, which are sorted by fold where there are any.
+
+    Hessians are of one row of so many as ``spacing`` says.
+    """
     if isinstance(objective, LinearObjective):
-        return kernels.evaluate([objective] * len(query.request.points), query, blocks)
+        return kernels.evaluate([objective] * len(query.request.points), query, blocks, spacing)
     folds, total, rows = query.folds, query.zero(), 0
     for fold, some in groupby(blocks, key=attrgetter("fold")):
         seeing = [point for point, unseen in enumerate(folds) if unseen != fold]
         if seeing:
             own = [objective.objectives[folds[point]] for point in seeing]
-            found = kernels.evaluate(own, query.only(seeing), some)
+            found = kernels.evaluate(own, query.only(seeing), some, spacing)
             total.loss[seeing] += found.loss
             total.gradient[seeing] += found.gradient
             total.weight[seeing] += found.weight

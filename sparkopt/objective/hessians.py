@@ -10,13 +10,16 @@ are not far from zero are multiplied as they are, where that is less work, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.row_sample import RowSample
 from sparkopt.typing import Array, Floats
 
 __all__ = ["HessianSum", "packed_total"]
@@ -61,6 +64,26 @@ class HessianSum:
             weight = None if block.weight is None else block.weight[piece]
             design = _DenseRows(centred(self._objective, block.X[piece]))
             self._add_rows(design, targets[piece], raw[piece], weight)
+
+    def add_sample(
+        self, sample: RowSample, candidates: NDArray[np.intp], block: Block, targets: Array, raw: Array
+    ) -> None:
+        """Estimate a block's sum from the rows that the sample takes of these candidates."""
+        weight = None if block.weight is None else block.weight[candidates]
+        curvatures = self._curvatures(targets[candidates], raw[candidates], weight)
+        if sample.by_length:
+            curvatures *= self._objective.features + squared_lengths(self._objective, block.X)
+        taken, factors = sample.choose(curvatures)
+        if len(taken):
+            rows = candidates[taken]
+            some = replace(block.take(rows), weight=factors if weight is None else factors * weight[taken])
+            self.add(some, targets[rows], raw[rows])
+
+    def _curvatures(self, targets: Array, raw: Array, weight: Array | None) -> Floats:
+        """Return the sum of each row's second derivatives by one column of the raw prediction each."""
+        columns = range(self._objective.loss.outputs + self._objective.loss.auxiliary)
+        found = sum(np.abs(self._column(a, targets, raw, weight)[:, a]) for a in columns)
+        return np.asarray(found, dtype=np.float64)
 
     def _add_rows(self, design: _Design, targets: Array, raw: Array, weight: Array | None) -> None:
         loss, outputs = self._objective.loss, self._objective.loss.outputs
@@ -180,6 +203,21 @@ def centred(objective: LinearObjective, X: Array) -> Array:
     np.subtract(rows, center, out=design[:, : objective.features])
     design[:, objective.features :] = 1
     return design
+
+
+def squared_lengths(objective: LinearObjective, X: Array | sparse.csr_array) -> Floats:
+    """Return the squared length of each row in the solver's coordinates, shape (n,)."""
+    scale = np.ones(objective.features) if objective.scale is None else objective.scale
+    center = np.zeros(objective.features) if objective.center is None else objective.center
+    if not isinstance(X, np.ndarray):  # rounded, where the means are far away
+        squares = sparse.csr_array((np.square(X.data), X.indices, X.indptr), shape=X.shape)
+        moved: Floats = squares @ scale**2 - 2 * (X @ (scale**2 * center)) + np.square(scale * center).sum()
+        return np.maximum(moved, 0.0, out=moved)
+    found, step = np.empty(len(X)), max(1, PIECE // X.shape[1])
+    for piece in (slice(start, start + step) for start in range(0, len(X), step)):
+        rows = (X[piece] - center.astype(X.dtype)) * scale.astype(X.dtype)
+        found[piece] = np.einsum("ij,ij->i", rows, rows)
+    return found
 
 
 def weighted_gram(design: Array, weights: Array) -> Floats:

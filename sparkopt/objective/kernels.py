@@ -17,6 +17,7 @@ from sparkopt.blocks.block import Block
 from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.row_sample import EACH_ROW, RowSample, RowSpacing
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
 
@@ -25,14 +26,19 @@ __all__ = ["evaluate"]
 Objectives: TypeAlias = Sequence[LinearObjective]
 
 
-def evaluate(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> PartialSum:
-    """Return what the query asks for, summed over ``blocks``; there is one objective a point."""
+def evaluate(
+    objectives: Objectives, query: Query, blocks: Iterable[Block], spacing: RowSpacing = EACH_ROW
+) -> PartialSum:
+    """Return what the query asks for, summed over ``blocks``; there is one objective a point.
+
+    Hessians are of one row of so many as ``spacing`` says, as if each stood for all of them.
+    """
     request = query.request
     if isinstance(request, Losses):
         return _losses(objectives, request.points, blocks)
     if isinstance(request, Hessians):
         hessians = [HessianSum(objective) for objective in objectives]
-        found = _gradients(objectives, request.points, blocks, hessians).partial(objectives, pull_back=True)
+        found = _gradients(objectives, request.points, blocks, hessians, spacing).partial(objectives, pull_back=True)
         return replace(found, gradient=packed_total(found.gradient, hessians))
     if isinstance(request, HessianProducts):
         sums = _hessian_products(objectives, request.points, request.vectors, blocks)
@@ -42,18 +48,30 @@ def evaluate(objectives: Objectives, query: Query, blocks: Iterable[Block]) -> P
 
 
 def _gradients(
-    objectives: Objectives, points: Floats, blocks: Iterable[Block], hessians: Sequence[HessianSum] = ()
+    objectives: Objectives,
+    points: Floats,
+    blocks: Iterable[Block],
+    hessians: Sequence[HessianSum] = (),
+    spacing: RowSpacing = EACH_ROW,
 ) -> _Accumulators:
     """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass; and Hessians, if any."""
     linear = _LinearParts.of(objectives, points)
     loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
+    sample: RowSample | None = None
     for block in blocks:
         slopes = []
+        if hessians and spacing.spacing > 1:
+            if sample is None:  # in sparse rows some features are rare
+                is_sparse = not isinstance(block.X, np.ndarray)
+                sample = RowSample(replace(spacing, by_length=spacing.by_length or is_sparse), block.fold)
+            candidates = sample.candidates(block.rows)
         for i, (y, raw) in enumerate(zip(linear.targets(block), linear.raw(block, block.offset), strict=True)):
             value, slope = loss.value_gradient(y, raw)
             sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
             slopes.append(_weighted(slope, block.weight))
-            if hessians:
+            if sample is not None:
+                hessians[i].add_sample(sample, candidates, block, y, raw)
+            elif hessians:
                 hessians[i].add(block, y, raw)
         sums.add(block, slopes)
         sums.count(block)

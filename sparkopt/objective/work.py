@@ -11,8 +11,9 @@ import numpy as np
 from sparkopt.blocks.block import Block, Blocks, Part, every, take
 from sparkopt.objective.cross_validation import Objective, evaluate
 from sparkopt.objective.query import PartialSum, Query
+from sparkopt.objective.row_sample import RowSpacing
 from sparkopt.optim import Optimizer, averaging
-from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Losses, SampledRows
+from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Hessians, Losses, SampledRows
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
@@ -66,6 +67,12 @@ class FullGradient:
     def __call__(self, query: Query, part: Part, blocks: Blocks) -> PartialSum:
         """Sum over all rows, or estimate the sums from a sample where the query asks for one."""
         total, selected = int(blocks.starts[-1]), query.request.rows
+        if isinstance(query.request, Hessians) and query.request.sample is not None:
+            sample = query.request.sample
+            spacing = sample.spacing(total if part.rows is None else part.rows)
+            return evaluate(
+                self.objective, query, every(blocks), RowSpacing(spacing, part.first_row, sample.by_length)
+            )
         if not isinstance(selected, SampledRows) or total <= selected.count:
             return evaluate(self.objective, query, every(blocks))
         rows = np.linspace(0, total - 1, selected.count).astype(np.intp)

@@ -40,6 +40,7 @@ from sparkopt.optim.aliases import (
     proximal_newton,
     rmsprop,
     sgd,
+    subsampled_newton,
     svrg,
 )
 from sparkopt.optim.base import Chain, Evaluate, GradientTransformation, Optimizer, Point, Search, chain
@@ -69,9 +70,11 @@ from sparkopt.optim.request import (
     Request,
     RowSelector,
     SampledRows,
+    SpacedRows,
     StepRows,
 )
 from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
+from sparkopt.optim.subsampled_newton import SubsampledNewton
 from sparkopt.optim.transforms import (
     ScaleByAdadelta,
     ScaleByAdam,
@@ -134,8 +137,10 @@ __all__ = [
     "ScaleByRss",
     "ScaleByTrustRatio",
     "Search",
+    "SpacedRows",
     "StepRows",
     "StrongWolfe",
+    "SubsampledNewton",
     "Trace",
     "VarianceReduced",
     "accumulate",
@@ -177,6 +182,7 @@ __all__ = [
     "scale_by_trust_ratio",
     "schedules",
     "sgd",
+    "subsampled_newton",
     "svrg",
     "trace",
 ]

@@ -21,6 +21,7 @@ from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
+from sparkopt.optim.subsampled_newton import SubsampledNewton
 from sparkopt.optim.transforms import (
     scale_by_adadelta,
     scale_by_adam,
@@ -63,6 +64,7 @@ __all__ = [
     "proximal_newton",
     "rmsprop",
     "sgd",
+    "subsampled_newton",
     "svrg",
 ]
 
@@ -226,6 +228,14 @@ def proximal_newton() -> Optimizer:
     return Optimizer("proximal-newton", scale_by_learning_rate(1.0), ProximalNewton())
 
 
+def subsampled_newton(sample: int = 30, share: float = 0.03) -> Optimizer:
+    """Proximal Newton with Hessians of a sample (Roosta-Khorasani & Mahoney, 2019): a few more passes, far cheaper.
+
+    The sample has ``sample`` rows for each coefficient, or ``share`` of all rows where that is more.
+    """
+    return Optimizer("subsampled-newton", scale_by_learning_rate(1.0), SubsampledNewton(sample=sample, share=share))
+
+
 def proximal_lbfgs(memory: int = 10) -> Optimizer:
     """Proximal L-BFGS (Lee, Sun & Saunders, 2014): for any penalty, and for models too wide for a Hessian.
 
@@ -270,6 +280,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
         "owlqn": owlqn,
         "newton-cg": newton_cg,
         "proximal-newton": proximal_newton,
+        "subsampled-newton": subsampled_newton,
         "proximal-lbfgs": proximal_lbfgs,
     }
 )

@@ -108,6 +108,8 @@ class Point:
         Mean loss of the validation rows, without penalty, where they were evaluated.
     hessian : ndarray of shape (size, size) or None, default None
         Hessian of the smooth part, in an answer to ``Hessians``.
+    rows : int, default 0
+        Rows that the pass touched.
     """
 
     coef: Floats
@@ -116,6 +118,7 @@ class Point:
     gradient: Floats
     validation: float | None = None
     hessian: Floats | None = None
+    rows: int = 0
 
     @property
     def is_finite(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,11 +18,15 @@ from sparkopt.validation import Interval, check
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
 
-__all__ = ["ProximalNewton"]
+__all__ = ["ProximalNewton", "trusted"]
+
+Curved: TypeAlias = Callable[[Floats], Request]
+"""From points, shape (m, size), to the request for what is needed there."""
 
 EPSILON = float(np.finfo(float).eps)
-ROUNDING = 1e-9
-"""Relative rounding of an objective over float32 rows, below which the slope decides."""
+ROUNDING = 1e-7
+"""Relative rounding of an objective over float32 rows, below which the slope decides: that of a row, since of a few
+thousand rows the mean is not much better."""
 
 MOST = 4097
 """Coefficients: the 4,096 features and the intercept of pyspark.ml's normal equations. A Hessian has 128 MiB."""
@@ -107,54 +111,60 @@ class ProximalNewton(Search):
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Minimise the model, take the step, and solve the model of the new point."""
-        model, to = yield from self._model(at, penalty, state)
+        model, to = yield from self._model(at, penalty, state, Hessians)
         gain = model.decrease(to)
         if gain <= EPSILON * abs(at.value):
             return at, state  # what is left to gain is less than the objective's rounding
         keeps = gain <= self.keep * abs(at.value) and not state["is_old"]
-        point = yield from self._step(model, to, keeps)
+        point, _ = yield from self._step(model, to, Gradients if keeps else Hessians, Hessians)
         if point is None:
             return at, self.init(at.coef)
         if point.hessian is None:
             after = QuadraticModel(point, model.hessian, penalty, model.factor)
             to = after.minimum()
         else:
-            after, to = _trusted(replace(point, hessian=None), point.hessian, penalty)  # the state has it
+            after, to = trusted(replace(point, hessian=None), point.hessian, penalty)  # the state has it
         gap = max(after.decrease(to), 0.0)
         is_old = point.hessian is None and gap > OLD * gain
         return after.at, {"hessian": after.hessian, "to": to, "gap": gap, "is_old": is_old}
 
     def _model(
-        self, at: Point, penalty: Penalty, state: State
+        self, at: Point, penalty: Penalty, state: State, curved: Curved
     ) -> Generator[Request, list[Point], tuple[QuadraticModel, Floats]]:
-        """Return the model at a point and its minimum, which the step before has found already."""
+        """Return the model at a point and its minimum, which the step before has found already.
+
+        ``curved`` is the request for the Hessian.
+        """
         if state["to"] is not None:
             return QuadraticModel(at, state["hessian"], penalty), state["to"]
         hessian = at.hessian
         if hessian is None:
-            (here,) = yield Hessians(at.coef[None])
+            (here,) = yield curved(at.coef[None])
             hessian = here.hessian
         assert hessian is not None  # noqa: S101  # the loop answers ``Hessians`` so
-        return _trusted(at, hessian, penalty)
+        return trusted(at, hessian, penalty)
 
-    def _step(self, model: QuadraticModel, to: Floats, keeps: bool) -> Generator[Request, list[Point], Point | None]:
+    def _step(
+        self, model: QuadraticModel, to: Floats, whole: Curved, shortened: Curved
+    ) -> Generator[Request, list[Point], tuple[Point | None, bool]]:
         """Try the whole step, then shorter ones; return None where none decreases the objective enough.
 
-        The new Hessian is requested unless the model ``keeps`` its own.
+        ``whole`` is requested at the end of the whole step, ``shortened`` at that of another, once one is accepted.
+        With the point is returned whether the step was shortened.
         """
         at = model.at
-        (point,) = yield (Gradients if keeps else Hessians)(to[None])
+        (point,) = yield whole(to[None])
         slope = model.slope(to)
         if self._accepts(at, slope, point) or self._flattens(model, slope, point):
-            return point
+            return point, False
         lengths = self.shrink ** np.arange(1, self.max_trials + 1)
         for some in np.array_split(lengths, -(-self.max_trials // self.trials)):
             points = yield Losses(at.coef + some[:, None] * (to - at.coef))
             for length, trial in zip(some, points, strict=True):
                 if self._accepts(at, float(length) * slope, trial):
-                    (point,) = yield Hessians(trial.coef[None])
-                    return point
-        return None
+                    (point,) = yield shortened(trial.coef[None])
+                    return point, True
+        return None, True
 
     def _accepts(self, at: Point, slope: float, trial: Point) -> bool:
         return trial.is_finite and trial.value <= at.value + self.decrease * slope
@@ -168,7 +178,7 @@ class ProximalNewton(Search):
         return abs(slope) <= ROUNDING * abs(at.value) and abs(left) <= 0.5 * abs(slope)
 
 
-def _trusted(at: Point, hessian: Floats, penalty: Penalty) -> tuple[QuadraticModel, Floats]:
+def trusted(at: Point, hessian: Floats, penalty: Penalty) -> tuple[QuadraticModel, Floats]:
     """Return the model and its minimum, with curvature added until it predicts no more than there is to lose.
 
     Where a smoothed loss has no curvature at any row, nearly all of the step would be along the flattest direction.

@@ -19,6 +19,7 @@ __all__ = [
     "Request",
     "RowSelector",
     "SampledRows",
+    "SpacedRows",
     "StepRows",
 ]
 
@@ -104,11 +105,48 @@ class Losses(Request):
         return 0
 
 
+@dataclass(frozen=True)
+class SpacedRows:
+    """A sample of the rows of all partitions, evenly spaced, whatever the partitions are.
+
+    Parameters
+    ----------
+    count : int
+        Rows to take of all partitions together.
+    share : float, default 0
+        Share of the rows that is taken at least.
+    by_length : bool, default False
+        Prefer rows that are far from the mean, in which rare features are: this needs the lengths of all rows.
+    """
+
+    count: int
+    share: float = 0.0
+    by_length: bool = False
+
+    def spacing(self, rows: int) -> float:
+        """Return the rows in place of which one is taken, of so many in all: 1 where all are."""
+        return max(1.0, rows / max(self.count, self.share * rows, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
 class Hessians(Request):
     """The objective, its gradient and its Hessian, in one pass.
 
     The answer's gradients have the columns of the gradient, then those of the Hessian's lower triangle, row by row.
+
+    Parameters
+    ----------
+    points : ndarray of shape (m, size)
+        The coefficients to evaluate it at, one point a row.
+    sample : SpacedRows or None, default None
+        The rows from which the Hessians are estimated, next to gradients over all rows; None is all rows.
     """
+
+    sample: SpacedRows | None = field(default=None, kw_only=True)
+
+    def is_like(self, other: Request) -> bool:
+        """Whether the other request is for Hessians of the same rows."""
+        return isinstance(other, Hessians) and super().is_like(other) and self.sample == other.sample
 
     def width(self, size: int) -> int:
         """Return the entries of a gradient and of a triangle."""

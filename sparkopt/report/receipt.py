@@ -69,6 +69,8 @@ class Receipt(BaseReceipt):
         Estimate of how far the objective of the model is above the optimum; None where the optimiser has none.
     reader : str
         What read the rows: "arrow", or "spark" and why not Arrow; empty in receipts of earlier versions.
+    backend : str
+        What ran the passes: Spark Classic, Spark Connect, or one machine; empty in receipts of earlier versions.
 
     Examples
     --------
@@ -107,6 +109,7 @@ class Receipt(BaseReceipt):
     codecs: dict[str, int] = field(default_factory=dict)
     gap: float | None = None
     reader: str = ""
+    backend: str = ""
 
     @classmethod
     def of(
@@ -172,6 +175,7 @@ class Receipt(BaseReceipt):
             models=models,
             resumed_at=resumed_at,
             reader=store.reader,
+            backend=store.backend,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
             **_steps_of(solution),
@@ -298,6 +302,7 @@ class Receipt(BaseReceipt):
                 f"  objective {self.objective[self.chosen_step]:>12.8g}   {self._from()}",
                 f"  steps     {self.steps:>12,}   passes {self.passes:,}   stopped by {self.reason}",
                 *([f"  read by   {self.reader}"] if self.reader else []),
+                *([f"  run by    {self.backend}"] if self.backend else []),
                 *self._notes(),
                 f"  touched   {self.rows_touched:>12,} rows",
                 "seconds",

@@ -121,7 +121,10 @@ def _points(problems: Sequence[Problem], group: dict[int, Query], sums: PartialS
     evaluated = sums.validation_mean()
     validation = [None] * len(losses) if evaluated is None else evaluated.tolist()
     means = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    return {i: _own_points(problems[i], query.request, means) for i, query in group.items()}
+    return {
+        i: [replace(point, rows=sums.rows) for point in _own_points(problems[i], query.request, means)]
+        for i, query in group.items()
+    }
 
 
 def _own_points(

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import feather
+from pyarrow import feather, fs
 
+from sparkopt import BlockStore, Columns
 from sparkopt.errors import DataError, ParameterError, SchemaError
-from sparkopt.machine import Table, arrow_files, delimited
+from sparkopt.io import Location
+from sparkopt.machine import Table, arrow_files, delimited, listing
+from sparkopt.validation import Interval
 from tests.machine.test_table import rows_of
 
 ROWS = pa.table({"a": np.arange(1000.0), "n": np.arange(1000), "b": [str(i % 7) for i in range(1000)]})
@@ -110,6 +113,29 @@ def test_arrow_files(tmp_path, monkeypatch, name):
     assert table.partitions[0].name == f"{name}, batches 0 to 0"
     assert rows_of(table) == ROWS.to_pylist()
     assert rows_of(table, ["b", "a"])[-1] == {"b": "5", "a": 999.0}
+
+
+def test_files_of_other_file_systems(tmp_path, monkeypatch):
+    """A URI's query is no pattern, and files are opened by their own file system."""
+    with pa.ipc.new_file(str(tmp_path / "rows.arrow"), ROWS.schema) as writer:
+        writer.write_table(ROWS, 300)
+    pq.write_table(ROWS, tmp_path / "rows.parquet", row_group_size=300)
+    (tmp_path / "rows.csv").write_text(text(ROWS))
+    bucket = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+
+    def resolve(uri: str, parameter: str) -> Location:
+        return Location(bucket, uri.removeprefix("s3://bucket/").partition("?")[0], f"{parameter}={uri!r}")
+
+    monkeypatch.setattr(listing, "resolve", resolve)
+    for name in ("rows.arrow", "rows.parquet", "ro*.parquet"):
+        table = Table.of(f"s3://bucket/{name}?region=eu-west-1")
+        assert not any(part.location.is_local for part in table.partitions if hasattr(part, "location"))
+        assert rows_of(table) == ROWS.to_pylist()
+        with BlockStore.write(table, Columns(["a"], "n"), Interval()) as store:
+            assert store.moments.rows == 1000
+    assert rows_of(Table.of("s3://bucket/rows.csv?region=eu-west-1")) == csv_rows()
+    with pytest.raises(DataError, match=r"'s3://bucket/none\.parquet\?region=eu-west-1' does not exist"):
+        Table.of("s3://bucket/none.parquet?region=eu-west-1")
 
 
 class Stream:

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from sparkopt import BlockStore, Columns
 from sparkopt.errors import DataError, ParameterError, SchemaError
-from sparkopt.machine import Table
+from sparkopt.machine import Table, parquet
+from sparkopt.validation import Interval
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 y = np.array([0, 1, 1, 0])
@@ -26,12 +28,18 @@ def rows_of(table: Table, columns: list[str] | None = None) -> list[dict[str, ob
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "bool"])
 def test_arrays_keep_their_type_and_values(order, dtype):
     table = Table.of((np.asarray(X, dtype, order=order), y))
     assert table.schema.field("features").type.value_type == pa.from_numpy_dtype(np.dtype(dtype))
     assert [row["features"] for row in rows_of(table)] == X.astype(dtype).tolist()
     assert [row["label"] for row in rows_of(table)] == y.tolist()
+
+
+def test_arrays_of_other_byte_orders_and_widths():
+    table = Table.of((X.astype(">f4"), y.astype(np.longdouble)))
+    assert [*table.schema.types] == [pa.list_(pa.float32(), 3), pa.float64()]
+    assert [row["features"] for row in rows_of(table)] == X.tolist()
 
 
 def test_arrays_in_c_order_are_not_copied():
@@ -96,6 +104,8 @@ def test_folders_of_parquet_files(folder):
     assert rows[-1] == {"year": 2025, "a": 18.0}
     assert len(rows_of(Table.of([folder / "year=2024"]))) == 10
     assert len(rows_of(Table.of(f"{folder}/year=*/*.PARQUET"))) == 20
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=2024/part%2050%25.PARQUET"))) == 10
+    assert len(rows_of(Table.of(f"{folder.as_uri()}/year=*/part*"))) == 20
 
 
 def test_files_must_have_the_same_columns(tmp_path):
@@ -119,6 +129,7 @@ def test_what_cannot_be_a_table_is_refused(tmp_path):
         ((X[0], y), DataError, r"X has shape \(3,\)"),
         (([[1, 2], [3]], [0, 1]), DataError, "X is no matrix"),
         ((X.astype(object), y), DataError, "X has type object"),
+        ((np.ma.masked_less(X, 3), y), DataError, "X is a masked array with hidden entries"),
         (pd.DataFrame({1: [2]}), SchemaError, "a column 1; columns need names"),
     ]
     for data, kind, message in refused:
@@ -147,3 +158,19 @@ def test_changed_files_are_refused(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=r"rows\.parquet is gone"):
         rows_of(table)
+
+
+def test_a_large_row_group_is_shared_out(tmp_path, monkeypatch):
+    rows = pa.table({"a": np.arange(1000.0)})
+    pq.write_table(rows, tmp_path / "rows.parquet", use_dictionary=False)
+    monkeypatch.setattr(parquet, "LEAST", 1 << 10)
+    monkeypatch.setattr(parquet, "MOST", 1 << 11)
+    table = Table.of(tmp_path / "rows.parquet")
+    assert [part.rows for part in table.partitions] == [250] * 4
+    assert table.partitions[1].name == "rows.parquet, row group 0, rows 250 to 499"
+    monkeypatch.setattr("sparkopt.machine.part.BATCH", 60)
+    assert rows_of(table) == rows.to_pylist()
+    with BlockStore.write(table, Columns(["a"], "a"), Interval()) as store:
+        assert store.rows == [250] * 4
+        sums = store.collect(lambda _, blocks: float(blocks[0].X.sum()))
+    assert [result.value for result in sums] == [rows["a"].to_numpy()[i : i + 250].sum() for i in range(0, 1000, 250)]

@@ -1,4 +1,4 @@
-"""The same partitions give the same bits: each estimator on a table, and by the driver engine on Spark."""
+"""The same partitions give the same bits: each estimator on a table, in one process or several, and on Spark."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparkopt.blocks import machine
 from sparkopt.blocks.tables import ROW_METADATA, spark_schema
 from sparkopt.errors import SparkoptError
+from sparkopt.machine import Table, parquet
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -39,14 +41,14 @@ COLUMNS = [f"c{number}" for number in range(WIDTH)]
 
 def vectors(rows: np.ndarray, is_sparse: np.ndarray) -> pa.Array:
     """Vector structs as Spark writes them."""
-    made = [
+    structs = [
         {"type": 0, "size": WIDTH, "indices": np.flatnonzero(row).tolist(), "values": row[row != 0].tolist()}
         if sparse
         else {"type": 1, "size": None, "indices": None, "values": row.tolist()}
         for row, sparse in zip(rows, is_sparse, strict=True)
     ]
     kinds = {"type": pa.int8(), "size": pa.int32(), "indices": pa.list_(pa.int32()), "values": pa.list_(pa.float64())}
-    return pa.array(made, pa.struct(kinds))
+    return pa.array(structs, pa.struct(kinds))
 
 
 LAYOUTS = {
@@ -79,15 +81,15 @@ MODES = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Three files of each layout, of two row groups each."""
-    made = {}
+    folders = {}
     for layout, features in LAYOUTS.items():
-        made[layout] = tmp_path_factory.mktemp(layout)
+        folders[layout] = tmp_path_factory.mktemp(layout)
         table = pa.table({**features, **LABELS})
         noted = {ROW_METADATA: spark_schema(table.schema).json()}  # by which Spark knows Vectors
         table = table.replace_schema_metadata(noted)
         for number, (begin, end) in enumerate([(0, 400), (400, 500), (500, ROWS)]):
-            pq.write_table(table.slice(begin, end - begin), made[layout] / f"{number}.parquet", row_group_size=210)
-    return made
+            pq.write_table(table.slice(begin, end - begin), folders[layout] / f"{number}.parquet", row_group_size=210)
+    return folders
 
 
 def outcome(estimator, rows) -> list[float] | str:
@@ -101,15 +103,31 @@ def outcome(estimator, rows) -> list[float] | str:
     return [*matrix.ravel().tolist(), *intercept.tolist(), *auxiliary.tolist()]
 
 
+def made(name: str, layout: str, mode: str):
+    """An estimator of some layout, in some mode."""
+    features = {"featuresCols": COLUMNS} if layout == "columns" else {}
+    return ESTIMATORS[name](regParam=0.01, seed=3, engine="driver", **features, **MODES[mode])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_worker_processes_give_the_bits_of_one_process(folders, name, layout, monkeypatch):
+    monkeypatch.setattr(parquet, "LEAST", 1)
+    table = Table.of(folders[layout])
+    assert len(table.partitions) == 5
+    here = {mode: outcome(made(name, layout, mode), table) for mode in MODES}
+    monkeypatch.setattr(machine, "IN_MEMORY", 0)
+    assert {mode: outcome(made(name, layout, mode), table) for mode in MODES} == here
+
+
 @pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_table_gives_the_bits_of_spark(spark, folders, name, layout):
     df = spark.read.parquet(str(folders[layout]))
     compared = 0
-    for mode, options in MODES.items():
-        features = {"featuresCols": COLUMNS} if layout == "columns" else {}
-        estimator = ESTIMATORS[name](regParam=0.01, seed=3, engine="driver", **features, **options)
+    for mode in MODES:
+        estimator = made(name, layout, mode)
         table = as_spark_reads(df, estimator._columns(), folders[layout])
         assert len(table.partitions) > 1
         here = outcome(estimator, table)

@@ -55,6 +55,7 @@ def test_logistic_regression_agrees_with_scikit_learn(people):
     np.testing.assert_allclose(model.coefficients, other.coef_[0], rtol=1e-4)
     receipt = model.summary.receipt
     assert (receipt.engine, receipt.partitions) == ("driver", 1)
+    assert "  run by    one machine, one process" in str(receipt)
     assert receipt.reader == "arrow: people.parquet, row groups 0 to 4"
 
 
@@ -205,7 +206,7 @@ def test_an_active_session_is_not_used(spark, people, monkeypatch):
         raise AssertionError("Spark was used")
 
     monkeypatch.setattr(type(spark.sparkContext._gateway._gateway_client), "send_command", refuse)
-    model = LogisticRegression(maxIter=3, classWeights="balanced").fit(people)
+    model = LogisticRegression(regParam=0.1, classWeights="balanced").fit(people)
     assert model.summary.receipt.engine == "driver"
 
 

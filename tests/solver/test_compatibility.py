@@ -117,8 +117,9 @@ SETTINGS = {
     "lion": lambda steps: optim.lion(optim.schedules.Cosine(0.05, steps)),
 }
 BOUNDED = {"bounds", "bounds and L2"}
-LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-newton", "proximal-lbfgs"}
-PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-newton", "proximal-lbfgs"}
+NEWTON = {"proximal-newton", "subsampled-newton"}
+LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-lbfgs"} | NEWTON
+PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-lbfgs"} | NEWTON
 
 
 def works(name: str, penalty: str, rows: str) -> bool:

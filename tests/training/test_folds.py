@@ -23,7 +23,7 @@ from sparkopt import BlockStore, Columns, Stop, Trainer, losses, ml
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.selection import by_name
 from sparkopt.errors import DataError, ParameterError, SchemaError
-from sparkopt.ml.tuning import _ApartError
+from sparkopt.ml.search import ApartError
 from sparkopt.penalties import L2
 from sparkopt.training.trainer import fit_many
 from tests.tiers import needs
@@ -204,7 +204,7 @@ def test_what_cannot_be_trained_together_is_known_before(rows, reason):
     estimator = estimator or classification.LogisticRegression()  # it needs a JVM
     grid = [{estimator.getParam(parameter): value} for value in values]
     search = ml.CrossValidator(estimator=estimator, estimatorParamMaps=grid, numFolds=2, **folds)
-    with pytest.raises(_ApartError, match=reason):
+    with pytest.raises(ApartError, match=reason):
         search._joint_tasks(rows)
 
 
@@ -222,8 +222,8 @@ def test_fewer_classes_without_a_fold_are_known_with_the_data(rows):
     search = ml.CrossValidator(
         estimator=estimator, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, foldCol="fold"
     )
-    with pytest.raises(_ApartError, match="without fold 1 there are fewer classes"):
-        search._fit_together(rows, search._joint_tasks(rows))
+    with pytest.raises(ApartError, match="without fold 1 there are fewer classes"):
+        search._fit_together(rows, search._joint_tasks(rows), rows)
 
 
 @pytest.mark.parametrize("why", ["before", pytest.param("with the data", marks=needs("minutes"))])
@@ -241,7 +241,7 @@ def test_and_is_trained_as_pyspark_does(rows, why, caplog):
         numFolds=2,
         foldCol="fold",
     )
-    with caplog.at_level(logging.WARNING, "sparkopt.ml.tuning"):
+    with caplog.at_level(logging.WARNING, "sparkopt.ml.search"):
         found = ml.CrossValidator(**options).fit(rows)
     assert "the folds are trained one after the other: " in caplog.text
     assert isinstance(found, ml.CrossValidatorModel)
@@ -280,11 +280,11 @@ def test_a_pipelines_last_stage_shares_passes(rows, caplog):
 def test_a_pipeline_with_stages_that_are_fitted_does_not(rows):
     assembler = VectorAssembler(inputCols=COLUMNS, outputCol="raw")
     options = pipeline(assembler, StandardScaler(inputCol="raw", outputCol="assembled"))
-    with pytest.raises(_ApartError, match="StandardScaler is fitted to the rows of each fold"):
+    with pytest.raises(ApartError, match="StandardScaler is fitted to the rows of each fold"):
         ml.CrossValidator(**options)._joint_tasks(rows)
     assembler = VectorAssembler(inputCols=COLUMNS, outputCol="assembled")
     options = {**pipeline(assembler), "estimatorParamMaps": [{assembler.inputCols: ["x0"]}]}
-    with pytest.raises(_ApartError, match="the grid is over other stages"):
+    with pytest.raises(ApartError, match="the grid is over other stages"):
         ml.CrossValidator(**options)._joint_tasks(rows)
 
 

@@ -33,8 +33,10 @@ def test_a_hessian_that_is_too_wide_is_never_made(penalty):
 
 
 def test_much_arithmetic_is_left_to_gradients_and_slow_passes_to_newton():
-    assert chosen(200, 1_000_000, L2(0.1), engines=[ResidentEngine()], models=3) == "lbfgs"
-    assert chosen(1000, 1_000_000, L2(0.1), engines=[ResidentEngine()]) == "proximal-lbfgs"
+    assert chosen(200, 1_000_000, L2(0.1), engines=[ResidentEngine()], models=3) == "subsampled-newton"
+    assert chosen(200, 10_000, L2(0.1), engines=[ResidentEngine()], models=300) == "lbfgs"
+    assert chosen(1000, 1_000_000, L2(0.1), engines=[ResidentEngine()]) == "subsampled-newton"
+    assert chosen(1500, 300_000, L2(0.1), engines=[ResidentEngine()]) == "proximal-lbfgs"
     assert chosen(300, 10_000, L2(0.1), engines=[DriverEngine()]) == "proximal-newton"
 
 
@@ -45,13 +47,31 @@ def test_many_classes_are_left_to_newton_so_long_as_it_is_short(penalty):
     assert chosen(64, 1800, penalty, Multinomial(10), models=20) != "proximal-newton"
 
 
+def test_many_rows_are_left_to_a_sample_unless_passes_are_slow():
+    for loss in (Logistic(), Multinomial(5)):
+        for penalty in (NoPenalty(), L2(0.1), L1(0.1), Box(0.0), GroupLasso(0.1, [[0, 1]])):
+            assert chosen(80, 1_000_000, penalty, loss, [ResidentEngine()]) == "subsampled-newton"
+    assert chosen(80, 100_000, L2(0.1), engines=[DriverEngine()]) == "proximal-newton"
+    assert chosen(80, 4000, L2(0.1), engines=[ResidentEngine()]) == "proximal-newton"
+
+
+def test_outputs_are_counted():
+    """The rows have as many bytes, but the arithmetic is more."""
+    objectives = [LinearObjective(loss, 50) for loss in (Logistic(), Multinomial(10))]
+    size = FitSize(10**9, 400, 8, 8)
+    one, ten = (choose_optimizer(each, L1(0.1), size, [LocalEngine()], 1, 2_500_000).seconds for each in objectives)
+    assert all(ten[name] > 4 * one[name] for name in one)
+
+
 def test_an_exact_model_needs_two_passes():
-    assert chosen(300, 1_000_000, L1(0.1), SquaredError(), [ResidentEngine()]) == "proximal-newton"
+    assert chosen(300, 30_000, L1(0.1), SquaredError(), [ResidentEngine()]) == "proximal-newton"
+    assert chosen(30, 1_000_000, L1(0.1), SquaredError(), [DriverEngine()]) == "proximal-newton"
+    assert chosen(300, 1_000_000, L1(0.1), SquaredError(), [ResidentEngine()]) == "subsampled-newton"
     assert chosen(1500, 1_000_000, L1(0.1), Logistic(), [ResidentEngine()]) == "proximal-lbfgs"
 
 
 def test_models_share_the_reading_of_rows_but_not_hessians():
-    assert chosen(60, 1_000_000, L2(0.1), engines=[ResidentEngine()], models=50) == "lbfgs"
+    assert chosen(60, 1_000_000, L2(0.1), engines=[ResidentEngine()], models=50) == "subsampled-newton"
     assert chosen(30, 10_000, L1(0.1), engines=[DriverEngine()], models=50) == "proximal-newton"
 
 
@@ -76,9 +96,9 @@ def test_explain_shows_the_estimates(spark):
 
 def test_what_a_hessian_of_sparse_rows_costs():
     """Dense products do not leave out their zeros; products of the rows as they are do."""
-    assert chosen(60, 1_000_000, L1(0.1), engines=[ResidentEngine()]) == "proximal-newton"
-    assert chosen(300, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.3) == "proximal-lbfgs"
-    assert chosen(200, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.05) == "proximal-newton"
+    assert chosen(60, 1_000_000, L1(0.1), engines=[ResidentEngine()]) == "subsampled-newton"
+    assert chosen(300, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.3) == "subsampled-newton"
+    assert chosen(200, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.05) == "subsampled-newton"
     assert chosen(1000, 1_000_000, L1(0.1), engines=[ResidentEngine()], density=0.005) == "proximal-lbfgs"
     assert sparse_hessian_cost(300, 4.7, Logistic()) == pytest.approx(15, rel=0.1)
     assert sparse_hessian_cost(123, 14, Logistic()) == pytest.approx(10, rel=0.1)

@@ -44,6 +44,10 @@ class Summary:
     model: Any = field(repr=False)
     dataset: Any = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, pa.RecordBatchReader):  # which is read once
+            object.__setattr__(self, "dataset", Table.of(self.dataset))
+
     @cached_property
     def predictions(self) -> Any:
         """The rows with the model's output columns; those that the model leaves out get names of their own."""
