@@ -9,8 +9,8 @@ Seconds are a start, reading, and passes over the rows, shared by cores::
     passes  = steps · values · PASS
     from the disk = steps · max(0, 4 · values − memory) / DISK
 
-With Spark in local mode, the cores are the same ones; on a cluster they are its slots. `docs/guides/one-machine.md`
-has the measurements behind the constants.
+With Spark in local mode, the cores are the same ones; on a cluster they are its slots. `docs/one-machine.md` has the
+measurements behind the constants.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import pyarrow as pa
 from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
+from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL
-from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.machine import Table, TablePart
 
 __all__ = ["LibsvmPart", "libsvm_table"]
 
@@ -50,8 +51,7 @@ def libsvm_table(path: str) -> Table:
         for file in files
         for begin in range(0, file.size, PART_BYTES)
     ]
-    with ProcessPool.shared() as pool:
-        width = max(pool.run(_width, parts), default=0)
+    width = max(for_each(_width, parts, sum(part.bytes for part in parts)), default=0)
     return Table(SCHEMA, tuple(LibsvmPart(part.file, part.begin, part.end, width) for part in parts))
 
 
@@ -94,6 +94,9 @@ class LibsvmPart(TablePart):
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows as one batch."""
         labels, indices, values, counts = self.parsed()
+        stored = values != 0  # as Spark keeps them
+        counts = np.bincount(np.repeat(np.arange(len(labels)), counts)[stored], minlength=len(labels))
+        indices, values = indices[stored], values[stored]
         ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         n = len(labels)
         features = pa.StructArray.from_arrays(

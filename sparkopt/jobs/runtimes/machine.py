@@ -24,9 +24,10 @@ from sparkopt.jobs.runtimes.files import fingerprint_of
 from sparkopt.jobs.runtimes.libsvm import libsvm_table
 from sparkopt.jobs.runtimes.machine_files import WritePart, written_columns
 from sparkopt.jobs.runtimes.machine_rows import image_table, split_table
+from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.runtimes.values import ArrayValues, column_values
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of
-from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.machine import Table, TablePart
 from sparkopt.typing import Floats
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ class MachineRuntime(Runtime):
         if "prediction" not in present:
             raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
         judged = is_classifier(model)
-        with ProcessPool.shared() as pool:
-            parts = pool.run(_JudgePart(label, weight, present, judged), found.partitions)
+        parts = for_each(_JudgePart(label, weight, present, judged), found.partitions, rows.bytes)
         yield ScoredRows(_joined(parts), judged)
 
     def write_scores(
@@ -125,8 +125,7 @@ class MachineRuntime(Runtime):
         schema = written_columns(pa.schema([scored.schema.field(name) for name in names]), form)
         target.make_folder()
         write = WritePart(target.uri, tuple(names), schema, form, column if column in names else "")
-        with ProcessPool.shared() as pool:
-            found = pool.run(write, list(enumerate(scored.partitions)))
+        found = for_each(write, list(enumerate(scored.partitions)), rows.bytes)
         count = sum(rows for rows, _ in found)
         if not column or column not in names:
             return made, Written(count, None)

@@ -19,13 +19,16 @@ from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_names
 from sparkopt.jobs.runtimes.machine_files import COMPRESSION
 from sparkopt.jobs.runtimes.machine_rows import SHARES, image_parts
+from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL
-from sparkopt.machine import ProcessPool
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
 
 __all__ = ["MachineImages"]
+
+IMAGE_BYTES = 1 << 18
+"""What an image counts as, next to rows: decoding takes longer than reading."""
 
 
 class MachineImages(ImageRows):
@@ -60,8 +63,7 @@ class MachineImages(ImageRows):
         self.output.make_folder()
         below = int(self.options.test_fraction * SHARES) if self.options.features else None
         task = _WriteImages(self.kernel, self.output.uri, tuple(names), below)
-        with ProcessPool.shared() as pool:
-            pool.run(task, image_parts(step))
+        for_each(task, image_parts(step), len(step) * IMAGE_BYTES)
 
     def reasons(self) -> list[tuple[str, int, str]]:
         rows = self._written(["path", "error"])

@@ -117,8 +117,9 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
     names = image_names(folder, sorted({_folder(file.uri) for file in files}), labels)
     pipeline = None if encoded else image_pipeline(args)
     column = pa.field("content", pa.binary()) if encoded else pa.field(FEATURES, pa.list_(pa.float32()))
+    width = args.image_size**2 * (3 if args.color == "rgb" else 1)
     schema = pa.schema([column, pa.field(LABEL, pa.int32()), pa.field("path", pa.string())])
-    parts = tuple(ImagePart(group, tuple(names), pipeline, schema) for group in image_parts(files))
+    parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width) for group in image_parts(files))
     return Table(schema, parts), names
 
 
@@ -144,12 +145,15 @@ class ImagePart(TablePart):
         What makes features of a file; None leaves it encoded.
     schema : pyarrow.Schema
         The columns.
+    width : int
+        Number of features.
     """
 
     files: tuple[FileBelow, ...]
     names: tuple[str, ...]
     pipeline: Any
     schema: pa.Schema
+    width: int
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -164,8 +168,10 @@ class ImagePart(TablePart):
 
     @property
     def bytes(self) -> int:  # type: ignore[override]
-        """Bytes of the files."""
-        return sum(file.size for file in self.files)
+        """Bytes of the files, or of the features."""
+        if self.pipeline is None:
+            return sum(file.size for file in self.files)
+        return 4 * self.width * len(self.files)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows; files are opened where content or features are asked for."""
