@@ -456,7 +456,7 @@ def test_rows_without_a_fold_are_refused():
         ml.CrossValidator(**searches(foldCol="fold", numFolds=2)).fit(rows)
 
 
-@pytest.mark.parametrize("classifier", [ml.LogisticRegression(regParam=0.01), ml.LinearSVC(regParam=0.01)], ids=repr)
+@pytest.mark.parametrize("classifier", [ml.LogisticRegression(regParam=0.01), ml.LinearSVC(regParam=0.01)], ids=["logistic", "svc"])
 def test_one_model_for_each_class(classifier, tmp_path):
     estimator = ml.OneVsRest(classifier=classifier, labelCol="kind", weightCol="weight")
     model = estimator.fit(ROWS)
