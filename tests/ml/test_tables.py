@@ -456,7 +456,10 @@ def test_rows_without_a_fold_are_refused():
         ml.CrossValidator(**searches(foldCol="fold", numFolds=2)).fit(rows)
 
 
-@pytest.mark.parametrize("classifier", [ml.LogisticRegression(regParam=0.01), ml.LinearSVC(regParam=0.01)], ids=["logistic", "svc"])
+CLASSIFIERS = {"logistic": ml.LogisticRegression(regParam=0.01), "svc": ml.LinearSVC(regParam=0.01)}
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_one_model_for_each_class(classifier, tmp_path):
     estimator = ml.OneVsRest(classifier=classifier, labelCol="kind", weightCol="weight")
     model = estimator.fit(ROWS)
