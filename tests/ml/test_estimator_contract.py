@@ -85,6 +85,7 @@ SHARED = {
     "outerStepSize": 0.5,
     "compression": "int8",
     "blockCodec": "zstd",
+    "handleInvalid": "skip",
     "seed": 11,
     "aggregationDepth": 3,
     "maxBlockSizeInMB": 2.0,
