@@ -155,7 +155,7 @@ def test_what_cannot_be_scored_is_refused(fitted, network, tmp_path):
         scorer.predict(pd.DataFrame({"features": [[1.0, 2.0], [1.0, 2.0, 3.0]]}))
     with pytest.raises(DataError, match="row 0 has null features"):
         scorer.predict(pd.DataFrame({"features": [None]}))
-    with pytest.raises(SchemaError, match="column 'png' holds a str"):
+    with pytest.raises(DataError, match="features column 'png', row 0 is 'path.png', unreadable"):  # text is a path
         pyfunc.scorer_of(network).predict(pd.DataFrame({"png": ["path.png"]}))
     with pytest.raises(DataError, match="holds no saved model"):
         pyfunc._load_pyfunc(str(tmp_path))
