@@ -23,7 +23,10 @@ QUICK = {
     "preprocess": ["--parts", "1"],
     "train": ["--reg-param", "0.01", "--max-iter", "60", "--tol", "1e-4"],
 }
-HASTY = {**QUICK, "train": ["--optimizer", "sgd", "--step-size", "1000", "--max-iter", "1", "--reg-param", "0.01"]}
+HASTY = {
+    **QUICK,
+    "train": ["--optimizer", "sgd", "--step-size", "1000", "--mini-batch-fraction", "0.05", "--max-iter", "1"],
+}
 
 pytestmark = [
     pytest.mark.usefixtures("jvms"),
