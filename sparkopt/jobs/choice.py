@@ -53,8 +53,8 @@ class Costs:
     read: Mapping[str, float]
 
 
-ON_MACHINE = Costs(3.0, MappingProxyType({"parquet": 2.3e-8, "csv": 1.8e-8, "libsvm": 1.2e-7, "images": 2.5e-4}))
-ON_SPARK = Costs(20.0, MappingProxyType({"parquet": 6.5e-8, "csv": 6.5e-8, "libsvm": 2.0e-7, "images": 6.0e-3}))
+ON_MACHINE = Costs(2.0, MappingProxyType({"parquet": 2.0e-8, "csv": 1.8e-8, "libsvm": 7.5e-8, "images": 2.5e-4}))
+ON_SPARK = Costs(11.5, MappingProxyType({"parquet": 4.6e-8, "csv": 6.5e-8, "libsvm": 1.0e-7, "images": 3.4e-3}))
 ON_CLUSTER = Costs(30.0, ON_SPARK.read)
 """Of a process, of Spark in local mode, and of a cluster that must first grant containers."""
 
