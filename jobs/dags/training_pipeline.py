@@ -16,6 +16,10 @@ is a parameter of the DAG; what belongs to the installation is read from the env
 ``SPARKOPT_SPARK_CONN_ID``      connection of the SparkSubmitOperator, by default ``spark_default``
 ``SPARKOPT_SPARK_SUBMIT``       its command, by default ``spark-submit``
 ``SPARKOPT_PROPERTIES_FILE``    its settings: one of ``conf/``
+``SPARKOPT_ON``                 where jobs run by default (parameter ``on``): ``spark``, by spark-submit; ``machine``,
+                                by the ``sparkopt`` command on Airflow's worker, without Spark; ``auto``, by that
+                                command, which takes Spark for large inputs, with the properties file as its profile
+``SPARKOPT_COMMAND``            that command, by default ``sparkopt``: in an environment with its packages
 ``SPARKOPT_DATABRICKS_CONN_ID`` a connection to Databricks: then the jobs run there
 ``SPARKOPT_DATABRICKS_CLUSTER`` id of a cluster there, or JSON that describes a new one
 ``SPARKOPT_ON_FAILURE``         callbacks of tasks that failed for good: ``package.module:function``, …
@@ -30,6 +34,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -57,6 +62,7 @@ Callback = Callable[[Any], None]
 DEFAULTS = Pipeline(
     os.environ.get("SPARKOPT_IMAGES", "/data/images/{date}"), os.environ.get("SPARKOPT_ROOT", "/data/sparkopt")
 )
+DEFAULT_ON = os.environ.get("SPARKOPT_ON", "spark")
 
 
 class Runner(Protocol):
@@ -81,6 +87,8 @@ class SparkSubmit:
         Settings of Spark.
     conf : mapping
         Further settings.
+    command : str
+        The ``sparkopt`` command, which runs jobs where the parameter ``on`` is not "spark".
     """
 
     jobs: str
@@ -88,12 +96,15 @@ class SparkSubmit:
     binary: str = "spark-submit"
     properties_file: str | None = None
     conf: Mapping[str, str] = field(default_factory=dict)
+    command: str = "sparkopt"
 
     def __call__(self, task_id: str, job: str, arguments: Any, *, is_gate: bool = False) -> Any:
         """Return the operator."""
         from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
-        operator = _judged(SparkSubmitOperator) if is_gate else SparkSubmitOperator
+        profile = ["--profile", self.properties_file] if self.properties_file else []
+        operator = _on_machine(SparkSubmitOperator, [self.command, job.replace("_", "-")], profile)
+        operator = _judged(operator) if is_gate else operator
         return operator(
             task_id=task_id,
             name=f"sparkopt {task_id}",
@@ -138,6 +149,31 @@ class Databricks:
             databricks_conn_id=self.conn_id,
             **where,
         )
+
+
+def _on_machine(operator: Any, command: Sequence[str], profile: Sequence[str]) -> Any:
+    """Return an operator that runs a command in place of Spark's, where the parameter ``on`` asks for that."""
+
+    class OnMachine(operator):
+        def execute(self, context: Any) -> Any:
+            on = context["params"].get("on", "spark")
+            if on == "spark":
+                return super().execute(context)
+            flags = context["ti"].xcom_pull(task_ids="plan", key=self.task_id)
+            line = [*command, *flags, "--on", on, *(profile if on == "auto" else [])]
+            self.process = subprocess.Popen(line)  # noqa: S603  # the installation's command, flags as a list
+            if code := self.process.wait():
+                raise AirflowException(f"{' '.join(command)} ended with exit code {code}; its last line says why")
+            return None
+
+        def on_kill(self) -> None:
+            process = getattr(self, "process", None)
+            if process is None:
+                super().on_kill()
+            else:
+                process.terminate()  # it removes what is not finished
+
+    return OnMachine
 
 
 def _judged(operator: Any) -> Any:
@@ -196,6 +232,7 @@ def parameters(defaults: Pipeline) -> dict[str, Param]:
             defaults.images, **text, description="Folder of images; {date}, {start}, {end} are filled in"
         ),
         "root": Param(defaults.root, **text, description="Folder of all outputs"),
+        "on": Param(DEFAULT_ON, enum=["spark", "machine", "auto"], description="Where jobs run; see this page's top"),
         "image_size": Param(defaults.image_size, type="integer", minimum=1, description="Width and height in pixels"),
         "color": Param(defaults.color, enum=["gray", "rgb"]),
         "labels": Param(defaults.labels, type="string", description="Names of labels 0, 1, …, with commas between"),
@@ -283,6 +320,7 @@ def runner_of(environment: Mapping[str, str]) -> Runner:
         environment.get("SPARKOPT_SPARK_CONN_ID", "spark_default"),
         environment.get("SPARKOPT_SPARK_SUBMIT", "spark-submit"),
         environment.get("SPARKOPT_PROPERTIES_FILE"),
+        command=environment.get("SPARKOPT_COMMAND", "sparkopt"),
     )
 
 

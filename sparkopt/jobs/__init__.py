@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.jobs.pipeline import DataInterval, Pipeline, PipelinePlan
 
 if TYPE_CHECKING:
+    from sparkopt.jobs.choice import spark_is_running
     from sparkopt.jobs.flags import Parser
     from sparkopt.jobs.frame import Job, JobResult, JobRun
     from sparkopt.jobs.locations import JobLocation
@@ -45,6 +46,7 @@ __all__ = [
     "Written",
     "find_model",
     "load_model",
+    "spark_is_running",
 ]
 
 _LAZY = {
@@ -63,6 +65,7 @@ _LAZY = {
     "Written": "runtimes.base",
     "find_model": "models",
     "load_model": "models",
+    "spark_is_running": "choice",
 }
 """Names whose modules need Spark, which a scheduler's own process may not have."""
 

@@ -3,9 +3,9 @@
 Seconds are a start, reading, and passes over the rows, shared by cores::
 
     seconds = start + (reading + passes) / cores + passes from the disk
-    reading = values · READ[form]            values: rows × numbers in a row, of Parquet's footers
+    reading = values · READ["parquet"]       values: rows × numbers in a row, of Parquet's footers
             or bytes · READ[form]            of CSV and LIBSVM
-            or images · READ["images"]
+            or files · READ["images"] + bytes · DECODE
     passes  = steps · values · PASS
     from the disk = steps · max(0, 4 · values − memory) / DISK
 
@@ -46,20 +46,22 @@ class Costs:
     start : float
         Seconds before the first row is read, and after the last.
     read : mapping of str to float
-        Seconds of one core for a value ("parquet"), a byte ("csv", "libsvm") or an image ("images").
+        Seconds of one core for a value ("parquet"), a byte ("csv", "libsvm") or a file ("images").
     """
 
     start: float
     read: Mapping[str, float]
 
 
-ON_MACHINE = Costs(1.9, MappingProxyType({"parquet": 3.5e-8, "csv": 1.2e-8, "libsvm": 1.0e-7, "images": 1.0e-3}))
-ON_SPARK = Costs(11.0, MappingProxyType({"parquet": 8.0e-8, "csv": 6.0e-8, "libsvm": 9.0e-8, "images": 2.0e-3}))
+ON_MACHINE = Costs(2.0, MappingProxyType({"parquet": 2.0e-8, "csv": 1.8e-8, "libsvm": 7.5e-8, "images": 2.5e-4}))
+ON_SPARK = Costs(11.5, MappingProxyType({"parquet": 4.6e-8, "csv": 6.5e-8, "libsvm": 1.0e-7, "images": 3.4e-3}))
 ON_CLUSTER = Costs(30.0, ON_SPARK.read)
 """Of a process, of Spark in local mode, and of a cluster that must first grant containers."""
 
 PASS = 7.5e-10
 """Seconds of one core for a value in a pass over stored rows."""
+DECODE = 3.5e-8
+"""Seconds of one core for a byte of an encoded image."""
 DISK = 5e8
 """Bytes a second of rows that are not in memory."""
 
@@ -137,6 +139,7 @@ def seconds(costs: Costs, work: Workload, resources: Resources) -> float:
     """Return the estimated seconds of a job, by the formula of this module."""
     units = {"parquet": work.values, "images": work.files}.get(work.form, work.bytes)
     reading, passes = units * costs.read[work.form], work.steps * work.values * PASS
+    reading += work.bytes * DECODE if work.form == "images" else 0.0
     spilled = work.steps * max(0, work.stored - resources.memory) / DISK
     return costs.start + (reading + passes) / resources.cores + spilled
 
@@ -165,7 +168,7 @@ def decide(work: Workload, here: Resources, cluster: Resources | None = None) ->
 
 
 def crossover(form: str, steps: int, here: Resources, cluster: Resources) -> float:
-    """Return from how many values (of CSV and LIBSVM: bytes; images) on a cluster is faster; infinity for never.
+    """Return from how many values (of CSV and LIBSVM: bytes) on a cluster is faster; infinity for never.
 
     Rows are in memory on both.
     """
@@ -176,7 +179,24 @@ def crossover(form: str, steps: int, here: Resources, cluster: Resources) -> flo
 
 
 def spark_is_running(environment: Mapping[str, str] | None = None) -> str:
-    """Return what says that this process belongs to Spark, or "" where nothing does."""
+    """Return what says that this process belongs to Spark, or "" where nothing does.
+
+    Parameters
+    ----------
+    environment : mapping of str to str or None, default None
+        Environment variables; None takes this process's own.
+
+    Returns
+    -------
+    str
+        Such as "this process was started by spark-submit".
+
+    Examples
+    --------
+    >>> from sparkopt.jobs import spark_is_running
+    >>> spark_is_running({"PYSPARK_GATEWAY_PORT": "40123"})
+    'this process was started by spark-submit'
+    """
     given = os.environ if environment is None else environment
     if "PYSPARK_GATEWAY_PORT" in given:
         return "this process was started by spark-submit"

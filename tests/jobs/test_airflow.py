@@ -23,7 +23,10 @@ QUICK = {
     "preprocess": ["--parts", "1"],
     "train": ["--reg-param", "0.01", "--max-iter", "60", "--tol", "1e-4"],
 }
-HASTY = {**QUICK, "train": ["--optimizer", "sgd", "--step-size", "1000", "--max-iter", "1", "--reg-param", "0.01"]}
+HASTY = {
+    **QUICK,
+    "train": ["--optimizer", "sgd", "--step-size", "1000", "--mini-batch-fraction", "0.05", "--max-iter", "1"],
+}
 
 pytestmark = [
     pytest.mark.usefixtures("jvms"),
@@ -177,6 +180,19 @@ def test_a_model_that_got_worse_is_not_promoted(airflow):
     assert airflow.accepted == before
     assert not (airflow.root / "runs" / f"{THIRD}T00-00-00" / "scores").exists()
     assert (airflow.folder / "failed.txt").read_text() == "evaluate\n"
+
+
+def test_jobs_run_without_spark_where_that_is_asked_for(airflow, tmp_path):
+    """By the command, on Airflow's own worker; the gate is not tried again there either."""
+    command = {"SPARKOPT_COMMAND": str(Path(sys.executable).parent / "sparkopt"), "JAVA_HOME": "/nowhere"}
+    command |= {"SPARKOPT_ROOT": str(tmp_path), "SPARKOPT_SPARK_SUBMIT": "/nowhere/spark-submit"}
+    states = airflow.pipeline("2026-11-06", {**QUICK, "on": "machine"}, **command)
+    assert states == dict.fromkeys(STEPS, ("success", 1))
+    run = tmp_path / "runs" / "2026-11-06T00-00-00"
+    assert json.loads((run / "train" / "manifest.json").read_text())["spark"]["application"] is None
+    assert json.loads((run / "scores" / "_manifest.json").read_text())["metrics"]["rows"] == 1797
+    states = airflow.pipeline("2026-11-07", {**HASTY, "on": "machine"}, **command)
+    assert states["evaluate"] == ("failed", 1)
 
 
 WORKSPACE = {"conn_type": "databricks", "host": "127.0.0.1", "schema": "http", "password": "none"}

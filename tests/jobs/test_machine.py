@@ -26,7 +26,9 @@ from sparkopt.jobs import cli
 from sparkopt.jobs.runtimes.libsvm import LibsvmPart, libsvm_table
 from sparkopt.jobs.runtimes.machine_rows import split_table
 from sparkopt.machine import Table
-from tests.jobs.running import ROOT
+from sparkopt.ml import LogisticRegression
+from tests.jobs.running import ROOT, SUBMIT, environment
+from tests.tiers import needs
 
 
 def call(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -287,6 +289,32 @@ def test_a_signal_is_one_line_and_leaves_nothing(number, tmp_path):
     assert word in err.splitlines()[-1]
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+@pytest.mark.parametrize("submitted", [False, pytest.param(True, marks=needs("jvms"))])
+def test_one_script_runs_on_a_laptop_and_on_a_cluster(tmp_path, submitted):
+    """That of the documentation: by python where there is no Java, and by spark-submit; to the same coefficients."""
+    page = (ROOT / "docs" / "one-machine.md").read_text().partition("## One script for both")[2]
+    (tmp_path / "script.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 3))
+    features = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 3)
+    rows = pa.table({"features": features, "label": (X[:, 0] > 0.1 * rng.normal(size=500)).astype(float)})
+    pq.write_table(rows, tmp_path / "people.parquet")
+    conf = ["--properties-file", "conf/local.conf"]
+    line = [str(SUBMIT), *conf] if submitted else [sys.executable]
+    run = subprocess.run(
+        [*line, str(tmp_path / "script.py"), str(tmp_path / "people.parquet")],
+        cwd=ROOT,
+        env={**(environment() if submitted else os.environ), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    model = LogisticRegression(regParam=0.01).fit(rows)
+    assert run.stdout.splitlines()[-1] == str(model.coefficients)
 
 
 def test_sparse_rows_are_those_of_scikit_learn(tmp_path):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from pyarrow.dataset import dataset
 from pyspark.ml.evaluation import BinaryClassificationEvaluator, MulticlassClassificationEvaluator
 from pyspark.ml.linalg import Vectors
 from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
@@ -23,13 +24,12 @@ def call(*arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def models(spark, table, tmp_path_factory):
-    """A classifier as the job leaves it, and a regression as ``save`` leaves it."""
+def models(table, tmp_path_factory):
+    """A classifier as the job leaves it, and a regression as ``save`` leaves it; on Spark where a session runs."""
     folder = tmp_path_factory.mktemp("models")
     flags = ["--features", "a,b", "--label", "c", "--loss", "logistic", "--reg-param", "0.05", "--tol", "1e-3"]
     assert call("train", "--parquet", table, *flags, "--output", folder / "classes") == 0
-    rows = spark.read.parquet(table)
-    LinearRegression(featuresCols=["a", "b"], labelCol="y", regParam=0.5).fit(rows).save(str(folder / "numbers"))
+    LinearRegression(featuresCols=["a", "b"], labelCol="y", regParam=0.5).fit(table).save(str(folder / "numbers"))
     return folder
 
 
@@ -187,7 +187,7 @@ def test_a_second_training_starts_from_the_first(models, table, tmp_path, capsys
     assert not (tmp_path / "other").exists()
 
 
-def test_images_are_scored_with_the_classes_that_the_model_knows(digits, tmp_path, spark):
+def test_images_are_scored_with_the_classes_that_the_model_knows(digits, tmp_path):
     """A folder with three of the ten classes: their numbers are the model's, not the folder's."""
     some = tmp_path / "some"
     for name in ("3", "7", "9"):
@@ -199,9 +199,9 @@ def test_images_are_scored_with_the_classes_that_the_model_knows(digits, tmp_pat
     known = ["--model", tmp_path / "model", "--images", some, "--image-size", "8"]
     assert call("evaluate", *known, "--min-value", "0.85", "--output", tmp_path / "gate") == 0
     assert call("score", *known, "--output", tmp_path / "scored") == 0
-    scored = spark.read.parquet(str(tmp_path / "scored"))
-    assert {row.label for row in scored.select("label").distinct().collect()} == {3, 7, 9}
-    assert {"label", "path", "prediction", "probability"} <= set(scored.columns)
+    scored = dataset(tmp_path / "scored", format="parquet").to_table()
+    assert set(scored["label"].to_pylist()) == {3, 7, 9}
+    assert {"label", "path", "prediction", "probability"} <= set(scored.column_names)
 
 
 def test_only_models_of_the_table_are_loaded(spark, tmp_path):

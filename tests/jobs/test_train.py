@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from sparkopt.integrations.pyfunc import _load_pyfunc
 from sparkopt.jobs import train
 from sparkopt.jobs.runtimes.base import InputRows
-from sparkopt.jobs.runtimes.spark import SparkRuntime
+from sparkopt.jobs.runtimes.machine import MachineRuntime
+from sparkopt.machine import Table
 from tests.jobs.running import submit
 
 
@@ -35,13 +38,15 @@ def test_digits_from_png_files_to_a_model(digits, tmp_path):
     assert {*manifest["outputs"], "manifest.json", "mine.txt"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_every_loss_has_an_estimator(spark):
+def test_every_loss_has_an_estimator():
     """Each one fits labels that it is defined on, called as the job calls it."""
-    df = spark.range(60).selectExpr("id % 7 as a", "cast(id % 7 > 3 as double) as y", "id % 7 + 1.0 as positive")
+    number = np.arange(60)
+    columns = {"a": number % 7, "y": (number % 7 > 3).astype(float), "positive": number % 7 + 1.0}
+    rows = Table.of(pa.table(columns))
     for loss in train.ESTIMATORS:
         label = "y" if loss in train.CLASSIFIERS else "positive"
         flags = ["--parquet", "unread", "--loss", loss, "--max-iter", "50", "--tol", "0.01", "--reg-param", "0.01"]
-        rows = InputRows(df.coalesce(1), ["a"], label)
-        model = train.estimator(train.JOB.parser().read(flags), rows).fit(rows.rows)
-        metrics = SparkRuntime(spark).metrics_of(model, df, label)
+        given = InputRows(rows, ["a"], label)
+        model = train.estimator(train.JOB.parser().read(flags), given).fit(given.rows)
+        metrics = MachineRuntime().metrics_of(model, rows, label)
         assert metrics.get("accuracy", metrics.get("r2")) > 0.7, loss
