@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Model
-from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
@@ -23,7 +22,7 @@ from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.expressions import once, row_wise, twice
-from sparkopt.ml.jvm import with_raw
+from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -53,8 +52,6 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     auxiliary : ndarray of shape (auxiliary,), optional
         Auxiliary parameters of the loss.
     """
-
-    _has_classes = False  # whether raw predictions are of classes
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
@@ -168,7 +165,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         rows : DataFrame
             Rows with raw predictions.
         raw : Column
-            The raw predictions: a number, or a Vector where ``_has_classes``.
+            The raw predictions: a number, or an array where there are several outputs.
 
         Returns
         -------
@@ -199,7 +196,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         features, offset = self._features(), self._columns().offset
         if features_type(dataset.schema, features) != "vector":
             return None
-        rows = with_raw(dataset, str(features), self.arrays, RAW, classes=self._has_classes)
+        rows = with_raw(dataset, str(features), self.arrays, RAW)
         if rows is None or offset is None:
             return rows
         column_type(dataset.schema, offset, "offset")
@@ -304,7 +301,7 @@ class ScalarModel(LinearModel[S]):
 
 def _as(kind: DataType, scored: Column) -> Column:
     """Return a column of scores in its own type."""
-    return array_to_vector(scored) if kind == VECTOR else scored
+    return to_vector(scored) if kind == VECTOR else scored
 
 
 def to_arrow(values: Array) -> pa.Array:
