@@ -18,6 +18,9 @@ from sparkopt.typing import Array, Floats
 
 __all__ = ["Moments", "load", "save", "total"]
 
+PIECE = 1 << 17
+"""Bytes of rows that are summed at a time."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -127,12 +130,18 @@ def load(path: Path) -> dict[int, Moments]:
 
 
 def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:
-    shift = X[0]  # sums about some row of the block stay small, so the block's own width suffices
-    moved = X - shift
-    narrow = w.astype(X.dtype, copy=False)
-    first = (narrow @ moved).astype(np.float64) / weight
-    second = (narrow @ (moved * moved)).astype(np.float64) - weight * first * first
-    return shift + first, np.maximum(second, 0.0)
+    """Σ w x and Σ w x² by pieces that stay in a core's cache, about a row: sums stay small, X's width suffices."""
+    shift, narrow = X[0], w.astype(X.dtype, copy=False)
+    step = max(1, PIECE // max(1, X[:1].nbytes))
+    moved = np.empty((min(step, len(X)), X.shape[1]), X.dtype)
+    first, second = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for start in range(0, len(X), step):
+        rows, weights = X[start : start + step], narrow[start : start + step]
+        piece = np.subtract(rows, shift, out=moved[: len(rows)])
+        first += weights @ piece
+        second += weights @ np.multiply(piece, piece, out=piece)
+    mean = first / weight
+    return shift + mean, np.maximum(second - weight * mean * mean, 0.0)
 
 
 def _sparse(X: sparse.csr_array, w: Floats, weight: float) -> tuple[Floats, Floats]:

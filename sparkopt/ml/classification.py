@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
-from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -22,6 +21,7 @@ from sparkopt.ml.bounds import BoundSetters
 from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters
 from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.jvm import to_vector
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
@@ -49,8 +49,6 @@ B = TypeVar("B", bound="LogisticRegression")
 
 class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], LogisticRegressionParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one for each."""
-
-    _has_classes = True
 
     @property
     def numClasses(self) -> int:
@@ -135,21 +133,27 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
         return np.stack([-margin, margin], axis=1)
 
     def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
-        output = expressions.twice(raw, is_vector=True)
         if len(self._matrix) > 1:
-            values = F.unwrap_udt(output)["values"]
-            probability, thresholds = expressions.softmax(values), self._class_thresholds
-            chosen = expressions.argmax(values)
-            if thresholds is not None:
-                chosen = expressions.largest_share(probability, thresholds)
-            return rows, {"rawPrediction": output, "probability": array_to_vector(probability), "prediction": chosen}
-        margin, small = F.unwrap_udt(raw)["values"][1], F.col(SMALL)
-        shares = F.array(expressions.sigmoid(-margin, small), expressions.sigmoid(margin, small))
-        return rows.withColumn(SMALL, expressions.small_power(margin)), {
-            "rawPrediction": output,
-            "probability": array_to_vector(shares),
-            "prediction": expressions.above(margin, self._least_margin),
+            return self._class_expressions(rows, raw)
+        small = F.col(SMALL)
+        shares = F.array(expressions.sigmoid(-raw, small), expressions.sigmoid(raw, small))
+        return rows.withColumn(SMALL, expressions.small_power(raw)), {
+            "rawPrediction": to_vector(F.array(-raw, raw)),
+            "probability": to_vector(shares),
+            "prediction": expressions.above(raw, self._least_margin),
         }
+
+    def _class_expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+        """Return the output columns of several classes."""
+        thresholds = self._class_thresholds
+        if self.numClasses <= expressions.FEW:
+            rows, each, probability = expressions.softmax_of_few(rows, raw, self.numClasses)
+            chosen = expressions.argmax_of_few(each)
+        else:
+            probability, chosen = expressions.softmax(raw), expressions.argmax(raw)
+        if thresholds is not None:
+            chosen = expressions.largest_share(probability, thresholds)
+        return rows, {"rawPrediction": to_vector(raw), "probability": to_vector(probability), "prediction": chosen}
 
     @property
     def _least_margin(self) -> float:

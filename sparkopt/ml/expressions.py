@@ -14,8 +14,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType, UserDefinedType
 
 __all__ = [
+    "FEW",
     "above",
     "argmax",
+    "argmax_of_few",
     "largest_share",
     "let",
     "once",
@@ -23,10 +25,15 @@ __all__ = [
     "sigmoid",
     "small_power",
     "softmax",
+    "softmax_of_few",
     "twice",
 ]
 
 LARGEST = float(np.finfo(np.float64).max)
+FEW = 32
+"""Most classes that are a column each: Spark compiles these, and interprets functions of arrays."""
+
+TOP, POWER, TOTAL = "__sparkopt_top", "__sparkopt_power", "__sparkopt_total"
 
 
 def above(value: Column, threshold: float) -> Column:
@@ -53,9 +60,6 @@ def let(value: Column, function: Callable[[Column], Column]) -> Column:
 def softmax(raw: Column) -> Column:
     """Return e^raw / Σ e^raw of an array; infinite entries count as the largest numbers there are."""
 
-    def bounded(x: Column) -> Column:
-        return F.when(F.isnan(x), x).otherwise(F.greatest(F.least(x, F.lit(LARGEST)), F.lit(-LARGEST)))
-
     def shares(powers: Column) -> Column:
         total = F.aggregate(powers, F.lit(0.0), lambda sum_, x: sum_ + x)
         return let(total, lambda sum_: F.transform(powers, lambda x: x / sum_))
@@ -63,7 +67,48 @@ def softmax(raw: Column) -> Column:
     def powers(values: Column) -> Column:
         return let(F.array_max(values), lambda top: let(F.transform(values, lambda x: F.exp(x - top)), shares))
 
-    return let(F.transform(raw, bounded), powers)
+    return let(F.transform(raw, _bounded), powers)
+
+
+def _bounded(x: Column) -> Column:
+    return F.when(F.isnan(x), x).otherwise(F.greatest(F.least(x, F.lit(LARGEST)), F.lit(-LARGEST)))
+
+
+def softmax_of_few(rows: DataFrame, raw: Column, count: int) -> tuple[DataFrame, list[Column], Column]:
+    """Return what ``softmax`` does, to the bit, of an array with ``count`` entries.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The rows.
+    raw : Column
+        Their arrays.
+    count : int
+        Entries of each.
+
+    Returns
+    -------
+    tuple
+        The rows with columns in addition, the entries of ``raw``, and the softmax, an array.
+    """
+    each = [raw[index] for index in range(count)]
+    rows = rows.withColumn(TOP, F.greatest(*map(_bounded, each)))
+    powers = {f"{POWER}_{index}": F.exp(_bounded(value) - F.col(TOP)) for index, value in enumerate(each)}
+    rows = rows.withColumns(powers)
+    columns = [F.col(name) for name in powers]
+    total = F.lit(0.0)
+    for column in columns:
+        total = total + column
+    return rows.withColumn(TOTAL, total), each, F.array(*[column / F.col(TOTAL) for column in columns])
+
+
+def argmax_of_few(values: Sequence[Column]) -> Column:
+    """Return the position of the first largest of some columns, from 0, as a double."""
+    top = F.greatest(*values)
+    found = F.when(values[0] == top, 0.0)
+    for index, value in enumerate(values[1:], start=1):
+        found = found.when(value == top, float(index))
+    return found
 
 
 def argmax(values: Column) -> Column:

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 from py4j.protocol import Py4JError
+from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import quoted
+from sparkopt.ml.expressions import FEW, twice
 from sparkopt.typing import Floats
 
-__all__ = ["with_raw"]
+__all__ = ["to_vector", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +33,7 @@ WIDE = 1024
 """Features beyond which coefficients are dense: a sparse row would be merged with every one of them."""
 
 
-def with_raw(
-    dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str, *, classes: bool
-) -> DataFrame | None:
+def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str) -> DataFrame | None:
     """Return the rows with their raw predictions, or None where the JVM cannot be asked, as on Spark Connect.
 
     Parameters
@@ -44,23 +45,34 @@ def with_raw(
     arrays : tuple of ndarray of shape (outputs, features) and (outputs,)
         Coefficients and intercepts.
     name : str
-        Column of the raw predictions: a Vector with an entry for each class, or a number.
-    classes : bool
-        Whether the raw predictions are of classes; one output is then of the second of two.
+        Column of the raw predictions: a number, or an array where there are several outputs.
     """
     if is_connect(dataset):
         return None
-    width = arrays[0].shape[1]
-    make = _of_classes if classes else _of_numbers
+    (matrix, intercept), (outputs, width) = arrays, arrays[0].shape
+    is_sparse = 0 < width <= WIDE
     try:
-        model = make(dataset.sparkSession, *arrays, name, is_sparse=0 < width <= WIDE)
+        if outputs > 1:
+            model = _of_classes(dataset.sparkSession, matrix, name, is_sparse)
+        else:
+            model = _of_numbers(dataset.sparkSession, matrix, intercept, name, is_sparse)
     except Py4JError as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
     rows, column = dataset.where(_is_of_width(F.col(quoted(features)), width)), features
     if not features.isidentifier():  # the JVM's models would take a name with a dot for a field's
         rows, column = rows.withColumn(FEATURES, F.col(quoted(features))), FEATURES
-    return DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
+    scored = DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
+    return scored if outputs == 1 else scored.withColumn(name, _with_intercepts(F.col(name), intercept))
+
+
+def _with_intercepts(vector: Column, intercept: Floats) -> Column:
+    """Return an array of a Vector's entries plus intercepts."""
+    if len(intercept) <= FEW:
+        values = F.unwrap_udt(vector)["values"]
+        return F.array(*[values[index] + float(number) for index, number in enumerate(intercept)])
+    values = F.unwrap_udt(twice(vector, is_vector=True))["values"]
+    return F.zip_with(values, F.lit(intercept.tolist()), lambda value, number: value + number)
 
 
 def _is_of_width(features: Column, width: int) -> Column:
@@ -75,7 +87,7 @@ def _is_of_width(features: Column, width: int) -> Column:
     return F.when(features.isNotNull() & (size == width), True).otherwise(refusal.cast("boolean"))
 
 
-def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, *, is_sparse: bool) -> Any:
+def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, is_sparse: bool) -> Any:
     """Return the JVM's model of a number."""
     coefficients: Any = DenseVector(matrix[0])
     if is_sparse:
@@ -85,15 +97,60 @@ def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, *,
     return model.setPredictionCol(column)
 
 
-def _of_classes(session: Any, matrix: Floats, intercept: Floats, column: str, *, is_sparse: bool) -> Any:
-    """Return the JVM's model of classes."""
+def _of_classes(session: Any, matrix: Floats, column: str, is_sparse: bool) -> Any:
+    """Return the JVM's model of classes, without intercepts.
+
+    Sparse coefficients are given feature by feature, so that the sums of all classes advance together. The JVM then
+    begins them with the intercepts, and the order of a sum is part of its bits: intercepts are added afterwards.
+    """
     outputs, width = matrix.shape
     coefficients: Any = DenseMatrix(outputs, width, matrix.ravel(), isTransposed=True)
     if is_sparse:
-        starts = np.arange(0, matrix.size + 1, width) if width else np.zeros(outputs + 1)
-        places = np.tile(np.arange(width), outputs)
-        coefficients = SparseMatrix(outputs, width, starts, places, matrix.ravel(), isTransposed=True)
-    java = [_py2java(session.sparkContext, value) for value in (coefficients, DenseVector(intercept))]
+        starts, places = np.arange(0, matrix.size + 1, outputs), np.tile(np.arange(outputs), width)
+        coefficients = SparseMatrix(outputs, width, starts, places, matrix.T.ravel())
+    java = [_py2java(session.sparkContext, value) for value in (coefficients, DenseVector(np.zeros(outputs)))]
     kind = session._jvm.org.apache.spark.ml.classification.LogisticRegressionModel
-    model = kind(f"sparkopt-{column}", *java, max(2, outputs), outputs > 1)
+    model = kind(f"sparkopt-{column}", *java, outputs, True)
     return model.setRawPredictionCol(column).setProbabilityCol("").setPredictionCol("")
+
+
+def to_vector(values: Column) -> Column:
+    """Return arrays of doubles, of which none is null, as dense Vectors.
+
+    To Spark a Vector is a struct: this makes the struct, and gives it the Vector's type by a call that returns what
+    it is given. ``array_to_vector``, a function of Scala, costs as much as the product of a hundred features.
+    """
+    if is_connect(values):
+        return array_to_vector(values)
+    try:
+        return _typed(
+            F.struct(
+                F.lit(1).cast("byte").alias("type"),
+                F.lit(None).cast("int").alias("size"),
+                F.lit(None).cast("array<int>").alias("indices"),
+                values.alias("values"),
+            )
+        )
+    except (Py4JError, TypeError) as error:  # TypeError: py4j takes a class that there is not for a package
+        logger.warning("Vectors are made by array_to_vector, since Spark's expressions cannot be used: %s", error)
+        return array_to_vector(values)
+
+
+def _typed(struct: Column) -> Column:
+    """Return a struct as a Vector, without a change to it."""
+    from pyspark.sql.classic.column import Column as ClassicColumn
+
+    jvm: Any = SparkContext._active_spark_context._jvm  # type: ignore[union-attr]
+    expressions, sequence = jvm.org.apache.spark.sql.classic.ExpressionUtils, jvm.PythonUtils.toSeq
+    call = jvm.org.apache.spark.sql.catalyst.expressions.objects.StaticInvoke(
+        jvm.java.lang.Class.forName("java.util.Objects"),
+        jvm.org.apache.spark.ml.linalg.SQLDataTypes.VectorType(),
+        "requireNonNull",
+        sequence([expressions.expression(struct._jc)]),
+        sequence([]),  # types to cast arguments to
+        False,  # null where an argument is
+        False,  # may return null
+        True,  # deterministic
+        jvm.scala.Option.empty(),
+    )
+    return ClassicColumn(expressions.column(call))

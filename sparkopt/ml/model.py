@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Model
-from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
@@ -26,7 +25,7 @@ from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.expressions import once, row_wise, twice
-from sparkopt.ml.jvm import with_raw
+from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -59,8 +58,6 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     auxiliary : ndarray of shape (auxiliary,), optional
         Auxiliary parameters of the loss.
     """
-
-    _has_classes = False  # whether raw predictions are of classes
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
@@ -174,7 +171,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         rows : DataFrame
             Rows with raw predictions.
         raw : Column
-            The raw predictions: a number, or a Vector where ``_has_classes``.
+            The raw predictions: a number, or an array where there are several outputs.
 
         Returns
         -------
@@ -211,7 +208,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         features, offset = self._features(), self._columns().offset
         if features_type(dataset.schema, features) != "vector":
             return None
-        rows = with_raw(dataset, str(features), self.arrays, RAW, classes=self._has_classes)
+        rows = with_raw(dataset, str(features), self.arrays, RAW)
         if rows is None or offset is None:
             return rows
         column_type(dataset.schema, offset, "offset")
@@ -368,4 +365,4 @@ class RowScorer:
 
 def _as(kind: DataType, scored: Column) -> Column:
     """Return a column of scores in its own type."""
-    return F.when(scored.isNotNull(), array_to_vector(scored)) if kind == VECTOR else scored
+    return F.when(scored.isNotNull(), to_vector(scored)) if kind == VECTOR else scored

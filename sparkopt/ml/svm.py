@@ -20,6 +20,7 @@ from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
 from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.jvm import to_vector
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary.classification import LinearSVCSummary, LinearSVCTrainingSummary
@@ -71,8 +72,6 @@ class _LinearSVCParams(LinearParams, RawPredictionParams, HasClassWeights):
 class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
     """Coefficients and intercept of a linear support vector machine."""
 
-    _has_classes = True
-
     @property
     def numClasses(self) -> int:
         """Number of classes, 2."""
@@ -100,9 +99,8 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
         }
 
     def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
-        margin = F.unwrap_udt(raw)["values"][1]
-        output = expressions.twice(raw, is_vector=True)
-        return rows, {"rawPrediction": output, "prediction": expressions.above(margin, self.getThreshold())}
+        chosen = expressions.above(raw, self.getThreshold())
+        return rows, {"rawPrediction": to_vector(F.array(-raw, raw)), "prediction": chosen}
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

@@ -42,6 +42,7 @@ MODELS = {
     "classes": ml.LogisticRegressionModel(MATRIX, INTERCEPT),
     "classes, thresholds": ml.LogisticRegressionModel(MATRIX, INTERCEPT)._set(thresholds=[0.5, 0.0, 1.0]),
     "classes, one never": ml.LogisticRegressionModel(MATRIX, np.array([0.1, 0.2, -np.inf])),
+    "many classes": ml.LogisticRegressionModel(RNG.normal(size=(40, WIDTH)), RNG.normal(size=40)),
     "support vectors": ml.LinearSVCModel(MATRIX[:1], INTERCEPT[:1])._set(threshold=0.5),
     "poisson": glm(family="poisson"),
     "poisson, offset": glm(family="poisson", offsetCol="offset"),
@@ -269,6 +270,19 @@ def test_a_jvm_that_refuses_leaves_the_rows_to_python(spark, inputs, without_spa
         scored = MODELS["linear"].transform(inputs["mixed"]).select("id", "prediction").collect()
     assert {row["id"]: row["prediction"] for row in scored} == without_spark["linear"]["prediction"].to_dict()
     assert "scored by Python workers" in caplog.text
+
+
+def test_expressions_that_cannot_be_had_leave_vectors_to_a_function(inputs, without_spark, monkeypatch, caplog):
+    def refused(_):
+        raise TypeError("'JavaPackage' object is not callable")
+
+    monkeypatch.setattr(jvm, "_typed", refused)
+    with caplog.at_level(logging.WARNING):
+        scored = MODELS["logistic"].transform(inputs["mixed"]).select("id", "probability").collect()
+    assert {row["id"]: plain(row["probability"]) for row in scored} == {
+        row: list(value) for row, value in without_spark["logistic"]["probability"].items()
+    }
+    assert "Vectors are made by array_to_vector" in caplog.text
 
 
 def test_thresholds_of_other_classes_are_refused(inputs):
