@@ -114,6 +114,10 @@ bench: .venv/run ## Compare with pyspark.ml on 1,000,000 rows x 100 features (ab
 bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: sparkopt, pyspark.ml, scikit-learn (about 10 minutes)
 	@$(ACTIVATE) python jobs/bench/cold.py $(ARGS)
 
+.PHONY: bench-machine
+bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn and GridSearchCV (about 15 minutes)
+	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
+
 .PHONY: bench-ingest
 bench-ingest: .venv/run ## Time from a table to a model, by how the table holds its features, beside pyspark.ml (about 5 minutes)
 	@$(SUBMIT) jobs/bench/ingest.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import logging
@@ -185,6 +186,7 @@ def _shared_pool() -> ProcessPool:
                 raise ParameterError(f"{PROCESSES} must be a number of processes. Got {count!r} instead.")
             processes = available_cores() if count is None else int(count)
             _shared.pool = ProcessPool(0 if in_worker() or processes == 1 else processes, imports=IMPORTS)
+            atexit.register(_shared.pool.close)  # waits for their end, so that their time counts as this process's
         return _shared.pool
 
 
