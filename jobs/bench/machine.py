@@ -5,7 +5,7 @@
 
 Each row is a kind of model: sparkopt, scikit-learn with pyarrow, and where they are installed scikit-learn-intelex,
 snapml and glum, in the environment of ``--others``; with ``--spark`` pyspark.ml by ``spark-submit``. Runs are in
-turn, and medians are compared. The gap is how far an objective is above the least one that was found, relatively. The noise
+turn, and medians are compared. The gap is how far an objective is above the least one found, relatively. The noise
 is the spread of a process that only reads the labels. ``search`` is 24 models x 3 folds beside GridSearchCV,
 ``score`` is from Parquet to Parquet, ``small`` is a fit of 100 rows in a running process.
 """

@@ -40,6 +40,10 @@ __all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel", "wanted_columns"]
 
 S = TypeVar("S", bound=TrainingSummary)
 
+NOT_A_NUMBER = (
+    "has NaN, or infinities that cancel out, in its features or offset. Set handleInvalid='keep' for a null "
+    "prediction, or 'skip' to leave such rows out."
+)
 RAW, INPUTS, SCORES = "__sparkopt_raw", "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
@@ -191,6 +195,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
         rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
+        if rows is not None and invalid == "error":
+            rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
         found = None if rows is None else self._expressions(rows, F.col(RAW))
         if found is not None:
             rows, outputs = found
@@ -215,6 +221,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return rows.withColumn(
             RAW, F.col(RAW) + F.coalesce(F.col(quoted(offset)).cast("double"), F.lit(float("nan")))
         )
+
+    def _of_numbers(self, raw: Column) -> Column:
+        """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
+        first = raw if len(self._matrix) == 1 else raw[0]
+        return F.when(F.isnan(first), F.raise_error(F.lit(f"a row {NOT_A_NUMBER}"))).otherwise(raw)
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -359,6 +370,8 @@ class RowScorer:
         predicted = self.model._raw(feature_matrix(rows.field("features") if self.has_offset else rows))
         if self.has_offset:
             predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
+        if len(predicted) and np.isnan(predicted[:, 0]).any():
+            raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")
         found = self.model._outputs(predicted)
         return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
 

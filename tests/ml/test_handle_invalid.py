@@ -133,6 +133,17 @@ def test_an_error_names_the_row(kind, row, tmp_path):
         LogisticRegression(weightCol="w", **flags).fit(rows)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_no_number_is_no_prediction(name):
+    """NaN features were predicted as class 0, with a probability that is NaN."""
+    rows, flags = table("columns")
+    model = ESTIMATORS[name].copy()._set(weightCol="w", handleInvalid="skip", **flags).fit(rows)
+    with pytest.raises(DataError, match=r"row 3 has a null entry"):
+        model.copy().setHandleInvalid("error").transform(rows)
+    with pytest.raises(DataError, match=r"row 0 has NaN.*Set handleInvalid='keep' for a null prediction"):
+        model.copy().setHandleInvalid("error").transform(rows.slice(17))
+
+
 def test_a_search_leaves_out_what_is_invalid():
     rows, flags = table("columns")
     fold = pa.array(np.arange(ROWS) % 3, pa.int32())
@@ -214,4 +225,6 @@ def test_on_spark(frames, kind, mode):
     invalid = len(bad & {3, 17, 50})
     assert len(found) == (ROWS if mode == "keep" else ROWS - invalid)
     assert found["prediction"].isna().sum() == found["probability"].isna().sum() == (invalid if mode == "keep" else 0)
+    with pytest.raises(Exception, match=r"handleInvalid|null"):
+        model.copy().setHandleInvalid("error").transform(frame).select("prediction").collect()
     assert model.evaluate(frame).accuracy == pytest.approx(expected.summary.accuracy)
