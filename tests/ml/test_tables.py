@@ -185,10 +185,8 @@ def test_rows_that_cannot_be_scored_are_refused_in_one_line(fitted, problem, giv
     rows, kind, message = WRONG[problem]
     if given == "pandas" and problem == "text":
         kind, message = DataError, "features column 'features', row 0 is no list of numbers"
-    if given == "pandas" and problem == "null entry":  # which is NaN there, and predicts it
-        found = fitted["logistic"].transform(rows.to_pandas())["rawPrediction"]
-        assert np.isnan(np.stack(list(found))).any(axis=1).tolist() == [False, True] * (N // 2)
-        return
+    if given == "pandas" and problem == "null entry":  # which is NaN there
+        message = "row 1 has NaN"
     data = {"Arrow": rows, "pandas": rows.to_pandas(), "table": Table.of(rows)}[given]
     with pytest.raises(kind, match=message) as error:
         arrow(fitted["logistic"].transform(data))
@@ -206,9 +204,10 @@ def test_missing_offsets_and_columns_are_named(fitted):
 
 def test_offsets_that_are_null_predict_nothing(fitted):
     rows = ROWS.set_column(ROWS.column_names.index("offset"), "offset", pa.array([None] + [0.0] * (N - 1)))
-    found = column(fitted["poisson"].transform(rows), "prediction")
-    assert np.isnan(found[0])
-    assert not np.isnan(found[1:]).any()
+    with pytest.raises(DataError, match="row 0 has NaN"):
+        fitted["poisson"].transform(rows)
+    found = fitted["poisson"].copy().setHandleInvalid("keep").transform(rows)["prediction"]
+    assert found.is_valid().to_pylist() == [False] + [True] * (N - 1)
 
 
 def by_scikit_learn(name, model):
