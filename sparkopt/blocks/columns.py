@@ -366,6 +366,7 @@ class Reader:
         name = self.columns.feature_names
         if column.null_count:
             self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
+        self._check_entries(column)
         try:
             kinds = None if kind is None else kind.to_numpy()
             X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
@@ -377,10 +378,17 @@ class Reader:
         if X.shape[1] != self.width:
             problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
             self._refuse(FEATURES, name, 0, problem)
-        self._check_finite(X, name)
+        self._check_finite(X)
         return self._layout(X)
 
-    def _check_finite(self, X: Array | sparse.csr_array, name: str) -> None:
+    def _check_entries(self, column: pa.Array) -> None:
+        values = None if pa.types.is_struct(column.type) else column.flatten()
+        if values is not None and values.null_count:
+            flat, offsets = int(np.flatnonzero(values.is_null())[0]), _offsets(column)
+            row = int(np.searchsorted(offsets, flat, side="right")) - 1
+            self._refuse_entry(row, flat - int(offsets[row]), "null")
+
+    def _check_finite(self, X: Array | sparse.csr_array) -> None:
         stored = X if isinstance(X, np.ndarray) else X.data
         if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
             return
@@ -391,7 +399,13 @@ class Reader:
             row, feature = divmod(int(bad[0]), X.shape[1])
         else:
             row, feature = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1, int(X.indices[bad[0]])
-        self._refuse(FEATURES, name, row, f"is {stored.ravel()[bad[0]]} at feature {feature}")
+        self._refuse_entry(row, feature, str(stored.ravel()[bad[0]]))
+
+    def _refuse_entry(self, row: int, feature: int, value: str) -> None:
+        """Name the column where features are several, else the feature's place."""
+        if isinstance(self.columns.features, str):
+            self._refuse(FEATURES, self.columns.features, row, f"is {value} at feature {feature}")
+        self._refuse(FEATURES, self.columns.features[feature], row, f"is {value}")
 
     def _layout(self, X: Array | sparse.csr_array) -> Array | sparse.csr_array:
         """Keep one layout per partition, decided by its first rows."""

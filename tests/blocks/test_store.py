@@ -134,7 +134,7 @@ BAD = {
     "nan in features": ("array(double('nan'), 1d)", "1d", "1d", r"features column 'f', partition 0, row 1 is nan"),
     "infinity in features": ("array(1d, double('inf'))", "1d", "1d", r"row 1 is inf at feature 1"),
     "null features": ("null", "1d", "1d", r"features column 'f', partition 0, row 1 is null"),
-    "null entry": ("array(1d, null)", "1d", "1d", r"features column 'f', partition 0, row 1 has a null entry"),
+    "null entry": ("array(1d, null)", "1d", "1d", r"features column 'f', partition 0, row 1 is null at feature 1"),
     "ragged": (
         "array(1d, 2d, 3d)",
         "1d",

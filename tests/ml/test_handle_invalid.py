@@ -129,7 +129,13 @@ def test_an_error_names_the_row(kind, row, tmp_path):
     others[[other for other in BAD if other != row]] = False
     rows = rows[others] if kind == "pandas" else rows.filter(pa.array(others))
     place = int(others[:row].sum())
-    with pytest.raises(DataError, match=rf"partition 0\b.*row {place}\b"):
+    name, value = BAD[row]
+    value = math.nan if value is None and kind == "pandas" else value
+    entry = "null" if value is None else str(value)
+    where = f"column '{name}', .*row {place} is {entry}"
+    if kind == "lists" and name in NAMES:
+        where = f"column 'features', .*row {place} is {entry} at feature {NAMES.index(name)}"
+    with pytest.raises(DataError, match=where):
         LogisticRegression(weightCol="w", **flags).fit(rows)
 
 
