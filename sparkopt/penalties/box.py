@@ -144,8 +144,12 @@ def _bounds(what: str, given: Any, shape: tuple[int, ...]) -> Floats:
 
 
 def _divided(lower: Any, upper: Any, factors: Floats) -> tuple[Floats, Floats]:
-    """Return the bounds on w that bound ``factors * w``: none where the factor is zero."""
-    safe = np.where(factors == 0, 1.0, factors)
-    one, other = np.broadcast_to(lower, factors.shape) / safe, np.broadcast_to(upper, factors.shape) / safe
+    """Return the bounds on w that bound ``factors * w`` to the last bit: none where the factor is zero."""
     free = factors == 0
+    safe = np.where(free, 1.0, factors)
+    low, high = np.broadcast_to(lower, factors.shape), np.broadcast_to(upper, factors.shape)
+    one, other, inwards = low / safe, high / safe, np.copysign(np.inf, safe)
+    is_range = low < high  # else rounding would leave nothing between
+    one = np.where(is_range & (one * safe < low), np.nextafter(one, inwards), one)
+    other = np.where(is_range & (other * safe > high), np.nextafter(other, -inwards), other)
     return np.where(free, -np.inf, np.minimum(one, other)), np.where(free, np.inf, np.maximum(one, other))

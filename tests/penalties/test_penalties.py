@@ -212,3 +212,16 @@ def test_penalties_measure_the_standardised_or_the_users_coefficients(standardis
 def test_groups_and_bounds_that_make_no_sense_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_bounds_hold_to_the_last_bit_whatever_the_units():
+    """1 divided by a standard deviation and multiplied by it again may be less than 1."""
+    rng = np.random.default_rng(4)
+    factors = rng.lognormal(0, 3, 20_000) * rng.choice([-1, 1], 20_000)
+    low, high = np.sort(rng.normal(size=(2, 20_000)), axis=0)
+    box = Box(low, high).on(factors)
+    for w in (box.prox(np.full(20_000, -1e9), 1.0), box.prox(np.full(20_000, 1e9), 1.0)):
+        assert np.all((factors * w >= low) & (factors * w <= high))
+    np.testing.assert_allclose(np.sort([box.lower * factors, box.upper * factors], axis=0), [low, high], rtol=1e-14)
+    equal = Box(1.0, 1.0).on(factors)
+    np.testing.assert_array_equal(equal.lower, equal.upper)
