@@ -114,7 +114,7 @@ WRONG = {
     "bad row": (
         ["train", "--csv", "{holes}", "--features", "a,y", "--label", "y", "--loss", "squared_error"],
         1,
-        "features column 'a, y'",
+        "features column 'a', partition 0",
     ),
     "unknown file system": (["train", "--parquet", "nowhere://x/y"], 1, "nowhere"),
 }

@@ -209,7 +209,7 @@ HURRIED = {
     "null label": (
         ["train", "--csv", "{holes}", "--features", "a,y", "--label", "y", "--loss", "squared_error"],
         1,
-        "features column 'a, y'",
+        "features column 'a', partition 0",
     ),
     "bad sparse row": (["train", "--libsvm", "{bad}"], 1, "line 1 is '1 2:x'; it must be a label and index:value"),
     "unknown file system": (["train", "--parquet", "nowhere://x/y"], 1, "nowhere"),
