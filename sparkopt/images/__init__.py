@@ -37,25 +37,30 @@ from sparkopt.images.batches import BatchFunction
 from sparkopt.images.folder import read
 from sparkopt.images.functional import decode, encode
 from sparkopt.images.geometry import GeometricMap, Size
-from sparkopt.images.pipeline import Compose, Decode, Encode, GeometricTransform, ImageTransform
+from sparkopt.images.pipeline import Compose, Decode, Encode
 from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
 from sparkopt.images.preprocess import Preprocessed, preprocess
 from sparkopt.images.randomness import row_rng
+from sparkopt.images.sample import Sample
 from sparkopt.images.spatial import *  # noqa: F403
+from sparkopt.images.transform import ChoosingTransform, DividingTransform, GeometricTransform, ImageTransform
 from sparkopt.images.warps import *  # noqa: F403
 from sparkopt.io.image_header import MAX_PIXELS, read_header
 
 __all__ = [
     "MAX_PIXELS",
     "BatchFunction",
+    "ChoosingTransform",
     "Compose",
     "Decode",
+    "DividingTransform",
     "Encode",
     "GeometricMap",
     "GeometricTransform",
     "ImageKernel",
     "ImageTransform",
     "Preprocessed",
+    "Sample",
     "Size",
     "bound_batches",
     "decode",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparkopt.errors import CorruptImageError
 
@@ -34,12 +34,15 @@ class Header:
         Size in pixels as stored, before the orientation is applied.
     orientation : int, default 1
         EXIF orientation, 1 to 8; 5 to 8 exchange height and width.
+    bits : int, default 8
+        Bits of a sample, where PNG and TIFF say it.
     """
 
     format: str
     height: int
     width: int
     orientation: int = 1
+    bits: int = field(default=8, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,7 +125,7 @@ def _png(data: bytes) -> Header:
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
         if kind == b"IEND":
-            return Header("png", height, width, orientation)
+            return Header("png", height, width, orientation, data[24])
         position += 12 + length
     raise CorruptImageError("corrupt: the PNG has too many chunks")
 
@@ -173,12 +176,12 @@ def _tiff(data: bytes) -> Header:
     tags = _tiff_tags(data)
     if _WIDTH_TAG not in tags or _HEIGHT_TAG not in tags:
         raise CorruptImageError("corrupt: the TIFF gives no size")
-    if tags.get(_BITS_TAG, 1) > 16:
-        raise CorruptImageError(f"unsupported: samples of {tags[_BITS_TAG]} bits; up to 16 are read")
     height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
     if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
         height, width = width, height
-    return Header("tiff", height, width)  # OpenCV's TIFF reader applies the orientation itself
+    return Header(
+        "tiff", height, width, bits=tags.get(_BITS_TAG, 1)
+    )  # OpenCV's TIFF reader applies the orientation itself
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
