@@ -7,12 +7,18 @@ passed to OpenCV. Truncated files are detected here too, because not every decod
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sparkopt.errors import CorruptImageError
 
-__all__ = ["MAX_PIXELS", "Header", "read_header"]
+__all__ = ["ENDINGS", "MAX_PIXELS", "Header", "endings_glob", "is_image_name", "read_header"]
+
+ENDINGS = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "avif", "heic", "heif", "hif", "jp2", "j2k", "jpx", "jpf", "jpc", "jxl", "dcm", "dicom",
+)  # fmt: skip
+"""Endings of the names of image files, in any case: what commands and ``images.read`` take for an image."""
 
 MAX_PIXELS = 2**26
 """Largest image that is decoded by default: 67 megapixels, 192 MiB as RGB bytes."""
@@ -48,6 +54,17 @@ class Header:
     def size(self) -> tuple[int, int]:
         """(height, width) of the image after its orientation is applied."""
         return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+
+
+def is_image_name(name: str, endings: Sequence[str] = ENDINGS) -> bool:
+    """Whether a file's name has one of the endings, in any case; the ending "*" is that of any name."""
+    return "*" in endings or name.rpartition("/")[2].rpartition(".")[2].lower() in endings
+
+
+def endings_glob(endings: Sequence[str] = ENDINGS) -> str:
+    """Return Hadoop's pattern of names with one of the endings, in any case."""
+    anyhow = ("".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in end) for end in endings)
+    return f"*.{{{','.join(anyhow)}}}"
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:

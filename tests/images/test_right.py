@@ -1,4 +1,4 @@
-"""What a step means does not depend on how it is combined, what its parameters are typed as, or who wrote the file."""
+"""What a step means depends neither on how it is combined, nor on its parameters' types, nor on who wrote the file."""
 
 import io
 
@@ -49,7 +49,8 @@ def test_blue_first_is_remembered(photograph, save, name):
 def test_blue_first_is_the_order_of_spark_s_schema_already(photograph, save):
     column = pa.array([save(photograph, "PNG")])
     found = [
-        next(iter(ImageKernel(images.Compose([images.Decode(color)]), "image")(column)))[0] for color in ("rgb", "bgr")
+        next(iter(ImageKernel(images.Compose([images.Decode(color)]), "image")(column)))[0]
+        for color in ("rgb", "bgr")
     ]
     assert found[0].equals(found[1])
     assert images.Compose([images.Decode("bgr"), images.ConvertColor("bgr", "rgb")]).color == "rgb"
@@ -139,3 +140,44 @@ def test_orientation_of_a_png_and_the_default_image_of_an_animation(photograph):
     )
     expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
     np.testing.assert_array_equal(images.decode(file.getvalue()), expected)
+
+
+NAMES = {
+    "a.jpg": None, "b.JPG": None, "c.Png": None, "with space.tif": None, "percent%20.png": None, "sharp#1.png": None,
+    "übung.jpeg": None, "empty.png": None, "notes.txt": "ending", "README": "ending", "_hidden.png": "hidden",
+    ".dot.jpg": "hidden", "_folder/x.jpg": "hidden", "kind=cat/_y.jpg": "hidden", "kind=cat/z.jpg": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def names(tmp_path):
+    for name in NAMES:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"" if name == "empty.png" else b"x")
+    return tmp_path
+
+
+def test_what_is_no_image_is_counted_with_its_reason(names, caplog):
+    table = images.read(str(names))
+    taken = sorted(f"file:{names}/{name}" for name, reason in NAMES.items() if reason is None)
+    assert table.to_arrow()["path"].to_pylist() == taken
+    found = images.survey(str(names))
+    assert (found.images, found.empty) == (len(taken), 1)
+    assert found.left_out == {"hidden": 4, "ending": 2}
+    assert str(found) in caplog.text
+    assert "left out of 15 files: " in str(found)
+    assert images.read(str(names), endings=("*",)).rows == len(taken) + 2
+    assert images.survey(str(names / "*.jpg")).images == 1
+
+
+def test_spark_s_pattern_takes_the_same_names():
+    """Hadoop's patterns of one name are those of a shell but for braces, which are alternatives."""
+    import fnmatch
+
+    from sparkopt.io.image_header import endings_glob, is_image_name
+
+    start, _, rest = endings_glob().partition("{")
+    patterns = [start + one for one in rest.rstrip("}").split(",")]
+    for name in (name.rpartition("/")[2] for name in NAMES):
+        assert any(fnmatch.fnmatchcase(name, one) for one in patterns) == is_image_name(name), name

@@ -100,7 +100,15 @@ def test_the_result_is_that_of_the_reference(name, dtype):
 def test_every_public_transform_is_in_the_table():
     named = {name for name in images.__all__ if isinstance(getattr(images, name), type)}
     transforms = {name for name in named if issubclass(getattr(images, name), images.ImageTransform)}
-    abstract_or_codec = {"ImageTransform", "GeometricTransform", "ChoosingTransform", "DividingTransform", "Decode", "Encode", "ConvertColor"}
+    abstract_or_codec = {
+        "ImageTransform",
+        "GeometricTransform",
+        "ChoosingTransform",
+        "DividingTransform",
+        "Decode",
+        "Encode",
+        "ConvertColor",
+    }
     assert transforms - abstract_or_codec == {type(transform).__name__ for transform in ALL}
 
 
@@ -129,7 +137,10 @@ def test_the_notebook_shows_every_transform():
         (lambda: images.Perspective(((0, 0), (1, 0))), "Perspective.corners must be four"),
         (lambda: images.GaussianBlur((2, 1)), "GaussianBlur.sigma .*low <= high"),
         (lambda: images.Letterbox(8, 8, (1, 2)), "Letterbox.fill must be one number or 1, 3 or 4"),
-        (lambda: images.Compose([images.Letterbox(8, 8, (1, 2, 3))])(np.zeros((4, 8, 1), np.uint8)), "fill has 3 values, .* 1 channels"),
+        (
+            lambda: images.Compose([images.Letterbox(8, 8, (1, 2, 3))])(np.zeros((4, 8, 1), np.uint8)),
+            "fill has 3 values, .* 1 channels",
+        ),
         (lambda: images.Normalize((0, 0), (1, 1)), "Normalize.mean must have 1, 3 or 4 values"),
         (lambda: images.Normalize(0, 0), "Normalize.std must be > 0"),
         (lambda: images.Compose([images.Resize(2, 2), images.Decode()]), "Decode must be the first"),
