@@ -1,4 +1,4 @@
-"""What a step means depends neither on how it is combined, nor on its parameters' types, nor on who wrote the file."""
+"""What a step means does not depend on how it is combined, how its parameters are typed, or who wrote the file."""
 
 import io
 
