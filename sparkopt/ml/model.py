@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,12 +18,21 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
-from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
+from sparkopt.blocks.columns import (
+    FeatureEncoder,
+    column_type,
+    feature_matrix,
+    features_column,
+    features_type,
+    quoted,
+)
+from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, of_valid, valid_features
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
+from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.expressions import once, row_wise, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
@@ -194,7 +203,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         kept = [F.col(quoted(name)) for name in dataset.columns]
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
-        rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
+        encoder = encoder_of(dataset, self._features())
+        # the JVM's models know no null, and no raw columns
+        rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         if rows is not None and invalid == "error":
             rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
         found = None if rows is None else self._expressions(rows, F.col(RAW))
@@ -202,7 +213,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             rows, outputs = found
             return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
         if rows is None:
-            scorer, inputs = self._score(columns), self._inputs(dataset.schema)
+            scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
@@ -232,11 +243,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns = wanted_columns(self._output_columns(), taken)
         return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
-    def _inputs(self, schema: StructType) -> Column:
-        """Return what is scored: the features, or a struct of features and offset."""
-        rows, offset = features_column(schema, self._features()), self._columns().offset
-        if features_type(schema, self._features()) == "vector":
-            rows = F.unwrap_udt(rows)
+    def _inputs(self, schema: StructType, encoder: FeatureEncoder | None = None) -> Column:
+        """Return what is scored: the features, or what they are made of, or a struct of that and the offset."""
+        offset = self._columns().offset
+        if encoder is not None:
+            rows = raw_struct(schema, encoder.columns)
+        else:
+            rows = features_column(schema, self._features())
+            if features_type(schema, self._features()) == "vector":
+                rows = F.unwrap_udt(rows)
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
@@ -254,9 +269,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         return scored
 
-    def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+    def _score(self, columns: Outputs, encoder: FeatureEncoder | None = None) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer = self._row_scorer(columns)
+        scorer = replace(self._row_scorer(columns), encoder=encoder)
 
         def score(rows: pa.Array) -> pa.Array:
             return scorer(rows)
@@ -347,16 +362,24 @@ class RowScorer:
         Whether rows are structs of features and offset, instead of features alone.
     keeps : bool
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
+    encoder : FeatureEncoder or None, default None
+        What makes the features of the raw columns that rows have in place of them.
     """
 
     model: Any
     outputs: tuple[str, ...]
     has_offset: bool
     keeps: bool
+    encoder: FeatureEncoder | None = None
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
+        if self.encoder is not None:
+            raw = rows.field("features") if self.has_offset else rows
+            made = self.encoder.vectors(raw.flatten())
+            offset = [rows.field("offset")] if self.has_offset else []
+            rows = pa.StructArray.from_arrays([made, *offset], ["features", "offset"]) if offset else made
         return of_valid(self._scored, rows, self._valid(rows)) if self.keeps else self._scored(rows)
 
     def _valid(self, rows: pa.Array) -> Array | None:
