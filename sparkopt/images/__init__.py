@@ -52,7 +52,7 @@ from sparkopt.images.effects import *  # noqa: F403
 from sparkopt.images.fields import *  # noqa: F403
 from sparkopt.images.files import Survey, survey
 from sparkopt.images.folder import read
-from sparkopt.images.functional import decode, encode
+from sparkopt.images.functional import decode, decode_mask, encode
 from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.mixing import *  # noqa: F403
 from sparkopt.images.parameters import Fill, Form
@@ -63,6 +63,7 @@ from sparkopt.images.preprocess import Preprocessed, preprocess
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
 from sparkopt.images.spatial import *  # noqa: F403
+from sparkopt.images.targets import SampleFunction
 from sparkopt.images.transform import ChoosingTransform, DividingTransform, GeometricTransform, ImageTransform
 from sparkopt.images.warps import *  # noqa: F403
 from sparkopt.io.image_header import ENDINGS, MAX_PIXELS, read_header
@@ -84,10 +85,12 @@ __all__ = [
     "ImageTransform",
     "Preprocessed",
     "Sample",
+    "SampleFunction",
     "Survey",
     "Size",
     "bound_batches",
     "decode",
+    "decode_mask",
     "encode",
     "functional",
     "operations",
