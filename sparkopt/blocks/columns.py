@@ -267,14 +267,14 @@ def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
     if pa.types.is_fixed_size_list(column.type):
         rectangle: Array = fixed_width_values(values).reshape(len(column), column.type.list_size)
         return rectangle
-    return _rectangle(values.to_numpy(zero_copy_only=False), np.diff(_offsets(column)))
+    return _rectangle(fixed_width_values(values), np.diff(_offsets(column)))
 
 
 def _offsets(column: pa.Array) -> Array:
     if pa.types.is_fixed_size_list(column.type):
         regular: Array = np.arange(len(column) + 1) * column.type.list_size
         return regular
-    offsets = column.offsets.to_numpy()
+    offsets = fixed_width_values(column.offsets)
     from_zero: Array = offsets - offsets[0]
     return from_zero
 
@@ -290,13 +290,13 @@ def _rectangle(values: Array, lengths: Array) -> Array:
 
 def _vectors(column: pa.Array) -> Array | sparse.csr_array:
     """Rows of Spark's Vector struct (type 0 sparse, 1 dense; size, indices, values)."""
-    kind = column.field("type").to_numpy()
+    kind = fixed_width_values(column.field("type"))
     values = column.field("values")
     if (kind == 1).all():
-        return _rectangle(values.flatten().to_numpy(), np.diff(_offsets(values)))
+        return _rectangle(fixed_width_values(values.flatten()), np.diff(_offsets(values)))
     size = column.field("size")
     lengths = np.diff(_offsets(values))
-    widths = np.where(kind == 1, lengths, size.fill_null(0).to_numpy())
+    widths = np.where(kind == 1, lengths, fixed_width_values(size.fill_null(0)))
     if (widths != widths[0]).any():
         row = int(np.flatnonzero(widths != widths[0])[0])
         raise DataError(f"row {row} has {widths[row]} entries where the rows before it have {widths[0]}")
@@ -304,11 +304,11 @@ def _vectors(column: pa.Array) -> Array | sparse.csr_array:
 
 
 def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> sparse.csr_array:
-    data = column.field("values").flatten().to_numpy()
+    data = fixed_width_values(column.field("values").flatten())
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     indices = np.empty(len(data), np.int32)
     from_sparse = np.repeat(kind == 0, lengths)
-    indices[from_sparse] = column.field("indices").drop_null().flatten().to_numpy()
+    indices[from_sparse] = fixed_width_values(column.field("indices").drop_null().flatten())
     indices[~from_sparse] = np.tile(np.arange(width, dtype=np.int32), int((kind == 1).sum()))
     return sparse.csr_array((data, indices, indptr), shape=(len(kind), width))
 
@@ -410,7 +410,7 @@ class Reader:
         column = batch.column(VALIDATION)
         if column.null_count:
             self._refuse(VALIDATION, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        found: Array = column.to_numpy(zero_copy_only=False).astype(np.int64)
+        found: Array = fixed_width_values(column).astype(np.int64)
         return found
 
     def _folds(self, batch: pa.RecordBatch) -> Array:
@@ -420,11 +420,11 @@ class Reader:
             return np.full(batch.num_rows, NO_FOLD)
         domain = Interval(0, None if most is None else most - 1, whole=True)
         column = batch.column(FOLD)
-        inside = domain.contains(column.fill_null(0).to_numpy())
+        inside = domain.contains(fixed_width_values(column.fill_null(0)))
         if not inside.all():
             row = int(np.flatnonzero(~inside)[0])
             self._refuse(FOLD, name, row, f"is {column[row].as_py()}; it must be {domain}")
-        found: Array = column.fill_null(NO_FOLD).to_numpy()
+        found: Array = fixed_width_values(column.fill_null(NO_FOLD))
         return found
 
     def _features(self, column: pa.Array, kind: pa.Array | None) -> Array | sparse.csr_array:
@@ -433,7 +433,7 @@ class Reader:
             self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
         self._check_entries(column)
         try:
-            kinds = None if kind is None else kind.to_numpy()
+            kinds = None if kind is None else fixed_width_values(kind)
             X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
         except DataError as error:
             raise DataError(
@@ -476,7 +476,7 @@ class Reader:
         column = batch.column(role)
         if column.null_count:
             self._refuse(role, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        values: Array = column.to_numpy()
+        values: Array = fixed_width_values(column)
         inside = domain.contains(values)
         if not inside.all():
             row = int(np.flatnonzero(~inside)[0])

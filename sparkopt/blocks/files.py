@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
-from sparkopt.io.arrow import fixed_width_values
+from sparkopt.io.arrow import array_of, fixed_width_values
 from sparkopt.typing import Array
 
 __all__ = [
@@ -81,9 +81,9 @@ def _encode(block: Block) -> pa.RecordBatch:
 
 def _one_list(values: Array | None, kind: DTypeLike) -> pa.Array:
     """Return one row: a list of these numbers, or null."""
-    flat = pa.array(np.zeros(0, kind) if values is None else values)
-    mask = pa.array([values is None])
-    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat, mask=mask)
+    flat = array_of(np.zeros(0, kind) if values is None else values)
+    mask = array_of(np.array([values is None], np.uint8)).cast(pa.bool_())
+    return pa.LargeListArray.from_arrays(array_of(np.array([0, len(flat)])), flat, mask=mask)
 
 
 def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:

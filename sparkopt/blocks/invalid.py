@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 
 __all__ = [
@@ -115,7 +116,8 @@ def valid_features(column: pa.Array) -> Array | None:
     numbers = _finite(flat)
     if numbers is None:
         return present
-    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()  # lists that are null have no entries in ``flat``
+    # lists that are null have no entries in ``flat``
+    lengths = fixed_width_values(pc.list_value_length(lists).fill_null(0))
     valid = np.ones(len(column), bool) if present is None else present
     valid[np.repeat(np.arange(len(column)), lengths)[~numbers]] = False
     return valid
@@ -132,14 +134,14 @@ def _present(column: pa.Array) -> Array | None:
     """Return which values are not null; None where all are."""
     if not column.null_count:
         return None
-    found: Array = column.is_valid().to_numpy(zero_copy_only=False)
+    found: Array = fixed_width_values(column.is_valid())
     return found.copy()
 
 
 def _finite(column: pa.Array) -> Array | None:
     """Return which numbers are finite; None where all are."""
-    values = column.to_numpy(zero_copy_only=False)
+    values = column.to_numpy(zero_copy_only=False) if column.null_count else fixed_width_values(column)
     if not column.null_count and np.isfinite(values.sum()):  # one cheap test; only a sum that overflows needs another
         return None
-    found: Array = np.isfinite(values) if values.dtype.kind == "f" else column.is_valid().to_numpy(False)
+    found: Array = np.isfinite(values) if values.dtype.kind == "f" else fixed_width_values(column.is_valid())
     return None if found.all() else found

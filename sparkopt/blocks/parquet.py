@@ -19,6 +19,7 @@ from pyarrow import parquet
 from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, RAW, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import array_of, fixed_width_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.machine.parquet import bytes_per_row, within
 from sparkopt.machine.part import batch_rows
@@ -230,7 +231,7 @@ class ParquetReader:
     def number(self, batch: pa.RecordBatch, role: str) -> Array:
         """Return a column of numbers as doubles, in which null is NaN."""
         column = _number(batch, {}, self.sources[role], 0).cast(pa.float64(), safe=False)
-        found: Array = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        found: Array = fixed_width_values(column.fill_null(np.nan))
         return found
 
 
@@ -319,8 +320,8 @@ def _entries(column: pa.Array, casts: Casts) -> pa.Array:
 
 def _int_offsets(column: pa.Array) -> pa.Array:
     """Return where each list of ``column.flatten()`` begins, and the end; null lists are empty there."""
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    lengths = fixed_width_values(pc.list_value_length(column).fill_null(0))
+    return array_of(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def _number(
@@ -354,7 +355,7 @@ def from_decimal(column: pa.Array) -> pa.Array:
     if column.type.precision > EXACT_DIGITS or not pa.types.is_decimal128(column.type):
         return column.cast(pa.string()).cast(pa.float64())
     low = np.frombuffer(column.buffers()[1], np.int64)[column.offset * 2 : (column.offset + len(column)) * 2 : 2]
-    found = pa.array(low / 10.0**column.type.scale)
+    found = array_of(low / 10.0**column.type.scale)
     return pc.if_else(column.is_valid(), found, None)
 
 
@@ -365,9 +366,9 @@ def _assembled(columns: Sequence[pa.Array], as_vector: bool) -> pa.Array:
     nulls: dict[int, Array] = {}
     for index, column in enumerate(columns):
         if column.null_count:
-            nulls[index] = column.is_null().to_numpy(zero_copy_only=False)
+            nulls[index] = fixed_width_values(column.is_null())
             column = column.fill_null(0)
-        matrix[:, index] = column.to_numpy(zero_copy_only=False)
+        matrix[:, index] = fixed_width_values(column)
     missing = None
     if nulls:
         missing = np.zeros(matrix.shape, bool)
@@ -375,8 +376,9 @@ def _assembled(columns: Sequence[pa.Array], as_vector: bool) -> pa.Array:
             missing[:, index] = where
     elif as_vector and (is_sparse := 1.5 * (np.count_nonzero(matrix, axis=1) + 1) < len(columns)).any():
         return _compressed(matrix, is_sparse)
-    flat = pa.array(matrix.reshape(-1), mask=None if missing is None else missing.reshape(-1))
-    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * len(columns)), flat)
+    values = matrix.reshape(-1)
+    flat = array_of(values) if missing is None else pa.array(values, mask=missing.reshape(-1))
+    return pa.ListArray.from_arrays(array_of(np.arange(rows + 1, dtype=np.int32) * len(columns)), flat)
 
 
 def _compressed(matrix: Array, is_sparse: Array) -> pa.StructArray:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 
 __all__ = ["KIND", "packed", "unpacked"]
@@ -56,8 +57,8 @@ def unpacked(column: pa.Array, kind: Array) -> sparse.csr_array:
     array([[0., 5., 0.],
            [7., 8., 9.]])
     """
-    flat = column.flatten().to_numpy()
-    ends = column.offsets.to_numpy() - column.offsets[0].as_py()
+    flat = fixed_width_values(column.flatten())
+    ends = fixed_width_values(column.offsets) - column.offsets[0].as_py()
     lengths, is_sparse = np.diff(ends), kind == 0
     widths = lengths.copy()
     widths[is_sparse] = flat[ends[:-1][is_sparse]]

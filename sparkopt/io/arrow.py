@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["binary_values", "fixed_width_values"]
+__all__ = ["array_of", "binary_values", "fixed_width_values"]
 
 
 def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
@@ -40,10 +40,27 @@ def fixed_width_values(column: pa.Array) -> NDArray[Any]:
     >>> import pyarrow as pa
     >>> fixed_width_values(pa.array([1, 2, 3], pa.int64())[1:])
     array([2, 3])
+    >>> fixed_width_values(pa.array([True, False]))
+    array([ True, False])
     """
+    if pa.types.is_boolean(column.type):  # bits
+        return fixed_width_values(column.cast(pa.uint8())).view(np.bool_)
     kind = column.type.to_pandas_dtype()
     if not len(column):
         return np.empty(0, kind)
     found: NDArray[Any] = np.frombuffer(column.buffers()[1], kind)
     found.flags.writeable = False  # Arrow's data are immutable
     return found[column.offset : column.offset + len(column)]
+
+
+def array_of(values: NDArray[Any]) -> pa.Array:
+    """Return numbers as a column without nulls that shares their memory; ``pa.array`` would load pandas.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> array_of(np.array([1.5, 2.0])).to_pylist()
+    [1.5, 2.0]
+    """
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])

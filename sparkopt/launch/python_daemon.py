@@ -1,6 +1,6 @@
 """Spark's Python daemon, with the modules that sparkopt's tasks need already imported.
 
-Spark forks its Python workers from a daemon. A worker of the plain one imports NumPy, pandas, Arrow and sparkopt in
+Spark forks its Python workers from a daemon. A worker of the plain one imports NumPy, Arrow and sparkopt in
 its first task, which takes most of a second of a core, and each time that a task fails or a worker was idle for a
 minute the next one does so again. Forks of this daemon have them: they start in milliseconds, and share the memory.
 
@@ -22,8 +22,16 @@ __all__ = ["MODULE", "can_be_started", "main"]
 MODULE = "sparkopt.launch.python_daemon"
 """The value of ``spark.python.daemon.module``."""
 
-PRELOADED = ("pyspark.worker", "pandas", "pyarrow.compute", "scipy.sparse", "threadpoolctl", "sparkopt.engines")
-"""Modules that tasks import: of PyTorch, Horovod and OpenCV none."""
+PRELOADED = (
+    "pyspark.worker",
+    "pyarrow.compute",
+    "scipy.sparse",
+    "threadpoolctl",
+    "sparkopt.engines.driver",
+    "sparkopt.engines.local",
+    "sparkopt.engines.resident",
+)
+"""Modules that the tasks of a fit import, and no others: neither pandas nor PyTorch, Horovod or OpenCV."""
 
 _FIND = "import importlib.util as u; found = u.find_spec('sparkopt'); print(found.origin if found else '')"
 

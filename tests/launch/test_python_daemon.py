@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sparkopt.blocks import tasks
 from sparkopt.io import worker
 from sparkopt.launch.python_daemon import MODULE, PRELOADED, can_be_started
 from sparkopt.validation import Interval
+from tests.tiers import needs
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +81,44 @@ def test_the_daemon_is_asked_for_where_it_finds_the_same_package(finds, tmp_path
 
 def test_another_interpreter_has_its_own_daemon():
     assert not can_be_started("/usr/bin/another-python")
+
+
+def in_a_process(code, *arguments, **environment):
+    """Run a script and return what it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(code), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+TASKS = {"sparkopt.blocks.tasks", "sparkopt.blocks.summaries", "sparkopt.objective.work", "sparkopt.losses"}
+NOT_NEEDED = {"pandas", "torch", "cv2", "horovod", "sklearn", "mlflow", "pyspark.ml", "scipy.optimize", "scipy.stats"}
+
+
+def test_the_daemon_imports_what_the_tasks_of_a_fit_need_and_no_more(tmp_path):
+    (tmp_path / "load.py").write_text(
+        "import importlib, json, sys\nfrom sparkopt.launch.python_daemon import PRELOADED\n"
+        "for name in PRELOADED:\n    importlib.import_module(name)\nprint(json.dumps(list(sys.modules)))"
+    )
+    found = set(in_a_process(tmp_path / "load.py"))
+    assert found >= TASKS
+    assert not found & NOT_NEEDED
+
+
+@pytest.mark.parametrize("where", ["machine", pytest.param("spark", marks=needs("jvms"))])
+@pytest.mark.parametrize("features", ["lists", "vectors"])
+def test_workers_that_fit_parquet_import_no_more_than_they_need(where, features, tmp_path):
+    """In a new process, by its worker processes or by Spark's: what each has imported after a fit."""
+    found = in_a_process(Path(__file__).with_name("modules_of_workers.py"), where, features, tmp_path)
+    assert set().union(*(modules for modules, _ in found)) >= TASKS
+    for modules, late in found:
+        assert not {*modules} & NOT_NEEDED
+        if where == "spark":  # the daemon had all of them
+            assert not [name for name in late if name.partition(".")[0] in ("sparkopt", "scipy", "numpy", "pyarrow")]
