@@ -8,7 +8,7 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
-from sparkopt.images.formats import NAMES, decode_by_library
+from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
 from sparkopt.io.image_checks import decodable, tiff_layout
@@ -128,12 +128,16 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
         )
-    if header.format in NAMES:
+    if header.format in OTHERS:
         return _of_library(decode_by_library(data, header), header, color, depth)
     data = decodable(data, header)
     if header.bits > 8 and depth == "keep":
         return _kept(data, header, color)
     layout = tiff_layout(data) if header.format == "tiff" else None
+    if layout is not None and (layout.has_unassociated_alpha or layout.is_left_to_others) and has_pillow():
+        return _of_library(decode_by_library(data, header), header, color, depth)
+    if layout is not None and layout.is_wide_with_alpha and not layout.is_planar and color != "rgba":
+        return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
     if layout is not None and layout.has_unassociated_alpha:
         rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
         return _converted(_divided_by_alpha(rgba), "rgba", color)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from sparkopt.errors import CorruptImageError
 from sparkopt.io.image_header import Header
 from sparkopt.typing import Array
 
-__all__ = ["NAMES", "decode_by_library"]
+__all__ = ["OTHERS", "decode_by_library", "has_pillow"]
 
 NAMES = {
     "avif": "AVIF",
@@ -23,7 +25,10 @@ NAMES = {
     "jpegxl": "JPEG XL",
     "bigtiff": "BigTIFF",
     "dicom": "DICOM",
+    "tiff": "TIFF",
 }
+OTHERS = frozenset(NAMES) - {"tiff"}
+"""Formats that OpenCV is never given; of TIFFs, only kinds that it does not convert go another way."""
 
 
 def decode_by_library(data: bytes, header: Header) -> Array:
@@ -59,6 +64,12 @@ def decode_by_library(data: bytes, header: Header) -> Array:
     raise CorruptImageError(
         f"unsupported: {name} needs one of the packages {packages}; none that decodes it is installed"
     )
+
+
+@functools.cache
+def has_pillow() -> bool:
+    """Whether Pillow is installed."""
+    return find_spec("PIL") is not None
 
 
 class _Unavailable(Exception):
@@ -129,6 +140,7 @@ _LIBRARIES: dict[str, tuple[_Library, ...]] = {
     ),
     "jpegxl": (("imagecodecs", "imagecodecs", _imagecodecs("jpegxl")),),
     "bigtiff": (("pillow", "PIL.Image", _by_pillow),),
+    "tiff": (("pillow", "PIL.Image", _by_pillow),),
     "dicom": (("pydicom", "pydicom", _by_pydicom),),
 }
 """For each format: the package's name, its module, and how it decodes; the first that is installed is taken."""

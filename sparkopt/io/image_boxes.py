@@ -80,6 +80,8 @@ def _jpeg2000(data: bytes) -> tuple[int, int, int]:
     sizes = [struct.unpack_from(">IIII", data, found.start() + 8) for found in re.finditer(re.escape(_J2K), data)]
     if not sizes:
         raise _no_size("JPEG 2000")
+    if re.search(rb"colr\x01..\0\0\0\x0c", data, re.S):
+        raise CorruptImageError("unsupported: CMYK in JPEG 2000")
     right, bottom, left, top = max(sizes, key=lambda size: size[0] * size[1])
     return bottom - top, right - left, 1
 
