@@ -6,10 +6,11 @@
     python jobs/bench/machine.py --works logistic lasso --others ~/others/bin/python
 
 Each row is a kind of model: sparkopt, scikit-learn with pyarrow, and in the environment of ``--others``
-scikit-learn-intelex, snapml, glum, celer and skglm, where they have that model and are within reach; with ``--spark`` pyspark.ml by ``spark-submit``. Runs are in
-turn, and medians are compared. The gap is how far an objective is above the least one found, relatively. The noise
-is the spread of a process that only reads the labels. ``search`` is 24 models x 3 folds beside GridSearchCV,
-``score`` is from Parquet to Parquet, ``small`` is a fit of 100 rows in a running process.
+scikit-learn-intelex, snapml, glum, celer and skglm, where they have that model and are within reach; with
+``--spark`` pyspark.ml by ``spark-submit``. Runs are in turn, and medians are compared. The gap is how far an
+objective is above the least one found, relatively. The noise is the spread of a process that only reads the labels.
+``search`` is 24 models x 3 folds beside GridSearchCV, ``score`` is from Parquet to Parquet, ``small`` is a fit of 100
+rows in a running process.
 """
 
 from __future__ import annotations
