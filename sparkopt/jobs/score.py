@@ -19,7 +19,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.invalid_rows import (
     INVALID,
     invalid_flag,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOB", "feature_columns", "main", "prepared", "width_of"]
 
-FORMATS, MODES = ("parquet", "csv", "json", "delta"), ("errorifexists", "overwrite")
+FORMATS = ("parquet", "csv", "json", "delta")
 FORMS = FORMATS[:2]
 """Formats that are written without Spark too."""
 
@@ -57,7 +57,7 @@ def declare(flags: Parser) -> None:
     invalid_flag(flags, "skip leaves them out, keep writes them with a null prediction; both count them")
     flags.add_argument("--output", metavar="FOLDER", help="where to write")
     flags.add_argument("--output-format", choices=FORMATS, default="parquet", help="default: %(default)s")
-    flags.add_argument("--output-mode", choices=MODES, default="errorifexists", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def check(args: argparse.Namespace) -> None:

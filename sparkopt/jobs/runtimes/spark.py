@@ -125,6 +125,14 @@ class SparkRuntime(Runtime):
         except (PySparkException, Py4JJavaError) as error:
             raise _unreadable(source, error) from error
 
+    def folders_of(self, table: str) -> list[str]:
+        try:
+            rows = self.spark.sql(f"DESCRIBE EXTENDED {table}").where("col_name = 'Location'").collect()
+            files = [row["data_type"] for row in rows] or self.spark.read.table(table).inputFiles()  # a view
+        except (PySparkException, Py4JJavaError) as error:
+            raise _unreadable(DataSource(TABLE, table), error) from error
+        return files if rows else sorted({file.rpartition("/")[0] for file in files})
+
     def read(
         self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
     ) -> InputRows:
