@@ -58,24 +58,7 @@ class _KeepSource(argparse.Action):
     """Stores the flag that was given together with its value."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        kind = str(option_string).removeprefix("--")
-        if getattr(namespace, "path", None) is not None:
-            parser.error(f"{namespace.path!r} and --{kind} both name the data: give one of them")
-        namespace.source = DataSource(kind, values)
-
-
-class _KeepPath(argparse.Action):
-    """Stores a path together with the format that its ending says."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if values is None:
-            return
-        if getattr(namespace, "source", None) is not None:
-            parser.error(f"{values!r} and --{namespace.source.kind} both name the data: give one of them")
-        try:
-            namespace.path, namespace.source = values, DataSource(format_of(values), values)
-        except ParameterError as error:
-            parser.error(str(error))
+        namespace.source = DataSource(str(option_string).removeprefix("--"), values)
 
 
 BY_ENDING = {
@@ -113,7 +96,7 @@ def format_of(path: str) -> str:
         return "parquet"
     if not ending or any(sign in name for sign in "*?["):
         return "parquet"
-    raise ParameterError(f"{path!r} does not say what it is by its ending: give --csv, --parquet or another flag")
+    raise ParameterError(f"{path!r} does not say what it is by its ending: give --csv, --parquet or another flag.")
 
 
 def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
@@ -137,7 +120,6 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         flags.add_argument(
             "path",
             nargs="?",
-            action=_KeepPath,
             help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or a folder of them",
         )
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
@@ -174,6 +156,11 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     MissingDependencyError
         For images where OpenCV is not installed.
     """
+    path = getattr(args, "path", None)
+    if path is not None:
+        if args.source is not None:
+            raise ParameterError(f"{path!r} and --{args.source.kind} both name the data: give one of them.")
+        args.source = DataSource(format_of(path), path)
     if args.source is None:
         kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
         one = "the argument" if only_images else "one of the arguments"
