@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +53,7 @@ class _Reading:
     decode: Compose | None
 
     def __call__(self, start: int, rows: int) -> None:
-        values = dense(self.field, self.column.slice(start, rows))
+        values: Any = dense(self.field, self.column.slice(start, rows))
         if self.field.is_image and self.decode is not None:
             for content in values.to_pylist():
                 self.decode(content)
