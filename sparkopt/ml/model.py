@@ -32,7 +32,7 @@ from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
-from sparkopt.ml.expressions import once, row_wise, twice
+from sparkopt.ml.expressions import Formulas, once, row_wise, text, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
@@ -52,7 +52,8 @@ NOT_A_NUMBER = (
     "has NaN, or infinities that cancel out, in its features or offset. Set handleInvalid='keep' for a null "
     "prediction, or 'skip' to leave such rows out."
 )
-RAW, INPUTS, SCORES = "__sparkopt_raw", "__sparkopt_inputs", "__sparkopt_scores"
+UNCHECKED, RAW = "__sparkopt_unchecked", "__sparkopt_raw"
+INPUTS, SCORES = "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 """Name and type of output columns, by the keys of ``_outputs``."""
@@ -175,20 +176,13 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
         return products(X, self._matrix) + self._intercept
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
-        """Return output columns, to the bit those of ``_outputs``, and the rows with what they are computed from.
+    def _formulas(self, raw: str) -> Formulas | None:
+        """Return output columns, to the bit those of ``_outputs``; None where Spark has no such functions.
 
         Parameters
         ----------
-        rows : DataFrame
-            Rows with raw predictions.
-        raw : Column
-            The raw predictions: a number, or an array where there are several outputs.
-
-        Returns
-        -------
-        tuple or None
-            None where Spark has no such functions.
+        raw : str
+            Column of raw predictions: a number, or an array where there are several outputs.
         """
         return None
 
@@ -199,16 +193,13 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def _transform_on_spark(self, dataset: DataFrame) -> DataFrame:
         columns, invalid = self._wanted(dataset.columns), self.getHandleInvalid()
-        kept = [F.col(quoted(name)) for name in dataset.columns]
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
         rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
-        if rows is not None and invalid == "error":
-            rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
-        found = None if rows is None else self._expressions(rows, F.col(RAW))
-        if found is not None:
-            rows, outputs = found
-            return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
+        formulas = None if rows is None else self._formulas(RAW)
+        if rows is not None and formulas is not None:
+            return self._computed(dataset.columns, rows, columns, formulas)
+        kept = [F.col(quoted(name)) for name in dataset.columns]
         if rows is None:
             scorer, inputs = self._score(columns), self._inputs(dataset.schema)
         else:
@@ -217,24 +208,37 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
         return once(scored, SCORES).select(*kept, *self._named(columns, SCORES))
 
+    def _computed(self, kept: Sequence[str], rows: DataFrame, columns: Outputs, formulas: Formulas) -> DataFrame:
+        """Return rows with output columns by Spark's own expressions."""
+        for step in formulas.steps:
+            rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
+        added = [name for name in rows.columns if name not in set(kept)]
+        every = F.expr(f"* EXCEPT ({', '.join(added)})")
+        outputs = {name: (kind, F.expr(formulas.outputs[key])) for key, (name, kind) in columns.items()}
+        found = [(to_vector(one) if kind == VECTOR else one).alias(name) for name, (kind, one) in outputs.items()]
+        return rows.select(every, *found)
+
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         """Return the rows with a column ``RAW``, where the JVM can compute it."""
         features, offset = self._features(), self._columns().offset
         if features_type(dataset.schema, features) != "vector":
             return None
-        rows = with_raw(dataset, str(features), self.arrays, RAW)
-        if rows is None or offset is None:
+        rows = with_raw(dataset, str(features), self.arrays, UNCHECKED)
+        if rows is None:
             return rows
-        column_type(dataset.schema, offset, "offset")
-        return rows.withColumn(
-            RAW, F.col(RAW) + F.coalesce(F.col(quoted(offset)).cast("double"), F.lit(float("nan")))
-        )
+        raw = UNCHECKED
+        if offset is not None:
+            column_type(dataset.schema, offset, "offset")
+            raw = f"({UNCHECKED} + coalesce(CAST({quoted(offset)} AS DOUBLE), double('NaN')))"
+        if self.getHandleInvalid() == "error":
+            raw = self._of_numbers(raw)
+        return rows.selectExpr(f"* EXCEPT ({UNCHECKED})", f"{raw} AS {RAW}")
 
-    def _of_numbers(self, raw: Column) -> Column:
+    def _of_numbers(self, raw: str) -> str:
         """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
-        first = raw if len(self._matrix) == 1 else raw[0]
-        message = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
-        return F.when(F.isnan(first), F.raise_error(F.lit(message))).otherwise(raw)
+        first = raw if len(self._matrix) == 1 else f"{raw}[0]"
+        message = text(f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}")
+        return f"CASE WHEN isnan({first}) THEN raise_error({message}) ELSE {raw} END"
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -327,8 +331,8 @@ class ScalarModel(LinearModel[S]):
     def _outputs(self, raw: Array) -> dict[str, Array]:
         return {"prediction": raw[:, 0]}
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
-        return rows, {"prediction": twice(raw, is_vector=False)}
+    def _formulas(self, raw: str) -> Formulas | None:
+        return Formulas({"prediction": twice(raw)})
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {"prediction": (self.getPredictionCol(), NUMBER)}
