@@ -5,7 +5,8 @@ come from Parquet files that the tasks read themselves (``parquet``), where ``sc
 than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
 ``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
 executors; ``backend`` is who runs it: ``classic``, ``connect`` or ``machine``, which needs no session: it takes a
-`sparkopt.Table`, whose columns ``tables`` names as Spark would. ``block``, ``files`` and ``moments`` need no Spark.
+`sparkopt.Table`, whose columns ``tables`` names as Spark would. ``encoded`` are DataFrames whose features the tasks
+compute of raw columns, and ``chunks`` results of tasks as rows. ``block``, ``files`` and ``moments`` need no Spark.
 It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then ``store``.
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "BlockStore",
     "Blocks",
     "Columns",
+    "FeatureEncoder",
     "Handle",
     "InMemoryBlocks",
     "Located",
@@ -37,7 +39,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sparkopt.blocks.backend import Backend, Shared
-    from sparkopt.blocks.columns import Columns
+    from sparkopt.blocks.columns import Columns, FeatureEncoder
     from sparkopt.blocks.store import BlockStore
     from sparkopt.blocks.tasks import (
         Handle,
@@ -53,6 +55,7 @@ _ON_SPARK = {
     "Backend": "backend",
     "BlockStore": "store",
     "Columns": "columns",
+    "FeatureEncoder": "columns",
     "Handle": "tasks",
     "Located": "tasks",
     "OpenPartition": "tasks",

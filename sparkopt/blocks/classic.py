@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+
 from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
+from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
+from sparkopt.io.worker import spare_modules
 
 if TYPE_CHECKING:
     from pyspark import RDD
+    from pyspark.sql import DataFrame
 
-__all__ = ["ClassicBackend", "slots_of"]
+__all__ = ["ClassicBackend", "of_files", "slots_of"]
 
 T = TypeVar("T")
 
@@ -85,6 +91,39 @@ def slots_of(context: Any) -> int:
     scala = context._jsc.sc()
     profile = scala.resourceProfileManager().defaultResourceProfile()
     return max(1, int(scala.maxNumConcurrentTasks(profile)))
+
+
+def of_files(df: DataFrame, scan: ParquetScan, function: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T] | None:
+    """Return what a function returns of each partition of files; None where they are left to Spark's reader.
+
+    Parameters
+    ----------
+    df : DataFrame
+        Its session runs the job.
+    scan : ParquetScan
+        The files.
+    function : callable
+        Of a partition's rows; it can be pickled.
+    """
+    parts = df.sparkSession.sparkContext.parallelize(scan.partitions, len(scan.partitions))
+    found = parts.mapPartitions(_OfFiles(scan.reader, function)).collect()
+    return None if any(isinstance(one, NotReadHere) for one in found) else found
+
+
+@dataclass(frozen=True)
+class _OfFiles:
+    """The task that reads a partition's files."""
+
+    reader: ParquetReader
+    function: Callable[[Iterator[pa.RecordBatch]], Any]
+
+    def __call__(self, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Any]:
+        spare_modules()
+        for parts in partitions:
+            try:
+                yield self.function(self.reader(parts))
+            except NotReadHere as reason:
+                yield reason
 
 
 def _to_handles(partition: int, rows: Iterable[Any]) -> Iterable[Handle]:

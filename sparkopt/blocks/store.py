@@ -22,6 +22,7 @@ from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
+from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
@@ -123,9 +124,10 @@ class BlockStore:
         if isinstance(df, Table):
             backend, facts = _written(TableSource(df, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, f"arrow: {df}")
+        columns = replace(columns, encoder=encoder_of(df, columns.features))
         selected = columns.select(df)
         scan, reader = reader_of(selected)
-        is_vector = features_type(df.schema, columns.features) == "vector"
+        is_vector = columns.encoder is None and features_type(df.schema, columns.features) == "vector"
         rows = packed(selected, FEATURES) if is_vector else selected
         source = RowSource(rows, columns, targets, name, codec)
         backend, facts = _written(replace(source, scan=scan))

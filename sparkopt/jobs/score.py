@@ -19,7 +19,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.invalid_rows import INVALID, invalid_flag, invalid_measures, invalid_text, mode_of, with_mode
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOB", "feature_columns", "main", "prepared"]
 
-FORMATS, MODES = ("parquet", "csv", "json", "delta"), ("errorifexists", "overwrite")
+FORMATS = ("parquet", "csv", "json", "delta")
 FORMS = FORMATS[:2]
 """Formats that are written without Spark too."""
 
@@ -48,7 +48,7 @@ def declare(flags: Parser) -> None:
     invalid_flag(flags, "skip leaves them out, keep writes them with a null prediction; both count them")
     flags.add_argument("--output", metavar="FOLDER", help="where to write")
     flags.add_argument("--output-format", choices=FORMATS, default="parquet", help="default: %(default)s")
-    flags.add_argument("--output-mode", choices=MODES, default="errorifexists", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def check(args: argparse.Namespace) -> None:

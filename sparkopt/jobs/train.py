@@ -23,7 +23,7 @@ from sparkopt.errors import MissingDependencyError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
@@ -78,6 +78,7 @@ def declare(flags: Parser) -> None:
     _declare_model(flags, LogisticRegression())
     _declare_solver(flags, LogisticRegression())
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def _declare_model(flags: Parser, defaults: LogisticRegression) -> None:

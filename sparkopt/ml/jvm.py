@@ -17,16 +17,18 @@ from py4j.protocol import Py4JError
 from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
-from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector
+from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import quoted
-from sparkopt.ml.expressions import FEW, array, number
+from sparkopt.blocks.invalid import SCORING_HINT
+from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 
-__all__ = ["to_vector", "with_raw"]
+__all__ = ["struct_to_vector", "to_vector", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,9 @@ WIDE = 1024
 """Features beyond which coefficients are dense: a sparse row would be merged with every one of them."""
 
 
-def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str) -> DataFrame | None:
+def with_raw(
+    dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str
+) -> tuple[DataFrame, list[str]] | None:
     """Return the rows with their raw predictions, or None where the JVM cannot be asked, as on Spark Connect.
 
     Parameters
@@ -43,12 +47,16 @@ def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], n
     dataset : DataFrame
         Rows.
     features : str
-        Column of their features, Vectors.
+        Column of their features: Vectors, or arrays of floats or doubles.
     arrays : tuple of ndarray of shape (outputs, features) and (outputs,)
         Coefficients and intercepts.
     name : str
-        Column of the raw predictions: a number, or an array where there are several outputs. The rows have other
-        columns too that begin with ``__sparkopt_``.
+        Column of the raw predictions: a number, or an array where there are several outputs.
+
+    Returns
+    -------
+    tuple or None
+        The rows, and which other columns they have in addition.
     """
     if is_connect(dataset):
         return None
@@ -62,12 +70,37 @@ def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], n
     except Py4JError as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
-    rows, column = dataset, features
-    if not features.isidentifier():  # the JVM's models would take a name with a dot for a field's
-        rows, column = rows.withColumn(FEATURES, F.col(quoted(features))), FEATURES
-    rows = _of_width(rows, column, width)
+    rows, column, added = _vectors(dataset, features, width)
     scored = DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
-    return scored if outputs == 1 else _with_intercepts(scored, name, intercept)
+    return scored if outputs == 1 else _with_intercepts(scored, name, intercept), added
+
+
+def _vectors(dataset: DataFrame, features: str, width: int) -> tuple[DataFrame, str, list[str]]:
+    """Return the rows, the column of their Vectors, all of this width, and which columns were added."""
+    kind = dataset.schema[features].dataType
+    if isinstance(kind, ArrayType):
+        rows = dataset.where(_is_whole(features, kind.elementType.simpleString(), width))
+        vector = to_vector(F.col(quoted(features)).cast("array<double>"))
+        return rows.withColumn(FEATURES, vector), FEATURES, [FEATURES]
+    if features.isidentifier():
+        return _of_width(dataset, features, width), features, [SIZE]
+    # the JVM's models would take a name with a dot for a field's
+    rows = dataset.withColumn(FEATURES, F.col(quoted(features)))
+    return _of_width(rows, FEATURES, width), FEATURES, [FEATURES, SIZE]
+
+
+def _is_whole(features: str, element: str, width: int) -> str:
+    """Return true, or raise an error for an array of another width, with null or with NaN."""
+    name = quoted(features)
+    # null where an array has null and not what is looked for
+    is_whole = f"size({name}) = {width} AND NOT array_contains({name}, CAST(double('NaN') AS {element}))"
+    place = f"CAST(array_position(transform({name}, x -> x IS NULL OR isnan(x)), TRUE) - 1 AS INT)"
+    entry = f"concat(' is ', coalesce(CAST({name}[{place}] AS STRING), 'null'), ' at feature ', {place})"
+    row, hint = text(f"features column {features!r}: a row"), text(f". {SCORING_HINT}")
+    problem = f"concat({row}, CASE WHEN {name} IS NULL THEN ' is null' ELSE {entry} END, {hint})"
+    other = f"concat('a row has ', size({name}), ' features; the model was trained on {width}.')"
+    message = f"CASE WHEN size({name}) != {width} AND {name} IS NOT NULL THEN {other} ELSE {problem} END"
+    return f"CASE WHEN {is_whole} THEN TRUE ELSE CAST(raise_error({message}) AS BOOLEAN) END"
 
 
 def _with_intercepts(rows: DataFrame, name: str, intercept: Floats) -> DataFrame:
@@ -130,25 +163,45 @@ def to_vector(values: Column) -> Column:
     if is_connect(values):
         return array_to_vector(values)
     try:
-        return _typed(values)
+        return _typed(_dense(values))
     except (Py4JError, TypeError) as error:  # TypeError: py4j takes a class that there is not for a package
         logger.warning("Vectors are made by array_to_vector, since Spark's expressions cannot be used: %s", error)
         return array_to_vector(values)
 
 
-def _typed(values: Column) -> Column:
-    """Return arrays as Vectors: as a struct, which it is made of, without a change to it."""
+def struct_to_vector(struct: Column) -> Column:
+    """Return structs of type, size, indices and values, of which none is null, as Vectors, sparse ones too."""
+    if not is_connect(struct):
+        try:
+            return _typed(struct)
+        except (Py4JError, TypeError) as error:
+            logger.warning("Vectors are made by Python, since Spark's expressions cannot be used: %s", error)
+    made: Column = F.udf(_vector_of, VectorUDT())(struct)
+    return made
+
+
+def _vector_of(row: Any) -> Any:
+    return DenseVector(row["values"]) if row["type"] else SparseVector(row["size"], row["indices"], row["values"])
+
+
+def _dense(values: Column) -> Column:
+    """Return the structs of dense Vectors with these values."""
+    unset = [
+        F.expr(part) for part in ("1Y AS type", "CAST(NULL AS INT) AS size", "CAST(NULL AS ARRAY<INT>) AS indices")
+    ]
+    return F.struct(*unset, values.alias("values"))
+
+
+def _typed(struct: Column) -> Column:
+    """Return a struct as a Vector, without a change to it."""
     from pyspark.sql.classic.column import Column as ClassicColumn
 
     jvm = _Classes.of(SparkContext._active_spark_context)
-    parts = [jvm.functions.expr(part) for part in ("1Y AS type", "CAST(NULL AS INT) AS size")]
-    parts += [jvm.functions.expr("CAST(NULL AS ARRAY<INT>) AS indices"), getattr(values._jc, "as")("values")]
-    struct = jvm.functions.struct(jvm.sequence(parts))
     call = jvm.static_invoke(
         jvm.objects,
         jvm.vector,
         "requireNonNull",
-        jvm.sequence([jvm.expressions.expression(struct)]),
+        jvm.sequence([jvm.expressions.expression(struct._jc)]),
         jvm.sequence([]),  # types to cast arguments to
         False,  # null where an argument is
         False,  # may return null
@@ -162,7 +215,6 @@ def _typed(values: Column) -> Column:
 class _Classes:
     """Classes and values of the JVM. To look one up takes a call for each part of its name."""
 
-    functions: Any
     expressions: Any
     static_invoke: Any
     objects: Any
@@ -177,7 +229,6 @@ class _Classes:
         jvm = context._jvm
         sql = jvm.org.apache.spark.sql
         return cls(
-            sql.functions,
             sql.classic.ExpressionUtils,
             sql.catalyst.expressions.objects.StaticInvoke,
             jvm.java.lang.Class.forName("java.util.Objects"),

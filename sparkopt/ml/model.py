@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,10 +16,18 @@ from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
-from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
+from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructType
 from scipy import sparse
 
-from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
+from sparkopt.blocks.columns import (
+    FeatureEncoder,
+    column_type,
+    feature_matrix,
+    features_column,
+    features_type,
+    quoted,
+)
+from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
     HANDLE_INVALID,
     InvalidRowError,
@@ -32,6 +40,7 @@ from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
+from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.expressions import Formulas, once, row_wise, text, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
@@ -195,44 +204,38 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns, invalid = self._wanted(dataset.columns), self.getHandleInvalid()
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
-        rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
+        encoder = encoder_of(dataset, self._features())
+        # the JVM's models know no null, and no raw columns
+        rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         formulas = None if rows is None else self._formulas(RAW)
         if rows is not None and formulas is not None:
-            return self._computed(dataset.columns, rows, columns, formulas)
+            return _computed(rows, columns, formulas)
         kept = [F.col(quoted(name)) for name in dataset.columns]
         if rows is None:
-            scorer, inputs = self._score(columns), self._inputs(dataset.schema)
+            scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
         scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
         return once(scored, SCORES).select(*kept, *self._named(columns, SCORES))
 
-    def _computed(self, kept: Sequence[str], rows: DataFrame, columns: Outputs, formulas: Formulas) -> DataFrame:
-        """Return rows with output columns by Spark's own expressions."""
-        for step in formulas.steps:
-            rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
-        added = [name for name in rows.columns if name not in set(kept)]
-        every = F.expr(f"* EXCEPT ({', '.join(added)})")
-        outputs = {name: (kind, F.expr(formulas.outputs[key])) for key, (name, kind) in columns.items()}
-        found = [(to_vector(one) if kind == VECTOR else one).alias(name) for name, (kind, one) in outputs.items()]
-        return rows.select(every, *found)
-
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         """Return the rows with a column ``RAW``, where the JVM can compute it."""
         features, offset = self._features(), self._columns().offset
-        if features_type(dataset.schema, features) != "vector":
+        kind = features_type(dataset.schema, features)
+        if not isinstance(features, str) or not _is_taken(kind, dataset.schema[features].dataType):
             return None
-        rows = with_raw(dataset, str(features), self.arrays, UNCHECKED)
-        if rows is None:
-            return rows
+        found = with_raw(dataset, features, self.arrays, UNCHECKED)
+        if found is None:
+            return None
+        rows, added = found
         raw = UNCHECKED
         if offset is not None:
             column_type(dataset.schema, offset, "offset")
             raw = f"({UNCHECKED} + coalesce(CAST({quoted(offset)} AS DOUBLE), double('NaN')))"
         if self.getHandleInvalid() == "error":
             raw = self._of_numbers(raw)
-        return rows.selectExpr(f"* EXCEPT ({UNCHECKED})", f"{raw} AS {RAW}")
+        return rows.selectExpr(f"* EXCEPT ({', '.join([UNCHECKED, *added])})", f"{raw} AS {RAW}")
 
     def _of_numbers(self, raw: str) -> str:
         """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
@@ -245,11 +248,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns = wanted_columns(self._output_columns(), taken)
         return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
-    def _inputs(self, schema: StructType) -> Column:
-        """Return what is scored: the features, or a struct of features and offset."""
-        rows, offset = features_column(schema, self._features()), self._columns().offset
-        if features_type(schema, self._features()) == "vector":
-            rows = F.unwrap_udt(rows)
+    def _inputs(self, schema: StructType, encoder: FeatureEncoder | None = None) -> Column:
+        """Return what is scored: the features, or what they are made of, or a struct of that and the offset."""
+        offset = self._columns().offset
+        if encoder is not None:
+            rows = raw_struct(schema, encoder.columns)
+        else:
+            rows = features_column(schema, self._features())
+            if features_type(schema, self._features()) == "vector":
+                rows = F.unwrap_udt(rows)
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
@@ -267,9 +274,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         return scored
 
-    def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+    def _score(self, columns: Outputs, encoder: FeatureEncoder | None = None) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer, seen = self._row_scorer(columns), 0
+        scorer, seen = replace(self._row_scorer(columns), encoder=encoder), 0
 
         def score(rows: pa.Array) -> pa.Array:
             nonlocal seen  # rows of this task in earlier batches
@@ -367,22 +374,35 @@ class RowScorer:
         The offset's column: rows are structs of features and offset then, instead of features alone.
     keeps : bool
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
+    encoder : FeatureEncoder or None, default None
+        What makes the features of the raw columns that rows have in place of them.
     """
 
     model: Any
     outputs: tuple[str, ...]
     offset: str | None
     keeps: bool
+    encoder: FeatureEncoder | None = None
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
+        rows = self._encoded(rows)
         if self.keeps:
             return of_valid(self._scored, rows, self._valid(rows))
         try:
             return self._scored(rows)
         except DataError as error:
             raise self._invalid(rows) or error from None
+
+    def _encoded(self, rows: pa.Array) -> pa.Array:
+        """Return the rows with features in place of raw columns."""
+        if self.encoder is None:
+            return rows
+        features = self.encoder.vectors((rows.field("features") if self.offset else rows).flatten())
+        if self.offset is None:
+            return features
+        return pa.StructArray.from_arrays([features, rows.field("offset")], ["features", "offset"])
 
     def _invalid(self, rows: pa.Array) -> InvalidRowError | None:
         """Return the error of the first invalid row; None where there is none."""
@@ -409,6 +429,23 @@ class RowScorer:
             raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")
         found = self.model._outputs(predicted)
         return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
+
+
+def _is_taken(kind: str, column: DataType) -> bool:
+    """Whether the JVM's models take features as they are, or as Spark makes doubles of floats."""
+    return kind == "vector" or (
+        isinstance(column, ArrayType) and isinstance(column.elementType, FloatType | DoubleType)
+    )
+
+
+def _computed(rows: DataFrame, columns: Outputs, formulas: Formulas) -> DataFrame:
+    """Return rows, which have a column ``RAW``, with output columns in its place, by Spark's own expressions."""
+    for step in formulas.steps:
+        rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
+    added = [RAW, *(name for step in formulas.steps for name in step)]
+    outputs = {name: (kind, F.expr(formulas.outputs[key])) for key, (name, kind) in columns.items()}
+    found = [(to_vector(one) if kind == VECTOR else one).alias(name) for name, (kind, one) in outputs.items()]
+    return rows.select(F.expr(f"* EXCEPT ({', '.join(added)})"), *found)
 
 
 def _as(kind: DataType, scored: Column) -> Column:

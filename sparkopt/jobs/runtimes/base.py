@@ -112,6 +112,10 @@ class Runtime(ABC):
             Where there is nothing to read.
         """
 
+    def folders_of(self, table: str) -> list[str]:
+        """Return where the files of a table of the catalog are; none where there is no catalog, or no files."""
+        return []
+
     @abstractmethod
     def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
         """Return the rows that the flags name.

@@ -22,6 +22,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.image_header import endings_glob
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.invalid_rows import mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation
@@ -31,7 +32,6 @@ from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.hadoop import spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
 from sparkopt.jobs.sources import (
-    ENDINGS,
     FEATURES,
     IMAGES,
     LABEL,
@@ -123,6 +123,14 @@ class SparkRuntime(Runtime):
             return {**named, **self.fingerprint_of_files(*paths)} if paths else None
         except (PySparkException, Py4JJavaError) as error:
             raise _unreadable(source, error) from error
+
+    def folders_of(self, table: str) -> list[str]:
+        try:
+            rows = self.spark.sql(f"DESCRIBE EXTENDED {table}").where("col_name = 'Location'").collect()
+            files = [row["data_type"] for row in rows] or self.spark.read.table(table).inputFiles()  # a view
+        except (PySparkException, Py4JJavaError) as error:
+            raise _unreadable(DataSource(TABLE, table), error) from error
+        return files if rows else sorted({file.rpartition("/")[0] for file in files})
 
     def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
         source: DataSource = args.source
@@ -276,7 +284,7 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     files = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
-        .option("pathGlobFilter", f"*.{{{','.join(ENDINGS)}}}")
+        .option("pathGlobFilter", endings_glob())
         .load(folder)
     )
     parent = F.element_at(F.split("path", "/"), -2)
