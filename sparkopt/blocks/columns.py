@@ -40,8 +40,6 @@ from sparkopt.validation import Interval
 __all__ = ["HINT", "RAW", "Columns", "FeatureEncoder", "Reader", "feature_matrix", "raw_columns"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
-SPARSE_BELOW = 0.25
-"""Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
 
 RAW = "raw "
 """Begins the names of the columns that an encoder makes features of; their numbers follow."""
@@ -341,7 +339,6 @@ class Reader:
         self.skipped = 0
         self._kept: Array | None = None  # numbers of this batch's rows that are left
         self.width: int | None = None
-        self.sparse: bool | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
         """Yield a batch's rows as one block, or as one for each fold, for training and for validation.
@@ -447,7 +444,7 @@ class Reader:
             problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
             self._refuse(FEATURES, name, 0, problem)
         self._check_finite(X)
-        return self._layout(X)
+        return X
 
     def _check_entries(self, column: pa.Array) -> None:
         values = None if pa.types.is_struct(column.type) else column.flatten()
@@ -474,14 +471,6 @@ class Reader:
         if isinstance(self.columns.features, str):
             self._refuse(FEATURES, self.columns.features, row, f"is {value} at feature {feature}")
         self._refuse(FEATURES, self.columns.features[feature], row, f"is {value}")
-
-    def _layout(self, X: Array | sparse.csr_array) -> Array | sparse.csr_array:
-        """Keep one layout per partition, decided by its first rows."""
-        if self.sparse is None:
-            self.sparse = not isinstance(X, np.ndarray) and X.nnz < SPARSE_BELOW * X.shape[0] * X.shape[1]
-        if self.sparse:
-            return sparse.csr_array(X)
-        return X if isinstance(X, np.ndarray) else X.toarray()
 
     def _numbers(self, batch: pa.RecordBatch, role: str, name: str, domain: Interval) -> Array:
         column = batch.column(role)
