@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.ml import Model
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
@@ -18,12 +19,28 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
-from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
-from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, of_valid, valid_features
+from sparkopt.blocks.columns import (
+    FeatureEncoder,
+    column_type,
+    feature_matrix,
+    features_column,
+    features_type,
+    quoted,
+)
+from sparkopt.blocks.encoded import encoder_of
+from sparkopt.blocks.invalid import (
+    HANDLE_INVALID,
+    InvalidRowError,
+    finite_rows,
+    invalid_entry,
+    of_valid,
+    valid_features,
+)
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
+from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.expressions import once, row_wise, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
@@ -194,7 +211,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         kept = [F.col(quoted(name)) for name in dataset.columns]
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
-        rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
+        encoder = encoder_of(dataset, self._features())
+        # the JVM's models know no null, and no raw columns
+        rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         if rows is not None and invalid == "error":
             rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
         found = None if rows is None else self._expressions(rows, F.col(RAW))
@@ -202,7 +221,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             rows, outputs = found
             return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
         if rows is None:
-            scorer, inputs = self._score(columns), self._inputs(dataset.schema)
+            scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
@@ -225,18 +244,23 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _of_numbers(self, raw: Column) -> Column:
         """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
         first = raw if len(self._matrix) == 1 else raw[0]
-        return F.when(F.isnan(first), F.raise_error(F.lit(f"a row {NOT_A_NUMBER}"))).otherwise(raw)
+        message = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
+        return F.when(F.isnan(first), F.raise_error(F.lit(message))).otherwise(raw)
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
         columns = wanted_columns(self._output_columns(), taken)
         return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
-    def _inputs(self, schema: StructType) -> Column:
-        """Return what is scored: the features, or a struct of features and offset."""
-        rows, offset = features_column(schema, self._features()), self._columns().offset
-        if features_type(schema, self._features()) == "vector":
-            rows = F.unwrap_udt(rows)
+    def _inputs(self, schema: StructType, encoder: FeatureEncoder | None = None) -> Column:
+        """Return what is scored: the features, or what they are made of, or a struct of that and the offset."""
+        offset = self._columns().offset
+        if encoder is not None:
+            rows = raw_struct(schema, encoder.columns)
+        else:
+            rows = features_column(schema, self._features())
+            if features_type(schema, self._features()) == "vector":
+                rows = F.unwrap_udt(rows)
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
@@ -254,12 +278,19 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         return scored
 
-    def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+    def _score(self, columns: Outputs, encoder: FeatureEncoder | None = None) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer = self._row_scorer(columns)
+        scorer, seen = replace(self._row_scorer(columns), encoder=encoder), 0
 
         def score(rows: pa.Array) -> pa.Array:
-            return scorer(rows)
+            nonlocal seen  # rows of this task in earlier batches
+            try:
+                found = scorer(rows)
+            except InvalidRowError as error:
+                context = TaskContext.get()
+                raise error.at(f"partition {context.partitionId() if context else 0}", seen) from None
+            seen += len(rows)
+            return found
 
         score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
         return score
@@ -269,7 +300,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         model = self.copy()
         model._summary = None  # history stays on the driver
         keeps = self.getHandleInvalid() != "error"
-        return RowScorer(model, tuple(columns), self._columns().offset is not None, keeps)
+        return RowScorer(model, tuple(columns), self._columns().offset, keeps)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
@@ -343,32 +374,60 @@ class RowScorer:
         The model.
     outputs : tuple of str
         Keys of the outputs that are wanted.
-    has_offset : bool
-        Whether rows are structs of features and offset, instead of features alone.
+    offset : str or None
+        The offset's column: rows are structs of features and offset then, instead of features alone.
     keeps : bool
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
+    encoder : FeatureEncoder or None, default None
+        What makes the features of the raw columns that rows have in place of them.
     """
 
     model: Any
     outputs: tuple[str, ...]
-    has_offset: bool
+    offset: str | None
     keeps: bool
+    encoder: FeatureEncoder | None = None
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
-        return of_valid(self._scored, rows, self._valid(rows)) if self.keeps else self._scored(rows)
+        rows = self._encoded(rows)
+        if self.keeps:
+            return of_valid(self._scored, rows, self._valid(rows))
+        try:
+            return self._scored(rows)
+        except DataError as error:
+            raise self._invalid(rows) or error from None
+
+    def _encoded(self, rows: pa.Array) -> pa.Array:
+        """Return the rows with features in place of raw columns."""
+        if self.encoder is None:
+            return rows
+        features = self.encoder.vectors((rows.field("features") if self.offset else rows).flatten())
+        if self.offset is None:
+            return features
+        return pa.StructArray.from_arrays([features, rows.field("offset")], ["features", "offset"])
+
+    def _invalid(self, rows: pa.Array) -> InvalidRowError | None:
+        """Return the error of the first invalid row; None where there is none."""
+        found = invalid_entry(rows.field("features") if self.offset else rows, self.model._features())
+        valid = self._valid(rows)
+        if found is not None or self.offset is None or valid is None:
+            return found
+        row = int(np.flatnonzero(~valid)[0])
+        value = rows.field("offset")[row].as_py()
+        return InvalidRowError(f"offset column {self.offset!r}", row, f"is {'null' if value is None else value}")
 
     def _valid(self, rows: pa.Array) -> Array | None:
         """Return which rows are valid; None where all are."""
-        if not self.has_offset:
+        if self.offset is None:
             return valid_features(rows)
         batch = pa.RecordBatch.from_arrays([rows.field(0), rows.field(1)], ["features", "offset"])
         return finite_rows(batch, "features", {"offset": True})
 
     def _scored(self, rows: pa.Array) -> pa.Array:
-        predicted = self.model._raw(feature_matrix(rows.field("features") if self.has_offset else rows))
-        if self.has_offset:
+        predicted = self.model._raw(feature_matrix(rows.field("features") if self.offset else rows))
+        if self.offset:
             predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
         if len(predicted) and np.isnan(predicted[:, 0]).any():
             raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")

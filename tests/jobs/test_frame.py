@@ -229,7 +229,7 @@ def test_the_same_again_is_not_done_twice(capsys, table, tmp_path):
     """Until a flag or the data changes, or --force asks for it."""
     rows, output = tmp_path / "rows", tmp_path / "out"
     shutil.copytree(table, rows)
-    flags = [*TRAIN, "--parquet", str(rows), "--output", str(output)]
+    flags = [*TRAIN, "--parquet", str(rows), "--output", str(output), "--output-mode", "overwrite"]
 
     def made() -> str:
         code, _, err = call(capsys, *flags)
@@ -300,7 +300,8 @@ def test_a_run_ends_with_its_figures_and_where_the_report_is(capsys, table, tmp_
 def test_a_failure_leaves_what_was_there(capsys, trained, table, tmp_path):
     output = shutil.copytree(trained, tmp_path / "out")
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    code, _, err = call(capsys, *TRAIN, "--parquet", table, "--label", "none", "--output", str(output))
+    flags = [*TRAIN, "--parquet", table, "--label", "none", "--output", str(output), "--output-mode", "overwrite"]
+    code, _, err = call(capsys, *flags)
     assert code == 1
     assert "label column 'none'" in err
     assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before

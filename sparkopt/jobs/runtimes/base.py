@@ -56,10 +56,13 @@ class Written:
         How many rows it has.
     values : RowValues or None
         Its predictions; None where it has none.
+    invalid : int or None
+        Invalid rows, which were left out or have no prediction; None where they are errors.
     """
 
     rows: int
     values: RowValues | None
+    invalid: int | None = None
 
 
 class Runtime(ABC):
@@ -109,6 +112,10 @@ class Runtime(ABC):
             Where there is nothing to read.
         """
 
+    def folders_of(self, table: str) -> list[str]:
+        """Return where the files of a table of the catalog are; none where there is no catalog, or no files."""
+        return []
+
     @abstractmethod
     def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
         """Return the rows that the flags name.
@@ -153,6 +160,8 @@ class Runtime(ABC):
         self, model: Any, rows: Any, label: str, weight: str | None = None
     ) -> AbstractContextManager[ScoredRows]:
         """Yield rows with a model's predictions, computed once and kept.
+
+        Invalid rows are left out and counted, unless the model's ``handleInvalid`` is error.
 
         Parameters
         ----------
