@@ -63,6 +63,17 @@ class Formula:
             label, tokens = (_name(tokens[0]) if at else ""), tokens[at + 1 :]
         return cls(label, *_terms(tokens, text))
 
+    def features_text(self) -> str:
+        """Return the formula without label and intercept.
+
+        Examples
+        --------
+        >>> Formula.of("y ~ . + a:`b c` - d - 1").features_text()
+        '. + `a`:`b c` - `d`'
+        """
+        added = " + ".join(map(_shown, self.terms))
+        return " - ".join([added, *map(_shown, self.without)])
+
     def terms_of(self, columns: Sequence[str]) -> list[tuple[str, ...]]:
         """Return the terms, where ``columns`` are what ``.`` may stand for: all but those that the terms name."""
         found = dict[tuple[str, ...], None]()
@@ -90,6 +101,10 @@ def _tokens(text: str) -> list[str]:
         if sign in found:
             raise _refusal(text, f"{sign} is not supported; write the terms out")
     return found
+
+
+def _shown(term: tuple[str, ...]) -> str:
+    return ":".join(name if name == "." else f"`{name.replace('`', '``')}`" for name in term)
 
 
 def _name(token: str) -> str:

@@ -59,7 +59,7 @@ class JobIdentity:
 
 def config_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the flags of a run in the form of ``--config``; secrets are masked."""
-    values = {name: value for name, value in vars(args).items() if name not in ("config", "source")}
+    values = {name: value for name, value in vars(args).items() if name not in ("config", "path", "source")}
     source = getattr(args, "source", None)
     if source is not None:
         values[source.kind] = source.location

@@ -143,7 +143,7 @@ def struct_to_vector(struct: Column) -> Column:
             return _typed(struct)
         except (Py4JError, TypeError) as error:
             logger.warning("Vectors are made by Python, since Spark's expressions cannot be used: %s", error)
-    made: Column = F.udf(_vector_of, VectorUDT())(struct)
+    made: Column = F.udf(_vector_of, VectorUDT(), useArrow=False)(struct)
     return made
 
 

@@ -44,7 +44,7 @@ from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["TableFeatures", "TableFeaturesModel"]
+__all__ = ["TableFeatures", "TableFeaturesModel", "statistics_of"]
 
 T = TypeVar("T", bound="_TableFeaturesParams")
 logger = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ class TableFeatures(
         columns, terms = self._chosen(schema_of(rows))
         impute = self.getOrDefault(self.impute)
         collect = Collect(columns, options.max_categories, impute in ("median", "most_frequent"))
-        found = merged(_statistics(rows, [column.name for column in columns], collect))
+        found = merged(statistics_of(rows, [column.name for column in columns], collect))
         encoder = fitted_encoder(columns, found, options, terms)
         return self._copyValues(TableFeaturesModel(encoder)._resetUid(self.uid))
 
@@ -323,7 +323,7 @@ def _require(schema: StructType, columns: Sequence[str], output: str) -> None:
         raise SchemaError(f"output column {output!r} exists already. Rename it, or set another outputCol.")
 
 
-def _statistics(rows: Rows, names: list[str], collect: Collect) -> list[list[ColumnStatistics]]:
+def statistics_of(rows: Rows, names: list[str], collect: Collect) -> list[list[ColumnStatistics]]:
     """Return the statistics of each partition, in order."""
     if isinstance(rows, Table):
         found = for_each_part(_OfPart(names, collect), rows)
