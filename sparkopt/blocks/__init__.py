@@ -3,8 +3,9 @@
 ``BlockStore.write`` in ``store`` writes a DataFrame's rows as memory-mapped files (``files``), one a partition. They
 come from Parquet files that the tasks read themselves (``parquet``), where ``scan`` finds that a DataFrame is no more
 than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
-``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
-executors; ``backend`` is who runs it: ``classic``, ``connect`` or ``machine``, which needs no session: it takes a
+``columns`` checks each value; ``moments`` are gathered on the way. ``digest`` tells whether rows that are read
+again are the same. ``tasks`` is what runs on the executors, whose own disks ``local`` keeps tidy; ``backend`` is who
+runs it: ``classic``, ``connect`` or ``machine``, which needs no session: it takes a
 `sparkopt.Table`, whose columns ``tables`` names as Spark would. ``block``, ``files`` and ``moments`` need no Spark.
 It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then ``store``.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "Columns",
     "Handle",
     "InMemoryBlocks",
+    "KnownRows",
     "Located",
     "Moments",
     "OpenPartition",
@@ -38,9 +40,9 @@ __all__ = [
 if TYPE_CHECKING:
     from sparkopt.blocks.backend import Backend, Shared
     from sparkopt.blocks.columns import Columns
+    from sparkopt.blocks.handles import Handle, KnownRows
     from sparkopt.blocks.store import BlockStore
     from sparkopt.blocks.tasks import (
-        Handle,
         Located,
         OpenPartition,
         PartFunction,
@@ -53,7 +55,8 @@ _ON_SPARK = {
     "Backend": "backend",
     "BlockStore": "store",
     "Columns": "columns",
-    "Handle": "tasks",
+    "Handle": "handles",
+    "KnownRows": "handles",
     "Located": "tasks",
     "OpenPartition": "tasks",
     "PartFunction": "tasks",

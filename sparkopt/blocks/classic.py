@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
-from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
+from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
+from sparkopt.blocks.tasks import ReadParquet, Sweep
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -31,6 +32,11 @@ class ClassicBackend(Backend):
     def name(self) -> str:
         """Return "Spark Classic"."""
         return "Spark Classic"
+
+    @property
+    def source(self) -> str:
+        """The DataFrame's files."""
+        return self._source.shown
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Map and collect."""

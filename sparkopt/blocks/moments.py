@@ -116,6 +116,7 @@ def save(by_fold: Mapping[int, Moments], path: Path) -> None:
     """Write moments by fold to one file, as arrays."""
     found = by_fold.values()
     numbers = [[m.rows, m.weight, m.weight_squares, m.target_min, m.target_max] for m in found]
+    path.touch(mode=0o600)
     with path.open("wb") as file:
         means, squares = [m.mean for m in found], [m.squares for m in found]
         np.savez(file, folds=np.array([*by_fold], np.int64), numbers=numbers, means=means, squares=squares)
