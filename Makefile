@@ -118,6 +118,10 @@ bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: spa
 bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn and GridSearchCV (about 15 minutes)
 	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: .venv/run ## Train on 12 GB of rows in a process tree with 3 GB of memory (about 6 minutes, 27 GB of disk)
+	@$(ACTIVATE) python jobs/bench/larger_than_memory.py $(ARGS)
+
 .PHONY: bench-ingest
 bench-ingest: .venv/run ## Time from a table to a model, by how the table holds its features, beside pyspark.ml (about 5 minutes)
 	@$(SUBMIT) jobs/bench/ingest.py $(ARGS)

@@ -428,7 +428,8 @@ class Reader:
 
     def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
         row = row if self._kept is None else int(self._kept[row])
-        raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {HINT}")
+        hint = INVALID_HINT if problem.startswith(INVALID) else HINT
+        raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {hint}")
 
     @property
     def _named(self) -> str:
@@ -436,3 +437,5 @@ class Reader:
 
 
 HINT = "Filter or repair such rows before fitting."
+INVALID, INVALID_HINT = ("is null", "is nan", "is inf", "is -inf"), f"{HINT[:-1]}, or set handleInvalid='skip'."
+"""What ``handleInvalid`` can leave out."""

@@ -2,18 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sparkopt.errors import DataError
 from sparkopt.typing import Array
 
-__all__ = ["HANDLE_INVALID", "finite_rows", "of_valid", "valid_features"]
+__all__ = [
+    "HANDLE_INVALID",
+    "InvalidRowError",
+    "finite_numbers",
+    "finite_rows",
+    "invalid_entry",
+    "of_valid",
+    "valid_features",
+]
 
 HANDLE_INVALID = ("error", "skip", "keep")
 """What becomes of invalid rows: an error; left out; or left out of training, and given null when they are scored."""
+
+
+SCORING_HINT = "Set handleInvalid='keep' for a null prediction, or 'skip' to leave such rows out."
+
+
+class InvalidRowError(DataError):
+    """An invalid row among those that are scored: which column, where, and what it holds.
+
+    Parameters
+    ----------
+    column : str
+        The column, with its role.
+    row : int
+        Number of the row among those that were given.
+    problem : str
+        What is wrong with it.
+    """
+
+    def __init__(self, column: str, row: int, problem: str) -> None:
+        super().__init__(f"{column}, row {row} {problem}. {SCORING_HINT}")
+        self._parts = column, row, problem
+
+    def at(self, where: str, first: int) -> DataError:
+        """Return the error of the rows that begin at row ``first`` of a partition."""
+        column, row, problem = self._parts
+        return DataError(f"{column}, {where}, row {first + row} {problem}. {SCORING_HINT}")
+
+
+def invalid_entry(column: pa.Array, features: str | Sequence[str]) -> InvalidRowError | None:
+    """Return the error of the first row of lists or Vectors that is null or has an entry that is not finite.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        Lists, or Spark's Vectors.
+    features : str or sequence of str
+        The column that it is, or those that its entries are.
+    """
+    valid = valid_features(column)
+    if valid is None:
+        return None
+    row = int(np.flatnonzero(~valid)[0])
+    value = column[row].as_py()
+    names = [features] if isinstance(features, str) else list(features)
+    if value is None:
+        return InvalidRowError(f"features column {', '.join(names)!r}", row, "is null")
+    entries = value["values"] if isinstance(value, dict) else value
+    place, entry = next((i, one) for i, one in enumerate(entries) if one is None or not np.isfinite(one))
+    if isinstance(value, dict) and value["indices"] is not None:
+        place = value["indices"][place]
+    shown = "null" if entry is None else str(entry)
+    if isinstance(features, str) or len(names) != len(entries):
+        return InvalidRowError(f"features column {', '.join(names)!r}", row, f"is {shown} at feature {place}")
+    return InvalidRowError(f"features column {names[place]!r}", row, f"is {shown}")
 
 
 def finite_rows(batch: pa.RecordBatch, features: str, others: dict[str, bool]) -> Array | None:
@@ -31,6 +94,15 @@ def finite_rows(batch: pa.RecordBatch, features: str, others: dict[str, bool]) -
     valid = valid_features(batch.column(features))
     for name, is_number in others.items():
         found = _finite(batch.column(name)) if is_number else _present(batch.column(name))
+        valid = found if valid is None else valid if found is None else valid & found
+    return valid
+
+
+def finite_numbers(batch: pa.RecordBatch, numbers: Sequence[str], present: str) -> Array | None:
+    """Return which rows have a finite number in some columns, and anything in another; None where all have."""
+    valid = _present(batch.column(present))
+    for name in numbers:
+        found = _finite(batch.column(name))
         valid = found if valid is None else valid if found is None else valid & found
     return valid
 

@@ -34,28 +34,39 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.images import functional, operations, pixelwise, spatial, warps
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
+from sparkopt.images.files import Survey, survey
 from sparkopt.images.folder import read
 from sparkopt.images.functional import decode, encode
 from sparkopt.images.geometry import GeometricMap, Size
-from sparkopt.images.pipeline import Compose, Decode, Encode, GeometricTransform, ImageTransform
+from sparkopt.images.parameters import Fill, Form
+from sparkopt.images.pipeline import Compose, Decode, Encode
 from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
 from sparkopt.images.preprocess import Preprocessed, preprocess
 from sparkopt.images.randomness import row_rng
+from sparkopt.images.sample import Sample
 from sparkopt.images.spatial import *  # noqa: F403
+from sparkopt.images.transform import ChoosingTransform, DividingTransform, GeometricTransform, ImageTransform
 from sparkopt.images.warps import *  # noqa: F403
-from sparkopt.io.image_header import MAX_PIXELS, read_header
+from sparkopt.io.image_header import ENDINGS, MAX_PIXELS, read_header
 
 __all__ = [
+    "ENDINGS",
     "MAX_PIXELS",
     "BatchFunction",
+    "ChoosingTransform",
     "Compose",
     "Decode",
+    "DividingTransform",
     "Encode",
+    "Fill",
+    "Form",
     "GeometricMap",
     "GeometricTransform",
     "ImageKernel",
     "ImageTransform",
     "Preprocessed",
+    "Sample",
+    "Survey",
     "Size",
     "bound_batches",
     "decode",
@@ -66,6 +77,7 @@ __all__ = [
     "read",
     "read_header",
     "row_rng",
+    "survey",
     "udf",
     *pixelwise.__all__,
     *spatial.__all__,

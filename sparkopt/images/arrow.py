@@ -97,6 +97,8 @@ class ImageKernel:
         if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in _TEXT_OR_BINARY):
             raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
         kind, convert, to_arrow = _WRITERS[self.output]
+        if self.output == "image" and self.pipeline.color == "bgr":
+            convert = _in_bgr
         gathered, errors = _Gathered(kind, self.max_bytes, len(images)), list[str | None]()
         for index, row in enumerate(rows):
             value, error = None, None
@@ -219,6 +221,11 @@ def _vectors(values: _Gathered) -> pa.Array:
 def _tensors(values: _Gathered) -> pa.Array:
     columns = [pa.array(values.shapes, pa.list_(pa.int32())), pa.array(values.dtypes, pa.string()), values.binary()]
     return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=values.missing)
+
+
+def _in_bgr(image: Array) -> Array:
+    """Return an image whose order is that of Spark's schema already."""
+    return _to_bgr(image) if image.dtype != np.uint8 else image
 
 
 def _to_bgr(image: Array) -> Array:

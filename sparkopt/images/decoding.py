@@ -13,9 +13,10 @@ from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["COLORS", "ENCODINGS", "decode", "decode_stored", "encode", "orient"]
+__all__ = ["COLORS", "DEPTHS", "ENCODINGS", "decode", "decode_stored", "encode", "orient"]
 
 COLORS = ("rgb", "gray", "rgba", "bgr")
+DEPTHS = ("8", "keep")
 ENCODINGS = {
     "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
     "png": (".png", None),
@@ -23,7 +24,9 @@ ENCODINGS = {
 }
 
 
-def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Array:
+def decode(
+    data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1, depth: str = "8"
+) -> Array:
     """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
 
     Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
@@ -40,27 +43,39 @@ def decode(data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, red
     reduction : {1, 2, 4, 8}, default 1
         Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
 
+    depth : {"8", "keep"}, default "8"
+        Whether samples become bytes, or keep the file's precision: uint8, uint16 or float32.
+
     Returns
     -------
-    ndarray of uint8, shape (height, width, channels)
+    ndarray of uint8 (or of the kept type), shape (height, width, channels)
 
     Raises
     ------
     CorruptImageError
         If the data are not a complete image within the limit; the message begins with the reason.
     """
+    if isinstance(data, bytearray | memoryview):
+        data = bytes(data)
     header = read_header(data, max_pixels)
-    return orient(decode_stored(data, header, color, reduction=reduction), header.orientation)
+    return orient(decode_stored(data, header, color, reduction=reduction, depth=depth), header.orientation)
 
 
-def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1) -> Array:
+def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1, depth: str = "8") -> Array:
     """Decode without applying the EXIF orientation.
 
     ``header`` is the result of :func:`~sparkopt.io.image_header.read_header`, which checks the size.
     """
     check("color", color, OneOf(COLORS))
     check("reduction", reduction, OneOf((1, 2, 4, 8)))
+    check("depth", depth, OneOf(DEPTHS))
+    if header.bits > 16 and depth == "8":
+        raise CorruptImageError(
+            f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
+        )
     data = decodable(data, header)
+    if header.bits > 8 and depth == "keep":
+        return _kept(data, header, color)
     layout = tiff_layout(data) if header.format == "tiff" else None
     if layout is not None and layout.has_unassociated_alpha:
         rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
@@ -98,6 +113,28 @@ def _pixels(data: bytes, header: Header, flags: int, reduction: int) -> Array:
         )
     found: Array = image
     return found
+
+
+def _kept(data: bytes, header: Header, color: str) -> Array:
+    """Return samples of 16 bits as they are, and more as float32."""
+    if header.format == "tiff" and tiff_layout(data).is_planar and tiff_layout(data).samples > 3:
+        raise CorruptImageError("unsupported: transparency in a TIFF of 16 bits that stores channel by channel")
+    is_planar = header.format == "tiff" and tiff_layout(data).is_planar
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if is_planar else cv2.IMREAD_UNCHANGED
+    image = with_channels(_pixels(data, header, flags, 1))
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        image = image.astype(np.float32)
+    source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])
+    if source is None:
+        raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
+    if source == "bgra":
+        image, source = np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "rgba"
+    if source == "gray" and color == "gray":
+        return image
+    if image.dtype == np.float32 and color == "rgba" and source != "rgba":  # OpenCV's opaque is 1
+        colors = _converted(image, source, "rgb")
+        return np.dstack([colors, np.ones_like(colors[..., :1])])
+    return _converted(image, source, color)
 
 
 def _converted(image: Array, source: str, target: str) -> Array:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, overload
 import pyarrow as pa
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.images.files import image_files
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief
-from sparkopt.io.listing import FileBelow, files_below
+from sparkopt.io.image_header import ENDINGS
+from sparkopt.io.listing import FileBelow
 from sparkopt.io.secrets import mask_uri
 from sparkopt.machine import Table, TablePart
 
@@ -29,12 +31,12 @@ SCHEMA = pa.schema(
 
 
 @overload
-def read(source: SparkSession, path: str) -> DataFrame: ...
+def read(source: SparkSession, path: str, *, endings: Sequence[str] = ...) -> DataFrame: ...
 @overload
-def read(source: str) -> Table: ...
+def read(source: str, *, endings: Sequence[str] = ...) -> Table: ...
 
 
-def read(source: Any, path: str | None = None) -> Any:
+def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDINGS) -> Any:
     """Read image files, empty ones too: as a DataFrame of Spark, or without Spark as a table.
 
     Parameters
@@ -43,6 +45,10 @@ def read(source: Any, path: str | None = None) -> Any:
         The session, where Spark reads; or without Spark the path itself.
     path : str
         A directory, read with all its subdirectories, or a glob.
+    endings : sequence of str, optional
+        Endings of the names of images, in any case; by default those of the formats that may be decoded. ("*",) takes
+        every file. Files of other endings, and names that begin with a dot or an underscore, are left out:
+        :func:`survey` counts them, and without Spark a line of the log does.
 
     Returns
     -------
@@ -67,10 +73,10 @@ def read(source: Any, path: str | None = None) -> Any:
     if path is None:
         if not isinstance(source, str):
             raise ParameterError(f"give a path, or a SparkSession and a path. Got a {type(source).__name__} instead.")
-        return table_of_files(files_below(source))
+        return table_of_files(image_files(source, endings))
     from sparkopt.images.spark import read_on_spark
 
-    return read_on_spark(source, path)
+    return read_on_spark(source, path, endings)
 
 
 def table_of_files(files: Sequence[FileBelow]) -> Table:

@@ -16,6 +16,7 @@ from sparkopt.images import colors
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.decoding import decode, decode_stored, encode, orient
 from sparkopt.images.opencv import cv2
+from sparkopt.images.parameters import Fill, fill_values
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
@@ -78,12 +79,12 @@ def vflip(image: Array) -> Array:
 
 
 def pad(
-    image: Array, top: int, right: int, bottom: int, left: int, mode: str = "constant", fill: float = 0.0
+    image: Array, top: int, right: int, bottom: int, left: int, mode: str = "constant", fill: Fill = 0.0
 ) -> Array:
     """Add pixels on each side: of value ``fill`` ("constant"), or by extending the image (the other modes)."""
     check("mode", mode, OneOf(PAD_MODES))
     border = (top, bottom, left, right)
-    value = [fill] * 4
+    value = [*fill_values(fill, image.shape[2]), 0.0, 0.0, 0.0][:4]
     return with_channels(cv2.copyMakeBorder(np.ascontiguousarray(image), *border, PAD_MODES[mode], value=value))
 
 
@@ -159,10 +160,10 @@ def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
     return with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
 
 
-def erase(image: Array, top: int, left: int, height: int, width: int, fill: float = 0.0) -> Array:
+def erase(image: Array, top: int, left: int, height: int, width: int, fill: Fill = 0.0) -> Array:
     """Set a rectangle to ``fill``; its part outside the image is ignored."""
-    image = image.copy()
-    image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = fill
+    image, values = image.copy(), fill_values(fill, image.shape[2])
+    image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = values
     return image
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.images.parameters import Fill
 from sparkopt.typing import Floats
 
 __all__ = [
@@ -56,7 +57,7 @@ class GeometricMap:
         Size of the output.
     interpolation : str or None
         None for maps that only move pixels (crop, flip): they take the interpolation of neighbouring maps.
-    fill : float or None
+    fill : float, tuple of float, or None
         Value of output pixels outside the source; None where there are none.
     clips : tuple of (matrix, size)
         Intermediate images, as maps from the source: pixels that they cut off stay cut off.
@@ -65,7 +66,7 @@ class GeometricMap:
     matrix: Floats
     size: Size
     interpolation: str | None = None
-    fill: float | None = None
+    fill: Fill | None = None
     clips: tuple[tuple[Floats, Size], ...] = ()
 
     def fuses_with(self, other: GeometricMap) -> bool:

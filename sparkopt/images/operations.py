@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparkopt.images.pipeline import ImageTransform
+from sparkopt.images.parameters import Fill
 from sparkopt.images.pixelwise import Cutout, GaussianNoise
 from sparkopt.images.spatial import CenterCrop, Letterbox, ResizeLongerSide, ResizeShorterSide
+from sparkopt.images.transform import ImageTransform
 from sparkopt.images.warps import Affine, Perspective, Rotate
 from sparkopt.typing import Array
 
@@ -46,7 +47,7 @@ def resize_longer_side(image: Array, length: int, interpolation: str = "linear")
     return _applied(ResizeLongerSide(length, interpolation), image)
 
 
-def letterbox(image: Array, height: int, width: int, fill: float = 0.0, interpolation: str = "linear") -> Array:
+def letterbox(image: Array, height: int, width: int, fill: Fill = 0.0, interpolation: str = "linear") -> Array:
     """Resize to fit into ``height`` × ``width``, keeping proportions, centred on a background of value ``fill``."""
     return _applied(Letterbox(height, width, fill, interpolation), image)
 
@@ -57,7 +58,7 @@ def center_crop(image: Array, height: int, width: int) -> Array:
 
 
 def rotate(
-    image: Array, angle: float, expand: bool = False, fill: float = 0.0, interpolation: str = "linear"
+    image: Array, angle: float, expand: bool = False, fill: Fill = 0.0, interpolation: str = "linear"
 ) -> Array:
     """Rotate counter-clockwise by ``angle`` degrees; ``expand`` enlarges the image to hold all of the result."""
     return _applied(Rotate(angle, expand, fill, interpolation), image)
@@ -69,7 +70,7 @@ def affine(
     translate: tuple[float, float] = (0.0, 0.0),
     scale: float = 1.0,
     shear: tuple[float, float] = (0.0, 0.0),
-    fill: float = 0.0,
+    fill: Fill = 0.0,
     interpolation: str = "linear",
 ) -> Array:
     """Shear, scale, rotate about the centre, then translate; for units see :class:`~sparkopt.images.warps.Affine`."""
@@ -77,7 +78,7 @@ def affine(
 
 
 def perspective(
-    image: Array, corners: tuple[tuple[float, float], ...], fill: float = 0.0, interpolation: str = "linear"
+    image: Array, corners: tuple[tuple[float, float], ...], fill: Fill = 0.0, interpolation: str = "linear"
 ) -> Array:
     """Move the four corners, given as fractions; for their order see :class:`~sparkopt.images.warps.Perspective`."""
     return _applied(Perspective(corners, fill, interpolation), image)
@@ -88,7 +89,7 @@ def gaussian_noise(image: Array, std: float, rng: np.random.Generator) -> Array:
     return GaussianNoise(std).apply(image, rng)
 
 
-def cutout(image: Array, length: int, rng: np.random.Generator, holes: int = 1, fill: float = 0.0) -> Array:
+def cutout(image: Array, length: int, rng: np.random.Generator, holes: int = 1, fill: Fill = 0.0) -> Array:
     """Set squares of ``length`` pixels, centred anywhere in the image, to ``fill``."""
     return Cutout(length, holes, fill).apply(image, rng)
 

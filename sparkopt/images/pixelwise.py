@@ -10,7 +10,8 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images import functional as F
-from sparkopt.images.pipeline import ImageTransform
+from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 
@@ -41,6 +42,11 @@ class ConvertColor(ImageTransform):
 
     domains: ClassVar = {"source": _SPACES, "target": _SPACES}
 
+    @property
+    def order_of_colors(self) -> str:
+        """The order that it is asked for."""
+        return "bgr" if self.target == "bgr" else "rgb"
+
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the converted image."""
         return F.convert_color(image, self.source, self.target)
@@ -53,6 +59,7 @@ class Grayscale(ImageTransform):
     channels: int = 1
 
     domains: ClassVar = {"channels": OneOf((1, 3))}
+    reads_colors = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the grey image."""
@@ -85,6 +92,7 @@ class ColorJitter(ImageTransform):
         "hue": Interval(0, 0.5),
     }
     random = True
+    reads_colors = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Draw factors and order, and apply them; an amount of 0 costs nothing."""
@@ -124,7 +132,7 @@ class GaussianBlur(ImageTransform):
     sigma: float | tuple[float, float]
     kernel_size: int = 0
 
-    domains: ClassVar = {"sigma": _POSITIVE, "kernel_size": OneOf((0, *range(1, 256, 2)))}
+    domains: ClassVar = {"sigma": Range(_POSITIVE, single=True), "kernel_size": OneOf((0, *range(1, 256, 2)))}
 
     @property
     def random(self) -> bool:
@@ -167,12 +175,12 @@ class Cutout(ImageTransform):
 
     length: int
     holes: int = 1
-    fill: float = 0.0
+    fill: Fill = 0.0
 
     domains: ClassVar = {
         "length": Interval(1, 2**16, whole=True),
         "holes": Interval(1, 1000, whole=True),
-        "fill": _NUMBER,
+        "fill": FILL,
     }
     random = True
 

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
+from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.io.filesystem import RENAMING, UNFINISHED, Location, resolve
@@ -164,7 +165,7 @@ def _parquet_files(folder: Location) -> list[Location]:
 def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
     """Return the images to process, and how many are done; None where only their rows tell."""
     if isinstance(source, str):
-        files = files_below(source)
+        files = image_files(source)
         left = [one for one in files if one.uri not in done]
         return table_of_files(left), len(files) - len(left)
     table = Table.of(source)

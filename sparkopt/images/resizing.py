@@ -38,7 +38,8 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
         new pixel, exactly as by OpenCV's ``INTER_AREA``, with two exceptions. "linear", where no side shrinks below a
         half, smooths by the filter [a, 1 − 2a, a] and samples linearly, in a third of the time: nearly the
         antialiased "bilinear" of Pillow and torchvision (photographs differ by 0.5 to 3 of 255 levels, root mean
-        square). "nearest" never averages, so that label images keep their labels.
+        square). "nearest" never averages, so that label images keep their labels; it takes the pixel at the centre of
+        each new one, as Pillow and OpenCV's ``INTER_NEAREST_EXACT`` do.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
     if (rows, columns) == (height, width):
         return image
     if interpolation == "nearest":
-        return with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST))
+        return with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
     halved = (rows, columns) == (2 * height, 2 * width)  # means of 2 × 2 pixels are the fastest
     if interpolation == "linear" and not halved and rows <= 2 * height and columns <= 2 * width:
         image = _smoothed(image, rows / height, columns / width)

@@ -27,6 +27,7 @@ from sparkopt.images.geometry import (
     scaling,
     translation,
 )
+from sparkopt.images.parameters import fill_values, filled
 from sparkopt.typing import Array, Floats
 
 __all__ = ["sample"]
@@ -135,7 +136,7 @@ def _paste(patch: Array, across: _Span, down: _Span, geometry: GeometricMap) -> 
     patch = patch[top - down.placed[0] : bottom - down.placed[0], left - across.placed[0] : right - across.placed[0]]
     if patch.shape[:2] == geometry.size:
         return patch
-    output = np.full((*geometry.size, patch.shape[2]), geometry.fill or 0, patch.dtype)
+    output = filled((*geometry.size, patch.shape[2]), geometry.fill, patch.dtype)
     output[top:bottom, left:right] = patch
     return output
 
@@ -164,12 +165,13 @@ class _Warp:
 
 def _sample_freely(image: Array, geometry: GeometricMap) -> Array:
     plan = _warp(geometry, image.shape[:2])
+    values = fill_values(geometry.fill or 0.0, image.shape[2])
     part = F.resize(image[plan.part], *plan.averaged, "area")
     # OpenCV reads pixels of four values, which are aligned, twice as fast as pixels of three.
     widened = part.shape[2] == 3 and part.dtype == np.uint8 and geometry.interpolation not in _SLOWER_WITH_FOUR
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA) if widened else np.ascontiguousarray(part)
     flags = F.INTERPOLATIONS[geometry.interpolation or "linear"] | cv2.WARP_INVERSE_MAP
-    warp, (height, width), fill = _WARPS[plan.back.shape], geometry.size, [geometry.fill or 0.0] * 4
+    warp, (height, width), fill = _WARPS[plan.back.shape], geometry.size, [*values, 0.0, 0.0, 0.0][:4]
     output = warp(part, plan.back, (width, height), flags=flags, borderMode=plan.border, borderValue=fill)
     return cv2.cvtColor(output, cv2.COLOR_RGBA2RGB) if widened else output.reshape(height, width, -1)
 
@@ -216,9 +218,9 @@ def _cut_off(output: Array, geometry: GeometricMap, source: Size) -> Array:
     if geometry.fill is None:  # all of the output is inside the source
         return output
     for edges in _cuts(geometry, source):
-        filled = np.full(output.shape, geometry.fill, output.dtype)
+        ground = filled(output.shape, geometry.fill, output.dtype)
         shown = _mask(edges, geometry.size)
-        output = cv2.copyTo(np.ascontiguousarray(output), shown, filled).reshape(output.shape)
+        output = cv2.copyTo(np.ascontiguousarray(output), shown, ground).reshape(output.shape)
     return output
 
 

@@ -8,8 +8,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from urllib.parse import unquote
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -20,8 +19,10 @@ from pyspark.sql.types import StringType, StructField, StructType
 from sparkopt.errors import ParameterError
 from sparkopt.images.arrow import MAX_BYTES, ImageKernel
 from sparkopt.images.batches import use_the_cores_of_this_task
+from sparkopt.images.files import EmptyFiles
 from sparkopt.images.pipeline import Compose
 from sparkopt.images.schemas import output_type
+from sparkopt.io.image_header import ENDINGS, endings_glob
 
 __all__ = ["bound_batches", "read_on_spark", "udf"]
 
@@ -36,12 +37,16 @@ _BOUNDS = {
 }
 
 
-def read_on_spark(spark: SparkSession, path: str) -> DataFrame:
-    """Read image files, including empty ones, which Spark's own reader leaves out; see ``sparkopt.images.read``."""
+def read_on_spark(spark: SparkSession, path: str, endings: Sequence[str] = ENDINGS) -> DataFrame:
+    """Read image files, including empty ones, which Spark's own reader leaves out; see ``sparkopt.images.read``.
+
+    No name passes through the driver: a task lists the empty files when the rows are read.
+    """
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", str("*" not in path).lower())
+    if "*" not in endings:
+        reader = reader.option("pathGlobFilter", endings_glob(endings))
     files = reader.load(path).select("path", "length", "content")
-    listed = [(unquote(name).replace("file:///", "file:/"),) for name in files.inputFiles()]
-    empty = spark.createDataFrame(listed, "path string").join(files.select("path"), "path", "left_anti")
+    empty = spark.range(1, numPartitions=1).mapInArrow(EmptyFiles(path, tuple(endings)), "path string")
     filled = empty.select("path", SF.lit(0).cast("long").alias("length"), SF.lit(b"").alias("content"))
     label = SF.element_at(SF.split("path", "/"), -2).alias("label")
     return files.unionByName(filled).select("path", "length", label, "content")

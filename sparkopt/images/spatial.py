@@ -14,8 +14,9 @@ import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation, unchanged
-from sparkopt.images.pipeline import GeometricTransform, ImageTransform
+from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation
+from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.transform import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
 
@@ -37,7 +38,6 @@ __all__ = [
 
 _LENGTH = Interval(1, 2**16, whole=True)
 _OFFSET = Interval(0, 2**16, whole=True)
-_PROBABILITY = Interval(0, 1)
 _NUMBER = Interval()
 _POSITIVE = Interval(0, None, closed="neither")
 _INTERPOLATION = OneOf(F.INTERPOLATIONS)
@@ -92,10 +92,10 @@ class Letterbox(GeometricTransform):
 
     height: int
     width: int
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
-    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": _NUMBER, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": FILL, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale, then translate to the centre."""
@@ -185,8 +185,8 @@ class RandomResizedCrop(GeometricTransform):
     domains: ClassVar = {
         "height": _LENGTH,
         "width": _LENGTH,
-        "scale": Interval(0, 1, closed="right"),
-        "ratio": _POSITIVE,
+        "scale": Range(Interval(0, 1, closed="right")),
+        "ratio": Range(_POSITIVE),
         "interpolation": _INTERPOLATION,
     }
     random = True
@@ -238,12 +238,7 @@ class RandomHorizontalFlip(HorizontalFlip):
 
     p: float = 0.5
 
-    domains: ClassVar = {"p": _PROBABILITY}
     random = True
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Map x to width − x, or not."""
-        return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
 @dataclass(frozen=True)
@@ -252,12 +247,7 @@ class RandomVerticalFlip(VerticalFlip):
 
     p: float = 0.5
 
-    domains: ClassVar = {"p": _PROBABILITY}
     random = True
-
-    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Map y to height − y, or not."""
-        return super().map(size, rng) if rng.random() < self.p else unchanged(size)
 
 
 @dataclass(frozen=True)
@@ -279,7 +269,7 @@ class Pad(ImageTransform):
     bottom: int
     left: int
     mode: str = "constant"
-    fill: float = 0.0
+    fill: Fill = 0.0
 
     domains: ClassVar = {
         "top": _OFFSET,
@@ -287,7 +277,7 @@ class Pad(ImageTransform):
         "bottom": _OFFSET,
         "left": _OFFSET,
         "mode": OneOf(F.PAD_MODES),
-        "fill": _NUMBER,
+        "fill": FILL,
     }
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:

@@ -7,21 +7,22 @@ pixels is "nearest", "linear" or "area", "cubic" or "lanczos", after averaging o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import cv2
 import numpy as np
 
+from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, scaling, translation, unchanged
-from sparkopt.images.pipeline import GeometricTransform
+from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
+from sparkopt.images.parameters import FILL, Fill, Numbers, Range
+from sparkopt.images.transform import GeometricTransform
 from sparkopt.typing import Floats
-from sparkopt.validation import Interval, OneOf
+from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["Affine", "Perspective", "RandomAffine", "RandomPerspective", "RandomRotation", "Rotate"]
 
-_PROBABILITY = Interval(0, 1)
 _NUMBER = Interval()
 _POSITIVE = Interval(0, None, closed="neither")
 _NON_NEGATIVE = Interval(0, None)
@@ -35,13 +36,13 @@ class Rotate(GeometricTransform):
 
     angle: float
     expand: bool = False
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
     domains: ClassVar = {
         "angle": _NUMBER,
         "expand": OneOf((True, False)),
-        "fill": _NUMBER,
+        "fill": FILL,
         "interpolation": _INTERPOLATION,
     }
 
@@ -52,24 +53,24 @@ class Rotate(GeometricTransform):
 
 @dataclass(frozen=True)
 class RandomRotation(GeometricTransform):
-    """Rotate by an angle drawn uniformly from ``degrees`` = (low, high)."""
+    """Rotate by an angle drawn uniformly from ``degrees`` = (low, high); one number n stands for (−n, n)."""
 
-    degrees: tuple[float, float]
+    degrees: float | tuple[float, float]
     expand: bool = False
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
     domains: ClassVar = {
-        "degrees": _NUMBER,
+        "degrees": Range(_NUMBER, symmetric=True),
         "expand": OneOf((True, False)),
-        "fill": _NUMBER,
+        "fill": FILL,
         "interpolation": _INTERPOLATION,
     }
     random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Rotate about the centre."""
-        return Rotate(rng.uniform(*self.degrees), self.expand, self.fill, self.interpolation).map(size, rng)
+        return Rotate(rng.uniform(*_pair(self.degrees)), self.expand, self.fill, self.interpolation).map(size, rng)
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,15 @@ class Affine(GeometricTransform):
     translate: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
     shear: tuple[float, float] = (0.0, 0.0)
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
     domains: ClassVar = {
         "angle": _NUMBER,
-        "translate": _NUMBER,
+        "translate": Numbers(_NUMBER),
         "scale": _POSITIVE,
-        "shear": _SHEAR,
-        "fill": _NUMBER,
+        "shear": Numbers(_SHEAR),
+        "fill": FILL,
         "interpolation": _INTERPOLATION,
     }
 
@@ -126,30 +127,30 @@ class RandomAffine(GeometricTransform):
     Parameters
     ----------
     degrees : (float, float), default (0, 0)
-        Range of the angle.
+        Range of the angle; one number n stands for (−n, n).
     translate : (float, float), default (0, 0)
         Largest translation along x and y in both directions, as fractions of the width and the height.
     scale : (float, float), default (1, 1)
         Range of the enlargement.
     shear : (float, float), default (0, 0)
-        Range of the shear along x, in degrees.
+        Range of the shear along x, in degrees; one number n stands for (−n, n).
     fill, interpolation
         See the module.
     """
 
-    degrees: tuple[float, float] = (0.0, 0.0)
+    degrees: float | tuple[float, float] = (0.0, 0.0)
     translate: tuple[float, float] = (0.0, 0.0)
     scale: tuple[float, float] = (1.0, 1.0)
-    shear: tuple[float, float] = (0.0, 0.0)
-    fill: float = 0.0
+    shear: float | tuple[float, float] = (0.0, 0.0)
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
     domains: ClassVar = {
-        "degrees": _NUMBER,
-        "translate": _NON_NEGATIVE,
-        "scale": _POSITIVE,
-        "shear": _SHEAR,
-        "fill": _NUMBER,
+        "degrees": Range(_NUMBER, symmetric=True),
+        "translate": Numbers(_NON_NEGATIVE),
+        "scale": Range(_POSITIVE),
+        "shear": Range(_SHEAR, symmetric=True),
+        "fill": FILL,
         "interpolation": _INTERPOLATION,
     }
     random = True
@@ -157,10 +158,10 @@ class RandomAffine(GeometricTransform):
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Draw the parameters, and map."""
         fixed = Affine(
-            float(rng.uniform(*self.degrees)),
+            float(rng.uniform(*_pair(self.degrees))),
             (float(rng.uniform(-1, 1)) * self.translate[0], float(rng.uniform(-1, 1)) * self.translate[1]),
             float(rng.uniform(*self.scale)),
-            (float(rng.uniform(*self.shear)), 0.0),
+            (float(rng.uniform(*_pair(self.shear))), 0.0),
             self.fill,
             self.interpolation,
         )
@@ -181,10 +182,21 @@ class Perspective(GeometricTransform):
     """
 
     corners: tuple[tuple[float, float], ...]
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
-    domains: ClassVar = {"fill": _NUMBER, "interpolation": _INTERPOLATION}
+    domains: ClassVar = {"fill": FILL, "interpolation": _INTERPOLATION}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.corners) != 4 or any(not isinstance(one, tuple) or len(one) != 2 for one in self.corners):
+            raise ParameterError(
+                f"Perspective.corners must be four of (x, y), clockwise from the upper left. "
+                f"Got {self.corners!r} instead."
+            )
+        for corner in self.corners:
+            for number in corner:
+                check("Perspective.corners", number, _NUMBER)
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Solve for the homography that moves the corners."""
@@ -200,26 +212,28 @@ class RandomPerspective(GeometricTransform):
     """Move each corner inwards by up to ``distortion`` / 2 of the width and of the height, with probability ``p``."""
 
     distortion: float = 0.5
+    _: KW_ONLY
     p: float = 0.5
-    fill: float = 0.0
+    fill: Fill = 0.0
     interpolation: str = "linear"
 
     domains: ClassVar = {
         "distortion": Interval(0, 1, closed="left"),
-        "p": _PROBABILITY,
-        "fill": _NUMBER,
+        "fill": FILL,
         "interpolation": _INTERPOLATION,
     }
     random = True
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Draw the corners, and map."""
-        chosen, inwards = rng.random() < self.p, rng.random((4, 2)) * self.distortion / 2
-        if not chosen:
-            return unchanged(size)
+        inwards = rng.random((4, 2)) * self.distortion / 2
         corners = np.abs(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - inwards)
         moved = tuple((float(x), float(y)) for x, y in corners)
         return Perspective(moved, self.fill, self.interpolation).map(size, rng)
+
+
+def _pair(value: float | tuple[float, float]) -> tuple[float, float]:
+    return value if isinstance(value, tuple) else (-value, value)
 
 
 def _rotation(angle: float) -> Floats:
@@ -231,7 +245,7 @@ def _rotation(angle: float) -> Floats:
     return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _centered(size: Size, linear: Floats, expand: bool, interpolation: str, fill: float) -> GeometricMap:
+def _centered(size: Size, linear: Floats, expand: bool, interpolation: str, fill: Fill) -> GeometricMap:
     """Apply ``linear`` about the centre of the image, and move that to the centre of the result."""
     target = size
     if expand:

@@ -7,12 +7,18 @@ passed to OpenCV. Truncated files are detected here too, because not every decod
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from sparkopt.errors import CorruptImageError
 
-__all__ = ["MAX_PIXELS", "Header", "read_header"]
+__all__ = ["ENDINGS", "MAX_PIXELS", "Header", "endings_glob", "is_image_name", "read_header"]
+
+ENDINGS = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "avif", "heic", "heif", "hif", "jp2", "j2k", "jpx", "jpf", "jpc", "jxl", "dcm", "dicom",
+)  # fmt: skip
+"""Endings of the names of image files, in any case: what commands and ``images.read`` take for an image."""
 
 MAX_PIXELS = 2**26
 """Largest image that is decoded by default: 67 megapixels, 192 MiB as RGB bytes."""
@@ -34,17 +40,31 @@ class Header:
         Size in pixels as stored, before the orientation is applied.
     orientation : int, default 1
         EXIF orientation, 1 to 8; 5 to 8 exchange height and width.
+    bits : int, default 8
+        Bits of a sample, where PNG and TIFF say it.
     """
 
     format: str
     height: int
     width: int
     orientation: int = 1
+    bits: int = field(default=8, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the image after its orientation is applied."""
         return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+
+
+def is_image_name(name: str, endings: Sequence[str] = ENDINGS) -> bool:
+    """Whether a file's name has one of the endings, in any case; the ending "*" is that of any name."""
+    return "*" in endings or name.rpartition("/")[2].rpartition(".")[2].lower() in endings
+
+
+def endings_glob(endings: Sequence[str] = ENDINGS) -> str:
+    """Return Hadoop's pattern of names with one of the endings, in any case."""
+    anyhow = ("".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in end) for end in endings)
+    return f"*.{{{','.join(anyhow)}}}"
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
@@ -122,7 +142,7 @@ def _png(data: bytes) -> Header:
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
         if kind == b"IEND":
-            return Header("png", height, width, orientation)
+            return Header("png", height, width, orientation, data[24])
         position += 12 + length
     raise CorruptImageError("corrupt: the PNG has too many chunks")
 
@@ -173,12 +193,12 @@ def _tiff(data: bytes) -> Header:
     tags = _tiff_tags(data)
     if _WIDTH_TAG not in tags or _HEIGHT_TAG not in tags:
         raise CorruptImageError("corrupt: the TIFF gives no size")
-    if tags.get(_BITS_TAG, 1) > 16:
-        raise CorruptImageError(f"unsupported: samples of {tags[_BITS_TAG]} bits; up to 16 are read")
     height, width = tags[_HEIGHT_TAG], tags[_WIDTH_TAG]
     if tags.get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8):
         height, width = width, height
-    return Header("tiff", height, width)  # OpenCV's TIFF reader applies the orientation itself
+    return Header(
+        "tiff", height, width, bits=tags.get(_BITS_TAG, 1)
+    )  # OpenCV's TIFF reader applies the orientation itself
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyarrow import fs
@@ -13,7 +13,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, local_path, resolve
 from sparkopt.io.secrets import mask
 
-__all__ = ["FileBelow", "files_below"]
+__all__ = ["FileBelow", "files_below", "walk_below"]
 
 MAGIC = re.compile(r"[*?\[{]")
 
@@ -48,6 +48,25 @@ def files_below(path: str) -> list[FileBelow]:
     DataError
         Where there is nothing.
     """
+    return sorted(walk_below(path), key=lambda file: file.uri)
+
+
+def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterator[FileBelow]:
+    """Yield the files that ``files_below`` returns, as they are found: folder by folder, not in order.
+
+    Parameters
+    ----------
+    path : str
+        A folder, a file or a pattern.
+    hidden : callable, optional
+        Called with the path of each file that is left out since it, or a folder on its path, begins with a dot or an
+        underscore.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing.
+    """
     root = resolve(path, "path")
     pattern = root.path.split("/") if MAGIC.search(path) and not root.exists() else None
     base = root
@@ -55,30 +74,38 @@ def files_below(path: str) -> list[FileBelow]:
         first = next(place for place, name in enumerate(pattern) if MAGIC.search(name))
         base = Location(root.filesystem, "/".join(pattern[:first]) or "/", root.shown)
     prefix = "file:" if local_path(path) is not None else path.partition("://")[0] + "://"
+    is_any = False
     try:
-        found = [
-            FileBelow(Location(root.filesystem, info.path), prefix + info.path, info.size, info.mtime_ns // 1_000_000)
-            for info in _walk(base)
-            if pattern is None or _matches(info.path.split("/"), pattern)
-        ]
+        for info in _walk(base, hidden):
+            if pattern is None or _matches(info.path.split("/"), pattern):
+                is_any = True
+                location = Location(root.filesystem, info.path)
+                yield FileBelow(location, prefix + info.path, info.size, info.mtime_ns // 1_000_000)
     except STORAGE_ERRORS as error:
         raise root.unusable(error) from None
-    if not found and (pattern is not None or not root.exists()):
+    if not is_any and (pattern is not None or not root.exists()):
         raise DataError(f"cannot read {mask(path)!r}: it does not exist.")
-    return sorted(found, key=lambda file: file.uri)
 
 
-def _walk(root: Location) -> Iterator[fs.FileInfo]:
-    """Yield the files below a folder, or the file itself."""
+def _walk(root: Location, hidden: Callable[[str], None] | None = None) -> Iterator[fs.FileInfo]:
+    """Yield the files below a folder, or the file itself; a local disk is listed folder by folder."""
     (own,) = root.filesystem.get_file_info([root.path])
     if own.type == fs.FileType.File:
         yield own
     if own.type != fs.FileType.Directory:
         return
     begin = len(root.path.rstrip("/").split("/"))
-    for info in root.filesystem.get_file_info(fs.FileSelector(root.path, recursive=True)):
-        if info.type == fs.FileType.File and not any(map(_is_hidden, info.path.split("/")[begin:])):
-            yield info
+    waiting = [root.path]
+    while waiting:  # a store of objects lists a prefix in one go, which needs fewer requests
+        selector = fs.FileSelector(waiting.pop(), recursive=not root.is_local)
+        for info in root.filesystem.get_file_info(selector):
+            is_left_out = any(map(_is_hidden, info.path.split("/")[begin:]))
+            if info.type == fs.FileType.Directory and root.is_local and (hidden is not None or not is_left_out):
+                waiting.append(info.path)
+            elif info.type == fs.FileType.File and not is_left_out:
+                yield info
+            elif info.type == fs.FileType.File and hidden is not None:
+                hidden(info.path)
 
 
 def _is_hidden(name: str) -> bool:

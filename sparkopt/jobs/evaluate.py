@@ -22,8 +22,9 @@ from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.invalid_rows import invalid_flag, with_mode
 from sparkopt.jobs.logs import event
-from sparkopt.jobs.metrics import LOWER_IS_BETTER, NAMES, default_metric, measures
+from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared
@@ -62,6 +63,7 @@ def declare(flags: Parser) -> None:
     """Add the flags."""
     flags.add_argument("--model", metavar="PATH", help="a saved model, or the output of a training job")
     data_flags(flags, features=None, label=None)
+    invalid_flag(flags, "skip and keep leave them out, and count them")
     gate = flags.add_argument_group("gate: exit code 3 where it is not met")
     gate.add_argument("--metric", choices=NAMES, help="default: accuracy for classifiers, else rmse")
     gate.add_argument(
@@ -114,7 +116,7 @@ def work(run: JobRun) -> JobResult:
         )
     saved = find_model(runtime, args.model)
     rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
-    model = prepared(saved.load(runtime), rows)
+    model = with_mode(prepared(saved.load(runtime), rows), args.handle_invalid)
     label = rows.label or (model.getOrDefault("labelCol") if model.hasParam("labelCol") else LABEL)
     with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
         metrics = outcome.metrics()
@@ -157,7 +159,7 @@ def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baseli
         Where the model or the baseline does not have the metric.
     """
     if name not in metrics:
-        raise DataError(f"the model has no {name}. It has {', '.join(key for key in metrics if key != 'rows')}.")
+        raise DataError(f"the model has no {name}. It has {', '.join(key for key in metrics if key not in COUNTS)}.")
     value, baseline, failures = metrics[name], None, []
     if math.isnan(value):
         failures.append("is not a number")

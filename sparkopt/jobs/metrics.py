@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkopt.errors import DataError
+from sparkopt.jobs.invalid_rows import INVALID
 from sparkopt.jobs.runtimes.values import RowValues
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
@@ -23,6 +24,8 @@ __all__ = [
 
 NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae")
 LOWER_IS_BETTER = ("logLoss", "rmse", "mae")
+COUNTS = ("rows", INVALID)
+"""Numbers of rows among metrics."""
 BINS, EPS = 1000, 1e-15
 """As in pyspark.ml's evaluators: thresholds of a curve, and the least probability that counts."""
 
@@ -50,10 +53,13 @@ class ScoredRows:
         two).
     is_classifier : bool
         Whether predictions are classes.
+    invalid : int or None
+        Invalid rows that were left out; None where they are errors.
     """
 
     values: RowValues
     is_classifier: bool
+    invalid: int | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return the number of ``rows`` and the metrics.
@@ -61,8 +67,9 @@ class ScoredRows:
         Returns
         -------
         dict
-            For a classifier accuracy, f1 (weighted by class), logLoss where it predicts probabilities, and
-            areaUnderROC where it has two classes; otherwise rmse, r2 and mae.
+            ``invalid``, the number of rows that were left out, where they are no errors. For a classifier accuracy,
+            f1 (weighted by class), logLoss where it predicts probabilities, and areaUnderROC where it has two
+            classes; otherwise rmse, r2 and mae.
 
         Raises
         ------
@@ -72,12 +79,15 @@ class ScoredRows:
         values = self.values
         count, labelled = values.present("label")
         if count == 0:
-            raise DataError("there are no rows to evaluate on.")
+            why = f": all {self.invalid:,} are invalid, with null, NaN or infinity" if self.invalid else ""
+            raise DataError(f"there are no rows to evaluate on{why}.")
         if labelled < count:
             raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
         weight = "weight" if "weight" in values.names else None
         found: dict[str, Any] = values.tallies("label", weight, self._judged())
         metrics: dict[str, float] = {"rows": count}
+        if self.invalid is not None:
+            metrics[INVALID] = self.invalid
         if not self.is_classifier:
             residuals: ResidualTally = found["residuals"]
             return {**metrics, "rmse": residuals.rmse, "r2": residuals.r2(), "mae": residuals.mae}
@@ -123,9 +133,12 @@ def measures(
     found = [
         Measure(f"{where}{name}", value, "number", _comparison(name, baselines))
         for name, value in metrics.items()
-        if name != "rows"
+        if name not in COUNTS
     ]
-    return (*found, Measure(f"{where}rows", metrics["rows"], "count"))
+    counts = [Measure(f"{where}rows", metrics["rows"], "count")]
+    if INVALID in metrics:
+        counts.append(Measure(f"{where}invalid rows", metrics[INVALID], "count", "left out"))
+    return (*found, *counts)
 
 
 def _comparison(name: str, baselines: Mapping[str, float] | None) -> str:

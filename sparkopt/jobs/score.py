@@ -20,6 +20,7 @@ from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.invalid_rows import INVALID, invalid_flag, invalid_measures, invalid_text, mode_of, with_mode
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
@@ -44,6 +45,7 @@ def declare(flags: Parser) -> None:
     flags.add_argument(
         "--keep", metavar="COLUMNS", help="with commas between; default: all input columns but features"
     )
+    invalid_flag(flags, "skip leaves them out, keep writes them with a null prediction; both count them")
     flags.add_argument("--output", metavar="FOLDER", help="where to write")
     flags.add_argument("--output-format", choices=FORMATS, default="parquet", help="default: %(default)s")
     flags.add_argument("--output-mode", choices=MODES, default="errorifexists", help="default: %(default)s")
@@ -85,7 +87,7 @@ def work(run: JobRun) -> JobResult:
     args, runtime = run.args, run.runtime
     saved = find_model(runtime, args.model)
     rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
-    model = prepared(saved.load(runtime), rows)
+    model = with_mode(prepared(saved.load(runtime), rows), args.handle_invalid)
     schema = runtime.schema(rows.rows)
     for name in feature_columns(model):
         column_type(schema, name, FEATURES)
@@ -97,8 +99,10 @@ def work(run: JobRun) -> JobResult:
     seconds = time.perf_counter() - begin
     columns, count = ", ".join([*kept, *made]), written.rows
     text = f"{count:,} rows scored by a {saved.kind.rpartition('.')[2]}: {mask(args.output)} has {columns}"
+    text += invalid_text(written.invalid, mode_of(model))
+    figures = {"rows": count} if written.invalid is None else {"rows": count, INVALID: written.invalid}
     outputs = {".": f"{args.output_format} table of {columns}"}
-    return JobResult({"rows": count}, outputs, text, _page(args, saved, model, written, seconds))
+    return JobResult(figures, outputs, text, _page(args, saved, model, written, seconds))
 
 
 def _page(args: argparse.Namespace, saved: SavedModel, model: Model, written: Written, seconds: float) -> Facts:
@@ -113,6 +117,7 @@ def _page(args: argparse.Namespace, saved: SavedModel, model: Model, written: Wr
             Measure("rows", written.rows, "count"),
             Measure("time", seconds, "seconds", "reading, scoring and writing"),
             Measure("rows a second", written.rows / seconds, "count"),
+            *invalid_measures(written.invalid, "without a prediction" if mode_of(model) == "keep" else "left out"),
         ),
         charts,
     )

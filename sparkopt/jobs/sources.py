@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
 IMAGES, TABLE = "images", "table"
 LABEL, FEATURES = "label", "features"
 COLORS = ("gray", "rgb")
-ENDINGS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
 from sparkopt.jobs.models import find_model
@@ -73,6 +74,7 @@ def declare(flags: Parser) -> None:
         default=0.2,
         help="share of the rows held out for evaluation (default: %(default)s)",
     )
+    invalid_flag(flags, "skip and keep leave them out, of the held-out rows too, and count them", default="error")
     _declare_model(flags, LogisticRegression())
     _declare_solver(flags, LogisticRegression())
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
@@ -170,7 +172,7 @@ def estimator(args: argparse.Namespace, rows: InputRows | None = None) -> Linear
     chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
     chosen.setOptimizer(args.optimizer).setMaxIter(args.max_iter).setTol(args.tol).setSeed(args.seed)
     chosen.setMiniBatchFraction(args.mini_batch_fraction).setEngine(args.engine)
-    chosen.setStepSizeSchedule(args.step_size_schedule)
+    chosen.setStepSizeSchedule(args.step_size_schedule).setHandleInvalid(args.handle_invalid)
     if args.checkpoint_dir:
         chosen.setCheckpointDir(args.checkpoint_dir)
     if args.step_size is not None:

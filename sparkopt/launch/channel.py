@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from sparkopt import errors
 from sparkopt.errors import LostRankError, RankError, SparkoptError
-from sparkopt.launch.connections import Address, Connection, Listener, connect, local_host, shut_down
+from sparkopt.launch.connections import Address, Connection, Listener, connect, local_host, receive, send, shut_down
 
 __all__ = ["Channel", "DriverConnection", "Failure", "RankReport", "Watcher"]
 
@@ -93,7 +93,30 @@ class _HasFailed:
     """Whether a rank has reported a failure that is no echo."""
 
 
-_Request: TypeAlias = "_Report | Failure | _RankLost | _HasFailed"
+@dataclass(frozen=True)
+class _Put:
+    """Keep a value for the other ranks."""
+
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True)
+class _Get:
+    """The value that a rank has put under a key; None before that."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class _Add:
+    """Add to the number under a key, and return the sum."""
+
+    key: str
+    amount: int
+
+
+_Request: TypeAlias = "_Report | Failure | _RankLost | _HasFailed | _Put | _Get | _Add"
 
 
 @dataclass(frozen=True)
@@ -135,6 +158,7 @@ class Channel:
         self._signals: list[_Signal] = []
         self._failures: dict[bool, Failure] = {}
         self._losses = 0
+        self._values: dict[str, bytes] = {}
         self._is_closed = False
         self._reports: SimpleQueue[str | None] = SimpleQueue()
         self._threads = [self._start(self._accept), self._start(self._watch)]
@@ -195,9 +219,9 @@ class Channel:
         """Reply to a rank until it ends."""
         try:
             while True:
-                request: _Request = connection.recv()
+                request: _Request = receive(connection)
                 with self._lock:
-                    connection.send(_Reply(self._handle(request)))
+                    send(connection, _Reply(self._handle(request)))
         except (EOFError, OSError):
             with self._lock:
                 self._connections.remove(connection)
@@ -216,6 +240,14 @@ class Channel:
                 return self._losses
             case _HasFailed():
                 return False in self._failures
+            case _Put(key, value):
+                self._values[key] = value
+            case _Get(key):
+                return self._values.get(key)
+            case _Add(key, amount):
+                total = int(self._values.get(key, b"0")) + amount
+                self._values[key] = str(total).encode()
+                return total
         return None
 
     def _watch(self) -> None:
@@ -279,6 +311,19 @@ class DriverConnection:
         """Count that a rank was lost; return how often that has happened."""
         return int(self._request(_RankLost()))
 
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value in the driver, for the other ranks."""
+        self._request(_Put(key, value))
+
+    def get(self, key: str) -> bytes | None:
+        """Return what a rank has put under a key; None before that."""
+        found: bytes | None = self._request(_Get(key))
+        return found
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to the number that the driver keeps under a key; return the sum."""
+        return int(self._request(_Add(key, amount)))
+
     @contextmanager
     def reporting_failure(
         self, is_echo: Callable[[Exception], bool], unreported: tuple[type[Exception], ...] = ()
@@ -311,14 +356,14 @@ class DriverConnection:
 
     def _request(self, request: _Request) -> Any:
         with self._sending:
-            self._connection.send(request)
+            send(self._connection, request)
             return self._replies.get()  # where the driver is gone, the process ends
 
     def _read(self) -> None:
         """Receive what the driver sends, until either end closes the connection."""
         try:
             while True:
-                received: _Reply | _Signal = self._connection.recv()
+                received: _Reply | _Signal = receive(self._connection)
                 match received:
                     case _Reply(value):
                         self._replies.put(value)
@@ -351,6 +396,6 @@ def unreachable(address: Address) -> LostRankError:
 
 def _send(connection: Connection, message: object) -> None:
     try:
-        connection.send(message)
+        send(connection, message)
     except OSError:  # the rank has ended: the thread that serves it finds out
         logger.debug("a rank has ended before it was sent %s", message)

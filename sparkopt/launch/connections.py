@@ -2,8 +2,8 @@
 
 Spark gives a task its input once and takes its result once. A task that exchanges messages while it runs needs a
 connection of its own: the driver opens a port (``Listener``), and its tasks connect to it (``connect``). Both ends
-prove, by an HMAC challenge, that they know a key that came with the task, and nothing is deserialised before. As
-Spark's own connections by default, these are authenticated but not encrypted.
+prove that they know a key that came with the task (``handshake``), and nothing is deserialised before. As Spark's own
+connections by default, these are authenticated but not encrypted.
 """
 
 from __future__ import annotations
@@ -11,18 +11,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import secrets
+import selectors
 import socket
-import struct
 import threading
+import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError, connection
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from sparkopt.errors import IncompatibleError
+from sparkopt.launch.handshake import Handshake, answer
 
-__all__ = ["Address", "Connection", "Listener", "connect", "encrypts", "local_host", "refuse_encryption", "shut_down"]
+__all__ = [
+    "Address",
+    "Connection",
+    "Listener",
+    "connect",
+    "encrypts",
+    "local_host",
+    "receive",
+    "refuse_encryption",
+    "send",
+    "shut_down",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +49,20 @@ _BACKLOG = 1024
 
 _ANSWER_TIMEOUT = 10.0
 """Seconds that a caller has to prove that it knows the key."""
+
+_MOST_PENDING = 256
+"""Callers that may be at it at the same time."""
+
+_MOST_WARNINGS = 10
+"""Lines of the log that strangers can fill."""
+
+_RETRY = 0.05
+"""Seconds until a caller that was dropped calls again."""
+
+_LOOPBACK = "127.0.0.1"
+
+MESSAGE_BYTES = 16 << 20
+"""Most bytes of a message for which no reader expects a size of its own."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 120_000}
 """A peer whose machine vanished is given up after two minutes, as by ``spark.network.timeout``."""
@@ -62,10 +91,14 @@ class Address:
 class Listener:
     """The driver's end: a port to which tasks connect.
 
+    Callers prove that they know the key at the same time, each within ten seconds, so none keeps others out. Of those
+    that have not, the oldest is dropped where there are too many: memory and files stay bounded under a flood, and a
+    task that was dropped calls again.
+
     Parameters
     ----------
     host : str
-        This machine as the tasks reach it.
+        This machine as the tasks reach it; a name, or an IPv4 or IPv6 address.
     bind : str or None, default None
         The address to listen on: loopback excludes other machines. None is ``host``.
     timeout : float, default 120
@@ -73,39 +106,97 @@ class Listener:
     """
 
     def __init__(self, host: str, bind: str | None = None, timeout: float = 120.0) -> None:
-        self._listener = connection.Listener((bind or host, 0), backlog=_BACKLOG)
+        self._listener = _listening(bind or host)
         self._key = secrets.token_bytes(32)
-        self.address = Address(host, int(self._listener.address[1]), self._key, timeout)
+        self.address = Address(host, int(self._listener.getsockname()[1]), self._key, timeout)
         self._joined: SimpleQueue[Connection | None] = SimpleQueue()  # None: closed
+        self._pending: OrderedDict[socket.socket, Handshake] = OrderedDict()
+        self._refused = 0
         self._open = True
-        self._thread = threading.Thread(target=self._accept, name="sparkopt-listener", daemon=True)
+        self._waker, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="sparkopt-listener", daemon=True)
         self._thread.start()
 
     @classmethod
     def of(cls, context: Any, timeout: float = 120.0) -> Listener:
-        """Open a port where the executors of this SparkContext reach their driver anyway."""
+        """Open a port where the executors of this SparkContext reach their driver: in local mode, on loopback."""
         conf = context.getConf()
-        return cls(
-            conf.get("spark.driver.host", "127.0.0.1"), conf.get("spark.driver.bindAddress", None), timeout=timeout
-        )
+        if conf.get("spark.master", "").startswith("local"):  # all executors are on this machine
+            return cls(_LOOPBACK, timeout=timeout)
+        host = conf.get("spark.driver.host", _LOOPBACK).strip("[]")  # Spark writes IPv6 addresses in brackets
+        return cls(host, conf.get("spark.driver.bindAddress", host).strip("[]"), timeout=timeout)
 
-    def _accept(self) -> None:
-        while self._open:
-            try:
-                accepted = self._listener.accept()
-            except ConnectionError:  # the caller has left already
-                continue
-            except OSError:  # the listener was closed
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while self._open:
+                for event, _ in selector.select(self._patience()):
+                    if event.fileobj is self._listener:
+                        self._accept(selector)
+                    elif isinstance(event.fileobj, socket.socket) and event.fileobj is not self._woken:
+                        self._advance(selector, self._pending.get(event.fileobj))
+                now = time.monotonic()
+                for handshake in [one for one in self._pending.values() if one.deadline <= now]:
+                    self._refuse(selector, handshake, TimeoutError("it did not answer"))
+            for caller in self._pending:
+                caller.close()
+
+    def _patience(self) -> float | None:
+        """Return the seconds until the first caller has had its time."""
+        first = next(iter(self._pending.values()), None)
+        return None if first is None else max(0.0, first.deadline - time.monotonic())
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            caller, _ = self._listener.accept()
+        except OSError as error:  # the caller has left already, or there are no file descriptors left
+            logger.debug("no caller could be accepted: %r", error)
+            return
+        if len(self._pending) >= _MOST_PENDING:
+            self._refuse(selector, next(iter(self._pending.values())), TimeoutError("too many others called"))
+        try:
+            self._pending[caller] = Handshake(caller, self._key, _ANSWER_TIMEOUT)
+        except OSError as error:
+            caller.close()
+            self._count(error)
+        else:
+            selector.register(caller, selectors.EVENT_READ)
+
+    def _advance(self, selector: selectors.BaseSelector, handshake: Handshake | None) -> None:
+        if handshake is None:  # it was refused meanwhile
+            return
+        try:
+            if not handshake.advance():
                 return
-            try:
-                _configure(accepted)
-                _prove(accepted, self._key, _ANSWER_TIMEOUT, is_driver=True)
-            except (AuthenticationError, EOFError, OSError) as error:
-                accepted.close()
-                if self._open:
-                    logger.warning("a caller without the key connected to this fit's port: %r", error)
-            else:
-                self._joined.put(accepted)
+        except BlockingIOError:  # nothing has come after all
+            return
+        except (AuthenticationError, OSError) as error:
+            self._refuse(selector, handshake, error)
+            return
+        caller = handshake.caller
+        selector.unregister(caller)
+        del self._pending[caller]
+        made: Connection = connection.Connection(caller.detach())
+        try:
+            _configure(made)
+        except OSError:  # it has left
+            made.close()
+        else:
+            self._joined.put(made)
+
+    def _refuse(self, selector: selectors.BaseSelector, handshake: Handshake, error: Exception) -> None:
+        selector.unregister(handshake.caller)
+        del self._pending[handshake.caller]
+        handshake.caller.close()
+        self._count(error)
+
+    def _count(self, error: Exception) -> None:
+        self._refused += 1
+        if self._refused <= _MOST_WARNINGS:
+            logger.warning("a caller without the key connected to this fit's port: %r", error)
+        if self._refused == _MOST_WARNINGS:
+            logger.warning("further callers without the key are refused without a line in the log")
 
     def joined(self, timeout: float | None = 0.0) -> list[Connection]:
         """Return the connections that were made since the last call.
@@ -123,13 +214,21 @@ class Listener:
         """Stop listening, and close the connections that were not taken; harmless when repeated."""
         if self._open:
             self._open = False
-            with contextlib.suppress(OSError):  # one more caller, since nothing else ends the wait for one
-                socket.create_connection(self._listener.address, timeout=1.0).close()
-            self._thread.join(timeout=1.0)
+            self._waker.close()  # this wakes the thread
+            self._thread.join()
+            self._woken.close()
             self._listener.close()
         for one in self.joined():
             one.close()
         self._joined.put(None)  # ends the wait in ``joined``
+
+
+def _listening(host: str) -> socket.socket:
+    """Return a socket that listens on a free port of this address, of IPv4 or IPv6."""
+    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.create_server((str(address[0]), 0), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 def connect(address: Address) -> Connection:
@@ -140,17 +239,28 @@ def connect(address: Address) -> Connection:
     OSError
         Where the driver's port cannot be reached.
     AuthenticationError
-        Where the process that listens there does not know the key, or this one does not.
+        Where the process that listens there does not know the key.
     """
-    with socket.create_connection((address.host, address.port), address.timeout) as opened:
+    deadline = time.monotonic() + address.timeout
+    while True:
+        try:
+            return _called(address, max(0.1, deadline - time.monotonic()))
+        except EOFError as error:  # it is gone, or dropped this caller among too many: then it is soon free
+            if time.monotonic() > deadline:
+                raise ConnectionError(str(error)) from error
+            time.sleep(_RETRY)
+
+
+def _called(address: Address, seconds: float) -> Connection:
+    with socket.create_connection((address.host, address.port), seconds) as opened:
+        try:
+            answer(opened, address.key)
+        except ConnectionError as error:
+            raise EOFError(str(error)) from error
         opened.settimeout(None)
         made: Connection = connection.Connection(opened.detach())
     try:
         _configure(made)
-        _prove(made, address.key, address.timeout, is_driver=False)
-    except EOFError as error:
-        made.close()
-        raise ConnectionError("the driver closed the connection") from error
     except BaseException:
         made.close()
         raise
@@ -161,6 +271,31 @@ def shut_down(one: Connection) -> None:
     """End a connection from another thread than the one that reads it: both ends then find it closed."""
     with contextlib.suppress(OSError), _socket(one) as twin:
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def send(one: Connection, message: object) -> None:
+    """Send a message of bounded size.
+
+    Raises
+    ------
+    ValueError
+        Where it is larger than ``MESSAGE_BYTES``.
+    """
+    pickled = pickle.dumps(message, protocol=5)
+    if len(pickled) > MESSAGE_BYTES:
+        raise ValueError(f"a message of {len(pickled):,} bytes is larger than the {MESSAGE_BYTES:,} that may be sent")
+    one.send_bytes(pickled)
+
+
+def receive(one: Connection) -> Any:
+    """Receive such a message.
+
+    Raises
+    ------
+    OSError
+        Where the other end announces a larger one; nothing of it is read.
+    """
+    return pickle.loads(one.recv_bytes(MESSAGE_BYTES))  # noqa: S301  # both ends have proved that they know the key
 
 
 def local_host(one: Connection) -> str:
@@ -189,19 +324,6 @@ def refuse_encryption(context: Any) -> None:
             "spark.network.crypto.enabled=true asks for encrypted traffic, and this engine's own connections between "
             "driver and tasks are not encrypted. Use engine='driver', or 'auto'."
         )
-
-
-def _prove(one: Connection, key: bytes, seconds: float, is_driver: bool) -> None:
-    """Let both ends prove that they know the key, each within so many seconds."""
-    whole = int(seconds)
-    with _socket(one) as twin:
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
-        try:
-            for step in (connection.deliver_challenge, connection.answer_challenge)[:: 1 if is_driver else -1]:
-                step(one, key)
-        except AssertionError as error:  # the other end speaks another protocol
-            raise AuthenticationError(str(error)) from error
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
 def _configure(one: Connection) -> None:

@@ -20,7 +20,7 @@ from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
 from sparkopt.launch.launcher import Launcher, P, RankFunction
-from sparkopt.launch.torch import TorchRank, rendezvous
+from sparkopt.launch.torch import TorchRank
 from sparkopt.machine import available_cores
 from sparkopt.machine.messages import Frame
 from sparkopt.machine.process import EndedError, WorkerProcess
@@ -73,9 +73,9 @@ class ProcessLauncher(Launcher):
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         listener = Listener(_HOST, timeout=self.start_timeout)
-        with Channel(listener, self.watcher) as channel, rendezvous(_HOST, self.start_timeout) as port:
+        with Channel(listener, self.watcher) as channel:
             cores = max(1, available_cores() // self.processes)
-            rank: TorchRank[T] = TorchRank(function, args, kwargs, channel.address, port, cores, self.timeout)
+            rank: TorchRank[T] = TorchRank(function, args, kwargs, channel.address, cores, self.timeout)
             with _started(rank, self.processes) as ranks:
                 return _results(ranks, channel)
 

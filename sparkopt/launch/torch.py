@@ -1,9 +1,9 @@
 """PyTorch's ranks inside Spark's tasks: a barrier stage whose tasks form one ``torch.distributed`` group.
 
 No further process is started; the launcher that starts some, without Spark, is in ``processes``. Importing PyTorch
-takes a new Python worker a second or two, and one that Spark reuses no time; forming the group through a store on the
-driver takes milliseconds. Spark never retries a barrier stage that ends in its job's result: a run is one attempt,
-and its caller decides about another.
+takes a new Python worker a second or two, and one that Spark reuses no time; forming the group through the driver
+takes milliseconds. Spark never retries a barrier stage that ends in its job's result: a run is one attempt, and its
+caller decides about another.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from sparkopt.launch.channel import DriverConnection, unreachable
+from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
@@ -29,9 +30,8 @@ from sparkopt.typing import Array
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
-    from torch.distributed.distributed_c10d import Store
 
-__all__ = ["TorchCommunicator", "TorchLauncher", "TorchRank", "rendezvous"]
+__all__ = ["TorchCommunicator", "TorchLauncher", "TorchRank"]
 
 T = TypeVar("T")
 
@@ -103,42 +103,8 @@ class TorchLauncher(SparkLauncher):
         if self.profile is not None:
             ranks = ranks.withResources(self.profile)
         with self._channel() as channel:
-            address = channel.address
-            bind = self.context.getConf().get("spark.driver.bindAddress", address.host)
-            with rendezvous(bind, address.timeout) as port:
-                rank: TorchRank[T] = TorchRank(function, args, kwargs, address, port, self.task_cores, self.timeout)
-                return ranks.barrier().mapPartitions(_TorchTask(rank)).collect()
-
-
-@contextlib.contextmanager
-def rendezvous(bind: str, timeout: float) -> Iterator[int]:
-    """Open PyTorch's own key-value store on the driver, through which ranks form a group; return its port.
-
-    It holds what PyTorch puts there (the ranks' addresses), and nothing of sparkopt's.
-
-    Parameters
-    ----------
-    bind : str
-        The address to listen on.
-    timeout : float
-        Seconds that ranks wait for it.
-    """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined, unused-ignore]
-
-    listener = socket.create_server((bind, 0), backlog=1024)
-    port = int(listener.getsockname()[1])
-    store = TCPStore(
-        bind,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=timeout),
-        master_listen_fd=listener.detach(),  # the store closes it
-    )
-    try:
-        yield port
-    finally:
-        del store  # this ends its thread
+            rank: TorchRank[T] = TorchRank(function, args, kwargs, channel.address, self.task_cores, self.timeout)
+            return ranks.barrier().mapPartitions(_TorchTask(rank)).collect()
 
 
 @dataclass(frozen=True)
@@ -165,13 +131,12 @@ class _TorchTask(Generic[T]):
 
 @dataclass(frozen=True)
 class TorchRank(Generic[T]):
-    """What a rank needs: the function and its arguments, the driver, and the store through which ranks meet."""
+    """What a rank needs: the function and its arguments, and the driver, through which ranks meet."""
 
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     address: Address
-    store_port: int
     cores: int
     timeout: float
 
@@ -192,43 +157,25 @@ class TorchRank(Generic[T]):
         """Form the group; leave it at the end."""
         from torch import cuda, distributed
 
+        from sparkopt.launch.meeting import ChannelStore, prove
+
         backend = "cpu:gloo,cuda:nccl" if info.accelerators and cuda.is_available() else "gloo"
+        store = ChannelStore(driver, self.address.timeout)
         with _gloo_on(driver.local_host):
             distributed.init_process_group(
                 backend,
-                store=_store(self.address, self.store_port),
+                store=store,
                 rank=info.rank,
                 world_size=info.size,
-                timeout=timedelta(seconds=self.timeout),
+                timeout=timedelta(seconds=self.address.timeout),
             )
         try:
-            communicator = TorchCommunicator(info, driver)
-            communicator.barrier()  # one that leaves at once would break the connections of one that still connects
-            yield communicator
+            # all wait for all here: one that leaves at once would break the connections of one that still connects
+            prove(info, store, self.address.key, self.address.timeout)
+            distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=self.timeout))
+            yield TorchCommunicator(info, driver)
         finally:
             distributed.destroy_process_group()
-
-
-def _store(address: Address, port: int) -> Store:
-    """Connect to the driver's store.
-
-    Raises
-    ------
-    LostRankError
-        Where it cannot be reached.
-    """
-    from torch.distributed import (  # type: ignore[attr-defined, unused-ignore]
-        DistError,
-        PrefixStore,
-        TCPStore,
-    )
-
-    timeout = timedelta(seconds=address.timeout)
-    try:
-        store = TCPStore(address.host, port, is_master=False, wait_for_workers=False, timeout=timeout)
-    except DistError as error:
-        raise unreachable(replace(address, port=port)) from error
-    return PrefixStore("group", store)
 
 
 def _is_echo(error: Exception) -> bool:
@@ -261,7 +208,9 @@ def _gloo_on(address: str) -> Iterator[None]:
 
 
 def _interface(address: str) -> str | None:
-    """Return the name of the network interface that has this IPv4 address."""
+    """Return the name of the network interface that has this address."""
+    if ":" in address:
+        return _interface_6(address)
     request = 0x8915  # SIOCGIFADDR, netdevice(7)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
@@ -269,4 +218,15 @@ def _interface(address: str) -> str | None:
                 answer = fcntl.ioctl(probe.fileno(), request, struct.pack("256s", name.encode()[:15]))
                 if socket.inet_ntoa(answer[20:24]) == address:
                     return name
+    return None
+
+
+def _interface_6(address: str) -> str | None:
+    """Do so for an IPv6 address, on Linux."""
+    wanted = socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex()
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
+            found, *_, name = line.split()
+            if found == wanted:
+                return name
     return None

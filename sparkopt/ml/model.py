@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.ml import Model
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
@@ -19,7 +20,14 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
 from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
-from sparkopt.blocks.invalid import HANDLE_INVALID, finite_rows, of_valid, valid_features
+from sparkopt.blocks.invalid import (
+    HANDLE_INVALID,
+    InvalidRowError,
+    finite_rows,
+    invalid_entry,
+    of_valid,
+    valid_features,
+)
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
@@ -225,7 +233,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _of_numbers(self, raw: Column) -> Column:
         """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
         first = raw if len(self._matrix) == 1 else raw[0]
-        return F.when(F.isnan(first), F.raise_error(F.lit(f"a row {NOT_A_NUMBER}"))).otherwise(raw)
+        message = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
+        return F.when(F.isnan(first), F.raise_error(F.lit(message))).otherwise(raw)
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -256,10 +265,17 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer = self._row_scorer(columns)
+        scorer, seen = self._row_scorer(columns), 0
 
         def score(rows: pa.Array) -> pa.Array:
-            return scorer(rows)
+            nonlocal seen  # rows of this task in earlier batches
+            try:
+                found = scorer(rows)
+            except InvalidRowError as error:
+                context = TaskContext.get()
+                raise error.at(f"partition {context.partitionId() if context else 0}", seen) from None
+            seen += len(rows)
+            return found
 
         score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
         return score
@@ -269,7 +285,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         model = self.copy()
         model._summary = None  # history stays on the driver
         keeps = self.getHandleInvalid() != "error"
-        return RowScorer(model, tuple(columns), self._columns().offset is not None, keeps)
+        return RowScorer(model, tuple(columns), self._columns().offset, keeps)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
@@ -343,32 +359,47 @@ class RowScorer:
         The model.
     outputs : tuple of str
         Keys of the outputs that are wanted.
-    has_offset : bool
-        Whether rows are structs of features and offset, instead of features alone.
+    offset : str or None
+        The offset's column: rows are structs of features and offset then, instead of features alone.
     keeps : bool
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
     """
 
     model: Any
     outputs: tuple[str, ...]
-    has_offset: bool
+    offset: str | None
     keeps: bool
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
-        return of_valid(self._scored, rows, self._valid(rows)) if self.keeps else self._scored(rows)
+        if self.keeps:
+            return of_valid(self._scored, rows, self._valid(rows))
+        try:
+            return self._scored(rows)
+        except DataError as error:
+            raise self._invalid(rows) or error from None
+
+    def _invalid(self, rows: pa.Array) -> InvalidRowError | None:
+        """Return the error of the first invalid row; None where there is none."""
+        found = invalid_entry(rows.field("features") if self.offset else rows, self.model._features())
+        valid = self._valid(rows)
+        if found is not None or self.offset is None or valid is None:
+            return found
+        row = int(np.flatnonzero(~valid)[0])
+        value = rows.field("offset")[row].as_py()
+        return InvalidRowError(f"offset column {self.offset!r}", row, f"is {'null' if value is None else value}")
 
     def _valid(self, rows: pa.Array) -> Array | None:
         """Return which rows are valid; None where all are."""
-        if not self.has_offset:
+        if self.offset is None:
             return valid_features(rows)
         batch = pa.RecordBatch.from_arrays([rows.field(0), rows.field(1)], ["features", "offset"])
         return finite_rows(batch, "features", {"offset": True})
 
     def _scored(self, rows: pa.Array) -> pa.Array:
-        predicted = self.model._raw(feature_matrix(rows.field("features") if self.has_offset else rows))
-        if self.has_offset:
+        predicted = self.model._raw(feature_matrix(rows.field("features") if self.offset else rows))
+        if self.offset:
             predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
         if len(predicted) and np.isnan(predicted[:, 0]).any():
             raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")

@@ -14,7 +14,7 @@ from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWri
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.columns import Columns, column_type, feature_matrix
-from sparkopt.blocks.invalid import of_valid, valid_features
+from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
 from sparkopt.blocks.tables import number_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
@@ -168,7 +168,12 @@ class RestScorer:
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
-        return of_valid(self._scored, rows, valid_features(rows)) if self.keeps else self._scored(rows)
+        if self.keeps:
+            return of_valid(self._scored, rows, valid_features(rows))
+        try:
+            return self._scored(rows)
+        except DataError as error:
+            raise invalid_entry(rows, self.models[0]._features()) or error from None
 
     def _scored(self, rows: pa.Array) -> pa.Array:
         X = feature_matrix(rows)

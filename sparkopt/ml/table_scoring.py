@@ -15,6 +15,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from sparkopt.blocks.columns import FEATURES, OFFSET
+from sparkopt.blocks.invalid import InvalidRowError
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, SchemaError
@@ -93,6 +94,8 @@ class Scorer:
             rows = pa.StructArray.from_arrays([rows, made.column(OFFSET)], [FEATURES, OFFSET])
         try:
             found = self.score(rows)
+        except InvalidRowError as error:
+            raise error.at(where, first) from None
         except DataError as error:
             raise DataError(f"features column {self.what!r}, {where}, from row {first}: {error}") from None
         return {field.name: array for field, array in zip(self.fields, found.flatten(), strict=True)}

@@ -104,7 +104,7 @@ OPERATIONS = {
     ),
     "resize nearest": (
         lambda x: F.resize(x, 9, 4, "nearest"),
-        lambda x: cv(cv2.resize, x, (4, 9), interpolation=cv2.INTER_NEAREST),
+        lambda x: cv(cv2.resize, x, (4, 9), interpolation=cv2.INTER_NEAREST_EXACT),
         0,
     ),
     "pad": (

@@ -12,6 +12,7 @@ from scipy import stats
 
 from sparkopt import images
 from sparkopt.errors import ParameterError
+from sparkopt.images.transform import drawn
 
 ALL = [
     images.Resize(20, 24),
@@ -31,7 +32,7 @@ ALL = [
     images.Affine(10, (0.1, 0), 1.1, (3, 2)),
     images.RandomAffine((-5, 5), (0.1, 0.1), (0.9, 1.1), (-3, 3)),
     images.Perspective(((0, 0), (0.9, 0), (1, 1), (0, 0.9))),
-    images.RandomPerspective(0.3, 0.7),
+    images.RandomPerspective(0.3, p=0.7),
     images.Pad(1, 2, 3, 4, "reflect"),
     images.Grayscale(3),
     images.ColorJitter(0.3, 0.2, 0.4, 0.1),
@@ -56,7 +57,11 @@ def test_contract(transform, dtype):
         assert images.Compose.from_json(pipeline.to_json()) == pipeline
         first, second = (pipeline(image, np.random.default_rng(7)) for _ in range(2))
         np.testing.assert_array_equal(first, second)
-        np.testing.assert_array_equal(first, transform.apply(image, np.random.default_rng(7)))
+        applied = [*drawn([transform], rng := np.random.default_rng(7))]
+        np.testing.assert_array_equal(first, applied[0].apply(image, rng) if applied else image)
+        never = images.Compose([dataclasses.replace(transform, p=0)])
+        np.testing.assert_array_equal(never(image, np.random.default_rng(7)), image)
+        assert images.Compose.from_json(never.to_json()) == never
         np.testing.assert_array_equal(image, before)
         assert first.ndim == 3
         assert first.dtype == (np.float32 if transform.__class__.__name__ in FLOATS else dtype)
@@ -95,7 +100,15 @@ def test_the_result_is_that_of_the_reference(name, dtype):
 def test_every_public_transform_is_in_the_table():
     named = {name for name in images.__all__ if isinstance(getattr(images, name), type)}
     transforms = {name for name in named if issubclass(getattr(images, name), images.ImageTransform)}
-    abstract_or_codec = {"ImageTransform", "GeometricTransform", "Decode", "Encode", "ConvertColor"}
+    abstract_or_codec = {
+        "ImageTransform",
+        "GeometricTransform",
+        "ChoosingTransform",
+        "DividingTransform",
+        "Decode",
+        "Encode",
+        "ConvertColor",
+    }
     assert transforms - abstract_or_codec == {type(transform).__name__ for transform in ALL}
 
 
@@ -113,6 +126,21 @@ def test_the_notebook_shows_every_transform():
         (lambda: images.Resize(5, 5, "magic"), "Resize.interpolation must be one of"),
         (lambda: images.RandomHorizontalFlip(1.5), r"RandomHorizontalFlip.p must be in \[0, 1\]"),
         (lambda: images.ColorJitter(hue=0.7), "ColorJitter.hue"),
+        (lambda: images.Resize(5, 5, p=2), r"Resize.p must be in \[0, 1\]"),
+        (lambda: images.Compose([images.Decode(p=0.5)]), "Decode.p must be 1"),
+        (lambda: images.RandomRotation((20, -20)), r"low <= high. Got \(20, -20\).* mean \(-20, 20\)\?"),
+        (lambda: images.RandomRotation(-5), "RandomRotation.degrees must be >= 0"),
+        (lambda: images.RandomRotation((1, 2, 3)), r"a range \(low, high\); one number n stands for \(-n, n\)"),
+        (lambda: images.RandomAffine(5, scale=0.5), "RandomAffine.scale must be a range .*; write one value twice"),
+        (lambda: images.RandomAffine(5, translate=0.5), r"RandomAffine.translate must be numbers \(x, y\)"),
+        (lambda: images.RandomResizedCrop(8, 8, ratio=(2, 1)), "RandomResizedCrop.ratio .*low <= high"),
+        (lambda: images.Perspective(((0, 0), (1, 0))), "Perspective.corners must be four"),
+        (lambda: images.GaussianBlur((2, 1)), "GaussianBlur.sigma .*low <= high"),
+        (lambda: images.Letterbox(8, 8, (1, 2)), "Letterbox.fill must be one number or 1, 3 or 4"),
+        (
+            lambda: images.Compose([images.Letterbox(8, 8, (1, 2, 3))])(np.zeros((4, 8, 1), np.uint8)),
+            "fill has 3 values, .* 1 channels",
+        ),
         (lambda: images.Normalize((0, 0), (1, 1)), "Normalize.mean must have 1, 3 or 4 values"),
         (lambda: images.Normalize(0, 0), "Normalize.std must be > 0"),
         (lambda: images.Compose([images.Resize(2, 2), images.Decode()]), "Decode must be the first"),

@@ -153,7 +153,7 @@ def test_what_cannot_be_scored_is_refused(fitted, network, tmp_path):
         scorer.predict(pd.DataFrame({"x": [1.0]}))
     with pytest.raises(DataError, match="row 1 has 3 entries where the rows before it have 2"):
         scorer.predict(pd.DataFrame({"features": [[1.0, 2.0], [1.0, 2.0, 3.0]]}))
-    with pytest.raises(DataError, match="row 0 has null features"):
+    with pytest.raises(DataError, match="features column 'features', .*row 0 is null"):
         scorer.predict(pd.DataFrame({"features": [None]}))
     with pytest.raises(DataError, match="features column 'png', row 0 is 'path.png', unreadable"):  # text is a path
         pyfunc.scorer_of(network).predict(pd.DataFrame({"png": ["path.png"]}))

@@ -94,3 +94,26 @@ class DieOnce:
             with open(self.marker, "w") as file:
                 file.write(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sums(communicator, count):
+    """Sums of random numbers, one after the other; every bit depends on all before it."""
+    numbers = np.random.default_rng(communicator.rank).normal(size=1000)
+    for _ in range(count):
+        numbers = np.sin(communicator.all_reduce(numbers) + communicator.rank)
+    return numbers.tolist()
+
+
+def sums_with_another_key(communicator):
+    """Prove once more who is there, with one key, then with a key of each rank's own."""
+    from sparkopt.launch.meeting import ChannelStore, prove
+
+    store = ChannelStore(communicator._driver, 10.0)
+    prove(communicator.info, store, b"one key", 10.0)
+    prove(communicator.info, store, b"key of rank %d" % communicator.rank, 10.0)
+
+
+def sum_of_a_late_rank(communicator, seconds):
+    """Let rank 1 come so many seconds late to a sum."""
+    time.sleep(seconds * communicator.rank)
+    return communicator.all_reduce(np.ones(1)).tolist()

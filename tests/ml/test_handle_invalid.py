@@ -144,10 +144,11 @@ def test_no_number_is_no_prediction(name):
     """NaN features were predicted as class 0, with a probability that is NaN."""
     rows, flags = table("columns")
     model = ESTIMATORS[name].copy()._set(weightCol="w", handleInvalid="skip", **flags).fit(rows)
-    with pytest.raises(DataError, match=r"row 3 has a null entry"):
-        model.copy().setHandleInvalid("error").transform(rows)
-    with pytest.raises(DataError, match=r"row 0 has NaN.*Set handleInvalid='keep' for a null prediction"):
-        model.copy().setHandleInvalid("error").transform(rows.slice(17))
+    strict = model.copy().setHandleInvalid("error")
+    with pytest.raises(DataError, match=r"features column 'a b', .*, row 3 is null. Set handleInvalid='keep'"):
+        strict.transform(rows)
+    with pytest.raises(DataError, match=r"features column 'c', .*, row 0 is nan. Set handleInvalid='keep'"):
+        strict.transform(rows.slice(17))
 
 
 def test_a_search_leaves_out_what_is_invalid():

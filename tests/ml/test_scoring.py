@@ -246,7 +246,7 @@ def test_wrong_rows_are_refused(spark, name):
 
 def test_null_arrays_are_refused(spark):
     rows = spark.createDataFrame([([0.0] * WIDTH,), (None,)], "features array<double>").coalesce(1)
-    with pytest.raises(Exception, match="DataError: row 1 has null features"):
+    with pytest.raises(Exception, match=r"DataError: features column 'features', partition \d+, row 1 is null. Set"):
         MODELS["linear"].transform(rows).collect()
 
 

@@ -170,11 +170,11 @@ WRONG = {
         DataError,
         "features column 'features', rows 0 to 599, from row 0: a row has 2 features; the model was trained on 4",
     ),
-    "null": (ROWS.set_column(0, "features", pa.array([[1.0] * 4, None] * (N // 2))), DataError, "row 1 has null"),
+    "null": (ROWS.set_column(0, "features", pa.array([[1.0] * 4, None] * (N // 2))), DataError, "row 1 is null"),
     "null entry": (
         ROWS.set_column(0, "features", pa.array([[1.0] * 4, [1.0, None, 0.0, 0.0]] * (N // 2))),
         DataError,
-        "row 1 has a null entry",
+        "features column 'features', rows 0 to 599, row 1 is null at feature 1. Set handleInvalid='keep'",
     ),
 }  # fmt: skip
 
@@ -186,7 +186,7 @@ def test_rows_that_cannot_be_scored_are_refused_in_one_line(fitted, problem, giv
     if given == "pandas" and problem == "text":
         kind, message = DataError, "features column 'features', row 0 is no list of numbers"
     if given == "pandas" and problem == "null entry":  # which is NaN there
-        message = "row 1 has NaN"
+        message = "row 1 is nan at feature 1"
     data = {"Arrow": rows, "pandas": rows.to_pandas(), "table": Table.of(rows)}[given]
     with pytest.raises(kind, match=message) as error:
         arrow(fitted["logistic"].transform(data))
@@ -204,7 +204,7 @@ def test_missing_offsets_and_columns_are_named(fitted):
 
 def test_offsets_that_are_null_predict_nothing(fitted):
     rows = ROWS.set_column(ROWS.column_names.index("offset"), "offset", pa.array([None] + [0.0] * (N - 1)))
-    with pytest.raises(DataError, match="row 0 has NaN"):
+    with pytest.raises(DataError, match="offset column 'offset', rows 0 to 599, row 0 is null. Set handleInvalid"):
         fitted["poisson"].transform(rows)
     found = fitted["poisson"].copy().setHandleInvalid("keep").transform(rows)["prediction"]
     assert found.is_valid().to_pylist() == [False] + [True] * (N - 1)

@@ -56,10 +56,13 @@ class Written:
         How many rows it has.
     values : RowValues or None
         Its predictions; None where it has none.
+    invalid : int or None
+        Invalid rows, which were left out or have no prediction; None where they are errors.
     """
 
     rows: int
     values: RowValues | None
+    invalid: int | None = None
 
 
 class Runtime(ABC):
@@ -153,6 +156,8 @@ class Runtime(ABC):
         self, model: Any, rows: Any, label: str, weight: str | None = None
     ) -> AbstractContextManager[ScoredRows]:
         """Yield rows with a model's predictions, computed once and kept.
+
+        Invalid rows are left out and counted, unless the model's ``handleInvalid`` is error.
 
         Parameters
         ----------

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.invalid import finite_numbers
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief
 from sparkopt.io.secrets import mask
+from sparkopt.jobs.invalid_rows import mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation, machine_location
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
@@ -107,30 +109,46 @@ class MachineRuntime(Runtime):
             column_type(schema, weight, "weight")
         outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
         columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
-        found = model.transform(rows)
+        mode = mode_of(model)
+        found = (model if mode == "error" else with_mode(model, "keep")).transform(rows)
         present = {name: column for name, column in columns.items() if column in found.schema.names}
         if "prediction" not in present:
             raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
         judged = is_classifier(model)
-        parts = for_each(_JudgePart(label, weight, present, judged), found.partitions, rows.bytes)
-        yield ScoredRows(_joined(parts), judged)
+        judge = _JudgePart(label, weight, present, judged, mode != "error")
+        parts = for_each(judge, found.partitions, rows.bytes)
+        invalid = sum(part.invalid for part in parts) if judge.skips else None
+        yield ScoredRows(_joined([part.arrays for part in parts]), judged, invalid)
 
     def write_scores(
         self, model: Any, rows: Table, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
     ) -> tuple[list[str], Written]:
-        scored = model.transform(rows)
+        invalid_rows = mode_of(model)
+        scored = (with_mode(model, "keep") if invalid_rows == "skip" else model).transform(rows)
         made = [name for name in scored.schema.names if name not in rows.schema.names]
         names = [*kept, *made]
         column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
         schema = written_columns(pa.schema([scored.schema.field(name) for name in names]), form)
         target.make_folder()
-        write = WritePart(target.uri, tuple(names), schema, form, column if column in names else "")
+        told = made[0] if made and invalid_rows != "error" else ""
+        write = WritePart(
+            target.uri, tuple(names), schema, form, column if column in names else "", told, invalid_rows == "skip"
+        )
         found = for_each(write, list(enumerate(scored.partitions)), rows.bytes)
-        count = sum(rows for rows, _ in found)
+        count = sum(part.rows for part in found)
+        invalid = sum(part.invalid for part in found) if told else None
         if not column or column not in names:
-            return made, Written(count, None)
-        predictions = np.concatenate([values for _, values in found]) if found else np.zeros(0)
-        return made, Written(count, ArrayValues({"prediction": predictions}))
+            return made, Written(count, None, invalid)
+        predictions = np.concatenate([part.predictions for part in found]) if found else np.zeros(0)
+        return made, Written(count, ArrayValues({"prediction": predictions}), invalid)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Numbers of a part's rows: an array of each, with how many rows have none; and how many were left out."""
+
+    arrays: dict[str, tuple[Floats, int]]
+    invalid: int
 
 
 @dataclass(frozen=True)
@@ -141,14 +159,21 @@ class _JudgePart:
     weight: str | None
     outputs: Mapping[str, str]
     is_classifier: bool
+    skips: bool
 
-    def __call__(self, part: TablePart) -> dict[str, tuple[Floats, int]]:
-        wanted = [self.label, *([self.weight] if self.weight else []), *self.outputs.values()]
-        pieces = [self._judged(batch) for batch in part.batches(list(dict.fromkeys(wanted)))]
-        return {
+    def __call__(self, part: TablePart) -> _Judged:
+        numbers = [self.label, *([self.weight] if self.weight else [])]
+        pieces, invalid = [], 0
+        for batch in part.batches(list(dict.fromkeys([*numbers, *self.outputs.values()]))):
+            valid = finite_numbers(batch, numbers, self.outputs["prediction"]) if self.skips else None
+            kept = batch if valid is None else batch.filter(pa.array(valid))
+            invalid += batch.num_rows - kept.num_rows
+            pieces.append(self._judged(kept))
+        arrays = {
             name: (np.concatenate([piece[name][0] for piece in pieces]), sum(piece[name][1] for piece in pieces))
             for name in (pieces[0] if pieces else {})
         }
+        return _Judged(arrays, invalid)
 
     def _judged(self, batch: pa.RecordBatch) -> dict[str, tuple[Floats, int]]:
         label = column_values(batch.column(self.label))

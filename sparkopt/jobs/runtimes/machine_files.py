@@ -42,8 +42,17 @@ def _written_type(kind: pa.DataType, form: str) -> pa.DataType:
 
 
 @dataclass(frozen=True)
+class PartWritten:
+    """A file that was written: its rows, their predictions, and how many rows were invalid."""
+
+    rows: int
+    predictions: Floats
+    invalid: int
+
+
+@dataclass(frozen=True)
 class WritePart:
-    """The task: a part's rows as a file. It returns how many there are, and their predictions.
+    """The task: a part's rows as a file.
 
     Parameters
     ----------
@@ -57,6 +66,10 @@ class WritePart:
         The format.
     prediction : str
         The column of predictions; "" for none.
+    told : str, default ""
+        A column that is null in invalid rows, which are counted; "" where there are none.
+    skips : bool, default False
+        Whether they are left out.
     """
 
     folder: str
@@ -64,15 +77,21 @@ class WritePart:
     schema: pa.Schema
     form: str
     prediction: str
+    told: str = ""
+    skips: bool = False
 
-    def __call__(self, numbered: tuple[int, TablePart]) -> tuple[int, Floats]:
+    def __call__(self, numbered: tuple[int, TablePart]) -> PartWritten:
         """Write a part."""
         number, part = numbered
         target = resolve(self.folder, "output").child(f"part-{number:05d}.{ENDINGS[self.form]}")
-        predictions, rows = [np.zeros(0)], 0
+        predictions, rows, invalid = [np.zeros(0)], 0, 0
         opened = target.filesystem.open_output_stream(target.path, compression=None)
         with opened as stream, _writer(stream, self.schema, self.form) as writer:
             for batch in part.batches(list(self.names)):
+                if self.told:
+                    invalid += batch.column(self.told).null_count
+                if self.skips:
+                    batch = batch.filter(batch.column(self.told).is_valid())
                 columns = [
                     _plain(column, field.type) for column, field in zip(batch.columns, self.schema, strict=True)
                 ]
@@ -82,7 +101,7 @@ class WritePart:
                     predictions.append(column_values(batch.column(self.prediction))[0])
         if not rows:
             _delete(target)
-        return rows, np.concatenate(predictions)
+        return PartWritten(rows, np.concatenate(predictions), invalid)
 
 
 def _writer(stream: Any, schema: pa.Schema, form: str) -> Any:

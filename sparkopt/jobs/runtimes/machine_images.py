@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset, parquet
 
+from sparkopt.images.files import image_files
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.hashing import xxhash64
 from sparkopt.jobs.locations import JobLocation
@@ -42,7 +43,7 @@ class MachineImages(ImageRows):
 
     def __init__(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> None:
         super().__init__(options, kernel, output)
-        self._files = files_below(options.input)
+        self._files = image_files(options.input)
 
     def check(self) -> None:
         self._written(["path"])

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from sparkopt.io.filesystem import Location
 from sparkopt.io.hashing import xxhash64
+from sparkopt.io.image_header import is_image_name
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
-from sparkopt.jobs.sources import ENDINGS, FEATURES, LABEL, image_names, image_pipeline
+from sparkopt.jobs.sources import FEATURES, LABEL, image_names, image_pipeline
 from sparkopt.machine import Table, TablePart
 
 __all__ = ["image_parts", "image_table", "split_table"]
@@ -113,7 +114,7 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
         Where there are no images, or a folder is not in ``labels``, where these are given.
     """
     folder = args.source.location
-    files = [file for file in files_below(folder) if file.size and file.uri.lower().endswith(ENDINGS_WITH_DOT)]
+    files = [file for file in files_below(folder) if file.size and is_image_name(file.uri)]
     names = image_names(folder, sorted({_folder(file.uri) for file in files}), labels)
     pipeline = None if encoded else image_pipeline(args)
     column = pa.field("content", pa.binary()) if encoded else pa.field(FEATURES, pa.list_(pa.float32()))
@@ -121,9 +122,6 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
     schema = pa.schema([column, pa.field(LABEL, pa.int32()), pa.field("path", pa.string())])
     parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width) for group in image_parts(files))
     return Table(schema, parts), names
-
-
-ENDINGS_WITH_DOT = tuple(f".{ending}" for ending in ENDINGS)
 
 
 def _folder(uri: str) -> str:

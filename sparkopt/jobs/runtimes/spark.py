@@ -22,7 +22,9 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type, quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
+from sparkopt.io.image_header import endings_glob
 from sparkopt.io.secrets import mask
+from sparkopt.jobs.invalid_rows import mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
@@ -30,7 +32,6 @@ from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.hadoop import spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
 from sparkopt.jobs.sources import (
-    ENDINGS,
     FEATURES,
     IMAGES,
     LABEL,
@@ -164,7 +165,8 @@ class SparkRuntime(Runtime):
         if weight is not None:
             column_type(rows.schema, weight, "weight")
             wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
-        found = model.transform(rows)
+        mode = mode_of(model)
+        found = (model if mode == "error" else with_mode(model, "keep")).transform(rows)
         outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
         columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
         present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
@@ -173,23 +175,43 @@ class SparkRuntime(Runtime):
         table = found.select(*wanted, *present).cache()
         judged = is_classifier(model)
         try:
-            yield ScoredRows(scored_values(table, is_classifier=judged), judged)
+            if mode == "error":
+                yield ScoredRows(scored_values(table, is_classifier=judged), judged)
+                return
+            valid = table.where(_is_valid(table))
+            invalid = table.count() - valid.count()
+            yield ScoredRows(scored_values(valid, is_classifier=judged), judged, invalid)
         finally:
             table.unpersist()
 
     def write_scores(
         self, model: Any, rows: DataFrame, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
     ) -> tuple[list[str], Written]:
-        scored = model.transform(rows)
+        invalid_rows = mode_of(model)
+        scored = (with_mode(model, "keep") if invalid_rows == "skip" else model).transform(rows)
         made = [name for name in scored.columns if name not in rows.columns]
+        told = F.col(quoted(made[0])) if made and invalid_rows != "error" else None
+        if told is not None and invalid_rows == "skip":
+            scored = scored.where(told.isNotNull())
         table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
         options = {"header": "true"} if form == "csv" else {}
         table.write.format(form).options(**options).mode(mode).save(target.uri)
         written = self.spark.read.format(form).options(**options).load(target.uri)
-        count = written.count()
+        count, invalid = written.count(), None
+        if told is not None:
+            invalid = rows.count() - count if invalid_rows == "skip" else written.where(told.isNull()).count()
         column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
         number = F.col(quoted(column)).cast("double") if column in written.columns else None
-        return made, Written(count, None if number is None else SparkValues(written, {"prediction": number}))
+        return made, Written(count, None if number is None else SparkValues(written, {"prediction": number}), invalid)
+
+
+def _is_valid(scored: DataFrame) -> Any:
+    """Return the condition that a row has a prediction, and finite numbers as label and weight."""
+    numbers = [F.col(name) for name in ("label", "weight") if name in scored.columns]
+    condition = F.col("prediction").isNotNull()
+    for number in numbers:  # NaN is larger than infinity in Spark
+        condition &= F.coalesce(F.abs(number) < float("inf"), F.lit(False))
+    return condition
 
 
 def _stop(spark: SparkSession) -> None:
@@ -254,7 +276,7 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     files = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
-        .option("pathGlobFilter", f"*.{{{','.join(ENDINGS)}}}")
+        .option("pathGlobFilter", endings_glob())
         .load(folder)
     )
     parent = F.element_at(F.split("path", "/"), -2)
@@ -282,7 +304,7 @@ def _plain(df: DataFrame, name: str, form: str) -> Any:
     kind, column = df.schema[name].dataType, F.col(quoted(name))
     is_vector = isinstance(kind, VectorUDT)
     if is_vector:
-        column = vector_to_array(column)
+        column = F.when(column.isNotNull(), vector_to_array(column))  # which refuses null
     if form == "csv" and (is_vector or isinstance(kind, (ArrayType, MapType, StructType))):
         column = F.to_json(column)
     return column.alias(name)

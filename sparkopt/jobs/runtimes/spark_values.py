@@ -110,7 +110,8 @@ def scored_values(table: DataFrame, *, is_classifier: bool) -> SparkValues:
 def _entries(table: DataFrame, name: str) -> Column:
     """Return a column of Vectors or arrays as arrays."""
     column = F.col(name)
-    return vector_to_array(column) if isinstance(table.schema[name].dataType, VectorUDT) else column
+    is_vector = isinstance(table.schema[name].dataType, VectorUDT)
+    return F.when(column.isNotNull(), vector_to_array(column)) if is_vector else column  # it refuses null
 
 
 def _pair(row: Any, names: Sequence[str]) -> Pair:

@@ -1,0 +1,126 @@
+"""Which files below a path are images, and which are left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.image_header import ENDINGS, is_image_name
+from sparkopt.io.listing import FileBelow, walk_below
+from sparkopt.io.secrets import mask_uri
+
+__all__ = ["EmptyFiles", "Survey", "image_files", "survey"]
+
+_LOG = logging.getLogger(__name__)
+_NAMES = 1024  # of a batch
+
+
+@dataclass
+class Survey:
+    """How many files there are below a path, and which are no images.
+
+    Attributes
+    ----------
+    images : int
+        Files that ``read`` takes.
+    empty : int
+        Those of them that hold no bytes: rows that cannot be decoded.
+    left_out : dict of str to int
+        The others by reason: "hidden" (a name that begins with a dot or an underscore) and "ending".
+    first : dict of str to str
+        One file of each reason.
+    """
+
+    images: int = 0
+    empty: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, path: str) -> None:
+        """Count a file that is left out."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+        self.first.setdefault(reason, path)
+
+    def __str__(self) -> str:
+        total = self.images + sum(self.left_out.values())
+        reasons = ", ".join(f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.left_out.items())
+        return f"{self.images:,} images, {self.empty:,} empty; left out of {total:,} files: {reasons or 'none'}"
+
+
+def survey(path: str, *, endings: Sequence[str] = ENDINGS) -> Survey:
+    """Count the files below a path that ``read`` takes, and those that it leaves out, with one example a reason.
+
+    Parameters
+    ----------
+    path : str
+        A directory or a glob, as of :func:`read`.
+    endings : sequence of str, optional
+        As of :func:`read`.
+
+    Returns
+    -------
+    Survey
+        Counted as the files are listed, so that millions need no memory.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing.
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> images.survey("photos").images
+    6
+    """
+    found = Survey()
+    for _ in _walk_images(path, endings, found):
+        pass
+    return found
+
+
+def image_files(path: str, endings: Sequence[str] = ENDINGS) -> list[FileBelow]:
+    """Return the image files below a path, in the order of their names; what is left out is logged."""
+    found = Survey()
+    files = sorted(_walk_images(path, endings, found), key=lambda file: file.uri)
+    if found.left_out:
+        _LOG.warning("%s: %s", mask_uri(path), found)
+    return files
+
+
+def _walk_images(path: str, endings: Sequence[str], found: Survey) -> Iterator[FileBelow]:
+    for file in walk_below(path, lambda name: found.leave_out("hidden", name)):
+        if is_image_name(file.uri, endings):
+            found.images += 1
+            found.empty += not file.size
+            yield file
+        else:
+            found.leave_out("ending", file.uri)
+
+
+@dataclass(frozen=True)
+class EmptyFiles:
+    """The paths of empty image files, which Spark's reader leaves out: for ``mapInArrow`` on any one row."""
+
+    path: str
+    endings: tuple[str, ...]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the paths, as Spark shows them."""
+        for _ in batches:
+            pass
+        names = list[str]()
+        try:
+            for file in _walk_images(self.path, self.endings, Survey()):
+                if not file.size:
+                    names.append(file.uri)
+                if len(names) == _NAMES:
+                    yield pa.RecordBatch.from_arrays([pa.array(names, pa.string())], ["path"])
+                    names = []
+        except (DataError, ParameterError) as error:
+            _LOG.warning("empty files are left out, since a worker cannot list %s: %s", mask_uri(self.path), error)
+        yield pa.RecordBatch.from_arrays([pa.array(names, pa.string())], ["path"])
