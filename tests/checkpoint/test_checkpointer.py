@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
+import resource
+import signal
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +45,50 @@ def snapshot(step: int = 2, **parts) -> Snapshot:
     history = tuple(Record(i, 1.0 / (i + 1), 0.5, 1, 3, 0.1 * i, None if i % 2 else 0.25) for i in range(step + 1))
     state = {"count": 3, "pair": (np.arange(3.0), None), "list": [np.ones((2, 2)), "x", True], "ahead": {"t": 1.5}}
     return replace(Snapshot(Point(coef, 1.0, 1.0, coef * 2), state, (), False, history, (1, coef)), **parts)
+
+
+@pytest.fixture
+def _small_files():
+    """Files of at most 4 KiB, as on a disk that is almost full."""
+    limits, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, action)
+
+
+@pytest.mark.usefixtures("_small_files")
+def test_a_full_disk_costs_a_warning_and_leaves_nothing(tmp_path, caplog):
+    run = Checkpointer(str(tmp_path)).run(MINE)
+    for step in range(5):
+        run.save(step, [snapshot(search=np.zeros(4096))])
+    assert caplog.text.count("was not written") == 5
+    assert {path.suffix for path in (tmp_path / run.name).iterdir()} == {".owner"}
+    run.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_of_two_applications_leaves_checkpoints_to_the_other(tmp_path, caplog):
+    one = Checkpointer(str(tmp_path)).run(MINE)
+    one.save(10, [snapshot()])
+    two = Checkpointer(str(tmp_path)).run(MINE)
+    assert f"process {os.getpid()} on {os.uname().nodename} trains the same model" in caplog.text
+    two.remove()
+    assert one.restore() is not None
+    one.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("host", "age", "left"), [("here", 0, False), ("elsewhere", 60, True), ("elsewhere", 7200, False)]
+)
+def test_an_application_that_was_killed_keeps_nothing(tmp_path, host, age, left):
+    """On this machine its process is gone; on another it is silent."""
+    run = Checkpointer(str(tmp_path)).run(MINE)
+    fact = {"host": os.uname().nodename if host == "here" else host, "process": 2**22 + 1, "started": "7"}
+    (tmp_path / run.name / "other.owner").write_text(json.dumps({**fact, "time": time.time() - age}))
+    run.remove()
+    assert bool(list(tmp_path.iterdir())) == left
 
 
 def test_everything_comes_back_as_it_was():
