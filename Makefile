@@ -53,7 +53,7 @@ airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeli
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out --output-mode overwrite $(ARGS)
 	@printf '%s\n' '' 'Next:' \
 		'  score images     source .venv/environment && sparkopt score --model out --images out/digits --image-size 8 --output out/scored' \
 		'  open a notebook  source .venv/environment && pip install jupyterlab && jupyter lab notebooks/quickstart.ipynb' \
@@ -62,7 +62,7 @@ run: .venv/run ## Train on the handwritten digits, from PNG files to a saved mod
 .PHONY: run-deep
 run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep $(ARGS)
+	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep --output-mode overwrite $(ARGS)
 
 # Tests have tiers by what they need (tests/tiers.py). Each worker of the first two has a process, and one Spark session at most.
 WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))

@@ -8,7 +8,6 @@ functions are pickled to the same bytes.
 from __future__ import annotations
 
 import pickle
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,10 @@ from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
 from pyspark.cloudpickle import dumps
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
 from sparkopt.blocks.tasks import Sweep
 from sparkopt.errors import IncompatibleError
@@ -30,13 +30,8 @@ T = TypeVar("T")
 MOST_SENT = 120 << 20
 """Most bytes of a function sent to the server: gRPC's limit of 128 MiB, less room for the rest of the plan."""
 
-CHUNK = 1 << 20
-"""Bytes of a result in one row: the server refuses rows far larger than its batches."""
-
 ENOUGH_ROWS = 1 << 16
 """Rows that leave no task of a range without one."""
-
-CHUNK_SCHEMA = "partition int, number int, bytes binary"
 
 
 class ConnectBackend(Backend):
@@ -62,12 +57,12 @@ class ConnectBackend(Backend):
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
-        return _collect(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+        return collected(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA).toArrow())
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run over the source again; tasks of other partitions end at once."""
         written = self._source.df.mapInArrow(self._source.writer(frozenset(partitions)), HANDLE_SCHEMA)
-        return _collect(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+        return collected(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA).toArrow())
 
     def share(self, value: bytes) -> Shared:
         """Keep it inside the function: Connect has no broadcasts."""
@@ -165,24 +160,4 @@ class _OnHandles:
         for batch in batches:
             for row in batch.to_pylist():
                 handle = Handle.of(row)
-                yield from _chunks(handle.partition, dumps(function(handle)))
-
-
-def _chunks(partition: int, pickled: bytes) -> Iterator[pa.RecordBatch]:
-    for number, start in enumerate(range(0, len(pickled), CHUNK)):
-        columns = {
-            "partition": pa.array([partition], pa.int32()),
-            "number": pa.array([number], pa.int32()),
-            "bytes": pa.array([pickled[start : start + CHUNK]], pa.binary()),
-        }
-        yield pa.RecordBatch.from_pydict(columns)
-
-
-def _collect(chunks: DataFrame) -> list[Any]:
-    """Join each partition's chunks and unpickle them."""
-    table = chunks.toArrow()
-    found: dict[int, dict[int, bytes]] = defaultdict(dict)
-    for partition, number, part in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
-        found[partition][number] = part
-    joined = [b"".join(parts[number] for number in sorted(parts)) for _, parts in sorted(found.items())]
-    return [pickle.loads(pickled) for pickled in joined]  # noqa: S301  # written by this session's own tasks
+                yield from chunks_of(handle.partition, dumps(function(handle)))

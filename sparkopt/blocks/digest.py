@@ -7,6 +7,7 @@ shuffle in any order. It finds accidents, not attacks.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from sparkopt.blocks.block import Block
 from sparkopt.typing import Array
 
 __all__ = ["rows_digest"]
+
+MOST_KEPT = 1 << 20
+"""Columns whose factors are kept; those of wider rows are computed for each entry."""
 
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _LABEL, _WEIGHT, _OFFSET, _VALIDATION, _FOLD = (
@@ -49,7 +53,8 @@ def _features(block: Block) -> NDArray[np.uint64]:
     if isinstance(X, np.ndarray):
         found: NDArray[np.uint64] = _bits(X) @ _factors(X.shape[1])
         return found
-    products = _bits(X.data) * _factors(X.shape[1])[X.indices]
+    wide = X.shape[1] > MOST_KEPT
+    products = _bits(X.data) * (_factor(X.indices) if wide else _factors(X.shape[1])[X.indices])
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
     rows: NDArray[np.uint64] = sums[X.indptr[1:]] - sums[X.indptr[:-1]]
     return rows
@@ -57,8 +62,12 @@ def _features(block: Block) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=4)
 def _factors(columns: int) -> NDArray[np.uint64]:
+    return _factor(np.arange(columns))
+
+
+def _factor(columns: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
-        return _mixed(np.arange(1, columns + 1, dtype=np.uint64) * _GOLDEN) | np.uint64(1)
+        return _mixed((columns.astype(np.uint64) + np.uint64(1)) * _GOLDEN) | np.uint64(1)
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

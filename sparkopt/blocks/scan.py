@@ -16,7 +16,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from sparkopt.blocks.columns import FEATURES
+from sparkopt.blocks.columns import FEATURES, RAW
 from sparkopt.blocks.filters import COMPARISONS, Filter
 from sparkopt.blocks.parquet import (
     ANY,
@@ -191,6 +191,8 @@ def _reader(nodes: Sequence[Expression], projections: Sequence[Any], roles: Sequ
     for role, source in sources.items():
         if (source.kind == NUMBER) == (role == FEATURES):
             raise NotReadHere(f"its {role} are of the kind {source.kind}")
+        if role.startswith(RAW) and not source.casts[0] and source.types[0] in ("string", "date"):
+            continue
         for kind in source.types:
             if source.kind != VECTOR and not _is_number(kind):
                 raise NotReadHere(f"its {role} are of the type {kind}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
@@ -20,10 +20,11 @@ from pyspark import TaskContext
 from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.digest import rows_digest
-from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
+from sparkopt.blocks.files import BlockFile, in_fold_order, write_blocks
 from sparkopt.blocks.handles import Handle, KnownRows, MemoryHandle
+from sparkopt.blocks.layout import regroup
 from sparkopt.blocks.local import delete_local_folders, local_folder
-from sparkopt.blocks.moments import Moments, load, save
+from sparkopt.blocks.moments import Moments, MomentsSum, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
@@ -34,7 +35,6 @@ __all__ = [
     "Located",
     "OpenPartition",
     "PartFunction",
-    "PartitionSummary",
     "PartitionTask",
     "ReadParquet",
     "Result",
@@ -42,6 +42,7 @@ __all__ = [
     "TaskFunction",
     "WriteBlocks",
     "carry",
+    "moments_paths",
 ]
 
 T = TypeVar("T")
@@ -90,25 +91,6 @@ class Located:
 
 TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
 """What is computed from all partitions of a task."""
-
-
-@dataclass(frozen=True)
-class PartitionSummary:
-    """What the driver needs to know of a written partition: its handle, and moments by fold (none without rows)."""
-
-    handle: Handle
-    moments: Mapping[int, Moments]
-    validation: Mapping[int, Moments]
-
-    @classmethod
-    def read(cls, handle: Handle) -> PartitionSummary:
-        """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
-        spare_modules()
-        if isinstance(handle, MemoryHandle):
-            return cls(handle, handle.moments[False], handle.moments[True])
-        if not handle.path:
-            return cls(handle, {}, {})
-        return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
 
 
 @dataclass(frozen=True)
@@ -206,7 +188,7 @@ class WriteBlocks:
             pass
         if not found.rows:
             return replace(Handle.empty(partition), skipped=read.skipped)
-        for where, by_fold in zip(_moments_paths(str(path)), found.moments.values(), strict=True):
+        for where, by_fold in zip(moments_paths(str(path)), found.moments.values(), strict=True):
             save(by_fold, where)
         kept = () if self.columns.fold is None else tuple(found.folds)
         size = path.stat().st_size
@@ -220,7 +202,7 @@ class _Written:
     def __init__(self, blocks: Iterable[Block]) -> None:
         self._blocks = blocks
         self.rows, self.folds, self.validation = list[int](), list[int](), list[int]()
-        self.moments: dict[bool, dict[int, Moments]] = {False: {}, True: {}}
+        self._sums: dict[bool, dict[int, MomentsSum]] = {False: {}, True: {}}
         self._digest = 0
 
     def __iter__(self) -> Iterator[Block]:
@@ -230,14 +212,18 @@ class _Written:
             self._digest += rows_digest(block)
             if block.is_validation:
                 self.validation.append(index)
-            known, found = self.moments[block.is_validation], Moments.of(block)
-            known[block.fold] = known[block.fold] + found if block.fold in known else found
+            self._sums[block.is_validation].setdefault(block.fold, MomentsSum()).add(block)
             yield block
 
     @property
     def digest(self) -> int:
         """That of all rows, as a signed number of 64 bits."""
         return int(np.array(self._digest % 2**64, np.uint64).view(np.int64))
+
+    @property
+    def moments(self) -> dict[bool, dict[int, Moments]]:
+        """Of training rows (False) and of validation rows (True), by fold."""
+        return {kind: {fold: found.total() for fold, found in sums.items()} for kind, sums in self._sums.items()}
 
     @property
     def training(self) -> list[int]:
@@ -339,6 +325,6 @@ def _context() -> TaskContext:
     return context
 
 
-def _moments_paths(path: str) -> tuple[Path, Path]:
+def moments_paths(path: str) -> tuple[Path, Path]:
     """Return the paths of the moments of a partition's training and validation rows."""
     return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")
