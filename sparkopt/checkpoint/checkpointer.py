@@ -129,7 +129,7 @@ class CheckpointRun:
                     self._mention(other)
             root.filesystem.create_dir(root.child(self.name).path, recursive=True)
             if self.owner is not None:
-                for name in others(self._folder(), self.owner.token):
+                for name in others(self._folder(), self.owner):
                     logger.warning("%s trains the same model with checkpoints in %s", name, self._folder().path)
                 self.owner.note(self._folder())
         except STORAGE_ERRORS as error:
@@ -222,7 +222,7 @@ class CheckpointRun:
         try:
             if self.owner is not None:
                 self.owner.leave(folder)
-                if found := others(folder, self.owner.token):
+                if found := others(folder, self.owner):
                     logger.info("checkpoints in %s are left to %s", folder.path, ", ".join(found))
                     return
             if folder.exists():

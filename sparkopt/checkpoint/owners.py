@@ -66,16 +66,20 @@ class Owner:
             folder.filesystem.delete_file(mine.path)
 
 
-def others(folder: Location, token: str) -> list[str]:
-    """Return which other applications use a folder, as "process 7 on host"; notes of ended ones do not count."""
+def others(folder: Location, owner: Owner) -> list[str]:
+    """Return which other applications use a folder, as "process 7 on host".
+
+    Notes of ended ones do not count, nor do those of fits of this process, which failed before.
+    """
     found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
     names = []
     for info in found:
-        if not info.path.endswith(SUFFIX) or info.base_name == token + SUFFIX:
+        if not info.path.endswith(SUFFIX) or info.base_name == owner.token + SUFFIX:
             continue
         try:
             fact = json.loads(replace(folder, path=info.path).read())
-            running = _is_running(fact)
+            is_own = all(fact[name] == getattr(owner, name) for name in ("host", "process", "started"))
+            running = not is_own and _is_running(fact)
         except (ValueError, KeyError, TypeError, *STORAGE_ERRORS) as error:  # it was just taken back
             logger.debug("%s cannot be read: %s", info.path, error)
             continue

@@ -68,10 +68,12 @@ def test_a_full_disk_costs_a_warning_and_leaves_nothing(tmp_path, caplog):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_of_two_applications_leaves_checkpoints_to_the_other(tmp_path, caplog):
+def test_the_first_of_two_applications_leaves_checkpoints_to_the_other(tmp_path, monkeypatch, caplog):
     one = Checkpointer(str(tmp_path)).run(MINE)
     one.save(10, [snapshot()])
-    two = Checkpointer(str(tmp_path)).run(MINE)
+    with monkeypatch.context() as context:
+        context.setattr(os, "getpid", os.getppid)  # another process that runs
+        two = Checkpointer(str(tmp_path)).run(MINE)
     assert f"process {os.getpid()} on {os.uname().nodename} trains the same model" in caplog.text
     two.remove()
     assert one.restore() is not None
@@ -89,6 +91,14 @@ def test_an_application_that_was_killed_keeps_nothing(tmp_path, host, age, left)
     (tmp_path / run.name / "other.owner").write_text(json.dumps({**fact, "time": time.time() - age}))
     run.remove()
     assert bool(list(tmp_path.iterdir())) == left
+
+
+def test_a_fit_that_failed_before_in_this_process_is_no_other_application(tmp_path, caplog):
+    Checkpointer(str(tmp_path)).run(MINE).save(10, [snapshot()])
+    again = Checkpointer(str(tmp_path)).run(MINE)
+    assert "trains the same model" not in caplog.text
+    again.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_everything_comes_back_as_it_was():
