@@ -87,6 +87,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
+        self._names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
@@ -105,6 +106,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def numFeatures(self) -> int:
         """Number of features."""
         return int(self._matrix.shape[1])
+
+    @property
+    def featureNames(self) -> list[str]:
+        """Names of the features, in the order of the coefficients; empty where none were known in training.
+
+        They are those of featuresCols, of `TableFeatures`, or of pyspark.ml's stages, such as VectorAssembler.
+        """
+        return list(self._names)
 
     @property
     def hasSummary(self) -> bool:
