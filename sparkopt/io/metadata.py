@@ -49,7 +49,8 @@ def digested(
         "defaultParamMap": {param.name: value for param, value in model._defaultParamMap.items()},
         **(facts or {}),
     }
-    return {**(facts or {}), DIGEST: _digest(entries, numbers)}
+    as_read = json.loads(json.dumps(entries))  # keys of mappings are text then
+    return {**(facts or {}), DIGEST: _digest(as_read, numbers)}
 
 
 def check_digest(metadata: Mapping[str, Any], numbers: Iterable[bytes | memoryview]) -> None:
