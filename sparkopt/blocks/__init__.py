@@ -26,6 +26,7 @@ __all__ = [
     "InMemoryBlocks",
     "Located",
     "Moments",
+    "OpenInTask",
     "OpenPartition",
     "Part",
     "PartFunction",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from sparkopt.blocks.tasks import (
         Handle,
         Located,
+        OpenInTask,
         OpenPartition,
         PartFunction,
         PartitionSummary,
@@ -55,6 +57,7 @@ _ON_SPARK = {
     "Columns": "columns",
     "Handle": "tasks",
     "Located": "tasks",
+    "OpenInTask": "tasks",
     "OpenPartition": "tasks",
     "PartFunction": "tasks",
     "PartitionSummary": "tasks",

@@ -18,13 +18,13 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
 from pyspark.errors import PySparkException
 
 from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.columns import Columns, Reader
 from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
+from sparkopt.blocks.jvm_errors import Py4JJavaError
 from sparkopt.blocks.moments import Moments, load, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
@@ -37,6 +37,7 @@ __all__ = [
     "Handle",
     "Located",
     "MemoryHandle",
+    "OpenInTask",
     "OpenPartition",
     "PartFunction",
     "PartitionSummary",
@@ -143,6 +144,26 @@ class Located:
     def open(self, partitions: Iterable[int]) -> list[OpenPartition]:
         """Open these partitions."""
         return [open_blocks(self.handles[index], self.first_rows) for index in partitions]
+
+
+@dataclass(frozen=True)
+class OpenInTask:
+    """Makes a partition's blocks in the task that reads its rows.
+
+    Attributes
+    ----------
+    keep : callable
+        A partition's number and batches to its handle.
+    first_rows : sequence of int
+        The number of the first row of each partition, and last the number of rows.
+    """
+
+    keep: Callable[[int, Iterator[pa.RecordBatch]], Handle]
+    first_rows: Sequence[int]
+
+    def __call__(self, partition: int, batches: Iterator[pa.RecordBatch]) -> OpenPartition:
+        spare_modules()
+        return open_blocks(self.keep(partition, batches), self.first_rows)
 
 
 TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]

@@ -11,7 +11,6 @@ import logging
 from typing import Any
 
 import numpy as np
-from py4j.protocol import Py4JError
 from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
@@ -21,6 +20,7 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.ml.expressions import FEW, twice
 from sparkopt.typing import Floats
 
