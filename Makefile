@@ -53,7 +53,7 @@ airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeli
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out $(ARGS)
+	@$(ACTIVATE) sparkopt train --images out/digits --image-size 8 --max-iter 200 --reg-param 0.001 --output out --output-mode overwrite $(ARGS)
 	@printf '%s\n' '' 'Next:' \
 		'  score images     source .venv/environment && sparkopt score --model out --images out/digits --image-size 8 --output out/scored' \
 		'  open a notebook  source .venv/environment && pip install jupyterlab && jupyter lab notebooks/quickstart.ipynb' \
@@ -62,7 +62,7 @@ run: .venv/run ## Train on the handwritten digits, from PNG files to a saved mod
 .PHONY: run-deep
 run-deep: .venv/horovod ## Train a network on the handwritten digits through Horovod on Spark, two processes
 	@$(ACTIVATE) python jobs/digits.py out/digits
-	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep $(ARGS)
+	@$(SUBMIT) jobs/train_deep.py --images out/digits --image-size 8 --processes 2 --output out/deep --output-mode overwrite $(ARGS)
 
 # Tests have tiers by what they need (tests/tiers.py). Each worker of the first two has a process, and one Spark session at most.
 WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
@@ -117,6 +117,10 @@ bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: spa
 .PHONY: bench-machine
 bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn and GridSearchCV (about 15 minutes)
 	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: .venv/run ## Train on 12 GB of rows in a process tree with 3 GB of memory (about 6 minutes, 27 GB of disk)
+	@$(ACTIVATE) python jobs/bench/larger_than_memory.py $(ARGS)
 
 .PHONY: bench-ingest
 bench-ingest: .venv/run ## Time from a table to a model, by how the table holds its features, beside pyspark.ml (about 5 minutes)

@@ -1,4 +1,4 @@
-"""Small real data sets as DataFrames."""
+"""Small real data sets as DataFrames, and some as tables, which need no Spark."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 def frame(spark: SparkSession, X: np.ndarray, y: np.ndarray, partitions: int = 1, seed: int = 0) -> DataFrame:
     """Vectors, label, and a weight between ½ and 2, in the order given."""
-    weight = np.random.default_rng(seed).uniform(0.5, 2.0, len(y))
-    table = pa.table({"x": list(np.asarray(X, dtype=float)), "label": y.astype(float), "weight": weight})
-    vectors = spark.createDataFrame(table).withColumn("features", array_to_vector(F.col("x"))).drop("x")
+    rows = table(X, y, seed).rename_columns(["x", "label", "weight"])
+    vectors = spark.createDataFrame(rows).withColumn("features", array_to_vector(F.col("x"))).drop("x")
     return vectors.repartition(partitions).cache()
+
+
+def table(X: np.ndarray, y: np.ndarray, seed: int = 0) -> pa.Table:
+    """Features, label, and a weight between ½ and 2."""
+    weight = np.random.default_rng(seed).uniform(0.5, 2.0, len(y))
+    return pa.table({"features": list(np.asarray(X, dtype=float)), "label": y.astype(float), "weight": weight})
 
 
 def diabetes(spark: SparkSession) -> DataFrame:
@@ -27,6 +32,10 @@ def diabetes(spark: SparkSession) -> DataFrame:
 
 
 def breast_cancer(spark: SparkSession) -> DataFrame:
+    return frame(spark, *breast_cancer_arrays())
+
+
+def breast_cancer_arrays() -> tuple[np.ndarray, np.ndarray]:
     """The ten mean features, with spreads from a half to two and means of half a spread.
 
     With all thirty the classes can be separated, so that no optimum would exist; with their own spreads and means,
@@ -35,7 +44,7 @@ def breast_cancer(spark: SparkSession) -> DataFrame:
     """
     X, y = load_breast_cancer(return_X_y=True)
     X = (X[:, :10] - X[:, :10].mean(axis=0)) / X[:, :10].std(axis=0) + 0.5
-    return frame(spark, X * np.linspace(0.5, 2.0, 10), y)
+    return X * np.linspace(0.5, 2.0, 10), y
 
 
 def digits(spark: SparkSession) -> DataFrame:

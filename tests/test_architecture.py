@@ -18,7 +18,7 @@ DIRECTION = [
     ["typing", "validation"],
     ["io"],
     ["machine"],
-    ["losses", "penalties", "codecs", "images", "blocks"],
+    ["losses", "penalties", "codecs", "images", "features", "blocks"],
     ["optim"],
     ["objective"],
     ["solver"],
@@ -34,7 +34,10 @@ DIRECTION = [
 ROW = {package: row for row, packages in enumerate(DIRECTION) for package in packages}
 
 # Who may import Spark: everything from blocks on, and one module each that puts codecs and images into a DataFrame.
-BEFORE_SPARK = {"errors", "typing", "validation", "io", "machine", "losses", "penalties", "optim", "codecs", "images"}
+BEFORE_SPARK = {
+    *("errors", "typing", "validation", "io", "machine", "losses", "penalties", "optim", "codecs", "images"),
+    "features",
+}
 ON_SPARK = {"codecs.spark", "images.spark"}
 
 LIBRARIES = {

@@ -1,13 +1,16 @@
 #!/usr/bin/env python
 """Time whole processes on one machine without Spark, from Parquet to a saved model, beside what else does it.
 
+    python -m venv ~/others
+    ~/others/bin/pip install scikit-learn scikit-learn-intelex snapml glum celer skglm pyarrow
     python jobs/bench/machine.py --works logistic lasso --others ~/others/bin/python
 
-Each row is a kind of model: sparkopt, scikit-learn with pyarrow, and where they are installed scikit-learn-intelex,
-snapml and glum, in the environment of ``--others``; with ``--spark`` pyspark.ml by ``spark-submit``. Runs are in
-turn, and medians are compared. The gap is how far an objective is above the least one found, relatively. The noise
-is the spread of a process that only reads the labels. ``search`` is 24 models x 3 folds beside GridSearchCV,
-``score`` is from Parquet to Parquet, ``small`` is a fit of 100 rows in a running process.
+Each row is a kind of model: sparkopt, scikit-learn with pyarrow, and in the environment of ``--others``
+scikit-learn-intelex, snapml, glum, celer and skglm, where they have that model and are within reach; with
+``--spark`` pyspark.ml by ``spark-submit``. Runs are in turn, and medians are compared. The gap is how far an
+objective is above the least one found, relatively. The noise is the spread of a process that only reads the labels.
+``search`` is 24 models x 3 folds beside GridSearchCV, ``score`` is from Parquet to Parquet, ``small`` is a fit of 100
+rows in a running process.
 """
 
 from __future__ import annotations
@@ -84,7 +87,10 @@ def standardised(work: str, path: str) -> tuple[Any, Any, Any, Any]:
 
 
 def scikit(patch: bool) -> Callable[[str, str, str], None]:
-    """Return the child that fits scikit-learn's models, accelerated by scikit-learn-intelex or not."""
+    """Return the child that fits scikit-learn's models, accelerated by scikit-learn-intelex or not.
+
+    By its default solvers: newton-cholesky took four times as long for Poisson, and longer for ten classes.
+    """
 
     def child(work: str, path: str, out: str) -> None:
         if patch:
@@ -101,7 +107,8 @@ def scikit(patch: bool) -> Callable[[str, str, str], None]:
         elif work == "poisson":
             model = linear_model.PoissonRegressor(alpha=reg_param, tol=1e-6, max_iter=1000)
         else:
-            model = linear_model.LogisticRegression(C=1 / (reg_param * len(y)), tol=1e-6, max_iter=1000)
+            strength = 1 / (reg_param * len(y))
+            model = linear_model.LogisticRegression(C=strength, tol=1e-6, max_iter=1000)
         model.fit(X, y)
         coef = np.atleast_2d(model.coef_) / deviation
         keep(out, coef, model.intercept_ - coef @ np.broadcast_to(mean, coef.shape[1:]), model)
@@ -135,6 +142,30 @@ def glum(work: str, path: str, out: str) -> None:
         family=family, alpha=WORKS[work].reg_param, l1_ratio=float(WORKS[work].is_l1), gradient_tol=1e-6
     )
     model.fit(X, y)
+    coef = np.atleast_2d(model.coef_) / deviation
+    keep(out, coef, model.intercept_ - coef @ np.broadcast_to(mean, coef.shape[1:]), model)
+
+
+def celer(work: str, path: str, out: str) -> None:
+    """Fit celer's."""
+    from celer import Lasso
+    from machine_tables import WORKS
+
+    X, y, mean, deviation = standardised(work, path)
+    model = Lasso(alpha=WORKS[work].reg_param, tol=1e-6)
+    model.fit(np.asfortranarray(X), y)
+    coef = np.atleast_2d(model.coef_) / deviation
+    keep(out, coef, model.intercept_ - coef @ np.broadcast_to(mean, coef.shape[1:]), model)
+
+
+def skglm(work: str, path: str, out: str) -> None:
+    """Fit skglm's."""
+    from machine_tables import WORKS
+    from skglm import Lasso
+
+    X, y, mean, deviation = standardised(work, path)
+    model = Lasso(alpha=WORKS[work].reg_param, tol=1e-6)
+    model.fit(np.asfortranarray(X), y)
     coef = np.atleast_2d(model.coef_) / deviation
     keep(out, coef, model.intercept_ - coef @ np.broadcast_to(mean, coef.shape[1:]), model)
 
@@ -224,6 +255,8 @@ CHILDREN: dict[str, Callable[[str, str, str], None]] = {
     "intelex": scikit(patch=True),
     "snapml": snapml,
     "glum": glum,
+    "celer": celer,
+    "skglm": skglm,
     "pyspark.ml": pyspark,
     "our_search": our_search,
     "their_search": their_search,
@@ -234,6 +267,8 @@ OTHERS = {
     "intelex": ("logistic", "lasso", "multinomial"),
     "snapml": ("logistic", "sparse"),
     "glum": ("logistic", "lasso", "poisson"),
+    "celer": ("lasso",),
+    "skglm": ("lasso",),
 }
 """Which kinds of model they have, of those without a longer way to them."""
 
@@ -345,7 +380,7 @@ def main() -> None:
     flags.add_argument("--features", type=int, default=100)
     flags.add_argument("--runs", type=int, default=3)
     flags.add_argument("--works", nargs="+", choices=WHAT, default=WHAT)
-    flags.add_argument("--others", metavar="PYTHON", help="of an environment with scikit-learn-intelex, snapml, glum")
+    flags.add_argument("--others", metavar="PYTHON", help="of an environment with the others")
     flags.add_argument("--spark", action="store_true", help="run pyspark.ml too")
     flags.add_argument("--child", nargs=4, metavar=("WHAT", "WORK", "PATH", "OUTPUT"), help=argparse.SUPPRESS)
     args = flags.parse_args()

@@ -3,9 +3,11 @@
 ``BlockStore.write`` in ``store`` writes a DataFrame's rows as memory-mapped files (``files``), one a partition. They
 come from Parquet files that the tasks read themselves (``parquet``), where ``scan`` finds that a DataFrame is no more
 than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
-``columns`` checks each value; ``moments`` are gathered on the way. ``tasks`` is what runs on the
-executors; ``backend`` is who runs it: ``classic``, ``connect`` or ``machine``, which needs no session: it takes a
-`sparkopt.Table`, whose columns ``tables`` names as Spark would. ``block``, ``files`` and ``moments`` need no Spark.
+``columns`` checks each value; ``layout`` makes blocks of the rows, and ``moments`` are gathered on the way
+(``summaries`` adds them up). ``tasks`` is what runs on the executors; ``backend`` is who runs it: ``classic``,
+``connect`` or ``machine``, which needs no session: it takes a `sparkopt.Table`, whose columns ``tables`` names as
+Spark would. ``encoded`` are DataFrames whose features the tasks compute of raw columns, and ``chunks`` results of
+tasks as rows. ``block``, ``files``, ``layout`` and ``moments`` need no Spark.
 It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then ``store``.
 """
 
@@ -22,6 +24,7 @@ __all__ = [
     "BlockStore",
     "Blocks",
     "Columns",
+    "FeatureEncoder",
     "Handle",
     "InMemoryBlocks",
     "Located",
@@ -38,29 +41,22 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sparkopt.blocks.backend import Backend, Shared
-    from sparkopt.blocks.columns import Columns
+    from sparkopt.blocks.columns import Columns, FeatureEncoder
     from sparkopt.blocks.store import BlockStore
-    from sparkopt.blocks.tasks import (
-        Handle,
-        Located,
-        OpenInTask,
-        OpenPartition,
-        PartFunction,
-        PartitionSummary,
-        Result,
-        TaskFunction,
-    )
+    from sparkopt.blocks.summaries import PartitionSummary
+    from sparkopt.blocks.tasks import Handle, Located, OpenInTask, OpenPartition, PartFunction, Result, TaskFunction
 
 _ON_SPARK = {
     "Backend": "backend",
     "BlockStore": "store",
     "Columns": "columns",
+    "FeatureEncoder": "columns",
     "Handle": "tasks",
     "Located": "tasks",
     "OpenInTask": "tasks",
     "OpenPartition": "tasks",
     "PartFunction": "tasks",
-    "PartitionSummary": "tasks",
+    "PartitionSummary": "summaries",
     "Result": "tasks",
     "Shared": "backend",
     "TaskFunction": "tasks",

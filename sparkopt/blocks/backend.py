@@ -7,7 +7,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from operator import itemgetter
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -105,6 +106,27 @@ class Backend(ABC):
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Read some partitions from the source again, write them, and apply ``function`` to their handles."""
 
+    def added(self, piece: Callable[[Handle, int], T | None], add: Callable[[list[T]], T], pieces: int) -> list[T]:
+        """Add up, over all partitions in their order, each of several pieces of what they have.
+
+        Parameters
+        ----------
+        piece : callable
+            Returns a partition's piece of a number, or None where its file is missing: it is read again then.
+        add : callable
+            Adds up the pieces of all partitions, here or where they are.
+        pieces : int
+            How many pieces there are.
+        """
+        return [add(self._pieces(_OnePiece(piece, index))) for index in range(pieces)]
+
+    def _pieces(self, function: _OnePiece[T]) -> list[T]:
+        """Return every partition's piece, with a job of its own."""
+        found = dict(self.run(function))
+        if missing := [partition for partition, piece in sorted(found.items()) if piece is None]:
+            found |= dict(self.run_fresh(function, missing))
+        return [piece for _, piece in sorted(found.items(), key=itemgetter(0)) if piece is not None]
+
     @abstractmethod
     def share(self, value: bytes) -> Shared:
         """Return ``value`` in a form that functions can refer to in every task."""
@@ -160,6 +182,17 @@ def uncached(df: DataFrame) -> None:
     """Drop what ``cached`` has kept; harmless where it has not."""
     with contextlib.suppress(PySparkException):
         df.unpersist()
+
+
+@dataclass(frozen=True)
+class _OnePiece(Generic[T]):
+    """The task that returns a partition's piece of one number."""
+
+    piece: Callable[[Handle, int], T | None]
+    index: int
+
+    def __call__(self, handle: Handle) -> tuple[int, T | None]:
+        return handle.partition, self.piece(handle, self.index)
 
 
 def is_connect(thing: object) -> bool:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pyarrow as pa
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
+from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
+from sparkopt.io.worker import spare_modules
 
 if TYPE_CHECKING:
     from pyspark import RDD
+    from pyspark.sql import DataFrame
 
-__all__ = ["ClassicBackend", "slots_of"]
+__all__ = ["ClassicBackend", "of_files", "slots_of"]
 
 T = TypeVar("T")
 
@@ -42,6 +49,13 @@ class ClassicBackend(Backend):
         """Run a job on the given partitions of a new, uncached RDD."""
         results: list[T] = self.context.runJob(self._written().map(function), _identity, list(partitions))
         return results
+
+    def added(self, piece: Callable[[Handle, int], T | None], add: Callable[[list[T]], T], pieces: int) -> list[T]:
+        """Add up each piece on an executor; here, with a job a piece, where a file is missing."""
+        gathered: RDD[Any] = self._handles.flatMap(_AllPieces(piece, pieces)).groupByKey(pieces, _same)
+        found = sorted(gathered.map(_AddPieces(add)).collect(), key=itemgetter(0))
+        sums = [each for _, each in found if each is not None]
+        return sums if len(sums) == pieces else super().added(piece, add, pieces)
 
     @property
     def handles(self) -> RDD[Handle]:
@@ -93,9 +107,69 @@ def slots_of(context: Any) -> int:
     return max(1, int(scala.maxNumConcurrentTasks(profile)))
 
 
+def of_files(df: DataFrame, scan: ParquetScan, function: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T] | None:
+    """Return what a function returns of each partition of files; None where they are left to Spark's reader.
+
+    Parameters
+    ----------
+    df : DataFrame
+        Its session runs the job.
+    scan : ParquetScan
+        The files.
+    function : callable
+        Of a partition's rows; it can be pickled.
+    """
+    parts = df.sparkSession.sparkContext.parallelize(scan.partitions, len(scan.partitions))
+    found = parts.mapPartitions(_OfFiles(scan.reader, function)).collect()
+    return None if any(isinstance(one, NotReadHere) for one in found) else found
+
+
+@dataclass(frozen=True)
+class _OfFiles:
+    """The task that reads a partition's files."""
+
+    reader: ParquetReader
+    function: Callable[[Iterator[pa.RecordBatch]], Any]
+
+    def __call__(self, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Any]:
+        spare_modules()
+        for parts in partitions:
+            try:
+                yield self.function(self.reader(parts))
+            except NotReadHere as reason:
+                yield reason
+
+
 def _to_handles(partition: int, rows: Iterable[Any]) -> Iterable[Handle]:
     """Return handles under their own partition's number: a task that rebuilds several knows its own number only."""
     return (replace(Handle.of(row.asDict()), partition=partition) for row in rows)
+
+
+@dataclass(frozen=True)
+class _AllPieces(Generic[T]):
+    """The task that cuts what a partition has into pieces, each with its number and the partition's."""
+
+    piece: Callable[[Handle, int], T | None]
+    pieces: int
+
+    def __call__(self, handle: Handle) -> Iterator[tuple[int, tuple[int, T | None]]]:
+        return ((index, (handle.partition, self.piece(handle, index))) for index in range(self.pieces))
+
+
+@dataclass(frozen=True)
+class _AddPieces(Generic[T]):
+    """The task that adds up one piece of all partitions, in their order; None where one is missing."""
+
+    add: Callable[[list[T]], T]
+
+    def __call__(self, gathered: tuple[int, Iterable[tuple[int, T | None]]]) -> tuple[int, T | None]:
+        index, parts = gathered[0], [part for _, part in sorted(gathered[1], key=itemgetter(0))]
+        found = [part for part in parts if part is not None]
+        return index, self.add(found) if len(found) == len(parts) else None
+
+
+def _same(key: int) -> int:
+    return key
 
 
 def _identity(items: Iterable[T]) -> Iterable[T]:

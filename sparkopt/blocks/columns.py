@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,13 @@ from pyspark.sql.types import (
     BooleanType,
     ByteType,
     DataType,
+    DecimalType,
     FloatType,
     IntegralType,
     NumericType,
     ShortType,
     StructType,
+    TimestampType,
 )
 from scipy import sparse
 
@@ -34,11 +37,36 @@ from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 
-__all__ = ["HINT", "Columns", "Reader", "feature_matrix"]
+__all__ = ["HINT", "RAW", "Columns", "FeatureEncoder", "Reader", "feature_matrix", "raw_columns"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
-SPARSE_BELOW = 0.25
-"""Share of non-zeros under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
+
+RAW = "raw "
+"""Begins the names of the columns that an encoder makes features of; their numbers follow."""
+
+
+class FeatureEncoder(Protocol):
+    """What makes features of raw columns: a pure function that can be pickled."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        ...
+
+    def vectors(self, columns: Sequence[pa.Array]) -> pa.StructArray:
+        """Return the features of some rows as Spark's Vectors.
+
+        Raises
+        ------
+        DataError
+            For a value that it does not know how to take.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,8 @@ class Columns:
         How many folds there may be; None is any number.
     invalid : {"error", "skip", "keep"}, default "error"
         What becomes of rows with null, NaN or infinity: the last two leave them out.
+    encoder : FeatureEncoder or None, default None
+        What makes the features, of other columns of the same rows, while blocks are written; None reads them.
     """
 
     features: str | Sequence[str]
@@ -76,6 +106,7 @@ class Columns:
     fold: str | None = None
     folds: int | None = None
     invalid: str = "error"
+    encoder: FeatureEncoder | None = None
 
     @property
     def feature_names(self) -> str:
@@ -110,7 +141,10 @@ class Columns:
     def select(self, df: DataFrame) -> DataFrame:
         """Return the columns under fixed names and types, as ``Reader`` expects them."""
         self.check(df.schema)
-        selected = [features_column(df.schema, self.features).alias(FEATURES)]
+        if self.encoder is None:
+            selected = [features_column(df.schema, self.features).alias(FEATURES)]
+        else:
+            selected = raw_columns(df.schema, self.encoder.columns)
         selected.append(F.col(quoted(self.label)).cast("double").alias(LABEL))
         for role, name in ((WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
@@ -185,6 +219,27 @@ def features_column(schema: StructType, features: str | Sequence[str]) -> Column
         return F.col(quoted(features)).cast(f"array<{kind}>")
     # one expression of SQL: a call for each of thousands of columns takes seconds
     return F.expr(f"array({', '.join(f'CAST({quoted(name)} AS {kind})' for name in features)})")
+
+
+def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
+    """Return columns under the names that begin with ``RAW``, of types that Arrow has as Spark shows them.
+
+    Raises
+    ------
+    SchemaError
+        For a column that does not exist.
+    """
+    known = {field.name: field.dataType for field in schema}
+    found = []
+    for number, name in enumerate(names):
+        kind = known[name] if name in known else column_type(schema, name, FEATURES)
+        column = F.col(quoted(name))
+        if isinstance(kind, TimestampType):  # the clock of the session's time zone
+            column = column.cast("timestamp_ntz")
+        elif isinstance(kind, DecimalType):
+            column = column.cast("double")
+        found.append(column.alias(f"{RAW}{number}"))
+    return found
 
 
 def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
@@ -284,7 +339,6 @@ class Reader:
         self.skipped = 0
         self._kept: Array | None = None  # numbers of this batch's rows that are left
         self.width: int | None = None
-        self.sparse: bool | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
         """Yield a batch's rows as one block, or as one for each fold, for training and for validation.
@@ -294,11 +348,22 @@ class Reader:
         DataError
             At the first value that cannot be trained on.
         """
-        for whole in batches:
+        for given in batches:
+            whole = given if self.columns.encoder is None else self._encoded(given, self.columns.encoder)
             batch = whole if self.columns.invalid == "error" else self._valid(whole)
             if batch.num_rows:
                 yield from self._split(batch, self._block(batch))
             self.row += whole.num_rows
+
+    def _encoded(self, batch: pa.RecordBatch, encoder: FeatureEncoder) -> pa.RecordBatch:
+        """Return the rows with features in place of raw columns."""
+        raw = [batch.column(f"{RAW}{number}") for number in range(len(encoder.columns))]
+        try:
+            features = encoder.vectors(raw)
+        except DataError as error:
+            raise DataError(f"partition {self._named}, counted from row {self.row}: {error}") from None
+        others = [name for name in batch.schema.names if not name.startswith(RAW)]
+        return pa.RecordBatch.from_arrays([features, *map(batch.column, others)], [FEATURES, *others])
 
     def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows that can be trained on, and count the others."""
@@ -379,7 +444,7 @@ class Reader:
             problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
             self._refuse(FEATURES, name, 0, problem)
         self._check_finite(X)
-        return self._layout(X)
+        return X
 
     def _check_entries(self, column: pa.Array) -> None:
         values = None if pa.types.is_struct(column.type) else column.flatten()
@@ -406,14 +471,6 @@ class Reader:
         if isinstance(self.columns.features, str):
             self._refuse(FEATURES, self.columns.features, row, f"is {value} at feature {feature}")
         self._refuse(FEATURES, self.columns.features[feature], row, f"is {value}")
-
-    def _layout(self, X: Array | sparse.csr_array) -> Array | sparse.csr_array:
-        """Keep one layout per partition, decided by its first rows."""
-        if self.sparse is None:
-            self.sparse = not isinstance(X, np.ndarray) and X.nnz < SPARSE_BELOW * X.shape[0] * X.shape[1]
-        if self.sparse:
-            return sparse.csr_array(X)
-        return X if isinstance(X, np.ndarray) else X.toarray()
 
     def _numbers(self, batch: pa.RecordBatch, role: str, name: str, domain: Interval) -> Array:
         column = batch.column(role)

@@ -26,6 +26,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
 
@@ -41,13 +42,9 @@ WholeFunction: TypeAlias = Callable[[Iterable[tuple[Handle, bytes]]], Iterable[T
 MOST_SENT = 120 << 20
 """Most bytes of a function sent to the server: gRPC's limit of 128 MiB, less room for the rest of the plan."""
 
-CHUNK = 1 << 20
-"""Bytes of a result in one row: the server refuses rows far larger than its batches."""
-
 ENOUGH_ROWS = 1 << 16
 """Rows that leave no task of a range without one."""
 
-CHUNK_SCHEMA = "partition int, number int, bytes binary"
 PIECE_SCHEMA = f"piece int, {CHUNK_SCHEMA}"
 
 
@@ -247,15 +244,15 @@ class _OnHandles:
     def of(self, handle: Handle) -> Iterator[pa.RecordBatch]:
         """Yield the results for one handle."""
         if self.looks and handle.path and not os.path.exists(handle.path):
-            yield from _chunks(handle.partition, dumps(_NotHere()))
+            yield from chunks_of(handle.partition, dumps(_NotHere()))
             return
         function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
         result = function(handle)
         if self.cut is None:
-            yield from _chunks(handle.partition, dumps(result))
+            yield from chunks_of(handle.partition, dumps(result))
             return
         for piece, part in pickle.loads(self.cut)(result):  # noqa: S301  # as above
-            for chunk in _chunks(handle.partition, dumps(part)):
+            for chunk in chunks_of(handle.partition, dumps(part)):
                 pieces = pa.array([piece] * chunk.num_rows, pa.int32())
                 yield pa.RecordBatch.from_arrays([pieces, *chunk.columns], ["piece", *chunk.schema.names])
 
@@ -284,7 +281,7 @@ class _InOneTask:
         held = [pickle.loads(whole) for whole in _whole(batches)]  # noqa: S301  # this session's own tasks
         function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
         for number, result in enumerate(function(held)):
-            yield from _chunks(number, dumps(result))
+            yield from chunks_of(number, dumps(result))
 
 
 @dataclass(frozen=True)
@@ -302,23 +299,11 @@ class _FoldGroups:
                 groups[one.column("piece")[0].as_py()].append(one.select(["partition", "number", "bytes"]))
         for group, chunks in sorted(groups.items()):
             members = [pickle.loads(whole) for whole in _whole(chunks)]  # noqa: S301  # this session's own tasks
-            yield from _chunks(group, dumps(fold((group, members))))
-
-
-def _chunks(partition: int, pickled: bytes) -> Iterator[pa.RecordBatch]:
-    for number, start in enumerate(range(0, len(pickled), CHUNK)):
-        columns = {
-            "partition": pa.array([partition], pa.int32()),
-            "number": pa.array([number], pa.int32()),
-            "bytes": pa.array([pickled[start : start + CHUNK]], pa.binary()),
-        }
-        yield pa.RecordBatch.from_pydict(columns)
+            yield from chunks_of(group, dumps(fold((group, members))))
 
 
 def _collect(chunks: DataFrame) -> list[Any]:
-    """Join each partition's chunks and unpickle them."""
-    joined = _whole(chunks.toArrow().to_batches())
-    return [pickle.loads(pickled) for pickled in joined]  # noqa: S301  # written by this session's own tasks
+    return collected(chunks.toArrow())
 
 
 def _whole(batches: Iterable[pa.RecordBatch]) -> list[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
@@ -26,15 +26,10 @@ from sparkopt.typing import Array
 __all__ = [
     "BLOCK_CODECS",
     "BlockFile",
-    "block_rows",
     "drop_deleted_files",
     "in_fold_order",
-    "regroup",
     "write_blocks",
 ]
-
-BLOCK_BYTES = 1 << 21
-"""Features of a block: small enough that the second read of a step finds them in a core's cache."""
 
 BLOCK_CODECS = ("none", "lz4", "zstd")
 """Compression of blocks on disk."""
@@ -42,77 +37,8 @@ BLOCK_CODECS = ("none", "lz4", "zstd")
 MOST_OPEN = 256
 """Files that a process keeps mapped."""
 
-FEATURES, INDICES, VALUES, TARGET = "features", "indices", "values", "target"
-WEIGHT, OFFSET = "weight", "offset"
-
-
-def block_rows(X: Array | sparse.csr_array) -> int:
-    """Return the number of rows of a block, for rows like those of ``X``.
-
-    A sparse block is at least as large as one dense gradient, so that adding gradients costs no more than reading.
-    """
-    if isinstance(X, np.ndarray):
-        per_row, target = X[:1].nbytes, BLOCK_BYTES
-    else:
-        per_row = max(1, (X.data.nbytes + X.indices.nbytes) // max(1, X.shape[0]))
-        target = max(BLOCK_BYTES, 8 * X.shape[1])
-    return int(np.clip(target // max(1, per_row), 1, 1 << 16))
-
-
-def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Regroup blocks of any size into blocks of ``block_rows`` rows; only the last may be smaller.
-
-    Training and validation rows are kept apart, and so are folds, each with a last block of its own.
-    """
-    queues: defaultdict[tuple[bool, int], _Queue] = defaultdict(_Queue)
-    for block in blocks:
-        yield from queues[block.is_validation, block.fold].add(block)
-    for queue in queues.values():
-        yield from queue.rest()
-
-
-class _Queue:
-    """Rows that do not fill a block yet."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Block] = []
-        self.have = self.wanted = 0
-
-    def add(self, block: Block) -> Iterator[Block]:
-        self.wanted = self.wanted or block_rows(block.X)
-        start = 0
-        while self.have + block.rows - start >= self.wanted:
-            stop = start + self.wanted - self.have
-            yield _join([*self.waiting, _cut(block, start, stop)])
-            self.waiting, self.have, start = [], 0, stop
-        if start < block.rows:
-            self.waiting.append(_cut(block, start, block.rows))
-            self.have += block.rows - start
-
-    def rest(self) -> Iterator[Block]:
-        if self.waiting:
-            yield _join(self.waiting)
-
-
-def _cut(block: Block, start: int, stop: int) -> Block:
-    weight, offset = (part if part is None else part[start:stop] for part in (block.weight, block.offset))
-    return replace(block, X=block.X[start:stop], y=block.y[start:stop], weight=weight, offset=offset)
-
-
-def _join(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    X = [block.X for block in blocks]
-    joined = np.concatenate(X) if isinstance(X[0], np.ndarray) else sparse.vstack(X, format="csr")
-    y = np.concatenate([block.y for block in blocks])
-    weight, offset = (_joined([getattr(block, name) for block in blocks]) for name in (WEIGHT, OFFSET))
-    return replace(blocks[0], X=joined, y=y, weight=weight, offset=offset)
-
-
-def _joined(parts: list[Array | None]) -> Array | None:
-    """Join an array that either all blocks have or none."""
-    found = [part for part in parts if part is not None]
-    return np.concatenate(found) if found else None
+FEATURES, VALUES, INDICES, STARTS = "features", "values", "indices", "starts"
+TARGET, WEIGHT, OFFSET = "target", "weight", "offset"
 
 
 def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> Iterator[Block]:
@@ -139,24 +65,25 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
 
 
 def _encode(block: Block) -> pa.RecordBatch:
-    arrays: dict[str, pa.Array]
-    if block.X.shape[1] == 0:  # Arrow has no lists of a fixed size of 0; rows of nothing need none
-        arrays = {}
-    elif isinstance(block.X, np.ndarray):
-        flat = pa.array(np.ascontiguousarray(block.X).reshape(-1))
-        arrays = {FEATURES: pa.FixedSizeListArray.from_arrays(flat, block.X.shape[1])}
+    """Return a block as one row of lists: dense and sparse blocks are of one schema then."""
+    X, arrays = block.X, dict[str, Array | None]()
+    if isinstance(X, np.ndarray):
+        arrays = {FEATURES: X.reshape(-1), VALUES: None, INDICES: None, STARTS: None}
     else:
-        offsets = pa.array(block.X.indptr.astype(np.int32, copy=False))
-        arrays = {
-            INDICES: pa.ListArray.from_arrays(offsets, pa.array(block.X.indices.astype(np.int32, copy=False))),
-            VALUES: pa.ListArray.from_arrays(offsets, pa.array(block.X.data)),
-        }
-    arrays[TARGET] = pa.array(block.y)
-    if block.weight is not None:
-        arrays[WEIGHT] = pa.array(block.weight)
-    if block.offset is not None:
-        arrays[OFFSET] = pa.array(block.offset)
-    return pa.RecordBatch.from_pydict(arrays)
+        indices, starts = (part.astype(np.int32, copy=False) for part in (X.indices, X.indptr))
+        arrays = {FEATURES: None, VALUES: X.data, INDICES: indices, STARTS: starts}
+    arrays |= {TARGET: block.y, WEIGHT: block.weight, OFFSET: block.offset}
+    types = {FEATURES: X.dtype, VALUES: X.dtype, INDICES: np.int32, STARTS: np.int32}
+    return pa.RecordBatch.from_pydict(
+        {name: _one_list(values, types.get(name, np.float64)) for name, values in arrays.items()}
+    )
+
+
+def _one_list(values: Array | None, kind: DTypeLike) -> pa.Array:
+    """Return one row: a list of these numbers, or null."""
+    flat = pa.array(np.zeros(0, kind) if values is None else values)
+    mask = pa.array([values is None])
+    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat, mask=mask)
 
 
 def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:
@@ -278,18 +205,18 @@ class BlockFile:
 
     def _read(self, index: int) -> Block:
         batch = self._reader.get_batch(index)
-        names = batch.schema.names
-        y = fixed_width_values(batch.column(TARGET))
-        weight, offset = (
-            fixed_width_values(batch.column(name)) if name in names else None for name in (WEIGHT, OFFSET)
-        )
+        found = {
+            name: fixed_width_values(column.values)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if not column.null_count
+        }
+        y = found[TARGET]
+        shape = (len(y), self._width)
+        X: Array | sparse.csr_array
+        if FEATURES in found:
+            X = found[FEATURES].reshape(shape)
+        else:
+            parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
+            X = sparse.csr_array(parts, shape=shape, copy=False)
         fold = self._folds[index] if self._folds else NO_FOLD
-        if self._width == 0:
-            return Block(np.zeros((len(y), 0)), y, weight, offset=offset, fold=fold)
-        if FEATURES in names:
-            X = fixed_width_values(batch.column(FEATURES).values).reshape(len(y), self._width)
-            return Block(X, y, weight, offset=offset, fold=fold)
-        values, indices = batch.column(VALUES), batch.column(INDICES)
-        parts = tuple(map(fixed_width_values, (values.values, indices.values, values.offsets)))
-        X = sparse.csr_array(parts, shape=(len(y), self._width), copy=False)
-        return Block(X, y, weight, offset=offset, fold=fold)
+        return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)

@@ -6,17 +6,18 @@ the sample variance*, eq. 2.1), so that large means do not eat the variance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array, Floats
 
-__all__ = ["Moments", "load", "save", "total"]
+__all__ = ["Moments", "MomentsSum", "features", "joined", "load", "save", "total"]
 
 PIECE = 1 << 17
 """Bytes of rows that are summed at a time."""
@@ -54,6 +55,10 @@ class Moments:
     @classmethod
     def of(cls, block: Block) -> Moments:
         """Return the moments of one block."""
+        if not isinstance(block.X, np.ndarray):
+            found = _SparseSum(block.X.shape[1])
+            found.add(block)
+            return found.total()
         if block.rows == 0:
             return cls.zero(block.X.shape[1])
         w = np.ones(block.rows) if block.weight is None else block.weight
@@ -61,7 +66,7 @@ class Moments:
         low, high = float(block.y.min()), float(block.y.max())
         if weight == 0:
             return replace(cls.zero(block.X.shape[1]), rows=block.rows, target_min=low, target_max=high)
-        mean, squares = (_sparse if sparse.issparse(block.X) else _dense)(block.X, w, weight)
+        mean, squares = _dense(block.X, w, weight)
         target = float(w @ block.y) / weight
         return cls(
             block.rows,
@@ -112,21 +117,75 @@ def total(moments: Iterable[Moments]) -> Moments | None:
     return sum(known[1:], known[0]) if known else None
 
 
+def joined(pieces: Sequence[Moments]) -> Moments:
+    """Return the moments of all features from those of some after others."""
+    mean, squares = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("mean", "squares"))
+    return replace(pieces[0], mean=mean, squares=squares)
+
+
+class MomentsSum:
+    """Adds up the moments of blocks, of which dense and sparse ones may take turns.
+
+    Sparse blocks change the sums of the features that they store, and no others: what the rest of the rows adds, in
+    which a feature is 0, is added once, at the end.
+    """
+
+    def __init__(self) -> None:
+        self._dense: Moments | None = None
+        self._sparse: _SparseSum | None = None
+
+    def add(self, block: Block) -> None:
+        """Add a block's rows."""
+        if isinstance(block.X, np.ndarray):
+            found = Moments.of(block)
+            self._dense = found if self._dense is None else self._dense + found
+            return
+        if self._sparse is None:
+            self._sparse = _SparseSum(block.X.shape[1])
+        self._sparse.add(block)
+
+    def total(self) -> Moments:
+        """Return the moments of all rows so far, of which there is at least one block."""
+        found = total([self._dense] if self._dense is not None else [])
+        if self._sparse is None:
+            assert found is not None  # noqa: S101  # of the caller
+            return found
+        return self._sparse.total() if found is None else found + self._sparse.total()
+
+
+NUMBERS = 6
+"""Numbers of a row that ``save`` writes before means and squares."""
+
+
 def save(by_fold: Mapping[int, Moments], path: Path) -> None:
-    """Write moments by fold to one file, as arrays."""
-    found = by_fold.values()
-    numbers = [[m.rows, m.weight, m.weight_squares, m.target_min, m.target_max] for m in found]
+    """Write moments by fold to one file: a row of numbers each."""
+    rows = [
+        np.concatenate(
+            [[fold, m.rows, m.weight, m.weight_squares, m.target_min, m.target_max], m.mean, m.squares],
+            dtype=np.float64,
+        )
+        for fold, m in by_fold.items()
+    ]
     with path.open("wb") as file:
-        means, squares = [m.mean for m in found], [m.squares for m in found]
-        np.savez(file, folds=np.array([*by_fold], np.int64), numbers=numbers, means=means, squares=squares)
+        np.save(file, np.array(rows) if rows else np.zeros((0, NUMBERS)), allow_pickle=False)
 
 
-def load(path: Path) -> dict[int, Moments]:
-    """Read what ``save`` wrote."""
-    with np.load(path, allow_pickle=False) as saved:
-        rows = zip(saved["numbers"].tolist(), saved["means"], saved["squares"], strict=True)
-        moments = [Moments(int(n), w, ww, mean, squares, low, high) for (n, w, ww, low, high), mean, squares in rows]
-        return dict(zip(saved["folds"].tolist(), moments, strict=True))
+def features(path: Path) -> int:
+    """Return the number of features of what ``save`` wrote; -1 where it wrote no rows."""
+    return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[1] - NUMBERS) // 2 - 1
+
+
+def load(path: Path, columns: slice = slice(None)) -> dict[int, Moments]:
+    """Read what ``save`` wrote, or some of the features; the target comes after the last feature."""
+    saved = np.load(path, mmap_mode="r", allow_pickle=False)
+    width = (saved.shape[1] - NUMBERS) // 2
+    first, last, _ = columns.indices(width)
+    found = {}
+    for row in saved:
+        fold, rows, weight, weight_squares, low, high = row[:NUMBERS].tolist()
+        mean, squares = (np.array(row[start + first : start + last]) for start in (NUMBERS, NUMBERS + width))
+        found[int(fold)] = Moments(int(rows), weight, weight_squares, mean, squares, low, high)
+    return found
 
 
 def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:
@@ -144,11 +203,49 @@ def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:
     return shift + mean, np.maximum(second - weight * mean * mean, 0.0)
 
 
-def _sparse(X: sparse.csr_array, w: Floats, weight: float) -> tuple[Floats, Floats]:
-    """Σ w (x − m)² over stored entries, plus m² times the weight of the rows where the feature is not stored."""
-    features = X.shape[1]
-    per_entry = np.repeat(w, np.diff(X.indptr))
-    mean = np.bincount(X.indices, per_entry * X.data, features) / weight
-    stored = np.bincount(X.indices, per_entry, features)
-    squares = np.bincount(X.indices, per_entry * (X.data - mean[X.indices]) ** 2, features)
-    return mean, squares + (weight - stored) * mean * mean
+class _SparseSum:
+    """Of each feature, the weight, mean and squares of the entries that rows store."""
+
+    def __init__(self, features: int) -> None:
+        self._targets = Moments.zero(0)  # of the target alone
+        self._counts = np.zeros(features, np.int64)
+        self._weight, self._mean, self._squares = np.zeros((3, features))
+        self._sums = np.zeros((3, features))  # of one block; zeros between two
+
+    def add(self, block: Block) -> None:
+        X = sparse.csr_array(block.X)
+        self._targets += Moments.of(Block(np.zeros((block.rows, 0)), block.y, block.weight))
+        of_row = np.ones(block.rows) if block.weight is None else block.weight
+        if not X.nnz or not of_row.any():
+            return
+        per_entry = np.repeat(of_row, np.diff(X.indptr))
+        stored = np.unique(X.indices) if X.nnz < X.shape[1] else slice(None)
+        weight, first, second = self._sums
+        np.add.at(self._counts, X.indices, 1)
+        np.add.at(weight, X.indices, per_entry)
+        np.add.at(first, X.indices, per_entry * X.data)
+        own = weight[stored]
+        first[stored] = mean = np.divide(first[stored], own, out=np.zeros_like(own), where=own > 0)
+        np.add.at(second, X.indices, per_entry * (X.data - first[X.indices]) ** 2)
+        self._merge(stored, own, mean, second[stored])
+        self._sums[:, stored] = 0.0
+
+    def _merge(self, stored: NDArray[np.integer] | slice, own: Floats, mean: Floats, squares: Floats) -> None:
+        before = self._weight[stored]
+        both = before + own
+        share = np.divide(own, both, out=np.zeros_like(both), where=both > 0)
+        gap = mean - self._mean[stored]
+        self._squares[stored] += squares + gap * gap * (before * share)
+        self._mean[stored] += gap * share
+        self._weight[stored] = both  # last: ``before`` may be a view of it
+
+    def total(self) -> Moments:
+        """Return the moments of all rows; where a feature is not stored, it is 0."""
+        targets = self._targets
+        if not targets.weight:
+            return replace(targets, mean=np.zeros(len(self._mean) + 1), squares=np.zeros(len(self._mean) + 1))
+        absent = np.where(self._counts == targets.rows, 0.0, np.maximum(targets.weight - self._weight, 0.0))
+        mean = self._mean * (self._weight / targets.weight)
+        mean = np.where(absent == 0, self._mean, mean)
+        squares = self._squares + self._mean**2 * (self._weight * absent / targets.weight)
+        return replace(targets, mean=np.append(mean, targets.mean), squares=np.append(squares, targets.squares))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, VALIDATION, WEIGHT
+from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, RAW, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
@@ -221,6 +221,8 @@ class ParquetReader:
             elif source.kind == ASSEMBLED:
                 numbers = [_number(batch, constants, source, index) for index in range(len(source.names))]
                 columns[role] = _assembled(numbers, source.as_vector)
+            elif role.startswith(RAW):
+                columns[role] = _raw(batch, constants, source)
             else:
                 columns[role] = _number(batch, constants, source, 0).cast(TARGETS[role], safe=False)
         return pa.RecordBatch.from_pydict(columns)
@@ -295,8 +297,10 @@ def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:
         return bool(
             pa.types.is_decimal128(found) and (found.precision, found.scale) == tuple(map(int, decimal.groups()))
         )
-    if wanted == "string":  # only conditions look at text
+    if wanted == "string":  # of raw columns, and of what conditions look at
         return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    if wanted == "date":
+        return bool(pa.types.is_date32(found))
     return bool(found == SIMPLE.get(wanted))
 
 
@@ -335,6 +339,14 @@ def _number(
     for cast in source.casts[index]:
         column = pc.cast(column, SIMPLE[cast], safe=False)
     return column
+
+
+def _raw(batch: pa.RecordBatch, constants: Mapping[str, float | str | None], source: ColumnSource) -> pa.Array:
+    """Return a column that is not one of numbers, or not yet: text may stay in a dictionary."""
+    name = source.names[0]
+    if name in constants or source.casts[0] or pa.types.is_decimal(batch.column(name).type):
+        return _number(batch, constants, source, 0)
+    return batch.column(name)
 
 
 def from_decimal(column: pa.Array) -> pa.Array:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from sparkopt.blocks.columns import FEATURES
+from sparkopt.blocks.columns import FEATURES, RAW
 from sparkopt.blocks.filters import COMPARISONS, Filter
 from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.parquet import (
@@ -191,6 +191,8 @@ def _reader(nodes: Sequence[Expression], projections: Sequence[Any], roles: Sequ
     for role, source in sources.items():
         if (source.kind == NUMBER) == (role == FEATURES):
             raise NotReadHere(f"its {role} are of the kind {source.kind}")
+        if role.startswith(RAW) and not source.casts[0] and source.types[0] in ("string", "date"):
+            continue
         for kind in source.types:
             if source.kind != VECTOR and not _is_number(kind):
                 raise NotReadHere(f"its {role} are of the type {kind}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,11 +22,13 @@ from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
+from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
+from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
 from sparkopt.blocks.tasks import (
     GroupTask,
     Handle,
@@ -34,7 +36,6 @@ from sparkopt.blocks.tasks import (
     OpenInTask,
     OpenPartition,
     PartFunction,
-    PartitionSummary,
     PartitionTask,
     Result,
     TaskFunction,
@@ -91,8 +92,7 @@ class BlockStore:
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
         self.skipped = sum(fact.handle.skipped for fact in facts)
-        self._training = _by_fold([fact.moments for fact in facts])
-        self._validation = _by_fold([fact.validation for fact in facts])
+        self._training, self._validation = moments_of_all(backend, facts)
         self.moments = self.moments_without(None)
         self.validation = total(self._validation.values())
 
@@ -125,9 +125,10 @@ class BlockStore:
         if isinstance(df, Table):
             backend, facts = _written(TableSource(df, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, f"arrow: {df}")
+        columns = replace(columns, encoder=encoder_of(df, columns.features))
         selected = columns.select(df)
         scan, reader = reader_of(selected)
-        is_vector = features_type(df.schema, columns.features) == "vector"
+        is_vector = columns.encoder is None and features_type(df.schema, columns.features) == "vector"
         rows = packed(selected, FEATURES) if is_vector else selected
         source = RowSource(rows, columns, targets, name, codec)
         backend, facts = _written(replace(source, scan=scan))
@@ -146,11 +147,15 @@ class BlockStore:
         logger.info("rows were read by %s", reader)
         if skipped := sum(fact.handle.skipped for fact in facts):
             logger.warning("%s invalid rows, with null, NaN or infinity, were left out", f"{skipped:,}")
+        complete = False
         try:
-            return cls(columns, backend, _checked(facts, columns), time.perf_counter() - begin, reader)
-        except DataError:
-            backend.release()
-            raise
+            store = cls(columns, backend, _checked(facts, columns), 0.0, reader)
+            complete = True
+        finally:
+            if not complete:
+                backend.release()
+        store.seconds = time.perf_counter() - begin
+        return store
 
     def moments_without(self, fold: int | None) -> Moments:
         """Return the moments of the training rows of all folds but one: those of the model that does not see it.
@@ -393,11 +398,7 @@ def _checked(facts: Sequence[PartitionSummary], columns: Columns) -> Sequence[Pa
     if errors:
         more = f" ({len(errors) - 1} more partitions have errors)" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
-    widths = {
-        moments.features: fact.handle.partition
-        for fact in facts
-        for moments in (*fact.moments.values(), *fact.validation.values())
-    }
+    widths = {fact.features: fact.handle.partition for fact in facts if fact.features is not None}
     if not widths:
         skipped = sum(fact.handle.skipped for fact in facts)
         why = "the DataFrame or table is empty"
@@ -424,12 +425,3 @@ def _refuse_one_sided(facts: Sequence[PartitionSummary], name: str) -> None:
         raise DataError(
             f"validation column {name!r} is false in every row that has a weight: nothing to validate on."
         )
-
-
-def _by_fold(parts: Iterable[Mapping[int, Moments]]) -> dict[int, Moments]:
-    """Sum each fold's moments, in the order of partitions."""
-    found: dict[int, Moments] = {}
-    for part in parts:
-        for fold, moments in part.items():
-            found[fold] = found[fold] + moments if fold in found else moments
-    return dict(sorted(found.items()))

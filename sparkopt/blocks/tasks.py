@@ -23,9 +23,10 @@ from pyspark.errors import PySparkException
 
 from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.columns import Columns, Reader
-from sparkopt.blocks.files import BlockFile, in_fold_order, regroup, write_blocks
+from sparkopt.blocks.files import BlockFile, in_fold_order, write_blocks
 from sparkopt.blocks.jvm_errors import Py4JJavaError
-from sparkopt.blocks.moments import Moments, load, save
+from sparkopt.blocks.layout import regroup
+from sparkopt.blocks.moments import Moments, MomentsSum, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
@@ -40,7 +41,6 @@ __all__ = [
     "OpenInTask",
     "OpenPartition",
     "PartFunction",
-    "PartitionSummary",
     "PartitionTask",
     "ReadParquet",
     "Result",
@@ -49,6 +49,7 @@ __all__ = [
     "WriteBlocks",
     "carry",
     "data_errors",
+    "moments_paths",
 ]
 
 T = TypeVar("T")
@@ -171,25 +172,6 @@ TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
 
 
 @dataclass(frozen=True)
-class PartitionSummary:
-    """What the driver needs to know of a written partition: its handle, and moments by fold (none without rows)."""
-
-    handle: Handle
-    moments: Mapping[int, Moments]
-    validation: Mapping[int, Moments]
-
-    @classmethod
-    def read(cls, handle: Handle) -> PartitionSummary:
-        """Read the moments next to the blocks: they are wide and needed once, so handles do not contain them."""
-        spare_modules()
-        if isinstance(handle, MemoryHandle):
-            return cls(handle, handle.moments[False], handle.moments[True])
-        if not handle.path:
-            return cls(handle, {}, {})
-        return cls(handle, *(load(path) for path in _moments_paths(handle.path)))
-
-
-@dataclass(frozen=True)
 class WriteBlocks:
     """The task that writes a partition: Arrow batches of ``Columns.select`` in, one handle out.
 
@@ -275,7 +257,7 @@ class WriteBlocks:
             pass
         if not found.rows:
             return replace(Handle.empty(partition), skipped=read.skipped)
-        for where, by_fold in zip(_moments_paths(str(path)), found.moments.values(), strict=True):
+        for where, by_fold in zip(moments_paths(str(path)), found.moments.values(), strict=True):
             save(by_fold, where)
         kept = () if self.columns.fold is None else tuple(found.folds)
         size = path.stat().st_size
@@ -289,7 +271,7 @@ class _Written:
     def __init__(self, blocks: Iterable[Block]) -> None:
         self._blocks = blocks
         self.rows, self.folds, self.validation = list[int](), list[int](), list[int]()
-        self.moments: dict[bool, dict[int, Moments]] = {False: {}, True: {}}
+        self._sums: dict[bool, dict[int, MomentsSum]] = {False: {}, True: {}}
 
     def __iter__(self) -> Iterator[Block]:
         for index, block in enumerate(self._blocks):
@@ -297,9 +279,13 @@ class _Written:
             self.folds.append(block.fold)
             if block.is_validation:
                 self.validation.append(index)
-            known, found = self.moments[block.is_validation], Moments.of(block)
-            known[block.fold] = known[block.fold] + found if block.fold in known else found
+            self._sums[block.is_validation].setdefault(block.fold, MomentsSum()).add(block)
             yield block
+
+    @property
+    def moments(self) -> dict[bool, dict[int, Moments]]:
+        """Of training rows (False) and of validation rows (True), by fold."""
+        return {kind: {fold: found.total() for fold, found in sums.items()} for kind, sums in self._sums.items()}
 
     @property
     def training(self) -> list[int]:
@@ -412,6 +398,6 @@ def _local_folder(name: str, partition: int) -> Path:
     return roots[partition % len(roots)] / name
 
 
-def _moments_paths(path: str) -> tuple[Path, Path]:
+def moments_paths(path: str) -> tuple[Path, Path]:
     """Return the paths of the moments of a partition's training and validation rows."""
     return Path(path).with_suffix(".moments"), Path(path).with_suffix(".validation")

@@ -248,8 +248,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
         if is_connect(rows):
             raise IncompatibleError(
-                "TorchEstimator needs a SparkContext, which Spark Connect does not have. Use a Spark Classic session, "
-                "or give a table: paths, Arrow, or df.toArrow()."
+                "TorchEstimator needs a SparkContext, which Spark Connect does not have. Use a Spark Classic "
+                "session, or give a table: paths, Arrow, or df.toArrow()."
             )
         context = None if isinstance(rows, Table) else rows.sparkSession.sparkContext
         processes = process_count(self, context)

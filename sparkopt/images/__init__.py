@@ -31,20 +31,39 @@ False
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.images import functional, operations, pixelwise, spatial, warps
+from sparkopt.images import (
+    choices,
+    crops,
+    effects,
+    fields,
+    functional,
+    mixing,
+    operations,
+    pixelwise,
+    policies,
+    spatial,
+    warps,
+)
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
+from sparkopt.images.choices import *  # noqa: F403
+from sparkopt.images.crops import *  # noqa: F403
+from sparkopt.images.effects import *  # noqa: F403
+from sparkopt.images.fields import *  # noqa: F403
 from sparkopt.images.files import Survey, survey
 from sparkopt.images.folder import read
-from sparkopt.images.functional import decode, encode
+from sparkopt.images.functional import decode, decode_mask, encode
 from sparkopt.images.geometry import GeometricMap, Size
+from sparkopt.images.mixing import *  # noqa: F403
 from sparkopt.images.parameters import Fill, Form
 from sparkopt.images.pipeline import Compose, Decode, Encode
 from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
+from sparkopt.images.policies import *  # noqa: F403
 from sparkopt.images.preprocess import Preprocessed, preprocess
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
 from sparkopt.images.spatial import *  # noqa: F403
+from sparkopt.images.targets import SampleFunction
 from sparkopt.images.transform import ChoosingTransform, DividingTransform, GeometricTransform, ImageTransform
 from sparkopt.images.warps import *  # noqa: F403
 from sparkopt.io.image_header import ENDINGS, MAX_PIXELS, read_header
@@ -66,10 +85,12 @@ __all__ = [
     "ImageTransform",
     "Preprocessed",
     "Sample",
+    "SampleFunction",
     "Survey",
     "Size",
     "bound_batches",
     "decode",
+    "decode_mask",
     "encode",
     "functional",
     "operations",
@@ -79,7 +100,13 @@ __all__ = [
     "row_rng",
     "survey",
     "udf",
+    *choices.__all__,
+    *crops.__all__,
+    *effects.__all__,
+    *fields.__all__,
+    *mixing.__all__,
     *pixelwise.__all__,
+    *policies.__all__,
     *spatial.__all__,
     *warps.__all__,
 ]

@@ -7,7 +7,7 @@ photographs at once would not fit into a worker's memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,13 @@ import pyarrow as pa
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
+from sparkopt.images.sample import Sample
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
 from sparkopt.io.filesystem import brief
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type"]
+__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**22
@@ -91,6 +92,28 @@ class ImageKernel:
         values, errors : pyarrow.Array
             Of equal length, in the order of the rows. An error is the reason of a missing value, else null.
         """
+        for values, errors, _ in self.pieces(images, keys):
+            yield values, errors
+
+    def pieces(
+        self, images: pa.Array, keys: pa.Array | None = None, targets: Callable[[int, Any], Sample] | None = None
+    ) -> Iterator[tuple[pa.Array, pa.Array, list[Sample | None]]]:
+        """Run the pipeline on a column, as a call does, and with each image's targets.
+
+        Parameters
+        ----------
+        images, keys : pyarrow.Array
+            As of a call.
+        targets : callable, optional
+            Returns the sample of (row, image).
+
+        Yields
+        ------
+        values, errors : pyarrow.Array
+            As of a call.
+        samples : list of Sample or None
+            The results with their targets; None for a bad image, and empty without ``targets``.
+        """
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
@@ -100,27 +123,37 @@ class ImageKernel:
         if self.output == "image" and self.pipeline.color == "bgr":
             convert = _in_bgr
         gathered, errors = _Gathered(kind, self.max_bytes, len(images)), list[str | None]()
+        samples = list[Sample | None]()
         for index, row in enumerate(rows):
-            value, error = None, None
+            value, error, sample = None, None, None
             try:
-                value = convert(self._run(read(row), None if keys is None else keys[index].as_py()))
+                image = read(row)
+                found = self._run(
+                    image if targets is None else targets(index, image),
+                    None if keys is None else keys[index].as_py(),
+                )
+                sample = found if isinstance(found, Sample) else None
+                value = convert(found.image if isinstance(found, Sample) else found)
             except (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error) as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
                 error = _reason(problem)
             if not gathered.has_room_for(value):
-                yield to_arrow(gathered), pa.array(errors, pa.string())
-                gathered, errors = _Gathered(kind, self.max_bytes, len(images) - index), []
+                yield to_arrow(gathered), pa.array(errors, pa.string()), samples
+                gathered, errors, samples = _Gathered(kind, self.max_bytes, len(images) - index), [], []
             gathered.add(value)
             errors.append(error)
+            if targets is not None:
+                samples.append(None if value is None else sample)
         if errors or not len(images):
-            yield to_arrow(gathered), pa.array(errors, pa.string())
+            yield to_arrow(gathered), pa.array(errors, pa.string()), samples
 
-    def _run(self, image: Array | bytes, key: Any) -> Any:
+    def _run(self, image: Array | bytes | Sample, key: Any) -> Any:
         if not self.pipeline.random:
             return self.pipeline(image)
         if key is None:
-            key = image if isinstance(image, bytes) else image.tobytes()
+            content = image.image if isinstance(image, Sample) else image
+            key = content if isinstance(content, bytes) else content.tobytes()
         return self.pipeline(image, row_rng(self.seed, key, self.epoch))
 
     @staticmethod
@@ -208,6 +241,15 @@ class _Gathered:
 @functools.cache  # NumPy composes the name on each access
 def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name
+
+
+def tensors(values: Sequence[Array | None]) -> pa.Array:
+    """Return arrays as a column of struct<shape, dtype, data>."""
+    size = sum(0 if value is None else value.nbytes for value in values)
+    gathered = _Gathered(None, size, len(values))
+    for value in values:
+        gathered.add(value)
+    return _tensors(gathered)
 
 
 def _vectors(values: _Gathered) -> pa.Array:

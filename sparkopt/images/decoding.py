@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
@@ -13,7 +15,7 @@ from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["COLORS", "DEPTHS", "ENCODINGS", "decode", "decode_stored", "encode", "orient"]
+__all__ = ["COLORS", "DEPTHS", "ENCODINGS", "decode", "decode_mask", "decode_stored", "encode", "orient"]
 
 COLORS = ("rgb", "gray", "rgba", "bgr")
 DEPTHS = ("8", "keep")
@@ -59,6 +61,55 @@ def decode(
         data = bytes(data)
     header = read_header(data, max_pixels)
     return orient(decode_stored(data, header, color, reduction=reduction, depth=depth), header.orientation)
+
+
+def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Decode an image of labels: its levels as they are stored, or the indices of a palette.
+
+    Parameters
+    ----------
+    data : bytes
+        A PNG or TIFF of one channel, or a PNG with a palette.
+    max_pixels : int, default 2**26
+        Images with more pixels are refused before anything is allocated.
+
+    Returns
+    -------
+    ndarray of uint8 or uint16, shape (height, width)
+
+    Raises
+    ------
+    CorruptImageError
+        If the data are not a complete image of one channel.
+    """
+    header, levels = read_header(data, max_pixels), 255
+    if header.format == "png":
+        if data[25] == _PALETTE:
+            data = _without_palette(data)
+        levels = (1 << min(header.bits, 8)) - 1
+    image = _pixels(decodable(data, header), header, cv2.IMREAD_UNCHANGED, 1)
+    if image.ndim != 2:
+        raise CorruptImageError(f"unsupported: a mask of {image.shape[2]} channels; labels have one, or a palette")
+    return orient(image if levels == 255 else image // (255 // levels), header.orientation)
+
+
+_PALETTE = 3
+
+
+def _without_palette(data: bytes) -> bytes:
+    """Return a PNG whose indices are levels of grey."""
+    pieces, position = [data[:8]], 8
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        kind, body = data[position + 4 : position + 8], data[position + 8 : end - 4]
+        if kind == b"IHDR":
+            body = body[:9] + b"\0" + body[10:]
+            checksum = zlib.crc32(kind + body).to_bytes(4, "big")
+            pieces.append(data[position : position + 4] + kind + body + checksum)
+        elif kind not in (b"PLTE", b"tRNS", b"hIST", b"bKGD", b"sBIT"):
+            pieces.append(data[position:end])
+        position = end
+    return b"".join(pieces)
 
 
 def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction: int = 1, depth: str = "8") -> Array:

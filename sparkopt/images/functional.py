@@ -14,7 +14,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images.conversion import convert_color
-from sparkopt.images.decoding import decode, decode_stored, encode, orient
+from sparkopt.images.decoding import decode, decode_mask, decode_stored, encode, orient
 from sparkopt.images.opencv import cv2
 from sparkopt.images.parameters import Fill, fill_values
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
@@ -30,6 +30,7 @@ __all__ = [
     "convert_color",
     "crop",
     "decode",
+    "decode_mask",
     "decode_stored",
     "encode",
     "erase",

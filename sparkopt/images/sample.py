@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images.geometry import GeometricMap, Size, inverse
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sampling import sample as sampled
@@ -100,11 +100,11 @@ class Sample:
         return self.mask is not None or self.boxes is not None or self.keypoints is not None
 
     def check_size(self, size: Size) -> None:
-        """Raise ParameterError where the mask is not of the upright image's size."""
+        """Raise DataError where the mask is not of the upright image's size."""
         if self.mask is not None and self.mask.shape[:2] != size:
-            raise ParameterError(
-                f"the mask has {self.mask.shape[0]} x {self.mask.shape[1]} pixels, and the image "
-                f"{size[0]} x {size[1]}."
+            raise DataError(
+                f"corrupt: the mask has {self.mask.shape[0]} x {self.mask.shape[1]} pixels, and the image "
+                f"{size[0]} x {size[1]}"
             )
 
     def with_points(self, move: Any, size: Size) -> Sample:

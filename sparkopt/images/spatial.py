@@ -6,6 +6,7 @@ image.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,7 @@ from sparkopt.errors import DataError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation
 from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.sample import Sample
 from sparkopt.images.transform import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -283,6 +285,17 @@ class Pad(ImageTransform):
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the larger image."""
         return F.pad(image, self.top, self.right, self.bottom, self.left, self.mode, self.fill)
+
+    def apply_to(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the larger image, its mask padded alike, and the points moved."""
+        image, mask = self.apply(sample.pixels, rng), sample.mask
+        if mask is not None:
+            layers = mask if mask.ndim == 3 else mask[:, :, np.newaxis]
+            sides = (self.top, self.right, self.bottom, self.left)
+            padded = F.pad(layers, *sides, self.mode, sample.mask_fill)
+            mask = padded if mask.ndim == 3 else padded[:, :, 0]
+        shifted = sample.with_points(lambda points: np.add(points, (self.left, self.top)), image.shape[:2])
+        return dataclasses.replace(shifted, image=image, mask=mask)
 
 
 def _resize_map(size: Size, target: Size, interpolation: str) -> GeometricMap:

@@ -21,7 +21,16 @@ from sparkopt.images.transform import GeometricTransform
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["Affine", "Perspective", "RandomAffine", "RandomPerspective", "RandomRotation", "Rotate"]
+__all__ = [
+    "Affine",
+    "Perspective",
+    "RandomAffine",
+    "RandomPerspective",
+    "RandomRotation",
+    "Rotate",
+    "Shear",
+    "Translate",
+]
 
 _NUMBER = Interval()
 _POSITIVE = Interval(0, None, closed="neither")
@@ -118,6 +127,39 @@ class Affine(GeometricTransform):
         centered = _centered(size, linear, False, self.interpolation, self.fill)
         moved = translation(self.translate[0] * size[1], self.translate[1] * size[0]) @ centered.matrix
         return GeometricMap(moved, size, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class Shear(GeometricTransform):
+    """Move each pixel along x by ``x`` times its distance from the top, along y by ``y`` times that from the left."""
+
+    x: float = 0.0
+    y: float = 0.0
+    fill: Fill = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"x": _NUMBER, "y": _NUMBER, "fill": FILL, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Shear about the upper left corner."""
+        matrix = np.array([[1.0, self.x, 0.0], [self.y, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        return GeometricMap(matrix, size, self.interpolation, self.fill)
+
+
+@dataclass(frozen=True)
+class Translate(GeometricTransform):
+    """Move the image by ``x`` pixels to the right and ``y`` down; what leaves it is lost."""
+
+    x: float = 0.0
+    y: float = 0.0
+    fill: Fill = 0.0
+    interpolation: str = "linear"
+
+    domains: ClassVar = {"x": _NUMBER, "y": _NUMBER, "fill": FILL, "interpolation": _INTERPOLATION}
+
+    def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
+        """Translate."""
+        return GeometricMap(translation(self.x, self.y), size, self.interpolation, self.fill)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparkopt.errors import DataError, ParameterError
@@ -22,12 +22,13 @@ from sparkopt.jobs.charts import class_charts, number_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.invalid_rows import invalid_flag, with_mode
+from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
+from sparkopt.jobs.raw_rows import with_classes
 from sparkopt.jobs.runtimes.base import Runtime
-from sparkopt.jobs.score import prepared
+from sparkopt.jobs.score import prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
 from sparkopt.report.facts import Facts
 
@@ -115,9 +116,14 @@ def work(run: JobRun) -> JobResult:
             f"there is no baseline at {mask(args.baseline)!r}. Give --baseline-optional for a first run without one."
         )
     saved = find_model(runtime, args.model)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
-    model = with_mode(prepared(saved.load(runtime), rows), args.handle_invalid)
-    label = rows.label or (model.getOrDefault("labelCol") if model.hasParam("labelCol") else LABEL)
+    loaded = saved.load(runtime)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded))
+    model = with_mode(prepared(loaded, rows), args.handle_invalid)
+    last = last_stage(model)
+    label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)
+    if saved.labels and not saved.is_deep:
+        named = replace(rows, label=label, labels=saved.labels)
+        rows = with_classes(args, named, runtime.schema(rows.rows), most=len(saved.labels))
     with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
         metrics = outcome.metrics()
         event("evaluated", **metrics)

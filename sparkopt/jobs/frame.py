@@ -26,7 +26,7 @@ from sparkopt.jobs.flags import FAILURE, USAGE, Parser
 from sparkopt.jobs.locations import JobLocation, publish, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
-from sparkopt.jobs.overlap import check_output
+from sparkopt.jobs.overlap import check_output, check_tables, table_of
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.signals import Terminated, terminable
 from sparkopt.launch.session import PROFILES
@@ -44,10 +44,12 @@ __all__ = [
     "JobResult",
     "JobRun",
     "common_flags",
+    "output_mode_flag",
 ]
 
 FINE, GATE, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 """Exit codes, in addition to FAILURE = 1 and USAGE = 2; shells return the last two for Ctrl-C and SIGTERM."""
+OUTPUT_MODES = ("errorifexists", "overwrite")
 REPORT = "report.html"
 HIDDEN, HIDDEN_REPORT = "_manifest.json", "_report.html"
 """Names in a folder that is a table: Spark reads no file that begins with an underscore."""
@@ -190,11 +192,12 @@ class Job:
             return INTERRUPTED
 
     def _run(self, runtime: Runtime, choice: Choice, args: argparse.Namespace) -> int:
-        started = manifest.now()
+        started, kind = manifest.now(), self.kind(args)
+        output = runtime.location(args.output)
+        if (table := table_of(args)) is not None:
+            check_tables(output.uri, kind, table, runtime.folders_of(table))
         identity = JobIdentity(self.name, manifest.config_of(args), self.inputs(runtime, args))
         event("begins", on=choice.on, reason=choice.reason, **identity.inputs)
-        kind = self.kind(args)
-        output = runtime.location(args.output)
         name, page = ("manifest.json", REPORT) if kind == "folder" else (HIDDEN, HIDDEN_REPORT)
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
@@ -208,6 +211,8 @@ class Job:
             raise DataError(f"--output {mask(args.output)!r} cannot be written: {mask(why)}.")
         if kind == "table":
             _check_replaceable(output, args)
+        if kind == "folder":
+            _check_other(output, earlier, identity, args)
         if kind == "resumed":
             _check_resumable(earlier, identity, args)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
@@ -284,6 +289,30 @@ def _check_replaceable(output: JobLocation, args: argparse.Namespace) -> None:
         raise DataError(
             f"{mask(args.output)} is not replaced: it holds something other than a table, such as {found[0]}."
         )
+
+
+def _check_other(
+    output: JobLocation, earlier: Mapping[str, Any] | None, identity: JobIdentity, args: argparse.Namespace
+) -> None:
+    """Refuse to replace another job's output, and a model, unless the flags allow it."""
+    can_replace = hasattr(args, "output_mode")
+    if (args.force and can_replace) or getattr(args, "output_mode", "") == "overwrite":
+        return
+    what = ""
+    if earlier is not None and earlier["job"] != identity.job:
+        what = f"the output of sparkopt {earlier['job']}"
+    elif can_replace and output.child("model").exists():
+        what = "a model"
+    if what:
+        way = ", or --output-mode overwrite to replace it" if can_replace else ""
+        raise DataError(f"{mask(args.output)} exists, and holds {what}. Give another --output{way}.")
+
+
+def output_mode_flag(flags: Parser) -> None:
+    """Add the flag of jobs that may replace what is in the output."""
+    flags.add_argument(
+        "--output-mode", choices=OUTPUT_MODES, default=OUTPUT_MODES[0], help="where it exists (default: %(default)s)"
+    )
 
 
 def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, args: argparse.Namespace) -> None:

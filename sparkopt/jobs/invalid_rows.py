@@ -11,7 +11,7 @@ from sparkopt.report.facts import Measure
 if TYPE_CHECKING:
     from pyspark.ml import Model
 
-__all__ = ["INVALID", "invalid_flag", "invalid_measures", "invalid_text", "mode_of", "with_mode"]
+__all__ = ["INVALID", "invalid_flag", "invalid_measures", "invalid_text", "last_stage", "mode_of", "with_mode"]
 
 INVALID = "invalid"
 """Name of their number among metrics, where ``--handle-invalid`` is not error."""
@@ -31,22 +31,23 @@ def invalid_flag(flags: Parser, meaning: str, *, default: str | None = None) -> 
 
 def mode_of(model: Model) -> str:
     """Return a model's ``handleInvalid``; that of a pipeline is its last stage's, and models without it refuse."""
-    stage = _last(model)
+    stage = last_stage(model)
     return str(stage.getOrDefault(NAME)) if stage.hasParam(NAME) else "error"
 
 
 def with_mode(model: Model, mode: str | None) -> Any:
     """Return a copy of a model with another ``handleInvalid``; None leaves it as it is."""
     copied = model.copy()
-    stage = _last(copied)
+    stage = last_stage(copied)
     if mode is not None and stage.hasParam(NAME):
         stage.set(stage.getParam(NAME), mode)
     return copied
 
 
-def _last(model: Model) -> Model:
+def last_stage(model: Model) -> Model:
+    """Return the model itself, or the last stage of a pipeline."""
     stages = getattr(model, "stages", None)
-    return _last(stages[-1]) if stages else model
+    return last_stage(stages[-1]) if stages else model
 
 
 def invalid_text(count: int | None, mode: str) -> str:

@@ -23,7 +23,7 @@ __all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of",
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
 VERSIONS = ("pyspark", "numpy", "pyarrow", "torch")
-OUTSIDE = ("output", "log_format", "profile", "on", "force", "config")
+OUTSIDE = ("output", "output_mode", "log_format", "profile", "on", "force", "config")
 """Flags that do not change what a run computes."""
 
 
@@ -59,7 +59,7 @@ class JobIdentity:
 
 def config_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the flags of a run in the form of ``--config``; secrets are masked."""
-    values = {name: value for name, value in vars(args).items() if name not in ("config", "source")}
+    values = {name: value for name, value in vars(args).items() if name not in ("config", "path", "source")}
     source = getattr(args, "source", None)
     if source is not None:
         values[source.kind] = source.location

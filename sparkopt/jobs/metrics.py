@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkopt.errors import DataError
-from sparkopt.jobs.invalid_rows import INVALID
+from sparkopt.jobs.invalid_rows import INVALID, last_stage
 from sparkopt.jobs.runtimes.values import RowValues
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
@@ -32,6 +32,7 @@ BINS, EPS = 1000, 1e-15
 
 def is_classifier(model: Any) -> bool:
     """Whether the model predicts classes."""
+    model = last_stage(model)
     task = getattr(model, "task", None)  # networks have every column parameter; their task says what the output means
     return task in ("classes", "binary") if task is not None else bool(model.hasParam("rawPredictionCol"))
 

@@ -29,6 +29,22 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "sparkopt.ml",
             "GeneralizedLinearRegressionModel",
         ),
+        **dict.fromkeys(
+            (
+                "sparkopt.ml.pipeline.PipelineModel",
+                "pyspark.ml.pipeline.PipelineModel",
+                "org.apache.spark.ml.PipelineModel",
+            ),
+            ("sparkopt.ml", "PipelineModel"),
+        ),
+        **dict.fromkeys(
+            ("sparkopt.ml.tuning.CrossValidatorModel", "pyspark.ml.tuning.CrossValidatorModel"),
+            ("sparkopt.ml", "CrossValidatorModel"),
+        ),
+        **dict.fromkeys(
+            ("sparkopt.ml.tuning.TrainValidationSplitModel", "pyspark.ml.tuning.TrainValidationSplitModel"),
+            ("sparkopt.ml", "TrainValidationSplitModel"),
+        ),
         "sparkopt.deep.model.TorchModel": ("sparkopt.deep", "TorchModel"),
     }
 )
@@ -59,9 +75,12 @@ class SavedModel:
         return self.kind.startswith("sparkopt.deep.")
 
     def load(self, runtime: Runtime) -> Model:
-        """Return the model."""
+        """Return the model; of a search, the best one."""
         module, name = KINDS[self.kind]
-        return runtime.load(module, name, self.uri)
+        if name.endswith("Model") and name in SEVERAL:
+            _check_parts(runtime.location(self.uri), self.uri)
+        loaded = runtime.load(module, name, self.uri)
+        return getattr(loaded, "bestModel", loaded)
 
 
 def find_model(runtime: Runtime, path: str) -> SavedModel:
@@ -96,16 +115,43 @@ def load_model(spark: SparkSession, path: str) -> Model:
 
 
 def _kind(folder: JobLocation, path: str) -> str:
+    kind = _class_of(folder, path)
+    if kind not in KINDS:
+        known = ", ".join(dict.fromkeys(name for _, name in KINDS.values()))
+        raise DataError(f"{mask(path)!r} holds a {kind}; jobs load {known}.")
+    return kind
+
+
+def _class_of(folder: JobLocation, path: str) -> str:
     metadata = folder.child("metadata")
     parts = [name for name in metadata.names() if not name.startswith((".", "_"))]
     try:
-        kind = json.loads(metadata.child(parts[0]).read().splitlines()[0])["class"]
+        return str(json.loads(metadata.child(parts[0]).read().splitlines()[0])["class"])
     except (IndexError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{mask(path)!r} holds no saved model: its metadata cannot be read.") from error
-    if kind not in KINDS:
-        known = ", ".join(name for _, name in KINDS.values())
-        raise DataError(f"{mask(path)!r} holds a {kind}; jobs load {known}.")
-    return str(kind)
+
+
+SEVERAL = ("PipelineModel", "CrossValidatorModel", "TrainValidationSplitModel")
+"""Models that have others below them."""
+OWN = ("sparkopt.", "pyspark.ml.", "org.apache.spark.ml.")
+"""How the classes begin that a file may name."""
+
+
+def _check_parts(folder: JobLocation, path: str) -> None:
+    """Refuse a model of which a part is of another library's class: to load it would import that.
+
+    Raises
+    ------
+    DataError
+        Naming the class.
+    """
+    for name in folder.names():
+        if name == "metadata":
+            kind = _class_of(folder, path)
+            if not kind.startswith(OWN):
+                raise DataError(f"{mask(path)!r} holds a {kind}, which is neither of sparkopt nor of pyspark.ml.")
+        elif name in ("stages", "bestModel", "subModels") or name[:1].isdigit():
+            _check_parts(folder.child(name), path)
 
 
 def _labels(metrics: JobLocation | None) -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import arrow_uri, local_path
 from sparkopt.io.secrets import mask
 
-__all__ = ["check_output", "is_within"]
+__all__ = ["check_output", "check_tables", "is_within", "table_of"]
 
-DATA, MODELS = ("input",), ("model", "initial_model", "baseline")
+DATA, MODELS, FILES = ("input",), ("model", "initial_model", "baseline"), ("config", "pipeline")
 """Flags of what a job reads, next to its source."""
 
 
@@ -21,7 +21,8 @@ def check_output(args: argparse.Namespace, kind: str) -> None:
     """Refuse an output that is, holds or lies in what the job reads, where that would be lost or read.
 
     A job that writes files and models keeps what else is in its folder, so data may lie in there. Rows that are
-    scored replace the folder. A folder within a model's is not read with it.
+    scored replace the folder. A folder within a model's is not read with it. A model that is trained further may
+    replace itself.
 
     Parameters
     ----------
@@ -35,32 +36,79 @@ def check_output(args: argparse.Namespace, kind: str) -> None:
     ParameterError
         Naming both flags.
     """
-    for flag, location, is_data in _inputs(args):
-        folder = _fixed_part(location)
-        is_inside = is_within(args.output, folder)
-        is_around = is_within(folder, args.output)
-        is_same = is_inside and is_around
-        replaces = kind != "folder"
-        if is_same and not (is_data or replaces):  # a model that is trained further replaces itself
-            continue
-        if is_same or (is_inside and is_data) or (is_around and replaces):
-            how = "is" if is_same else "lies in" if is_inside else "holds"
-            raise ParameterError(
-                f"--output {mask(args.output)!r} {how} {flag} {mask(location)!r}, which the job reads. Give another "
-                f"--output."
-            )
+    for flag, location in _data(args):
+        _refuse(args.output, kind, flag, location, is_data=True)
+    for name in MODELS:
+        if location := _given(args, name):
+            _check_model(args.output, kind, name, location)
+    for name in FILES:
+        if kind != "folder" and (location := _given(args, name)):
+            _refuse(args.output, kind, f"--{name}", location, is_data=False)
 
 
-def _inputs(args: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
-    """Yield the flag and the path of each input, and whether it is data, not a model."""
+def check_tables(output: str, kind: str, name: str, folders: Sequence[str]) -> None:
+    """Refuse an output that is, holds or lies in the folders of a table of the catalog.
+
+    Parameters
+    ----------
+    output, kind : str
+        URI of the output, and its kind.
+    name : str
+        The table.
+    folders : sequence of str
+        Where its files are.
+    """
+    for folder in folders:
+        _refuse(output, kind, f"--table {name!r} at", folder, is_data=True)
+
+
+def table_of(args: argparse.Namespace) -> str | None:
+    """Return the name of the table of a catalog that the flags read; None where there is none."""
+    source = getattr(args, "source", None)
+    if source is not None:
+        return str(source.location) if source.kind == "table" else None
+    return str(args.input) if getattr(args, "input_format", "") == "table" else None
+
+
+def _data(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the flag and the path of each input of rows."""
     source = getattr(args, "source", None)
     if source is not None and source.kind != "table":
-        yield f"--{source.kind}", source.location, True
-    for names, is_data in ((DATA, True), (MODELS, False)):
-        for name in names:
-            location = getattr(args, name, None)
-            if isinstance(location, str) and location:
-                yield f"--{name.replace('_', '-')}", location, is_data
+        yield f"--{source.kind}", source.location
+    for name in DATA:
+        if table_of(args) is None and (location := _given(args, name)):
+            yield f"--{name}", location
+
+
+def _given(args: argparse.Namespace, name: str) -> str:
+    """Return the value of a flag; "" where it is not given, or none of the job's."""
+    return str(getattr(args, name, None) or "")
+
+
+def _check_model(output: str, kind: str, name: str, location: str) -> None:
+    """Compare with a model, which may lie in the folder ``model`` of a job's output, or with a baseline's metrics."""
+    flag = f"--{name.replace('_', '-')}"
+    folder = location.rpartition("/")[0] if location.endswith(".json") else location
+    if name == "initial_model" and kind == "folder":
+        return
+    for place in (folder, f"{folder.rstrip('/')}/model"):
+        if is_within(output, place) and is_within(place, output):
+            raise _error(output, "is", flag, location)
+    _refuse(output, kind, flag, location, is_data=False)
+
+
+def _refuse(output: str, kind: str, flag: str, location: str, *, is_data: bool) -> None:
+    folder = _fixed_part(location)
+    is_inside, is_around = is_within(output, folder), is_within(folder, output)
+    is_same = is_inside and is_around
+    if is_same or (is_inside and is_data) or (is_around and kind != "folder"):
+        raise _error(output, "is" if is_same else "lies in" if is_inside else "holds", flag, location)
+
+
+def _error(output: str, how: str, flag: str, location: str) -> ParameterError:
+    return ParameterError(
+        f"--output {mask(output)!r} {how} {flag} {mask(location)!r}, which the job reads. Give another --output."
+    )
 
 
 def _fixed_part(location: str) -> str:

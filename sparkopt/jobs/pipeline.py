@@ -174,7 +174,7 @@ class Pipeline:
         return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]
 
     def _train(self, rows: str, candidate: str, accepted: Accepted | None) -> list[str]:
-        flags = ["--parquet", f"{rows}/split=train", *self.train, "--output", candidate]
+        flags = ["--parquet", f"{rows}/split=train", *self.train, "--output", candidate, "--output-mode", "overwrite"]
         return flags + (["--initial-model", accepted.model] if accepted else [])
 
     def _evaluate(self, rows: str, candidate: str, evaluation: str, accepted: Accepted | None) -> list[str]:

@@ -19,21 +19,30 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.invalid_rows import INVALID, invalid_flag, invalid_measures, invalid_text, mode_of, with_mode
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
+from sparkopt.jobs.invalid_rows import (
+    INVALID,
+    invalid_flag,
+    invalid_measures,
+    invalid_text,
+    last_stage,
+    mode_of,
+    with_mode,
+)
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
+from sparkopt.jobs.raw_rows import raw_columns_of
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
-from sparkopt.jobs.sources import FEATURES, check_source, data_flags
+from sparkopt.jobs.sources import FEATURES, IMAGES, check_source, data_flags
 from sparkopt.report.facts import Chart, Facts, Measure
 
 if TYPE_CHECKING:
     from pyspark.ml import Model
     from pyspark.sql.types import StructType
 
-__all__ = ["JOB", "feature_columns", "main", "prepared"]
+__all__ = ["JOB", "feature_columns", "main", "prepared", "width_of"]
 
-FORMATS, MODES = ("parquet", "csv", "json", "delta"), ("errorifexists", "overwrite")
+FORMATS = ("parquet", "csv", "json", "delta")
 FORMS = FORMATS[:2]
 """Formats that are written without Spark too."""
 
@@ -48,7 +57,7 @@ def declare(flags: Parser) -> None:
     invalid_flag(flags, "skip leaves them out, keep writes them with a null prediction; both count them")
     flags.add_argument("--output", metavar="FOLDER", help="where to write")
     flags.add_argument("--output-format", choices=FORMATS, default="parquet", help="default: %(default)s")
-    flags.add_argument("--output-mode", choices=MODES, default="errorifexists", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -66,7 +75,17 @@ def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepared(model: Model, rows: InputRows) -> Model:
-    """Return the model, with the feature columns that the flags name."""
+    """Return the model, with the feature columns that the flags name.
+
+    Raises
+    ------
+    ParameterError
+        For a pipeline, which knows its columns.
+    """
+    if not model.hasParam("featuresCol"):
+        if rows.features is not None:
+            raise ParameterError("--features is for models of features; the model is a pipeline, which has its own.")
+        return model.copy()
     if rows.features is None or isinstance(rows.features, str):
         chosen = model.copy()
         if rows.features is not None:
@@ -76,8 +95,17 @@ def prepared(model: Model, rows: InputRows) -> Model:
     return model.copy({model.getParam("featuresCols"): rows.features})
 
 
+def width_of(model: Model) -> int:
+    """Return how many features a model has; 0 where it does not say."""
+    return int(getattr(last_stage(model), "numFeatures", 0))
+
+
 def feature_columns(model: Model) -> list[str]:
-    """Return the model's feature columns."""
+    """Return the model's feature columns; of a pipeline, those that it makes features of."""
+    if not model.hasParam("featuresCol"):
+        return raw_columns_of(model) or []
+    if not model.hasParam("featuresCols"):
+        return [model.getOrDefault("featuresCol")]
     several = model.getParam("featuresCols")
     return list(model.getOrDefault(several)) if model.isSet(several) else [model.getOrDefault("featuresCol")]
 
@@ -86,15 +114,16 @@ def work(run: JobRun) -> JobResult:
     """Read, score, write."""
     args, runtime = run.args, run.runtime
     saved = find_model(runtime, args.model)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep)
-    model = with_mode(prepared(saved.load(runtime), rows), args.handle_invalid)
+    loaded = saved.load(runtime)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded))
+    model = with_mode(prepared(loaded, rows), args.handle_invalid)
     schema = runtime.schema(rows.rows)
     for name in feature_columns(model):
         column_type(schema, name, FEATURES)
-    kept = _kept(schema, args.keep, feature_columns(model))
+    kept = _kept(schema, args.keep, [] if raw_columns_of(model) else feature_columns(model))
     begin = time.perf_counter()
     made, written = runtime.write_scores(
-        model, rows.rows, kept, run.target, form=args.output_format, mode=_mode(args)
+        model, rows.rows, kept, run.target, form=args.output_format, mode=_mode(args), labels=_names(args, saved)
     )
     seconds = time.perf_counter() - begin
     columns, count = ", ".join([*kept, *made]), written.rows
@@ -121,6 +150,11 @@ def _page(args: argparse.Namespace, saved: SavedModel, model: Model, written: Wr
         ),
         charts,
     )
+
+
+def _names(args: argparse.Namespace, saved: SavedModel) -> list[str]:
+    """Return the names of the classes where the label had names; those of images are folders, and stay numbers."""
+    return [] if args.source.kind == IMAGES or saved.is_deep else saved.labels
 
 
 def _mode(args: argparse.Namespace) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.blocks.columns import column_type, is_number
+from sparkopt.blocks.columns import is_number
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
@@ -25,6 +27,7 @@ __all__ = [
     "check_source",
     "data_flags",
     "feature_columns_of",
+    "format_of",
     "image_names",
     "image_pipeline",
 ]
@@ -58,6 +61,44 @@ class _KeepSource(argparse.Action):
         namespace.source = DataSource(str(option_string).removeprefix("--"), values)
 
 
+BY_ENDING = {
+    "parquet": ("parquet", "pq"),
+    "csv": ("csv", "tsv", "txt"),
+    "json": ("json", "jsonl", "ndjson"),
+    "libsvm": ("svm", "libsvm", "svmlight", "t"),
+}
+"""Formats by the endings of files, in lower case."""
+
+
+def format_of(path: str) -> str:
+    """Return the format of a path by its ending, or by those of the files below it; a folder is Parquet by default.
+
+    Examples
+    --------
+    >>> format_of("people.CSV"), format_of("s3://bucket/rows.csv.gz"), format_of("a9a.t")
+    ('csv', 'csv', 'libsvm')
+
+    Raises
+    ------
+    ParameterError
+        For another ending.
+    """
+    name = re.sub(r"\.(gz|bz2|zst)$", "", path.rstrip("/").rpartition("/")[2].lower())
+    ending = name.rpartition(".")[2] if "." in name else ""
+    for kind, endings in BY_ENDING.items():
+        if ending in endings:
+            return kind
+    folder = Path(path)
+    if folder.is_dir():
+        for found in sorted(folder.rglob("*.*")):
+            if found.is_file() and not found.name.startswith((".", "_")):
+                return format_of(found.name)
+        return "parquet"
+    if not ending or any(sign in name for sign in "*?["):
+        return "parquet"
+    raise ParameterError(f"{path!r} does not say what it is by its ending: give --csv, --parquet or another flag.")
+
+
 def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
     """Add the flags for the data and the roles of its columns.
 
@@ -75,6 +116,12 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
     helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
     kinds = () if only_images else FORMATS
     add = {"action": _KeepSource, "dest": "source", "default": None}
+    if not only_images:
+        flags.add_argument(
+            "path",
+            nargs="?",
+            help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or a folder of them",
+        )
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
     for kind in kinds:
         source.add_argument(f"--{kind}", metavar="PATH", help=helps.get(kind, f"a {kind} file or folder"), **add)  # type: ignore[arg-type]
@@ -109,6 +156,11 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     MissingDependencyError
         For images where OpenCV is not installed.
     """
+    path = getattr(args, "path", None)
+    if path is not None:
+        if args.source is not None:
+            raise ParameterError(f"{path!r} and --{args.source.kind} both name the data: give one of them.")
+        args.source = DataSource(format_of(path), path)
     if args.source is None:
         kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
         one = "the argument" if only_images else "one of the arguments"
@@ -132,7 +184,8 @@ def feature_columns_of(schema: StructType, named: str | None) -> str | list[str]
     if named is None:
         return None
     names = [name.strip() for name in named.split(",")]
-    several = len(names) > 1 or is_number(column_type(schema, names[0], FEATURES))
+    is_one_number = names[0] in schema.names and is_number(schema[names[0]].dataType)  # a missing one is told later
+    several = len(names) > 1 or is_one_number
     return names if several else names[0]
 
 

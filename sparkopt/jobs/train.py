@@ -19,26 +19,29 @@ from types import MappingProxyType
 from typing import Any
 
 from sparkopt.engines.selection import ENGINES
-from sparkopt.errors import MissingDependencyError
+from sparkopt.errors import MissingDependencyError, ParameterError
+from sparkopt.features import Formula
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.invalid_rows import invalid_flag
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
+from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
 from sparkopt.jobs.models import find_model
+from sparkopt.jobs.raw_rows import MOST_CLASSES, raw_flags, table_features, with_classes
 from sparkopt.jobs.runtimes.base import InputRows, Runtime
-from sparkopt.jobs.sources import FEATURES, LABEL, check_classes, check_share, check_source, data_flags
+from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, check_classes, check_share, check_source, data_flags
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
     LinearSVC,
     LogisticRegression,
+    Pipeline,
     QuantileRegression,
+    TableFeaturesModel,
 )
 from sparkopt.ml.estimator import LinearEstimator
-from sparkopt.ml.model import LinearModel
 from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.report.facts import Facts
 
@@ -60,6 +63,8 @@ ESTIMATORS: Mapping[str, Callable[[], LinearEstimator[Any]]] = MappingProxyType(
 )
 """The estimator of each loss."""
 CLASSIFIERS = ("logistic", "multinomial", "hinge", "squared_hinge")
+MANY_CLASSES = 10_000
+"""Most classes of a label where --loss is multinomial."""
 STEPS = 30
 """About how many passes a fit takes, for the estimate of seconds."""
 
@@ -67,6 +72,13 @@ STEPS = 30
 def declare(flags: Parser) -> None:
     """Add the flags."""
     data_flags(flags, features=FEATURES, label=LABEL)
+    raw_flags(flags)
+    flags.add_argument(
+        "--num-features",
+        metavar="NUMBER",
+        type=int,
+        help="features of --libsvm, where the file may lack the last ones (default: the largest index)",
+    )
     flags.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -78,6 +90,7 @@ def declare(flags: Parser) -> None:
     _declare_model(flags, LogisticRegression())
     _declare_solver(flags, LogisticRegression())
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def _declare_model(flags: Parser, defaults: LogisticRegression) -> None:
@@ -154,6 +167,10 @@ def check(args: argparse.Namespace) -> None:
     """Refuse flags that cannot work."""
     check_source(args)
     check_share("--test-fraction", args.test_fraction)
+    if args.num_features is not None and (args.num_features < 1 or args.source.kind != "libsvm"):
+        raise ParameterError("--num-features must be at least 1, and is for --libsvm alone.")
+    if args.formula:
+        Formula.of(args.formula)
     estimator(args)._check()
 
 
@@ -169,7 +186,8 @@ def estimator(args: argparse.Namespace, rows: InputRows | None = None) -> Linear
     """Return the estimator that the flags describe; its columns are those of ``rows``, where given."""
     chosen = ESTIMATORS[args.loss]() if args.loss else LogisticRegression()
     chosen.setRegParam(args.reg_param).setElasticNetParam(args.elastic_net_param)
-    chosen.setFitIntercept(not args.no_intercept).setStandardization(not args.no_standardization)
+    intercept = not args.no_intercept and (not args.formula or Formula.of(args.formula).intercept)
+    chosen.setFitIntercept(intercept).setStandardization(not args.no_standardization)
     chosen.setOptimizer(args.optimizer).setMaxIter(args.max_iter).setTol(args.tol).setSeed(args.seed)
     chosen.setMiniBatchFraction(args.mini_batch_fraction).setEngine(args.engine)
     chosen.setStepSizeSchedule(args.step_size_schedule).setHandleInvalid(args.handle_invalid)
@@ -190,18 +208,26 @@ def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args, runtime = run.args, run.runtime
     initial = find_model(runtime, args.initial_model) if args.initial_model else None
-    rows = runtime.read(args, labels=initial.labels if initial else ())
-    if rows.labels and args.loss in (None, *CLASSIFIERS):
+    rows = runtime.read(args, labels=initial.labels if initial else (), width=args.num_features or 0)
+    classifies = args.loss in (None, *CLASSIFIERS)
+    if rows.labels and classifies and args.source.kind == IMAGES:
         check_classes(rows.labels, args.source.location)
+    start = None if initial is None else initial.load(runtime)
+    stages, rows = _stages(args, rows, runtime, start)
+    if classifies:
+        most = MANY_CLASSES if args.loss == "multinomial" else MOST_CLASSES
+        rows = with_classes(args, rows, runtime.schema(rows.rows), most=most)
     learner = estimator(args, rows)
-    learner._columns().check(runtime.schema(rows.rows))
-    if initial is not None:
-        learner.setInitialModel(initial.load(runtime))
+    if not stages:
+        learner._columns().check(runtime.schema(rows.rows))
+    if start is not None:
+        learner.setInitialModel(last_stage(start))
     training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
-    model = learner.fit(training)
+    fitted: Any = Pipeline(stages=[*stages, learner]).fit(training) if stages else learner.fit(training)
+    model: Any = last_stage(fitted)
     event("trained", receipt=model.summary.receipt.line())
-    metrics = runtime.metrics_of(model, held_out, rows.label or LABEL, rows.weight)
-    outputs = save(model, metrics, rows.labels, run)
+    metrics = runtime.metrics_of(fitted, held_out, rows.label or LABEL, rows.weight)
+    outputs = save(fitted, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
@@ -209,10 +235,21 @@ def work(run: JobRun) -> JobResult:
     return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
 
 
-def save(model: LinearModel[Any], metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
+def _stages(args: argparse.Namespace, rows: InputRows, runtime: Runtime, start: Any) -> tuple[list[Any], InputRows]:
+    """Return what makes features of raw columns, if any does, and the rows with the roles that it has found."""
+    if args.source.kind in (IMAGES, "libsvm"):
+        return [], rows
+    known = [stage for stage in getattr(start, "stages", []) if isinstance(stage, TableFeaturesModel)]
+    stage: Any = known[0] if known else table_features(args, rows, runtime.schema(rows.rows))
+    if stage is None:
+        return [], rows
+    return [stage], replace(rows, features=stage.getOutputCol(), label=stage.getLabelCol())
+
+
+def save(model: Any, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:
     """Write model, metrics, receipt and plot; return their names and descriptions."""
     run.runtime.save(model, run.target.child("model"))
-    receipt = model.summary.receipt
+    receipt = last_stage(model).summary.receipt  # type: ignore[attr-defined]  # a linear model
     receipt.save(run.files / "receipt.json")
     (run.files / "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
     write_metrics(run.files / "metrics.json", metrics, labels)

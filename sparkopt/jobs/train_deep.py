@@ -20,7 +20,7 @@ from sparkopt.deep.config import LAUNCHERS, OPTIMIZER_SETTINGS, PRECISIONS
 from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
-from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.sources import LABEL, check_classes, check_share, check_source, data_flags
@@ -60,6 +60,7 @@ def declare(flags: Parser) -> None:
     _declare_launcher(flags)
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     flags.add_argument("--output", metavar="FOLDER", default="out", help="default: %(default)s")
+    output_mode_flag(flags)
 
 
 def _declare_training(flags: Parser) -> None:

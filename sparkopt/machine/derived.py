@@ -102,7 +102,7 @@ IN_THIS_PROCESS = 16 << 20
 """Bytes of rows that are computed sooner than other processes would be ready."""
 
 
-def computed(table: Table, in_processes: bool) -> pa.Table:
+def computed(table: Table, in_processes: bool, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a table's rows as Arrow, with what is derived of them.
 
     Parameters
@@ -111,15 +111,25 @@ def computed(table: Table, in_processes: bool) -> pa.Table:
         The rows.
     in_processes : bool
         Whether large ones are worth the processes of `ProcessPool.shared`: what is computed keeps one core busy.
+    columns : sequence of str, optional
+        Which columns; unset, all of them.
     """
+    names = table.names if columns is None else list(columns)
+    read, schema = _Batches(names), pa.schema([table.schema.field(name) for name in names])
     is_small = table.bytes is not None and table.bytes <= IN_THIS_PROCESS
     if is_small or not in_processes or len(table.partitions) < 2:
-        batches = [batch for part in table.partitions for batch in part.batches()]
+        batches = [batch for part in table.partitions for batch in read(part)]
     else:
         with ProcessPool.shared() as pool:
-            batches = [batch for found in pool.run(_batches, table.partitions) for batch in found]
-    return pa.Table.from_batches(batches, table.schema)
+            batches = [batch for found in pool.run(read, table.partitions) for batch in found]
+    return pa.Table.from_batches(batches, schema)
 
 
-def _batches(part: TablePart) -> list[pa.RecordBatch]:
-    return list(part.batches())
+@dataclass(frozen=True)
+class _Batches:
+    """The task: some columns of a partition."""
+
+    columns: list[str]
+
+    def __call__(self, part: TablePart) -> list[pa.RecordBatch]:
+        return list(part.batches(self.columns))

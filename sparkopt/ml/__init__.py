@@ -52,6 +52,7 @@ from sparkopt.ml.summary.regression import (
     RegressionSummary,
 )
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
+from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.tuning import (
     CrossValidator,
     CrossValidatorModel,
@@ -104,6 +105,8 @@ __all__ = [
     "RegressionEvaluator",
     "RegressionSummary",
     "Summary",
+    "TableFeatures",
+    "TableFeaturesModel",
     "TrainValidationSplit",
     "TrainValidationSplitModel",
     "TrainingSummary",

@@ -195,7 +195,7 @@ class LinearEstimator(
         share = self.getMiniBatchFraction() * self.getLocalSteps()
         engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
         plan = FitPlan.of(rows, data, objective.size, engine, share, self.getCompression())
-        if not self._chooses or not objective.loss.smooth or self._columns().validation is not None:
+        if not self._chooses or self._columns().validation is not None:
             return replace(plan, optimizer=self._optimizer().name)
         engines = (engine if plan.needs_spark else engine_on_table(engine)).candidates(plan.session)
         choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=sum(data.rows))

@@ -25,17 +25,11 @@ from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.machine.derived import computed
 from sparkopt.ml.rows import rows_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
-from sparkopt.ml.table_scoring import like
+from sparkopt.ml.table_scoring import is_in_memory, like
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 
 _MOMENTS = "count double, mean array<double>, deviations array<double>"
-
-
-def _is_in_memory(data: Any) -> bool:
-    """Whether rows are given back at once, as what they came as, rather than as a table."""
-    is_arrow = isinstance(data, (pa.Table, pa.RecordBatch)) or hasattr(data, "__arrow_c_stream__")
-    return is_arrow or type(data).__module__.startswith("pandas.")
 
 
 def _to_json(value: Compose | str) -> str:
@@ -176,7 +170,7 @@ class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransform
         )
         if isinstance(rows, Table):
             found = batches.applied(rows)
-            return like(dataset, computed(found, in_processes=True)) if _is_in_memory(dataset) else found
+            return like(dataset, computed(found, in_processes=True)) if is_in_memory(dataset) else found
         # Whole batches rather than an expression: Spark bounds their bytes whatever the source, and evaluates once.
         return rows.mapInArrow(batches, batches.schema(rows.schema))
 

@@ -14,7 +14,7 @@ import numpy as np
 from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
-from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector
+from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -24,7 +24,7 @@ from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.ml.expressions import FEW, twice
 from sparkopt.typing import Floats
 
-__all__ = ["to_vector", "with_raw"]
+__all__ = ["struct_to_vector", "to_vector", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +134,21 @@ def to_vector(values: Column) -> Column:
     except (Py4JError, TypeError) as error:  # TypeError: py4j takes a class that there is not for a package
         logger.warning("Vectors are made by array_to_vector, since Spark's expressions cannot be used: %s", error)
         return array_to_vector(values)
+
+
+def struct_to_vector(struct: Column) -> Column:
+    """Return structs of type, size, indices and values, of which none is null, as Vectors, sparse ones too."""
+    if not is_connect(struct):
+        try:
+            return _typed(struct)
+        except (Py4JError, TypeError) as error:
+            logger.warning("Vectors are made by Python, since Spark's expressions cannot be used: %s", error)
+    made: Column = F.udf(_vector_of, VectorUDT(), useArrow=False)(struct)
+    return made
+
+
+def _vector_of(row: Any) -> Any:
+    return DenseVector(row["values"]) if row["type"] else SparseVector(row["size"], row["indices"], row["values"])
 
 
 def _typed(struct: Column) -> Column:

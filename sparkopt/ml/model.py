@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,7 +19,15 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from scipy import sparse
 
-from sparkopt.blocks.columns import column_type, feature_matrix, features_column, features_type, quoted
+from sparkopt.blocks.columns import (
+    FeatureEncoder,
+    column_type,
+    feature_matrix,
+    features_column,
+    features_type,
+    quoted,
+)
+from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
     HANDLE_INVALID,
     InvalidRowError,
@@ -32,6 +40,7 @@ from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
+from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.expressions import once, row_wise, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
@@ -202,7 +211,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         kept = [F.col(quoted(name)) for name in dataset.columns]
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
-        rows = None if invalid == "keep" else self._with_raw(dataset)  # the JVM's models know no null
+        encoder = encoder_of(dataset, self._features())
+        # the JVM's models know no null, and no raw columns
+        rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         if rows is not None and invalid == "error":
             rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
         found = None if rows is None else self._expressions(rows, F.col(RAW))
@@ -210,7 +221,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             rows, outputs = found
             return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
         if rows is None:
-            scorer, inputs = self._score(columns), self._inputs(dataset.schema)
+            scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
@@ -241,11 +252,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns = wanted_columns(self._output_columns(), taken)
         return {key: column for key, column in columns.items() if among is None or column[0] in among}
 
-    def _inputs(self, schema: StructType) -> Column:
-        """Return what is scored: the features, or a struct of features and offset."""
-        rows, offset = features_column(schema, self._features()), self._columns().offset
-        if features_type(schema, self._features()) == "vector":
-            rows = F.unwrap_udt(rows)
+    def _inputs(self, schema: StructType, encoder: FeatureEncoder | None = None) -> Column:
+        """Return what is scored: the features, or what they are made of, or a struct of that and the offset."""
+        offset = self._columns().offset
+        if encoder is not None:
+            rows = raw_struct(schema, encoder.columns)
+        else:
+            rows = features_column(schema, self._features())
+            if features_type(schema, self._features()) == "vector":
+                rows = F.unwrap_udt(rows)
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
@@ -263,9 +278,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         return scored
 
-    def _score(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
+    def _score(self, columns: Outputs, encoder: FeatureEncoder | None = None) -> Callable[[pa.Array], pa.Array]:
         """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer, seen = self._row_scorer(columns), 0
+        scorer, seen = replace(self._row_scorer(columns), encoder=encoder), 0
 
         def score(rows: pa.Array) -> pa.Array:
             nonlocal seen  # rows of this task in earlier batches
@@ -363,22 +378,35 @@ class RowScorer:
         The offset's column: rows are structs of features and offset then, instead of features alone.
     keeps : bool
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
+    encoder : FeatureEncoder or None, default None
+        What makes the features of the raw columns that rows have in place of them.
     """
 
     model: Any
     outputs: tuple[str, ...]
     offset: str | None
     keeps: bool
+    encoder: FeatureEncoder | None = None
 
     def __call__(self, rows: pa.Array) -> pa.Array:
         """Return a struct of the outputs."""
         spare_modules()
+        rows = self._encoded(rows)
         if self.keeps:
             return of_valid(self._scored, rows, self._valid(rows))
         try:
             return self._scored(rows)
         except DataError as error:
             raise self._invalid(rows) or error from None
+
+    def _encoded(self, rows: pa.Array) -> pa.Array:
+        """Return the rows with features in place of raw columns."""
+        if self.encoder is None:
+            return rows
+        features = self.encoder.vectors((rows.field("features") if self.offset else rows).flatten())
+        if self.offset is None:
+            return features
+        return pa.StructArray.from_arrays([features, rows.field("offset")], ["features", "offset"])
 
     def _invalid(self, rows: pa.Array) -> InvalidRowError | None:
         """Return the error of the first invalid row; None where there is none."""

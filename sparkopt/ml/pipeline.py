@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from pyspark.ml import pipeline
 from pyspark.ml.util import MLReader, MLWriter
 
+from sparkopt.machine import Table
+from sparkopt.machine.derived import computed
+from sparkopt.ml.rows import rows_of
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
+from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
+from sparkopt.ml.table_scoring import is_in_memory, like
 
 __all__ = ["Pipeline", "PipelineModel"]
 
@@ -43,8 +49,7 @@ class Pipeline(pipeline.Pipeline):
 
     Examples
     --------
-    >>> import pyarrow as pa
-    >>> from sparkopt.ml import LinearRegression, Pipeline
+    >>>     >>> from sparkopt.ml import LinearRegression, Pipeline
     >>> table = pa.table({"x": [0.0, 1.0, 2.0, 3.0], "label": [1.0, 3.0, 5.0, 7.0]})
     >>> model = Pipeline(stages=[LinearRegression(featuresCols=["x"])]).fit(table)
     >>> model.transform(table).column_names
@@ -52,7 +57,9 @@ class Pipeline(pipeline.Pipeline):
     """
 
     def _fit(self, dataset: Any) -> PipelineModel:
-        return PipelineModel(super()._fit(dataset).stages)
+        takes_raw = any(isinstance(stage, TableFeatures) for stage in self.getStages())
+        rows: Any = rows_of(dataset) if takes_raw else dataset  # a table's features are computed while it is read
+        return PipelineModel(super()._fit(rows).stages)
 
     def write(self) -> MLWriter:
         """Return a writer: ``pipeline.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
@@ -67,11 +74,38 @@ class Pipeline(pipeline.Pipeline):
 class PipelineModel(pipeline.PipelineModel):
     """pyspark.ml's PipelineModel, which can be saved and loaded without Spark.
 
+    Arrow, pandas and Polars get the outputs of all stages but the features of `TableFeatures`: they may be thousands.
+
     Parameters
     ----------
     stages : list of Transformer
         The stages, in order.
     """
+
+    def _transform(self, dataset: Any) -> Any:
+        features = {stage.getOutputCol() for stage in self.stages if isinstance(stage, TableFeaturesModel)}
+        if not features or not Table.accepts(dataset) or isinstance(dataset, Table):
+            return super()._transform(dataset)
+        if type(dataset).__module__.startswith("pandas."):
+            return self._of_frame(dataset, features)
+        found = self._of_table(Table.of(dataset))
+        if not is_in_memory(dataset):
+            return found
+        return like(dataset, computed(found, True, [name for name in found.names if name not in features]))
+
+    def _of_table(self, rows: Any) -> Any:
+        """Return a table with the outputs."""
+        return super()._transform(rows)
+
+    def _of_frame(self, frame: Any, features: set[str]) -> Any:
+        """Return a pandas DataFrame with the outputs; its other columns and its index stay as they are."""
+        import pandas as pd
+
+        found = self._of_table(Table.of(frame.assign(**{ROW: np.arange(len(frame))})))
+        names = [name for name in found.names if name not in features and name not in frame.columns]
+        outputs: Any = computed(found, True, names).to_pandas()
+        kept = frame.iloc[outputs.pop(ROW).to_numpy()]
+        return pd.concat([kept, outputs.set_index(kept.index)], axis=1)
 
     def copy(self, extra: Any = None) -> PipelineModel:
         """Return a copy, with other values of some parameters."""
@@ -85,6 +119,10 @@ class PipelineModel(pipeline.PipelineModel):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
         """Return a reader: ``PipelineModel.read().load(path)``. It reads pyspark.ml's models too."""
         return _PipelineReader(cls)
+
+
+ROW = "__sparkopt_row"
+"""Column of the number of each row: a stage may leave out some."""
 
 
 def _is_java(stages: Any) -> bool:

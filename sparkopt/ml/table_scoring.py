@@ -24,7 +24,17 @@ from sparkopt.ml.table_columns import from_objects
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array
 
-__all__ = ["ScoredPart", "Scorer", "applied", "frame_outputs", "is_scored_here", "like", "scored", "scored_table"]
+__all__ = [
+    "ScoredPart",
+    "Scorer",
+    "applied",
+    "frame_outputs",
+    "is_in_memory",
+    "is_scored_here",
+    "like",
+    "scored",
+    "scored_table",
+]
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,11 @@ def scored_table(model: Any, table: Table) -> Table:
 def is_scored_here(data: Any) -> bool:
     """Whether these are rows without Spark: what `sparkopt.Table.of` takes, or features alone."""
     return Table.accepts(data) or _is_matrix(data) or isinstance(data, pa.RecordBatchReader)
+
+
+def is_in_memory(data: Any) -> bool:
+    """Whether rows are given back at once, as what they came as, rather than as a table."""
+    return isinstance(data, (pa.Table, pa.RecordBatch)) or hasattr(data, "__arrow_c_stream__") or _is_pandas(data)
 
 
 def _is_matrix(data: Any) -> bool:

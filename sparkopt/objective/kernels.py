@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
+from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.objective.hessians import HessianSum, packed_total
@@ -217,14 +218,26 @@ class _Accumulators:
             slopes = [slope[:, :k] for slope in slopes]
         if self.matrix.shape[1] == 1:
             slope = slopes[0].reshape(-1).astype(block.X.dtype, copy=False)
-            self.matrix += (block.X.T @ slope)[:, None]
+            self._add_product(block.X, slope)
             self.intercept += slope.sum(dtype=np.float64)
         else:
             table = np.empty((block.rows, self.matrix.shape[1]), block.X.dtype)
             for i, slope in enumerate(slopes):
                 table[:, i * k : (i + 1) * k] = slope.reshape(block.rows, k)
-            self.matrix += block.X.T @ table
+            self._add_product(block.X, table)
             self.intercept += table.sum(axis=0, dtype=np.float64)
+
+    def _add_product(self, X: Array | sparse.csr_array, slopes: Array) -> None:
+        """Add Xᵀ · slopes, (n,) or (n, columns); of a few sparse rows only the features that they store."""
+        if isinstance(X, np.ndarray) or X.nnz >= X.shape[1]:
+            product = X.T @ slopes
+            self.matrix += product[:, None] if slopes.ndim == 1 else product
+        elif slopes.ndim == 1:
+            np.add.at(self.matrix[:, 0], X.indices, X.data * np.repeat(slopes, np.diff(X.indptr)))
+        else:
+            features, places = np.unique(X.indices, return_inverse=True)
+            few = sparse.csr_array((X.data, places, X.indptr), shape=(X.shape[0], len(features)))
+            self.matrix[features] += few.T @ slopes
 
     def count(self, block: Block) -> None:
         """Count a block's rows, also those that add nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,23 +46,30 @@ class CompactHessian:
 
     def __init__(self, steps: Sequence[Floats], changes: Sequence[Floats], sigma: float) -> None:
         self.sigma = sigma
-        self._rows: Floats | None = None
-        if steps:
-            S, Y = np.array(steps), np.array(changes)
-            products = S @ Y.T
-            curvatures, below = products.diagonal(), np.tril(products, -1)
-            inverse = np.block([[-np.diag(curvatures), below.T], [below, sigma * (S @ S.T)]])
-            # near the optimum, pairs are of many orders of magnitude: each is divided by the root of its curvature
-            scales = np.tile(1 / np.sqrt(curvatures), 2)
-            self._inverse = inverse * scales * scales[:, None]
-            self._middle: Floats = linalg.inv(self._inverse, check_finite=False)
-            self._rows = np.concatenate([Y, sigma * S]) * scales[:, None]
+        self._steps, self._changes = steps, changes
+
+    @cached_property
+    def _correction(self) -> tuple[Floats, Floats, Floats] | None:
+        """M, its inverse, and W; computed where it is first needed, as several passes over all coefficients."""
+        if not self._steps:
+            return None
+        S, Y = np.array(self._steps), np.array(self._changes)
+        products = S @ Y.T
+        curvatures, below = products.diagonal(), np.tril(products, -1)
+        inverse = np.block([[-np.diag(curvatures), below.T], [below, self.sigma * (S @ S.T)]])
+        # near the optimum, pairs are of many orders of magnitude: each is divided by the root of its curvature
+        scales = np.tile(1 / np.sqrt(curvatures), 2)
+        inverse = inverse * scales * scales[:, None]
+        rows = np.concatenate([Y, self.sigma * S])
+        rows *= scales[:, None]
+        return linalg.inv(inverse, check_finite=False), inverse, rows
 
     def __matmul__(self, vector: Floats) -> Floats:
         """Return the product with a vector of shape (size,)."""
         product: Floats = self.sigma * vector
-        if self._rows is not None:
-            product -= (self._middle @ (self._rows @ vector)) @ self._rows
+        if self._correction is not None:
+            middle, _, rows = self._correction
+            product -= (middle @ (rows @ vector)) @ rows
         return product
 
     __rmatmul__ = __matmul__  # it is symmetric
@@ -70,18 +78,20 @@ class CompactHessian:
     def solved(self, free: NDArray[np.bool_], right: Floats) -> Floats:
         """Return x with B x = ``right`` for the block B of the ``free`` coordinates (Woodbury's formula)."""
         solution: Floats = right / self.sigma
-        if self._rows is not None:
-            own = self._rows[:, free]
-            inner = self._inverse - own @ own.T / self.sigma
+        if self._correction is not None:
+            _, inverse, rows = self._correction
+            own = rows if free.all() else rows[:, free]
+            inner = inverse - own @ own.T / self.sigma
             solution += linalg.solve(inner, own @ solution, check_finite=False) @ own / self.sigma
         return solution
 
     @property
     def largest(self) -> float:
         """Largest eigenvalue."""
-        if self._rows is None:
+        if self._correction is None:
             return self.sigma
-        corrections = linalg.eigvals(self._middle @ (self._rows @ self._rows.T), check_finite=False)
+        middle, _, rows = self._correction
+        corrections = linalg.eigvals(middle @ (rows @ rows.T), check_finite=False)
         return self.sigma - min(0.0, float(corrections.real.min()))
 
 
@@ -92,7 +102,10 @@ class CompactModel(PenalisedQuadratic):
     hessian: CompactHessian
 
     def minimum(self) -> Floats:
-        parts = self.penalty.separable(len(self.at.coef))
+        size = len(self.at.coef)
+        if self.penalty.smooth:
+            return np.asarray(self.at.coef - self.hessian.solved(np.ones(size, bool), self.at.gradient))
+        parts = self.penalty.separable(size)
         if parts is not None:
             return _Separable(self, *parts).minimum()
         first: list[float] = []

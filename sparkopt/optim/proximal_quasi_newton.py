@@ -81,7 +81,10 @@ class ProximalQuasiNewton(Search):
         model = _model(at, steps, changes, penalty)
         if to is None:
             to = model.minimum()
-        if model.decrease(to) <= EPSILON * abs(at.value):
+            gain = model.decrease(to)
+        else:  # the step before has found both
+            gain = state["gains"][-1]
+        if gain <= EPSILON * abs(at.value):
             return at, state  # what is left to gain is less than the objective's rounding
         point = yield from self._step(model, to)
         if point is None:

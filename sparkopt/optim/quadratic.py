@@ -69,7 +69,7 @@ class PenalisedQuadratic:
         return gradient
 
     def _nonsmooth(self, coef: Floats) -> float:
-        return self.penalty.value(coef) - self.penalty.smooth_value(coef)
+        return 0.0 if self.penalty.smooth else self.penalty.value(coef) - self.penalty.smooth_value(coef)
 
     def _by_proximal_gradients(self, length: float, most: int, enough: Callable[[float, Floats], bool]) -> Floats:
         """FISTA with restarts (Beck & Teboulle, 2009, §4; O'Donoghue & Candès, 2015, §3.2).

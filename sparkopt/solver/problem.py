@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -76,8 +77,13 @@ class Problem:
         gradient, hessian = Hessians.unpacked(row, self.size)
         if self.factors is not None:
             hessian *= np.outer(self.factors, self.factors)
-        hessian += [self.penalty.hessian_product(unit) for unit in np.eye(self.size)]
+        hessian += self._penalty_hessian
         return replace(self.point(coef, loss, gradient, validation), hessian=hessian)
+
+    @cached_property
+    def _penalty_hessian(self) -> Floats:
+        """The Hessian of the penalty's smooth part, which is quadratic."""
+        return np.array([self.penalty.hessian_product(unit) for unit in np.eye(self.size)])
 
     def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
         """Add the penalty to the product of the mean loss's Hessian with ``vector``."""

@@ -47,6 +47,8 @@ FLOPS = 5e9
 CERTAIN = 1.5
 """Newton's method is taken unless another is estimated to be so many times as fast: how many passes the others take
 depends on how the features are correlated, which is not known yet, and they end farther from the optimum."""
+STAGES = 3
+"""Passes with a nonsmooth loss over those with a smooth one: smoothed losses are minimised in turn."""
 SHORT = 2.0
 """Seconds that Newton's method may take in any case: so long as a fit is short, what counts is its distance from the
 optimum, and L-BFGS ends at 1e-7 of it where classes are many."""
@@ -91,7 +93,7 @@ def choose_optimizer(
     Parameters
     ----------
     objective : LinearObjective
-        A smooth loss, over so many features.
+        A loss, over so many features; smoothed losses take the place of a nonsmooth one.
     penalty : Penalty
         The penalty.
     size : FitSize
@@ -114,10 +116,11 @@ def choose_optimizer(
     >>> chosen(30, 100_000), chosen(1500, 1_000_000)
     ('proximal-newton', 'proximal-lbfgs')
     """
-    is_seeded = penalty.smooth and objective.size <= InitialHessian().up_to
+    is_smooth = objective.loss.smooth
+    is_seeded = penalty.smooth and (objective.size <= InitialHessian().up_to or not is_smooth)
     other = "lbfgs" if is_seeded else LIMITED  # without an initial Hessian, L-BFGS does not know the gap
     share = _sampled_share(objective.size, rows)
-    own = [NEWTON, SAMPLED] if share < LARGEST else [NEWTON]
+    own = [NEWTON, SAMPLED] if share < LARGEST and is_smooth else [NEWTON]
     names = [*own, other] if objective.size <= WIDEST else [other]
     hessian = hessian_cost(objective.features, objective.loss)
     if NARROW * rows * objective.features > size.stored:
@@ -125,7 +128,7 @@ def choose_optimizer(
         hessian = min(dense, sparse_hessian_cost(objective.features, size.stored / (ENTRY * rows), objective.loss))
     costs = {name: _cost(name, objective, penalty, models, hessian, share) for name in names}
     seconds = {name: _seconds(cost, size, engines) for name, cost in costs.items()}
-    best = min(names, key=lambda name: seconds[name] / (CERTAIN if name in own else 1.0))
+    best = min(names, key=lambda name: seconds[name] / (CERTAIN if name in own else 1.0)) if is_smooth else other
     newton = min(own, key=lambda name: seconds.get(name, np.inf))
     if seconds.get(newton, np.inf) <= SHORT:
         best = newton
@@ -146,6 +149,7 @@ def _cost(
     name: str, objective: LinearObjective, penalty: Penalty, models: int, hessian: float, share: float
 ) -> _Cost:
     passes, gradients = PASSES[name], 1.0 + SHARED * (models - 1)
+    passes *= 1 if objective.loss.smooth else STAGES
     outputs = output_cost(objective.loss)
     if name not in (NEWTON, SAMPLED):
         is_flat = penalty.smooth and penalty.curvature == 0
@@ -205,13 +209,12 @@ def sparse_hessian_cost(features: int, numbers: float, loss: Loss) -> float:
 def with_cheapest_optimizers(store: BlockStore, trainers: Sequence[Trainer], may: Sequence[bool]) -> list[Trainer]:
     """Return trainers with the cheapest optimiser for the store's rows, where they ``may`` have another than theirs.
 
-    Trainers with a nonsmooth loss keep theirs, and so do those that stop early by validation rows: a few long steps
-    would leave them few models to choose from.
+    Those that stop early by validation rows keep theirs: a few long steps would leave them few models to choose from.
     """
     session = SessionTraits.of_store(store)
     found = []
     for trainer, is_open in zip(trainers, may, strict=True):
-        if not is_open or not trainer.loss.smooth or store.validation is not None:
+        if not is_open or store.validation is not None:
             found.append(trainer)
             continue
         objective = LinearObjective(trainer.loss, store.moments.features, trainer.fit_intercept)

@@ -211,6 +211,54 @@ class TestKilled:
         subprocess.run([*command, "ends"], check=True, env=environment)
         assert list((tmp_path / "local").iterdir()) == []
 
+    def test_a_parent_at_random_moments_leaves_no_process_and_the_next_leaves_no_file(self, files, tmp_path):
+        """From its start to its end: while it imports, starts workers, writes blocks, trains and deletes them."""
+        code = f"""
+            from sparkopt.blocks import machine
+            from sparkopt.ml import LogisticRegression
+            machine.IN_MEMORY = 0
+            LogisticRegression(optimizer="gd", maxIter=60, tol=0.0).fit({str(files)!r})
+        """
+        local = tmp_path / "local"
+        local.mkdir()
+        ours = f"TEST_OF={tmp_path}"
+        environment = {
+            **os.environ,
+            "SPARK_LOCAL_DIRS": str(local),
+            "SPARKOPT_PROCESSES": "2",
+            "TEST_OF": str(tmp_path),
+        }
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, env=environment)
+        seconds = time.perf_counter() - begin
+        assert not _processes(ours)
+        draw = random.Random(11)  # moments, not secrets
+        left = 0
+        for _ in range(20):
+            with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+                time.sleep(draw.uniform(0, seconds))
+                process.send_signal(signal.SIGKILL)
+            end = time.monotonic() + 30
+            while _processes(ours) and time.monotonic() < end:
+                time.sleep(0.01)
+            assert not _processes(ours)
+            left += any(local.iterdir())
+        assert left
+        subprocess.run(command, check=True, env=environment)
+        assert list(local.iterdir()) == []
+
+
+def _processes(variable: str) -> list[int]:
+    """Return the processes with a variable in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+    return found
+
 
 def _kill_one(pool: ProcessPool, draw: random.Random) -> None:
     for pid in draw.sample(pool.pids, len(pool.pids))[:1]:

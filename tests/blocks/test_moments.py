@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.moments import Moments, total
+from sparkopt.blocks.moments import Moments, MomentsSum, total
 
 RNG = np.random.default_rng(3)
 ROWS, FEATURES = 60, 4
@@ -44,3 +44,25 @@ def test_no_rows_are_the_zero():
     block = Block(np.empty((0, 2)), np.empty(0))
     assert (Moments.of(block).rows, Moments.of(block).target_max) == (0, -np.inf)
     assert total([]) is None
+
+
+@pytest.mark.parametrize("width", [FEATURES, 400])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_dense_and_sparse_blocks_take_turns(weights, width):
+    """Sparse blocks of few entries change only what they store; zeros are counted at the end."""
+    w = WEIGHTS[weights]
+    rows = np.zeros((ROWS, width))
+    rows[:, :: width // FEATURES] = X
+    rows[:, 1] = 3.0  # always stored
+    found = MomentsSum()
+    for number, part in enumerate(np.array_split(np.arange(ROWS), 12)):
+        some = rows[part]
+        found.add(Block(some if number % 3 == 1 else sparse.csr_array(some), Y[part], None if w is None else w[part]))
+    known = np.ones(ROWS) if w is None else w
+    mean = known @ rows / known.sum()
+    moments = found.total()
+    np.testing.assert_allclose(moments.mean[:-1], mean, rtol=1e-12)
+    np.testing.assert_allclose(moments.squares[:-1], known @ (rows - mean) ** 2, rtol=1e-9, atol=1e-9)
+    assert moments.std[1] == 0.0
+    assert moments.rows == ROWS
+    assert moments.mean[-1] == pytest.approx(np.average(Y, weights=known))

@@ -1,4 +1,4 @@
-"""Every engine on Spark Connect and on a server that refuses what serverless compute refuses. See test_connect_engines.py."""
+"""Every engine on Spark Connect, also where what serverless compute refuses is refused: test_connect_engines.py."""
 
 from __future__ import annotations
 

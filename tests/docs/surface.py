@@ -19,7 +19,11 @@ PACKAGES = (
     "sparkopt.errors",
     "sparkopt.typing",
     "sparkopt.validation",
-    *(f"sparkopt.{name}" for name in ("io", "machine", "losses", "penalties", "optim", "codecs", "images", "blocks")),
+    *(
+        f"sparkopt.{name}"
+        for name in ("io", "machine", "losses", "penalties", "optim", "codecs", "images", "features")
+    ),
+    "sparkopt.blocks",
     *(f"sparkopt.{name}" for name in ("objective", "solver", "communication", "checkpoint", "launch")),
     *(f"sparkopt.{name}" for name in ("engines", "report", "training", "ml", "deep", "integrations", "jobs")),
 )

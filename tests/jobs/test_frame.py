@@ -102,7 +102,11 @@ WRONG = {
     ),
     "no images there": (["train", "--images", "{table}"], 1, "has no images: there is no file that ends in png, jpg"),
     "missing column": ([*TRAIN, "--parquet", "{table}", "--label", "z"], 1, "label column 'z' does not exist"),
-    "no numbers": ([*TRAIN, "--csv", "{texts}", "--features", "word"], 1, "features column 'word' has"),
+    "text to predict": (
+        [*TRAIN, "--csv", "{texts}", "--features", "y", "--label", "word"],
+        1,
+        "label column 'word' has type string",
+    ),
     "missing start": (
         [*TRAIN, "--parquet", "{table}", "--initial-model", "/nowhere"],
         1,
@@ -112,7 +116,7 @@ WRONG = {
     "missing images": (["preprocess-images", "--input", "/nowhere"], 1, "cannot read '/nowhere'"),
     "one class": (["train-deep", "--images", "{digits}/3"], 1, "has images of 1 classes; a classifier needs two"),
     "bad row": (
-        ["train", "--csv", "{holes}", "--features", "a,y", "--label", "y", "--loss", "squared_error"],
+        ["train", "--csv", "{holes}", "--features", "a,b", "--label", "y", "--loss", "squared_error"],
         1,
         "features column 'a', partition 0",
     ),
@@ -138,7 +142,8 @@ def test_bad_input_is_one_line_and_an_exit_code(capsys, spark, table, digits, tm
 
 def is_one_line(capsys, table, digits, tmp_path, arguments, code, message):
     (tmp_path / "words.csv").write_text("word,y\nmany,1\nfew,2\n")
-    (tmp_path / "holes.csv").write_text("a,y\n" + "".join(f"{i % 7},{i}\n" for i in range(40)) + ",9\n,8\n,7\n,6\n")
+    holes = [f"{i % 7},{i},{i}" for i in range(40)] + [f",{i},{i}" for i in range(4)]
+    (tmp_path / "holes.csv").write_text("\n".join(["a,b,y", *holes]) + "\n")
     names = {"table": table, "digits": digits, "texts": tmp_path / "words.csv", "holes": tmp_path / "holes.csv"}
     filled = [part.format(**names) for part in arguments]
     if arguments and "--output" not in arguments and code == 1:
@@ -229,7 +234,7 @@ def test_the_same_again_is_not_done_twice(capsys, table, tmp_path):
     """Until a flag or the data changes, or --force asks for it."""
     rows, output = tmp_path / "rows", tmp_path / "out"
     shutil.copytree(table, rows)
-    flags = [*TRAIN, "--parquet", str(rows), "--output", str(output)]
+    flags = [*TRAIN, "--parquet", str(rows), "--output", str(output), "--output-mode", "overwrite"]
 
     def made() -> str:
         code, _, err = call(capsys, *flags)
@@ -300,7 +305,8 @@ def test_a_run_ends_with_its_figures_and_where_the_report_is(capsys, table, tmp_
 def test_a_failure_leaves_what_was_there(capsys, trained, table, tmp_path):
     output = shutil.copytree(trained, tmp_path / "out")
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    code, _, err = call(capsys, *TRAIN, "--parquet", table, "--label", "none", "--output", str(output))
+    flags = [*TRAIN, "--parquet", table, "--label", "none", "--output", str(output), "--output-mode", "overwrite"]
+    code, _, err = call(capsys, *flags)
     assert code == 1
     assert "label column 'none'" in err
     assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before

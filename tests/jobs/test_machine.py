@@ -202,12 +202,16 @@ TRAIN = ["train", "--features", "a,b", "--label", "y", "--loss", "squared_error"
 HURRIED = {
     "missing input": (["train", "--parquet", "/nowhere/rows"], 1, "cannot read '/nowhere/rows': "),
     "missing column": ([*TRAIN, "--parquet", "{table}", "--label", "z"], 1, "label column 'z' does not exist"),
-    "text as features": ([*TRAIN, "--csv", "{texts}", "--features", "word"], 1, "features column 'word' has type"),
+    "text to predict": (
+        [*TRAIN, "--csv", "{texts}", "--features", "y", "--label", "word"],
+        1,
+        "label column 'word' has type string",
+    ),
     "no images": (["train", "--images", "{table}"], 1, "has no images: there is no file that ends in png, jpg"),
     "missing model": (["score", "--parquet", "{table}", "--model", "/nowhere"], 1, "'/nowhere' holds no saved model"),
     "missing images": (["preprocess-images", "--input", "/nowhere"], 1, "cannot read '/nowhere': it does not exist"),
     "null label": (
-        ["train", "--csv", "{holes}", "--features", "a,y", "--label", "y", "--loss", "squared_error"],
+        ["train", "--csv", "{holes}", "--features", "a,b", "--label", "y", "--loss", "squared_error"],
         1,
         "features column 'a', partition 0",
     ),
@@ -239,7 +243,8 @@ HURRIED = {
 def test_a_mistake_is_one_line(capsys, table, tmp_path, case):
     arguments, code, message = HURRIED[case]
     (tmp_path / "words.csv").write_text("word,y\nmany,1\nfew,2\n")
-    (tmp_path / "holes.csv").write_text("a,y\n" + "".join(f"{i % 7},{i}\n" for i in range(40)) + ",9\n,8\n,7\n,6\n")
+    holes = [f"{i % 7},{i},{i}" for i in range(40)] + [f",{i},{i}" for i in range(4)]
+    (tmp_path / "holes.csv").write_text("\n".join(["a,b,y", *holes]) + "\n")
     (tmp_path / "bad").write_text("0 1:3 2:4\n1 2:x\n")
     before = sorted(path.name for path in tmp_path.iterdir())
     names = {

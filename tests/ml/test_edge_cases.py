@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from pyspark.ml import classification
@@ -12,7 +10,7 @@ from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
 from sparkopt import ml
-from sparkopt.errors import DataError, IncompatibleError, NotConvergedWarning, ParameterError
+from sparkopt.errors import DataError, IncompatibleError
 
 LOCAL = {"engine": "local"}
 
@@ -24,18 +22,6 @@ def frame(spark, X, y, partitions=1):
 
 def declared(df, classes):
     return df.withMetadata("label", {"ml_attr": {"type": "nominal", "num_vals": classes}})
-
-
-@pytest.mark.parametrize("partitions", [1, 2, 3])
-def test_separated_classes_without_a_penalty_are_told_apart(spark, partitions):
-    rng = np.random.default_rng(0)
-    X = np.round(rng.normal(size=(6, 4)) * (rng.random((6, 4)) < 0.5), 2)
-    rows = frame(spark, X, [0, 1, 2, 0, 1, 2], partitions)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)
-        model = ml.LogisticRegression(**LOCAL).fit(rows)
-    assert model.summary.accuracy == 1.0
-    assert model.summary.objectiveHistory[-1] < 1e-6
 
 
 ONE_LABEL = {
@@ -65,22 +51,6 @@ def test_one_label_only_is_pysparks_infinite_intercept(spark, name, tmp_path):
         assert (scored["prediction"] == label).all()
         assert [row.values.max() for row in scored["probability"]] == [1.0] * 3
         assert [int(row.values.argmax()) for row in scored["probability"]] == [label] * 3
-
-
-def test_one_label_only_through_the_origin_or_inside_bounds_is_fitted(spark):
-    rows = frame(spark, [[1.0], [2.0]], [1, 1])
-    model = ml.LogisticRegression(fitIntercept=False, regParam=0.1, **LOCAL).fit(rows)
-    assert model.intercept == 0.0 < model.coefficients[0] < np.inf
-    bounded = ml.LogisticRegression(upperBoundsOnIntercepts=[3.0], regParam=0.1, **LOCAL).fit(rows)
-    assert bounded.intercept == pytest.approx(3.0)
-
-
-def test_a_model_of_one_label_is_a_start_for_the_next_day(spark):
-    yesterday = ml.LogisticRegression(**LOCAL).fit(frame(spark, [[1.0], [2.0]], [1, 1]))
-    rows = frame(spark, [[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
-    cold = ml.LogisticRegression(regParam=0.1, tol=1e-12, **LOCAL).fit(rows)
-    warm = ml.LogisticRegression(regParam=0.1, tol=1e-12, initialModel=yesterday, **LOCAL).fit(rows)
-    assert warm.intercept == pytest.approx(cold.intercept, abs=1e-4)
 
 
 def test_metadata_says_how_many_classes_there_are(spark):
@@ -123,27 +93,6 @@ def test_a_string_indexer_says_how_many_classes_there_are(spark):
     day = indexed.where(F.col("name") != "c")
     model = ml.LogisticRegression(featuresCols=["x"], regParam=0.1, **LOCAL).fit(day)
     assert (model.numClasses, model.coefficientMatrix.numRows) == (3, 3)
-
-
-KINDS = {
-    "least squares": (ml.LinearRegression, {}, 2 / 3),
-    "logistic": (ml.LogisticRegression, {}, np.log(2)),
-    "gaussian": (ml.GeneralizedLinearRegression, {}, 2 / 3),
-    "poisson": (ml.GeneralizedLinearRegression, {"family": "poisson"}, np.log(2 / 3)),
-    "median": (ml.QuantileRegression, {}, 1.0),
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_without_features_there_is_an_intercept(spark, name):
-    kind, options, intercept = KINDS[name]
-    rows = frame(spark, [[], [], []], [0, 1, 1])
-    model = kind(tol=1e-12, **options, **LOCAL).fit(rows)
-    assert model.numFeatures == 0
-    assert model.intercept == pytest.approx(intercept, abs=1e-4)
-    assert model.transform(rows).count() == 3
-    with pytest.raises(ParameterError, match="neither features nor an intercept"):
-        kind(fitIntercept=False, **options, **LOCAL).fit(rows)
 
 
 @pytest.mark.parametrize("features", ["dense", "sparse", "float"])

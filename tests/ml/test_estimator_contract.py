@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.ml.linalg import Vectors
 
 from sparkopt import ml
 from sparkopt.ml.local import score
+from tests import spark_data as data
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,9 +43,15 @@ every = pytest.mark.parametrize("name", KINDS)
 
 
 @pytest.fixture(scope="module")
+def cancer():
+    return data.table(*data.breast_cancer_arrays())
+
+
+@pytest.fixture(scope="module")
 def some(cancer):
-    """A few rows here."""
-    return cancer.limit(20).toPandas()
+    """A few rows, with Vectors as Spark gives them to pandas."""
+    frame = cancer.slice(0, 20).to_pandas()
+    return frame.assign(features=[Vectors.dense(x) for x in frame["features"]])
 
 
 @pytest.fixture(scope="module")

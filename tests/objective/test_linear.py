@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from scipy import sparse
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
 from sparkopt.losses import Huber, Logistic, Loss, Multinomial, SquaredError
+from sparkopt.objective import kernels
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum
 from tests.problems import finite_difference, gradients_of, products_of
@@ -236,3 +239,35 @@ def test_intercepts_and_auxiliary_parameters_are_not_penalised():
     mask = LinearObjective(Multinomial(3), 2).penalised()
     assert mask.tolist() == [1.0] * 6 + [0.0] * 3
     assert LinearObjective(Logistic(), 2, fit_intercept=False).penalised().tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("loss", [Logistic(), Multinomial(3)], ids=repr)
+def test_a_few_sparse_rows_of_many_features(loss, points):
+    """A block that stores less than one entry a feature adds to the features that it stores."""
+    width = 5000
+    rows = sparse.random_array((12, width), density=0.002, rng=np.random.default_rng(2), format="csr")
+    y = TARGETS[loss.name][:12]
+    objective = LinearObjective(loss, width)
+    coefs = np.random.default_rng(3).normal(size=(points, objective.size))
+    assert rows.nnz < width
+    few, dense = (gradients_of(objective, coefs, [Block(X, y)]) for X in (rows, rows.toarray()))
+    np.testing.assert_allclose(few.gradient, dense.gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(few.loss, dense.loss, rtol=1e-12)
+
+
+def test_a_sparse_block_takes_no_array_of_all_features():
+    """What a second block of a pass needs is as much as it stores, not as there are features."""
+    width = 2_000_000
+    rows = sparse.csr_array(
+        (np.ones(6), np.arange(6, dtype=np.int32), np.arange(0, 7, 2, dtype=np.int32)), (3, width)
+    )
+    sums = kernels._Accumulators.zero(LinearObjective(Logistic(), width), 1)
+    block, slopes = Block(rows, np.zeros(3)), [np.ones(3)]
+    sums.add(block, slopes)
+    tracemalloc.start()
+    sums.add(block, slopes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < width / 10
+    assert sums.matrix.sum() == 12.0

@@ -30,7 +30,7 @@ MODELS = {
     ),
     "nonsmooth": (
         LinearSVC,
-        dict(maxIter=500, tol=1e-6),
+        dict(maxIter=500, tol=1e-6, optimizer="lbfgs"),
         [{"regParam": 0.1}, {"regParam": 0.01}, {"maxIter": 6, "tol": 0.0}],
     ),
 }

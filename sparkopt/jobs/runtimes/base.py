@@ -112,8 +112,14 @@ class Runtime(ABC):
             Where there is nothing to read.
         """
 
+    def folders_of(self, table: str) -> list[str]:
+        """Return where the files of a table of the catalog are; none where there is no catalog, or no files."""
+        return []
+
     @abstractmethod
-    def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
+    def read(
+        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+    ) -> InputRows:
         """Return the rows that the flags name.
 
         Parameters
@@ -124,6 +130,8 @@ class Runtime(ABC):
             For images: the folders' names in the model's order; empty for alphabetical order.
         encoded : bool, default False
             For images: whether to leave them encoded, as deep models read them.
+        width : int, default 0
+            For LIBSVM: the number of features; 0 is the largest index.
 
         Raises
         ------
@@ -178,7 +186,15 @@ class Runtime(ABC):
 
     @abstractmethod
     def write_scores(
-        self, model: Any, rows: Any, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
+        self,
+        model: Any,
+        rows: Any,
+        kept: Sequence[str],
+        target: JobLocation,
+        *,
+        form: str,
+        mode: str,
+        labels: Sequence[str] = (),
     ) -> tuple[list[str], Written]:
         """Score rows and write some of their columns with the predictions; return the names of the latter.
 
@@ -194,6 +210,8 @@ class Runtime(ABC):
             Its format.
         mode : {"errorifexists", "overwrite"}
             What is done where it exists.
+        labels : sequence of str, default ()
+            Names of the classes, which are written in place of their numbers.
         """
 
     @abstractmethod

@@ -35,8 +35,15 @@ Numbers: TypeAlias = np.ndarray[Any, Any]
 Text: TypeAlias = bytes  # parts have an attribute of that name
 
 
-def libsvm_table(path: str) -> Table:
-    """Return the rows; the number of features is the largest index of all files, as Spark takes it.
+def libsvm_table(path: str, width: int = 0) -> Table:
+    """Return the rows.
+
+    Parameters
+    ----------
+    path : str
+        A file, folder or pattern.
+    width : int, default 0
+        Number of features; 0 is the largest index of all files, as Spark takes it.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def libsvm_table(path: str) -> Table:
         for file in files
         for begin in range(0, file.size, PART_BYTES)
     ]
-    width = max(for_each(_width, parts, sum(part.bytes for part in parts)), default=0)
+    width = width or max(for_each(_width, parts, sum(part.bytes for part in parts)), default=0)
     return Table(SCHEMA, tuple(LibsvmPart(part.file, part.begin, part.end, width) for part in parts))
 
 
@@ -97,6 +104,11 @@ class LibsvmPart(TablePart):
         stored = values != 0  # as Spark keeps them
         counts = np.bincount(np.repeat(np.arange(len(labels)), counts)[stored], minlength=len(labels))
         indices, values = indices[stored], values[stored]
+        if indices.max(initial=-1) >= self.width:
+            raise DataError(
+                f"{self.name} has feature {int(indices.max()) + 1:,}, and there are to be {self.width:,} "
+                f"(--num-features, or what the model was trained on)."
+            )
         ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         n = len(labels)
         features = pa.StructArray.from_arrays(

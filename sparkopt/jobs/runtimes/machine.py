@@ -18,9 +18,10 @@ from sparkopt.blocks.tables import spark_schema
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.invalid_rows import mode_of, with_mode
+from sparkopt.jobs.invalid_rows import last_stage, mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation, machine_location
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
+from sparkopt.jobs.raw_rows import hidden_columns
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.files import fingerprint_of
 from sparkopt.jobs.runtimes.libsvm import libsvm_table
@@ -72,13 +73,15 @@ class MachineRuntime(Runtime):
     def fingerprint(self, source: DataSource) -> dict[str, Any]:
         return {source.kind: mask(source.location), **fingerprint_of(source.location)}
 
-    def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
+    def read(
+        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+    ) -> InputRows:
         source: DataSource = args.source
         if source.kind == IMAGES:
             table, names = image_table(args, labels, encoded=encoded)
             return InputRows(table, None if encoded else FEATURES, LABEL, None, names)
         try:
-            table = libsvm_table(source.location) if source.kind == "libsvm" else Table.of(source.location)
+            table = libsvm_table(source.location, width) if source.kind == "libsvm" else Table.of(source.location)
         except SparkoptError as error:
             raise DataError(f"cannot read {mask(source.location)!r}: {mask(str(error))}") from error
         return InputRows(table, feature_columns_of(self.schema(table), args.features), args.label, args.weight)
@@ -107,8 +110,9 @@ class MachineRuntime(Runtime):
         column_type(schema, label, "label")
         if weight is not None:
             column_type(schema, weight, "weight")
-        outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
-        columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
+        last = last_stage(model)
+        outputs = [name for name in ("prediction", "probability", "rawPrediction") if last.hasParam(f"{name}Col")]
+        columns = {name: last.getOrDefault(f"{name}Col") for name in outputs}
         mode = mode_of(model)
         found = (model if mode == "error" else with_mode(model, "keep")).transform(rows)
         present = {name: column for name, column in columns.items() if column in found.schema.names}
@@ -121,18 +125,36 @@ class MachineRuntime(Runtime):
         yield ScoredRows(_joined([part.arrays for part in parts]), judged, invalid)
 
     def write_scores(
-        self, model: Any, rows: Table, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
+        self,
+        model: Any,
+        rows: Table,
+        kept: Sequence[str],
+        target: JobLocation,
+        *,
+        form: str,
+        mode: str,
+        labels: Sequence[str] = (),
     ) -> tuple[list[str], Written]:
         invalid_rows = mode_of(model)
         scored = (with_mode(model, "keep") if invalid_rows == "skip" else model).transform(rows)
-        made = [name for name in scored.schema.names if name not in rows.schema.names]
-        names = [*kept, *made]
-        column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
+        hidden = hidden_columns(model)
+        made = [name for name in scored.schema.names if name not in rows.schema.names and name not in hidden]
+        names, last = [*kept, *made], last_stage(model)
+        column = last.getOrDefault("predictionCol") if last.hasParam("predictionCol") else ""
         schema = written_columns(pa.schema([scored.schema.field(name) for name in names]), form)
+        if labels and column in names:
+            schema = schema.set(names.index(column), pa.field(column, pa.string()))
         target.make_folder()
         told = made[0] if made and invalid_rows != "error" else ""
         write = WritePart(
-            target.uri, tuple(names), schema, form, column if column in names else "", told, invalid_rows == "skip"
+            target.uri,
+            tuple(names),
+            schema,
+            form,
+            column if column in names else "",
+            told,
+            invalid_rows == "skip",
+            tuple(labels),
         )
         found = for_each(write, list(enumerate(scored.partitions)), rows.bytes)
         count = sum(part.rows for part in found)

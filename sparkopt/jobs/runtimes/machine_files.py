@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from sparkopt.io.filesystem import Location, resolve
+from sparkopt.jobs.runtimes.class_names import named_predictions
 from sparkopt.jobs.runtimes.values import column_values
 from sparkopt.machine import TablePart
 from sparkopt.typing import Floats
@@ -70,6 +71,8 @@ class WritePart:
         A column that is null in invalid rows, which are counted; "" where there are none.
     skips : bool, default False
         Whether they are left out.
+    labels : tuple of str, default ()
+        Names of the classes, which are written in place of their numbers.
     """
 
     folder: str
@@ -79,6 +82,7 @@ class WritePart:
     prediction: str
     told: str = ""
     skips: bool = False
+    labels: tuple[str, ...] = ()
 
     def __call__(self, numbered: tuple[int, TablePart]) -> PartWritten:
         """Write a part."""
@@ -93,7 +97,8 @@ class WritePart:
                 if self.skips:
                     batch = batch.filter(batch.column(self.told).is_valid())
                 columns = [
-                    _plain(column, field.type) for column, field in zip(batch.columns, self.schema, strict=True)
+                    _plain(self._named(name, column), field.type)
+                    for name, column, field in zip(self.names, batch.columns, self.schema, strict=True)
                 ]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
                 rows += batch.num_rows
@@ -102,6 +107,10 @@ class WritePart:
         if not rows:
             _delete(target)
         return PartWritten(rows, np.concatenate(predictions), invalid)
+
+    def _named(self, name: str, column: pa.Array) -> pa.Array:
+        """Return a column; predictions by the names of their classes, if these have any."""
+        return named_predictions(column, self.labels) if self.labels and name == self.prediction else column
 
 
 def _writer(stream: Any, schema: pa.Schema, form: str) -> Any:

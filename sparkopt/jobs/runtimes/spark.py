@@ -24,10 +24,11 @@ from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.image_header import endings_glob
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.invalid_rows import mode_of, with_mode
+from sparkopt.jobs.invalid_rows import last_stage, mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
+from sparkopt.jobs.raw_rows import hidden_columns
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.hadoop import spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
@@ -127,11 +128,21 @@ class SparkRuntime(Runtime):
         except (PySparkException, Py4JJavaError) as error:
             raise _unreadable(source, error) from error
 
-    def read(self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False) -> InputRows:
+    def folders_of(self, table: str) -> list[str]:
+        try:
+            rows = self.spark.sql(f"DESCRIBE EXTENDED {table}").where("col_name = 'Location'").collect()
+            files = [row["data_type"] for row in rows] or self.spark.read.table(table).inputFiles()  # a view
+        except (PySparkException, Py4JJavaError) as error:
+            raise _unreadable(DataSource(TABLE, table), error) from error
+        return files if rows else sorted({file.rpartition("/")[0] for file in files})
+
+    def read(
+        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+    ) -> InputRows:
         source: DataSource = args.source
         try:
             if source.kind != IMAGES:
-                df = load(self.spark, source)
+                df = load(self.spark, source, width)
                 return InputRows(df, feature_columns_of(df.schema, args.features), args.label, args.weight)
             files, names = image_files(self.spark, source.location, labels)
         except (PySparkException, Py4JJavaError) as error:
@@ -168,10 +179,10 @@ class SparkRuntime(Runtime):
         if weight is not None:
             column_type(rows.schema, weight, "weight")
             wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
-        mode = mode_of(model)
+        mode, last = mode_of(model), last_stage(model)
         found = (model if mode == "error" else with_mode(model, "keep")).transform(rows)
-        outputs = [name for name in ("prediction", "probability", "rawPrediction") if model.hasParam(f"{name}Col")]
-        columns = {name: model.getOrDefault(f"{name}Col") for name in outputs}
+        outputs = [name for name in ("prediction", "probability", "rawPrediction") if last.hasParam(f"{name}Col")]
+        columns = {name: last.getOrDefault(f"{name}Col") for name in outputs}
         present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
         if "prediction" not in columns or columns["prediction"] not in found.columns:
             raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
@@ -188,23 +199,38 @@ class SparkRuntime(Runtime):
             uncached(table)
 
     def write_scores(
-        self, model: Any, rows: DataFrame, kept: Sequence[str], target: JobLocation, *, form: str, mode: str
+        self,
+        model: Any,
+        rows: DataFrame,
+        kept: Sequence[str],
+        target: JobLocation,
+        *,
+        form: str,
+        mode: str,
+        labels: Sequence[str] = (),
     ) -> tuple[list[str], Written]:
         invalid_rows = mode_of(model)
         scored = (with_mode(model, "keep") if invalid_rows == "skip" else model).transform(rows)
-        made = [name for name in scored.columns if name not in rows.columns]
+        hidden = hidden_columns(model)
+        made = [name for name in scored.columns if name not in rows.columns and name not in hidden]
+        last = last_stage(model)
+        column = last.getOrDefault("predictionCol") if last.hasParam("predictionCol") else ""
         told = F.col(quoted(made[0])) if made and invalid_rows != "error" else None
         if told is not None and invalid_rows == "skip":
             scored = scored.where(told.isNotNull())
         table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
+        if labels and column in made:
+            place = F.col(quoted(column)).cast("int") + 1
+            scored = scored.withColumn(column, F.element_at(F.array(*map(F.lit, labels)), place))
         options = {"header": "true"} if form == "csv" else {}
         table.write.format(form).options(**options).mode(_SAVE_MODES[mode]).save(target.uri)
         written = self.spark.read.format(form).options(**options).load(target.uri)
         count, invalid = written.count(), None
         if told is not None:
             invalid = rows.count() - count if invalid_rows == "skip" else written.where(told.isNull()).count()
-        column = model.getOrDefault("predictionCol") if model.hasParam("predictionCol") else ""
         number = F.col(quoted(column)).cast("double") if column in written.columns else None
+        if number is not None and labels:
+            number = (F.array_position(F.array(*map(F.lit, labels)), F.col(quoted(column))) - 1).cast("double")
         return made, Written(count, None if number is None else SparkValues(written, {"prediction": number}), invalid)
 
 
@@ -260,11 +286,13 @@ def _unreadable(source: DataSource, error: Exception) -> DataError:
     return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
 
 
-def load(spark: SparkSession, source: DataSource) -> DataFrame:
-    """Return the rows of files or of a table."""
+def load(spark: SparkSession, source: DataSource, width: int = 0) -> DataFrame:
+    """Return the rows of files or of a table; ``width`` is the number of features of LIBSVM, where it is known."""
     if source.kind == TABLE:
         return spark.read.table(source.location)
     options = {"header": "true", "inferSchema": "true"} if source.kind == "csv" else {}
+    if source.kind == "libsvm" and width:
+        options = {"numFeatures": str(width)}
     return spark.read.format(source.kind).options(**options).load(source.location)
 
 

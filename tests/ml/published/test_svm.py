@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.svm import SVC
 
 from sparkopt import ml
 from tests.ml.published import TIGHT
@@ -28,11 +29,18 @@ def test_the_support_vector_machine_is_e1071s(options, tolerance, tables):
 def test_the_estimated_gap_covers_what_smoothing_leaves(tables):
     """The hinge loss is minimised by way of smoothed ones, at whose optimum it is not yet at its own."""
     strength, rows = 1 / (10 * 10_000), tables("sides")
-    model = ml.LinearSVC(regParam=strength, standardization=False, engine="local").fit(rows)
     X, sign = np.array(rows["features"].to_pylist()), 2 * rows["label"].to_numpy() - 1
+    exact = SVC(kernel="linear", C=10, tol=1e-9).fit(X, sign)
 
     def objective(intercept, *slopes):
         return np.maximum(0, 1 - sign * (X @ slopes + intercept)).mean() + strength / 2 * np.dot(slopes, slopes)
 
-    above = objective(model.intercept, *model.coefficients) - objective(*E1071)
-    assert 0 < above <= model.summary.receipt.gap < 10 * above
+    bound = (np.abs(exact.dual_coef_).sum() - np.dot(*2 * [exact.coef_[0]]) / 2) * strength
+    least = objective(*exact.intercept_, *exact.coef_[0])
+    assert bound <= least < bound * (1 + 1e-7)
+    for tolerance in (1e-2, 1e-4, 1e-6):
+        svc = ml.LinearSVC(regParam=strength, standardization=False, engine="local", tol=tolerance)
+        model = svc.fit(rows)
+        found, gap = objective(model.intercept, *model.coefficients), model.summary.receipt.gap
+        assert bound <= found <= least + gap
+        assert gap <= tolerance * least

@@ -1,0 +1,173 @@
+"""Encoder: raw columns to a matrix of named features, as a pure function of Arrow arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from sparkopt.features.encodings import ColumnEncoding, Entry, restored
+from sparkopt.typing import Array
+
+__all__ = ["VECTOR", "Encoder"]
+
+VECTOR = pa.struct(
+    [
+        ("type", pa.int8()),
+        ("size", pa.int32()),
+        ("indices", pa.list_(pa.int32())),
+        ("values", pa.list_(pa.float64())),
+    ]
+)
+"""Spark's type of Vectors, as Arrow has it."""
+DENSE_FROM = 0.25
+"""Share of entries from which rows are dense."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Raw columns to features. It can be pickled, and saved as JSON.
+
+    Parameters
+    ----------
+    encodings : tuple of ColumnEncoding
+        How each column is encoded.
+    terms : tuple of tuple of int
+        What the features are, in order: an encoding by its number, or the product of several.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from sparkopt.features import CategoryEncoding, Encoder, NumberEncoding
+    >>> encoder = Encoder((NumberEncoding("age", 30.0), CategoryEncoding("town", ("Bonn", "Rome"))), ((0,), (1,)))
+    >>> encoder.names
+    ['age', 'town=Bonn', 'town=Rome']
+    >>> encoder.matrix([pa.array([21, None]), pa.array(["Rome", "Oslo"])]).tolist()
+    [[21.0, 0.0, 1.0], [30.0, 0.0, 0.0]]
+    """
+
+    encodings: tuple[ColumnEncoding, ...]
+    terms: tuple[tuple[int, ...], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(encoding.column for encoding in self.encodings)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the features."""
+        found: list[str] = []
+        for term in self.terms:
+            names = self.encodings[term[0]].names
+            for other in term[1:]:
+                names = [f"{left}:{right}" for left in names for right in self.encodings[other].names]
+            found += names
+        return found
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return sum(self._widths)
+
+    @cached_property
+    def _widths(self) -> list[int]:
+        sizes = [len(encoding.names) for encoding in self.encodings]
+        return [int(np.prod([sizes[number] for number in term])) for term in self.terms]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"encodings": self.encodings, "terms": self.terms}
+
+    def matrix(self, columns: Sequence[pa.Array]) -> Array | sparse.csr_array:
+        """Return the features of some rows: dense where a quarter of them are entries, else CSR.
+
+        Parameters
+        ----------
+        columns : sequence of pyarrow.Array
+            The columns of ``columns``, in their order.
+
+        Raises
+        ------
+        DataError
+            For a value that does not fit its column's encoding.
+        """
+        rows = len(columns[0])
+        known = [encoding.entries(values) for encoding, values in zip(self.encodings, columns, strict=True)]
+        entries, start = list[Entry](), 0
+        for term, width in zip(self.terms, self._widths, strict=True):
+            for place, value in self._of_term(term, known):
+                entries.append((np.where(place < 0, -1, place + start).astype(np.int32), value))
+            start += width
+        if len(entries) >= DENSE_FROM * start:
+            return _dense(entries, (rows, start))
+        return _sparse(entries, (rows, start), any(len(term) > 1 for term in self.terms))
+
+    def _of_term(self, term: tuple[int, ...], known: Sequence[list[Entry]]) -> list[Entry]:
+        """Return the entries of one encoding, or of a product of several."""
+        found = known[term[0]]
+        for number in term[1:]:
+            width = len(self.encodings[number].names)
+            found = [
+                (np.where((left < 0) | (right < 0), -1, left * width + right), one * two)
+                for left, one in found
+                for right, two in known[number]
+            ]
+        return found
+
+    def vectors(self, columns: Sequence[pa.Array]) -> pa.StructArray:
+        """Return the features of some rows as Spark's Vectors."""
+        X = self.matrix(columns)
+        rows = X.shape[0]
+        if isinstance(X, np.ndarray):
+            offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * self.width)
+            values = pa.ListArray.from_arrays(offsets, pa.array(X.reshape(-1)))
+            parts = [pa.array(np.ones(rows, np.int8)), pa.nulls(rows, pa.int32()), pa.nulls(rows, VECTOR[2].type)]
+            return pa.StructArray.from_arrays([*parts, values], fields=list(VECTOR))
+        offsets = pa.array(X.indptr.astype(np.int32))
+        indices, values = (pa.ListArray.from_arrays(offsets, pa.array(part)) for part in (X.indices, X.data))
+        kind, size = pa.array(np.zeros(rows, np.int8)), pa.array(np.full(rows, self.width, np.int32))
+        return pa.StructArray.from_arrays([kind, size, indices, values], fields=list(VECTOR))
+
+    def to_json(self) -> str:
+        """Return what describes it."""
+        state = {"encodings": [encoding.state() for encoding in self.encodings], "terms": self.terms}
+        return json.dumps(state, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Encoder:
+        """Return the encoder that was described.
+
+        Raises
+        ------
+        DataError
+            For an encoding of a newer version.
+        """
+        state = json.loads(text)
+        return cls(restored(state["encodings"]), tuple(tuple(term) for term in state["terms"]))
+
+
+def _dense(entries: Sequence[Entry], shape: tuple[int, int]) -> Array:
+    X: Array = np.zeros((shape[0], shape[1] + 1))  # the last column takes what has no place
+    every = np.arange(shape[0])
+    for place, value in entries:
+        X[every, place] = value
+    return np.ascontiguousarray(X[:, :-1])
+
+
+def _sparse(entries: Sequence[Entry], shape: tuple[int, int], in_any_order: bool) -> sparse.csr_array:
+    indices = np.empty((shape[0], len(entries)), np.int32)
+    data = np.empty((shape[0], len(entries)))
+    for number, (place, value) in enumerate(entries):
+        indices[:, number], data[:, number] = place, value
+    kept = (indices >= 0) & (data != 0)
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+    X = sparse.csr_array((data[kept], indices[kept], indptr), shape=shape)
+    if in_any_order:
+        X.sort_indices()
+    return X

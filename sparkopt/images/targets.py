@@ -1,0 +1,239 @@
+"""Samples of columns: an image with its mask, boxes and keypoints, through one pipeline, on Spark or on tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
+from sparkopt.images.arrow import ImageKernel, arrow_type, tensors
+from sparkopt.images.batches import use_the_cores_of_this_task
+from sparkopt.images.decoding import decode_mask
+from sparkopt.images.parameters import Fill
+from sparkopt.images.sample import Sample
+from sparkopt.images.schemas import check_image_column, check_image_field, output_type
+from sparkopt.io.arrow import binary_values
+from sparkopt.machine import Table
+from sparkopt.machine.derived import derived
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+__all__ = ["SampleFunction"]
+
+_TENSOR = ("shape", "dtype", "data")
+_POINTS = pa.list_(pa.list_(pa.float64()))
+
+
+@dataclass(frozen=True)
+class SampleFunction:
+    """A pipeline of images and their targets as a function of batches: for ``DataFrame.mapInArrow``, or a table.
+
+    The columns of targets are replaced by what the pipeline makes of them; where an image is bad they are null.
+
+    Parameters
+    ----------
+    kernel : ImageKernel
+        The pipeline, its output type, its mode and its seed.
+    input_column, output_column : str
+        Columns of the images and of the results; the same name replaces the column.
+    mask : str, optional
+        Column of masks: encoded label images (binary; a palette's indices are the labels), or tensors
+        (struct<shape, dtype, data>). The result is a tensor.
+    boxes : str, optional
+        Column of boxes, array<array<number>>: [x_min, y_min, x_max, y_max] in pixels. The result is
+        array<array<double>>.
+    labels : str, optional
+        Column of arrays with one element for each box, which is removed with it.
+    keypoints : str, optional
+        Column of points, array<array<number>>: [x, y] in pixels. Those that leave the image become NaN.
+    min_visibility, min_area, mask_fill
+        As of :class:`~sparkopt.images.Sample`.
+    error_column, key_column, drop_input
+        As of :class:`~sparkopt.images.BatchFunction`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from sparkopt import images
+    >>> pipeline = images.Compose([images.Decode(), images.HorizontalFlip(), images.Resize(8, 8)])
+    >>> flip = images.SampleFunction(images.ImageKernel(pipeline), "content", "image", boxes="boxes")
+    >>> rows = images.read("photos").to_arrow().slice(0, 2)
+    >>> rows = rows.append_column("boxes", pa.array([[[0.0, 0.0, 1.0, 1.0]], []]))
+    >>> len(flip.applied(rows).to_arrow()["boxes"].to_pylist())
+    2
+    """
+
+    kernel: ImageKernel
+    input_column: str
+    output_column: str
+    mask: str | None = None
+    boxes: str | None = None
+    labels: str | None = None
+    keypoints: str | None = None
+    min_visibility: float = 0.0
+    min_area: float = 1.0
+    mask_fill: Fill = 0.0
+    error_column: str | None = None
+    key_column: str | None = None
+    drop_input: bool = True
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.boxes is None:
+            raise ParameterError("labels needs boxes: a label belongs to a box.")
+        if not (self.mask or self.boxes or self.keypoints):
+            raise ParameterError("give a column of masks, boxes or keypoints; without any use BatchFunction.")
+
+    def schema(self, schema: StructType) -> StructType:
+        """Return the schema of the result for a DataFrame of ``schema``.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, cannot hold images, or would exist twice.
+        """
+        from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
+
+        check_image_column(schema, self.input_column)
+        self._check_names(schema.names)
+        points = ArrayType(ArrayType(DoubleType()))
+        changed = {self.mask: output_type("tensor"), self.boxes: points, self.keypoints: points}
+        kept = [
+            StructField(name, changed[name]) if name in changed else schema[name] for name in self._kept(schema.names)
+        ]
+        added = [StructField(self.output_column, output_type(self.kernel.output))]
+        if self.error_column is not None:
+            added.append(StructField(self.error_column, StringType()))
+        return StructType([*kept, *added])
+
+    def applied(self, data: Any) -> Table:
+        """Return rows without Spark with the results, which are computed where and when they are read.
+
+        Parameters
+        ----------
+        data : object
+            What ``sparkopt.Table.of`` takes.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, cannot hold images, or would exist twice.
+        """
+        table = Table.of(data)
+        check_image_field(table.schema, self.input_column)
+        self._check_names(table.names)
+        changed = {self.mask: arrow_type("tensor"), self.boxes: _POINTS, self.keypoints: _POINTS}
+        kept = [
+            pa.field(name, changed[name]) if name in changed else table.schema.field(name)
+            for name in self._kept(table.names)
+        ]
+        added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
+        if self.error_column is not None:
+            added.append(pa.field(self.error_column, pa.string()))
+        targets = [name for name in (self.mask, self.boxes, self.labels, self.keypoints) if name is not None]
+        read = [self.input_column, *targets, *([] if self.key_column is None else [self.key_column])]
+        names = [*targets, *(field.name for field in added)]
+        return derived(table, self, pa.schema([*kept, *added]), read, names, self.kernel.mode == "DROPMALFORMED")
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the pipeline on batches of rows."""
+        use_the_cores_of_this_task()
+        for batch in batches:
+            keys = None if self.key_column is None else batch.column(self.key_column)
+            targets, start = _Targets(self, batch), 0
+            for values, errors, samples in self.kernel.pieces(batch.column(self.input_column), keys, targets.of):
+                piece = self._joined(batch.slice(start, len(values)), values, errors, samples)
+                start += len(values)
+                yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
+
+    def _joined(
+        self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, samples: Sequence[Sample | None]
+    ) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = {name: rows.column(name) for name in self._kept(rows.schema.names)}
+        if self.mask is not None:
+            columns[self.mask] = tensors([None if one is None else one.mask for one in samples])
+        for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
+            if name is not None:
+                found = [None if one is None else getattr(one, field) for one in samples]
+                columns[name] = pa.array([None if one is None else one.tolist() for one in found], _POINTS)
+        if self.labels is not None:
+            kept = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
+            columns[self.labels] = pa.array(kept, rows.column(self.labels).type)
+        columns[self.output_column] = values
+        if self.error_column is not None:
+            columns[self.error_column] = errors
+        return pa.RecordBatch.from_arrays([*columns.values()], [*columns])
+
+    def _kept(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if not (self.drop_input and name == self.input_column)]
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        for name in (self.mask, self.boxes, self.labels, self.keypoints, self.key_column):
+            if name is not None and name not in names:
+                raise SchemaError(f"there is no column {name!r}. The columns are {', '.join(names)}.")
+        for name in (self.output_column, self.error_column):
+            if name in self._kept(names):
+                raise SchemaError(f"column {name!r} is there already; choose another name.")
+
+
+class _Targets:
+    """The targets of a batch's rows."""
+
+    def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
+        self._function = function
+        self._columns = {
+            name: batch.column(column).to_pylist()
+            for name in ("boxes", "labels", "keypoints")
+            if (column := getattr(function, name)) is not None
+        }
+        self._masks = None if function.mask is None else _masks(batch.column(function.mask), function.mask)
+
+    def of(self, index: int, image: Any) -> Sample:
+        """Return the sample of a row; CorruptImageError where it has no targets."""
+        found: dict[str, Any] = {}
+        for name, values in self._columns.items():
+            if values[index] is None:
+                raise CorruptImageError(f"null: the row holds no {name}")
+            found[name] = values[index]
+        if self._masks is not None:
+            found["mask"] = self._masks[index]()
+        one = self._function
+        try:
+            return Sample(
+                image, min_visibility=one.min_visibility, min_area=one.min_area, mask_fill=one.mask_fill, **found
+            )
+        except ParameterError as error:
+            raise CorruptImageError(f"corrupt: {error}") from None
+
+
+def _masks(column: pa.Array, name: str) -> list[Any]:
+    """Return what makes the mask of each row."""
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [_Mask(content=content) for content in binary_values(column)]
+    if pa.types.is_struct(kind) and {field.name for field in kind} >= set(_TENSOR):
+        return [_Mask(tensor=row) for row in column.to_pylist()]
+    raise SchemaError(
+        f"column {name!r} must hold encoded masks (binary) or tensors (struct<shape, dtype, data>). "
+        f"Got {kind} instead."
+    )
+
+
+@dataclass(frozen=True)
+class _Mask:
+    content: Any = None
+    tensor: Any = None
+
+    def __call__(self) -> Any:
+        if self.content is None and self.tensor is None:
+            raise CorruptImageError("null: the row holds no mask")
+        if self.content is not None:
+            return decode_mask(self.content.to_pybytes())
+        try:
+            return np.frombuffer(self.tensor["data"], self.tensor["dtype"]).reshape(self.tensor["shape"])
+        except (TypeError, ValueError) as error:
+            raise CorruptImageError(f"corrupt: the mask is no tensor: {error}") from None

@@ -1,0 +1,156 @@
+"""Raw columns in commands: which become features, how, and what the classes of a label are called."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sparkopt.blocks.columns import is_number
+from sparkopt.errors import DataError, ParameterError, SchemaError
+from sparkopt.features import Formula
+from sparkopt.features.fitting import IMPUTE
+from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.runtimes.base import InputRows
+from sparkopt.jobs.runtimes.class_names import values_of, with_class_numbers
+from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL
+from sparkopt.ml import TableFeatures, TableFeaturesModel
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+__all__ = ["MOST_CLASSES", "hidden_columns", "raw_columns_of", "raw_flags", "table_features", "with_classes"]
+
+MOST_CLASSES = 100
+"""Most classes of a label where --loss does not ask for more."""
+
+
+def raw_flags(flags: Parser) -> None:
+    """Add the flags of columns that are no numbers yet."""
+    raw = flags.add_argument_group("columns of text, dates and nulls, which become features")
+    raw.add_argument("--categorical", metavar="COLUMNS", help="numbers that are categories, with commas between")
+    raw.add_argument("--impute", choices=IMPUTE, help="what takes the place of missing numbers (default: mean)")
+    raw.add_argument("--formula", help="features as in R: 'y ~ a + b + a:b - 1', where . is all other columns")
+
+
+def table_features(args: argparse.Namespace, rows: InputRows, schema: StructType) -> TableFeatures | None:
+    """Return the stage that makes features of raw columns; None where features are there as they are.
+
+    Raises
+    ------
+    ParameterError
+        For flags that contradict each other.
+    SchemaError
+        Where the label is among the features, or missing.
+    """
+    formula = Formula.of(args.formula) if args.formula else None
+    label = (formula.label if formula and formula.label else "") or rows.label or LABEL
+    if formula is not None and formula.label and args.label not in (LABEL, formula.label):
+        raise ParameterError(
+            f"--formula predicts {formula.label!r}, and --label is {args.label!r}. Give one of them."
+        )
+    asked = bool(args.categorical or args.impute or args.formula)
+    named = _named(args, rows, schema, label)
+    if named is not None and not asked and (isinstance(named, str) or _all_numbers(schema, named)):
+        return None
+    stage = TableFeatures(labelCol=label, outputCol=_free(schema), exclude=[rows.weight] if rows.weight else [])
+    if isinstance(named, str):
+        raise ParameterError(
+            f"--categorical, --impute and --formula are for raw columns; {named!r} is one of Vectors."
+        )
+    if named is not None:
+        stage._set(inputCols=named)
+    if args.categorical:
+        stage._set(categorical=[name.strip() for name in args.categorical.split(",")])
+    if args.impute:
+        stage._set(impute=args.impute)
+    if formula is not None:
+        stage._set(formula=formula.features_text())
+    return stage
+
+
+def _named(args: argparse.Namespace, rows: InputRows, schema: StructType, label: str) -> str | list[str] | None:
+    """Return the columns that --features names; None for all but the label."""
+    names = [name.strip() for name in args.features.split(",")]
+    if names == [FEATURES]:
+        if FEATURES in schema.names and not is_number(schema[FEATURES].dataType):
+            kind = schema[FEATURES].dataType.typeName()
+            return None if kind in ("string", "date", "timestamp", "timestamp_ntz") else FEATURES
+        if FEATURES not in schema.names:
+            return None
+    if label in names:
+        raise SchemaError(f"--features names the label, {label!r}: it would predict itself. Leave it out.")
+    one: str | None = names[0] if len(names) == 1 and names[0] in schema.names else None
+    if one is not None and schema[one].dataType.typeName() in ("array", "vectorudt", "udt", "vector"):
+        return one
+    return names
+
+
+def _all_numbers(schema: StructType, names: list[str]) -> bool:
+    known = {field.name: field.dataType for field in schema}
+    return all(is_number(known[name]) for name in names if name in known)
+
+
+def _free(schema: StructType) -> str:
+    """Return a name for the features that no column has."""
+    name = FEATURES
+    while name in schema.names:
+        name += "_"
+    return name
+
+
+def with_classes(args: argparse.Namespace, rows: InputRows, schema: StructType, *, most: int) -> InputRows:
+    """Return rows whose label is the number of its class, and the names of the classes, where these need numbers.
+
+    Labels 0, 1, … stay as they are, and have no names.
+
+    Raises
+    ------
+    DataError
+        Where there are too few classes, or more than ``most``.
+    """
+    label = rows.label or LABEL
+    if args.source.kind == IMAGES or label not in schema.names or schema[label].dataType.typeName() == "boolean":
+        return rows
+    is_text = schema[label].dataType.typeName() in ("string", "varchar", "char")
+    if not is_text and not is_number(schema[label].dataType):
+        return rows
+    names = list(rows.labels) or values_of(rows.rows, label, most)
+    if names is None:
+        way = "Predict numbers with --loss squared_error" if not is_text else "Group them, or choose another --label"
+        raise DataError(
+            f"label column {label!r} has more than {most:,} different values; a classifier takes each for a class. "
+            f"{way}{'' if most > MOST_CLASSES else ', or ask for so many classes by --loss multinomial'}."
+        )
+    if not is_text and not rows.labels:
+        names = _of_numbers(label, names)
+    if not names:
+        return rows
+    if len(names) < 2:
+        raise DataError(f"label column {label!r} is {names[0]!r} in every row: there is nothing to learn.")
+    return replace(rows, rows=with_class_numbers(rows.rows, label, names), labels=names)
+
+
+def _of_numbers(label: str, found: list[str]) -> list[str]:
+    """Return the names of classes that are not 0, 1, … already."""
+    numbers = sorted(float(value) for value in found)
+    if any(number != int(number) for number in numbers if abs(number) < 2**53):
+        raise DataError(
+            f"label column {label!r} has values such as {next(n for n in numbers if n != int(n)):g}, which are no "
+            f"classes. Predict numbers with --loss squared_error."
+        )
+    if numbers[:1] and numbers[0] >= 0 and (numbers[0] == 0 or numbers[-1] < 2):
+        return []  # as estimators take them, which refuse gaps by themselves
+    return [f"{number:.0f}" for number in numbers]
+
+
+def hidden_columns(model: Any) -> list[str]:
+    """Return the columns of features that a pipeline makes for itself."""
+    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
+    return [stage.getOutputCol() for stage in stages]
+
+
+def raw_columns_of(model: Any) -> list[str] | None:
+    """Return the raw columns that a pipeline reads; None for other models."""
+    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
+    return list(dict.fromkeys(name for stage in stages for name in stage.encoder.columns)) if stages else None

@@ -1,0 +1,216 @@
+"""Masks, boxes and keypoints go where the pixels go: alone, in columns, and one step after another or all at once."""
+
+import io
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from sparkopt import images
+from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images.arrow import ImageKernel
+
+SIZE = (120, 160)
+STEPS = {
+    "resize": [images.Resize(64, 200)],
+    "flips": [images.HorizontalFlip(), images.VerticalFlip()],
+    "crop": [images.Crop(20, 30, 80, 90)],
+    "crop and letterbox": [images.Crop(20, 30, 80, 90), images.Letterbox(100, 100)],
+    "rotation": [images.Rotate(25, expand=True)],
+    "right angle": [images.Rotate(90, expand=True)],
+    "affine": [images.Affine(10, (0.1, 0.05), 0.9, (5, 3))],
+    "perspective": [images.Perspective(((0.1, 0), (0.9, 0.1), (1, 1), (0, 0.9)))],
+    "shear and translate": [images.Shear(0.2), images.Translate(-12, 7)],
+    "pad": [images.Pad(5, 6, 7, 8)],
+    "padded crop": [images.PaddedRandomCrop(110, 150, 6)],
+    "resized crop": [images.RandomResizedCrop(90, 90, (0.5, 0.9))],
+    "elastic": [images.ElasticDistortion(40, 6, "constant")],
+    "grid": [images.GridDistortion(5, 0.4, "constant")],
+    "many": [images.ResizeShorterSide(100), images.Rotate(10), images.CenterCrop(80, 80), images.Pad(2, 2, 2, 2)],
+    "a policy": [images.RandAugment(3, 12)],
+}
+
+
+def scene():
+    """Dots of the size of a few pixels, each of its own brightness; their mask; and where they are."""
+    image, mask = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint8)
+    points = [(x, y) for x in (25, 60, 95, 130) for y in (25, 60, 95)]
+    for number, (x, y) in enumerate(points):
+        for one, value in ((image, (255, 255, 255)), (mask, number + 1)):
+            one[y - 4 : y + 4, x - 4 : x + 4] = value
+    boxes = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    return images.Sample(image, mask, boxes, np.arange(1, 13), points)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", STEPS)
+def test_targets_stay_with_their_pixels(name, seed):
+    sample = scene()
+    result = images.Compose(STEPS[name])(sample, np.random.default_rng(seed))
+    assert isinstance(result, images.Sample)
+    assert result.mask.shape == result.image.shape[:2]
+    assert len(result.keypoints) == 12
+    if name != "a policy":  # its colours may be inverted
+        lit, labelled = result.image[..., 0] > 127, result.mask > 0
+        assert (lit != labelled).mean() < 0.02
+    height, width = result.image.shape[:2]
+    for number, (x, y) in enumerate(result.keypoints, start=1):
+        rows, columns = np.nonzero(result.mask == number)
+        inside = len(rows) and rows.min() > 0 and columns.min() > 0 and rows.max() < height - 1
+        if not (inside and columns.max() < width - 1 and len(rows) > 20):
+            continue
+        # The middle of a dot's pixels is its keypoint, and its box is around them.
+        assert abs(columns.mean() + 0.5 - x) < 2
+        assert abs(rows.mean() + 0.5 - y) < 2
+        (box,) = result.boxes[result.labels == number]
+        found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        np.testing.assert_allclose(box, found, atol=3 if name in ("elastic", "grid", "a policy", "many") else 1.6)
+    assert ((result.boxes >= 0) & (result.boxes <= (width, height) * 2)).all()
+    assert len(result.boxes) == len(result.labels)
+    np.testing.assert_array_equal(sample.boxes, scene().boxes)
+
+
+def test_one_sampling_of_targets_equals_step_by_step():
+    steps = STEPS["many"]
+    once, apart = images.Compose(steps)(scene()), scene()
+    for step in steps:
+        apart = images.Compose([step])(apart)
+    np.testing.assert_allclose(once.keypoints, apart.keypoints, atol=1e-6)
+    assert once.labels.tolist() == apart.labels.tolist()
+
+
+def test_boxes_are_clipped_and_filtered():
+    boxes = [[0, 0, 10, 10], [35, 0, 55, 10], [50, 50, 60, 60]]
+    crop = images.Compose([images.Crop(0, 0, 40, 40)])
+    image = np.zeros((100, 100, 1), np.uint8)
+    kept = crop(images.Sample(image, boxes=boxes, labels=["a", "b", "c"]))
+    assert kept.boxes.tolist() == [[0, 0, 10, 10], [35, 0, 40, 10]]
+    assert kept.labels.tolist() == ["a", "b"]
+    assert crop(images.Sample(image, boxes=boxes, min_visibility=0.3)).boxes.tolist() == [[0, 0, 10, 10]]
+    assert crop(images.Sample(image, boxes=boxes, min_area=60)).boxes.tolist() == [[0, 0, 10, 10]]
+    assert crop(images.Sample(image, boxes=[])).boxes.shape == (0, 4)
+    gone = crop(images.Sample(image, keypoints=[[5, 6], [70, 1]])).keypoints
+    np.testing.assert_array_equal(gone, [[5, 6], [np.nan, np.nan]])
+    # What a crop cut off does not come back by padding.
+    wide = images.Compose([images.Crop(0, 0, 40, 40), images.Letterbox(40, 80)])
+    assert wide(images.Sample(image, boxes=[[30, 0, 60, 10]])).boxes.tolist() == [[50, 0, 60, 10]]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_targets_are_those_of_the_upright_image(orientation):
+    sample, exif = scene(), Image.Exif()
+    exif[274] = orientation
+    turn = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    stored = Image.fromarray(sample.image)
+    stored = stored if turn[orientation] is None else stored.transpose(turn[orientation])
+    file = io.BytesIO()
+    stored.save(file, "JPEG", exif=exif, quality=95)
+    pipeline = [images.Resize(60, 80), images.HorizontalFlip()]
+    expected = images.Compose(pipeline)(sample)
+    encoded = images.Sample(file.getvalue(), sample.mask, sample.boxes, sample.labels, sample.keypoints)
+    for reduced in (True, False):
+        found = images.Compose([images.Decode(reduced=reduced), *pipeline])(encoded)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+        np.testing.assert_allclose(found.boxes, expected.boxes)
+        np.testing.assert_allclose(found.keypoints, expected.keypoints)
+        assert np.abs(found.image.astype(float) - expected.image).mean() < 6
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_mask_s_labels_are_those_that_are_stored(bits):
+    labels = np.random.default_rng(0).integers(0, 1 << bits, (9, 13), np.uint8)
+    picture = Image.fromarray(labels, "P")
+    picture.putpalette(np.random.default_rng(1).integers(0, 256, 3 << bits, np.uint8).tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG", bits=bits)
+    np.testing.assert_array_equal(images.decode_mask(file.getvalue()), labels)
+    np.testing.assert_array_equal(images.decode_mask(images.encode(labels[..., None], "png")), labels)
+    wide = cv2.imencode(".png", labels.astype(np.uint16) * 300)[1].tobytes()
+    np.testing.assert_array_equal(images.decode_mask(wide), labels.astype(np.uint16) * 300)
+    with pytest.raises(CorruptImageError, match="a mask of 3 channels"):
+        images.decode_mask(images.encode(np.zeros((2, 2, 3), np.uint8), "png"))
+
+
+def table():
+    sample = scene()
+    picture, mask = images.encode(sample.image, "png"), images.encode(sample.mask[..., None], "png")
+    rows = 4
+    return pa.table(
+        {
+            "id": [1, 2, 3, 4],
+            "content": [picture, picture[:50], picture, picture],
+            "mask": pa.array([mask, mask, None, mask], pa.binary()),
+            "boxes": [sample.boxes.tolist()] * rows,
+            "labels": pa.array([[f"dot {one}" for one in sample.labels]] * rows),
+            "points": pa.array([*[sample.keypoints.tolist()] * (rows - 1), None]),
+        }
+    )
+
+
+PIPELINE = images.Compose([images.Decode(), images.RandomRotation(20), images.CenterCrop(90, 90)])
+COLUMNS = {"mask": "mask", "boxes": "boxes", "labels": "labels", "keypoints": "points"}
+
+
+def function(mode="PERMISSIVE", **columns):
+    kernel = ImageKernel(PIPELINE, mode=mode, seed=5)
+    return images.SampleFunction(
+        kernel, "content", "image", **(columns or COLUMNS), error_column="error", key_column="id"
+    )
+
+
+def test_columns_in_columns_out_equal_the_function():
+    rows = function().applied(table()).to_arrow().to_pylist()
+    one = scene()
+    encoded = images.Sample(images.encode(one.image, "png"), one.mask, one.boxes, one.labels, one.keypoints)
+    expected = PIPELINE(encoded, images.row_rng(5, 1))
+    assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, "truncated", "null", "null"]
+    first = rows[0]
+    for column, value in (("image", expected.image), ("mask", expected.mask)):
+        found = np.frombuffer(first[column]["data"], first[column]["dtype"]).reshape(first[column]["shape"])
+        np.testing.assert_array_equal(found, value)
+    np.testing.assert_allclose(first["boxes"], expected.boxes)
+    np.testing.assert_allclose(first["points"], expected.keypoints)
+    assert first["labels"] == [f"dot {label}" for label in expected.labels]
+    for row in rows[1:]:
+        assert {row[name] for name in ("image", "mask", "boxes", "labels", "points")} == {None}
+    kept = function("DROPMALFORMED").applied(table()).to_arrow()
+    assert kept["id"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: images.Sample(b"", boxes=[[1, 2, 3]]), ParameterError, r"boxes must be numbers of shape \(n, 4\)"),
+        (lambda: images.Sample(b"", boxes=[[0, 0, 1, 1]], labels=[]), ParameterError, "one for each of the boxes"),
+        (lambda: images.Sample(b"", mask=np.zeros(3)), ParameterError, "mask must have the shape"),
+        (
+            lambda: images.Compose([images.Grayscale()])(
+                images.Sample(np.zeros((4, 4, 3), np.uint8), np.zeros((3, 4)))
+            ),
+            DataError,
+            "corrupt: the mask has 3 x 4 pixels, and the image 4 x 4",
+        ),
+        (lambda: images.Compose([images.FiveCrop(2, 2)])(scene()), ParameterError, "has no place for targets"),
+        (lambda: function(labels="labels"), ParameterError, "labels needs boxes"),
+        (lambda: function(boxes="nowhere").applied(table()), SchemaError, "there is no column 'nowhere'"),
+    ],
+)
+def test_mistakes_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.usefixtures("minutes")
+def test_spark_gives_what_the_function_gives(spark):
+    rows = table()
+    df = spark.createDataFrame(rows)
+    both = function()
+    found = sorted(df.mapInArrow(both, both.schema(df.schema)).collect(), key=lambda row: row.id)
+    for theirs, ours in zip(found, both.applied(rows).to_arrow().to_pylist(), strict=True):
+        assert theirs.error == ours["error"]
+        assert theirs.labels == ours["labels"]
+        if theirs.error is None:
+            np.testing.assert_array_equal(theirs.boxes, ours["boxes"])
+            assert bytes(theirs.mask.data) == ours["mask"]["data"]
