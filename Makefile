@@ -142,6 +142,10 @@ bench-score: .venv/run ## Compare scoring with pyspark.ml's models: Vectors, ass
 bench-optimum: .venv/run ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
 	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)
 
+.PHONY: bench-optimizers
+bench-optimizers: .venv/run ## Count the steps that every optimiser needs at its defaults, without Spark (about 5 minutes)
+	@$(ACTIVATE) python jobs/bench/optimizers.py $(ARGS)
+
 .PHONY: bench-warm-start
 bench-warm-start: .venv/run ## Count the steps from yesterday's model on data with 1% new rows
 	@$(SUBMIT) jobs/bench/warm_start.py $(ARGS)

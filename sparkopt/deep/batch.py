@@ -116,8 +116,8 @@ class Decoder:
                 image = prepare(content.to_pybytes())
             except CorruptImageError as error:
                 raise CorruptImageError(
-                    f"an image of {len(content)} bytes, row {row} of its batch: {error}. Decode the images once with "
-                    "images.udf in mode PERMISSIVE and drop the rows that are null."
+                    f"an image of {len(content)} bytes, row {row} of its batch: {error}. Set handleInvalid='skip' "
+                    "to leave out what cannot be decoded, or repair the image."
                 ) from error
             if row == 0:
                 first = image

@@ -26,6 +26,7 @@ from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
+from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
@@ -87,6 +88,10 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         Numbers, vectors, arrays or tensors.
     weightCol : str
         Row weights >= 0.
+    handleInvalid : {"error", "skip", "keep"}, default "error"
+        What becomes of rows with null, NaN or infinity, and of images that cannot be decoded: an error; left out and
+        counted; or left out of training and given null outputs when they are scored. Unless it is "error", images
+        are decoded once more before training, to find the latter.
     predictionCol, rawPredictionCol, probabilityCol : str
         Output columns of the model.
     epochs : int, default 10
@@ -198,6 +203,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         featuresCols: list[str] | None = None,
         labelCol: str = "label",
         weightCol: str | None = None,
+        handleInvalid: str = "error",
         predictionCol: str = "prediction",
         rawPredictionCol: str = "rawPrediction",
         probabilityCol: str = "probability",
@@ -288,7 +294,11 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         with contextlib.ExitStack() as stack:
             folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
             uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
-            index = write_store(rows, fields, uri, held_out)
+            skips = self.value("handleInvalid") != "error"
+            check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
+            index = write_store(rows, fields, uri, held_out, check)
+            if index.skipped:
+                logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
             stack.callback(index.delete)
             yield index
 

@@ -35,13 +35,18 @@ from sparkopt.blocks.parquet import from_decimal
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.typing import Array
 
-__all__ = ["Field", "Fields", "dense"]
+__all__ = ["Field", "Fields", "MissingValueError", "dense"]
 
 LABEL, WEIGHT = "label", "weight"
 _IMAGES = {"bytes": "bytes", "path": "text, which are paths of images"}
 """Kinds of columns that hold images."""
 TENSOR = ("shape", "dtype", "data")
 HINT = "Filter or repair such rows before fitting."
+INVALID_HINT = f"{HINT[:-1]}, or set handleInvalid='skip'."
+
+
+class MissingValueError(DataError):
+    """A null, a number that is not finite, or a file that is no image: what ``handleInvalid`` may leave out."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         For a null, a number that is not finite, or rows of unlike shapes; the message starts with the row's number.
     """
     if column.null_count:
-        raise DataError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")
+        raise MissingValueError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")
     if field.kind == "bytes":
         return column
     if field.kind == "path":
@@ -279,7 +284,7 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         bad = np.flatnonzero(~np.isfinite(values.reshape(-1)))
         if len(bad):
             row, position = divmod(int(bad[0]), math.prod(values.shape[1:]))
-            raise DataError(f"row {row} is {values.reshape(-1)[bad[0]]} at position {position}")
+            raise MissingValueError(f"row {row} is {values.reshape(-1)[bad[0]]} at position {position}")
     if field.name == WEIGHT and (values < 0).any():
         row = int(np.flatnonzero(values < 0)[0])
         raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")
@@ -295,7 +300,7 @@ def _contents(column: pa.Array) -> pa.Array:
         try:
             found.append(read_file(path))
         except CorruptImageError as error:
-            raise DataError(f"row {row} is {path!r}, {error}") from None
+            raise MissingValueError(f"row {row} is {path!r}, {error}") from None
     return pa.array(found, pa.binary())
 
 
@@ -320,7 +325,8 @@ def _arrays(column: pa.Array) -> Array:
         column = column.flatten()
         if column.null_count:
             flat = int(np.flatnonzero(column.is_null())[0])
-            raise DataError(f"row {flat // max(1, math.prod(shape[1:]) * int(lengths[0]))} has a null entry")
+            row = flat // max(1, math.prod(shape[1:]) * int(lengths[0]))
+            raise MissingValueError(f"row {row} has a null entry")
         shape.append(int(lengths[0]) if len(lengths) else 0)
     return _numbers(column).reshape(shape)
 

@@ -65,6 +65,8 @@ class Index:
         Its files.
     seconds : float
         How long writing took.
+    skipped : int
+        Invalid rows that were left out.
     """
 
     uri: str
@@ -73,6 +75,7 @@ class Index:
     training: tuple[Shard, ...]
     validation: tuple[Shard, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+    skipped: int = 0
 
     @property
     def location(self) -> Location:

@@ -112,6 +112,8 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
             if name in dataset.columns:
                 raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
         rows = dataset.withColumn(SCORES, self._scorer(fields).expression(dataset.schema))
+        if self.value("handleInvalid") == "skip":
+            rows = rows.where(F.col(SCORES).isNotNull())
         return rows.select(
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
@@ -128,7 +130,13 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         check_pipeline(fields, pipeline)
         network = (self._build, self._weights, self._outputs)
         return NetworkScorer(
-            *network, fields, pipeline, self.value("device"), self.value("batchSize"), tuple(self._wanted())
+            *network,
+            fields,
+            pipeline,
+            self.value("device"),
+            self.value("batchSize"),
+            tuple(self._wanted()),
+            self.value("handleInvalid") != "error",
         )
 
     def write(self) -> MLWriter:

@@ -18,6 +18,7 @@ from pyspark.ml.param.shared import (
     HasWeightCol,
 )
 
+from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import Compose
@@ -34,6 +35,7 @@ _POSITIVE = Interval(0, None, closed="neither")
 
 DOMAINS: Mapping[str, Constraint] = MappingProxyType(
     {
+        "handleInvalid": OneOf(HANDLE_INVALID),
         "epochs": _AT_LEAST_0,
         "batchSize": _COUNT,
         "numProc": _COUNT,
@@ -93,9 +95,17 @@ class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, Has
         "evaluationPipeline", "image pipeline of evaluation; default imagePipeline", _pipeline
     )
 
+    handleInvalid: Param[str] = _param(
+        "handleInvalid",
+        "what becomes of rows with null, NaN, infinity or an image that cannot be decoded: "
+        + ", ".join(HANDLE_INVALID),
+        _text,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            handleInvalid="error",
             featuresCol="features",
             predictionCol="prediction",
             rawPredictionCol="rawPrediction",

@@ -13,11 +13,13 @@ from pyspark import TaskContext
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.deep.batch import Decoder, contents, on_device
 from sparkopt.deep.checkpoint import module_state
-from sparkopt.deep.fields import Field, Fields, dense
+from sparkopt.deep.fields import Field, Fields, MissingValueError, dense
+from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.outputs import Outputs
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
 from sparkopt.launch.devices import choose
@@ -53,6 +55,7 @@ class NetworkScorer:
     device: str
     batch_size: int
     wanted: tuple[str, ...]
+    keeps: bool = False
 
     @staticmethod
     def load(build: Any, weights: bytes) -> nn.Module:
@@ -71,7 +74,9 @@ class NetworkScorer:
             returned = returned.add(key, kinds[key])
         columns = [entry.expression(schema) for entry in self.fields.inputs]
         function = _over_one(self) if len(columns) == 1 else _over_several(self)
-        return arrow_udf(function, returned)(*columns)  # type: ignore[call-overload]  # its stubs lack iterators
+        scores = arrow_udf(function, returned)  # type: ignore[call-overload]  # its stubs lack iterators
+        # where rows without scores are left out, Spark would else compute them once more for that condition
+        return (scores.asNondeterministic() if self.keeps else scores)(*columns)
 
     def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         """Score Arrow batches, one or more batches of the network at a time."""
@@ -86,21 +91,41 @@ class NetworkScorer:
         module = self.load(self.build, self.weights).to(device)
         pipeline = None if self.pipeline is None else Compose.from_json(self.pipeline)
         decoder = Decoder(self.fields, pipeline)
+
+        def scored(rows: list[pa.Array]) -> pa.Array:
+            columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
+            with torch.inference_mode():
+                output = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
+            found = self.outputs.columns(output)
+            return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
+
         for arrays in batches:
-            pieces = []
-            for start in range(0, max(1, len(arrays[0])), self.batch_size):
-                rows = [array.slice(start, self.batch_size) for array in arrays]
-                columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
-                with torch.inference_mode():
-                    output = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
-                found = self.outputs.columns(output)
-                pieces.append(pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted)))
-            yield pa.concat_arrays(pieces)
+            starts = range(0, max(1, len(arrays[0])), self.batch_size)
+            slices = [[array.slice(start, self.batch_size) for array in arrays] for start in starts]
+            yield pa.concat_arrays([self._of_valid(scored, rows) if self.keeps else scored(rows) for rows in slices])
+
+    def _of_valid(self, scored: Callable[[list[pa.Array]], pa.Array], rows: list[pa.Array]) -> pa.Array:
+        """Return the outputs of some rows, null for invalid ones; these are only looked for where scoring fails."""
+        try:
+            return scored(rows)
+        except (DataError, CorruptImageError):
+            valid = RowCheck(self.fields.inputs, self.pipeline).valid(rows)
+            if valid is None:
+                raise
+        places = pa.array(np.cumsum(valid) - 1, mask=~valid)
+        if valid.any():
+            return scored([array.filter(pa.array(valid)) for array in rows]).take(places)
+        import torch
+
+        none = self.outputs.columns(torch.zeros(1, self.outputs.size))  # of their types
+        return pa.StructArray.from_arrays([none[key] for key in self.wanted], list(self.wanted)).take(places)
 
 
 def _read(entry: Field, array: pa.Array) -> Array:
     try:
         values = dense(entry, array)
+    except MissingValueError as error:
+        raise DataError(f"features column {entry.title!r}, {error} of its batch. {SCORING_HINT}") from None
     except DataError as error:
         raise DataError(f"features column {entry.title!r}, {error} of its batch.") from None
     if not isinstance(values, np.ndarray):

@@ -25,9 +25,10 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from sparkopt.deep.fields import HINT, Fields, dense
+from sparkopt.deep.fields import HINT, INVALID_HINT, Fields, MissingValueError, dense
 from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec
+from sparkopt.deep.missing import RowCheck
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
@@ -42,10 +43,15 @@ GROUP_BYTES, GROUP_ROWS = 1 << 20, 512
 IN_THIS_PROCESS = 16 << 20
 """Bytes of a table that are written sooner than other processes would be ready."""
 
-RESULT = "split string, path string, groups array<bigint>, bytes bigint, digest bigint, tensors string, error string"
+RESULT = (
+    "split string, path string, groups array<bigint>, bytes bigint, digest bigint, tensors string, error string, "
+    "skipped bigint"
+)
 
 
-def write_store(rows: DataFrame | Table, fields: Fields, uri: str, held_out: HeldOut | None = None) -> Index:
+def write_store(
+    rows: DataFrame | Table, fields: Fields, uri: str, held_out: HeldOut | None = None, check: RowCheck | None = None
+) -> Index:
     """Write rows: one job, one file for each partition and split.
 
     Parameters
@@ -58,6 +64,8 @@ def write_store(rows: DataFrame | Table, fields: Fields, uri: str, held_out: Hel
         Where; shared by the driver and all executors.
     held_out : HeldOut or None, default None
         Rows that go to the split "validation".
+    check : RowCheck or None, default None
+        Finds invalid rows, which are left out; None refuses them.
 
     Raises
     ------
@@ -69,7 +77,7 @@ def write_store(rows: DataFrame | Table, fields: Fields, uri: str, held_out: Hel
     folder.filesystem.create_dir(folder.path, recursive=True)
     complete = False
     try:
-        write = _Write(fields, uri, held_out)
+        write = _Write(fields, uri, held_out, check)
         found = _by_processes(rows, write) if isinstance(rows, Table) else _by_tasks(rows, write)
         index = _index(sorted(found, key=lambda row: row.path or ""), fields, uri, time.perf_counter() - begin)
         index.save()
@@ -105,10 +113,12 @@ def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) 
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
     splits: dict[str, list[Shard]] = {TRAINING: [], VALIDATION: []}
+    skipped, found = sum(row.skipped for row in found), [row for row in found if row.path]
     for row in found:
         splits[row.split].append(Shard(row.path, tuple(row.groups), row.bytes, row.digest))
     if not splits[TRAINING]:
-        raise DataError("there are no rows to train on: there are none at all, or all of them are held out.")
+        why = f"all but those held out are invalid ({skipped:,})" if skipped else "all of them are held out"
+        raise DataError(f"there are no rows to train on: there are none at all, or {why}.")
     kinds = {row.tensors: row.path for row in found}
     if len(kinds) > 1:
         (one, first), (two, second) = sorted(kinds.items())[:2]
@@ -116,7 +126,7 @@ def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) 
     tensors = {
         name: TensorSpec(tuple(shape), dtype) for name, (shape, dtype) in json.loads(next(iter(kinds))).items()
     }
-    return Index(uri, fields, tensors, tuple(splits[TRAINING]), tuple(splits[VALIDATION]), seconds)
+    return Index(uri, fields, tensors, tuple(splits[TRAINING]), tuple(splits[VALIDATION]), seconds, skipped)
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,7 @@ class _Written:
     digest: int = 0
     tensors: str = ""
     error: str | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,11 +186,12 @@ class _Write:
     fields: Fields
     uri: str
     held_out: HeldOut | None = None
+    check: RowCheck | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[_Written]:
         """Write the rows of Arrow batches; return what was written, or the first error."""
         folder = resolve(self.uri, "storePath")
-        error, row = None, 0
+        error, row, skipped = None, 0, 0
         with ExitStack() as stack:
             files = {
                 split: stack.enter_context(_File(folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields))
@@ -189,14 +201,24 @@ class _Write:
                 if error is not None:  # Spark discards a Python worker that has not read all of its input
                     continue
                 try:
-                    for split, columns in self._split(batch, partition, row):
+                    valid = self._valid(batch)
+                    skipped += batch.num_rows - valid.num_rows
+                    for split, columns in self._split(valid, partition, row):
                         files[split].add(columns)
                     row += batch.num_rows
                 except DataError as problem:
                     error = str(problem)
         if error is not None:
             return [_Written(error=error)]
-        return [file.result(split) for split, file in files.items() if file.groups]
+        written = [file.result(split) for split, file in files.items() if file.groups]
+        return [*written, _Written(skipped=skipped)] if skipped else written
+
+    def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows that can be trained on."""
+        if self.check is None or not batch.num_rows:
+            return batch
+        valid = self.check.valid([batch.column(entry.name) for entry in self.check.fields])
+        return batch if valid is None else batch.filter(pa.array(valid))
 
     def _split(self, batch: pa.RecordBatch, partition: int, row: int) -> Iterator[tuple[str, dict[str, Any]]]:
         if not batch.num_rows:
@@ -207,8 +229,9 @@ class _Write:
                 columns[entry.name] = dense(entry, batch.column(entry.name))
             except DataError as error:
                 counted = f", counted from row {row}" if row else ""
+                hint = INVALID_HINT if isinstance(error, MissingValueError) else HINT
                 raise DataError(
-                    f"{entry.role} column {entry.title!r}, partition {partition}, {error}{counted}. {HINT}"
+                    f"{entry.role} column {entry.title!r}, partition {partition}, {error}{counted}. {hint}"
                 ) from None
         if self.held_out is None:
             yield TRAINING, columns
@@ -232,6 +255,7 @@ _RESULT_SCHEMA = pa.schema(
         ("digest", pa.int64()),
         ("tensors", pa.string()),
         ("error", pa.string()),
+        ("skipped", pa.int64()),
     ]
 )
 

@@ -40,6 +40,7 @@ def receipt_of(
             "total": index.seconds + launched,
         },
         bytes=index.bytes,
+        skipped=index.skipped,
         peak_memory=max(result.peak_memory for result in results),
         device_memory=max(result.device_memory for result in results),
         rows_per_second=sum(record["rows"] for record in first.history) / sum(spent) if spent else 0.0,

@@ -46,7 +46,7 @@ def scored(model: Any, data: Any) -> Any:
         return _frame(model, data)
     table = Table.of(data)
     function, schema = _function(model, table.schema)
-    found = derived(table, function, schema, function.columns, function.names)
+    found = derived(table, function, schema, function.columns, function.names, function.drops)
     if not isinstance(data, (pa.Table, pa.RecordBatch)) and not hasattr(data, "__arrow_c_stream__"):
         return found
     rows = computed(found, in_processes=any(entry.is_image for entry in function.scorer.fields.inputs))
@@ -68,7 +68,7 @@ def _function(model: Any, schema: pa.Schema) -> tuple[_Score, pa.Schema]:
     _check_new(names, schema.names)
     kinds = _arrow_types(model)
     fields = [*schema, *(pa.field(name, kind) for name, kind in zip(names, kinds, strict=True))]
-    return _Score(scorer, names), pa.schema(fields, schema.metadata)
+    return _Score(scorer, names, model.value("handleInvalid") == "skip"), pa.schema(fields, schema.metadata)
 
 
 def _check_new(names: tuple[str, ...], known: list[str]) -> None:
@@ -89,6 +89,7 @@ class _Score:
 
     scorer: NetworkScorer
     names: tuple[str, ...]
+    drops: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -107,7 +108,8 @@ class _Score:
         for scores in self.scorer(taken()):
             batch = waiting.popleft()
             found = [_plain(column) for column in scores.flatten()]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *found], [*batch.schema.names, *self.names])
+            rows = pa.RecordBatch.from_arrays([*batch.columns, *found], [*batch.schema.names, *self.names])
+            yield rows.filter(scores.is_valid()) if self.drops else rows
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -123,7 +125,11 @@ def _frame(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     _check_new(tuple(model._wanted().values()), [str(name) for name in frame.columns])
-    return pd.concat([frame, frame_outputs(model, frame)], axis=1)
+    found = frame_outputs(model, frame)
+    if model.value("handleInvalid") == "skip":
+        kept = found[next(iter(found.columns))].notna()
+        frame, found = frame[kept], found[kept]
+    return pd.concat([frame, found], axis=1)
 
 
 def frame_outputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:

@@ -41,6 +41,8 @@ class DeepReceipt(BaseReceipt):
         How often it restarted because a process was lost.
     objective, validation : list of float
         Mean loss of each epoch's training rows, and of the rows that were held out after it, where there are any.
+    skipped : int
+        Rows that ``handleInvalid`` left out.
     elapsed : list of float
         Seconds of training until each epoch's end, those of earlier attempts included.
     """
@@ -64,6 +66,7 @@ class DeepReceipt(BaseReceipt):
     objective: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     elapsed: list[float] = field(default_factory=list)
+    skipped: int = 0
 
     def facts(self) -> Facts:
         """Return the contents of the report: measures, charts and notes."""
@@ -100,6 +103,7 @@ class DeepReceipt(BaseReceipt):
             Measure("stored on disk", self.bytes, "bytes", is_cost=True),
             Measure("peak memory", self.peak_memory, "bytes", "of a process", is_cost=True),
             Measure("rows", self.rows, "count", f"and {self.validation_rows:,} held out"),
+            *([Measure("rows left out", self.skipped, "count", "invalid")] if self.skipped else []),
             *(Measure(f"{name} time", value, "seconds", is_cost=True) for name, value in self._parts.items()),
             Measure("restarts", self.restarts, "count"),
         ]
@@ -130,6 +134,7 @@ class DeepReceipt(BaseReceipt):
             [
                 f"{self.processes} x {self.launcher} on {', '.join(self.devices)} ({self.why})",
                 f"  rows      {self.rows:>12,}   held out {self.validation_rows:,}",
+                *([f"  left out  {self.skipped:>12,}   invalid rows"] if self.skipped else []),
                 f"  epochs    {self.epochs:>12,}   steps {self.steps:,}   stopped by {self.stopped}",
                 f"  speed     {self.rows_per_second:>12,.0f} rows/s",
                 *([f"  resumed from {self.resumed}"] if self.resumed else []),

@@ -1,0 +1,74 @@
+"""Invalid rows of a network: null, NaN, infinity, and images that cannot be decoded (``handleInvalid``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sparkopt.deep.fields import Field, MissingValueError, dense
+from sparkopt.errors import CorruptImageError, DataError
+from sparkopt.images import Compose
+from sparkopt.typing import Array
+
+__all__ = ["RowCheck"]
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """Finds the invalid rows of Arrow columns.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        What the columns are.
+    pipeline : str or None
+        JSON of what decodes images; each is decoded once to find those that cannot be. None leaves them unread.
+    """
+
+    fields: Sequence[Field]
+    pipeline: str | None = None
+
+    def valid(self, columns: Sequence[pa.Array]) -> Array | None:
+        """Return which rows are valid; None where all are.
+
+        Rows of unlike shapes and negative weights are valid here: they are no missing values.
+        """
+        decode = None if self.pipeline is None else Compose.from_json(self.pipeline)
+        found = np.ones(len(columns[0]), bool)
+        for field, column in zip(self.fields, columns, strict=True):
+            _search(_Reading(field, column, decode), 0, len(column), found)
+        return None if found.all() else found
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads rows of a column as a network does, to see whether that works."""
+
+    field: Field
+    column: pa.Array
+    decode: Compose | None
+
+    def __call__(self, start: int, rows: int) -> None:
+        values: Any = dense(self.field, self.column.slice(start, rows))
+        if self.field.is_image and self.decode is not None:
+            for content in values.to_pylist():
+                self.decode(content)
+
+
+def _search(read: Callable[[int, int], None], start: int, rows: int, valid: Array) -> None:
+    """Mark the rows that cannot be read: a part that can be is not looked into further."""
+    if not rows:
+        return
+    try:
+        read(start, rows)
+    except (DataError, CorruptImageError) as error:
+        if rows == 1:  # a negative weight is no missing value, nor are rows of unlike shapes
+            valid[start] &= not isinstance(error, (MissingValueError, CorruptImageError))
+            return
+        half = rows // 2
+        _search(read, start, half, valid)
+        _search(read, start + half, rows - half, valid)
