@@ -79,7 +79,7 @@ class AllReduceEngine(Engine):
         if store.partitions > store.slots:
             raise IncompatibleError(
                 f"engine='allreduce' needs a task for each of {store.partitions} partitions at the same time, and "
-                f"this server, which keeps no blocks, runs {store.slots}: df.coalesce({store.slots}), or "
+                f"this server, which keeps no blocks, runs {store.slots}: df.repartition({store.slots}), or "
                 "engine='driver'."
             )
         rows, opening = reading

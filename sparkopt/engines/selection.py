@@ -124,7 +124,7 @@ class AutoEngine(Engine):
         able = self.candidates(SessionTraits.of_store(store))
         if not store.has_rdds and calls_driver(problems):  # tasks of Spark Connect do not reach this process
             able = [engine for engine in able if not engine.needs_spark]
-        if store.partitions > store.slots and store.read_in_task() is not None:  # ranks would have to read in turn
+        if store.read_in_task() is not None:  # over some rows Spark runs no barrier stage
             able = [engine for engine in able if not engine.needs_barrier]
         choice = choose(size, able)
         logger.info("%s", choice)

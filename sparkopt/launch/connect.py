@@ -22,7 +22,7 @@ from pyspark.cloudpickle import dumps
 from pyspark.errors import PySparkException
 
 from sparkopt import errors
-from sparkopt.errors import LostRankError, RankError, SparkoptError
+from sparkopt.errors import IncompatibleError, LostRankError, RankError, SparkoptError
 from sparkopt.launch.channel import Channel, RankReport, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Address, Listener
@@ -164,6 +164,11 @@ class _ConnectTask:
 def _failure(error: PySparkException, processes: int) -> SparkoptError:
     """Return what a stage failed for: what a rank raised, or that one was lost."""
     text = str(error)
+    if "Barrier execution mode does not allow" in text:
+        return IncompatibleError(
+            f"Spark runs no barrier stage over these rows as they are, coalesced or sampled say: "
+            f"df.repartition({processes})."
+        )
     raised = re.findall(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
     mine = [(name, message) for name, message in raised if name not in ("PythonException", "SparkException")]
     if not mine:

@@ -65,16 +65,22 @@ def wrong(engine: str, df: DataFrame) -> Any:
     LinearRegression(engine=engine, optimizer="sgd", stepSize=1e200, maxIter=50, tol=0.0).fit(df)
 
 
+def network() -> TorchEstimator:
+    return TorchEstimator(module=torch.nn.Linear(4, 1), loss="squared_error", epochs=1)
+
+
 def on(spark: SparkSession) -> dict[str, Any]:
     df = dense(spark, 2)
     return {
         **{engine: outcome(lambda engine=engine: fitted(engine, df)) for engine in ENGINES},
-        "two partitions": outcome(lambda: fitted("allreduce", df.coalesce(2))),
+        "two partitions": outcome(lambda: fitted("allreduce", df.repartition(2))),
         "callbacks": {engine: outcome(lambda engine=engine: called(engine, df)) for engine in ENGINES},
         "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
         "searched": outcome(lambda: searched(spark)),
         "sharded": outcome(lambda: sharded(spark)),
-        "networks": outcome(lambda: TorchEstimator(torch.nn.Linear(4, 1), epochs=1).fit(df)),
+        "networks": outcome(
+            lambda: TorchEstimator(module=torch.nn.Linear(4, 1), loss="squared_error", epochs=1).fit(df)
+        ),
         "plan": outcome(lambda: str(LogisticRegression().explain(df))),
     }
 
