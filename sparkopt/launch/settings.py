@@ -10,9 +10,6 @@ from sparkopt.errors import IncompatibleError
 
 __all__ = ["SessionSettings", "refuse_barrier", "refuse_connections", "refuse_encryption"]
 
-Read = Callable[[str, str], str]
-"""Returns a setting's value, or the default."""
-
 _ENCRYPTION = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
 _DYNAMIC_ALLOCATION = "spark.dynamicAllocation.enabled"
 _DURATION = "spark.speculation.task.duration.threshold"
@@ -37,8 +34,8 @@ class SessionSettings:
     duplicates: str | None = None
 
     @classmethod
-    def of(cls, read: Read) -> SessionSettings:
-        """Return what the settings say that ``read`` returns."""
+    def of(cls, read: Callable[[str, str], str]) -> SessionSettings:
+        """Return what the settings say; ``read`` takes a key and a default, and returns the value."""
 
         def on(key: str) -> str | None:
             return f"{key}=true" if read(key, "false").strip().lower() == "true" else None

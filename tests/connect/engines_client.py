@@ -78,9 +78,7 @@ def on(spark: SparkSession) -> dict[str, Any]:
         "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
         "searched": outcome(lambda: searched(spark)),
         "sharded": outcome(lambda: sharded(spark)),
-        "networks": outcome(
-            lambda: TorchEstimator(module=torch.nn.Linear(4, 1), loss="squared_error", epochs=1).fit(df)
-        ),
+        "networks": outcome(lambda: network().fit(df)),
         "plan": outcome(lambda: str(LogisticRegression().explain(df))),
     }
 
