@@ -115,8 +115,12 @@ bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: spa
 	@$(ACTIVATE) python jobs/bench/cold.py $(ARGS)
 
 .PHONY: bench-machine
-bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn and GridSearchCV (about 15 minutes)
+bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn; ARGS="--others PYTHON" (12 minutes)
 	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
+
+.PHONY: bench-raw
+bench-raw: .venv/run ## Time whole processes from raw rows to a saved model and scores, beside scikit-learn and pyspark.ml (about 15 minutes)
+	@$(ACTIVATE) python jobs/bench/raw.py $(ARGS)
 
 .PHONY: bench-memory
 bench-memory: .venv/run ## Train on 12 GB of rows in a process tree with 3 GB of memory (about 6 minutes, 27 GB of disk)
