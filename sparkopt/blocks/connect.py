@@ -27,7 +27,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
-from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep, WriteBlocks, carry
+from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
+from sparkopt.blocks.tasks import Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
 
 __all__ = ["ConnectBackend", "slots_of"]
@@ -81,6 +82,11 @@ class ConnectBackend(Backend):
     def name(self) -> str:
         """Return "Spark Connect"."""
         return "Spark Connect"
+
+    @property
+    def source(self) -> str:
+        """The DataFrame's files."""
+        return self._source.shown
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
