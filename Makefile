@@ -115,8 +115,12 @@ bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: spa
 	@$(ACTIVATE) python jobs/bench/cold.py $(ARGS)
 
 .PHONY: bench-machine
-bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn and GridSearchCV (about 15 minutes)
+bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn; ARGS="--others PYTHON" (12 minutes)
 	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
+
+.PHONY: bench-raw
+bench-raw: .venv/run ## Time whole processes from raw rows to a saved model and scores, beside scikit-learn and pyspark.ml (about 15 minutes)
+	@$(ACTIVATE) python jobs/bench/raw.py $(ARGS)
 
 .PHONY: bench-memory
 bench-memory: .venv/run ## Train on 12 GB of rows in a process tree with 3 GB of memory (about 6 minutes, 27 GB of disk)
@@ -141,6 +145,10 @@ bench-score: .venv/run ## Compare scoring with pyspark.ml's models: Vectors, ass
 .PHONY: bench-optimum
 bench-optimum: .venv/run ## Measure how close to the optimum fits end at their defaults, beside pyspark.ml (about 10 minutes)
 	@$(SUBMIT) jobs/bench/optimum.py $(ARGS)
+
+.PHONY: bench-optimizers
+bench-optimizers: .venv/run ## Count the steps that every optimiser needs at its defaults, without Spark (about 5 minutes)
+	@$(ACTIVATE) python jobs/bench/optimizers.py $(ARGS)
 
 .PHONY: bench-warm-start
 bench-warm-start: .venv/run ## Count the steps from yesterday's model on data with 1% new rows

@@ -204,7 +204,7 @@ def main() -> None:
     """Read flags and run."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--data", type=Path, default=Path("../shared/data/mnist-10k"), help="default: %(default)s")
-    flags.add_argument("--epochs", type=int, default=3, help="of a fit (default: %(default)s)")
+    flags.add_argument("--epochs", type=int, default=3, help="of a fit, at least 2 (default: %(default)s)")
     flags.add_argument("--rounds", type=int, default=2, help="fits of each loop (default: %(default)s)")
     flags.add_argument("--starts", type=int, default=2, help="of each launcher (default: %(default)s)")
     flags.add_argument("--batch-size", type=int, default=64, help="of a process (default: %(default)s)")

@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 
 from sparkopt import ml
 from sparkopt.launch.session import session
-from sparkopt.ml import tuning as tuning_module
+from sparkopt.ml import search as search_module
 
 MAX_ITER, TOL = 200, 1e-7
 """The rows are float32: with a smaller tolerance, line searches work within the rounding of sums."""
@@ -94,7 +94,7 @@ def run(spark: SparkSession, rows: int, features: int, folds: int, models: int, 
         search(kind, estimator).setNumFolds(2).fit(warm)  # starts Python workers, compiles
     turns = []
     for _ in range(runs):
-        with Clock(tuning_module, "held_out_metrics") as clock:
+        with Clock(search_module, "held_out_metrics") as clock:
             mine_seconds, together = timed(search(ml.CrossValidator, ours), data)
         peer_seconds, peer = timed(search(tuning.CrossValidator, theirs), vectors)
         turns.append((mine_seconds, peer_seconds))

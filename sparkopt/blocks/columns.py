@@ -54,6 +54,11 @@ class FeatureEncoder(Protocol):
         ...
 
     @property
+    def names(self) -> list[str]:
+        """Names of the features, in order."""
+        ...
+
+    @property
     def width(self) -> int:
         """Number of features."""
         ...

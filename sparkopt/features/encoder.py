@@ -60,7 +60,7 @@ class Encoder:
         """The columns that are read."""
         return tuple(encoding.column for encoding in self.encodings)
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """Names of the features."""
         found: list[str] = []

@@ -88,10 +88,10 @@ class Canvas:
         image, targets = self.realise(), self._moved()
         if swapped:
             image = _exchanged(image)
-        if targets is None:
+        if targets is None or type(transform).apply_to is ImageTransform.apply_to:  # pixels stay where they are
             image = transform.apply(image, rng)
         else:
-            targets = transform.apply_to(dataclasses.replace(targets, image=image), rng)
+            targets = transform.apply_to(targets.changed(image=image), rng)
             image = targets.image
         self._replace(_exchanged(image) if swapped and not isinstance(image, bytes) else image, targets)
 
@@ -136,7 +136,7 @@ class Canvas:
         """Return the image, or the sample where there are targets."""
         image, targets = self.realise(), self._moved()
         image = image if isinstance(image, bytes) else np.ascontiguousarray(image)
-        return image if targets is None else dataclasses.replace(targets, image=image)
+        return image if targets is None else targets.changed(image=image)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,7 +61,7 @@ class PaddedRandomCrop(ImageTransform):
         padded = self._pad(sample.pixels).apply_to(sample, rng)
         top, left = self._corner(padded.pixels, rng)
         part = moved(padded, GeometricMap(translation(-left, -top), (self.height, self.width)))
-        return dataclasses.replace(part, image=F.crop(padded.pixels, top, left, self.height, self.width))
+        return part.changed(image=F.crop(padded.pixels, top, left, self.height, self.width))
 
     def _pad(self, image: Array) -> Pad:
         down, across = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
+from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
 from sparkopt.io.image_checks import decodable, tiff_layout
@@ -30,6 +31,9 @@ def decode(
     data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1, depth: str = "8"
 ) -> Array:
     """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
+
+    AVIF, HEIC, JPEG 2000, JPEG XL, BigTIFF and DICOM are decoded where a library for them is installed: Pillow,
+    imagecodecs, pillow-heif or pydicom. Without one, the error has the format's name.
 
     Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
     ``color`` is "rgba".
@@ -124,10 +128,16 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
         )
+    if header.format in OTHERS:
+        return _of_library(decode_by_library(data, header), header, color, depth)
     data = decodable(data, header)
     if header.bits > 8 and depth == "keep":
         return _kept(data, header, color)
     layout = tiff_layout(data) if header.format == "tiff" else None
+    if layout is not None and (layout.has_unassociated_alpha or layout.is_left_to_others) and has_pillow():
+        return _of_library(decode_by_library(data, header), header, color, depth)
+    if layout is not None and layout.is_wide_with_alpha and not layout.is_planar and color != "rgba":
+        return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
     if layout is not None and layout.has_unassociated_alpha:
         rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
         return _converted(_divided_by_alpha(rgba), "rgba", color)
@@ -164,6 +174,24 @@ def _pixels(data: bytes, header: Header, flags: int, reduction: int) -> Array:
         )
     found: Array = image
     return found
+
+
+def _of_library(image: Array, header: Header, color: str, depth: str) -> Array:
+    """Return pixels of another library in the type and the colours that are asked for."""
+    if image.shape[2] == 2:  # grey with transparency
+        image = image[..., [0, 0, 0, 1]]
+    source = {1: "gray", 3: "rgb", 4: "rgba"}.get(image.shape[2])
+    if source is None:
+        raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
+    if depth == "8" and image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    elif depth == "8" and image.dtype != np.uint8:
+        raise CorruptImageError(
+            f'unsupported: samples of type {image.dtype} have no eight-bit equivalent; depth="keep" keeps them'
+        )
+    elif image.dtype not in (np.uint8, np.uint16, np.float32):
+        image = image.astype(np.float32)
+    return _converted(np.ascontiguousarray(image), source, color)
 
 
 def _kept(data: bytes, header: Header, color: str) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,7 +46,7 @@ class _FieldTransform(ImageTransform):
             remapped = cv2.remap(mask, *field, cv2.INTER_NEAREST, borderMode=self._border(), borderValue=border)
             mask = remapped.reshape(mask.shape)
         moved = sample.with_points(lambda points: _forward(points, field), size)
-        return dataclasses.replace(moved, image=self._sampled(sample.pixels, field), mask=mask)
+        return moved.changed(image=self._sampled(sample.pixels, field), mask=mask)
 
     def _sampled(self, image: Array, field: tuple[Array, Array]) -> Array:
         how: str = self.interpolation  # type: ignore[attr-defined]  # a field of each subclass

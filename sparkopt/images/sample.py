@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.images.geometry import GeometricMap, Size, inverse
 from sparkopt.images.parameters import Fill
-from sparkopt.images.sampling import sample as sampled
+from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
 
 __all__ = ["Sample", "moved"]
@@ -65,7 +64,9 @@ class Sample:
     def __post_init__(self) -> None:
         for name, width in (("boxes", 4), ("keypoints", 2)):
             value = getattr(self, name)
-            if value is None:
+            if value is None or (
+                isinstance(value, np.ndarray) and value.dtype == float and value.shape[1:] == (width,)
+            ):
                 continue
             try:
                 found = (
@@ -99,6 +100,13 @@ class Sample:
         """Whether there is anything beside the image."""
         return self.mask is not None or self.boxes is not None or self.keypoints is not None
 
+    def changed(self, **values: Any) -> Sample:
+        """Return the sample with other values, which are not checked again: a pipeline does this for each step."""
+        other: Sample = object.__new__(Sample)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(values)
+        return other
+
     def check_size(self, size: Size) -> None:
         """Raise DataError where the mask is not of the upright image's size."""
         if self.mask is not None and self.mask.shape[:2] != size:
@@ -116,7 +124,7 @@ class Sample:
             labels = None if labels is None else labels[kept]
         if keypoints is not None and len(keypoints):
             keypoints = _inside(move(keypoints), size)
-        return dataclasses.replace(self, boxes=boxes, labels=labels, keypoints=keypoints)
+        return self.changed(boxes=boxes, labels=labels, keypoints=keypoints)
 
     def _clipped(self, boxes: Floats, size: Size, whole: Floats | None = None) -> tuple[Floats, Array]:
         """Return the boxes that are visible enough, clipped, and which they are."""
@@ -130,9 +138,8 @@ def moved(sample: Sample, geometry: GeometricMap) -> Sample:
     """Return the targets of a sample as a map moves them; the image is left alone."""
     mask = sample.mask
     if mask is not None:
-        fill = None if geometry.fill is None else sample.mask_fill
-        plan = dataclasses.replace(geometry, interpolation="nearest", fill=fill)
-        mask = sampled(mask if mask.ndim == 3 else mask[:, :, np.newaxis], plan)
+        layers = mask if mask.ndim == 3 else mask[:, :, np.newaxis]
+        mask = sample_labels(layers, geometry, sample.mask_fill)
         mask = np.ascontiguousarray(mask if sample.mask.ndim == 3 else mask[:, :, 0])
     boxes, labels, keypoints = sample.boxes, sample.labels, sample.keypoints
     stages = [*geometry.clips, (geometry.matrix, geometry.size)]
@@ -143,22 +150,24 @@ def moved(sample: Sample, geometry: GeometricMap) -> Sample:
         for matrix, size in stages:
             keypoints = np.where(np.isnan(_inside(_projected(matrix, keypoints), size)), np.nan, keypoints)
         keypoints = _projected(geometry.matrix, keypoints)
-    return dataclasses.replace(sample, mask=mask, boxes=boxes, labels=labels, keypoints=keypoints)
+    return sample.changed(mask=mask, boxes=boxes, labels=labels, keypoints=keypoints)
 
 
 def _moved_boxes(sample: Sample, stages: list[tuple[Floats, Size]]) -> tuple[Floats, Array]:
     """Return boxes after a map, clipped where an image between was cut, and which of them are kept."""
     corners = _corner_points(sample.boxes)
     final = stages[-1][0]
-    whole = _bounds(_projected(final, corners))
+    whole, is_cut = _bounds(_projected(final, corners)), False
     for matrix, size in stages[:-1]:
         points = _projected(matrix, corners)
         limits = np.array([size[1], size[0]], float)
         outside = ((points < -_EMPTY) | (points > limits + _EMPTY)).any(axis=1).reshape(-1, 4).any(axis=1)
         if outside.any():
+            is_cut = True
             cut = _projected(inverse(matrix), _corner_points(np.clip(_bounds(points), 0, np.tile(limits, 2))))
             corners = np.where(np.repeat(outside, 4)[:, np.newaxis], cut, corners)
-    return sample._clipped(_bounds(_projected(final, corners)), stages[-1][1], whole)
+    found = _bounds(_projected(final, corners)) if is_cut else whole
+    return sample._clipped(found, stages[-1][1], whole)
 
 
 def _corner_points(boxes: Floats) -> Floats:

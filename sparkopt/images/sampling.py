@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -27,10 +27,10 @@ from sparkopt.images.geometry import (
     scaling,
     translation,
 )
-from sparkopt.images.parameters import fill_values, filled
+from sparkopt.images.parameters import Fill, fill_values, filled
 from sparkopt.typing import Array, Floats
 
-__all__ = ["sample"]
+__all__ = ["sample", "sample_labels"]
 
 _MAX_WASTE = 2.0  # resize a whole image for a part of it up to this ratio of areas
 _SLOWER_WITH_FOUR = ("nearest", "cubic", "lanczos")  # interpolations that a fourth channel does not speed up
@@ -51,6 +51,16 @@ def sample(image: Array, geometry: GeometricMap) -> Array:
     exact = _sample_aligned(image, geometry)
     output = _sample_freely(image, geometry) if exact is None else exact
     return _cut_off(output, geometry, image.shape[:2])
+
+
+def sample_labels(mask: Array, geometry: GeometricMap, fill: Fill) -> Array:
+    """Apply the map of an image to its labels, of shape (height, width, layers), by "nearest"."""
+    if _alignment(geometry, mask.shape[:2]) is None:
+        outside = None if geometry.fill is None else fill
+        return sample(mask, replace(geometry, interpolation="nearest", fill=outside))
+    output = _sample_aligned(mask, geometry, "nearest", fill)
+    assert output is not None  # noqa: S101  # it is aligned
+    return _cut_off(output, geometry, mask.shape[:2], fill)
 
 
 class _Span(NamedTuple):
@@ -79,15 +89,18 @@ class _Alignment(NamedTuple):
     down: _Span
 
 
-def _sample_aligned(image: Array, geometry: GeometricMap) -> Array | None:
+def _sample_aligned(
+    image: Array, geometry: GeometricMap, interpolation: str | None = None, fill: Fill | None = None
+) -> Array | None:
     """Resize, slice, mirror and paste; None if the map is not axis-aligned or misses the pixel grid."""
     found = _alignment(geometry, image.shape[:2])
     if found is None:
         return None
     height, width = (found.across, found.down) if found.transposed else (found.down, found.across)
     part = image[slice(*height.source), slice(*width.source)]
-    patch = F.resize(part, height.length, width.length, geometry.interpolation or "linear")
-    return _paste(_turn(patch, found), found.across, found.down, geometry)
+    patch = F.resize(part, height.length, width.length, interpolation or geometry.interpolation or "linear")
+    outside = geometry.fill if fill is None else fill
+    return _paste(_turn(patch, found), found.across, found.down, geometry.size, outside)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
@@ -130,13 +143,13 @@ def _turn(patch: Array, alignment: _Alignment) -> Array:
     return cv2.flip(np.ascontiguousarray(patch), code).reshape(patch.shape)
 
 
-def _paste(patch: Array, across: _Span, down: _Span, geometry: GeometricMap) -> Array:
+def _paste(patch: Array, across: _Span, down: _Span, size: Size, fill: Fill | None) -> Array:
     """Cut a patch to the output, and surround it with the fill value."""
     (left, right), (top, bottom) = across.target, down.target
     patch = patch[top - down.placed[0] : bottom - down.placed[0], left - across.placed[0] : right - across.placed[0]]
-    if patch.shape[:2] == geometry.size:
+    if patch.shape[:2] == size:
         return patch
-    output = filled((*geometry.size, patch.shape[2]), geometry.fill, patch.dtype)
+    output = filled((*size, patch.shape[2]), fill, patch.dtype)
     output[top:bottom, left:right] = patch
     return output
 
@@ -213,12 +226,12 @@ def _border(back: Floats, size: Size, source: Size) -> int:
     return cv2.BORDER_CONSTANT if well_inside else cv2.BORDER_REPLICATE
 
 
-def _cut_off(output: Array, geometry: GeometricMap, source: Size) -> Array:
+def _cut_off(output: Array, geometry: GeometricMap, source: Size, fill: Fill | None = None) -> Array:
     """Fill pixels outside an intermediate image: a rotation after a crop must not show what the crop removed."""
     if geometry.fill is None:  # all of the output is inside the source
         return output
     for edges in _cuts(geometry, source):
-        ground = filled(output.shape, geometry.fill, output.dtype)
+        ground = filled(output.shape, geometry.fill if fill is None else fill, output.dtype)
         shown = _mask(edges, geometry.size)
         output = cv2.copyTo(np.ascontiguousarray(output), shown, ground).reshape(output.shape)
     return output

@@ -6,7 +6,6 @@ image.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -295,7 +294,7 @@ class Pad(ImageTransform):
             padded = F.pad(layers, *sides, self.mode, sample.mask_fill)
             mask = padded if mask.ndim == 3 else padded[:, :, 0]
         shifted = sample.with_points(lambda points: np.add(points, (self.left, self.top)), image.shape[:2])
-        return dataclasses.replace(shifted, image=image, mask=mask)
+        return shifted.changed(image=image, mask=mask)
 
 
 def _resize_map(size: Size, target: Size, interpolation: str) -> GeometricMap:

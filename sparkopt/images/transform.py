@@ -99,7 +99,7 @@ class ImageTransform(ABC):
 
     def apply_to(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the transformed image with its targets, which stay where they are; override it if pixels move."""
-        return dataclasses.replace(sample, image=self.apply(sample.pixels, rng))
+        return sample.changed(image=self.apply(sample.pixels, rng))
 
 
 @dataclass(frozen=True)

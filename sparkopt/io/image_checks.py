@@ -56,11 +56,17 @@ class TiffLayout:
         Channels.
     has_unassociated_alpha : bool
         Whether colours of 8 bits are stored as they are, next to their alpha: libtiff multiplies them by it.
+    is_wide_with_alpha : bool
+        The same of colours of 16 bits, which OpenCV multiplies where it does not return the alpha.
+    is_left_to_others : bool
+        Whether OpenCV lacks the compression, or drops the alpha of greys.
     """
 
     is_planar: bool
     samples: int
     has_unassociated_alpha: bool
+    is_wide_with_alpha: bool
+    is_left_to_others: bool
 
 
 def tiff_layout(data: bytes) -> TiffLayout:
@@ -68,7 +74,9 @@ def tiff_layout(data: bytes) -> TiffLayout:
     directory = _Directory(data)
     samples, is_wide = directory.number(SAMPLES, 1), directory.number(BITS, 1) > 8
     is_planar = is_wide and samples > 1 and directory.number(PLANAR, 1) == 2
-    return TiffLayout(is_planar, samples, not is_wide and directory.number(EXTRA_SAMPLES, 0) == UNASSOCIATED)
+    is_plain = directory.number(EXTRA_SAMPLES, 0) == UNASSOCIATED
+    is_foreign = directory.number(COMPRESSION, 1) in FOREIGN or (samples == 2 and not is_wide)
+    return TiffLayout(is_planar, samples, not is_wide and is_plain, is_wide and is_plain and samples == 4, is_foreign)
 
 
 def _still(data: bytes) -> bytes:
@@ -157,6 +165,8 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PALETTE = 273, 277, 278, 279, 284, 320
 EXTRA_SAMPLES = 338
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
+FOREIGN = (34925, 50000)
+"""Compressions that OpenCV's libtiff is built without: LZMA and Zstandard."""
 STORED, DEFLATED, INDEXED, SUBSAMPLED, UNASSOCIATED = (1,), (8, 32946), 3, 6, 2
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sparkopt.errors import CorruptImageError
+from sparkopt.io.image_boxes import format_of, stored_size
 
 __all__ = ["ENDINGS", "MAX_PIXELS", "Header", "endings_glob", "is_image_name", "read_header"]
 
@@ -34,8 +35,8 @@ class Header:
 
     Parameters
     ----------
-    format : {"jpeg", "png", "webp", "gif", "bmp", "tiff"}
-        The file format.
+    format : {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jpeg2000", "jpegxl", "bigtiff", "dicom"}
+        The file format; the latter six are decoded where a library for them is installed.
     height, width : int
         Size in pixels as stored, before the orientation is applied.
     orientation : int, default 1
@@ -91,10 +92,13 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if not data:
         raise CorruptImageError("empty: the value holds no bytes")
     read = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
-    if read is None:
-        raise CorruptImageError("not an image: neither JPEG, PNG, WebP, GIF, BMP nor TIFF")
+    kind = format_of(data) if read is None else None
+    if read is None and kind is None:
+        raise CorruptImageError(
+            "not an image: neither JPEG, PNG, WebP, GIF, BMP, TIFF, nor a format of other decoders"
+        )
     try:
-        header = read(data)
+        header = read(data) if read is not None else Header(str(kind), *stored_size(data, str(kind)))
     except (struct.error, IndexError) as error:
         raise CorruptImageError("truncated: the data end inside the header") from error
     if header.height < 1 or header.width < 1:

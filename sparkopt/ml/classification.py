@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType, StructType
 
 from sparkopt.blocks.moments import Moments
@@ -21,7 +20,7 @@ from sparkopt.ml.bounds import BoundSetters
 from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters
 from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
-from sparkopt.ml.jvm import to_vector
+from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
@@ -132,28 +131,28 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
             return (margin > self._least_margin).astype(np.float64)
         return np.stack([-margin, margin], axis=1)
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+    def _formulas(self, raw: str) -> Formulas:
         if len(self._matrix) > 1:
-            return self._class_expressions(rows, raw)
-        small = F.col(SMALL)
-        shares = F.array(expressions.sigmoid(-raw, small), expressions.sigmoid(raw, small))
-        return rows.withColumn(SMALL, expressions.small_power(raw)), {
-            "rawPrediction": to_vector(F.array(-raw, raw)),
-            "probability": to_vector(shares),
+            return self._class_formulas(raw)
+        outputs = {
+            "rawPrediction": f"array(-{raw}, {raw})",
+            "probability": expressions.array(expressions.sigmoid(margin, SMALL) for margin in (f"(-{raw})", raw)),
             "prediction": expressions.above(raw, self._least_margin),
         }
+        return Formulas(outputs, ({SMALL: expressions.small_power(raw)},))
 
-    def _class_expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+    def _class_formulas(self, raw: str) -> Formulas:
         """Return the output columns of several classes."""
         thresholds = self._class_thresholds
+        steps: tuple[dict[str, str], ...] = ()
         if self.numClasses <= expressions.FEW:
-            rows, each, probability = expressions.softmax_of_few(rows, raw, self.numClasses)
+            steps, each, probability = expressions.softmax_of_few(raw, self.numClasses)
             chosen = expressions.argmax_of_few(each)
         else:
             probability, chosen = expressions.softmax(raw), expressions.argmax(raw)
         if thresholds is not None:
             chosen = expressions.largest_share(probability, thresholds)
-        return rows, {"rawPrediction": to_vector(raw), "probability": to_vector(probability), "prediction": chosen}
+        return Formulas({"rawPrediction": raw, "probability": probability, "prediction": chosen}, steps)
 
     @property
     def _least_margin(self) -> float:

@@ -21,7 +21,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, rows_of, schema_of
+from sparkopt.ml.rows import Rows, feature_names, rows_of, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, train
@@ -228,6 +228,8 @@ class LinearEstimator(
     def _trained(self, fit: Fit, rows: Rows) -> M:
         """Return the model of a fit, which keeps the rows that it was trained on for its summary."""
         model = self._copyValues(self._model(fit)._resetUid(self.uid))
+        names = feature_names(rows, self._features())
+        model._names = tuple(names) if len(names) == model.numFeatures else ()
         model._summarise(rows, fit)
         return model
 

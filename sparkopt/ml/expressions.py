@@ -1,11 +1,14 @@
 """Outputs of models as Spark's own expressions, to the bit those of `sparkopt.ml.arithmetic`.
 
+They are SQL: one call of the JVM takes a whole expression, where each operation on a Column takes about ten.
+
 Spark compares NaN as the largest number and NumPy as none: where that matters, NaN is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +18,21 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StructType, UserDefi
 
 __all__ = [
     "FEW",
+    "Formulas",
     "above",
     "argmax",
     "argmax_of_few",
+    "array",
     "largest_share",
     "let",
+    "number",
     "once",
     "row_wise",
     "sigmoid",
     "small_power",
     "softmax",
     "softmax_of_few",
+    "text",
     "twice",
 ]
 
@@ -36,104 +43,116 @@ FEW = 32
 TOP, POWER, TOTAL = "__sparkopt_top", "__sparkopt_power", "__sparkopt_total"
 
 
-def above(value: Column, threshold: float) -> Column:
+@dataclass(frozen=True)
+class Formulas:
+    """Output columns of raw predictions, in SQL.
+
+    Attributes
+    ----------
+    outputs : dict of str to str
+        By the keys of a model's outputs; Vectors as arrays of doubles.
+    steps : tuple of dict of str to str, default ()
+        Columns that they are computed from, by name; those of a step are computed from columns of earlier steps.
+    """
+
+    outputs: dict[str, str]
+    steps: tuple[dict[str, str], ...] = ()
+
+
+def number(value: float) -> str:
+    """Return a literal, to the last bit."""
+    if np.isnan(value):
+        return "double('NaN')"
+    if np.isinf(value):
+        return "double('Infinity')" if value > 0 else "double('-Infinity')"
+    return f"({float(value)!r}D)"
+
+
+def text(value: str) -> str:
+    """Return a literal."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def array(values: Iterable[str]) -> str:
+    """Return an array."""
+    return f"array({', '.join(values)})"
+
+
+def above(value: str, threshold: float) -> str:
     """Return 1 where a number is above the threshold, else 0."""
-    return F.when((value > threshold) & ~F.isnan(value), 1.0).otherwise(0.0)
+    return f"CASE WHEN {value} > {number(threshold)} AND NOT isnan({value}) THEN 1D ELSE 0D END"
 
 
-def small_power(raw: Column) -> Column:
+def small_power(raw: str) -> str:
     """Return e^−|raw|, which `sigmoid` takes."""
-    return F.exp(-F.abs(raw))
+    return f"exp(-abs({raw}))"
 
 
-def sigmoid(raw: Column, small: Column | None = None) -> Column:
+def sigmoid(raw: str, small: str | None = None) -> str:
     """Return 1 / (1 + e^−raw) without overflow, given ``small_power``, or computing it at each use."""
     small = small_power(raw) if small is None else small
-    return F.when(raw >= 0, 1.0).otherwise(small) / (1.0 + small)
+    return f"(CASE WHEN {raw} >= 0D THEN 1D ELSE {small} END / (1D + {small}))"
 
 
-def let(value: Column, function: Callable[[Column], Column]) -> Column:
-    """Return ``function(value)``, for which the value is computed once, however often it is used."""
-    return F.transform(F.array(value), function)[0]
+def let(name: str, value: str, result: str) -> str:
+    """Return ``result``, in which ``name`` is the value: it is computed once, however often it is used."""
+    return f"transform(array({value}), {name} -> {result})[0]"
 
 
-def softmax(raw: Column) -> Column:
+def softmax(raw: str) -> str:
     """Return e^raw / Σ e^raw of an array; infinite entries count as the largest numbers there are."""
-
-    def shares(powers: Column) -> Column:
-        total = F.aggregate(powers, F.lit(0.0), lambda sum_, x: sum_ + x)
-        return let(total, lambda sum_: F.transform(powers, lambda x: x / sum_))
-
-    def powers(values: Column) -> Column:
-        return let(F.array_max(values), lambda top: let(F.transform(values, lambda x: F.exp(x - top)), shares))
-
-    return let(F.transform(raw, _bounded), powers)
+    shares = let("total", "aggregate(powers, 0D, (sum, x) -> sum + x)", "transform(powers, x -> x / total)")
+    powers = let("powers", "transform(bounded, x -> exp(x - top))", shares)
+    return let("bounded", f"transform({raw}, x -> {_bounded('x')})", let("top", "array_max(bounded)", powers))
 
 
-def _bounded(x: Column) -> Column:
-    return F.when(F.isnan(x), x).otherwise(F.greatest(F.least(x, F.lit(LARGEST)), F.lit(-LARGEST)))
+def _bounded(x: str) -> str:
+    return f"CASE WHEN isnan({x}) THEN {x} ELSE greatest(least({x}, {number(LARGEST)}), {number(-LARGEST)}) END"
 
 
-def softmax_of_few(rows: DataFrame, raw: Column, count: int) -> tuple[DataFrame, list[Column], Column]:
+def softmax_of_few(raw: str, count: int) -> tuple[tuple[dict[str, str], ...], list[str], str]:
     """Return what ``softmax`` does, to the bit, of an array with ``count`` entries.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        The rows.
-    raw : Column
-        Their arrays.
-    count : int
-        Entries of each.
 
     Returns
     -------
     tuple
-        The rows with columns in addition, the entries of ``raw``, and the softmax, an array.
+        Steps, the entries of ``raw``, and the softmax, an array.
     """
-    each = [raw[index] for index in range(count)]
-    rows = rows.withColumn(TOP, F.greatest(*map(_bounded, each)))
-    powers = {f"{POWER}_{index}": F.exp(_bounded(value) - F.col(TOP)) for index, value in enumerate(each)}
-    rows = rows.withColumns(powers)
-    columns = [F.col(name) for name in powers]
-    total = F.lit(0.0)
-    for column in columns:
-        total = total + column
-    return rows.withColumn(TOTAL, total), each, F.array(*[column / F.col(TOTAL) for column in columns])
+    each = [f"{raw}[{index}]" for index in range(count)]
+    top = {TOP: f"greatest({', '.join(map(_bounded, each))})"}
+    powers = {f"{POWER}_{index}": f"exp({_bounded(value)} - {TOP})" for index, value in enumerate(each)}
+    total = {TOTAL: " + ".join(["0D", *powers])}
+    return (top, powers, total), each, array(f"{power} / {TOTAL}" for power in powers)
 
 
-def argmax_of_few(values: Sequence[Column]) -> Column:
+def argmax_of_few(values: Sequence[str]) -> str:
     """Return the position of the first largest of some columns, from 0, as a double."""
-    top = F.greatest(*values)
-    found = F.when(values[0] == top, 0.0)
-    for index, value in enumerate(values[1:], start=1):
-        found = found.when(value == top, float(index))
-    return found
+    top = f"greatest({', '.join(values)})"
+    cases = [f"WHEN {value} = {top} THEN {number(index)}" for index, value in enumerate(values)]
+    return f"CASE {' '.join(cases)} END"
 
 
-def argmax(values: Column) -> Column:
+def argmax(values: str) -> str:
     """Return the position of an array's first largest entry, from 0, as a double."""
-    return (F.array_position(values, F.array_max(values)) - 1).cast("double")
+    return f"CAST(array_position({values}, array_max({values})) - 1 AS DOUBLE)"
 
 
-def largest_share(probability: Column, thresholds: Sequence[float]) -> Column:
+def largest_share(probability: str, thresholds: Sequence[float]) -> str:
     """Return the class of the largest probability / threshold; 0 / 0 is no vote."""
-
-    def share(value: Column, threshold: Column) -> Column:
-        some = F.when(value > 0, float("inf")).otherwise(0.0)
-        return F.when(F.isnan(value), 0.0).when(threshold == 0, some).otherwise(value / threshold)
-
-    limits = F.array(*[F.lit(float(threshold)) for threshold in thresholds])
-    return let(F.zip_with(probability, limits, share), argmax)
+    of_none = f"CASE WHEN value > 0D THEN {number(np.inf)} ELSE 0D END"
+    share = f"CASE WHEN isnan(value) THEN 0D WHEN limit = 0D THEN {of_none} ELSE value / limit END"
+    shares = f"zip_with({probability}, {array(map(number, thresholds))}, (value, limit) -> {share})"
+    return let("shares", shares, argmax("shares"))
 
 
-def twice(raw: Column, *, is_vector: bool) -> Column:
-    """Return a column of raw predictions as a value that reads it twice.
+def twice(raw: str) -> str:
+    """Return a number as a value that reads it twice.
 
     Spark moves a filter before the projection that computes what it reads, and so computes that again, unless the
     filter reads it more than once.
     """
-    return F.coalesce(raw, raw) if is_vector else F.greatest(raw, raw)
+    return f"greatest({raw}, {raw})"
 
 
 def once(dataset: DataFrame, name: str) -> DataFrame:

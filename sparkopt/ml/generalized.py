@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasSolver
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.columns import Columns
@@ -21,6 +20,7 @@ from sparkopt.losses import Binomial, BinomialLogit, Gamma, Gaussian, Loss, Pois
 from sparkopt.ml import arithmetic, expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.ml.population import by_population
@@ -53,7 +53,7 @@ LINKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Links by family; the first one is the default."""
 LOSSES = MappingProxyType({"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma})
 MEANS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = MappingProxyType(
-    {"log": (arithmetic.exp, F.exp), "logit": (arithmetic.sigmoid, expressions.sigmoid)}
+    {"log": (arithmetic.exp, "exp({})".format), "logit": (arithmetic.sigmoid, expressions.sigmoid)}
 )
 """The mean of a linear prediction in NumPy and in Spark, equal to the bit, by the link; others in NumPy only."""
 
@@ -200,12 +200,12 @@ class GeneralizedLinearRegressionModel(ScalarModel[GeneralizedLinearRegressionTr
             "linkPrediction": raw,
         }
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
-        raw = expressions.twice(raw, is_vector=False)
+    def _formulas(self, raw: str) -> Formulas | None:
+        raw = expressions.twice(raw)
         if self._is_least_squares:
-            return rows, {"prediction": raw, "linkPrediction": raw}
+            return Formulas({"prediction": raw, "linkPrediction": raw})
         mean = MEANS.get(self._link_name)
-        return None if mean is None else (rows, {"prediction": mean[1](raw), "linkPrediction": raw})
+        return None if mean is None else Formulas({"prediction": mean[1](raw), "linkPrediction": raw})
 
     @property
     def _link_name(self) -> str:

@@ -8,6 +8,8 @@ the order of features, as in `sparkopt.ml.arithmetic`. So coefficients are given
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,22 +20,26 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import quoted
-from sparkopt.ml.expressions import FEW, twice
+from sparkopt.blocks.invalid import SCORING_HINT
+from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 
 __all__ = ["struct_to_vector", "to_vector", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
-FEATURES = "__sparkopt_features"
+FEATURES, SIZE, VALUES = "__sparkopt_features", "__sparkopt_size", "__sparkopt_values"
 WIDE = 1024
 """Features beyond which coefficients are dense: a sparse row would be merged with every one of them."""
 
 
-def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str) -> DataFrame | None:
+def with_raw(
+    dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str
+) -> tuple[DataFrame, list[str]] | None:
     """Return the rows with their raw predictions, or None where the JVM cannot be asked, as on Spark Connect.
 
     Parameters
@@ -41,11 +47,16 @@ def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], n
     dataset : DataFrame
         Rows.
     features : str
-        Column of their features, Vectors.
+        Column of their features: Vectors, or arrays of floats or doubles.
     arrays : tuple of ndarray of shape (outputs, features) and (outputs,)
         Coefficients and intercepts.
     name : str
         Column of the raw predictions: a number, or an array where there are several outputs.
+
+    Returns
+    -------
+    tuple or None
+        The rows, and which other columns they have in addition.
     """
     if is_connect(dataset):
         return None
@@ -59,32 +70,61 @@ def with_raw(dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], n
     except Py4JError as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
-    rows, column = dataset.where(_is_of_width(F.col(quoted(features)), width)), features
-    if not features.isidentifier():  # the JVM's models would take a name with a dot for a field's
-        rows, column = rows.withColumn(FEATURES, F.col(quoted(features))), FEATURES
+    rows, column, added = _vectors(dataset, features, width)
     scored = DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
-    return scored if outputs == 1 else scored.withColumn(name, _with_intercepts(F.col(name), intercept))
+    return scored if outputs == 1 else _with_intercepts(scored, name, intercept), added
 
 
-def _with_intercepts(vector: Column, intercept: Floats) -> Column:
-    """Return an array of a Vector's entries plus intercepts."""
-    if len(intercept) <= FEW:
-        values = F.unwrap_udt(vector)["values"]
-        return F.array(*[values[index] + float(number) for index, number in enumerate(intercept)])
-    values = F.unwrap_udt(twice(vector, is_vector=True))["values"]
-    return F.zip_with(values, F.lit(intercept.tolist()), lambda value, number: value + number)
+def _vectors(dataset: DataFrame, features: str, width: int) -> tuple[DataFrame, str, list[str]]:
+    """Return the rows, the column of their Vectors, all of this width, and which columns were added."""
+    kind = dataset.schema[features].dataType
+    if isinstance(kind, ArrayType):
+        rows = dataset.where(_is_whole(features, kind.elementType.simpleString(), width))
+        vector = to_vector(F.col(quoted(features)).cast("array<double>"))
+        return rows.withColumn(FEATURES, vector), FEATURES, [FEATURES]
+    if features.isidentifier():
+        return _of_width(dataset, features, width), features, [SIZE]
+    # the JVM's models would take a name with a dot for a field's
+    rows = dataset.withColumn(FEATURES, F.col(quoted(features)))
+    return _of_width(rows, FEATURES, width), FEATURES, [FEATURES, SIZE]
 
 
-def _is_of_width(features: Column, width: int) -> Column:
-    """Return true, or raise an error for a row of another width.
+def _is_whole(features: str, element: str, width: int) -> str:
+    """Return true, or raise an error for an array of another width, with null or with NaN."""
+    name = quoted(features)
+    # null where an array has null and not what is looked for
+    is_whole = f"size({name}) = {width} AND NOT array_contains({name}, CAST(double('NaN') AS {element}))"
+    place = f"CAST(array_position(transform({name}, x -> x IS NULL OR isnan(x)), TRUE) - 1 AS INT)"
+    entry = f"concat(' is ', coalesce(CAST({name}[{place}] AS STRING), 'null'), ' at feature ', {place})"
+    row, hint = text(f"features column {features!r}: a row"), text(f". {SCORING_HINT}")
+    problem = f"concat({row}, CASE WHEN {name} IS NULL THEN ' is null' ELSE {entry} END, {hint})"
+    other = f"concat('a row has ', size({name}), ' features; the model was trained on {width}.')"
+    message = f"CASE WHEN size({name}) != {width} AND {name} IS NOT NULL THEN {other} ELSE {problem} END"
+    return f"CASE WHEN {is_whole} THEN TRUE ELSE CAST(raise_error({message}) AS BOOLEAN) END"
+
+
+def _with_intercepts(rows: DataFrame, name: str, intercept: Floats) -> DataFrame:
+    """Return the rows with a column of Vectors as arrays of their entries plus intercepts."""
+    vector, is_few = F.col(name), len(intercept) <= FEW
+    values = F.unwrap_udt(vector if is_few else F.coalesce(vector, vector))["values"]  # see `expressions.twice`
+    if is_few:
+        sums = array(f"{VALUES}[{index}] + {number(one)}" for index, one in enumerate(intercept.tolist()))
+    else:
+        sums = f"zip_with({VALUES}, {array(map(number, intercept.tolist()))}, (value, own) -> value + own)"
+    return rows.withColumn(VALUES, values).selectExpr(f"* EXCEPT ({name}, {VALUES})", f"{sums} AS {name}")
+
+
+def _of_width(rows: DataFrame, features: str, width: int) -> DataFrame:
+    """Return the rows, of which one of another width is an error, with a column ``SIZE``.
 
     As a condition of its own it costs next to nothing; around the features, it costs as much as their product.
     """
-    row = F.unwrap_udt(features)
-    size = F.coalesce(row["size"], F.size(row["values"]))
-    found = F.concat(F.lit("a row has "), size.cast("string"), F.lit(f" features; the model was trained on {width}."))
-    refusal = F.raise_error(F.when(features.isNull(), F.lit("a row's features are null.")).otherwise(found))
-    return F.when(features.isNotNull() & (size == width), True).otherwise(refusal.cast("boolean"))
+    vector = F.unwrap_udt(F.col(features))
+    rows = rows.withColumn(SIZE, F.coalesce(vector["size"], F.size(vector["values"])))
+    found = f"concat('a row has ', CAST({SIZE} AS STRING), ' features; the model was trained on {width}.')"
+    message = f"CASE WHEN `{features}` IS NULL THEN 'a row\\'s features are null.' ELSE {found} END"
+    refusal = f"CAST(raise_error({message}) AS BOOLEAN)"
+    return rows.where(f"CASE WHEN `{features}` IS NOT NULL AND {SIZE} = {width} THEN TRUE ELSE {refusal} END")
 
 
 def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, is_sparse: bool) -> Any:
@@ -123,14 +163,7 @@ def to_vector(values: Column) -> Column:
     if is_connect(values):
         return array_to_vector(values)
     try:
-        return _typed(
-            F.struct(
-                F.lit(1).cast("byte").alias("type"),
-                F.lit(None).cast("int").alias("size"),
-                F.lit(None).cast("array<int>").alias("indices"),
-                values.alias("values"),
-            )
-        )
+        return _typed(_dense(values))
     except (Py4JError, TypeError) as error:  # TypeError: py4j takes a class that there is not for a package
         logger.warning("Vectors are made by array_to_vector, since Spark's expressions cannot be used: %s", error)
         return array_to_vector(values)
@@ -151,21 +184,55 @@ def _vector_of(row: Any) -> Any:
     return DenseVector(row["values"]) if row["type"] else SparseVector(row["size"], row["indices"], row["values"])
 
 
+def _dense(values: Column) -> Column:
+    """Return the structs of dense Vectors with these values."""
+    unset = [
+        F.expr(part) for part in ("1Y AS type", "CAST(NULL AS INT) AS size", "CAST(NULL AS ARRAY<INT>) AS indices")
+    ]
+    return F.struct(*unset, values.alias("values"))
+
+
 def _typed(struct: Column) -> Column:
     """Return a struct as a Vector, without a change to it."""
     from pyspark.sql.classic.column import Column as ClassicColumn
 
-    jvm: Any = SparkContext._active_spark_context._jvm  # type: ignore[union-attr]
-    expressions, sequence = jvm.org.apache.spark.sql.classic.ExpressionUtils, jvm.PythonUtils.toSeq
-    call = jvm.org.apache.spark.sql.catalyst.expressions.objects.StaticInvoke(
-        jvm.java.lang.Class.forName("java.util.Objects"),
-        jvm.org.apache.spark.ml.linalg.SQLDataTypes.VectorType(),
+    jvm = _Classes.of(SparkContext._active_spark_context)
+    call = jvm.static_invoke(
+        jvm.objects,
+        jvm.vector,
         "requireNonNull",
-        sequence([expressions.expression(struct._jc)]),
-        sequence([]),  # types to cast arguments to
+        jvm.sequence([jvm.expressions.expression(struct._jc)]),
+        jvm.sequence([]),  # types to cast arguments to
         False,  # null where an argument is
         False,  # may return null
         True,  # deterministic
-        jvm.scala.Option.empty(),
+        jvm.none,
     )
-    return ClassicColumn(expressions.column(call))
+    return ClassicColumn(jvm.expressions.column(call))
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Classes and values of the JVM. To look one up takes a call for each part of its name."""
+
+    expressions: Any
+    static_invoke: Any
+    objects: Any
+    vector: Any
+    none: Any
+    sequence: Any
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def of(cls, context: Any) -> _Classes:
+        """Look them up, once for each application."""
+        jvm = context._jvm
+        sql = jvm.org.apache.spark.sql
+        return cls(
+            sql.classic.ExpressionUtils,
+            sql.catalyst.expressions.objects.StaticInvoke,
+            jvm.java.lang.Class.forName("java.util.Objects"),
+            jvm.org.apache.spark.ml.linalg.SQLDataTypes.VectorType(),
+            jvm.scala.Option.empty(),
+            jvm.PythonUtils.toSeq,
+        )

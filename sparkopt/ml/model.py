@@ -16,7 +16,7 @@ from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
-from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
+from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructType
 from scipy import sparse
 
 from sparkopt.blocks.columns import (
@@ -41,7 +41,7 @@ from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
-from sparkopt.ml.expressions import once, row_wise, twice
+from sparkopt.ml.expressions import Formulas, once, row_wise, text, twice
 from sparkopt.ml.jvm import to_vector, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
@@ -61,7 +61,8 @@ NOT_A_NUMBER = (
     "has NaN, or infinities that cancel out, in its features or offset. Set handleInvalid='keep' for a null "
     "prediction, or 'skip' to leave such rows out."
 )
-RAW, INPUTS, SCORES = "__sparkopt_raw", "__sparkopt_inputs", "__sparkopt_scores"
+UNCHECKED, RAW = "__sparkopt_unchecked", "__sparkopt_raw"
+INPUTS, SCORES = "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 """Name and type of output columns, by the keys of ``_outputs``."""
@@ -87,6 +88,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
+        self._names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
@@ -105,6 +107,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def numFeatures(self) -> int:
         """Number of features."""
         return int(self._matrix.shape[1])
+
+    @property
+    def featureNames(self) -> list[str]:
+        """Names of the features, in the order of the coefficients; empty where none were known in training.
+
+        They are those of featuresCols, of `TableFeatures`, or of pyspark.ml's stages, such as VectorAssembler.
+        """
+        return list(self._names)
 
     @property
     def hasSummary(self) -> bool:
@@ -184,20 +194,13 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
         return products(X, self._matrix) + self._intercept
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
-        """Return output columns, to the bit those of ``_outputs``, and the rows with what they are computed from.
+    def _formulas(self, raw: str) -> Formulas | None:
+        """Return output columns, to the bit those of ``_outputs``; None where Spark has no such functions.
 
         Parameters
         ----------
-        rows : DataFrame
-            Rows with raw predictions.
-        raw : Column
-            The raw predictions: a number, or an array where there are several outputs.
-
-        Returns
-        -------
-        tuple or None
-            None where Spark has no such functions.
+        raw : str
+            Column of raw predictions: a number, or an array where there are several outputs.
         """
         return None
 
@@ -208,18 +211,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def _transform_on_spark(self, dataset: DataFrame) -> DataFrame:
         columns, invalid = self._wanted(dataset.columns), self.getHandleInvalid()
-        kept = [F.col(quoted(name)) for name in dataset.columns]
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
         encoder = encoder_of(dataset, self._features())
         # the JVM's models know no null, and no raw columns
         rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
-        if rows is not None and invalid == "error":
-            rows = rows.withColumn(RAW, self._of_numbers(F.col(RAW)))
-        found = None if rows is None else self._expressions(rows, F.col(RAW))
-        if found is not None:
-            rows, outputs = found
-            return rows.select(*kept, *[outputs[key].alias(name) for key, (name, _) in columns.items()])
+        formulas = None if rows is None else self._formulas(RAW)
+        if rows is not None and formulas is not None:
+            return _computed(rows, columns, formulas)
+        kept = [F.col(quoted(name)) for name in dataset.columns]
         if rows is None:
             scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
@@ -231,21 +231,26 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         """Return the rows with a column ``RAW``, where the JVM can compute it."""
         features, offset = self._features(), self._columns().offset
-        if features_type(dataset.schema, features) != "vector":
+        kind = features_type(dataset.schema, features)
+        if not isinstance(features, str) or not _is_taken(kind, dataset.schema[features].dataType):
             return None
-        rows = with_raw(dataset, str(features), self.arrays, RAW)
-        if rows is None or offset is None:
-            return rows
-        column_type(dataset.schema, offset, "offset")
-        return rows.withColumn(
-            RAW, F.col(RAW) + F.coalesce(F.col(quoted(offset)).cast("double"), F.lit(float("nan")))
-        )
+        found = with_raw(dataset, features, self.arrays, UNCHECKED)
+        if found is None:
+            return None
+        rows, added = found
+        raw = UNCHECKED
+        if offset is not None:
+            column_type(dataset.schema, offset, "offset")
+            raw = f"({UNCHECKED} + coalesce(CAST({quoted(offset)} AS DOUBLE), double('NaN')))"
+        if self.getHandleInvalid() == "error":
+            raw = self._of_numbers(raw)
+        return rows.selectExpr(f"* EXCEPT ({', '.join([UNCHECKED, *added])})", f"{raw} AS {RAW}")
 
-    def _of_numbers(self, raw: Column) -> Column:
+    def _of_numbers(self, raw: str) -> str:
         """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
-        first = raw if len(self._matrix) == 1 else raw[0]
-        message = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
-        return F.when(F.isnan(first), F.raise_error(F.lit(message))).otherwise(raw)
+        first = raw if len(self._matrix) == 1 else f"{raw}[0]"
+        message = text(f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}")
+        return f"CASE WHEN isnan({first}) THEN raise_error({message}) ELSE {raw} END"
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -342,8 +347,8 @@ class ScalarModel(LinearModel[S]):
     def _outputs(self, raw: Array) -> dict[str, Array]:
         return {"prediction": raw[:, 0]}
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]] | None:
-        return rows, {"prediction": twice(raw, is_vector=False)}
+    def _formulas(self, raw: str) -> Formulas | None:
+        return Formulas({"prediction": twice(raw)})
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {"prediction": (self.getPredictionCol(), NUMBER)}
@@ -433,6 +438,23 @@ class RowScorer:
             raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")
         found = self.model._outputs(predicted)
         return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
+
+
+def _is_taken(kind: str, column: DataType) -> bool:
+    """Whether the JVM's models take features as they are, or as Spark makes doubles of floats."""
+    return kind == "vector" or (
+        isinstance(column, ArrayType) and isinstance(column.elementType, FloatType | DoubleType)
+    )
+
+
+def _computed(rows: DataFrame, columns: Outputs, formulas: Formulas) -> DataFrame:
+    """Return rows, which have a column ``RAW``, with output columns in its place, by Spark's own expressions."""
+    for step in formulas.steps:
+        rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
+    added = [RAW, *(name for step in formulas.steps for name in step)]
+    outputs = {name: (kind, F.expr(formulas.outputs[key])) for key, (name, kind) in columns.items()}
+    found = [(to_vector(one) if kind == VECTOR else one).alias(name) for name, (kind, one) in outputs.items()]
+    return rows.select(F.expr(f"* EXCEPT ({', '.join(added)})"), *found)
 
 
 def _as(kind: DataType, scored: Column) -> Column:

@@ -107,6 +107,7 @@ def table_of(model: Any) -> pa.Table:
             "coefficients": [matrix.ravel()],
             "intercept": [intercept],
             "constants": [model.auxiliary],
+            "names": pa.array([model.featureNames], pa.list_(pa.string())),
         }
     )
 
@@ -117,6 +118,7 @@ def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
     model = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
     params: Any = model
+    params._names = tuple(row["names"] or ()) if "names" in row else ()  # models of earlier versions have none
     params._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(params, metadata)
     return model

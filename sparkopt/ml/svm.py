@@ -9,8 +9,7 @@ import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseVector, Vector
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.blocks.moments import Moments
@@ -20,7 +19,7 @@ from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
 from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
-from sparkopt.ml.jvm import to_vector
+from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.summary.classification import LinearSVCSummary, LinearSVCTrainingSummary
@@ -98,9 +97,9 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
             "prediction": (margin > self.getThreshold()).astype(np.float64),
         }
 
-    def _expressions(self, rows: DataFrame, raw: Column) -> tuple[DataFrame, dict[str, Column]]:
+    def _formulas(self, raw: str) -> Formulas:
         chosen = expressions.above(raw, self.getThreshold())
-        return rows, {"rawPrediction": to_vector(F.array(-raw, raw)), "prediction": chosen}
+        return Formulas({"rawPrediction": f"array(-{raw}, {raw})", "prediction": chosen})
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

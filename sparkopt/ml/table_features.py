@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from sparkopt.machine import Table, TablePart
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, rows_of, schema_of
+from sparkopt.ml.rows import NAMES, Rows, rows_of, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_tasks import for_each_part
@@ -347,7 +348,7 @@ class _OfPart:
 
 def _derived(rows: Table, output: str, encoder: Encoder) -> Table:
     """Return a table with the features, which are computed as they are read."""
-    schema = rows.schema.append(pa.field(output, VECTOR))
+    schema = rows.schema.append(pa.field(output, VECTOR, metadata={NAMES: json.dumps(encoder.names)}))
     return derived(rows, AddFeatures(encoder, output), schema, encoder.columns, [output])
 
 

@@ -6,14 +6,12 @@ standardised features, where larger steps are safe.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TypeAlias
 
-from sparkopt.errors import ParameterError
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
+from sparkopt.optim.ftrl import FollowTheRegularizedLeader
 from sparkopt.optim.links import add_decayed_weights
+from sparkopt.optim.moments import Adafactor, scale_by_adan, scale_by_ademamix
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
 from sparkopt.optim.proximal_newton import ProximalNewton
@@ -21,6 +19,8 @@ from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
+from sparkopt.optim.sophia import Sophia
+from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
 from sparkopt.optim.subsampled_newton import SubsampledNewton
 from sparkopt.optim.transforms import (
     scale_by_adadelta,
@@ -37,18 +37,22 @@ from sparkopt.optim.variance import VarianceReduced
 from sparkopt.typing import Schedule
 
 __all__ = [
-    "OPTIMIZERS",
-    "OUTER",
     "Rate",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamw",
+    "adan",
+    "ademamix",
     "amsgrad",
     "averaging",
-    "by_name",
+    "dadapt_adam",
     "diloco",
+    "dog",
+    "dowg",
     "fista",
+    "ftrl",
     "gd",
     "lamb",
     "lars",
@@ -58,12 +62,15 @@ __all__ = [
     "nadam",
     "nesterov",
     "newton_cg",
-    "outer_by_name",
     "owlqn",
+    "prodigy",
     "proximal_lbfgs",
     "proximal_newton",
     "rmsprop",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
     "sgd",
+    "sophia",
     "subsampled_newton",
     "svrg",
 ]
@@ -192,6 +199,94 @@ def lamb(
     )
 
 
+def ademamix(
+    learning_rate: Rate = 0.02,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    beta3: float = 0.9999,
+    alpha: float = 5.0,
+    epsilon: float = 1e-8,
+) -> Optimizer:
+    """AdEMAMix (Pagliardini, Ablin & Grangier, 2024): Adam with a second, slow momentum."""
+    return _fixed(
+        "ademamix", scale_by_ademamix(beta1, beta2, beta3, alpha, epsilon), scale_by_learning_rate(learning_rate)
+    )
+
+
+def adan(
+    learning_rate: Rate = 0.05,
+    beta1: float = 0.98,
+    beta2: float = 0.92,
+    beta3: float = 0.99,
+    epsilon: float = 1e-8,
+) -> Optimizer:
+    """Adan (Xie et al., 2022): Adam with Nesterov's momentum, from differences of gradients."""
+    return _fixed("adan", scale_by_adan(beta1, beta2, beta3, epsilon), scale_by_learning_rate(learning_rate))
+
+
+def adafactor(learning_rate: Rate = 0.05, decay: float = -0.8, least: float = 1e-3, clip: float = 1.0) -> Optimizer:
+    """Adafactor (Shazeer & Stern, 2018), as torch's: steps that are a share of the coefficients, and fall."""
+    return _fixed("adafactor", Adafactor(learning_rate, decay, least, clip))
+
+
+def sophia(
+    learning_rate: Rate = 0.05, beta1: float = 0.965, beta2: float = 0.99, gamma: float = 0.01, update_every: int = 10
+) -> Optimizer:
+    """Sophia (Liu et al., 2023): momentum over the Hessian's diagonal, clipped; the rate should fall."""
+    return Optimizer(
+        "sophia", scale_by_learning_rate(1.0), Sophia(learning_rate, beta1, beta2, gamma, every=update_every)
+    )
+
+
+def ftrl(learning_rate: Rate = 0.5, beta: float = 1.0) -> Optimizer:
+    """FTRL-Proximal (McMahan et al., 2013): AdaGrad for mini-batches under L1, with exact zeros."""
+    return Optimizer("ftrl", scale_by_learning_rate(1.0), FollowTheRegularizedLeader(learning_rate, beta))
+
+
+def schedule_free_sgd(learning_rate: Rate = 0.1, beta: float = 0.9) -> Optimizer:
+    """Gradient descent whose averages stand in for a falling rate (Defazio et al., 2024)."""
+    steps = scale_by_learning_rate(learning_rate)
+    return _fixed("schedule-free-sgd", ScheduleFree(steps, learning_rate, beta))
+
+
+def schedule_free_adamw(
+    learning_rate: Rate = 0.05,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """AdamW whose averages replace a falling rate (Defazio et al., 2024). The decay is no part of the objective."""
+    steps = chain(
+        scale_by_adam(0.0, beta2, epsilon), add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate)
+    )
+    return _fixed("schedule-free-adamw", ScheduleFree(steps, learning_rate, beta1))
+
+
+def prodigy(
+    learning_rate: Rate = 1.0, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, first: float = 1e-6
+) -> Optimizer:
+    """Prodigy (Mishchenko & Defazio, 2023): Adam that finds its step size; the learning rate multiplies it."""
+    return _fixed("prodigy", Prodigy(learning_rate, beta1, beta2, epsilon, first))
+
+
+def dadapt_adam(
+    learning_rate: Rate = 1.0, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, first: float = 1e-6
+) -> Optimizer:
+    """D-Adaptation (Defazio & Mishchenko, 2023): Adam that finds its step size; the learning rate multiplies it."""
+    return _fixed("dadapt-adam", DAdaptAdam(learning_rate, beta1, beta2, epsilon, first))
+
+
+def dog(first: float = 1e-6, epsilon: float = 1e-8) -> Optimizer:
+    """Distance over gradients (Ivgi, Hinder & Carmon, 2023): SGD without a step size."""
+    return _fixed("dog", Dog(first, epsilon))
+
+
+def dowg(first: float = 1e-4, epsilon: float = 1e-4) -> Optimizer:
+    """Distance over weighted gradients (Khaled, Mishchenko & Jin, 2023): SGD without a step size."""
+    return _fixed("dowg", Dowg(first, epsilon))
+
+
 def svrg(learning_rate: Rate = 0.1, snapshot_every: int = 50) -> Optimizer:
     """Stochastic variance-reduced gradient (Johnson & Zhang, 2013; nonsmooth, Xiao & Zhang, 2014).
 
@@ -258,58 +353,6 @@ def _fixed(name: str, *links: GradientTransformation) -> Optimizer:
     return Optimizer(name, chain(*links), search)
 
 
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
-    {
-        "gd": gd,
-        "sgd": sgd,
-        "momentum": momentum,
-        "nesterov": nesterov,
-        "adagrad": adagrad,
-        "adadelta": adadelta,
-        "rmsprop": rmsprop,
-        "adam": adam,
-        "amsgrad": amsgrad,
-        "nadam": nadam,
-        "adamw": adamw,
-        "lion": lion,
-        "lars": lars,
-        "lamb": lamb,
-        "svrg": svrg,
-        "fista": fista,
-        "lbfgs": lbfgs,
-        "owlqn": owlqn,
-        "newton-cg": newton_cg,
-        "proximal-newton": proximal_newton,
-        "subsampled-newton": subsampled_newton,
-        "proximal-lbfgs": proximal_lbfgs,
-    }
-)
-"""Every optimiser by its name."""
-
-
-def by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
-    """Return the optimiser called ``name`` with its defaults, or with the learning rate given.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown name, or a learning rate where the method chooses its own steps.
-
-    Examples
-    --------
-    >>> by_name("adam", 0.1).name
-    'adam'
-    """
-    if name not in OPTIMIZERS:
-        raise ParameterError(f"optimizer must be one of {', '.join(OPTIMIZERS)}. Got {name!r} instead.")
-    factory = OPTIMIZERS[name]
-    if learning_rate is None:
-        return factory()
-    if "learning_rate" not in inspect.signature(factory).parameters:
-        raise ParameterError(f"optimizer={name!r} finds its own step sizes: leave stepSize unset.")
-    return factory(learning_rate=learning_rate)
-
-
 def averaging(learning_rate: Rate = 1.0) -> Optimizer:
     """Set the coefficients to the mean of the partitions' after their local steps (Stich, 2019, *Local SGD*, §2).
 
@@ -324,20 +367,3 @@ def diloco(learning_rate: Rate = 0.7, decay: float = 0.9) -> Optimizer:
     The rate and the decay are theirs (§3.1). For ``LocalSteps.outer``.
     """
     return _fixed("diloco", trace(decay, nesterov=True), scale_by_learning_rate(learning_rate))
-
-
-OUTER: Mapping[str, Callable[..., Optimizer]] = MappingProxyType({"average": averaging, "diloco": diloco})
-"""Outer optimizers of local steps, by name."""
-
-
-def outer_by_name(name: str, learning_rate: Rate | None = None) -> Optimizer:
-    """Return an outer optimizer of local steps: "average", "diloco", or any optimiser of ``by_name``.
-
-    Raises
-    ------
-    ParameterError
-        As ``by_name`` does.
-    """
-    if name not in OUTER:
-        return by_name(name, learning_rate)
-    return OUTER[name]() if learning_rate is None else OUTER[name](learning_rate)

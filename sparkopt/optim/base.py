@@ -23,7 +23,27 @@ __all__ = ["Chain", "Evaluate", "GradientTransformation", "Optimizer", "Point", 
 
 
 class GradientTransformation(ABC):
-    """One link of an optimiser: turns a gradient into a step, or a step into another step."""
+    """One link of an optimiser: turns a gradient into a step, or a step into another step.
+
+    Attributes
+    ----------
+    learns_length : bool
+        The first steps are tiny, until those before have shown how long they may be: not for local steps, where every
+        round starts anew.
+    keeps_bounds : bool
+        Each step scales the coordinates of the gradients by positive numbers, so that projected steps end at the
+        optimum inside bounds.
+    """
+
+    @property
+    def learns_length(self) -> bool:
+        """Whether the first steps are tiny."""
+        return False
+
+    @property
+    def keeps_bounds(self) -> bool:
+        """Whether projected steps end at the optimum inside bounds."""
+        return True
 
     def init(self, coef: Floats) -> State:
         """Return the state before the first step; stateless links need none."""
@@ -50,6 +70,16 @@ class Chain(GradientTransformation):
     """Links applied one after another."""
 
     links: tuple[GradientTransformation, ...]
+
+    @property
+    def learns_length(self) -> bool:
+        """Whether any link does."""
+        return any(link.learns_length for link in self.links)
+
+    @property
+    def keeps_bounds(self) -> bool:
+        """Whether all links do."""
+        return all(link.keeps_bounds for link in self.links)
 
     def init(self, coef: Floats) -> State:
         """Return one state per link."""

@@ -132,6 +132,16 @@ class Accumulate(GradientTransformation):
     def __post_init__(self) -> None:
         check("every", self.every, Interval(1, None, whole=True))
 
+    @property
+    def learns_length(self) -> bool:
+        """Whether the links after it do."""
+        return self.then.learns_length
+
+    @property
+    def keeps_bounds(self) -> bool:
+        """Whether the links after it do."""
+        return self.then.keeps_bounds
+
     def init(self, coef: Floats) -> State:
         """Return nothing gathered."""
         return {"count": 0, "sum": np.zeros_like(coef), "then": self.then.init(coef)}

@@ -55,6 +55,8 @@ class Penalty(ABC):
     is_bounds : bool
         Whether the nonsmooth part is zero inside bounds on each coordinate and infinite outside. ``prox`` is then the
         projection whatever the step, also in a metric with one scale per coordinate.
+    is_separable : bool
+        Whether the nonsmooth part is a sum over coordinates.
     bounds_intercept : bool
         Whether intercepts are bounded. Features must not be centred then, since that changes the intercept.
     curvature : float
@@ -72,6 +74,11 @@ class Penalty(ABC):
     def is_bounds(self) -> bool:
         """Whether the nonsmooth part is that of bounds."""
         return False
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether the nonsmooth part is a sum over coordinates, so that ``separable`` describes it."""
+        return self.smooth or self.is_bounds
 
     @property
     def bounds_intercept(self) -> bool:

@@ -43,6 +43,7 @@ class Box(Penalty):
     penalty: Penalty = field(default_factory=NoPenalty)
     label = "bounds on coefficients"
     smooth = False
+    is_separable = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.penalty, (NoPenalty, ElasticNet)):

@@ -39,6 +39,7 @@ class ElasticNet(Penalty):
     elastic_net_param: float = 0.0
     factors: Any = None
     label = "an L1 penalty (elasticNetParam > 0)"
+    is_separable = True
 
     def __post_init__(self) -> None:
         check("reg_param", self.reg_param, Interval(0, None))

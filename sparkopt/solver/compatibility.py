@@ -82,6 +82,12 @@ def _refusals(method: Method) -> Iterator[str]:
             f"optimizer={method.optimizer.name!r} needs a continuous gradient, but loss {method.loss.name!r} is "
             f"nonsmooth. Use its smoothed(smoothing), or {FIXED_STEPS}."
         )
+    if method.is_local and method.optimizer.transform.learns_length:
+        yield (
+            f"optimizer={method.optimizer.name!r} needs the steps before to learn how long they may be, but with "
+            f"local steps every round starts anew. Use an optimiser with a learning rate such as 'sgd' or 'adam', or "
+            f"no local steps (localSteps=1)."
+        )
     if method.local_steps is not None:
         for refusal in _by_gradients(method.local_steps.outer, method):
             yield f"as outer optimizer, {refusal}"
@@ -89,7 +95,8 @@ def _refusals(method: Method) -> Iterator[str]:
 
 def _by_penalty(method: Method) -> Iterator[str]:
     label = method.penalty.label
-    if not method.optimizer.search.serves(method.penalty):
+    search, transform = method.optimizer.search, method.optimizer.transform
+    if not search.serves(method.penalty) or (method.penalty.is_bounds and not transform.keeps_bounds):
         yield (
             f"optimizer={method.optimizer.name!r} cannot serve {label}: its steps have no proximal form for it. Use "
             f"optimizer='fista', 'proximal-newton' or 'proximal-lbfgs' (all rows) or 'sgd' (mini-batches), or a "

@@ -253,7 +253,7 @@ OUTCOMES = {
     "tiff_palette_cut.tif": "truncated",
     "tiff_planar16.tif": (255, 0, 0),
     "tiff_planar_truncated.tif": "truncated",
-    "tiff_unassociated_alpha.tif": (199, 199, 199),
+    "tiff_unassociated_alpha.tif": (200, 200, 200),
 }
 
 

@@ -91,16 +91,24 @@ def test_tables_and_globs_are_read_too(job, spark, folder, photograph, capsys):
     assert counts(str(folder / "in" / "deep" / "good1*.jpg"), "binaryFile") == (3, {}, True)
     content = [images.encode(photograph[:30, :40], kind) for kind in ("jpeg", "png", "webp")] + [None, b""]
     table = pa.table({"path": list("abcde"), "content": pa.array(content, pa.binary()), "more": range(5)})
-    pq.write_table(table, folder / "table.parquet")
+    (folder / "tables").mkdir()
+    pq.write_table(table, folder / "tables" / "table.parquet")
     expected = (3, {"null": 1, "empty": 1}, True)
-    assert counts(str(folder / "table.parquet"), "parquet") == expected
-    spark.read.parquet(str(folder / "table.parquet")).createOrReplaceTempView("pictures")
+    assert counts(str(folder / "tables" / "table.parquet"), "parquet") == expected
+    spark.read.parquet(str(folder / "tables" / "table.parquet")).createOrReplaceTempView("pictures")
     try:
         assert counts("pictures", "table") == expected
     finally:
         spark.catalog.dropTempView("pictures")
-    arguments = ["--input", str(folder / "table.parquet"), "--input-format", "parquet", "--output", str(folder / "x")]
-    pq.write_table(table.drop_columns(["content"]), folder / "table.parquet")
+    arguments = [
+        "--input",
+        str(folder / "tables" / "table.parquet"),
+        "--input-format",
+        "parquet",
+        "--output",
+        str(folder / "x"),
+    ]
+    pq.write_table(table.drop_columns(["content"]), folder / "tables" / "table.parquet")
     assert job.main(arguments) == 1
     assert "--input: the table has no column content" in capsys.readouterr().err
 

@@ -159,3 +159,30 @@ def test_what_cannot_work_is_refused_in_a_line(settings, error, message):
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no rows"):
         TableFeatures().fit(ROWS.slice(0, 0))
+
+
+def test_names_of_features_come_with_the_coefficients(model, tmp_path):
+    last = model.stages[1]
+    assert last.featureNames == model.stages[0].featureNames
+    assert len(last.featureNames) == last.numFeatures
+    model.write().overwrite().save(str(tmp_path / "model"))
+    assert PipelineModel.load(str(tmp_path / "model")).stages[1].featureNames == last.featureNames
+    assert LogisticRegression(featuresCols=["zip"]).fit(ROWS).featureNames == ["zip"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "names"),
+    [
+        ({"attrs": {"nominal": [{"idx": 1, "name": "b"}], "numeric": [{"idx": 0, "name": "a"}]}}, ["a", "b"]),
+        ({"attrs": {"numeric": [{"idx": 0, "name": "a"}]}, "num_attrs": 2}, []),
+        ({"num_attrs": 2}, []),
+    ],
+    ids=["named", "one of two", "only counted"],
+)
+def test_names_of_pysparks_stages_are_read_from_a_parquet_file_that_spark_wrote(attributes, names):
+    """Spark keeps a column's ML attributes in the file's schema."""
+    field = {"name": "features", "type": "x", "nullable": True, "metadata": {"ml_attr": attributes}}
+    told = json.dumps({"type": "struct", "fields": [field]})
+    rows = pa.table({"features": [[1.0, 2.0], [2.0, 1.0], [0.0, 1.0]], "label": [0.0, 1.0, 0.0]})
+    rows = rows.replace_schema_metadata({"org.apache.spark.sql.parquet.row.metadata": told})
+    assert LogisticRegression(regParam=0.1).fit(rows).featureNames == names

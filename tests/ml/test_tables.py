@@ -582,3 +582,24 @@ def test_documented_defaults_may_be_given():
     rows = pa.table({"features": [[0.0], [1.0], [2.0], [3.0]], "label": [0.0, 1.0, 0.0, 1.0]})
     assert given.fit(rows).coefficients == unset.fit(rows).coefficients
     assert not given.copy().setParams(weightCol="w").setParams(weightCol=None).isDefined(given.weightCol)
+
+
+def _polars(rows: pa.Table) -> object:
+    return pytest.importorskip("polars", reason="Polars is not a part of .venv: pip install polars").from_arrow(rows)
+
+
+def _duckdb(rows: pa.Table) -> object:
+    duckdb = pytest.importorskip("duckdb", reason="DuckDB is not a part of .venv: pip install duckdb")
+    return duckdb.from_arrow(rows)
+
+
+@pytest.mark.parametrize("given", [_polars, _duckdb], ids=["Polars", "DuckDB"])
+def test_relations_of_other_libraries_are_fitted_and_scored(given):
+    rows = ROWS.select(["features", "label", "weight", "name"])
+    estimator = ml.LogisticRegression(weightCol="weight", regParam=0.01)
+    model, expected = estimator.fit(given(rows)), estimator.fit(rows)
+    np.testing.assert_allclose(model.coefficients.toArray(), expected.coefficients.toArray(), rtol=1e-9)
+    scored = pa.table(model.transform(given(rows)))
+    assert scored["prediction"].to_pylist() == model.transform(rows)["prediction"].to_pylist()
+    assert scored["name"].to_pylist() == rows["name"].to_pylist()
+    assert model.evaluate(given(rows)).accuracy == model.evaluate(rows).accuracy

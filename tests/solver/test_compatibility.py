@@ -101,6 +101,7 @@ def group_optimum(strength: float) -> np.ndarray:
     return found.x[:5]
 
 
+STEP_SIZE_FREE = {"prodigy", "dadapt-adam", "dog", "dowg"}
 FALLING = optim.schedules.InverseTime(0.3, decay=0.02)
 SETTINGS = {
     "sgd": lambda steps: optim.sgd(FALLING),
@@ -115,10 +116,26 @@ SETTINGS = {
     "adadelta": lambda steps: optim.adadelta(optim.schedules.Cosine(10.0, steps)),
     "adamw": lambda steps: optim.adamw(optim.schedules.Cosine(0.1, steps), weight_decay=0.0),
     "lion": lambda steps: optim.lion(optim.schedules.Cosine(0.05, steps)),
+    "ademamix": lambda steps: optim.ademamix(optim.schedules.Cosine(0.1, steps), beta3=0.99, alpha=1.0),
+    "adan": lambda steps: optim.adan(optim.schedules.Cosine(0.1, steps)),
+    "adafactor": lambda steps: optim.adafactor(optim.schedules.Cosine(0.5, steps)),
+    "sophia": lambda steps: optim.sophia(optim.schedules.Cosine(0.05, steps)),
+    "ftrl": lambda steps: optim.ftrl(0.5),
+    "schedule-free-sgd": lambda steps: optim.schedule_free_sgd(0.3),
+    "schedule-free-adamw": lambda steps: optim.schedule_free_adamw(0.1),
+    **{name: lambda steps, name=name: optim.by_name(name) for name in ("dog", "dowg")},
+    **{
+        name: lambda steps, name=name: optim.by_name(name, optim.schedules.Cosine(1.0, steps))
+        for name in ("prodigy", "dadapt-adam")
+    },
 }
 BOUNDED = {"bounds", "bounds and L2"}
 NEWTON = {"proximal-newton", "subsampled-newton"}
 LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-lbfgs"} | NEWTON
+# Methods that learn their step, average their steps, or move by small ones: more of them lead to the same optimum.
+PATIENT = STEP_SIZE_FREE | {"adan", "sophia", "schedule-free-sgd", "schedule-free-adamw"}
+NO_BOUNDS = LINE_SEARCHES | {"schedule-free-sgd", "schedule-free-adamw", "dadapt-adam"}
+EXACT_GRADIENTS = LINE_SEARCHES | {"svrg", "sophia", "ftrl"}
 PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-lbfgs"} | NEWTON
 
 
@@ -129,15 +146,18 @@ def works(name: str, penalty: str, rows: str) -> bool:
     if penalty in ("none", "L2"):
         return True
     if penalty in ("L1", "elastic net"):
-        return name in PROXIMAL | {"owlqn"}
-    return name in PROXIMAL or (penalty in BOUNDED and name not in LINE_SEARCHES)
+        return name in PROXIMAL | {"owlqn", "ftrl"}
+    if penalty == "bounds and L1":
+        return name in PROXIMAL | {"ftrl"}
+    return name in PROXIMAL or (penalty in BOUNDED and name not in NO_BOUNDS)
 
 
 @pytest.mark.parametrize("rows", WORKS)
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_every_pair_is_solved_or_refused(name, penalty, rows):
-    optimizer = SETTINGS[name](STEPS) if name in SETTINGS else optim.by_name(name)
+    steps = 5 * STEPS if name in PATIENT else STEPS
+    optimizer = SETTINGS[name](steps) if name in SETTINGS else optim.by_name(name)
     chosen, work = PENALTIES[penalty], WORKS[rows]
     if not works(name, penalty, rows):
         way_out = "miniBatchFraction" if rows == "mini-batches" else chosen.label.split(" (")[0]
@@ -147,7 +167,7 @@ def test_every_pair_is_solved_or_refused(name, penalty, rows):
     check_compatible(Method(optimizer, chosen, SquaredError(), is_exact=work.is_exact))
     reduce = reduce_over(work, [in_blocks(X[:90], Y[:90], rows=90), in_blocks(X[90:], Y[90:], rows=90)])
     window = 1 if work.is_exact else 2
-    found = minimise(reduce, Problem(optimizer, np.zeros(5), chosen, Stop(STEPS, 0.0, 1e-9, window)))
+    found = minimise(reduce, Problem(optimizer, np.zeros(5), chosen, Stop(steps, 0.0, 1e-9, window)))
     best, start = (objective(chosen, at) for at in (optimum(penalty), np.zeros(5)))
     gap = (objective(chosen, found.coef) - best) / (start - best)
     assert gap > -1e-7  # SciPy's optimum is the optimum
@@ -161,7 +181,7 @@ def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedul
     """Falling rates end at the optimum of all rows, though each partition has another."""
     optimizer = SETTINGS[name](TAKEN_ROUNDS) if name in SETTINGS else optim.by_name(name)
     chosen, rounds = PENALTIES[penalty], ROUNDS[schedule]
-    if penalty not in ("none", "L2") or name in LINE_SEARCHES | {"svrg"}:
+    if penalty not in ("none", "L2") or name in EXACT_GRADIENTS | STEP_SIZE_FREE:
         with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
             check_compatible(Method(optimizer, chosen, local_steps=rounds))
         return
@@ -184,8 +204,8 @@ def objective(penalty: Penalty, coef: np.ndarray) -> float:
 @pytest.mark.parametrize("what", ["local", "lossy"])
 def test_local_steps_and_lossy_codecs_go_with_fixed_steps_only(what, name, penalty):
     optimizer, chosen = SETTINGS[name](STEPS) if name in SETTINGS else optim.by_name(name), PENALTIES[penalty]
-    fits = works(name, penalty, "all rows") and name not in LINE_SEARCHES | {"svrg"}
-    fits &= what == "lossy" or penalty in ("none", "L2")
+    fits = works(name, penalty, "all rows") and name not in EXACT_GRADIENTS
+    fits &= what == "lossy" or (penalty in ("none", "L2") and name not in STEP_SIZE_FREE)
     method = Method(optimizer, chosen, **({"is_lossy": True} if what == "lossy" else {"local_steps": LocalSteps(8)}))
     if fits:
         check_compatible(method)

@@ -1,0 +1,152 @@
+"""Headers of AVIF, HEIC, JPEG 2000, JPEG XL, BigTIFF and DICOM: their size is known before a decoder allocates it."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from sparkopt.errors import CorruptImageError
+
+__all__ = ["format_of", "stored_size"]
+
+_JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
+_JXL, _JXL_STREAM = b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"
+_BRANDS = {b"avif": "avif", b"avis": "avif"}
+_BRANDS |= dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "heic")
+_TURNS = {0: 1, 1: 8, 2: 3, 3: 6}
+"""EXIF orientations of rotations by quarter turns, counter-clockwise."""
+_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+_DICOM_SIDES = [re.compile(rb"\x28\x00" + tag + rb"(?:US\x02\x00|\x02\x00\x00\x00)(..)", re.S) for tag in (
+    rb"\x10\x00", rb"\x11\x00"
+)]  # fmt: skip
+
+
+def format_of(data: bytes) -> str | None:
+    """Return which of this module's formats the data begin as; None for another."""
+    if data[4:8] == b"ftyp":
+        brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(int.from_bytes(data[:4], "big"), 96), 4))]
+        known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+        return "avif" if "avif" in known else (known[0] if known else None)
+    if data.startswith((_JP2, _J2K)):
+        return "jpeg2000"
+    if data.startswith((_JXL, _JXL_STREAM)):
+        return "jpegxl"
+    if data.startswith((b"II+\0", b"MM\0+")):
+        return "bigtiff"
+    return "dicom" if data[128:132] == b"DICM" else None
+
+
+def stored_size(data: bytes, kind: str) -> tuple[int, int, int]:
+    """Return (height, width, EXIF orientation) of what the decoders of a format return.
+
+    Raises
+    ------
+    CorruptImageError
+        Where the data give no size, or end before it.
+    """
+    return {
+        "avif": _boxes, "heic": _boxes, "jpeg2000": _jpeg2000, "jpegxl": _jpegxl, "bigtiff": _bigtiff, "dicom": _dicom
+    }[kind](data)  # fmt: skip
+
+
+def _no_size(kind: str) -> CorruptImageError:
+    return CorruptImageError(f"corrupt: the {kind} gives no size")
+
+
+def _boxes(data: bytes) -> tuple[int, int, int]:
+    """The largest of the file's images, as its properties say: tiles and thumbnails are smaller."""
+    position = 0
+    while position + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+        if length == 0:
+            break
+        if length < 8 or position + length > len(data):
+            raise CorruptImageError("truncated: a box of the AVIF or HEIC is longer than the file")
+        position += length
+    sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[:position])]
+    if not sizes:
+        raise _no_size("AVIF or HEIC")
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    turn = data.find(b"irot")
+    orientation = 1 if turn < 0 else _TURNS[data[turn + 4] & 3]
+    if format_of(data) == "heic" and orientation > 4:  # its decoder turns it
+        height, width = width, height
+    return height, width, orientation if format_of(data) == "avif" else 1
+
+
+def _jpeg2000(data: bytes) -> tuple[int, int, int]:
+    sizes = [struct.unpack_from(">IIII", data, found.start() + 8) for found in re.finditer(re.escape(_J2K), data)]
+    if not sizes:
+        raise _no_size("JPEG 2000")
+    if re.search(rb"colr\x01..\0\0\0\x0c", data, re.S):
+        raise CorruptImageError("unsupported: CMYK in JPEG 2000")
+    right, bottom, left, top = max(sizes, key=lambda size: size[0] * size[1])
+    return bottom - top, right - left, 1
+
+
+def _jpegxl(data: bytes) -> tuple[int, int, int]:
+    start = 0
+    if data.startswith(_JXL):
+        found = re.search(b"jxlc|jxlp", data)
+        if found is None:
+            raise _no_size("JPEG XL")
+        start = found.end() + (4 if found[0] == b"jxlp" else 0)
+    if data[start : start + 2] != _JXL_STREAM:
+        raise _no_size("JPEG XL")
+    bits = _Bits(data[start + 2 : start + 26])
+    is_small = bits.take(1)
+    height = (bits.take(5) + 1) * 8 if is_small else bits.side()
+    ratio = bits.take(3)
+    if ratio:
+        width = height * _RATIOS[ratio][0] // _RATIOS[ratio][1]
+    else:
+        width = (bits.take(5) + 1) * 8 if is_small else bits.side()
+    orientation = 1
+    if not bits.take(1) and bits.take(1):  # not all defaults, and with extra fields
+        orientation = 1 + bits.take(3)
+    return (width, height, 1) if orientation > 4 else (height, width, 1)  # the decoder turns it
+
+
+class _Bits:
+    """Bits of a JPEG XL codestream, the lowest of each byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value, self._left = int.from_bytes(data, "little"), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """Return the next bits as a number."""
+        if count > self._left:
+            raise CorruptImageError("truncated: the data end inside the header")
+        found = self._value & ((1 << count) - 1)
+        self._value >>= count
+        self._left -= count
+        return found
+
+    def side(self) -> int:
+        """Return a side of a size."""
+        return 1 + self.take((9, 13, 18, 30)[self.take(2)])
+
+
+def _bigtiff(data: bytes) -> tuple[int, int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(f"{order}Q", data, 8)
+    (count,) = struct.unpack_from(f"{order}Q", data, directory)
+    sides: dict[int, int] = {}
+    for number in range(min(count, 1 << 16)):
+        tag, kind, _ = struct.unpack_from(f"{order}HHQ", data, directory + 8 + 20 * number)
+        if tag in (256, 257) and kind in (3, 4, 16) and tag not in sides:
+            form = {3: "H", 4: "I", 16: "Q"}[kind]
+            (sides[tag],) = struct.unpack_from(f"{order}{form}", data, directory + 20 + 20 * number)
+    if len(sides) < 2:
+        raise _no_size("BigTIFF")
+    return sides[257], sides[256], 1
+
+
+def _dicom(data: bytes) -> tuple[int, int, int]:
+    sides = [found[1] for side in _DICOM_SIDES if (found := side.search(data)) is not None]
+    if len(sides) < 2:
+        raise _no_size("DICOM file")
+    height, width = (struct.unpack("<H", side)[0] for side in sides)
+    return height, width, 1
