@@ -4,10 +4,11 @@
 come from Parquet files that the tasks read themselves (``parquet``), where ``scan`` finds that a DataFrame is no more
 than these (``filters`` has its conditions), else from Spark (its Vectors as ``vectors`` has them). A ``Reader`` in
 ``columns`` checks each value; ``layout`` makes blocks of the rows, and ``moments`` are gathered on the way
-(``summaries`` adds them up). ``tasks`` is what runs on the executors; ``backend`` is who runs it: ``classic``,
-``connect`` or ``machine``, which needs no session: it takes a `sparkopt.Table`, whose columns ``tables`` names as
-Spark would. ``encoded`` are DataFrames whose features the tasks compute of raw columns, and ``chunks`` results of
-tasks as rows. ``block``, ``files``, ``layout`` and ``moments`` need no Spark.
+(``summaries`` adds them up). ``digest`` tells whether rows that are read again are the same. ``tasks`` is what runs
+on the executors, whose own disks ``local`` keeps tidy; ``backend`` is who runs it: ``classic``, ``connect`` or
+``machine``, which needs no session: it takes a `sparkopt.Table`, whose columns ``tables`` names as Spark would.
+``encoded`` are DataFrames whose features the tasks compute of raw columns, and ``chunks`` results of tasks as rows.
+``block``, ``files``, ``layout`` and ``moments`` need no Spark.
 It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then ``store``.
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "FeatureEncoder",
     "Handle",
     "InMemoryBlocks",
+    "KnownRows",
     "Located",
     "Moments",
     "OpenPartition",
@@ -41,16 +43,18 @@ __all__ = [
 if TYPE_CHECKING:
     from sparkopt.blocks.backend import Backend, Shared
     from sparkopt.blocks.columns import Columns, FeatureEncoder
+    from sparkopt.blocks.handles import Handle, KnownRows
     from sparkopt.blocks.store import BlockStore
     from sparkopt.blocks.summaries import PartitionSummary
-    from sparkopt.blocks.tasks import Handle, Located, OpenPartition, PartFunction, Result, TaskFunction
+    from sparkopt.blocks.tasks import Located, OpenPartition, PartFunction, Result, TaskFunction
 
 _ON_SPARK = {
     "Backend": "backend",
     "BlockStore": "store",
     "Columns": "columns",
     "FeatureEncoder": "columns",
-    "Handle": "tasks",
+    "Handle": "handles",
+    "KnownRows": "handles",
     "Located": "tasks",
     "OpenPartition": "tasks",
     "PartFunction": "tasks",

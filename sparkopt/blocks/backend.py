@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.handles import Handle
 from sparkopt.blocks.scan import ParquetScan
-from sparkopt.blocks.tasks import Handle, WriteBlocks
+from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.validation import Interval
 
 __all__ = ["Backend", "RowSource", "Shared", "is_connect"]
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -60,6 +65,19 @@ class RowSource:
     codec: str = "none"
     scan: ParquetScan | None = None
 
+    @property
+    def shown(self) -> str:
+        """What the rows are read from, as errors call it."""
+        if self.scan is not None:
+            return ""  # each partition knows its files
+        try:
+            files = self.df.inputFiles()
+        except (PySparkException, Py4JError) as error:  # another error is being reported
+            logger.debug("the files of the DataFrame are not known: %s", error)
+            files = []
+        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+        return f"{files[0]}{more}" if files else "a DataFrame that is computed from no files"
+
     def writer(self, only: frozenset[int] | None = None) -> WriteBlocks:
         """Return the function that writes all partitions, or some."""
         return WriteBlocks(self.columns, self.targets, self.name, only, self.codec)
@@ -86,6 +104,11 @@ class Backend(ABC):
     @abstractmethod
     def name(self) -> str:
         """What runs the functions, as receipts call it."""
+
+    @property
+    def source(self) -> str:
+        """What the rows are read from, as errors call it; "" where their tasks know."""
+        return ""
 
     @abstractmethod
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:

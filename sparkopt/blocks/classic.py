@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pyarrow as pa
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.blocks.scan import ParquetScan
-from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, ReadParquet, Sweep
+from sparkopt.blocks.tasks import ReadParquet, Sweep
 from sparkopt.io.worker import spare_modules
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class ClassicBackend(Backend):
     def name(self) -> str:
         """Return "Spark Classic"."""
         return "Spark Classic"
+
+    @property
+    def source(self) -> str:
+        """The DataFrame's files."""
+        return self._source.shown
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Map and collect."""

@@ -19,7 +19,8 @@ from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
-from sparkopt.blocks.tasks import HANDLE_SCHEMA, Handle, Sweep
+from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
+from sparkopt.blocks.tasks import Sweep
 from sparkopt.errors import IncompatibleError
 
 __all__ = ["ConnectBackend", "slots_of"]
@@ -48,6 +49,11 @@ class ConnectBackend(Backend):
     def name(self) -> str:
         """Return "Spark Connect"."""
         return "Spark Connect"
+
+    @property
+    def source(self) -> str:
+        """The DataFrame's files."""
+        return self._source.shown
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""

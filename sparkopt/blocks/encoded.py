@@ -19,9 +19,9 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected, pickled
 from sparkopt.blocks.classic import of_files
 from sparkopt.blocks.columns import FeatureEncoder, raw_columns
+from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import parquet_scan
-from sparkopt.blocks.tasks import data_errors
 from sparkopt.io.worker import spare_modules
 
 __all__ = ["encoder_of", "for_each_partition", "remember"]

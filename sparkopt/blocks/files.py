@@ -54,6 +54,7 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
             for block in blocks:
                 batch = _encode(block)
                 if writer is None:
+                    unfinished.touch(mode=0o600)  # rows are for their owner's eyes only
                     schema = batch.schema.with_metadata({"width": str(block.X.shape[1]), "codec": codec})
                     writer = files.enter_context(pa.ipc.new_file(str(unfinished), schema, options=options))
                 writer.write_batch(batch)

@@ -13,8 +13,9 @@ from sparkopt.blocks.backend import Backend, Shared
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.disk import disk_errors, refuse_what_does_not_fit
 from sparkopt.blocks.files import drop_deleted_files
+from sparkopt.blocks.handles import Handle
 from sparkopt.blocks.tables import TableReader
-from sparkopt.blocks.tasks import Handle, WriteBlocks
+from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.limits import one_thread
@@ -127,12 +128,8 @@ class MachineBackend(Backend):
         return results
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
-        """Read these partitions again, and keep their files for the next pass."""
-        handles, results = self._written(function, partitions)
-        for index, handle in zip(partitions, handles, strict=True):
-            if self._handles is not None:
-                self._handles[index] = handle
-        return results
+        """Read these partitions again."""
+        return self._written(function, partitions)[1]
 
     def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
         parts = [(index, self._source.table.partitions[index]) for index in partitions]

@@ -166,6 +166,7 @@ def save(by_fold: Mapping[int, Moments], path: Path) -> None:
         )
         for fold, m in by_fold.items()
     ]
+    path.touch(mode=0o600)
     with path.open("wb") as file:
         np.save(file, np.array(rows) if rows else np.zeros((0, NUMBERS)), allow_pickle=False)
 

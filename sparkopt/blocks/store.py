@@ -3,7 +3,8 @@
 One job writes each partition's rows once, into the executor's own local directory, and yields a small *handle* that
 Spark caches. Spark's locality then sends each step's task to the executor that holds the file. When an executor
 is lost, so are its handles: Spark recomputes them from lineage and the file is written on another. Where a task
-finds its file missing all the same, it returns that, and the partition is read from its source for that step.
+finds its file missing all the same, it returns that, and the partition is read from its source again; the new file is
+known from then on. A partition that is read again must have the rows that it had: ``digest``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +25,9 @@ from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.encoded import encoder_of
+from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.files import BLOCK_CODECS
+from sparkopt.blocks.handles import Handle, KnownRows
 from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.parquet import NotReadHere
@@ -38,7 +42,6 @@ from sparkopt.blocks.tasks import (
     Result,
     TaskFunction,
     carry,
-    data_errors,
 )
 from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
@@ -90,6 +93,8 @@ class BlockStore:
         self.rows = [fact.handle.starts[-1] if fact else 0 for fact in found]
         self.bytes = sum(fact.handle.bytes for fact in facts)
         self.skipped = sum(fact.handle.skipped for fact in facts)
+        self._digests = [fact.handle.digest if fact else 0 for fact in found]
+        self._copies: dict[int, list[Handle]] = {}
         self._training, self._validation = moments_of_all(backend, facts)
         self.moments = self.moments_without(None)
         self.validation = total(self._validation.values())
@@ -229,8 +234,8 @@ class BlockStore:
             Let at most so many tasks take several partitions each, since a task costs Spark some 10 ms; None is one
             task a partition.
         """
-        task = PartitionTask(function, self._first_rows())
-        with data_errors():
+        task = PartitionTask(function, self._known())
+        with self.data_errors():
             results = self._backend.run(task, tasks)
             missing = [result.partition for result in results if result.value is None]
             if missing:
@@ -239,7 +244,7 @@ class BlockStore:
 
     def map(self, function: PartFunction[T]) -> RDD[Result[T]]:
         """Apply ``function(part, blocks)`` to each partition, where its blocks are; lazily."""
-        results: RDD[Result[T]] = self._backend.handles.map(PartitionTask(function, self._first_rows()))
+        results: RDD[Result[T]] = self._backend.handles.map(PartitionTask(function, self._known()))
         return results
 
     def map_tasks(self, function: TaskFunction[T], tasks: int) -> RDD[T]:
@@ -248,7 +253,7 @@ class BlockStore:
         A task takes several partitions where there are more of them than tasks.
         """
         handles = self._backend.handles.coalesce(tasks)
-        results: RDD[T] = handles.mapPartitions(GroupTask(function, self._first_rows()))
+        results: RDD[T] = handles.mapPartitions(GroupTask(function, self._known()))
         return results
 
     def map_whole(self, function: TaskFunction[T]) -> RDD[T]:
@@ -256,18 +261,24 @@ class BlockStore:
         if self.context.master.startswith("local"):
             return self.map_tasks(function, 1)
         carried = self._backend.handles.map(carry).coalesce(1, shuffle=True)
-        results: RDD[T] = carried.mapPartitions(GroupTask(function, self._first_rows()))
+        results: RDD[T] = carried.mapPartitions(GroupTask(function, self._known()))
         return results
 
     def located(self) -> Located:
         """Return where every partition's file is now; those of lost executors are rebuilt first."""
-        return Located(
-            sorted(self._backend.handles.collect(), key=lambda handle: handle.partition), self._first_rows()
-        )
+        return Located(sorted(self._backend.handles.collect(), key=lambda handle: handle.partition), self._known())
 
     def _recompute(self, task: PartitionTask[T], partitions: Sequence[int]) -> list[Result[T]]:
-        logger.warning("blocks of partitions %s are missing; reading them from the source for this step", partitions)
-        return self._backend.run_fresh(task, partitions)
+        logger.warning("blocks of partitions %s are missing; reading them from the source again", partitions)
+        results = self._backend.run_fresh(replace(task, is_fresh=True), partitions)
+        for result in results:
+            if result.handle is not None:
+                self._copies.setdefault(result.partition, []).append(result.handle)
+        return [replace(result, handle=None) for result in results]
+
+    def data_errors(self) -> AbstractContextManager[None]:
+        """Return a context in which errors of tasks about the data are one line each, which names their source."""
+        return data_errors(lambda: self._backend.source)
 
     def share(self, value: bytes) -> Shared:
         """Return ``value`` in a form that functions can refer to in every task: a broadcast, where Spark has them.
@@ -288,12 +299,12 @@ class BlockStore:
     ) -> None:
         self.release()
 
-    def _first_rows(self) -> list[int]:
-        """Return the number of the first row of each partition, and last the number of rows."""
+    def _known(self) -> KnownRows:
+        """Return what tasks check the partitions against that they open."""
         firsts = [0]
         for rows in self.rows:
             firsts.append(firsts[-1] + rows)
-        return firsts
+        return KnownRows(firsts, self._digests, dict(self._copies))
 
 
 def reader_of(selected: DataFrame) -> tuple[ParquetScan | None, str]:
@@ -325,7 +336,8 @@ def _written(source: RowSource | TableSource) -> tuple[Backend, list[PartitionSu
     backend = _backend(source)
     complete = False
     try:
-        facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)
+        with data_errors(lambda: backend.source):
+            facts = sorted(backend.run(PartitionSummary.read), key=lambda fact: fact.handle.partition)
         complete = True
     finally:
         if not complete:

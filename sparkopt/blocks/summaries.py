@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sparkopt.blocks.backend import Backend
+from sparkopt.blocks.handles import Handle, MemoryHandle
 from sparkopt.blocks.moments import Moments, features, joined, load
-from sparkopt.blocks.tasks import Handle, MemoryHandle, moments_paths
+from sparkopt.blocks.tasks import moments_paths
 from sparkopt.io.worker import spare_modules
 
 __all__ = ["PartitionSummary", "moments_of_all"]

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
-import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
-from pyspark.errors import PySparkException
 
 from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.columns import Columns, Reader
+from sparkopt.blocks.digest import rows_digest
 from sparkopt.blocks.files import BlockFile, in_fold_order, write_blocks
+from sparkopt.blocks.handles import Handle, KnownRows, MemoryHandle
 from sparkopt.blocks.layout import regroup
+from sparkopt.blocks.local import delete_local_folders, local_folder
 from sparkopt.blocks.moments import Moments, MomentsSum, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.errors import DataError
@@ -33,11 +31,8 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
 
 __all__ = [
-    "HANDLE_SCHEMA",
     "GroupTask",
-    "Handle",
     "Located",
-    "MemoryHandle",
     "OpenPartition",
     "PartFunction",
     "PartitionTask",
@@ -47,7 +42,6 @@ __all__ = [
     "TaskFunction",
     "WriteBlocks",
     "carry",
-    "data_errors",
     "moments_paths",
 ]
 
@@ -55,71 +49,17 @@ T = TypeVar("T")
 PartFunction: TypeAlias = Callable[[Part, Blocks], T]
 """What is computed from a partition and its blocks."""
 
-HANDLE_SCHEMA = (
-    "partition int, path string, starts array<bigint>, validation array<int>, folds array<int>, bytes bigint, "
-    "error string, unread string, skipped bigint"
-)
-
-
-@dataclass(frozen=True)
-class Handle:
-    """Where one partition's blocks are, or why there are none.
-
-    ``error`` is a value that cannot be trained on; ``unread`` is why the task left its files to Spark's reader;
-    ``skipped`` is the number of invalid rows that were left out.
-    """
-
-    partition: int
-    path: str
-    starts: tuple[int, ...]
-    validation: tuple[int, ...]
-    folds: tuple[int, ...]
-    bytes: int
-    error: str | None
-    unread: str | None = None
-    skipped: int = 0
-
-    @classmethod
-    def empty(cls, partition: int, error: str | None = None, unread: str | None = None) -> Handle:
-        """Return the handle of a partition without blocks."""
-        return cls(partition, "", (0,), (), (), 0, error, unread)
-
-    def to_batch(self) -> pa.RecordBatch:
-        """Return one row of ``HANDLE_SCHEMA``."""
-        columns = {
-            "partition": pa.array([self.partition], pa.int32()),
-            "path": [self.path],
-            "starts": pa.array([list(self.starts)], pa.list_(pa.int64())),
-            "validation": pa.array([list(self.validation)], pa.list_(pa.int32())),
-            "folds": pa.array([list(self.folds)], pa.list_(pa.int32())),
-            "bytes": pa.array([self.bytes], pa.int64()),
-            "error": pa.array([self.error], pa.string()),
-            "unread": pa.array([self.unread], pa.string()),
-            "skipped": pa.array([self.skipped], pa.int64()),
-        }
-        return pa.RecordBatch.from_pydict(columns)
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Handle:
-        """Return the handle that such a row holds."""
-        return cls(**{**row, **{name: tuple(row[name]) for name in ("starts", "validation", "folds")}})
-
-
-@dataclass(frozen=True)
-class MemoryHandle(Handle):
-    """One partition's blocks themselves, in this process."""
-
-    blocks: InMemoryBlocks = InMemoryBlocks(())
-    moments: Mapping[bool, Mapping[int, Moments]] = field(default_factory=dict)
-    """Of training rows (False) and of validation rows (True), by fold."""
-
 
 @dataclass(frozen=True)
 class Result(Generic[T]):
-    """A task's result for one partition; ``value`` is None where its file was missing."""
+    """A task's result for one partition; ``value`` is None where its file was missing.
+
+    ``handle`` is where the task found the blocks, if they had to be written again.
+    """
 
     partition: int
     value: T | None
+    handle: Handle | None = None
 
 
 @dataclass(frozen=True)
@@ -135,15 +75,18 @@ class Located:
     """All partitions' handles, for processes that choose which of them they open."""
 
     handles: Sequence[Handle]
-    first_rows: Sequence[int]
+    known: KnownRows
 
     def here(self) -> list[bool]:
         """For each partition, whether this machine has its file; a partition without rows is on every machine."""
-        return [not handle.path or os.path.exists(handle.path) for handle in self.handles]
+        return [not handle.path or any(map(os.path.exists, self._paths(handle))) for handle in self.handles]
+
+    def _paths(self, handle: Handle) -> list[str]:
+        return [handle.path, *(copy.path for copy in self.known.copies.get(handle.partition, ()))]
 
     def open(self, partitions: Iterable[int]) -> list[OpenPartition]:
         """Open these partitions."""
-        return [open_blocks(self.handles[index], self.first_rows) for index in partitions]
+        return [open_blocks(self.handles[index], self.known) for index in partitions]
 
 
 TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]
@@ -181,7 +124,12 @@ class WriteBlocks:
             yield self.write(partition, batches).to_batch()
 
     def write(
-        self, partition: int, batches: Iterator[pa.RecordBatch], folder: Path | None = None, shown: str = ""
+        self,
+        partition: int,
+        batches: Iterator[pa.RecordBatch],
+        folder: Path | None = None,
+        shown: str = "",
+        source: str = "",
     ) -> Handle:
         """Write a partition's rows, and return where they are or what is wrong with them.
 
@@ -195,15 +143,19 @@ class WriteBlocks:
             Where to write; None is the executor's own directory.
         shown : str, default ""
             What the partition is, for errors, where it has a name.
+        source : str, default ""
+            What its rows are read from, where it has no name.
         """
-        folder = _local_folder(self.name, partition) if folder is None else folder
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder is None:
+            folder = local_folder(self.name, partition)
+        else:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A task that rebuilds several partitions has one number and one attempt for all of them.
         context = TaskContext.get()
         attempt = 0 if context is None else context.taskAttemptId()
         path = folder / f"part-{partition:05d}-{attempt}-{uuid.uuid4().hex[:8]}.arrow"
         try:
-            return self._write(path, partition, batches, shown)
+            return replace(self._write(path, partition, batches, shown), source=shown or source)
         except DataError as error:
             return Handle.empty(partition, str(error))
         except NotReadHere as reason:
@@ -227,7 +179,7 @@ class WriteBlocks:
         handle = MemoryHandle(
             partition, "", found.starts, tuple(found.validation), (), size, None, blocks=held, moments=found.moments
         )
-        return replace(handle, skipped=read.skipped)
+        return replace(handle, skipped=read.skipped, digest=found.digest, source=shown)
 
     def _write(self, path: Path, partition: int, batches: Iterator[pa.RecordBatch], shown: str) -> Handle:
         read = Reader(self.columns, self.targets, partition, shown)
@@ -241,7 +193,7 @@ class WriteBlocks:
         kept = () if self.columns.fold is None else tuple(found.folds)
         size = path.stat().st_size
         handle = Handle(partition, str(path), found.starts, tuple(found.validation), kept, size, None)
-        return replace(handle, skipped=read.skipped)
+        return replace(handle, skipped=read.skipped, digest=found.digest)
 
 
 class _Written:
@@ -251,15 +203,22 @@ class _Written:
         self._blocks = blocks
         self.rows, self.folds, self.validation = list[int](), list[int](), list[int]()
         self._sums: dict[bool, dict[int, MomentsSum]] = {False: {}, True: {}}
+        self._digest = 0
 
     def __iter__(self) -> Iterator[Block]:
         for index, block in enumerate(self._blocks):
             self.rows.append(block.rows)
             self.folds.append(block.fold)
+            self._digest += rows_digest(block)
             if block.is_validation:
                 self.validation.append(index)
             self._sums[block.is_validation].setdefault(block.fold, MomentsSum()).add(block)
             yield block
+
+    @property
+    def digest(self) -> int:
+        """That of all rows, as a signed number of 64 bits."""
+        return int(np.array(self._digest % 2**64, np.uint64).view(np.int64))
 
     @property
     def moments(self) -> dict[bool, dict[int, Moments]]:
@@ -287,7 +246,13 @@ class ReadParquet:
 
     def __call__(self, partition: int, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Handle]:
         spare_modules()
-        return (self.writer.write(partition, self.reader(parts)) for parts in partitions)
+        return (self.writer.write(partition, self.reader(parts), source=_files(parts)) for parts in partitions)
+
+
+def _files(parts: Sequence[FilePart]) -> str:
+    """Return the name of the first file of a partition, and how many more there are."""
+    names = list(dict.fromkeys(part.uri for part in parts))
+    return f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else ""
 
 
 @dataclass(frozen=True)
@@ -295,12 +260,15 @@ class PartitionTask(Generic[T]):
     """A task of one partition: opens the handle's blocks and applies a function to them."""
 
     function: PartFunction[T]
-    first_rows: Sequence[int]
+    known: KnownRows
+    is_fresh: bool = False
+    """Whether its partition is written again, so that the driver must be told where."""
 
     def __call__(self, handle: Handle) -> Result[T]:
         spare_modules()
-        held = open_blocks(handle, self.first_rows)
-        return Result(handle.partition, None if held.blocks is None else self.function(held.part, held.blocks))
+        held = open_blocks(handle, self.known)
+        value = None if held.blocks is None else self.function(held.part, held.blocks)
+        return Result(handle.partition, value, handle if self.is_fresh else None)
 
 
 @dataclass(frozen=True)
@@ -308,11 +276,11 @@ class GroupTask(Generic[T]):
     """A task of several partitions."""
 
     function: TaskFunction[T]
-    first_rows: Sequence[int]
+    known: KnownRows
 
     def __call__(self, handles: Iterable[Handle | tuple[Handle, bytes]]) -> Iterable[T]:
         spare_modules()
-        return self.function(open_blocks(handle, self.first_rows) for handle in handles)
+        return self.function(open_blocks(handle, self.known) for handle in handles)
 
 
 def carry(handle: Handle) -> tuple[Handle, bytes]:
@@ -321,32 +289,23 @@ def carry(handle: Handle) -> tuple[Handle, bytes]:
     return handle, path.read_bytes() if handle.path and path.is_file() else b""
 
 
-def open_blocks(handle: Handle | tuple[Handle, bytes], first_rows: Sequence[int]) -> OpenPartition:
-    """Open a partition's file, or the content that came with its handle."""
+def open_blocks(handle: Handle | tuple[Handle, bytes], known: KnownRows) -> OpenPartition:
+    """Open a partition's file, or the content that came with its handle.
+
+    Raises
+    ------
+    DataError
+        Where its rows were read again and are others.
+    """
     handle, carried = handle if isinstance(handle, tuple) else (handle, b"")
-    if (changed := handle.error or handle.unread) is not None:  # it was written before without one
-        raise DataError(
-            f"the rows of partition {handle.partition} are not what they were when the fit began: {changed}"
-        )
-    part = Part(handle.partition, first_rows[handle.partition], first_rows[-1])
+    known.check(handle)
+    part = Part(handle.partition, known.first_rows[handle.partition], known.first_rows[-1])
     if isinstance(handle, MemoryHandle):
         return OpenPartition(part, handle.blocks)
-    try:
-        return OpenPartition(part, BlockFile(handle.path, handle.starts, handle.validation, handle.folds, carried))
-    except FileNotFoundError:
-        return OpenPartition(part, None)
-
-
-@contextlib.contextmanager
-def data_errors() -> Iterator[None]:
-    """Raise a task's DataError as itself, without the traces that Spark and Python put around it."""
-    try:
-        yield
-    except (PySparkException, Py4JJavaError) as error:
-        found = re.search(r"^\S*\bDataError: (.+)$", str(error), re.MULTILINE)
-        if found is None:
-            raise
-        raise DataError(found[1]) from None
+    for each in (handle, *known.copies.get(handle.partition, ())):
+        with contextlib.suppress(FileNotFoundError):
+            return OpenPartition(part, BlockFile(each.path, each.starts, each.validation, each.folds, carried))
+    return OpenPartition(part, None)
 
 
 @dataclass(frozen=True)
@@ -357,24 +316,13 @@ class Sweep:
 
     def __call__(self, _: object) -> None:
         spare_modules()
-        for root in _local_roots():
-            shutil.rmtree(root / self.name, ignore_errors=True)
+        delete_local_folders(self.name)
 
 
 def _context() -> TaskContext:
     context = TaskContext.get()
     assert context is not None  # noqa: S101  # always there inside a task
     return context
-
-
-def _local_roots() -> list[Path]:
-    """Return the executor's own directories, which Spark deletes when the executor ends."""
-    return [Path(root) for root in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
-
-
-def _local_folder(name: str, partition: int) -> Path:
-    roots = _local_roots()
-    return roots[partition % len(roots)] / name
 
 
 def moments_paths(path: str) -> tuple[Path, Path]:

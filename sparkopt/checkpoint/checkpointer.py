@@ -10,6 +10,7 @@ another configuration and the folds of a cross-validation. A run that ends by it
 from __future__ import annotations
 
 import logging
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from sparkopt.checkpoint.format import SavedRun, Stage, dump, load
+from sparkopt.checkpoint.owners import Owner, others
 from sparkopt.communication.error_feedback import ResidualStore, check_residuals
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
@@ -89,7 +91,7 @@ class Checkpointer:
         ParameterError
             Where the folder cannot be reached or made.
         """
-        return CheckpointRun(self, fingerprint).prepared()
+        return CheckpointRun(self, fingerprint, owner=Owner.here(uuid.uuid4().hex)).prepared()
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,14 @@ class CheckpointRun:
         What the run is.
     stage : Stage
         Of a run that is several loops in turn, which loop this is, and what it needs to know of those before it.
+    owner : Owner or None, default None
+        The application, where it notes that it uses the folder.
     """
 
     checkpointer: Checkpointer
     fingerprint: Fingerprint = field(repr=False)
     stage: Stage = Stage()
+    owner: Owner | None = None
 
     @property
     def name(self) -> str:
@@ -123,6 +128,10 @@ class CheckpointRun:
                 if Path(other.path).parent.name != self.name:
                     self._mention(other)
             root.filesystem.create_dir(root.child(self.name).path, recursive=True)
+            if self.owner is not None:
+                for name in others(self._folder(), self.owner):
+                    logger.warning("%s trains the same model with checkpoints in %s", name, self._folder().path)
+                self.owner.note(self._folder())
         except STORAGE_ERRORS as error:
             raise root.unusable(error) from None
         return self
@@ -192,6 +201,8 @@ class CheckpointRun:
         name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
         try:
             folder.child(name).write(dump(self.fingerprint, snapshots, self.stage))
+            if self.owner is not None:
+                self.owner.note(folder)
             # by name: some file systems list paths in another form than they are given
             others = [found.path for found in _checkpoints(folder) if Path(found.path).name != name]
             older = [found for found in others if Path(found).name < name]
@@ -206,9 +217,14 @@ class CheckpointRun:
         return ResidualStore(child_uri(keeper.uri, self.name, RESIDUALS), keeper.interval, keeper.keep)
 
     def remove(self) -> None:
-        """Delete this run's checkpoints; harmless when repeated."""
+        """Delete this run's checkpoints, unless another application uses them; harmless when repeated."""
         folder = self._folder()
         try:
+            if self.owner is not None:
+                self.owner.leave(folder)
+                if found := others(folder, self.owner):
+                    logger.info("checkpoints in %s are left to %s", folder.path, ", ".join(found))
+                    return
             if folder.exists():
                 folder.filesystem.delete_dir(folder.path)
         except STORAGE_ERRORS as error:

@@ -26,7 +26,7 @@ from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
-from sparkopt.io.metadata import read_metadata, write_metadata
+from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
 
 def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
     """Return the model whose metadata and weights these are."""
+    check_digest(metadata, [weights])
     network = metadata["network"]
     reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
     model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
@@ -171,7 +172,7 @@ def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
 
 def saved_in(model: TorchModel, folder: Path) -> None:
     """Write a model into a folder of this machine, as ``model.save`` does; with Spark too, ``load`` reads it."""
-    write_metadata(model, folder, facts_of(model))
+    write_metadata(model, folder, facts_of(model), [model.weights])
     (folder / WEIGHTS).write_bytes(model.weights)
 
 
@@ -183,9 +184,10 @@ def read_from(folder: str | Path) -> TorchModel:
     DataError
         Where no network was saved there, or it names one that may not be built.
     """
-    metadata = read_metadata(folder)
-    _check_class(metadata, str(folder))
-    return restored(metadata, Path(folder, WEIGHTS).read_bytes())
+    with damage(str(folder)):
+        metadata = read_metadata(folder)
+        _check_class(metadata, str(folder))
+        return restored(metadata, Path(folder, WEIGHTS).read_bytes())
 
 
 def _check_class(metadata: dict[str, Any], path: str) -> None:
@@ -237,7 +239,8 @@ class TorchModelWriter(_AnySpark, MLWriter):
     def saveImpl(self, path: str) -> None:
         """Let Spark write."""
         model, spark = self.model, self.sparkSession
-        DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts_of(model))
+        facts = digested(model, spark, [model.weights], facts_of(model))
+        DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts)
         context: Any = spark.sparkContext
         file = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # with Spark's own credentials
         stream = file.getFileSystem(context._jsc.hadoopConfiguration()).create(file)
@@ -263,7 +266,8 @@ class TorchModelReader(_AnySpark, MLReader[TorchModel]):
         if spark is None:
             with fetched(path) as folder:
                 return read_from(folder)
-        metadata = DefaultParamsReader.loadMetadata(path, spark)
-        _check_class(metadata, path)
-        (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
-        return restored(metadata, bytes(row.content))
+        with damage(path):
+            metadata = DefaultParamsReader.loadMetadata(path, spark)
+            _check_class(metadata, path)
+            (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
+            return restored(metadata, bytes(row.content))

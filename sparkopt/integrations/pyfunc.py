@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.io.metadata import read_metadata
+from sparkopt.io.metadata import damage, read_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,9 @@ def write(model: Any, folder: Path) -> None:
 
 def _load_pyfunc(path: str) -> PandasScorer:
     """Return the model in a folder; MLflow calls this function by its name."""
-    return scorer_of(_module_for(read_metadata(path)["class"]).read(path))
+    with damage(path):
+        kind = str(read_metadata(path)["class"])
+    return scorer_of(_module_for(kind).read(path))
 
 
 def _module_for(name: str) -> Any:

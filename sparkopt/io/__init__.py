@@ -9,7 +9,7 @@ from sparkopt.io.arrow import binary_values, fixed_width_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, arrow_uri, brief, child_uri, local_path, resolve
 from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, rounded
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
-from sparkopt.io.metadata import read_metadata, write_metadata
+from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, replacing, written_whole
 from sparkopt.io.secrets import MASK, mask, mask_uri, masked
 from sparkopt.io.worker import spare_modules
@@ -25,10 +25,13 @@ __all__ = [
     "arrow_uri",
     "binary_values",
     "brief",
+    "check_digest",
     "child_uri",
+    "damage",
     "describe",
     "differences",
     "digest",
+    "digested",
     "fetched",
     "fixed_width_values",
     "local_path",

@@ -6,6 +6,7 @@ Hadoop's file systems instead, with Spark's credentials (``sparkopt.jobs``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -79,11 +80,16 @@ class Location:
                 stream.write(content)
             return
         unfinished = f"{self.path}.{uuid.uuid4().hex}{UNFINISHED}"
-        with system.open_output_stream(unfinished) as stream:
-            stream.write(content)
-        if system.type_name == "hdfs" and self.exists():
-            system.delete_file(self.path)  # its rename does not replace
-        system.move(unfinished, self.path)
+        try:
+            with system.open_output_stream(unfinished) as stream:
+                stream.write(content)
+            if system.type_name == "hdfs" and self.exists():
+                system.delete_file(self.path)  # its rename does not replace
+            system.move(unfinished, self.path)
+        except BaseException:  # a disk that is full keeps no part of it
+            with contextlib.suppress(*STORAGE_ERRORS):
+                system.delete_file(unfinished)
+            raise
 
     def unusable(self, error: Exception) -> ParameterError:
         """Return the error to raise, ``from None``, where the location cannot be used: one line, secrets masked."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import DataError
-from sparkopt.io.metadata import read_metadata
+from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession
 from sparkopt.ml import classification, generalized, regression, svm
 from sparkopt.ml.model import LinearModel
@@ -44,7 +44,8 @@ def read(folder: str | Path) -> LinearModel[Any]:
     DataError
         Where no linear model was saved there.
     """
-    kind = read_metadata(folder)["class"]
+    with damage(str(folder)):
+        kind = read_metadata(folder)["class"]
     if kind not in KINDS:
         raise DataError(f"{str(folder)!r} holds a {kind}, which is no linear model of sparkopt.")
     model: LinearModel[Any] = load_stage(str(folder), FileSession())

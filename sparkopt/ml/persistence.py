@@ -14,6 +14,7 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, GeneralMLW
 
 from sparkopt import __version__
 from sparkopt.errors import DataError
+from sparkopt.io.metadata import check_digest, digested
 from sparkopt.ml.pmml import regression_pmml
 from sparkopt.ml.saving import StageReader, StageWriter
 from sparkopt.typing import Floats
@@ -39,9 +40,11 @@ class ModelWriter(StageWriter):
 
     def saveImpl(self, path: str) -> None:
         """Write ``metadata`` and ``data`` below ``path``."""
-        spark = self.sparkSession
-        DefaultParamsWriter.saveMetadata(self.model, path, spark)
-        spark.createDataFrame(table_of(self.model)).coalesce(1).write.parquet(f"{path}/data")
+        spark, model = self.sparkSession, self.model
+        matrix, intercept = model.arrays
+        numbers = _numbers(matrix, intercept, model.auxiliary)
+        DefaultParamsWriter.saveMetadata(model, path, spark, digested(model, spark, numbers))
+        spark.createDataFrame(table_of(model)).coalesce(1).write.parquet(f"{path}/data")
 
 
 class ModelReader(StageReader[M], Generic[M]):
@@ -112,10 +115,18 @@ def table_of(model: Any) -> pa.Table:
     )
 
 
+def _numbers(matrix: Floats, intercept: Floats, auxiliary: Floats) -> list[bytes]:
+    """Return what the digest covers of a model's numbers: their shapes and bits."""
+    arrays = (matrix, intercept, auxiliary)
+    shapes = str([array.shape for array in arrays]).encode()
+    return [shapes, *(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in arrays)]
+
+
 def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     """Return the model whose metadata and row of numbers these are."""
     matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
     intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
+    check_digest(metadata, _numbers(matrix, intercept, auxiliary))
     model = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
     params: Any = model
     params._names = tuple(row["names"] or ()) if "names" in row else ()  # models of earlier versions have none

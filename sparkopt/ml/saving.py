@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.errors import DataError
-from sparkopt.io.metadata import read_metadata
+from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 
 __all__ = [
@@ -130,10 +130,13 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
         ------
         DataError
             Where another class was saved, or nothing completely.
+        CorruptDataError
+            Where files were truncated or altered.
         """
         if not isinstance(self.sparkSession, FileSession):
-            return self._load(path)
-        with fetched(path) as folder:
+            with damage(path):
+                return self._load(path)
+        with fetched(path) as folder, damage(path):
             return self._load(str(folder))
 
     @abstractmethod

@@ -14,7 +14,6 @@ import numpy as np
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
-from sparkopt.blocks.tasks import data_errors
 from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.codecs.gradient import GradientCodec, gradient_codec
 from sparkopt.communication.encoder import Encoder
@@ -354,7 +353,7 @@ def _run(plan: TrainingPlan, store: BlockStore, checkpoints: CheckpointRun | Non
     if models == 1 and first._encodes:
         codec = None if first.compression == "auto" else first.codec
         encoder = Encoder(codec, uuid.uuid4().hex, run.residual_store() if run else None, first.seed)
-    with data_errors(), attempt(plan.problems, run, [bar] if first.progress else []) as this:
+    with store.data_errors(), attempt(plan.problems, run, [bar] if first.progress else []) as this:
         done = engine_on(first.engine, store).run(this.problems, plan.work, store, encoder)
         this.ended(done.solutions)
     seconds = time.perf_counter() - begin

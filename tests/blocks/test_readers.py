@@ -380,6 +380,24 @@ def test_a_file_that_is_gone_is_one_error(spark, tmp_path):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.usefixtures("minutes")
+def test_files_that_spark_reads_are_named_when_they_change_or_go(spark, tmp_path):
+    spark.range(100).selectExpr("rand(1) AS a", "rand(2) AS label").coalesce(1).write.csv(str(tmp_path / "t"))
+    df = spark.read.csv(str(tmp_path / "t"), schema="a double, label double")
+    with BlockStore.write(df, Columns(["a"], "label"), Interval()) as store:
+        remove_blocks(store)
+        (part,) = (tmp_path / "t").glob("part-*")
+        text = part.read_text()
+        part.write_text(text.replace("0.5", "0.6"))
+        (tmp_path / "t" / f".{part.name}.crc").unlink()
+        with pytest.raises(DataError, match=r"partition 0 are not .*values in its 100 rows changed.*read from .*csv"):
+            contents(store)
+        part.unlink()
+        with pytest.raises(DataError, match=r"csv is gone: it was deleted") as error:
+            contents(store)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_replaced_before_the_fit_spark_reads_what_is_there(spark, tmp_path):
     other_writer(tmp_path / "t", "a.parquet", "list")
     df = spark.read.parquet(str(tmp_path / "t"))

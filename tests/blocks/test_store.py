@@ -289,12 +289,15 @@ def test_a_missing_file_is_read_from_the_source(binary, caplog):
     engines = {how: DriverEngine(2, how) for how in ("collect", "tree", "sharded")}
     with store_of(binary.repartition(6)) as store:
         whole = {how: fit(store, engine=engine, stop=Stop(1, 0.0)) for how, engine in engines.items()}
-        Path(store.located().handles[2].path).unlink()
         for how, engine in engines.items():
+            located = store.located()
+            for handle in (located.handles[2], *located.known.copies.get(2, ())):
+                Path(handle.path).unlink(missing_ok=True)
             caplog.clear()
-            repaired = fit(store, engine=engine, stop=Stop(1, 0.0))
-            assert repaired.coefficients.tobytes() == whole[how].coefficients.tobytes(), how
-            assert "partitions [2] are missing" in caplog.text, how
+            for _ in range(2):
+                repaired = fit(store, engine=engine, stop=Stop(1, 0.0))
+                assert repaired.coefficients.tobytes() == whole[how].coefficients.tobytes(), how
+            assert caplog.text.count("partitions [2] are missing") == 1, how  # later passes find the new file
 
 
 def test_block_file_names_what_it_misses(tmp_path):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
+import resource
+import shutil
+import signal
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +46,60 @@ def snapshot(step: int = 2, **parts) -> Snapshot:
     history = tuple(Record(i, 1.0 / (i + 1), 0.5, 1, 3, 0.1 * i, None if i % 2 else 0.25) for i in range(step + 1))
     state = {"count": 3, "pair": (np.arange(3.0), None), "list": [np.ones((2, 2)), "x", True], "ahead": {"t": 1.5}}
     return replace(Snapshot(Point(coef, 1.0, 1.0, coef * 2), state, (), False, history, (1, coef)), **parts)
+
+
+@pytest.fixture
+def _small_files():
+    """Files of at most 4 KiB, as on a disk that is almost full."""
+    limits, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, action)
+
+
+@pytest.mark.usefixtures("_small_files")
+def test_a_full_disk_costs_a_warning_and_leaves_nothing(tmp_path, caplog):
+    run = Checkpointer(str(tmp_path)).run(MINE)
+    for step in range(5):
+        run.save(step, [snapshot(search=np.zeros(4096))])
+    assert caplog.text.count("was not written") == 5
+    assert {path.suffix for path in (tmp_path / run.name).iterdir()} == {".owner"}
+    run.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_of_two_applications_leaves_checkpoints_to_the_other(tmp_path, monkeypatch, caplog):
+    one = Checkpointer(str(tmp_path)).run(MINE)
+    one.save(10, [snapshot()])
+    with monkeypatch.context() as context:
+        context.setattr(os, "getpid", os.getppid)  # another process that runs
+        two = Checkpointer(str(tmp_path)).run(MINE)
+    assert f"process {os.getpid()} on {os.uname().nodename} trains the same model" in caplog.text
+    two.remove()
+    assert one.restore() is not None
+    one.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("host", "age", "left"), [("here", 0, False), ("elsewhere", 60, True), ("elsewhere", 7200, False)]
+)
+def test_an_application_that_was_killed_keeps_nothing(tmp_path, host, age, left):
+    """On this machine its process is gone; on another it is silent."""
+    run = Checkpointer(str(tmp_path)).run(MINE)
+    fact = {"host": os.uname().nodename if host == "here" else host, "process": 2**22 + 1, "started": "7"}
+    (tmp_path / run.name / "other.owner").write_text(json.dumps({**fact, "time": time.time() - age}))
+    run.remove()
+    assert bool(list(tmp_path.iterdir())) == left
+
+
+def test_a_fit_that_failed_before_in_this_process_is_no_other_application(tmp_path, caplog):
+    Checkpointer(str(tmp_path)).run(MINE).save(10, [snapshot()])
+    again = Checkpointer(str(tmp_path)).run(MINE)
+    assert "trains the same model" not in caplog.text
+    again.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_everything_comes_back_as_it_was():
@@ -102,7 +162,8 @@ def run_in(folder: Path, fingerprint=MINE, **options) -> CheckpointRun:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """Names of files, but for the notes of who uses a folder."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".owner")
 
 
 def test_the_last_checkpoints_stay(tmp_path):
@@ -166,6 +227,9 @@ class Dying:
     def move(self, source, destination):
         raise Killed
 
+    def delete_file(self, path):
+        raise OSError("a process that was killed deletes nothing")
+
 
 def test_a_writer_that_died_leaves_nothing_that_counts(tmp_path, monkeypatch):
     run = run_in(tmp_path)
@@ -204,7 +268,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 def test_a_file_system_that_fails_later_costs_a_warning(tmp_path, caplog):
     run = run_in(tmp_path)
-    (tmp_path / run.name).rmdir()
+    shutil.rmtree(tmp_path / run.name)
     tmp_path.joinpath(run.name).write_text("a file where the folder was")
     run.save(2, [snapshot(2)])
     assert "was not written" in caplog.text
@@ -280,7 +344,7 @@ def test_an_object_store_keeps_what_a_disk_keeps(remote):
     run = run_in(Path("s3://bucket"))
     for step in (2, 4, 6):
         run.save(step, [snapshot(step)])
-    kept = sorted(remote.find("bucket"))
+    kept = sorted(path for path in remote.find("bucket") if not path.endswith(".owner"))
     assert [Path(path).name for path in kept] == ["step-00000004.checkpoint", "step-00000006.checkpoint"]
     remote.pipe(kept[-1], remote.cat(kept[-1])[:-7])  # a write that was cut off, on a store that shows such things
     with pytest.warns(CorruptCheckpointWarning, match="step-00000006.checkpoint: it was truncated or altered"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparkopt import BlockStore, Columns
-from sparkopt.blocks import tasks
+from sparkopt.blocks import handles, tasks
 from sparkopt.io import worker
 from sparkopt.launch.python_daemon import MODULE, PRELOADED, can_be_started
 from sparkopt.validation import Interval
@@ -43,8 +43,8 @@ def test_a_task_spares_what_it_has_imported(spark):
     def as_the_first(part, blocks):
         gc.unfreeze()
         worker._Spared.modules = 0
-        task = tasks.PartitionTask(lambda part, blocks: gc.get_freeze_count(), [0])
-        return gc.get_freeze_count(), task(tasks.Handle.empty(0)).value
+        task = tasks.PartitionTask(lambda part, blocks: gc.get_freeze_count(), handles.KnownRows([0, 0], [0]))
+        return gc.get_freeze_count(), task(handles.Handle.empty(0)).value
 
     with BlockStore.write(df, Columns("features", "label"), Interval()) as store:
         ((before, after),) = [result.value for result in store.collect(as_the_first)]

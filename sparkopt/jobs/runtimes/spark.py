@@ -215,10 +215,10 @@ class SparkRuntime(Runtime):
         told = F.col(quoted(made[0])) if made and invalid_rows != "error" else None
         if told is not None and invalid_rows == "skip":
             scored = scored.where(told.isNotNull())
-        table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
         if labels and column in made:
             place = F.col(quoted(column)).cast("int") + 1
             scored = scored.withColumn(column, F.element_at(F.array(*map(F.lit, labels)), place))
+        table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
         options = {"header": "true"} if form == "csv" else {}
         table.write.format(form).options(**options).mode(mode).save(target.uri)
         written = self.spark.read.format(form).options(**options).load(target.uri)

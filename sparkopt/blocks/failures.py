@@ -1,0 +1,61 @@
+"""Errors of tasks, raised on the driver as one line each, without the traces of Spark and Python."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from sparkopt.errors import DataError
+from sparkopt.io.secrets import mask
+
+__all__ = ["data_errors"]
+
+_DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
+_GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
+_CHANGED = "are not what they were when the fit began"
+
+
+@contextlib.contextmanager
+def data_errors(source: Callable[[], str] | None = None) -> Iterator[None]:
+    """Raise a task's DataError as itself, and a missing file as one.
+
+    Parameters
+    ----------
+    source : callable or None, default None
+        Returns what the rows are read from, for errors of tasks that do not know it.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        raise_known(str(error), source)
+        raise
+    except DataError as error:
+        if source is None or _CHANGED not in str(error):
+            raise
+        raise DataError(_with_source(str(error), source)) from None
+
+
+def raise_known(text: str, source: Callable[[], str] | None) -> None:
+    """Raise what an error of Spark's is about, if that is known."""
+    if found := _DATA.search(text):
+        raise DataError(_with_source(found[1], source)) from None
+    if found := _GONE.search(text):
+        raise DataError(
+            f"{mask(found[1])} is gone: it was deleted after the files were listed. Read them again, by spark.read "
+            "or after REFRESH TABLE."
+        ) from None
+
+
+def _with_source(message: str, source: Callable[[], str] | None) -> str:
+    """Add what to do, and what the rows are read from."""
+    if _CHANGED not in message:
+        return message
+    where = "" if source is None else source()
+    return (
+        f"{message}.{f' They are read from {where}.' if where else ''} Blocks that were lost are read again: do not "
+        "write to the data of a running fit, and let what makes the rows be deterministic."
+    )

@@ -1,0 +1,144 @@
+"""Folders of blocks on an executor's own disks: only their owner reads them, and none outlives its executor for long.
+
+Spark deletes an executor's directories when it ends, but not when it is killed. So each folder says which process it
+belongs to, and the next store on the same machine deletes those of processes that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["delete_local_folders", "local_folder", "sweep_abandoned"]
+
+PREFIX = "sparkopt-"
+OWNER = "owner.json"
+MOST_AGE = 7 * 24 * 3600
+"""Seconds after which a folder is deleted whose owner cannot be asked after, as it ran in another container."""
+
+LAYOUTS = (f"{PREFIX}*", f"blockmgr-*/{PREFIX}*", f"spark-*/executor-*/blockmgr-*/{PREFIX}*")
+"""Where folders are below a disk's directory, in local mode and below a standalone worker."""
+
+_swept = set[Path]()
+
+
+def local_folder(name: str, partition: int) -> Path:
+    """Return a store's folder for a partition, on one of the executor's disks; make it where it is missing.
+
+    Parameters
+    ----------
+    name : str
+        The store's name, which nobody can guess.
+    partition : int
+        Number of the partition: they take turns among the disks.
+    """
+    roots = _local_roots()
+    root = roots[partition % len(roots)]
+    if root not in _swept:  # once a process
+        _swept.add(root)
+        sweep_abandoned(_base(root))
+    folder = root / name
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        _note_owner(folder)
+    return folder
+
+
+def delete_local_folders(name: str) -> None:
+    """Delete a store's folders on this executor."""
+    for root in _local_roots():
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def sweep_abandoned(base: Path) -> int:
+    """Delete this user's folders below a disk's directory whose processes are gone; return how many there were."""
+    swept = 0
+    for folder in _folders(base):
+        with contextlib.suppress(OSError):  # another process sweeps too
+            if _is_abandoned(folder):
+                shutil.rmtree(folder)
+                swept += 1
+    return swept
+
+
+def _local_roots() -> list[Path]:
+    """Return the executor's own directories, which Spark deletes when the executor ends."""
+    return [Path(root) for root in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
+
+
+def _base(root: Path) -> Path:
+    """Return the disk's directory, in which Spark has made the executor's."""
+    for path in (*reversed(root.parents), root):
+        if path.name.startswith(("spark-", "blockmgr-")):
+            return path.parent
+    return root
+
+
+def _folders(base: Path) -> Iterator[Path]:
+    for layout in LAYOUTS:
+        with contextlib.suppress(OSError):  # a folder of somebody else
+            yield from base.glob(layout)
+
+
+def _note_owner(folder: Path) -> None:
+    process = _executor()
+    fact = {"process": process, "started": _started(process), "space": _process_space()}
+    unfinished = folder / f"{OWNER}.{os.getpid()}"
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(json.dumps(fact), encoding="utf-8")
+    unfinished.replace(folder / OWNER)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder is this user's, and its process is gone."""
+    status = folder.lstat()
+    if folder.is_symlink() or status.st_uid != os.getuid() or not (folder / OWNER).is_file():
+        return False
+    owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    if owner["space"] != _process_space():
+        newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+        return time.time() - newest > MOST_AGE
+    return bool(_started(owner["process"]) != owner["started"])
+
+
+def _executor() -> int:
+    """Return the process of the JVM that this process computes for, or of its parent where there is none."""
+    process = os.getppid()
+    while process > 1:
+        name, parent, _ = _status(process)
+        if name == "java":
+            return process
+        process = parent
+    return os.getppid()
+
+
+def _started(process: int) -> str:
+    """Return when a process of this machine was started, as Linux counts it; "" where it does not run."""
+    return _status(process)[2]
+
+
+def _status(process: int) -> tuple[str, int, str]:
+    """Return a process's name, parent and start."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", 0, ""
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    state, parent, *others = rest.split()
+    return name, int(parent), "" if state == "Z" else others[17]
+
+
+def _process_space() -> str:
+    """Return what tells machines, their starts and containers apart: where a process has its number."""
+    found = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        found += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()]
+        found += [os.readlink("/proc/self/ns/pid")]
+    return " ".join(found)

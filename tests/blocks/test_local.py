@@ -1,0 +1,74 @@
+"""Folders of blocks on an executor's disks: who reads them, and who deletes them after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparkopt.blocks import local
+
+MAKE = "from sparkopt.blocks.local import local_folder; import sys; print(local_folder('sparkopt-left', 0)); {}"
+
+
+@pytest.fixture(params=["", "blockmgr-3f", "spark-1/executor-2/blockmgr-3"])
+def root(request, tmp_path, monkeypatch):
+    """An executor's directory, in local mode or below a standalone worker."""
+    found = tmp_path / request.param
+    found.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(found))
+    return found
+
+
+def test_only_the_owner_reads_a_folder(root):
+    folder = local.local_folder("sparkopt-1", 0)
+    assert folder.parent == root
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(entry.stat().st_mode) for entry in folder.iterdir()] == [0o600]
+    assert local.local_folder("sparkopt-1", 0) == folder
+
+
+def test_the_next_store_deletes_what_a_killed_process_left(root):
+    """The owner is the process above the one that writes, as a JVM is above Python's workers."""
+    shell = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {MAKE.format('')!r}])",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    left = Path(shell.stdout.strip())
+    assert left.is_dir()
+    assert local.sweep_abandoned(local._base(root)) == 1
+    assert not left.exists()
+
+
+def test_a_running_process_keeps_its_folder(root):
+    folder = local.local_folder("sparkopt-2", 0)  # its owner is the parent of this process
+    assert local.sweep_abandoned(local._base(root)) == 0
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(("age", "swept"), [(0, 0), (local.MOST_AGE + 60, 1)])
+def test_of_another_container_only_old_folders_are_deleted(root, age, swept):
+    folder = local.local_folder("sparkopt-3", 0)
+    owner = folder / local.OWNER
+    owner.write_text(json.dumps({**json.loads(owner.read_text()), "space": "elsewhere", "process": 1}))
+    for entry in (owner, folder):
+        os.utime(entry, (entry.stat().st_mtime - age,) * 2)
+    assert local.sweep_abandoned(local._base(root)) == swept
+
+
+def test_what_is_not_ours_stays(root, tmp_path):
+    (root / "sparkopt-of-somebody").mkdir()
+    (root / "sparkopt-link").symlink_to(tmp_path)
+    assert local.sweep_abandoned(local._base(root)) == 0
+    assert {entry.name for entry in root.glob("sparkopt-*")} == {"sparkopt-of-somebody", "sparkopt-link"}
