@@ -31,6 +31,7 @@ __all__ = [
     "KnownRows",
     "Located",
     "Moments",
+    "OpenInTask",
     "OpenPartition",
     "Part",
     "PartFunction",
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from sparkopt.blocks.handles import Handle, KnownRows
     from sparkopt.blocks.store import BlockStore
     from sparkopt.blocks.summaries import PartitionSummary
-    from sparkopt.blocks.tasks import Located, OpenPartition, PartFunction, Result, TaskFunction
+    from sparkopt.blocks.tasks import Located, OpenInTask, OpenPartition, PartFunction, Result, TaskFunction
 
 _ON_SPARK = {
     "Backend": "backend",
@@ -56,6 +57,7 @@ _ON_SPARK = {
     "Handle": "handles",
     "KnownRows": "handles",
     "Located": "tasks",
+    "OpenInTask": "tasks",
     "OpenPartition": "tasks",
     "PartFunction": "tasks",
     "PartitionSummary": "summaries",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,17 +10,17 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.handles import Handle
+from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.validation import Interval
 
-__all__ = ["Backend", "RowSource", "Shared", "is_connect"]
+__all__ = ["Backend", "RowSource", "Shared", "cached", "is_connect", "uncached"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -92,12 +93,15 @@ class Backend(ABC):
         Whether the session has ``handles`` and ``context``.
     needs_spark : bool
         Whether there is a session; one machine's own processes need none.
+    shuffles : bool
+        Whether its tasks can send each other pieces of results, which are then folded there.
     pass_seconds : float
         Seconds of a ``run`` on all handles that are neither arithmetic nor transport.
     """
 
     has_rdds: bool
     needs_spark: ClassVar[bool] = True
+    shuffles: ClassVar[bool] = False
     pass_seconds: float = 0.1  # a Spark job, measured on Spark 4.3
 
     @property
@@ -147,6 +151,11 @@ class Backend(ABC):
         """Return ``value`` in a form that functions can refer to in every task."""
 
     @property
+    def session(self) -> Any | None:
+        """The Spark session; None where there is none."""
+        return None
+
+    @property
     @abstractmethod
     def slots(self) -> int:
         """How many tasks run at the same time."""
@@ -176,6 +185,22 @@ class Backend(ABC):
     @abstractmethod
     def release(self) -> None:
         """Delete the files and drop the handles; harmless when repeated."""
+
+
+def cached(df: DataFrame) -> DataFrame:
+    """Cache a DataFrame where the session allows for it, as serverless compute does not; ``uncached`` undoes it."""
+    try:
+        return df.cache()
+    except PySparkException as error:
+        reason = str(error).strip().partition("\n")[0]
+        logger.warning("this session caches nothing, so rows are computed again in each job: %s", reason)
+        return df
+
+
+def uncached(df: DataFrame) -> None:
+    """Drop what ``cached`` has kept; harmless where it has not."""
+    with contextlib.suppress(PySparkException):
+        df.unpersist()
 
 
 @dataclass(frozen=True)

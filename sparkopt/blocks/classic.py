@@ -30,6 +30,7 @@ class ClassicBackend(Backend):
     """Handles in a cached RDD."""
 
     has_rdds = True
+    shuffles = True
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
@@ -81,6 +82,11 @@ class ClassicBackend(Backend):
     def context(self) -> Any:
         """The SparkContext of the source's session."""
         return self._source.df.sparkSession.sparkContext
+
+    @property
+    def session(self) -> Any:
+        """The session of the source."""
+        return self._source.df.sparkSession
 
     def release(self) -> None:
         """Unpersist, then sweep with enough tasks to reach every executor."""

@@ -7,25 +7,38 @@ functions are pickled to the same bytes.
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.cloudpickle import dumps
-from pyspark.sql import SparkSession
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
-from sparkopt.blocks.tasks import Sweep
+from sparkopt.blocks.tasks import Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
 
 __all__ = ["ConnectBackend", "slots_of"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+WholeFunction: TypeAlias = Callable[[Iterable[tuple[Handle, bytes]]], Iterable[T]]
+"""What is computed from all handles, each with its file's content."""
 
 MOST_SENT = 120 << 20
 """Most bytes of a function sent to the server: gRPC's limit of 128 MiB, less room for the rest of the plan."""
@@ -33,17 +46,37 @@ MOST_SENT = 120 << 20
 ENOUGH_ROWS = 1 << 16
 """Rows that leave no task of a range without one."""
 
+PIECE_SCHEMA = f"piece int, {CHUNK_SCHEMA}"
+
 
 class ConnectBackend(Backend):
-    """Handles in a cached temporary view."""
+    """Handles in a cached temporary view; where the server keeps nothing, every run reads the source again.
+
+    Attributes
+    ----------
+    keeps : bool
+        Whether handles and files stay on the server from one run to the next. Serverless compute refuses to cache,
+        and on some clusters tasks do not share a local disk: the first run finds out, and how long reading takes.
+    """
 
     has_rdds = False
+    shuffles = True
 
     def __init__(self, source: RowSource) -> None:
         self._source, self._session = source, source.df.sparkSession
         self._view = source.name.replace("-", "_")
+        self.keeps, self._is_probed = True, False
         source.df.mapInArrow(source.writer(), HANDLE_SCHEMA).createTempView(self._view)
-        self._session.catalog.cacheTable(self._view)
+        try:
+            self._session.catalog.cacheTable(self._view)
+        except PySparkException as error:
+            self._keep_nothing(str(error).strip().partition("\n")[0])
+
+    def _keep_nothing(self, reason: str) -> None:
+        logger.warning("every job reads the rows again, since this server keeps none: %s", reason)
+        self._session.catalog.dropTempView(self._view)
+        self._source.df.createTempView(self._view)
+        self.keeps = False
 
     @property
     def name(self) -> str:
@@ -57,16 +90,56 @@ class ConnectBackend(Backend):
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
-        return collected(self._session.table(self._view).mapInArrow(_on_handles(function), CHUNK_SCHEMA).toArrow())
+        begin = time.perf_counter()
+        results: list[T] = _collect(self._mapped(_on_handles(function)))
+        if not self.keeps and not self._is_probed:
+            self.pass_seconds = time.perf_counter() - begin
+        if self.keeps and not self._is_probed and any(isinstance(result, _NotHere) for result in results):
+            self._keep_nothing("tasks do not find the files of other tasks")
+            return self.run(function, tasks)
+        self._is_probed = True
+        return results
+
+    def _mapped(self, task: _OnHandles, schema: str = CHUNK_SCHEMA) -> DataFrame:
+        rows = self._session.table(self._view)
+        if not self.keeps:
+            return rows.mapInArrow(_ReadThen(self._source.writer(), task), schema)
+        return rows.mapInArrow(task if self._is_probed else replace(task, looks=True), schema)
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run over the source again; tasks of other partitions end at once."""
         written = self._source.df.mapInArrow(self._source.writer(frozenset(partitions)), HANDLE_SCHEMA)
-        return collected(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA).toArrow())
+        return _collect(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+
+    def run_whole(self, function: WholeFunction[T]) -> list[T]:
+        """Send all files to one task, and run ``function`` there: one job, which reads the source where it must."""
+        carried = self._mapped(_on_handles(carry), CHUNK_SCHEMA)
+        return _collect(carried.repartition(1).mapInArrow(_InOneTask(_pickled(function)), CHUNK_SCHEMA))
+
+    def run_grouped(
+        self,
+        function: Callable[[Handle], T],
+        cut: Callable[[T], Iterable[tuple[int, T]]],
+        fold: Callable[[tuple[int, Iterable[T]]], T],
+        groups: int,
+    ) -> list[T]:
+        """Run, cut each result into pieces, each with a group's number, and fold every group on the server."""
+        pieces = self._mapped(replace(_on_handles(function), cut=dumps(cut)), PIECE_SCHEMA)
+        grouped = pieces.repartition(groups, "piece")
+        return _collect(grouped.mapInArrow(_FoldGroups(dumps(fold)), CHUNK_SCHEMA))
+
+    def read_in_task(self) -> tuple[DataFrame, Callable[[int, Iterator[pa.RecordBatch]], Handle]]:
+        """Return the rows, and what makes a partition's blocks of them in the memory of the task that reads them."""
+        return self._session.table(self._view), self._source.writer().keep
 
     def share(self, value: bytes) -> Shared:
         """Keep it inside the function: Connect has no broadcasts."""
         return _Carried(value)
+
+    @property
+    def session(self) -> SparkSession:
+        """The session of the source."""
+        return self._session
 
     @cached_property
     def slots(self) -> int:
@@ -86,7 +159,8 @@ class ConnectBackend(Backend):
     def release(self) -> None:
         """Drop the view, which drops its cache too, then sweep with as many tasks as run at the same time."""
         self._session.catalog.dropTempView(self._view)
-        _on_each_slot(self._session, Sweep(self._source.name))
+        if self.keeps:
+            _on_each_slot(self._session, Sweep(self._source.name))
 
 
 def _refusal(what: str) -> IncompatibleError:
@@ -133,6 +207,10 @@ class _Once:
 
 
 def _on_handles(function: Callable[[Handle], Any]) -> _OnHandles:
+    return _OnHandles(_pickled(function))
+
+
+def _pickled(function: Callable[..., Any]) -> bytes:
     """Pickle once, and check the size before the server refuses it.
 
     Raises
@@ -140,24 +218,105 @@ def _on_handles(function: Callable[[Handle], Any]) -> _OnHandles:
     IncompatibleError
         For a function that is too large for a message.
     """
-    pickled = dumps(function)
+    pickled: bytes = dumps(function)
     if len(pickled) > MOST_SENT:
         raise IncompatibleError(
             f"a pass sends {len(pickled) >> 20} MiB of coefficients to the tasks, and a message of Spark Connect "
             f"holds {MOST_SENT >> 20} MiB. Use a Spark Classic session, or fewer features or classes."
         )
-    return _OnHandles(pickled)
+    return pickled
+
+
+class _NotHere:
+    """A result that there is none, since the task does not see the file that another one has just written."""
 
 
 @dataclass(frozen=True)
 class _OnHandles:
-    """The task: rows of handles in, the function's results out, pickled and cut into chunks."""
+    """The task: rows of handles in, the function's results out, pickled and cut into chunks.
+
+    ``cut`` divides each result into pieces, each of a group; ``looks`` says whether to look for the file first.
+    """
+
+    pickled: bytes
+    cut: bytes | None = None
+    looks: bool = False
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for row in batch.to_pylist():
+                yield from self.of(Handle.of(row))
+
+    def of(self, handle: Handle) -> Iterator[pa.RecordBatch]:
+        """Yield the results for one handle."""
+        if self.looks and handle.path and not os.path.exists(handle.path):
+            yield from chunks_of(handle.partition, dumps(_NotHere()))
+            return
+        function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
+        result = function(handle)
+        if self.cut is None:
+            yield from chunks_of(handle.partition, dumps(result))
+            return
+        for piece, part in pickle.loads(self.cut)(result):  # noqa: S301  # as above
+            for chunk in chunks_of(handle.partition, dumps(part)):
+                pieces = pa.array([piece] * chunk.num_rows, pa.int32())
+                yield pa.RecordBatch.from_arrays([pieces, *chunk.columns], ["piece", *chunk.schema.names])
+
+
+@dataclass(frozen=True)
+class _ReadThen:
+    """The task where the server keeps nothing: rows in; blocks live as long as it does."""
+
+    writer: WriteBlocks
+    then: _OnHandles
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        partition = context.partitionId() if context is not None else 0
+        with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
+            yield from self.then.of(self.writer.write(partition, batches, Path(folder)))
+
+
+@dataclass(frozen=True)
+class _InOneTask:
+    """The task that has all files: chunks of handles with their files' contents in, the function's results out."""
 
     pickled: bytes
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held = [pickle.loads(whole) for whole in _whole(batches)]  # noqa: S301  # this session's own tasks
         function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
+        for number, result in enumerate(function(held)):
+            yield from chunks_of(number, dumps(result))
+
+
+@dataclass(frozen=True)
+class _FoldGroups:
+    """The task that folds the groups that are sent to it."""
+
+    fold: bytes
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        fold = pickle.loads(self.fold)  # noqa: S301  # written by this session's own driver
+        groups: dict[int, list[pa.RecordBatch]] = defaultdict(list)
         for batch in batches:
-            for row in batch.to_pylist():
-                handle = Handle.of(row)
-                yield from chunks_of(handle.partition, dumps(function(handle)))
+            for row in range(batch.num_rows):
+                one = batch.slice(row, 1)
+                groups[one.column("piece")[0].as_py()].append(one.select(["partition", "number", "bytes"]))
+        for group, chunks in sorted(groups.items()):
+            members = [pickle.loads(whole) for whole in _whole(chunks)]  # noqa: S301  # this session's own tasks
+            yield from chunks_of(group, dumps(fold((group, members))))
+
+
+def _collect(chunks: DataFrame) -> list[Any]:
+    return collected(chunks.toArrow())
+
+
+def _whole(batches: Iterable[pa.RecordBatch]) -> list[bytes]:
+    """Join the chunks of each partition, in the order of partitions."""
+    found: dict[int, dict[int, bytes]] = defaultdict(dict)
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("partition", "number", "bytes"))
+        for partition, number, part in zip(*columns, strict=True):
+            found[partition][number] = part
+    return [b"".join(parts[number] for number in sorted(parts)) for _, parts in sorted(found.items())]

@@ -6,9 +6,9 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
-from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
+from sparkopt.blocks.jvm_errors import Py4JJavaError
 from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask
 

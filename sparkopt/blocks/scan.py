@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.columns import FEATURES, RAW
 from sparkopt.blocks.filters import COMPARISONS, Filter
+from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.parquet import (
     ANY,
     ARRAY,

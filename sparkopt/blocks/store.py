@@ -36,6 +36,7 @@ from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
 from sparkopt.blocks.tasks import (
     GroupTask,
     Located,
+    OpenInTask,
     OpenPartition,
     PartFunction,
     PartitionTask,
@@ -192,6 +193,16 @@ class BlockStore:
         return self._backend.context
 
     @property
+    def session(self) -> Any | None:
+        """The session that runs its jobs; None where Spark does not."""
+        return self._backend.session
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether results can be folded where they are computed."""
+        return self._backend.shuffles
+
+    @property
     def has_rdds(self) -> bool:
         """Whether its session has RDDs, as Spark Classic has; without them, only ``collect`` works."""
         return self._backend.has_rdds
@@ -264,9 +275,50 @@ class BlockStore:
         results: RDD[T] = carried.mapPartitions(GroupTask(function, self._known()))
         return results
 
+    def run_whole(self, function: TaskFunction[T]) -> list[T]:
+        """Apply ``function`` to all partitions in one task, in one job; return what it yields."""
+        if not isinstance(self._backend, ConnectBackend):
+            return self.map_whole(function).collect()
+        with self.data_errors():
+            return self._backend.run_whole(GroupTask(function, self._known()))
+
+    def grouped(self, function: PartFunction[T], cut: Any, fold: Any, groups: int) -> list[Result[T]]:
+        """Apply ``function``, cut each result into pieces of ``groups`` groups, and fold these on the executors.
+
+        Parameters
+        ----------
+        function : callable
+            Applied to each partition.
+        cut : callable
+            A Result to pairs of a group's number and a Result.
+        fold : callable
+            A group's number and its Results, in a pair, to a Result.
+        groups : int
+            How many groups there are.
+        """
+        if isinstance(self._backend, ConnectBackend):
+            with self.data_errors():
+                return self._backend.run_grouped(PartitionTask(function, self._known()), cut, fold, groups)
+        pieces: RDD[Any] = self.map(function).flatMap(cut).groupByKey(groups, _identity)
+        return pieces.map(fold).collect()
+
     def located(self) -> Located:
         """Return where every partition's file is now; those of lost executors are rebuilt first."""
-        return Located(sorted(self._backend.handles.collect(), key=lambda handle: handle.partition), self._known())
+        if isinstance(self._backend, ConnectBackend):
+            handles = self._backend.run(_itself)
+        else:
+            handles = self._backend.handles.collect()
+        return Located(sorted(handles, key=lambda handle: handle.partition), self._known())
+
+    def read_in_task(self) -> tuple[DataFrame, OpenInTask] | None:
+        """Return the rows, and what opens a partition in the task that reads them; None where files stay.
+
+        For a job that reads, keeps and trains, where the server keeps nothing from one job to the next.
+        """
+        if not isinstance(self._backend, ConnectBackend) or self._backend.keeps:
+            return None
+        rows, keep = self._backend.read_in_task()
+        return rows, OpenInTask(keep, self._known())
 
     def _recompute(self, task: PartitionTask[T], partitions: Sequence[int]) -> list[Result[T]]:
         logger.warning("blocks of partitions %s are missing; reading them from the source again", partitions)
@@ -305,6 +357,14 @@ class BlockStore:
         for rows in self.rows:
             firsts.append(firsts[-1] + rows)
         return KnownRows(firsts, self._digests, dict(self._copies))
+
+
+def _itself(handle: Handle) -> Handle:
+    return handle
+
+
+def _identity(key: int) -> int:
+    return key
 
 
 def reader_of(selected: DataFrame) -> tuple[ParquetScan | None, str]:

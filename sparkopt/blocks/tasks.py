@@ -33,6 +33,7 @@ from sparkopt.validation import Interval
 __all__ = [
     "GroupTask",
     "Located",
+    "OpenInTask",
     "OpenPartition",
     "PartFunction",
     "PartitionTask",
@@ -87,6 +88,26 @@ class Located:
     def open(self, partitions: Iterable[int]) -> list[OpenPartition]:
         """Open these partitions."""
         return [open_blocks(self.handles[index], self.known) for index in partitions]
+
+
+@dataclass(frozen=True)
+class OpenInTask:
+    """Makes a partition's blocks in the task that reads its rows.
+
+    Attributes
+    ----------
+    keep : callable
+        A partition's number and batches to its handle.
+    known : KnownRows
+        What the driver knows of the partitions.
+    """
+
+    keep: Callable[[int, Iterator[pa.RecordBatch]], Handle]
+    known: KnownRows
+
+    def __call__(self, partition: int, batches: Iterator[pa.RecordBatch]) -> OpenPartition:
+        spare_modules()
+        return open_blocks(self.keep(partition, batches), self.known)
 
 
 TaskFunction: TypeAlias = Callable[[Iterator[OpenPartition]], Iterable[T]]

@@ -16,6 +16,7 @@ from pyspark import SparkContext, keyword_only
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
@@ -31,6 +32,7 @@ from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
+from sparkopt.errors import IncompatibleError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.machine import Table
@@ -250,6 +252,11 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     def _fit(self, dataset: Any) -> TorchModel:
         recipe = self._recipe()
         rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
+        if is_connect(rows):
+            raise IncompatibleError(
+                "TorchEstimator needs a SparkContext, which Spark Connect does not have. Use a Spark Classic "
+                "session, or give a table: paths, Arrow, or df.toArrow()."
+            )
         context = None if isinstance(rows, Table) else rows.sparkSession.sparkContext
         processes = process_count(self, context)
         check_training(self, context, processes)

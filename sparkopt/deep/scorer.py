@@ -112,13 +112,28 @@ class NetworkScorer:
             valid = RowCheck(self.fields.inputs, self.pipeline).valid(rows)
             if valid is None:
                 raise
-        places = pa.array(np.cumsum(valid) - 1, mask=~valid)
         if valid.any():
-            return scored([array.filter(pa.array(valid)) for array in rows]).take(places)
+            return _with_nulls(scored([array.filter(pa.array(valid)) for array in rows]), valid)
         import torch
 
         none = self.outputs.columns(torch.zeros(1, self.outputs.size))  # of their types
-        return pa.StructArray.from_arrays([none[key] for key in self.wanted], list(self.wanted)).take(places)
+        return _with_nulls(pa.StructArray.from_arrays([none[key] for key in self.wanted], list(self.wanted)), valid)
+
+
+def _with_nulls(found: pa.Array, valid: Array) -> pa.Array:
+    """Return a struct of outputs of valid rows, with null in between for the others.
+
+    Below a Vector that is null its type is not: Spark's Vectors have a field that cannot be null.
+    """
+    missing, places = pa.array(~valid), np.maximum(np.cumsum(valid) - 1, 0)
+    columns = []
+    for column in found.flatten():
+        if pa.types.is_struct(column.type):
+            names = [field.name for field in column.type]
+            columns.append(pa.StructArray.from_arrays(column.take(pa.array(places)).flatten(), names, mask=missing))
+        else:
+            columns.append(column.take(pa.array(places, mask=~valid)))
+    return pa.StructArray.from_arrays(columns, [field.name for field in found.type], mask=missing)
 
 
 def _read(entry: Field, array: pa.Array) -> Array:

@@ -114,7 +114,9 @@ class _Score:
 
 def _plain(column: pa.Array) -> pa.Array:
     """Return a column of Vectors as one of lists."""
-    return column.field("values") if pa.types.is_struct(column.type) else column
+    if not pa.types.is_struct(column.type):
+        return column
+    return column.flatten()[column.type.get_field_index("values")]  # null where the Vector is
 
 
 # --- pandas ---------------------------------------------------------------------------------------------------------

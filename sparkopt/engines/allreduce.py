@@ -12,7 +12,7 @@ import numpy as np
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
-from sparkopt.blocks.store import BlockStore, Located
+from sparkopt.blocks.store import BlockStore, Located, OpenPartition
 from sparkopt.communication.autotune import codecs_used
 from sparkopt.communication.encoder import Encoder
 from sparkopt.communication.sums import Summation
@@ -20,10 +20,10 @@ from sparkopt.engines.base import NETWORK, Engine, EngineRun, FitSize, SessionTr
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.engines.ranks import FitOnRank, RankFit
-from sparkopt.engines.relay import Relay
+from sparkopt.engines.relay import Relay, without_driver
 from sparkopt.engines.worker_pool import MissingBlocks
-from sparkopt.errors import MissingDependencyError
-from sparkopt.launch import Communicator, HorovodLauncher, Launcher, TorchLauncher
+from sparkopt.errors import IncompatibleError, MissingDependencyError
+from sparkopt.launch import Communicator, ConnectLauncher, HorovodLauncher, Launcher, TorchLauncher
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, OneOf, check
@@ -56,6 +56,8 @@ class AllReduceEngine(Engine):
     name = "allreduce"
     startup_seconds = 2.5  # importing PyTorch, and connecting the ranks
     pass_seconds = 0.003
+    needs_rdds = False
+    needs_barrier = True
 
     def __post_init__(self) -> None:
         check("launcher", self.launcher, OneOf(["torch", "horovod"]))
@@ -66,6 +68,23 @@ class AllReduceEngine(Engine):
         slots = slots_of(store.context)
         ranks = min(slots, store.partitions) if store.context.master.startswith("local") else slots
         return (TorchLauncher if self.launcher == "torch" else HorovodLauncher)(store.context, ranks)
+
+    def _on_connect(self, store: BlockStore, fit: FitOnRank) -> RankFit | MissingBlocks | None:
+        """Run the fit in a barrier stage of Spark Connect; it reads the rows itself where nothing else keeps them."""
+        if self.launcher != "torch":
+            raise IncompatibleError("launcher='horovod' needs a SparkContext, which Spark Connect does not have.")
+        if (reading := store.read_in_task()) is None:
+            launch = ConnectLauncher(store.session, min(store.slots, store.partitions))
+            return launch.run(_on_rank, store.located(), fit)[0]
+        if store.partitions > store.slots:
+            raise IncompatibleError(
+                f"engine='allreduce' needs a task for each of {store.partitions} partitions at the same time, and "
+                f"this server, which keeps no blocks, runs {store.slots}: df.repartition({store.slots}), or "
+                "engine='driver'."
+            )
+        rows, opening = reading
+        launch = ConnectLauncher(store.session, store.partitions, rows=rows, prepare=opening)
+        return launch.run(_on_prepared_rank, fit)[0]
 
     @classmethod
     def of_depth(cls, depth: int) -> AllReduceEngine:
@@ -97,11 +116,15 @@ class AllReduceEngine(Engine):
         if not _has_torch():
             raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
         begin = time.perf_counter()
-        with Relay(store.context, problems) as relay:
-            fit = FitOnRank(dumps((relay.problems, Summation(work, encoder))), relay.address)
-            launch, located = self._launcher(store), store.located()
-            job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
-            outcome = relay.attend(job)[0]
+        if store.has_rdds:
+            with Relay(store.context, problems) as relay:
+                fit = FitOnRank(dumps((relay.problems, Summation(work, encoder))), relay.address)
+                launch, located = self._launcher(store), store.located()
+                job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
+                outcome = relay.attend(job)[0]
+        else:
+            alone = without_driver(self.name, problems)
+            outcome = self._on_connect(store, FitOnRank(dumps((alone, Summation(work, encoder))), None))
         if not isinstance(outcome, RankFit):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store, encoder)
@@ -118,6 +141,14 @@ def _has_torch() -> bool:
 def _on_rank(communicator: Communicator, located: Located, fit: FitOnRank) -> RankFit | MissingBlocks | None:
     """Run the fit on this rank; all end alike, and only what rank 0 returns is needed."""
     outcome = fit(communicator, located.open(_claim(communicator, located)))
+    return outcome if communicator.rank == 0 else None
+
+
+def _on_prepared_rank(
+    communicator: Communicator, fit: FitOnRank, prepared: OpenPartition | None = None
+) -> RankFit | MissingBlocks | None:
+    """Run the fit on the partition that this rank has read."""
+    outcome = fit(communicator, [prepared] if prepared else [])
     return outcome if communicator.rank == 0 else None
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.store import BlockStore
 from sparkopt.communication.encoder import Encoder
 from sparkopt.communication.sums import Pass
-from sparkopt.launch.connections import encrypts
+from sparkopt.launch.settings import SessionSettings
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem, Solution
 
@@ -90,22 +91,29 @@ class SessionTraits:
     ----------
     has_rdds : bool, default True
         Whether it has RDDs; Spark Connect has none.
-    is_encrypted : bool, default False
-        Whether Spark encrypts what its processes send each other.
+    has_spark : bool, default True
+        Whether there is a session at all; a table needs none.
+    settings : SessionSettings, default those of a new session
+        The settings that rule an engine out.
     """
 
     has_rdds: bool = True
-    is_encrypted: bool = False
+    has_spark: bool = True
+    settings: SessionSettings = SessionSettings()
 
     @classmethod
-    def of(cls, context: Any | None) -> SessionTraits:
-        """Return the traits of the session of a SparkContext; None stands for Spark Connect, which has none."""
-        return cls(has_rdds=False) if context is None else cls(is_encrypted=encrypts(context.getConf()))
+    def of(cls, session: Any | None) -> SessionTraits:
+        """Return the traits of a session of Spark Classic or Spark Connect, or of none, as a table has."""
+        if session is None:
+            return cls(has_rdds=False, has_spark=False)
+        if is_connect(session):
+            return cls(has_rdds=False, settings=SessionSettings.of_session(session))
+        return cls(settings=SessionSettings.of_context(session.sparkContext))
 
     @classmethod
     def of_store(cls, store: BlockStore) -> SessionTraits:
-        """Return the traits of a store's session; a table's store has none, and so no RDDs."""
-        return cls.of(store.context if store.has_rdds else None)
+        """Return the traits of a store's session."""
+        return cls.of(store.session)
 
 
 class Engine(ABC):
@@ -122,9 +130,14 @@ class Engine(ABC):
         Seconds before the first pass.
     pass_seconds : float
         Seconds of each pass that are neither arithmetic nor transport.
+    needs_spark : bool, default True
+        Whether its tasks are Spark's.
     needs_rdds : bool, default True
-        Whether it needs RDDs, and connections of its own between the driver and tasks. Spark Connect has no RDDs,
-        and Spark does not encrypt such connections.
+        Whether it needs RDDs, which Spark Connect does not have.
+    needs_barrier : bool, default False
+        Whether its tasks must all start at the same time, which Spark refuses with dynamic allocation.
+    connects : bool, default True
+        Whether it opens connections of its own, which Spark does not encrypt.
     in_one_task : bool, default False
         Whether one task reads all rows, and no sums are sent.
     retries : int, default 0
@@ -144,7 +157,10 @@ class Engine(ABC):
     name: ClassVar[str]
     startup_seconds: ClassVar[float]
     pass_seconds: ClassVar[float]
+    needs_spark: ClassVar[bool] = True
     needs_rdds: ClassVar[bool] = True
+    needs_barrier: ClassVar[bool] = False
+    connects: ClassVar[bool] = True
     in_one_task: ClassVar[bool] = False
     retries: int = 0
 
@@ -177,11 +193,16 @@ class Engine(ABC):
 
     def remedy(self, session: SessionTraits) -> str | None:
         """Return what would let it run on a session, as an imperative; None where it can run already."""
-        if not self.needs_rdds:
-            return None
-        if not session.has_rdds:
-            return "use a Spark Classic session"
-        return "turn off the encryption of Spark's traffic" if session.is_encrypted else None
+        if self.needs_spark and not session.has_spark:
+            return "give a DataFrame"
+        if self.needs_rdds and not session.has_rdds:
+            return "use a Spark Classic session, since Spark Connect has no RDDs"
+        settings = session.settings
+        return (
+            (settings.connection_remedy() if self.connects else None)
+            or (settings.barrier_remedy() if self.needs_barrier else None)
+            or (settings.lone_task_remedy() if self.in_one_task else None)
+        )
 
     def fits(self, size: FitSize) -> bool:
         """Whether data of this size may be given to it unasked."""

@@ -61,7 +61,7 @@ class DriverEngine(Engine):
     name = "driver"
     startup_seconds = 0.0
     pass_seconds = 0.0  # in addition to a job of the store's backend
-    needs_rdds = False
+    needs_spark = needs_rdds = connects = False
 
     def __post_init__(self) -> None:
         check("aggregationDepth", self.depth, Interval(1, None, whole=True))
@@ -135,15 +135,17 @@ class DriverEngine(Engine):
         if self.reduction != "auto":
             return self.reduction
         partitions = store.partitions
-        if size * partitions <= self.collect_bytes or partitions == 1 or not store.has_rdds:
+        if size * partitions <= self.collect_bytes or partitions == 1 or not store.shuffles:
             return "collect"
-        return "sharded" if size >= 2 * SLICE_BYTES else "tree"
+        if size >= 2 * SLICE_BYTES:
+            return "sharded"
+        return "tree" if store.has_rdds else "collect"
 
     def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
         """Return sums that hold every partition, each once."""
         if how == "collect":
             return store.collect(task, slots)
-        sums = tree(store.map(task), self.depth) if how == "tree" else sliced(store.map(task), task.slices)
+        sums = tree(store.map(task), self.depth) if how == "tree" else sliced(store, task, task.slices)
         if all(result.value is not None for result in sums):
             return sums
         complete = store.collect(task)  # a sum lacks a partition: take each by itself

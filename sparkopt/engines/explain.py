@@ -90,12 +90,12 @@ class FitPlan:
         """
         stored = round(sum(data.rows) * data.row_bytes * share)
         if isinstance(df, Table):
-            size, session = FitSize(stored, 8 * coefficients, data.partitions, *pass_cost(df)), SessionTraits(False)
+            size, session = FitSize(stored, 8 * coefficients, data.partitions, *pass_cost(df)), SessionTraits.of(None)
             choice = choose(size, engine_on_table(engine).candidates(session))
             return cls(data, coefficients, choice, session, compression, needs_spark=False)
         context = None if is_connect(df) else df.sparkSession.sparkContext
         slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
-        size, session = FitSize(stored, 8 * coefficients, data.partitions, slots), SessionTraits.of(context)
+        size, session = FitSize(stored, 8 * coefficients, data.partitions, slots), SessionTraits.of(df.sparkSession)
         return cls(data, coefficients, choose(size, engine.candidates(session)), session, compression)
 
     @property

@@ -16,7 +16,7 @@ from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.engines.ranks import Alone, FitOnRank, RankFit
-from sparkopt.engines.relay import Relay
+from sparkopt.engines.relay import Relay, without_driver
 from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.errors import SparkoptError
 from sparkopt.objective.work import Work
@@ -47,6 +47,7 @@ class LocalEngine(Engine):
     startup_seconds = 0.15  # a Spark job
     pass_seconds = 0.0
     in_one_task = True
+    needs_rdds = False
 
     @classmethod
     def of_depth(cls, depth: int) -> LocalEngine:
@@ -65,9 +66,13 @@ class LocalEngine(Engine):
         if encoder is not None:
             name = encoder.codec.name if encoder.codec else "auto"
             logger.info("compression=%r is not used: one task sends no sums", name)
-        with Relay(store.context, problems) as relay:
-            fit = _OneTask(FitOnRank(dumps((relay.problems, Summation(work))), relay.address))
-            (outcome,) = relay.attend(BackgroundJob(store.context, store.map_whole(fit).collect))
+        if store.has_rdds:
+            with Relay(store.context, problems) as relay:
+                fit = _OneTask(FitOnRank(dumps((relay.problems, Summation(work))), relay.address))
+                (outcome,) = relay.attend(BackgroundJob(store.context, lambda: store.run_whole(fit)))
+        else:
+            alone = without_driver(self.name, problems)
+            (outcome,) = store.run_whole(_OneTask(FitOnRank(dumps((alone, Summation(work))), None)))
         if isinstance(outcome, SparkoptError):
             raise outcome
         if isinstance(outcome, MissingBlocks):

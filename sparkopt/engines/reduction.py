@@ -12,7 +12,8 @@ from typing import Any
 
 from pyspark import RDD
 
-from sparkopt.blocks.store import Result
+from sparkopt.blocks.store import BlockStore, Result
+from sparkopt.blocks.tasks import PartFunction
 from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.communication.sums import TaskSum, fold
 
@@ -39,13 +40,12 @@ def tree(results: RDD[Result[TaskSum]], depth: int) -> Sums:
     return results.collect()
 
 
-def sliced(results: RDD[Result[TaskSum]], slices: int) -> Sums:
+def sliced(store: BlockStore, task: PartFunction[TaskSum], slices: int) -> Sums:
     """Cut each sum into slices, add up slice by slice on the executors, and join the slices here.
 
     No process handles more than one whole sum and ``partitions`` slices.
     """
-    pieces: RDD[Any] = results.flatMap(_Cut(slices)).groupByKey(slices, _identity)
-    found = sorted(pieces.map(_fold_group).collect(), key=lambda piece: piece.partition)
+    found = sorted(store.grouped(task, _Cut(slices), _fold_group, slices), key=lambda piece: piece.partition)
     whole = [piece.value for piece in found if piece.value is not None]
     return [Result(0, merge(whole) if len(whole) == slices else None)]
 

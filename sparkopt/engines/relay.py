@@ -9,11 +9,14 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
+from sparkopt.errors import IncompatibleError
+from sparkopt.launch.connections import Address, Connection, Listener
+from sparkopt.launch.settings import refuse_encryption
+from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Progress, runs_in_loop_process
 
-__all__ = ["CallbackProxy", "Relay"]
+__all__ = ["CallbackProxy", "Relay", "calls_driver", "without_driver"]
 
 T = TypeVar("T")
 
@@ -87,6 +90,34 @@ class Relay:
     def __exit__(self, *error: object) -> None:
         if self._listener is not None:
             self._listener.close()
+
+
+def calls_driver(problems: Sequence[Problem]) -> bool:
+    """Whether a callback must be called in the driver, other than to draw a progress bar."""
+    return any(
+        not runs_in_loop_process(one) and not isinstance(one, ProgressBar)
+        for problem in problems
+        for one in problem.callbacks
+    )
+
+
+def without_driver(engine: str, problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems for tasks that do not reach the driver, as those of Spark Connect: without progress bars.
+
+    Raises
+    ------
+    IncompatibleError
+        Where another callback is to be called in the driver.
+    """
+    if calls_driver(problems):
+        raise IncompatibleError(
+            f"engine={engine!r} runs the loop on the server of Spark Connect, which does not reach this process to "
+            "call callbacks. Use engine='driver', or 'auto', or a callback with in_loop_process = True."
+        )
+    return [
+        replace(problem, callbacks=[one for one in problem.callbacks if runs_in_loop_process(one)])
+        for problem in problems
+    ]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 from pyspark.sql import DataFrame
 
-from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.store import BlockStore
 from sparkopt.communication.encoder import Encoder
 from sparkopt.engines.allreduce import AllReduceEngine
 from sparkopt.engines.base import Engine, EngineRun, FitSize, SessionTraits
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.local import LocalEngine
+from sparkopt.engines.relay import calls_driver
 from sparkopt.engines.resident import ResidentEngine
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.table import Table
@@ -104,7 +104,7 @@ class AutoEngine(Engine):
 
     depth: int = 2
     name = "auto"
-    needs_rdds = False
+    needs_spark = needs_rdds = connects = False
 
     @classmethod
     def of_depth(cls, depth: int) -> AutoEngine:
@@ -121,7 +121,12 @@ class AutoEngine(Engine):
         """Choose, and let the chosen engine run the loop."""
         summed = 8 * sum(problem.width for problem in problems)
         size = FitSize.of(store, summed, work.share)
-        choice = choose(size, self.candidates(SessionTraits.of_store(store)))
+        able = self.candidates(SessionTraits.of_store(store))
+        if not store.has_rdds and calls_driver(problems):  # tasks of Spark Connect do not reach this process
+            able = [engine for engine in able if not engine.needs_spark]
+        if store.read_in_task() is not None:  # over some rows Spark runs no barrier stage
+            able = [engine for engine in able if not engine.needs_barrier]
+        choice = choose(size, able)
         logger.info("%s", choice)
         return choice.engine.run(problems, work, store, encoder)
 
@@ -160,12 +165,16 @@ def engine_on(engine: Engine, store: BlockStore) -> Engine:
 
     A table's rows are on one machine, whose own processes are there for every pass as resident tasks would be.
     """
-    return engine if store.needs_spark else engine_on_table(engine)
+    if not store.needs_spark:
+        return engine_on_table(engine)
+    if engine.needs_spark:
+        refuse(engine, SessionTraits.of_store(store))
+    return engine
 
 
 def engine_on_table(engine: Engine) -> Engine:
     """Return the engine that runs a fit on a table."""
-    if not engine.needs_rdds:
+    if not engine.needs_spark:
         return engine
     logger.info("engine %r runs Spark's tasks, and a table needs no Spark: engine 'driver' runs the fit", engine.name)
     return DriverEngine()
@@ -177,10 +186,23 @@ def check_engine(name: str, df: DataFrame | Table) -> None:
     Raises
     ------
     IncompatibleError
-        For an engine that needs RDDs, on Spark Connect.
+        Naming the setting, or what the session does not have.
     """
-    if is_connect(df) and by_name(name).needs_rdds:
+    if not isinstance(df, Table) and name not in ("auto", "driver"):
+        refuse(by_name(name), SessionTraits.of(df.sparkSession))
+
+
+def refuse(engine: Engine, session: SessionTraits) -> None:
+    """Refuse an engine that a session cannot run.
+
+    Raises
+    ------
+    IncompatibleError
+        With what would let it run there, and engines that can.
+    """
+    if (remedy := engine.remedy(session)) is not None:
+        others = [name for name in ("resident", "local", "driver") if by_name(name).remedy(session) is None]
         raise IncompatibleError(
-            f"engine={name!r} needs RDDs, which Spark Connect does not have. Use engine='driver', or a Spark Classic "
-            f"session."
+            f"engine={engine.name!r} cannot run in this Spark session: {remedy}. Or use "
+            f"engine={', '.join(repr(name) for name in others)}, or 'auto'."
         )

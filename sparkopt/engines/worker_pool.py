@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.engines.job import BackgroundJob
-from sparkopt.launch.connections import Address, Connection, Listener, refuse_encryption
+from sparkopt.launch.connections import Address, Connection, Listener
+from sparkopt.launch.settings import refuse_encryption
 
 __all__ = ["Answer", "MissingBlocks", "Serving", "WorkerLostError", "WorkerPool"]
 

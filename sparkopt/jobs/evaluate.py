@@ -23,7 +23,7 @@ from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
-from sparkopt.jobs.logs import event
+from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import with_classes
@@ -130,6 +130,9 @@ def work(run: JobRun) -> JobResult:
         gate = judge(args, args.metric or default_metric(model), metrics, baselines)
         values = outcome.values
         charts = class_charts(values, rows.labels) if outcome.is_classifier else number_charts(values)
+        warnings = outcome.warnings(metrics, rows.labels)
+    for warning in warnings:
+        logger.warning("%s", warning)
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
@@ -140,7 +143,9 @@ def work(run: JobRun) -> JobResult:
         f"{mask(args.model)} on {mask(args.source.location)}",
         measures(metrics, baselines=baselines),
         charts,
-        (f"{gate.reason[0].upper()}{gate.reason[1:]}",),
+        warnings,
+        verdict=f"{gate.reason[0].upper()}{gate.reason[1:]}",
+        is_bad=not gate.passed,
     )
     if gate.passed:
         return JobResult(metrics, outputs, f"{text}\n{gate.reason}", page)

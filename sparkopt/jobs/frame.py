@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -345,9 +345,15 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
 
 def _report(run: JobRun, identity: JobIdentity, result: JobResult, name: str) -> dict[str, str]:
     """Write the page, with the flags for readers who have nothing else; return its name and description."""
-    flags = "\n".join(f"  {key} {value}" for key, value in identity.config.items() if value not in (None, False))
+    flags = "\n".join(
+        f"  {key} {value}" for key, value in identity.config.items() if value is not None and value is not False
+    )
     text = f"{result.text}\n{result.failed_gate}".strip()
-    write_report(run.files / name, result.page, f"{text}\n\nsparkopt {identity.job}\n{flags}")
+    made = f"{manifest.now():%Y-%m-%d %H:%M} UTC"
+    data = identity.inputs.get("data") or {}
+    print_of = data.get("digest") or data.get("version") or "not known"
+    when = f"{result.page.subtitle}; {made}; fingerprint of the data: {print_of}"
+    write_report(run.files / name, replace(result.page, subtitle=when), f"{text}\n\nsparkopt {identity.job}\n{flags}")
     return {name: "the results, as a page with plots"}
 
 

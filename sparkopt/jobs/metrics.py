@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,31 @@ class ScoredRows:
                 scores = again["scores"]
             metrics["areaUnderROC"] = area_under(ScoreCounts(*scores.cumulative()).roc)
         return metrics
+
+    def warnings(self, metrics: Mapping[str, float], names: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return why a model is of no use: it is no better than the most frequent class, or than the mean.
+
+        Parameters
+        ----------
+        metrics : mapping
+            Those of ``metrics``.
+        names : sequence of str
+            Names of the classes 0, 1, …; empty where they have none.
+        """
+        if not self.is_classifier:
+            useless = metrics["r2"] <= 0
+            return ("The model is no better than always predicting the labels' mean: r2 is not above 0.",) * useless
+        if "weight" in self.values.names or not metrics["rows"]:
+            return ()
+        ((label,), count), *_ = self.values.counts("label", limit=1).items()
+        share, place = count / metrics["rows"], int(label)
+        if metrics["accuracy"] > share:
+            return ()
+        name = names[place] if place < len(names) else f"{label:g}"
+        return (
+            f"The model is no better than always predicting class {name}, which {share:.1%} of the rows have: its "
+            f"accuracy is {metrics['accuracy']:.1%}.",
+        )
 
     def _judged(self) -> dict[str, tuple[str, Tally]]:
         """Return the values that metrics are computed from, with empty tallies."""

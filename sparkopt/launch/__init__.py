@@ -13,15 +13,18 @@ function needs them, not by the import. Start reading at ``launcher``, then ``to
 from sparkopt.launch import devices
 from sparkopt.launch.channel import RankReport, Watcher
 from sparkopt.launch.communicator import Communicator, LocalCommunicator, RankInfo
+from sparkopt.launch.connect import ConnectLauncher
 from sparkopt.launch.devices import Device, DeviceReport
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
 from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
 from sparkopt.launch.processes import ProcessLauncher
+from sparkopt.launch.settings import SessionSettings
 from sparkopt.launch.torch import TorchLauncher
 
 __all__ = [
     "Communicator",
+    "ConnectLauncher",
     "Device",
     "DeviceReport",
     "ElasticLauncher",
@@ -33,6 +36,7 @@ __all__ = [
     "RankFunction",
     "RankInfo",
     "RankReport",
+    "SessionSettings",
     "SparkLauncher",
     "TorchLauncher",
     "Watcher",

@@ -23,7 +23,6 @@ from multiprocessing import AuthenticationError, connection
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from sparkopt.errors import IncompatibleError
 from sparkopt.launch.handshake import Handshake, answer
 
 __all__ = [
@@ -31,10 +30,8 @@ __all__ = [
     "Connection",
     "Listener",
     "connect",
-    "encrypts",
     "local_host",
     "receive",
-    "refuse_encryption",
     "send",
     "shut_down",
 ]
@@ -103,11 +100,13 @@ class Listener:
         The address to listen on: loopback excludes other machines. None is ``host``.
     timeout : float, default 120
         Seconds that a task tries to connect.
+    key : bytes or None, default None
+        The secret, where tasks have it already; None draws one.
     """
 
-    def __init__(self, host: str, bind: str | None = None, timeout: float = 120.0) -> None:
+    def __init__(self, host: str, bind: str | None = None, timeout: float = 120.0, key: bytes | None = None) -> None:
         self._listener = _listening(bind or host)
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
         self.address = Address(host, int(self._listener.getsockname()[1]), self._key, timeout)
         self._joined: SimpleQueue[Connection | None] = SimpleQueue()  # None: closed
         self._pending: OrderedDict[socket.socket, Handshake] = OrderedDict()
@@ -302,28 +301,6 @@ def local_host(one: Connection) -> str:
     """Return the address of this machine at this end of a connection."""
     with _socket(one) as twin:
         return str(twin.getsockname()[0])
-
-
-def encrypts(conf: Any) -> bool:
-    """Whether Spark encrypts what its processes send each other."""
-    return any(
-        conf.get(key, "false").lower() == "true" for key in ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
-    )
-
-
-def refuse_encryption(context: Any) -> None:
-    """Refuse a SparkContext whose traffic is encrypted, as these connections are not.
-
-    Raises
-    ------
-    IncompatibleError
-        Naming the setting and the engines that need no connection.
-    """
-    if encrypts(context.getConf()):
-        raise IncompatibleError(
-            "spark.network.crypto.enabled=true asks for encrypted traffic, and this engine's own connections between "
-            "driver and tasks are not encrypted. Use engine='driver', or 'auto'."
-        )
 
 
 def _configure(one: Connection) -> None:

@@ -25,6 +25,7 @@ from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
+from sparkopt.launch.settings import SessionSettings, refuse_barrier
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
 
@@ -96,6 +97,7 @@ class TorchLauncher(SparkLauncher):
     name = "torch"
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        refuse_barrier(SessionSettings.of_context(self.context))
         if self.profile is not None:
             self.context.parallelize(range(1), 1).withResources(self.profile)  # Spark knows the profile from here on
         processes = self._await_slots(self.profile)

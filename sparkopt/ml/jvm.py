@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from py4j.protocol import Py4JError
 from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
@@ -25,6 +24,7 @@ from pyspark.sql.types import ArrayType
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.invalid import SCORING_HINT
+from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.backend import cached, uncached
 from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.ml.expressions import row_wise
@@ -59,11 +60,11 @@ class HeldOut:
         self._scored = rows.select(*map(quoted, [fold, *others]), scores.alias(SCORES))
 
     def __enter__(self) -> HeldOut:
-        self._scored.persist()
+        self._scored = cached(self._scored)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._scored.unpersist()
+        uncached(self._scored)
 
     def metric(self, fold: int, model: int) -> float:
         """Return the evaluator's metric of one model on the rows of its held-out fold."""

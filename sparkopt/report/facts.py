@@ -185,6 +185,10 @@ class Facts:
         The plots.
     notes : tuple of str
         Sentences on what not every run has.
+    verdict : str
+        A judgement that is shown first, as a banner; "" for none.
+    is_bad : bool
+        Whether it is one that somebody should act on.
     task : dict of str to str
         What was trained, on what: losses compare only where it is the same.
     """
@@ -195,6 +199,8 @@ class Facts:
     charts: tuple[Chart, ...]
     notes: tuple[str, ...] = ()
     task: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""
+    is_bad: bool = False
 
 
 def figure_text(value: float, kind: str) -> str:

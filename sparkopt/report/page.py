@@ -60,6 +60,7 @@ margin:16px 0;padding:0}
 background:none;color:var(--ink);white-space:nowrap}
 .sparkopt th:first-child{text-align:left}.sparkopt thead th{color:var(--dim)}
 .sparkopt td.note{text-align:left;color:var(--dim);white-space:normal}
+.sparkopt .verdict{border:2px solid;border-radius:10px;padding:10px 14px;font-size:18px;font-weight:600}
 .sparkopt .good{color:var(--good)}.sparkopt .bad{color:var(--bad)}
 .sparkopt details{margin-top:16px}.sparkopt summary{cursor:pointer}
 .sparkopt pre{overflow-x:auto;background:var(--tile);color:var(--ink);border-radius:10px;padding:12px 14px;
@@ -72,8 +73,10 @@ def fragment(facts: Facts, text: str) -> str:
     """Return the report of a run as HTML for a notebook; parameters are those of ``write_report``."""
     notes = "".join(f"<p>{escape(note)}</p>" for note in facts.notes)
     charts = "".join(chart_html(chart) for chart in facts.charts)
+    mood = "bad" if facts.is_bad else "good"
+    banner = f'<p class="verdict {mood}" role="status">{escape(facts.verdict)}</p>' if facts.verdict else ""
     return styled(
-        f'<h1>{escape(facts.title)}</h1><p class="dim">{escape(facts.subtitle)}</p>'
+        f'{banner}<h1>{escape(facts.title)}</h1><p class="dim">{escape(facts.subtitle)}</p>'
         f'<div class="tiles">{"".join(_tile(measure) for measure in facts.measures[:TILES])}</div>'
         f'{notes}<div class="charts">{charts}</div>'
         f'<details><summary>All figures</summary><div class="wide">{_table(facts.measures)}</div></details>'

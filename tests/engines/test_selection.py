@@ -51,6 +51,7 @@ import argparse
 from dataclasses import dataclass
 
 from sparkopt.engines import base, selection
+from sparkopt.launch.settings import SessionSettings
 
 @dataclass(frozen=True)
 class ToyEngine(base.Engine):
@@ -62,7 +63,7 @@ class ToyEngine(base.Engine):
         raise NotImplementedError
 
     def remedy(self, session):
-        return "buy a toy" if session.is_encrypted else None
+        return "buy a toy" if session.settings.encryption else None
 
     def senders(self, size):
         return 17
@@ -88,7 +89,7 @@ plan = FitPlan(data, 101, choice)
 assert plan.senders == 17 and plan.advice == ["play more."] and "engine         toy" in str(plan), str(plan)
 driver = selection.choose(size, [selection.by_name("driver")])
 assert "times faster: engine='toy'." in FitPlan(data, 101, driver).advice[0]
-encrypted = base.SessionTraits(is_encrypted=True)
+encrypted = base.SessionTraits(settings=SessionSettings(encryption="spark.network.crypto.enabled=true"))
 assert "times faster: buy a toy." in FitPlan(data, 101, driver, encrypted).advice[0]
 assert [engine.name for engine in selection.by_name("auto").candidates(encrypted)] == ["driver"]
 LinearRegression(engine="toy")._check()

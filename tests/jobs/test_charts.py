@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
 from sparkopt.jobs.charts import MOST_BARS, class_charts, histogram, number_charts, prediction_charts
+from sparkopt.jobs.metrics import ScoredRows
 from sparkopt.jobs.runtimes.values import ArrayValues
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally
 from sparkopt.report.facts import Bars, Matrix
@@ -127,3 +128,28 @@ def test_spark_gives_the_same_figures(spark, columns):
     assert one["residuals"].rmse == pytest.approx(other["residuals"].rmse, rel=1e-12)
     for found, expected in zip(one["scores"].cumulative(), other["scores"].cumulative(), strict=True):
         np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "said"),
+    [
+        (
+            [0, 0, 0, 0],
+            "always predicting class no, which 75.0% of the rows have: its accuracy is 75.0%",
+        ),
+        ([0, 0, 0, 1], ""),
+        ([1, 1, 1, 1], "its accuracy is 25.0%"),
+    ],
+)
+def test_a_classifier_of_no_use_is_named(predicted, said):
+    label = np.array([0.0, 0.0, 0.0, 1.0])
+    rows = ScoredRows(ArrayValues({"label": label, "prediction": np.array(predicted, float)}), is_classifier=True)
+    found = rows.warnings(rows.metrics(), ["no", "yes"])
+    assert (said in found[0]) if said else not found
+
+
+@pytest.mark.parametrize(("predicted", "is_useless"), [([2.0, 2.0, 2.0], True), ([1.0, 2.0, 3.0], False)])
+def test_a_regression_of_no_use_is_named(predicted, is_useless):
+    label = np.array([1.0, 2.0, 3.0])
+    rows = ScoredRows(ArrayValues({"label": label, "prediction": np.array(predicted)}), is_classifier=False)
+    assert bool(rows.warnings(rows.metrics())) is is_useless

@@ -133,7 +133,12 @@ def test_an_evaluation_agrees_with_scikit_learn(capsys, trained, inputs, tmp_pat
     assert code == 3
     found = json.loads((tmp_path / "gate" / "metrics.json").read_text())
     assert not found["gate"]["passed"]
-    assert "<svg" in (tmp_path / "gate" / "report.html").read_text()
+    page = (tmp_path / "gate" / "report.html").read_text()
+    assert "<svg" in page
+    assert 'class="verdict bad" role="status">Gate not met: accuracy' in page
+    assert "  tolerance 0.0" in page  # a flag that is 0 is shown too
+    manifest = json.loads((tmp_path / "gate" / "manifest.json").read_text())
+    assert f"UTC; fingerprint of the data: {manifest['data']['data']['digest']}" in page
     assert call(capsys, "score", *known, "--output", tmp_path / "scored")[0] == 0
     rows = ds.dataset(tmp_path / "scored", format="parquet").to_table()
     y = rows["c" if form in ("parquet", "csv") else "label"].to_numpy()

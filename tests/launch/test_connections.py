@@ -18,7 +18,8 @@ from pyspark import SparkConf
 
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch import connections
-from sparkopt.launch.connections import Listener, connect, encrypts, refuse_encryption, shut_down
+from sparkopt.launch.connections import Listener, connect, shut_down
+from sparkopt.launch.settings import refuse_encryption
 
 
 @pytest.fixture
@@ -114,8 +115,7 @@ def test_encryption_is_refused(key):
     context = types.SimpleNamespace(getConf=lambda: settings)
     refuse_encryption(context)
     settings.set(key, "true")
-    assert encrypts(settings)
-    with pytest.raises(IncompatibleError, match="asks for encrypted traffic.*engine='driver'"):
+    with pytest.raises(IncompatibleError, match=f"set {key}=false.*asks for encrypted traffic.*engine='driver'"):
         refuse_encryption(context)
 
 

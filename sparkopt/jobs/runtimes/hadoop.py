@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.jvm_errors import Py4JJavaError
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import local_path
 from sparkopt.io.secrets import mask_uri

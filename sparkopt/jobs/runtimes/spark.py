@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.ml import Model
 from pyspark.ml.functions import vector_to_array
@@ -18,8 +17,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType, MapType, StructType
 
-from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.backend import cached, is_connect, uncached
 from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.image_header import endings_glob
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from sparkopt.jobs.runtimes.images import ImageRows
 
 __all__ = ["SparkRuntime", "load", "split"]
+
+_SAVE_MODES = {"errorifexists": "error", "overwrite": "overwrite"}
+"""Modes of the writer: Spark Connect does not know the longer name of the first."""
 
 PACKAGES = {
     "delta": "--packages io.delta:delta-spark_2.13:VERSION",
@@ -183,7 +186,7 @@ class SparkRuntime(Runtime):
         present = [F.col(quoted(column)).alias(name) for name, column in columns.items() if column in found.columns]
         if "prediction" not in columns or columns["prediction"] not in found.columns:
             raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
-        table = found.select(*wanted, *present).cache()
+        table = cached(found.select(*wanted, *present))
         judged = is_classifier(model)
         try:
             if mode == "error":
@@ -193,7 +196,7 @@ class SparkRuntime(Runtime):
             invalid = table.count() - valid.count()
             yield ScoredRows(scored_values(valid, is_classifier=judged), judged, invalid)
         finally:
-            table.unpersist()
+            uncached(table)
 
     def write_scores(
         self,
@@ -215,12 +218,12 @@ class SparkRuntime(Runtime):
         told = F.col(quoted(made[0])) if made and invalid_rows != "error" else None
         if told is not None and invalid_rows == "skip":
             scored = scored.where(told.isNotNull())
-        table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
         if labels and column in made:
             place = F.col(quoted(column)).cast("int") + 1
             scored = scored.withColumn(column, F.element_at(F.array(*map(F.lit, labels)), place))
+        table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
         options = {"header": "true"} if form == "csv" else {}
-        table.write.format(form).options(**options).mode(mode).save(target.uri)
+        table.write.format(form).options(**options).mode(_SAVE_MODES[mode]).save(target.uri)
         written = self.spark.read.format(form).options(**options).load(target.uri)
         count, invalid = written.count(), None
         if told is not None:

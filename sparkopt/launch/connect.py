@@ -1,0 +1,184 @@
+"""PyTorch's ranks on Spark Connect: the tasks of a barrier stage of ``mapInArrow``.
+
+Tasks there do not reach the process of the session, so rank 0 keeps the channel that the driver keeps elsewhere: its
+address goes to the others through the stage's barrier, its key comes with the function. Reports reach the session's
+process when the stage has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+from pyspark.cloudpickle import dumps
+from pyspark.errors import PySparkException
+
+from sparkopt import errors
+from sparkopt.errors import IncompatibleError, LostRankError, RankError, SparkoptError
+from sparkopt.launch.channel import Channel, RankReport, Watcher
+from sparkopt.launch.communicator import RankInfo
+from sparkopt.launch.connections import Address, Listener
+from sparkopt.launch.launcher import Launcher, P, RankFunction
+from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_connections
+from sparkopt.launch.torch import TorchRank
+from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from pyspark.resource import ResourceProfile
+
+__all__ = ["ConnectLauncher"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA = "rank int, number int, bytes binary"
+_CHUNK = 1 << 20
+"""Bytes of a result in one row: the server refuses rows far larger than its batches."""
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class ConnectLauncher(Launcher):
+    """Ranks are the tasks of a barrier stage on a Spark Connect server.
+
+    Parameters
+    ----------
+    session : SparkSession
+        The session of Spark Connect.
+    processes : int
+        Number of ranks; each needs a task slot, all at once.
+    watcher : Watcher or None, default None
+        Called with each report, once the ranks have ended: it cannot stop them.
+    start_timeout : float, default 120
+        Seconds to wait for the ranks to find each other.
+    timeout : float, default 1800
+        Seconds after which a rank that waits for another in a collective gives up.
+    profile : ResourceProfile or None, default None
+        What each task asks of Spark, a GPU, say.
+    rows : DataFrame or None, default None
+        Rows of which each rank reads one partition.
+    prepare : callable or None, default None
+        What a rank makes of its partition's number and batches: the function's argument ``prepared``.
+    """
+
+    session: Any = field(repr=False)
+    processes: int
+    watcher: Watcher | None = field(default=None, repr=False)
+    start_timeout: float = 120.0
+    timeout: float = 1800.0
+    profile: ResourceProfile | None = field(default=None, repr=False)
+    rows: Any = field(default=None, repr=False)
+    prepare: Callable[[int, Iterator[pa.RecordBatch]], Any] | None = field(default=None, repr=False)
+    name = "torch"
+
+    def __post_init__(self) -> None:
+        check("numProc", self.processes, Interval(1, None, whole=True))
+
+    def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        settings = SessionSettings.of_session(self.session)
+        refuse_connections(settings)
+        refuse_barrier(settings)
+        rows = self.session.range(0, self.processes, 1, self.processes) if self.rows is None else self.rows
+        run = dumps((function, args, kwargs, self.prepare))
+        task = _ConnectTask(run, secrets.token_bytes(32), self.start_timeout, self.timeout)
+        try:
+            table = rows.mapInArrow(task, _SCHEMA, barrier=True, profile=self.profile).toArrow()
+        except PySparkException as error:
+            raise _failure(error, self.processes) from error
+        found: dict[int, dict[int, bytes]] = {}
+        for rank, number, part in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            found.setdefault(rank, {})[number] = part
+        whole = [b"".join(parts[number] for number in sorted(parts)) for _, parts in sorted(found.items())]
+        ended = [pickle.loads(pickled) for pickled in whole]  # noqa: S301  # written by this session's own tasks
+        self._report([report for _, reports in ended for report in reports])
+        return [result for result, _ in ended]
+
+    def _report(self, reports: list[RankReport]) -> None:
+        if self.watcher is not None:
+            for report in reports:
+                self.watcher(report)
+
+
+@dataclass(frozen=True)
+class _ConnectTask:
+    """What a task of the barrier stage does."""
+
+    run: bytes
+    key: bytes = field(repr=False)
+    start_timeout: float
+    timeout: float
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import BarrierTaskContext
+
+        from sparkopt.io.worker import spare_modules
+
+        spare_modules()
+        function, args, kwargs, prepare = pickle.loads(self.run)  # noqa: S301  # written by this session's driver
+        context = BarrierTaskContext.get()
+        rank = context.partitionId()
+        if prepare is not None:
+            kwargs = {**kwargs, "prepared": prepare(rank, batches)}
+        for _ in batches:  # Spark does not reuse a Python worker whose input was not read to its end
+            pass
+        machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+        gpus = context.resources().get("gpu")
+        local_rank = machines[:rank].count(machines[rank])
+        info = RankInfo(rank, len(machines), local_rank, tuple(gpus.addresses) if gpus is not None else ())
+        reports: list[RankReport] = []
+        with ExitStack() as resources:
+            where = self._open(resources, machines, reports) if rank == 0 else None
+            host, port = json.loads(context.allGather(json.dumps(where))[0])
+            address = Address(host, port, self.key, self.start_timeout)
+            rank_task: TorchRank[Any] = TorchRank(
+                function, args, kwargs, address, max(1, context.cpus()), self.timeout
+            )
+            result = rank_task.run(info)
+            context.barrier()  # the channel is open until all ranks have left it
+        pickled = dumps((result, reports))
+        for number, start in enumerate(range(0, len(pickled), _CHUNK)):
+            columns = {
+                "rank": pa.array([rank], pa.int32()),
+                "number": pa.array([number], pa.int32()),
+                "bytes": pa.array([pickled[start : start + _CHUNK]], pa.binary()),
+            }
+            yield pa.RecordBatch.from_pydict(columns)
+
+    def _open(self, resources: ExitStack, machines: list[str], reports: list[RankReport]) -> tuple[str, int]:
+        """Open the channel where the other ranks reach this one: on loopback where all are on one machine."""
+        host = _LOOPBACK if len(set(machines)) == 1 else machines[0].strip("[]")
+        listener = Listener(host, timeout=self.start_timeout, key=self.key)
+        resources.enter_context(Channel(listener, reports.append))
+        return listener.address.host, listener.address.port
+
+
+def _failure(error: PySparkException, processes: int) -> SparkoptError:
+    """Return what a stage failed for: what a rank raised, or that one was lost."""
+    text = str(error)
+    if "Barrier execution mode does not allow" in text:
+        return IncompatibleError(
+            f"Spark runs no barrier stage over these rows as they are, coalesced or sampled say: "
+            f"df.repartition({processes})."
+        )
+    raised = re.findall(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
+    mine = [(name, message) for name, message in raised if name not in ("PythonException", "SparkException")]
+    if not mine:
+        first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+        return LostRankError(
+            f"a process of {processes} ended unexpectedly: it was killed, or its executor or machine was lost. Spark "
+            f"reports: {first}"
+        )
+    name, message = mine[-1]
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, SparkoptError):
+        return kind(message)
+    return RankError(f"a rank failed with {name}: {message}")

@@ -1,0 +1,119 @@
+"""What a Spark session's settings allow: connections of our own, barrier stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sparkopt.errors import IncompatibleError
+
+__all__ = ["SessionSettings", "refuse_barrier", "refuse_connections", "refuse_encryption"]
+
+_ENCRYPTION = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
+_DYNAMIC_ALLOCATION = "spark.dynamicAllocation.enabled"
+_DURATION = "spark.speculation.task.duration.threshold"
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """The settings that rule something out; each is the name of the setting with its value, or None.
+
+    Attributes
+    ----------
+    encryption : str or None
+        Spark encrypts what its processes send each other, and connections of our own are not encrypted.
+    dynamic_allocation : str or None
+        Spark adds and removes executors, and refuses barrier stages.
+    duplicates : str or None
+        Spark starts a second copy of a task that takes long, even of one that is alone in its stage.
+    """
+
+    encryption: str | None = None
+    dynamic_allocation: str | None = None
+    duplicates: str | None = None
+
+    @classmethod
+    def of(cls, read: Callable[[str, str], str]) -> SessionSettings:
+        """Return what the settings say; ``read`` takes a key and a default, and returns the value."""
+
+        def on(key: str) -> str | None:
+            return f"{key}=true" if read(key, "false").strip().lower() == "true" else None
+
+        threshold = read(_DURATION, "").strip()
+        return cls(
+            next((found for key in _ENCRYPTION if (found := on(key))), None),
+            on(_DYNAMIC_ALLOCATION),
+            f"{_DURATION}={threshold}" if threshold and on("spark.speculation") else None,
+        )
+
+    @classmethod
+    def of_context(cls, context: Any) -> SessionSettings:
+        """Return those of a SparkContext."""
+        return cls.of(context.getConf().get)
+
+    @classmethod
+    def of_session(cls, session: Any) -> SessionSettings:
+        """Return those of a session of Spark Connect, as far as its server shows them."""
+        from pyspark.errors import PySparkException
+
+        def read(key: str, default: str) -> str:
+            try:
+                return str(session.conf.get(key, default))
+            except PySparkException:  # serverless shows a few of its settings only
+                return default
+
+        return cls.of(read)
+
+    def barrier_remedy(self) -> str | None:
+        """Return what would allow for barrier stages, as an imperative; None where they are allowed."""
+        if self.dynamic_allocation is None:
+            return None
+        return f"set {_DYNAMIC_ALLOCATION}=false, since Spark refuses barrier stages with dynamic allocation"
+
+    def connection_remedy(self) -> str | None:
+        """Return what would allow for connections of our own, as an imperative; None where they are allowed."""
+        if self.encryption is None:
+            return None
+        key = self.encryption.partition("=")[0]
+        return (
+            f"set {key}=false, since it asks for encrypted traffic and sparkopt's own connections are not encrypted"
+        )
+
+    def lone_task_remedy(self) -> str | None:
+        """Return what would keep Spark from a second copy of a task that is alone, as an imperative."""
+        if self.duplicates is None:
+            return None
+        return f"unset {_DURATION}, since Spark would run the whole fit twice at the same time"
+
+
+def refuse_encryption(context: Any) -> None:
+    """Refuse a SparkContext whose traffic is encrypted, as these connections are not.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming the setting and the engines that need no connection.
+    """
+    refuse_connections(SessionSettings.of_context(context))
+
+
+def refuse_connections(settings: SessionSettings) -> None:
+    """Refuse a session whose traffic is encrypted, by its settings; raises as ``refuse_encryption`` does."""
+    _refuse(settings.connection_remedy(), "use engine='driver', or 'auto'")
+
+
+def refuse_barrier(settings: SessionSettings) -> None:
+    """Refuse a session that has no barrier stages, before Spark does.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming the setting.
+    """
+    _refuse(settings.barrier_remedy(), "use launcher='local', one process, or 'horovod'")
+
+
+def _refuse(remedy: str | None, otherwise: str) -> None:
+    if remedy is not None:
+        raise IncompatibleError(f"this cannot run in this Spark session: {remedy}. Or {otherwise}.")

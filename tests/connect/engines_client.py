@@ -1,0 +1,98 @@
+"""Every engine on Spark Connect, also where what serverless compute refuses is refused: test_connect_engines.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import torch
+from pyspark.sql import DataFrame, SparkSession
+
+from sparkopt import BlockStore, Columns, losses
+from sparkopt.deep import TorchEstimator
+from sparkopt.engines import DriverEngine
+from sparkopt.errors import SparkoptError
+from sparkopt.ml import LinearRegression, LogisticRegression
+from sparkopt.solver.progress import Stop
+from sparkopt.training.trainer import Trainer
+from sparkopt.validation import Interval
+from tests.connect import serverless
+from tests.connect.connect_data import QUICK, dense, numbers, searched
+
+ENGINES = ("auto", "driver", "resident", "allreduce", "local")
+
+
+def outcome(action: Any) -> Any:
+    """What an action returns, or its error: sparkopt's own in one line, or anything else by its type."""
+    try:
+        return action()
+    except SparkoptError as error:
+        return f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001  # this is what must not happen; the test says so
+        return f"raw {type(error).__name__}: {error}"[:3000]
+
+
+def fitted(engine: str, df: DataFrame, **settings: Any) -> dict[str, Any]:
+    model = LogisticRegression(engine=engine, regParam=0.01, **QUICK, **settings).fit(df)
+    receipt = model.summary.receipt
+    rows = model.transform(df).select("prediction").collect()
+    return {"numbers": numbers(model), "engine": receipt.engine, "ones": sum(row.prediction for row in rows)}
+
+
+def sharded(spark: SparkSession) -> dict[str, Any]:
+    """Sums that are folded on the server, and collected."""
+    found = {}
+    for reduction in ("collect", "sharded"):
+        trainer = Trainer(losses.Logistic(), stop=Stop(2, 0.0), engine=DriverEngine(reduction=reduction))
+        with BlockStore.write(dense(spark, 2), Columns("features", "label"), Interval()) as store:
+            found[reduction] = trainer.fit(store).coefficients.ravel().tolist()
+    return found
+
+
+def called(engine: str, df: DataFrame) -> Any:
+    """A callback in this process."""
+    steps: list[int] = []
+    model = LogisticRegression(
+        engine=engine, callbacks=[lambda progress: steps.append(progress.record.step)], **QUICK
+    ).fit(df)
+    return {"steps": len(steps), "engine": model.summary.receipt.engine}
+
+
+def wrong(engine: str, df: DataFrame) -> Any:
+    """A loss that a rank or task raises for: a learning rate that diverges."""
+    LinearRegression(engine=engine, optimizer="sgd", stepSize=1e200, maxIter=50, tol=0.0).fit(df)
+
+
+def network() -> TorchEstimator:
+    return TorchEstimator(module=torch.nn.Linear(4, 1), loss="squared_error", epochs=1)
+
+
+def on(spark: SparkSession) -> dict[str, Any]:
+    df = dense(spark, 2)
+    return {
+        **{engine: outcome(lambda engine=engine: fitted(engine, df)) for engine in ENGINES},
+        "two partitions": outcome(lambda: fitted("allreduce", df.repartition(2))),
+        "callbacks": {engine: outcome(lambda engine=engine: called(engine, df)) for engine in ENGINES},
+        "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
+        "searched": outcome(lambda: searched(spark)),
+        "sharded": outcome(lambda: sharded(spark)),
+        "networks": outcome(lambda: network().fit(df)),
+        "plan": outcome(lambda: str(LogisticRegression().explain(df))),
+    }
+
+
+def main(remote: str, folder: str) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    spark = SparkSession.builder.remote(remote).getOrCreate()
+    plain = on(spark)
+    refusing, refuser = serverless.session(remote)
+    found = {"connect": plain, "serverless": on(refusing), "refused": sorted(set(refuser.refusals))}
+    found["views"] = [table.name for table in [*spark.catalog.listTables(), *refusing.catalog.listTables()]]
+    print("RESULT " + json.dumps(found))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

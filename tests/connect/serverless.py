@@ -1,0 +1,89 @@
+"""What Databricks' serverless compute refuses, refused in front of a Spark Connect server.
+
+Each row of ``REFUSED`` is a limit of serverless compute: the command that the client sends, and the error that it
+gets. The client's own interceptor raises it, before the server is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from pyspark.errors.exceptions.connect import AnalysisException
+from pyspark.sql.connect.client import DefaultChannelBuilder
+from pyspark.sql.connect.session import SparkSession
+
+SHOWN_SETTINGS = ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions", "spark.sql.ansi.enabled")
+"""Settings that serverless compute shows, among a few others."""
+
+
+def _caches_table(request: Any) -> bool:
+    return "cache_table" in str(request.plan.root) if request.HasField("plan") else False
+
+
+def _persists(request: Any) -> bool:
+    return type(request).__name__ == "AnalyzePlanRequest" and request.WhichOneof("analyze") in (
+        "persist",
+        "unpersist",
+    )
+
+
+def _asks_setting(request: Any) -> bool:
+    if type(request).__name__ != "ConfigRequest":
+        return False
+    kind = request.operation.WhichOneof("op_type")
+    if kind == "set":
+        return any(pair.key not in SHOWN_SETTINGS for pair in request.operation.set.pairs)
+    if kind == "get":
+        return any(key not in SHOWN_SETTINGS for key in request.operation.get.keys)
+    return False
+
+
+def _makes_global_view(request: Any) -> bool:
+    return "is_global: true" in str(request.plan.command) if request.HasField("plan") else False
+
+
+def _checkpoints(request: Any) -> bool:
+    return "checkpoint_command" in str(request.plan.command) if request.HasField("plan") else False
+
+
+def _of_plan(refused: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda request: hasattr(request, "plan") and refused(request)
+
+
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "CACHE TABLE": (_of_plan(_caches_table), "[NOT_SUPPORTED_WITH_SERVERLESS] CACHE TABLE is not supported"),
+    "PERSIST TABLE": (_persists, "[NOT_SUPPORTED_WITH_SERVERLESS] PERSIST TABLE is not supported"),
+    "settings": (_asks_setting, "[CONFIG_NOT_AVAILABLE] Configuration is not available"),
+    "global views": (_of_plan(_makes_global_view), "[NOT_SUPPORTED_WITH_SERVERLESS] GLOBAL TEMPORARY VIEW"),
+    "checkpoints": (_of_plan(_checkpoints), "[NOT_SUPPORTED_WITH_SERVERLESS] CHECKPOINT is not supported"),
+}
+
+
+class Serverless(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Refuses what is in ``REFUSED``; ``refusals`` are the rows that were met."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def _check(self, request: Any) -> None:
+        for name, (is_refused, message) in REFUSED.items():
+            if is_refused(request):
+                self.refusals.append(name)
+                raise AnalysisException(f"{message} on serverless compute. SQLSTATE: 0A000")
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self._check(request)
+        return continuation(details, request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        self._check(request)
+        return continuation(details, request)
+
+
+def session(remote: str) -> tuple[SparkSession, Serverless]:
+    """Return a session of this server that refuses what serverless compute refuses."""
+    builder, refuser = DefaultChannelBuilder(remote), Serverless()
+    builder.add_interceptor(refuser)
+    return SparkSession.builder.channelBuilder(builder).create(), refuser

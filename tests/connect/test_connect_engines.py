@@ -1,0 +1,87 @@
+"""Each engine on Spark Connect, also where what serverless compute refuses is refused: it runs, or says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparkopt.ml import LogisticRegression
+from tests.connect.connect_data import QUICK, dense, numbers, searched
+from tests.connect.serverless import REFUSED
+
+pytestmark = [pytest.mark.usefixtures("jvms", "minutes"), pytest.mark.timeout(1200)]  # all in the first one's fixture
+
+SERVERS = ("connect", "serverless")
+EXACT = ("driver", "local")  # to the last bit
+ONE_LINE = {
+    ("connect", "resident"): "cannot run in this Spark session: use a Spark Classic session",
+    ("serverless", "resident"): "cannot run in this Spark session: use a Spark Classic session",
+    ("serverless", "allreduce"): "needs a task for each of 3 partitions at the same time",
+}
+
+
+@pytest.fixture(scope="module")
+def found(client, tmp_path_factory):
+    """What the client reports."""
+    return client("tests.connect.engines_client", tmp_path_factory.mktemp("engines"), 1100)
+
+
+def expected(spark, engine):
+    model = LogisticRegression(engine="driver", regParam=0.01, **QUICK)
+    if engine != "driver":  # the optimiser is chosen for the engine
+        model = LogisticRegression(engine=engine, regParam=0.01, **QUICK)
+    return numbers(model.fit(dense(spark, 2)))
+
+
+@pytest.mark.parametrize("engine", ["auto", "driver", "resident", "allreduce", "local"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_engine_fits_or_says_why(spark, found, server, engine):
+    outcome = found[server][engine]
+    if (server, engine) in ONE_LINE:
+        assert ONE_LINE[server, engine] in outcome
+        assert "\n" not in outcome
+        return
+    assert engine in ("auto", outcome["engine"])
+    np.testing.assert_allclose(outcome["numbers"], expected(spark, engine), rtol=0 if engine in EXACT else 1e-6)
+    assert 0 < outcome["ones"] < 1500
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_ranks_that_hold_a_partition_each(spark, found, server):
+    outcome = found[server]["two partitions"]
+    assert outcome["engine"] == "allreduce"
+    np.testing.assert_allclose(outcome["numbers"], expected(spark, "driver"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_callbacks_are_called_or_refused(found, server):
+    for engine in ("auto", "driver"):
+        assert found[server]["callbacks"][engine]["engine"] == "driver"
+        assert found[server]["callbacks"][engine]["steps"] > 0
+    for engine in ("allreduce", "local"):
+        assert "does not reach this process to call callbacks" in found[server]["callbacks"][engine]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_errors_of_tasks_are_one_line(found, server):
+    for engine, outcome in found[server]["wrong"].items():
+        if (server, engine) not in ONE_LINE:
+            assert outcome.startswith("DivergedError: 'sgd' diverged at step")
+    assert "TorchEstimator needs a SparkContext" in found[server]["networks"]
+    text = str(found[server])
+    assert "raw " not in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_searches_and_sums_on_the_server(spark, found, server):
+    classic = searched(spark)
+    assert found[server]["searched"]["best"] == classic["best"]
+    np.testing.assert_allclose(found[server]["searched"]["metrics"], classic["metrics"], rtol=1e-12)
+    assert found[server]["sharded"]["sharded"] == found[server]["sharded"]["collect"]
+    assert "engine         local; " in found[server]["plan"]
+
+
+def test_refusals_were_met_and_nothing_is_left(found):
+    assert {"CACHE TABLE", "settings"} <= set(found["refused"]) <= REFUSED.keys()
+    assert found["views"] == []
