@@ -115,7 +115,7 @@ bench-cold: .venv/run ## Time whole processes from Parquet to a saved model: spa
 	@$(ACTIVATE) python jobs/bench/cold.py $(ARGS)
 
 .PHONY: bench-machine
-bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn; ARGS="--others PYTHON" (12 minutes)
+bench-machine: .venv/run ## Time whole processes on one machine without Spark, beside scikit-learn; ARGS="--others PYTHON"
 	@$(ACTIVATE) python jobs/bench/machine.py $(ARGS)
 
 .PHONY: bench-raw

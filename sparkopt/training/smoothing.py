@@ -218,7 +218,7 @@ class _Stages:
             None if parts is None else Solution(**{**parts, "history": records(parts["history"])})
             for parts in before["solutions"]
         ]
-        ends = [None if end is None else _End(*end) for end in before["ends"]]
+        ends = [None if end is None else _End(*end) for end in before.get("ends", [None] * len(before["starts"]))]
         return cls(stage.number, before["share"], stage.steps, before["left"], before["starts"], ends, solutions)
 
     def as_stage(self) -> Stage:
