@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
-from pyspark.cloudpickle import dumps
-from pyspark.errors import PySparkException
 
 from sparkopt import errors
 from sparkopt.errors import IncompatibleError, LostRankError, RankError, SparkoptError
@@ -32,6 +30,7 @@ from sparkopt.launch.torch import TorchRank
 from sparkopt.validation import Interval, check
 
 if TYPE_CHECKING:
+    from pyspark.errors import PySparkException
     from pyspark.resource import ResourceProfile
 
 __all__ = ["ConnectLauncher"]
@@ -84,6 +83,9 @@ class ConnectLauncher(Launcher):
         check("numProc", self.processes, Interval(1, None, whole=True))
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        from pyspark.cloudpickle import dumps  # launchers are imported where no pyspark is
+        from pyspark.errors import PySparkException
+
         settings = SessionSettings.of_session(self.session)
         refuse_connections(settings)
         refuse_barrier(settings)
@@ -144,6 +146,8 @@ class _ConnectTask:
             )
             result = rank_task.run(info)
             context.barrier()  # the channel is open until all ranks have left it
+        from pyspark.cloudpickle import dumps
+
         pickled = dumps((result, reports))
         for number, start in enumerate(range(0, len(pickled), _CHUNK)):
             columns = {

@@ -28,8 +28,11 @@ ALONE = {
     "cold": (*SMALL, "--runs", "1"),
     "compression": ("--help",),  # minutes, on limited links
     "deep": ("--help",),  # see the test below
+    "larger_than_memory": ("--help",),  # tests/machine has a smaller one
     "local_steps": ("--help",),
     "machine": (*SMALL, "--runs", "1", "--works", "small"),
+    "optimizers": ("--steps", "5", "--only", "adam", "prodigy"),
+    "raw": ("--rows", "2000", "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
     "transport": ("--help",),
 }
 """Those that are processes of their own."""
