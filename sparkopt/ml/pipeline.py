@@ -49,7 +49,8 @@ class Pipeline(pipeline.Pipeline):
 
     Examples
     --------
-    >>>     >>> from sparkopt.ml import LinearRegression, Pipeline
+    >>> import pyarrow as pa
+    >>> from sparkopt.ml import LinearRegression, Pipeline
     >>> table = pa.table({"x": [0.0, 1.0, 2.0, 3.0], "label": [1.0, 3.0, 5.0, 7.0]})
     >>> model = Pipeline(stages=[LinearRegression(featuresCols=["x"])]).fit(table)
     >>> model.transform(table).column_names

@@ -163,9 +163,9 @@ def two_steps(small):
 
 
 def test_missing_blocks_are_rebuilt_by_the_driver_engine(rows, two_steps, caplog):
-    with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
-        Path(store.located().handles[1].path).unlink()
-        for name in ("resident", "local", "allreduce"):
+    for name in ("resident", "local", "allreduce"):
+        with BlockStore.write(rows, Columns("dense", "two"), Interval()) as store:
+            Path(store.located().handles[1].path).unlink()
             caplog.clear()
             repaired = trainer((SAME_BITS | RANKS)[name], stop=Stop(2, 0.0)).fit(store)
             assert repaired.coefficients.tobytes() == two_steps.coefficients.tobytes(), name

@@ -205,10 +205,11 @@ def test_images_are_scored_with_the_classes_that_the_model_knows(digits, tmp_pat
 
 
 def test_only_models_of_the_table_are_loaded(spark, tmp_path):
-    """Each class of it is one; nothing else that metadata may name is imported."""
-    for kind in KINDS:
-        module, _, name = kind.rpartition(".")
-        assert getattr(__import__(module, fromlist=[name]), name).__module__ == module
+    """Each class of it is one, of the name that the metadata have; nothing else that they may name is imported."""
+    for kind, (module, name) in KINDS.items():
+        loaded = getattr(__import__(module, fromlist=[name]), name)
+        assert loaded.__name__ == kind.rpartition(".")[2]
+        assert not kind.startswith("sparkopt.") or f"{loaded.__module__}.{name}" == kind
     rows = spark.createDataFrame([(Vectors.dense(0.0), 0.0), (Vectors.dense(1.0), 1.0)], ["features", "label"])
     LogisticRegression(maxIter=1, tol=0.0).fit(rows).save(str(tmp_path / "model"))
     (part,) = (tmp_path / "model" / "metadata").glob("part-*")
