@@ -90,7 +90,8 @@ def test_explain_shows_the_estimates(spark):
     assert str(LinearSVC().explain(df)).splitlines()[-1].startswith("optimizer      proximal-newton; seconds with")
     lasso = LinearSVC(regParam=0.1, elasticNetParam=1.0)
     estimates = str(lasso.explain(df)).splitlines()[-1]
-    assert estimates.startswith("optimizer      proximal-newton; seconds with") and "proximal-lbfgs" in estimates
+    assert estimates.startswith("optimizer      proximal-newton; seconds with")
+    assert "proximal-lbfgs" in estimates
     assert "optimizer      gd" in str(LogisticRegression(optimizer="gd").explain(df))
     assert Hinge().smooth is False
 
