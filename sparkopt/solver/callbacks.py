@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-__all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "close"]
+__all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "bar_is_visible", "close"]
 
 PROGRESS = "SPARKOPT_PROGRESS"
 """Environment variable that shows (1) or hides (0) progress bars. Without it, they are shown in notebooks and on
@@ -59,7 +59,7 @@ class ProgressBar:
         if self._bar is None:
             kind, options = _bar_in_place()
             options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
-            self._bar = kind(desc=self.title, disable=not _is_visible(), **options)
+            self._bar = kind(desc=self.title, disable=not bar_is_visible(), **options)
         self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(max(0, progress.record.step - self._bar.n))
@@ -210,7 +210,7 @@ def _bar_in_place() -> tuple[type[tqdm], dict[str, Any]]:
     return widget, {}
 
 
-def _is_visible() -> bool:
+def bar_is_visible() -> bool:
     """Whether a bar on standard error would be seen: as PROGRESS says, or where that is a terminal."""
     chosen = os.environ.get(PROGRESS)
     if chosen is None:

@@ -120,7 +120,7 @@ class MachineRuntime(Runtime):
             raise SchemaError("the model's predictionCol is empty: there is nothing to evaluate.")
         judged = is_classifier(model)
         judge = _JudgePart(label, weight, present, judged, mode != "error")
-        parts = for_each(judge, found.partitions, rows.bytes)
+        parts = for_each(judge, found.partitions, rows.bytes, "evaluate")
         invalid = sum(part.invalid for part in parts) if judge.skips else None
         yield ScoredRows(_joined([part.arrays for part in parts]), judged, invalid)
 
@@ -156,7 +156,7 @@ class MachineRuntime(Runtime):
             invalid_rows == "skip",
             tuple(labels),
         )
-        found = for_each(write, list(enumerate(scored.partitions)), rows.bytes)
+        found = for_each(write, list(enumerate(scored.partitions)), rows.bytes, "score")
         count = sum(part.rows for part in found)
         invalid = sum(part.invalid for part in found) if told else None
         if not column or column not in names:

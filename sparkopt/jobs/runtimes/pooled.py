@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sparkopt.machine import ProcessPool
+from sparkopt.solver.callbacks import bar_is_visible
 
 __all__ = ["LITTLE", "for_each"]
 
@@ -16,7 +17,11 @@ LITTLE = 32 << 20
 """Bytes of rows that are read here: it takes less time than to start other processes."""
 
 
-def for_each(function: Callable[[A], T], items: Sequence[A], size: int | None) -> list[T]:
+ROUND = 4
+"""Items that each process is given between two movements of a progress bar."""
+
+
+def for_each(function: Callable[[A], T], items: Sequence[A], size: int | None, title: str = "") -> list[T]:
     """Return the function's results, in the items' order.
 
     Parameters
@@ -27,8 +32,20 @@ def for_each(function: Callable[[A], T], items: Sequence[A], size: int | None) -
         The items.
     size : int or None
         Bytes of their rows; None where that is not known.
+    title : str, default ""
+        Title of a progress bar, which is drawn where somebody sees it; none without a title.
     """
     if len(items) < 2 or (size is not None and size <= LITTLE):
         return [function(item) for item in items]
     with ProcessPool.shared() as pool:
-        return pool.run(function, items)
+        if not title or not bar_is_visible():
+            return pool.run(function, items)
+        from tqdm import tqdm
+
+        found: list[T] = []
+        size_of_round = ROUND * max(1, pool.processes)
+        with tqdm(total=len(items), desc=title, unit="part", delay=2.0) as bar:
+            for first in range(0, len(items), size_of_round):
+                found += pool.run(function, items[first : first + size_of_round])
+                bar.update(len(found) - bar.n)
+        return found
