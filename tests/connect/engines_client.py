@@ -91,6 +91,7 @@ def main(remote: str, folder: str) -> None:
     found = {"connect": plain, "serverless": on(refusing), "refused": sorted(set(refuser.refusals))}
     found["views"] = [table.name for table in [*spark.catalog.listTables(), *refusing.catalog.listTables()]]
     print("RESULT " + json.dumps(found))
+    refusing.stop()  # gRPC waits forever for a channel that is closed while the interpreter ends
     spark.stop()
 
 

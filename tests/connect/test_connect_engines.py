@@ -34,11 +34,11 @@ def expected(spark, engine):
 
 
 @pytest.mark.parametrize("engine", ["auto", "driver", "resident", "allreduce", "local"])
-@pytest.mark.parametrize("server", SERVERS)
-def test_an_engine_fits_or_says_why(spark, found, server, engine):
-    outcome = found[server][engine]
-    if (server, engine) in ONE_LINE:
-        assert ONE_LINE[server, engine] in outcome
+@pytest.mark.parametrize("limits", SERVERS)
+def test_an_engine_fits_or_says_why(spark, found, limits, engine):
+    outcome = found[limits][engine]
+    if (limits, engine) in ONE_LINE:
+        assert ONE_LINE[limits, engine] in outcome
         assert "\n" not in outcome
         return
     assert engine in ("auto", outcome["engine"])
@@ -46,40 +46,40 @@ def test_an_engine_fits_or_says_why(spark, found, server, engine):
     assert 0 < outcome["ones"] < 1500
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_ranks_that_hold_a_partition_each(spark, found, server):
-    outcome = found[server]["two partitions"]
+@pytest.mark.parametrize("limits", SERVERS)
+def test_ranks_that_hold_a_partition_each(spark, found, limits):
+    outcome = found[limits]["two partitions"]
     assert outcome["engine"] == "allreduce"
     np.testing.assert_allclose(outcome["numbers"], expected(spark, "driver"), rtol=1e-6)
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_callbacks_are_called_or_refused(found, server):
+@pytest.mark.parametrize("limits", SERVERS)
+def test_callbacks_are_called_or_refused(found, limits):
     for engine in ("auto", "driver"):
-        assert found[server]["callbacks"][engine]["engine"] == "driver"
-        assert found[server]["callbacks"][engine]["steps"] > 0
+        assert found[limits]["callbacks"][engine]["engine"] == "driver"
+        assert found[limits]["callbacks"][engine]["steps"] > 0
     for engine in ("allreduce", "local"):
-        assert "does not reach this process to call callbacks" in found[server]["callbacks"][engine]
+        assert "does not reach this process to call callbacks" in found[limits]["callbacks"][engine]
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_errors_of_tasks_are_one_line(found, server):
-    for engine, outcome in found[server]["wrong"].items():
-        if (server, engine) not in ONE_LINE:
+@pytest.mark.parametrize("limits", SERVERS)
+def test_errors_of_tasks_are_one_line(found, limits):
+    for engine, outcome in found[limits]["wrong"].items():
+        if (limits, engine) not in ONE_LINE:
             assert outcome.startswith("DivergedError: 'sgd' diverged at step")
-    assert "TorchEstimator needs a SparkContext" in found[server]["networks"]
-    text = str(found[server])
+    assert "TorchEstimator needs a SparkContext" in found[limits]["networks"]
+    text = str(found[limits])
     assert "raw " not in text
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_searches_and_sums_on_the_server(spark, found, server):
+@pytest.mark.parametrize("limits", SERVERS)
+def test_searches_and_sums_on_the_server(spark, found, limits):
     classic = searched(spark)
-    assert found[server]["searched"]["best"] == classic["best"]
-    np.testing.assert_allclose(found[server]["searched"]["metrics"], classic["metrics"], rtol=1e-12)
-    assert found[server]["sharded"]["sharded"] == found[server]["sharded"]["collect"]
-    assert "engine         local; " in found[server]["plan"]
+    assert found[limits]["searched"]["best"] == classic["best"]
+    np.testing.assert_allclose(found[limits]["searched"]["metrics"], classic["metrics"], rtol=1e-12)
+    assert found[limits]["sharded"]["sharded"] == found[limits]["sharded"]["collect"]
+    assert "engine         local; " in found[limits]["plan"]
 
 
 def test_refusals_were_met_and_nothing_is_left(found):
