@@ -85,7 +85,7 @@ def engines(spark: SparkSession, rows: int, features: int, runs: int) -> None:
     cached = vectors(source).cache()
     cached.count()
     auto = AutoEngine()
-    names = [engine.name for engine in (*auto.candidates(SessionTraits.of(spark.sparkContext)), auto)]
+    names = [engine.name for engine in (*auto.candidates(SessionTraits.of(spark)), auto)]
     found = {name: Measured() for name in names}
     peers = []
     with BlockStore.write(source, COLUMNS, TARGETS) as store:

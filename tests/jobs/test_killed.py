@@ -23,7 +23,8 @@ def test_complete_outputs_stay(table, tmp_path, spark):
     assert {*manifest["outputs"], "manifest.json"} == {path.name for path in output.iterdir()}
     model = LinearRegressionModel.load(str(output / "model"))
     assert [*model.coefficients, model.intercept] == pytest.approx([2, -1, 3], abs=1e-3)
-    kill_when(command("train", *flags, "--reg-param", "0.5"), lambda: any(tmp_path.glob(".out.*.unfinished/model/*")))
+    other = command("train", *flags, "--reg-param", "0.5", "--output-mode", "overwrite")
+    kill_when(other, lambda: any(tmp_path.glob(".out.*.unfinished/model/*")))
     assert json.loads((output / "manifest.json").read_text()) == manifest
     assert {*manifest["outputs"], "manifest.json"} == {path.name for path in output.iterdir()}
     again = LinearRegressionModel.load(str(output / "model"))
