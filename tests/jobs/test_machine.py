@@ -270,6 +270,11 @@ def test_a_mistake_is_one_line(capsys, table, tmp_path, case):
 SIGNALS = {signal.SIGTERM: (143, "terminated"), signal.SIGINT: (130, "interrupted")}
 
 
+def _hear_interrupts() -> None:
+    """What a shell runs in the background ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_one_line_and_leaves_nothing(number, tmp_path):
     """While the model is trained; the worker processes end too."""
@@ -288,6 +293,7 @@ def test_a_signal_is_one_line_and_leaves_nothing(number, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_interrupts,
     )
     assert process.stderr is not None
     assert '"begins"' in process.stderr.readline()
