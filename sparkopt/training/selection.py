@@ -11,6 +11,7 @@ import numpy as np
 
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
+from sparkopt.engines.local import LocalEngine
 from sparkopt.engines.selection import engine_on
 from sparkopt.losses import Loss, SquaredError
 from sparkopt.objective.linear import LinearObjective
@@ -130,7 +131,8 @@ def choose_optimizer(
     seconds = {name: _seconds(cost, size, engines) for name, cost in costs.items()}
     best = min(names, key=lambda name: seconds[name] / (CERTAIN if name in own else 1.0)) if is_smooth else other
     newton = min(own, key=lambda name: seconds.get(name, np.inf))
-    if seconds.get(newton, np.inf) <= SHORT:
+    short = seconds if is_smooth else {name: _seconds(cost, size, [LocalEngine()]) for name, cost in costs.items()}
+    if short.get(newton, np.inf) <= SHORT:  # of nonsmooth losses by the arithmetic alone: the same on each backend
         best = newton
     return OptimizerChoice(best, MappingProxyType(seconds))
 
