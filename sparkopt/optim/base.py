@@ -29,7 +29,7 @@ class GradientTransformation(ABC):
     ----------
     learns_length : bool
         The first steps are tiny, until those before have shown how long they may be: not for local steps, where every
-        round starts anew.
+        round starts over.
     keeps_bounds : bool
         Each step scales the coordinates of the gradients by positive numbers, so that projected steps end at the
         optimum inside bounds.

@@ -82,7 +82,31 @@ class ScheduleFree(GradientTransformation):
 
 
 @dataclass(frozen=True)
-class Prodigy(GradientTransformation):
+class _LearntAdam(GradientTransformation):
+    """Adam whose step size is an estimate that grows: the parameters of ``Prodigy`` and ``DAdaptAdam``."""
+
+    rate: float | Schedule = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    first: float = 1e-6
+
+    learns_length = True
+
+    def __post_init__(self) -> None:
+        check("beta1", self.beta1, DECAY)
+        check("beta2", self.beta2, DECAY)
+        check("epsilon", self.epsilon, POSITIVE)
+        check("first", self.first, POSITIVE)
+
+    def _length(self, distance: float, step: int) -> float:
+        """Return the step size, with what corrects the bias of both moments."""
+        bias = (1 - self.beta2 ** (step + 1)) ** 0.5 / (1 - self.beta1 ** (step + 1))
+        return float(distance * as_schedule(self.rate)(step) * bias)
+
+
+@dataclass(frozen=True)
+class Prodigy(_LearntAdam):
     """Adam, its step size a growing estimate of the distance to go (Mishchenko & Defazio, 2023, algorithm 4).
 
     Parameters
@@ -97,17 +121,6 @@ class Prodigy(GradientTransformation):
         The first estimate, > 0: anything far below the distance.
     """
 
-    rate: float | Schedule = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    first: float = 1e-6
-
-    learns_length = True
-
-    def __post_init__(self) -> None:
-        _check_adam(self.beta1, self.beta2, self.epsilon, self.first)
-
     def init(self, coef: Floats) -> State:
         """Return step 0, sums of zero, the first estimate and the place of the start."""
         zero = np.zeros_like(coef)
@@ -117,7 +130,7 @@ class Prodigy(GradientTransformation):
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
         """Update the moments of the gradients times the estimate, then the estimate, and step."""
         step, distance, decay = state["step"], state["distance"], self.beta2**0.5
-        length = distance * as_schedule(self.rate)(step) * _bias(self.beta1, self.beta2, step + 1)
+        length = self._length(distance, step)
         scaled = distance * gradient
         first = self.beta1 * state["first"] + (1 - self.beta1) * scaled
         second = self.beta2 * state["second"] + (1 - self.beta2) * scaled * scaled
@@ -129,29 +142,15 @@ class Prodigy(GradientTransformation):
         sums = {"first": first, "second": second, "sum": total, "numerator": numerator}
         return change, {"step": step + 1, "distance": distance, "start": state["start"], **sums}
 
-    def frozen_at(self, step: int) -> Prodigy:
-        """Keep the rate of ``step``."""
-        return replace(self, rate=Frozen(self.rate, step)) if callable(self.rate) else self
-
 
 @dataclass(frozen=True)
-class DAdaptAdam(GradientTransformation):
+class DAdaptAdam(_LearntAdam):
     """Adam, its step size a lower bound on the distance to the optimum (Defazio & Mishchenko, 2023, algorithm 5).
 
     *Learning-rate-free learning by D-Adaptation*. Parameters are as in ``Prodigy``, which followed it.
     """
 
-    rate: float | Schedule = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    first: float = 1e-6
-
-    learns_length = True
     keeps_bounds = False  # the estimate takes the sum of the gradients for the way, which bounds shorten
-
-    def __post_init__(self) -> None:
-        _check_adam(self.beta1, self.beta2, self.epsilon, self.first)
 
     def init(self, coef: Floats) -> State:
         """Return step 0, sums of zero and the first estimate."""
@@ -161,7 +160,7 @@ class DAdaptAdam(GradientTransformation):
     def update(self, gradient: Floats, state: State, coef: Floats) -> tuple[Floats, State]:
         """Update the moments and the weighted sum of the gradients, then the estimate, and step."""
         step, decay = state["step"], self.beta2**0.5
-        length = state["distance"] * as_schedule(self.rate)(step) * _bias(self.beta1, self.beta2, step + 1)
+        length = self._length(state["distance"], step)
         along = float(gradient @ (state["sum"] / (np.sqrt(state["second"]) + self.epsilon)))
         first = self.beta1 * state["first"] + (1 - self.beta1) * length * gradient
         second = self.beta2 * state["second"] + (1 - self.beta2) * gradient * gradient
@@ -170,10 +169,6 @@ class DAdaptAdam(GradientTransformation):
         distance = _larger(state["distance"], numerator, (1 - decay) * float(np.abs(total).sum()))
         sums = {"first": first, "second": second, "sum": total, "numerator": numerator}
         return -first / (np.sqrt(second) + self.epsilon), {"step": step + 1, "distance": distance, **sums}
-
-    def frozen_at(self, step: int) -> DAdaptAdam:
-        """Keep the rate of ``step``."""
-        return replace(self, rate=Frozen(self.rate, step)) if callable(self.rate) else self
 
 
 @dataclass(frozen=True)
@@ -243,18 +238,6 @@ class Dowg(GradientTransformation):
         return change, {"start": state["start"], "square": square, "sum": total}
 
 
-def _bias(beta1: float, beta2: float, count: int) -> float:
-    """Return what corrects both moments of Adam after ``count`` steps, as one factor."""
-    return float((1 - beta2**count) ** 0.5 / (1 - beta1**count))
-
-
 def _larger(distance: float, numerator: float, denominator: float) -> float:
     """Return the new estimate where it is larger; gradients of zero give none."""
     return max(distance, numerator / denominator) if denominator > 0 else distance
-
-
-def _check_adam(beta1: float, beta2: float, epsilon: float, first: float) -> None:
-    check("beta1", beta1, DECAY)
-    check("beta2", beta2, DECAY)
-    check("epsilon", epsilon, POSITIVE)
-    check("first", first, POSITIVE)

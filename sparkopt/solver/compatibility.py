@@ -85,7 +85,7 @@ def _refusals(method: Method) -> Iterator[str]:
     if method.is_local and method.optimizer.transform.learns_length:
         yield (
             f"optimizer={method.optimizer.name!r} needs the steps before to learn how long they may be, but with "
-            f"local steps every round starts anew. Use an optimiser with a learning rate such as 'sgd' or 'adam', or "
+            f"local steps every round starts over. Use an optimiser with a learning rate such as 'sgd' or 'adam', or "
             f"no local steps (localSteps=1)."
         )
     if method.local_steps is not None:
