@@ -131,9 +131,9 @@ def choose_optimizer(
     seconds = {name: _seconds(cost, size, engines) for name, cost in costs.items()}
     best = min(names, key=lambda name: seconds[name] / (CERTAIN if name in own else 1.0)) if is_smooth else other
     newton = min(own, key=lambda name: seconds.get(name, np.inf))
-    short = seconds if is_smooth else {name: _seconds(cost, size, [LocalEngine()]) for name, cost in costs.items()}
-    if short.get(newton, np.inf) <= SHORT:  # of nonsmooth losses by the arithmetic alone: the same on each backend
-        best = newton
+    if newton in costs:  # of nonsmooth losses by a local engine: Spark and one machine then choose alike
+        spent = seconds[newton] if is_smooth else _seconds(costs[newton], size, [LocalEngine()])
+        best = newton if spent <= SHORT else best
     return OptimizerChoice(best, MappingProxyType(seconds))
 
 
