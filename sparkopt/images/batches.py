@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,7 +20,12 @@ from sparkopt.machine.derived import derived
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-__all__ = ["BatchFunction", "use_the_cores_of_this_task"]
+__all__ = ["POINTS", "BatchFunction", "use_the_cores_of_this_task"]
+
+POINTS = pa.list_(pa.list_(pa.float64()))
+"""The type of boxes and keypoints."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,15 @@ class BatchFunction:
         SchemaError
             If a column is missing, cannot hold images, or would exist twice.
         """
-        from pyspark.sql.types import StringType, StructField, StructType
+        from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
         check_image_column(schema, self.input_column)
         self._check_names(schema.names)
-        kept = [schema[name] for name in self._kept(schema.names)]
+        points = ArrayType(ArrayType(DoubleType()))
+        changed = self._changed(output_type("tensor"), points)
+        kept = [
+            StructField(name, changed[name]) if name in changed else schema[name] for name in self._kept(schema.names)
+        ]
         added = [StructField(self.output_column, output_type(self.kernel.output))]
         if self.error_column is not None:
             added.append(StructField(self.error_column, StringType()))
@@ -98,15 +107,29 @@ class BatchFunction:
         added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
         if self.error_column is not None:
             added.append(pa.field(self.error_column, pa.string()))
-        kept = [table.schema.field(name) for name in self._kept(table.names)]
-        read = [self.input_column, *([] if self.key_column is None else [self.key_column])]
+        changed = self._changed(arrow_type("tensor"), POINTS)
+        kept = [
+            pa.field(name, changed[name]) if name in changed else table.schema.field(name)
+            for name in self._kept(table.names)
+        ]
+        read = [self.input_column, *self._targets, *([] if self.key_column is None else [self.key_column])]
         drops = self.kernel.mode == "DROPMALFORMED"
-        names = [field.name for field in added]
+        names = [*self._targets, *(field.name for field in added)]
         return derived(table, self, pa.schema([*kept, *added]), read, names, drops)
 
+    @property
+    def _targets(self) -> list[str]:
+        """The columns that are replaced with the image's."""
+        return []
+
+    def _changed(self, tensor: T, points: T) -> dict[str, T]:
+        """Return the new types of the targets."""
+        return {}
+
     def _check_names(self, names: Sequence[str]) -> None:
-        if self.key_column is not None and self.key_column not in names:
-            raise SchemaError(f"there is no key column {self.key_column!r}. The columns are {', '.join(names)}.")
+        for name in (*self._targets, self.key_column):
+            if name is not None and name not in names:
+                raise SchemaError(f"there is no column {name!r}. The columns are {', '.join(names)}.")
         for name in (self.output_column, self.error_column):
             if name in self._kept(list(names)):
                 raise SchemaError(f"column {name!r} is there already; choose another name.")
@@ -117,19 +140,31 @@ class BatchFunction:
         for batch in batches:
             keys = None if self.key_column is None else batch.column(self.key_column)
             start = 0
-            for values, errors in self.kernel(batch.column(self.input_column), keys):
-                piece = self._joined(batch.slice(start, len(values)), values, errors)
+            for values, errors, targets in self._pieces(batch, keys):
+                piece = self._joined(batch.slice(start, len(values)), values, errors, targets)
                 start += len(values)
                 yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
 
-    def _joined(self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array) -> pa.RecordBatch:
-        names = self._kept(rows.schema.names)
-        columns = [rows.column(name) for name in names]
-        added = [values] if self.error_column is None else [values, errors]
-        new_names = [self.output_column] if self.error_column is None else [self.output_column, self.error_column]
-        return pa.RecordBatch.from_arrays([*columns, *added], [*names, *new_names])
+    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, list[Any]]]:
+        """Yield results, reasons and samples of some rows at a time; without targets there are no samples."""
+        for values, errors in self.kernel(batch.column(self.input_column), keys):
+            yield values, errors, []
 
-    def _kept(self, names: list[str]) -> list[str]:
+    def _joined(
+        self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, samples: Sequence[Any]
+    ) -> pa.RecordBatch:
+        columns = {name: rows.column(name) for name in self._kept(rows.schema.names)}
+        columns |= self._target_columns(rows, samples)
+        columns[self.output_column] = values
+        if self.error_column is not None:
+            columns[self.error_column] = errors
+        return pa.RecordBatch.from_arrays([*columns.values()], [*columns])
+
+    def _target_columns(self, rows: pa.RecordBatch, samples: Sequence[Any]) -> dict[str, pa.Array]:
+        """Return the new columns of the targets."""
+        return {}
+
+    def _kept(self, names: Sequence[str]) -> list[str]:
         dropped = {self.input_column} if self.drop_input else set()
         return [name for name in names if name not in dropped]
 

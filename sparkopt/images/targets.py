@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
-from sparkopt.images.arrow import ImageKernel, arrow_type, tensors
-from sparkopt.images.batches import use_the_cores_of_this_task
+from sparkopt.images.arrow import tensors
+from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample
-from sparkopt.images.schemas import check_image_column, check_image_field, output_type
 from sparkopt.io.arrow import binary_values
-from sparkopt.machine import Table
-from sparkopt.machine.derived import derived
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import StructType
+    pass
 
 __all__ = ["SampleFunction"]
 
+T = TypeVar("T")
 _TENSOR = ("shape", "dtype", "data")
-_POINTS = pa.list_(pa.list_(pa.float64()))
 
 
 @dataclass(frozen=True)
-class SampleFunction:
+class SampleFunction(BatchFunction):
     """A pipeline of images and their targets as a function of batches: for ``DataFrame.mapInArrow``, or a table.
 
     The columns of targets are replaced by what the pipeline makes of them; where an image is bad they are null.
@@ -68,9 +65,6 @@ class SampleFunction:
     2
     """
 
-    kernel: ImageKernel
-    input_column: str
-    output_column: str
     mask: str | None = None
     boxes: str | None = None
     labels: str | None = None
@@ -78,9 +72,6 @@ class SampleFunction:
     min_visibility: float = 0.0
     min_area: float = 1.0
     mask_fill: Fill = 0.0
-    error_column: str | None = None
-    key_column: str | None = None
-    drop_input: bool = True
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.boxes is None:
@@ -88,96 +79,30 @@ class SampleFunction:
         if not (self.mask or self.boxes or self.keypoints):
             raise ParameterError("give a column of masks, boxes or keypoints; without any use BatchFunction.")
 
-    def schema(self, schema: StructType) -> StructType:
-        """Return the schema of the result for a DataFrame of ``schema``.
+    @property
+    def _targets(self) -> list[str]:
+        return [name for name in (self.mask, self.boxes, self.labels, self.keypoints) if name is not None]
 
-        Raises
-        ------
-        SchemaError
-            If a column is missing, cannot hold images, or would exist twice.
-        """
-        from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
+    def _changed(self, tensor: T, points: T) -> dict[str, T]:
+        types = {self.mask: tensor, self.boxes: points, self.keypoints: points}
+        return {name: kind for name, kind in types.items() if name is not None}
 
-        check_image_column(schema, self.input_column)
-        self._check_names(schema.names)
-        points = ArrayType(ArrayType(DoubleType()))
-        changed = {self.mask: output_type("tensor"), self.boxes: points, self.keypoints: points}
-        kept = [
-            StructField(name, changed[name]) if name in changed else schema[name] for name in self._kept(schema.names)
-        ]
-        added = [StructField(self.output_column, output_type(self.kernel.output))]
-        if self.error_column is not None:
-            added.append(StructField(self.error_column, StringType()))
-        return StructType([*kept, *added])
+    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, list[Any]]]:
+        targets = _Targets(self, batch)
+        yield from self.kernel.pieces(batch.column(self.input_column), keys, targets.of)
 
-    def applied(self, data: Any) -> Table:
-        """Return rows without Spark with the results, which are computed where and when they are read.
-
-        Parameters
-        ----------
-        data : object
-            What ``sparkopt.Table.of`` takes.
-
-        Raises
-        ------
-        SchemaError
-            If a column is missing, cannot hold images, or would exist twice.
-        """
-        table = Table.of(data)
-        check_image_field(table.schema, self.input_column)
-        self._check_names(table.names)
-        changed = {self.mask: arrow_type("tensor"), self.boxes: _POINTS, self.keypoints: _POINTS}
-        kept = [
-            pa.field(name, changed[name]) if name in changed else table.schema.field(name)
-            for name in self._kept(table.names)
-        ]
-        added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
-        if self.error_column is not None:
-            added.append(pa.field(self.error_column, pa.string()))
-        targets = [name for name in (self.mask, self.boxes, self.labels, self.keypoints) if name is not None]
-        read = [self.input_column, *targets, *([] if self.key_column is None else [self.key_column])]
-        names = [*targets, *(field.name for field in added)]
-        return derived(table, self, pa.schema([*kept, *added]), read, names, self.kernel.mode == "DROPMALFORMED")
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Run the pipeline on batches of rows."""
-        use_the_cores_of_this_task()
-        for batch in batches:
-            keys = None if self.key_column is None else batch.column(self.key_column)
-            targets, start = _Targets(self, batch), 0
-            for values, errors, samples in self.kernel.pieces(batch.column(self.input_column), keys, targets.of):
-                piece = self._joined(batch.slice(start, len(values)), values, errors, samples)
-                start += len(values)
-                yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
-
-    def _joined(
-        self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, samples: Sequence[Sample | None]
-    ) -> pa.RecordBatch:
-        columns: dict[str, pa.Array] = {name: rows.column(name) for name in self._kept(rows.schema.names)}
+    def _target_columns(self, rows: pa.RecordBatch, samples: Sequence[Sample | None]) -> dict[str, pa.Array]:
+        columns: dict[str, pa.Array] = {}
         if self.mask is not None:
             columns[self.mask] = tensors([None if one is None else one.mask for one in samples])
         for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
             if name is not None:
                 found = [None if one is None else getattr(one, field) for one in samples]
-                columns[name] = pa.array([None if one is None else one.tolist() for one in found], _POINTS)
+                columns[name] = pa.array([None if one is None else one.tolist() for one in found], POINTS)
         if self.labels is not None:
             kept = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
             columns[self.labels] = pa.array(kept, rows.column(self.labels).type)
-        columns[self.output_column] = values
-        if self.error_column is not None:
-            columns[self.error_column] = errors
-        return pa.RecordBatch.from_arrays([*columns.values()], [*columns])
-
-    def _kept(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if not (self.drop_input and name == self.input_column)]
-
-    def _check_names(self, names: Sequence[str]) -> None:
-        for name in (self.mask, self.boxes, self.labels, self.keypoints, self.key_column):
-            if name is not None and name not in names:
-                raise SchemaError(f"there is no column {name!r}. The columns are {', '.join(names)}.")
-        for name in (self.output_column, self.error_column):
-            if name in self._kept(names):
-                raise SchemaError(f"column {name!r} is there already; choose another name.")
+        return columns
 
 
 class _Targets:
