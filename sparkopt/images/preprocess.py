@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -26,8 +25,6 @@ from sparkopt.machine import ProcessPool, Table, TablePart
 __all__ = ["Preprocessed", "preprocess"]
 
 PATH, CONTENT, IMAGE, ERROR = "path", "content", "image", "error"
-ROUND = 4
-"""Partitions that each process is given between two movements of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def preprocess(
     table, skipped = _pending(source, done)
     folder.filesystem.create_dir(folder.path, recursive=True)
     task = _WriteImages(kernel, output, frozenset(done) if skipped is None else frozenset())
-    counts = list(_in_rounds(task, table, progress))
+    counts = list(_with_bar(task, table, progress))
     failures: dict[str, tuple[int, str]] = {}
     for one in counts:
         for reason, (count, path) in one.failures.items():
@@ -175,7 +172,7 @@ def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
     return table, None
 
 
-def _in_rounds(task: _WriteImages, table: Table, progress: bool) -> Iterator[_Counts]:
+def _with_bar(task: _WriteImages, table: Table, progress: bool) -> Iterator[_Counts]:
     from tqdm import tqdm
 
     parts = [part for part in table.partitions if part.rows != 0]
@@ -183,11 +180,9 @@ def _in_rounds(task: _WriteImages, table: Table, progress: bool) -> Iterator[_Co
         ProcessPool.shared() as pool,
         tqdm(total=table.rows, desc="preprocess", unit="image", disable=not progress) as bar,
     ):
-        size = ROUND * max(1, pool.processes)
-        for number in range(math.ceil(len(parts) / size)):
-            for counts in pool.run(task, parts[number * size : (number + 1) * size]):
-                bar.update(counts.images + counts.skipped)
-                yield counts
+        for counts in pool.in_rounds(task, parts):
+            bar.update(counts.images + counts.skipped)
+            yield counts
 
 
 @dataclass(frozen=True)

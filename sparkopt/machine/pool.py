@@ -33,6 +33,9 @@ IDLE_SECONDS = 300.0
 PROCESSES = "SPARKOPT_PROCESSES"
 """The environment variable that says how many workers the shared pool has."""
 
+ROUND = 4
+"""Items that each process is given between two movements of a progress bar."""
+
 IMPORTS = ("sparkopt.blocks.machine",)
 """What the shared pool's workers import first."""
 
@@ -91,6 +94,18 @@ class ProcessPool:
     def start(self) -> None:
         """Start all workers in the background, so that they are ready when there is something to do."""
         self._workers.start(self.processes)
+
+    def in_rounds(self, function: Callable[[A], T], items: Sequence[A]) -> Iterator[T]:
+        """Yield what ``run`` returns, a few items of each process at a time, so that progress can be shown.
+
+        Parameters
+        ----------
+        function, items
+            As of ``run``, whose errors are raised here too.
+        """
+        size = ROUND * max(1, self.processes)
+        for first in range(0, len(items), size):
+            yield from self.run(function, items[first : first + size])
 
     def run(self, function: Callable[[A], T], items: Sequence[A], *, on: Sequence[Hashable] | None = None) -> list[T]:
         """Apply a function to each item, and return the results in the items' order.

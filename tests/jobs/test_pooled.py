@@ -7,13 +7,14 @@ import operator
 import pytest
 
 from sparkopt.jobs.runtimes import pooled
+from sparkopt.machine.pool import ROUND
 from sparkopt.solver.callbacks import PROGRESS
 
 
 @pytest.mark.parametrize("shown", ["0", "1"])
 def test_results_are_in_the_order_of_the_items(monkeypatch, capsys, shown):
     monkeypatch.setenv(PROGRESS, shown)
-    items = list(range(3 * pooled.ROUND * 2 + 1))
+    items = list(range(3 * ROUND * 2 + 1))
     bars = []
 
     class Bar:
@@ -28,8 +29,8 @@ def test_results_are_in_the_order_of_the_items(monkeypatch, capsys, shown):
         def __exit__(self, *error):
             bars.append(self.n)
 
-        def update(self, more):
-            self.n += more
+        def update(self):
+            self.n += 1
 
     monkeypatch.setattr("tqdm.tqdm", Bar)
     assert pooled.for_each(operator.neg, items, None, "score") == [-item for item in items]

@@ -17,10 +17,6 @@ LITTLE = 32 << 20
 """Bytes of rows that are read here: it takes less time than to start other processes."""
 
 
-ROUND = 4
-"""Items that each process is given between two movements of a progress bar."""
-
-
 def for_each(function: Callable[[A], T], items: Sequence[A], size: int | None, title: str = "") -> list[T]:
     """Return the function's results, in the items' order.
 
@@ -42,10 +38,9 @@ def for_each(function: Callable[[A], T], items: Sequence[A], size: int | None, t
             return pool.run(function, items)
         from tqdm import tqdm
 
-        found: list[T] = []
-        size_of_round = ROUND * max(1, pool.processes)
         with tqdm(total=len(items), desc=title, unit="part", delay=2.0) as bar:
-            for first in range(0, len(items), size_of_round):
-                found += pool.run(function, items[first : first + size_of_round])
-                bar.update(len(found) - bar.n)
+            found = []
+            for result in pool.in_rounds(function, items):
+                found.append(result)
+                bar.update()
         return found
