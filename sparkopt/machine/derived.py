@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from sparkopt.machine.part import TablePart
+from sparkopt.machine.part import OfPart, TablePart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.table import Table
 
@@ -19,7 +19,7 @@ BatchMap: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBat
 
 
 @dataclass(frozen=True, eq=False)
-class DerivedPart(TablePart):
+class DerivedPart(OfPart):
     """The rows of another part with further columns.
 
     Parameters
@@ -36,7 +36,6 @@ class DerivedPart(TablePart):
         Whether the function may leave out rows.
     """
 
-    part: TablePart
     function: BatchMap
     read: tuple[str, ...]
     kept: tuple[str, ...]
@@ -44,19 +43,9 @@ class DerivedPart(TablePart):
     drops: bool = False
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # known, not set
-        """That of the rows."""
-        return self.part.name
-
-    @property
     def rows(self) -> int | None:  # type: ignore[override]
         """Number of rows, where it is known."""
         return None if self.drops else self.part.rows
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Bytes of the rows that are read."""
-        return self.part.bytes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows; the function runs where what it adds is asked for, or where it may leave out rows."""

@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 
 from sparkopt.errors import SchemaError
 
-__all__ = ["BATCH", "BATCH_BYTES", "FilteredPart", "IsFalse", "MemoryPart", "TablePart", "batch_rows", "in_batches"]
+__all__ = [
+    "BATCH",
+    "BATCH_BYTES",
+    "FilteredPart",
+    "IsFalse",
+    "MemoryPart",
+    "OfPart",
+    "TablePart",
+    "batch_rows",
+    "in_batches",
+]
 
 BATCH = 10_000
 """Most rows of a batch, as many as Spark sends by default."""
@@ -117,7 +127,35 @@ def _unpickled(name: str, stream: pa.Buffer) -> MemoryPart:
 
 
 @dataclass(frozen=True)
-class FilteredPart(TablePart):
+class OfPart(TablePart):
+    """A base class for the rows of another part in another form: it has its name, and as many rows and bytes.
+
+    Parameters
+    ----------
+    part : TablePart
+        The rows.
+    """
+
+    part: TablePart
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # known, not set
+        """That of the part."""
+        return self.part.name
+
+    @property
+    def rows(self) -> int | None:  # type: ignore[override]
+        """Number of rows."""
+        return self.part.rows
+
+    @property
+    def bytes(self) -> int | None:  # type: ignore[override]
+        """Those of the part."""
+        return self.part.bytes
+
+
+@dataclass(frozen=True)
+class FilteredPart(OfPart):
     """Some rows of another part.
 
     Parameters
@@ -132,7 +170,6 @@ class FilteredPart(TablePart):
         What errors call these rows.
     """
 
-    part: TablePart
     condition: Callable[[pa.RecordBatch], pa.Array]
     columns: tuple[str, ...]
     what: str
@@ -142,11 +179,6 @@ class FilteredPart(TablePart):
     def name(self) -> str:  # type: ignore[override]
         """That of the part, and the condition."""
         return f"{self.part.name}, {self.what}"
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Those of the part at most."""
-        return self.part.bytes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these rows."""

@@ -12,11 +12,12 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import quoted
 from sparkopt.errors import DataError
-from sparkopt.machine import Table, TablePart
+from sparkopt.machine import Table
+from sparkopt.machine.part import OfPart
 from sparkopt.ml.rows import Rows
 from sparkopt.typing import Floats
 
-__all__ = ["FOLD", "Draw", "OfPart", "drawn", "given", "in_fold", "not_in_fold"]
+__all__ = ["FOLD", "Draw", "drawn", "given", "in_fold", "not_in_fold"]
 
 FOLD, DRAWN = "__sparkopt_fold", "__sparkopt_drawn"
 """Columns of a search: the same in each process, since a checkpoint's identity includes the columns' names."""
@@ -74,28 +75,6 @@ def not_in_fold(rows: Rows, name: str, fold: int) -> Rows:
 
 def _chosen(rows: Table, name: str, fold: int, inside: bool) -> Table:
     return Table(rows.schema, tuple(ChosenPart(part, name, fold, inside) for part in rows.partitions))
-
-
-@dataclass(frozen=True)
-class OfPart(TablePart):
-    """Rows of another part."""
-
-    part: TablePart
-
-    @property
-    def name(self) -> str:  # type: ignore[override]  # known, not set
-        """That of the part."""
-        return self.part.name
-
-    @property
-    def rows(self) -> int | None:  # type: ignore[override]
-        """Number of rows."""
-        return self.part.rows
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Bytes of the rows."""
-        return self.part.bytes
 
 
 @dataclass(frozen=True)

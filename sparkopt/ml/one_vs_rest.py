@@ -19,8 +19,8 @@ from sparkopt.blocks.tables import number_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine import Table, TablePart
+from sparkopt.machine.part import OfPart
 from sparkopt.ml.class_weights import MOST_CLASSES
-from sparkopt.ml.folds import OfPart
 from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import rows_of, schema_of

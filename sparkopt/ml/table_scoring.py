@@ -20,6 +20,7 @@ from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table, TablePart
+from sparkopt.machine.part import OfPart
 from sparkopt.ml.table_columns import from_objects
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array
@@ -120,7 +121,7 @@ def _arrow_type(kind: Any) -> pa.DataType:
 
 
 @dataclass(frozen=True)
-class ScoredPart(TablePart):
+class ScoredPart(OfPart):
     """The rows of a part with a model's outputs, which are computed as they are read.
 
     Parameters
@@ -133,24 +134,8 @@ class ScoredPart(TablePart):
         All columns of the rows.
     """
 
-    part: TablePart
     scorer: Scorer
     columns: tuple[str, ...]
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """That of the rows."""
-        return self.part.name
-
-    @property
-    def rows(self) -> int | None:  # type: ignore[override]
-        """Number of rows."""
-        return self.part.rows
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Bytes of the rows, without the outputs."""
-        return self.part.bytes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows; a model's outputs are computed where they are asked for."""

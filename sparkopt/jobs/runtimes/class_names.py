@@ -15,7 +15,8 @@ from sparkopt.errors import DataError
 from sparkopt.features import Collect, RawColumn
 from sparkopt.features.statistics import CATEGORY, CategoryStatistics, merged
 from sparkopt.features.values import text_of
-from sparkopt.machine import Table, TablePart
+from sparkopt.machine import Table
+from sparkopt.machine.part import OfPart
 from sparkopt.ml.table_features import statistics_of
 
 __all__ = ["ClassNumbers", "named_predictions", "values_of", "with_class_numbers"]
@@ -63,7 +64,7 @@ def named_predictions(column: pa.Array, names: Sequence[str]) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class ClassNumbers(TablePart):
+class ClassNumbers(OfPart):
     """The rows of a part with the number of each row's class as label.
 
     Parameters
@@ -76,24 +77,8 @@ class ClassNumbers(TablePart):
         The classes.
     """
 
-    part: TablePart
     label: str
     names: tuple[str, ...]
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """That of the part."""
-        return self.part.name
-
-    @property
-    def rows(self) -> int | None:  # type: ignore[override]
-        """Those of the part."""
-        return self.part.rows
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Those of the part."""
-        return self.part.bytes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows."""

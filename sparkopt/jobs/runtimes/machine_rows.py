@@ -16,6 +16,7 @@ from sparkopt.io.image_header import is_image_name
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.sources import FEATURES, LABEL, image_names, image_pipeline
 from sparkopt.machine import Table, TablePart
+from sparkopt.machine.part import OfPart
 
 __all__ = ["image_parts", "image_table", "split_table"]
 
@@ -37,7 +38,7 @@ def split_table(rows: Table, fraction: float, seed: int) -> tuple[Table, Table]:
 
 
 @dataclass(frozen=True)
-class SplitPart(TablePart):
+class SplitPart(OfPart):
     """The rows of a part whose hash is below a bound, or the others.
 
     Parameters
@@ -52,22 +53,11 @@ class SplitPart(TablePart):
         Whether rows below the bound are kept, or the others.
     """
 
-    part: TablePart
     key: tuple[str, ...]
     seed: int
     below: int
     held: bool
     rows = None
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """That of the part."""
-        return self.part.name
-
-    @property
-    def bytes(self) -> int | None:  # type: ignore[override]
-        """Those of the part at most."""
-        return self.part.bytes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these rows."""
