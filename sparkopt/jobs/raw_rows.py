@@ -53,6 +53,9 @@ def table_features(args: argparse.Namespace, rows: InputRows, schema: StructType
     named = _named(args, rows, schema, label)
     if named is not None and not asked and (isinstance(named, str) or _all_numbers(schema, named)):
         return None
+    if label not in schema.names:
+        known = ", ".join(schema.names)
+        raise SchemaError(f"label column {label!r} does not exist. Columns: {known}. Name one of them by --label.")
     stage = TableFeatures(labelCol=label, outputCol=_free(schema), exclude=[rows.weight] if rows.weight else [])
     if isinstance(named, str):
         raise ParameterError(

@@ -204,7 +204,12 @@ WRONG = {
     "halves as classes": (["--label", "half"], 1, "which are no classes. Predict numbers with --loss squared_error"),
     "one class": (["--label", "same"], 1, "label column 'same' is 'x' in every row: there is nothing to learn"),
     "label among features": (["--features", "amount,y", "--label", "y"], 1, "--features names the label, 'y'"),
-    "no such label": (["--label", "churned"], 1, "label column 'churned' does not exist"),
+    "no such label": (
+        ["--label", "churned"],
+        1,
+        "'churned' does not exist. Columns: id, amount, half, word, same, y. Name one of them by --label.",
+    ),
+    "no label": ([], 1, "label column 'label' does not exist. Columns: "),
     "no such column": (["--features", "amount,age", "--label", "y"], 1, "column 'age' does not exist"),
     "text to predict": (["--label", "word", "--loss", "squared_error"], 1, "label column 'word' has type string"),
     "formula": (["--formula", "y ~ a ^ 2"], 2, "^ is not supported"),
