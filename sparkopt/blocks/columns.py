@@ -1,13 +1,13 @@
 """From DataFrame columns to arrays: which columns, of which types, and which rows are refused.
 
-The check reads the schema only, so a wrong column is refused before any job. Values are checked where they are read,
-in the executors: a bad one is reported with its column, partition and row.
+The check reads the schema only, so a wrong column is refused before any job. ``Reader`` checks values where they are
+read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -29,15 +29,11 @@ from pyspark.sql.types import (
 )
 from scipy import sparse
 
-from sparkopt.blocks.block import NO_FOLD, Block
-from sparkopt.blocks.invalid import finite_rows
-from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
-from sparkopt.validation import Interval
 
-__all__ = ["HINT", "RAW", "Columns", "FeatureEncoder", "Reader", "feature_matrix", "raw_columns"]
+__all__ = ["RAW", "Columns", "FeatureEncoder", "feature_matrix", "raw_columns"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 
@@ -267,15 +263,15 @@ def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
     values = column.flatten()
     if values.null_count:
         flat = int(np.flatnonzero(values.is_null())[0])
-        row = int(np.searchsorted(_offsets(column), flat, side="right")) - 1
+        row = int(np.searchsorted(offsets(column), flat, side="right")) - 1
         raise DataError(f"row {row} has a null entry")
     if pa.types.is_fixed_size_list(column.type):
         rectangle: Array = fixed_width_values(values).reshape(len(column), column.type.list_size)
         return rectangle
-    return _rectangle(fixed_width_values(values), np.diff(_offsets(column)))
+    return _rectangle(fixed_width_values(values), np.diff(offsets(column)))
 
 
-def _offsets(column: pa.Array) -> Array:
+def offsets(column: pa.Array) -> Array:
     if pa.types.is_fixed_size_list(column.type):
         regular: Array = np.arange(len(column) + 1) * column.type.list_size
         return regular
@@ -298,9 +294,9 @@ def _vectors(column: pa.Array) -> Array | sparse.csr_array:
     kind = fixed_width_values(column.field("type"))
     values = column.field("values")
     if (kind == 1).all():
-        return _rectangle(fixed_width_values(values.flatten()), np.diff(_offsets(values)))
+        return _rectangle(fixed_width_values(values.flatten()), np.diff(offsets(values)))
     size = column.field("size")
-    lengths = np.diff(_offsets(values))
+    lengths = np.diff(offsets(values))
     widths = np.where(kind == 1, lengths, fixed_width_values(size.fill_null(0)))
     if (widths != widths[0]).any():
         row = int(np.flatnonzero(widths != widths[0])[0])
@@ -316,188 +312,3 @@ def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> sparse.cs
     indices[from_sparse] = fixed_width_values(column.field("indices").drop_null().flatten())
     indices[~from_sparse] = np.tile(np.arange(width, dtype=np.int32), int((kind == 1).sum()))
     return sparse.csr_array((data, indices, indptr), shape=(len(kind), width))
-
-
-@dataclass
-class Reader:
-    """Turns one partition's Arrow batches of ``Columns.select`` into checked blocks.
-
-    Parameters
-    ----------
-    columns : Columns
-        Names, for errors.
-    targets : Interval
-        What a label may be.
-    partition : int
-        Number of the partition, for errors.
-    shown : str, default ""
-        What it is, for errors, where it has a name.
-    """
-
-    columns: Columns
-    targets: Interval
-    partition: int
-    shown: str = ""
-
-    def __post_init__(self) -> None:
-        self.row = 0  # rows of this partition in earlier batches
-        self.skipped = 0
-        self._kept: Array | None = None  # numbers of this batch's rows that are left
-        self.width: int | None = None
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Block]:
-        """Yield a batch's rows as one block, or as one for each fold, for training and for validation.
-
-        Raises
-        ------
-        DataError
-            At the first value that cannot be trained on.
-        """
-        for given in batches:
-            whole = given if self.columns.encoder is None else self._encoded(given, self.columns.encoder)
-            batch = whole if self.columns.invalid == "error" else self._valid(whole)
-            if batch.num_rows:
-                yield from self._split(batch, self._block(batch))
-            self.row += whole.num_rows
-
-    def _encoded(self, batch: pa.RecordBatch, encoder: FeatureEncoder) -> pa.RecordBatch:
-        """Return the rows with features in place of raw columns."""
-        raw = [batch.column(f"{RAW}{number}") for number in range(len(encoder.columns))]
-        try:
-            features = encoder.vectors(raw)
-        except DataError as error:
-            raise DataError(f"partition {self._named}, counted from row {self.row}: {error}") from None
-        others = [name for name in batch.schema.names if not name.startswith(RAW)]
-        return pa.RecordBatch.from_arrays([features, *map(batch.column, others)], [FEATURES, *others])
-
-    def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows that can be trained on, and count the others."""
-        names = {LABEL: True, WEIGHT: True, OFFSET: True, VALIDATION: False}
-        read = {name: is_number for name, is_number in names.items() if name in batch.schema.names}
-        valid = finite_rows(batch, FEATURES, read)
-        self._kept = None if valid is None else np.flatnonzero(valid)
-        if self._kept is None:
-            return batch
-        self.skipped += batch.num_rows - len(self._kept)
-        return batch.take(pa.array(self._kept))
-
-    def _block(self, batch: pa.RecordBatch) -> Block:
-        kind = batch.column(KIND) if KIND in batch.schema.names else None
-        X = self._features(batch.column(FEATURES), kind)
-        y = self._numbers(batch, LABEL, self.columns.label, self.targets)
-        weight = None
-        if self.columns.weight is not None:
-            weight = self._numbers(batch, WEIGHT, self.columns.weight, Interval(0, None))
-        if self.columns.class_weights is not None:
-            factors = np.append(self.columns.class_weights, 1.0)
-            factor = factors[np.minimum(y, len(factors) - 1).astype(np.intp)]
-            weight = factor if weight is None else weight * factor
-        offset = None
-        if self.columns.offset is not None:
-            offset = self._numbers(batch, OFFSET, self.columns.offset, Interval())
-        return Block(X, y, weight, offset=offset)
-
-    def _split(self, batch: pa.RecordBatch, block: Block) -> Iterator[Block]:
-        """Split a block into training and validation rows, and by fold."""
-        if self.columns.validation is None and self.columns.fold is None:
-            yield block
-            return
-        kinds = np.stack([self._validation(batch), self._folds(batch)], axis=1)
-        for is_validation, fold in np.unique(kinds, axis=0).tolist():
-            rows = np.flatnonzero((kinds == (is_validation, fold)).all(axis=1))
-            yield replace(block.take(rows), is_validation=bool(is_validation), fold=fold)
-
-    def _validation(self, batch: pa.RecordBatch) -> Array:
-        """Return 1 for rows to validate on and 0 for others."""
-        name = self.columns.validation
-        if name is None:
-            return np.zeros(batch.num_rows, np.int64)
-        column = batch.column(VALIDATION)
-        if column.null_count:
-            self._refuse(VALIDATION, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        found: Array = fixed_width_values(column).astype(np.int64)
-        return found
-
-    def _folds(self, batch: pa.RecordBatch) -> Array:
-        """Return the fold of each row."""
-        name, most = self.columns.fold, self.columns.folds
-        if name is None:
-            return np.full(batch.num_rows, NO_FOLD)
-        domain = Interval(0, None if most is None else most - 1, whole=True)
-        column = batch.column(FOLD)
-        inside = domain.contains(fixed_width_values(column.fill_null(0)))
-        if not inside.all():
-            row = int(np.flatnonzero(~inside)[0])
-            self._refuse(FOLD, name, row, f"is {column[row].as_py()}; it must be {domain}")
-        found: Array = fixed_width_values(column.fill_null(NO_FOLD))
-        return found
-
-    def _features(self, column: pa.Array, kind: pa.Array | None) -> Array | sparse.csr_array:
-        name = self.columns.feature_names
-        if column.null_count:
-            self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        self._check_entries(column)
-        try:
-            kinds = None if kind is None else fixed_width_values(kind)
-            X = feature_matrix(column) if kinds is None or kinds.all() else unpacked(column, kinds)
-        except DataError as error:
-            raise DataError(
-                f"features column {name!r}, partition {self._named}, {error}, counted from row {self.row}. {HINT}"
-            ) from None
-        self.width = X.shape[1] if self.width is None else self.width
-        if X.shape[1] != self.width:
-            problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
-            self._refuse(FEATURES, name, 0, problem)
-        self._check_finite(X)
-        return X
-
-    def _check_entries(self, column: pa.Array) -> None:
-        values = None if pa.types.is_struct(column.type) else column.flatten()
-        if values is not None and values.null_count:
-            flat, offsets = int(np.flatnonzero(values.is_null())[0]), _offsets(column)
-            row = int(np.searchsorted(offsets, flat, side="right")) - 1
-            self._refuse_entry(row, flat - int(offsets[row]), "null")
-
-    def _check_finite(self, X: Array | sparse.csr_array) -> None:
-        stored = X if isinstance(X, np.ndarray) else X.data
-        if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
-            return
-        bad = np.flatnonzero(~np.isfinite(stored))
-        if len(bad) == 0:
-            return
-        if isinstance(X, np.ndarray):
-            row, feature = divmod(int(bad[0]), X.shape[1])
-        else:
-            row, feature = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1, int(X.indices[bad[0]])
-        self._refuse_entry(row, feature, str(stored.ravel()[bad[0]]))
-
-    def _refuse_entry(self, row: int, feature: int, value: str) -> None:
-        """Name the column where features are several, else the feature's place."""
-        if isinstance(self.columns.features, str):
-            self._refuse(FEATURES, self.columns.features, row, f"is {value} at feature {feature}")
-        self._refuse(FEATURES, self.columns.features[feature], row, f"is {value}")
-
-    def _numbers(self, batch: pa.RecordBatch, role: str, name: str, domain: Interval) -> Array:
-        column = batch.column(role)
-        if column.null_count:
-            self._refuse(role, name, int(np.flatnonzero(column.is_null())[0]), "is null")
-        values: Array = fixed_width_values(column)
-        inside = domain.contains(values)
-        if not inside.all():
-            row = int(np.flatnonzero(~inside)[0])
-            self._refuse(role, name, row, f"is {values[row]:g}; it must be {domain}")
-        return values
-
-    def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
-        row = row if self._kept is None else int(self._kept[row])
-        hint = INVALID_HINT if problem.startswith(INVALID) else HINT
-        raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {hint}")
-
-    @property
-    def _named(self) -> str:
-        return f"{self.partition} ({self.shown})" if self.shown else str(self.partition)
-
-
-HINT = "Filter or repair such rows before fitting."
-INVALID, INVALID_HINT = ("is null", "is nan", "is inf", "is -inf"), f"{HINT[:-1]}, or set handleInvalid='skip'."
-"""What ``handleInvalid`` can leave out."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sparkopt.blocks.columns import Columns, Reader
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.reader import Reader
 from sparkopt.blocks.tables import TableReader
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.machine.folders import local_roots

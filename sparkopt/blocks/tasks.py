@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 
 from sparkopt.blocks.block import Block, Blocks, InMemoryBlocks, Part
-from sparkopt.blocks.columns import Columns, Reader
+from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.digest import rows_digest
 from sparkopt.blocks.files import BlockFile, in_fold_order, write_blocks
 from sparkopt.blocks.handles import Handle, KnownRows, MemoryHandle
@@ -26,6 +26,7 @@ from sparkopt.blocks.layout import regroup
 from sparkopt.blocks.local import delete_local_folders, local_folder
 from sparkopt.blocks.moments import Moments, MomentsSum, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
+from sparkopt.blocks.reader import Reader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval

@@ -12,15 +12,9 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.columns import (
-    FEATURES,
-    HINT,
-    Columns,
-    feature_matrix,
-    features_type,
-    quoted,
-)
+from sparkopt.blocks.columns import FEATURES, Columns, feature_matrix, features_type, quoted
 from sparkopt.blocks.layout import SPARSE_BELOW
+from sparkopt.blocks.reader import HINT
 from sparkopt.blocks.store import reader_of
 from sparkopt.blocks.tables import TableReader, numbers, spark_schema
 from sparkopt.blocks.validity import valid_rows
