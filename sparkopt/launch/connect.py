@@ -39,9 +39,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_SCHEMA = "rank int, number int, bytes binary"
-_CHUNK = 1 << 20
-"""Bytes of a result in one row: the server refuses rows far larger than its batches."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -83,24 +80,21 @@ class ConnectLauncher(Launcher):
         check("numProc", self.processes, Interval(1, None, whole=True))
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        from pyspark.cloudpickle import dumps  # launchers are imported where no pyspark is
-        from pyspark.errors import PySparkException
+        from pyspark.errors import PySparkException  # launchers are imported where no pyspark is
+
+        from sparkopt.blocks.chunks import CHUNK_SCHEMA, collected, pickled
 
         settings = SessionSettings.of_session(self.session)
         refuse_connections(settings)
         refuse_barrier(settings)
         rows = self.session.range(0, self.processes, 1, self.processes) if self.rows is None else self.rows
-        run = dumps((function, args, kwargs, self.prepare))
+        run = pickled((function, args, kwargs, self.prepare))
         task = _ConnectTask(run, secrets.token_bytes(32), self.start_timeout, self.timeout)
         try:
-            table = rows.mapInArrow(task, _SCHEMA, barrier=True, profile=self.profile).toArrow()
+            table = rows.mapInArrow(task, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()
         except PySparkException as error:
             raise _failure(error, self.processes) from error
-        found: dict[int, dict[int, bytes]] = {}
-        for rank, number, part in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            found.setdefault(rank, {})[number] = part
-        whole = [b"".join(parts[number] for number in sorted(parts)) for _, parts in sorted(found.items())]
-        ended = [pickle.loads(pickled) for pickled in whole]  # noqa: S301  # written by this session's own tasks
+        ended = collected(table)
         self._report([report for _, reports in ended for report in reports])
         return [result for result, _ in ended]
 
@@ -122,6 +116,7 @@ class _ConnectTask:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import BarrierTaskContext
 
+        from sparkopt.blocks.chunks import chunks_of, pickled
         from sparkopt.io.worker import spare_modules
 
         spare_modules()
@@ -146,16 +141,7 @@ class _ConnectTask:
             )
             result = rank_task.run(info)
             context.barrier()  # the channel is open until all ranks have left it
-        from pyspark.cloudpickle import dumps
-
-        pickled = dumps((result, reports))
-        for number, start in enumerate(range(0, len(pickled), _CHUNK)):
-            columns = {
-                "rank": pa.array([rank], pa.int32()),
-                "number": pa.array([number], pa.int32()),
-                "bytes": pa.array([pickled[start : start + _CHUNK]], pa.binary()),
-            }
-            yield pa.RecordBatch.from_pydict(columns)
+        yield from chunks_of(rank, pickled((result, reports)))
 
     def _open(self, resources: ExitStack, machines: list[str], reports: list[RankReport]) -> tuple[str, int]:
         """Open the channel where the other ranks reach this one: on loopback where all are on one machine."""
