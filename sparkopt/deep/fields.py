@@ -30,7 +30,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from sparkopt.blocks.columns import column_type, feature_matrix, is_number, quoted
+from sparkopt.blocks.columns import column_type, feature_matrix, is_number
+from sparkopt.blocks.names import quoted
 from sparkopt.blocks.parquet import from_decimal
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.typing import Array

@@ -25,7 +25,6 @@ from sparkopt.blocks.columns import (
     feature_matrix,
     features_column,
     features_type,
-    quoted,
 )
 from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
@@ -36,6 +35,7 @@ from sparkopt.blocks.invalid import (
     of_valid,
     valid_features,
 )
+from sparkopt.blocks.names import column_text, quoted
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
@@ -232,7 +232,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """Return the rows with a column ``RAW``, where the JVM can compute it."""
         features, offset = self._features(), self._columns().offset
         kind = features_type(dataset.schema, features)
-        if not isinstance(features, str) or not _is_taken(kind, dataset.schema[features].dataType):
+        if not isinstance(features, str) or features not in dataset.columns:
+            return None
+        if not _is_taken(kind, dataset.schema[features].dataType):
             return None
         found = with_raw(dataset, features, self.arrays, UNCHECKED)
         if found is None:
@@ -241,7 +243,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         raw = UNCHECKED
         if offset is not None:
             column_type(dataset.schema, offset, "offset")
-            raw = f"({UNCHECKED} + coalesce(CAST({quoted(offset)} AS DOUBLE), double('NaN')))"
+            added_offset = column_text(dataset.schema, offset, "offset")
+            raw = f"({UNCHECKED} + coalesce(CAST({added_offset} AS DOUBLE), double('NaN')))"
         if self.getHandleInvalid() == "error":
             raw = self._of_numbers(raw)
         return rows.selectExpr(f"* EXCEPT ({', '.join([UNCHECKED, *added])})", f"{raw} AS {RAW}")
@@ -269,7 +272,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
-        return F.struct(rows.alias("features"), F.col(quoted(offset)).cast("double").alias("offset"))
+        return F.struct(
+            rows.alias("features"), F.col(column_text(schema, offset, "offset")).cast("double").alias("offset")
+        )
 
     def _named(self, columns: Outputs, scores: str) -> list[Column]:
         """Return output columns under their names, from the column of structs that ``_score`` made."""

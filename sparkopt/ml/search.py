@@ -26,7 +26,7 @@ from sparkopt.ml.folds import in_fold, not_in_fold
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, rows_of, schema_of, training_rows
+from sparkopt.ml.rows import Rows, rows_of, rows_to_fit, schema_of, training_rows
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.table_scoring import like
 from sparkopt.ml.training import TrainingTask, fits_of
@@ -87,7 +87,7 @@ class Search:
 
     @illegal_arguments()
     def _fit(self, dataset: Any) -> Any:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         self._check(rows)
         try:
             return self._fit_together(rows, self._joint_tasks(rows), dataset)

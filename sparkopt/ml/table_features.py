@@ -30,6 +30,7 @@ from pyspark.sql.types import (
 
 from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.encoded import for_each_partition
+from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Collect, Encoder, EncodingOptions, Formula, RawColumn, fitted_encoder
 from sparkopt.features.encoder import VECTOR
@@ -39,7 +40,7 @@ from sparkopt.machine import Table, TablePart
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import NAMES, Rows, rows_of, schema_of
+from sparkopt.ml.rows import NAMES, Rows, rows_of, rows_to_fit, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_tasks import for_each_part
@@ -230,7 +231,7 @@ class TableFeatures(
 
     @illegal_arguments()
     def _fit(self, dataset: Any) -> TableFeaturesModel:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         options = self._options()
         columns, terms = self._chosen(schema_of(rows))
         impute = self.getOrDefault(self.impute)
@@ -327,7 +328,7 @@ def _require(schema: StructType, columns: Sequence[str], output: str) -> None:
 def statistics_of(rows: Rows, names: list[str], collect: Collect) -> list[list[ColumnStatistics]]:
     """Return the statistics of each partition, in order."""
     if isinstance(rows, Table):
-        found = for_each_part(_OfPart(names, collect), rows)
+        found = for_each_part(_OfPart(names, collect), named_table(rows, names))
     else:
         found = for_each_partition(rows, names, collect)
     if not found:
@@ -349,7 +350,9 @@ class _OfPart:
 def _derived(rows: Table, output: str, encoder: Encoder) -> Table:
     """Return a table with the features, which are computed as they are read."""
     schema = rows.schema.append(pa.field(output, VECTOR, metadata={NAMES: json.dumps(encoder.names)}))
-    return derived(rows, AddFeatures(encoder, output), schema, encoder.columns, [output])
+    return derived(
+        named_table(rows, encoder.columns), AddFeatures(encoder, output), schema, encoder.columns, [output]
+    )
 
 
 @dataclass(frozen=True)

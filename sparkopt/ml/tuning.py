@@ -88,7 +88,7 @@ class CrossValidator(Search, tuning.CrossValidator):
 
     def _joint_tasks(self, rows: Rows) -> Tasks:
         fold = self.getFoldCol()
-        if fold and not isinstance(schema_of(rows)[fold].dataType, IntegralType):
+        if fold and not isinstance(column_type(schema_of(rows), fold, "fold"), IntegralType):
             raise ApartError(f"foldCol={fold!r} is no integer column")
         return super()._joint_tasks(rows)
 

@@ -102,5 +102,5 @@ def test_what_cannot_be_trained_cannot_be_explained(dense):
         LinearRegression().explain(dense.where("label > 7"))
     for broken in ("NULL", "double('NaN')"):
         rows = dense.withColumn("label", F.expr(f"if(label = 1, {broken}, label)"))
-        with pytest.raises(DataError, match=r"label column 'label', partition \d+ has \d+ rows with null or NaN"):
+        with pytest.raises(DataError, match=r"label column 'label', partition \d+, row \d+ is (null|nan)"):
             LogisticRegression().explain(rows)

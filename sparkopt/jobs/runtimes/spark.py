@@ -18,8 +18,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType, MapType, StructType
 
 from sparkopt.blocks.backend import cached, is_connect, uncached
-from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
+from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.image_header import endings_glob

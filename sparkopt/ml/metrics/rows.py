@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
@@ -17,7 +18,7 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.typing import Floats
 
-__all__ = ["tallies_of", "tally_scores"]
+__all__ = ["refuse_nan", "tallies_of", "tally_scores"]
 
 LABEL, WEIGHT = "label", "weight"
 
@@ -74,6 +75,7 @@ class _TallyRows:
                 continue
             any_rows = True
             y, weight = (_numbers(batch, name) for name in (LABEL, WEIGHT))
+            refuse_nan(y)
             for name, tally in tallies.items():
                 tally.add(y, weight, _numbers(batch, name))
         if any_rows:
@@ -85,6 +87,18 @@ class _TallyRows:
             yield pa.RecordBatch.from_pydict(
                 {"part": pa.array([part], pa.int32()), "found": pa.array([pickle.dumps(tallies)], pa.binary())}
             )
+
+
+def refuse_nan(labels: Floats) -> None:
+    """Refuse labels that are no number, as null is refused.
+
+    Raises
+    ------
+    DataError
+        With their number.
+    """
+    if count := int(np.isnan(labels).sum()):
+        raise DataError(f"label is NaN in {count} rows: they cannot be evaluated. Leave them out.")
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
