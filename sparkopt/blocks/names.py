@@ -87,6 +87,16 @@ class NamedColumns:
 
     paths: tuple[tuple[str, tuple[str, ...]], ...]
 
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """Return the columns of batches with these columns too."""
+        fields = list(schema)
+        for name, (first, *rest) in self.paths:
+            field = schema.field(first)
+            for each in rest:
+                field = field.type.field(each)
+            fields.append(field.with_name(name))
+        return pa.schema(fields, schema.metadata)
+
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the batches with these columns too."""
         return map(self.added, batches)

@@ -252,14 +252,8 @@ def named_table(table: Table, names: Iterable[str | None]) -> Table:
     function = named_columns(table.schema, names)
     if function is None or not function.paths:
         return table
-    fields = list(table.schema)
-    for name, (first, *rest) in function.paths:
-        field = table.schema.field(first)
-        for each in rest:
-            field = field.type.field(each)
-        fields.append(field.with_name(name))
     read, added = [path[0] for _, path in function.paths], [name for name, _ in function.paths]
-    return derived(table, function, pa.schema(fields, table.schema.metadata), read, added)
+    return derived(table, function, function.schema(table.schema), read, added)
 
 
 def number_of(batch: pa.RecordBatch, name: str) -> Array:

@@ -213,7 +213,7 @@ def scored(model: Any, data: Any) -> Any:
 
 def _stream(model: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
     named = named_columns(rows.schema, _read_names(model)) or NamedColumns(())
-    scorer = Scorer.of(model, named.added(rows.schema.empty_table().to_batches()[0]).schema)
+    scorer = Scorer.of(model, named.schema(rows.schema))
     schema = pa.schema([*rows.schema, *scorer.fields], rows.schema.metadata)
 
     def batches() -> Iterator[pa.RecordBatch]:
