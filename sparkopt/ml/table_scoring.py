@@ -278,10 +278,10 @@ def _frame_scores(model: Any, frame: Any) -> pa.Table:
 def _column_of(frame: Any, name: str) -> str:
     """Return the column of a frame in which another name is found: in another case, or of a struct."""
     empty = StructType([StructField(str(column), NullType()) for column in frame.columns])
-    path = path_of(empty, name, FEATURES) or path_of(empty, name.partition(".")[0], FEATURES)
-    if path is None:
-        raise SchemaError(f"features column {name!r} does not exist. Columns: {shown_names(empty.names)}.")
-    return path[0]
+    for end in [len(name), *(place for place, sign in enumerate(name) if sign == ".")]:
+        if path := path_of(empty, name[:end], FEATURES):
+            return path[0]
+    raise SchemaError(f"features column {name!r} does not exist. Columns: {shown_names(empty.names)}.")
 
 
 def _chunks(rows: Any, name: str, is_features: bool) -> pa.ChunkedArray:

@@ -219,6 +219,12 @@ CASES: dict[str, Refused] = {
 }
 
 
+ON_SPARK = [
+    name for name in CASES if ": " not in name or name.endswith((": logistic", ": binomial", ": two classes"))
+]
+"""The cases that Spark is given: of those that all estimators have in common, one or two."""
+
+
 def unknown_labels(model: Any, rows: Any, message: str) -> None:
     """Evaluating a classifier on rows whose labels are none of its classes is one line."""
     for figure in ("accuracy", "areaUnderROC"):

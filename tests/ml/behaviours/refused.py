@@ -10,7 +10,7 @@ from tests.ml.behaviours.kinds import OURS, World
 from tests.ml.behaviours.register import behaviour
 
 
-@behaviour(refused.CASES)
+@behaviour(refused.ON_SPARK)
 def a_fit_refuses_and_explain_says_the_same(world: World, kind: str) -> None:
     case = refused.CASES[kind]
     case.require(world.spark.createDataFrame(case.table()).coalesce(1))
