@@ -35,7 +35,7 @@ from sparkopt.blocks.invalid import (
     of_valid,
     valid_features,
 )
-from sparkopt.blocks.names import column_text, quoted
+from sparkopt.blocks.names import column_text
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.worker import spare_modules
@@ -219,14 +219,15 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         formulas = None if rows is None else self._formulas(RAW)
         if rows is not None and formulas is not None:
             return _computed(rows, columns, formulas)
-        kept = [F.col(quoted(name)) for name in dataset.columns]
         if rows is None:
             scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
         scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
-        return once(scored, SCORES).select(*kept, *self._named(columns, SCORES))
+        own = [INPUTS, SCORES] if rows is None else [INPUTS, SCORES, RAW]
+        # by what they are not: several of the user's columns may have one name
+        return once(scored, SCORES).select(F.expr(f"* EXCEPT ({', '.join(own)})"), *self._named(columns, SCORES))
 
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         """Return the rows with a column ``RAW``, where the JVM can compute it."""

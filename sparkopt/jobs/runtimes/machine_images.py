@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset, parquet
 
+from sparkopt.errors import DataError
 from sparkopt.images.files import image_files
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.hashing import xxhash64
@@ -21,7 +22,7 @@ from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_name
 from sparkopt.jobs.runtimes.machine_files import COMPRESSION
 from sparkopt.jobs.runtimes.machine_rows import SHARES, image_parts
 from sparkopt.jobs.runtimes.pooled import for_each
-from sparkopt.jobs.sources import FEATURES, LABEL
+from sparkopt.jobs.sources import FEATURES, LABEL, no_images
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -46,6 +47,8 @@ class MachineImages(ImageRows):
         self._files = image_files(options.input)
 
     def check(self) -> None:
+        if not self._files:
+            raise DataError(no_images(self.options.input))
         self._written(["path"])
 
     def names(self) -> list[str]:

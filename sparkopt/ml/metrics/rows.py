@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
+from sparkopt.blocks.failures import data_errors
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
@@ -45,7 +46,8 @@ def tallies_of(
     columns = [column.cast("double").alias(name) for name, (column, _) in judged.items()]
     rows = df.select(label.alias(LABEL), weight.alias(WEIGHT), *columns)
     task = _TallyRows({name: tally for name, (_, tally) in judged.items()})
-    parts = sorted(rows.mapInArrow(task, "part int, found binary").collect())
+    with data_errors():
+        parts = sorted(rows.mapInArrow(task, "part int, found binary").collect())
     if not parts:
         raise DataError("there are no rows to evaluate: the DataFrame is empty.")
     found = [pickle.loads(part["found"]) for part in parts]  # noqa: S301  # written by this session's own tasks
