@@ -22,6 +22,7 @@ from pyspark.sql.types import (
     DecimalType,
     FloatType,
     IntegralType,
+    NullType,
     NumericType,
     ShortType,
     StringType,
@@ -203,7 +204,7 @@ def shown_names(names: Sequence[str]) -> str:
 
 def is_number(found: DataType) -> bool:
     """Whether a column of this type can be cast to double without loss of meaning."""
-    return isinstance(found, (NumericType, BooleanType))
+    return isinstance(found, (NumericType, BooleanType, NullType))  # of null alone: a column that is empty today
 
 
 def number_type(schema: StructType, name: str, role: str) -> DataType:

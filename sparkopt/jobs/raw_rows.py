@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.columns import is_number
+from sparkopt.blocks.names import path_of
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Formula
 from sparkopt.features.fitting import IMPUTE
@@ -19,7 +20,15 @@ from sparkopt.ml import TableFeatures, TableFeaturesModel
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-__all__ = ["MOST_CLASSES", "hidden_columns", "raw_columns_of", "raw_flags", "table_features", "with_classes"]
+__all__ = [
+    "MOST_CLASSES",
+    "hidden_columns",
+    "raw_columns_of",
+    "raw_flags",
+    "real_names",
+    "table_features",
+    "with_classes",
+]
 
 MOST_CLASSES = 100
 OF_TWO = ("logistic", "hinge", "squared_hinge")
@@ -126,7 +135,8 @@ def with_classes(args: argparse.Namespace, rows: InputRows, schema: StructType, 
         Where there are too few classes, or more than ``most``.
     """
     label = rows.label or LABEL
-    most = 2 if args.loss in OF_TWO else most
+    loss = getattr(args, "loss", None)
+    most = 2 if loss in OF_TWO else most
     if args.source.kind == IMAGES and len(rows.labels) > most:
         raise DataError(
             f"{args.source.location!r} has images of {len(rows.labels)} classes, more than {most}. {MORE_CLASSES}"
@@ -137,9 +147,9 @@ def with_classes(args: argparse.Namespace, rows: InputRows, schema: StructType, 
     if not is_text and not is_number(schema[label].dataType):
         return rows
     names = list(rows.labels) or values_of(rows.rows, label, most)
-    if names is None and args.loss in OF_TWO:
+    if names is None and loss in OF_TWO:
         raise DataError(
-            f"label column {label!r} has more than two different values, and --loss {args.loss} is of two classes. "
+            f"label column {label!r} has more than two different values, and --loss {loss} is of two classes. "
             f"{MORE_CLASSES}"
         )
     if names is None:

@@ -29,7 +29,7 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import MOST_CLASSES, raw_flags, table_features, with_classes
+from sparkopt.jobs.raw_rows import MOST_CLASSES, raw_flags, real_names, table_features, with_classes
 from sparkopt.jobs.runtimes.base import InputRows, Runtime
 from sparkopt.jobs.sources import (
     FEATURES,
@@ -223,6 +223,7 @@ def work(run: JobRun) -> JobResult:
     args, runtime = run.args, run.runtime
     initial = find_model(runtime, args.initial_model) if args.initial_model else None
     rows = runtime.read(args, labels=initial.labels if initial else (), width=args.num_features or 0)
+    rows = real_names(rows, runtime.schema(rows.rows))
     classifies = args.loss in (None, *CLASSIFIERS)
     if rows.labels and classifies and args.source.kind == IMAGES:
         check_classes(rows.labels, args.source.location)

@@ -274,6 +274,8 @@ class TableFeatures(
         terms = [(name,) for name in names] if formula is None else formula.terms_of(names)
         if any(label in term for term in terms):
             raise ParameterError(f"formula: the label, {label!r}, is among the features.")
+        if not terms and all(isinstance(field.dataType, NullType) for field in schema):
+            raise DataError("there are no rows to take features from: no column has a value.")
         if not terms:
             raise SchemaError(f"there are no columns to make features of. Columns: {', '.join(schema.names)}.")
         read = list(dict.fromkeys(name for term in terms for name in term))

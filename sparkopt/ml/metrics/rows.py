@@ -19,7 +19,7 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.typing import Floats
 
-__all__ = ["refuse_nan", "tallies_of", "tally_scores"]
+__all__ = ["missing", "refuse_nan", "tallies_of", "tally_scores"]
 
 LABEL, WEIGHT = "label", "weight"
 
@@ -103,9 +103,16 @@ def refuse_nan(labels: Floats) -> None:
         raise DataError(f"label is NaN in {count} rows: they cannot be evaluated. Leave them out.")
 
 
+def missing(name: str, count: int) -> str:
+    """Return the error of rows without a value that is evaluated."""
+    if name in ("share", "shares"):  # the probability of the row's class
+        return f"label is none of the model's classes in {count} rows: they cannot be evaluated. Leave them out."
+    return f"{name} is null in {count} rows: they cannot be evaluated. Leave them out."
+
+
 def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
     column = batch.column(name)
     if column.null_count:
-        raise DataError(f"{name} is null in {column.null_count} rows: they cannot be evaluated. Leave them out.")
+        raise DataError(missing(name, column.null_count))
     found: Floats = column.to_numpy(zero_copy_only=False)
     return found
