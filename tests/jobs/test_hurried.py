@@ -1,4 +1,4 @@
-"""What a hurried user gets wrong, by command, without Spark: one line that says the way out, and nothing is written."""
+"""What a hurried user gets wrong, by command, without Spark: one line with the way out, and nothing is written."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TRAIN: dict[str, Line] = {
     "three classes for two": (
         [*ROWS, "--label", "kind", "--loss", "logistic"],
         1,
-        "label column 'kind' has more than two different values, and --loss logistic is of two classes. Leave --loss out",
+        "'kind' has more than two different values, and --loss logistic is of two classes. Leave --loss out",
     ),
     "three classes for a margin": (
         [*ROWS, "--label", "kind", "--loss", "hinge"],
