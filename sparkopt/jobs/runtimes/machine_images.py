@@ -49,6 +49,8 @@ class MachineImages(ImageRows):
     def check(self) -> None:
         if not self._files:
             raise DataError(no_images(self.options.input))
+        if self.options.features:
+            self.names()
         self._written(["path"])
 
     def names(self) -> list[str]:
