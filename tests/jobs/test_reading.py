@@ -43,7 +43,10 @@ FORMS = {
     "latin 5": ({"encoding": "iso8859-9"}, ["encoding=ISO-8859-9"]),
     "UTF-16": ({"encoding": "utf-16"}, ["encoding=UTF-16", "multiLine=true"]),
     "no header": ({"header": False}, ["header=false"]),
-    "escaped": ({"doublequote": False, "escapechar": "\\"}, ["escape=\\"]),
+    "escaped": (
+        {"doublequote": False, "escapechar": "\\", "quoting": csv.QUOTE_ALL, "rows": ROWS[:3]},
+        ["escape=\\"],
+    ),
     "cells of several lines": (
         {"rows": [*ROWS[:3], ("Can", "one\ntwo", "-2")], "null": "NA"},
         ["multiLine=true", "nullValue=NA"],
