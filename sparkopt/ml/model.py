@@ -196,6 +196,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _raw(self, X: Any) -> Array:
         """Return raw predictions (n, outputs)."""
         if X.shape[1] != self.numFeatures:
+            if not X.shape[0]:  # no row of a batch is valid: lists without entries have no width
+                return np.zeros((0, len(self._matrix)))
             raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
         return products(X, self._matrix) + self._intercept
 
