@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.configuration import configuration
 from sparkopt.deep.index import LabelFacts
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
@@ -215,6 +216,11 @@ class Learner:
                 {f"{name}.{key}": one for key, one in found.items()} if isinstance(found, dict) else {name: found}
             )
         return values
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What a checkpoint belongs to; see :func:`sparkopt.deep.configuration.configuration`."""
+        return configuration(self._config, self._recipe, self.module, self._optimizer)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the module's weights; a collective."""

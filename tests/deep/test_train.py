@@ -229,9 +229,9 @@ def test_checkpoints_within_an_epoch_change_nothing(index, tmp_path):
 
 
 CHANGES = {
-    "other rows": (dict(store="weighted"), "rows differ"),
-    "other batches": (dict(batch_size=16), "batch_size differ"),
-    "other order": (dict(seed=5, streams=4), "seed, streams differ"),
+    "other rows": (dict(store="weighted"), r"rows \(then \w+, now \w+\) differ"),
+    "other batches": (dict(batch_size=16), r"batch_size \(then 32, now 16\) differ"),
+    "other order": (dict(seed=5, streams=4), r"seed \(then 1, now 5\); streams \(then 2, now 4\) differ"),
 }
 
 
