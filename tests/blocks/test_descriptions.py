@@ -92,7 +92,7 @@ def test_sparks_pages_show_what_jobs_are_of(spark):
     df = spark.range(60).selectExpr("array(id, id % 3) AS features", "2 * id AS label")
     try:
         for engine in ("driver", "resident", "local"):
-            LinearRegression(maxIter=2, engine=engine, optimizer="gd").fit(df)
+            LinearRegression(maxIter=2, tol=0.0, engine=engine, optimizer="gd").fit(df)
         assert context.getLocalProperty(KEY) == "nightly report"
         store = context._jsc.sc().statusStore()
         jobs = [store.job(number) for number in context.statusTracker().getJobIdsForGroup("test-descriptions")]
