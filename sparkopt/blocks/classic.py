@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from pyspark import RDD
     from pyspark.sql import DataFrame
 
-__all__ = ["ClassicBackend", "of_files", "slots_of"]
+__all__ = ["ClassicBackend", "description_of", "of_files", "set_description", "slots_of"]
 
 T = TypeVar("T")
+
+DESCRIPTION = "spark.job.description"
 
 
 class ClassicBackend(Backend):
@@ -123,6 +125,17 @@ def _files_rdd(context: Any, scan: ParquetScan) -> RDD[Sequence[FilePart]]:
     ]
     placed = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), jvm.scala.reflect.ClassTag.Any())
     return RDD(placed.toJavaRDD(), context, CPickleSerializer())
+
+
+def description_of(session: Any) -> str | None:
+    """Return the description of the jobs that this thread starts; None where there is none."""
+    found: str | None = session.sparkContext.getLocalProperty(DESCRIPTION)
+    return found
+
+
+def set_description(session: Any, text: str | None) -> None:
+    """Describe the jobs that this thread starts; None removes the description."""
+    session.sparkContext.setLocalProperty(DESCRIPTION, text)
 
 
 def slots_of(context: Any) -> int:
