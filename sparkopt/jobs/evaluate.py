@@ -26,7 +26,7 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import real_names, with_classes
+from sparkopt.jobs.raw_rows import known_types, real_names, with_classes
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
@@ -119,7 +119,8 @@ def work(run: JobRun) -> JobResult:
         )
     saved = find_model(runtime, args.model)
     loaded = saved.load(runtime)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded))
+    types = known_types(loaded, args.label, saved.labels)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
     rows = real_names(rows, runtime.schema(rows.rows))
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     last = last_stage(model)
@@ -143,7 +144,7 @@ def work(run: JobRun) -> JobResult:
     outputs = {"metrics.json": "metrics, and the gate's verdict"}
     page = Facts(
         f"Evaluation of a {saved.kind.rpartition('.')[2]}",
-        f"{mask(args.model)} on {mask(args.source.location)}",
+        f"{mask(args.model)} on {mask(str(args.source))}",
         measures(metrics, baselines=baselines),
         charts,
         warnings,

@@ -100,13 +100,6 @@ def check(args: argparse.Namespace) -> None:
     check_source(args, only_images=True)
     check_not_empty(args, "output")
     check_share("--test-fraction", args.test_fraction)
-    if args.test_fraction + args.validation_fraction >= 1:
-        raise ParameterError(
-            f"--test-fraction {args.test_fraction:g} and --validation-fraction {args.validation_fraction:g} leave no "
-            f"images to train on."
-        )
-    if args.patience > 0 and args.validation_fraction == 0:
-        raise ParameterError("--patience is of the validation images: give a --validation-fraction.")
     if args.processes is not None and (args.min_processes or 0) > args.processes:
         raise ParameterError(f"--min-processes {args.min_processes} is above --processes {args.processes}.")
     estimator(args, 2)
@@ -144,7 +137,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         optimizer=args.optimizer,
         stepSize=args.step_size,
         stepSizeSchedule=args.step_size_schedule,
-        metrics={"accuracy": "accuracy"},
+        metrics={"accuracy": "accuracy"} if args.validation_fraction else None,
         featuresCol="content",
         labelCol=LABEL,
         imagePipeline=training,

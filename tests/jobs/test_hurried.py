@@ -262,16 +262,7 @@ DEEP: dict[str, Line] = {
     "no pixels": ([*IMAGES, "--image-size", "0"], 2, "--image-size must be at least 1"),
     "all for the test": ([*IMAGES, "--test-fraction", "1"], 2, "--test-fraction must be between 0 and 1"),
     "validation below zero": ([*IMAGES, "--validation-fraction", "-0.1"], 2, "validation"),
-    "more than all rows": (
-        [*IMAGES, "--test-fraction", "0.6", "--validation-fraction", "0.5"],
-        2,
-        "--test-fraction 0.6 and --validation-fraction 0.5 leave no images to train on",
-    ),
-    "patience without validation": (
-        [*IMAGES, "--patience", "3", "--validation-fraction", "0"],
-        2,
-        "--patience is of the validation images: give a --validation-fraction",
-    ),
+    "all for validation": ([*IMAGES, "--validation-fraction", "1"], 2, "validationFraction must be in [0, 1)"),
     "no output": ([*IMAGES, "--output", ""], 2, "--output is empty"),
     "over the images": ([*IMAGES, "--output", "{images}"], 2, "which the job reads"),
 }
