@@ -16,6 +16,7 @@ from pyspark.ml import Transformer
 from pyspark.ml import pipeline as pipelines
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.backend import fixed
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.store import BlockStore
@@ -24,6 +25,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.machine import Table
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.folds import in_fold, not_in_fold
+from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
@@ -94,7 +96,8 @@ class Search:
             return self._fit_together(rows, self._joint_tasks(rows), dataset)
         except ApartError as reason:
             logger.warning("the folds are trained one after the other: %s", reason)
-        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(dataset)
+        # folds are drawn by the rows' places, which must not vary from the training of a fold to its measuring
+        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(fixed(rows))
 
     def _check(self, rows: Rows) -> None:
         """Refuse a search without what it needs, before the first job.
@@ -158,6 +161,8 @@ class Search:
         stages, _ = self._stages()
         whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
         reading.columns.check(schema_of(whole))
+        if not isinstance(rows, Table) and measure_of(self.getEvaluator(), reading.columns) is None:
+            folded = fixed(folded)  # rows are scored, not blocks: folds are drawn once for both
         folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         if fold not in schema_of(folded).names:
             raise ApartError("a stage before the last leaves out columns that it does not know")
