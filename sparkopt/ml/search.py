@@ -97,7 +97,7 @@ class Search:
         except ApartError as reason:
             logger.warning("the folds are trained one after the other: %s", reason)
         # folds are drawn by the rows' places, which must not vary from the training of a fold to its measuring
-        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(fixed(rows))
+        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(fixed(dataset))
 
     def _check(self, rows: Rows) -> None:
         """Refuse a search without what it needs, before the first job.
@@ -161,7 +161,7 @@ class Search:
         stages, _ = self._stages()
         whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
         reading.columns.check(schema_of(whole))
-        if not isinstance(rows, Table) and measure_of(self.getEvaluator(), reading.columns) is None:
+        if not isinstance(folded, Table) and measure_of(self.getEvaluator(), reading.columns) is None:
             folded = fixed(folded)  # rows are scored, not blocks: folds are drawn once for both
         folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         if fold not in schema_of(folded).names:

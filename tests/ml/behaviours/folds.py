@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyspark.ml.evaluation import Evaluator
 from pyspark.sql import functions as F
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.ml import RegressionEvaluator
 from tests.ml.behaviours.kinds import OURS, World
 from tests.ml.behaviours.register import behaviour
@@ -78,3 +79,17 @@ def folds_may_be_missing_in_partitions(world: World) -> None:
             )
             found.append(search.fit(frame).avgMetrics[0])
     np.testing.assert_allclose(found, found[0], rtol=1e-9)
+
+
+@behaviour()
+def a_class_may_weigh_nothing_in_a_partition(world: World) -> None:
+    weight = F.when((F.col("group") == 2) & (F.col("row") >= ROWS // 4), 0.0).otherwise(F.col("weight"))
+    rows = world.rows.withColumn("weight", weight)
+    halves = rows.where(f"row < {ROWS // 4}").coalesce(1).union(rows.where(f"row >= {ROWS // 4}").coalesce(1))
+    options = {"labelCol": "group", "weightCol": "weight", "regParam": 0.01, "tol": 1e-12, "maxIter": 200}
+    expected = OURS.LogisticRegression(**options).fit(rows.where("weight > 0"))
+    for engine in ("driver", "resident", "local") if not is_connect(world.spark) else ("driver", "local"):
+        found = OURS.LogisticRegression(engine=engine, **options).fit(halves)
+        np.testing.assert_allclose(
+            found.coefficientMatrix.toArray(), expected.coefficientMatrix.toArray(), rtol=1e-4, atol=1e-5
+        )
