@@ -130,4 +130,4 @@ JOURNEYS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     "a LIBSVM pair": a_libsvm_pair,
     "a table by day": a_table_by_day,
 }
-"""From raw files to scores by commands alone: each takes a folder and where to run, and returns figures to compare."""
+"""From raw files to scores by commands alone: each takes a folder and where to run, and returns figures."""

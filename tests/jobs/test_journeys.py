@@ -1,4 +1,4 @@
-"""From raw files to scores by commands alone, on Spark as on this machine; tests/connect has them on Spark Connect."""
+"""From raw files to scores by commands alone, on Spark as on this machine; tests/connect has Spark Connect."""
 
 from __future__ import annotations
 
