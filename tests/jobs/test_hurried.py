@@ -69,7 +69,7 @@ TRAIN: dict[str, Line] = {
     "a broken file": (["{broken.parquet}"], 1, "cannot be read as Parquet"),
     "a spreadsheet": (["{table.xlsx}"], 2, "does not say what it is by its ending: give --csv, --parquet"),
     "semicolons": (["{semicolons.csv}"], 1, "label column 'label' does not exist"),
-    "two files": ([*ROWS, "{rows.csv}"], 2, "unrecognized arguments"),
+    "two formats": ([*ROWS, "{rows.csv}"], 2, "is csv: a run reads one format"),
     "columns with spaces between": ([*ROWS, "--features", "a", "b"], 2, "quotation marks"),
     "a column twice missing": ([*ROWS, "--features", "a,,b"], 1, "features column '' does not exist"),
     "no features": ([*ROWS, "--features", ""], 2, "--features is empty: name a column"),
