@@ -17,6 +17,7 @@ from pyspark.ml import Estimator
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
@@ -35,6 +36,7 @@ from sparkopt.deep.worker import RankResult
 from sparkopt.errors import IncompatibleError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
@@ -43,6 +45,7 @@ from sparkopt.solver.progress import Callback
 __all__ = ["TorchEstimator"]
 
 logger = logging.getLogger(__name__)
+provide(session_settings)
 
 
 class TorchEstimator(Estimator[TorchModel], TrainingParams):
@@ -325,6 +328,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
+            storage=settings_of(index.uri, checkpoints),
         )
 
     def _launch(

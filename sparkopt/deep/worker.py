@@ -24,6 +24,7 @@ from sparkopt.deep.loop import TrainingLoop
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
+from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.devices import choose
 
@@ -94,6 +95,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
         Where a checkpoint belongs to other rows, or to other batches.
     """
     begin = time.perf_counter()
+    carry(config.storage)
     device, why = _take_device(communicator, config)
     is_gpu = device.type == "cuda"
     with retain_freed_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):

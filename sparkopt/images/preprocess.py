@@ -18,7 +18,7 @@ from sparkopt.images.batches import BatchFunction
 from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.pipeline import Compose, Encode
-from sparkopt.io.filesystem import RENAMING, UNFINISHED, Location, resolve
+from sparkopt.io.filesystem import UNFINISHED, Location, resolve
 from sparkopt.io.listing import files_below
 from sparkopt.machine import ProcessPool, Table, TablePart
 
@@ -119,8 +119,8 @@ def preprocess(
     folder = resolve(output, "output")
     done = _done(folder)
     table, skipped = _pending(source, done)
-    folder.filesystem.create_dir(folder.path, recursive=True)
-    task = _WriteImages(kernel, output, frozenset(done) if skipped is None else frozenset())
+    folder.make_folder()
+    task = _WriteImages(kernel, folder, frozenset(done) if skipped is None else frozenset())
     counts = list(_with_bar(task, table, progress))
     failures: dict[str, tuple[int, str]] = {}
     for one in counts:
@@ -153,10 +153,8 @@ def _done(folder: Location) -> set[str]:
 
 
 def _parquet_files(folder: Location) -> list[Location]:
-    from pyarrow import fs
-
-    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True))
-    return [Location(folder.filesystem, info.path) for info in infos if not info.base_name.startswith((".", "_"))]
+    infos = [info for info in folder.listed(recursive=True) if not info.base_name.startswith((".", "_"))]
+    return [Location(folder.filesystem, info.path) for info in infos]
 
 
 def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
@@ -199,7 +197,7 @@ class _WriteImages:
     """The task: the results of a partition's images, as a file of their own."""
 
     kernel: ImageKernel
-    output: str
+    output: Location
     done: frozenset[str]
 
     def __call__(self, part: TablePart) -> _Counts:
@@ -214,7 +212,7 @@ class _WriteImages:
                 yield rows
 
         kept = 0
-        with _Whole(resolve(self.output, "output"), f"part-{uuid.uuid4().hex}.parquet") as file:
+        with _Whole(self.output, f"part-{uuid.uuid4().hex}.parquet") as file:
             for rows in function(pending()):
                 kept += rows.num_rows
                 file.write(rows)
@@ -232,9 +230,8 @@ class _Whole:
     """A Parquet file that appears when the block ends well; no file, where no row is written."""
 
     def __init__(self, folder: Location, name: str) -> None:
-        renames = folder.filesystem.type_name in RENAMING
         self._target = folder.child(name)
-        self._written = folder.child(f".{name}{UNFINISHED}") if renames else self._target
+        self._written = folder.child(f".{name}{UNFINISHED}") if folder.renames else self._target
         self._writer: Any = None
 
     def write(self, rows: pa.RecordBatch) -> None:

@@ -163,8 +163,8 @@ class _Writers:
         """Append rows to a file."""
         if target.path not in self._open:
             folder, _, name = target.path.rpartition("/")
-            target.filesystem.create_dir(folder, recursive=True)
-            hidden = Location(target.filesystem, f"{folder}/.{name}.unfinished")
+            Location(target.filesystem, folder).make_folder()
+            hidden = Location(target.filesystem, f"{folder}/.{name}.unfinished") if target.renames else target
             writer = parquet.ParquetWriter(
                 hidden.path, rows.schema, filesystem=target.filesystem, compression=COMPRESSION
             )
@@ -177,10 +177,10 @@ class _Writers:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for target, hidden, writer in self._open.values():
             writer.close()
-            if kind is None:
+            if kind is not None:
+                hidden.delete()
+            elif hidden != target:
                 target.filesystem.move(hidden.path, target.path)
-            else:
-                target.filesystem.delete_file(hidden.path)
 
 
 def _folder(uri: str) -> str:
