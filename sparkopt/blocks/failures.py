@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pyspark.errors import PySparkException
 
 from sparkopt.blocks.jvm_errors import Py4JJavaError
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, FitCancelledError
 from sparkopt.io.secrets import mask
 
-__all__ = ["data_errors"]
+__all__ = ["data_errors", "raise_if_cancelled"]
 
 _DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
 _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
+_CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
 _CHANGED = "are not what they were when the fit began"
 
 
@@ -41,12 +42,21 @@ def data_errors(source: Callable[[], str] | None = None) -> Iterator[None]:
 
 def raise_known(text: str, source: Callable[[], str] | None) -> None:
     """Raise what an error of Spark's is about, if that is known."""
+    raise_if_cancelled(text)
     if found := _DATA.search(text):
         raise DataError(_with_source(found[1], source)) from None
     if found := _GONE.search(text):
         raise DataError(
             f"{mask(found[1])} is gone: it was deleted after the files were listed. Read them again, by spark.read "
             "or after REFRESH TABLE."
+        ) from None
+
+
+def raise_if_cancelled(text: str) -> None:
+    """Raise FitCancelledError where an error of Spark's says that somebody cancelled a job."""
+    if _CANCELLED.search(text):
+        raise FitCancelledError(
+            "the fit was cancelled, as Spark reports of its job. With checkpointDir the same call resumes."
         ) from None
 
 
