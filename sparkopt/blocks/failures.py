@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pyspark.errors import PySparkException
 
 from sparkopt.blocks.jvm_errors import Py4JJavaError
-from sparkopt.errors import DataError, FitCancelledError
+from sparkopt.errors import DataError, FitCancelledError, IncompatibleError
 from sparkopt.io.secrets import mask
 
 __all__ = ["data_errors", "raise_if_cancelled"]
 
 _DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
+_FULL = re.compile(r"^\S*\bIncompatibleError: (no space is left for blocks .+)$", re.MULTILINE)
 _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
 _CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
 _CHANGED = "are not what they were when the fit began"
@@ -45,6 +46,8 @@ def raise_known(text: str, source: Callable[[], str] | None) -> None:
     raise_if_cancelled(text)
     if found := _DATA.search(text):
         raise DataError(_with_source(found[1], source)) from None
+    if found := _FULL.search(text):
+        raise IncompatibleError(found[1]) from None
     if found := _GONE.search(text):
         raise DataError(
             f"{mask(found[1])} is gone: it was deleted after the files were listed. Read them again, by spark.read "
