@@ -74,7 +74,7 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
         if error.errno not in FULL:
             raise
         raise IncompatibleError(
-            f"no space is left for blocks in {path.parent} on {os.uname().nodename}. Set SPARK_LOCAL_DIRS (of Spark's "
+            f"no space is left for blocks in {path.parent} on {os.uname().nodename}. Set SPARK_LOCAL_DIRS (of "
             "executors, spark.local.dir) to a folder with more room, or compress blocks: blockCodec='zstd'."
         ) from None
     finally:
