@@ -148,7 +148,7 @@ class Location:
         unfinished = f"{self.path}.{uuid.uuid4().hex}{UNFINISHED}"
         try:
             self._write_to(unfinished, content)
-            if not self.is_local and self.exists():
+            if system.type_name.endswith("hdfs") and self.exists():
                 system.delete_file(self.path)  # its rename does not replace
             system.move(unfinished, self.path)
         except BaseException:  # a disk that is full keeps no part of it
