@@ -47,7 +47,7 @@ class CountedPart(OfPart):
 
 
 FITS = {
-    "Newton": LogisticRegression(featuresCols=NAMES, optimizer="newton"),
+    "Newton-CG": LogisticRegression(featuresCols=NAMES, optimizer="newton-cg"),
     "the cheapest": LogisticRegression(featuresCols=NAMES),
     "L1": LogisticRegression(featuresCols=NAMES, regParam=0.01, elasticNetParam=1.0),
     "L-BFGS": LogisticRegression(featuresCols=NAMES, optimizer="lbfgs"),
