@@ -74,7 +74,7 @@ class AllReduceEngine(Engine):
         if self.launcher != "torch":
             raise IncompatibleError("launcher='horovod' needs a SparkContext, which Spark Connect does not have.")
         if (reading := store.read_in_task()) is None:
-            launch = ConnectLauncher(store.session, min(store.slots, store.partitions))
+            launch = ConnectLauncher(store.session, min(store.slots, store.partitions), slots=store.slots)
             return launch.run(_on_rank, store.located(), fit)[0]
         if store.partitions > store.slots:
             raise IncompatibleError(
@@ -83,7 +83,7 @@ class AllReduceEngine(Engine):
                 "engine='driver'."
             )
         rows, opening = reading
-        launch = ConnectLauncher(store.session, store.partitions, rows=rows, prepare=opening)
+        launch = ConnectLauncher(store.session, store.partitions, slots=store.slots, rows=rows, prepare=opening)
         return launch.run(_on_prepared_rank, fit)[0]
 
     @classmethod

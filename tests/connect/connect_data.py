@@ -63,6 +63,21 @@ def searched(spark: SparkSession) -> dict[str, list[float]]:
     return {"metrics": found.avgMetrics, "best": numbers(found.bestModel)}
 
 
+def network(store: str, **settings: Any) -> Any:
+    """A network whose training depends on nothing but its rows and their partitions."""
+    import functools  # the clients that train none need no PyTorch
+
+    import torch
+
+    from sparkopt.deep import TorchEstimator
+
+    module = functools.partial(torch.nn.Linear, 4, 1)
+    fixed = {"module": module, "loss": "logistic", "epochs": 2, "numProc": 2, "seed": 1, "storePath": store}
+    estimator = TorchEstimator(**{**fixed, **settings})
+    estimator.progress = False
+    return estimator
+
+
 def scored(spark: SparkSession, folder: str) -> dict[str, Any]:
     """Scores of Vectors from Parquet, dense and sparse, and metrics of them."""
     rng, found = np.random.default_rng(1), {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
-import torch
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt import BlockStore, Columns, losses
-from sparkopt.deep import TorchEstimator
+from sparkopt.deep import TorchModel
 from sparkopt.engines import DriverEngine
 from sparkopt.errors import SparkoptError
 from sparkopt.ml import LinearRegression, LogisticRegression
@@ -19,7 +19,7 @@ from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import Trainer
 from sparkopt.validation import Interval
 from tests.connect import serverless
-from tests.connect.connect_data import QUICK, dense, numbers, searched
+from tests.connect.connect_data import QUICK, dense, network, numbers, searched
 
 ENGINES = ("auto", "driver", "resident", "allreduce", "local")
 
@@ -65,11 +65,33 @@ def wrong(engine: str, df: DataFrame) -> Any:
     LinearRegression(engine=engine, optimizer="sgd", stepSize=1e200, maxIter=50, tol=0.0).fit(df)
 
 
-def network() -> TorchEstimator:
-    return TorchEstimator(module=torch.nn.Linear(4, 1), loss="squared_error", epochs=1)
+def networks(df: DataFrame, folder: str) -> dict[str, Any]:
+    """Networks by launcher: trained, saved, loaded and scored, or refused."""
+    return {
+        name: outcome(lambda case=case: trained(df, folder, **case))
+        for name, case in {
+            "torch": {},
+            "local": {"launcher": "local", "numProc": 1},
+            "too many": {"numProc": 50},
+            "no store": {"storePath": None},
+            "horovod": {"launcher": "horovod"},
+            "callbacks": {"callbacks": [print]},
+        }.items()
+    }
 
 
-def on(spark: SparkSession) -> dict[str, Any]:
+def trained(df: DataFrame, folder: str, **settings: Any) -> dict[str, Any]:
+    model = network(f"{folder}/rows", **settings).fit(df)
+    for _ in range(2):
+        model.write().overwrite().save(f"{folder}/network")
+    loaded = TorchModel.load(f"{folder}/network")
+    found = loaded.transform(df).select("prediction").collect()
+    losses = [record["loss"] for record in model.summary.history]
+    left = sorted(path.name for path in Path(folder, "rows").iterdir())
+    return {"losses": losses, "ones": sum(row.prediction for row in found), "left": left}
+
+
+def on(spark: SparkSession, folder: str) -> dict[str, Any]:
     df = dense(spark, 2)
     return {
         **{engine: outcome(lambda engine=engine: fitted(engine, df)) for engine in ENGINES},
@@ -78,7 +100,7 @@ def on(spark: SparkSession) -> dict[str, Any]:
         "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
         "searched": outcome(lambda: searched(spark)),
         "sharded": outcome(lambda: sharded(spark)),
-        "networks": outcome(lambda: network().fit(df)),
+        "networks": networks(df, folder),
         "plan": outcome(lambda: str(LogisticRegression().explain(df))),
     }
 
@@ -86,9 +108,9 @@ def on(spark: SparkSession) -> dict[str, Any]:
 def main(remote: str, folder: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     spark = SparkSession.builder.remote(remote).getOrCreate()
-    plain = on(spark)
+    plain = on(spark, folder)
     refusing, refuser = serverless.session(remote)
-    found = {"connect": plain, "serverless": on(refusing), "refused": sorted(set(refuser.refusals))}
+    found = {"connect": plain, "serverless": on(refusing, folder), "refused": sorted(set(refuser.refusals))}
     found["views"] = [table.name for table in [*spark.catalog.listTables(), *refusing.catalog.listTables()]]
     print("RESULT " + json.dumps(found))
     refusing.stop()  # gRPC waits forever for a channel that is closed while the interpreter ends

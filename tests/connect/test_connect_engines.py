@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparkopt.ml import LogisticRegression
-from tests.connect.connect_data import QUICK, dense, numbers, searched
+from tests.connect.connect_data import QUICK, dense, network, numbers, searched
 from tests.connect.serverless import REFUSED
 
 pytestmark = [pytest.mark.usefixtures("jvms", "minutes"), pytest.mark.timeout(1200)]  # all in the first one's fixture
@@ -67,10 +67,29 @@ def test_errors_of_tasks_are_one_line(found, limits):
     for engine, outcome in found[limits]["wrong"].items():
         if (limits, engine) not in ONE_LINE:
             assert outcome.startswith("DivergedError: 'sgd' diverged at step")
-    assert "TorchEstimator needs a SparkContext" in found[limits]["networks"]
     text = str(found[limits])
     assert "raw " not in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("launcher", ["torch", "local"])
+@pytest.mark.parametrize("limits", SERVERS)
+def test_networks_are_those_of_classic(spark, found, limits, launcher, tmp_path):
+    settings = {} if launcher == "torch" else {"launcher": "local", "numProc": 1}
+    classic = network(str(tmp_path), **settings).fit(dense(spark, 2))
+    outcome = found[limits]["networks"][launcher]
+    np.testing.assert_allclose(outcome["losses"], [one["loss"] for one in classic.summary.history], rtol=1e-6)
+    assert outcome["ones"] == classic.transform(dense(spark, 2)).where("prediction = 1").count()
+    assert outcome["left"] == []
+
+
+@pytest.mark.parametrize("limits", SERVERS)
+def test_networks_that_connect_cannot_train_are_refused(found, limits):
+    refused = found[limits]["networks"]
+    assert "numProc=50 needs 50 tasks that run at the same time; the server" in refused["too many"]
+    assert "storePath must be set on Spark Connect" in refused["no store"]
+    assert "launcher='horovod' starts its processes by a SparkContext" in refused["horovod"]
+    assert "which the tasks of a Spark Connect server do not reach" in refused["callbacks"]
 
 
 @pytest.mark.parametrize("limits", SERVERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
 from sparkopt.jobs.raw_rows import hidden_columns
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
-from sparkopt.jobs.runtimes.hadoop import spark_location
+from sparkopt.jobs.runtimes.hadoop import path_on, spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
 from sparkopt.jobs.sources import (
     FEATURES,
@@ -42,7 +43,8 @@ from sparkopt.jobs.sources import (
     image_names,
     image_pipeline,
 )
-from sparkopt.launch.session import session
+from sparkopt.launch.remote import require_server
+from sparkopt.launch.session import is_classic, session
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -80,7 +82,13 @@ class SparkRuntime(Runtime):
     def opened(cls, profile: str, app_name: str, settings: Mapping[str, str]) -> Iterator[SparkRuntime]:
         """Yield a runtime; its session is stopped afterwards unless it was running before."""
         running = SparkSession.getActiveSession() is not None
-        spark = session(None if running else profile, app_name, dict(settings))
+        chosen = dict(settings)
+        if not is_classic(chosen):  # a server of Spark Connect has its own settings
+            chosen = {key: value for key, value in chosen.items() if key == "spark.remote"}
+            remote = chosen.get("spark.remote") or os.environ.get("SPARK_REMOTE", "")
+            if not running and remote and not remote.startswith("local"):
+                require_server(remote)
+        spark = session(None if running else profile, app_name, chosen)
         try:
             yield cls(spark)
         finally:
@@ -101,7 +109,8 @@ class SparkRuntime(Runtime):
         return spark_location(self.spark, path)
 
     def fingerprint_of_files(self, *paths: str) -> dict[str, Any]:
-        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
+        reached = [path_on(self.spark, path) for path in paths]
+        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(reached)
         one = F.xxhash64("path", "length", "modificationTime")
         row = files.agg(F.count("*"), F.sum("length"), F.bit_xor(one), F.sum(one % 1_000_003)).collect()[0]
         count, size, *hashes = (value or 0 for value in row)
@@ -116,7 +125,7 @@ class SparkRuntime(Runtime):
             if kind == TABLE:
                 kind = _provider(spark, name)
             elif kind in ("delta", "iceberg"):
-                name = f"{kind}.`{name}`"
+                name = f"{kind}.`{path_on(spark, name)}`"
             if kind == "delta":
                 row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()[0]  # a table's own name
                 return {**named, "version": row["version"], "timestamp": str(row["timestamp"])}
@@ -293,7 +302,7 @@ def load(spark: SparkSession, source: DataSource, width: int = 0) -> DataFrame:
     options = {"header": "true", "inferSchema": "true"} if source.kind == "csv" else {}
     if source.kind == "libsvm" and width:
         options = {"numFeatures": str(width)}
-    return spark.read.format(source.kind).options(**options).load(source.location)
+    return spark.read.format(source.kind).options(**options).load(path_on(spark, source.location))
 
 
 def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
@@ -308,7 +317,7 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", endings_glob())
-        .load(folder)
+        .load(path_on(spark, folder))
     )
     parent = F.element_at(F.split("path", "/"), -2)
     names = image_names(folder, [row[0] for row in files.select(parent).distinct().collect()], labels)
