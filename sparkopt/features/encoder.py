@@ -40,6 +40,8 @@ class Encoder:
         How each column is encoded.
     terms : tuple of tuple of int
         What the features are, in order: an encoding by its number, or the product of several.
+    texts : tuple of str, default ()
+        The columns that were text when the encodings were fitted.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Encoder:
 
     encodings: tuple[ColumnEncoding, ...]
     terms: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,7 +139,11 @@ class Encoder:
 
     def to_json(self) -> str:
         """Return what describes it."""
-        state = {"encodings": [encoding.state() for encoding in self.encodings], "terms": self.terms}
+        state = {
+            "encodings": [encoding.state() for encoding in self.encodings],
+            "terms": self.terms,
+            "texts": self.texts,
+        }
         return json.dumps(state, ensure_ascii=False)
 
     @classmethod
@@ -149,7 +156,9 @@ class Encoder:
             For an encoding of a newer version.
         """
         state = json.loads(text)
-        return cls(restored(state["encodings"]), tuple(tuple(term) for term in state["terms"]))
+        return cls(
+            restored(state["encodings"]), tuple(tuple(term) for term in state["terms"]), tuple(state.get("texts", ()))
+        )
 
 
 def _dense(entries: Sequence[Entry], shape: tuple[int, int]) -> Array:

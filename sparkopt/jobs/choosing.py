@@ -14,6 +14,7 @@ from sparkopt.errors import MissingDependencyError, ParameterError, SparkoptErro
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.choice import MACHINE, SPARK, Choice, Resources, Workload, decide, spark_is_running
+from sparkopt.jobs.reading import on_spark_only
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.sources import IMAGES, DataSource
@@ -37,7 +38,7 @@ NEEDS = {
 
 def needs_spark(source: DataSource) -> str:
     """Return why an input can only be read by Spark, or "" where it need not be."""
-    return NEEDS.get(source.kind, "")
+    return NEEDS.get(source.kind, "") or on_spark_only(source.kind, source.options)
 
 
 def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
@@ -75,14 +76,14 @@ def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
 def _by_size(args: argparse.Namespace, steps: int) -> Choice:
     cluster = _cluster(args.profile)
     source: DataSource = getattr(args, "source", None) or DataSource(IMAGES, args.input)
-    if cluster is not None and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source.location):
+    if cluster is not None and not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path) for path in source.paths):
         _require_java(f"--profile {args.profile}")
         return Choice(SPARK, f"a path without a scheme is on the file system of --profile {args.profile}")
     try:
         work = workload_of(source, steps)
     except (SparkoptError, *STORAGE_ERRORS) as error:
         reason = f"the input cannot be measured from here ({mask(brief(error))})"
-        elsewhere = local_path(source.location) is None
+        elsewhere = any(local_path(path) is None for path in source.paths)
         return Choice(SPARK if elsewhere and java_is_there() else MACHINE, reason)
     found = decide(work, Resources(available_cores(), available_memory()), cluster)
     if found.on == SPARK and not java_is_there():
@@ -98,7 +99,7 @@ def workload_of(source: DataSource, steps: int = 0) -> Workload:
     DataError
         Where there is nothing.
     """
-    files = [file for file in files_below(source.location) if file.size]
+    files = [file for path in source.paths for file in files_below(path) if file.size]
     size = sum(file.size for file in files)
     values = _values(files) if source.kind == "parquet" else size // 8
     return Workload(source.kind, size, values, len(files), steps)

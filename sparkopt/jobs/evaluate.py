@@ -26,7 +26,7 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import with_classes
+from sparkopt.jobs.raw_rows import known_types, with_classes
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
@@ -117,7 +117,8 @@ def work(run: JobRun) -> JobResult:
         )
     saved = find_model(runtime, args.model)
     loaded = saved.load(runtime)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded))
+    types = known_types(loaded, args.label, saved.labels)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     last = last_stage(model)
     label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)
@@ -140,7 +141,7 @@ def work(run: JobRun) -> JobResult:
     outputs = {"metrics.json": "metrics, and the gate's verdict"}
     page = Facts(
         f"Evaluation of a {saved.kind.rpartition('.')[2]}",
-        f"{mask(args.model)} on {mask(args.source.location)}",
+        f"{mask(args.model)} on {mask(str(args.source))}",
         measures(metrics, baselines=baselines),
         charts,
         warnings,

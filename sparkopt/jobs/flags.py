@@ -26,11 +26,17 @@ class Parser(argparse.ArgumentParser):
         The job's name.
     description : str
         The beginning of ``--help``.
+
+    Attributes
+    ----------
+    of_file : object
+        The data that a configuration file names; the command line's are in place of these.
     """
 
     def __init__(self, job: str, description: str) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(f"sparkopt {job}", description=description, formatter_class=form, allow_abbrev=False)
+        self.of_file: Any = None
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with code 2."""
@@ -61,6 +67,7 @@ class Parser(argparse.ArgumentParser):
             except MissingDependencyError as error:
                 self.exit(FAILURE, f"{self.prog}: error: {error}\n")
             namespace = self.parse_args(tokens)
+        self.of_file = getattr(namespace, "source", None)
         return self.parse_args(argv, namespace)
 
     def _tokens(self, values: dict[str, Any], path: str) -> list[str]:
@@ -83,12 +90,20 @@ class Parser(argparse.ArgumentParser):
                 if not isinstance(value, bool):
                     raise ParameterError(f"{path}: {key} must be true or false. Got {value!r} instead.")
                 tokens += [flag] if value else []
+            elif isinstance(value, (list, dict)) and _takes_several(actions[name]):
+                texts = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else map(str, value)
+                tokens += [f"{flag}={text}" for text in texts]
             elif isinstance(value, (dict, bool)):
                 raise ParameterError(f"{path}: {key} must be a number, a text or a list. Got {value!r} instead.")
             elif value is not None:
                 text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
                 tokens.append(f"{flag}={text}")
         return tokens
+
+
+def _takes_several(action: argparse.Action) -> bool:
+    """Whether a flag may be given several times, or has several values."""
+    return action.nargs == "+" or type(action).__name__ == "_AppendAction"
 
 
 def read_config(path: str) -> dict[str, Any]:

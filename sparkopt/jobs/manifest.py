@@ -62,7 +62,7 @@ def config_of(args: argparse.Namespace) -> dict[str, Any]:
     values = {name: value for name, value in vars(args).items() if name not in ("config", "path", "source")}
     source = getattr(args, "source", None)
     if source is not None:
-        values[source.kind] = source.location
+        values[source.kind] = [*source.paths] if source.more else source.location
     found: dict[str, Any] = masked(dict(sorted(values.items())))
     return found
 

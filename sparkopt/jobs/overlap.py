@@ -74,7 +74,7 @@ def _data(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Yield the flag and the path of each input of rows."""
     source = getattr(args, "source", None)
     if source is not None and source.kind != "table":
-        yield f"--{source.kind}", source.location
+        yield from ((f"--{source.kind}", path) for path in source.paths)
     for name in DATA:
         if table_of(args) is None and (location := _given(args, name)):
             yield f"--{name}", location

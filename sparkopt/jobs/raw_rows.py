@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Formula
 from sparkopt.features.fitting import IMPUTE
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.invalid_rows import last_stage
 from sparkopt.jobs.runtimes.base import InputRows
 from sparkopt.jobs.runtimes.class_names import values_of, with_class_numbers
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL
@@ -19,7 +21,15 @@ from sparkopt.ml import TableFeatures, TableFeaturesModel
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-__all__ = ["MOST_CLASSES", "hidden_columns", "raw_columns_of", "raw_flags", "table_features", "with_classes"]
+__all__ = [
+    "MOST_CLASSES",
+    "hidden_columns",
+    "known_types",
+    "raw_columns_of",
+    "raw_flags",
+    "table_features",
+    "with_classes",
+]
 
 MOST_CLASSES = 100
 """Most classes of a label where --loss does not ask for more."""
@@ -151,6 +161,37 @@ def hidden_columns(model: Any) -> list[str]:
     """Return the columns of features that a pipeline makes for itself."""
     stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
     return [stage.getOutputCol() for stage in stages]
+
+
+def known_types(model: Any, label: str | None = None, labels: Sequence[str] = ()) -> dict[str, str]:
+    """Return what a model knows columns as: "string" or "number". A CSV file of today is read accordingly.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    label : str or None, default None
+        The column of labels, where it is not the model's own.
+    labels : sequence of str, default ()
+        Names of the classes: where one is no number, the labels are text.
+    """
+    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
+    found = {name: "string" for stage in stages for name in stage.encoder.texts}
+    if model.hasParam("featuresCols") and model.isSet("featuresCols"):
+        found |= dict.fromkeys(model.getOrDefault("featuresCols"), "number")
+    last = last_stage(model)
+    own = label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else "")
+    if own and any(not _is_number_text(name) for name in labels):
+        found[own] = "string"
+    return found
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def raw_columns_of(model: Any) -> list[str] | None:

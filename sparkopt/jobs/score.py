@@ -31,7 +31,7 @@ from sparkopt.jobs.invalid_rows import (
 )
 from sparkopt.jobs.metrics import is_classifier
 from sparkopt.jobs.models import SavedModel, find_model
-from sparkopt.jobs.raw_rows import raw_columns_of
+from sparkopt.jobs.raw_rows import known_types, raw_columns_of
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.sources import FEATURES, IMAGES, check_source, data_flags
 from sparkopt.report.facts import Chart, Facts, Measure
@@ -115,7 +115,8 @@ def work(run: JobRun) -> JobResult:
     args, runtime = run.args, run.runtime
     saved = find_model(runtime, args.model)
     loaded = saved.load(runtime)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded))
+    types = known_types(loaded)
+    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     schema = runtime.schema(rows.rows)
     for name in feature_columns(model):
@@ -141,7 +142,7 @@ def _page(args: argparse.Namespace, saved: SavedModel, model: Model, written: Wr
         charts = prediction_charts(written.values, saved.labels, is_classifier=is_classifier(model))
     return Facts(
         f"Scores by a {saved.kind.rpartition('.')[2]}",
-        f"{mask(args.model)} on {mask(args.source.location)}",
+        f"{mask(args.model)} on {mask(str(args.source))}",
         (
             Measure("rows", written.rows, "count"),
             Measure("time", seconds, "seconds", "reading, scoring and writing"),

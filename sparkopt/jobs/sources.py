@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from sparkopt.blocks.columns import is_number
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.reading import checked_options, checked_types
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
+SEVERAL = FORMATS[:4]
+"""Formats of which a run reads several paths."""
 IMAGES, TABLE = "images", "table"
 LABEL, FEATURES = "label", "features"
 COLORS = ("gray", "rgb")
@@ -40,7 +43,7 @@ COLORS = ("gray", "rgb")
 
 @dataclass(frozen=True)
 class DataSource:
-    """A format and a path, or a table's name.
+    """A format and paths, or a table's name.
 
     Parameters
     ----------
@@ -48,17 +51,41 @@ class DataSource:
         A format, "table", or "images".
     location : str
         Path or name.
+    more : tuple of str, default ()
+        More paths.
+    options : mapping of str to str, default none
+        Options of the reader, by the names that Spark has for them.
+    types : mapping of str to str, default none
+        Types of columns of CSV files, where those that their text suggests are not right.
     """
 
     kind: str
     location: str
+    more: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths."""
+        return (self.location, *self.more)
+
+    def __str__(self) -> str:
+        return self.location + (f" and {len(self.more)} more" if self.more else "")
 
 
 class _KeepSource(argparse.Action):
-    """Stores the flag that was given together with its value."""
+    """Stores the flag that was given together with its values, next to those of the same flag before it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        namespace.source = DataSource(str(option_string).removeprefix("--"), values)
+        kind = str(option_string).removeprefix("--")
+        paths = [values] if isinstance(values, str) else values
+        before: DataSource | None = namespace.source
+        if before is not None and before is not parser.of_file:  # the command line wins over a file
+            if kind not in SEVERAL:
+                parser.error(f"argument --{kind}: it is given twice, and one run reads one.")
+            paths = [*before.paths, *paths]
+        namespace.source = DataSource(kind, paths[0], tuple(paths[1:]))
 
 
 BY_ENDING = {
@@ -119,12 +146,19 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
     if not only_images:
         flags.add_argument(
             "path",
-            nargs="?",
-            help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or a folder of them",
+            nargs="*",
+            help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or folders of them",
         )
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
     for kind in kinds:
-        source.add_argument(f"--{kind}", metavar="PATH", help=helps.get(kind, f"a {kind} file or folder"), **add)  # type: ignore[arg-type]
+        several = {"nargs": "+"} if kind in SEVERAL else {}
+        source.add_argument(
+            f"--{kind}",
+            metavar="PATH",
+            help=helps.get(kind, f"{kind} files or folders" if several else f"a {kind} table's folder"),
+            **add,  # type: ignore[arg-type]
+            **several,  # type: ignore[arg-type]
+        )
     if not only_images:
         source.add_argument("--table", metavar="NAME", help="a table of the catalog", **add)  # type: ignore[arg-type]
         own = "the model's own"
@@ -136,6 +170,8 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         )
         data.add_argument("--label", metavar="COLUMN", default=label, help=f"target (default: {label or own})")
         data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
+    if not only_images:
+        _declare_reader(data)
     data.add_argument(
         "--image-size",
         metavar="PIXELS",
@@ -144,6 +180,25 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         help="width and height that images are resized to (default: %(default)s)",
     )
     data.add_argument("--color", choices=COLORS, default="gray", help="of images (default: %(default)s)")
+
+
+def _declare_reader(data: argparse._ArgumentGroup) -> None:
+    data.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="of the reader of files, by the names of Spark's: sep=; nullValue=NA multiLine=true encoding=cp1254 "
+        "header=false; may be given several times",
+    )
+    data.add_argument(
+        "--type",
+        metavar="COLUMN=TYPE",
+        action="append",
+        default=[],
+        help="of a column of CSV files, where it is not the one that the text suggests: string, double, long, "
+        "boolean or date; may be given several times",
+    )
 
 
 def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None:
@@ -156,21 +211,32 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     MissingDependencyError
         For images where OpenCV is not installed.
     """
-    path = getattr(args, "path", None)
-    if path is not None:
+    if paths := getattr(args, "path", None):
         if args.source is not None:
-            raise ParameterError(f"{path!r} and --{args.source.kind} both name the data: give one of them.")
-        args.source = DataSource(format_of(path), path)
+            raise ParameterError(f"{paths[0]!r} and --{args.source.kind} both name the data: give one of them.")
+        args.source = _of_paths(paths)
     if args.source is None:
         kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
         one = "the argument" if only_images else "one of the arguments"
         raise ParameterError(f"{one} {' '.join('--' + kind for kind in kinds)} is required.")
-    if not args.source.location.strip():
-        raise ParameterError(f"--{args.source.kind} is empty: name the data.")
+    kind = args.source.kind
+    if not all(path.strip() for path in args.source.paths):
+        raise ParameterError(f"--{kind} is empty: name the data.")
+    options, types = getattr(args, "option", []), getattr(args, "type", [])
+    args.source = replace(args.source, options=checked_options(kind, options), types=checked_types(kind, types))
     if args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
-    if args.source.kind == IMAGES and not only_images:  # a job of images alone imports what it needs
+    if kind == IMAGES and not only_images:  # a job of images alone imports what it needs
         import_module("sparkopt.images")
+
+
+def _of_paths(paths: Sequence[str]) -> DataSource:
+    """Return the data that paths name, which are of one format."""
+    kinds = [format_of(path) for path in paths]
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind != kinds[0]:
+            raise ParameterError(f"{paths[0]!r} is {kinds[0]} and {path!r} is {kind}: a run reads one format.")
+    return DataSource(kinds[0], paths[0], tuple(paths[1:]))
 
 
 def check_share(name: str, value: float) -> None:

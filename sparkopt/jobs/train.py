@@ -29,7 +29,7 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import MOST_CLASSES, raw_flags, table_features, with_classes
+from sparkopt.jobs.raw_rows import MOST_CLASSES, known_types, raw_flags, table_features, with_classes
 from sparkopt.jobs.runtimes.base import InputRows, Runtime
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, check_classes, check_share, check_source, data_flags
 from sparkopt.ml import (
@@ -208,11 +208,12 @@ def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args, runtime = run.args, run.runtime
     initial = find_model(runtime, args.initial_model) if args.initial_model else None
-    rows = runtime.read(args, labels=initial.labels if initial else (), width=args.num_features or 0)
+    start, labels = (None, []) if initial is None else (initial.load(runtime), initial.labels)
+    types = known_types(start, args.label, labels) if start is not None else {}
+    rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types)
     classifies = args.loss in (None, *CLASSIFIERS)
     if rows.labels and classifies and args.source.kind == IMAGES:
         check_classes(rows.labels, args.source.location)
-    start = None if initial is None else initial.load(runtime)
     stages, rows = _stages(args, rows, runtime, start)
     if classifies:
         most = MANY_CLASSES if args.loss == "multinomial" else MOST_CLASSES

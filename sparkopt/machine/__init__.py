@@ -14,9 +14,10 @@ The package imports ``io`` and what that imports; nothing here knows Spark. Star
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ProcessPool", "SharedValue", "Table", "TablePart", "available_cores", "available_memory"]
+__all__ = ["CsvFormat", "ProcessPool", "SharedValue", "Table", "TablePart", "available_cores", "available_memory"]
 
 if TYPE_CHECKING:
+    from sparkopt.machine.csv_format import CsvFormat
     from sparkopt.machine.limits import available_cores, available_memory
     from sparkopt.machine.part import TablePart
     from sparkopt.machine.pool import ProcessPool
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sparkopt.machine.table import Table
 
 _HOMES = {
+    "CsvFormat": "csv_format",
     "ProcessPool": "pool",
     "SharedValue": "shared",
     "Table": "table",

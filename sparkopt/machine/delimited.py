@@ -12,6 +12,7 @@ from pyarrow import csv
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
+from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.listing import DataFile, folder_columns
 from sparkopt.machine.parquet import refuse_changed
 from sparkopt.machine.part import TablePart, batch_rows, in_batches
@@ -25,6 +26,7 @@ INFERRED_BYTES = 4 << 20
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 LARGER = 8
 """How many times as large a compressed text is in memory, roughly."""
+RFC_4180 = CsvFormat()
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class CsvPart(TablePart):
         The table's columns.
     constants : mapping of str to any
         Values of the columns that the file's folders stand for.
+    form : CsvFormat
+        How the text is cut.
     """
 
     location: Location
@@ -61,6 +65,7 @@ class CsvPart(TablePart):
     own: pa.Schema = field(repr=False)
     schema: pa.Schema = field(repr=False)
     constants: Mapping[str, Any]
+    form: CsvFormat = field(default=RFC_4180, repr=False)
     rows = None
 
     @property
@@ -90,22 +95,27 @@ class CsvPart(TablePart):
         except STORAGE_ERRORS as error:
             raise DataError(
                 f"{self.name} cannot be read: {brief(error)}. Types are chosen by a file's first rows; set one by "
-                f"Table.of(path, types={{'column': 'double'}})."
+                f"Table.of(path, types={{'column': 'double'}}), in commands by --type column=double."
             ) from None
 
     def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         first = self.begin == 0
         reading = csv.ReadOptions(
-            use_threads=False, column_names=self.own.names, skip_rows=int(self.header and first), block_size=8 << 20
+            use_threads=False,
+            column_names=self.own.names,
+            skip_rows=int(self.header and first),
+            block_size=8 << 20,
+            encoding=self.form.encoding,
         )
         converting = csv.ConvertOptions(
             column_types=self.own,
             include_columns=list(names) or self.own.names[:1],
-            null_values=[""],
+            null_values=self.form.nulls,
             strings_can_be_null=True,
         )
-        options = (reading, parsing(self.shown), converting)
-        if compression := compression_of(self.shown):
+        options = (reading, self.form.parsing(self.shown), converting)
+        compression = compression_of(self.shown)
+        if compression or not self.form.cuts_at_lines:
             with self.location.filesystem.open_input_stream(self.location.path, compression=compression) as stream:
                 for block in csv.open_csv(stream, *options):
                     yield from self._cut(pa.Table.from_batches([block]))
@@ -121,11 +131,6 @@ class CsvPart(TablePart):
 def compression_of(name: str) -> str | None:
     """Return how a file is compressed, by its ending."""
     return COMPRESSED.get(os.path.splitext(name.lower())[1])
-
-
-def parsing(name: str) -> csv.ParseOptions:
-    """Return how the lines of a file are cut."""
-    return csv.ParseOptions(delimiter="\t" if ".tsv" in name.lower() else ",")
 
 
 def lines_between(location: Location, begin: int, end: int) -> bytes:
@@ -148,7 +153,7 @@ def lines_between(location: Location, begin: int, end: int) -> bytes:
 
 
 def from_csv(
-    files: Sequence[DataFile], header: bool, types: Mapping[str, pa.DataType]
+    files: Sequence[DataFile], header: bool, types: Mapping[str, pa.DataType], form: CsvFormat = RFC_4180
 ) -> tuple[pa.Schema, list[TablePart]]:
     """Return schema and partitions of CSV files; their first rows are read.
 
@@ -160,7 +165,7 @@ def from_csv(
         Where a file cannot be read.
     """
     folders, constants = folder_columns(files)
-    found = [_columns(file, header) for file in files]
+    found = [_columns(file, header, form) for file in files]
     for own, file in zip(found, files, strict=True):
         if sorted(own.names) != sorted(found[0].names):
             raise SchemaError(
@@ -175,25 +180,27 @@ def from_csv(
     parts = list[TablePart]()
     for own, file, values in zip(found, files, constants, strict=True):
         typed = pa.schema([pa.field(name, joined[name]) for name in own.names])
-        step = file.size if compression_of(file.name) else PART_BYTES
+        step = file.size if compression_of(file.name) or not form.cuts_at_lines else PART_BYTES
         for begin in range(0, file.size, step):
             end = min(file.size, begin + step)
-            parts.append(
-                CsvPart(file.location, file.name, begin, end, file.size, file.modified, header, typed, schema, values)
-            )
+            place = (file.location, file.name, begin, end, file.size, file.modified)
+            parts.append(CsvPart(*place, header, typed, schema, values, form))
     return schema, parts
 
 
-def _columns(file: DataFile, header: bool) -> pa.Schema:
+def _columns(file: DataFile, header: bool, form: CsvFormat) -> pa.Schema:
     """Return the columns of a file, of the types that its first rows suggest."""
     reading = csv.ReadOptions(
-        use_threads=False, autogenerate_column_names=not header, block_size=min(INFERRED_BYTES, max(1, file.size))
+        use_threads=False,
+        autogenerate_column_names=not header,
+        block_size=min(INFERRED_BYTES, max(1, file.size)),
+        encoding=form.encoding,
     )
-    converting = csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+    converting = csv.ConvertOptions(null_values=form.nulls, strings_can_be_null=True)
     try:
         compression = compression_of(file.name)
         with file.location.filesystem.open_input_stream(file.location.path, compression=compression) as stream:
-            own = csv.open_csv(stream, reading, parsing(file.name), converting).schema
+            own = csv.open_csv(stream, reading, form.parsing(file.name), converting).schema
     except STORAGE_ERRORS as error:
         raise DataError(f"{file.location.path} cannot be read as CSV: {brief(error)}") from None
     names = own.names if header else [f"_c{number}" for number in range(len(own))]  # as Spark calls them

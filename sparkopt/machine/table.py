@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from sparkopt.errors import ParameterError
 from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
+from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.datasets import from_dataset
-from sparkopt.machine.delimited import from_csv
+from sparkopt.machine.delimited import RFC_4180, from_csv
 from sparkopt.machine.listing import files_of
 from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
@@ -53,7 +54,12 @@ class Table:
 
     @classmethod
     def of(
-        cls, data: Any, *, header: bool = True, types: Mapping[str, str | pa.DataType] = MappingProxyType({})
+        cls,
+        data: Any,
+        *,
+        header: bool = True,
+        types: Mapping[str, str | pa.DataType] = MappingProxyType({}),
+        csv: CsvFormat = RFC_4180,
     ) -> Table:
         """Return what users have as a table.
 
@@ -71,6 +77,8 @@ class Table:
             Whether CSV files begin with a line of names; without, columns are ``_c0``, ``_c1``, …
         types : mapping of str to (str or pyarrow.DataType), default none
             Types of CSV columns, such as ``{"zip": "string"}``; those of other columns follow from the first rows.
+        csv : CsvFormat, default CsvFormat()
+            How the text of CSV files is cut: separator, quotes, missing cells, encoding.
 
         Raises
         ------
@@ -83,7 +91,7 @@ class Table:
         """
         if isinstance(data, Table):
             return data
-        schema, parts, folder = _opened(data, header, types)
+        schema, parts, folder = _opened(data, header, types, csv)
         return cls(schema, tuple(parts), folder)
 
     @staticmethod
@@ -194,7 +202,7 @@ Opened: TypeAlias = tuple[pa.Schema, Sequence[TablePart], PrivateFolder | None]
 """Schema, partitions, and the folder that they need."""
 
 
-def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> Opened:
+def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType], form: CsvFormat) -> Opened:
     kind = _kind(data)
     if kind == "arrow":
         return *from_arrow(data if isinstance(data, pa.Table) else pa.Table.from_batches([data])), None
@@ -203,7 +211,7 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> 
     if kind == "pair":
         return *from_pair(*data), None
     if kind == "paths":
-        return *_of_paths([data] if isinstance(data, (str, os.PathLike)) else data, header, types), None
+        return *_of_paths([data] if isinstance(data, (str, os.PathLike)) else data, header, types, form), None
     if kind == "dataset":
         return from_dataset(data)
     if kind == "stream":
@@ -220,13 +228,16 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType]) -> 
 
 
 def _of_paths(
-    paths: Sequence[str | os.PathLike[str]], header: bool, types: Mapping[str, str | pa.DataType]
+    paths: Sequence[str | os.PathLike[str]],
+    header: bool,
+    types: Mapping[str, str | pa.DataType],
+    form: CsvFormat,
 ) -> tuple[pa.Schema, list[TablePart]]:
     files = files_of(paths)
     if files[0].format == "CSV":
-        return from_csv(files, header, {name: _type(name, kind) for name, kind in types.items()})
-    if types or not header:
-        raise ParameterError(f"{files[0].name} is {files[0].format}: header and types are for CSV files.")
+        return from_csv(files, header, {name: _type(name, kind) for name, kind in types.items()}, form)
+    if types or not header or form != RFC_4180:
+        raise ParameterError(f"{files[0].name} is {files[0].format}: header, types and csv are for CSV files.")
     return (from_parquet if files[0].format == "Parquet" else from_arrow_files)(files)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -51,6 +51,7 @@ T = TypeVar("T", bound="_TableFeaturesParams")
 logger = logging.getLogger(__name__)
 
 DEFAULTS = EncodingOptions()
+TEXTS = (StringType, CharType, VarcharType)
 
 
 class _TableFeaturesParams(HasInputCols, HasOutputCol, HasLabelCol):
@@ -232,11 +233,14 @@ class TableFeatures(
     def _fit(self, dataset: Any) -> TableFeaturesModel:
         rows = rows_of(dataset)
         options = self._options()
-        columns, terms = self._chosen(schema_of(rows))
+        schema = schema_of(rows)
+        columns, terms = self._chosen(schema)
         impute = self.getOrDefault(self.impute)
         collect = Collect(columns, options.max_categories, impute in ("median", "most_frequent"))
         found = merged(statistics_of(rows, [column.name for column in columns], collect))
         encoder = fitted_encoder(columns, found, options, terms)
+        texts = {field.name for field in schema if isinstance(field.dataType, TEXTS)}
+        encoder = replace(encoder, texts=tuple(name for name in encoder.columns if name in texts))
         return self._copyValues(TableFeaturesModel(encoder)._resetUid(self.uid))
 
     def _options(self) -> EncodingOptions:
@@ -295,7 +299,7 @@ def _usable(schema: StructType, names: Sequence[str], categorical: Sequence[str]
 
 def _kind(kind: DataType, is_category: bool) -> str | None:
     """Return what a column is taken for; None where it has no features."""
-    if isinstance(kind, (StringType, CharType, VarcharType)):
+    if isinstance(kind, TEXTS):
         return CATEGORY
     if isinstance(kind, (DateType, TimestampType, TimestampNTZType)):
         return CATEGORY if is_category else DATE

@@ -93,7 +93,7 @@ def test_files_of_one_table_have_one_format(tmp_path):
     pq.write_table(ROWS, tmp_path / "2.parquet")
     with pytest.raises(SchemaError, match=r"1\.csv is CSV and 2\.parquet is Parquet"):
         Table.of(tmp_path)
-    with pytest.raises(ParameterError, match=r"2\.parquet is Parquet: header and types are for CSV"):
+    with pytest.raises(ParameterError, match=r"2\.parquet is Parquet: header, types and csv are for CSV"):
         Table.of(tmp_path / "2.parquet", header=False)
     (tmp_path / "2.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"2\.parquet cannot be read as Parquet"):

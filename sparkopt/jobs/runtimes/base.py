@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -118,7 +119,13 @@ class Runtime(ABC):
 
     @abstractmethod
     def read(
-        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+        self,
+        args: argparse.Namespace,
+        *,
+        labels: Sequence[str] = (),
+        encoded: bool = False,
+        width: int = 0,
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> InputRows:
         """Return the rows that the flags name.
 
@@ -132,6 +139,9 @@ class Runtime(ABC):
             For images: whether to leave them encoded, as deep models read them.
         width : int, default 0
             For LIBSVM: the number of features; 0 is the largest index.
+        known : mapping of str to {"string", "number"}, default none
+            For CSV: what the model knows columns as. Text is read as it is, whatever today's cells look like; a
+            column of numbers that is empty today is still one of numbers.
 
         Raises
         ------

@@ -35,13 +35,13 @@ Numbers: TypeAlias = np.ndarray[Any, Any]
 Text: TypeAlias = bytes  # parts have an attribute of that name
 
 
-def libsvm_table(path: str, width: int = 0) -> Table:
+def libsvm_table(*paths: str, width: int = 0) -> Table:
     """Return the rows.
 
     Parameters
     ----------
-    path : str
-        A file, folder or pattern.
+    paths : str
+        Files, folders or patterns.
     width : int, default 0
         Number of features; 0 is the largest index of all files, as Spark takes it.
 
@@ -50,9 +50,9 @@ def libsvm_table(path: str, width: int = 0) -> Table:
     DataError
         For a line of another form, which is named.
     """
-    files = [file for file in files_below(path) if file.size]
+    files = [file for path in paths for file in files_below(path) if file.size]
     if not files:
-        raise DataError(f"{mask(path)!r} is empty.")
+        raise DataError(f"{mask(paths[0])!r} is empty.")
     parts = [
         LibsvmPart(file, begin, min(begin + PART_BYTES, file.size), 0)
         for file in files

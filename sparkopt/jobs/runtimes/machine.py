@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sparkopt.jobs.invalid_rows import last_stage, mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation, machine_location
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
 from sparkopt.jobs.raw_rows import hidden_columns
+from sparkopt.jobs.reading import arrow_types, check_columns, csv_format, has_header
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.files import fingerprint_of
 from sparkopt.jobs.runtimes.libsvm import libsvm_table
@@ -71,19 +73,25 @@ class MachineRuntime(Runtime):
         return fingerprint_of(*paths)
 
     def fingerprint(self, source: DataSource) -> dict[str, Any]:
-        return {source.kind: mask(source.location), **fingerprint_of(source.location)}
+        return {source.kind: mask(str(source)), **fingerprint_of(*source.paths)}
 
     def read(
-        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+        self,
+        args: argparse.Namespace,
+        *,
+        labels: Sequence[str] = (),
+        encoded: bool = False,
+        width: int = 0,
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> InputRows:
         source: DataSource = args.source
         if source.kind == IMAGES:
             table, names = image_table(args, labels, encoded=encoded)
             return InputRows(table, None if encoded else FEATURES, LABEL, None, names)
         try:
-            table = libsvm_table(source.location, width) if source.kind == "libsvm" else Table.of(source.location)
+            table = _table(source, width, known)
         except SparkoptError as error:
-            raise DataError(f"cannot read {mask(source.location)!r}: {mask(str(error))}") from error
+            raise DataError(f"cannot read {mask(str(source))!r}: {mask(str(error))}") from error
         return InputRows(table, feature_columns_of(self.schema(table), args.features), args.label, args.weight)
 
     def schema(self, rows: Table) -> StructType:
@@ -163,6 +171,31 @@ class MachineRuntime(Runtime):
             return made, Written(count, None, invalid)
         predictions = np.concatenate([part.predictions for part in found]) if found else np.zeros(0)
         return made, Written(count, ArrayValues({"prediction": predictions}), invalid)
+
+
+def _table(source: DataSource, width: int, known: Mapping[str, str]) -> Table:
+    """Return the rows of files."""
+    if source.kind == "libsvm":
+        return libsvm_table(*source.paths, width=int(source.options.get("numFeatures", width)))
+    if source.kind != "csv":
+        return Table.of(list(source.paths))
+    header, form = has_header(source.options), csv_format(source.options)
+    found = Table.of(list(source.paths), header=header, csv=form)
+    check_columns(source.types, found.names)
+    types = {**_types_of(known, found.schema), **source.types}
+    return Table.of(list(source.paths), header=header, csv=form, types=arrow_types(types)) if types else found
+
+
+def _types_of(known: Mapping[str, str], schema: pa.Schema) -> dict[str, str]:
+    """Return the types of columns that are not of the type that a model knows."""
+    kinds = {field.name: field.type for field in schema}
+    text = [
+        name
+        for name, kind in known.items()
+        if kind == "string" and not pa.types.is_string(kinds.get(name, pa.string()))
+    ]
+    numbers = [name for name, kind in known.items() if kind == "number" and kinds.get(name) == pa.null()]
+    return {**dict.fromkeys(text, "string"), **dict.fromkeys(numbers, "double")}
 
 
 @dataclass(frozen=True)

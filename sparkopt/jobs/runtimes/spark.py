@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException, PySparkException, PythonException
@@ -16,7 +17,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, IntegralType, MapType, StructType
+from pyspark.sql.types import ArrayType, IntegralType, MapType, StringType, StructField, StructType
 
 from sparkopt.blocks.backend import cached, is_connect, uncached
 from sparkopt.blocks.columns import column_type, quoted
@@ -30,6 +31,7 @@ from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.metrics import ScoredRows, is_classifier
 from sparkopt.jobs.raw_rows import hidden_columns
+from sparkopt.jobs.reading import SPARK_TYPES, check_columns, spark_csv
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.hadoop import path_on, spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
@@ -117,7 +119,7 @@ class SparkRuntime(Runtime):
         return {"files": count, "bytes": size, "digest": digest({"count": count, "bytes": size, "hashes": hashes})}
 
     def fingerprint(self, source: DataSource) -> dict[str, Any] | None:
-        named, spark = {source.kind: mask(source.location)}, self.spark
+        named, spark = {source.kind: mask(str(source))}, self.spark
         try:
             kind, name = source.kind, source.location
             if kind in PACKAGES:  # without its package, the statements below would be syntax errors
@@ -132,7 +134,7 @@ class SparkRuntime(Runtime):
             if kind == "iceberg":
                 snapshots = _snapshots(spark, source).orderBy(F.col("committed_at").desc()).limit(1).collect()
                 return {**named, "version": snapshots[0]["snapshot_id"] if snapshots else 0}
-            paths = load(spark, source).inputFiles() if source.kind == TABLE else [source.location]
+            paths = load(spark, source).inputFiles() if source.kind == TABLE else source.paths
             return {**named, **self.fingerprint_of_files(*paths)} if paths else None
         except (PySparkException, Py4JJavaError) as error:
             raise _unreadable(source, error) from error
@@ -146,12 +148,18 @@ class SparkRuntime(Runtime):
         return files if rows else sorted({file.rpartition("/")[0] for file in files})
 
     def read(
-        self, args: argparse.Namespace, *, labels: Sequence[str] = (), encoded: bool = False, width: int = 0
+        self,
+        args: argparse.Namespace,
+        *,
+        labels: Sequence[str] = (),
+        encoded: bool = False,
+        width: int = 0,
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> InputRows:
         source: DataSource = args.source
         try:
             if source.kind != IMAGES:
-                df = load(self.spark, source, width)
+                df = load(self.spark, source, width, known)
                 return InputRows(df, feature_columns_of(df.schema, args.features), args.label, args.weight)
             files, names = image_files(self.spark, source.location, labels)
         except (PySparkException, Py4JJavaError) as error:
@@ -231,7 +239,9 @@ class SparkRuntime(Runtime):
             place = F.col(quoted(column)).cast("int") + 1
             scored = scored.withColumn(column, F.element_at(F.array(*map(F.lit, labels)), place))
         table = scored.select(*[_plain(scored, name, form) for name in [*kept, *made]])
-        options = {"header": "true"} if form == "csv" else {}
+        options = (
+            {"header": "true", "escape": '"'} if form == "csv" else {}
+        )  # as RFC 4180, and one machine, write quotes
         table.write.format(form).options(**options).mode(_SAVE_MODES[mode]).save(target.uri)
         written = self.spark.read.format(form).options(**options).load(target.uri)
         count, invalid = written.count(), None
@@ -292,17 +302,65 @@ def _rooted(sentence: str, trace: str) -> str:
 
 
 def _unreadable(source: DataSource, error: Exception) -> DataError:
-    return DataError(f"cannot read {mask(source.location)!r}: {mask(essence(error))}")
+    way = ""
+    if "encoding" in source.options and "CHARSET" in str(error):
+        way = " One machine reads others (--on machine), and so does Spark with spark.sql.legacy.javaCharsets=true."
+    return DataError(f"cannot read {mask(str(source))!r}: {mask(essence(error))}{way}")
 
 
-def load(spark: SparkSession, source: DataSource, width: int = 0) -> DataFrame:
-    """Return the rows of files or of a table; ``width`` is the number of features of LIBSVM, where it is known."""
+def load(
+    spark: SparkSession, source: DataSource, width: int = 0, known: Mapping[str, str] = MappingProxyType({})
+) -> DataFrame:
+    """Return the rows of files or of a table.
+
+    Parameters
+    ----------
+    spark, source : SparkSession, DataSource
+        The session, and what is read.
+    width : int, default 0
+        Number of features of LIBSVM, where it is known.
+    known : mapping, default none
+        What a model knows columns of CSV files as.
+    """
     if source.kind == TABLE:
         return spark.read.table(source.location)
-    options = {"header": "true", "inferSchema": "true"} if source.kind == "csv" else {}
+    options = spark_csv(source.paths, source.options) if source.kind == "csv" else dict(source.options)
     if source.kind == "libsvm" and width:
-        options = {"numFeatures": str(width)}
-    return spark.read.format(source.kind).options(**options).load(path_on(spark, source.location))
+        options = {"numFeatures": str(width), **options}
+    reader, paths = spark.read.format(source.kind).options(**options), [path_on(spark, path) for path in source.paths]
+    found = reader.load(paths if source.more else path_on(spark, source.location))
+    if source.kind != "csv":
+        return found
+    check_columns(source.types, found.columns)
+    types = {**_types_of(known, found), **source.types}
+    return _typed(found, types, lambda schema: reader.schema(schema).load(paths)) if types else found
+
+
+def _types_of(known: Mapping[str, str], found: DataFrame) -> dict[str, str]:
+    """Return the types of columns that are not of the type that a model knows; an empty column comes as text."""
+    types = {}
+    for name, kind in known.items():
+        if name not in found.columns:
+            continue
+        is_text = isinstance(found.schema[name].dataType, StringType)
+        if kind == "string" and not is_text:
+            types[name] = "string"
+        if kind == "number" and is_text and not found.where(F.col(quoted(name)).isNotNull()).head(1):
+            types[name] = "double"
+    return types
+
+
+def _typed(found: DataFrame, types: Mapping[str, str], again: Callable[[StructType], DataFrame]) -> DataFrame:
+    """Return rows whose columns have other types than their text suggests; the text itself is read for that."""
+    wanted = {name: SPARK_TYPES[kind] for name, kind in types.items()}
+    present = {field.name: field.dataType for field in found.schema}
+    other = [name for name, kind in wanted.items() if present[name].simpleString() != kind]
+    if not other:
+        return found
+    text = [StructField(name, StringType() if name in other else kind) for name, kind in present.items()]
+    columns = {name: F.col(quoted(name)).cast(wanted[name]) for name in other if wanted[name] != "string"}
+    read = again(StructType(text))
+    return read.withColumns(columns) if columns else read
 
 
 def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) -> tuple[DataFrame, list[str]]:
