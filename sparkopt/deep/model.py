@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.outputs import Outputs
@@ -110,6 +111,8 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         check_params(self)
         if not isinstance(dataset, DataFrame):
             return scored(self, dataset)
+        if is_connect(dataset):
+            refuse_large(len(self._weights), "the network", "Score df.toArrow(), or in a Spark Classic session.")
         fields = Fields.of(dataset.schema, self.features())
         wanted = self._wanted()
         for name in wanted.values():

@@ -90,16 +90,21 @@ class ConnectLauncher(Launcher):
         from pyspark.errors import PySparkException  # launchers are imported where no pyspark is
 
         from sparkopt.blocks.chunks import CHUNK_SCHEMA, collected, pickled
+        from sparkopt.blocks.sent import in_parts, joined, refuse_large
 
         settings = SessionSettings.of_session(self.session)
         refuse_connections(settings)
         refuse_barrier(settings)
         processes = self._await_slots()
         rows = self.session.range(0, processes, 1, processes) if self.rows is None else self.rows
-        run = pickled((function, args, kwargs, self.prepare))
-        task = _ConnectTask(run, secrets.token_bytes(32), self.start_timeout, self.timeout)
         try:
-            table = rows.mapInArrow(task, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()
+            with in_parts(self.session, (function, args, kwargs, self.prepare)) as (whole, parts):
+                if parts is not None and self.rows is not None:
+                    instead = "Use engine='driver' in a Spark Classic session, or fewer features or classes."
+                    refuse_large(len(pickled((function, args, kwargs))), "what each rank is sent", instead)
+                task = _ConnectTask(whole, secrets.token_bytes(32), self.start_timeout, self.timeout)
+                given, mapped = joined(rows, parts, task)
+                table = given.mapInArrow(mapped, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()
         except PySparkException as error:
             raise _failure(error, processes) from error
         ended = collected(table)
@@ -144,7 +149,7 @@ class ConnectLauncher(Launcher):
 class _ConnectTask:
     """What a task of the barrier stage does."""
 
-    run: bytes
+    pickled: bytes
     key: bytes = field(repr=False)
     start_timeout: float
     timeout: float
@@ -156,7 +161,7 @@ class _ConnectTask:
         from sparkopt.io.worker import spare_modules
 
         spare_modules()
-        function, args, kwargs, prepare = pickle.loads(self.run)  # noqa: S301  # written by this session's driver
+        function, args, kwargs, prepare = pickle.loads(self.pickled)  # noqa: S301  # written by this session's driver
         context = BarrierTaskContext.get()
         rank = context.partitionId()
         if prepare is not None:

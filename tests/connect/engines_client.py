@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from pyspark.ml.linalg import SparseVector
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt import BlockStore, Columns, losses
+from sparkopt.blocks import sent
 from sparkopt.deep import TorchModel
 from sparkopt.engines import DriverEngine
 from sparkopt.errors import SparkoptError
-from sparkopt.ml import LinearRegression, LogisticRegression
+from sparkopt.ml import LinearRegression, LogisticRegression, LogisticRegressionModel
 from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import Trainer
 from sparkopt.validation import Interval
@@ -22,6 +25,9 @@ from tests.connect import serverless
 from tests.connect.connect_data import QUICK, dense, network, numbers, searched
 
 ENGINES = ("auto", "driver", "resident", "allreduce", "local")
+
+
+FITTING = ("driver", "allreduce", "local")
 
 
 def outcome(action: Any) -> Any:
@@ -49,6 +55,37 @@ def sharded(spark: SparkSession) -> dict[str, Any]:
         with BlockStore.write(dense(spark, 2), Columns("features", "label"), Interval()) as store:
             found[reduction] = trainer.fit(store).coefficients.ravel().tolist()
     return found
+
+
+def in_parts(engine: str, df: DataFrame) -> Any:
+    """A fit whose functions are larger than a message may be."""
+    most, part = sent.MOST_SENT, sent.PART_BYTES
+    sent.MOST_SENT, sent.PART_BYTES = 512, 900
+    try:
+        return fitted(engine, df)
+    finally:
+        sent.MOST_SENT, sent.PART_BYTES = most, part
+
+
+def wide(engine: str, spark: SparkSession, folder: str) -> dict[str, Any]:
+    """Two million coefficients: fitted from a checkpoint, scored, saved and loaded."""
+    width, rng, rows = 2_000_000, np.random.default_rng(0), []
+    for row in range(200):
+        places = np.unique([row % 2, *rng.choice(np.arange(10, width), 5)])
+        rows.append((SparseVector(width, places.tolist(), [1.0] * len(places)), float(row % 2)))
+    df = spark.createDataFrame(rows, ["features", "label"]).repartition(2)
+    settings = {"engine": engine, "regParam": 0.01, "tol": 0.0, "checkpointDir": f"{folder}/wide-{engine}"}
+    LogisticRegression(maxIter=1, checkpointInterval=1, **settings).fit(df)
+    model = LogisticRegression(maxIter=2, checkpointInterval=1, **settings).fit(df)
+    model.write().overwrite().save(f"{folder}/wide-model")
+    loaded = LogisticRegressionModel.load(f"{folder}/wide-model")
+    right = loaded.transform(df).where("prediction = label").count()
+    return {
+        "size": loaded.coefficients.size,
+        "equal": bool((loaded.arrays[0] == model.arrays[0]).all()),
+        "right": right,
+        "sum": float(np.abs(model.arrays[0]).sum()),
+    }
 
 
 def called(engine: str, df: DataFrame) -> Any:
@@ -100,6 +137,7 @@ def on(spark: SparkSession, folder: str) -> dict[str, Any]:
         "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
         "searched": outcome(lambda: searched(spark)),
         "sharded": outcome(lambda: sharded(spark)),
+        "in parts": {engine: outcome(lambda engine=engine: in_parts(engine, df)) for engine in FITTING},
         "networks": networks(df, folder),
         "plan": outcome(lambda: str(LogisticRegression().explain(df))),
     }
@@ -111,6 +149,7 @@ def main(remote: str, folder: str) -> None:
     plain = on(spark, folder)
     refusing, refuser = serverless.session(remote)
     found = {"connect": plain, "serverless": on(refusing, folder), "refused": sorted(set(refuser.refusals))}
+    found["wide"] = {engine: outcome(lambda engine=engine: wide(engine, spark, folder)) for engine in FITTING}
     found["views"] = [table.name for table in [*spark.catalog.listTables(), *refusing.catalog.listTables()]]
     print("RESULT " + json.dumps(found))
     refusing.stop()  # gRPC waits forever for a channel that is closed while the interpreter ends

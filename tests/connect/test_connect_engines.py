@@ -53,6 +53,24 @@ def test_ranks_that_hold_a_partition_each(spark, found, limits):
     np.testing.assert_allclose(outcome["numbers"], expected(spark, "driver"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["driver", "allreduce", "local"])
+def test_functions_larger_than_a_message_travel_in_parts(found, engine):
+    assert found["connect"]["in parts"][engine] == found["connect"][engine]
+    if engine in ("driver", "allreduce"):
+        refused = found["serverless"]["in parts"][engine]
+        assert "and a message of Spark Connect holds 0 MiB" in refused or ("serverless", engine) in ONE_LINE
+        assert "\n" not in refused
+    else:
+        assert found["serverless"]["in parts"][engine] == found["serverless"][engine]
+
+
+@pytest.mark.parametrize("engine", ["driver", "allreduce", "local"])
+def test_two_million_coefficients(found, engine):
+    outcome = found["wide"][engine]
+    assert (outcome["size"], outcome["equal"], outcome["right"]) == (2_000_000, True, 200)
+    assert outcome["sum"] == pytest.approx(found["wide"]["driver"]["sum"], rel=1e-9)
+
+
 @pytest.mark.parametrize("limits", SERVERS)
 def test_callbacks_are_called_or_refused(found, limits):
     for engine in ("auto", "driver"):
