@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,18 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt import BlockStore, Columns, losses
 from sparkopt.blocks import sent
-from sparkopt.deep import TorchModel
 from sparkopt.engines import DriverEngine
-from sparkopt.errors import SparkoptError
 from sparkopt.ml import LinearRegression, LogisticRegression, LogisticRegressionModel
 from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import Trainer
 from sparkopt.validation import Interval
 from tests.connect import serverless
-from tests.connect.connect_data import QUICK, dense, network, numbers, searched
+from tests.connect.connect_data import QUICK, dense, fitted, outcome, searched, trained
 
 ENGINES = ("auto", "driver", "resident", "allreduce", "local")
 
 
 FITTING = ("driver", "allreduce", "local")
-
-
-def outcome(action: Any) -> Any:
-    """What an action returns, or its error: sparkopt's own in one line, or anything else by its type."""
-    try:
-        return action()
-    except SparkoptError as error:
-        return f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001  # this is what must not happen; the test says so
-        return f"raw {type(error).__name__}: {error}"[:3000]
-
-
-def fitted(engine: str, df: DataFrame, **settings: Any) -> dict[str, Any]:
-    model = LogisticRegression(engine=engine, regParam=0.01, **QUICK, **settings).fit(df)
-    receipt = model.summary.receipt
-    rows = model.transform(df).select("prediction").collect()
-    return {"numbers": numbers(model), "engine": receipt.engine, "ones": sum(row.prediction for row in rows)}
 
 
 def sharded(spark: SparkSession) -> dict[str, Any]:
@@ -117,17 +97,6 @@ def networks(df: DataFrame, folder: str) -> dict[str, Any]:
     }
 
 
-def trained(df: DataFrame, folder: str, **settings: Any) -> dict[str, Any]:
-    model = network(f"{folder}/rows", **settings).fit(df)
-    for _ in range(2):
-        model.write().overwrite().save(f"{folder}/network")
-    loaded = TorchModel.load(f"{folder}/network")
-    found = loaded.transform(df).select("prediction").collect()
-    losses = [record["loss"] for record in model.summary.history]
-    left = sorted(path.name for path in Path(folder, "rows").iterdir())
-    return {"losses": losses, "ones": sum(row.prediction for row in found), "left": left}
-
-
 def on(spark: SparkSession, folder: str) -> dict[str, Any]:
     df = dense(spark, 2)
     return {
@@ -135,7 +104,7 @@ def on(spark: SparkSession, folder: str) -> dict[str, Any]:
         "two partitions": outcome(lambda: fitted("allreduce", df.repartition(2))),
         "callbacks": {engine: outcome(lambda engine=engine: called(engine, df)) for engine in ENGINES},
         "wrong": {engine: outcome(lambda engine=engine: wrong(engine, df)) for engine in ("local", "allreduce")},
-        "searched": outcome(lambda: searched(spark)),
+        "searched": {engine: outcome(lambda engine=engine: searched(spark, engine)) for engine in ENGINES},
         "sharded": outcome(lambda: sharded(spark)),
         "in parts": {engine: outcome(lambda engine=engine: in_parts(engine, df)) for engine in FITTING},
         "networks": networks(df, folder),

@@ -1,4 +1,4 @@
-"""Fit again and again in one session, over all engines, and say what the processes hold after the tenth fit and at the end.
+"""Fit again and again in one session, over all engines, and say what processes hold after ten fits and at the end.
 
 Run by test_many_fits.py: ``many_fits.py RUNS``; prints one line of JSON.
 """
