@@ -7,8 +7,8 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pyspark import SparkContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
 
@@ -30,6 +30,9 @@ from sparkopt.launch import (
 from sparkopt.launch.channel import Watcher
 from sparkopt.solver.callbacks import close
 from sparkopt.solver.progress import Callback
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext  # clients of Spark Connect alone have none
 
 __all__ = ["Launching"]
 
