@@ -24,7 +24,7 @@ from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import resolve
 from sparkopt.launch.devices import check_request, describe
-from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_connections
+from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.validation import Interval, check
 
 __all__ = ["check_session", "check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
@@ -55,7 +55,7 @@ def check_session(params: TrainingParams, session: SparkSession | None, callback
                 "callbacks are called in this process, which the tasks of a Spark Connect server do not reach. Use "
                 "loggers, which run in the process of rank 0, or launcher='local'."
             )
-    refuse_connections(settings)
+    refuse_group(settings)
     if launcher == "torch":
         refuse_barrier(settings)
 

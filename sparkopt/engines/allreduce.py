@@ -59,7 +59,7 @@ class AllReduceEngine(Engine):
     startup_seconds = 2.5  # importing PyTorch, and connecting the ranks
     pass_seconds = 0.003
     needs_rdds = False
-    needs_barrier = True
+    needs_barrier = in_group = True
 
     def __post_init__(self) -> None:
         check("launcher", self.launcher, OneOf(["torch", "horovod"]))

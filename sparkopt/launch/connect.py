@@ -26,7 +26,7 @@ from sparkopt.launch.channel import Channel, RankReport, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Address, Listener
 from sparkopt.launch.launcher import Launcher, P, RankFunction
-from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_connections
+from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.launch.torch import TorchRank
 from sparkopt.validation import Interval, check
 
@@ -93,7 +93,7 @@ class ConnectLauncher(Launcher):
         from sparkopt.blocks.sent import in_parts, joined, refuse_large
 
         settings = SessionSettings.of_session(self.session)
-        refuse_connections(settings)
+        refuse_group(settings)
         refuse_barrier(settings)
         processes = self._await_slots()
         rows = self.session.range(0, processes, 1, processes) if self.rows is None else self.rows
