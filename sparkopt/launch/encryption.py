@@ -47,7 +47,7 @@ def _context(is_driver: bool) -> ssl.SSLContext:
     return context
 
 
-class EncryptedConnection(connection.Connection):  # type: ignore[type-arg]
+class EncryptedConnection(connection.Connection):
     """A connection whose messages are encrypted; made by ``encrypted``."""
 
     def __init__(self, handle: int, is_driver: bool) -> None:

@@ -47,7 +47,7 @@ ENCRYPTED = "set spark.network.crypto.enabled=false"
 REFUSED: dict[str, dict[str, str]] = {
     "dynamic allocation": {"allreduce": BARRIER, "torch": BARRIER},
     "long tasks": {"local": "unset spark.speculation.task.duration.threshold"},
-    "encryption": {"allreduce": ENCRYPTED, "resident": ENCRYPTED, "local": ENCRYPTED, "torch": ENCRYPTED},
+    "encryption": {"allreduce": ENCRYPTED, "torch": ENCRYPTED},
 }
 """By case and engine or launcher: what the one line says."""
 

@@ -81,7 +81,7 @@ def test_a_message_beyond_its_bound_is_refused(ends, threads):
 
 
 class Between:
-    """A process between caller and driver, which passes on what ``change`` makes of each chunk, and keeps all of it."""
+    """Somebody between caller and driver, who passes on what ``change`` makes of each part, and keeps all of it."""
 
     def __init__(self, driver: Any, change: Callable[[bytes], bytes] = bytes) -> None:
         self.seen, self._driver, self._change = bytearray(), driver, change
