@@ -108,7 +108,7 @@ def outcome(action: Any) -> Any:
     """What an action returns, or its error: sparkopt's own in one line, or anything else by its type."""
     try:
         return action()
-    except SparkoptError as error:
+    except SparkoptError as error:  # those of pyspark.ml's estimators are pyspark's IllegalArgumentException too
         return f"{type(error).__name__}: {error}"
     except Exception as error:  # noqa: BLE001  # this is what must not happen; the test says so
         return f"raw {type(error).__name__}: {error}"[:3000]

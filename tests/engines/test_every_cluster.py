@@ -75,7 +75,7 @@ def refused(outcome: Any, name: str, engine: str) -> bool:
     if expected is None:
         assert isinstance(outcome, dict), outcome
         return False
-    assert outcome.startswith("IncompatibleError: "), outcome
+    assert outcome.partition(":")[0] in ("IncompatibleError", "IllegalChoiceError"), outcome
     assert expected in outcome
     assert "\n" not in outcome
     return True
