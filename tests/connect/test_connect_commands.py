@@ -29,7 +29,7 @@ CASES: dict[str, tuple[list[str], str, dict[str, object]]] = {
     "evaluate": (["--model", "out/train", "--parquet", "rows.parquet", "--label", "label"], "metrics.json", {}),
     "preprocess-images": (["--input", "pictures", "--size", "8"], "_manifest.json", {"good": 20}),
     "train-deep": (
-        ["--images", "pictures", "--image-size", "8", "--widths", "4,8", "--epochs", "2"],
+        ["--images", "pictures", "--image-size", "8", "--widths", "8,8", "--epochs", "2"],
         "receipt.json",
         {"processes": 2, "launcher": "torch"},
     ),
