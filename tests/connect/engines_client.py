@@ -118,6 +118,7 @@ def main(remote: str, folder: str) -> None:
     plain = on(spark, folder)
     refusing, refuser = serverless.session(remote)
     found = {"connect": plain, "serverless": on(refusing, folder), "refused": sorted(set(refuser.refusals))}
+    found["provoked"] = serverless.provoked(refusing)
     found["wide"] = {engine: outcome(lambda engine=engine: wide(engine, spark, folder)) for engine in FITTING}
     found["views"] = [table.name for table in [*spark.catalog.listTables(), *refusing.catalog.listTables()]]
     print("RESULT " + json.dumps(found))

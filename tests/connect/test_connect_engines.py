@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -119,6 +122,14 @@ def test_searches_and_sums_on_the_server(spark, found, limits):
             np.testing.assert_allclose(outcome["metrics"], classic["metrics"], rtol=1e-6)
     assert found[limits]["sharded"]["sharded"] == found[limits]["sharded"]["collect"]
     assert "engine         local; " in found[limits]["plan"]
+
+
+def test_each_refusal_of_the_page_is_raised(found):
+    page = (Path(__file__).parents[2] / "docs/guides/databricks.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([^|]+) \| `\[(\w+)\]` \|", page, re.MULTILINE)
+    assert {name for name, _ in listed} == set(REFUSED) == set(found["provoked"])
+    for name, code in listed:
+        assert f"[{code}]" in found["provoked"][name]
 
 
 def test_refusals_were_met_and_nothing_is_left(found):
