@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark.sql.types import NullType, StructField, StructType
-from scipy import sparse
 
 from sparkopt.blocks.columns import FEATURES, OFFSET, shown_names
 from sparkopt.blocks.invalid import InvalidRowError
@@ -189,7 +189,7 @@ def is_in_memory(data: Any) -> bool:
 
 
 def _is_matrix(data: Any) -> bool:
-    return isinstance(data, np.ndarray) or sparse.issparse(data)
+    return isinstance(data, np.ndarray) or scipy.sparse.issparse(data)
 
 
 def scored(model: Any, data: Any) -> Any:
