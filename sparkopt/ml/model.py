@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark import TaskContext
 from pyspark.ml import Model
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
@@ -17,7 +18,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructType
-from scipy import sparse
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import (
@@ -180,7 +180,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """
         X: Any = value.toArray()[None, :]
         if isinstance(value, SparseVector):
-            X = sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
+            X = scipy.sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
         return self._outputs(self._raw(X))
 
     @abstractmethod
