@@ -193,11 +193,11 @@ class Index:
 
     def delete(self) -> None:
         """Delete the store."""
-        self.location.filesystem.delete_dir(self.location.path)
+        self.location.delete()
 
 
 def _field(entry: dict[str, Any]) -> Field:
-    return Field(entry["name"], tuple(entry["columns"]), entry["kind"])
+    return Field(**{**entry, "columns": tuple(entry["columns"])})
 
 
 def _shard(entry: dict[str, Any]) -> Shard:

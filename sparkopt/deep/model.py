@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Model
 from pyspark.ml.util import (
@@ -18,14 +20,18 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
+from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference
-from sparkopt.deep.fields import Fields
+from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 
@@ -68,6 +74,8 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         super().__init__()
         self._build, self._weights, self._outputs = build, weights, Outputs(task, output_shape)
         self._summary: TorchTrainingSummary | None = None
+        self._inputs: tuple[Field, ...] = ()
+        self._columns: tuple[str, ...] = ()
 
     @property
     def weights(self) -> bytes:
@@ -106,7 +114,9 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         check_params(self)
         if not isinstance(dataset, DataFrame):
             return scored(self, dataset)
-        fields = Fields.of(dataset.schema, self.features())
+        if is_connect(dataset):
+            refuse_large(len(self._weights), "the network", "Score df.toArrow(), or in a Spark Classic session.")
+        fields = self._fields(dataset.schema)
         wanted = self._wanted()
         for name in wanted.values():
             if name in dataset.columns:
@@ -118,6 +128,12 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
         )
+
+    def _fields(self, schema: StructType) -> Fields:
+        """Return the inputs in a table: as they were trained on, if that is known."""
+        if not self._inputs:
+            return Fields.of(schema, self.features())
+        return Fields(self._inputs).scoring(schema, self._columns, self.features())
 
     def _wanted(self) -> dict[str, str]:
         """Return the names of the output columns, by what they hold."""
@@ -156,6 +172,8 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
         "network": asdict(Reference.of(model._build)),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
+        "inputs": [asdict(entry) for entry in model._inputs],
+        "columns": list(model._columns),
     }
 
 
@@ -165,6 +183,8 @@ def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
     network = metadata["network"]
     reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
     model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
+    model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
+    model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(model, metadata)
     return model
@@ -236,11 +256,27 @@ class TorchModelWriter(_AnySpark, MLWriter):
         with written_whole(path, self.shouldOverwrite) as folder:
             saved_in(self.model, folder)
 
+    def _handleOverwrite(self, path: str) -> None:
+        if is_connect(self.sparkSession):
+            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
+
+            RemoteMLWriter.handleOverwrite(path, True)
+        else:
+            super()._handleOverwrite(path)
+
     def saveImpl(self, path: str) -> None:
         """Let Spark write."""
         model, spark = self.model, self.sparkSession
         facts = digested(model, spark, [model.weights], facts_of(model))
         DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts)
+        if is_connect(spark):
+            chunks = [model.weights[start : start + CHUNK] for start in range(0, len(model.weights), CHUNK)]
+            table = pa.table(
+                {"number": pa.array(range(len(chunks)), pa.int32()), "bytes": pa.array(chunks, pa.binary())}
+            )
+            rows = spark.createDataFrame(table).repartition(1)
+            rows.mapInArrow(_WriteFile(f"{path}/{WEIGHTS}"), "written int").collect()
+            return
         context: Any = spark.sparkContext
         file = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # with Spark's own credentials
         stream = file.getFileSystem(context._jsc.hadoopConfiguration()).create(file)
@@ -249,6 +285,23 @@ class TorchModelWriter(_AnySpark, MLWriter):
                 stream.write(bytearray(model.weights[start : start + CHUNK]))
         finally:
             stream.close()
+
+
+@dataclass(frozen=True)
+class _WriteFile:
+    """The task that writes a file of chunks, where a server of Spark Connect has its files."""
+
+    uri: str
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts: dict[int, bytes] = {}
+        for batch in batches:
+            parts |= dict(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        target = resolve(self.uri, "path")
+        with target.filesystem.open_output_stream(target.path) as stream:
+            for number in sorted(parts):
+                stream.write(parts[number])
+        yield pa.RecordBatch.from_pydict({"written": pa.array([len(parts)], pa.int32())})
 
 
 class TorchModelReader(_AnySpark, MLReader[TorchModel]):
