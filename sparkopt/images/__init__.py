@@ -2,7 +2,7 @@
 
 A :class:`Compose` is a pipeline of transforms, and samples consecutive geometric ones once. Start at ``transform``,
 which has the interface, :class:`ImageTransform`, and ``pipeline``. The transforms are in ``pixelwise`` and
-``effects`` (colours and values), ``spatial`` and ``crops`` (resize, crop, flip, pad), ``warps`` (rotation, affine,
+``effects`` (tone), ``degradations`` (blur, noise, erased parts), ``spatial`` and ``crops`` (resize, crop, flip, pad), ``warps`` (rotation, affine,
 perspective), ``fields`` (distortions), ``choices`` and ``policies`` (which choose others) and ``mixing`` (batches).
 ``sample`` and ``targets`` move masks, boxes and keypoints. ``functional`` has operations as functions on arrays,
 ``operations`` has transforms as functions. ``geometry`` and ``sampling`` compose and apply geometric maps.
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.images import (
     choices,
     crops,
+    degradations,
     effects,
     fields,
     functional,
@@ -50,6 +51,7 @@ from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
 from sparkopt.images.choices import *  # noqa: F403
 from sparkopt.images.crops import *  # noqa: F403
+from sparkopt.images.degradations import *  # noqa: F403
 from sparkopt.images.effects import *  # noqa: F403
 from sparkopt.images.fields import *  # noqa: F403
 from sparkopt.images.files import Survey, survey
@@ -106,6 +108,7 @@ __all__ = [
     "udf",
     *choices.__all__,
     *crops.__all__,
+    *degradations.__all__,
     *effects.__all__,
     *fields.__all__,
     *mixing.__all__,
