@@ -53,7 +53,7 @@ class Named:
         model = self.estimator().fit(rows)
         np.testing.assert_array_equal(model.coefficients.toArray(), expected)
         scored = model.transform(rows)
-        columns = getattr(scored, "column_names", None) or scored.columns
+        columns = scored.column_names if isinstance(scored, pa.Table) else scored.columns
         assert list(columns) == [*names, "rawPrediction", "probability", "prediction"]
         assert model.evaluate(rows).accuracy == accuracy
         found = scored["probability"].to_pylist() if isinstance(scored, pa.Table) else _shares(scored)
