@@ -30,6 +30,7 @@ from sparkopt.jobs.overlap import check_output, check_tables, table_of
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.signals import Terminated, terminable
 from sparkopt.launch.session import PROFILES
+from sparkopt.launch.streams import own_standard_error
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 
@@ -152,6 +153,7 @@ class Job:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the job; return its exit code."""
+        own_standard_error()
         flags = self.parser()
         args = flags.read(argv)
         with logging_as(self.name, args.log_format):
@@ -182,6 +184,9 @@ class Job:
             with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", self.settings) as runtime:
                 return self._run(runtime, choice, args)
         except failures as error:
+            if kind.has_ended(error):
+                logger.error("terminated: spark-submit has ended. %s", again)
+                return TERMINATED
             logger.error("%s", kind.essence(error))
             return FAILURE
         except Terminated:
@@ -346,7 +351,7 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
 def _report(run: JobRun, identity: JobIdentity, result: JobResult, name: str) -> dict[str, str]:
     """Write the page, with the flags for readers who have nothing else; return its name and description."""
     flags = "\n".join(
-        f"  {key} {value}" for key, value in identity.config.items() if value is not None and value is not False
+        f"  {key} {value}" for key, value in identity.config.items() if value not in (None, []) and value is not False
     )
     text = f"{result.text}\n{result.failed_gate}".strip()
     made = f"{manifest.now():%Y-%m-%d %H:%M} UTC"

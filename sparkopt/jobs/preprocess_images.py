@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +61,7 @@ def process(rows: ImageRows) -> dict[str, Any]:
     names = rows.names() if rows.options.features else []
     skipped = rows.done()
     begin = time.perf_counter()
-    with tqdm(rows.steps(), desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
+    with tqdm(rows.steps(), desc="preprocess", unit="part", mininterval=0) as progress:
         for step in progress:
             rows.process(step, names)
     seconds = time.perf_counter() - begin

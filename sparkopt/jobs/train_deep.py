@@ -24,7 +24,7 @@ from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.sources import LABEL, check_classes, check_share, check_source, data_flags
-from sparkopt.jobs.train import plotted, with_metrics, write_metrics
+from sparkopt.jobs.train import held_out_facts, plotted, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 
@@ -172,13 +172,15 @@ def work(run: JobRun) -> JobResult:
     training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
     model = estimator(args, len(rows.labels)).fit(training)
     event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
-    metrics = runtime.metrics_of(model, held_out, LABEL)
+    with runtime.scored(model, held_out, LABEL) as outcome:
+        judged = held_out_facts(outcome, rows.labels)
+    metrics = judged.metrics
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, text, judged.on(model.summary.receipt.facts()))
 
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:

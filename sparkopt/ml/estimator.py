@@ -195,6 +195,8 @@ class LinearEstimator(
         share = self.getMiniBatchFraction() * self.getLocalSteps()
         engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
         plan = FitPlan.of(rows, data, objective.size, engine, share, self.getCompression())
+        names = feature_names(rows, self._features())
+        plan = replace(plan, names=names if len(names) == data.features else ())
         if not self._chooses or self._columns().validation is not None:
             return replace(plan, optimizer=self._optimizer().name)
         engines = (engine if plan.needs_spark else engine_on_table(engine)).candidates(plan.session)
