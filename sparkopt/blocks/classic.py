@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -101,11 +102,29 @@ class ClassicBackend(Backend):
         scan = self._source.scan
         if scan is not None:
             read = ReadParquet(scan.reader, self._source.writer())
-            parts = self.context.parallelize(scan.partitions, len(scan.partitions))
-            handles: RDD[Handle] = parts.mapPartitionsWithIndex(read)
+            handles: RDD[Handle] = _files_rdd(self.context, scan).mapPartitionsWithIndex(read)
             return handles
         written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
         return written.rdd.mapPartitionsWithIndex(_to_handles)
+
+
+def _files_rdd(context: Any, scan: ParquetScan) -> RDD[Sequence[FilePart]]:
+    """Return an RDD whose partitions have one element each: the parts of files that a partition reads.
+
+    Its tasks prefer the machines that hold these files, as those of Spark's own reader do.
+    """
+    if not scan.hosts:
+        return context.parallelize(scan.partitions, len(scan.partitions))  # type: ignore[no-any-return]
+    from pyspark import RDD
+    from pyspark.serializers import CPickleSerializer
+
+    jvm = context._jvm
+    pairs = [
+        jvm.scala.Tuple2(bytearray(pickle.dumps(parts)), jvm.PythonUtils.toSeq(list(hosts)))
+        for parts, hosts in zip(scan.partitions, scan.hosts, strict=True)
+    ]
+    placed = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), jvm.scala.reflect.ClassTag.Any())
+    return RDD(placed.toJavaRDD(), context, CPickleSerializer())
 
 
 def description_of(session: Any) -> str | None:
@@ -138,7 +157,7 @@ def of_files(df: DataFrame, scan: ParquetScan, function: Callable[[Iterator[pa.R
     function : callable
         Of a partition's rows; it can be pickled.
     """
-    parts = df.sparkSession.sparkContext.parallelize(scan.partitions, len(scan.partitions))
+    parts = _files_rdd(df.sparkSession.sparkContext, scan)
     found = parts.mapPartitions(_OfFiles(scan.reader, function)).collect()
     return None if any(isinstance(one, NotReadHere) for one in found) else found
 
