@@ -29,6 +29,7 @@ from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdenti
 from sparkopt.jobs.overlap import check_output, check_tables, table_of
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.signals import Terminated, terminable
+from sparkopt.jobs.tracking import check_tracking, log_run, tracking_flag
 from sparkopt.launch.session import PROFILES
 from sparkopt.launch.streams import own_standard_error
 from sparkopt.report.facts import Facts
@@ -94,6 +95,8 @@ class JobResult:
         What ``report.html`` shows in addition to the text.
     failed_gate : str
         Why the gate was not met; "" where it was.
+    model : Model or None
+        The model that was trained, for MLflow.
     """
 
     metrics: Mapping[str, Any]
@@ -101,6 +104,7 @@ class JobResult:
     text: str
     page: Facts
     failed_gate: str = ""
+    model: Any = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,7 @@ class Job:
         failures: tuple[type[Exception], ...] = (SparkoptError, OSError, *kind.failures)
         again = "The same command starts again, or resumes where it can."
         try:
+            check_tracking(args)
             with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", self.settings) as runtime:
                 return self._run(runtime, choice, args)
         except failures as error:
@@ -233,10 +238,13 @@ class Job:
             run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
+            run_id = log_run(args, identity, result.metrics, run.files, result.model) if args.mlflow else ""
         if choice.on == MACHINE:
             print(f"ran on    {choice}")
         print(result.text)
         print(_link(output.child(page)))
+        if run_id:
+            print(f"mlflow    experiment {args.mlflow}, run {run_id}")
         if result.failed_gate:
             logger.error("%s", result.failed_gate)
             return GATE
@@ -259,6 +267,7 @@ def common_flags(flags: Parser) -> None:
     common.add_argument(
         "--force", action="store_true", help="run even if flags and data are those of the existing output"
     )
+    tracking_flag(common)
     common.add_argument("--log-format", choices=FORMATS, default="text", help="on standard error (default: text)")
 
 

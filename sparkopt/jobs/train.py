@@ -237,7 +237,7 @@ def work(run: JobRun) -> JobResult:
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
     page = judged.on(model.summary.receipt.facts(), (coefficients(model, rows.labels),))
-    return JobResult(metrics, outputs, text, page)
+    return JobResult(metrics, outputs, text, page, model=fitted)
 
 
 def _stages(args: argparse.Namespace, rows: InputRows, runtime: Runtime, start: Any) -> tuple[list[Any], InputRows]:

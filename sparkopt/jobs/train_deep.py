@@ -180,7 +180,7 @@ def work(run: JobRun) -> JobResult:
     text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return JobResult(metrics, outputs, text, judged.on(model.summary.receipt.facts()))
+    return JobResult(metrics, outputs, text, judged.on(model.summary.receipt.facts()), model=model)
 
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:

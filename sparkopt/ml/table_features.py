@@ -239,8 +239,8 @@ class TableFeatures(
         collect = Collect(columns, options.max_categories, impute in ("median", "most_frequent"))
         found = merged(statistics_of(rows, [column.name for column in columns], collect))
         encoder = fitted_encoder(columns, found, options, terms)
-        texts = {field.name for field in schema if isinstance(field.dataType, TEXTS)}
-        encoder = replace(encoder, texts=tuple(name for name in encoder.columns if name in texts))
+        kinds = {name: column_type(schema, name, "input").simpleString() for name in encoder.columns}
+        encoder = replace(encoder, types=tuple(kinds.values()))
         return self._copyValues(TableFeaturesModel(encoder)._resetUid(self.uid))
 
     def _options(self) -> EncodingOptions:
