@@ -2,9 +2,9 @@
 
 ``mlflow`` logs a fit and its model: ``runs`` is what it tells a run, ``signature`` describes the model's columns,
 ``pyfunc`` is what MLflow loads such a model with, and ``wheel`` makes the package that the model carries for its
-environment. ``autologging`` logs every fit. ``notebook`` reads a notebook's parameters. ``model_registry`` accepts models
-and finds the one in use. The package may import every other one but ``jobs``. Importing it loads neither Spark nor
-torch nor MLflow: a scheduler's process uses the registry. Start reading at ``mlflow.log_fit``.
+environment. ``autologging`` logs every fit. ``notebook`` reads a notebook's parameters. ``model_registry`` accepts
+models and finds the one in use. The package may import every other one but ``jobs``. Importing it loads neither Spark
+nor torch nor MLflow: a scheduler's process uses the registry. Start reading at ``mlflow.log_fit``.
 """
 
 from importlib import import_module

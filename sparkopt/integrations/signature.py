@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sparkopt.ml.rows import rows_of, schema_of
-
 __all__ = ["signature_of"]
 
 TYPES = {
@@ -80,6 +78,8 @@ def _trained_on(stage: Any) -> dict[str, str]:
     """Return the types of the columns that a model was trained on; none of a loaded one, which has no rows."""
     if not stage.hasSummary:
         return {}
+    from sparkopt.ml.rows import rows_of, schema_of  # here: a scheduler's process imports this package without Spark
+
     schema = schema_of(rows_of(stage.summary.dataset))
     kinds = {field.name: field.dataType for field in schema}
     vectors = {name: "vector" for name, kind in kinds.items() if kind.typeName() in ("vectorudt", "array")}

@@ -28,6 +28,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.locations import LocalLocation
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.images import ImageRows
@@ -36,6 +37,8 @@ from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
 
+MODES = {"PERMISSIVE": "keep", "DROPMALFORMED": "skip", "FAILFAST": "error"}
+"""What images call it, by the words of all commands."""
 FORMATS = ("binaryFile", "parquet", "delta", "table")
 
 
@@ -99,7 +102,9 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
     flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
     flags.add_argument("--quality", type=int, default=90, help="without --pipeline: 1 to 100, for jpeg and webp")
-    flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
+    meaning = "skip leaves them out, keep writes null and the reason, and counts them"
+    invalid_flag(flags, meaning, default="keep", what="images that cannot be decoded")
+    flags.add_argument("--mode", choices=tuple(MODES), help="the earlier names of --handle-invalid keep, skip, error")
     rows = flags.add_argument_group("rows to train on")
     rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
     rows.add_argument("--color", choices=COLORS, default="gray", help="without --pipeline (default: %(default)s)")
@@ -124,7 +129,14 @@ def declare(flags: Parser) -> None:
 def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     """Return the kernel that processes images."""
     output = "array" if options.features else "bytes"
-    return sparkopt.images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
+    return sparkopt.images.ImageKernel(pipeline_of(options), output, mode_of(options), options.seed, options.epoch)
+
+
+def mode_of(options: argparse.Namespace) -> str:
+    """Return what becomes of bad images, as ``sparkopt.images`` calls it."""
+    if options.mode is not None:
+        return str(options.mode)
+    return next(mode for mode, word in MODES.items() if word == options.handle_invalid)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -135,6 +147,11 @@ def check(options: argparse.Namespace) -> None:
     if options.parts < 1:
         raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
     check_share("--test-fraction", options.test_fraction)
+    if options.mode is not None and options.handle_invalid not in ("keep", MODES[options.mode]):
+        raise ParameterError(
+            f"--mode {options.mode} is --handle-invalid {MODES[options.mode]}, and --handle-invalid is "
+            f"{options.handle_invalid}: give one of them."
+        )
     kernel_of(options)
 
 
@@ -143,7 +160,7 @@ def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     kernel = kernel_of(options)
     runtime.images(options, kernel, runtime.location(options.output)).check()
     kind = "images" if options.input_format == "binaryFile" else options.input_format
-    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
+    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": mode_of(options)}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
     return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 

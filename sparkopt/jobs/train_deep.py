@@ -21,6 +21,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
+from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.sources import LABEL, check_classes, check_share, check_source, data_flags
@@ -56,6 +57,8 @@ def declare(flags: Parser) -> None:
         default=0.1,
         help="share of the other images for validation during training (default: %(default)s)",
     )
+    meaning, what = "skip and keep leave them out, and count them", "images that cannot be decoded"
+    invalid_flag(flags, meaning, default="error", what=what)
     _declare_training(flags)
     _declare_launcher(flags)
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -146,6 +149,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         precision=args.precision,
         validationFraction=args.validation_fraction,
         patience=args.patience,
+        handleInvalid=args.handle_invalid,
         loaderThreads=args.loader_threads,
         maxRestarts=args.max_restarts,
         seed=args.seed,
