@@ -17,6 +17,7 @@ from pyspark.ml import Estimator
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.descriptions import described, of_subject
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
@@ -270,7 +271,13 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         check_training(self, context, processes)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
-        with self._store(rows, fields, held_out, recipe.build_loss().ignored) as index:
+        session = None if isinstance(rows, Table) else rows.sparkSession
+        with (
+            of_subject(type(self).__name__),
+            described(session, "reading rows") as describe,
+            self._store(rows, fields, held_out, recipe.build_loss().ignored) as index,
+        ):
+            describe("training")
             results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
