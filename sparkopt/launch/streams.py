@@ -68,6 +68,10 @@ class _ThroughJvm(io.TextIOBase):
             os.write(self._descriptor, text.encode("utf-8", "replace"))
         return len(text)
 
+    def fileno(self) -> int:
+        """Return the descriptor that processes below this one inherit."""
+        return 2
+
     def writable(self) -> bool:
         """Whether text can be written."""
         return True
