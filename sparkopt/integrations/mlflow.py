@@ -104,9 +104,8 @@ def log_fit(
     fitted, prefix = _best(model), "" if name == "model" else f"{name}."
     log_model_params(mlflow, client, run_id, fitted, prefix, name)
     client.set_tag(run_id, "sparkopt.version", __version__)
-    last = _last(fitted)
-    if getattr(last, "hasSummary", False):
-        summary = last.summary
+    summary = _summary_of(fitted)
+    if summary is not None:
         log_metrics(mlflow, client, run_id, summary, prefix)
         log_receipt(client, run_id, summary.receipt, None if name == "model" else f"receipts/{name}")
         if dataset:
@@ -144,12 +143,12 @@ def log_model(model: Any, name: str = "model", example: pd.DataFrame | None = No
     _active(mlflow)
     target: dict[str, Any] = {"artifact_path": name}
     if int(mlflow.__version__.split(".")[0]) > 2:
-        last = _last(_best(model))
-        step = step_of(last.summary.receipt) if getattr(last, "hasSummary", False) else 0
+        summary = _summary_of(_best(model))
+        step = step_of(summary.receipt) if summary is not None else 0
         target = {"name": name, "step": step}  # MLflow shows the metrics of this step with the model
     with tempfile.TemporaryDirectory() as folder:
         if not is_scored_here(_best(model)):
-            return _of_spark(mlflow).log_model(_best(model), **target, **_spark_parts(mlflow, Path(folder)))
+            return _of_spark(mlflow).log_model(_best(model), artifact_path=name, **_spark_parts(mlflow, Path(folder)))
         return mlflow.pyfunc.log_model(**target, **_parts(mlflow, _best(model), Path(folder), example))
 
 
@@ -203,6 +202,13 @@ def _last(model: Any) -> Any:
     """Return the last stage of a pipeline; other models are their own."""
     stages = getattr(model, "stages", None)
     return _last(stages[-1]) if stages else model
+
+
+def _summary_of(model: Any) -> Any:
+    """Return the summary of a fit; None of a loaded model, and of pyspark.ml's, whose fits have no receipt."""
+    last = _last(model)
+    summary = last.summary if getattr(last, "hasSummary", False) else None
+    return summary if hasattr(summary, "receipt") else None
 
 
 def _of_spark(mlflow: Any) -> Any:
