@@ -54,6 +54,7 @@ from sparkopt.images.effects import *  # noqa: F403
 from sparkopt.images.fields import *  # noqa: F403
 from sparkopt.images.files import Survey, survey
 from sparkopt.images.folder import read
+from sparkopt.images.frames import FrameFunction
 from sparkopt.images.functional import decode, decode_mask, encode
 from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.mixing import *  # noqa: F403
@@ -74,6 +75,7 @@ __all__ = [
     "ENDINGS",
     "MAX_PIXELS",
     "BatchFunction",
+    "FrameFunction",
     "ChoosingTransform",
     "Compose",
     "Decode",

@@ -16,6 +16,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
+from sparkopt.images.opencl import call
 from sparkopt.images.parameters import FILL, Fill, Range
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
@@ -134,7 +135,7 @@ class Sharpness(_Tone):
         factor = np.float32(_draw(self.factor, rng))
 
         def sharpened(colors: Array) -> Array:
-            smooth = with_channels(cv2.filter2D(colors, -1, _SMOOTH))
+            smooth = with_channels(call(cv2.filter2D, colors, -1, _SMOOTH))
             mixed = with_channels(cv2.addWeighted(colors, float(factor), smooth, float(1 - factor), 0))
             if colors.dtype != np.uint8:
                 mixed = np.clip(mixed, 0, 1)
@@ -297,8 +298,8 @@ class MedianBlur(ImageTransform):
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the blurred image; float32 is rounded to 256 levels where the kernel is larger than 5."""
         if image.dtype == np.uint8 or self.kernel_size <= 5:
-            return with_channels(cv2.medianBlur(np.ascontiguousarray(image), self.kernel_size))
-        return _in_levels(image, lambda colors: cv2.medianBlur(colors, self.kernel_size))
+            return with_channels(call(cv2.medianBlur, np.ascontiguousarray(image), self.kernel_size))
+        return _in_levels(image, lambda colors: call(cv2.medianBlur, colors, self.kernel_size))
 
 
 @dataclass(frozen=True)
@@ -331,7 +332,7 @@ class MotionBlur(ImageTransform):
         columns = np.rint(half + steps * math.cos(angle)).astype(int)
         kernel = np.zeros((self.length, self.length), np.float32)
         np.add.at(kernel, (rows, columns), np.float32(1 / self.length))
-        return with_channels(cv2.filter2D(np.ascontiguousarray(image), -1, kernel))
+        return with_channels(call(cv2.filter2D, np.ascontiguousarray(image), -1, kernel))
 
 
 @dataclass(frozen=True)
