@@ -21,6 +21,7 @@ from pyspark.sql.types import ArrayType, IntegralType, MapType, StringType, Stru
 
 from sparkopt.blocks.backend import cached, is_connect, uncached
 from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.failures import missing_system
 from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
@@ -277,6 +278,8 @@ def essence(error: Exception) -> str:
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
     if absent and absent[1] in PACKAGES:
         return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."
+    if way := missing_system(str(error)):
+        return way
     if isinstance(error, Py4JJavaError):
         return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
     if isinstance(error, PySparkException):
