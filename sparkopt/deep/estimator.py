@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.tables import spark_schema
+from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
 from sparkopt.deep.config import TrainConfig
@@ -56,8 +57,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     Parameters
     ----------
     module : nn.Module or callable
-        The network, or a function or class that builds it. To save the model, give a class (or
-        ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
+        The network, or a function or class that builds it. So that a saved model can be loaded by its path alone,
+        give a class (or ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
     loss : nn.Module, callable or str
         A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
         absolute_error, huber, logistic, multinomial and poisson. Class weights, ``ignore_index`` and ``reduction``
@@ -293,6 +294,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         )
         check_recipe(recipe)
         check_metrics(self.metrics)
+        nameless = why_nameless(self.module)
+        if nameless is not None:
+            logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
         if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
             raise ParameterError(
                 f"metrics ({', '.join(self.metrics)}) are computed over rows held out, and no row is: set "

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from sparkopt.deep.builders import Reference
+from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
@@ -47,7 +47,7 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
     Parameters
     ----------
     build : nn.Module or callable
-        The network, or what builds it; only a name that can be imported can be saved.
+        The network, or what builds it; where it has no name that can be imported, ``load`` must be given it.
     weights : bytes
         Its state as safetensors.
     task : {"classes", "binary", "values"}
@@ -157,12 +157,31 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         """Return a reader: ``TorchModel.read().load(path)``."""
         return TorchModelReader()
 
+    @classmethod
+    def load(cls, path: str, module: Any = None) -> TorchModel:
+        """Return the model saved below ``path``.
+
+        Parameters
+        ----------
+        path : str
+            Where ``save`` wrote it.
+        module : nn.Module or callable, optional
+            The network, or what builds it, where it has no name that can be imported: it was built already, or is
+            from a notebook. ``TorchEstimator`` says so when it is fitted.
+
+        Raises
+        ------
+        DataError
+            Where something else was saved there, or a network that this process cannot build.
+        """
+        return TorchModelReader(module).load(path)
+
 
 def facts_of(model: TorchModel) -> dict[str, Any]:
     """Return what is saved of a model in addition to its parameters and weights."""
     return {
         "format": FORMAT,
-        "network": asdict(Reference.of(model._build)),
+        **_network(model._build),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
         "inputs": [asdict(entry) for entry in model._inputs],
@@ -170,12 +189,24 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
     }
 
 
-def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
-    """Return the model whose metadata and weights these are."""
+def _network(build: Any) -> dict[str, Any]:
+    """Return what builds a network by its name, or why it has none."""
+    nameless = why_nameless(build)
+    return {"network": asdict(Reference.of(build)) if nameless is None else None, "nameless": nameless}
+
+
+def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
+    """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
     network = metadata["network"]
-    reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
-    model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
+    if build is None and network is None:
+        raise DataError(
+            f"this model was saved without what builds it: {metadata['nameless']} Or give that now: "
+            "TorchModel.load(path, module=...), with the module that TorchEstimator was given."
+        )
+    if build is None:
+        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder()
+    model = TorchModel(build, weights, metadata["task"], tuple(metadata["outputShape"]))
     model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
     model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])
@@ -189,8 +220,8 @@ def saved_in(model: TorchModel, folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(model.weights)
 
 
-def read_from(folder: str | Path) -> TorchModel:
-    """Return the model in a folder of this machine, written there or by Spark.
+def read_from(folder: str | Path, build: Any = None) -> TorchModel:
+    """Return the model in a folder of this machine, written there or by Spark; ``build`` overrides what it names.
 
     Raises
     ------
@@ -200,7 +231,7 @@ def read_from(folder: str | Path) -> TorchModel:
     with damage(str(folder)):
         metadata = read_metadata(folder)
         _check_class(metadata, str(folder))
-        return restored(metadata, Path(folder, WEIGHTS).read_bytes())
+        return restored(metadata, Path(folder, WEIGHTS).read_bytes(), build)
 
 
 def _check_class(metadata: dict[str, Any], path: str) -> None:
@@ -267,6 +298,10 @@ class TorchModelWriter(_AnySpark, MLWriter):
 class TorchModelReader(_AnySpark, MLReader[TorchModel]):
     """Reads a saved model: by Spark where a session is active, else by itself."""
 
+    def __init__(self, build: Any = None) -> None:
+        super().__init__()
+        self._build = build
+
     def load(self, path: str) -> TorchModel:
         """Return the model saved below ``path``.
 
@@ -278,9 +313,9 @@ class TorchModelReader(_AnySpark, MLReader[TorchModel]):
         spark = self._spark
         if spark is None:
             with fetched(path) as folder:
-                return read_from(folder)
+                return read_from(folder, self._build)
         with damage(path):
             metadata = DefaultParamsReader.loadMetadata(path, spark)
             _check_class(metadata, path)
             (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
-            return restored(metadata, bytes(row.content))
+            return restored(metadata, bytes(row.content), self._build)
