@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
@@ -29,6 +31,7 @@ from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.machine import Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,6 +124,36 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
         )
+
+    def evaluate(self, dataset: Any, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return how good the predictions on these rows are.
+
+        Parameters
+        ----------
+        dataset : DataFrame, or what ``sparkopt.Table.of`` takes
+            Rows with features, label (``labelCol``) and, if ``weightCol`` is set, weights.
+        metrics : dict, optional
+            Names of metrics, and the metrics, as ``TorchEstimator`` takes them; those of torchmetrics need a table.
+            By default the accuracy of classes and labels, and mse, rmse and mae of values and counts.
+
+        Returns
+        -------
+        dict
+            Each metric by its name; NaN where there are no rows.
+
+        Raises
+        ------
+        SchemaError, DataError
+            For a column that is missing or of a wrong type, or an invalid row; see ``handleInvalid``.
+        """
+        from sparkopt.deep.evaluation import default_metrics, evaluated
+
+        check_params(self)
+        rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
+        schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
+        fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol"))
+        chosen = default_metrics(self.task) if metrics is None else metrics
+        return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)
 
     def _fields(self, schema: StructType) -> Fields:
         """Return the inputs in a table: as they were trained on, if that is known."""
