@@ -29,8 +29,9 @@ from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
 from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
-from sparkopt.deep.params import TrainingParams, check_params
+from sparkopt.deep.params import check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
+from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
 from sparkopt.errors import IncompatibleError, ParameterError
@@ -46,7 +47,7 @@ __all__ = ["TorchEstimator"]
 logger = logging.getLogger(__name__)
 
 
-class TorchEstimator(Estimator[TorchModel], TrainingParams):
+class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to

@@ -25,8 +25,9 @@ from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
-from sparkopt.deep.params import InferenceParams, check_params
+from sparkopt.deep.params import check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
+from sparkopt.deep.setters import InferenceSetters
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
@@ -44,7 +45,7 @@ SCORES, WEIGHTS = "__sparkopt_scores", "model.safetensors"
 FORMAT, CHUNK = 1, 1 << 24
 
 
-class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
+class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
     """A trained network.
 
     Parameters

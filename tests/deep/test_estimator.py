@@ -218,6 +218,27 @@ def test_a_fit_says_that_the_model_has_no_name(digits, caplog):
     assert "TorchModel.load" not in caplog.text
 
 
+def test_every_parameter_has_a_setter():
+    for instance in (TorchEstimator(module=networks.mlp), TorchModel()):
+        for param in instance.params:
+            value = (
+                RANDOM.to_json()
+                if param.name.endswith("Pipeline")
+                else param.typeConverter(EXAMPLES.get(param.name, 1))
+            )
+            setter = getattr(instance, f"set{param.name[0].upper()}{param.name[1:]}")
+            assert setter(value) is instance
+            assert instance.getOrDefault(param) == value
+
+
+EXAMPLES = {"featuresCols": [["a", "b"], "c"], "resume": False}
+EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "launcher", "precision", "compression"), "x")
+EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
+EXAMPLES |= {
+    f"{name}Col": "x" for name in ("features", "label", "weight", "prediction", "rawPrediction", "probability")
+}
+
+
 def test_documented_defaults_may_be_passed(digits):
     """As keyword arguments that are read from elsewhere are."""
     defaults = {
