@@ -280,13 +280,12 @@ RNG = np.random.default_rng(9)
 
 def evaluations(rows, model):
     """By default, and with weights; and the error of invalid rows."""
-    model = model.copy()
+    model = model.copy().setHandleInvalid("error")
     with pytest.raises(Exception, match="features column|label column"):
         model.evaluate(rows)
-    model.set(model.handleInvalid, "skip")
+    model.setHandleInvalid("skip")
     plain = model.evaluate(rows)
-    model.set(model.weightCol, "w")
-    return plain, model.evaluate(rows, {"error": "mse"})
+    return plain, model.setWeightCol("w").evaluate(rows, {"error": "mse"})
 
 
 def test_an_evaluation_weighs_rows_and_leaves_invalid_ones_out():
