@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import DTypeLike, NDArray
-from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.io.arrow import array_of, fixed_width_values
@@ -213,11 +213,11 @@ class BlockFile:
         }
         y = found[TARGET]
         shape = (len(y), self._width)
-        X: Array | sparse.csr_array
+        X: Array | scipy.sparse.csr_array
         if FEATURES in found:
             X = found[FEATURES].reshape(shape)
         else:
             parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
-            X = sparse.csr_array(parts, shape=shape, copy=False)
+            X = scipy.sparse.csr_array(parts, shape=shape, copy=False)
         fold = self._folds[index] if self._folds else NO_FOLD
         return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
+from typing import TYPE_CHECKING
 
-from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
@@ -36,6 +36,9 @@ from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from pyspark import Broadcast  # clients of Spark Connect alone have none
 
 __all__ = ["ResidentEngine"]
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
@@ -194,6 +193,7 @@ def _dense(values: Column) -> Column:
 
 def _typed(struct: Column) -> Column:
     """Return a struct as a Vector, without a change to it."""
+    from pyspark.core.context import SparkContext  # here, since clients of Spark Connect alone have none
     from pyspark.sql.classic.column import Column as ClassicColumn
 
     jvm = _Classes.of(SparkContext._active_spark_context)

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.special where it is used
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy import special
 
 from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column, quoted
 from sparkopt.blocks.parquet import ParquetReader
@@ -69,7 +69,9 @@ class CoefficientTests:
     def p_values(self) -> Floats:
         """Two-sided probability of a t value as large, were the coefficient 0."""
         size = np.abs(self.t_values)
-        found: Floats = 2 * (special.ndtr(-size) if self.degrees is None else special.stdtr(self.degrees, -size))
+        found: Floats = 2 * (
+            scipy.special.ndtr(-size) if self.degrees is None else scipy.special.stdtr(self.degrees, -size)
+        )
         return found
 
 
