@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from sparkopt.blocks.backend import Backend, Shared
 from sparkopt.blocks.columns import Columns
-from sparkopt.blocks.disk import disk_errors, refuse_what_does_not_fit
+from sparkopt.blocks.disk import refuse_what_does_not_fit
 from sparkopt.blocks.files import drop_deleted_files
 from sparkopt.blocks.handles import Handle
 from sparkopt.blocks.tables import TableReader
@@ -25,7 +25,7 @@ from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
-__all__ = ["MachineBackend", "TableSource", "pass_cost"]
+__all__ = ["MachineBackend", "TableSource"]
 
 T = TypeVar("T")
 
@@ -74,14 +74,6 @@ def is_small(table: Table, codec: str = "none") -> bool:
     """Whether a table's blocks stay in this process's memory."""
     size = table.bytes
     return codec == "none" and size is not None and size <= IN_MEMORY
-
-
-def pass_cost(table: Table) -> tuple[int, float]:
-    """Return how many of a table's partitions are computed at the same time, and what a pass costs besides."""
-    if is_small(table):
-        return 1, HERE_SECONDS
-    with ProcessPool.shared() as shared:
-        return max(1, shared.processes), WORKERS_SECONDS if shared.processes else HERE_SECONDS
 
 
 class MachineBackend(Backend):
@@ -133,8 +125,7 @@ class MachineBackend(Backend):
 
     def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
         parts = [(index, self._source.table.partitions[index]) for index in partitions]
-        with disk_errors(self._write.folders):
-            found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
+        found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
         return [handle for handle, _ in found], [result for _, result in found]
 
     def _keys(self, partitions: Iterable[int]) -> list[tuple[str, int]]:

@@ -33,7 +33,9 @@ from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
+from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
+from sparkopt.blocks.tables import named_table
 from sparkopt.blocks.tasks import (
     GroupTask,
     Located,
@@ -47,6 +49,7 @@ from sparkopt.blocks.tasks import (
 )
 from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
+from sparkopt.io.hadoop import provide
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval, OneOf, check
 
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["BlockStore", "Located", "OpenPartition", "Result", "reader_of"]
 
 logger = logging.getLogger(__name__)
+provide(session_settings)  # checkpoints go where the session's own files go
 T = TypeVar("T")
 
 
@@ -128,7 +132,8 @@ class BlockStore:
         check("codec", codec, OneOf(BLOCK_CODECS))
         name = f"sparkopt-{uuid.uuid4().hex}"
         if isinstance(df, Table):
-            backend, facts = _written(TableSource(df, columns, targets, name, codec))
+            named = named_table(df, columns.names)
+            backend, facts = _written(TableSource(named, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, f"arrow: {df}")
         columns = replace(columns, encoder=encoder_of(df, columns.features))
         with described(df.sparkSession, "reading rows"):

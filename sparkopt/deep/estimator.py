@@ -16,6 +16,7 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
@@ -43,6 +44,7 @@ from sparkopt.deep.worker import RankResult
 from sparkopt.errors import ParameterError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
@@ -51,6 +53,7 @@ from sparkopt.solver.progress import Callback
 __all__ = ["TorchEstimator"]
 
 logger = logging.getLogger(__name__)
+provide(session_settings)
 
 
 class TorchEstimator(Estimator[TorchModel], TrainingSetters):
@@ -347,6 +350,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
+            storage=settings_of(index.uri, checkpoints),
         )
 
     def _launch(

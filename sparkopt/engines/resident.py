@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.cancelling import cancellable
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, OpenPartition, Result
 from sparkopt.communication.autotune import reduce_by
@@ -114,6 +115,7 @@ class _ResidentSums:
 
     def __enter__(self) -> _ResidentSums:
         with ExitStack() as opening:
+            self._cancellation = opening.enter_context(cancellable(self._store.session))
             shared = self._store.context.broadcast(dumps(self.summation))
             opening.callback(shared.destroy)
             pool = WorkerPool(
@@ -127,6 +129,7 @@ class _ResidentSums:
         self._resources.close()
 
     def __call__(self, message: PassMessage) -> PartialSum:
+        self._cancellation.check()
         if self._otherwise is None:
             try:
                 return self._ask(message)

@@ -102,7 +102,13 @@ def test_rdds_and_the_jvm_stay_in_their_modules():
     """Everything else is open to Connect sessions."""
     allowed = ["blocks/classic.py", "engines/", "launch/", "deep/"]  # ranks are the tasks of a barrier stage
     # these look for Connect first
-    allowed += ["jobs/runtimes/hadoop.py", "jobs/runtimes/spark.py", "blocks/scan.py", "ml/jvm.py"]
+    allowed += [
+        "jobs/runtimes/hadoop.py",
+        "jobs/runtimes/spark.py",
+        "blocks/scan.py",
+        "blocks/session_settings.py",
+        "ml/jvm.py",
+    ]
     closed = {"rdd", "sparkContext", "_sc", "_jsc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
     for path in sorted((ROOT / "sparkopt").rglob("*.py")):
         if str(path.relative_to(ROOT / "sparkopt")).startswith(tuple(allowed)):

@@ -11,16 +11,18 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset
 
+from sparkopt.errors import DataError
 from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.writing import WriteImages
+from sparkopt.io.filesystem import resolve
 from sparkopt.io.hashing import xxhash64
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_names
 from sparkopt.jobs.runtimes.machine_rows import SHARES
 from sparkopt.jobs.runtimes.pooled import for_each
-from sparkopt.jobs.sources import FEATURES, LABEL
+from sparkopt.jobs.sources import FEATURES, LABEL, no_images
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -45,6 +47,10 @@ class MachineImages(ImageRows):
         self._files = image_files(options.input)
 
     def check(self) -> None:
+        if not self._files:
+            raise DataError(no_images(self.options.input))
+        if self.options.features:
+            self.names()
         self._written(["path"])
 
     def names(self) -> list[str]:
@@ -61,11 +67,12 @@ class MachineImages(ImageRows):
 
     def process(self, step: tuple[FileBelow, ...], names: Sequence[str]) -> None:
         self.output.make_folder()
+        folder = resolve(self.output.uri, "output")
         if self.options.features:
             placed = _Labelled(tuple(names), int(self.options.test_fraction * SHARES))
-            task = WriteImages(self.kernel, self.output.uri, FEATURES, placed=placed)
+            task = WriteImages(self.kernel, folder, FEATURES, placed=placed)
         else:
-            task = WriteImages(self.kernel, self.output.uri, "image")
+            task = WriteImages(self.kernel, folder, "image")
         for_each(task, table_of_files(step).partitions, len(step) * IMAGE_BYTES, "preprocess")
 
     def reasons(self) -> list[tuple[str, int, str]]:
