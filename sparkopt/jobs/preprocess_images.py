@@ -24,7 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 import sparkopt  # sparkopt.images is loaded where it is used: --help needs no OpenCV
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
@@ -32,7 +32,7 @@ from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.locations import LocalLocation
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.images import ImageRows
-from sparkopt.jobs.sources import COLORS, DataSource, check_share
+from sparkopt.jobs.sources import COLORS, DataSource, check_share, no_images
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
@@ -55,6 +55,10 @@ def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
         return sparkopt.images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
     except OSError as error:
         raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(f"--pipeline {options.pipeline!r} is no JSON of Compose.to_json: {error}.") from error
 
 
 def process(rows: ImageRows) -> dict[str, Any]:
@@ -69,6 +73,8 @@ def process(rows: ImageRows) -> dict[str, Any]:
     found = rows.reasons()
     counts = {reason: count for reason, count, _ in found}
     total = sum(counts.values())
+    if not total:
+        raise DataError(no_images(rows.options.input))
     return {
         "images": total,
         "skipped": skipped,
@@ -100,6 +106,12 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
     flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
     flags.add_argument("--quality", type=int, default=90, help="without --pipeline: 1 to 100, for jpeg and webp")
+    flags.add_argument(
+        "--device",
+        choices=("cpu", "opencl", "auto"),
+        default="cpu",
+        help="what resizes and warps: the processor, or OpenCV's OpenCL device (default: %(default)s)",
+    )
     flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
     rows = flags.add_argument_group("rows to train on")
     rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
@@ -125,7 +137,10 @@ def declare(flags: Parser) -> None:
 def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     """Return the kernel that processes images."""
     output = "array" if options.features else "bytes"
-    return sparkopt.images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
+    pipeline = pipeline_of(options)
+    if options.device != "cpu":
+        pipeline = sparkopt.images.Compose(pipeline.transforms, options.device)
+    return sparkopt.images.ImageKernel(pipeline, output, options.mode, options.seed, options.epoch)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -135,6 +150,11 @@ def check(options: argparse.Namespace) -> None:
         raise ParameterError(f"the following arguments are required: {', '.join(missing)}.")
     if options.parts < 1:
         raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
+    for name in ("seed", "epoch"):
+        if getattr(options, name) < 0:
+            raise ParameterError(f"--{name} must be >= 0. Got {getattr(options, name)} instead.")
+    if options.labels and not options.features:
+        raise ParameterError("--labels is for --features, which writes the labels. Give both, or neither.")
     check_share("--test-fraction", options.test_fraction)
     kernel_of(options)
 

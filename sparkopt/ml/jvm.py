@@ -21,9 +21,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.blocks.jvm_errors import Py4JError
+from sparkopt.blocks.names import quoted
 from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 
