@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from sparkopt.launch.handshake import Handshake, answer
+from sparkopt.launch.settings import settings_of
 
 __all__ = [
     "Address",
@@ -119,7 +120,7 @@ class Listener:
     @classmethod
     def of(cls, context: Any, timeout: float = 120.0) -> Listener:
         """Open a port where the executors of this SparkContext reach their driver: in local mode, on loopback."""
-        conf = context.getConf()
+        conf = settings_of(context)
         if conf.get("spark.master", "").startswith("local"):  # all executors are on this machine
             return cls(_LOOPBACK, timeout=timeout)
         host = conf.get("spark.driver.host", _LOOPBACK).strip("[]")  # Spark writes IPv6 addresses in brackets
