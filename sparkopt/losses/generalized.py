@@ -12,12 +12,15 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
-from scipy import special
 
+from sparkopt.io.imports import postponed
 from sparkopt.losses.base import Loss
 from sparkopt.losses.classification import Logistic
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
+
+with postponed("scipy.special"):  # for probit
+    from scipy import special
 
 __all__ = ["LINKS", "Binomial", "BinomialLogit", "Gamma", "Gaussian", "Poisson", "Tweedie", "WorkingResponse"]
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from sparkopt.io.imports import postponed
 from sparkopt.losses import Loss
 from sparkopt.ml.metrics.tallies import Tally
 from sparkopt.typing import Array, Floats
+
+with postponed("scipy.special"):  # for AIC
+    from scipy import special
 
 __all__ = ["DevianceTally", "Family", "LikelihoodTally", "NullTally"]
 

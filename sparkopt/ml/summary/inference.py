@@ -12,17 +12,20 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy import special
 
 from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column, quoted
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, IncompatibleError
+from sparkopt.io.imports import postponed
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table, TablePart
 from sparkopt.ml.summary.base import as_list
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array, Floats
+
+with postponed("scipy.special"):  # for p-values
+    from scipy import special
 
 __all__ = ["CoefficientTests", "HasCoefficientTests", "gram_matrix"]
 
