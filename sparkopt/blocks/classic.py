@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from pyspark import RDD
     from pyspark.sql import DataFrame
 
-__all__ = ["ClassicBackend", "of_files", "slots_of"]
+__all__ = ["ClassicBackend", "description_of", "of_files", "set_description", "slots_of"]
 
 T = TypeVar("T")
+
+DESCRIPTION = "spark.job.description"
 
 
 class ClassicBackend(Backend):
@@ -99,11 +102,40 @@ class ClassicBackend(Backend):
         scan = self._source.scan
         if scan is not None:
             read = ReadParquet(scan.reader, self._source.writer())
-            parts = self.context.parallelize(scan.partitions, len(scan.partitions))
-            handles: RDD[Handle] = parts.mapPartitionsWithIndex(read)
+            handles: RDD[Handle] = _files_rdd(self.context, scan).mapPartitionsWithIndex(read)
             return handles
         written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
         return written.rdd.mapPartitionsWithIndex(_to_handles)
+
+
+def _files_rdd(context: Any, scan: ParquetScan) -> RDD[Sequence[FilePart]]:
+    """Return an RDD whose partitions have one element each: the parts of files that a partition reads.
+
+    Its tasks prefer the machines that hold these files, as those of Spark's own reader do.
+    """
+    if not scan.hosts:
+        return context.parallelize(scan.partitions, len(scan.partitions))  # type: ignore[no-any-return]
+    from pyspark import RDD
+    from pyspark.serializers import CPickleSerializer
+
+    jvm = context._jvm
+    pairs = [
+        jvm.scala.Tuple2(bytearray(pickle.dumps(parts)), jvm.PythonUtils.toSeq(list(hosts)))
+        for parts, hosts in zip(scan.partitions, scan.hosts, strict=True)
+    ]
+    placed = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), jvm.scala.reflect.ClassTag.Any())
+    return RDD(placed.toJavaRDD(), context, CPickleSerializer())
+
+
+def description_of(session: Any) -> str | None:
+    """Return the description of the jobs that this thread starts; None where there is none."""
+    found: str | None = session.sparkContext.getLocalProperty(DESCRIPTION)
+    return found
+
+
+def set_description(session: Any, text: str | None) -> None:
+    """Describe the jobs that this thread starts; None removes the description."""
+    session.sparkContext.setLocalProperty(DESCRIPTION, text)
 
 
 def slots_of(context: Any) -> int:
@@ -125,7 +157,7 @@ def of_files(df: DataFrame, scan: ParquetScan, function: Callable[[Iterator[pa.R
     function : callable
         Of a partition's rows; it can be pickled.
     """
-    parts = df.sparkSession.sparkContext.parallelize(scan.partitions, len(scan.partitions))
+    parts = _files_rdd(df.sparkSession.sparkContext, scan)
     found = parts.mapPartitions(_OfFiles(scan.reader, function)).collect()
     return None if any(isinstance(one, NotReadHere) for one in found) else found
 

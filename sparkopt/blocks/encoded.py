@@ -19,6 +19,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected, pickled
 from sparkopt.blocks.classic import of_files
 from sparkopt.blocks.columns import FeatureEncoder, raw_columns
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import parquet_scan
@@ -64,7 +65,7 @@ def for_each_partition(df: DataFrame, names: Sequence[str], function: BatchesFun
         What the function raises.
     """
     selected = df.select(*raw_columns(df.schema, names))
-    with data_errors():
+    with data_errors(), described(df.sparkSession, "statistics of columns"):
         found = None if is_connect(df) else _of_files(selected, function)
         if found is None:
             found = collected(selected.mapInArrow(_OfRows(pickled(function)), CHUNK_SCHEMA).toArrow())

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, RAW, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.arrow import array_of, fixed_width_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.machine.parquet import bytes_per_row, within
@@ -157,9 +157,11 @@ class ParquetReader:
                 raise NotReadHere(f"{part.uri}: {brief(error)}") from None
 
     def _rows(self, part: FilePart) -> Iterator[pa.RecordBatch]:
-        location = part.location or resolve(part.uri, "file")
+        location = part.location or _resolved(part.uri)
         _refuse_replaced(location, part)
-        options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
+        # one request for several columns: each takes a store as long as reading a megabyte does
+        remote = {"filesystem": location.filesystem, "pre_buffer": True}
+        options = {"memory_map": True} if location.is_local else remote
         with parquet.ParquetFile(location.path, **options) as file:
             self._check(file.schema_arrow, part)
             groups = _groups(file.metadata, part)
@@ -235,15 +237,25 @@ class ParquetReader:
         return found
 
 
+def _resolved(uri: str) -> Location:
+    try:
+        return resolve(uri, "file")
+    except ParameterError as reason:  # not on this machine
+        raise NotReadHere(str(reason)) from None
+
+
 def _refuse_replaced(location: Location, part: FilePart) -> None:
     """Refuse a file that is not the one that was listed: passes over two versions would train on neither."""
     info = location.filesystem.get_file_info(location.path)
+    if not info.is_file and not location.is_local and part.groups is None:  # Spark's own reader says what is true
+        raise NotReadHere(f"{part.uri} is not found by Arrow")
     if not info.is_file:
         raise DataError(
             f"{part.uri} is gone: it was deleted after the files were listed. Read them again: on Spark by "
             f"spark.read or after REFRESH TABLE, else by making the table again."
         )
-    if info.size != part.size or info.mtime_ns // 1_000_000 != part.modified:
+    unit = 1 if location.is_local else 1000  # stores tell some clients full seconds
+    if info.size != part.size or info.mtime_ns // 1_000_000 // unit != part.modified // unit:
         raise NotReadHere(f"{part.uri} was changed after it was listed")
 
 

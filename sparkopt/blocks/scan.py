@@ -32,7 +32,9 @@ from sparkopt.blocks.parquet import (
     NotReadHere,
     ParquetReader,
 )
+from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import local_path
+from sparkopt.io.object_stores import ObjectStores
 from sparkopt.validation import OneOf, check
 
 __all__ = ["SETTING", "ParquetScan", "parquet_scan"]
@@ -68,10 +70,13 @@ class ParquetScan:
         What each partition reads.
     reader : ParquetReader
         How its rows are made of the files'.
+    hosts : list of list of str, default ()
+        The machines that have most of a partition's bytes, as Spark names them; none where all are equally near.
     """
 
     partitions: list[list[FilePart]]
     reader: ParquetReader
+    hosts: Sequence[Sequence[str]] = ()
 
     @property
     def files(self) -> int:
@@ -105,10 +110,14 @@ def parquet_scan(selected: DataFrame) -> ParquetScan:
         used = {name for source in reader.every_source for name in source.names}
         folders = {place: field for place, field in enumerate(constants) if field["name"] in used}
         found = scan.inputRDDs().head().filePartitions()
-        partitions = [list(_parts(found.apply(index), folders)) for index in range(found.size())]
+        each = [found.apply(index) for index in range(found.size())]
+        stores = ObjectStores(selected._jdf.sparkSession().sessionState().newHadoopConf().get)
+        partitions = [list(_parts(partition, folders, stores)) for partition in each]
+        is_local = all(local_path(part.uri) is not None for parts in partitions for part in parts)
+        hosts = [] if is_local else [list(partition.preferredLocations()) for partition in each]
     except (Py4JError, PySparkException) as error:  # another Spark's plan
         raise NotReadHere(f"Spark's plan is not understood: {str(error).splitlines()[0]}") from error
-    return ParquetScan(partitions, reader)
+    return ParquetScan(partitions, reader, hosts if any(hosts) else ())
 
 
 def _refuse_settings(df: DataFrame) -> None:
@@ -147,11 +156,13 @@ def _refuse_relation(relation: Any) -> None:
             raise NotReadHere(f"it is read with the option {name}")
 
 
-def _parts(partition: Any, folders: Mapping[int, Any]) -> Iterator[FilePart]:
+def _parts(partition: Any, folders: Mapping[int, Any], stores: ObjectStores) -> Iterator[FilePart]:
     for file in partition.files():
         uri = file.urlEncodedPath()
-        if local_path(uri) is None:
-            raise NotReadHere(f"{uri.partition(':')[0]}: is opened with Spark's credentials")
+        try:
+            location = stores.location(uri) if local_path(uri) is None else None
+        except ParameterError as reason:
+            raise NotReadHere(str(reason)) from None
         values = {}
         for place, field in folders.items():
             row, kind = file.partitionValues(), field["type"]
@@ -159,7 +170,8 @@ def _parts(partition: Any, folders: Mapping[int, Any]) -> Iterator[FilePart]:
                 raise NotReadHere(f"the folders' column {field['name']!r} has type {kind}")
             value = None if row.isNullAt(place) else getattr(row, GETTERS[kind])(place)
             values[field["name"]] = value.toString() if kind == "string" and value is not None else value
-        yield FilePart(uri, file.start(), file.length(), file.fileSize(), file.modificationTime(), values)
+        listed = file.fileSize(), file.modificationTime()
+        yield FilePart(uri, file.start(), file.length(), *listed, values, location=location)
 
 
 GETTERS = {

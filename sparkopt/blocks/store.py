@@ -24,6 +24,7 @@ from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.files import BLOCK_CODECS
@@ -130,6 +131,14 @@ class BlockStore:
             backend, facts = _written(TableSource(df, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, f"arrow: {df}")
         columns = replace(columns, encoder=encoder_of(df, columns.features))
+        with described(df.sparkSession, "reading rows"):
+            return cls._of_rows(df, columns, targets, name, codec, begin)
+
+    @classmethod
+    def _of_rows(
+        cls, df: DataFrame, columns: Columns, targets: Interval, name: str, codec: str, begin: float
+    ) -> BlockStore:
+        """Return the store of a DataFrame's rows."""
         selected = columns.select(df)
         scan, reader = reader_of(selected)
         is_vector = columns.encoder is None and features_type(df.schema, columns.features) == "vector"

@@ -36,9 +36,9 @@ class Batch:
     label : Tensor or None
         (rows, …).
     weight : Tensor of shape (rows,)
-        float32; 0 for repetitions.
+        float32; 0 for a repetition.
     counted : int
-        Rows that are not repetitions; they come first in each stream's part.
+        Rows that are not repetitions: all, or none where no row is left and one is repeated.
     """
 
     inputs: tuple[torch.Tensor, ...]

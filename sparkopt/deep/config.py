@@ -102,7 +102,8 @@ class TrainConfig:
     @property
     def course(self) -> dict[str, object]:
         """What must not change when a run is resumed, since it decides on batches and gradients."""
-        names = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline", "compression")
+        batches = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline")
+        names = (*batches, "compression", "precision", "max_norm")
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def step_seed(self, epoch: int, step: int, rank: int) -> int:

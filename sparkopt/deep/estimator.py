@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.checkpoint import CheckpointFolder
+from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields
@@ -32,7 +32,7 @@ from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
-from sparkopt.errors import IncompatibleError
+from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.machine import Table
@@ -50,8 +50,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
     ``storePath``; every process streams its share from there. A step's gradient is that of the mean loss over all
-    processes' rows, whatever the partitions: the batches of an epoch's last step are padded with rows of weight 0, so
-    that no row is dropped and no process waits for another.
+    processes' rows, whatever the partitions: in an epoch's last step processes may have fewer rows, or one that is
+    repeated with weight 0, so that no row is dropped and no process waits for another.
 
     Parameters
     ----------
@@ -60,26 +60,32 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
     loss : nn.Module, callable or str
         A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
-        absolute_error, huber, logistic, multinomial and poisson.
+        absolute_error, huber, logistic, multinomial and poisson. Class weights, ``ignore_index`` and ``reduction``
+        mean what they mean in PyTorch, over the rows of all processes; a loss's own parameters are trained too.
     optimizer : callable or str, default "adam"
-        A function from parameters to a ``torch.optim.Optimizer`` (``functools.partial(torch.optim.SGD, lr=0.1)``),
-        or one of sgd, momentum, nesterov, adagrad, rmsprop, adam and adamw, with ``stepSize``.
+        A function from a list of parameters to a ``torch.optim.Optimizer``
+        (``functools.partial(torch.optim.SGD, lr=0.1)``), or one of sgd, momentum, nesterov, adagrad, rmsprop, adam
+        and adamw, with ``stepSize``. If its first argument is called ``named_parameters``, it is given pairs of name
+        and parameter.
     scheduler : callable or None, default None
-        A function from an optimiser to a scheduler of PyTorch; instead of ``stepSizeSchedule``.
+        A function from an optimiser to a scheduler of PyTorch; instead of ``stepSizeSchedule``. If it has an argument
+        ``steps``, it is given how many steps the scheduler will take.
     schedulerInterval : {"epoch", "step"}, default "epoch"
         When ``scheduler`` takes a step.
     metrics : dict of str to str or torchmetrics.Metric
-        Computed over the rows held out: accuracy, mse, rmse, mae, or any of torchmetrics'.
-    task : {"classes", "binary", "values"} or None, default None
-        What the output means: scores of classes, one score of class 1, or the predicted values. None asks the loss.
+        Computed over the rows held out, of predictions on the scale of the labels (probabilities, counts or values):
+        accuracy, mse, rmse, mae, or any of torchmetrics'. The metrics of a collection are called ``name.metric``.
+    task : {"classes", "binary", "probability", "counts", "values"} or None, default None
+        What the output means: scores of classes, the logit or the probability of class 1 (or of each label), the
+        logarithm of a count, or the predicted values. None asks the loss.
     callbacks : sequence of Callback
         Called in the driver for each step: processes report every 20 steps and at the end of an epoch. A true result
         stops training at the next report after the processes have received it: immediately under the local launcher,
         otherwise within a fifth of a second.
     loggers : sequence of Logger
         They run in the process of rank 0: ``TensorBoard``, ``MLflow``, or your own.
-    initialModel : TorchModel, bytes or None
-        Weights to start from: a trained model, or safetensors.
+    initialModel : TorchModel, dict, bytes or None
+        Weights to start from: a trained model, a ``state_dict``, or safetensors.
     featuresCol : str, default "features"
         Numbers, a Vector, an array (nested or not), a tensor, or bytes or paths of encoded images.
     featuresCols : list of str
@@ -198,7 +204,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         task: str | None = None,
         callbacks: Sequence[Callback] = (),
         loggers: Sequence[Any] = (),
-        initialModel: TorchModel | bytes | None = None,
+        initialModel: TorchModel | Mapping[str, Any] | bytes | None = None,
         featuresCol: str = "features",
         featuresCols: list[str] | None = None,
         labelCol: str = "label",
@@ -239,14 +245,16 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     ) -> None:
         super().__init__()
         self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
-        self.schedulerInterval, self.metrics, self.task = schedulerInterval, dict(metrics or {}), task
-        self.callbacks, self.loggers, self.initialModel = tuple(callbacks), tuple(loggers), initialModel
+        self.schedulerInterval, self.metrics, self.task = schedulerInterval, _named(metrics), task
+        self.callbacks, self.loggers = _several("callbacks", callbacks), _several("loggers", loggers)
+        self.initialModel = initialModel
         self.progress = True
-        self._set(**{name: value for name, value in self._input_kwargs.items() if self.hasParam(name)})
+        given = {name: value for name, value in self._input_kwargs.items() if self.hasParam(name)}
+        self._set(**{name: value for name, value in given.items() if value is not None})
 
     def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
         """Set the callbacks, which are called for each step."""
-        self.callbacks = tuple(value)
+        self.callbacks = _several("callbacks", value)
         return self
 
     def _fit(self, dataset: Any) -> TorchModel:
@@ -262,7 +270,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         check_training(self, context, processes)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
-        with self._store(rows, fields, held_out) as index:
+        with self._store(rows, fields, held_out, recipe.build_loss().ignored) as index:
             results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
@@ -270,7 +278,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
 
     def _recipe(self) -> Recipe:
         check_params(self)
-        warm = self.initialModel.weights if isinstance(self.initialModel, TorchModel) else self.initialModel
         recipe = Recipe(
             self.module,
             self.loss,
@@ -280,15 +287,22 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             self.value("stepSize"),
             self.metrics,
             self.loggers,
-            warm,
+            _weights(self.initialModel),
             self.task,
         )
         check_recipe(recipe)
         check_metrics(self.metrics)
+        if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
+            raise ParameterError(
+                f"metrics ({', '.join(self.metrics)}) are computed over rows held out, and no row is: set "
+                "validationFraction or validationIndicatorCol, or leave metrics out."
+            )
         return recipe
 
     @contextlib.contextmanager
-    def _store(self, rows: DataFrame | Table, fields: Fields, held_out: HeldOut | None) -> Iterator[Index]:
+    def _store(
+        self, rows: DataFrame | Table, fields: Fields, held_out: HeldOut | None, ignored: int | None
+    ) -> Iterator[Index]:
         from sparkopt.deep.store import write_store
 
         with contextlib.ExitStack() as stack:
@@ -296,7 +310,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
             skips = self.value("handleInvalid") != "error"
             check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
-            index = write_store(rows, fields, uri, held_out, check)
+            index = write_store(rows, fields, uri, held_out, check, ignored)
             if index.skipped:
                 logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
             stack.callback(index.delete)
@@ -342,6 +356,40 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         model = TorchModel(self.module, result.weights, recipe.task_name, result.output_shape)
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
+
+
+def _named(metrics: Any) -> dict[str, Any]:
+    """Return metrics by name."""
+    if metrics is None or isinstance(metrics, Mapping):
+        return dict(metrics or {})
+    names = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, (list, tuple)) else []
+    shown = {name: name for name in names if isinstance(name, str)} or {"name": "..."}
+    raise ParameterError(f"metrics must be a dict of names and metrics, such as {shown}. Got {metrics!r} instead.")
+
+
+def _several(name: str, given: Any) -> tuple[Any, ...]:
+    """Return callbacks, or loggers, of which a list is given."""
+    if isinstance(given, (list, tuple)):
+        for one in given:
+            if isinstance(one, type):
+                raise ParameterError(
+                    f"{name} has the class {one.__name__}; give an instance of it, such as {one.__name__}()."
+                )
+        return tuple(given)
+    raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")
+
+
+def _weights(initial: Any) -> bytes | None:
+    """Return the weights that training starts from: of a model, of a state_dict, or as they are."""
+    if initial is None or isinstance(initial, bytes):
+        return initial
+    if isinstance(initial, TorchModel):
+        return initial.weights
+    if isinstance(initial, Mapping):
+        return module_bytes(dict(initial))
+    raise ParameterError(
+        f"initialModel must be a TorchModel, a state_dict, or bytes of safetensors. Got a {type(initial).__name__}."
+    )
 
 
 def _absolute(uri: str) -> str:

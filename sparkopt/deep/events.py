@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "GroupChanged",
     "Listener",
+    "Noted",
     "Resumed",
     "StateReady",
     "StepsDone",
@@ -62,7 +63,7 @@ class EpochEnded:
         The epoch, and how many steps it had.
     loss : float
         Mean loss of its steps, weighted by their rows.
-    metrics : dict of str to float
+    metrics : dict
         Over the rows held out: ``validation``, the mean loss, and the metrics by name; empty where there are none.
     rate : float
         Learning rate of the last step.
@@ -77,7 +78,7 @@ class EpochEnded:
     epoch: int
     steps: int
     loss: float
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
     rate: float
     seconds: float
     waited: float
@@ -134,6 +135,19 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """What the user should know before the first step.
+
+    Attributes
+    ----------
+    text : str
+        A sentence.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
 class GroupChanged:
     """Ranks were lost, or joined; the launcher of elastic ranks reports it.
 
@@ -150,13 +164,13 @@ class GroupChanged:
     lost: tuple[int, ...]
 
 
-Event: TypeAlias = StepsDone | EpochEnded | StateReady | Resumed | GroupChanged
+Event: TypeAlias = StepsDone | EpochEnded | StateReady | Resumed | Noted | GroupChanged
 
 Listener: TypeAlias = Callable[[Event], "bool | None"]
 """Called with each event, and ignores those of other kinds; on the driver, a true result asks the ranks to stop."""
 
-_REPORTED: Mapping[str, type[StepsDone | EpochEnded | Resumed | GroupChanged]] = MappingProxyType(
-    {"steps": StepsDone, "epoch": EpochEnded, "resumed": Resumed, "group": GroupChanged}
+_REPORTED: Mapping[str, type[StepsDone | EpochEnded | Resumed | Noted | GroupChanged]] = MappingProxyType(
+    {"steps": StepsDone, "epoch": EpochEnded, "resumed": Resumed, "noted": Noted, "group": GroupChanged}
 )
 """Events that the driver receives, by their name there."""
 

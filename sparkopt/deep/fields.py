@@ -49,6 +49,14 @@ class MissingValueError(DataError):
     """A null, a number that is not finite, or a file that is no image: what ``handleInvalid`` may leave out."""
 
 
+class _MissingEntryError(MissingValueError):
+    """A null entry of a row's array."""
+
+    def __init__(self, row: int, entry: int) -> None:
+        super().__init__(f"row {row} has a null entry")
+        self.row, self.entry = row, entry
+
+
 @dataclass(frozen=True)
 class Field:
     """A column in a store.
@@ -172,7 +180,8 @@ def _target(schema: StructType, label: str | None) -> Field | None:
     field = Field(LABEL, (label,), _kind(column_type(schema, label, LABEL), label, LABEL))
     if field.is_image:
         raise SchemaError(
-            f"label column {label!r} holds {field.held}; it must be a number, a vector, an array or a tensor."
+            f"label column {label!r} holds {field.held}; it must be a number, a vector, an array or a tensor. Names "
+            "of classes become numbers by pyspark.ml's StringIndexer, say."
         )
     return field
 
@@ -277,14 +286,20 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         return column
     if field.kind == "path":
         return _contents(column)
-    values = _DENSE[field.kind](column)
+    try:
+        values = _DENSE[field.kind](column)
+    except _MissingEntryError as error:
+        if len(field.columns) == 1:
+            raise
+        raise MissingValueError(f"row {error.row} is null in column {field.columns[error.entry]!r}") from None
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     if values.dtype.kind == "f" and not np.isfinite(values.sum()):
         bad = np.flatnonzero(~np.isfinite(values.reshape(-1)))
         if len(bad):
             row, position = divmod(int(bad[0]), math.prod(values.shape[1:]))
-            raise MissingValueError(f"row {row} is {values.reshape(-1)[bad[0]]} at position {position}")
+            at = f"position {position}" if len(field.columns) == 1 else f"column {field.columns[position]!r}"
+            raise MissingValueError(f"row {row} is {values.reshape(-1)[bad[0]]} at {at}")
     if field.name == WEIGHT and (values < 0).any():
         row = int(np.flatnonzero(values < 0)[0])
         raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")
@@ -325,8 +340,7 @@ def _arrays(column: pa.Array) -> Array:
         column = column.flatten()
         if column.null_count:
             flat = int(np.flatnonzero(column.is_null())[0])
-            row = flat // max(1, math.prod(shape[1:]) * int(lengths[0]))
-            raise MissingValueError(f"row {row} has a null entry")
+            raise _MissingEntryError(*divmod(flat, max(1, math.prod(shape[1:]) * int(lengths[0]))))
         shape.append(int(lengths[0]) if len(lengths) else 0)
     return _numbers(column).reshape(shape)
 

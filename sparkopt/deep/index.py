@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.secrets import mask_uri
+from sparkopt.typing import Array
 
-__all__ = ["TRAINING", "VALIDATION", "Index", "Shard", "TensorSpec"]
+__all__ = ["TRAINING", "VALIDATION", "Index", "LabelFacts", "Shard", "TensorSpec"]
 
 INDEX = "index.json"
 TRAINING, VALIDATION = "training", "validation"
@@ -50,6 +54,58 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class LabelFacts:
+    """What labels are there, of both splits, apart from those that are ignored.
+
+    Attributes
+    ----------
+    least, most : float
+        The smallest and the largest.
+    least_at, most_at : str
+        Column, partition and row that they are in.
+    fraction, zero : str or None
+        A label that is no whole number, and one that is 0, and their place; None where there is none.
+    has_ignored : bool
+        Whether there are labels that the loss ignores.
+    """
+
+    least: float = math.inf
+    most: float = -math.inf
+    least_at: str = ""
+    most_at: str = ""
+    fraction: str | None = None
+    zero: str | None = None
+    has_ignored: bool = False
+
+    @classmethod
+    def of(cls, values: Array, place: str, rows: Array, ignored: int | None = None) -> LabelFacts:
+        """Return the facts of labels (rows, ...), whose rows have these numbers in a place."""
+        each = np.asarray(values).reshape(-1)
+        width = max(1, each.size // max(1, len(values)))
+        kept = np.flatnonzero(each != ignored) if ignored is not None else np.arange(each.size)
+        if not kept.size:
+            return cls(has_ignored=bool(each.size))
+        found = each[kept]
+
+        def at(position: Any) -> str:
+            return f"{place}, row {rows[int(kept[position]) // width]}"
+
+        low, high = int(found.argmin()), int(found.argmax())
+        odd, zeros = np.flatnonzero(found != np.floor(found))[:1], np.flatnonzero(found == 0)[:1]
+        fraction = f"{at(odd[0])} is {found[odd[0]]:g}" if odd.size else None
+        zero = f"{at(zeros[0])} is 0" if zeros.size else None
+        is_short = kept.size < each.size
+        return cls(float(found[low]), float(found[high]), at(low), at(high), fraction, zero, is_short)
+
+    def __add__(self, other: LabelFacts) -> LabelFacts:
+        """Return the facts of both."""
+        low, high = min(self, other, key=lambda one: one.least), max(self, other, key=lambda one: one.most)
+        odd, zero = self.fraction or other.fraction, self.zero or other.zero
+        ignored = self.has_ignored or other.has_ignored
+        return LabelFacts(low.least, high.most, low.least_at, high.most_at, odd, zero, ignored)
+
+
+@dataclass(frozen=True)
 class Index:
     """What a store holds.
 
@@ -67,6 +123,8 @@ class Index:
         How long writing took.
     skipped : int
         Invalid rows that were left out.
+    labels : LabelFacts or None
+        What labels there are, where there are any.
     """
 
     uri: str
@@ -76,6 +134,7 @@ class Index:
     validation: tuple[Shard, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     skipped: int = 0
+    labels: LabelFacts | None = None
 
     @property
     def location(self) -> Location:
@@ -121,13 +180,14 @@ class Index:
                 f"there is no store at {mask_uri(uri)!r} as seen from this machine. Set storePath to storage that "
                 "the driver and every executor share."
             ) from error
-        fields = found.pop("fields")
+        fields, labels = found.pop("fields"), found.pop("labels")
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
         return cls(
             fields=Fields(tuple(_field(entry) for entry in fields["inputs"]), label, weight),
             tensors={name: TensorSpec(tuple(t["shape"]), t["dtype"]) for name, t in found.pop("tensors").items()},
             training=tuple(_shard(entry) for entry in found.pop("training")),
             validation=tuple(_shard(entry) for entry in found.pop("validation")),
+            labels=None if labels is None else LabelFacts(**labels),
             **found,
         )
 

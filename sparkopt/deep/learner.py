@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparkopt.deep.batch import Batch
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.configuration import configuration
+from sparkopt.deep.index import LabelFacts
+from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
+from sparkopt.deep.outputs import on_scale
+from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.replica import average_buffers, check_compression, replica
+from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 
 __all__ = ["Learner"]
@@ -40,22 +46,76 @@ class Learner:
         Where the module goes.
     steps : int
         Steps of the whole run, for the schedule.
+    sample : Batch or None, default None
+        A few rows, by which lazy modules learn their shapes, and on which all is tried before the first step.
+    labels : LabelFacts or None, default None
+        What labels there are.
+
+    Attributes
+    ----------
+    output_shape : tuple of int
+        What the module gives for a row; empty without a sample.
+    is_weighted : bool
+        Whether rows count unlike each other, by their class.
+
+    Raises
+    ------
+    ParameterError, DataError
+        Where the sample shows that a part cannot work.
     """
 
     def __init__(
-        self, recipe: Recipe, config: TrainConfig, communicator: Communicator, device: torch.device, steps: int
+        self,
+        recipe: Recipe,
+        config: TrainConfig,
+        communicator: Communicator,
+        device: torch.device,
+        steps: int,
+        sample: Batch | None = None,
+        labels: LabelFacts | None = None,
     ) -> None:
         self._config, self._communicator, self._device, self._recipe = config, communicator, device, recipe
         check_compression(communicator.name, config.compression, config.precision)
         module = recipe.build_module(config.seed)
         if recipe.weights is not None:
-            module.load_state_dict(module_state(recipe.weights))
+            loaded(module, recipe.weights)
         self.module = module.to(device)
         self.loss = recipe.build_loss().to(device)
-        self._replica = replica(self.module, communicator, device, config.compression)
-        self._optimizer = recipe.build_optimizer(p for p in self.module.parameters() if p.requires_grad)
-        self._scheduler, self._interval = recipe.build_scheduler(self._optimizer, max(1, steps))
+        self.is_weighted = self.loss.classes is not None or (labels is not None and labels.has_ignored)
+        self.output_shape: tuple[int, ...] = ()
+        if sample is not None:
+            self._try_out(sample.to(device), labels)
+        self._parameters = [p for p in (*self.module.parameters(), *self.loss.parameters()) if p.requires_grad]
+        if not self._parameters:
+            raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
+        self._graph = _LossOfRows(self.module, self.loss, self._autocast)
+        self._replica = replica(self._graph, communicator, device, config.compression)
+        self._optimizer = recipe.build_optimizer(self._named())
+        self._scheduler, self._interval = recipe.build_scheduler(
+            self._optimizer, max(1, steps), max(1, config.epochs)
+        )
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self._norms = [one for one in self.module.modules() if isinstance(one, _BatchNorm)]
+
+    def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
+        with self._autocast():
+            materialise(self.module, sample)
+            self.output_shape = try_out(self.module, self.loss, self._recipe.metrics, sample, labels)
+        if self._communicator.rank == 0:
+            check_saving(self.module, self._recipe, self._config.seed)
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        named = [*self.module.named_parameters(), *self.loss.named_parameters("loss")]
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the first step."""
+        absent = left_out(self.module, self.loss, self._optimizer)
+        if not absent:
+            return []
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        return [f"no group of the optimiser has {', '.join(absent[:3])}{more}: they are not trained."]
 
     @property
     def rate(self) -> float:
@@ -83,26 +143,40 @@ class Learner:
             torch.default_generator.manual_seed(seed)  # looking for accelerators takes 0.1 ms
         else:
             torch.manual_seed(seed)
-        self.module.train()
         self._optimizer.zero_grad(set_to_none=True)
         part = torch.zeros((), device=self._device)
-        scale = self._communicator.size / total  # the mean over replicas is then the sum over rows, by their weight
+        # the mean over replicas is then the sum over rows, by their weight
+        scale = self._communicator.size / (1.0 if self.loss.reduction == "sum" else total)
         for number, batch in enumerate(batches):
+            self._train_on(batch)
             moved = batch.to(self._device)
             with self._replica.backward(number == len(batches) - 1):
-                with self._autocast():
-                    output = self._replica(*moved.inputs)
-                loss = (self.loss(output, moved.target) * moved.weight).sum()
-                self._scaler.scale(loss * scale).backward()
+                loss = (self._replica(moved.inputs, moved.target) * moved.weight).sum()
+                scaled: Any = self._scaler.scale(loss * scale)
+                scaled.backward()
             part += loss.detach() / total
         self._replica.finish()
         self._update()
         return part
 
+    def weight(self, batches: Iterable[Batch]) -> float:
+        """Return how much the rows of batches count: their weights, times those of their classes."""
+        if not self.is_weighted:
+            return sum(float(batch.weight.sum()) for batch in batches)
+        parts = [self.loss.counts(batch.target.to(self._device)).cpu() * batch.weight for batch in batches]
+        return sum(float(part.sum()) for part in parts)
+
+    def _train_on(self, batch: Batch) -> None:
+        """Set the module to train; but a batch that has no row, or no second one, has no statistics."""
+        self.module.train()
+        if batch.counted < 2:
+            for norm in self._norms:
+                norm.train(batch.counted == 1 and not isinstance(norm, nn.BatchNorm1d))
+
     def _update(self) -> None:
         if self._config.max_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), self._config.max_norm)
+            nn.utils.clip_grad_norm_(self._parameters, self._config.max_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._interval == "step":
@@ -119,7 +193,7 @@ class Learner:
         """Make running statistics equal on all ranks: their mean; a collective."""
         average_buffers(self.module, self._communicator)
 
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
         """Return mean loss and metrics over all ranks' batches; a collective."""
         metrics = build_metrics(self._recipe.metrics, self._device)
         sums = np.zeros(2)
@@ -130,18 +204,23 @@ class Learner:
                 with self._autocast():
                     output = self.module(*moved.inputs)
                 loss = (self.loss(output, moved.target) * moved.weight).sum()
-                sums += [float(loss), float(batch.weight.sum())]
+                sums += [float(loss), self.weight([batch])]
+                output, target = self.loss.aligned(output, moved.target)
                 for metric in metrics.values():
-                    metric.update(*self.loss.aligned(output, moved.target), moved.weight)
+                    metric.update(on_scale(self.loss.task, output), target, moved.weight)
         loss, weight = self._communicator.all_reduce(sums)
-        values = {name: metric.compute(self._communicator) for name, metric in metrics.items()}
-        return {"validation": float(loss / weight) if weight > 0 else math.nan, **values}
+        values = {"validation": float(loss / weight) if weight > 0 else math.nan}
+        for name, metric in metrics.items():
+            found = metric.compute(self._communicator)
+            values |= (
+                {f"{name}.{key}": one for key, one in found.items()} if isinstance(found, dict) else {name: found}
+            )
+        return values
 
-    def output_shape(self, batch: Batch) -> tuple[int, ...]:
-        """Return what the module gives for a row."""
-        self.module.eval()
-        with torch.inference_mode():
-            return tuple(self.module(*batch.to(self._device).inputs).shape[1:])
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What a checkpoint belongs to; see :func:`sparkopt.deep.configuration.configuration`."""
+        return configuration(self._config, self._recipe, self.module, self._optimizer)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the module's weights; a collective."""
@@ -150,6 +229,7 @@ class Learner:
             "scheduler": _without_functions(self._scheduler.state_dict()),
             "scaler": self._scaler.state_dict(),
             "replica": self._replica.state(),
+            "loss": dict(self.loss.state_dict()),
         }
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -159,11 +239,29 @@ class Learner:
         self._scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])
         self._replica.restore(state["replica"])
+        self.loss.load_state_dict(state["loss"])
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._config.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, _TYPES[self._config.precision])
+
+
+class _LossOfRows(nn.Module):
+    """The network and its loss as one: both may have parameters, whose gradients are averaged over the ranks."""
+
+    def __init__(
+        self, module: nn.Module, loss: RowLoss, autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+    ) -> None:
+        super().__init__()
+        self.module, self.loss, self._autocast = module, loss, autocast
+
+    def forward(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+        """Return the losses (rows,)."""
+        with self._autocast():
+            output = self.module(*inputs)
+        losses: torch.Tensor = self.loss(output, target)
+        return losses
 
 
 def _without_functions(state: dict[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,9 @@ def logging_to(loggers: Sequence[Logger]) -> Iterator[Listener]:
             values = {"loss": event.loss, **event.metrics, "rate": event.rate}
         else:
             return
+        numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
         for logger, target in opened:
-            logger.log(target, values, event.total)
+            logger.log(target, numbers, event.total)
 
     try:
         yield log

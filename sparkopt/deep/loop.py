@@ -101,9 +101,9 @@ class TrainingLoop:
 
     def _total_weight(self, sampler: EpochSampler, batches: list[Batch]) -> float:
         """Return the weight of a step's rows on all ranks; without a weight column, the sampler knows it."""
-        if self._data.index.fields.weight is None:
+        if self._data.index.fields.weight is None and not self._learner.is_weighted:
             return float(self._data.counted(sampler, self._state.step))
-        own = sum(float(batch.weight.sum()) for batch in batches)
+        own = self._learner.weight(batches)
         return float(self._communicator.all_reduce(np.array([own]))[0]) or 1.0
 
     def _report(self, sampler: EpochSampler) -> None:

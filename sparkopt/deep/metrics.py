@@ -27,24 +27,33 @@ class Metric(Protocol):
         """Add rows."""
         ...
 
-    def compute(self, communicator: Communicator) -> float:
+    def compute(self, communicator: Communicator) -> Any:
         """Return the value over all ranks; a collective."""
         ...
 
 
 def _hit(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Whether the class with the highest score (or the sign of the only score) is the label."""
+    """Whether the class of the highest probability is the label; of a single probability, whether it is above 1/2."""
     if output.ndim == target.ndim + 1:
         return output.argmax(1) == target
-    return (output > 0) == (target > 0.5)
+    return (output > 0.5) == (target > 0.5)
 
 
 def _squared(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return (output - target) ** 2
+    return _difference(output, target) ** 2
 
 
 def _absolute(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return (output - target).abs()
+    return _difference(output, target).abs()
+
+
+def _difference(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    if output.shape != target.shape:
+        raise ParameterError(
+            f"mse, rmse and mae compare values: the module gives {tuple(output.shape[1:])} a row where the label has "
+            f"{tuple(target.shape[1:])}."
+        )
+    return output - target
 
 
 METRICS: Mapping[str, tuple[RowScore, Callable[[float], float]]] = MappingProxyType(
@@ -76,21 +85,46 @@ class _TorchMetric:
 
     def __init__(self, metric: Any, device: torch.device) -> None:
         self._metric = copy.deepcopy(metric).to(device)
+        self._takes_classes = ".classification." in f"{_first(metric).__module__}."
 
     def update(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> None:
         counts = weight > 0
         if counts.any():
-            self._metric.update(output[counts], target[counts])
+            output, target = output[counts], target[counts]
+            if self._takes_classes and target.is_floating_point() and bool((target == target.round()).all()):
+                target = target.long()
+            self._metric.update(output, target)
 
-    def compute(self, communicator: Communicator) -> float:
+    def compute(self, communicator: Communicator) -> Any:
         def gather(tensor: torch.Tensor, group: Any = None) -> list[torch.Tensor]:
             payload = save_tensors({"state": tensor.detach().cpu().contiguous()})
             found = communicator.all_gather(payload)
             return [load_tensors(content)["state"].to(tensor.device) for content in found]
 
-        self._metric.dist_sync_fn = gather  # torchmetrics' own supports only torch.distributed
-        self._metric.distributed_available_fn = lambda: communicator.size > 1
-        return float(self._metric.compute())
+        for one in _members(self._metric):
+            one.dist_sync_fn = gather  # torchmetrics' own supports only torch.distributed
+            one.distributed_available_fn = lambda: communicator.size > 1
+        return _plain(self._metric.compute())
+
+
+def _members(metric: Any) -> list[Any]:
+    """Return the metrics of a collection, or the metric itself."""
+    values = getattr(metric, "values", None)
+    return [one for member in values() for one in _members(member)] if callable(values) else [metric]
+
+
+def _first(metric: Any) -> Any:
+    return next(iter(_members(metric)), metric)
+
+
+def _plain(value: Any) -> Any:
+    """Return what a metric computes as plain values: a number, lists of a matrix, a dict of a collection."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    found = value.tolist() if isinstance(value, torch.Tensor) else value
+    return float(found) if isinstance(found, (int, float)) else found
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> None:
@@ -102,6 +136,11 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
         Naming it, and the metrics that have a name.
     """
     for name, metric in metrics.items():
+        if isinstance(metric, type):
+            raise ParameterError(
+                f"metric {name!r} is the class {metric.__name__}; give an instance of it, such as "
+                f"{metric.__name__}()."
+            )
         is_torch = all(callable(getattr(metric, method, None)) for method in ("update", "compute", "reset"))
         if not is_torch and not (isinstance(metric, str) and metric in METRICS):
             raise ParameterError(

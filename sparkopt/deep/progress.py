@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.deep.events import EpochEnded, Event, GroupChanged, Listener, Resumed, StepsDone, from_report
+from sparkopt.deep.events import EpochEnded, Event, GroupChanged, Listener, Noted, Resumed, StepsDone, from_report
 from sparkopt.solver.progress import Callback, Progress, Record
 
 __all__ = ["CallbackListener", "GroupLog", "ReportReceiver"]
@@ -93,7 +93,9 @@ class GroupLog:
 
     def __call__(self, event: Event) -> None:
         """Log a change."""
-        if isinstance(event, Resumed):
+        if isinstance(event, Noted):
+            logger.warning("%s", event.text)
+        elif isinstance(event, Resumed):
             repeated = f", which repeats {event.repeated} steps" if event.repeated else ""
             logger.info("Training continues from step %d of epoch %d%s.", event.step, event.epoch, repeated)
         elif isinstance(event, GroupChanged) and event.lost:

@@ -16,32 +16,21 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.deep.losses import LOSSES, TASKS, RowLoss, loss_of, task_of
+from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
 from sparkopt.validation import OneOf, check
 
-__all__ = ["LOSSES", "OPTIMIZERS", "TASKS", "Recipe", "RowLoss", "check_recipe", "task_of"]
+__all__ = ["OPTIMIZERS", "Recipe", "check_recipe"]
 
 Build: TypeAlias = "nn.Module | Callable[[], nn.Module]"
-Optimise: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
-
-LOSSES: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
-    {
-        "squared_error": nn.MSELoss,
-        "absolute_error": nn.L1Loss,
-        "huber": nn.HuberLoss,
-        "logistic": nn.BCEWithLogitsLoss,
-        "multinomial": nn.CrossEntropyLoss,
-        "poisson": nn.PoissonNLLLoss,
-    }
-)
-"""sparkopt's names of losses, as PyTorch has them."""
+Named: TypeAlias = "Iterable[tuple[str, nn.Parameter]]"
+Optimise: TypeAlias = Callable[[Any], Optimizer]
 
 OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], float]] = MappingProxyType(
     {
@@ -53,70 +42,6 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], float]] = MappingProxyT
 
 _FUSED = ("adam", "adamw")
 """Optimisers with a fused implementation: it reads and writes each weight once instead of once per operation."""
-
-TASKS = ("classes", "binary", "values")
-"""Meaning of an output: scores of classes, one score of class 1, or the predicted values themselves."""
-
-_CLASS_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
-_CLASS_FUNCTIONS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
-_BINARY = (nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits)
-
-
-def task_of(loss: Any) -> str:
-    """Return what outputs mean under a loss: one of ``TASKS``."""
-    if isinstance(loss, _CLASS_MODULES) or loss in _CLASS_FUNCTIONS:
-        return "classes"
-    return "binary" if isinstance(loss, nn.BCEWithLogitsLoss) or loss in _BINARY else "values"
-
-
-class RowLoss(nn.Module):
-    """A loss with one value a row.
-
-    Parameters
-    ----------
-    loss : nn.Module or callable
-        PyTorch's losses and functions with a ``reduction``, or any callable of (output, target) that gives one value,
-        or one array of values, for each row.
-    task : str
-        Meaning of the outputs; class labels become whole numbers.
-    """
-
-    def __init__(self, loss: Any, task: str) -> None:
-        super().__init__()
-        self.task = task
-        if isinstance(loss, nn.Module):
-            loss = copy.deepcopy(loss)
-            if hasattr(loss, "reduction"):
-                loss.reduction = "none"
-        elif "reduction" in inspect.signature(loss).parameters:
-            loss = partial(loss, reduction="none")
-        self.loss = loss
-
-    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the losses (rows,)."""
-        output, target = self.aligned(output, target)
-        found: torch.Tensor = self.loss(output, target)
-        if not found.ndim or len(found) != len(target):
-            raise ParameterError(
-                f"the loss gives {tuple(found.shape)} for {len(target)} rows; it must give one value a row. Let it "
-                "take a 'reduction' argument as PyTorch's losses do, or return the rows' losses without averaging."
-            )
-        return found if found.ndim == 1 else found.flatten(1).mean(1)
-
-    def aligned(self, output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return output and target in the types and shapes that losses expect."""
-        if not isinstance(output, torch.Tensor):
-            raise ParameterError(f"the module must return one tensor. It returns a {type(output).__name__}.")
-        output = output.float()
-        if self.task == "classes":
-            return output, target.long() if target.ndim < output.ndim else target
-        if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
-            output = output.squeeze(-1)
-        if output.shape != target.shape and isinstance(self.loss, nn.Module):
-            raise DataError(
-                f"the module gives {tuple(output.shape[1:])} a row where the label has {tuple(target.shape[1:])}."
-            )
-        return output, target.float()
 
 
 @dataclass(frozen=True)
@@ -130,11 +55,13 @@ class Recipe:
     loss : nn.Module, callable or str
         PyTorch's, or a name in ``LOSSES``.
     optimizer : callable or str
-        A function from parameters to a ``torch.optim.Optimizer`` (``functools.partial(torch.optim.SGD, lr=0.1)``), or
-        a name in ``OPTIMIZERS``.
+        A function from a list of parameters to a ``torch.optim.Optimizer``
+        (``functools.partial(torch.optim.SGD, lr=0.1)``), or a name in ``OPTIMIZERS``. If its first argument is
+        called ``named_parameters``, it is given pairs of name and parameter.
     scheduler : callable or str, default "constant"
         A function from an optimiser to a scheduler of PyTorch, or the name of a schedule in
-        ``sparkopt.optim.schedules``, which sets the rate at every step.
+        ``sparkopt.optim.schedules``, which sets the rate at every step. If the function has an argument ``steps``, it
+        is given how many steps the scheduler will take.
     scheduler_interval : {"step", "epoch"}, default "epoch"
         When a scheduler of PyTorch takes a step.
     step_size : float or None, default None
@@ -163,7 +90,7 @@ class Recipe:
     @property
     def task_name(self) -> str:
         """What outputs mean."""
-        return self.task or task_of(LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss)
+        return self.task or task_of(loss_of(self.loss))
 
     def build_module(self, seed: int) -> nn.Module:
         """Return the network; every call with the same seed gives the same."""
@@ -177,25 +104,63 @@ class Recipe:
 
     def build_loss(self) -> RowLoss:
         """Return the loss, one value a row."""
-        loss = LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss
-        return RowLoss(loss, self.task_name)
+        return RowLoss(loss_of(self.loss), self.task_name)
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """Return the optimiser of ``parameters``."""
+    def build_optimizer(self, named: Named) -> Optimizer:
+        """Return the optimiser of these parameters, given with their names.
+
+        Raises
+        ------
+        ParameterError
+            Where the optimiser needs a closure, or is none.
+        """
+        pairs = list(named)
+        own = [parameter for _, parameter in pairs]
         if not isinstance(self.optimizer, str):
-            return self.optimizer(parameters)
+            wants_names = _first_argument(self.optimizer) == "named_parameters"
+            return _steppable(self.optimizer(pairs if wants_names else own))
         factory, rate = OPTIMIZERS[self.optimizer]
-        own = list(parameters)
         if self.optimizer in _FUSED and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in own):
             factory = partial(factory, fused=True)
         return factory(own, lr=self.step_size or rate)
 
-    def build_scheduler(self, optimizer: Optimizer, steps: int) -> tuple[Any, str]:
+    def build_scheduler(self, optimizer: Optimizer, steps: int, epochs: int) -> tuple[Any, str]:
         """Return the scheduler over a run of ``steps`` steps, and when it takes a step: "step" or "epoch"."""
         if not isinstance(self.scheduler, str):
-            return self.scheduler(optimizer), self.scheduler_interval
+            asked = {"steps": steps if self.scheduler_interval == "step" else epochs}
+            found = self.scheduler(optimizer, **(asked if "steps" in _arguments(self.scheduler) else {}))
+            if not all(callable(getattr(found, name, None)) for name in ("step", "state_dict", "load_state_dict")):
+                raise ParameterError(
+                    f"scheduler must give a scheduler of PyTorch. It gives a {type(found).__name__}."
+                )
+            return found, self.scheduler_interval
         rate = optimizer.param_groups[0]["lr"]
         return LambdaLR(optimizer, _Relative(schedules.by_name(self.scheduler, rate, steps), rate)), "step"
+
+
+def _arguments(function: Any) -> list[str]:
+    """Return the names of a function's arguments that are not given yet."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # what is written in C may not have any
+        return []
+
+
+def _first_argument(function: Any) -> str | None:
+    return next(iter(_arguments(function)), None)
+
+
+def _steppable(optimizer: Any) -> Optimizer:
+    """Return an optimiser, unless it cannot take a step on gradients that are there."""
+    if not isinstance(optimizer, Optimizer):
+        raise ParameterError(f"optimizer must give a torch.optim.Optimizer. It gives a {type(optimizer).__name__}.")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ParameterError(
+            f"optimizer {type(optimizer).__name__} evaluates the loss several times in a step, by a closure, which "
+            "batches that stream by do not allow. Take one of PyTorch's that needs none, such as AdamW."
+        )
+    return optimizer
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -208,6 +173,9 @@ def check_recipe(recipe: Recipe) -> None:
     """
     if not (isinstance(recipe.module, nn.Module) or callable(recipe.module)):
         raise ParameterError(f"module must be an nn.Module, or build one. Got {recipe.module!r} instead.")
+    if isinstance(recipe.loss, type):
+        name = recipe.loss.__name__
+        raise ParameterError(f"loss is the class {name}; give an instance of it, such as {name}().")
     for name, value, known in (("loss", recipe.loss, LOSSES), ("optimizer", recipe.optimizer, OPTIMIZERS)):
         if isinstance(value, str):
             check(name, value, OneOf(known))

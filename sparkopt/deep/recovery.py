@@ -13,6 +13,7 @@ import torch
 
 from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, copied, decoded, encoded
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.configuration import differences
 from sparkopt.deep.events import Event, Resumed, StateReady
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.state import TrainingState
@@ -60,7 +61,7 @@ class Recovery:
     ) -> None:
         self._size, self._config, self._learner, self._state = communicator.size, config, learner, state
         self._storage = RecoveryStorage(communicator, config.checkpoints)
-        self._course = {**config.course, "rows": fingerprint}
+        self._course = {**learner.configuration, "rows": fingerprint} if self._storage.is_used else {}
         self._steps = steps
         self.seconds = 0.0
 
@@ -70,17 +71,16 @@ class Recovery:
         Raises
         ------
         IncompatibleError
-            Where it belongs to other rows or batches.
+            Where it belongs to another configuration; the message says what differs.
         """
         found, state = self._storage.latest(), self._state
         if found is None:
             return None
-        now, then = self._course, found.facts["course"]
-        differ = sorted(key for key in now if now[key] != then.get(key))
+        differ = differences(self._course, found.facts["course"])
         if differ:
             folder = mask_uri(str(self._config.checkpoints))
             raise IncompatibleError(
-                f"checkpoint {found.name} in {folder!r} belongs to another run: {', '.join(differ)} differ. Set "
+                f"checkpoint {found.name} in {folder!r} belongs to another run: {'; '.join(differ)} differ. Set "
                 "another checkpointDir, or resume=False to start from the beginning."
             )
         self._learner.restore(found.model, found.state)
@@ -137,6 +137,11 @@ class RecoveryStorage:
     def __init__(self, communicator: Communicator, uri: str | None) -> None:
         self._communicator, self._memory = communicator, communicator.memory
         self._folder = CheckpointFolder(uri) if uri else None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is anywhere to save."""
+        return self._memory is not None or self._folder is not None
 
     def accepts(self, lasting: bool) -> bool:
         """Whether there is anywhere to save; a ``lasting`` checkpoint outlives these processes."""

@@ -39,16 +39,16 @@ class Replica:
     Parameters
     ----------
     module : nn.Module
-        The network itself, on its device.
+        The network with its loss, on its device: losses of rows from inputs and target.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Run the network for training."""
-        output: torch.Tensor = self.module(*inputs)
-        return output
+    def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+        """Return the losses of rows, for training."""
+        losses: torch.Tensor = self.module(inputs, target)
+        return losses
 
     @contextmanager
     def backward(self, is_last: bool) -> Iterator[None]:
@@ -83,9 +83,9 @@ class _Ddp(Replica):
             hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
             self.ddp.register_comm_hook(None, hook)
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.ddp(*inputs)
-        return output
+    def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+        losses: torch.Tensor = self.ddp(inputs, target)
+        return losses
 
     @contextmanager
     def backward(self, is_last: bool) -> Iterator[None]:

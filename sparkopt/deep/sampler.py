@@ -3,8 +3,8 @@
 The groups are shuffled and concatenated, and these N rows are divided into S *streams* of ⌈N / S⌉ rows, however large
 the DataFrame's partitions were. A stream is read in windows of consecutive groups, whose rows are shuffled together,
 so that memory is bounded by a window. Step s takes rows s · B … (s + 1) · B − 1 of each stream: all streams
-take ⌈⌈N / S⌉ / B⌉ steps. Where the last step has fewer rows than that, rows seen before fill its batch with weight 0:
-every row counts once an epoch, and no rank waits for another.
+take ⌈⌈N / S⌉ / B⌉ steps. In the last step there are fewer rows than that. A rank whose streams have none left takes
+one row that it has seen before, with weight 0: every row counts once an epoch, and no rank waits for another.
 
 Streams, not processes, define the batches: two processes with a stream each and one process with both of them train
 on the same batches.
@@ -102,7 +102,7 @@ class EpochSampler:
         return min(max(self.rows - stream * self.stream_rows, 0), self.stream_rows)
 
     def counted(self, stream: int, step: int) -> int:
-        """Rows of the stream's batch that count; the rest are repetitions of weight 0."""
+        """Rows of the stream's batch, all of which count."""
         return min(max(self.own_rows(stream) - step * self.batch_size, 0), self.batch_size)
 
     def total_counted(self, step: int) -> int:

@@ -9,9 +9,11 @@ stay out of the index, which is written last: a store without one is not a store
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
+import operator
 import os
 import time
 import zlib
@@ -25,9 +27,9 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from sparkopt.deep.fields import HINT, INVALID_HINT, Fields, MissingValueError, dense
+from sparkopt.deep.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError, dense
 from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import TRAINING, VALIDATION, Index, Shard, TensorSpec
+from sparkopt.deep.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
 from sparkopt.deep.missing import RowCheck
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
@@ -45,12 +47,17 @@ IN_THIS_PROCESS = 16 << 20
 
 RESULT = (
     "split string, path string, groups array<bigint>, bytes bigint, digest bigint, tensors string, error string, "
-    "skipped bigint"
+    "skipped bigint, labels string"
 )
 
 
 def write_store(
-    rows: DataFrame | Table, fields: Fields, uri: str, held_out: HeldOut | None = None, check: RowCheck | None = None
+    rows: DataFrame | Table,
+    fields: Fields,
+    uri: str,
+    held_out: HeldOut | None = None,
+    check: RowCheck | None = None,
+    ignored: int | None = None,
 ) -> Index:
     """Write rows: one job, one file for each partition and split.
 
@@ -66,6 +73,8 @@ def write_store(
         Rows that go to the split "validation".
     check : RowCheck or None, default None
         Finds invalid rows, which are left out; None refuses them.
+    ignored : int or None, default None
+        A label whose rows do not count.
 
     Raises
     ------
@@ -77,7 +86,7 @@ def write_store(
     folder.filesystem.create_dir(folder.path, recursive=True)
     complete = False
     try:
-        write = _Write(fields, uri, held_out, check)
+        write = _Write(fields, uri, held_out, check, ignored)
         found = _by_processes(rows, write) if isinstance(rows, Table) else _by_tasks(rows, write)
         index = _index(sorted(found, key=lambda row: row.path or ""), fields, uri, time.perf_counter() - begin)
         index.save()
@@ -126,7 +135,9 @@ def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) 
     tensors = {
         name: TensorSpec(tuple(shape), dtype) for name, (shape, dtype) in json.loads(next(iter(kinds))).items()
     }
-    return Index(uri, fields, tensors, tuple(splits[TRAINING]), tuple(splits[VALIDATION]), seconds, skipped)
+    known = [LabelFacts(**json.loads(row.labels)) for row in found if row.labels]
+    labels = functools.reduce(operator.add, known) if known else None
+    return Index(uri, fields, tensors, tuple(splits[TRAINING]), tuple(splits[VALIDATION]), seconds, skipped, labels)
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,7 @@ class _Written:
     tensors: str = ""
     error: str | None = None
     skipped: int = 0
+    labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,11 +199,12 @@ class _Write:
     uri: str
     held_out: HeldOut | None = None
     check: RowCheck | None = None
+    ignored: int | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[_Written]:
         """Write the rows of Arrow batches; return what was written, or the first error."""
         folder = resolve(self.uri, "storePath")
-        error, row, skipped = None, 0, 0
+        error, row, skipped, labels = None, 0, 0, LabelFacts()
         with ExitStack() as stack:
             files = {
                 split: stack.enter_context(_File(folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields))
@@ -201,28 +214,40 @@ class _Write:
                 if error is not None:  # Spark discards a Python worker that has not read all of its input
                     continue
                 try:
-                    valid = self._valid(batch)
+                    chosen = self._chosen(batch)
+                    valid = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
                     skipped += batch.num_rows - valid.num_rows
-                    for split, columns in self._split(valid, partition, row):
-                        files[split].add(columns)
+                    columns = self._dense(valid, partition, row)
+                    labels += self._labels(columns, partition, chosen + row)
+                    for split, part in self._split(valid, columns):
+                        files[split].add(part)
                     row += batch.num_rows
                 except DataError as problem:
                     error = str(problem)
         if error is not None:
             return [_Written(error=error)]
-        written = [file.result(split) for split, file in files.items() if file.groups]
+        facts = json.dumps(asdict(labels)) if labels != LabelFacts() else ""
+        written = [file.result(split, facts) for split, file in files.items() if file.groups]
         return [*written, _Written(skipped=skipped)] if skipped else written
 
-    def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows that can be trained on."""
+    def _chosen(self, batch: pa.RecordBatch) -> Array:
+        """Return the rows that can be trained on, by their number."""
         if self.check is None or not batch.num_rows:
-            return batch
+            return np.arange(batch.num_rows)
         valid = self.check.valid([batch.column(entry.name) for entry in self.check.fields])
-        return batch if valid is None else batch.filter(pa.array(valid))
+        return np.arange(batch.num_rows) if valid is None else np.flatnonzero(valid)
 
-    def _split(self, batch: pa.RecordBatch, partition: int, row: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _labels(self, columns: dict[str, Any], partition: int, rows: Array) -> LabelFacts:
+        """Return what labels these rows have."""
+        if self.fields.label is None or not len(rows):
+            return LabelFacts()
+        place = f"label column {self.fields.label.title!r}, partition {partition}"
+        return LabelFacts.of(columns[LABEL], place, rows, self.ignored)
+
+    def _dense(self, batch: pa.RecordBatch, partition: int, row: int) -> dict[str, Any]:
+        """Return the rows of each column as an array, or as bytes."""
         if not batch.num_rows:
-            return
+            return {}
         columns = {}
         for entry in self.fields.all:
             try:
@@ -233,6 +258,12 @@ class _Write:
                 raise DataError(
                     f"{entry.role} column {entry.title!r}, partition {partition}, {error}{counted}. {hint}"
                 ) from None
+        return columns
+
+    def _split(self, batch: pa.RecordBatch, columns: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Divide the rows between training and validation."""
+        if not columns:
+            return
         if self.held_out is None:
             yield TRAINING, columns
             return
@@ -256,6 +287,7 @@ _RESULT_SCHEMA = pa.schema(
         ("tensors", pa.string()),
         ("error", pa.string()),
         ("skipped", pa.int64()),
+        ("labels", pa.string()),
     ]
 )
 
@@ -284,10 +316,11 @@ class _File:
         self._sizes.append(_row_sizes(columns))
         self._flush(last=False)
 
-    def result(self, split: str) -> _Written:
-        """Describe the file."""
+    def result(self, split: str, labels: str) -> _Written:
+        """Describe the file; ``labels`` are those of the partition."""
         size = self.file.filesystem.get_file_info(self.file.path).size
-        return _Written(split, self.name, self.groups, size, self.digest, json.dumps(self._tensors, sort_keys=True))
+        tensors = json.dumps(self._tensors, sort_keys=True)
+        return _Written(split, self.name, self.groups, size, self.digest, tensors, labels=labels)
 
     def _flush(self, last: bool) -> None:
         """Write the groups that are complete, or at the end all rows.

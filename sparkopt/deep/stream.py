@@ -99,8 +99,7 @@ def _raw(groups: RowGroups, sampler: EpochSampler, stream: int, first_step: int)
     assert last is not None  # noqa: S101  # every stream has a row
     for rest in range(step, sampler.steps):
         counted = sampler.counted(stream, rest)
-        filling = _cycled(last, size - counted)
-        yield (filling if counted == 0 or tail is None else _joined(_cut(tail, 0, counted), filling)), counted
+        yield (_cut(last, 0, 1) if counted == 0 or tail is None else _cut(tail, 0, counted)), counted
 
 
 def _rows(columns: Columns) -> int:
@@ -113,11 +112,6 @@ def _cut(columns: Columns, start: int, stop: int) -> Columns:
 
 def _joined(one: Columns, two: Columns) -> Columns:
     return {name: np.concatenate([values, two[name]]) for name, values in one.items()}
-
-
-def _cycled(columns: Columns, count: int) -> Columns:
-    rows = np.arange(count) % _rows(columns)
-    return {name: values[rows] for name, values in columns.items()}
 
 
 @contextmanager
@@ -180,7 +174,8 @@ def _taken(waiting: queue.Queue[Future[Batch] | None]) -> Iterator[Batch]:
 
 def _maker(decoder: Decoder, pin: bool) -> Callable[[list[tuple[Columns, int]]], Batch]:
     def make(parts: list[tuple[Columns, int]]) -> Batch:
-        batches = [decoder.batch(columns, counted) for columns, counted in parts]
+        chosen = [part for part in parts if part[1]] or parts[:1]
+        batches = [decoder.batch(columns, counted) for columns, counted in chosen]
         whole = batches[0] if len(batches) == 1 else _one(batches)
         return whole.pinned() if pin else whole
 

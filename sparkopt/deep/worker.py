@@ -17,7 +17,7 @@ from sparkopt.deep.allocator import retain_freed_memory
 from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.events import Event, Listener
+from sparkopt.deep.events import Event, Listener, Noted
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.listeners import TimeSpent, logging_to, reporting_to
 from sparkopt.deep.loop import TrainingLoop
@@ -98,21 +98,23 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
     is_gpu = device.type == "cuda"
     with retain_freed_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):
         data = RankDataLoader(config, communicator, device)
-        learner = Learner(recipe, config, communicator, device, config.epochs * data.steps)
+        steps, labels = config.epochs * data.steps, data.index.labels
+        learner = Learner(recipe, config, communicator, device, steps, data.sample(), labels)
         state, spent = TrainingState(), TimeSpent()
         recovery = Recovery(communicator, config, data.index.fingerprint, learner, state, data.steps)
         resumed = recovery.resume()
         with _listening(communicator, recipe, spent, recovery) as emit:
+            for note in learner.notes:
+                emit(Noted(note))
             if resumed is not None:
                 emit(resumed)
             stopped = TrainingLoop(communicator, config, data, learner, state, emit).run()
-        shape = learner.output_shape(data.sample())
     seconds = {"train": spent.train, "validate": spent.validate, "checkpoint": recovery.seconds, "wait": data.waited}
     return RankResult(
         module_bytes(state.best or learner.module.state_dict()) if communicator.rank == 0 else b"",
         tuple(state.history),
         tuple(state.losses),
-        shape,
+        learner.output_shape,
         str(device),
         why,
         _peak_memory(),

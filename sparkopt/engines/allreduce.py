@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.classic import slots_of
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, Located, OpenPartition
 from sparkopt.communication.autotune import codecs_used
 from sparkopt.communication.encoder import Encoder
@@ -116,15 +118,8 @@ class AllReduceEngine(Engine):
         if not _has_torch():
             raise MissingDependencyError.of("engine='allreduce'", "torch", "deep")
         begin = time.perf_counter()
-        if store.has_rdds:
-            with Relay(store.context, problems) as relay:
-                fit = FitOnRank(dumps((relay.problems, Summation(work, encoder))), relay.address)
-                launch, located = self._launcher(store), store.located()
-                job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
-                outcome = relay.attend(job)[0]
-        else:
-            alone = without_driver(self.name, problems)
-            outcome = self._on_connect(store, FitOnRank(dumps((alone, Summation(work, encoder))), None))
+        with described(store.session, "all passes by all-reduce"):
+            outcome = self._on_ranks(problems, Summation(work, encoder), store)
         if not isinstance(outcome, RankFit):
             logger.warning("some blocks are missing: the fit runs with engine='driver', which rebuilds them")
             return self.otherwise.run(problems, work, store, encoder)
@@ -132,6 +127,17 @@ class AllReduceEngine(Engine):
             logger.info("%s", used)
         startup = time.perf_counter() - begin - outcome.seconds
         return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+    def _on_ranks(self, problems: Sequence[Problem], summation: Summation, store: BlockStore) -> Any:
+        """Return what the first rank returns."""
+        if not store.has_rdds:
+            alone = without_driver(self.name, problems)
+            return self._on_connect(store, FitOnRank(dumps((alone, summation)), None))
+        with Relay(store.context, problems) as relay:
+            fit = FitOnRank(dumps((relay.problems, summation)), relay.address)
+            launch, located = self._launcher(store), store.located()
+            job = BackgroundJob(store.context, lambda: launch.run(_on_rank, located, fit))
+            return relay.attend(job)[0]
 
 
 def _has_torch() -> bool:

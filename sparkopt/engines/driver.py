@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks, Part
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import Encoder, PassMessage
@@ -107,8 +108,10 @@ class DriverEngine(Engine):
         if self._reduction_of(size, store) == "sharded":
             summation = summation.in_slices(_slices(size, slots))
         shared = store.share(dumps(summation))
+        describe: Callable[[str], None]
 
         def send(message: PassMessage) -> PartialSum:
+            describe(f"pass {len(passes) + 1}")
             begin, query = time.perf_counter(), message.query
             how = self._reduction(query, store)
             slices = _slices(query.request.points.nbytes, slots) if how == "sharded" else 1
@@ -123,7 +126,8 @@ class DriverEngine(Engine):
             return partial
 
         try:
-            yield reduce_by(send, summation, passes)
+            with described(store.session) as describe:
+                yield reduce_by(send, summation, passes)
         finally:
             shared.destroy()
 

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.communication.encoder import Encoder
 from sparkopt.communication.sums import Summation
@@ -66,13 +68,8 @@ class LocalEngine(Engine):
         if encoder is not None:
             name = encoder.codec.name if encoder.codec else "auto"
             logger.info("compression=%r is not used: one task sends no sums", name)
-        if store.has_rdds:
-            with Relay(store.context, problems) as relay:
-                fit = _OneTask(FitOnRank(dumps((relay.problems, Summation(work))), relay.address))
-                (outcome,) = relay.attend(BackgroundJob(store.context, lambda: store.run_whole(fit)))
-        else:
-            alone = without_driver(self.name, problems)
-            (outcome,) = store.run_whole(_OneTask(FitOnRank(dumps((alone, Summation(work))), None)))
+        with described(store.session, "all passes in one task"):
+            outcome = self._in_one_task(problems, work, store)
         if isinstance(outcome, SparkoptError):
             raise outcome
         if isinstance(outcome, MissingBlocks):
@@ -80,6 +77,17 @@ class LocalEngine(Engine):
             return self.otherwise.run(problems, work, store, encoder)
         startup = time.perf_counter() - begin - outcome.seconds
         return EngineRun(list(outcome.solutions), list(outcome.passes), self.name, startup)
+
+    def _in_one_task(self, problems: Sequence[Problem], work: Work, store: BlockStore) -> Any:
+        """Return what the task returns."""
+        if store.has_rdds:
+            with Relay(store.context, problems) as relay:
+                fit = _OneTask(FitOnRank(dumps((relay.problems, Summation(work))), relay.address))
+                (outcome,) = relay.attend(BackgroundJob(store.context, lambda: store.run_whole(fit)))
+        else:
+            alone = without_driver(self.name, problems)
+            (outcome,) = store.run_whole(_OneTask(FitOnRank(dumps((alone, Summation(work))), None)))
+        return outcome
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
+from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener
@@ -92,7 +93,8 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._listener = Listener.of(store.context)
         serving = store.map_tasks(task_of(self._listener.address), tasks)
-        self._job = BackgroundJob(store.context, serving.collect)
+        with described(store.session, "resident tasks"):  # which the job's own thread inherits
+            self._job = BackgroundJob(store.context, serving.collect)
 
     def __enter__(self) -> WorkerPool:
         return self

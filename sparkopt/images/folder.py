@@ -19,7 +19,7 @@ from sparkopt.machine import Table, TablePart
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["SCHEMA", "ImageFolderPart", "read", "table_of_files"]
+__all__ = ["SCHEMA", "ImageFolderPart", "file_groups", "read", "table_of_files"]
 
 FILES, BYTES = 128, 16 << 20
 """Most files of a partition, and about most bytes: many small partitions keep all processes busy until the end."""
@@ -81,10 +81,11 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
 
 def table_of_files(files: Sequence[FileBelow]) -> Table:
     """Return image files as a table."""
-    return Table(SCHEMA, tuple(ImageFolderPart(group) for group in _groups(files)))
+    return Table(SCHEMA, tuple(ImageFolderPart(group) for group in file_groups(files)))
 
 
-def _groups(files: Sequence[FileBelow]) -> Iterator[tuple[FileBelow, ...]]:
+def file_groups(files: Sequence[FileBelow]) -> Iterator[tuple[FileBelow, ...]]:
+    """Yield files in groups for the partitions of a table; one group without files, where there are none."""
     group, held = list[FileBelow](), 0
     for file in files:
         if group and (len(group) == FILES or held + file.size > BYTES):

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import parquet
 
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel
-from sparkopt.images.batches import BatchFunction
 from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.pipeline import Compose, Encode
-from sparkopt.io.filesystem import RENAMING, UNFINISHED, Location, resolve
+from sparkopt.images.writing import CONTENT, PATH, WriteCounts, WriteImages
+from sparkopt.io.filesystem import resolve
 from sparkopt.io.listing import files_below
-from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.machine import ProcessPool, Table
 
 __all__ = ["Preprocessed", "preprocess"]
 
-PATH, CONTENT, IMAGE, ERROR = "path", "content", "image", "error"
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -117,10 +114,10 @@ def preprocess(
     kind = "bytes" if pipeline.transforms and isinstance(pipeline.transforms[-1], Encode) else "tensor"
     kernel = ImageKernel(pipeline, kind, mode, seed, epoch)
     folder = resolve(output, "output")
-    done = _done(folder)
+    done = _done(output) if folder.exists() else set()
     table, skipped = _pending(source, done)
     folder.filesystem.create_dir(folder.path, recursive=True)
-    task = _WriteImages(kernel, output, frozenset(done) if skipped is None else frozenset())
+    task = WriteImages(kernel, output, IMAGE, frozenset(done) if skipped is None else frozenset())
     counts = list(_with_bar(task, table, progress))
     failures: dict[str, tuple[int, str]] = {}
     for one in counts:
@@ -139,24 +136,14 @@ def preprocess(
     )
 
 
-def _done(folder: Location) -> set[str]:
+def _done(output: str) -> set[str]:
     """Return the paths of images in an output."""
-    if not folder.exists():
-        return set()
     found = set[str]()
-    for file in files_below(folder.path) if folder.is_local else _parquet_files(folder):
-        location = file if isinstance(file, Location) else file.location
-        if location.path.endswith(".parquet"):
-            rows = parquet.read_table(location.path, columns=[PATH], filesystem=location.filesystem)
+    for file in files_below(output):
+        if file.uri.endswith(".parquet"):
+            rows = parquet.read_table(file.location.path, columns=[PATH], filesystem=file.location.filesystem)
             found.update(rows[PATH].to_pylist())
     return found
-
-
-def _parquet_files(folder: Location) -> list[Location]:
-    from pyarrow import fs
-
-    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True))
-    return [Location(folder.filesystem, info.path) for info in infos if not info.base_name.startswith((".", "_"))]
 
 
 def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
@@ -172,7 +159,7 @@ def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
     return table, None
 
 
-def _with_bar(task: _WriteImages, table: Table, progress: bool) -> Iterator[_Counts]:
+def _with_bar(task: WriteImages, table: Table, progress: bool) -> Iterator[WriteCounts]:
     from tqdm import tqdm
 
     parts = [part for part in table.partitions if part.rows != 0]
@@ -183,76 +170,3 @@ def _with_bar(task: _WriteImages, table: Table, progress: bool) -> Iterator[_Cou
         for counts in pool.in_rounds(task, parts):
             bar.update(counts.images + counts.skipped)
             yield counts
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """What a task did: failures are counts and the first path, by reason."""
-
-    images: int
-    skipped: int
-    failures: Mapping[str, tuple[int, str]]
-
-
-@dataclass(frozen=True)
-class _WriteImages:
-    """The task: the results of a partition's images, as a file of their own."""
-
-    kernel: ImageKernel
-    output: str
-    done: frozenset[str]
-
-    def __call__(self, part: TablePart) -> _Counts:
-        function = BatchFunction(self.kernel, CONTENT, IMAGE, ERROR, PATH)
-        images, skipped, failures = 0, 0, dict[str, tuple[int, str]]()
-
-        def pending() -> Iterator[pa.RecordBatch]:
-            nonlocal images, skipped
-            for batch in part.batches([PATH, CONTENT]):
-                rows = batch.filter(pc.invert(pc.is_in(batch.column(PATH), pa.array(list(self.done), pa.string()))))
-                images, skipped = images + rows.num_rows, skipped + batch.num_rows - rows.num_rows
-                yield rows
-
-        kept = 0
-        with _Whole(resolve(self.output, "output"), f"part-{uuid.uuid4().hex}.parquet") as file:
-            for rows in function(pending()):
-                kept += rows.num_rows
-                file.write(rows)
-                for path, error in zip(rows.column(PATH).to_pylist(), rows.column(ERROR).to_pylist(), strict=True):
-                    if error is not None:
-                        reason = error.partition(":")[0]
-                        count, first = failures.get(reason, (0, path))
-                        failures[reason] = (count + 1, min(first, path))
-        if kept < images:
-            failures["dropped"] = (images - kept, part.name)
-        return _Counts(images, skipped, failures)
-
-
-class _Whole:
-    """A Parquet file that appears when the block ends well; no file, where no row is written."""
-
-    def __init__(self, folder: Location, name: str) -> None:
-        renames = folder.filesystem.type_name in RENAMING
-        self._target = folder.child(name)
-        self._written = folder.child(f".{name}{UNFINISHED}") if renames else self._target
-        self._writer: Any = None
-
-    def write(self, rows: pa.RecordBatch) -> None:
-        """Append rows."""
-        if self._writer is None:
-            self._writer = parquet.ParquetWriter(
-                self._written.path, rows.schema, filesystem=self._written.filesystem, compression="snappy"
-            )
-        self._writer.write_batch(rows)
-
-    def __enter__(self) -> _Whole:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        if kind is not None:
-            self._written.filesystem.delete_file(self._written.path)
-        elif self._written.path != self._target.path:
-            self._target.filesystem.move(self._written.path, self._target.path)

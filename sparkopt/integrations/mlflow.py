@@ -262,7 +262,7 @@ def _history(summary: Any) -> Iterator[tuple[str, int, float, float]]:
 
 def _epoch(record: Mapping[str, Any], step: int, seconds: float) -> Iterator[tuple[str, int, float, float]]:
     for name, value in record.items():
-        if name not in NOT_METRICS:
+        if name not in NOT_METRICS and isinstance(value, (int, float)):  # a matrix is none
             yield name, step, seconds, float(value)
 
 

@@ -1,8 +1,8 @@
 """Reading and writing outside of Spark: paths and URIs, Arrow buffers, image headers, metadata and fingerprints.
 
 Everything here works without Spark and OpenCV, and imports only ``errors``, ``typing`` and ``validation``. Start at
-:func:`resolve`, by which checkpoints, stores, images and models open a path or URI. ``secrets`` masks passwords and
-tokens before a text is shown.
+:func:`resolve`, by which checkpoints, stores, images and models open a path or URI; ``object_stores`` opens what a
+Spark session reads, with its settings. ``secrets`` masks passwords and tokens before a text is shown.
 """
 
 from sparkopt.io.arrow import binary_values, fixed_width_values

@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.logger import PySparkLogger
 
 from sparkopt.io.secrets import mask, masked
+from sparkopt.solver.callbacks import progress_logger
 
 __all__ = ["FORMATS", "event", "logger", "logging_as"]
 
@@ -38,6 +39,8 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = mask(record.getMessage())
+        if record.name == progress_logger.name:
+            return f"sparkopt {self.job}: {message}"
         if record.name == logger.name:
             message = " ".join([message, *_pairs(record)])
             level = "error: " if record.levelno >= logging.ERROR else ""
@@ -79,11 +82,12 @@ def logging_as(job: str, form: str) -> Iterator[None]:
     job : str
         The job's name; each line contains it.
     form : {"text", "json"}
-        Text has warnings and failures only, JSON every step too.
+        Text has warnings, failures and the progress of a long fit only, JSON every step too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(job) if form == "json" else _TextFormatter(job))
     levels: dict[logging.Logger, int] = {PySparkLogger.getLogger(name): logging.CRITICAL for name in QUERIES}
+    levels[progress_logger] = logging.INFO  # of a long fit, where no bar is seen
     levels[logger] = logging.INFO if form == "json" else logging.WARNING
     before = {each: each.level for each in levels}
     logging.getLogger().addHandler(handler)

@@ -134,7 +134,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         optimizer=args.optimizer,
         stepSize=args.step_size,
         stepSizeSchedule=args.step_size_schedule,
-        metrics={"accuracy": "accuracy"},
+        metrics={"accuracy": "accuracy"} if args.validation_fraction else None,
         featuresCol="content",
         labelCol=LABEL,
         imagePipeline=training,

@@ -223,6 +223,7 @@ class LinearEstimator(
             starting=self._starting,
             shared={name: values[name] for name in values.keys() - PER_MODEL} if self._method.shares_passes else None,
             chooses=self._chooses,
+            name=type(self).__name__,
         )
 
     def _trained(self, fit: Fit, rows: Rows) -> M:

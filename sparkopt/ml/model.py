@@ -37,7 +37,7 @@ from sparkopt.blocks.invalid import (
     valid_features,
 )
 from sparkopt.blocks.validity import valid_rows
-from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
@@ -83,6 +83,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
+        if np.ndim(matrix) != 2 or np.shape(intercept) != np.shape(matrix)[:1]:
+            raise ParameterError(
+                "coefficients must have the shape (outputs, features), and intercepts (outputs,). Got "
+                f"{np.shape(matrix)} and {np.shape(intercept)} instead."
+            )
         # sparse products round differently in another memory order: one order, so that a loaded model predicts to the
         # last bit what the fitted one did
         self._matrix, self._intercept = np.ascontiguousarray(matrix), intercept

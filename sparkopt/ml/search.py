@@ -17,6 +17,7 @@ from pyspark.ml import pipeline as pipelines
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
@@ -145,6 +146,11 @@ class Search:
         return first, last
 
     def _fit_together(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
+        """Train and measure all folds' models, and return the search's."""
+        with of_subject(f"{type(self).__name__} of {tasks[0].name}"):
+            return self._fit_on_blocks(rows, tasks, dataset)
+
+    def _fit_on_blocks(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
         reading, folds = tasks[0].reading, range(self._held_out)
         for task in tasks:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
@@ -90,6 +91,8 @@ class TrainingTask(Generic[M]):
         The trainer whose solution is where the given one starts, where there is no ``initial``.
     chooses : bool, default False
         Whether the trainer's optimiser is replaced by the cheapest one for the rows.
+    name : str, default ""
+        What Spark's pages call it.
     """
 
     reading: Reading
@@ -101,6 +104,7 @@ class TrainingTask(Generic[M]):
     known: Callable[[Moments], Initial | None] = field(repr=False)
     starting: Callable[[Trainer], Trainer | None] = field(repr=False)
     chooses: bool = False
+    name: str = ""
 
 
 def train(dataset: Rows, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int, M]]:
@@ -114,7 +118,12 @@ def train(dataset: Rows, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int
 
 def _train_readers(dataset: Rows, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
     """Train tasks that read the same rows."""
-    reading = next(iter(tasks.values())).reading
+    first = next(iter(tasks.values()))
+    with of_subject(first.name if len(tasks) == 1 else f"{len(tasks)} models of {first.name}"):
+        return _train_alike(dataset, tasks, first.reading)
+
+
+def _train_alike(dataset: Rows, tasks: dict[int, TrainingTask[M]], reading: Reading) -> list[tuple[int, M]]:
     reading.columns.check(schema_of(dataset))
     columns = reading.weighted(reading.columns, dataset)
     rows = training_rows(dataset, columns)

@@ -27,6 +27,7 @@ __all__ = ["evaluate"]
 Objectives: TypeAlias = Sequence[LinearObjective]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of coefficients that grow without bound: the loop reports it
 def evaluate(
     objectives: Objectives, query: Query, blocks: Iterable[Block], spacing: RowSpacing = EACH_ROW
 ) -> PartialSum:

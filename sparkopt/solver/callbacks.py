@@ -6,6 +6,7 @@ They run on the driver, wherever the loop runs. One object may serve several fit
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-__all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "bar_is_visible", "close"]
+__all__ = ["History", "MLflowLogger", "ProgressBar", "TimeBudget", "bar_is_visible", "close", "progress_logger"]
+
+progress_logger = logging.getLogger("sparkopt.progress")
 
 PROGRESS = "SPARKOPT_PROGRESS"
 """Environment variable that shows (1) or hides (0) progress bars. Without it, they are shown in notebooks and on
@@ -40,7 +43,9 @@ class ProgressBar:
     """A progress bar with the current objective, on standard error or in the notebook.
 
     It appears after ``delay`` seconds, so that quick fits stay silent, and not at all where standard error is no
-    terminal, unless the environment variable ``SPARKOPT_PROGRESS`` is 1; 0 hides it everywhere.
+    terminal, unless the environment variable ``SPARKOPT_PROGRESS`` is 1; 0 hides it everywhere. Where nobody sees it,
+    the logger ``sparkopt.progress`` has a line every ``interval`` seconds, with the time that is left; commands show
+    these lines.
 
     Parameters
     ----------
@@ -48,11 +53,14 @@ class ProgressBar:
         The text before the bar.
     delay : float, default 2
         Seconds before it appears.
+    interval : float, default 30
+        Seconds between two lines.
     """
 
-    def __init__(self, title: str = "fit", delay: float = 2.0) -> None:
-        self.title, self.delay = title, delay
+    def __init__(self, title: str = "fit", delay: float = 2.0, interval: float = 30.0) -> None:
+        self.title, self.delay, self.interval = title, delay, interval
         self._bar: tqdm | None = None
+        self._first, self._said = -1, 0.0
 
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
@@ -60,15 +68,42 @@ class ProgressBar:
             kind, options = _bar_in_place()
             options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
             self._bar = kind(desc=self.title, disable=not bar_is_visible(), **options)
+        if self._bar.disable:
+            self._log(progress)
+            return
         self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(max(0, progress.record.step - self._bar.n))
+
+    def _log(self, progress: Progress) -> None:
+        """Log a line, where the last one was long ago."""
+        record, elapsed = progress.record, progress.elapsed
+        if self._first < 0:  # a resumed run begins at a later step
+            self._first = max(0, record.step - 1)
+        if elapsed - self._said < self.interval:
+            return
+        self._said = elapsed
+        left = elapsed / max(1, record.step - self._first) * (progress.max_iter - record.step)
+        held_out = "" if record.validation is None else f", validation loss {record.validation:.6g}"
+        progress_logger.info(
+            "%s: step %s of at most %s, objective %.6g%s; %s so far, at most %s left",
+            *(self.title, f"{record.step:,}", f"{progress.max_iter:,}", record.objective, held_out),
+            *(_duration(elapsed), _duration(left)),
+            extra={"fields": {"step": record.step, "objective": record.objective, "seconds": round(elapsed, 1)}},
+        )
 
     def close(self) -> None:
         """Close the bar, which stays on the screen; harmless when repeated."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as text, in the unit that suits them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class History:

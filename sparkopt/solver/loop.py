@@ -73,6 +73,7 @@ def minimise(reduce: Reduce, problem: Problem) -> Solution:
     return minimise_many(reduce, [problem])[0]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # coefficients that grow without bound are a DivergedError
 def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]:
     """Minimise several problems over the same rows: those at the same step share each pass over the data.
 

@@ -29,6 +29,7 @@ from sparkopt.machine import ProcessPool, Table
 from sparkopt.machine import pool as pools
 from sparkopt.ml import LinearRegression, LogisticRegression
 from sparkopt.validation import Interval
+from tests.tables import joined
 
 ANY = Interval(None, None)
 rng = np.random.default_rng(3)
@@ -51,8 +52,7 @@ def files(tmp_path):
 
 def in_parts(path: Path) -> Table:
     """One partition a file, as large files would be."""
-    tables = [Table.of(file) for file in sorted(path.iterdir())]
-    return Table(tables[0].schema, tuple(part for table in tables for part in table.partitions))
+    return joined([Table.of(file) for file in sorted(path.iterdir())])
 
 
 @pytest.fixture

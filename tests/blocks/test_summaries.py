@@ -20,6 +20,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.tables import ROW_METADATA, spark_schema
 from sparkopt.machine import Table
 from sparkopt.validation import Interval
+from tests.tables import joined
 
 ROWS, WIDTH, FILES, STORED = 120, 30_000, 4, 20
 RNG = np.random.default_rng(5)
@@ -62,8 +63,7 @@ def write_files(folder: Path) -> list[str]:
 
 
 def table_of(files: list[str]) -> Table:
-    tables = [Table.of(file) for file in files]
-    return Table(tables[0].schema, tuple(part for table in tables for part in table.partitions))
+    return joined([Table.of(file) for file in files])
 
 
 def bits(moments: Moments) -> list[object]:

@@ -58,10 +58,10 @@ def test_weighted_as_scikit_learn_has_it(name):
     assert value(name, in_two(output, target, WEIGHT)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_accuracy_of_a_single_score():
-    label = (REAL > 0).astype(np.float32)
-    expected = sk.accuracy_score(label, GUESS > 0, sample_weight=WEIGHT)
-    assert value("accuracy", [(GUESS, label, WEIGHT)]) == pytest.approx(expected)
+def test_accuracy_of_a_single_probability():
+    label, probability = (REAL > 0).astype(np.float32), 1 / (1 + np.exp(-GUESS))
+    expected = sk.accuracy_score(label, probability > 0.5, sample_weight=WEIGHT)
+    assert value("accuracy", [(probability, label, WEIGHT)]) == pytest.approx(expected)
 
 
 def test_ranks_are_summed():

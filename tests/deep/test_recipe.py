@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparkopt.deep.recipe import LOSSES, OPTIMIZERS, Recipe, RowLoss, check_recipe, task_of
+from sparkopt.deep.losses import LOSSES, RowLoss, task_of
+from sparkopt.deep.recipe import OPTIMIZERS, Recipe, check_recipe
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.optim import schedules
 
@@ -69,10 +70,10 @@ def test_the_task_follows_from_the_loss():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimisers_by_name(name):
     layer = nn.Linear(2, 1)
-    built = Recipe(layer, "huber", name, step_size=0.25).build_optimizer(layer.parameters())
+    built = Recipe(layer, "huber", name, step_size=0.25).build_optimizer(layer.named_parameters())
     assert built.param_groups[0]["lr"] == 0.25
     assert built.param_groups[0].get("nesterov", False) == (name == "nesterov")
-    default = Recipe(layer, "huber", name).build_optimizer(layer.parameters())
+    default = Recipe(layer, "huber", name).build_optimizer(layer.named_parameters())
     assert default.param_groups[0]["lr"] == OPTIMIZERS[name][1]
 
 
@@ -80,7 +81,7 @@ def test_optimisers_by_name(name):
 @pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
 def test_optimisers_by_name_step_as_pytorch_has_them(name, kind):
     ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 12).to(kind).reshape(3, 4)) for _ in range(2))
-    built = Recipe(nn.Identity(), "huber", name, step_size=0.1).build_optimizer(iter([ours]))
+    built = Recipe(nn.Identity(), "huber", name, step_size=0.1).build_optimizer(iter([("ours", ours)]))
     plain = OPTIMIZERS[name][0]([theirs], lr=0.1)
     for _ in range(5):
         for parameter, optimizer in ((ours, built), (theirs, plain)):
@@ -94,8 +95,8 @@ def test_optimisers_by_name_step_as_pytorch_has_them(name, kind):
 def test_schedules_by_name_set_the_rate_of_each_step(name):
     layer = nn.Linear(2, 1)
     recipe = Recipe(layer, "huber", "sgd", name, step_size=0.5)
-    optimizer = recipe.build_optimizer(layer.parameters())
-    scheduler, when = recipe.build_scheduler(optimizer, 20)
+    optimizer = recipe.build_optimizer(layer.named_parameters())
+    scheduler, when = recipe.build_scheduler(optimizer, 20, 2)
     expected = schedules.by_name(name, 0.5, 20)
     assert when == "step"
     for step in range(20):
@@ -122,7 +123,10 @@ WRONG = {
     "rate": (dict(optimizer=torch.optim.SGD, step_size=0.1), "stepSize is for optimisers with a name"),
     "scheduler": (dict(scheduler=3), "scheduler must be callable. Got 3"),
     "interval": (dict(scheduler_interval="batch"), "schedulerInterval must be one of 'epoch', 'step'. Got 'batch'"),
-    "task": (dict(task="ranking"), "task must be one of 'classes', 'binary', 'values'. Got 'ranking'"),
+    "task": (
+        dict(task="ranking"),
+        "task must be one of 'classes', 'binary', 'probability', .*. Got 'ranking'",
+    ),
 }
 
 

@@ -81,7 +81,7 @@ def test_every_kind_of_column_comes_back(index):
         expected = torch.stack([torch.stack([real, real + 1], 1), torch.stack([real + 2, real + 3], 1)], 1)
         assert torch.equal(nested[counted], expected[counted])
         assert torch.equal(vector[counted], torch.stack([real, -real], 1)[counted])
-        assert tensor.shape == (200, 2, 1, 1)
+        assert tensor.shape == (batch.counted, 2, 1, 1)
         assert torch.equal((tensor[counted, 0, 0, 0] * 256 + tensor[counted, 1, 0, 0]).long(), ids)
         assert torch.equal(whole[counted], ids)
         assert torch.equal(batch.target[counted], ids % 3)

@@ -1,4 +1,5 @@
-"""On a cluster of two executor processes, fit undisturbed, then kill an executor amid a fit of each engine.
+"""On a cluster of two executor processes, fit undisturbed, then with tasks that fail once they have read their files,
+then kill an executor amid a fit of each engine.
 
 Run by test_cluster.py with the pairs of engine and reader: prints one line of JSON.
 """
@@ -12,11 +13,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+from pyspark import TaskContext
 from pyspark.sql import functions as F
 
 from sparkopt import BlockStore, Columns, Stop, Trainer, losses
+from sparkopt.blocks import classic
+from sparkopt.blocks.handles import Handle
+from sparkopt.blocks.parquet import FilePart
+from sparkopt.blocks.tasks import ReadParquet
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.selection import by_name
 from sparkopt.launch.session import session
@@ -35,6 +45,22 @@ def executors() -> list[int]:
     for _ in range(5):
         family |= {int(pid) for pid, parent, *_ in processes if int(parent) in family}
     return [int(p[0]) for p in processes if int(p[0]) in family and "CoarseGrainedExecutorBackend" in p[-1]]
+
+
+@dataclass(frozen=True)
+class FailsOnce(ReadParquet):
+    """The task that reads files, which fails in its first attempt when it has read them and written its blocks."""
+
+    folder: str = ""
+
+    def __call__(self, partition: int, partitions: Iterable[Sequence[FilePart]]) -> Iterator[Handle]:
+        context = TaskContext.get()
+        assert context is not None
+        for handle in super().__call__(partition, partitions):
+            if partition % 2 and context.attemptNumber() == 0:
+                Path(self.folder, str(partition)).write_text(handle.path)
+                raise RuntimeError("this task fails once")
+            yield handle
 
 
 def main() -> None:
@@ -78,10 +104,21 @@ def main() -> None:
         coefficients, objective, ran = fit(engine, reader, kill)
         return {"coefficients": coefficients, "objective": objective, "engine": ran, "pids": pids}
 
+    def retried() -> dict[str, object]:
+        folder = tempfile.mkdtemp()
+        classic.ReadParquet = partial(FailsOnce, folder=folder)  # type: ignore[assignment,misc]
+        try:
+            coefficients, objective, _ = fit("driver", "arrow")
+        finally:
+            classic.ReadParquet = ReadParquet  # type: ignore[misc]
+        failed = {int(path.name): os.path.exists(path.read_text()) for path in Path(folder).iterdir()}
+        return {"coefficients": coefficients, "objective": objective, "left": failed}
+
     calm = {reader: fit("driver", reader)[:2] for reader in sources}
+    again = retried()
     pairs = [pair.split(":") for pair in sys.argv[2:]]
     fits = [{"reader": reader, "asked": engine, **killed(engine, reader)} for engine, reader in pairs]
-    print("RESULT " + json.dumps({"calm": calm, "fits": fits}))
+    print("RESULT " + json.dumps({"calm": calm, "retried": again, "fits": fits}))
     spark.stop()
 
 

@@ -30,6 +30,9 @@ def run(*arguments: str) -> dict:
 def test_a_killed_executor_changes_nothing():
     """Blocks are rebuilt from lineage, lost tasks or ranks begin again, and the fit ends where it would have."""
     found = run("driver:spark", "driver:arrow", "resident:spark", "resident:arrow", "allreduce:arrow")
+    retried = found["retried"]
+    assert [retried["coefficients"], retried["objective"]] == found["calm"]["arrow"]
+    assert retried["left"] == {"1": False, "3": False}  # they failed, and no file of theirs is left
     for fit in found["fits"]:
         name = f"{fit['asked']}, {fit['reader']}"
         coefficients, objective = found["calm"][fit["reader"]]

@@ -13,12 +13,12 @@ import pytest
 from sparkopt import ml
 from sparkopt.errors import NotConvergedWarning, ParameterError
 from sparkopt.machine import Table
+from tests.tables import joined
 
 
 def rows_of(X, y, partitions=1):
     X, y = np.array(X, dtype=float), np.array(y, dtype=float)
-    parts = [Table.of((X[rows], y[rows])) for rows in np.array_split(np.arange(len(X)), partitions)]
-    return Table(parts[0].schema, tuple(part for table in parts for part in table.partitions))
+    return joined([Table.of((X[rows], y[rows])) for rows in np.array_split(np.arange(len(X)), partitions)])
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3])

@@ -73,3 +73,24 @@ def test_in_a_notebook_a_bar_is_a_widget_or_text_on_standard_output(widgets, mon
     assert not shown.err
     assert bool(drawn) is widgets
     assert ("objective 0.5" in shown.out) is not widgets
+
+
+def test_where_no_bar_is_seen_a_long_fit_says_how_far_it_is(monkeypatch, caplog):
+    monkeypatch.setenv(PROGRESS, "0")
+    bar = ProgressBar("newton", interval=30.0)
+    with caplog.at_level("INFO", "sparkopt.progress"):
+        for step, seconds in ((20, 1.0), (40, 29.0), (60, 80.0), (61, 81.0), (100, 7300.0)):
+            bar(
+                Progress(
+                    Record(step, 1 / step, 0.1, 1, 10, 0.0, 0.5 if step == 100 else None), None, 1100, 0, seconds
+                )
+            )
+    bar.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        # 41 steps of this run, whose first was the 20th, took 80 s; 1,040 are left
+        f"newton: step 60 of at most 1,100, objective {1 / 60:.6g}; 80 s so far, "
+        f"at most {80 / 41 * 1040 / 60:.0f} min left",
+        "newton: step 100 of at most 1,100, objective 0.01, validation loss 0.5; 2.0 h so far, "
+        f"at most {7300 / 81 * 1000 / 3600:.1f} h left",
+    ]
+    assert caplog.records[0].fields == {"step": 60, "objective": 1 / 60, "seconds": 80.0}

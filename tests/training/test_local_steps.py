@@ -5,28 +5,40 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from pyspark.ml.functions import array_to_vector
-from pyspark.sql import functions as F
+from scipy import sparse
 
 from sparkopt import BlockStore, Columns, Stop, Trainer, losses, optim
 from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.machine import Table
 from sparkopt.ml import LinearRegression, LogisticRegression
 from sparkopt.objective.work import LocalSteps
 from sparkopt.training.trainer import fit_many
 from sparkopt.validation import Interval
+from tests.tables import Unread, in_partitions
+
+
+def table() -> pd.DataFrame:
+    """600 rows of three classes, a fifth of them for validation."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 4))
+    kind = (X[:, :3] + 0.5 * rng.normal(size=(600, 3))).argmax(axis=1)
+    number = np.arange(600)
+    return pd.DataFrame(
+        {
+            "features": list(X),
+            "kind": kind.astype(float),
+            "label": (kind > 0).astype(float),
+            "held": number % 5 == 0,
+            "weight": 1.0 + number % 3,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
-def rows(spark):
-    """600 rows of three classes in 3 partitions, a fifth of them for validation."""
-    table = spark.range(0, 600, 1, 3).select(
-        F.array(*[F.randn(seed) for seed in range(4)]).alias("features"), F.col("id").alias("id")
-    )
-    scores = [F.col("features")[i] + 0.5 * F.randn(10 + i) for i in range(3)]
-    kind = F.when(scores[0] > F.greatest(scores[1], scores[2]), 0).when(scores[1] > scores[2], 1).otherwise(2)
-    table = table.withColumn("kind", kind.cast("double")).withColumn("label", (F.col("kind") > 0).cast("double"))
-    return table.withColumn("held", F.col("id") % 5 == 0).withColumn("weight", 1.0 + F.col("id") % 3).cache()
+def rows() -> Table:
+    return in_partitions(table(), 3)
 
 
 def local(kind=LogisticRegression, **options):
@@ -58,15 +70,14 @@ def test_an_outer_optimizer_and_warm_up(rows):
 
 
 @pytest.mark.parametrize("what", ["three classes, weights", "regression, sparse"])
-def test_every_kind_of_rows(rows, what):
+def test_every_kind_of_rows(what):
     """On one partition, rounds are plain steps whatever the rows are; tests/objective has each kind by itself."""
-    one = rows.coalesce(1)
+    one = table()
     common = {"optimizer": "sgd", "stepSize": 0.3, "tol": 0.0}
     if what == "regression, sparse":
         kind, classes = LinearRegression, {}
-        zeroed = F.transform("features", lambda x: F.when(F.abs(x) > 1.2, x).otherwise(0.0))
-        one = one.withColumn("vector", array_to_vector(zeroed))
-        common |= {"featuresCol": "vector"}
+        X = np.stack(one["features"])
+        one = (sparse.csr_array(np.where(np.abs(X) > 1.2, X, 0.0)), one["label"].to_numpy())
     else:
         kind, classes = LogisticRegression, {"classWeights": "balanced"}
         common |= {"labelCol": "kind", "weightCol": "weight"}
@@ -120,14 +131,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "kind", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_work_is_refused_before_any_job(spark, options, kind, message):
-    unreadable = spark.range(3).select(
-        F.array(F.raise_error(F.lit("a job ran")).cast("double")).alias("features"), F.lit(1.0).alias("label")
-    )
+def test_what_cannot_work_is_refused_before_a_row_is_read(options, kind, message):
     options = {name: value for name, value in options.items() if value is not None}
     options |= {} if options.get("optimizer") == "lbfgs" else {"optimizer": "sgd", "stepSize": 0.1}
     with pytest.raises(kind, match=message):
-        LogisticRegression(regParam=0.1, **options).setLocalSteps(4).fit(unreadable)
+        LogisticRegression(regParam=0.1, **options).setLocalSteps(4).fit(Unread.table())
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyspark
 import pytest
 
 from sparkopt.errors import CorruptCheckpointWarning, DivergedError, ParameterError
+from sparkopt.machine import Table
 from sparkopt.ml import LogisticRegression
 from sparkopt.solver.callbacks import History
 from sparkopt.solver.progress import Progress
+from tests.tables import Unread, in_partitions
 from tests.training import kill_driver
 from tests.training.kill_driver import INTERVAL, MODELS, coefficients, estimator
 
@@ -24,8 +27,19 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def rows(spark):
+def spark_rows(spark):
     return kill_driver.rows(spark).cache()
+
+
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 3))
+    return pd.DataFrame({"features": list(X), "label": (X[:, 0] + rng.normal(size=1000) > 0).astype(float)})
+
+
+@pytest.fixture(scope="module")
+def rows() -> Table:
+    return in_partitions(table(), 2)
 
 
 def files(folder: Path) -> list[str]:
@@ -56,12 +70,12 @@ def killed(tmp_path_factory, jvms, kills) -> dict[str, tuple[Path, int]]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_killed_driver_changes_no_bit(rows, killed, name):
+def test_a_killed_driver_changes_no_bit(spark_rows, killed, name):
     folder, step = killed[name]
     assert files(folder), step
     trained, grid = estimator(name)
-    undisturbed = trained.fit(rows, grid)
-    again = trained.copy().setCheckpointDir(str(folder)).setCheckpointInterval(INTERVAL).fit(rows, grid)
+    undisturbed = trained.fit(spark_rows, grid)
+    again = trained.copy().setCheckpointDir(str(folder)).setCheckpointInterval(INTERVAL).fit(spark_rows, grid)
     resumed_at = again[0].summary.receipt.resumed_at
     assert max(1, step - 2 * INTERVAL) <= resumed_at <= step
     for one, other in zip(coefficients(again), coefficients(undisturbed), strict=True):
@@ -134,7 +148,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(rows, checkpoin
 def test_another_order_of_the_rows_is_the_same_data(rows, checkpointed):
     estimator = checkpointed.setClassWeights("balanced")
     estimator.copy().setCallbacks([stop_at(7)]).fit(rows)
-    again = estimator.fit(rows.repartition(3))
+    again = estimator.fit(in_partitions(table()[::-1], 3))
     assert again.summary.receipt.resumed_at == 6
     np.testing.assert_allclose(again.coefficients, estimator.fit(rows).coefficients, rtol=1e-6)
 
@@ -149,7 +163,7 @@ def test_another_configuration_begins_anew(rows, checkpointed, tmp_path, change,
     if change == "optimizer":
         other = other.setOptimizer("sgd")
     elif change == "data":
-        data = rows.limit(999)
+        data = in_partitions(table()[:999], 2)
     else:
         other = other.setInitialModel(LogisticRegression(maxIter=1, tol=0.0).fit(rows))
     assert other.fit(data).summary.receipt.resumed_at == 0
@@ -164,23 +178,19 @@ def test_a_fit_that_diverges_leaves_nothing(rows, tmp_path):
     assert files(tmp_path) == []
 
 
-def test_what_checkpoints_cannot_be_is_refused_before_any_job(spark):
-    from pyspark.sql import functions as F
-
-    broken = spark.range(2).select(F.raise_error(F.lit("a job ran")).cast("double").alias("label"))
-    df = broken.withColumn("features", F.array(F.col("label")))
+def test_what_checkpoints_cannot_be_is_refused_before_a_row_is_read():
     with pytest.raises(ParameterError, match="checkpointInterval must be a whole number >= 1"):
-        LogisticRegression().setCheckpointInterval(0).fit(df)
+        LogisticRegression().setCheckpointInterval(0).fit(Unread.table())
     with pytest.raises(ParameterError, match="Give a path, or a URI that begins with file, s3"):
-        LogisticRegression().setCheckpointDir("dbfs:/models").fit(df)
+        LogisticRegression().setCheckpointDir("dbfs:/models").fit(Unread.table())
 
 
 @pytest.mark.parametrize("engine", ["local", "resident"])
-def test_the_loop_keeps_its_state_wherever_it_runs(rows, checkpointed, tmp_path, engine):
+def test_the_loop_keeps_its_state_wherever_it_runs(spark_rows, checkpointed, tmp_path, engine):
     elsewhere = checkpointed.setEngine(engine)
-    elsewhere.copy().setCallbacks([stop_at(7)]).fit(rows)
+    elsewhere.copy().setCallbacks([stop_at(7)]).fit(spark_rows)
     assert checkpoints(tmp_path) == ["step-00000004.checkpoint", "step-00000006.checkpoint"]
-    model = elsewhere.fit(rows)
+    model = elsewhere.fit(spark_rows)
     assert (model.summary.receipt.engine, model.summary.receipt.resumed_at) == (engine, 6)
-    plain = LogisticRegression(optimizer="adam", maxIter=10, tol=0.0, engine=engine).fit(rows)
+    plain = LogisticRegression(optimizer="adam", maxIter=10, tol=0.0, engine=engine).fit(spark_rows)
     assert np.array_equal(model.coefficients, plain.coefficients)

@@ -1,38 +1,45 @@
-"""Training features of every estimator: validation rows, warm starts, class weights, callbacks, grids in one pass."""
+"""Training features of every estimator, without Spark: validation rows, warm starts, class weights, callbacks, grids.
+
+test_spark.py has what needs pyspark.ml's own fits, pipelines and searches.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.ml import Pipeline, classification, regression
-from pyspark.ml.evaluation import BinaryClassificationEvaluator
-from pyspark.ml.functions import array_to_vector
-from pyspark.ml.tuning import CrossValidator, TrainValidationSplit
-from pyspark.sql import functions as F
+from pyspark.ml import PipelineModel
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sklearn.metrics import log_loss
 
 from sparkopt import BlockStore, Columns, Trainer, losses, optim
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
-from sparkopt.ml import LinearRegression, LinearSVC, LogisticRegression, LogisticRegressionModel
+from sparkopt.machine import Table
+from sparkopt.ml import (
+    LinearRegression,
+    LinearRegressionModel,
+    LinearSVC,
+    LogisticRegression,
+    LogisticRegressionModel,
+)
 from sparkopt.penalties import L2
 from sparkopt.solver.callbacks import History, TimeBudget
 from sparkopt.solver.progress import Stop
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import fit_many
 from sparkopt.validation import Interval
+from tests.tables import Unread, in_partitions, joined
 
 EXACT = dict(tol=1e-12, maxIter=200)
 
 
 @pytest.fixture(scope="module")
-def rows(spark):
+def table():
     """Three classes that overlap, a rare one among them; held-out rows; weights."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 4)) * [1.0, 10.0, 0.1, 1.0]
     raw = X / [1.0, 10.0, 0.1, 1.0] @ rng.normal(size=(4, 3)) + rng.gumbel(size=(600, 3)) + [1.0, 0.5, -1.0]
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "features": list(X),
             "label": (raw[:, 0] < raw[:, 1]).astype(float),
@@ -41,17 +48,15 @@ def rows(spark):
             "held": rng.random(600) < 0.3,
         }
     )
-    vectors = spark.createDataFrame(table).withColumn("features", array_to_vector("features"))
-    return vectors.repartition(2).cache()
 
 
 @pytest.fixture(scope="module")
-def table(rows):
-    return rows.toPandas()
+def rows(table):
+    return in_partitions(table, 2)
 
 
 def arrays(found: pd.DataFrame, target: str = "label"):
-    return np.stack([x.toArray() for x in found["features"]]), found[target].to_numpy()
+    return np.stack(found["features"]), found[target].to_numpy()
 
 
 def flat(model):
@@ -66,7 +71,8 @@ def test_validation_rows_measure_and_do_not_train(rows, table):
         weightCol="weight", regParam=0.01, maxIter=6, tol=0.0, optimizer="lbfgs"
     )  # auto: not with held rows
     model = LogisticRegression(**options).setValidationIndicatorCol("held").setPatience(100).fit(rows)
-    alone = LogisticRegression(**options).fit(rows.where("not held"))
+    trained = joined([Table.of(half[~half["held"]]) for half in (table[:300], table[300:])])
+    alone = LogisticRegression(**options).fit(trained)
     np.testing.assert_allclose(model.summary.objectiveHistory, alone.summary.objectiveHistory, rtol=1e-10)
     held = table[table["held"]]
     X, y = arrays(held)
@@ -78,17 +84,17 @@ def test_validation_rows_measure_and_do_not_train(rows, table):
     assert history[step] == pytest.approx(log_loss(y, probability, sample_weight=held["weight"]), rel=1e-9)
     assert model.summary.receipt.rows == (~table["held"]).sum()
     assert "validation" in str(model.summary.receipt)
-    assert model.summary.predictions.count() == (~table["held"]).sum()
+    assert model.summary.predictions.to_arrow().num_rows == (~table["held"]).sum()
 
 
-def test_early_stopping_returns_the_best_step(spark):
+def test_early_stopping_returns_the_best_step():
     """More features than rows: the training loss keeps falling, the validation loss turns."""
     rng = np.random.default_rng(1)
     X = rng.normal(size=(120, 60))
     y = X[:, 0] + rng.normal(size=120)
-    df = spark.createDataFrame(pd.DataFrame({"features": list(X), "label": y, "held": np.arange(120) % 3 == 0}))
+    rows = pd.DataFrame({"features": list(X), "label": y, "held": np.arange(120) % 3 == 0})
     estimator = LinearRegression(maxIter=500, tol=0.0, optimizer="gd", stepSize=0.1).setPatience(4)
-    model = estimator.setValidationIndicatorCol("held").fit(df.coalesce(1))
+    model = estimator.setValidationIndicatorCol("held").fit(rows)
     history, receipt = model.summary.validationHistory, model.summary.receipt
     assert receipt.reason == "validation"
     assert model.summary.totalIterations == int(np.argmin(history)) + 4 < 500
@@ -109,18 +115,28 @@ def test_mini_batches_look_at_validation_rows_once_an_epoch(rows):
 WRONG = {
     "no such column": ("nope", None, SchemaError, "validation column 'nope' does not exist"),
     "not boolean": ("weight", None, SchemaError, "validation column 'weight' has type double; it must be boolean"),
-    "null": ("some", "if(weight > 1, held, null)", DataError, "validation column 'some', partition .*is null"),
-    "all": ("some", "true", DataError, "'some' is true in every row: there are no rows to train on"),
-    "none": ("some", "false", DataError, "'some' is false in every row"),
-    "unseen class": ("some", "kind = 2", DataError, "'kind' lies between 2 and 2 in the validation rows"),
+    "null": (
+        "some",
+        lambda rows: rows["held"].where(rows["weight"] > 1, None),
+        DataError,
+        "validation column 'some', partition .*is null",
+    ),
+    "all": ("some", lambda rows: True, DataError, "'some' is true in every row: there are no rows to train on"),
+    "none": ("some", lambda rows: False, DataError, "'some' is false in every row"),
+    "unseen class": (
+        "some",
+        lambda rows: rows["kind"] == 2,
+        DataError,
+        "'kind' lies between 2 and 2 in the validation rows",
+    ),
 }
 
 
 @pytest.mark.parametrize(("name", "some", "kind", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_validation_columns_are_refused(rows, name, some, kind, message):
-    df = rows.withColumn("some", F.expr(some)) if some else rows
+def test_wrong_validation_columns_are_refused(table, name, some, kind, message):
+    rows = in_partitions(table.assign(some=some) if some else table, 2)
     with pytest.raises(kind, match=message):
-        LogisticRegression(labelCol="kind").setValidationIndicatorCol(name).fit(df)
+        LogisticRegression(labelCol="kind").setValidationIndicatorCol(name).fit(rows)
 
 
 # Warm starts
@@ -132,46 +148,45 @@ def fitted(rows):
 
 
 def test_models_to_start_from(rows, fitted, tmp_path):
-    """From the optimum there is nowhere to go: ours, from disk, pyspark.ml's, and through copies and pipelines."""
+    """From the optimum there is nowhere to go: a model, one from disk, and through a copy."""
     fitted.save(str(tmp_path / "model"))
-    theirs = classification.LogisticRegression(regParam=0.01, tol=1e-10, maxIter=200).fit(rows)
     estimator = LogisticRegression(regParam=0.01, tol=1e-8)
-    for model in (fitted, LogisticRegressionModel.load(str(tmp_path / "model")), theirs):
+    for model in (fitted, LogisticRegressionModel.load(str(tmp_path / "model"))):
         warm = estimator.copy().setInitialModel(model)
-        (found,) = Pipeline(stages=[warm]).copy().fit(rows).stages
+        found = warm.copy().fit(rows)
         assert found.summary.totalIterations <= 1
         assert found.summary.objectiveHistory[0] == pytest.approx(fitted.summary.objectiveHistory[-1], rel=1e-9)
     assert estimator.fit(rows).summary.totalIterations > 3
     assert warm.setInitialModel(None).fit(rows).summary.totalIterations > 3
 
 
-def test_other_kinds_and_shapes_start_alike(rows):
+def test_other_kinds_and_shapes_start_alike(rows, table):
     multinomial = LogisticRegression(labelCol="kind", regParam=0.01, **EXACT).fit(rows)
     again = LogisticRegression(labelCol="kind", regParam=0.01, tol=1e-8).setInitialModel(multinomial).fit(rows)
     assert again.summary.totalIterations <= 1
-    theirs = regression.LinearRegression(labelCol="weight", solver="normal").fit(rows)
+    X, y = arrays(table, "weight")
+    expected = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y)[0]
+    theirs = LinearRegressionModel(expected[None, :-1], expected[-1:])
     linear = LinearRegression(labelCol="weight", tol=1e-8).setInitialModel(theirs).fit(rows)
     assert linear.summary.totalIterations <= 1
-    np.testing.assert_allclose(flat(linear), np.append(theirs.coefficients, theirs.intercept), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(flat(linear), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_scale_of_hubers_loss_is_a_part_of_the_start(rows):
     ours = LinearRegression(labelCol="weight", loss="huber", **EXACT).fit(rows)
-    theirs = regression.LinearRegression(labelCol="weight", loss="huber", tol=1e-12, maxIter=300).fit(rows)
     warm = LinearRegression(labelCol="weight", loss="huber", tol=1e-8)
-    for model in (ours, theirs):
-        summary = warm.setInitialModel(model).fit(rows).summary
-        assert summary.totalIterations <= 1
-        assert summary.objectiveHistory[0] == pytest.approx(ours.summary.objectiveHistory[-1], rel=1e-8)
+    summary = warm.setInitialModel(ours).fit(rows).summary
+    assert summary.totalIterations <= 1
+    assert summary.objectiveHistory[0] == pytest.approx(ours.summary.objectiveHistory[-1], rel=1e-8)
     squared = LinearRegression(labelCol="weight", tol=1e-8).setInitialModel(ours).fit(rows)  # it has no such constant
     np.testing.assert_allclose(
         flat(squared), flat(LinearRegression(labelCol="weight").fit(rows)), rtol=1e-3, atol=1e-4
     )
 
 
-def test_losses_with_kinks_start_near_where_they_were(rows):
+def test_losses_with_kinks_start_near_where_they_were(rows, table):
     cold = LinearSVC(regParam=0.01)
-    yesterday = cold.fit(rows.where("weight > 0.515"))  # all but one in a hundred
+    yesterday = cold.fit(in_partitions(table[table["weight"] > 0.515], 2))  # all but one in a hundred
     warm = cold.copy().setInitialModel(yesterday).fit(rows)
     again = cold.fit(rows)
     assert warm.summary.totalIterations < 0.75 * again.summary.totalIterations
@@ -182,9 +197,13 @@ def test_losses_with_kinks_start_near_where_they_were(rows):
 def test_what_one_cannot_start_from_is_refused(rows, fitted):
     with pytest.raises(ParameterError, match=r"must be a LinearRegressionModel.*Got a LogisticRegressionModel"):
         LinearRegression().setInitialModel(fitted)
-    pipeline = Pipeline(stages=[LogisticRegression(maxIter=1, tol=0.0)]).fit(rows)
+    pipeline = PipelineModel([fitted])
     with pytest.raises(ParameterError, match=r"Got a PipelineModel instead. Pass the stage itself"):
         LogisticRegression().setInitialModel(pipeline)
+    with pytest.raises(
+        ParameterError, match=r"must have the shape \(outputs, features\).*Got \(4,\) and \(\) instead"
+    ):
+        LinearRegressionModel(np.ones(4), 1.0)
     with pytest.raises(ParameterError, match="4 features and 1 outputs; .* need 4 features and 3 outputs"):
         LogisticRegression(labelCol="kind").setInitialModel(fitted).fit(rows)
     with pytest.raises(ParameterError, match="4 features and 1 outputs; .* need 1 features and 1 outputs"):
@@ -194,10 +213,10 @@ def test_what_one_cannot_start_from_is_refused(rows, fitted):
 # Class weights
 
 
-def test_class_weights_are_row_weights(rows):
-    factors = F.expr("weight * element_at(array(2.0D, 1.0D, 0.25D), cast(kind as int) + 1)")
+def test_class_weights_are_row_weights(rows, table):
+    factors = table["weight"] * np.array([2.0, 1.0, 0.25])[table["kind"].astype(int)]
     options = dict(labelCol="kind", regParam=0.05, maxIter=8, tol=0.0)
-    by_column = LogisticRegression(weightCol="w", **options).fit(rows.withColumn("w", factors))
+    by_column = LogisticRegression(weightCol="w", **options).fit(in_partitions(table.assign(w=factors), 2))
     estimator = LogisticRegression(weightCol="weight", **options)
     for weights in ([2.0, 1.0, 0.25], {0: 2, 2: 0.25}):
         np.testing.assert_allclose(flat(estimator.setClassWeights(weights).fit(rows)), flat(by_column), rtol=1e-9)
@@ -318,27 +337,11 @@ def test_what_cannot_share_passes_still_shares_the_ingest(rows, counted):
     assert models[1].intercept == 0.0
 
 
-@pytest.mark.parametrize("kind", [TrainValidationSplit, CrossValidator], ids=lambda kind: kind.__name__)
-def test_searches_train_their_grid_together(rows, counted, kind):
-    base = LogisticRegression(maxIter=3, tol=0.0)
-    grid = [{base.regParam: strength} for strength in (1000.0, 0.1)]
-    search = kind(estimator=base, estimatorParamMaps=grid, evaluator=BinaryClassificationEvaluator(), seed=1)
-    folds = 1
-    if kind is CrossValidator:
-        folds, search = 2, search.setNumFolds(2).setParallelism(2)
-    found = search.fit(rows)
-    written, trained = counted
-    assert (len(written), trained) == (folds + 1, [2] * folds + [1])
-    metrics = found.avgMetrics if kind is CrossValidator else found.validationMetrics
-    assert found.bestModel.getRegParam() == grid[int(np.argmax(metrics))][base.regParam]
-
-
-def test_wrong_maps_are_refused_before_any_job(spark):
-    broken = spark.range(2).select(F.raise_error(F.lit("a job ran")).cast("double").alias("label"))
+def test_wrong_maps_are_refused_before_a_row_is_read():
     base = LogisticRegression()
     grid = [{base.regParam: 0.1}, {base.regParam: -0.1}]
     with pytest.raises(ParameterError, match=r"regParam must be >= 0. Got -0.1 instead."):
-        base.fitMultiple(broken.withColumn("features", F.array(F.col("label"))), grid)
+        base.fitMultiple(Unread.table(), grid)
 
 
 def test_trainers_must_agree_on_what_they_share(rows):

@@ -1,25 +1,24 @@
-"""Preprocessing of images by this machine's worker processes: each writes the rows of some files as a file."""
+"""Preprocessing of images by this machine's worker processes, with labels and held-out images."""
 
 from __future__ import annotations
 
 import argparse
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import dataset, parquet
+from pyarrow import dataset
 
 from sparkopt.images.files import image_files
-from sparkopt.io.filesystem import Location, resolve
+from sparkopt.images.folder import table_of_files
+from sparkopt.images.writing import WriteImages
 from sparkopt.io.hashing import xxhash64
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_names
-from sparkopt.jobs.runtimes.machine_files import COMPRESSION
-from sparkopt.jobs.runtimes.machine_rows import SHARES, image_parts
+from sparkopt.jobs.runtimes.machine_rows import SHARES
 from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL
 
@@ -62,9 +61,12 @@ class MachineImages(ImageRows):
 
     def process(self, step: tuple[FileBelow, ...], names: Sequence[str]) -> None:
         self.output.make_folder()
-        below = int(self.options.test_fraction * SHARES) if self.options.features else None
-        task = _WriteImages(self.kernel, self.output.uri, tuple(names), below)
-        for_each(task, image_parts(step), len(step) * IMAGE_BYTES)
+        if self.options.features:
+            placed = _Labelled(tuple(names), int(self.options.test_fraction * SHARES))
+            task = WriteImages(self.kernel, self.output.uri, FEATURES, placed=placed)
+        else:
+            task = WriteImages(self.kernel, self.output.uri, "image")
+        for_each(task, table_of_files(step).partitions, len(step) * IMAGE_BYTES, "preprocess")
 
     def reasons(self) -> list[tuple[str, int, str]]:
         rows = self._written(["path", "error"])
@@ -98,89 +100,30 @@ def _files_of(output: JobLocation) -> list[FileBelow]:
 
 
 @dataclass(frozen=True)
-class _WriteImages:
-    """The task: the rows of some image files, as a file of the table.
+class _Labelled:
+    """Adds each image's label, and splits rows by the hash of its folder and name, so that every run agrees.
 
     Attributes
     ----------
-    kernel : ImageKernel
-        What is done with an image.
-    folder : str
-        URI of the table.
     names : tuple of str
         Folders in the order of the labels.
-    below : int or None
-        Bound of the hashes of images for tests, modulo ``SHARES``; None for tables of encoded images.
+    below : int
+        Bound of the hashes of images for tests, modulo ``SHARES``.
     """
 
-    kernel: Any
-    folder: str
     names: tuple[str, ...]
-    below: int | None
+    below: int
 
-    def __call__(self, files: tuple[FileBelow, ...]) -> None:
-        from sparkopt.images.opencv import use_cores
-
-        use_cores(1)
-        paths = pa.array([file.uri for file in files], pa.string())
-        content = pa.array([file.location.read() if file.size else b"" for file in files], pa.binary())
-        name, writers, start = f"part-{uuid.uuid4().hex}.{COMPRESSION}.parquet", _Writers(), 0
-        with writers:
-            for values, errors in self.kernel(content, paths):
-                keys = paths.slice(start, len(values))
-                start += len(values)
-                for below, rows in self._tables(keys, values, errors):
-                    target = resolve(self.folder, "output").child(*([below] if below else []), name)
-                    writers.write(target, rows)
-
-    def _tables(self, keys: pa.Array, values: pa.Array, errors: pa.Array) -> list[tuple[str, pa.Table]]:
-        """Return rows by the folder that they are written to."""
-        column = "image" if self.below is None else FEATURES
-        rows = pa.table({"path": keys, column: values, "error": errors})
-        split = None
-        if self.below is not None:
-            named = [(_folder(path), path.split("/")[-1]) for path in keys.to_pylist()]
-            labels = [float(self.names.index(folder)) for folder, _ in named]
-            rows = rows.append_column(LABEL, pa.array(labels, pa.float64()))
-            hashes = xxhash64([pa.array([pair[i] for pair in named], pa.string()) for i in range(2)])
-            split = np.mod(hashes, SHARES) < self.below
-        kept = np.ones(len(keys), bool)
-        if self.kernel.mode == "DROPMALFORMED":
-            kept = errors.is_null().to_numpy(zero_copy_only=False)
-        if split is None:
-            return [("", rows.filter(pa.array(kept)))]
-        chosen = zip(SPLITS, (kept & ~split, kept & split), strict=True)
-        return [(f"{SPLIT}={name}", rows.filter(pa.array(some))) for name, some in chosen if some.any()]
-
-
-class _Writers:
-    """Parquet files that appear when the block ends well, and not at all otherwise."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[Location, Location, Any]] = {}
-
-    def write(self, target: Location, rows: pa.Table) -> None:
-        """Append rows to a file."""
-        if target.path not in self._open:
-            folder, _, name = target.path.rpartition("/")
-            target.filesystem.create_dir(folder, recursive=True)
-            hidden = Location(target.filesystem, f"{folder}/.{name}.unfinished")
-            writer = parquet.ParquetWriter(
-                hidden.path, rows.schema, filesystem=target.filesystem, compression=COMPRESSION
-            )
-            self._open[target.path] = (target, hidden, writer)
-        self._open[target.path][2].write_table(rows)
-
-    def __enter__(self) -> _Writers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        for target, hidden, writer in self._open.values():
-            writer.close()
-            if kind is None:
-                target.filesystem.move(hidden.path, target.path)
-            else:
-                target.filesystem.delete_file(hidden.path)
+    def __call__(self, rows: pa.RecordBatch) -> list[tuple[str, pa.RecordBatch]]:
+        named = [(_folder(path), path.split("/")[-1]) for path in rows.column("path").to_pylist()]
+        labels = pa.array([float(self.names.index(folder)) for folder, _ in named], pa.float64())
+        hashes = xxhash64([pa.array([pair[i] for pair in named], pa.string()) for i in range(2)])
+        split = np.mod(hashes, SHARES) < self.below
+        labelled = pa.RecordBatch.from_arrays([*rows.columns, labels], [*rows.schema.names, LABEL])
+        return [
+            (f"{SPLIT}={name}", labelled.filter(pa.array(some)))
+            for name, some in zip(SPLITS, (~split, split), strict=True)
+        ]
 
 
 def _folder(uri: str) -> str:

@@ -18,12 +18,10 @@ from sparkopt.jobs.sources import FEATURES, LABEL, image_names, image_pipeline
 from sparkopt.machine import Table, TablePart
 from sparkopt.machine.part import OfPart
 
-__all__ = ["image_parts", "image_table", "split_table"]
+__all__ = ["SHARES", "image_table", "split_table"]
 
 SHARES = 1_000_000
 """Rows are held out by their hash modulo this number."""
-FILES, FILE_BYTES = 512, 64 << 20
-"""Most image files of a part, and about most bytes of them."""
 
 
 def split_table(rows: Table, fraction: float, seed: int) -> tuple[Table, Table]:
@@ -82,19 +80,6 @@ def _keyed(name: str, column: pa.Array, *, alone: bool) -> pa.Array:
     return column.cast(pa.int64()) if pa.types.is_integer(column.type) else column
 
 
-def image_parts(files: Sequence[FileBelow]) -> list[tuple[FileBelow, ...]]:
-    """Return files in groups for the parts of a table."""
-    groups: list[list[FileBelow]] = [[]]
-    held = 0
-    for file in files:
-        if groups[-1] and (len(groups[-1]) == FILES or held + file.size > FILE_BYTES):
-            groups.append([])
-            held = 0
-        groups[-1].append(file)
-        held += file.size
-    return [tuple(group) for group in groups if group]
-
-
 def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: bool) -> tuple[Table, list[str]]:
     """Return image files as rows of features (or content), label and path, and the labels' names in order.
 
@@ -103,6 +88,8 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
     DataError
         Where there are no images, or a folder is not in ``labels``, where these are given.
     """
+    from sparkopt.images.folder import file_groups
+
     folder = args.source.location
     files = [file for file in files_below(folder) if file.size and is_image_name(file.uri)]
     names = image_names(folder, sorted({_folder(file.uri) for file in files}), labels)
@@ -110,7 +97,7 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
     column = pa.field("content", pa.binary()) if encoded else pa.field(FEATURES, pa.list_(pa.float32()))
     width = args.image_size**2 * (3 if args.color == "rgb" else 1)
     schema = pa.schema([column, pa.field(LABEL, pa.int32()), pa.field("path", pa.string())])
-    parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width) for group in image_parts(files))
+    parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width) for group in file_groups(files))
     return Table(schema, parts), names
 
 
