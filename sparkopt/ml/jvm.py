@@ -85,7 +85,8 @@ def with_raw(
     except (Py4JError, TypeError) as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
-    return rows.selectExpr(f"* EXCEPT ({VALUES})", f"{_sums(model.arrays[1], problem)} AS {name}")
+    sums = _sums(model.arrays[1], problem)
+    return selected(rows, model, (sums, name), lambda: [parsed(f"* EXCEPT ({VALUES})"), parsed(sums).alias(name)])
 
 
 _SELECTED: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -445,7 +446,7 @@ def _is_taken(kind: str, column: DataType) -> bool:
 def _computed(rows: DataFrame, model: LinearModel[Any], columns: Outputs, formulas: Formulas) -> DataFrame:
     """Return rows, which have a column ``RAW``, with output columns in its place, by Spark's own expressions."""
     for step in formulas.steps:
-        rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
+        rows = selected(rows, model, tuple(step.items()), partial(_step, step))
     added = [RAW, *(name for step in formulas.steps for name in step)]
     wanted = {name: (formulas.outputs[key], kind == VECTOR) for key, (name, kind) in columns.items()}
 
@@ -455,6 +456,11 @@ def _computed(rows: DataFrame, model: LinearModel[Any], columns: Outputs, formul
         return [parsed(f"* EXCEPT ({', '.join(added)})"), *named]
 
     return selected(rows, model, tuple(wanted.items()), outputs)
+
+
+def _step(formulas: dict[str, str]) -> list[Column]:
+    """Return all columns, and some more by their names."""
+    return [F.col("*"), *(parsed(formula).alias(name) for name, formula in formulas.items())]
 
 
 def _as(kind: DataType, scored: Column) -> Column:
