@@ -21,7 +21,7 @@ from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
+from sparkopt.deep.fields import Fields, flat
 from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
@@ -88,8 +88,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         Weights to start from: a trained model, a ``state_dict``, or safetensors.
     featuresCol : str, default "features"
         Numbers, a Vector, an array (nested or not), a tensor, or bytes or paths of encoded images.
-    featuresCols : list of str
-        Instead of it. Numeric columns are joined to one input; otherwise each is an argument of the network's.
+    featuresCols : list of str, and of lists of str
+        Instead of it: each is an argument of the network's, but that columns of fractional numbers and booleans are
+        joined to one, and so are those in a list of their own. Columns of whole numbers, such as ids, are int64.
     labelCol : str, default "label"
         Numbers, vectors, arrays or tensors.
     weightCol : str
@@ -206,7 +207,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         loggers: Sequence[Any] = (),
         initialModel: TorchModel | Mapping[str, Any] | bytes | None = None,
         featuresCol: str = "features",
-        featuresCols: list[str] | None = None,
+        featuresCols: list[Any] | None = None,
         labelCol: str = "label",
         weightCol: str | None = None,
         handleInvalid: str = "error",
@@ -274,7 +275,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
-        return self._model(results[0], recipe, receipt)
+        return self._model(results[0], recipe, receipt, fields)
 
     def _recipe(self) -> Recipe:
         check_params(self)
@@ -352,8 +353,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         bar = [ProgressBar("train")] if self.progress else []
         return launching.run(config, recipe, (*self.callbacks, *bar))
 
-    def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt) -> TorchModel:
+    def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
         model = TorchModel(self.module, result.weights, recipe.task_name, result.output_shape)
+        model._inputs, model._columns = fields.inputs, tuple(flat(self.features()))
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
 

@@ -197,7 +197,7 @@ class Index:
 
 
 def _field(entry: dict[str, Any]) -> Field:
-    return Field(entry["name"], tuple(entry["columns"]), entry["kind"])
+    return Field(**{**entry, "columns": tuple(entry["columns"])})
 
 
 def _shard(entry: dict[str, Any]) -> Shard:

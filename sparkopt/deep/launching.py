@@ -59,19 +59,22 @@ class Launching:
         """Train; return the ranks' results, the seconds, and how often ranks were lost."""
         begin, ended = time.perf_counter(), 0
         group = GroupLog()
-        receiver = ReportReceiver([group, CallbackListener(callbacks, config.epochs)])
+        called = CallbackListener(callbacks, config.epochs)
+        receiver = ReportReceiver([group, called])
         try:
             while True:
                 left = self.most_losses - ended - group.losses
                 try:
                     results = self._launcher(receiver, left).run(train, config, recipe)
                 except LostRankError as error:
+                    called.raise_error()
                     ended += 1
                     losses = ended + group.losses
                     if losses > self.most_losses:
                         raise
                     logger.warning("%s Starting again (%d of %d).", error, losses, self.most_losses)
                 else:
+                    called.raise_error()
                     return results, time.perf_counter() - begin, ended + group.losses
         finally:
             close(callbacks)

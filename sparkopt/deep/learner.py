@@ -21,8 +21,9 @@ from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
+from sparkopt.deep.randomness import seeded
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.replica import average_buffers, check_compression, replica
+from sparkopt.deep.replica import Used, average_buffers, check_compression, replica
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 
@@ -89,13 +90,13 @@ class Learner:
         if not self._parameters:
             raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
         self._graph = _LossOfRows(self.module, self.loss, self._autocast)
-        self._replica = replica(self._graph, communicator, device, config.compression)
+        used = None if sample is None or communicator.size == 1 else self._used(sample.to(device))
+        self._replica = replica(self._graph, communicator, device, config.compression, used)
         self._optimizer = recipe.build_optimizer(self._named())
         self._scheduler, self._interval = recipe.build_scheduler(
             self._optimizer, max(1, steps), max(1, config.epochs)
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self._norms = [one for one in self.module.modules() if isinstance(one, _BatchNorm)]
 
     def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
         with self._autocast():
@@ -103,6 +104,24 @@ class Learner:
             self.output_shape = try_out(self.module, self.loss, self._recipe.metrics, sample, labels)
         if self._communicator.rank == 0:
             check_saving(self.module, self._recipe, self._config.seed)
+
+    def _used(self, sample: Batch) -> Used:
+        """Return which gradients a few rows have: of what is in no graph, and of sparse ones, replicas must know.
+
+        Another module of the kind is tried, since a module may count what it has been trained on.
+        """
+        module = self._recipe.build_module(self._config.seed).to(self._device)
+        materialise(module, sample)
+        module.train()
+        if sample.counted < 2:
+            _freeze(module, sample.counted)
+        with seeded(self._config.seed, self._device):
+            graph = _LossOfRows(module, self._recipe.build_loss().to(self._device), self._autocast)
+            loss: Any = graph(sample.inputs, sample.target).sum()
+        if not loss.requires_grad:
+            raise ParameterError("the loss does not depend on any parameter that has requires_grad=True.")
+        loss.backward()
+        return Used.of(graph)
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         named = [*self.module.named_parameters(), *self.loss.named_parameters("loss")]
@@ -139,25 +158,26 @@ class Learner:
         Tensor of shape ()
             This rank's part of the mean loss, on the device: reading it would wait for it.
         """
-        if self._device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # looking for accelerators takes 0.1 ms
-        else:
-            torch.manual_seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
         part = torch.zeros((), device=self._device)
         # the mean over replicas is then the sum over rows, by their weight
         scale = self._communicator.size / (1.0 if self.loss.reduction == "sum" else total)
-        for number, batch in enumerate(batches):
-            self._train_on(batch)
-            moved = batch.to(self._device)
-            with self._replica.backward(number == len(batches) - 1):
-                loss = (self._replica(moved.inputs, moved.target) * moved.weight).sum()
-                scaled: Any = self._scaler.scale(loss * scale)
-                scaled.backward()
-            part += loss.detach() / total
+        with seeded(seed, self._device):
+            for number, batch in enumerate(batches):
+                part += self._backward(batch, scale, number == len(batches) - 1) / total
         self._replica.finish()
         self._update()
         return part
+
+    def _backward(self, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
+        """Add the gradients of a batch; return the sum of its losses."""
+        self._train_on(batch)
+        moved = batch.to(self._device)
+        with self._replica.backward(is_last):
+            loss = (self._replica(moved.inputs, moved.target) * moved.weight).sum()
+            scaled: Any = self._scaler.scale(loss * scale)
+            scaled.backward()
+        return loss.detach()
 
     def weight(self, batches: Iterable[Batch]) -> float:
         """Return how much the rows of batches count: their weights, times those of their classes."""
@@ -170,8 +190,7 @@ class Learner:
         """Set the module to train; but a batch that has no row, or no second one, has no statistics."""
         self.module.train()
         if batch.counted < 2:
-            for norm in self._norms:
-                norm.train(batch.counted == 1 and not isinstance(norm, nn.BatchNorm1d))
+            _freeze(self.module, batch.counted)
 
     def _update(self) -> None:
         if self._config.max_norm is not None:
@@ -245,6 +264,13 @@ class Learner:
         if self._config.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, _TYPES[self._config.precision])
+
+
+def _freeze(module: nn.Module, rows: int) -> None:
+    """Let batch normalisation use its running statistics, where there is no row, or one that has no variance."""
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.train(rows == 1 and not isinstance(norm, nn.BatchNorm1d))
 
 
 class _LossOfRows(nn.Module):

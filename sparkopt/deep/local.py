@@ -16,5 +16,8 @@ write, read = saved_in, read_from
 
 
 def score(model: TorchModel, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the output columns of ``model.transform`` for the rows of a pandas DataFrame; Vectors become lists."""
-    return frame_outputs(model, frame)
+    """Return the output columns of ``model.transform`` for the rows of a pandas DataFrame; Vectors become lists.
+
+    Images are given as bytes: who may ask a served model must not have its machine's files read.
+    """
+    return frame_outputs(model, frame, paths=False)

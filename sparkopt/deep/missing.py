@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sparkopt.deep.fields import Field, MissingValueError, dense
+from sparkopt.deep.dense import dense
+from sparkopt.deep.fields import Field, MissingValueError
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
 from sparkopt.typing import Array

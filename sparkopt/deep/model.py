@@ -18,9 +18,10 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from sparkopt.deep.builders import Reference
-from sparkopt.deep.fields import Fields
+from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
@@ -68,6 +69,8 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         super().__init__()
         self._build, self._weights, self._outputs = build, weights, Outputs(task, output_shape)
         self._summary: TorchTrainingSummary | None = None
+        self._inputs: tuple[Field, ...] = ()
+        self._columns: tuple[str, ...] = ()
 
     @property
     def weights(self) -> bytes:
@@ -106,7 +109,7 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         check_params(self)
         if not isinstance(dataset, DataFrame):
             return scored(self, dataset)
-        fields = Fields.of(dataset.schema, self.features())
+        fields = self._fields(dataset.schema)
         wanted = self._wanted()
         for name in wanted.values():
             if name in dataset.columns:
@@ -118,6 +121,12 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
             *[F.col(f"`{name}`") for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
         )
+
+    def _fields(self, schema: StructType) -> Fields:
+        """Return the inputs in a table: as they were trained on, if that is known."""
+        if not self._inputs:
+            return Fields.of(schema, self.features())
+        return Fields(self._inputs).scoring(schema, self._columns, self.features())
 
     def _wanted(self) -> dict[str, str]:
         """Return the names of the output columns, by what they hold."""
@@ -156,6 +165,8 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
         "network": asdict(Reference.of(model._build)),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
+        "inputs": [asdict(entry) for entry in model._inputs],
+        "columns": list(model._columns),
     }
 
 
@@ -165,6 +176,8 @@ def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
     network = metadata["network"]
     reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
     model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
+    model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
+    model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(model, metadata)
     return model

@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
+from sparkopt.deep.fields import flat
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import Compose
 from sparkopt.launch.devices import KINDS
@@ -79,14 +80,22 @@ def _pipeline(value: Compose | str) -> str:
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
 
 
+def _columns(value: Any) -> list[Any]:
+    """Names of columns, and lists of names."""
+    entries = value if isinstance(value, (list, tuple)) else None
+    if entries is None or not all(isinstance(one, str) for one in flat(entries)):
+        raise TypeError(f"featuresCols must be a list of names, and lists of names that are joined. Got {value!r}.")
+    return [one if isinstance(one, str) else list(one) for one in entries]
+
+
 _text, _whole, _real = TypeConverters.toString, TypeConverters.toInt, TypeConverters.toFloat
 
 
 class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, HasProbabilityCol):
     """What estimator and model share: columns, images, batches, device."""
 
-    featuresCols: Param[list[str]] = _param(
-        "featuresCols", "several columns instead of featuresCol", TypeConverters.toListString
+    featuresCols: Param[list[Any]] = _param(
+        "featuresCols", "several columns instead of featuresCol; those in a list of their own are joined", _columns
     )
     batchSize: Param[int] = _param("batchSize", "rows of a batch, on each process", _whole)
     device: Param[str] = _param("device", f"where to compute: {', '.join(KINDS)}", _text)
@@ -118,7 +127,7 @@ class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, Has
         """Return a parameter's value, or None where it has none."""
         return self.getOrDefault(name) if self.isDefined(name) else None
 
-    def features(self) -> str | list[str]:
+    def features(self) -> str | list[Any]:
         """Return the feature column or columns."""
         return self.getOrDefault(self.featuresCols) if self.isSet(self.featuresCols) else self.getFeaturesCol()
 

@@ -56,9 +56,24 @@ class CallbackListener:
         self._callbacks, self._epochs = callbacks, epochs
         self._begin = time.perf_counter()
         self._last: tuple[int, float, int] | None = None
+        self._error: Exception | None = None
+
+    def raise_error(self) -> None:
+        """Raise what a callback raised: it ended the training, and whichever process runs it."""
+        if self._error is not None:
+            raise self._error
 
     def __call__(self, event: Event) -> bool:
-        """Call the callbacks; return whether one of them asks to stop."""
+        """Call the callbacks; return whether one of them asks to stop, or has failed."""
+        if self._error is not None:
+            return True
+        try:
+            return self._react(event)
+        except Exception as error:  # noqa: BLE001  # raised again once the ranks have ended
+            self._error = error
+            return True
+
+    def _react(self, event: Event) -> bool:
         if isinstance(event, EpochEnded) and self._last is not None:
             last, self._last = self._last, None
             return self._call(*last, event.validation, event.steps)

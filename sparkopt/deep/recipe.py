@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS
 from sparkopt.deep.losses import LOSSES, TASKS, RowLoss, loss_of, task_of
+from sparkopt.deep.randomness import seeded
 from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
@@ -96,8 +97,8 @@ class Recipe:
         """Return the network; every call with the same seed gives the same."""
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
-        torch.manual_seed(seed)
-        built = self.module()
+        with seeded(seed, torch.device("cpu")):
+            built = self.module()
         if not isinstance(built, nn.Module):
             raise ParameterError(f"module must be, or build, an nn.Module. It builds a {type(built).__name__}.")
         return built

@@ -11,6 +11,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from sparkopt.deep.powersgd import PowerSgd
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
 
-__all__ = ["COMPRESSIONS", "Replica", "average_buffers", "check_compression", "replica"]
+__all__ = ["COMPRESSIONS", "Replica", "Used", "average_buffers", "check_compression", "replica"]
 
 _POLL = 2e-4
 """Seconds between two polls for a gradient."""
@@ -31,6 +32,31 @@ _BUCKET = 25 * 2**20
 """Most bytes of a bucket that is not a single parameter's, as DistributedDataParallel has it."""
 
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
+
+
+@dataclass(frozen=True)
+class Used:
+    """Which parameters have a gradient, in a step on a few rows.
+
+    Attributes
+    ----------
+    unused : tuple of str
+        Parameters that have none.
+    sparse : tuple of str
+        Parameters whose gradient is sparse.
+    """
+
+    unused: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Used:
+        """Return those of a module after a backward pass."""
+        named = [(name.partition(".")[2], p) for name, p in module.named_parameters() if p.requires_grad]
+        return cls(
+            tuple(name for name, p in named if p.grad is None),
+            tuple(name for name, p in named if p.grad is not None and p.grad.is_sparse),
+        )
 
 
 class Replica:
@@ -67,7 +93,7 @@ class Replica:
 
 
 class _Ddp(Replica):
-    def __init__(self, module: nn.Module, device: torch.device, compression: str) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, compression: str, used: Used) -> None:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
         from torch.nn.parallel import DistributedDataParallel
 
@@ -78,13 +104,25 @@ class _Ddp(Replica):
         each_pass: dict[str, Any] = {
             "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False
         }
-        self.ddp = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **each_pass)
+        # looking for unused parameters in each step takes time, which most networks need not spend
+        each_pass["find_unused_parameters"] = bool(used.unused)
+        views = not used.sparse
+        self.ddp = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=views, **each_pass)
         if compression in ("fp16", "bf16"):
             hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
             self.ddp.register_comm_hook(None, hook)
 
     def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
-        losses: torch.Tensor = self.ddp(inputs, target)
+        try:
+            losses: torch.Tensor = self.ddp(inputs, target)
+        except RuntimeError as error:
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise IncompatibleError(
+                "some parameters took part in the first step and in a later one not, which DistributedDataParallel "
+                "does not allow. Let each take part in every step (by `+ 0 * parameter.sum()`, say), or take "
+                "launcher='local' or 'horovod'."
+            ) from error
         return losses
 
     @contextmanager
@@ -107,7 +145,6 @@ class _Horovod(Replica):
         self._buckets = _buckets([p for p in module.parameters() if p.requires_grad])
         self._arrived: list[set[nn.Parameter]] = [set() for _ in self._buckets]
         self._sent: dict[int, tuple[Any, Any]] = {}
-        hvd.broadcast_parameters(module.state_dict(), root_rank=0)
         for number, bucket in enumerate(self._buckets):
             for parameter in bucket:
                 register: Any = parameter.register_post_accumulate_grad_hook  # PyTorch has no types for it
@@ -130,8 +167,9 @@ class _Horovod(Replica):
                 time.sleep(_POLL)
             mean = self._compression.decompress(self._hvd.synchronize(handle), context)
             bucket = self._buckets[number]
-            for parameter, part in zip(bucket, mean.split([p.numel() for p in bucket]), strict=True):
-                parameter.grad = part.view_as(parameter)
+            *parts, has_gradient = mean.split([*map(_size, bucket), len(bucket)])
+            for parameter, part, has in zip(bucket, parts, has_gradient.tolist(), strict=True):
+                parameter.grad = _shaped(part, parameter) if has else None  # as in a single process
         self._sent.clear()
         for arrived in self._arrived:
             arrived.clear()
@@ -141,10 +179,27 @@ class _Horovod(Replica):
             self._send(number)
 
     def _send(self, number: int) -> None:
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._buckets[number]]
-        flat, context = self._compression.compress(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        bucket = self._buckets[number]
+        gradients = [_flat(torch.zeros_like(p) if p.grad is None else p.grad) for p in bucket]
+        has = torch.tensor([p.grad is not None for p in bucket], dtype=gradients[0].dtype, device=gradients[0].device)
+        flat, context = self._compression.compress(torch.cat([*gradients, has]))
         handle = self._hvd.allreduce_async_(flat, op=self._hvd.Average, name=f"gradients/{number}")
         self._sent[number] = (handle, context)
+
+
+def _size(parameter: torch.Tensor) -> int:
+    """Return how many real numbers a parameter has."""
+    return parameter.numel() * (2 if parameter.is_complex() else 1)
+
+
+def _flat(gradient: torch.Tensor) -> torch.Tensor:
+    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).reshape(-1)
+
+
+def _shaped(flat: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    if parameter.is_complex():
+        return torch.view_as_complex(flat.reshape(*parameter.shape, 2))
+    return flat.view_as(parameter)
 
 
 def _is_full(bucket: Sequence[nn.Parameter], arrived: set[nn.Parameter], parameter: nn.Parameter) -> bool:
@@ -202,35 +257,62 @@ def _torch_low_rank(module: nn.Module) -> Replica:
         distributed.all_reduce(values)
         return values.div_(distributed.get_world_size())
 
-    for tensor in module.state_dict().values():
-        distributed.broadcast(tensor, 0)
     return _LowRank(module, mean)
 
 
 def _horovod_low_rank(module: nn.Module) -> Replica:
     import horovod.torch as hvd
 
-    hvd.broadcast_parameters(module.state_dict(), root_rank=0)
     return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average, name="powersgd"))
 
 
-def replica(module: nn.Module, communicator: Communicator, device: torch.device, compression: str) -> Replica:
+def replica(
+    module: nn.Module, communicator: Communicator, device: torch.device, compression: str, used: Used | None = None
+) -> Replica:
     """Return the replica for the launcher; all ranks start with the weights of rank 0.
 
     Raises
     ------
     IncompatibleError
-        For a compression that the launcher or the device does not have.
+        For a compression that the launcher or the device does not have, or gradients that it cannot average.
     """
     if compression == "bf16" and device.type != "cuda":
         raise IncompatibleError("PyTorch compresses gradients by 'bf16' on GPUs only. Take 'fp16' on a CPU.")
+    if communicator.name == "local":
+        return Replica(module)
+    used = Used() if used is None else used
+    _check_gradients(module, communicator.name, compression, used)
+    _broadcast(module, communicator)
     if compression == "powersgd":
         return (_torch_low_rank if communicator.name == "torch" else _horovod_low_rank)(module)
-    if communicator.name == "torch":
-        return _Ddp(module, device, compression)
-    if communicator.name == "horovod":
-        return _Horovod(module, compression)
-    return Replica(module)
+    return _Ddp(module, device, compression, used) if communicator.name == "torch" else _Horovod(module, compression)
+
+
+def _check_gradients(module: nn.Module, launcher: str, compression: str, used: Used) -> None:
+    """Refuse gradients that cannot be averaged."""
+    if used.sparse and (launcher == "horovod" or compression != "none"):
+        by = f"launcher={launcher!r}" if compression == "none" else f"compression={compression!r}"
+        raise IncompatibleError(
+            f"{by} averages dense gradients, and that of {used.sparse[0]!r} is sparse. Take launcher='torch' without "
+            "compression, or an embedding with sparse=False."
+        )
+    odd = [(name, p) for name, p in module.named_parameters() if p.requires_grad and p.dtype is torch.bfloat16]
+    if odd and launcher == "horovod":
+        name = odd[0][0].partition(".")[2]
+        raise IncompatibleError(
+            f"Horovod averages no bfloat16, which parameter {name!r} is. Take launcher='torch', or float32 weights "
+            "with precision='bf16'."
+        )
+
+
+def _broadcast(module: nn.Module, communicator: Communicator) -> None:
+    """Give all ranks the state of rank 0, whatever its types are: collectives of bytes know them all."""
+    with torch.no_grad():
+        for tensor in filter(torch.Tensor.numel, module.state_dict().values()):
+            own = tensor.detach().cpu().contiguous()
+            content = own.reshape(-1).view(torch.uint8).numpy()
+            found = torch.from_numpy(communicator.broadcast(content)).view(own.dtype).reshape(own.shape)
+            tensor.copy_(found)
 
 
 def check_compression(launcher: str, compression: str, precision: str) -> None:
@@ -248,13 +330,12 @@ def check_compression(launcher: str, compression: str, precision: str) -> None:
 
 
 def average_buffers(module: nn.Module, communicator: Communicator) -> None:
-    """Replace buffers of real numbers (running statistics, say) by their mean over the ranks."""
-    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    """Replace buffers of real or complex numbers (running statistics, say) by their mean over the ranks."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point() or buffer.is_complex()]
     if communicator.size == 1 or not buffers:
         return
-    flat = np.concatenate([buffer.detach().double().cpu().numpy().reshape(-1) for buffer in buffers])
+    flat = np.concatenate([_flat(buffer.detach()).double().cpu().numpy() for buffer in buffers])
     mean = torch.from_numpy(communicator.all_reduce(flat) / communicator.size)
-    start = 0
-    for buffer in buffers:
-        buffer.copy_(mean[start : start + buffer.numel()].reshape(buffer.shape))
-        start += buffer.numel()
+    parts = torch.split(mean, [_size(buffer) for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(_shaped(part, buffer))

@@ -16,7 +16,8 @@ from pyspark.sql.types import StructType
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.deep.batch import Decoder, contents, on_device
 from sparkopt.deep.checkpoint import module_state
-from sparkopt.deep.fields import Field, Fields, MissingValueError, dense
+from sparkopt.deep.dense import dense
+from sparkopt.deep.fields import Field, Fields, MissingValueError
 from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.outputs import Outputs
 from sparkopt.errors import CorruptImageError, DataError, SchemaError

@@ -27,7 +27,8 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from sparkopt.deep.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError, dense
+from sparkopt.deep.dense import dense
+from sparkopt.deep.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError
 from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
 from sparkopt.deep.missing import RowCheck

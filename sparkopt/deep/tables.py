@@ -1,6 +1,7 @@
 """Rows without Spark, scored by a network, and given back as they were given.
 
-A model is duck-typed here: ``features``, ``_wanted``, ``_outputs`` and ``_scorer`` say what it reads and writes.
+A model is duck-typed here: ``features``, ``_fields``, ``_wanted``, ``_outputs`` and ``_scorer`` say what it reads and
+writes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DataType,
+    DoubleType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.fields import Field, Fields
+from sparkopt.deep.fields import Field, flat
 from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table
@@ -63,7 +74,7 @@ def _is_pandas(data: Any) -> bool:
 
 def _function(model: Any, schema: pa.Schema) -> tuple[_Score, pa.Schema]:
     """Return what scores batches of a schema, and the schema of the result."""
-    scorer = model._scorer(Fields.of(spark_schema(schema), model.features()))
+    scorer = model._scorer(model._fields(spark_schema(schema)))
     names = tuple(model._wanted().values())
     _check_new(names, schema.names)
     kinds = _arrow_types(model)
@@ -134,10 +145,11 @@ def _frame(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, found], axis=1)
 
 
-def frame_outputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+def frame_outputs(model: Any, frame: pd.DataFrame, paths: bool = True) -> pd.DataFrame:
     """Return the outputs for the rows of a pandas DataFrame, with its index.
 
-    Columns hold numbers, lists or arrays (nested to any depth), Vectors, encoded images or their paths.
+    Columns hold numbers, lists or arrays (nested to any depth), Vectors, encoded images or, with ``paths``, the paths
+    of images.
 
     Raises
     ------
@@ -149,22 +161,21 @@ def frame_outputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     wanted = model._wanted()
-    features = model.features()
-    names = [features] if isinstance(features, str) else features
+    names = flat(model.features())
     missing = [name for name in names if name not in frame.columns]
     if missing:
         known = ", ".join(map(str, frame.columns))
         raise SchemaError(f"features column {missing[0]!r} does not exist. Columns: {known}.")
     if frame.empty:
         return pd.DataFrame({name: [] for name in wanted.values()}, index=frame.index)
-    kinds = [_kind(frame, name) for name in names]
-    if len(names) > 1 and set(kinds) == {"number"}:  # joined to one input, as Spark's transform does
-        fields = Fields((Field("input0", tuple(names), "array"),))
-        arrays = [_arrow(pd.Series(list(frame[names].to_numpy(np.float32))))]
-    else:
-        pairs = zip(names, kinds, strict=True)
-        fields = Fields(tuple(Field(f"input{i}", (name,), kind) for i, (name, kind) in enumerate(pairs)))
-        arrays = [_arrow(frame[name]) for name in names]
+    fields = model._fields(StructType([StructField(name, _type(frame, name)) for name in names]))
+    for entry in fields.inputs:
+        if entry.kind == "path" and not paths:
+            raise SchemaError(
+                f"features column {entry.title!r} holds text. A served model takes the bytes of images: a path would "
+                "be read where it is served."
+            )
+    arrays = [_column(frame, entry) for entry in fields.inputs]
     (found,) = model._scorer(fields)(iter([tuple(arrays)]))
     columns = {name: _plain(found.field(key)) for key, name in wanted.items()}
     return pd.DataFrame(
@@ -172,27 +183,39 @@ def frame_outputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _kind(frame: pd.DataFrame, name: str) -> str:
+def _type(frame: pd.DataFrame, name: str) -> DataType:
+    """Return the type of a column, by its first value."""
     value = frame[name].iloc[0]
     if isinstance(value, (bytes, bytearray)):
-        return "bytes"
+        return BinaryType()
     if isinstance(value, str):
-        return "path"
-    if isinstance(value, (numbers.Number, np.generic)):
-        return "number"
-    if isinstance(value, (list, tuple, np.ndarray)) or hasattr(value, "toArray"):
-        return "array"
+        return StringType()
+    if isinstance(value, (numbers.Number, np.generic, list, tuple, np.ndarray)) or hasattr(value, "toArray"):
+        found = np.asarray(value.toArray() if hasattr(value, "toArray") else value)
+        kind: DataType = LongType() if found.dtype.kind in "iu" else DoubleType()
+        for _ in range(found.ndim):
+            kind = ArrayType(kind)
+        return kind
     raise SchemaError(f"column {name!r} holds a {type(value).__name__}; give numbers, lists, arrays, bytes or paths.")
 
 
-def _arrow(column: pd.Series[Any]) -> pa.Array:
-    """Return a column as Arrow, with numbers as Spark would hand them over: float32, or int64 for whole ones."""
+def _column(frame: pd.DataFrame, entry: Field) -> pa.Array:
+    """Return the column of an input, or its columns joined."""
+    if len(entry.columns) == 1:
+        return _arrow(frame[entry.columns[0]], entry.whole)
+    joined = frame[list(entry.columns)].to_numpy(np.int64 if entry.whole else np.float32)
+    kind = pa.int64() if entry.whole else pa.float32()
+    offsets = np.arange(len(joined) + 1, dtype=np.int32) * joined.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined.reshape(-1), kind))
+
+
+def _arrow(column: pd.Series[Any], whole: bool) -> pa.Array:
+    """Return a column as Arrow, with numbers as Spark would hand them over: int64 if they are whole, or float32."""
     if isinstance(column.iloc[0], (bytes, bytearray)):
         return pa.array([bytes(value) for value in column], pa.binary())
     if isinstance(column.iloc[0], str):
         return pa.array(column, pa.string())
     rows = [np.asarray(value.toArray() if hasattr(value, "toArray") else value) for value in column]
-    whole = all(row.dtype.kind in "iub" for row in rows)
     try:
         return pa.array([row.tolist() for row in rows], _nested(rows[0].ndim, pa.int64() if whole else pa.float32()))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

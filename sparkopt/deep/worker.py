@@ -21,6 +21,7 @@ from sparkopt.deep.events import Event, Listener, Noted
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.listeners import TimeSpent, logging_to, reporting_to
 from sparkopt.deep.loop import TrainingLoop
+from sparkopt.deep.randomness import isolated
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
@@ -96,7 +97,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
     begin = time.perf_counter()
     device, why = _take_device(communicator, config)
     is_gpu = device.type == "cuda"
-    with retain_freed_memory(), torch.random.fork_rng(devices=[device] if is_gpu else []):
+    with retain_freed_memory(), isolated(device):
         data = RankDataLoader(config, communicator, device)
         steps, labels = config.epochs * data.steps, data.index.labels
         learner = Learner(recipe, config, communicator, device, steps, data.sample(), labels)

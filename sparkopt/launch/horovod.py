@@ -17,7 +17,7 @@ from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.horovod_patches import batch_threads, patched_driver
-from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
+from sparkopt.launch.launcher import P, RankFunction, SparkLauncher, check_picklable
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
 
@@ -85,6 +85,7 @@ class HorovodLauncher(SparkLauncher):
                 "launcher='horovod' needs Horovod, which has no wheel to install: build it with .ci/horovod "
                 "(make horovod), or use launcher='torch', which needs PyTorch only."
             ) from error
+        check_picklable(function, args, kwargs)
         processes = self._await_slots()
         with self._channel() as channel, patched_driver():
             start, options = self._start(spark, processes)

@@ -6,9 +6,9 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.resource import ResourceProfile
 
-__all__ = ["Launcher", "LocalLauncher", "RankFunction", "SparkLauncher"]
+__all__ = ["Launcher", "LocalLauncher", "RankFunction", "SparkLauncher", "check_picklable"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -61,6 +61,42 @@ class Launcher(ABC):
         LostRankError
             Where a rank ended unexpectedly.
         """
+
+
+def check_picklable(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse what cannot be sent to other processes.
+
+    Raises
+    ------
+    ParameterError
+        Naming the part, and why.
+    """
+    reason = _unpicklable([function, args, kwargs])
+    if reason is None:
+        return
+    named = [("the function", function), *((f"argument {place}", one) for place, one in enumerate(args, 1))]
+    named += list(kwargs.items())
+    inner = [(each.name, getattr(one, each.name)) for _, one in named if _is_data(one) for each in fields(one)]
+    name, reason = next(
+        ((name, found) for name, one in [*inner, *named] if (found := _unpicklable(one)) is not None),
+        ("what the processes run", reason),
+    )
+    raise ParameterError(f"{name} cannot be pickled, to be sent to the processes: {reason}.")
+
+
+def _is_data(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _unpicklable(value: Any) -> str | None:
+    """Return why something cannot be pickled, in one line; None where it can."""
+    from pyspark.cloudpickle import dumps  # functions of notebooks and scripts have no name to import them by
+
+    try:
+        dumps(value)
+    except Exception as error:  # noqa: BLE001  # whatever a user's own __reduce__ raises
+        return f"{type(error).__name__}: {_first_line(error)}"
+    return None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sparkopt.errors import LostRankError, RankError
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
-from sparkopt.launch.launcher import Launcher, P, RankFunction
+from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.torch import TorchRank
 from sparkopt.machine import available_cores
 from sparkopt.machine.messages import Frame
@@ -72,6 +72,7 @@ class ProcessLauncher(Launcher):
         check("timeout", self.timeout, Interval(0, None, closed="neither"))
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        check_picklable(function, args, kwargs)
         listener = Listener(_HOST, timeout=self.start_timeout)
         with Channel(listener, self.watcher) as channel:
             cores = max(1, available_cores() // self.processes)

@@ -24,7 +24,7 @@ import numpy as np
 from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
-from sparkopt.launch.launcher import P, RankFunction, SparkLauncher
+from sparkopt.launch.launcher import P, RankFunction, SparkLauncher, check_picklable
 from sparkopt.launch.settings import SessionSettings, refuse_barrier
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
@@ -97,6 +97,7 @@ class TorchLauncher(SparkLauncher):
     name = "torch"
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        check_picklable(function, args, kwargs)
         refuse_barrier(SessionSettings.of_context(self.context))
         if self.profile is not None:
             self.context.parallelize(range(1), 1).withResources(self.profile)  # Spark knows the profile from here on

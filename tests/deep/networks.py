@@ -45,6 +45,18 @@ class Pair(nn.Module):
         return self.out(torch.cat([self.image(image).flatten(1), number[:, None].float()], 1))
 
 
+class Towers(nn.Module):
+    """Two towers, of users and of items with their properties."""
+
+    def __init__(self, users: int = 20, items: int = 30, properties: int = 2) -> None:
+        super().__init__()
+        self.users, self.items = nn.Embedding(users, 4), nn.Embedding(items, 4)
+        self.properties = nn.Linear(properties, 4)
+
+    def forward(self, user, item, properties):
+        return (self.users(user) * (self.items(item) + self.properties(properties))).sum(1)
+
+
 def mlp():
     return Mlp()
 

@@ -188,12 +188,6 @@ def test_wrong_columns_are_refused_by_their_type(columns, message):
         Fields.of(spark_schema(pa.schema(kinds)), *columns)
 
 
-def test_numeric_columns_are_one_input():
-    schema = spark_schema(pa.schema({"a": pa.float32(), "b": pa.int32(), "c": pa.list_(pa.float64())}))
-    assert [field.columns for field in Fields.of(schema, ["a", "b"]).inputs] == [("a", "b")]
-    assert [field.columns for field in Fields.of(schema, ["a", "c"]).inputs] == [("a",), ("c",)]
-
-
 def test_where_a_group_ends_depends_on_its_rows_only(tmp_path, monkeypatch):
     """Not on the batches that rows come in, nor on who wrote them: groups are the least that is shuffled."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,121 @@
+"""From a column of Arrow to one array of its rows, or to the bytes of images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparkopt.blocks.columns import feature_matrix
+from sparkopt.deep.fields import WEIGHT, Field, MissingValueError
+from sparkopt.errors import CorruptImageError, DataError
+from sparkopt.typing import Array
+
+__all__ = ["dense"]
+
+
+class _MissingEntryError(MissingValueError):
+    """A null entry of a row's array."""
+
+    def __init__(self, row: int, entry: int) -> None:
+        super().__init__(f"row {row} has a null entry")
+        self.row, self.entry = row, entry
+
+
+def dense(field: Field, column: pa.Array) -> Array | pa.Array:
+    """Return a column's rows as one array (n, …), float32, int64 or a tensor's own type; bytes stay Arrow.
+
+    Raises
+    ------
+    DataError
+        For a null, a number that is not finite, or rows of unlike shapes; the message starts with the row's number.
+    """
+    if column.null_count:
+        raise MissingValueError(f"row {int(np.flatnonzero(column.is_null())[0])} is null")
+    if field.kind == "bytes":
+        return column
+    if field.kind == "path":
+        return _contents(column)
+    try:
+        values = _DENSE[field.kind](column)
+    except _MissingEntryError as error:
+        if len(field.columns) == 1:
+            raise
+        raise MissingValueError(f"row {error.row} is null in column {field.columns[error.entry]!r}") from None
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    if values.dtype.kind == "f" and not np.isfinite(values.sum()):
+        bad = np.flatnonzero(~np.isfinite(values.reshape(-1)))
+        if len(bad):
+            row, position = divmod(int(bad[0]), math.prod(values.shape[1:]))
+            at = f"position {position}" if len(field.columns) == 1 else f"column {field.columns[position]!r}"
+            raise MissingValueError(f"row {row} is {values.reshape(-1)[bad[0]]} at {at}")
+    if field.name == WEIGHT and (values < 0).any():
+        row = int(np.flatnonzero(values < 0)[0])
+        raise DataError(f"row {row} is {values[row]:g}; it must be >= 0")
+    return values
+
+
+def _contents(column: pa.Array) -> pa.Array:
+    """Return the content of files, whose paths are in a column."""
+    from sparkopt.images.sources import read_file  # here, since most networks need no OpenCV
+
+    found = []
+    for row, path in enumerate(column.to_pylist()):
+        try:
+            found.append(read_file(path))
+        except CorruptImageError as error:
+            raise MissingValueError(f"row {row} is {path!r}, {error}") from None
+    return pa.array(found, pa.binary())
+
+
+def _numbers(column: pa.Array) -> Array:
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _vectors(column: pa.Array) -> Array:
+    found = feature_matrix(column)
+    return found if isinstance(found, np.ndarray) else found.toarray()
+
+
+def _arrays(column: pa.Array) -> Array:
+    """Nested lists of equal lengths at each depth as one array."""
+    shape = [len(column)]
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = np.diff(column.offsets.to_numpy())
+        odd = np.flatnonzero(lengths != lengths[:1])
+        if len(odd):
+            row = int(odd[0]) // math.prod(shape[1:])
+            raise DataError(f"row {row} has {lengths[odd[0]]} entries where the rows before it have {lengths[0]}")
+        column = column.flatten()
+        if column.null_count:
+            flat = int(np.flatnonzero(column.is_null())[0])
+            raise _MissingEntryError(*divmod(flat, max(1, math.prod(shape[1:]) * int(lengths[0]))))
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+    return _numbers(column).reshape(shape)
+
+
+def _tensors(column: pa.Array) -> Array:
+    shapes = column.field("shape").to_pylist()
+    kinds = column.field("dtype").to_pylist()
+    if not shapes:
+        return np.empty((0,), np.float32)
+    for row, own in enumerate(zip(shapes, kinds, strict=True)):
+        if own != (shapes[0], kinds[0]):
+            raise DataError(f"row {row} is a tensor {own} where the rows before it are {(shapes[0], kinds[0])}")
+    kind = np.dtype(kinds[0])
+    if kind not in (np.float32, np.float64, np.int64, np.uint8):
+        raise DataError(f"row 0 is a tensor of {kind.name}; float32, float64, int64 and uint8 are read")
+    data = column.field("data")
+    size = math.prod(shapes[0]) * kind.itemsize
+    lengths = pc.binary_length(data).to_numpy()
+    if (lengths != size).any():
+        row = int(np.flatnonzero(lengths != size)[0])
+        raise DataError(f"row {row} has {lengths[row]} bytes; a tensor {shapes[0]} of {kind.name} has {size}")
+    return np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
+
+
+_DENSE: dict[str, Any] = {"number": _numbers, "vector": _vectors, "array": _arrays, "tensor": _tensors}
