@@ -118,16 +118,16 @@ def parsed(expression: str) -> Column:
 
 def _sums(intercept: Floats, problem: str | None) -> str:
     """Return the entries of ``VALUES`` plus intercepts."""
-    each, of_all = intercept.tolist(), ""
+    each = intercept.tolist()
     if len(each) <= FEW:
         sums = [f"{VALUES}[{index}] + {number(one)}" for index, one in enumerate(each)]
         if problem is not None:  # every entry is NaN then
             sums[0] = f"nanvl({sums[0]}, CAST(raise_error({text(problem)}) AS DOUBLE))"
         return array(sums)
+    values = f"coalesce({VALUES}, {VALUES})"  # read twice: see `expressions.twice`
     if problem is not None:
-        of_all = f"CASE WHEN isnan({VALUES}[0]) THEN raise_error({text(problem)}) ELSE {VALUES} END"
-    # read twice: see `expressions.twice`
-    values = of_all or f"coalesce({VALUES}, {VALUES})"
+        first = f"{VALUES}[0] + {number(each[0])}"
+        values = f"CASE WHEN isnan({first}) THEN raise_error({text(problem)}) ELSE {VALUES} END"
     return f"zip_with({values}, {array(map(number, each))}, (value, own) -> value + own)"
 
 
