@@ -13,7 +13,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 # Each purpose has its own list of pinned packages, and contains the purposes above it. All share .venv.
 SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
@@ -33,6 +33,9 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-airflow/ready: .venv/run .ci/airflow requirements/airflow.txt
 	@.ci/airflow && touch $@
 
+.venv-s3/ready: .venv/run .ci/s3 requirements/s3.txt
+	@.ci/s3 && touch $@
+
 .venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
 
@@ -49,6 +52,10 @@ horovod: .venv/horovod ## Build Horovod against .venv's PyTorch, once per machin
 .PHONY: airflow
 airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeline in a real Airflow (about 4 minutes)
 	@$(ACTIVATE) python -m pytest tests/jobs/test_airflow.py $(ARGS)
+
+.PHONY: test-s3
+test-s3: .venv/test .venv-s3/ready ## Make .venv-s3 and run the tests against an S3 server on this machine (about 3 minutes)
+	@$(ACTIVATE) python -m pytest tests/s3 $(ARGS)
 
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -90,7 +97,7 @@ system: .venv/test .venv/horovod
 	@$(PYTEST) -m system $(ARGS)
 
 .PHONY: test-all
-test-all: .venv-airflow/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, browsers too
+test-all: .venv-airflow/ready .venv-s3/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
 	@$(MAKE) --no-print-directory system
 
 .PHONY: coverage
@@ -192,4 +199,4 @@ dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the 
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv .venv-airflow .venv-docs out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-airflow .venv-docs .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

@@ -1,4 +1,4 @@
-"""What pyproject.toml, which describes the package, cannot say: the profiles of conf/ belong to the wheel."""
+"""What pyproject.toml, which describes the package, cannot say: profiles, jobs' scripts and DAGs are in the wheel."""
 
 import shutil
 from pathlib import Path
@@ -6,21 +6,25 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CONF = Path(__file__).with_name("conf")
-PROFILES = ("*.conf", "gpus.py", "log4j2.properties")
+ROOT = Path(__file__).parent
+FOLDERS = {
+    "conf": ("conf", ("*.conf", "gpus.py", "log4j2.properties")),
+    "jobs": ("scripts", ("*.py", "dags/*.py")),  # sparkopt.jobs is a package of its own
+}
+"""Folders here, their names in the package, and what is taken of them."""
 
 
-class BuildWithProfiles(build_py):
-    """Puts the profiles of conf/ into the wheel; in an editable install the checkout's own are found."""
+class BuildWithFolders(build_py):
+    """Puts these folders into the wheel; in an editable install the checkout's own are found."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib) / "sparkopt" / "conf"
-            target.mkdir(parents=True, exist_ok=True)
-            for pattern in PROFILES:
-                for path in CONF.glob(pattern):
-                    shutil.copy2(path, target / path.name)
+            for folder, (name, patterns) in FOLDERS.items():
+                for path in (path for pattern in patterns for path in (ROOT / folder).glob(pattern)):
+                    target = Path(self.build_lib) / "sparkopt" / name / path.relative_to(ROOT / folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(path, target)
 
 
-setup(cmdclass={"build_py": BuildWithProfiles})
+setup(cmdclass={"build_py": BuildWithFolders})

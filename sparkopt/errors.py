@@ -12,6 +12,7 @@ __all__ = [
     "CorruptImageError",
     "DataError",
     "DivergedError",
+    "FitCancelledError",
     "IncompatibleError",
     "LostProcessError",
     "LostRankError",
@@ -79,6 +80,10 @@ def _remedy(extra: str) -> str:
         return f"Install sparkopt with its extra {extra!r}."
     quoted = " ".join(f"'{line}'" for line in wanted)
     return f"It is in sparkopt's extra {extra!r}: pip install {quoted}"
+
+
+class FitCancelledError(SparkoptError, RuntimeError):
+    """The jobs of a fit were cancelled: by ``cancelAllJobs``, a job group or tag, or on Spark's own pages."""
 
 
 class NoSummaryError(SparkoptError, AttributeError, RuntimeError):

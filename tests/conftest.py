@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests import jvm, tiers
-from tests.tiers import _no_other_jvm, horovod, installs, jvms, kills, minutes, tab  # noqa: F401
+from tests.tiers import _no_other_jvm, horovod, installs, jvms, kills, minutes, s3, tab  # noqa: F401
 
 pytest.register_assert_rewrite("tests.ml.behaviours")  # before any test imports it
 for name in ("SPARK_SUBMIT_OPTS", "SPARK_DAEMON_JAVA_OPTS"):  # of all JVMs that tests start, in whatever process

@@ -94,7 +94,7 @@ def test_nothing_installs_a_name_that_no_index_has():
 
 def test_every_target_of_the_makefile_can_be_made():
     """All that a target needs has a rule; nothing is run."""
-    targets = re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE)
+    targets = re.findall(r"^([a-z][a-z0-9-]*):", MAKEFILE, re.MULTILINE)
     assert {"run", "test", "docs", "bench"} <= set(targets)
     done = subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

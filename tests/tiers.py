@@ -12,11 +12,15 @@ A test's tier is that of its most expensive fixture. One that needs something of
 from __future__ import annotations
 
 import importlib.util
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 TIERS = ("unit", "spark", "system")
 SPARK = frozenset({"spark"})
 NEEDS = {
@@ -25,6 +29,7 @@ NEEDS = {
     "horovod": "Horovod, and the processes that it starts",
     "installs": "pip: it builds a wheel, or an environment",
     "tab": "a browser",
+    "s3": "a server that speaks S3",
     "minutes": "time",
 }
 """Fixtures of the third tier."""
@@ -95,6 +100,36 @@ def horovod() -> None:
     """Horovod, where it is built."""
     if importlib.util.find_spec("horovod") is None:
         pytest.skip("Horovod is not built here: make horovod")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an S3 server on this machine, where there is one."""
+    command = ROOT / ".venv-s3" / "bin" / "moto_server"
+    if not command.exists():
+        pytest.skip("there is no S3 server here: make test-s3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream)
+    try:
+        while not _answers(port):
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

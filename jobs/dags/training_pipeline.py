@@ -1,4 +1,7 @@
-"""An Airflow pipeline (Airflow 3, and 2.10 or newer): preprocess, train, evaluate, promote, score.
+"""Airflow pipelines (Airflow 3, and 2.10 or newer): preprocess images, train, evaluate, promote, score.
+
+There are two DAGs: ``sparkopt_training_pipeline`` for images, and ``sparkopt_table_pipeline``, without preprocessing,
+for tables. What they promote is an asset, the folder ``models`` below ``root``, on which other DAGs can be scheduled.
 
 Training starts from the model that was accepted last. Evaluation is a gate: a model that is worse fails the run at
 once, without retries, and nothing is promoted. Every output is in a folder of the run's data interval, so any task
@@ -10,6 +13,7 @@ is a parameter of the DAG; what belongs to the installation is read from the env
 
 ==============================  ==============================================================================
 ``SPARKOPT_IMAGES``             images of an interval, such as ``s3://photos/{date}`` (parameter ``images``)
+``SPARKOPT_ROWS``               rows of an interval, such as ``s3://rows/{date}`` (parameter ``rows``)
 ``SPARKOPT_ROOT``               folder of all outputs (parameter ``root``), which Airflow's workers reach too
 ``SPARKOPT_JOBS``               folder of the job scripts, as Spark or Databricks sees it
 ``SPARKOPT_SCHEDULE``           cron expression or preset, by default ``@daily``; empty for none
@@ -26,7 +30,7 @@ is a parameter of the DAG; what belongs to the installation is read from the env
 ``SPARKOPT_ON_SUCCESS``         callbacks of runs that ended well
 ==============================  ==============================================================================
 
-Or call :func:`training_pipeline` in a file of your own.
+Or call :func:`training_pipeline` or :func:`table_pipeline` in a file of your own.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ import importlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -48,6 +53,10 @@ except ImportError:  # Airflow 2
     from airflow.models.dag import DAG
     from airflow.models.param import Param
 try:
+    from airflow.sdk import Asset
+except ImportError:  # Airflow 2
+    from airflow.datasets import Dataset as Asset
+try:
     from airflow.sdk import CronDataIntervalTimetable
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 except ImportError:  # before Airflow 3.2
@@ -56,12 +65,13 @@ except ImportError:  # before Airflow 3.2
 
 from sparkopt.errors import DataError
 from sparkopt.integrations.model_registry import refusal
-from sparkopt.jobs.pipeline import DataInterval, Pipeline
+from sparkopt.jobs.pipeline import FORMATS, DataInterval, Pipeline, TablePipeline
 
 Callback = Callable[[Any], None]
 DEFAULTS = Pipeline(
     os.environ.get("SPARKOPT_IMAGES", "/data/images/{date}"), os.environ.get("SPARKOPT_ROOT", "/data/sparkopt")
 )
+TABLE_DEFAULTS = TablePipeline(os.environ.get("SPARKOPT_ROWS", "/data/rows/{date}"), f"{DEFAULTS.root}/tables")
 DEFAULT_ON = os.environ.get("SPARKOPT_ON", "spark")
 
 
@@ -177,19 +187,33 @@ def _on_machine(operator: Any, command: Sequence[str], profile: Sequence[str]) -
 
 
 def _judged(operator: Any) -> Any:
-    """Return an operator that does not retry after the evaluation has refused the model."""
+    """Return an operator that does not retry after the evaluation has refused the model.
+
+    A deferred operator hears of the job's end in ``execute_complete``.
+    """
 
     class Judged(operator):
         def execute(self, context: Any) -> Any:
-            try:
+            with _final(context):
                 return super().execute(context)
-            except (AirflowException, RuntimeError) as error:
-                reason = _verdict(context["ti"].xcom_pull(task_ids="plan", key="evaluation"))
-                if reason is None:
-                    raise
-                raise AirflowFailException(reason) from error
+
+        def execute_complete(self, context: Any, event: Any = None) -> Any:
+            with _final(context):
+                return super().execute_complete(context, event)
 
     return Judged
+
+
+@contextmanager
+def _final(context: Any) -> Iterator[None]:
+    """Let a failure be final where the model was refused: Airflow's way to ask for a deferral passes."""
+    try:
+        yield
+    except (AirflowException, RuntimeError) as error:
+        reason = _verdict(context["ti"].xcom_pull(task_ids="plan", key="evaluation"))
+        if reason is None:
+            raise
+        raise AirflowFailException(reason) from error
 
 
 def _verdict(evaluation: str) -> str | None:
@@ -211,37 +235,66 @@ def plan(
     """Return the command lines of this run."""
     started = getattr(dag_run, "run_after", None) or logical_date or datetime.now(timezone.utc)
     interval = DataInterval.of(data_interval_start, data_interval_end, started)
-    return asdict(Pipeline.of(params).plan(interval))
+    return asdict(_pipeline(params).plan(interval))
 
 
 @task
 def promote(candidate: str, evaluation: str, interval: str, params: Any = None) -> str:
     """Accept the model; return its version."""
     try:
-        return Pipeline.of(params).registry.promote(candidate, evaluation, interval).version
+        return _pipeline(params).registry.promote(candidate, evaluation, interval).version
     except DataError as error:
         raise AirflowFailException(str(error)) from error
 
 
+def _pipeline(params: Mapping[str, Any]) -> Pipeline | TablePipeline:
+    """Return the pipeline of a run's parameters."""
+    return TablePipeline.of(params) if "rows" in params else Pipeline.of(params)
+
+
+TEXT = {"type": "string", "minLength": 1}
+FLAGS = {"type": "array", "items": {"type": "string"}}
+
+
+def shared_parameters(defaults: Pipeline | TablePipeline) -> dict[str, Param]:
+    """Return the parameters that runs of both pipelines may change."""
+    return {
+        "root": Param(defaults.root, **TEXT, description="Folder of all outputs"),
+        "on": Param(DEFAULT_ON, enum=["spark", "machine", "auto"], description="Where jobs run; see this page's top"),
+        "metric": Param(defaults.metric, **TEXT, description="Metric of the gate"),
+        "tolerance": Param(defaults.tolerance, type="number", minimum=0, description="Share of it that may be lost"),
+        "min_value": Param(defaults.min_value, type=["null", "number"], description="Least value of the metric"),
+        "train": Param(list(defaults.train), **FLAGS, description="Further flags of training"),
+    }
+
+
+def table_parameters(defaults: TablePipeline) -> dict[str, Param]:
+    """Return the parameters that a run on tables may change."""
+    filled = "{date}, {start}, {end} are filled in"
+    return {
+        "rows": Param(defaults.rows, **TEXT, description=f"Rows to train on and to score; {filled}"),
+        "held_out": Param(defaults.held_out, type="string", description=f"Rows to evaluate on; {filled}"),
+        "rows_format": Param(defaults.rows_format, enum=list(FORMATS)),
+        "label": Param(defaults.label, **TEXT, description="Column of the targets"),
+        "features": Param(defaults.features, type="string", description="Columns, with commas between; all others"),
+        "score": Param(list(defaults.score), **FLAGS, description="Further flags of scoring"),
+        **shared_parameters(defaults),
+    }
+
+
 def parameters(defaults: Pipeline) -> dict[str, Param]:
-    """Return the parameters that a run may change."""
-    text, share = {"type": "string", "minLength": 1}, {"type": "number", "minimum": 0, "maximum": 1}
-    flags = {"type": "array", "items": {"type": "string"}}
+    """Return the parameters that a run on images may change."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
     return {
         "images": Param(
-            defaults.images, **text, description="Folder of images; {date}, {start}, {end} are filled in"
+            defaults.images, **TEXT, description="Folder of images; {date}, {start}, {end} are filled in"
         ),
-        "root": Param(defaults.root, **text, description="Folder of all outputs"),
-        "on": Param(DEFAULT_ON, enum=["spark", "machine", "auto"], description="Where jobs run; see this page's top"),
         "image_size": Param(defaults.image_size, type="integer", minimum=1, description="Width and height in pixels"),
         "color": Param(defaults.color, enum=["gray", "rgb"]),
         "labels": Param(defaults.labels, type="string", description="Names of labels 0, 1, …, with commas between"),
         "test_fraction": Param(defaults.test_fraction, **share, description="Share that only evaluation sees"),
-        "metric": Param(defaults.metric, **text, description="Metric of the gate"),
-        "tolerance": Param(defaults.tolerance, type="number", minimum=0, description="Share of it that may be lost"),
-        "min_value": Param(defaults.min_value, type=["null", "number"], description="Least value of the metric"),
-        "preprocess": Param(list(defaults.preprocess), **flags, description="Further flags of preprocessing"),
-        "train": Param(list(defaults.train), **flags, description="Further flags of training"),
+        "preprocess": Param(list(defaults.preprocess), **FLAGS, description="Further flags of preprocessing"),
+        **shared_parameters(defaults),
     }
 
 
@@ -249,8 +302,8 @@ def training_pipeline(
     dag_id: str,
     runner: Runner,
     *,
-    defaults: Pipeline = DEFAULTS,
-    schedule: str = "@daily",
+    defaults: Pipeline | TablePipeline = DEFAULTS,
+    schedule: str | Sequence[Any] = "@daily",
     start_date: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc),
     retries: int = 2,
     task_timeout: timedelta = timedelta(hours=2),
@@ -266,10 +319,10 @@ def training_pipeline(
         Its name.
     runner : Runner
         Runs the jobs: :class:`SparkSubmit` or :class:`Databricks`.
-    defaults : Pipeline
-        Defaults of the DAG's parameters.
-    schedule : str, default "@daily"
-        Cron expression or preset, in UTC; "" for none.
+    defaults : Pipeline or TablePipeline
+        Defaults of the DAG's parameters; of tables for the pipeline without preprocessing.
+    schedule : str or sequence of Asset, default "@daily"
+        Cron expression or preset, in UTC; "" for none. Runs that assets start take the day before as their interval.
     start_date : datetime
         Start of the first interval. Intervals that are over when the DAG is enabled are not made up for.
     retries : int, default 2
@@ -279,16 +332,19 @@ def training_pipeline(
     on_failure, on_success : sequence of callable
         Called with Airflow's context: of each task that failed for good, and of a run that ended well.
     """
+    on_images = isinstance(defaults, Pipeline)
+    begin = "Preprocess, train" if on_images else "Train"
+    cron = CronDataIntervalTimetable(schedule, timezone="UTC") if schedule and isinstance(schedule, str) else None
     with DAG(
         dag_id,
-        description="Preprocess, train from the last accepted model, evaluate, promote, score",
+        description=f"{begin} from the last accepted model, evaluate, promote, score",
         doc_md=__doc__,
-        schedule=CronDataIntervalTimetable(schedule, timezone="UTC") if schedule else None,
+        schedule=cron or schedule or None,
         start_date=start_date,
         catchup=False,
         max_active_runs=1,  # a run starts from the model that the one before it has promoted
         dagrun_timeout=run_timeout,
-        params=parameters(defaults),
+        params=parameters(defaults) if isinstance(defaults, Pipeline) else table_parameters(defaults),
         on_success_callback=list(on_success) or None,
         default_args={
             "retries": retries,
@@ -300,13 +356,28 @@ def training_pipeline(
         tags=["sparkopt"],
     ) as dag:
         run = plan()
-        preprocessed = runner("preprocess", "preprocess_images", run["preprocess"])
         trained = runner("train", "train", run["train"])
         evaluated = runner("evaluate", "evaluate", run["evaluate"], is_gate=True)
-        promoted = promote(run["candidate"], run["evaluation"], run["interval"])
+        accept = promote.override(outlets=[models_of(defaults.root)])
+        promoted = accept(run["candidate"], run["evaluation"], run["interval"])
         scored = runner("score", "score", run["score"])
-        preprocessed >> trained >> evaluated >> promoted >> scored
+        if on_images:
+            runner("preprocess", "preprocess_images", run["preprocess"]) >> trained
+        trained >> evaluated >> promoted >> scored
     return dag
+
+
+def table_pipeline(
+    dag_id: str, runner: Runner, *, defaults: TablePipeline = TABLE_DEFAULTS, schedule: str | Sequence[Any] = "@daily"
+) -> DAG:
+    """Return the pipeline for tables: train, evaluate, promote, score; more settings are ``training_pipeline``'s."""
+    return training_pipeline(dag_id, runner, defaults=defaults, schedule=schedule)
+
+
+def models_of(root: str) -> Any:
+    """Return the asset that a promotion updates: the folder of accepted models."""
+    folder = f"{root.rstrip('/')}/models"
+    return Asset(uri=f"file://{folder}" if folder.startswith("/") else folder)
 
 
 def runner_of(environment: Mapping[str, str]) -> Runner:
@@ -333,6 +404,14 @@ def callbacks_of(names: str) -> list[Callback]:
 dag = training_pipeline(
     "sparkopt_training_pipeline",
     runner_of(os.environ),
+    schedule=os.environ.get("SPARKOPT_SCHEDULE", "@daily"),
+    on_failure=callbacks_of(os.environ.get("SPARKOPT_ON_FAILURE", "")),
+    on_success=callbacks_of(os.environ.get("SPARKOPT_ON_SUCCESS", "")),
+)
+table_dag = training_pipeline(
+    "sparkopt_table_pipeline",
+    runner_of(os.environ),
+    defaults=TABLE_DEFAULTS,
     schedule=os.environ.get("SPARKOPT_SCHEDULE", "@daily"),
     on_failure=callbacks_of(os.environ.get("SPARKOPT_ON_FAILURE", "")),
     on_success=callbacks_of(os.environ.get("SPARKOPT_ON_SUCCESS", "")),

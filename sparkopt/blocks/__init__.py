@@ -15,11 +15,6 @@ It imports the ground, ``io`` and ``machine`` only. Start with ``block``, then `
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparkopt.io.imports import UNNEEDED, postponed
-
-with postponed(*UNNEEDED):  # processes that serve one fit are waited for
-    import scipy.sparse  # noqa: F401
-
 from sparkopt.blocks.block import NO_FOLD, Block, Blocks, InMemoryBlocks, Part
 from sparkopt.blocks.moments import Moments
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparkopt.typing import Array
 
@@ -38,7 +38,7 @@ class Block:
         The fold of a cross-validation that these rows are in; ``NO_FOLD`` where they are in none.
     """
 
-    X: Array | sparse.csr_array
+    X: Array | scipy.sparse.csr_array
     y: Array
     weight: Array | None = None
     is_validation: bool = False

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -27,7 +28,6 @@ from pyspark.sql.types import (
     StructType,
     TimestampType,
 )
-from scipy import sparse
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
@@ -243,7 +243,7 @@ def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
     return found
 
 
-def feature_matrix(column: pa.Array) -> Array | sparse.csr_array:
+def feature_matrix(column: pa.Array) -> Array | scipy.sparse.csr_array:
     """Return Arrow rows as a matrix: CSR for sparse vectors, else dense, in their own width.
 
     Parameters
@@ -289,7 +289,7 @@ def _rectangle(values: Array, lengths: Array) -> Array:
     return rectangle
 
 
-def _vectors(column: pa.Array) -> Array | sparse.csr_array:
+def _vectors(column: pa.Array) -> Array | scipy.sparse.csr_array:
     """Rows of Spark's Vector struct (type 0 sparse, 1 dense; size, indices, values)."""
     kind = fixed_width_values(column.field("type"))
     values = column.field("values")
@@ -304,11 +304,11 @@ def _vectors(column: pa.Array) -> Array | sparse.csr_array:
     return _csr(column, kind, lengths, int(widths[0]))
 
 
-def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> sparse.csr_array:
+def _csr(column: pa.Array, kind: Array, lengths: Array, width: int) -> scipy.sparse.csr_array:
     data = fixed_width_values(column.field("values").flatten())
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     indices = np.empty(len(data), np.int32)
     from_sparse = np.repeat(kind == 0, lengths)
     indices[from_sparse] = fixed_width_values(column.field("indices").drop_null().flatten())
     indices[~from_sparse] = np.tile(np.arange(width, dtype=np.int32), int((kind == 1).sum()))
-    return sparse.csr_array((data, indices, indptr), shape=(len(kind), width))
+    return scipy.sparse.csr_array((data, indices, indptr), shape=(len(kind), width))

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +25,12 @@ from pyspark import TaskContext
 from pyspark.cloudpickle import dumps
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
+from sparkopt.blocks.sent import NUMBER, PART, in_parts, joined, refuse_large
 from sparkopt.blocks.tasks import Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
 
@@ -39,9 +42,6 @@ logger = logging.getLogger(__name__)
 
 WholeFunction: TypeAlias = Callable[[Iterable[tuple[Handle, bytes]]], Iterable[T]]
 """What is computed from all handles, each with its file's content."""
-
-MOST_SENT = 120 << 20
-"""Most bytes of a function sent to the server: gRPC's limit of 128 MiB, less room for the rest of the plan."""
 
 ENOUGH_ROWS = 1 << 16
 """Rows that leave no task of a range without one."""
@@ -91,7 +91,8 @@ class ConnectBackend(Backend):
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Run over the view, which Spark schedules where its rows are cached."""
         begin = time.perf_counter()
-        results: list[T] = _collect(self._mapped(_on_handles(function)))
+        with self._sent(function) as (pickled, parts):
+            results: list[T] = _collect(self._mapped(_OnHandles(pickled), parts))
         if not self.keeps and not self._is_probed:
             self.pass_seconds = time.perf_counter() - begin
         if self.keeps and not self._is_probed and any(isinstance(result, _NotHere) for result in results):
@@ -100,21 +101,37 @@ class ConnectBackend(Backend):
         self._is_probed = True
         return results
 
-    def _mapped(self, task: _OnHandles, schema: str = CHUNK_SCHEMA) -> DataFrame:
+    @contextmanager
+    def _sent(self, function: Callable[..., Any]) -> Iterator[tuple[bytes, DataFrame | None]]:
+        """Yield a pickled function, or its parts, as ``in_parts`` does; only rows of handles can carry these."""
+        with in_parts(self._session, function) as (pickled, parts):
+            if parts is not None and not self.keeps:
+                instead = "Use a Spark Classic session, or fewer features or classes."
+                refuse_large(len(dumps(function)), "what a pass sends to a server that keeps no rows", instead)
+            yield pickled, parts
+
+    def _mapped(self, task: _OnHandles, parts: DataFrame | None = None, schema: str = CHUNK_SCHEMA) -> DataFrame:
         rows = self._session.table(self._view)
         if not self.keeps:
             return rows.mapInArrow(_ReadThen(self._source.writer(), task), schema)
-        return rows.mapInArrow(task if self._is_probed else replace(task, looks=True), schema)
+        rows, mapped = joined(rows, parts, task if self._is_probed else replace(task, looks=True))
+        return rows.mapInArrow(mapped, schema)
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run over the source again; tasks of other partitions end at once."""
         written = self._source.df.mapInArrow(self._source.writer(frozenset(partitions)), HANDLE_SCHEMA)
-        return _collect(written.mapInArrow(_on_handles(function), CHUNK_SCHEMA))
+        with in_parts(self._session, function) as (pickled, parts):
+            rows, task = joined(written, parts, _OnHandles(pickled))
+            return _collect(rows.mapInArrow(task, CHUNK_SCHEMA))
 
     def run_whole(self, function: WholeFunction[T]) -> list[T]:
         """Send all files to one task, and run ``function`` there: one job, which reads the source where it must."""
-        carried = self._mapped(_on_handles(carry), CHUNK_SCHEMA)
-        return _collect(carried.repartition(1).mapInArrow(_InOneTask(_pickled(function)), CHUNK_SCHEMA))
+        carried = self._mapped(_OnHandles(dumps(carry)))
+        with in_parts(self._session, function) as (pickled, parts):
+            if parts is not None:
+                first = F.lit(-1).alias("partition"), F.col(NUMBER).alias("number"), F.col(PART).alias("bytes")
+                carried = carried.unionByName(parts.select(*first))
+            return _collect(carried.repartition(1).mapInArrow(_InOneTask(pickled), CHUNK_SCHEMA))
 
     def run_grouped(
         self,
@@ -124,9 +141,10 @@ class ConnectBackend(Backend):
         groups: int,
     ) -> list[T]:
         """Run, cut each result into pieces, each with a group's number, and fold every group on the server."""
-        pieces = self._mapped(replace(_on_handles(function), cut=dumps(cut)), PIECE_SCHEMA)
-        grouped = pieces.repartition(groups, "piece")
-        return _collect(grouped.mapInArrow(_FoldGroups(dumps(fold)), CHUNK_SCHEMA))
+        with self._sent(function) as (pickled, parts):
+            pieces = self._mapped(_OnHandles(pickled, cut=dumps(cut)), parts, PIECE_SCHEMA)
+            grouped = pieces.repartition(groups, "piece")
+            return _collect(grouped.mapInArrow(_FoldGroups(dumps(fold)), CHUNK_SCHEMA))
 
     def read_in_task(self) -> tuple[DataFrame, Callable[[int, Iterator[pa.RecordBatch]], Handle]]:
         """Return the rows, and what makes a partition's blocks of them in the memory of the task that reads them."""
@@ -206,27 +224,6 @@ class _Once:
         yield pa.RecordBatch.from_pydict({"done": pa.array([1], pa.int32())})
 
 
-def _on_handles(function: Callable[[Handle], Any]) -> _OnHandles:
-    return _OnHandles(_pickled(function))
-
-
-def _pickled(function: Callable[..., Any]) -> bytes:
-    """Pickle once, and check the size before the server refuses it.
-
-    Raises
-    ------
-    IncompatibleError
-        For a function that is too large for a message.
-    """
-    pickled: bytes = dumps(function)
-    if len(pickled) > MOST_SENT:
-        raise IncompatibleError(
-            f"a pass sends {len(pickled) >> 20} MiB of coefficients to the tasks, and a message of Spark Connect "
-            f"holds {MOST_SENT >> 20} MiB. Use a Spark Classic session, or fewer features or classes."
-        )
-    return pickled
-
-
 class _NotHere:
     """A result that there is none, since the task does not see the file that another one has just written."""
 
@@ -279,13 +276,18 @@ class _ReadThen:
 
 @dataclass(frozen=True)
 class _InOneTask:
-    """The task that has all files: chunks of handles with their files' contents in, the function's results out."""
+    """The task that has all files: chunks of handles with their files' contents in, the function's results out.
+
+    A function that comes in chunks too is before all of them.
+    """
 
     pickled: bytes
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held = [pickle.loads(whole) for whole in _whole(batches)]  # noqa: S301  # this session's own tasks
-        function = pickle.loads(self.pickled)  # noqa: S301  # written by this session's own driver
+        wholes = _whole(batches)
+        pickled = self.pickled or wholes.pop(0)
+        held = [pickle.loads(whole) for whole in wholes]  # noqa: S301  # this session's own tasks
+        function = pickle.loads(pickled)  # noqa: S301  # written by this session's own driver
         for number, result in enumerate(function(held)):
             yield from chunks_of(number, dumps(result))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
-__all__ = ["disk_errors", "estimated_bytes", "refuse_what_does_not_fit"]
+__all__ = ["estimated_bytes", "refuse_what_does_not_fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,27 +75,6 @@ def _path(table: Table) -> str:
     if not files:
         return "PATH"
     return files.pop() if len(files) == 1 else os.path.commonpath(files)
-
-
-@contextlib.contextmanager
-def disk_errors(folders: Sequence[Path]) -> Iterator[None]:
-    """Raise that a disk is full in one line.
-
-    Raises
-    ------
-    IncompatibleError
-        Naming the folders.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        names = ", ".join(map(str, folders))
-        raise IncompatibleError(
-            f"no space is left for blocks in {names}. Set SPARK_LOCAL_DIRS to a folder with more room, or compress "
-            "blocks: blockCodec='zstd'."
-        ) from None
 
 
 def estimated_bytes(table: Table, columns: Columns, targets: Interval, codec: str = "none") -> int | None:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from pyspark.errors import PySparkException
 
 from sparkopt.blocks.jvm_errors import Py4JJavaError
-from sparkopt.errors import DataError
-from sparkopt.io.secrets import mask
+from sparkopt.errors import DataError, FitCancelledError, IncompatibleError, ParameterError
+from sparkopt.io.secrets import mask, mask_uri
 
-__all__ = ["data_errors"]
+__all__ = ["data_errors", "missing_system", "path_errors", "raise_if_cancelled"]
 
 _DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
+_FULL = re.compile(r"^\S*\bIncompatibleError: (no space is left for blocks .+)$", re.MULTILINE)
 _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
+_CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
 _CHANGED = "are not what they were when the fit began"
 
 
@@ -41,13 +43,67 @@ def data_errors(source: Callable[[], str] | None = None) -> Iterator[None]:
 
 def raise_known(text: str, source: Callable[[], str] | None) -> None:
     """Raise what an error of Spark's is about, if that is known."""
+    raise_if_cancelled(text)
     if found := _DATA.search(text):
         raise DataError(_with_source(found[1], source)) from None
+    if found := _FULL.search(text):
+        raise IncompatibleError(found[1]) from None
     if found := _GONE.search(text):
         raise DataError(
             f"{mask(found[1])} is gone: it was deleted after the files were listed. Read them again, by spark.read "
             "or after REFRESH TABLE."
         ) from None
+
+
+def raise_if_cancelled(text: str) -> None:
+    """Raise FitCancelledError where an error of Spark's says that somebody cancelled a job."""
+    if _CANCELLED.search(text):
+        raise FitCancelledError(
+            "the fit was cancelled, as Spark reports of its job. With checkpointDir the same call resumes."
+        ) from None
+
+
+_NO_SYSTEM = re.compile(
+    r"No FileSystem for scheme \"?(\w+)"
+    r"|org\.apache\.hadoop\.fs\.(s3a)\.\w+ not found"
+    r"|com\.google\.cloud\.hadoop\.fs\.(gc)s\.\w+ not found"
+    r"|org\.apache\.hadoop\.fs\.(azure)\w*\.\w+ not found"
+)
+_CONNECTORS = {
+    "s3a": "--packages org.apache.hadoop:hadoop-aws:VERSION, with the version of Spark's Hadoop",
+    "gs": "--packages com.google.cloud.bigdataoss:gcs-connector:hadoop3-VERSION",
+    "abfss": "--packages org.apache.hadoop:hadoop-azure:VERSION, with the version of Spark's Hadoop",
+}
+_SCHEMES = {"s3": "s3a", "s3n": "s3a", "gc": "gs", "azure": "abfss", "abfs": "abfss"}
+
+
+def missing_system(text: str) -> str:
+    """Return how Spark is started with a file system that it lacks, if an error is about one, else ""."""
+    found = _NO_SYSTEM.search(text)
+    if found is None:
+        return ""
+    scheme = next(part for part in found.groups() if part)
+    wanted = _SCHEMES.get(scheme, scheme)
+    write = f"Write {wanted}: in place of {scheme}:, and start" if scheme in ("s3", "s3n") else "Start"
+    way = f" {write} it with {_CONNECTORS[wanted]}." if wanted in _CONNECTORS else ""
+    return f"Spark has no file system for {scheme}:.{way}"
+
+
+@contextlib.contextmanager
+def path_errors(path: str) -> Iterator[None]:
+    """Raise that Spark cannot open a path's scheme as one line, with what to install.
+
+    Raises
+    ------
+    ParameterError
+        Naming the path.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if way := missing_system(str(error)):
+            raise ParameterError(f"path={mask_uri(path)!r} cannot be used: {way}") from None
+        raise
 
 
 def _with_source(message: str, source: Callable[[], str] | None) -> str:

@@ -6,6 +6,7 @@ Blocks may be compressed, where disk is scarcer than time; each is then decompre
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import DTypeLike, NDArray
-from scipy import sparse
 
 from sparkopt.blocks.block import NO_FOLD, Block
+from sparkopt.errors import IncompatibleError
 from sparkopt.io.arrow import array_of, fixed_width_values
 from sparkopt.typing import Array
 
@@ -31,6 +33,8 @@ __all__ = [
     "write_blocks",
 ]
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a limit that is reached."""
 BLOCK_CODECS = ("none", "lz4", "zstd")
 """Compression of blocks on disk."""
 
@@ -45,6 +49,11 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
     """Write blocks to ``path`` as they pass through; the file appears whole or not at all.
 
     Without any block, no file is written. ``codec`` is one of ``BLOCK_CODECS``.
+
+    Raises
+    ------
+    IncompatibleError
+        Where the disk is full, naming folder and machine.
     """
     unfinished = path.with_suffix(".unfinished")
     options = pa.ipc.IpcWriteOptions(compression=None if codec == "none" else codec)
@@ -61,6 +70,13 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
                 yield block
         if writer is not None:
             unfinished.replace(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise IncompatibleError(
+            f"no space is left for blocks in {path.parent} on {os.uname().nodename}. Set SPARK_LOCAL_DIRS (of "
+            "executors, spark.local.dir) to a folder with more room, or compress blocks: blockCodec='zstd'."
+        ) from None
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -123,12 +139,12 @@ class _OpenFile:
         }
         y = found[TARGET]
         shape = (len(y), int(self.reader.schema.metadata[b"width"]))
-        X: Array | sparse.csr_array
+        X: Array | scipy.sparse.csr_array
         if FEATURES in found:
             X = found[FEATURES].reshape(shape)
         else:
             parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
-            X = sparse.csr_array(parts, shape=shape, copy=False)
+            X = scipy.sparse.csr_array(parts, shape=shape, copy=False)
         return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)
 
 

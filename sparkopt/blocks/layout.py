@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array
@@ -142,13 +142,15 @@ class _SparseBlocks:
             self._waiting, self._bytes, self._rows = [], 0, 0
 
 
-def _stored(X: Array | sparse.csr_array) -> sparse.csr_array:
+def _stored(X: Array | scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Return rows as sparse ones; dense ones store every entry, zeros included."""
     if not isinstance(X, np.ndarray):
         return X
     rows, width = X.shape
     indices = np.tile(np.arange(width, dtype=np.int32), rows)
-    return sparse.csr_array((X.reshape(-1), indices, np.arange(rows + 1, dtype=np.int32) * width), shape=X.shape)
+    return scipy.sparse.csr_array(
+        (X.reshape(-1), indices, np.arange(rows + 1, dtype=np.int32) * width), shape=X.shape
+    )
 
 
 def _cut(block: Block, start: int, stop: int) -> Block:
@@ -165,7 +167,7 @@ def _join(blocks: list[Block]) -> Block:
     if all(isinstance(rows, np.ndarray) for rows in X):
         joined = np.concatenate(X)
     else:
-        joined = sparse.vstack([_stored(rows) for rows in X], format="csr")
+        joined = scipy.sparse.vstack([_stored(rows) for rows in X], format="csr")
     y = np.concatenate([block.y for block in blocks])
     weight, offset = (_joined([getattr(block, name) for block in blocks]) for name in ("weight", "offset"))
     return replace(blocks[0], X=joined, y=y, weight=weight, offset=offset)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from sparkopt.blocks.backend import Backend, Shared
 from sparkopt.blocks.columns import Columns
-from sparkopt.blocks.disk import disk_errors, refuse_what_does_not_fit
+from sparkopt.blocks.disk import refuse_what_does_not_fit
 from sparkopt.blocks.files import drop_deleted_files
 from sparkopt.blocks.handles import Handle
 from sparkopt.blocks.tables import TableReader
@@ -133,8 +133,7 @@ class MachineBackend(Backend):
 
     def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
         parts = [(index, self._source.table.partitions[index]) for index in partitions]
-        with disk_errors(self._write.folders):
-            found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
+        found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
         return [handle for handle, _ in found], [result for _, result in found]
 
     def _keys(self, partitions: Iterable[int]) -> list[tuple[str, int]]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array, Floats
@@ -214,7 +214,7 @@ class _SparseSum:
         self._sums = np.zeros((3, features))  # of one block; zeros between two
 
     def add(self, block: Block) -> None:
-        X = sparse.csr_array(block.X)
+        X = scipy.sparse.csr_array(block.X)
         self._targets += Moments.of(Block(np.zeros((block.rows, 0)), block.y, block.weight))
         of_row = np.ones(block.rows) if block.weight is None else block.weight
         if not X.nnz or not of_row.any():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
+import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.blocks.columns import (
@@ -154,7 +154,7 @@ class Reader:
         found: Array = fixed_width_values(column.fill_null(NO_FOLD))
         return found
 
-    def _features(self, column: pa.Array, kind: pa.Array | None) -> Array | sparse.csr_array:
+    def _features(self, column: pa.Array, kind: pa.Array | None) -> Array | scipy.sparse.csr_array:
         name = self.columns.feature_names
         if column.null_count:
             self._refuse(FEATURES, name, int(np.flatnonzero(column.is_null())[0]), "is null")
@@ -180,7 +180,7 @@ class Reader:
             row = int(np.searchsorted(begins, flat, side="right")) - 1
             self._refuse_entry(row, flat - int(begins[row]), "null")
 
-    def _check_finite(self, X: Array | sparse.csr_array) -> None:
+    def _check_finite(self, X: Array | scipy.sparse.csr_array) -> None:
         stored = X if isinstance(X, np.ndarray) else X.data
         if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
             return

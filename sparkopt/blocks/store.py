@@ -33,6 +33,7 @@ from sparkopt.blocks.machine import MachineBackend, TableSource
 from sparkopt.blocks.moments import Moments, total
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
+from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
 from sparkopt.blocks.tasks import (
     GroupTask,
@@ -47,6 +48,7 @@ from sparkopt.blocks.tasks import (
 )
 from sparkopt.blocks.vectors import packed
 from sparkopt.errors import DataError
+from sparkopt.io.hadoop import provide
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval, OneOf, check
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["BlockStore", "Located", "OpenPartition", "Result", "reader_of"]
 
 logger = logging.getLogger(__name__)
+provide(session_settings)  # checkpoints go where the session's own files go
 T = TypeVar("T")
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from scipy import sparse
 
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
@@ -34,7 +34,7 @@ def packed(df: DataFrame, name: str) -> DataFrame:
     return df.select(array.alias(name), *others, kind.alias(KIND))
 
 
-def unpacked(column: pa.Array, kind: Array) -> sparse.csr_array:
+def unpacked(column: pa.Array, kind: Array) -> scipy.sparse.csr_array:
     """Return packed Vectors, of which some are sparse, as a matrix.
 
     Parameters
@@ -75,4 +75,4 @@ def unpacked(column: pa.Array, kind: Array) -> sparse.csr_array:
     indices[from_sparse] = flat[is_index]
     indices[~from_sparse] = np.tile(np.arange(widths[0], dtype=np.int32), int((~is_sparse).sum()))
     indptr = np.concatenate([[0], np.cumsum(stored)]).astype(np.int32)
-    return sparse.csr_array((flat[is_value], indices, indptr), shape=(len(kind), int(widths[0])))
+    return scipy.sparse.csr_array((flat[is_value], indices, indptr), shape=(len(kind), int(widths[0])))

@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from pyarrow import fs
@@ -81,6 +82,11 @@ class Checkpointer:
 
     def location(self) -> Location:
         """Return the folder; raises what ``check`` does."""
+        return self._location
+
+    @cached_property
+    def _location(self) -> Location:
+        """The folder; once it is known it is pickled along, with the credentials that executors may not have."""
         return resolve(self.uri, "checkpointDir")
 
     def run(self, fingerprint: Fingerprint) -> CheckpointRun:
@@ -127,7 +133,7 @@ class CheckpointRun:
             for other in _unfinished_runs(root):
                 if Path(other.path).parent.name != self.name:
                     self._mention(other)
-            root.filesystem.create_dir(root.child(self.name).path, recursive=True)
+            self._folder().make_folder()
             if self.owner is not None:
                 for name in others(self._folder(), self.owner):
                     logger.warning("%s trains the same model with checkpoints in %s", name, self._folder().path)
@@ -214,7 +220,9 @@ class CheckpointRun:
     def residual_store(self) -> ResidualStore:
         """Return where error-feedback residuals are stored with the checkpoints."""
         keeper = self.checkpointer
-        return ResidualStore(child_uri(keeper.uri, self.name, RESIDUALS), keeper.interval, keeper.keep)
+        store = ResidualStore(child_uri(keeper.uri, self.name, RESIDUALS), keeper.interval, keeper.keep)
+        store.location  # noqa: B018  # found here, where the session is
+        return store
 
     def remove(self) -> None:
         """Delete this run's checkpoints, unless another application uses them; harmless when repeated."""
@@ -225,8 +233,7 @@ class CheckpointRun:
                 if found := others(folder, self.owner):
                     logger.info("checkpoints in %s are left to %s", folder.path, ", ".join(found))
                     return
-            if folder.exists():
-                folder.filesystem.delete_dir(folder.path)
+            folder.delete()
         except STORAGE_ERRORS as error:
             logger.warning("checkpoints in %s were not deleted: %s", folder.path, brief(error))
 
@@ -286,13 +293,12 @@ class CheckpointCallback:
 
 def _checkpoints(folder: Location) -> list[Location]:
     """Return a run's checkpoints, the oldest first."""
-    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    found = folder.listed()
     return [replace(folder, path=path) for path in sorted(info.path for info in found if info.path.endswith(SUFFIX))]
 
 
 def _unfinished_runs(root: Location) -> list[Location]:
     """Return one checkpoint of each run below ``root``."""
-    folders = root.filesystem.get_file_info(fs.FileSelector(root.path, allow_not_found=True))
-    directories = [info.path for info in folders if info.type == fs.FileType.Directory]
+    directories = [info.path for info in root.listed() if info.type == fs.FileType.Directory]
     found = [_checkpoints(replace(root, path=path)) for path in directories]
     return [checkpoints[-1] for checkpoints in found if checkpoints]

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location
 
 __all__ = ["Owner", "others"]
@@ -61,9 +59,7 @@ class Owner:
 
     def leave(self, folder: Location) -> None:
         """Take the note back."""
-        mine = folder.child(self.token + SUFFIX)
-        if mine.exists():
-            folder.filesystem.delete_file(mine.path)
+        folder.child(self.token + SUFFIX).delete()
 
 
 def others(folder: Location, owner: Owner) -> list[str]:
@@ -71,9 +67,8 @@ def others(folder: Location, owner: Owner) -> list[str]:
 
     Notes of ended ones do not count, nor do those of fits of this process, which failed before.
     """
-    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
     names = []
-    for info in found:
+    for info in folder.listed():
         if not info.path.endswith(SUFFIX) or info.base_name == owner.token + SUFFIX:
             continue
         try:

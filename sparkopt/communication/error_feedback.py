@@ -12,6 +12,7 @@ import logging
 import re
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pyarrow import fs
@@ -53,6 +54,11 @@ class ResidualStore:
     uri: str
     interval: int
     keep: int = 2
+
+    @cached_property
+    def location(self) -> Location:
+        """The folder; once it is known it is pickled along, with the credentials that executors may not have."""
+        return resolve(self.uri, "checkpointDir")
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,8 @@ class Residuals:
         return f"{self._folder()}/{_file_name(self._stem(), step)}"
 
     def _copy_to(self, store: ResidualStore, step: int, residual: CodecState) -> None:
-        folder = resolve(store.uri, "checkpointDir")
-        folder.filesystem.create_dir(folder.path, recursive=True)
+        folder = store.location
+        folder.make_folder()
         _write(folder.child(_file_name(self.name, step)), residual)
         for known in sorted(_steps_in(folder, self.name))[: -store.keep]:
             folder.filesystem.delete_file(folder.child(_file_name(self.name, known)).path)
@@ -162,7 +168,7 @@ class Residuals:
     def _from_store(self, step: int) -> CodecState | None:
         if self.store is None:
             return None
-        folder = resolve(self.store.uri, "checkpointDir")
+        folder = self.store.location
         if step not in _steps_in(folder, self.name):
             return None
         return _read(folder.child(_file_name(self.name, step)))
@@ -204,8 +210,7 @@ def _file_name(name: str, step: int) -> str:
 
 
 def _files(folder: Location) -> list[str]:
-    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
-    return [info.path for info in found]
+    return [info.path for info in folder.listed()]
 
 
 def _steps_in(folder: Location, stem: str) -> list[int]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyarrow import fs
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -78,14 +77,13 @@ class CheckpointFolder:
 
     def names(self) -> list[str]:
         """Return the complete checkpoints, the latest last."""
-        chosen = fs.FileSelector(self._folder.path, recursive=True, allow_not_found=True)
-        files = [info.path for info in self._folder.filesystem.get_file_info(chosen) if info.base_name == MANIFEST]
+        files = [info.path for info in self._folder.listed(recursive=True) if info.base_name == MANIFEST]
         return sorted(path.split("/")[-2] for path in files)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, then delete the oldest."""
         folder = self._folder.child(checkpoint.name)
-        folder.filesystem.create_dir(folder.path, recursive=True)
+        folder.make_folder()
         for name, content in encoded(checkpoint).items():
             folder.child(name).write(content)
         for name in self.names()[: -self.keep]:
@@ -135,7 +133,7 @@ class CheckpointFolder:
         """Delete a checkpoint, its manifest first: what is half deleted does not count."""
         folder = self._folder.child(name)
         folder.filesystem.delete_file(folder.child(MANIFEST).path)
-        folder.filesystem.delete_dir(folder.path)
+        folder.delete()
 
 
 def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:

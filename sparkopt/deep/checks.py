@@ -1,14 +1,20 @@
 """What a training refuses before any job, and what its parameters mean on this cluster, or on this machine.
 
-Where a function takes a SparkContext, None is this machine without Spark.
+Where a function takes a SparkSession, None is this machine without Spark.
 """
 
 from __future__ import annotations
 
-from pyspark import SparkContext
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.connect import slots_of
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.params import TrainingParams
@@ -18,12 +24,43 @@ from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import resolve
 from sparkopt.launch.devices import check_request, describe
+from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.validation import Interval, check
 
-__all__ = ["check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
+__all__ = ["check_session", "check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
 
 
-def check_training(params: TrainingParams, context: SparkContext | None, processes: int) -> None:
+def check_session(params: TrainingParams, session: SparkSession | None, callbacks: Sequence[Any]) -> None:
+    """Refuse what a session cannot run, before any job.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming the setting, or what Spark Connect does not have.
+    """
+    launcher = params.value("launcher")
+    if session is None or launcher == "local":
+        return
+    if not is_connect(session):
+        settings = SessionSettings.of_context(session.sparkContext)
+    else:
+        settings = SessionSettings.of_session(session)
+        if launcher == "horovod":
+            raise IncompatibleError(
+                "launcher='horovod' starts its processes by a SparkContext, which Spark Connect does not have. Take "
+                "launcher='torch'."
+            )
+        if callbacks:
+            raise IncompatibleError(
+                "callbacks are called in this process, which the tasks of a Spark Connect server do not reach. Use "
+                "loggers, which run in the process of rank 0, or launcher='local'."
+            )
+    refuse_group(settings)
+    if launcher == "torch":
+        refuse_barrier(settings)
+
+
+def check_training(params: TrainingParams, session: SparkSession | None, processes: int) -> None:
     """Refuse combinations of parameters that cannot work.
 
     Raises
@@ -32,12 +69,12 @@ def check_training(params: TrainingParams, context: SparkContext | None, process
         Naming the parameters, and what to change.
     """
     check_compression(params.value("launcher"), params.value("compression"), params.value("precision"))
-    if context is None and params.value("launcher") == "horovod":
+    if session is None and params.value("launcher") == "horovod":
         raise IncompatibleError(
             "launcher='horovod' starts its processes by Spark, and a table has none. Take launcher='torch', or give "
             "a DataFrame."
         )
-    gpus_per_task(params, context)
+    gpus_per_task(params, session)
     if stream_count(params, processes) % processes:
         raise ParameterError(
             f"streams={params.value('streams')} is no multiple of numProc={processes}: every process needs as many."
@@ -51,8 +88,14 @@ def check_training(params: TrainingParams, context: SparkContext | None, process
     for name in ("storePath", "checkpointDir"):
         if params.value(name):
             resolve(params.value(name), name)
-    on_cluster = context is not None and not str(context.master).startswith("local")
-    if on_cluster and not params.value("storePath"):
+    if params.value("storePath") or session is None:
+        return
+    if is_connect(session):
+        raise ParameterError(
+            "storePath must be set on Spark Connect: storage that this process and the server's executors share, a "
+            "Volume say. Rows that fit on this machine need none: give df.toArrow() in place of df."
+        )
+    if not str(session.sparkContext.master).startswith("local"):
         raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
 
 
@@ -67,7 +110,7 @@ def _check_fewest(params: TrainingParams, processes: int) -> None:
         )
 
 
-def process_count(params: TrainingParams, context: SparkContext | None) -> int:
+def process_count(params: TrainingParams, session: SparkSession | None) -> int:
     """Return the number of processes: ``numProc``, or as many as Spark has task slots.
 
     Without Spark, as many as there are accelerators to use: on CPUs one process keeps all cores busy.
@@ -82,12 +125,22 @@ def process_count(params: TrainingParams, context: SparkContext | None) -> int:
         if given not in (None, 1):
             raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
         return 1
-    if given is None and context is None:
-        return _accelerators(params.value("device"))
-    if context is None:
+    if given is not None:
         return int(given)
-    cores = int(context.getConf().get("spark.task.cpus", "1"))
-    return int(given or max(1, context.defaultParallelism // cores))
+    if session is None:
+        return _accelerators(params.value("device"))
+    slots = slots_of(session) if is_connect(session) else session.sparkContext.defaultParallelism
+    return max(1, slots // int(_setting(session, "spark.task.cpus", "1")))
+
+
+def _setting(session: SparkSession, key: str, default: str) -> str:
+    """Return a setting of a session; its default where a server of Spark Connect does not show it."""
+    if not is_connect(session):
+        return str(session.sparkContext.getConf().get(key, default))
+    try:
+        return str(session.conf.get(key, default))
+    except PySparkException:
+        return default
 
 
 def _accelerators(device: str) -> int:
@@ -103,7 +156,7 @@ def stream_count(params: TrainingParams, processes: int) -> int:
     return int(params.value("streams") or processes)
 
 
-def gpus_per_task(params: TrainingParams, context: SparkContext | None) -> int:
+def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
     """Return how many GPUs the stage must request for each task; Horovod's own stage cannot request any.
 
     Raises
@@ -111,9 +164,10 @@ def gpus_per_task(params: TrainingParams, context: SparkContext | None) -> int:
     ParameterError
         Where a GPU is asked for that no task would get.
     """
-    if context is None:
+    if session is None:
         return 0  # every process finds its own
-    settings = dict(context.getConf().getAll())
+    parts = ("spark.master", *(f"spark.{part}.resource.gpu.amount" for part in ("task", "executor")))
+    settings = {key: found for key in parts if (found := _setting(session, key, ""))}
     return check_request(params.value("device"), settings, by_stage=params.value("launcher") == "torch")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -75,6 +75,8 @@ class TrainConfig:
         By how much the loss must fall to count as an improvement.
     report_steps : int, default 20
         Steps between reports to the driver, where ranks agree on stopping too.
+    storage : mapping of str to str, default {}
+        Settings of the file systems of ``store`` and ``checkpoints``: credentials among them, so it is not shown.
     """
 
     store: str
@@ -98,6 +100,7 @@ class TrainConfig:
     patience: int = 0
     min_delta: float = 0.0
     report_steps: int = 20
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def course(self) -> dict[str, object]:

@@ -12,14 +12,21 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pyspark import SparkContext, keyword_only
+from pyspark import keyword_only
 from pyspark.ml import Estimator
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
-from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
-from sparkopt.deep.checks import check_training, gpus_per_task, process_count, selected_fields, stream_count
+from sparkopt.deep.checks import (
+    check_session,
+    check_training,
+    gpus_per_task,
+    process_count,
+    selected_fields,
+    stream_count,
+)
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.fields import Fields, flat
 from sparkopt.deep.held_out import HeldOut
@@ -32,9 +39,10 @@ from sparkopt.deep.params import TrainingParams, check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
-from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.errors import ParameterError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
@@ -43,6 +51,7 @@ from sparkopt.solver.progress import Callback
 __all__ = ["TorchEstimator"]
 
 logger = logging.getLogger(__name__)
+provide(session_settings)
 
 
 class TorchEstimator(Estimator[TorchModel], TrainingParams):
@@ -81,7 +90,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     callbacks : sequence of Callback
         Called in the driver for each step: processes report every 20 steps and at the end of an epoch. A true result
         stops training at the next report after the processes have received it: immediately under the local launcher,
-        otherwise within a fifth of a second.
+        otherwise within a fifth of a second. On Spark Connect only the local launcher's process can call them.
     loggers : sequence of Logger
         They run in the process of rank 0: ``TensorBoard``, ``MLflow``, or your own.
     initialModel : TorchModel, dict, bytes or None
@@ -110,7 +119,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         as many as this machine has accelerators, or 1, which keeps all cores busy.
     launcher : {"torch", "horovod", "local"}, default "torch"
         PyTorch's DistributedDataParallel inside Spark's tasks, or without Spark in processes of this machine; Horovod
-        on Spark; or this process.
+        on Spark, but for Spark Connect; or this process.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         One accelerator for each process, as Spark's resource scheduling assigns them.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"
@@ -137,7 +146,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         random.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
-        local mode and without Spark.
+        local mode and without Spark. Spark Connect needs one.
     checkpointDir : str
         Shared likewise; a checkpoint is saved at the end of each epoch, and ``fit`` continues from the latest.
     checkpointInterval : int, default 0
@@ -261,18 +270,14 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     def _fit(self, dataset: Any) -> TorchModel:
         recipe = self._recipe()
         rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
-        if is_connect(rows):
-            raise IncompatibleError(
-                "TorchEstimator needs a SparkContext, which Spark Connect does not have. Use a Spark Classic "
-                "session, or give a table: paths, Arrow, or df.toArrow()."
-            )
-        context = None if isinstance(rows, Table) else rows.sparkSession.sparkContext
-        processes = process_count(self, context)
-        check_training(self, context, processes)
+        session = None if isinstance(rows, Table) else rows.sparkSession
+        check_session(self, session, self.callbacks)
+        processes = process_count(self, session)
+        check_training(self, session, processes)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
         with self._store(rows, fields, held_out, recipe.build_loss().ignored) as index:
-            results, seconds, restarts = self._launch(context, processes, self._config(index, processes), recipe)
+            results, seconds, restarts = self._launch(session, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
         return self._model(results[0], recipe, receipt, fields)
@@ -340,16 +345,17 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
+            storage=settings_of(index.uri, checkpoints),
         )
 
     def _launch(
-        self, context: SparkContext | None, processes: int, config: TrainConfig, recipe: Recipe
+        self, session: SparkSession | None, processes: int, config: TrainConfig, recipe: Recipe
     ) -> tuple[list[RankResult], float, int]:
         """Train; return the ranks' results, the seconds, and how often ranks were lost."""
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
         kind, losses = self.value("launcher"), self.value("maxRestarts")
-        launching = Launching(kind, context, processes, self.value("minProc"), losses, gpus_per_task(self, context))
+        launching = Launching(kind, session, processes, self.value("minProc"), losses, gpus_per_task(self, session))
         bar = [ProgressBar("train")] if self.progress else []
         return launching.run(config, recipe, (*self.callbacks, *bar))
 

@@ -193,7 +193,7 @@ class Index:
 
     def delete(self) -> None:
         """Delete the store."""
-        self.location.filesystem.delete_dir(self.location.path)
+        self.location.delete()
 
 
 def _field(entry: dict[str, Any]) -> Field:

@@ -7,19 +7,32 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pyspark import SparkContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
+from pyspark.sql import SparkSession
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.progress import CallbackListener, GroupLog, ReportReceiver
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.worker import RankResult, train
 from sparkopt.errors import LostRankError
-from sparkopt.launch import ElasticLauncher, HorovodLauncher, Launcher, LocalLauncher, ProcessLauncher, TorchLauncher
+from sparkopt.launch import (
+    ConnectLauncher,
+    ElasticLauncher,
+    HorovodLauncher,
+    Launcher,
+    LocalLauncher,
+    ProcessLauncher,
+    TorchLauncher,
+)
 from sparkopt.launch.channel import Watcher
 from sparkopt.solver.callbacks import close
 from sparkopt.solver.progress import Callback
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext  # clients of Spark Connect alone have none
 
 __all__ = ["Launching"]
 
@@ -34,8 +47,8 @@ class Launching:
     ----------
     kind : {"torch", "horovod", "local"}
         The launcher.
-    context : SparkContext or None
-        Whose tasks the processes are; None is processes of this machine.
+    session : SparkSession or None
+        Whose tasks the processes are, of Spark Classic or Spark Connect; None is processes of this machine.
     processes : int
         How many.
     at_least : int or None
@@ -47,7 +60,7 @@ class Launching:
     """
 
     kind: str
-    context: SparkContext | None = field(repr=False)
+    session: SparkSession | None = field(repr=False)
     processes: int
     at_least: int | None
     most_losses: int
@@ -80,17 +93,19 @@ class Launching:
             close(callbacks)
 
     def _launcher(self, watcher: Watcher, losses: int) -> Launcher:
-        if self.kind == "local" or (self.context is None and self.processes == 1):
+        if self.kind == "local" or (self.session is None and self.processes == 1):
             return LocalLauncher(watcher)
-        if self.context is None:
+        if self.session is None:
             return ProcessLauncher(self.processes, watcher)
+        fewest, profile = self.at_least, _profile(self.gpus)
+        if is_connect(self.session):
+            return ConnectLauncher(self.session, self.processes, watcher, at_least=fewest, profile=profile)
+        context = self.session.sparkContext
         if self.kind == "torch":
-            return TorchLauncher(
-                self.context, self.processes, watcher, at_least=self.at_least, profile=_profile(self.gpus)
-            )
-        if self.at_least is not None and losses > 0 and self._restarts_tasks(self.context):
-            return ElasticLauncher(self.context, self.processes, watcher, at_least=self.at_least, most_losses=losses)
-        return HorovodLauncher(self.context, self.processes, watcher, at_least=self.at_least)
+            return TorchLauncher(context, self.processes, watcher, at_least=fewest, profile=profile)
+        if fewest is not None and losses > 0 and self._restarts_tasks(context):
+            return ElasticLauncher(context, self.processes, watcher, at_least=fewest, most_losses=losses)
+        return HorovodLauncher(context, self.processes, watcher, at_least=fewest)
 
     @staticmethod
     def _restarts_tasks(context: SparkContext) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Model
 from pyspark.ml.util import (
@@ -20,6 +22,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
@@ -27,6 +31,7 @@ from sparkopt.deep.params import InferenceParams, check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 
@@ -109,6 +114,8 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         check_params(self)
         if not isinstance(dataset, DataFrame):
             return scored(self, dataset)
+        if is_connect(dataset):
+            refuse_large(len(self._weights), "the network", "Score df.toArrow(), or in a Spark Classic session.")
         fields = self._fields(dataset.schema)
         wanted = self._wanted()
         for name in wanted.values():
@@ -249,11 +256,27 @@ class TorchModelWriter(_AnySpark, MLWriter):
         with written_whole(path, self.shouldOverwrite) as folder:
             saved_in(self.model, folder)
 
+    def _handleOverwrite(self, path: str) -> None:
+        if is_connect(self.sparkSession):
+            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
+
+            RemoteMLWriter.handleOverwrite(path, True)
+        else:
+            super()._handleOverwrite(path)
+
     def saveImpl(self, path: str) -> None:
         """Let Spark write."""
         model, spark = self.model, self.sparkSession
         facts = digested(model, spark, [model.weights], facts_of(model))
         DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts)
+        if is_connect(spark):
+            chunks = [model.weights[start : start + CHUNK] for start in range(0, len(model.weights), CHUNK)]
+            table = pa.table(
+                {"number": pa.array(range(len(chunks)), pa.int32()), "bytes": pa.array(chunks, pa.binary())}
+            )
+            rows = spark.createDataFrame(table).repartition(1)
+            rows.mapInArrow(_WriteFile(f"{path}/{WEIGHTS}"), "written int").collect()
+            return
         context: Any = spark.sparkContext
         file = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # with Spark's own credentials
         stream = file.getFileSystem(context._jsc.hadoopConfiguration()).create(file)
@@ -262,6 +285,23 @@ class TorchModelWriter(_AnySpark, MLWriter):
                 stream.write(bytearray(model.weights[start : start + CHUNK]))
         finally:
             stream.close()
+
+
+@dataclass(frozen=True)
+class _WriteFile:
+    """The task that writes a file of chunks, where a server of Spark Connect has its files."""
+
+    uri: str
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts: dict[int, bytes] = {}
+        for batch in batches:
+            parts |= dict(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        target = resolve(self.uri, "path")
+        with target.filesystem.open_output_stream(target.path) as stream:
+            for number in sorted(parts):
+                stream.write(parts[number])
+        yield pa.RecordBatch.from_pydict({"written": pa.array([len(parts)], pa.int32())})
 
 
 class TorchModelReader(_AnySpark, MLReader[TorchModel]):

@@ -84,17 +84,17 @@ def write_store(
     """
     begin = time.perf_counter()
     folder = resolve(uri, "storePath")
-    folder.filesystem.create_dir(folder.path, recursive=True)
+    folder.make_folder()
     complete = False
     try:
-        write = _Write(fields, uri, held_out, check, ignored)
+        write = _Write(fields, folder, held_out, check, ignored)
         found = _by_processes(rows, write) if isinstance(rows, Table) else _by_tasks(rows, write)
         index = _index(sorted(found, key=lambda row: row.path or ""), fields, uri, time.perf_counter() - begin)
         index.save()
         complete = True
     finally:
         if not complete:
-            folder.filesystem.delete_dir(folder.path)
+            folder.delete()
     return index
 
 
@@ -197,18 +197,19 @@ class _Write:
     """Writes a partition's files."""
 
     fields: Fields
-    uri: str
+    folder: Location
     held_out: HeldOut | None = None
     check: RowCheck | None = None
     ignored: int | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[_Written]:
         """Write the rows of Arrow batches; return what was written, or the first error."""
-        folder = resolve(self.uri, "storePath")
         error, row, skipped, labels = None, 0, 0, LabelFacts()
         with ExitStack() as stack:
             files = {
-                split: stack.enter_context(_File(folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields))
+                split: stack.enter_context(
+                    _File(self.folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields)
+                )
                 for split in (TRAINING, VALIDATION)
             }
             for batch in batches:

@@ -25,6 +25,7 @@ from sparkopt.deep.randomness import isolated
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
+from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.devices import choose
 
@@ -95,6 +96,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
         Where a checkpoint belongs to other rows, or to other batches.
     """
     begin = time.perf_counter()
+    carry(config.storage)
     device, why = _take_device(communicator, config)
     is_gpu = device.type == "cuda"
     with retain_freed_memory(), isolated(device):

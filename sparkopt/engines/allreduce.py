@@ -59,7 +59,7 @@ class AllReduceEngine(Engine):
     startup_seconds = 2.5  # importing PyTorch, and connecting the ranks
     pass_seconds = 0.003
     needs_rdds = False
-    needs_barrier = True
+    needs_barrier = in_group = True
 
     def __post_init__(self) -> None:
         check("launcher", self.launcher, OneOf(["torch", "horovod"]))
@@ -76,7 +76,7 @@ class AllReduceEngine(Engine):
         if self.launcher != "torch":
             raise IncompatibleError("launcher='horovod' needs a SparkContext, which Spark Connect does not have.")
         if (reading := store.read_in_task()) is None:
-            launch = ConnectLauncher(store.session, min(store.slots, store.partitions))
+            launch = ConnectLauncher(store.session, min(store.slots, store.partitions), slots=store.slots)
             return launch.run(_on_rank, store.located(), fit)[0]
         if store.partitions > store.slots:
             raise IncompatibleError(
@@ -85,7 +85,7 @@ class AllReduceEngine(Engine):
                 "engine='driver'."
             )
         rows, opening = reading
-        launch = ConnectLauncher(store.session, store.partitions, rows=rows, prepare=opening)
+        launch = ConnectLauncher(store.session, store.partitions, slots=store.slots, rows=rows, prepare=opening)
         return launch.run(_on_prepared_rank, fit)[0]
 
     @classmethod

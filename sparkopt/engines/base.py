@@ -137,7 +137,9 @@ class Engine(ABC):
     needs_barrier : bool, default False
         Whether its tasks must all start at the same time, which Spark refuses with dynamic allocation.
     connects : bool, default True
-        Whether it opens connections of its own, which Spark does not encrypt.
+        Whether it opens connections of its own, which are encrypted where Spark's are.
+    in_group : bool, default False
+        Whether its tasks form a group of ranks, whose sums nothing encrypts.
     in_one_task : bool, default False
         Whether one task reads all rows, and no sums are sent.
     retries : int, default 0
@@ -161,6 +163,7 @@ class Engine(ABC):
     needs_rdds: ClassVar[bool] = True
     needs_barrier: ClassVar[bool] = False
     connects: ClassVar[bool] = True
+    in_group: ClassVar[bool] = False
     in_one_task: ClassVar[bool] = False
     retries: int = 0
 
@@ -200,6 +203,7 @@ class Engine(ABC):
         settings = session.settings
         return (
             (settings.connection_remedy() if self.connects else None)
+            or (settings.group_remedy() if self.in_group else None)
             or (settings.barrier_remedy() if self.needs_barrier else None)
             or (settings.lone_task_remedy() if self.in_one_task else None)
         )

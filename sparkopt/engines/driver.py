@@ -12,6 +12,7 @@ from pyspark.cloudpickle import dumps
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Blocks, Part
+from sparkopt.blocks.cancelling import Cancellation, cancellable
 from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.communication.autotune import reduce_by
@@ -109,8 +110,10 @@ class DriverEngine(Engine):
             summation = summation.in_slices(_slices(size, slots))
         shared = store.share(dumps(summation))
         describe: Callable[[str], None]
+        cancellation: Cancellation
 
         def send(message: PassMessage) -> PartialSum:
+            cancellation.check()
             describe(f"pass {len(passes) + 1}")
             begin, query = time.perf_counter(), message.query
             how = self._reduction(query, store)
@@ -126,7 +129,7 @@ class DriverEngine(Engine):
             return partial
 
         try:
-            with described(store.session) as describe:
+            with cancellable(store.session) as cancellation, described(store.session) as describe:
                 yield reduce_by(send, summation, passes)
         finally:
             shared.destroy()

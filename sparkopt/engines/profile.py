@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy import sparse
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import FEATURES, Columns, feature_matrix, features_type, quoted
@@ -112,7 +112,7 @@ class DataProfile:
     def _of(
         cls,
         labels: Sequence[_Labels],
-        X: Array | sparse.csr_array,
+        X: Array | scipy.sparse.csr_array,
         columns: Columns,
         is_narrow: bool,
         partitions: int,

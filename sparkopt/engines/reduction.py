@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pyspark import RDD
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.blocks.tasks import PartFunction
 from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.communication.sums import TaskSum, fold
+
+if TYPE_CHECKING:
+    from pyspark import RDD  # clients of Spark Connect alone have none
 
 __all__ = ["levels", "merge", "sliced", "tree"]
 

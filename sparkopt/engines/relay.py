@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch.connections import Address, Connection, Listener
-from sparkopt.launch.settings import refuse_encryption
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Progress, runs_in_loop_process
@@ -50,7 +49,6 @@ class Relay:
         ]
         self._listener: Listener | None = None
         if any(self._callbacks):
-            refuse_encryption(context)
             self._listener = Listener.of(context)
 
     @property

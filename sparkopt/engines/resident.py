@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
+from typing import TYPE_CHECKING
 
-from pyspark import Broadcast
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.cancelling import cancellable
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, OpenPartition, Result
 from sparkopt.communication.autotune import reduce_by
@@ -36,6 +37,9 @@ from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, check
+
+if TYPE_CHECKING:
+    from pyspark import Broadcast  # clients of Spark Connect alone have none
 
 __all__ = ["ResidentEngine"]
 
@@ -111,6 +115,7 @@ class _ResidentSums:
 
     def __enter__(self) -> _ResidentSums:
         with ExitStack() as opening:
+            self._cancellation = opening.enter_context(cancellable(self._store.session))
             shared = self._store.context.broadcast(dumps(self.summation))
             opening.callback(shared.destroy)
             pool = WorkerPool(
@@ -124,6 +129,7 @@ class _ResidentSums:
         self._resources.close()
 
     def __call__(self, message: PassMessage) -> PartialSum:
+        self._cancellation.check()
         if self._otherwise is None:
             try:
                 return self._ask(message)

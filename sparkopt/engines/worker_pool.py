@@ -15,7 +15,6 @@ from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener
-from sparkopt.launch.settings import refuse_encryption
 
 __all__ = ["Answer", "MissingBlocks", "Serving", "WorkerLostError", "WorkerPool"]
 
@@ -88,7 +87,6 @@ class WorkerPool:
     def __init__(
         self, store: BlockStore, task_of: Callable[[Address], ServingTask], tasks: int, patience: float
     ) -> None:
-        refuse_encryption(store.context)
         self._all, self._patience = frozenset(range(store.partitions)), patience
         self._workers: list[_Worker] = []
         self._listener = Listener.of(store.context)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
+import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.features.encodings import ColumnEncoding, Entry, restored
 from sparkopt.typing import Array
@@ -87,7 +87,7 @@ class Encoder:
     def __getstate__(self) -> dict[str, Any]:
         return {"encodings": self.encodings, "terms": self.terms}
 
-    def matrix(self, columns: Sequence[pa.Array]) -> Array | sparse.csr_array:
+    def matrix(self, columns: Sequence[pa.Array]) -> Array | scipy.sparse.csr_array:
         """Return the features of some rows: dense where a quarter of them are entries, else CSR.
 
         Parameters
@@ -169,14 +169,14 @@ def _dense(entries: Sequence[Entry], shape: tuple[int, int]) -> Array:
     return np.ascontiguousarray(X[:, :-1])
 
 
-def _sparse(entries: Sequence[Entry], shape: tuple[int, int], in_any_order: bool) -> sparse.csr_array:
+def _sparse(entries: Sequence[Entry], shape: tuple[int, int], in_any_order: bool) -> scipy.sparse.csr_array:
     indices = np.empty((shape[0], len(entries)), np.int32)
     data = np.empty((shape[0], len(entries)))
     for number, (place, value) in enumerate(entries):
         indices[:, number], data[:, number] = place, value
     kept = (indices >= 0) & (data != 0)
     indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-    X = sparse.csr_array((data[kept], indices[kept], indptr), shape=shape)
+    X = scipy.sparse.csr_array((data[kept], indices[kept], indptr), shape=shape)
     if in_any_order:
         X.sort_indices()
     return X

@@ -19,9 +19,11 @@ from sparkopt.typing import Array, Floats
 __all__ = [
     "CATEGORY",
     "DATE",
+    "NO_FOLD",
     "NUMBER",
     "CategoryStatistics",
     "Collect",
+    "CollectByFold",
     "ColumnStatistics",
     "NumberStatistics",
     "RawColumn",
@@ -232,14 +234,51 @@ class Collect:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> list[ColumnStatistics]:
         """Return the statistics of each column."""
-        found: list[ColumnStatistics] = [self._empty(column) for column in self.columns]
+        found = self.none()
         for batch in batches:
-            for column, values, statistics in zip(self.columns, batch.columns, found, strict=True):
-                statistics.add(self.READ[column.kind](values, column.name))
-        return [one.settled() if isinstance(one, CategoryStatistics) else one for one in found]
+            self.add(found, batch.columns)
+        return _settled(found)
 
-    def _empty(self, column: RawColumn) -> ColumnStatistics:
-        return CategoryStatistics(self.most) if column.kind == CATEGORY else NumberStatistics(self.counted)
+    def none(self) -> list[ColumnStatistics]:
+        """Return the statistics of no rows."""
+        return [
+            CategoryStatistics(self.most) if column.kind == CATEGORY else NumberStatistics(self.counted)
+            for column in self.columns
+        ]
+
+    def add(self, found: list[ColumnStatistics], rows: Sequence[pa.Array]) -> None:
+        """Add some rows, column by column."""
+        for column, values, statistics in zip(self.columns, rows, found, strict=True):
+            statistics.add(self.READ[column.kind](values, column.name))
+
+
+NO_FOLD = -1
+
+
+@dataclass(frozen=True)
+class CollectByFold:
+    """A function from rows to the statistics of each fold, by its number; ``NO_FOLD`` is rows without one.
+
+    Parameters
+    ----------
+    collect : Collect
+        Which statistics. The batches have one more column, the last: the number of the fold.
+    """
+
+    collect: Collect
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> dict[int, list[ColumnStatistics]]:
+        """Return the statistics of each column, by fold."""
+        found: dict[int, list[ColumnStatistics]] = {}
+        for batch in batches:
+            *columns, folds = batch.columns
+            folds = folds.cast(pa.int64()).fill_null(NO_FOLD)
+            for fold in sorted(folds.unique().to_pylist()):
+                inside = pc.equal(folds, fold)
+                self.collect.add(
+                    found.setdefault(fold, self.collect.none()), [column.filter(inside) for column in columns]
+                )
+        return {fold: _settled(statistics) for fold, statistics in found.items()}
 
 
 def merged(parts: Sequence[list[ColumnStatistics]]) -> list[ColumnStatistics]:
@@ -248,4 +287,8 @@ def merged(parts: Sequence[list[ColumnStatistics]]) -> list[ColumnStatistics]:
     for other in others:
         for own, more in zip(first, other, strict=True):
             own.merge(more)  # type: ignore[arg-type]  # both are of the same column
-    return [one.settled() if isinstance(one, CategoryStatistics) else one for one in first]
+    return _settled(first)
+
+
+def _settled(found: list[ColumnStatistics]) -> list[ColumnStatistics]:
+    return [one.settled() if isinstance(one, CategoryStatistics) else one for one in found]

@@ -1,13 +1,14 @@
 """Image preprocessing: OpenCV's operations as pipelines, on one machine or on Spark.
 
 A :class:`Compose` is a pipeline of transforms, and samples consecutive geometric ones once. Start at ``transform``,
-which has the interface, :class:`ImageTransform`, and ``pipeline``. The transforms are in ``pixelwise`` and
-``effects`` (colours and values), ``spatial`` and ``crops`` (resize, crop, flip, pad), ``warps`` (rotation, affine,
-perspective), ``fields`` (distortions), ``choices`` and ``policies`` (which choose others) and ``mixing`` (batches).
-``sample`` and ``targets`` move masks, boxes and keypoints. ``functional`` has operations as functions on arrays,
-``operations`` has transforms as functions. ``geometry`` and ``sampling`` compose and apply geometric maps.
-``arrow`` runs a pipeline on columns, ``batches`` on whole batches, and ``spark`` on DataFrames. ``folder`` reads
-image files as rows, and ``preprocess`` processes a folder without Spark.
+which has the interface, :class:`ImageTransform`, and ``pipeline``. The transforms are in ``pixelwise``, ``effects``
+(tone), ``degradations`` (blur, noise, erased parts), ``spatial`` and ``crops`` (resize, crop, flip, pad), ``warps``
+(rotation, affine, perspective), ``fields`` (distortions), ``choices`` and ``policies`` (which choose others) and
+``mixing`` (batches). ``frames`` divides animations, and ``opencl`` runs operations on a device. ``sample`` and
+``targets`` move masks, boxes and keypoints. ``functional`` has operations as functions on arrays, ``operations``
+has transforms as functions. ``geometry`` and ``sampling`` compose and apply geometric maps. ``arrow`` runs a
+pipeline on columns, ``batches`` on whole batches, and ``spark`` on DataFrames. ``folder`` reads image files as
+rows, and ``preprocess`` processes a folder without Spark.
 
 Imports only ``errors``, ``typing``, ``validation``, ``io`` and ``machine``, OpenCV and pyarrow. Only ``spark`` needs
 Spark; its names are loaded when they are first used.
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.images import (
     choices,
     crops,
+    degradations,
     effects,
     fields,
     functional,
@@ -50,10 +52,12 @@ from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
 from sparkopt.images.choices import *  # noqa: F403
 from sparkopt.images.crops import *  # noqa: F403
+from sparkopt.images.degradations import *  # noqa: F403
 from sparkopt.images.effects import *  # noqa: F403
 from sparkopt.images.fields import *  # noqa: F403
 from sparkopt.images.files import Survey, survey
 from sparkopt.images.folder import read
+from sparkopt.images.frames import FrameFunction
 from sparkopt.images.functional import decode, decode_mask, encode
 from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.mixing import *  # noqa: F403
@@ -74,6 +78,7 @@ __all__ = [
     "ENDINGS",
     "MAX_PIXELS",
     "BatchFunction",
+    "FrameFunction",
     "ChoosingTransform",
     "Compose",
     "Decode",
@@ -104,6 +109,7 @@ __all__ = [
     "udf",
     *choices.__all__,
     *crops.__all__,
+    *degradations.__all__,
     *effects.__all__,
     *fields.__all__,
     *mixing.__all__,

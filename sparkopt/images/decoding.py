@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +13,22 @@ from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
 from sparkopt.io.image_checks import decodable, tiff_layout
+from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["COLORS", "DEPTHS", "ENCODINGS", "decode", "decode_mask", "decode_stored", "encode", "orient"]
+__all__ = [
+    "COLORS",
+    "DEPTHS",
+    "ENCODINGS",
+    "decode",
+    "decode_frames",
+    "decode_mask",
+    "decode_stored",
+    "encode",
+    "orient",
+]
 
 COLORS = ("rgb", "gray", "rgba", "bgr")
 DEPTHS = ("8", "keep")
@@ -28,9 +40,15 @@ ENCODINGS = {
 
 
 def decode(
-    data: bytes, color: str = "rgb", *, max_pixels: int = MAX_PIXELS, reduction: int = 1, depth: str = "8"
+    data: bytes,
+    color: str = "rgb",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    reduction: int = 1,
+    depth: str = "8",
+    frame: int = 0,
 ) -> Array:
-    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF (the first of several frames) and apply its EXIF orientation.
+    """Decode JPEG, PNG, WebP, GIF, BMP or TIFF and apply its EXIF orientation.
 
     AVIF, HEIC, JPEG 2000, JPEG XL, BigTIFF and DICOM are decoded where a library for them is installed: Pillow,
     imagecodecs, pillow-heif or pydicom. Without one, the error has the format's name.
@@ -48,9 +66,10 @@ def decode(
         Images with more pixels are refused before anything is allocated.
     reduction : {1, 2, 4, 8}, default 1
         Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
-
     depth : {"8", "keep"}, default "8"
         Whether samples become bytes, or keep the file's precision: uint8, uint16 or float32.
+    frame : int, default 0
+        Which frame of an animated GIF or WebP; -1 is the last. Of other formats there is the first only.
 
     Returns
     -------
@@ -64,7 +83,50 @@ def decode(
     if isinstance(data, bytearray | memoryview):
         data = bytes(data)
     header = read_header(data, max_pixels)
+    if frame:
+        return orient(_frame(data, header, frame, color, max_pixels), header.orientation)
     return orient(decode_stored(data, header, color, reduction=reduction, depth=depth), header.orientation)
+
+
+def _frame(data: bytes, header: Header, frame: int, color: str, max_pixels: int) -> Array:
+    """Return one frame, whose number counts from the end where it is negative."""
+    check("color", color, OneOf(COLORS))
+    count = count_frames(data, header.format)
+    place = frame if frame >= 0 else count + frame
+    if not 0 <= place < count:
+        raise CorruptImageError(f"unsupported: there is no frame {frame} in a {header.format.upper()} of {count}")
+    if count == 1:
+        return decode_stored(data, header, color)
+    flags = cv2.IMREAD_UNCHANGED if color == "rgba" else cv2.IMREAD_COLOR
+    image = decode_frames(data, header, place + 1, flags, max_pixels=max_pixels)[-1]
+    return _unchanged_to_rgba(image) if color == "rgba" else _converted(image, "bgr", color)
+
+
+def decode_frames(
+    data: bytes, header: Header, count: int, flags: int = cv2.IMREAD_UNCHANGED, *, max_pixels: int = MAX_PIXELS
+) -> Sequence[Array]:
+    """Decode the first frames of a GIF or WebP, each of them whole, as OpenCV's flags say.
+
+    A frame is drawn over those before it, and OpenCV 5 counts wrongly where it begins later: so all are decoded.
+
+    Raises
+    ------
+    CorruptImageError
+        If one of them cannot be decoded, or together they have more than ``max_pixels``.
+    """
+    if count * header.height * header.width > max_pixels:
+        raise CorruptImageError(
+            f"too large: {count} frames of {header.height} x {header.width} pixels exceed the limit of {max_pixels} "
+            "pixels"
+        )
+    try:
+        _, images = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, None, (0, count))
+    except cv2.error as error:
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode the {header.format.upper()}: {error.err}") from error
+    if len(images) != count or any(image.shape[:2] != (header.height, header.width) for image in images):
+        raise CorruptImageError(f"corrupt: OpenCV cannot decode {count} frames of the {header.format.upper()}")
+    found: Sequence[Array] = images
+    return found
 
 
 def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:

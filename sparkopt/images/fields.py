@@ -11,6 +11,7 @@ import numpy as np
 
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import Size
+from sparkopt.images.opencl import call
 from sparkopt.images.parameters import FILL, Fill, fill_values
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.sample import Sample
@@ -54,7 +55,7 @@ class _FieldTransform(ImageTransform):
         value = [*fill_values(fill, image.shape[2]), 0, 0, 0][:4]
         source = np.ascontiguousarray(image)
         return with_channels(
-            cv2.remap(source, *field, F.INTERPOLATIONS[how], borderMode=self._border(), borderValue=value)
+            call(cv2.remap, source, *field, F.INTERPOLATIONS[how], borderMode=self._border(), borderValue=value)
         )
 
     def _border(self) -> int:

@@ -15,6 +15,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.decoding import decode, decode_mask, decode_stored, encode, orient
+from sparkopt.images.opencl import call
 from sparkopt.images.opencv import cv2
 from sparkopt.images.parameters import Fill, fill_values
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
@@ -143,7 +144,7 @@ def transform_colors(image: Array, matrix: Floats) -> Array:
     count = min(image.shape[2], 3)
     if image.shape[2] == 4:
         matrix = np.array([[*row[:3], 0.0, row[3]] for row in matrix.tolist()] + [[0.0, 0.0, 0.0, 1.0, 0.0]])
-    result = with_channels(cv2.transform(np.ascontiguousarray(image), matrix))
+    result = with_channels(call(cv2.transform, np.ascontiguousarray(image), matrix))
     if image.dtype != np.uint8:
         np.clip(result[..., :count], 0, 1, out=result[..., :count])
     return result
@@ -158,7 +159,7 @@ def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
     For ``kernel_size`` 0 OpenCV derives an odd size from ``sigma``; borders are reflected.
     """
     check("sigma", sigma, Interval(0, None, closed="neither"))
-    return with_channels(cv2.GaussianBlur(np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
+    return with_channels(call(cv2.GaussianBlur, np.ascontiguousarray(image), (kernel_size, kernel_size), sigma))
 
 
 def erase(image: Array, top: int, left: int, height: int, width: int, fill: Fill = 0.0) -> Array:

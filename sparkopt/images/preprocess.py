@@ -116,8 +116,8 @@ def preprocess(
     folder = resolve(output, "output")
     done = _done(output) if folder.exists() else set()
     table, skipped = _pending(source, done)
-    folder.filesystem.create_dir(folder.path, recursive=True)
-    task = WriteImages(kernel, output, IMAGE, frozenset(done) if skipped is None else frozenset())
+    folder.make_folder()
+    task = WriteImages(kernel, folder, IMAGE, frozenset(done) if skipped is None else frozenset())
     counts = list(_with_bar(task, table, progress))
     failures: dict[str, tuple[int, str]] = {}
     for one in counts:

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 
+from sparkopt.images.opencl import call, is_on
 from sparkopt.images.opencv import cv2
 from sparkopt.typing import Array
 from sparkopt.validation import OneOf, check
@@ -50,16 +51,16 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
     if (rows, columns) == (height, width):
         return image
     if interpolation == "nearest":
-        return with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+        return with_channels(call(cv2.resize, image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
     halved = (rows, columns) == (2 * height, 2 * width)  # means of 2 × 2 pixels are the fastest
     if interpolation == "linear" and not halved and rows <= 2 * height and columns <= 2 * width:
         image = _smoothed(image, rows / height, columns / width)
-        return with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+        return with_channels(call(cv2.resize, image, (width, height), interpolation=cv2.INTER_LINEAR))
     smaller = (min(height, rows), min(width, columns))
     if smaller != (rows, columns):
-        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+        image = call(cv2.resize, image, smaller[::-1], interpolation=cv2.INTER_AREA)
     if smaller != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
+        image = call(cv2.resize, image, (width, height), interpolation=INTERPOLATIONS[interpolation])
     return with_channels(image)
 
 
@@ -74,11 +75,13 @@ def _smoothed(image: Array, down: float, across: float) -> Array:
     # In 256ths, OpenCV's unit for bytes: the weights add up to exactly one, and white stays white.
     sides = [round(256 * max(scale * scale - 1, 0.0) / 12) / 256 for scale in (across, down)]
     horizontal, vertical = (np.array([side, 1 - 2 * side, side]) for side in sides)
-    return cv2.sepFilter2D(image, -1, horizontal, vertical, _scratch(image), borderType=cv2.BORDER_REPLICATE)
+    return call(cv2.sepFilter2D, image, -1, horizontal, vertical, _scratch(image), borderType=cv2.BORDER_REPLICATE)
 
 
-def _scratch(image: Array) -> Array:
+def _scratch(image: Array) -> Array | None:
     """Return a temporary image: memory of this thread that is reused and stays in the processor's cache."""
+    if is_on():
+        return None  # its memory is the device's
     if image.nbytes > _LARGEST_SCRATCH:
         return np.empty_like(image)
     if not hasattr(_thread, "memory"):

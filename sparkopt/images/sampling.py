@@ -27,6 +27,7 @@ from sparkopt.images.geometry import (
     scaling,
     translation,
 )
+from sparkopt.images.opencl import call
 from sparkopt.images.parameters import Fill, fill_values, filled
 from sparkopt.typing import Array, Floats
 
@@ -185,7 +186,7 @@ def _sample_freely(image: Array, geometry: GeometricMap) -> Array:
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA) if widened else np.ascontiguousarray(part)
     flags = F.INTERPOLATIONS[geometry.interpolation or "linear"] | cv2.WARP_INVERSE_MAP
     warp, (height, width), fill = _WARPS[plan.back.shape], geometry.size, [*values, 0.0, 0.0, 0.0][:4]
-    output = warp(part, plan.back, (width, height), flags=flags, borderMode=plan.border, borderValue=fill)
+    output = call(warp, part, plan.back, (width, height), flags=flags, borderMode=plan.border, borderValue=fill)
     return cv2.cvtColor(output, cv2.COLOR_RGBA2RGB) if widened else output.reshape(height, width, -1)
 
 

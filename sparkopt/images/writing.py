@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
-from sparkopt.io.filesystem import RENAMING, UNFINISHED, Location, resolve
+from sparkopt.io.filesystem import UNFINISHED, Location
 from sparkopt.machine import TablePart
 
 __all__ = ["CONTENT", "PATH", "WriteCounts", "WriteImages"]
@@ -53,8 +53,8 @@ class WriteImages:
     ----------
     kernel : ImageKernel
         What is done with an image.
-    output : str
-        URI of the folder, which exists.
+    output : Location
+        The folder; it exists, where there are folders.
     column : str
         The column of the results.
     done : frozenset of str, default ()
@@ -64,7 +64,7 @@ class WriteImages:
     """
 
     kernel: ImageKernel
-    output: str
+    output: Location
     column: str
     done: frozenset[str] = frozenset()
     placed: Callable[[pa.RecordBatch], Iterable[tuple[str, pa.RecordBatch]]] = _together
@@ -73,7 +73,7 @@ class WriteImages:
         """Write a partition."""
         function = BatchFunction(self.kernel, CONTENT, self.column, ERROR, PATH)
         counts = _Counting(self.done)
-        with _WholeFiles(resolve(self.output, "output")) as files:
+        with _WholeFiles(self.output) as files:
             for rows in function(counts.pending(part)):
                 counts.add(rows)
                 for folder, some in self.placed(rows):
@@ -121,14 +121,14 @@ class _WholeFiles:
     def __init__(self, root: Location) -> None:
         self._root = root
         self._name = f"part-{uuid.uuid4().hex}.{COMPRESSION}.parquet"
-        self._renames = root.filesystem.type_name in RENAMING  # another store shows a file when it is closed
+        self._renames = root.renames  # another store shows a file when it is closed
         self._open: dict[str, tuple[Location, Location, Any]] = {}
 
     def write(self, folder: str, rows: pa.RecordBatch) -> None:
         """Append rows to the file of a folder."""
         if folder not in self._open:
             target = self._root.child(folder) if folder else self._root
-            target.filesystem.create_dir(target.path, recursive=True)
+            target.make_folder()
             whole = target.child(self._name)
             written = target.child(f".{self._name}{UNFINISHED}") if self._renames else whole
             writer = parquet.ParquetWriter(
@@ -148,6 +148,6 @@ class _WholeFiles:
     def _end(self, whole: Location, written: Location, writer: Any, is_good: bool) -> None:
         writer.close()
         if not is_good:
-            written.filesystem.delete_file(written.path)
+            written.delete()
         elif self._renames:
             whole.filesystem.move(written.path, whole.path)

@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import brief, child_uri, resolve
+from sparkopt.io.saved import copy_folder
 from sparkopt.io.secrets import mask_uri
 
 __all__ = ["Accepted", "ModelRegistry"]
@@ -178,8 +179,7 @@ def _digest(candidate: str) -> str:
     """Return a hash of the files of a candidate's model, their names included."""
     folder = resolve(candidate, "candidate").child("model")
     system = folder.filesystem
-    selector = fs.FileSelector(folder.path, recursive=True, allow_not_found=True)
-    files = sorted(info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File)
+    files = sorted(info.path for info in folder.listed(recursive=True) if info.type == fs.FileType.File)
     if not files:
         raise DataError(f"{mask_uri(child_uri(candidate, 'model'))} holds no model.")
     hashed = hashlib.sha256()
@@ -195,13 +195,7 @@ def _digest(candidate: str) -> str:
 def _copy(candidate: str, evaluation: str, folder: str) -> None:
     """Copy a model and its companions; an incomplete copy is overwritten."""
     target, source = resolve(folder, "uri"), resolve(candidate, "candidate")
-    target.filesystem.create_dir(target.child("model").path, recursive=True)
-    fs.copy_files(
-        source.child("model").path,
-        target.child("model").path,
-        source_filesystem=source.filesystem,
-        destination_filesystem=target.filesystem,
-    )
+    copy_folder(source.child("model"), target.child("model"))
     for name in COMPANIONS:
         if source.child(name).exists():
             target.child(name).write(source.child(name).read())

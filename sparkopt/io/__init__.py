@@ -10,7 +10,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location, arrow_uri, brief, c
 from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest, rounded
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
-from sparkopt.io.saved import FileSession, fetched, replacing, written_whole
+from sparkopt.io.saved import FileSession, copy_folder, fetched, replacing, written_whole
 from sparkopt.io.secrets import MASK, mask, mask_uri, masked
 from sparkopt.io.worker import spare_modules
 
@@ -27,6 +27,7 @@ __all__ = [
     "brief",
     "check_digest",
     "child_uri",
+    "copy_folder",
     "damage",
     "describe",
     "differences",

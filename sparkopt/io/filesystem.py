@@ -1,7 +1,8 @@
 """One way to open a path: Spark's and Hadoop's URIs on pyarrow's file systems.
 
 Checkpoints, stores, images and models are all reached through `resolve`. What Spark itself writes goes through
-Hadoop's file systems instead, with Spark's credentials (``sparkopt.jobs``).
+Hadoop's file systems instead, with Spark's credentials (``sparkopt.jobs``). How a store is opened is in ``stores``,
+for how long it is waited for in ``waiting``.
 """
 
 from __future__ import annotations
@@ -10,25 +11,34 @@ import contextlib
 import os
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sparkopt.errors import ParameterError
+from sparkopt.io.hadoop import settings_of
 from sparkopt.io.secrets import mask, mask_uri
+from sparkopt.io.stores import opened
+from sparkopt.io.waiting import answered
 
 __all__ = ["STORAGE_ERRORS", "Location", "arrow_uri", "brief", "child_uri", "local_path", "resolve"]
 
+T = TypeVar("T")
 STORAGE_ERRORS = (OSError, pa.ArrowException)
 """What pyarrow's file systems raise."""
 
 UNFINISHED = ".unfinished"
 RENAMING = ("local", "hdfs")
-"""File systems that rename atomically. On the others a file appears, whole, when its one write ends."""
+"""File systems that rename atomically, and have folders. On the others, object stores, a file appears, whole, when
+its one write ends, and a folder is what the names of files have in common."""
 
+_PIECE = 1 << 26
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # one letter is a drive of Windows
 _ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3"}
 _RESERVED = "%/:@!$&'()*+,;=-._~"  # what RFC 3986 allows in a path
@@ -62,34 +72,103 @@ class Location:
         """Return a file or folder below this one."""
         return replace(self, path="/".join([self.path.rstrip("/"), *names]))
 
+    @property
+    def renames(self) -> bool:
+        """Whether the file system has folders, and renames them and files atomically; object stores do not."""
+        return self.filesystem.type_name.removeprefix("py::") in RENAMING
+
     def exists(self) -> bool:
-        """Whether there is a file or a folder."""
-        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        """Whether there is a file, or a folder; in an object store, a folder with something in it."""
+        kind = self._kind()
+        if kind == fs.FileType.Directory and not self.renames:
+            return any(_is_file(info) for deep in (False, True) for info in self.listed(recursive=deep))
+        return bool(kind != fs.FileType.NotFound)
+
+    def _kind(self) -> fs.FileType:
+        """Return what is here; rights for all that is below a name do not hold for a file of that name."""
+        try:
+            return self._ask(lambda: self.filesystem.get_file_info(self.path).type)
+        except STORAGE_ERRORS:
+            if self.renames:
+                raise
+        try:
+            return fs.FileType.Directory if self.listed() else fs.FileType.NotFound
+        except STORAGE_ERRORS as error:  # where a listing is empty, pyarrow asks for that file again
+            if "getting information for key" not in str(error):
+                raise
+            return fs.FileType.NotFound
+
+    def listed(self, recursive: bool = False) -> list[fs.FileInfo]:
+        """Return what this folder holds, in no order; nothing where it does not exist."""
+        selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+        found: list[fs.FileInfo] = self._ask(lambda: self.filesystem.get_file_info(selector))
+        return found
+
+    def make_folder(self) -> None:
+        """Make this folder and those that it is in; object stores have none, and rights may be those of a prefix."""
+        if self.renames:
+            self._ask(lambda: self.filesystem.create_dir(self.path, recursive=True))
+
+    def delete(self) -> None:
+        """Delete this file, or this folder with all that it holds; harmless where there is neither."""
+        system = self.filesystem
+        kind = self._kind()
+        try:
+            if kind == fs.FileType.File:
+                self._ask(lambda: system.delete_file(self.path))
+            elif kind == fs.FileType.Directory:
+                self._ask(lambda: system.delete_dir(self.path))
+        except STORAGE_ERRORS:  # pyarrow asks for this name, and marks the folder above: for both rights may lack
+            if self.renames:
+                raise
+            for info in self.listed(recursive=True):
+                if _is_file(info):
+                    self._ask(partial(system.delete_file, info.path))
+            if self.exists():
+                raise
 
     def read(self) -> bytes:
         """Return the file's content."""
-        with self.filesystem.open_input_stream(self.path) as stream:
-            content: bytes = stream.read()
-        return content
+        if self.is_local:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                content: bytes = stream.read()
+            return content
+        pieces = []
+        with self._ask(lambda: self.filesystem.open_input_stream(self.path)) as stream:
+            while piece := self._ask(lambda: stream.read(_PIECE)):
+                pieces.append(piece)
+        return b"".join(pieces)
 
     def write(self, content: bytes) -> None:
         """Write the file so that it appears whole or not at all."""
         system = self.filesystem
-        if system.type_name not in RENAMING:
-            with system.open_output_stream(self.path) as stream:
-                stream.write(content)
+        if not self.renames:
+            self._write_to(self.path, content)
             return
         unfinished = f"{self.path}.{uuid.uuid4().hex}{UNFINISHED}"
         try:
-            with system.open_output_stream(unfinished) as stream:
-                stream.write(content)
-            if system.type_name == "hdfs" and self.exists():
+            self._write_to(unfinished, content)
+            if system.type_name.endswith("hdfs") and self.exists():
                 system.delete_file(self.path)  # its rename does not replace
             system.move(unfinished, self.path)
         except BaseException:  # a disk that is full keeps no part of it
             with contextlib.suppress(*STORAGE_ERRORS):
                 system.delete_file(unfinished)
             raise
+
+    def _write_to(self, path: str, content: bytes) -> None:
+        if self.is_local:
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        stream = self._ask(lambda: self.filesystem.open_output_stream(path, compression=None))
+        for start in range(0, len(content), _PIECE):
+            self._ask(partial(stream.write, content[start : start + _PIECE]))
+        self._ask(stream.close)
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Return the answer of the file system; another machine's may not come at all."""
+        return question() if self.is_local else answered(question, self.shown or repr(self.path))
 
     def unusable(self, error: Exception) -> ParameterError:
         """Return the error to raise, ``from None``, where the location cannot be used: one line, secrets masked."""
@@ -131,8 +210,9 @@ def resolve(uri: str, parameter: str) -> Location:
     if local is not None:
         return Location(fs.LocalFileSystem(), local, shown)
     asked = arrow_uri(uri)
+    settings = settings_of(asked)  # in this thread: a session may be a thread's own
     try:
-        system, path = fs.FileSystem.from_uri(asked)
+        system, path = answered(lambda: opened(asked, settings), shown)
     except STORAGE_ERRORS as error:
         reason = brief(str(error).replace(asked, mask_uri(asked)))  # pyarrow's own message repeats the URI
         hint = f". {_HINT}" if isinstance(error, pa.ArrowInvalid) else ""
@@ -162,6 +242,10 @@ def local_path(uri: str) -> str | None:
         if os.path.isdir("/" + mounted.split("/")[1]):  # elsewhere it would be a new folder of this machine
             return _trimmed(mounted)
     return None
+
+
+def _is_file(info: fs.FileInfo) -> bool:
+    return bool(info.type == fs.FileType.File)
 
 
 def _trimmed(path: str) -> str:

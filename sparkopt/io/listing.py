@@ -68,7 +68,7 @@ def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterat
         Where there is nothing.
     """
     root = resolve(path, "path")
-    pattern = root.path.split("/") if MAGIC.search(path) and not root.exists() else None
+    pattern = root.path.split("/") if MAGIC.search(root.path) and not root.exists() else None
     base = root
     if pattern is not None:
         first = next(place for place, name in enumerate(pattern) if MAGIC.search(name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ import pyarrow as pa
 from pyarrow import fs, parquet
 
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.io.filesystem import RENAMING, STORAGE_ERRORS, UNFINISHED, Location, resolve
+from sparkopt.io.filesystem import STORAGE_ERRORS, UNFINISHED, Location, resolve
 
-__all__ = ["FileSession", "fetched", "replacing", "written_whole"]
+__all__ = ["FileSession", "copy_folder", "fetched", "replacing", "written_whole"]
 
 REPLACED = ".replaced"
 """Ends the name of a folder that is being replaced."""
+METADATA = "metadata"
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def written_whole(uri: str, overwrite: bool) -> Iterator[Path]:
             return
         with tempfile.TemporaryDirectory(prefix="sparkopt-") as folder:
             yield Path(folder)
-            fs.copy_files(folder, target.path, fs.LocalFileSystem(), target.filesystem)
+            copy_folder(Location(fs.LocalFileSystem(), folder), target)
 
 
 @contextmanager
@@ -72,17 +73,17 @@ def replacing(uri: str, overwrite: bool) -> Iterator[Location]:
         Where there is something already, or the file system cannot be used.
     """
     target = resolve(uri, "path")
-    system, renames = target.filesystem, target.filesystem.type_name in RENAMING
+    renames = target.renames
     try:
         if target.exists() and not overwrite:
             raise ParameterError(
                 f"{target.shown} exists already. Save elsewhere, or use write().overwrite().save(path)."
             )
         beside = f"{target.path}.{uuid.uuid4().hex}{UNFINISHED}" if renames else target.path
-        if not renames and target.exists():
-            _delete(target)
+        if not renames:
+            target.delete()
         with _deleted_on_error(replace(target, path=beside)):
-            system.create_dir(beside)
+            replace(target, path=beside).make_folder()
             yield replace(target, path=beside)
             if renames:
                 _put(target, beside)
@@ -115,6 +116,15 @@ def fetched(uri: str) -> Iterator[Path]:
         raise source.unusable(error) from None
 
 
+def copy_folder(source: Location, target: Location) -> None:
+    """Copy all files below a folder; metadata come last, so that what was cut short is not loaded."""
+    files = [info.path for info in source.listed(recursive=True) if info.type == fs.FileType.File]
+    for path in sorted(files, key=lambda path: (f"/{METADATA}/" in path, path)):
+        copy = target.child(path.removeprefix(f"{source.path.rstrip('/')}/"))
+        replace(copy, path=copy.path.rpartition("/")[0]).make_folder()
+        copy.write(replace(source, path=path).read())
+
+
 def _put(target: Location, path: str) -> None:
     """Rename a folder to the target; what was there is put back where that fails."""
     system = target.filesystem
@@ -128,7 +138,7 @@ def _put(target: Location, path: str) -> None:
     except BaseException:
         system.move(aside, target.path)
         raise
-    _delete(Location(system, aside))
+    Location(system, aside).delete()
 
 
 @contextmanager
@@ -136,16 +146,9 @@ def _deleted_on_error(location: Location) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _delete(location)
+        with suppress(*STORAGE_ERRORS):  # a store that has failed may not delete either
+            location.delete()
         raise
-
-
-def _delete(location: Location) -> None:
-    kind = location.filesystem.get_file_info(location.path).type
-    if kind == fs.FileType.Directory:
-        location.filesystem.delete_dir(location.path)
-    elif kind != fs.FileType.NotFound:
-        location.filesystem.delete_file(location.path)
 
 
 class FileSession:

@@ -47,7 +47,7 @@ def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
     Parameters
     ----------
     args : Namespace
-        With ``on``, ``profile`` and ``source``, or ``input`` of images.
+        With ``on``, ``remote``, ``profile`` and ``source``, or ``input`` of images.
     needed : str
         Why the job can only run on Spark; "" where it need not.
     steps : int, default 0
@@ -60,7 +60,7 @@ def choose(args: argparse.Namespace, needed: str, *, steps: int = 0) -> Choice:
     MissingDependencyError
         Where Spark is needed, and there is no Java to start it.
     """
-    running = spark_is_running()
+    running = spark_is_running() or ("--remote names a Spark Connect server" if args.remote else "")
     if args.on == MACHINE:
         if needed:
             raise ParameterError(f"--on machine cannot be: {needed}. Give --on spark, or leave --on out.")

@@ -179,7 +179,8 @@ class Job:
         failures: tuple[type[Exception], ...] = (SparkoptError, OSError, *kind.failures)
         again = "The same command starts again, or resumes where it can."
         try:
-            with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", self.settings) as runtime:
+            settings = self.settings if args.remote is None else {**self.settings, "spark.remote": args.remote}
+            with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", settings) as runtime:
                 return self._run(runtime, choice, args)
         except failures as error:
             logger.error("%s", kind.essence(error))
@@ -250,6 +251,11 @@ def common_flags(flags: Parser) -> None:
         default="local",
         help=f"settings for Spark where spark-submit gives none: {', '.join(PROFILES)}, or a file "
         "(default: %(default)s)",
+    )
+    common.add_argument(
+        "--remote",
+        metavar="URL",
+        help="run on this Spark Connect server, as sc://HOST:15002; its own settings hold (default: SPARK_REMOTE)",
     )
     common.add_argument(
         "--force", action="store_true", help="run even if flags and data are those of the existing output"

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from pyarrow import fs
 
-from sparkopt.io.filesystem import Location, local_path, resolve
+from sparkopt.io.filesystem import Location, child_uri, local_path, resolve
 
 __all__ = ["ArrowLocation", "JobLocation", "LocalLocation", "machine_location", "publish", "staged"]
 
@@ -37,6 +38,9 @@ class JobLocation(ABC):
     @abstractmethod
     def name(self) -> str:
         """The last part of the path."""
+
+    renames: bool = True
+    """Whether a folder is renamed atomically; object stores copy its files one by one."""
 
     @abstractmethod
     def child(self, name: str) -> JobLocation:
@@ -156,6 +160,10 @@ class ArrowLocation(JobLocation):
     address: str
 
     @property
+    def renames(self) -> bool:  # type: ignore[override]
+        return self.location.renames
+
+    @property
     def uri(self) -> str:
         return self.address
 
@@ -164,13 +172,13 @@ class ArrowLocation(JobLocation):
         return self.location.path.rstrip("/").rpartition("/")[2]
 
     def child(self, name: str) -> JobLocation:
-        return ArrowLocation(self.location.child(name), f"{self.address.rstrip('/')}/{name}")
+        return ArrowLocation(self.location.child(name), child_uri(self.address, quote(name)))
 
     def _parent(self) -> ArrowLocation:
         above = self.location.path.rstrip("/").rpartition("/")[0]
         return ArrowLocation(
             Location(self.location.filesystem, above, self.location.shown),
-            self.address.rstrip("/").rpartition("/")[0],
+            _above(self.address),
         )
 
     def sibling(self, name: str) -> JobLocation:
@@ -183,8 +191,7 @@ class ArrowLocation(JobLocation):
         return ""  # what a store allows shows when it is written to
 
     def names(self) -> list[str]:
-        found = self.location.filesystem.get_file_info(fs.FileSelector(self.location.path, allow_not_found=True))
-        return sorted(info.base_name for info in found)
+        return sorted(info.base_name for info in self.location.listed() if info.path != self.location.path)
 
     def sibling_names(self) -> list[str]:
         return self._parent().names()
@@ -193,26 +200,22 @@ class ArrowLocation(JobLocation):
         return self.location.read().decode("utf-8")
 
     def move(self, target: JobLocation) -> None:
-        goal = resolve(target.uri, "output")
+        goal = target.location if isinstance(target, ArrowLocation) else resolve(target.uri, "output")
         system = self.location.filesystem
         if system.get_file_info(self.location.path).type != fs.FileType.Directory:
-            system.create_dir(goal.path.rpartition("/")[0], recursive=True)
+            Location(system, goal.path.rpartition("/")[0]).make_folder()
             system.move(self.location.path, goal.path)
             return
-        system.create_dir(goal.path, recursive=True)
+        goal.make_folder()
         for name in self.names():
             self.child(name).move(target.child(name))
-        system.delete_dir(self.location.path)
+        self.delete()
 
     def delete(self) -> None:
-        kind = self.location.filesystem.get_file_info(self.location.path).type
-        if kind == fs.FileType.Directory:
-            self.location.filesystem.delete_dir(self.location.path)
-        elif kind == fs.FileType.File:
-            self.location.filesystem.delete_file(self.location.path)
+        self.location.delete()
 
     def make_folder(self) -> None:
-        self.location.filesystem.create_dir(self.location.path, recursive=True)
+        self.location.make_folder()
 
     def add_files(self, files: Path) -> None:
         self.make_folder()
@@ -232,9 +235,24 @@ def machine_location(path: str) -> JobLocation:
     return LocalLocation(Path(local).absolute()) if local is not None else ArrowLocation(resolve(path, "path"), path)
 
 
+def _above(address: str) -> str:
+    """Return the URI of the folder that a file or folder is in."""
+    folder, mark, query = address.partition("?")
+    return folder.rstrip("/").rpartition("/")[0] + mark + query
+
+
 def _hidden(output: JobLocation, kind: str) -> JobLocation:
-    """Return this process's own folder next to ``output``; Spark reads no name that begins with a dot."""
-    return output.sibling(f".{output.name}.{socket.gethostname()}-{os.getpid()}.{kind}")
+    """Return this process's own folder next to ``output``; Spark reads no name that begins with a dot.
+
+    Where nothing is renamed it is inside of ``output``: rights may hold for that prefix only.
+    """
+    own = f".{output.name}.{socket.gethostname()}-{os.getpid()}.{kind}"
+    return output.sibling(own) if output.renames else output.child(own)
+
+
+def is_staging(name: str) -> bool:
+    """Whether a name in an output's folder is that of an unfinished run, which object stores have inside of it."""
+    return name.startswith(".") and name.endswith(f".{UNFINISHED}")
 
 
 @contextmanager
@@ -252,11 +270,11 @@ def staged(output: JobLocation) -> Iterator[JobLocation]:
 def _sweep(output: JobLocation) -> None:
     """Delete what processes of this machine that have ended left next to ``output``."""
     begin = f".{output.name}.{socket.gethostname()}-"
-    for name in output.sibling_names():
+    for name in output.sibling_names() if output.renames else output.names():
         pid, _, kind = name.removeprefix(begin).partition(".")
         if not name.startswith(begin) or not pid.isdigit() or _is_running(int(pid)):
             continue
-        left = output.sibling(name)
+        left = output.sibling(name) if output.renames else output.child(name)
         if kind == REPLACED and not output.exists():  # killed between two renames: the earlier output is whole
             left.move(output)
         elif kind in (UNFINISHED, REPLACED):
@@ -290,13 +308,14 @@ def publish(staging: JobLocation, output: JobLocation, last: str, earlier: Seque
     Notes
     -----
     A new folder takes one rename; a folder that holds only an earlier run's files is exchanged by two. A folder with
-    other files keeps them: entries are replaced one by one, ``last`` deleted first and moved last.
+    other files keeps them: entries are replaced one by one, ``last`` deleted first and moved last. So are those of
+    an object store, where each file appears whole, but a folder does not.
     """
     new = staging.names()
-    if not output.exists():
+    if output.renames and not output.exists():
         staging.move(output)
         return
-    if set(output.names()) <= {*new, *earlier}:
+    if output.renames and set(output.names()) <= {*new, *earlier}:
         replaced = _hidden(output, REPLACED)
         replaced.delete()
         output.move(replaced)
@@ -304,7 +323,8 @@ def publish(staging: JobLocation, output: JobLocation, last: str, earlier: Seque
         replaced.delete()
         return
     output.child(last).delete()
-    for name in [*earlier, *new]:
-        output.child(name).delete()
+    for name in {*earlier, *new}:
+        if not is_staging(name):
+            output.child(name).delete()
     for name in sorted(new, key=lambda name: name == last):
         staging.child(name).move(output.child(name))

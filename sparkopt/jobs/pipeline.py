@@ -12,8 +12,9 @@ from typing import Any
 
 from sparkopt.errors import ParameterError
 from sparkopt.integrations.model_registry import Accepted, ModelRegistry
+from sparkopt.validation import OneOf, check
 
-__all__ = ["DataInterval", "Pipeline", "PipelinePlan"]
+__all__ = ["DataInterval", "Pipeline", "PipelinePlan", "TablePipeline"]
 
 STEPS = ("preprocess", "train", "evaluate", "score")
 """Steps that are jobs, in order; promotion is between the last two."""
@@ -134,19 +135,16 @@ class Pipeline:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pipeline:
         """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
-        names = [field.name for field in fields(cls) if field.name in values]
-        given: dict[str, Any] = {name: values[name] for name in names}
-        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**given)
+        return cls(**_given(cls, values))
 
     @property
     def registry(self) -> ModelRegistry:
         """The accepted models."""
-        return ModelRegistry(f"{self.root.rstrip('/')}/models")
+        return _registry(self.root)
 
     def plan(self, interval: DataInterval) -> PipelinePlan:
         """Return one run, which starts from the last model accepted before its interval."""
-        run = f"{self.root.rstrip('/')}/runs/{interval.fill('{end}')}"
+        run = _run_folder(self.root, interval)
         rows, candidate, evaluation = f"{run}/rows", f"{run}/train", f"{run}/evaluate"
         accepted = self.registry.before(interval.name)
         return PipelinePlan(
@@ -182,3 +180,106 @@ class Pipeline:
         flags += ["--tolerance", str(self.tolerance), "--output", evaluation]
         flags += ["--min-value", str(self.min_value)] if self.min_value is not None else []
         return flags + (["--baseline", accepted.evaluation] if accepted else [])
+
+
+FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg", "table")
+"""What a table may be, by the names of the jobs' flags; "table" is one of the catalog."""
+
+
+@dataclass(frozen=True)
+class TablePipeline:
+    """The settings of all runs of a pipeline that trains on a table: there is no step before training.
+
+    Parameters
+    ----------
+    rows : str
+        What is trained on and scored: a path, or a table of the catalog. ``{date}``, ``{start}`` and ``{end}`` are
+        filled in.
+    root : str
+        Folder of all outputs, as of a ``Pipeline``.
+    held_out : str, default ""
+        What is evaluated on, filled in likewise; "" is ``rows``, so that the gate sees rows that were trained on.
+    rows_format : str, default "parquet"
+        One of `FORMATS`: of both.
+    label : str, default "label"
+        The column of the targets.
+    features : str, default ""
+        Columns of the features, separated by commas; "" is all others.
+    metric : str, default "accuracy"
+        The metric that the gate compares.
+    tolerance : float, default 0.01
+        Share of the accepted model's metric by which a new model may be worse.
+    min_value : float or None, default None
+        Least value of the metric, regardless of the accepted model.
+    train, score : tuple of str
+        Additional flags of these jobs.
+
+    Examples
+    --------
+    >>> pipeline = TablePipeline("/rows/{date}", "/models", held_out="/held-out/{date}", label="churned")
+    >>> day = DataInterval(datetime(2026, 11, 23, tzinfo=timezone.utc), datetime(2026, 11, 24, tzinfo=timezone.utc))
+    >>> pipeline.plan(day).train[:4]
+    ['--parquet', '/rows/2026-11-23', '--label', 'churned']
+    """
+
+    rows: str
+    root: str
+    held_out: str = ""
+    rows_format: str = "parquet"
+    label: str = "label"
+    features: str = ""
+    metric: str = "accuracy"
+    tolerance: float = 0.01
+    min_value: float | None = None
+    train: tuple[str, ...] = ()
+    score: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check("rows_format", self.rows_format, OneOf(FORMATS))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> TablePipeline:
+        """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
+        return cls(**_given(cls, values))
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The accepted models."""
+        return _registry(self.root)
+
+    def plan(self, interval: DataInterval) -> PipelinePlan:
+        """Return one run, which starts from the last model accepted before its interval."""
+        run = _run_folder(self.root, interval)
+        candidate, evaluation = f"{run}/train", f"{run}/evaluate"
+        accepted = self.registry.before(interval.name)
+        rows = [f"--{self.rows_format}", interval.fill(self.rows)]
+        held_out = [f"--{self.rows_format}", interval.fill(self.held_out or self.rows)]
+        columns = [*(["--features", self.features] if self.features else []), *self.train]
+        train = [*rows, "--label", self.label, *columns, "--output", candidate, "--output-mode", "overwrite"]
+        gate = ["--metric", self.metric, "--tolerance", str(self.tolerance), "--output", evaluation]
+        gate += ["--min-value", str(self.min_value)] if self.min_value is not None else []
+        gate += ["--baseline", accepted.evaluation] if accepted else []
+        scores = ["--output", f"{run}/scores", "--output-mode", "overwrite"]
+        return PipelinePlan(
+            interval.name,
+            candidate,
+            evaluation,
+            preprocess=[],
+            train=train + (["--initial-model", accepted.model] if accepted else []),
+            evaluate=["--model", candidate, *held_out, "--label", self.label, *gate],
+            score=["--model", candidate, *rows, *self.score, *scores],
+        )
+
+
+def _given(pipeline: type[Pipeline] | type[TablePipeline], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pipeline's own parameters."""
+    given = {field.name: values[field.name] for field in fields(pipeline) if field.name in values}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def _run_folder(root: str, interval: DataInterval) -> str:
+    return f"{root.rstrip('/')}/runs/{interval.fill('{end}')}"
+
+
+def _registry(root: str) -> ModelRegistry:
+    return ModelRegistry(f"{root.rstrip('/')}/models")

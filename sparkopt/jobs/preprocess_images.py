@@ -100,6 +100,12 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
     flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
     flags.add_argument("--quality", type=int, default=90, help="without --pipeline: 1 to 100, for jpeg and webp")
+    flags.add_argument(
+        "--device",
+        choices=("cpu", "opencl", "auto"),
+        default="cpu",
+        help="what resizes and warps: the processor, or OpenCV's OpenCL device (default: %(default)s)",
+    )
     flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
     rows = flags.add_argument_group("rows to train on")
     rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
@@ -125,7 +131,10 @@ def declare(flags: Parser) -> None:
 def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     """Return the kernel that processes images."""
     output = "array" if options.features else "bytes"
-    return sparkopt.images.ImageKernel(pipeline_of(options), output, options.mode, options.seed, options.epoch)
+    pipeline = pipeline_of(options)
+    if options.device != "cpu":
+        pipeline = sparkopt.images.Compose(pipeline.transforms, options.device)
+    return sparkopt.images.ImageKernel(pipeline, output, options.mode, options.seed, options.epoch)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import logging
 import pickle
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from sparkopt import errors
-from sparkopt.errors import IncompatibleError, LostRankError, RankError, SparkoptError
+from sparkopt.errors import IncompatibleError, LostRankError, ParameterError, RankError, SparkoptError
 from sparkopt.launch.channel import Channel, RankReport, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Address, Listener
 from sparkopt.launch.launcher import Launcher, P, RankFunction
-from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_connections
+from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.launch.torch import TorchRank
 from sparkopt.validation import Interval, check
 
@@ -58,6 +59,10 @@ class ConnectLauncher(Launcher):
         Seconds to wait for the ranks to find each other.
     timeout : float, default 1800
         Seconds after which a rank that waits for another in a collective gives up.
+    at_least : int or None, default None
+        Fewest ranks to start with where the server has no room for all of them; None is all.
+    slots : int or None, default None
+        Tasks that the server runs at the same time, where that is known.
     profile : ResourceProfile or None, default None
         What each task asks of Spark, a GPU, say.
     rows : DataFrame or None, default None
@@ -71,6 +76,8 @@ class ConnectLauncher(Launcher):
     watcher: Watcher | None = field(default=None, repr=False)
     start_timeout: float = 120.0
     timeout: float = 1800.0
+    at_least: int | None = None
+    slots: int | None = None
     profile: ResourceProfile | None = field(default=None, repr=False)
     rows: Any = field(default=None, repr=False)
     prepare: Callable[[int, Iterator[pa.RecordBatch]], Any] | None = field(default=None, repr=False)
@@ -83,20 +90,54 @@ class ConnectLauncher(Launcher):
         from pyspark.errors import PySparkException  # launchers are imported where no pyspark is
 
         from sparkopt.blocks.chunks import CHUNK_SCHEMA, collected, pickled
+        from sparkopt.blocks.sent import in_parts, joined, refuse_large
 
         settings = SessionSettings.of_session(self.session)
-        refuse_connections(settings)
+        refuse_group(settings)
         refuse_barrier(settings)
-        rows = self.session.range(0, self.processes, 1, self.processes) if self.rows is None else self.rows
-        run = pickled((function, args, kwargs, self.prepare))
-        task = _ConnectTask(run, secrets.token_bytes(32), self.start_timeout, self.timeout)
+        processes = self._await_slots()
+        rows = self.session.range(0, processes, 1, processes) if self.rows is None else self.rows
         try:
-            table = rows.mapInArrow(task, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()
+            with in_parts(self.session, (function, args, kwargs, self.prepare)) as (whole, parts):
+                if parts is not None and self.rows is not None:
+                    instead = "Use engine='driver' in a Spark Classic session, or fewer features or classes."
+                    refuse_large(len(pickled((function, args, kwargs))), "what each rank is sent", instead)
+                task = _ConnectTask(whole, secrets.token_bytes(32), self.start_timeout, self.timeout)
+                given, mapped = joined(rows, parts, task)
+                table = given.mapInArrow(mapped, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()
         except PySparkException as error:
-            raise _failure(error, self.processes) from error
+            raise _failure(error, processes) from error
         ended = collected(table)
         self._report([report for _, reports in ended for report in reports])
         return [result for result, _ in ended]
+
+    def _await_slots(self) -> int:
+        """Wait until the server can run all ranks at once, or the fewest; return how many.
+
+        Spark itself would wait ten minutes for them, and then say how its scheduler counts.
+
+        Raises
+        ------
+        ParameterError
+            Where it cannot run even the fewest.
+        """
+        from sparkopt.blocks.connect import slots_of
+
+        deadline = time.monotonic() + self.start_timeout
+        fewest = self.processes if self.at_least is None else self.at_least
+        while (slots := slots_of(self.session) if self.slots is None else self.slots) < self.processes:
+            if slots >= fewest:
+                logger.warning(
+                    "the server has room for %d processes of %d: starting with these", slots, self.processes
+                )
+                return slots
+            if self.slots is not None or self.at_least is None or time.monotonic() > deadline:
+                raise ParameterError(
+                    f"numProc={self.processes} needs {self.processes} tasks that run at the same time; the server of "
+                    f"Spark Connect has room for {slots}. Ask for fewer, or for more executors or cores."
+                )
+            time.sleep(1.0)
+        return self.processes
 
     def _report(self, reports: list[RankReport]) -> None:
         if self.watcher is not None:
@@ -108,7 +149,7 @@ class ConnectLauncher(Launcher):
 class _ConnectTask:
     """What a task of the barrier stage does."""
 
-    run: bytes
+    pickled: bytes
     key: bytes = field(repr=False)
     start_timeout: float
     timeout: float
@@ -120,7 +161,7 @@ class _ConnectTask:
         from sparkopt.io.worker import spare_modules
 
         spare_modules()
-        function, args, kwargs, prepare = pickle.loads(self.run)  # noqa: S301  # written by this session's driver
+        function, args, kwargs, prepare = pickle.loads(self.pickled)  # noqa: S301  # written by this session's driver
         context = BarrierTaskContext.get()
         rank = context.partitionId()
         if prepare is not None:

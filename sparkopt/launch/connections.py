@@ -2,8 +2,8 @@
 
 Spark gives a task its input once and takes its result once. A task that exchanges messages while it runs needs a
 connection of its own: the driver opens a port (``Listener``), and its tasks connect to it (``connect``). Both ends
-prove that they know a key that came with the task (``handshake``), and nothing is deserialised before. As Spark's own
-connections by default, these are authenticated but not encrypted.
+prove that they know a key that came with the task (``handshake``), and nothing is deserialised before. They are
+encrypted where Spark's own connections are (``encryption``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from multiprocessing import AuthenticationError, connection
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from sparkopt.launch.encryption import encrypted
 from sparkopt.launch.handshake import Handshake, answer
-from sparkopt.launch.settings import settings_of
+from sparkopt.launch.settings import SessionSettings, settings_of
 
 __all__ = [
     "Address",
@@ -78,12 +79,15 @@ class Address:
         The secret that both ends know.
     timeout : float, default 120
         Seconds that a task tries to connect.
+    encrypted : bool, default False
+        Whether the connections are encrypted.
     """
 
     host: str
     port: int
     key: bytes = field(repr=False)
     timeout: float = field(default=120.0, repr=False)
+    encrypted: bool = False
 
 
 class Listener:
@@ -103,12 +107,21 @@ class Listener:
         Seconds that a task tries to connect.
     key : bytes or None, default None
         The secret, where tasks have it already; None draws one.
+    encrypted : bool, default False
+        Whether to encrypt the connections.
     """
 
-    def __init__(self, host: str, bind: str | None = None, timeout: float = 120.0, key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        bind: str | None = None,
+        timeout: float = 120.0,
+        key: bytes | None = None,
+        encrypted: bool = False,
+    ) -> None:
         self._listener = _listening(bind or host)
         self._key = key or secrets.token_bytes(32)
-        self.address = Address(host, int(self._listener.getsockname()[1]), self._key, timeout)
+        self.address = Address(host, int(self._listener.getsockname()[1]), self._key, timeout, encrypted)
         self._joined: SimpleQueue[Connection | None] = SimpleQueue()  # None: closed
         self._pending: OrderedDict[socket.socket, Handshake] = OrderedDict()
         self._refused = 0
@@ -119,12 +132,18 @@ class Listener:
 
     @classmethod
     def of(cls, context: Any, timeout: float = 120.0) -> Listener:
-        """Open a port where the executors of this SparkContext reach their driver: in local mode, on loopback."""
+        """Open a port where the executors of this SparkContext reach their driver: in local mode, on loopback.
+
+        Connections are encrypted where Spark's are.
+        """
         conf = settings_of(context)
+        is_encrypted = SessionSettings.of_context(context).encryption is not None
         if conf.get("spark.master", "").startswith("local"):  # all executors are on this machine
-            return cls(_LOOPBACK, timeout=timeout)
+            return cls(_LOOPBACK, timeout=timeout, encrypted=is_encrypted)
         host = conf.get("spark.driver.host", _LOOPBACK).strip("[]")  # Spark writes IPv6 addresses in brackets
-        return cls(host, conf.get("spark.driver.bindAddress", host).strip("[]"), timeout=timeout)
+        return cls(
+            host, conf.get("spark.driver.bindAddress", host).strip("[]"), timeout=timeout, encrypted=is_encrypted
+        )
 
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -182,8 +201,23 @@ class Listener:
             _configure(made)
         except OSError:  # it has left
             made.close()
-        else:
+            return
+        if not self.address.encrypted:
             self._joined.put(made)
+            return
+        threading.Thread(target=self._encrypt, args=(made,), name="sparkopt-encrypting", daemon=True).start()
+
+    def _encrypt(self, made: Connection) -> None:
+        """Agree on keys with a caller that knows the run's, in a thread of its own; the others need not wait."""
+        try:
+            sealed = encrypted(made, self._key, is_driver=True, seconds=_ANSWER_TIMEOUT)
+        except (AuthenticationError, EOFError, OSError) as error:
+            self._count(error)
+            return
+        self._joined.put(sealed)
+        if not self._open:  # nobody asks any more
+            for one in self.joined():
+                one.close()
 
     def _refuse(self, selector: selectors.BaseSelector, handshake: Handshake, error: Exception) -> None:
         selector.unregister(handshake.caller)
@@ -264,7 +298,9 @@ def _called(address: Address, seconds: float) -> Connection:
     except BaseException:
         made.close()
         raise
-    return made
+    if not address.encrypted:
+        return made
+    return encrypted(made, address.key, is_driver=False, seconds=_ANSWER_TIMEOUT)
 
 
 def shut_down(one: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparkopt.errors import ParameterError
@@ -21,10 +21,11 @@ class Device:
 
     Attributes
     ----------
-    kind : {"cuda", "rocm", "mps", "xla", "cpu"}
+    kind : {"cuda", "rocm", "mps", "xla", "opencl", "cpu"}
         What it is.
     address : str
-        PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``.
+        PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``; and ``opencl``, which serves
+        pipelines of images.
     name : str
         Its product name.
     memory : int or None
@@ -80,9 +81,13 @@ def describe(addresses: Sequence[str] = ()) -> DeviceReport:
     >>> describe().devices[-1].kind
     'cpu'
     """
+    return _report({**_OF_PYTORCH, "opencl": _opencl}, addresses)
+
+
+def _report(kinds: Mapping[str, Callable[[], list[Device] | str]], addresses: Sequence[str]) -> DeviceReport:
     devices: list[Device] = []
     absent: dict[str, str] = {}
-    for kind, find in (("cuda", _cuda), ("rocm", _rocm), ("mps", _mps), ("xla", _xla)):
+    for kind, find in kinds.items():
         found = find()
         if isinstance(found, str):
             absent[kind] = found
@@ -110,7 +115,7 @@ def choose(kind: str, addresses: Sequence[str] = (), local_rank: int = 0) -> tup
     ParameterError
         Where this machine has no such device; the message lists what Spark offered and what there is.
     """
-    report = describe(addresses)
+    report = _report(_OF_PYTORCH, addresses)
     if kind == "cpu":
         return "cpu", "the CPU was asked for"
     fitting = [d for d in report.devices if kind in ("auto", d.kind) and d.kind not in ("cpu", "xla")]
@@ -172,7 +177,7 @@ def check_request(kind: str, settings: Mapping[str, str], by_stage: bool = False
 
 
 def _best(devices: Sequence[Device], addresses: Sequence[str]) -> tuple[Device, str]:
-    accelerators = [device for device in devices if device.kind not in ("cpu", "xla")]
+    accelerators = [device for device in devices if device.kind not in ("cpu", "xla", "opencl")]
     if not accelerators:
         return devices[-1], "there is no accelerator"
     if addresses and accelerators[0].kind in ("cuda", "rocm"):
@@ -242,3 +247,15 @@ def _xla() -> list[Device] | str:
     if kind == "CPU":
         return "torch_xla sees the CPU only"
     return [Device("xla", str(xla.xla_device()), str(kind))]
+
+
+_OF_PYTORCH = {"cuda": _cuda, "rocm": _rocm, "mps": _mps, "xla": _xla}
+
+
+def _opencl() -> list[Device] | str:
+    if importlib.util.find_spec("cv2") is None:
+        return "OpenCV is not installed"
+    from sparkopt.images.opencl import device_name
+
+    name = device_name()
+    return "OpenCV finds no OpenCL device" if name is None else [Device("opencl", "opencl", name)]

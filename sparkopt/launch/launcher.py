@@ -169,6 +169,7 @@ class SparkLauncher(Launcher):
                 raise
             except Exception as error:
                 failure = channel.failure()
+                _raise_if_cancelled(error)
                 if failure is not None:
                     raise failure.error() from error
                 raised = _python_error(error)
@@ -203,6 +204,13 @@ class SparkLauncher(Launcher):
                 )
             time.sleep(0.5)
         return self.processes
+
+
+def _raise_if_cancelled(error: Exception) -> None:
+    """Raise what a user did as that, rather than as a lost process, after which a fit starts again."""
+    from sparkopt.blocks.failures import raise_if_cancelled  # imports pyspark
+
+    raise_if_cancelled(str(error))
 
 
 def _slots(context: SparkContext, profile: ResourceProfile | None) -> int:

@@ -25,13 +25,12 @@ MODULE = "sparkopt.launch.python_daemon"
 PRELOADED = (
     "pyspark.worker",
     "pyarrow.compute",
-    "scipy.sparse",
     "threadpoolctl",
     "sparkopt.engines.driver",
     "sparkopt.engines.local",
     "sparkopt.engines.resident",
 )
-"""Modules that the tasks of a fit import, and no others: neither pandas nor PyTorch, Horovod or OpenCV."""
+"""Modules that the tasks of a fit import, and no others: neither pandas nor SciPy, PyTorch, Horovod or OpenCV."""
 
 _FIND = "import importlib.util as u; found = u.find_spec('sparkopt'); print(found.origin if found else '')"
 

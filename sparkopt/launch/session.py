@@ -17,7 +17,7 @@ from sparkopt.solver.callbacks import in_notebook
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["PROFILES", "profile_path", "read_profile", "session"]
+__all__ = ["PROFILES", "is_classic", "profile_path", "read_profile", "session"]
 
 PROFILES = ("local", "notebook", "standalone", "yarn", "kubernetes", "databricks", "gpu")
 """Names of the profiles that come with the package."""
@@ -100,16 +100,16 @@ def session(
 
     Notes
     -----
-    Under ``spark-submit`` the profile is ignored: the command has its own settings. Where a session is running
-    already, settings that need a new one stay as they are. In local mode, workers use the same Python as this process
+    Under ``spark-submit`` the profile is ignored: the command has its own settings. So it is on Spark Connect
+    (SPARK_REMOTE, or ``spark.remote`` in ``settings``), whose server has them. Where a session is running already,
+    settings that need a new one stay as they are. In local mode, workers use the same Python as this process
     unless PYSPARK_PYTHON is set, and start with sparkopt's modules imported (``spark.python.daemon.module``).
 
     In local mode, Spark's JVM starts from an archive of its classes in ``~/.cache/sparkopt``, which the first session
     writes when its process ends. SPARKOPT_CLASS_ARCHIVE=off turns that off.
 
     In a Jupyter kernel, and with the profile "notebook", a new JVM writes its standard error (Spark's log and that of
-    Python workers) to a file instead of the cell. ``spark.conf.get("spark.sparkopt.log")`` is its path. The profile
-    is not for Spark Connect, whose server has its own settings and log: there it changes nothing.
+    Python workers) to a file instead of the cell. ``spark.conf.get("spark.sparkopt.log")`` is its path.
 
     Examples
     --------
@@ -121,16 +121,17 @@ def session(
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # how spark-submit tells its Python process where its JVM is
-    quiet = (profile == "notebook" or in_notebook()) and not submitted and _is_classic(settings or {})
+    quiet = (profile == "notebook" or in_notebook()) and not submitted and is_classic(settings or {})
     if profile in (None, "notebook"):
         profile = "notebook" if quiet else None
-    chosen = {**(read_profile(profile) if profile and not submitted else {}), **(settings or {})}
+    is_read = profile and not submitted and is_classic(settings or {})
+    chosen = {**(read_profile(profile) if profile and is_read else {}), **(settings or {})}
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if _is_classic(chosen):
+    if is_classic(chosen):
         chosen = use_archive(_python_daemon(chosen) | chosen)
     if quiet:
         _start_quietly({"spark.app.name": app_name, **chosen})
-    elif _is_classic(chosen) and starts_local_jvm(chosen):
+    elif is_classic(chosen) and starts_local_jvm(chosen):
         start_jvm({"spark.app.name": app_name, **chosen})
     builder = SparkSession.builder.appName(app_name)
     for key, value in chosen.items():
@@ -151,7 +152,7 @@ def _python_daemon(chosen: dict[str, str]) -> dict[str, str]:
     return {}
 
 
-def _is_classic(settings: dict[str, str]) -> bool:
+def is_classic(settings: dict[str, str]) -> bool:
     """Whether a session will be one of Spark Classic, whose JVM this process starts."""
     from pyspark.sql.utils import is_remote
     from pyspark.util import is_remote_only

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkopt.errors import IncompatibleError
+from sparkopt.launch.encryption import can_encrypt
 
-__all__ = ["SessionSettings", "refuse_barrier", "refuse_connections", "refuse_encryption", "settings_of"]
+__all__ = ["SessionSettings", "refuse_barrier", "refuse_encryption", "refuse_group", "settings_of"]
 
-_ENCRYPTION = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
+_ENCRYPTION = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled", "spark.authenticate.enableSaslEncryption")
 _DYNAMIC_ALLOCATION = "spark.dynamicAllocation.enabled"
 _DURATION = "spark.speculation.task.duration.threshold"
 
@@ -36,7 +37,7 @@ class SessionSettings:
     Attributes
     ----------
     encryption : str or None
-        Spark encrypts what its processes send each other, and connections of our own are not encrypted.
+        Spark encrypts what its processes send each other, and so do connections of our own; Gloo cannot.
     dynamic_allocation : str or None
         Spark adds and removes executors, and refuses barrier stages.
     duplicates : str or None
@@ -87,12 +88,20 @@ class SessionSettings:
 
     def connection_remedy(self) -> str | None:
         """Return what would allow for connections of our own, as an imperative; None where they are allowed."""
-        if self.encryption is None:
+        if self.encryption is None or can_encrypt():
             return None
-        key = self.encryption.partition("=")[0]
+        return f"{self._plain}, and this machine's OpenSSL has no anonymous key exchange to encrypt sparkopt's own"
+
+    def group_remedy(self) -> str | None:
+        """Return what would allow for groups of ranks, as an imperative; None where they are allowed."""
         return (
-            f"set {key}=false, since it asks for encrypted traffic and sparkopt's own connections are not encrypted"
+            None if self.encryption is None else f"{self._plain}, and Gloo, by which ranks add up, encrypts nothing"
         )
+
+    @property
+    def _plain(self) -> str:
+        key = str(self.encryption).partition("=")[0]
+        return f"set {key}=false, since it asks for encrypted traffic"
 
     def lone_task_remedy(self) -> str | None:
         """Return what would keep Spark from a second copy of a task that is alone, as an imperative."""
@@ -102,19 +111,19 @@ class SessionSettings:
 
 
 def refuse_encryption(context: Any) -> None:
-    """Refuse a SparkContext whose traffic is encrypted, as these connections are not.
+    """Refuse a SparkContext whose traffic is encrypted for a group of ranks, whose sums are not.
 
     Raises
     ------
     IncompatibleError
-        Naming the setting and the engines that need no connection.
+        Naming the setting, and what needs no group.
     """
-    refuse_connections(SessionSettings.of_context(context))
+    refuse_group(SessionSettings.of_context(context))
 
 
-def refuse_connections(settings: SessionSettings) -> None:
+def refuse_group(settings: SessionSettings) -> None:
     """Refuse a session whose traffic is encrypted, by its settings; raises as ``refuse_encryption`` does."""
-    _refuse(settings.connection_remedy(), "use engine='driver', or 'auto'")
+    _refuse(settings.group_remedy(), "use engine='driver', or 'auto'; of a network, launcher='local'")
 
 
 def refuse_barrier(settings: SessionSettings) -> None:

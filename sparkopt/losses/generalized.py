@@ -12,15 +12,12 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
+import scipy  # loads scipy.special where it is used
 
-from sparkopt.io.imports import postponed
 from sparkopt.losses.base import Loss
 from sparkopt.losses.classification import Logistic
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
-
-with postponed("scipy.special"):  # for probit
-    from scipy import special
 
 __all__ = ["LINKS", "Binomial", "BinomialLogit", "Gamma", "Gaussian", "Poisson", "Tweedie", "WorkingResponse"]
 
@@ -307,14 +304,14 @@ class Binomial(Loss):
     def predict(self, raw: Array) -> Array:
         """Return the probability of class 1."""
         if self.link == "probit":
-            probability: Array = special.ndtr(raw)
+            probability: Array = scipy.special.ndtr(raw)
             return probability
         return -np.expm1(-np.exp(np.minimum(raw, 10)))  # beyond 10 the probability is 1 in every type
 
     def start(self, mean: Floats) -> Floats:
         """Return the link of the share of class 1, of a half where only one class occurs."""
         share = np.where((mean > 0) & (mean < 1), mean, 0.5)
-        return special.ndtri(share) if self.link == "probit" else np.log(-np.log1p(-share))
+        return scipy.special.ndtri(share) if self.link == "probit" else np.log(-np.log1p(-share))
 
     def _derivatives(self, y: Array, raw: Array) -> tuple[Array, Array, Array]:
         """Return the loss, and its first and second derivative."""
@@ -352,7 +349,7 @@ class BinomialLogit(Logistic):
 def _entropy(y: Array) -> Array:
     """−y log y − (1 − y) log(1 − y): what a perfect prediction of shares still costs."""
     y = y.astype(np.float64, copy=False)
-    entropy: Array = special.entr(y) + special.entr(1 - y)
+    entropy: Array = scipy.special.entr(y) + scipy.special.entr(1 - y)
     return entropy
 
 
@@ -361,8 +358,8 @@ def _probit(y: Array, raw: Array) -> tuple[Array, Array, Array]:
     sign = 2 * y - 1
     x = sign * raw
     # φ/Φ through the scaled complementary error function, which does not underflow where both do
-    ratio = np.sqrt(2 / np.pi) / special.erfcx(np.minimum(-x, 1e150) / np.sqrt(2))
-    value = -special.log_ndtr(x)
+    ratio = np.sqrt(2 / np.pi) / scipy.special.erfcx(np.minimum(-x, 1e150) / np.sqrt(2))
+    value = -scipy.special.log_ndtr(x)
     far = x < -1e3  # x + h, which is 1/|x| up to 2/|x|³ there, cancels
     with np.errstate(divide="ignore"):
         gap = np.where(far, -1 / x, x + ratio)

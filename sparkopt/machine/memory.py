@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
+import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
@@ -97,15 +97,15 @@ def from_pair(X: Any, y: Any) -> tuple[pa.Schema, list[TablePart]]:
         Naming what does not fit.
     """
     labels = _labels(y)
-    if sparse.issparse(X):
-        rows, features = _canonical(sparse.csr_array(X)), _vectors
+    if scipy.sparse.issparse(X):
+        rows, features = _canonical(scipy.sparse.csr_array(X)), _vectors
     else:
         rows, features = _matrix(X), _lists
     if rows.ndim != 2:
         raise DataError(f"X has shape {rows.shape}; it must be (rows, features).")
     if rows.shape[0] != len(labels):
         raise DataError(f"X has {rows.shape[0]:,} rows and y has {len(labels):,} labels; they must be as many.")
-    size = rows.data.nbytes + rows.indices.nbytes if sparse.issparse(rows) else rows.nbytes
+    size = rows.data.nbytes + rows.indices.nbytes if scipy.sparse.issparse(rows) else rows.nbytes
     parts = list[TablePart]()
     for begin, end in parts_of(len(labels), size + labels.nbytes):
         arrays = {FEATURES: features(rows, begin, end), LABEL: pa.array(labels[begin:end])}
@@ -143,7 +143,7 @@ def _native(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
     return np.asarray(values, values.dtype.newbyteorder("="))
 
 
-def _canonical(X: sparse.csr_array) -> sparse.csr_array:
+def _canonical(X: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Return the rows with each entry once, in the order of features, as Spark's Vectors have them."""
     if X.has_canonical_format:
         return X
@@ -161,7 +161,7 @@ def _lists(X: np.ndarray[Any, Any], begin: int, end: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, width)
 
 
-def _vectors(X: sparse.csr_array, begin: int, end: int) -> pa.Array:
+def _vectors(X: scipy.sparse.csr_array, begin: int, end: int) -> pa.Array:
     """Return sparse rows as Spark's Vector structs."""
     rows = end - begin
     first, last = X.indptr[begin], X.indptr[end]

@@ -15,7 +15,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from pyspark.core.context import SparkContext
 from pyspark.ml.common import _py2java
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
@@ -110,6 +109,7 @@ def selected(dataset: DataFrame, model: Any, key: tuple[Any, ...], columns: Call
 
 def parsed(expression: str) -> Column:
     """Return a column that is parsed here, not each time it is used; it may give no names."""
+    from pyspark.core.context import SparkContext  # here, since clients of Spark Connect alone have none
     from pyspark.sql.classic.column import Column as ClassicColumn
 
     jvm = _Classes.of(SparkContext._active_spark_context)
@@ -259,6 +259,7 @@ def _dense(values: Column) -> Column:
 
 def _typed(struct: Column) -> Column:
     """Return a struct as a Vector, without a change to it."""
+    from pyspark.core.context import SparkContext  # here, since clients of Spark Connect alone have none
     from pyspark.sql.classic.column import Column as ClassicColumn
 
     jvm = _Classes.of(SparkContext._active_spark_context)

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.sparse where it is used
 from pyspark import TaskContext
 from pyspark.ml import Model
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
@@ -18,8 +19,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructType
-from scipy import sparse
 
+from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import (
     FeatureEncoder,
     column_type,
@@ -37,6 +38,7 @@ from sparkopt.blocks.invalid import (
     of_valid,
     valid_features,
 )
+from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
 from sparkopt.io.worker import spare_modules
@@ -179,7 +181,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         """
         X: Any = value.toArray()[None, :]
         if isinstance(value, SparseVector):
-            X = sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
+            X = scipy.sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
         return self._outputs(self._raw(X))
 
     @abstractmethod
@@ -221,6 +223,8 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         columns, invalid = self._wanted(dataset.columns), self.getHandleInvalid()
         if invalid == "skip":
             dataset = valid_rows(dataset, self._features(), [self._columns().offset])
+        if is_connect(dataset):
+            refuse_large(self._matrix.nbytes, "the model", "Score df.toArrow(), or in a Spark Classic session.")
         encoder = encoder_of(dataset, self._features())
         # the JVM's models know no null, and no raw columns
         rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)

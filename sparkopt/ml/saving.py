@@ -22,6 +22,7 @@ from pyspark.ml.util import (
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.failures import path_errors
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
@@ -84,7 +85,8 @@ class StageWriter(_AnySession, MLWriter):
             Without Spark, where there is something already and ``overwrite`` was not called. Spark raises its own.
         """
         if not isinstance(self.sparkSession, FileSession):
-            super().save(path)
+            with path_errors(path):
+                super().save(path)
             return
         with written_whole(path, self.shouldOverwrite) as folder:
             self.saveImpl(str(folder))
@@ -134,7 +136,7 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
             Where files were truncated or altered.
         """
         if not isinstance(self.sparkSession, FileSession):
-            with damage(path):
+            with path_errors(path), damage(path):
                 return self._load(path)
         with fetched(path) as folder, damage(path):
             return self._load(str(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 from pyspark import inheritable_thread_target
 from pyspark.ml import Transformer
 from pyspark.ml import pipeline as pipelines
-from pyspark.sql.types import StructType
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql.types import StructField, StructType
 
-from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
@@ -29,9 +29,10 @@ from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import Rows, rows_of, schema_of, training_rows
 from sparkopt.ml.scoring import HeldOut
+from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import like
-from sparkopt.ml.training import TrainingTask, fits_of
-from sparkopt.training.trainer import Fit
+from sparkopt.ml.table_statistics import ByFold
+from sparkopt.ml.training import TrainingTask, fits_of, train
 
 __all__ = ["ApartError", "Search"]
 
@@ -111,8 +112,10 @@ class Search:
 
     def _joint_tasks(self, rows: Rows) -> Tasks:
         """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
-        stages, estimator = self._stages()
+        stages, learner, estimator = self._stages()
         schema = schema_of(_transformed(stages, rows))
+        if learner is not None:
+            schema = StructType([*schema.fields, StructField(learner.getOutputCol(), VectorUDT())])
         tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
@@ -129,21 +132,26 @@ class Search:
     def _is_pipeline(self) -> bool:
         return type(self.getEstimator()) in (pipelines.Pipeline, Pipeline)
 
-    def _stages(self) -> tuple[list[Transformer], LinearEstimator[Any]]:
-        """Return the estimator and the stateless stages before it, or raise why folds cannot share these."""
+    def _stages(self) -> tuple[list[Transformer], TableFeatures | None, LinearEstimator[Any]]:
+        """Return the stateless stages, what learns the features after them, and the estimator.
+
+        Or raise why folds cannot share these.
+        """
         stages: list[Any] = [self.getEstimator()]
         if self._is_pipeline and stages[0].getStages():
             stages = list(stages[0].getStages())
         *first, last = stages
         if not isinstance(last, LinearEstimator):
             raise ApartError(f"{_named(last)} is no linear estimator of sparkopt")
+        learns = first and type(first[-1]) is TableFeatures and last._features() == first[-1].getOutputCol()
+        learner = first.pop() if learns else None
         for stage in first:
             if not isinstance(stage, Transformer):
                 raise ApartError(f"{_named(stage)} is fitted to the rows of each fold")
         for values in self.getEstimatorParamMaps():
             if any(param.parent != last.uid for param in values):
                 raise ApartError("the grid is over other stages than the last")
-        return first, last
+        return first, learner, last
 
     def _fit_together(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
         """Train and measure all folds' models, and return the search's."""
@@ -152,29 +160,72 @@ class Search:
 
     def _fit_on_blocks(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
-        reading, folds = tasks[0].reading, range(self._held_out)
         for task in tasks:
             check_engine(task.engine, rows)
-        stages, _ = self._stages()
+        stages, learner, _ = self._stages()
         whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
-        reading.columns.check(schema_of(whole))
         folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         if fold not in schema_of(folded).names:
             raise ApartError("a stage before the last leaves out columns that it does not know")
-        columns = reading.weighted(replace(reading.columns, fold=fold, folds=len(folds)), whole)
-        with BlockStore.write(folded, columns, reading.targets, reading.block_codec) as store:
-            self._check_rows(store)
-            self._check_folds(store, tasks)
-            fits = fits_of(store, [(task, fold) for fold in folds for task in tasks])
-            models = _by_fold(tasks, fits, folded, columns)
-            metrics = held_out_metrics(store, models, self.getEvaluator())
-            if metrics is None:
-                metrics = self._measured(folded, fold, models, dataset)
+        every = _Rows(whole, folded, fold)
+        if learner is not None:
+            return self._fit_with_features(every, learner, tasks, dataset)
+        tasks[0].reading.columns.check(schema_of(whole))
+        with self._stored(every, tasks) as store:
+            models, metrics = self._models(store, every, tasks, range(self._held_out), dataset)
             best = tasks[self._best(metrics)]
             (fit,) = fits_of(store, [(best, None)])
+            columns = store.columns
         model = self._whole(stages, best.model(fit, training_rows(whole, columns)))
-        every = [[self._whole(stages, model) for model in fold_models] for fold_models in models]
-        return self._result(model, metrics, every if self.getCollectSubModels() else None)
+        return self._result(model, metrics, self._collected([(stages, fold_models) for fold_models in models]))
+
+    def _fit_with_features(self, every: _Rows, learner: TableFeatures, tasks: Tasks, dataset: Any) -> Any:
+        """Train the models of each fold on the features that are learnt of its training rows.
+
+        One pass has the statistics of all folds. A fold's rows are then read once for all candidates.
+        """
+        stages, _, _ = self._stages()
+        learning = learner._learning(schema_of(every.whole))
+        statistics = ByFold(every.folded, every.fold, learning)
+        found, metrics = [], Metrics()
+        for fold in range(self._held_out):
+            features = learner._learnt(learning, statistics.without(fold))
+            own = replace(every, features=features)
+            with self._stored(own, tasks) as store:
+                (models,), measured = self._models(store, own, tasks, [fold], dataset)
+            found.append(([*stages, features], models))
+            metrics += measured
+        best, features = tasks[self._best(metrics)], learner._learnt(learning, statistics.without(None))
+        ((_, model),) = train(replace(every, features=features).of(every.whole), [best])
+        return self._result(self._whole([*stages, features], model), metrics, self._collected(found))
+
+    def _stored(self, every: _Rows, tasks: Tasks) -> BlockStore:
+        """Write the rows, with their folds."""
+        reading = tasks[0].reading
+        columns = replace(reading.columns, fold=every.fold, folds=self._held_out)
+        rows = every.of(every.folded)
+        return BlockStore.write(rows, reading.weighted(columns, every.whole), reading.targets, reading.block_codec)
+
+    def _models(
+        self, store: BlockStore, every: _Rows, tasks: Tasks, folds: Sequence[int], dataset: Any
+    ) -> tuple[list[list[Any]], Metrics]:
+        """Train the models of some folds in the same passes, and measure them."""
+        self._check_rows(store)
+        self._check_folds(store, tasks, folds)
+        fits = fits_of(store, [(task, fold) for fold in folds for task in tasks])
+        models = []
+        for start, fold in zip(range(0, len(fits), len(tasks)), folds, strict=True):
+            rows = training_rows(every.of(not_in_fold(every.folded, every.fold, fold)), store.columns)
+            pairs = zip(tasks, fits[start : start + len(tasks)], strict=True)
+            models.append([task.model(fit, rows) for task, fit in pairs])
+        metrics = held_out_metrics(store, models, self.getEvaluator(), folds[0])
+        return models, self._measured(every, models, folds, dataset) if metrics is None else metrics
+
+    def _collected(self, found: Sequence[tuple[list[Any], list[Any]]]) -> list[list[Any]] | None:
+        """Return the models of each fold after the stages before them, if they are asked for."""
+        if not self.getCollectSubModels():
+            return None
+        return [[self._whole(stages, model) for model in models] for stages, models in found]
 
     def _best(self, metrics: Metrics) -> int:
         """Return the candidate of the best metric."""
@@ -185,25 +236,26 @@ class Search:
         """Return the model of the estimator: that of its last stage, after the others where it is a pipeline."""
         return PipelineModel([*stages, model]) if self._is_pipeline else model
 
-    def _check_folds(self, store: BlockStore, tasks: Tasks) -> None:
+    def _check_folds(self, store: BlockStore, tasks: Tasks, folds: Sequence[int]) -> None:
         """Raise for folds whose models would be of different kinds."""
-        for fold in range(self._held_out):
+        for fold in folds:
             moments = store.moments_without(fold)
             for task in tasks:
                 if task.trainer(moments).loss != task.trainer(store.moments).loss:
                     raise ApartError(f"without fold {fold} there are fewer classes")
                 task.reading.require_weights(moments)
 
-    def _measured(self, folded: Rows, fold: str, models: list[list[Any]], dataset: Any) -> Metrics:
+    def _measured(self, every: _Rows, models: list[list[Any]], folds: Sequence[int], dataset: Any) -> Metrics:
         """Return the evaluator's metric of each fold's models on the rows that they did not see."""
-        if isinstance(folded, Table):
+        if isinstance(every.folded, Table) or every.features is not None:
             return [
-                [self._metric(model.transform(in_fold(folded, fold, number)), dataset) for model in fold_models]
-                for number, fold_models in enumerate(models)
+                [self._metric(model.transform(rows), dataset) for model in fold_models]
+                for fold, fold_models in zip(folds, models, strict=True)
+                for rows in [every.of(in_fold(every.folded, every.fold, fold))]
             ]
         pairs = [(number, model) for number in range(len(models)) for model in range(len(models[0]))]
         with (
-            HeldOut(folded, fold, models, self.getEvaluator()) as held_out,
+            HeldOut(every.folded, every.fold, models, self.getEvaluator()) as held_out,
             ThreadPool(min(self.getParallelism(), len(pairs))) as pool,
         ):
 
@@ -216,7 +268,7 @@ class Search:
     def _metric(self, scored: Any, dataset: Any) -> float:
         """Return the evaluator's metric of scored rows, which it is given as the user gave the rows."""
         evaluator = self.getEvaluator()
-        if hasattr(evaluator, "in_place_of"):
+        if hasattr(evaluator, "in_place_of") or not isinstance(scored, Table):
             return float(evaluator.evaluate(scored))
         batches = [batch for part in scored.partitions for batch in part.batches()]
         return float(evaluator.evaluate(like(dataset, pa.Table.from_batches(batches, scored.schema))))
@@ -235,6 +287,31 @@ class Search:
         return self._result(best, metrics, every if self.getCollectSubModels() else None)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a search.
+
+    Attributes
+    ----------
+    whole, folded : DataFrame or Table
+        All rows as they leave the stateless stages, without and with the number of their fold.
+    fold : str
+        Column of this number.
+    features : TableFeaturesModel or None, default None
+        What computes the features.
+    """
+
+    whole: Rows
+    folded: Rows
+    fold: str
+    features: TableFeaturesModel | None = None
+
+    def of(self, rows: Rows) -> Rows:
+        """Return some of the rows with their features."""
+        transform: Any = self.features and self.features.transform  # a table too
+        return rows if self.features is None else transform(rows)
+
+
 def _transformed(stages: Sequence[Any], rows: Rows) -> Rows:
     """Return the rows as they leave the stages."""
     for stage in stages:
@@ -244,13 +321,3 @@ def _transformed(stages: Sequence[Any], rows: Rows) -> Rows:
 
 def _named(stage: Any) -> str:
     return f"{type(stage).__module__}.{type(stage).__name__}"
-
-
-def _by_fold(tasks: Tasks, fits: Sequence[Fit], folded: Rows, columns: Columns) -> list[list[Any]]:
-    """Return models by fold and task; each keeps the rows that it was trained on."""
-    found = []
-    for fold, start in enumerate(range(0, len(fits), len(tasks))):
-        rows = training_rows(not_in_fold(folded, str(columns.fold), fold), columns)
-        pairs = zip(tasks, fits[start : start + len(tasks)], strict=True)
-        found.append([task.model(fit, rows) for task, fit in pairs])
-    return found

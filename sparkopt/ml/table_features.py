@@ -29,23 +29,22 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.blocks.columns import column_type
-from sparkopt.blocks.encoded import for_each_partition
 from sparkopt.errors import DataError, ParameterError, SchemaError
-from sparkopt.features import Collect, Encoder, EncodingOptions, Formula, RawColumn, fitted_encoder
+from sparkopt.features import Encoder, EncodingOptions, Formula, RawColumn, fitted_encoder
 from sparkopt.features.encoder import VECTOR
 from sparkopt.features.fitting import DROP, IMPUTE
 from sparkopt.features.statistics import CATEGORY, DATE, NUMBER, ColumnStatistics, merged
-from sparkopt.machine import Table, TablePart
+from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import NAMES, Rows, rows_of, schema_of
+from sparkopt.ml.rows import NAMES, rows_of, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
 from sparkopt.ml.table_scoring import is_in_memory, like
-from sparkopt.ml.table_tasks import for_each_part
+from sparkopt.ml.table_statistics import Learning, statistics_of
 from sparkopt.validation import Interval, OneOf, check
 
-__all__ = ["TableFeatures", "TableFeaturesModel", "statistics_of"]
+__all__ = ["TableFeatures", "TableFeaturesModel"]
 
 T = TypeVar("T", bound="_TableFeaturesParams")
 logger = logging.getLogger(__name__)
@@ -232,15 +231,20 @@ class TableFeatures(
     @illegal_arguments()
     def _fit(self, dataset: Any) -> TableFeaturesModel:
         rows = rows_of(dataset)
+        learning = self._learning(schema_of(rows))
+        return self._learnt(learning, statistics_of(rows, learning.names, learning.collect))
+
+    def _learning(self, schema: StructType) -> Learning:
+        """Return what is to be learnt of rows with these columns."""
         options = self._options()
-        schema = schema_of(rows)
         columns, terms = self._chosen(schema)
-        impute = self.getOrDefault(self.impute)
-        collect = Collect(columns, options.max_categories, impute in ("median", "most_frequent"))
-        found = merged(statistics_of(rows, [column.name for column in columns], collect))
-        encoder = fitted_encoder(columns, found, options, terms)
         texts = {field.name for field in schema if isinstance(field.dataType, TEXTS)}
-        encoder = replace(encoder, texts=tuple(name for name in encoder.columns if name in texts))
+        return Learning(columns, terms, options, texts)
+
+    def _learnt(self, learning: Learning, parts: Sequence[list[ColumnStatistics]]) -> TableFeaturesModel:
+        """Return the model, given the statistics of each part of the rows."""
+        encoder = fitted_encoder(learning.columns, merged(parts), learning.options, learning.terms)
+        encoder = replace(encoder, texts=tuple(name for name in encoder.columns if name in learning.texts))
         return self._copyValues(TableFeaturesModel(encoder)._resetUid(self.uid))
 
     def _options(self) -> EncodingOptions:
@@ -326,28 +330,6 @@ def _require(schema: StructType, columns: Sequence[str], output: str) -> None:
         column_type(schema, name, "input")
     if output in schema.names:
         raise SchemaError(f"output column {output!r} exists already. Rename it, or set another outputCol.")
-
-
-def statistics_of(rows: Rows, names: list[str], collect: Collect) -> list[list[ColumnStatistics]]:
-    """Return the statistics of each partition, in order."""
-    if isinstance(rows, Table):
-        found = for_each_part(_OfPart(names, collect), rows)
-    else:
-        found = for_each_partition(rows, names, collect)
-    if not found:
-        raise DataError("there are no rows to take features from: the DataFrame or table is empty.")
-    return found
-
-
-@dataclass(frozen=True)
-class _OfPart:
-    """The task: the statistics of a table's partition."""
-
-    names: list[str]
-    collect: Collect
-
-    def __call__(self, part: TablePart) -> list[ColumnStatistics]:
-        return self.collect(part.batches(self.names))
 
 
 def _derived(rows: Table, output: str, encoder: Encoder) -> Table:

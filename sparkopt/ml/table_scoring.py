@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
+import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.columns import FEATURES, OFFSET
 from sparkopt.blocks.invalid import InvalidRowError
@@ -180,7 +180,7 @@ def is_in_memory(data: Any) -> bool:
 
 
 def _is_matrix(data: Any) -> bool:
-    return isinstance(data, np.ndarray) or sparse.issparse(data)
+    return isinstance(data, np.ndarray) or scipy.sparse.issparse(data)
 
 
 def scored(model: Any, data: Any) -> Any:

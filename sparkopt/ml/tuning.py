@@ -35,13 +35,14 @@ class CrossValidator(Search, tuning.CrossValidator):
     one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml draws them, so the metrics are
     those of its CrossValidator with the same seed or ``foldCol``.
 
-    The estimator may be a Pipeline that ends in one of sparkopt's, after transformers, which have no state. The
-    metrics of pyspark.ml's evaluators are computed for all models in the same pass over the rows, others by the
-    evaluator.
+    The estimator may be a Pipeline that ends in one of sparkopt's, after transformers, which have no state, and
+    `TableFeatures`: its statistics for all folds are one pass, each fold's features are those of its training rows,
+    and all candidates of a fold are trained in the same passes. The metrics of pyspark.ml's evaluators are computed
+    for all models in the same pass over the rows, others by the evaluator.
 
-    Folds that cannot be trained together (another estimator, stages that are fitted, mini-batches, local steps, lossy
-    codecs, balanced class weights, a grid over columns) are trained one after the other, as pyspark.ml does, and the
-    reason is logged.
+    Folds that cannot be trained together (another estimator, other stages that are fitted, mini-batches, local steps,
+    lossy codecs, balanced class weights, a grid over columns) are trained one after the other, as pyspark.ml does,
+    and the reason is logged.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparkopt.blocks.block import Block
 from sparkopt.objective.linear import LinearObjective
@@ -157,14 +157,14 @@ class _DenseRows:
 class _SparseRows:
     """Sparse rows as they are, whose sums are centred."""
 
-    def __init__(self, objective: LinearObjective, X: sparse.csr_array) -> None:
+    def __init__(self, objective: LinearObjective, X: scipy.sparse.csr_array) -> None:
         self._objective, self._X = objective, X
         self._counts = np.diff(X.indptr)
 
     def gram(self, weights: Array) -> Floats:
         X, objective = self._X, self._objective
         data = X.data * np.repeat(weights.astype(np.float64, copy=False), self._counts)
-        plain = (X.T @ sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)).toarray()
+        plain = (X.T @ scipy.sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)).toarray()
         own = objective.features
         found = np.empty((own + objective.fit_intercept,) * 2)
         sums = X.T @ weights
@@ -183,7 +183,7 @@ class _SparseRows:
         return np.append(sums, whole) if self._objective.fit_intercept else sums
 
 
-def is_cheaper_sparse(objective: LinearObjective, X: Array | sparse.csr_array) -> bool:
+def is_cheaper_sparse(objective: LinearObjective, X: Array | scipy.sparse.csr_array) -> bool:
     """Whether rows are sparse, their products are less work as they are, and centring the sum keeps its digits."""
     if isinstance(X, np.ndarray):
         return False
@@ -205,12 +205,12 @@ def centred(objective: LinearObjective, X: Array) -> Array:
     return design
 
 
-def squared_lengths(objective: LinearObjective, X: Array | sparse.csr_array) -> Floats:
+def squared_lengths(objective: LinearObjective, X: Array | scipy.sparse.csr_array) -> Floats:
     """Return the squared length of each row in the solver's coordinates, shape (n,)."""
     scale = np.ones(objective.features) if objective.scale is None else objective.scale
     center = np.zeros(objective.features) if objective.center is None else objective.center
     if not isinstance(X, np.ndarray):  # rounded, where the means are far away
-        squares = sparse.csr_array((np.square(X.data), X.indices, X.indptr), shape=X.shape)
+        squares = scipy.sparse.csr_array((np.square(X.data), X.indices, X.indptr), shape=X.shape)
         moved: Floats = squares @ scale**2 - 2 * (X @ (scale**2 * center)) + np.square(scale * center).sum()
         return np.maximum(moved, 0.0, out=moved)
     found, step = np.empty(len(X)), max(1, PIECE // X.shape[1])

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
-from scipy import sparse
+import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
 from sparkopt.objective.hessians import HessianSum, packed_total
@@ -228,7 +228,7 @@ class _Accumulators:
             self._add_product(block.X, table)
             self.intercept += table.sum(axis=0, dtype=np.float64)
 
-    def _add_product(self, X: Array | sparse.csr_array, slopes: Array) -> None:
+    def _add_product(self, X: Array | scipy.sparse.csr_array, slopes: Array) -> None:
         """Add Xᵀ · slopes, (n,) or (n, columns); of a few sparse rows only the features that they store."""
         if isinstance(X, np.ndarray) or X.nnz >= X.shape[1]:
             product = X.T @ slopes
@@ -237,7 +237,7 @@ class _Accumulators:
             np.add.at(self.matrix[:, 0], X.indices, X.data * np.repeat(slopes, np.diff(X.indptr)))
         else:
             features, places = np.unique(X.indices, return_inverse=True)
-            few = sparse.csr_array((X.data, places, X.indptr), shape=(X.shape[0], len(features)))
+            few = scipy.sparse.csr_array((X.data, places, X.indptr), shape=(X.shape[0], len(features)))
             self.matrix[features] += few.T @ slopes
 
     def count(self, block: Block) -> None:

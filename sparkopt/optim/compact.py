@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy  # loads scipy.linalg where it is used
 from numpy.typing import NDArray
-from scipy import linalg
 
 from sparkopt.optim.quadratic import PenalisedQuadratic
 from sparkopt.typing import Floats
@@ -62,7 +62,7 @@ class CompactHessian:
         inverse = inverse * scales * scales[:, None]
         rows = np.concatenate([Y, self.sigma * S])
         rows *= scales[:, None]
-        return linalg.inv(inverse, check_finite=False), inverse, rows
+        return scipy.linalg.inv(inverse, check_finite=False), inverse, rows
 
     def __matmul__(self, vector: Floats) -> Floats:
         """Return the product with a vector of shape (size,)."""
@@ -82,7 +82,7 @@ class CompactHessian:
             _, inverse, rows = self._correction
             own = rows if free.all() else rows[:, free]
             inner = inverse - own @ own.T / self.sigma
-            solution += linalg.solve(inner, own @ solution, check_finite=False) @ own / self.sigma
+            solution += scipy.linalg.solve(inner, own @ solution, check_finite=False) @ own / self.sigma
         return solution
 
     @property
@@ -91,7 +91,7 @@ class CompactHessian:
         if self._correction is None:
             return self.sigma
         middle, _, rows = self._correction
-        corrections = linalg.eigvals(middle @ (rows @ rows.T), check_finite=False)
+        corrections = scipy.linalg.eigvals(middle @ (rows @ rows.T), check_finite=False)
         return self.sigma - min(0.0, float(corrections.real.min()))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy  # loads scipy.linalg where it is used
 from numpy.typing import NDArray
-from scipy import linalg
 
 from sparkopt.optim.base import Point
 from sparkopt.typing import Floats
@@ -113,9 +113,9 @@ class QuadraticModel(PenalisedQuadratic):
         largest = float(np.abs(hessian.diagonal()).max(initial=0.0)) or 1.0
         ridged: Floats = hessian + RIDGE * largest * np.eye(len(hessian))
         try:
-            return cls(at, ridged, penalty, linalg.cho_factor(ridged, check_finite=False))
-        except linalg.LinAlgError:
-            values, vectors = linalg.eigh(hessian)
+            return cls(at, ridged, penalty, scipy.linalg.cho_factor(ridged, check_finite=False))
+        except scipy.linalg.LinAlgError:
+            values, vectors = scipy.linalg.eigh(hessian)
             values = np.maximum(np.abs(values), FLAT * float(np.abs(values).max()) or 1.0)
             return cls(at, (vectors * values) @ vectors.T, penalty)
 
@@ -123,7 +123,7 @@ class QuadraticModel(PenalisedQuadratic):
         parts = self.penalty.separable(len(self.at.coef))
         if parts is None:
             last, scale = len(self.at.coef) - 1, float(np.abs(self.at.gradient).max())
-            length = 1.0 / float(linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
+            length = 1.0 / float(scipy.linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
             return self._by_proximal_gradients(
                 length,
                 PROXIMAL_STEPS,
@@ -131,8 +131,8 @@ class QuadraticModel(PenalisedQuadratic):
             )
         weights, lower, upper = parts
         if not weights.any() and np.isinf(lower).all() and np.isinf(upper).all():
-            factor = self.factor or linalg.cho_factor(self.hessian, check_finite=False)
-            to: Floats = self.at.coef - linalg.cho_solve(factor, self.at.gradient, check_finite=False)
+            factor = self.factor or scipy.linalg.cho_factor(self.hessian, check_finite=False)
+            to: Floats = self.at.coef - scipy.linalg.cho_solve(factor, self.at.gradient, check_finite=False)
             return to
         return _Separable(self.hessian, self.at, weights, lower, upper).minimum()
 
@@ -201,8 +201,8 @@ class _Separable:
             self.slope = self.start + self.hessian @ (self.coef - self.at)
             own, c = self.coef[free], self.weights[free]
             slope = self.slope[free] + c * np.sign(own)
-            block = linalg.cho_factor(self.hessian[np.ix_(free, free)], check_finite=False)
-            step = -linalg.cho_solve(block, slope, check_finite=False)
+            block = scipy.linalg.cho_factor(self.hessian[np.ix_(free, free)], check_finite=False)
+            step = -scipy.linalg.cho_solve(block, slope, check_finite=False)
             ends = np.where(step > 0, self.upper[free], self.lower[free])
             crosses = (c > 0) & (own * step < 0)  # through zero, which comes before a bound beyond it
             ends = np.where(crosses, np.where(step > 0, np.minimum(ends, 0.0), np.maximum(ends, 0.0)), ends)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparkopt.errors import DataError
+from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
+from sparkopt.io.secrets import mask_uri
 from sparkopt.report.facts import Facts
-from sparkopt.report.page import fragment, write_report
+from sparkopt.report.page import fragment, write_file, write_report
 
 __all__ = ["BaseReceipt", "read_json"]
 
@@ -48,8 +50,8 @@ class BaseReceipt(ABC):
         return cls(**data)
 
     def save(self, path: str | Path) -> None:
-        """Write JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write JSON, to a path or a URI."""
+        write_file(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls: type[T], path: str | Path) -> T:
@@ -70,7 +72,7 @@ class BaseReceipt(ABC):
         Parameters
         ----------
         path : str or Path
-            The file, ``report.html`` for example. An older one is replaced.
+            The file, ``report.html`` for example, or its URI. An older one is replaced.
         """
         return write_report(path, self.facts(), str(self))
 
@@ -82,9 +84,11 @@ class BaseReceipt(ABC):
 def read_json(path: str | Path) -> dict[str, Any]:
     """Return the object in a JSON file, or raise DataError."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+        local = local_path(str(path))
+        data = json.loads(Path(local).read_bytes() if local is not None else resolve(str(path), "path").read())
+    except STORAGE_ERRORS as error:
+        reason = getattr(error, "strerror", None) or brief(error)
+        raise DataError(f"cannot read {mask_uri(str(path))!r}: {reason}.") from error
     except ValueError as error:
         raise DataError(f"{str(path)!r} holds no JSON: {error}.") from error
     if not isinstance(data, dict):

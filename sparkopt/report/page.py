@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import base64
 import os
-import uuid
 from html import escape
 from pathlib import Path
 
 from sparkopt import __version__
+from sparkopt.io.filesystem import STORAGE_ERRORS, local_path, resolve
 from sparkopt.report import svg
 from sparkopt.report.facts import Bars, Chart, Facts, Matrix, Measure, Picture
 
-__all__ = ["chart_html", "fragment", "page", "styled", "write_page", "write_report"]
+__all__ = ["chart_html", "fragment", "page", "styled", "write_file", "write_page", "write_report"]
 
 TILES = 6
 """Measures above the charts; the others are in the table."""
@@ -129,14 +129,25 @@ def write_report(path: str | Path, facts: Facts, text: str) -> Path:
 
 def write_page(path: str | Path, title: str, inside: str) -> Path:
     """Write a page at once or not at all; return its path."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    return write_file(path, page(title, inside))
+
+
+def write_file(path: str | Path, text: str) -> Path:
+    """Write a text at once or not at all, to a path or a URI; return its path there.
+
+    Raises
+    ------
+    ParameterError
+        For a URI that cannot be used.
+    """
+    target = resolve(os.fspath(path), "path")
     try:
-        partial.write_text(page(title, inside), encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+        target.write(text.encode())
+    except STORAGE_ERRORS as error:
+        if target.is_local:
+            raise
+        raise target.unusable(error) from None
+    return Path(target.path if local_path(os.fspath(path)) is None else path)
 
 
 def chart_html(chart: Chart) -> str:

@@ -28,6 +28,7 @@ from sparkopt.optim.base import Point
 from sparkopt.solver.loop import minimise, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Record, Snapshot, Stop
+from tests.io.test_saved import Elsewhere
 from tests.problems import quadratic
 from tests.tiers import needs
 
@@ -237,7 +238,7 @@ def test_a_writer_that_died_leaves_nothing_that_counts(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(checkpointer, "resolve", lambda uri, parameter: Location(Dying(), uri))
         with pytest.raises(Killed):
-            run.save(4, [snapshot(4)])
+            replace(run, checkpointer=replace(run.checkpointer)).save(4, [snapshot(4)])
     assert len(files(tmp_path)) == 2
     assert [found.step for found in run.restore()] == [2]
     run.remove()
@@ -297,7 +298,7 @@ def test_a_folder_that_cannot_be_used_is_refused(uri, message):
 
 def test_object_stores_get_one_write(tmp_path, monkeypatch):
     """Where a rename would be a copy, the file is written in one piece under its own name."""
-    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    store = fs.PyFileSystem(Elsewhere(str(tmp_path), "store"))
     monkeypatch.setattr(checkpointer, "resolve", lambda uri, parameter: Location(store, "bucket"))
     run = run_in(Path("s3://bucket"))
     run.save(2, [snapshot(2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pyspark.ml.linalg import SparseVector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from sparkopt.errors import SparkoptError
 from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression, LogisticRegressionModel
 
 QUICK = dict(maxIter=3, tol=0.0)
@@ -49,9 +51,9 @@ FITS: dict[str, Callable[[SparkSession], tuple[Any, DataFrame]]] = {
 }
 
 
-def searched(spark: SparkSession) -> dict[str, list[float]]:
+def searched(spark: SparkSession, engine: str = "driver") -> dict[str, Any]:
     """What a cross-validation finds, its folds in shared passes."""
-    estimator = LogisticRegression(engine="driver", **QUICK)
+    estimator = LogisticRegression(engine=engine, **QUICK)
     search = CrossValidator(
         estimator=estimator,
         estimatorParamMaps=[{estimator.regParam: strength} for strength in (0.01, 10.0)],
@@ -61,6 +63,21 @@ def searched(spark: SparkSession) -> dict[str, list[float]]:
     )
     found = search.fit(dense(spark, 2))
     return {"metrics": found.avgMetrics, "best": numbers(found.bestModel)}
+
+
+def network(store: str, **settings: Any) -> Any:
+    """A network whose training depends on nothing but its rows and their partitions."""
+    import functools  # the clients that train none need no PyTorch
+
+    import torch
+
+    from sparkopt.deep import TorchEstimator
+
+    module = functools.partial(torch.nn.Linear, 4, 1)
+    fixed = {"module": module, "loss": "logistic", "epochs": 2, "numProc": 2, "seed": 1, "storePath": store}
+    estimator = TorchEstimator(**{**fixed, **settings})
+    estimator.progress = False
+    return estimator
 
 
 def scored(spark: SparkSession, folder: str) -> dict[str, Any]:
@@ -85,3 +102,33 @@ def numbers(model: Any) -> list[float]:
     """Coefficients and intercepts of a model."""
     matrix, intercept = model.arrays
     return [*matrix.ravel().tolist(), *intercept.tolist()]
+
+
+def outcome(action: Any) -> Any:
+    """What an action returns, or its error: sparkopt's own in one line, or anything else by its type."""
+    try:
+        return action()
+    except SparkoptError as error:  # those of pyspark.ml's estimators are pyspark's IllegalArgumentException too
+        return f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001  # this is what must not happen; the test says so
+        return f"raw {type(error).__name__}: {error}"[:3000]
+
+
+def fitted(engine: str, df: DataFrame, **settings: Any) -> dict[str, Any]:
+    model = LogisticRegression(engine=engine, regParam=0.01, **QUICK, **settings).fit(df)
+    receipt = model.summary.receipt
+    rows = model.transform(df).select("prediction").collect()
+    return {"numbers": numbers(model), "engine": receipt.engine, "ones": sum(row.prediction for row in rows)}
+
+
+def trained(df: DataFrame, folder: str, **settings: Any) -> dict[str, Any]:
+    from sparkopt.deep import TorchModel
+
+    model = network(f"{folder}/rows", **settings).fit(df)
+    for _ in range(2):
+        model.write().overwrite().save(f"{folder}/network")
+    loaded = TorchModel.load(f"{folder}/network")
+    found = loaded.transform(df).select("prediction").collect()
+    losses = [record["loss"] for record in model.summary.history]
+    left = sorted(path.name for path in Path(folder, "rows").iterdir())
+    return {"losses": losses, "ones": sum(row.prediction for row in found), "left": left}

@@ -61,6 +61,35 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+PROVOKED: dict[str, Callable[[SparkSession], object]] = {
+    "CACHE TABLE": lambda spark: _shown(spark).catalog.cacheTable("shown"),
+    "PERSIST TABLE": lambda spark: spark.range(3).persist(),
+    "settings": lambda spark: spark.conf.get("spark.executor.memory"),
+    "global views": lambda spark: spark.range(3).createGlobalTempView("shown"),
+    "checkpoints": lambda spark: spark.range(3).localCheckpoint(),
+}
+"""What meets each row of ``REFUSED``."""
+
+
+def _shown(spark: SparkSession) -> SparkSession:
+    spark.range(3).createOrReplaceTempView("shown")
+    return spark
+
+
+def provoked(spark: SparkSession) -> dict[str, str]:
+    """What each row says where it is met; "" where nothing refuses."""
+    found = {}
+    for name, action in PROVOKED.items():
+        try:
+            action(spark)
+        except AnalysisException as error:
+            found[name] = str(error)
+        else:
+            found[name] = ""
+    spark.catalog.dropTempView("shown")
+    return found
+
+
 class Serverless(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Refuses what is in ``REFUSED``; ``refusals`` are the rows that were met."""
 

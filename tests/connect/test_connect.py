@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pyspark.ml import PipelineModel
 
-from sparkopt.blocks import connect
+from sparkopt.blocks import sent
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests.connect.connect_data import FITS, dense, numbers, scored, searched
@@ -89,19 +89,26 @@ def test_nothing_is_left(found):
     assert found["leftovers"] == []
 
 
-def test_what_cannot_work_is_refused_with_the_reason(found, monkeypatch):
+def test_what_cannot_work_is_refused_with_the_reason(found):
     assert "needs RDDs, which Spark Connect does not have. Use engine='driver'" in found["survival"]["refusal"]
     assert "engine='resident' cannot run in this Spark session: use a Spark Classic" in found["engines"]["resident"]
-    monkeypatch.setattr(connect, "MOST_SENT", 3 << 20)
-    with pytest.raises(IncompatibleError, match="sends 4 MiB .* a message of Spark Connect holds 3 MiB"):
-        connect._on_handles(np.zeros(1 << 19).__add__)
+    with pytest.raises(
+        IncompatibleError, match="the model has 121 MiB, and a message of Spark Connect holds 120 MiB"
+    ):
+        sent.refuse_large(121 << 20, "the model", "Score df.toArrow().")
 
 
 def test_rdds_and_the_jvm_stay_in_their_modules():
     """Everything else is open to Connect sessions."""
     allowed = ["blocks/classic.py", "engines/", "launch/", "deep/"]  # ranks are the tasks of a barrier stage
     # these look for Connect first
-    allowed += ["jobs/runtimes/hadoop.py", "jobs/runtimes/spark.py", "blocks/scan.py", "ml/jvm.py"]
+    allowed += [
+        "jobs/runtimes/hadoop.py",
+        "jobs/runtimes/spark.py",
+        "blocks/scan.py",
+        "blocks/session_settings.py",
+        "ml/jvm.py",
+    ]
     closed = {"rdd", "sparkContext", "_sc", "_jsc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
     for path in sorted((ROOT / "sparkopt").rglob("*.py")):
         if str(path.relative_to(ROOT / "sparkopt")).startswith(tuple(allowed)):

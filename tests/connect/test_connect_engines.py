@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from sparkopt.ml import LogisticRegression
-from tests.connect.connect_data import QUICK, dense, numbers, searched
+from tests.connect.connect_data import QUICK, dense, network, numbers, searched
 from tests.connect.serverless import REFUSED
 
 pytestmark = [pytest.mark.usefixtures("jvms", "minutes"), pytest.mark.timeout(1200)]  # all in the first one's fixture
@@ -53,6 +56,21 @@ def test_ranks_that_hold_a_partition_each(spark, found, limits):
     np.testing.assert_allclose(outcome["numbers"], expected(spark, "driver"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["driver", "allreduce", "local"])
+def test_functions_larger_than_a_message_travel_in_parts(found, engine):
+    assert found["connect"]["in parts"][engine] == found["connect"][engine]
+    refused = found["serverless"]["in parts"][engine]  # rows of data carry no parts
+    assert "and a message of Spark Connect holds 0 MiB" in refused
+    assert "\n" not in refused
+
+
+@pytest.mark.parametrize("engine", ["driver", "allreduce", "local"])
+def test_two_million_coefficients(found, engine):
+    outcome = found["wide"][engine]
+    assert (outcome["size"], outcome["equal"], outcome["right"]) == (2_000_000, True, 200)
+    assert outcome["sum"] == pytest.approx(found["wide"]["driver"]["sum"], rel=1e-9)
+
+
 @pytest.mark.parametrize("limits", SERVERS)
 def test_callbacks_are_called_or_refused(found, limits):
     for engine in ("auto", "driver"):
@@ -67,19 +85,51 @@ def test_errors_of_tasks_are_one_line(found, limits):
     for engine, outcome in found[limits]["wrong"].items():
         if (limits, engine) not in ONE_LINE:
             assert outcome.startswith("DivergedError: 'sgd' diverged at step")
-    assert "TorchEstimator needs a SparkContext" in found[limits]["networks"]
     text = str(found[limits])
     assert "raw " not in text
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("launcher", ["torch", "local"])
+@pytest.mark.parametrize("limits", SERVERS)
+def test_networks_are_those_of_classic(spark, found, limits, launcher, tmp_path):
+    settings = {} if launcher == "torch" else {"launcher": "local", "numProc": 1}
+    classic = network(str(tmp_path), **settings).fit(dense(spark, 2))
+    outcome = found[limits]["networks"][launcher]
+    np.testing.assert_allclose(outcome["losses"], [one["loss"] for one in classic.summary.history], rtol=1e-6)
+    assert outcome["ones"] == classic.transform(dense(spark, 2)).where("prediction = 1").count()
+    assert outcome["left"] == []
+
+
+@pytest.mark.parametrize("limits", SERVERS)
+def test_networks_that_connect_cannot_train_are_refused(found, limits):
+    refused = found[limits]["networks"]
+    assert "numProc=50 needs 50 tasks that run at the same time; the server" in refused["too many"]
+    assert "storePath must be set on Spark Connect" in refused["no store"]
+    assert "launcher='horovod' starts its processes by a SparkContext" in refused["horovod"]
+    assert "which the tasks of a Spark Connect server do not reach" in refused["callbacks"]
+
+
 @pytest.mark.parametrize("limits", SERVERS)
 def test_searches_and_sums_on_the_server(spark, found, limits):
     classic = searched(spark)
-    assert found[limits]["searched"]["best"] == classic["best"]
-    np.testing.assert_allclose(found[limits]["searched"]["metrics"], classic["metrics"], rtol=1e-12)
+    assert found[limits]["searched"]["driver"]["best"] == classic["best"]
+    for engine, outcome in found[limits]["searched"].items():
+        if (limits, engine) in ONE_LINE:
+            assert ONE_LINE[limits, engine] in outcome
+            assert "\n" not in outcome
+        else:
+            np.testing.assert_allclose(outcome["metrics"], classic["metrics"], rtol=1e-6)
     assert found[limits]["sharded"]["sharded"] == found[limits]["sharded"]["collect"]
     assert "engine         local; " in found[limits]["plan"]
+
+
+def test_each_refusal_of_the_page_is_raised(found):
+    page = (Path(__file__).parents[2] / "docs/guides/databricks.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([^|]+) \| `\[(\w+)\]` \|", page, re.MULTILINE)
+    assert {name for name, _ in listed} == set(REFUSED) == set(found["provoked"])
+    for name, code in listed:
+        assert f"[{code}]" in found["provoked"][name]
 
 
 def test_refusals_were_met_and_nothing_is_left(found):

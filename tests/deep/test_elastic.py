@@ -75,6 +75,7 @@ def test_ranks_are_elastic_where_spark_starts_tasks_again(master, failures, kind
     if failures:
         settings.set("spark.task.maxFailures", failures)
     context = types.SimpleNamespace(master=master, getConf=lambda: settings)
-    found = Launching("horovod", context, 2, 1, 1, 0)._launcher(lambda report: False, 1)
+    session = types.SimpleNamespace(sparkContext=context)
+    found = Launching("horovod", session, 2, 1, 1, 0)._launcher(lambda report: False, 1)
     assert type(found) is kind
     assert ("starts no task again" in caplog.text) == (kind is HorovodLauncher)

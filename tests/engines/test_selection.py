@@ -91,7 +91,7 @@ driver = selection.choose(size, [selection.by_name("driver")])
 assert "times faster: engine='toy'." in FitPlan(data, 101, driver).advice[0]
 encrypted = base.SessionTraits(settings=SessionSettings(encryption="spark.network.crypto.enabled=true"))
 assert "times faster: buy a toy." in FitPlan(data, 101, driver, encrypted).advice[0]
-assert [engine.name for engine in selection.by_name("auto").candidates(encrypted)] == ["driver"]
+assert [engine.name for engine in selection.by_name("auto").candidates(encrypted)] == ["driver", "resident", "local"]
 LinearRegression(engine="toy")._check()
 flags = argparse.ArgumentParser()
 declare(flags)

@@ -11,6 +11,7 @@ from sparkopt.engines import allreduce
 from sparkopt.engines.base import FitSize, SessionTraits
 from sparkopt.engines.selection import ENGINES, by_name, choose, refuse
 from sparkopt.errors import IncompatibleError
+from sparkopt.launch import settings
 from sparkopt.launch.settings import SessionSettings, refuse_barrier
 
 SETTINGS = {
@@ -22,6 +23,7 @@ SETTINGS = {
     "one attempt a task": {"spark.task.maxFailures": "1"},
     "encryption": {"spark.network.crypto.enabled": "true"},
     "TLS": {"spark.ssl.rpc.enabled": "TRUE"},
+    "SASL": {"spark.authenticate": "true", "spark.authenticate.enableSaslEncryption": "true"},
     "authentication": {"spark.authenticate": "true"},
     "IPv6": {"spark.driver.host": "[::1]", "spark.driver.bindAddress": "[::1]"},
     "encryption and dynamic allocation": {
@@ -34,9 +36,10 @@ ALL = {"driver", "resident", "allreduce", "local"}
 REFUSED = {  # on Spark Classic: the engines that do not run, and what the error names
     "dynamic allocation": {"allreduce": "spark.dynamicAllocation.enabled=false"},
     "speculation of long tasks": {"local": "spark.speculation.task.duration.threshold"},
-    "encryption": dict.fromkeys(ALL - {"driver"}, "spark.network.crypto.enabled=false"),
-    "TLS": dict.fromkeys(ALL - {"driver"}, "spark.ssl.rpc.enabled=false"),
-    "encryption and dynamic allocation": dict.fromkeys(ALL - {"driver"}, "spark.network.crypto.enabled=false"),
+    "encryption": {"allreduce": "spark.network.crypto.enabled=false"},
+    "TLS": {"allreduce": "spark.ssl.rpc.enabled=false"},
+    "SASL": {"allreduce": "spark.authenticate.enableSaslEncryption=false"},
+    "encryption and dynamic allocation": {"allreduce": "spark.network.crypto.enabled=false"},
 }
 SIZES = {
     "small": FitSize(2_000_000, 408, 8, 8),
@@ -45,15 +48,15 @@ SIZES = {
 }
 
 
-def classic(settings):
-    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+def classic(given):
+    conf = SparkConf(loadDefaults=False).setAll(list(given.items()))
     return SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
 
 
-def connect(settings):
+def connect(given):
     """A session whose class is of Spark Connect's modules, as ``is_connect`` looks at it."""
     session = type("Session", (), {"__module__": "pyspark.sql.connect.session"})()
-    session.conf = SimpleNamespace(get=settings.get)
+    session.conf = SimpleNamespace(get=given.get)
     return session
 
 
@@ -93,6 +96,17 @@ def test_auto_takes_what_can_run(name, kind, size):
         assert choice.engine.name == "allreduce"
 
 
+@pytest.mark.parametrize("engine", sorted(ALL))
+def test_without_a_key_exchange_nothing_of_ours_connects_under_encryption(engine, monkeypatch):
+    monkeypatch.setattr(settings, "can_encrypt", lambda: False)
+    session = SessionTraits.of(classic(SETTINGS["encryption"]))
+    if engine == "driver":
+        refuse(by_name(engine), session)
+        return
+    with pytest.raises(IncompatibleError, match="set spark.network.crypto.enabled=false"):
+        refuse(by_name(engine), session)
+
+
 def test_settings_that_a_server_does_not_show_are_those_of_a_new_session():
     from pyspark.errors import PySparkException
 
@@ -105,7 +119,7 @@ def test_settings_that_a_server_does_not_show_are_those_of_a_new_session():
 
 
 def test_processes_of_a_barrier_stage_are_refused_with_dynamic_allocation():
-    settings = SessionSettings.of_context(classic(SETTINGS["dynamic allocation"]).sparkContext)
+    found = SessionSettings.of_context(classic(SETTINGS["dynamic allocation"]).sparkContext)
     with pytest.raises(IncompatibleError, match=r"set spark.dynamicAllocation.enabled=false.*launcher='local'"):
-        refuse_barrier(settings)
+        refuse_barrier(found)
     refuse_barrier(SessionSettings())

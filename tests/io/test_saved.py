@@ -37,6 +37,7 @@ class Elsewhere(fs.FileSystemHandler):
         return self.system.get_file_info(selector)
 
     def create_dir(self, path, recursive):
+        assert self.kind == "hdfs", "an object store has no folders"
         self.system.create_dir(path, recursive=recursive)
 
     def delete_dir(self, path):
@@ -46,6 +47,8 @@ class Elsewhere(fs.FileSystemHandler):
         self.system.delete_file(path)
 
     def open_output_stream(self, path, metadata):
+        if self.kind == "store":  # a name is all that there is to a folder
+            self.system.create_dir(path.rpartition("/")[0], recursive=True)
         return pa.PythonFile(self.system.open_output_stream(path), mode="w")
 
     def open_input_stream(self, path):

@@ -148,6 +148,56 @@ def test_the_dag_is_sound(airflow):
 FIRST, SECOND, THIRD = "2026-11-02", "2026-11-03", "2026-11-04"
 
 
+BESIDE = """
+import importlib.util, json, pathlib, tempfile
+from airflow.dag_processing.dagbag import DagBag
+from airflow.exceptions import AirflowException, AirflowFailException
+bag = DagBag()
+dag = bag.dags["sparkopt_table_pipeline"]
+found = {"order": [task.task_id for task in dag.topological_sort()], "params": sorted(dag.params)}
+found["outlets"] = {task.task_id: [one.uri for one in task.outlets] for task in dag.tasks if task.outlets}
+(file,) = pathlib.Path(bag.dag_folder).glob("training_pipeline.py")
+spec = importlib.util.spec_from_file_location("pipeline_of_the_test", file)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+folder = tempfile.mkdtemp()
+class Deferred:
+    def execute(self, context):
+        return "deferred"
+    def execute_complete(self, context, event=None):
+        raise AirflowException("the job failed")
+class Instance:
+    def xcom_pull(self, task_ids, key):
+        return folder
+found["ends"] = []
+for passed in (True, False):
+    gate = {"gate": {"passed": passed, "reason": "it got worse"}}
+    pathlib.Path(folder, "metrics.json").write_text(json.dumps(gate))
+    task = module._judged(Deferred)()
+    found["ends"].append(task.execute({"ti": Instance()}))
+    try:
+        task.execute_complete({"ti": Instance()}, {})
+    except AirflowException as error:
+        found["ends"].append([type(error).__name__, str(error)])
+print("FOUND " + json.dumps(found))
+"""
+
+
+def test_tables_assets_and_deferred_gates(airflow):
+    done = airflow.run("python", "-c", BESIDE)
+    (found,) = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert found["order"] == [name for name in STEPS if name != "preprocess"]
+    assert {"rows", "held_out", "rows_format", "label", "features", "on", "root"} <= {*found["params"]}
+    assert [*found["outlets"]] == ["promote"]
+    assert found["outlets"]["promote"][0].endswith("/tables/models")
+    assert found["ends"] == [
+        "deferred",
+        ["AirflowException", "the job failed"],
+        "deferred",
+        ["AirflowFailException", "it got worse"],
+    ]
+
+
 def test_the_first_run_promotes_a_model(airflow):
     states = airflow.pipeline(FIRST, QUICK)
     assert states == dict.fromkeys(STEPS, ("success", 1))

@@ -20,7 +20,17 @@ from tests.jobs.running import ROOT, SUBMIT, environment
 
 pytestmark = pytest.mark.usefixtures("installs")
 
-BUILT_FROM = ["sparkopt", "conf", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"]
+BUILT_FROM = [
+    "sparkopt",
+    "conf",
+    "jobs",
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+]
 FLAGS = ["--features", "a,b", "--label", "y", "--loss", "squared_error", "--reg-param", "0.1"]
 
 
@@ -67,7 +77,12 @@ def test_the_wheel_holds_the_package_its_profiles_and_the_command(wheel):
         parsed.read_string(archive.read(points).decode())
     assert dict(parsed["console_scripts"]) == {"sparkopt": "sparkopt.jobs.cli:main"}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sparkopt").rglob("*.py")}
-    held = {name for name in names if name.endswith(".py")} - {"sparkopt/conf/gpus.py"}
+    scripts = {
+        path.relative_to(ROOT / "jobs") for kind in ("*.py", "dags/*.py") for path in (ROOT / "jobs").glob(kind)
+    }
+    scripts = {f"sparkopt/scripts/{path}" for path in scripts}
+    assert {"sparkopt/scripts/train.py", "sparkopt/scripts/dags/training_pipeline.py"} <= scripts <= names
+    held = {name for name in names if name.endswith(".py")} - {"sparkopt/conf/gpus.py"} - scripts
     assert held == modules
     assert not {name.split("/")[0] for name in names} - {"sparkopt", points.split("/")[0]}
 

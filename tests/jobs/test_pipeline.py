@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.integrations.model_registry import Accepted
 from sparkopt.jobs import evaluate, preprocess_images, score, train
-from sparkopt.jobs.pipeline import STEPS, DataInterval, Pipeline
+from sparkopt.jobs.pipeline import FORMATS, STEPS, DataInterval, Pipeline, TablePipeline
 from sparkopt.jobs.runtimes.images import ordered_names
 from tests.jobs.running import ROOT
 
@@ -69,6 +69,32 @@ def test_the_accepted_model_is_where_training_starts_and_what_must_be_reached(ac
     assert (steps["evaluate"].metric, steps["evaluate"].tolerance, steps["evaluate"].min_value) == ("f1", 0.05, 0.5)
     rerun = DataInterval(START - timedelta(days=1), START)  # the run that promoted it: it does not start from itself
     assert parsed(pipeline().plan(rerun))["train"].initial_model is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_pipeline_of_tables_is_made_of_the_jobs_own_flags(form, accepted):
+    settings = {"rows": "/rows/{date}", "root": "/out", "held_out": "/held/{date}", "rows_format": form, "label": "y"}
+    plan = TablePipeline.of({**settings, "features": "a,b", "train": ["--tol", "0.1"], "color": "gray"}).plan(DAY)
+    found = {}
+    for step in ("train", "evaluate", "score"):
+        found[step] = JOBS[step].JOB.parser().read(getattr(plan, step))
+        JOBS[step].JOB.check(found[step])
+    assert {step: args.source.location for step, args in found.items()} == {
+        "train": "/rows/2026-11-24",
+        "evaluate": "/held/2026-11-24",
+        "score": "/rows/2026-11-24",
+    }
+    assert {args.source.kind for args in found.values()} == {form}
+    assert (found["train"].label, found["train"].features, found["train"].tol) == ("y", "a,b", 0.1)
+    assert found["train"].initial_model == accepted.model
+    assert found["evaluate"].baseline == accepted.evaluation
+    assert found["train"].output == found["evaluate"].model == found["score"].model == plan.candidate
+    assert plan.preprocess == []
+
+
+def test_a_table_of_no_known_format_is_refused():
+    with pytest.raises(ParameterError, match="rows_format must be"):
+        TablePipeline("/rows", "/out", rows_format="xlsx")
 
 
 def test_paths_are_those_of_the_interval():

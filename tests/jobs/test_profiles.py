@@ -82,6 +82,7 @@ def test_the_bundle_makes_the_cluster_of_the_profile():
     (job,) = bundle["resources"]["jobs"].values()
     (cluster,) = job["job_clusters"]
     assert cluster["new_cluster"]["spark_conf"] == read_profile("databricks")
+    assert cluster["new_cluster"]["data_security_mode"] == "SINGLE_USER"  # else there are no Volumes
     for task in job["tasks"]:
         script = task["spark_python_task"]
         assert (ROOT / "conf" / script["python_file"]).is_file()

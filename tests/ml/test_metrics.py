@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 
 import numpy as np
@@ -84,6 +85,21 @@ EVALUATORS = {
     "linear": regression,
     "offset": regression,
 }
+
+
+def test_every_metric_of_pysparks_evaluators_is_among_them(spark):
+    """Their own descriptions name them: a|b|c, or one of: a - … b - …"""
+    tried: dict[type, set[str]] = {}
+    for make in EVALUATORS.values():
+        for made in make():
+            tried.setdefault(type(made), set()).add(made.getMetricName())
+    assert {kind.__name__ for kind in tried} == {
+        "BinaryClassificationEvaluator", "MulticlassClassificationEvaluator", "RegressionEvaluator"
+    }  # fmt: skip
+    for kind, names in tried.items():
+        text = kind.metricName.doc.partition("metric name in evaluation")[2]
+        listed = re.findall(r"(\w+)(?=\s*[|)])", text) if "|" in text else re.findall(r"(\w+) - (?!one of)", text)
+        assert names == set(listed)
 
 
 @pytest.mark.parametrize("weight", [pytest.param(None, marks=needs("minutes")), "weight"])

@@ -17,7 +17,7 @@ from sparkopt.features.statistics import CATEGORY, CategoryStatistics, merged
 from sparkopt.features.values import text_of
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
-from sparkopt.ml.table_features import statistics_of
+from sparkopt.ml.table_statistics import statistics_of
 
 __all__ = ["ClassNumbers", "named_predictions", "values_of", "with_class_numbers"]
 

@@ -6,6 +6,8 @@ Hadoop's API, not through pyarrow as `sparkopt.io.filesystem` does.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from sparkopt.io.filesystem import local_path
 from sparkopt.io.secrets import mask_uri
 from sparkopt.jobs.locations import JobLocation, LocalLocation
 
-__all__ = ["HadoopLocation", "spark_location"]
+__all__ = ["HadoopLocation", "path_on", "spark_location"]
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,12 @@ def spark_location(spark: SparkSession, location: str) -> JobLocation:
     if whole.startswith("file:"):
         return LocalLocation(Path("/" + whole.removeprefix("file:").lstrip("/")))
     return HadoopLocation(spark, whole)
+
+
+def path_on(spark: SparkSession, path: str) -> str:
+    """Return a path as a session resolves it: the folder of this process is not that of a server of Spark Connect."""
+    return (local_path(path) or path) if is_connect(spark) and _is_relative(path) else path
+
+
+def _is_relative(path: str) -> bool:
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|[/~]", path) and ("/" in path or os.path.lexists(path))

@@ -14,6 +14,7 @@ from pyarrow import dataset
 from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.writing import WriteImages
+from sparkopt.io.filesystem import resolve
 from sparkopt.io.hashing import xxhash64
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.runtimes.files import FileBelow, files_below
@@ -61,11 +62,12 @@ class MachineImages(ImageRows):
 
     def process(self, step: tuple[FileBelow, ...], names: Sequence[str]) -> None:
         self.output.make_folder()
+        folder = resolve(self.output.uri, "output")
         if self.options.features:
             placed = _Labelled(tuple(names), int(self.options.test_fraction * SHARES))
-            task = WriteImages(self.kernel, self.output.uri, FEATURES, placed=placed)
+            task = WriteImages(self.kernel, folder, FEATURES, placed=placed)
         else:
-            task = WriteImages(self.kernel, self.output.uri, "image")
+            task = WriteImages(self.kernel, folder, "image")
         for_each(task, table_of_files(step).partitions, len(step) * IMAGE_BYTES, "preprocess")
 
     def reasons(self) -> list[tuple[str, int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pyspark.sql.types import ArrayType, IntegralType, MapType, StringType, Stru
 
 from sparkopt.blocks.backend import cached, is_connect, uncached
 from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.failures import missing_system
 from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
@@ -32,7 +34,7 @@ from sparkopt.jobs.metrics import ScoredRows, is_classifier
 from sparkopt.jobs.raw_rows import hidden_columns
 from sparkopt.jobs.reading import SPARK_TYPES, check_columns, spark_csv
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
-from sparkopt.jobs.runtimes.hadoop import spark_location
+from sparkopt.jobs.runtimes.hadoop import path_on, spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
 from sparkopt.jobs.sources import (
     FEATURES,
@@ -44,7 +46,8 @@ from sparkopt.jobs.sources import (
     image_names,
     image_pipeline,
 )
-from sparkopt.launch.session import session
+from sparkopt.launch.remote import require_server
+from sparkopt.launch.session import is_classic, session
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -82,7 +85,13 @@ class SparkRuntime(Runtime):
     def opened(cls, profile: str, app_name: str, settings: Mapping[str, str]) -> Iterator[SparkRuntime]:
         """Yield a runtime; its session is stopped afterwards unless it was running before."""
         running = SparkSession.getActiveSession() is not None
-        spark = session(None if running else profile, app_name, dict(settings))
+        chosen = dict(settings)
+        if not is_classic(chosen):  # a server of Spark Connect has its own settings
+            chosen = {key: value for key, value in chosen.items() if key == "spark.remote"}
+            remote = chosen.get("spark.remote") or os.environ.get("SPARK_REMOTE", "")
+            if not running and remote and not remote.startswith("local"):
+                require_server(remote)
+        spark = session(None if running else profile, app_name, chosen)
         try:
             yield cls(spark)
         finally:
@@ -103,7 +112,8 @@ class SparkRuntime(Runtime):
         return spark_location(self.spark, path)
 
     def fingerprint_of_files(self, *paths: str) -> dict[str, Any]:
-        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(list(paths))
+        reached = [path_on(self.spark, path) for path in paths]
+        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(reached)
         one = F.xxhash64("path", "length", "modificationTime")
         row = files.agg(F.count("*"), F.sum("length"), F.bit_xor(one), F.sum(one % 1_000_003)).collect()[0]
         count, size, *hashes = (value or 0 for value in row)
@@ -118,7 +128,7 @@ class SparkRuntime(Runtime):
             if kind == TABLE:
                 kind = _provider(spark, name)
             elif kind in ("delta", "iceberg"):
-                name = f"{kind}.`{name}`"
+                name = f"{kind}.`{path_on(spark, name)}`"
             if kind == "delta":
                 row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()[0]  # a table's own name
                 return {**named, "version": row["version"], "timestamp": str(row["timestamp"])}
@@ -268,6 +278,8 @@ def essence(error: Exception) -> str:
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
     if absent and absent[1] in PACKAGES:
         return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."
+    if way := missing_system(str(error)):
+        return way
     if isinstance(error, Py4JJavaError):
         return f"Spark failed: {_rooted(_first(str(error.java_exception.toString())), str(error))}"
     if isinstance(error, PySparkException):
@@ -318,8 +330,8 @@ def load(
     options = spark_csv(source.paths, source.options) if source.kind == "csv" else dict(source.options)
     if source.kind == "libsvm" and width:
         options = {"numFeatures": str(width), **options}
-    reader, paths = spark.read.format(source.kind).options(**options), list(source.paths)
-    found = reader.load(paths if source.more else source.location)
+    reader, paths = spark.read.format(source.kind).options(**options), [path_on(spark, path) for path in source.paths]
+    found = reader.load(paths if source.more else path_on(spark, source.location))
     if source.kind != "csv":
         return found
     check_columns(source.types, found.columns)
@@ -366,7 +378,7 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", endings_glob())
-        .load(folder)
+        .load(path_on(spark, folder))
     )
     parent = F.element_at(F.split("path", "/"), -2)
     names = image_names(folder, [row[0] for row in files.select(parent).distinct().collect()], labels)

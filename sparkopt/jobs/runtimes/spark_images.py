@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from sparkopt import images
 from sparkopt.errors import SchemaError
 from sparkopt.jobs.locations import JobLocation
+from sparkopt.jobs.runtimes.hadoop import path_on
 from sparkopt.jobs.runtimes.images import SPLIT, ImageRows, ordered_names
 from sparkopt.jobs.sources import FEATURES, LABEL
 
@@ -89,6 +90,7 @@ class SparkImages(ImageRows):
     def _source(self) -> DataFrame:
         """Return the columns path, length and content of all images; a table must have path and content."""
         kind, location = self.options.input_format, self.options.input
+        location = location if kind == "table" else path_on(self.spark, location)
         if kind == "binaryFile":
             return images.read(self.spark, location).drop("label")
         table = self.spark.read.table(location) if kind == "table" else self.spark.read.format(kind).load(location)
@@ -106,7 +108,9 @@ class SparkImages(ImageRows):
     def _written(self) -> DataFrame | None:
         """Return the rows of earlier runs and steps, or None."""
         try:
-            return self.spark.read.format(self.options.output_format).load(self.output.uri)
+            found = self.spark.read.format(self.options.output_format).load(self.output.uri)
+            found.schema  # noqa: B018  # Connect resolves it no earlier
+            return found
         except AnalysisException as error:
             if error.getCondition() in ("PATH_NOT_FOUND", "UNABLE_TO_INFER_SCHEMA", "DELTA_TABLE_NOT_FOUND"):
                 return None

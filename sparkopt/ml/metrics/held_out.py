@@ -33,7 +33,7 @@ Tallies = list[list[Tally]]
 
 
 def held_out_metrics(
-    store: BlockStore, models: Sequence[Sequence[Any]], evaluator: Evaluator
+    store: BlockStore, models: Sequence[Sequence[Any]], evaluator: Evaluator, first: int = 0
 ) -> list[list[float]] | None:
     """Return the metric of each fold's models on the fold's rows, or None where only the evaluator can compute it.
 
@@ -45,14 +45,16 @@ def held_out_metrics(
         By fold; each fold has as many, of one kind.
     evaluator : Evaluator
         Computes the metric that is wanted.
+    first : int, default 0
+        The first of these folds.
     """
     measure = measure_of(evaluator, store.columns)
-    if measure is None or not all(store.fold_rows(fold) for fold in range(len(models))):
+    if measure is None or not all(store.fold_rows(first + fold) for fold in range(len(models))):
         return None
     outputs = [_output_of(model, measure) for model in models[0]]
     if not all(outputs):
         return None
-    plan = _Plan([_Fold.of(fold) for fold in models], [str(output) for output in outputs], measure.weighs)
+    plan = _Plan([_Fold.of(fold) for fold in models], [str(output) for output in outputs], measure.weighs, first)
     empty = [[measure.tally() for _ in fold] for fold in models]
     found = _taken(store, plan, empty)
     metrics = [[measure.value(tally) for tally in fold] for fold in found]
@@ -83,7 +85,8 @@ def _step(store: BlockStore, empty: Tallies) -> int:
     first = empty[0][0]
     if not isinstance(first, ScoreTally):
         return 1
-    return max(1, int(sum(store.rows) / (SAMPLE * first.limit * len(empty))))
+    folds = store.columns.folds or len(empty)
+    return max(1, int(sum(store.rows) / (SAMPLE * first.limit * folds)))
 
 
 def _is_complete(tally: Tally) -> bool:
@@ -138,15 +141,17 @@ class _Plan:
     folds: list[_Fold]
     outputs: list[str]
     weighs: bool
+    first: int
 
     def count(self, blocks: Iterator[Block], tallies: Tallies) -> None:
         """Add rows to the tallies of their fold."""
         for block in blocks:
-            if not 0 <= block.fold < len(self.folds):
+            place = block.fold - self.first
+            if not 0 <= place < len(self.folds):
                 continue
             weight = block.weight if self.weighs and block.weight is not None else np.ones(block.rows)
-            fold = self.folds[block.fold]
-            judged = zip(fold.models, self.outputs, fold.raw(block), tallies[block.fold], strict=True)
+            fold = self.folds[place]
+            judged = zip(fold.models, self.outputs, fold.raw(block), tallies[place], strict=True)
             for model, output, raw, tally in judged:
                 found = model._output(output, raw)
                 if isinstance(tally, ScoreTally) and found.ndim > 1:

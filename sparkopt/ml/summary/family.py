@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # loads scipy.special where it is used
 
-from sparkopt.io.imports import postponed
 from sparkopt.losses import Loss
 from sparkopt.ml.metrics.tallies import Tally
 from sparkopt.typing import Array, Floats
-
-with postponed("scipy.special"):  # for AIC
-    from scipy import special
 
 __all__ = ["DevianceTally", "Family", "LikelihoodTally", "NullTally"]
 
@@ -71,12 +68,18 @@ class Family:
         mean = self.loss.predict(raw)
         if self.power is None:
             trials, hits = np.round(weight), np.round(y * weight)
-            orders = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
-            return np.asarray(orders + special.xlogy(hits, mean) + special.xlog1py(trials - hits, -mean))
+            orders = (
+                scipy.special.gammaln(trials + 1)
+                - scipy.special.gammaln(hits + 1)
+                - scipy.special.gammaln(trials - hits + 1)
+            )
+            return np.asarray(orders + scipy.special.xlogy(hits, mean) + scipy.special.xlog1py(trials - hits, -mean))
         if self.power == 1:
-            return np.asarray(weight * (special.xlogy(y, mean) - mean - special.gammaln(y + 1)))
+            return np.asarray(weight * (scipy.special.xlogy(y, mean) - mean - scipy.special.gammaln(y + 1)))
         shape = 1 / dispersion
-        density = (shape - 1) * np.log(y) - y * shape / mean - special.gammaln(shape) + shape * np.log(shape / mean)
+        density = (
+            (shape - 1) * np.log(y) - y * shape / mean - scipy.special.gammaln(shape) + shape * np.log(shape / mean)
+        )
         return np.asarray(weight * density)
 
 

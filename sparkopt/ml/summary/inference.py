@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import scipy  # loads scipy.special where it is used
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -17,15 +18,11 @@ from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column, q
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, IncompatibleError
-from sparkopt.io.imports import postponed
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table, TablePart
 from sparkopt.ml.summary.base import as_list
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array, Floats
-
-with postponed("scipy.special"):  # for p-values
-    from scipy import special
 
 __all__ = ["CoefficientTests", "HasCoefficientTests", "gram_matrix"]
 
@@ -72,7 +69,9 @@ class CoefficientTests:
     def p_values(self) -> Floats:
         """Two-sided probability of a t value as large, were the coefficient 0."""
         size = np.abs(self.t_values)
-        found: Floats = 2 * (special.ndtr(-size) if self.degrees is None else special.stdtr(self.degrees, -size))
+        found: Floats = 2 * (
+            scipy.special.ndtr(-size) if self.degrees is None else scipy.special.stdtr(self.degrees, -size)
+        )
         return found
 
 

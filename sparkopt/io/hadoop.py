@@ -1,0 +1,197 @@
+"""Settings of Hadoop's file systems as pyarrow's have them: endpoints, keys, regions, path style.
+
+Users set them once, for Spark (``spark.hadoop.fs.s3a.endpoint=…``, ``core-site.xml``), and expect that checkpoints
+and models go there too. ``sparkopt.blocks`` says how the settings of the running session are found (`provide`); a
+process that has no session is given those of its driver (`carry`). Without either, pyarrow's own defaults hold:
+environment variables, configuration files and the machine's role.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+__all__ = ["Lookup", "azure_options", "carry", "gcs_uri", "has_own_endpoint", "provide", "s3_options", "settings_of"]
+
+Lookup = Callable[[Sequence[str]], Mapping[str, str]]
+"""Returns the values of settings that are set, by name."""
+
+_S3 = (
+    "access.key",
+    "secret.key",
+    "session.token",
+    "endpoint",
+    "endpoint.region",
+    "path.style.access",
+    "connection.ssl.enabled",
+    "aws.credentials.provider",
+    "assumed.role.arn",
+    "assumed.role.session.name",
+    "assumed.role.external.id",
+    "proxy.host",
+    "proxy.port",
+    "proxy.username",
+    "proxy.password",
+)
+_GCS = ("fs.gs.storage.root.url", "fs.gs.project.id")
+_AZURE = (
+    "fs.azure.account.key",
+    "fs.azure.sas.fixed.token",
+    "fs.azure.account.oauth2.client.id",
+    "fs.azure.account.oauth2.client.secret",
+    "fs.azure.account.oauth2.client.endpoint",
+)
+
+_sources: list[Lookup] = []
+_carried: dict[str, str] = {}
+
+
+def provide(lookup: Lookup) -> None:
+    """Say how the settings of the running session are found."""
+    if lookup not in _sources:
+        _sources.append(lookup)
+
+
+def carry(settings: Mapping[str, str]) -> None:
+    """Use these settings in this process, which has no session: those that ``settings_of`` found in another."""
+    _carried.update(settings)
+
+
+def settings_of(*uris: str | None) -> dict[str, str]:
+    """Return the settings that concern some URIs; for paths of this machine none.
+
+    Credentials are among them: never log what this returns.
+
+    Examples
+    --------
+    >>> settings_of("/data/models", None)
+    {}
+    """
+    names = [name for uri in uris if uri for name in _names(uri)]
+    found = {name: _carried[name] for name in names if name in _carried}
+    if names:
+        for lookup in _sources:
+            found |= {name: value for name, value in lookup(names).items() if value}
+    return found
+
+
+def _names(uri: str) -> list[str]:
+    """Return the names of the settings that concern a URI."""
+    scheme, _, rest = uri.partition("://")
+    authority = rest.partition("/")[0]
+    if scheme.lower() in ("s3", "s3a", "s3n"):
+        bucket = authority.rpartition("@")[2].partition("?")[0]
+        return [f"fs.s3a.{name}" for name in _S3] + [f"fs.s3a.bucket.{bucket}.{name}" for name in _S3]
+    if scheme.lower() == "gs":
+        return list(_GCS)
+    if scheme.lower() in ("abfs", "abfss"):
+        account = authority.rpartition("@")[2].partition("?")[0]
+        return [*_AZURE, *(f"{name}.{account}" for name in _AZURE)]
+    return []
+
+
+def s3_options(bucket: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of pyarrow's ``S3FileSystem`` that settings give for a bucket.
+
+    Examples
+    --------
+    >>> s3_options("rows", {"fs.s3a.endpoint": "http://minio:9000", "fs.s3a.path.style.access": "true"})
+    {'endpoint_override': 'minio:9000', 'scheme': 'http', 'force_virtual_addressing': False}
+    """
+
+    def given(name: str) -> str:
+        return settings.get(f"fs.s3a.bucket.{bucket}.{name}") or settings.get(f"fs.s3a.{name}") or ""
+
+    options: dict[str, Any] = {}
+    if given("access.key") and given("secret.key"):
+        options |= {"access_key": given("access.key"), "secret_key": given("secret.key")}
+        if given("session.token"):
+            options["session_token"] = given("session.token")
+    elif "AnonymousAWSCredentialsProvider" in given("aws.credentials.provider"):
+        options["anonymous"] = True
+    elif "AssumedRole" in given("aws.credentials.provider") and given("assumed.role.arn"):
+        names = {"arn": "role_arn", "session.name": "session_name", "external.id": "external_id"}
+        options |= {
+            ours: given(f"assumed.role.{name}") for name, ours in names.items() if given(f"assumed.role.{name}")
+        }
+    if given("endpoint.region"):
+        options["region"] = given("endpoint.region")
+    if endpoint := given("endpoint"):
+        scheme, mark, host = endpoint.rpartition("://")
+        options["endpoint_override"] = host.rstrip("/")
+        plain = given("connection.ssl.enabled").lower() == "false"
+        options["scheme"] = scheme if mark else "http" if plain else "https"
+        by_path = given("path.style.access").lower() == "true" or not _has_subdomains(options["endpoint_override"])
+        options["force_virtual_addressing"] = not by_path
+    if given("proxy.host"):
+        options["proxy_options"] = {
+            "scheme": "http",
+            "host": given("proxy.host"),
+            "port": int(given("proxy.port")),
+        } | {name: given(f"proxy.{name}") for name in ("username", "password") if given(f"proxy.{name}")}
+    return options
+
+
+def has_own_endpoint(options: Mapping[str, Any]) -> bool:
+    """Whether these options of S3 lead elsewhere than to Amazon, where a bucket's region could be asked for."""
+    return bool(options.get("endpoint_override") or any(os.environ.get(name) for name in _ENDPOINTS))
+
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+def _has_subdomains(endpoint: str) -> bool:
+    """Whether a bucket's name can be put before a host's: not before an address, nor a name without a domain."""
+    host = endpoint.rpartition(":")[0] or endpoint
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return "." in host
+    return False
+
+
+def gcs_uri(uri: str, settings: Mapping[str, str], seconds: float) -> str:
+    """Return a URI of Google's store with the settings that it does not have itself, and how long it is tried."""
+    wanted = {"retry_limit_seconds": f"{seconds:g}", "project_id": settings.get("fs.gs.project.id", "")}
+    if root := settings.get("fs.gs.storage.root.url", "").rstrip("/"):
+        scheme, _, host = root.rpartition("://")
+        wanted |= {"scheme": scheme or "https", "endpoint_override": host}
+    return _with_query(uri, wanted)
+
+
+def azure_options(account: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of pyarrow's ``AzureFileSystem`` that settings give for an account, by its host.
+
+    Examples
+    --------
+    >>> azure_options("a.dfs.core.windows.net", {"fs.azure.account.key.a.dfs.core.windows.net": "abc="})
+    {'account_key': 'abc='}
+    """
+
+    def given(name: str) -> str:
+        return settings.get(f"fs.azure.{name}.{account}") or settings.get(f"fs.azure.{name}") or ""
+
+    if given("account.key"):
+        return {"account_key": given("account.key")}
+    if given("sas.fixed.token"):
+        return {"sas_token": given("sas.fixed.token")}
+    if given("account.oauth2.client.secret"):
+        _, _, *tenant = given("account.oauth2.client.endpoint").split("/")
+        return {
+            "client_id": given("account.oauth2.client.id"),
+            "client_secret": given("account.oauth2.client.secret"),
+            "tenant_id": tenant[1] if len(tenant) > 1 else "",
+        }
+    return {}
+
+
+def _with_query(uri: str, wanted: Mapping[str, str]) -> str:
+    """Return a URI with the parameters that have a value and that it does not have yet."""
+    before, _, query = uri.partition("?")
+    known = {unquote(pair.partition("=")[0]) for pair in query.split("&")}
+    more = [f"{name}={quote(value, safe='')}" for name, value in wanted.items() if value and name not in known]
+    parts = "&".join([*([query] if query else []), *more])
+    return f"{before}?{parts}" if parts else uri

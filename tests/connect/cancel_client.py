@@ -1,0 +1,48 @@
+"""Fits that are interrupted on Spark Connect, between two passes and within one. Run by test_connect_cancelled.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from sparkopt.ml import LinearRegression
+
+CALLS = {
+    "interruptAll": lambda spark: spark.interruptAll(),
+    "interruptTag": lambda spark: spark.interruptTag("mine"),
+    "another's tag": lambda spark: spark.interruptTag("yours"),
+}
+
+
+def ended(spark: SparkSession, rows, folder: str, engine: str, call: str) -> str:
+    """Return how a fit ends that is interrupted at its 6th step."""
+
+    def cancel(progress) -> None:
+        if progress.record.step == 6:
+            CALLS[call](spark)
+
+    kept = {"checkpointDir": f"{folder}/{engine}-{call}", "checkpointInterval": 2}
+    estimator = LinearRegression(engine=engine, optimizer="gd", maxIter=10, tol=0.0, callbacks=[cancel], **kept)
+    try:
+        return f"{estimator.fit(rows).summary.totalIterations} steps"
+    except Exception as error:  # noqa: BLE001  # reported
+        return f"{type(error).__name__}: {error}"
+
+
+def main(remote: str, folder: str) -> None:
+    spark = SparkSession.builder.remote(remote).getOrCreate()
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    pairs = [(x.tolist(), float(x[0])) for x in X]
+    rows = spark.createDataFrame(pairs, "features array<double>, label double")
+    spark.addTag("mine")
+    found = {f"{engine} {call}": ended(spark, rows, folder, engine, call) for engine in ("driver",) for call in CALLS}
+    found |= {"local interruptAll": ended(spark, rows, folder, "local", "interruptAll")}
+    print("RESULT " + json.dumps(found))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

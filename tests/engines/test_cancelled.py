@@ -1,0 +1,75 @@
+"""A fit that is cancelled ends in one line, wherever it is, leaves no job behind, and the same call resumes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sparkopt.errors import FitCancelledError
+from sparkopt.ml import LinearRegression
+
+pytestmark = pytest.mark.usefixtures("minutes")
+
+CALLS = {
+    "all": lambda context: context.cancelAllJobs(),
+    "group": lambda context: context.cancelJobGroup("nightly"),
+    "tag": lambda context: context.cancelJobsWithTag("mine"),
+    "from another thread": lambda context: _in_a_thread(context.cancelAllJobs),
+}
+
+
+def _in_a_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+@pytest.fixture
+def rows(spark):
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    y = X @ [1.0, -2.0, 0.5]
+    rows = spark.createDataFrame(
+        [(x.tolist(), float(label)) for x, label in zip(X, y, strict=True)], "features array<double>, label double"
+    )
+    spark.sparkContext.setJobGroup("nightly", "")
+    spark.sparkContext.addJobTag("mine")
+    yield rows
+    spark.sparkContext.clearJobTags()
+    spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
+
+
+@pytest.mark.parametrize("engine", ["driver", "resident", "allreduce", "local"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_cancelled_fit_ends_in_one_line_and_resumes(call, engine, rows, spark, tmp_path):
+    context = spark.sparkContext
+    before = set(vars(context))
+    kept = {"optimizer": "gd", "maxIter": 40, "tol": 0.0, "checkpointDir": str(tmp_path), "checkpointInterval": 5}
+
+    def cancel(progress):
+        if progress.record.step == 12:
+            CALLS[call](context)
+
+    with pytest.raises(FitCancelledError, match=r"^the fit was cancelled[^\n]*the same call resumes\.$"):
+        LinearRegression(engine=engine, callbacks=[cancel], **kept).fit(rows)
+    assert set(vars(context)) == before
+    deadline = time.monotonic() + 60  # Spark's own pages learn of an end a moment later
+    while context.statusTracker().getActiveJobsIds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not [path for path in tmp_path.rglob("*") if "unfinished" in path.name]
+    model = LinearRegression(engine=engine, **kept).fit(rows)
+    assert model.summary.receipt.resumed_at >= 10
+
+
+def test_calls_that_mean_others_are_not_heard(rows, spark):
+    context = spark.sparkContext
+
+    def cancel(progress):
+        context.cancelJobGroup("weekly")
+        context.cancelJobsWithTag("yours")
+
+    model = LinearRegression(engine="driver", optimizer="gd", maxIter=4, tol=0.0, callbacks=[cancel]).fit(rows)
+    assert model.summary.totalIterations == 4
