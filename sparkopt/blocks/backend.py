@@ -20,7 +20,7 @@ from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.validation import Interval
 
-__all__ = ["Backend", "RowSource", "Shared", "cached", "is_connect", "uncached"]
+__all__ = ["Backend", "RowSource", "Shared", "cached", "fixed", "is_connect", "uncached"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -194,6 +194,19 @@ def cached(df: DataFrame) -> DataFrame:
     except PySparkException as error:
         reason = str(error).strip().partition("\n")[0]
         logger.warning("this session caches nothing, so rows are computed again in each job: %s", reason)
+        return df
+
+
+def fixed(df: DataFrame) -> DataFrame:
+    """Return the rows as they are now, kept by the executors: whatever follows sees the same rows in one order.
+
+    Where the session keeps nothing, as serverless compute, they are computed again, as they come.
+    """
+    try:
+        return df.localCheckpoint()
+    except PySparkException as error:
+        reason = str(error).strip().partition("\n")[0]
+        logger.warning("this session keeps no rows, so the order of the source's must not vary: %s", reason)
         return df
 
 

@@ -23,12 +23,15 @@ from pyspark.sql.types import (
     DecimalType,
     FloatType,
     IntegralType,
+    NullType,
     NumericType,
     ShortType,
+    StringType,
     StructType,
     TimestampType,
 )
 
+from sparkopt.blocks.names import column_text, path_of, quoted, type_at
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
@@ -37,6 +40,9 @@ __all__ = ["RAW", "Columns", "FeatureEncoder", "feature_matrix", "raw_columns"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 
+TEXT_LABEL = "Cast numbers to double; number classes from 0, as StringIndexer and the command sparkopt train do."
+MOST_SHOWN = 100
+"""Most columns that an error names."""
 RAW = "raw "
 """Begins the names of the columns that an encoder makes features of; their numbers follow."""
 
@@ -96,6 +102,8 @@ class Columns:
         What becomes of rows with null, NaN or infinity: the last two leave them out.
     encoder : FeatureEncoder or None, default None
         What makes the features, of other columns of the same rows, while blocks are written; None reads them.
+    label_hint : str, default ""
+        What to do about a label that the model does not take, for errors.
     """
 
     features: str | Sequence[str]
@@ -108,11 +116,19 @@ class Columns:
     folds: int | None = None
     invalid: str = "error"
     encoder: FeatureEncoder | None = None
+    label_hint: str = ""
 
     @property
     def feature_names(self) -> str:
         """The feature columns as errors name them."""
         return self.features if isinstance(self.features, str) else ", ".join(self.features)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        features = [self.features] if isinstance(self.features, str) else list(self.features)
+        others = (self.label, self.weight, self.validation, self.offset, self.fold)
+        return [*features, *(name for name in others if name is not None)]
 
     def check(self, schema: StructType) -> None:
         """Refuse a schema that lacks a column or has one of the wrong type.
@@ -123,11 +139,16 @@ class Columns:
             Naming the column, its type and the types that are allowed.
         """
         features_type(schema, self.features)
+        alike = (
+            [] if isinstance(self.features, str) else [n for n in self.features if n.lower() == self.label.lower()]
+        )
+        if any(path_of(schema, name, FEATURES) == path_of(schema, self.label, LABEL) for name in alike):
+            raise SchemaError(
+                f"featuresCols names the label, {self.label!r}: the model would predict it by itself. Leave it out."
+            )
         for role, name in ((LABEL, self.label), (WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
-                found = column_type(schema, name, role)
-                if not is_number(found):
-                    raise SchemaError(f"{role} column {name!r} has type {found.simpleString()}; it must be numeric.")
+                number_type(schema, name, role)
         if self.fold is not None:
             found = column_type(schema, self.fold, FOLD)
             if not isinstance(found, IntegralType):
@@ -142,24 +163,23 @@ class Columns:
     def select(self, df: DataFrame) -> DataFrame:
         """Return the columns under fixed names and types, as ``Reader`` expects them."""
         self.check(df.schema)
+
+        def column(name: str, role: str) -> Column:
+            return F.col(column_text(df.schema, name, role))
+
         if self.encoder is None:
             selected = [features_column(df.schema, self.features).alias(FEATURES)]
         else:
             selected = raw_columns(df.schema, self.encoder.columns)
-        selected.append(F.col(quoted(self.label)).cast("double").alias(LABEL))
+        selected.append(column(self.label, LABEL).cast("double").alias(LABEL))
         for role, name in ((WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
-                selected.append(F.col(quoted(name)).cast("double").alias(role))
+                selected.append(column(name, role).cast("double").alias(role))
         if self.validation is not None:
-            selected.append(F.col(quoted(self.validation)).alias(VALIDATION))
+            selected.append(column(self.validation, VALIDATION).alias(VALIDATION))
         if self.fold is not None:
-            selected.append(F.col(quoted(self.fold)).cast("long").alias(FOLD))
+            selected.append(column(self.fold, FOLD).cast("long").alias(FOLD))
         return df.select(*selected)
-
-
-def quoted(name: str) -> str:
-    """Return the column name as Spark takes it literally, dots included."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def column_type(schema: StructType, name: str, role: str) -> DataType:
@@ -170,14 +190,36 @@ def column_type(schema: StructType, name: str, role: str) -> DataType:
     SchemaError
         Where there is no such column; the message lists those there are.
     """
-    if name not in schema.names:
-        raise SchemaError(f"{role} column {name!r} does not exist. Columns: {', '.join(schema.names)}.")
-    return schema[name].dataType
+    path = path_of(schema, name, role)
+    if path is None:
+        raise SchemaError(f"{role} column {name!r} does not exist. Columns: {shown_names(schema.names)}.")
+    return type_at(schema, path)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return the names of columns for an error: all of them, where they are not too many to read."""
+    more = f", ... ({len(names):,} in all)" if len(names) > MOST_SHOWN else ""
+    return ", ".join(names[:MOST_SHOWN]) + more
 
 
 def is_number(found: DataType) -> bool:
     """Whether a column of this type can be cast to double without loss of meaning."""
-    return isinstance(found, (NumericType, BooleanType))
+    return isinstance(found, (NumericType, BooleanType, NullType))  # of null alone: a column that is empty today
+
+
+def number_type(schema: StructType, name: str, role: str) -> DataType:
+    """Return the type of a column of numbers.
+
+    Raises
+    ------
+    SchemaError
+        Where it has other values, or does not exist.
+    """
+    found = column_type(schema, name, role)
+    if not is_number(found):
+        way = f" {TEXT_LABEL}" if role == LABEL and isinstance(found, StringType) else ""
+        raise SchemaError(f"{role} column {name!r} has type {found.simpleString()}; it must be numeric.{way}")
+    return found
 
 
 def features_type(schema: StructType, features: str | Sequence[str]) -> str:
@@ -215,11 +257,13 @@ def features_column(schema: StructType, features: str | Sequence[str]) -> Column
     """Return one expression for the features: the Vector itself, or an array<float> or array<double>."""
     kind = features_type(schema, features)
     if kind == "vector":
-        return F.col(quoted(str(features)))
+        return F.col(column_text(schema, str(features), FEATURES))
     if isinstance(features, str):
-        return F.col(quoted(features)).cast(f"array<{kind}>")
+        return F.col(column_text(schema, features, FEATURES)).cast(f"array<{kind}>")
     # one expression of SQL: a call for each of thousands of columns takes seconds
-    return F.expr(f"array({', '.join(f'CAST({quoted(name)} AS {kind})' for name in features)})")
+    known = set(schema.names)
+    names = [quoted(name) if name in known else column_text(schema, name, FEATURES) for name in features]
+    return F.expr(f"array({', '.join(f'CAST({name} AS {kind})' for name in names)})")
 
 
 def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
@@ -234,7 +278,7 @@ def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
     found = []
     for number, name in enumerate(names):
         kind = known[name] if name in known else column_type(schema, name, FEATURES)
-        column = F.col(quoted(name))
+        column = F.col(quoted(name) if name in known else column_text(schema, name, FEATURES))
         if isinstance(kind, TimestampType):  # the clock of the session's time zone
             column = column.cast("timestamp_ntz")
         elif isinstance(kind, DecimalType):

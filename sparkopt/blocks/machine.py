@@ -25,7 +25,7 @@ from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
 from sparkopt.validation import Interval
 
-__all__ = ["MachineBackend", "TableSource", "pass_cost"]
+__all__ = ["MachineBackend", "TableSource"]
 
 T = TypeVar("T")
 
@@ -74,14 +74,6 @@ def is_small(table: Table, codec: str = "none") -> bool:
     """Whether a table's blocks stay in this process's memory."""
     size = table.bytes
     return codec == "none" and size is not None and size <= IN_MEMORY
-
-
-def pass_cost(table: Table) -> tuple[int, float]:
-    """Return how many of a table's partitions are computed at the same time, and what a pass costs besides."""
-    if is_small(table):
-        return 1, HERE_SECONDS
-    with ProcessPool.shared() as shared:
-        return max(1, shared.processes), WORKERS_SECONDS if shared.processes else HERE_SECONDS
 
 
 class MachineBackend(Backend):

@@ -207,12 +207,13 @@ class Reader:
         inside = domain.contains(values)
         if not inside.all():
             row = int(np.flatnonzero(~inside)[0])
-            self._refuse(role, name, row, f"is {values[row]:g}; it must be {domain}")
+            hint = self.columns.label_hint if role == LABEL else ""
+            self._refuse(role, name, row, f"is {values[row]:g}; it must be {domain}", hint or HINT)
         return values
 
-    def _refuse(self, role: str, name: str, row: int, problem: str) -> None:
+    def _refuse(self, role: str, name: str, row: int, problem: str, hint: str = HINT) -> None:
         row = row if self._kept is None else int(self._kept[row])
-        hint = INVALID_HINT if problem.startswith(INVALID) else HINT
+        hint = INVALID_HINT if problem.startswith(INVALID) else hint
         raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {hint}")
 
     @property

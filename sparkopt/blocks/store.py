@@ -35,6 +35,7 @@ from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
+from sparkopt.blocks.tables import named_table
 from sparkopt.blocks.tasks import (
     GroupTask,
     Located,
@@ -131,7 +132,8 @@ class BlockStore:
         check("codec", codec, OneOf(BLOCK_CODECS))
         name = f"sparkopt-{uuid.uuid4().hex}"
         if isinstance(df, Table):
-            backend, facts = _written(TableSource(df, columns, targets, name, codec))
+            named = named_table(df, columns.names)
+            backend, facts = _written(TableSource(named, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, f"arrow: {df}")
         columns = replace(columns, encoder=encoder_of(df, columns.features))
         with described(df.sparkSession, "reading rows"):

@@ -38,6 +38,7 @@ from sparkopt.blocks.columns import (
     column_type,
     features_type,
 )
+from sparkopt.blocks.names import NamedColumns, path_of
 from sparkopt.blocks.parquet import (
     ANY,
     ARRAY,
@@ -50,11 +51,13 @@ from sparkopt.blocks.parquet import (
     ParquetReader,
 )
 from sparkopt.errors import DataError
+from sparkopt.machine.derived import derived
 from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.part import UNREADABLE, TablePart
+from sparkopt.machine.table import Table
 from sparkopt.typing import Array
 
-__all__ = ["TableReader", "number_of", "numbers", "scoring_reader", "spark_schema"]
+__all__ = ["TableReader", "named_columns", "named_table", "number_of", "numbers", "scoring_reader", "spark_schema"]
 
 ROW_METADATA = b"org.apache.spark.sql.parquet.row.metadata"
 """Where Spark keeps its own schema in a Parquet file."""
@@ -225,6 +228,32 @@ def scoring_reader(schema: StructType, features: str | Sequence[str], offset: st
         column_type(schema, offset, OFFSET)
         sources[OFFSET] = _source(NUMBER, [offset])
     return ParquetReader(sources)
+
+
+def named_columns(schema: pa.Schema, names: Iterable[str | None], role: str = "input") -> NamedColumns | None:
+    """Return what adds columns under the names by which they are asked for; None where all have these names.
+
+    Raises
+    ------
+    SchemaError
+        Where several columns have a name.
+    """
+    there = set(schema.names)
+    missing = [name for name in dict.fromkeys(names) if name is not None and name not in there]
+    if not missing:
+        return None
+    known = spark_schema(schema)
+    found = ((name, path_of(known, name, role)) for name in missing)
+    return NamedColumns(tuple((name, path) for name, path in found if path is not None))
+
+
+def named_table(table: Table, names: Iterable[str | None]) -> Table:
+    """Return a table with further columns, where names are of fields or in another case; missing ones stay so."""
+    function = named_columns(table.schema, names)
+    if function is None or not function.paths:
+        return table
+    read, added = [path[0] for _, path in function.paths], [name for name, _ in function.paths]
+    return derived(table, function, function.schema(table.schema), read, added)
 
 
 def number_of(batch: pa.RecordBatch, name: str) -> Array:

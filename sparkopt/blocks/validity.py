@@ -14,10 +14,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, FractionalType, StructType
 
-from sparkopt.blocks.columns import FEATURES, column_type, features_type, quoted
+from sparkopt.blocks.columns import FEATURES, column_type, features_type
 from sparkopt.blocks.invalid import finite_rows
+from sparkopt.blocks.names import column_text, quoted
 from sparkopt.blocks.parquet import ParquetReader
-from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
+from sparkopt.blocks.tables import named_table, number_of, scoring_reader, spark_schema
 from sparkopt.machine.table import Table
 
 __all__ = ["valid_rows"]
@@ -44,12 +45,14 @@ def valid_rows(rows: R, features: str | Sequence[str], others: Sequence[str | No
     """
     names = [name for name in others if name is not None]
     if isinstance(rows, Table):
-        schema = spark_schema(rows.schema)
+        named = named_table(rows, [*([features] if isinstance(features, str) else features), *names])
+        schema = spark_schema(named.schema)
         reader = scoring_reader(schema, features)
         read = tuple(dict.fromkeys([*(name for one in reader.every_source for name in one.names), *names]))
         for name in names:
             column_type(schema, name, "numeric")
-        return rows.where(_Valid(reader, tuple(names)), read, "valid rows")  # type: ignore[return-value]  # a Table
+        kept = named.where(_Valid(reader, tuple(names)), read, "valid rows")
+        return Table(rows.schema, kept.partitions, kept.keeps)  # type: ignore[return-value]  # a Table
     return rows.where(_condition(rows.schema, features, names))  # type: ignore[return-value]  # a DataFrame
 
 
@@ -70,14 +73,22 @@ class _Valid:
 
 def _condition(schema: StructType, features: str | Sequence[str], others: Sequence[str]) -> Column:
     """Return the condition in SQL, which needs no Python."""
-    conditions = [_is_finite(F.col(quoted(name)), column_type(schema, name, "numeric")) for name in others]
+
+    def column(name: str) -> Column:
+        return F.col(column_text(schema, name, FEATURES))
+
+    conditions = [_is_finite(column(name), column_type(schema, name, "numeric")) for name in others]
     kind = features_type(schema, features)
     if not isinstance(features, str):
-        conditions += [_is_finite(F.col(quoted(name)), column_type(schema, name, "features")) for name in features]
+        known = {field.name: field.dataType for field in schema}
+        for name in features:
+            is_known = name in known
+            found = known[name] if is_known else column_type(schema, name, FEATURES)
+            conditions.append(_is_finite(F.col(quoted(name)) if is_known else column(name), found))
     else:
-        column = F.col(quoted(features))
-        entries = F.unwrap_udt(column).getField("values") if kind == "vector" else column.cast("array<double>")
-        conditions += [column.isNotNull(), ~F.exists(entries, lambda entry: ~_finite(entry))]
+        whole = column(features)
+        entries = F.unwrap_udt(whole).getField("values") if kind == "vector" else whole.cast("array<double>")
+        conditions += [whole.isNotNull(), ~F.exists(entries, lambda entry: ~_finite(entry))]
     return reduce(and_, conditions)
 
 

@@ -17,7 +17,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, IntegralType, StringType, StructType
 
-from sparkopt.blocks.columns import column_type, is_number, quoted
+from sparkopt.blocks.columns import column_type, is_number
+from sparkopt.blocks.names import quoted
 from sparkopt.deep.arrow_columns import as_numbers, plain, side_by_side
 from sparkopt.errors import DataError, SchemaError
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.names import quoted
 from sparkopt.io.hashing import xxhash64
 from sparkopt.typing import Array, Seed
 

@@ -1,4 +1,4 @@
-"""What a fit would do, from a small sample of the data: sizes, the engine, and what would make it cheaper."""
+"""What a fit would do with the rows of a store: sizes, the engine, and what would make it cheaper."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pyspark.sql import DataFrame
 
-from sparkopt.blocks import classic, connect
-from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.machine import pass_cost
+from sparkopt.blocks.store import BlockStore
 from sparkopt.codecs.gradient import gradient_codec
 from sparkopt.communication.autotune import CANDIDATES, LEAST_BYTES
 from sparkopt.communication.encoding import SPARSE
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
 from sparkopt.engines.profile import DataProfile
-from sparkopt.engines.selection import PASSES, EngineChoice, choose, engine_on_table, every_engine
-from sparkopt.machine.table import Table
+from sparkopt.engines.selection import PASSES, EngineChoice, choose, engine_on, every_engine
 
 __all__ = ["FitPlan"]
 
@@ -63,22 +59,14 @@ class FitPlan:
 
     @classmethod
     def of(
-        cls,
-        df: DataFrame | Table,
-        data: DataProfile,
-        coefficients: int,
-        engine: Engine,
-        share: float,
-        compression: str = "none",
+        cls, store: BlockStore, coefficients: int, engine: Engine, share: float, compression: str = "none"
     ) -> FitPlan:
         """Plan a fit.
 
         Parameters
         ----------
-        df : DataFrame or Table
+        store : BlockStore
             The rows.
-        data : DataProfile
-            Their profile.
         coefficients : int
             Length of a coefficient vector.
         engine : Engine
@@ -88,15 +76,9 @@ class FitPlan:
         compression : str, default "none"
             The compression that was asked for.
         """
-        stored = round(sum(data.rows) * data.row_bytes * share)
-        if isinstance(df, Table):
-            size, session = FitSize(stored, 8 * coefficients, data.partitions, *pass_cost(df)), SessionTraits.of(None)
-            choice = choose(size, engine_on_table(engine).candidates(session))
-            return cls(data, coefficients, choice, session, compression, needs_spark=False)
-        context = None if is_connect(df) else df.sparkSession.sparkContext
-        slots = connect.slots_of(df.sparkSession) if context is None else classic.slots_of(context)
-        size, session = FitSize(stored, 8 * coefficients, data.partitions, slots), SessionTraits.of(df.sparkSession)
-        return cls(data, coefficients, choose(size, engine.candidates(session)), session, compression)
+        size, session = FitSize.of(store, 8 * coefficients, share), SessionTraits.of_store(store)
+        choice = choose(size, engine_on(engine, store).candidates(session))
+        return cls(DataProfile.of(store), coefficients, choice, session, compression, needs_spark=store.needs_spark)
 
     @property
     def engine(self) -> Engine:

@@ -26,7 +26,7 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import known_types, with_classes
+from sparkopt.jobs.raw_rows import known_types, real_names, with_classes
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
@@ -93,6 +93,8 @@ def check(args: argparse.Namespace) -> None:
         raise ParameterError(f"--tolerance must be >= 0. Got {args.tolerance:g} instead.")
     if None not in (args.min_value, args.max_value) and args.min_value > args.max_value:
         raise ParameterError(f"--min-value {args.min_value:g} is above --max-value {args.max_value:g}.")
+    if args.tolerance and not args.baseline:
+        raise ParameterError("--tolerance is of the value of a --baseline: give one, or --min-value.")
     if args.baseline_optional and not args.baseline:
         raise ParameterError("--baseline-optional needs --baseline, the path where a baseline will be.")
 
@@ -119,6 +121,7 @@ def work(run: JobRun) -> JobResult:
     loaded = saved.load(runtime)
     types = known_types(loaded, args.label, saved.labels)
     rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
+    rows = real_names(rows, runtime.schema(rows.rows))
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     last = last_stage(model)
     label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)

@@ -16,6 +16,22 @@ __all__ = ["Parser", "read_config"]
 FAILURE, USAGE = 1, 2
 """Exit codes: of what failed, a package that is not installed included, and of a wrong flag."""
 
+UNKNOWN = "unrecognized arguments: "
+IN_PYTHON = {
+    "--local-steps": "LogisticRegression(localSteps=5, optimizer='sgd', stepSize=0.1)",
+    "--compression": "LogisticRegression(compression='int8', optimizer='sgd', stepSize=0.1)",
+    "--patience": "LogisticRegression(patience=5, validationIndicatorCol='held')",
+    "--threshold": "model.setThreshold(0.3), then model.save(path)",
+    "--class-weights": "LogisticRegression(classWeights='balanced')",
+    "--num-folds": "CrossValidator(estimator=..., numFolds=5)",
+}
+"""Flags that one may look for, and what has them."""
+
+
+def _plain(flag: str) -> str:
+    """Return a flag in small letters without signs, as names in other spellings are compared."""
+    return flag.lower().replace("-", "").replace("_", "")
+
 
 class Parser(argparse.ArgumentParser):
     """Flags from the command line or a configuration file; a wrong one gives an error of one line.
@@ -39,8 +55,22 @@ class Parser(argparse.ArgumentParser):
         self.of_file: Any = None
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and exit with code 2."""
+        """Print the error and exit with code 2; of flags that do not exist, with the way out."""
+        unknown = message.removeprefix(UNKNOWN)
+        if unknown != message:
+            message = f"{message}.{self._hint(unknown.split())}"
         self.exit(USAGE, f"{self.prog}: error: {message} (--help lists all flags)\n")
+
+    def _hint(self, unknown: Sequence[str]) -> str:
+        """Return what may be meant by the first of some arguments that are not known."""
+        first = next((part.partition("=")[0] for part in unknown if part.startswith("--")), "")
+        if not first:
+            return f" Values of several words need quotation marks: {' '.join(unknown)!r}."
+        if first in IN_PYTHON:
+            return f" {first} is of the estimators in Python: {IN_PYTHON[first]}."
+        known = {_plain(name): name for action in self._actions for name in action.option_strings}
+        near = difflib.get_close_matches(_plain(first), known, n=1)
+        return f" Did you mean {known[near[0]]}?" if near else ""
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse the command line over the file that its ``--config`` names.

@@ -24,7 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 import sparkopt  # sparkopt.images is loaded where it is used: --help needs no OpenCV
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
@@ -32,7 +32,7 @@ from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.locations import LocalLocation
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.images import ImageRows
-from sparkopt.jobs.sources import COLORS, DataSource, check_share
+from sparkopt.jobs.sources import COLORS, DataSource, check_share, no_images
 from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
@@ -55,6 +55,10 @@ def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
         return sparkopt.images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
     except OSError as error:
         raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(f"--pipeline {options.pipeline!r} is no JSON of Compose.to_json: {error}.") from error
 
 
 def process(rows: ImageRows) -> dict[str, Any]:
@@ -69,6 +73,8 @@ def process(rows: ImageRows) -> dict[str, Any]:
     found = rows.reasons()
     counts = {reason: count for reason, count, _ in found}
     total = sum(counts.values())
+    if not total:
+        raise DataError(no_images(rows.options.input))
     return {
         "images": total,
         "skipped": skipped,
@@ -144,6 +150,11 @@ def check(options: argparse.Namespace) -> None:
         raise ParameterError(f"the following arguments are required: {', '.join(missing)}.")
     if options.parts < 1:
         raise ParameterError(f"--parts must be at least 1. Got {options.parts} instead.")
+    for name in ("seed", "epoch"):
+        if getattr(options, name) < 0:
+            raise ParameterError(f"--{name} must be >= 0. Got {getattr(options, name)} instead.")
+    if options.labels and not options.features:
+        raise ParameterError("--labels is for --features, which writes the labels. Give both, or neither.")
     check_share("--test-fraction", options.test_fraction)
     kernel_of(options)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.columns import is_number
+from sparkopt.blocks.names import path_of
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Formula
 from sparkopt.features.fitting import IMPUTE
@@ -27,11 +28,15 @@ __all__ = [
     "known_types",
     "raw_columns_of",
     "raw_flags",
+    "real_names",
     "table_features",
     "with_classes",
 ]
 
 MOST_CLASSES = 100
+OF_TWO = ("logistic", "hinge", "squared_hinge")
+"""Losses of two classes."""
+MORE_CLASSES = "Leave --loss out, or give --loss multinomial for classes, --loss squared_error for numbers."
 """Most classes of a label where --loss does not ask for more."""
 
 
@@ -99,6 +104,16 @@ def _named(args: argparse.Namespace, rows: InputRows, schema: StructType, label:
     return names
 
 
+def real_names(rows: InputRows, schema: StructType) -> InputRows:
+    """Return rows whose label and weight have the names of their columns, which flags may give in another case."""
+
+    def real(name: str | None, role: str) -> str | None:
+        path = path_of(schema, name, role) if name else None
+        return path[0] if path is not None and len(path) == 1 else name
+
+    return replace(rows, label=real(rows.label, LABEL), weight=real(rows.weight, "weight"))
+
+
 def _all_numbers(schema: StructType, names: list[str]) -> bool:
     known = {field.name: field.dataType for field in schema}
     return all(is_number(known[name]) for name in names if name in known)
@@ -123,12 +138,23 @@ def with_classes(args: argparse.Namespace, rows: InputRows, schema: StructType, 
         Where there are too few classes, or more than ``most``.
     """
     label = rows.label or LABEL
+    loss = getattr(args, "loss", None)
+    most = 2 if loss in OF_TWO else most
+    if args.source.kind == IMAGES and len(rows.labels) > most:
+        raise DataError(
+            f"{args.source.location!r} has images of {len(rows.labels)} classes, more than {most}. {MORE_CLASSES}"
+        )
     if args.source.kind == IMAGES or label not in schema.names or schema[label].dataType.typeName() == "boolean":
         return rows
     is_text = schema[label].dataType.typeName() in ("string", "varchar", "char")
     if not is_text and not is_number(schema[label].dataType):
         return rows
     names = list(rows.labels) or values_of(rows.rows, label, most)
+    if names is None and loss in OF_TWO:
+        raise DataError(
+            f"label column {label!r} has more than two different values, and --loss {loss} is of two classes. "
+            f"{MORE_CLASSES}"
+        )
     if names is None:
         way = "Predict numbers with --loss squared_error" if not is_text else "Group them, or choose another --label"
         raise DataError(

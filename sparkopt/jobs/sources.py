@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DataSource",
     "check_classes",
+    "check_not_empty",
     "check_share",
     "check_source",
     "data_flags",
@@ -31,6 +32,7 @@ __all__ = [
     "format_of",
     "image_names",
     "image_pipeline",
+    "no_images",
 ]
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
@@ -224,10 +226,37 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
         raise ParameterError(f"--{kind} is empty: name the data.")
     options, types = getattr(args, "option", []), getattr(args, "type", [])
     args.source = replace(args.source, options=checked_options(kind, options), types=checked_types(kind, types))
+    _check_roles(args)
     if args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
     if kind == IMAGES and not only_images:  # a job of images alone imports what it needs
         import_module("sparkopt.images")
+
+
+ROLES = {"images": ("features", "label", "weight"), "libsvm": ("features", "label", "weight")}
+"""Flags for columns, which some sources do not have."""
+
+
+def _check_roles(args: argparse.Namespace) -> None:
+    """Refuse names of columns where there are none, and columns of two roles."""
+    own = {"images": "an image's label is its folder", "libsvm": "its lines begin with the label"}
+    kind, defaults = args.source.kind, {"features": FEATURES, "label": LABEL}
+    for role in ROLES.get(kind, ()):
+        given = getattr(args, role, None)
+        if given is not None and given != defaults.get(role):
+            raise ParameterError(f"--{role} names columns, and --{kind} has none: {own[kind]}. Leave --{role} out.")
+    if getattr(args, "weight", None) and args.weight == getattr(args, "label", None):
+        raise ParameterError(f"--weight names the label, {args.weight!r}. Name the column of row weights.")
+    for role in ("label", "features"):
+        if getattr(args, role, None) is not None and not getattr(args, role).strip():
+            raise ParameterError(f"--{role} is empty: name a column, or leave it out.")
+
+
+def check_not_empty(args: argparse.Namespace, *names: str) -> None:
+    """Refuse flags that have an empty value."""
+    for name in names:
+        if getattr(args, name) is not None and not getattr(args, name).strip():
+            raise ParameterError(f"--{name.replace('_', '-')} is empty: name a path.")
 
 
 def _of_paths(paths: Sequence[str]) -> DataSource:
@@ -263,6 +292,11 @@ def image_pipeline(args: argparse.Namespace) -> Compose:
     return images.Compose([images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)])
 
 
+def no_images(folder: str) -> str:
+    """Return the error of a folder without images."""
+    return f"{folder!r} has no images: there is no file that ends in {', '.join(ENDINGS)}."
+
+
 def image_names(folder: str, found: Sequence[str], labels: Sequence[str] = ()) -> list[str]:
     """Return the labels' names in order: ``labels``, or those of the folders that have images.
 
@@ -272,7 +306,7 @@ def image_names(folder: str, found: Sequence[str], labels: Sequence[str] = ()) -
         Where there are no images, or a folder is not in ``labels``, where these are given.
     """
     if not found:
-        raise DataError(f"{folder!r} has no images: there is no file that ends in {', '.join(ENDINGS)}.")
+        raise DataError(no_images(folder))
     names = list(labels) or sorted(found)
     unknown = sorted(set(found) - set(names))
     if unknown:

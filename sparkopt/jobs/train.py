@@ -29,9 +29,25 @@ from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import measures
 from sparkopt.jobs.models import find_model
-from sparkopt.jobs.raw_rows import MOST_CLASSES, known_types, raw_flags, table_features, with_classes
+from sparkopt.jobs.raw_rows import (
+    MOST_CLASSES,
+    known_types,
+    raw_flags,
+    real_names,
+    table_features,
+    with_classes,
+)
 from sparkopt.jobs.runtimes.base import InputRows, Runtime
-from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, check_classes, check_share, check_source, data_flags
+from sparkopt.jobs.sources import (
+    FEATURES,
+    IMAGES,
+    LABEL,
+    check_classes,
+    check_not_empty,
+    check_share,
+    check_source,
+    data_flags,
+)
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -166,6 +182,11 @@ def _declare_solver(flags: Parser, defaults: LogisticRegression) -> None:
 def check(args: argparse.Namespace) -> None:
     """Refuse flags that cannot work."""
     check_source(args)
+    check_not_empty(args, "output", "initial_model", "checkpoint_dir")
+    if args.source.kind == IMAGES and args.loss not in (None, *CLASSIFIERS):
+        raise ParameterError(
+            f"--loss {args.loss} predicts numbers, and the labels of --images are classes. Leave it out."
+        )
     check_share("--test-fraction", args.test_fraction)
     if args.num_features is not None and (args.num_features < 1 or args.source.kind != "libsvm"):
         raise ParameterError("--num-features must be at least 1, and is for --libsvm alone.")
@@ -211,6 +232,7 @@ def work(run: JobRun) -> JobResult:
     start, labels = (None, []) if initial is None else (initial.load(runtime), initial.labels)
     types = known_types(start, args.label, labels) if start is not None else {}
     rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types)
+    rows = real_names(rows, runtime.schema(rows.rows))
     classifies = args.loss in (None, *CLASSIFIERS)
     if rows.labels and classifies and args.source.kind == IMAGES:
         check_classes(rows.labels, args.source.location)

@@ -23,7 +23,7 @@ from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.runtimes.base import Runtime
-from sparkopt.jobs.sources import LABEL, check_classes, check_share, check_source, data_flags
+from sparkopt.jobs.sources import LABEL, check_classes, check_not_empty, check_share, check_source, data_flags
 from sparkopt.jobs.train import plotted, with_metrics, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
@@ -98,7 +98,10 @@ def _declare_launcher(flags: Parser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Refuse flags that cannot work."""
     check_source(args, only_images=True)
+    check_not_empty(args, "output")
     check_share("--test-fraction", args.test_fraction)
+    if args.processes is not None and (args.min_processes or 0) > args.processes:
+        raise ParameterError(f"--min-processes {args.min_processes} is above --processes {args.processes}.")
     estimator(args, 2)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from sparkopt.errors import ParameterError
+from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
 from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.datasets import from_dataset
@@ -92,6 +92,9 @@ class Table:
         if isinstance(data, Table):
             return data
         schema, parts, folder = _opened(data, header, types, csv)
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise SchemaError(f"there are several columns {twice!r}: rename or drop all but one.")
         return cls(schema, tuple(parts), folder)
 
     @staticmethod

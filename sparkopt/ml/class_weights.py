@@ -9,20 +9,32 @@ import numpy as np
 from pyspark.ml.param import Param, Params
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import Columns, quoted
-from sparkopt.blocks.tables import numbers
+from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.names import column_text
+from sparkopt.blocks.tables import named_table, numbers
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine.table import Table
 from sparkopt.ml.rows import Rows, training_rows
 from sparkopt.validation import Interval, check
 
-__all__ = ["MOST_CLASSES", "ClassWeightSetters", "HasClassWeights", "factors", "require_all"]
+__all__ = [
+    "FROM_0",
+    "INFERRED_CLASSES",
+    "MOST_CLASSES",
+    "ClassWeightSetters",
+    "HasClassWeights",
+    "factors",
+    "require_all",
+]
 
 C = TypeVar("C", bound="ClassWeightSetters")
 
 BALANCED = "balanced"
 MOST_CLASSES = 10_000
 """Beyond this, labels are far more likely to be row numbers or amounts than classes."""
+INFERRED_CLASSES = 100
+"""Most classes where nothing but the largest label says how many there are; as many as pyspark.ml infers."""
+FROM_0 = "Number the classes from 0, as StringIndexer and the command sparkopt train do."
 WEIGHT, LABEL = Interval(0, None), Interval(0, MOST_CLASSES - 1, whole=True)
 
 
@@ -86,8 +98,10 @@ def balanced(dataset: Rows, columns: Columns) -> tuple[float, ...]:
     rows = training_rows(dataset, columns)
     if isinstance(rows, Table):
         return _balanced(_class_sums(rows, columns))
-    weight = F.lit(1.0) if columns.weight is None else F.col(quoted(columns.weight)).cast("double")
-    label = F.col(quoted(columns.label)).cast("double").alias("label")
+    weight = F.lit(1.0)
+    if columns.weight is not None:
+        weight = F.col(column_text(rows.schema, columns.weight, "weight")).cast("double")
+    label = F.col(column_text(rows.schema, columns.label, "label")).cast("double").alias("label")
     # the ingest refuses bad labels and names their rows; here they only must not fill the driver
     sums = rows.groupBy(label).agg(F.sum(weight).alias("weight")).limit(MOST_CLASSES + 1).collect()
     return _balanced({row.label: row.weight for row in sums if row.label is not None and row.weight is not None})
@@ -104,6 +118,7 @@ def _class_sums(rows: Table, columns: Columns) -> dict[float, float]:
     """Return the weight of each label in a table; more labels than ``MOST_CLASSES`` are cut off."""
     sums: dict[float, float] = {}
     names = [columns.label, *([] if columns.weight is None else [columns.weight])]
+    rows = named_table(rows, names)
     for batch in numbers(rows.partitions, names):
         complete = batch[~np.isnan(batch).any(axis=1)]
         found, places = np.unique(complete[:, 0], return_inverse=True)

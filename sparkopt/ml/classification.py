@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -11,13 +12,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType, StructType
 
 from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.names import path_of
 from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.arithmetic import sigmoid, softmax
 from sparkopt.ml.bounds import BoundSetters
-from sparkopt.ml.class_weights import MOST_CLASSES, ClassWeightSetters
+from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES, ClassWeightSetters
 from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
@@ -31,7 +33,7 @@ from sparkopt.ml.summary.classification import (
 from sparkopt.ml.training import TrainingTask
 from sparkopt.penalties import Penalty
 from sparkopt.training.coordinates import Initial
-from sparkopt.training.trainer import Fit
+from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["LogisticRegression", "LogisticRegressionModel"]
+
+logger = logging.getLogger(__name__)
 
 LABELS = Interval(0, None, whole=True)
 
@@ -299,21 +303,42 @@ class LogisticRegression(
         return LABELS if self._declared is None else Interval(0, self._declared - 1, whole=True)
 
     @property
+    def _label_hint(self) -> str:
+        if self._declared is not None and self.getFamily() != "binomial":
+            return f"Its metadata says that there are {self._declared} classes: make the label and its metadata anew."
+        more = " For more than two classes set family='multinomial'." if self.getFamily() == "binomial" else ""
+        return f"{FROM_0}{more} For numbers that are no classes use LinearRegression."
+
+    @property
     def _pushes_intercepts(self) -> bool:
         """Whether intercepts may be infinite: there are some, without bounds."""
         return bool(self.getFitIntercept()) and not self._has_bounds
 
     def _loss(self, moments: Moments) -> Loss:
         found = int(moments.target_max) + 1
-        if found > MOST_CLASSES:
+        is_said = self.getFamily() == "multinomial" or self._declared is not None
+        most = MOST_CLASSES if is_said else INFERRED_CLASSES
+        if found > most:
+            more = "" if is_said else "; for so many classes set family='multinomial'"
             raise DataError(
-                f"label column {self.getLabelCol()!r} has labels up to {found - 1}, more than {MOST_CLASSES} "
-                f"classes. Number the classes from 0 (pyspark.ml's StringIndexer does), or use LinearRegression."
+                f"label column {self.getLabelCol()!r} has labels up to {found - 1}, which are {found} classes, more "
+                f"than {most}. Use LinearRegression for numbers that are no classes, or number the classes from 0, "
+                f"as StringIndexer does{more}."
             )
         classes = max(found, self._declared or 0)
         if self.getFamily() == "binomial" or (self.getFamily() == "auto" and classes <= 2):
             return Logistic()
         return Multinomial(max(2, found if self._pushes_intercepts else classes))
+
+    def _trainer(self, moments: Moments) -> Trainer:
+        if moments.target_min > 0 and moments.target_min != moments.target_max:
+            logger.warning(
+                "label column %r begins at %g, so the classes below have no rows. %s",
+                self.getLabelCol(),
+                moments.target_min,
+                FROM_0,
+            )
+        return super()._trainer(moments)
 
     def _known(self, moments: Moments) -> Initial | None:
         if moments.target_min != moments.target_max or not self._pushes_intercepts:
@@ -344,7 +369,8 @@ class LogisticRegression(
 
 def declared_classes(schema: StructType, label: str) -> int | None:
     """Return the number of classes that the metadata of a label column says, or None where it says none."""
-    facts = schema[label].metadata.get("ml_attr", {}) if label in schema.names else {}
+    path = path_of(schema, label, "label") or ()
+    facts = schema[path[0]].metadata.get("ml_attr", {}) if len(path) == 1 else {}
     if facts.get("type") == "binary":
         return 2
     if facts.get("type") != "nominal":

@@ -12,19 +12,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.explain import FitPlan
-from sparkopt.engines.profile import DataProfile
 from sparkopt.engines.selection import by_name as engine_by_name
-from sparkopt.engines.selection import engine_on_table
+from sparkopt.engines.selection import check_engine, engine_on
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, feature_names, rows_of, schema_of
+from sparkopt.ml.rows import Rows, feature_names, rows_to_fit, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
-from sparkopt.ml.training import Reading, Serial, TrainingTask, train
+from sparkopt.ml.training import Reading, Serial, TrainingTask, checked, stored, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Optimizer, by_name, schedules
@@ -112,6 +112,11 @@ class LinearEstimator(
     def _targets(self) -> Interval:
         """What a label may be, as far as it is known before the data is read."""
 
+    @property
+    def _label_hint(self) -> str:
+        """What to do about a label outside of ``_targets``, for errors; "" is to repair the row."""
+        return ""
+
     @abstractmethod
     def _loss(self, moments: Moments) -> Loss:
         """Return the loss for targets like these."""
@@ -165,13 +170,13 @@ class LinearEstimator(
         iterator of (int, model)
             Number of the param map, and its model; threads may share the iterator.
         """
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         return Serial(train(rows, [self.copy(values)._task(schema_of(rows)) for values in paramMaps]))
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.
 
-        It counts rows by partition and reads the features of the first few; nothing is trained or written.
+        It reads the rows once, as a fit does, and refuses what a fit would refuse; nothing is trained or kept.
 
         Examples
         --------
@@ -187,22 +192,26 @@ class LinearEstimator(
         engine         local; seconds of ... passes: driver ..., resident ..., ...
         optimizer      proximal-newton; seconds with about as many passes as each needs: proximal-newton ..., ...
         """
-        self._check()
-        rows = rows_of(dataset)
-        data = DataProfile.of(rows, self._columns())
-        moments = replace(Moments.zero(data.features), target_min=0.0, target_max=data.target_max)
-        objective = LinearObjective(self._loss(moments), data.features, self.getFitIntercept())
+        with illegal_arguments():
+            rows = rows_to_fit(dataset)
+            task = self._task(schema_of(rows))
+            check_engine(task.engine, rows)
+            with stored(rows, task.reading) as store:
+                return self._plan(store, checked(store, task))
+
+    def _plan(self, store: BlockStore, trainer: Trainer) -> FitPlan:
+        """Return what a fit on a store would do."""
+        objective = LinearObjective(trainer.loss, store.moments.features, trainer.fit_intercept)
         share = self.getMiniBatchFraction() * self.getLocalSteps()
-        engine = engine_by_name(self.getEngine(), self.getAggregationDepth())
-        plan = FitPlan.of(rows, data, objective.size, engine, share, self.getCompression())
-        if not self._chooses or self._columns().validation is not None:
-            return replace(plan, optimizer=self._optimizer().name)
-        engines = (engine if plan.needs_spark else engine_on_table(engine)).candidates(plan.session)
-        choice = choose_optimizer(objective, self._penalty(), plan.choice.size, engines, rows=sum(data.rows))
+        plan = FitPlan.of(store, objective.size, trainer.engine, share, self.getCompression())
+        if not self._chooses or store.validation is not None:
+            return replace(plan, optimizer=trainer.optimizer.name)
+        engines = engine_on(trainer.engine, store).candidates(plan.session)
+        choice = choose_optimizer(objective, trainer.penalty, plan.choice.size, engines, rows=store.moments.rows)
         return replace(plan, optimizer=str(choice))
 
     def _fit(self, dataset: DataFrame) -> M:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         ((_, model),) = train(rows, [self._task(schema_of(rows))])
         return model
 
@@ -213,8 +222,9 @@ class LinearEstimator(
         weighs = self.hasParam("classWeights") and self.isDefined("classWeights")
         weights = self.getOrDefault("classWeights") if weighs else None
         values = {param.name: value for param, value in self.extractParamMap().items()}
+        columns = replace(self._columns(), label_hint=self._label_hint)
         return TrainingTask(
-            reading=Reading(self._columns(), self._targets, weights, self.getBlockCodec()),
+            reading=Reading(columns, self._targets, weights, self.getBlockCodec()),
             engine=self.getEngine(),
             trainer=self._trainer,
             initial=None if self.initialModel is None else coefficients_of(self.initialModel),

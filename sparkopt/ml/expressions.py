@@ -161,8 +161,7 @@ def once(dataset: DataFrame, name: str) -> DataFrame:
     Spark moves a filter before the Python function that computes what it reads, and so computes that twice. It does
     not move a filter before a generator whose column it reads; filters of other columns it does.
     """
-    others = [F.col(f"`{other}`") for other in dataset.columns if other != name]
-    return dataset.select(*others, F.explode(F.array(name)).alias(name))
+    return dataset.select(F.expr(f"* EXCEPT (`{name}`)"), F.explode(F.array(name)).alias(name))
 
 
 def row_wise(dataset: DataFrame, inputs: dict[str, Column]) -> DataFrame:

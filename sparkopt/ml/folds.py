@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.names import column_text, quoted
+from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
@@ -54,9 +55,10 @@ def drawn(rows: Rows, draw: Draw) -> Rows:
 def given(rows: Rows, name: str, folds: int) -> Rows:
     """Return the rows, of which one without a fold is refused as it is read."""
     if isinstance(rows, Table):
+        rows = named_table(rows, [name])
         return Table(rows.schema, tuple(GivenPart(part, name, folds) for part in rows.partitions))
     refusal = F.raise_error(f"Fold number must be in range [0, {folds}), but got null").cast("int")
-    return rows.withColumn(name, F.coalesce(F.col(quoted(name)), refusal))
+    return rows.withColumn(name, F.coalesce(F.col(column_text(rows.schema, name, "fold")), refusal))
 
 
 def in_fold(rows: Rows, name: str, fold: int) -> Rows:

@@ -23,7 +23,7 @@ from sparkopt.images.schemas import check_image_column, check_image_field
 from sparkopt.images.statistics import ChannelMoments
 from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.machine.derived import computed
-from sparkopt.ml.rows import rows_of
+from sparkopt.ml.rows import rows_of, rows_to_fit
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.table_scoring import is_in_memory, like
 
@@ -203,7 +203,7 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], ParamsReada
     """
 
     def _fit(self, dataset: Any) -> ImageNormalizerModel:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         self._check(rows)
         kernel = self._kernel("tensor")
         key = self._key()

@@ -23,9 +23,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.columns import quoted
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.blocks.jvm_errors import Py4JError
+from sparkopt.blocks.names import quoted
 from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 
@@ -59,7 +59,7 @@ def with_raw(
     name : str
         Column of the raw predictions: a number, or an array where there are several outputs.
     offset : str, optional
-        Column that is added to a number.
+        Column that is added to a number, in SQL.
     problem : str, optional
         Message of the error where raw predictions are NaN; without one, such rows are kept.
     """
@@ -71,7 +71,7 @@ def with_raw(
     def raw() -> list[Column]:
         column = checked()
         if offset is not None:
-            column = column + F.expr(f"coalesce(CAST({quoted(offset)} AS DOUBLE), double('NaN'))")
+            column = column + F.expr(f"coalesce(CAST({offset} AS DOUBLE), double('NaN'))")
         if problem is not None:
             column = F.nanvl(column, F.expr(f"CAST(raise_error({text(problem)}) AS DOUBLE)"))
         return [F.col("*"), column.alias(name)]

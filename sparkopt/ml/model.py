@@ -27,7 +27,6 @@ from sparkopt.blocks.columns import (
     feature_matrix,
     features_column,
     features_type,
-    quoted,
 )
 from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
@@ -38,6 +37,7 @@ from sparkopt.blocks.invalid import (
     of_valid,
     valid_features,
 )
+from sparkopt.blocks.names import column_text
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
@@ -231,23 +231,27 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         formulas = None if rows is None else self._formulas(RAW)
         if rows is not None and formulas is not None:
             return _computed(rows, self, columns, formulas)
-        kept = [F.col(quoted(name)) for name in dataset.columns]
         if rows is None:
             scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
             scorer, inputs = self._score_raw(columns), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
         scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
-        return once(scored, SCORES).select(*kept, *self._named(columns, SCORES))
+        own = [INPUTS, SCORES] if rows is None else [INPUTS, SCORES, RAW]
+        # by what they are not: several of the user's columns may have one name
+        return once(scored, SCORES).select(F.expr(f"* EXCEPT ({', '.join(own)})"), *self._named(columns, SCORES))
 
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         """Return the rows with a column ``RAW``, where the JVM can compute it."""
         features, offset = self._features(), self._columns().offset
         kind = features_type(dataset.schema, features)
-        if not isinstance(features, str) or not _is_taken(kind, dataset.schema[features].dataType):
+        if not isinstance(features, str) or features not in dataset.columns:
+            return None
+        if not _is_taken(kind, dataset.schema[features].dataType):
             return None
         if offset is not None:
             column_type(dataset.schema, offset, "offset")
+            offset = column_text(dataset.schema, offset, "offset")
         problem = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
         is_error = self.getHandleInvalid() == "error"
         return with_raw(dataset, self, features, RAW, offset, problem if is_error else None)
@@ -269,7 +273,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         if offset is None:
             return rows
         column_type(schema, offset, "offset")
-        return F.struct(rows.alias("features"), F.col(quoted(offset)).cast("double").alias("offset"))
+        return F.struct(
+            rows.alias("features"), F.col(column_text(schema, offset, "offset")).cast("double").alias("offset")
+        )
 
     def _named(self, columns: Outputs, scores: str) -> list[Column]:
         """Return output columns under their names, from the column of structs that ``_score`` made."""

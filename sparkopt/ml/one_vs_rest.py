@@ -11,19 +11,22 @@ import pyarrow as pa
 from pyspark.ml import classification
 from pyspark.ml.param.shared import HasWeightCol
 from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWriter
+from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
-from sparkopt.blocks.columns import Columns, column_type, feature_matrix
+from sparkopt.blocks.columns import Columns, feature_matrix, number_type
 from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
-from sparkopt.blocks.tables import number_of
+from sparkopt.blocks.names import column_text
+from sparkopt.blocks.reader import HINT
+from sparkopt.blocks.tables import named_table, number_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine import Table, TablePart
 from sparkopt.machine.part import OfPart
-from sparkopt.ml.class_weights import MOST_CLASSES
+from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES
 from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import rows_of, schema_of
+from sparkopt.ml.rows import rows_to_fit, schema_of
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored
@@ -63,10 +66,22 @@ class OneVsRest(classification.OneVsRest[Any]):
 
     @illegal_arguments()
     def _fit(self, dataset: Any) -> OneVsRestModel:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
+        number_type(schema_of(rows), self.getLabelCol(), "label")
         if isinstance(rows, Table):
             return self._copyValues(OneVsRestModel(self._models(rows)))
+        label = F.col(column_text(rows.schema, self.getLabelCol(), "label")).cast("double")
+        self._refuse_many(rows.agg(F.max(F.nanvl(label, F.lit(-1.0)))).collect()[0][0])
         return self._copyValues(OneVsRestModel(super()._fit(dataset).models))
+
+    def _refuse_many(self, largest: float | None) -> None:
+        """Refuse a label that is more likely an amount than a class."""
+        if (largest or 0) >= INFERRED_CLASSES:
+            raise DataError(
+                f"label column {self.getLabelCol()!r} has labels up to {largest:g}, and OneVsRest trains a model for "
+                f"each class: {largest:g} is more than {INFERRED_CLASSES - 1}. Use LinearRegression for numbers that "
+                f"are no classes, LogisticRegression(family='multinomial') for so many classes."
+            )
 
     def _models(self, rows: Table) -> list[Any]:
         """Return the model of each class."""
@@ -74,10 +89,11 @@ class OneVsRest(classification.OneVsRest[Any]):
             raise ParameterError("classifier is not set: OneVsRest needs one, such as LogisticRegression().")
         classifier: Any = self.getClassifier()
         label = self.getLabelCol()
-        column_type(schema_of(rows), label, "label")
         if classifier.hasParam("handleInvalid") and classifier.getOrDefault("handleInvalid") != "error":
             rows = valid_rows(rows, self.getFeaturesCol(), [label])
+        rows = named_table(rows, [label])
         classes = 1 + int(max(for_each_part(_Largest(label), rows), default=-1))
+        self._refuse_many(classes - 1)
         if not classes:
             raise DataError("there are no rows to train on: the table is empty.")
         fields = [pa.field(f"{LABEL}{number}", pa.float64()) for number in range(classes)]
@@ -197,7 +213,7 @@ class _Largest:
                 row = int(np.flatnonzero(~inside)[0])
                 raise DataError(
                     f"label column {self.label!r}, {part.name}, row {first + row} is {labels[row]:g}; it must be "
-                    f"{LABELS}. Filter or repair such rows before fitting."
+                    f"{LABELS}. {FROM_0 if np.isfinite(labels[row]) else HINT}"
                 )
             largest, first = max(largest, labels.max(initial=-1.0)), first + batch.num_rows
         return largest

@@ -10,12 +10,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.encoded import encoder_of, remember
-from sparkopt.blocks.tables import spark_schema
+from sparkopt.blocks.names import column_text
+from sparkopt.blocks.tables import named_table, spark_schema
+from sparkopt.errors import IncompatibleError
 from sparkopt.machine.table import Table
 
-__all__ = ["NAMES", "Rows", "feature_names", "rows_of", "schema_of", "training_rows"]
+__all__ = ["NAMES", "Rows", "feature_names", "rows_of", "rows_to_fit", "schema_of", "training_rows"]
 
 Rows: TypeAlias = DataFrame | Table
 NAMES = b"sparkopt.features"
@@ -25,6 +27,23 @@ NAMES = b"sparkopt.features"
 def rows_of(data: Any) -> Rows:
     """Return a DataFrame as it is, and anything else as a table."""
     return data if _is_spark(data) else Table.of(data)
+
+
+def rows_to_fit(data: Any) -> Rows:
+    """Return the same, for a fit.
+
+    Raises
+    ------
+    IncompatibleError
+        For a stream, which has no end.
+    """
+    rows = rows_of(data)
+    if not isinstance(rows, Table) and rows.isStreaming:
+        raise IncompatibleError(
+            "a streaming DataFrame cannot be trained on, since it has no end. Fit on spark.read instead of "
+            "spark.readStream, or each batch by writeStream.foreachBatch; models score streams by transform."
+        )
+    return rows
 
 
 def schema_of(rows: Rows) -> StructType:
@@ -61,8 +80,12 @@ def training_rows(rows: Rows, columns: Columns) -> Rows:
     if columns.validation is None:
         return rows
     if isinstance(rows, Table):
-        return rows.without(columns.validation)
-    kept, encoder = rows.where(~F.col(quoted(columns.validation))), encoder_of(rows, columns.features)
+        found = named_table(rows, [columns.validation]).without(columns.validation)
+        return Table(rows.schema, found.partitions, found.keeps)
+    kept, encoder = (
+        rows.where(~F.col(column_text(rows.schema, columns.validation, "validation"))),
+        encoder_of(rows, columns.features),
+    )
     return kept if encoder is None else remember(kept, columns.feature_names, encoder)
 
 

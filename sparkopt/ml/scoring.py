@@ -14,7 +14,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import cached, uncached
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.names import quoted
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.ml.expressions import row_wise
 from sparkopt.ml.model import INPUTS, LinearModel

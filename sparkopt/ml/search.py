@@ -17,17 +17,19 @@ from pyspark.ml import pipeline as pipelines
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import StructField, StructType
 
+from sparkopt.blocks.backend import fixed
 from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
 from sparkopt.machine import Table
 from sparkopt.ml.estimator import LinearEstimator
-from sparkopt.ml.folds import in_fold, not_in_fold
+from sparkopt.ml.folds import FOLD, in_fold, not_in_fold
+from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, rows_of, schema_of, training_rows
+from sparkopt.ml.rows import Rows, rows_of, rows_to_fit, schema_of, training_rows
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import like
@@ -89,13 +91,21 @@ class Search:
 
     @illegal_arguments()
     def _fit(self, dataset: Any) -> Any:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         self._check(rows)
         try:
             return self._fit_together(rows, self._joint_tasks(rows), dataset)
         except ApartError as reason:
             logger.warning("the folds are trained one after the other: %s", reason)
-        return self._fit_apart(rows, dataset) if isinstance(rows, Table) else self._fit_on_spark(dataset)
+        # folds are drawn by the rows' places, which must not vary from the training of a fold to its measuring
+        if isinstance(rows, Table):
+            return self._fit_apart(rows, dataset)
+        return self._fit_on_spark(dataset if self._folds_are_given else fixed(dataset))
+
+    @property
+    def _folds_are_given(self) -> bool:
+        """Whether a column says which fold a row is in."""
+        return False
 
     def _check(self, rows: Rows) -> None:
         """Refuse a search without what it needs, before the first job.
@@ -164,6 +174,9 @@ class Search:
             check_engine(task.engine, rows)
         stages, learner, _ = self._stages()
         whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
+        is_read_again = learner is not None or measure_of(self.getEvaluator(), tasks[0].reading.columns) is None
+        if not isinstance(folded, Table) and fold == FOLD and is_read_again:
+            folded = fixed(folded)  # not blocks alone are read: folds are drawn once for all
         folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         if fold not in schema_of(folded).names:
             raise ApartError("a stage before the last leaves out columns that it does not know")

@@ -16,7 +16,7 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Hinge, Loss, SquaredHinge
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.class_weights import ClassWeightSetters, HasClassWeights
+from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters, HasClassWeights
 from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
@@ -173,6 +173,10 @@ class LinearSVC(LinearEstimator[LinearSVCModel], _LinearSVCParams, ClassWeightSe
     @property
     def _targets(self) -> Interval:
         return Hinge().targets
+
+    @property
+    def _label_hint(self) -> str:
+        return f"{FROM_0} For more than two classes use OneVsRest or LogisticRegression."
 
     def _loss(self, moments: Moments) -> Loss:
         return Hinge() if self.getLoss() == "hinge" else SquaredHinge()

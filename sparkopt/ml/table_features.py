@@ -29,6 +29,7 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Encoder, EncodingOptions, Formula, RawColumn, fitted_encoder
 from sparkopt.features.encoder import VECTOR
@@ -38,7 +39,7 @@ from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import NAMES, rows_of, schema_of
+from sparkopt.ml.rows import NAMES, rows_of, rows_to_fit, schema_of
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_statistics import Learning, statistics_of
@@ -230,7 +231,7 @@ class TableFeatures(
 
     @illegal_arguments()
     def _fit(self, dataset: Any) -> TableFeaturesModel:
-        rows = rows_of(dataset)
+        rows = rows_to_fit(dataset)
         learning = self._learning(schema_of(rows))
         return self._learnt(learning, statistics_of(rows, learning.names, learning.collect))
 
@@ -281,6 +282,8 @@ class TableFeatures(
         terms = [(name,) for name in names] if formula is None else formula.terms_of(names)
         if any(label in term for term in terms):
             raise ParameterError(f"formula: the label, {label!r}, is among the features.")
+        if not terms and all(isinstance(field.dataType, NullType) for field in schema):
+            raise DataError("there are no rows to take features from: no column has a value.")
         if not terms:
             raise SchemaError(f"there are no columns to make features of. Columns: {', '.join(schema.names)}.")
         read = list(dict.fromkeys(name for term in terms for name in term))
@@ -335,7 +338,9 @@ def _require(schema: StructType, columns: Sequence[str], output: str) -> None:
 def _derived(rows: Table, output: str, encoder: Encoder) -> Table:
     """Return a table with the features, which are computed as they are read."""
     schema = rows.schema.append(pa.field(output, VECTOR, metadata={NAMES: json.dumps(encoder.names)}))
-    return derived(rows, AddFeatures(encoder, output), schema, encoder.columns, [output])
+    return derived(
+        named_table(rows, encoder.columns), AddFeatures(encoder, output), schema, encoder.columns, [output]
+    )
 
 
 @dataclass(frozen=True)

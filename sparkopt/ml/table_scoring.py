@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
+from pyspark.sql.types import NullType, StructField, StructType
 
-from sparkopt.blocks.columns import FEATURES, OFFSET
+from sparkopt.blocks.columns import FEATURES, OFFSET, shown_names
 from sparkopt.blocks.invalid import InvalidRowError
+from sparkopt.blocks.names import NamedColumns, path_of
 from sparkopt.blocks.parquet import ParquetReader
-from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
+from sparkopt.blocks.tables import named_columns, named_table, number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table, TablePart
 from sparkopt.machine.part import OfPart
@@ -161,12 +163,19 @@ def scored_table(model: Any, table: Table) -> Table:
     SchemaError
         For a column that is missing, of a wrong type, or there already.
     """
-    scorer = Scorer.of(model, table.schema)
+    named = named_table(table, _read_names(model))
+    scorer = Scorer.of(model, named.schema)
     schema = table.schema
     for field in scorer.fields:
         schema = schema.append(field)
     names = tuple(table.schema.names)
-    return Table(schema, tuple(ScoredPart(part, scorer, names) for part in table.partitions))
+    return Table(schema, tuple(ScoredPart(part, scorer, names) for part in named.partitions))
+
+
+def _read_names(model: Any) -> list[str | None]:
+    """Return the columns that a model reads."""
+    features = model._features()
+    return [*([features] if isinstance(features, str) else features), model._columns().offset]
 
 
 def is_scored_here(data: Any) -> bool:
@@ -203,13 +212,14 @@ def scored(model: Any, data: Any) -> Any:
 
 
 def _stream(model: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    scorer = Scorer.of(model, rows.schema)
+    named = named_columns(rows.schema, _read_names(model)) or NamedColumns(())
+    scorer = Scorer.of(model, named.schema(rows.schema))
     schema = pa.schema([*rows.schema, *scorer.fields], rows.schema.metadata)
 
     def batches() -> Iterator[pa.RecordBatch]:
         first = 0
         for batch in rows:
-            found = scorer(batch, "the stream", first)
+            found = scorer(named.added(batch), "the stream", first)
             first += batch.num_rows
             yield scorer.kept(pa.RecordBatch.from_arrays([*batch.columns, *found.values()], schema=schema), found)
 
@@ -253,19 +263,25 @@ def frame_outputs(model: Any, frame: Any) -> Any:
 
 def _frame_scores(model: Any, frame: Any) -> pa.Table:
     """Return the outputs in Arrow: null for rows that are left out."""
-    features, offset = model._features(), model._columns().offset
-    names = [features] if isinstance(features, str) else list(features)
-    for role, wanted in ((FEATURES, names), (OFFSET, [offset] if offset else [])):
-        for name in wanted:
-            if name not in frame.columns:
-                shown = ", ".join(map(str, frame.columns))
-                raise SchemaError(f"{role} column {name!r} does not exist. Columns: {shown}.")
-    rows = frame[list(dict.fromkeys([*names, *([offset] if offset else [])]))].reset_index(drop=True)
-    if isinstance(features, str) and rows[features].dtype == object:
+    features = model._features()
+    names = [name for name in _read_names(model) if name is not None]
+    known = set(frame.columns)
+    read = [name if name in known else _column_of(frame, name) for name in names]
+    rows = frame[list(dict.fromkeys(read))].reset_index(drop=True)
+    if isinstance(features, str) and features in rows.columns and rows[features].dtype == object:
         rows = pa.table({name: _chunks(rows, name, name == features) for name in rows.columns})
-    table = Table.of(rows)
+    table = named_table(Table.of(rows), names)
     scorer = replace(Scorer.of(model, table.schema), skips=False)
     return pa.Table.from_batches(list(_outputs(scorer, table)), pa.schema(scorer.fields))
+
+
+def _column_of(frame: Any, name: str) -> str:
+    """Return the column of a frame in which another name is found: in another case, or of a struct."""
+    empty = StructType([StructField(str(column), NullType()) for column in frame.columns])
+    for end in [len(name), *(place for place, sign in enumerate(name) if sign == ".")]:
+        if path := path_of(empty, name[:end], FEATURES):
+            return path[0]
+    raise SchemaError(f"features column {name!r} does not exist. Columns: {shown_names(empty.names)}.")
 
 
 def _chunks(rows: Any, name: str, is_features: bool) -> pa.ChunkedArray:
@@ -299,7 +315,7 @@ def _is_pandas(data: Any) -> bool:
 
 def applied(function: Callable[..., Array], columns: Sequence[str], table: Table) -> pa.ChunkedArray:
     """Return a function of columns of numbers for every row of a table."""
-    pieces = for_each_part(_Apply(function, list(columns)), table)
+    pieces = for_each_part(_Apply(function, list(columns)), named_table(table, columns))
     return pa.chunked_array([piece for pieces_of in pieces for piece in pieces_of], pa.float64())
 
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from sparkopt.blocks.encoded import for_each_partition
+from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError
 from sparkopt.features import Collect, ColumnStatistics, EncodingOptions, RawColumn
 from sparkopt.features.statistics import CollectByFold
@@ -71,7 +72,7 @@ def statistics_of(rows: Rows, names: list[str], collect: Callable[[Iterator[pa.R
         Of a partition's batches; it can be pickled.
     """
     if isinstance(rows, Table):
-        found = for_each_part(_OfPart(names, collect), rows)
+        found = for_each_part(_OfPart(names, collect), named_table(rows, names))
     else:
         found = for_each_partition(rows, names, collect)
     if not found:

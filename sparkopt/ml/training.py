@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -25,10 +26,10 @@ from sparkopt.ml.rows import Rows, schema_of, training_rows
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed
-from sparkopt.training.trainer import Fit, Trainer, fit_many
+from sparkopt.training.trainer import Fit, Trainer, TrainingPlan, fit_many
 from sparkopt.validation import Interval
 
-__all__ = ["Reading", "Serial", "TrainingTask", "fits_of", "train"]
+__all__ = ["Reading", "Serial", "TrainingTask", "checked", "fits_of", "stored", "train"]
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -124,14 +125,28 @@ def _train_readers(dataset: Rows, tasks: dict[int, TrainingTask[M]]) -> list[tup
 
 
 def _train_alike(dataset: Rows, tasks: dict[int, TrainingTask[M]], reading: Reading) -> list[tuple[int, M]]:
-    reading.columns.check(schema_of(dataset))
-    columns = reading.weighted(reading.columns, dataset)
-    rows = training_rows(dataset, columns)
-    with BlockStore.write(dataset, columns, reading.targets, reading.block_codec) as store:
-        reading.require_weights(store.moments)
+    with stored(dataset, reading) as store:
+        rows = training_rows(dataset, store.columns)
         fits = fits_of(store, [(task, None) for task in tasks.values()])
         models = {i: task.model(fit, rows) for (i, task), fit in zip(tasks.items(), fits, strict=True)}
     return sorted(models.items())
+
+
+@contextmanager
+def stored(dataset: Rows, reading: Reading) -> Iterator[BlockStore]:
+    """Read the rows into a store, or refuse them; it is released at the end."""
+    reading.columns.check(schema_of(dataset))
+    columns = reading.weighted(reading.columns, dataset)
+    with BlockStore.write(dataset, columns, reading.targets, reading.block_codec) as store:
+        reading.require_weights(store.moments)
+        yield store
+
+
+def checked(store: BlockStore, task: TrainingTask[Any]) -> Trainer:
+    """Return the trainer of a task on all of a store's rows, if a fit would begin."""
+    trainer = _trainer(task, store.moments)
+    TrainingPlan.of([trainer], [task.initial], store)
+    return trainer
 
 
 def fits_of(store: BlockStore, wanted: Sequence[tuple[TrainingTask[Any], int | None]]) -> list[Fit]:
@@ -177,9 +192,7 @@ SATURATED = 800.0
 def _planned(store: BlockStore, task: TrainingTask[Any], fold: int | None) -> _Plan:
     """Return how to train a task without one fold."""
     moments = store.moments_without(fold)
-    trainer = replace(task.trainer(moments), held_out=fold)
-    if moments.features == 0 and not trainer.fit_intercept:
-        raise ParameterError("there are neither features nor an intercept to fit. Set fitIntercept=True.")
+    trainer = replace(_trainer(task, moments), held_out=fold)
     known = task.known(moments)
     if known is not None:
         finite = (known[0], np.clip(known[1], -SATURATED, SATURATED))
@@ -189,6 +202,13 @@ def _planned(store: BlockStore, task: TrainingTask[Any], fold: int | None) -> _P
         return _Plan(trainer, task.initial)
     (fit,) = fit_many(store, [starting])
     return _Plan(trainer, (fit.coefficients, fit.intercept))
+
+
+def _trainer(task: TrainingTask[Any], moments: Moments) -> Trainer:
+    trainer = task.trainer(moments)
+    if moments.features == 0 and not trainer.fit_intercept:
+        raise ParameterError("there are neither features nor an intercept to fit. Set fitIntercept=True.")
+    return trainer
 
 
 def _alike(items: Sequence[int], key: Callable[[int], Any]) -> list[list[int]]:

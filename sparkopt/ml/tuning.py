@@ -82,6 +82,10 @@ class CrossValidator(Search, tuning.CrossValidator):
     def _held_out(self) -> int:
         return int(self.getNumFolds())
 
+    @property
+    def _folds_are_given(self) -> bool:
+        return bool(self.getFoldCol())
+
     def _check_schema(self, schema: StructType) -> None:
         check("numFolds", self.getNumFolds(), Interval(2, None, whole=True))
         if self.getFoldCol():
@@ -89,7 +93,7 @@ class CrossValidator(Search, tuning.CrossValidator):
 
     def _joint_tasks(self, rows: Rows) -> Tasks:
         fold = self.getFoldCol()
-        if fold and not isinstance(schema_of(rows)[fold].dataType, IntegralType):
+        if fold and not isinstance(column_type(schema_of(rows), fold, "fold"), IntegralType):
             raise ApartError(f"foldCol={fold!r} is no integer column")
         return super()._joint_tasks(rows)
 

@@ -177,6 +177,8 @@ class Stop:
         when?*, §2.2, criterion UP). No effect without validation rows.
     min_delta : float, default 0
         How far it must have fallen to count, in the loss's own unit.
+    unit : float, default 1
+        How large coefficients may be: a gradient times this is what is compared with ``tol`` times the objective.
     """
 
     max_iter: int = 100
@@ -185,6 +187,7 @@ class Stop:
     window: int = 1
     patience: int = 10
     min_delta: float = 0.0
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         check("maxIter", self.max_iter, Interval(0, None, whole=True))
@@ -215,7 +218,7 @@ class Stop:
         if gap is not None:
             enough = max(CAUTION * self.tol * self.tol, SLOW_SHARE * self.tol if linear else LEAST_GAP, LEAST_GAP)
             return gap <= enough * scale
-        if recent[-1] <= history[0].objective and history[-1].gradient_norm <= self.tol * scale:
+        if recent[-1] <= history[0].objective and self.unit * history[-1].gradient_norm <= self.tol * scale:
             return True  # where steps diverge, the objective outgrows the gradient
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
 

@@ -65,7 +65,7 @@ def fingerprint(
     return {
         **_identity(trainers),
         "version": __version__,
-        "columns": describe(replace(store.columns, class_weights=None)),
+        "columns": describe(replace(store.columns, class_weights=None, label_hint="")),
         "class weights": None if factors is None else [f"{factor:.6g}" for factor in factors],
         "rows": [moments.rows, store.validation.rows if store.validation else 0],
         "data": [rounded(moments.mean, scale), rounded(moments.std, scale), f"{scale:.6g}"],

@@ -267,7 +267,8 @@ def _smoothed(trainer: Trainer, smoothing: float, taken: int, features: int, sha
         tol = float(np.sqrt(tol))
     elif search.converges_linearly:
         tol *= CAUTION / SLOW_SHARE  # the same gap as that of the others
-    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=tol)
+    unit = max(1.0, smoothing / share)  # the loss is of the target's unit, and so are coefficients: not its square
+    stop = replace(trainer.stop, max_iter=trainer.stop.max_iter - taken, tol=tol, unit=unit)
     return replace(trainer, loss=trainer.loss.smoothed(smoothing), stop=stop, optimizer=optimizer)
 
 

@@ -26,7 +26,11 @@ CASES: dict[str, tuple[list[str], str, dict[str, object]]] = {
         {"status": "complete"},
     ),
     "score": (["--model", "out/train", "--parquet", "rows.parquet", "--keep", "id"], "_manifest.json", {"rows": 300}),
-    "evaluate": (["--model", "out/train", "--parquet", "rows.parquet", "--label", "label"], "metrics.json", {}),
+    "evaluate": (
+        ["--model", "out/train", "--parquet", "rows.parquet", "--label", "label"],
+        "metrics.json",
+        {"rows": 300},
+    ),
     "preprocess-images": (["--input", "pictures", "--size", "8"], "_manifest.json", {"good": 20}),
     "train-deep": (
         ["--images", "pictures", "--image-size", "8", "--widths", "8,8", "--epochs", "2"],

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.metrics import roc_auc_score
+
+from sparkopt.jobs import cli
 
 TOWNS = ["Bonn", "Paris, TX", "İzmir", "北京", 'the "Hague"']
 
@@ -66,3 +72,62 @@ def write_days(folder: Path, seed: int = 8) -> Path:
         target.mkdir(parents=True)
         pq.write_table(pa.table(columns), target / "part-0.parquet")
     return folder
+
+
+def run(*arguments: object) -> None:
+    """Run a command, which must end well."""
+    assert cli.main([str(part) for part in arguments]) == 0, arguments
+
+
+def a_csv(folder: Path, on: str) -> dict[str, Any]:
+    """From a CSV of words, dates, nulls and names in other scripts to scores by the names of classes."""
+    write_people(folder / "people.csv", 4000, 1)
+    best = write_people(folder / "new.csv", 800, 2)
+    run("train", folder / "people.csv", "--label", "churned", "--output", folder / "model", "--on", on)
+    new = [folder / "new.csv", "--model", folder / "model", "--on", on]
+    run("score", *new, "--output", folder / "scores")
+    run("evaluate", *new, "--output", folder / "gate")
+    scores = pq.read_table(folder / "scores").sort_by("müşteri no")
+    probability = np.array(scores["probability"].to_pylist())[:, 1]
+    churned = np.array(scores["churned"].to_pylist()) == "yes"
+    assert roc_auc_score(churned, probability) > roc_auc_score(churned, best) - 0.03
+    assert set(scores["prediction"].to_pylist()) == {"yes", "no"}
+    assert set(scores["şehir"].to_pylist()) == set(TOWNS)
+    return {"probability": probability.tolist(), **_gate(folder)}
+
+
+def a_libsvm_pair(folder: Path, on: str) -> dict[str, Any]:
+    """From a LIBSVM file with labels −1 and +1 to scores of one with fewer features."""
+    train, test = write_libsvm(folder)
+    run("train", "--libsvm", train, "--output", folder / "model", "--on", on)
+    run("score", test, "--model", folder / "model", "--output", folder / "scores", "--on", on)
+    run("evaluate", test, "--model", folder / "model", "--output", folder / "gate", "--on", on)
+    scores = pq.read_table(folder / "scores")
+    assert set(scores["prediction"].to_pylist()) == {"-1", "1"}
+    probability = sorted(row[1] for row in scores["probability"].to_pylist())
+    return {"probability": probability, **_gate(folder)}
+
+
+def a_table_by_day(folder: Path, on: str) -> dict[str, Any]:
+    """From days of Parquet to scores of the newest, which has a new column and nulls."""
+    days = write_days(folder / "days")
+    old, new = days / "day=2026-11-2[67]", days / "day=2026-11-28"
+    run("train", "--parquet", old, "--formula", "label ~ . - id", "--output", folder / "model", "--on", on)
+    run("score", new, "--model", folder / "model", "--keep", "id", "--output", folder / "scores", "--on", on)
+    run("evaluate", new, "--model", folder / "model", "--output", folder / "gate", "--on", on)
+    scores = pq.read_table(folder / "scores").sort_by("id")
+    assert scores["prediction"].null_count == 0
+    return {"probability": [row[1] for row in scores["probability"].to_pylist()], **_gate(folder)}
+
+
+def _gate(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "gate" / "metrics.json").read_text())["metrics"]
+    return found
+
+
+JOURNEYS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
+    "a CSV": a_csv,
+    "a LIBSVM pair": a_libsvm_pair,
+    "a table by day": a_table_by_day,
+}
+"""From raw files to scores by commands alone: each takes a folder and where to run, and returns figures."""

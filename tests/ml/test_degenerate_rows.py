@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sparkopt import ml
@@ -68,3 +69,36 @@ def test_without_features_there_is_an_intercept(name):
     assert model.transform(rows).rows == 3
     with pytest.raises(ParameterError, match="neither features nor an intercept"):
         kind(fitIntercept=False, **options).fit(rows)
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e7, 1e9])
+@pytest.mark.parametrize("kind", [ml.QuantileRegression, ml.LinearRegression])
+def test_labels_of_millions_are_fitted_as_small_ones_are(kind, unit):
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(300, 2))
+    y = X @ [1.0, -2.0] + 5.0 + rng.normal(size=300)
+    small, large = (kind(tol=1e-12).fit(rows_of(X, values, 2)) for values in (y, unit * y))
+    found, expected = (np.append(model.coefficients.toArray(), model.intercept) for model in (large, small))
+    np.testing.assert_allclose(found / unit, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "lbfgs"}, {"optimizer": "subsampled-newton"}], ids=str)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_class_may_weigh_nothing_in_a_partition(classes, options):
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(300, 2)).round(3)
+    y = np.argmax(X @ rng.normal(size=(2, classes)) + rng.gumbel(size=(300, classes)), axis=1)
+    second, last = np.arange(300) >= 150, y == classes - 1
+    weight = np.where(second & last, 0.0, 1.0)
+    parts = [
+        Table.of(pa.table({"features": list(X[rows]), "label": y[rows], "weight": weight[rows]}))
+        for rows in (~second, second)
+    ]
+    rows = Table(parts[0].schema, (*parts[0].partitions, *parts[1].partitions))
+    estimator = ml.LogisticRegression(regParam=0.01, tol=1e-12, maxIter=200, weightCol="weight", **options)
+    found = estimator.fit(rows)
+    kept = weight > 0
+    expected = estimator.fit(pa.table({"features": list(X[kept]), "label": y[kept], "weight": weight[kept]}))
+    np.testing.assert_allclose(
+        found.coefficientMatrix.toArray(), expected.coefficientMatrix.toArray(), rtol=1e-4, atol=1e-5
+    )

@@ -188,7 +188,7 @@ def test_rows_that_are_all_invalid_and_modes_that_there_are_not():
 
 def test_explain_counts_the_rows_that_are_left():
     rows, flags = table("columns")
-    with pytest.raises(DataError, match="null or NaN"):
+    with pytest.raises(DataError, match="features column 'a b', .*, row 3 is null"):
         LogisticRegression(weightCol="w", **flags).explain(rows)
     plan = LogisticRegression(weightCol="w", handleInvalid="skip", **flags).explain(rows)
     assert sum(plan.data.rows) == ROWS - len(BAD)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import quoted
+from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError
 from sparkopt.features import Collect, RawColumn
 from sparkopt.features.statistics import CATEGORY, CategoryStatistics, merged

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.columns import number_type
 from sparkopt.blocks.invalid import finite_numbers
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.errors import DataError, SchemaError, SparkoptError
@@ -115,9 +115,9 @@ class MachineRuntime(Runtime):
     @contextmanager
     def scored(self, model: Any, rows: Table, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
         schema = self.schema(rows)
-        column_type(schema, label, "label")
+        number_type(schema, label, "label")
         if weight is not None:
-            column_type(schema, weight, "weight")
+            number_type(schema, weight, "weight")
         last = last_stage(model)
         outputs = [name for name in ("prediction", "probability", "rawPrediction") if last.hasParam(f"{name}Col")]
         columns = {name: last.getOrDefault(f"{name}Col") for name in outputs}

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset
 
+from sparkopt.errors import DataError
 from sparkopt.images.files import image_files
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.writing import WriteImages
@@ -21,7 +22,7 @@ from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_names
 from sparkopt.jobs.runtimes.machine_rows import SHARES
 from sparkopt.jobs.runtimes.pooled import for_each
-from sparkopt.jobs.sources import FEATURES, LABEL
+from sparkopt.jobs.sources import FEATURES, LABEL, no_images
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -46,6 +47,10 @@ class MachineImages(ImageRows):
         self._files = image_files(options.input)
 
     def check(self) -> None:
+        if not self._files:
+            raise DataError(no_images(self.options.input))
+        if self.options.features:
+            self.names()
         self._written(["path"])
 
     def names(self) -> list[str]:

@@ -20,9 +20,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType, MapType, StringType, StructField, StructType
 
 from sparkopt.blocks.backend import cached, is_connect, uncached
-from sparkopt.blocks.columns import column_type, quoted
+from sparkopt.blocks.columns import number_type
 from sparkopt.blocks.failures import missing_system
 from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
+from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.image_header import endings_glob
@@ -192,10 +193,10 @@ class SparkRuntime(Runtime):
 
     @contextmanager
     def scored(self, model: Any, rows: DataFrame, label: str, weight: str | None = None) -> Iterator[ScoredRows]:
-        column_type(rows.schema, label, "label")
+        number_type(rows.schema, label, "label")
         wanted = [F.col(quoted(label)).cast("double").alias("label")]
         if weight is not None:
-            column_type(rows.schema, weight, "weight")
+            number_type(rows.schema, weight, "weight")
             wanted.append(F.col(quoted(weight)).cast("double").alias("weight"))
         mode, last = mode_of(model), last_stage(model)
         found = (model if mode == "error" else with_mode(model, "keep")).transform(rows)

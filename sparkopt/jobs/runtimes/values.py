@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sparkopt.errors import DataError
 from sparkopt.io.hashing import xxhash64
+from sparkopt.ml.metrics.rows import missing
 from sparkopt.ml.metrics.tallies import ScoreTally
 from sparkopt.typing import Floats
 
@@ -90,9 +91,7 @@ class ArrayValues(RowValues):
         for name, (column, tally) in judged.items():
             for each in (label, weight, column):
                 if each is not None and self._missing.get(each):
-                    raise DataError(
-                        f"{each} is null in {self._missing[each]} rows: they cannot be evaluated. Leave them out."
-                    )
+                    raise DataError(missing(each, self._missing[each]))
             tally.add(y, weights, self._arrays[column])
             found[name] = tally.settle() if isinstance(tally, ScoreTally) else tally
         return found

@@ -15,7 +15,7 @@ from pyspark.ml.evaluation import (
     RegressionEvaluator,
 )
 
-from sparkopt.blocks.columns import Columns, column_type
+from sparkopt.blocks.columns import Columns, column_type, number_type
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine import Table
@@ -90,7 +90,7 @@ def measure_on(evaluator: Evaluator, rows: Table) -> float:
     schema = spark_schema(rows.schema)
     for role, name in (("label", label), ("weight", weight), ("evaluated", measure.column)):
         if name is not None:
-            column_type(schema, name, role)
+            (column_type if role == "evaluated" else number_type)(schema, name, role)
     tally = measure.tally()
     first = Judged(tally, measure.column, 1 if isinstance(tally, ScoreTally) else None)
     found = tallied(rows, label, weight, {"evaluated": first})["evaluated"]

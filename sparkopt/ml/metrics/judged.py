@@ -12,11 +12,12 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import feature_matrix, quoted
-from sparkopt.blocks.tables import number_of
+from sparkopt.blocks.columns import feature_matrix
+from sparkopt.blocks.names import column_text, quoted
+from sparkopt.blocks.tables import named_table, number_of
 from sparkopt.errors import DataError
 from sparkopt.machine import Table, TablePart
-from sparkopt.ml.metrics.rows import LABEL, WEIGHT, tallies_of
+from sparkopt.ml.metrics.rows import LABEL, WEIGHT, refuse_nan, tallies_of
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.ml.table_columns import is_list
 from sparkopt.ml.table_tasks import for_each_part
@@ -62,9 +63,12 @@ def tallied(rows: DataFrame | Table, label: str, weight: str | None, judged: Map
         Where there are no rows, or one of these columns is null in a row.
     """
     if not isinstance(rows, Table):
-        weights = F.lit(1.0) if weight is None else F.col(quoted(weight)).cast("double")
+        weights = F.lit(1.0)
+        if weight is not None:
+            weights = F.col(column_text(rows.schema, weight, WEIGHT)).cast("double")
         columns = {name: (_column(one), one.tally) for name, one in judged.items()}
-        return tallies_of(rows, F.col(quoted(label)).cast("double"), weights, columns)
+        return tallies_of(rows, F.col(column_text(rows.schema, label, LABEL)).cast("double"), weights, columns)
+    rows = named_table(rows, [label, weight])
     found = for_each_part(_TallyPart(label, weight, judged), rows)
     parts = [part for part in found if part is not None]
     if not parts:
@@ -131,4 +135,7 @@ def _numbers(batch: pa.RecordBatch, column: str, name: str) -> Floats:
     count = batch.column(column).null_count
     if count:
         raise DataError(f"{name} is null in {count} rows: they cannot be evaluated. Leave them out.")
-    return number_of(batch, column)
+    found = number_of(batch, column)
+    if name == LABEL:
+        refuse_nan(found)
+    return found

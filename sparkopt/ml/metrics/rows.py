@@ -8,16 +8,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 
+from sparkopt.blocks.failures import data_errors
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.typing import Floats
 
-__all__ = ["tallies_of", "tally_scores"]
+__all__ = ["missing", "refuse_nan", "tallies_of", "tally_scores"]
 
 LABEL, WEIGHT = "label", "weight"
 
@@ -44,7 +46,8 @@ def tallies_of(
     columns = [column.cast("double").alias(name) for name, (column, _) in judged.items()]
     rows = df.select(label.alias(LABEL), weight.alias(WEIGHT), *columns)
     task = _TallyRows({name: tally for name, (_, tally) in judged.items()})
-    parts = sorted(rows.mapInArrow(task, "part int, found binary").collect())
+    with data_errors():
+        parts = sorted(rows.mapInArrow(task, "part int, found binary").collect())
     if not parts:
         raise DataError("there are no rows to evaluate: the DataFrame is empty.")
     found = [pickle.loads(part["found"]) for part in parts]  # noqa: S301  # written by this session's own tasks
@@ -74,6 +77,7 @@ class _TallyRows:
                 continue
             any_rows = True
             y, weight = (_numbers(batch, name) for name in (LABEL, WEIGHT))
+            refuse_nan(y)
             for name, tally in tallies.items():
                 tally.add(y, weight, _numbers(batch, name))
         if any_rows:
@@ -87,9 +91,28 @@ class _TallyRows:
             )
 
 
+def refuse_nan(labels: Floats) -> None:
+    """Refuse labels that are no number, as null is refused.
+
+    Raises
+    ------
+    DataError
+        With their number.
+    """
+    if count := int(np.isnan(labels).sum()):
+        raise DataError(f"label is NaN in {count} rows: they cannot be evaluated. Leave them out.")
+
+
+def missing(name: str, count: int) -> str:
+    """Return the error of rows without a value that is evaluated."""
+    if name in ("share", "shares"):  # the probability of the row's class
+        return f"label is none of the model's classes in {count} rows: they cannot be evaluated. Leave them out."
+    return f"{name} is null in {count} rows: they cannot be evaluated. Leave them out."
+
+
 def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
     column = batch.column(name)
     if column.null_count:
-        raise DataError(f"{name} is null in {column.null_count} rows: they cannot be evaluated. Leave them out.")
+        raise DataError(missing(name, column.null_count))
     found: Floats = column.to_numpy(zero_copy_only=False)
     return found

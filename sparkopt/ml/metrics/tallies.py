@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sparkopt.errors import DataError
 from sparkopt.typing import Array, Floats
 
 __all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally", "evenly_by_rank", "merged"]
@@ -168,7 +169,7 @@ class LogLossTally(Tally):
     loss: float = 0.0
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
-        share = found if found.ndim == 1 else found[np.arange(len(y)), y.astype(np.intp)]
+        share = found if found.ndim == 1 else found[np.arange(len(y)), _places(y, found.shape[1])]
         least, most = -np.log1p(-self.eps), -np.log(self.eps)
         with np.errstate(divide="ignore"):
             loss = np.where(share < self.eps, most, np.where(share > 1 - self.eps, least, -np.log(share)))
@@ -182,6 +183,23 @@ class LogLossTally(Tally):
     def mean(self) -> float:
         """Return the mean loss."""
         return self.loss / self.weight
+
+
+def _places(y: Floats, classes: int) -> Array:
+    """Return labels as numbers of classes.
+
+    Raises
+    ------
+    DataError
+        For one that is no class.
+    """
+    known = (y >= 0) & (y < classes) & (y == np.trunc(y))
+    if not known.all():
+        raise DataError(
+            f"label {y[~known][0]:g} is none of the {classes} classes, 0 to {classes - 1}, that there are "
+            f"probabilities of. Leave such rows out, or number labels as they were for training."
+        )
+    return y.astype(np.intp)
 
 
 @dataclass

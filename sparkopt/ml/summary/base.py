@@ -16,11 +16,13 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from sparkopt.blocks.columns import Columns, quoted
+from sparkopt.blocks.columns import Columns, number_type
+from sparkopt.blocks.names import column_text
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.judged import Judged, tallied
+from sparkopt.ml.rows import schema_of
 from sparkopt.ml.table_scoring import applied, like, scored_table
 from sparkopt.report import Receipt
 from sparkopt.typing import Array, Floats
@@ -98,13 +100,15 @@ class Summary:
 
     def _tallied(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
         """Return tallies of these columns, taken in one pass."""
+        number_type(schema_of(self._rows), self.labelCol, "label")
         return tallied(self._rows, self.labelCol, self.weightCol, judged)
 
     def _of_each_row(self, name: str, function: Callable[..., Array], columns: Sequence[str]) -> Any:
         """Return a column: a function of arrays, applied to columns of numbers of ``predictions``."""
         if Table.is_one(self._rows):
             return like(self.dataset, pa.table({name: applied(function, columns, self._rows)}))
-        each = [F.col(quoted(column)).cast("double") for column in columns]
+        schema = self.predictions.schema
+        each = [F.col(column_text(schema, column, "input")).cast("double") for column in columns]
         return self.predictions.select(_vectorised(function)(F.array(*each)).alias(name))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sparkopt.errors import DataError
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
 from sparkopt.ml.metrics.judged import Judged, completed
@@ -39,7 +40,16 @@ class ClassificationSummary(Summary):
     @cached_property
     def _tallies(self) -> dict[str, Any]:
         """All that is tallied in the first pass."""
-        return self._tallied(self._judged)
+        found = self._tallied(self._judged)
+        classes, labels = self.model.numClasses, sorted({label for label, _ in found["classes"].pairs})
+        unknown = [f"{label:g}" for label in labels if not (0 <= label < classes and label == int(label))]
+        if unknown:
+            some = f"{', '.join(unknown[:5])}{', ...' if unknown[5:] else ''}"
+            raise DataError(
+                f"label column {self.labelCol!r} holds {some}, and the model's classes are 0 to {classes - 1}. Leave "
+                f"such rows out, or number labels as they were for training."
+            )
+        return found
 
     @property
     def _judged(self) -> dict[str, Judged]:

@@ -14,9 +14,10 @@ import scipy  # loads scipy.special where it is used
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column, quoted
+from sparkopt.blocks.columns import FEATURES, feature_matrix, features_column
+from sparkopt.blocks.names import column_text, quoted
 from sparkopt.blocks.parquet import ParquetReader
-from sparkopt.blocks.tables import number_of, scoring_reader, spark_schema
+from sparkopt.blocks.tables import named_table, number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table, TablePart
@@ -141,11 +142,14 @@ def gram_matrix(
     """
     task = _Gram(intercept, None if factor is None else factor[0])
     if isinstance(rows, Table):
+        rows = named_table(rows, [*([features] if isinstance(features, str) else features), weight])
         reader = scoring_reader(spark_schema(rows.schema), features)
         part = _GramPart(task, reader, weight, None if factor is None else factor[1])
         sums = [found for found in for_each_part(part, rows) if np.ndim(found)]
         return np.asarray(sum(sums[1:], sums[0]))
-    weights = F.lit(1.0) if weight is None else F.col(quoted(weight)).cast("double")
+    weights = F.lit(1.0)
+    if weight is not None:
+        weights = F.col(column_text(rows.schema, weight, "weight")).cast("double")
     columns = [features_column(rows.schema, features).alias("features"), weights.alias("weight")]
     if factor is not None:
         columns.append(F.col(quoted(factor[1])).alias("value"))

@@ -1,0 +1,109 @@
+"""Names of columns as Spark resolves them: a real name first, then any case, then fields of structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql.types import DataType, StructType
+
+from sparkopt.errors import SchemaError
+
+__all__ = ["NamedColumns", "column_text", "path_of", "quoted", "type_at"]
+
+
+def quoted(name: str) -> str:
+    """Return the column name as Spark takes it literally, dots included."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def path_of(schema: StructType, name: str, role: str) -> tuple[str, ...] | None:
+    """Return where a column is: its real name, or those of a struct and its fields; None where there is none.
+
+    Parameters
+    ----------
+    schema : StructType
+        The columns.
+    name : str
+        A name; a real one wins, dots included. Otherwise any case, a name in backticks, or ``struct.field``.
+    role : str
+        What errors call the column.
+
+    Raises
+    ------
+    SchemaError
+        Where several columns have the name.
+    """
+    found = _among(schema.names, name, role)
+    if found is not None:
+        return (found,)
+    if len(name) > 2 and name[0] == name[-1] == "`" and "`" not in name[1:-1].replace("``", ""):
+        found = _among(schema.names, name[1:-1].replace("``", "`"), role)
+        return None if found is None else (found,)
+    for end in (place for place, sign in enumerate(name) if sign == "."):
+        first = path_of(schema, name[:end], role) if name[:end] else None
+        kind = None if first is None else type_at(schema, first)
+        rest = path_of(kind, name[end + 1 :], role) if isinstance(kind, StructType) else None
+        if first is not None and rest is not None:
+            return (*first, *rest)
+    return None
+
+
+def _among(names: Sequence[str], name: str, role: str) -> str | None:
+    """Return the one of the names that is meant."""
+    exact = names.count(name)
+    alike = [name] * exact if exact else [other for other in names if other.lower() == name.lower()]
+    if len(alike) > 1:
+        shown = f"exists {len(alike)} times" if exact else f"may be any of {', '.join(alike)}"
+        raise SchemaError(f"{role} column {name!r} {shown}: rename or drop the others.")
+    return alike[0] if alike else None
+
+
+def type_at(schema: StructType, path: Sequence[str]) -> DataType:
+    """Return the type of a column or field."""
+    kind: DataType = schema
+    for name in path:
+        kind = kind[name].dataType  # type: ignore[index]  # a struct: path_of has seen it
+    return kind
+
+
+def column_text(schema: StructType, name: str, role: str) -> str:
+    """Return a column's name, or that of a field, as Spark's SQL has it; a name that is not there stays as it is."""
+    path = path_of(schema, name, role)
+    return quoted(name) if path is None else ".".join(map(quoted, path))
+
+
+@dataclass(frozen=True)
+class NamedColumns:
+    """A function of Arrow batches that adds columns under the names by which they are asked for.
+
+    Parameters
+    ----------
+    paths : tuple of (str, tuple of str)
+        Each name, and where the column is.
+    """
+
+    paths: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """Return the columns of batches with these columns too."""
+        fields = list(schema)
+        for name, (first, *rest) in self.paths:
+            field = schema.field(first)
+            for each in rest:
+                field = field.type.field(each)
+            fields.append(field.with_name(name))
+        return pa.schema(fields, schema.metadata)
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches with these columns too."""
+        return map(self.added, batches)
+
+    def added(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with these columns too."""
+        for name, (first, *fields) in self.paths:
+            column = batch.column(first)
+            batch = batch.append_column(name, pc.struct_field(column, fields) if fields else column)
+        return batch
