@@ -16,6 +16,7 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from sparkopt.blocks.descriptions import described, of_subject
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import why_nameless
@@ -278,7 +279,12 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         check_training(self, session, processes)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
-        with self._store(rows, fields, held_out, recipe.build_loss().ignored) as index:
+        with (
+            of_subject(type(self).__name__),
+            described(session, "reading rows") as describe,
+            self._store(rows, fields, held_out, recipe.build_loss().ignored) as index,
+        ):
+            describe("training")
             results, seconds, restarts = self._launch(session, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)

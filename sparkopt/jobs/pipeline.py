@@ -167,7 +167,7 @@ class Pipeline:
         )
 
     def _preprocess(self, interval: DataInterval, rows: str) -> list[str]:
-        flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
+        flags = ["--input", interval.fill(self.images), "--output", rows, "--handle-invalid", "skip", "--features"]
         flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
         return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]
 

@@ -25,7 +25,7 @@ from sparkopt.ml.evaluation import (
     RegressionEvaluator,
 )
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
-from sparkopt.ml.model import LinearModel
+from sparkopt.ml.model import LinearModel, NamedCoefficient
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.regression import (
@@ -99,6 +99,7 @@ __all__ = [
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
     "MulticlassClassificationEvaluator",
+    "NamedCoefficient",
     "OneVsRest",
     "OneVsRestModel",
     "Pipeline",

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,7 @@ from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import OneOf, check
 
-__all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel", "wanted_columns"]
+__all__ = ["NUMBER", "VECTOR", "LinearModel", "NamedCoefficient", "ScalarModel", "wanted_columns"]
 
 S = TypeVar("S", bound=TrainingSummary)
 
@@ -69,6 +69,24 @@ INPUTS, SCORES = "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 """Name and type of output columns, by the keys of ``_outputs``."""
+
+
+class NamedCoefficient(NamedTuple):
+    """A coefficient.
+
+    Attributes
+    ----------
+    feature : str
+        The feature's name.
+    output : int
+        Which output it is of: the class of a multinomial model; 0 where there is one output.
+    value : float
+        The coefficient.
+    """
+
+    feature: str
+    output: int
+    value: float
 
 
 class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
@@ -123,6 +141,28 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         They are those of featuresCols, of `TableFeatures`, or of pyspark.ml's stages, such as VectorAssembler.
         """
         return list(self._names)
+
+    @property
+    def namedCoefficients(self) -> list[NamedCoefficient]:
+        """The coefficients with the names of their features, the largest first.
+
+        In the user's units: a feature in metres has a smaller coefficient than the same one in kilometres. Features
+        without a known name are called "feature 0", "feature 1", …
+
+        Examples
+        --------
+        >>> from sparkopt.ml import LogisticRegression
+        >>> model = LogisticRegression(featuresCols=["x1", "x2"]).fit(df)
+        >>> sorted(one.feature for one in model.namedCoefficients)
+        ['x1', 'x2']
+        >>> sizes = [abs(one.value) for one in model.namedCoefficients]
+        >>> sizes == sorted(sizes, reverse=True)
+        True
+        """
+        names = self._names or [f"feature {number}" for number in range(self.numFeatures)]
+        order = np.argsort(-np.abs(self._matrix), axis=None, kind="stable")
+        places = zip(*np.unravel_index(order, self._matrix.shape), strict=True)
+        return [NamedCoefficient(names[at], int(of), float(self._matrix[of, at])) for of, at in places]
 
     @property
     def hasSummary(self) -> bool:
