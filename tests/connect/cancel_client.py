@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -32,14 +33,35 @@ def ended(spark: SparkSession, rows, folder: str, engine: str, call: str) -> str
         return f"{type(error).__name__}: {error}"
 
 
+def ended_in_a_job(spark: SparkSession, rows) -> str:
+    """Return how a fit ends whose one job is interrupted by another thread."""
+    over = threading.Event()
+
+    def cancel() -> None:
+        while not over.wait(0.5):
+            if spark.interruptAll():
+                return
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        LinearRegression(engine="local", optimizer="gd", maxIter=10**7, tol=0.0).fit(rows)
+    except Exception as error:  # noqa: BLE001  # reported
+        return f"{type(error).__name__}: {error}"
+    finally:
+        over.set()
+        thread.join()
+    return "it ended by itself"
+
+
 def main(remote: str, folder: str) -> None:
     spark = SparkSession.builder.remote(remote).getOrCreate()
     X = np.random.default_rng(0).normal(size=(200, 3))
     pairs = [(x.tolist(), float(x[0])) for x in X]
     rows = spark.createDataFrame(pairs, "features array<double>, label double")
     spark.addTag("mine")
-    found = {f"{engine} {call}": ended(spark, rows, folder, engine, call) for engine in ("driver",) for call in CALLS}
-    found |= {"local interruptAll": ended(spark, rows, folder, "local", "interruptAll")}
+    found = {f"driver {call}": ended(spark, rows, folder, "driver", call) for call in CALLS}
+    found |= {"local, by another thread": ended_in_a_job(spark, rows)}
     print("RESULT " + json.dumps(found))
     spark.stop()
 
