@@ -51,7 +51,8 @@ def _features(block: Block) -> NDArray[np.uint64]:
     """Return a number for the features of each row: the sum over columns of bits times a factor of the column."""
     X = block.X
     if isinstance(X, np.ndarray):
-        found: NDArray[np.uint64] = _bits(X) @ _factors(X.shape[1])
+        # without a copy of the bits as wider integers, which ``@`` makes
+        found: NDArray[np.uint64] = np.einsum("ij,j->i", _bits(X), _factors(X.shape[1]))
         return found
     wide = X.shape[1] > MOST_KEPT
     products = _bits(X.data) * (_factor(X.indices) if wide else _factors(X.shape[1])[X.indices])

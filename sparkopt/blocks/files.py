@@ -108,6 +108,46 @@ def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:
     return sorted(blocks, key=folds.__getitem__) if folds else list(blocks)
 
 
+class _OpenFile:
+    """A file that is mapped, and its blocks, which are views of it.
+
+    Parameters
+    ----------
+    source : pyarrow.NativeFile or pyarrow.Buffer
+        The content.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.reader = pa.ipc.open_file(source)
+        self._known: dict[tuple[int, int], Block] = {}
+
+    def block(self, index: int, fold: int) -> Block:
+        """Return a block of the file. Views are kept: each pass needs them."""
+        if (index, fold) in self._known:
+            return self._known[index, fold]
+        block = self._read(index, fold)
+        if self.reader.schema.metadata[b"codec"] == b"none":
+            self._known[index, fold] = block
+        return block
+
+    def _read(self, index: int, fold: int) -> Block:
+        batch = self.reader.get_batch(index)
+        found = {
+            name: fixed_width_values(column.values)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if not column.null_count
+        }
+        y = found[TARGET]
+        shape = (len(y), int(self.reader.schema.metadata[b"width"]))
+        X: Array | scipy.sparse.csr_array
+        if FEATURES in found:
+            X = found[FEATURES].reshape(shape)
+        else:
+            parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
+            X = scipy.sparse.csr_array(parts, shape=shape, copy=False)
+        return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)
+
+
 class OpenFiles:
     """Files that this process has mapped, kept for the next pass: mapping one costs as much as reading it.
 
@@ -121,11 +161,11 @@ class OpenFiles:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._readers: OrderedDict[str, Any] = OrderedDict()
+        self._readers: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def open(self, path: str) -> Any:
-        """Return a reader of ``path``; readers of deleted files are dropped.
+    def open(self, path: str) -> _OpenFile:
+        """Return the file ``path``; readers of deleted files are dropped.
 
         Raises
         ------
@@ -137,7 +177,7 @@ class OpenFiles:
             if path not in self._readers:
                 if not os.path.exists(path):
                     raise FileNotFoundError(path)
-                self._readers[path] = pa.ipc.open_file(pa.memory_map(path))
+                self._readers[path] = _OpenFile(pa.memory_map(path))
             self._readers.move_to_end(path)
             while len(self._readers) > self._most:
                 self._readers.popitem(last=False)
@@ -194,14 +234,10 @@ class BlockFile:
         self._starts = np.asarray(list(starts), dtype=np.intp)
         self._validation, self._folds = in_fold_order(validation, folds), folds
         self.path = path if path and not carried else None
-        self._known: dict[int, Block] = {}  # views of the file, kept since a resident task needs them in each pass
-        self._are_views = True
         if path:
-            self._reader = pa.ipc.open_file(pa.py_buffer(carried)) if carried else _opened.open(path)
-            self._width = int(self._reader.schema.metadata[b"width"])
-            self._are_views = self._reader.schema.metadata[b"codec"] == b"none"
+            self._file = _OpenFile(pa.py_buffer(carried)) if carried else _opened.open(path)
             aside = set(self._validation)
-            training = [index for index in range(self._reader.num_record_batches) if index not in aside]
+            training = [index for index in range(self._file.reader.num_record_batches) if index not in aside]
             self._training = in_fold_order(training, folds)
 
     @property
@@ -210,30 +246,11 @@ class BlockFile:
         return self._starts
 
     def __getitem__(self, index: int) -> Block:
-        if not self._are_views:
-            return self._read(self._training[index])
-        if index not in self._known:
-            self._known[index] = self._read(self._training[index])
-        return self._known[index]
+        return self._block(self._training[index])
 
     def validation(self) -> Iterator[Block]:
         """Yield the blocks of validation rows."""
-        return (replace(self._read(index), is_validation=True) for index in self._validation)
+        return (replace(self._block(index), is_validation=True) for index in self._validation)
 
-    def _read(self, index: int) -> Block:
-        batch = self._reader.get_batch(index)
-        found = {
-            name: fixed_width_values(column.values)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            if not column.null_count
-        }
-        y = found[TARGET]
-        shape = (len(y), self._width)
-        X: Array | scipy.sparse.csr_array
-        if FEATURES in found:
-            X = found[FEATURES].reshape(shape)
-        else:
-            parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
-            X = scipy.sparse.csr_array(parts, shape=shape, copy=False)
-        fold = self._folds[index] if self._folds else NO_FOLD
-        return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)
+    def _block(self, index: int) -> Block:
+        return self._file.block(index, self._folds[index] if self._folds else NO_FOLD)

@@ -18,7 +18,7 @@ from torch import nn
 
 from sparkopt.errors import DataError, ParameterError
 
-__all__ = ["Reference", "builder"]
+__all__ = ["Reference", "builder", "why_nameless"]
 
 F = TypeVar("F", bound=Callable[..., nn.Module])
 
@@ -111,3 +111,12 @@ class Reference:
             )
         callable_found: Callable[..., nn.Module] = found
         return callable_found
+
+
+def why_nameless(build: Any) -> str | None:
+    """Return why another process could not import what builds a network; None where it can."""
+    try:
+        Reference.of(build)
+    except (ParameterError, DataError) as error:
+        return str(error)
+    return None

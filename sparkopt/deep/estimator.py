@@ -16,8 +16,10 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from sparkopt.blocks.descriptions import described, of_subject
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import spark_schema
+from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import (
     check_session,
@@ -35,8 +37,9 @@ from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import check_metrics
 from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
-from sparkopt.deep.params import TrainingParams, check_params
+from sparkopt.deep.params import check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
+from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
 from sparkopt.errors import ParameterError
@@ -54,7 +57,7 @@ logger = logging.getLogger(__name__)
 provide(session_settings)
 
 
-class TorchEstimator(Estimator[TorchModel], TrainingParams):
+class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
@@ -65,8 +68,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
     Parameters
     ----------
     module : nn.Module or callable
-        The network, or a function or class that builds it. To save the model, give a class (or
-        ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
+        The network, or a function or class that builds it. So that a saved model can be loaded by its path alone,
+        give a class (or ``functools.partial(Class, argument=value)``), or a function with ``@sparkopt.deep.builder``.
     loss : nn.Module, callable or str
         A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
         absolute_error, huber, logistic, multinomial and poisson. Class weights, ``ignore_index`` and ``reduction``
@@ -276,7 +279,12 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         check_training(self, session, processes)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
-        with self._store(rows, fields, held_out, recipe.build_loss().ignored) as index:
+        with (
+            of_subject(type(self).__name__),
+            described(session, "reading rows") as describe,
+            self._store(rows, fields, held_out, recipe.build_loss().ignored) as index,
+        ):
+            describe("training")
             results, seconds, restarts = self._launch(session, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
@@ -298,6 +306,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams):
         )
         check_recipe(recipe)
         check_metrics(self.metrics)
+        nameless = why_nameless(self.module)
+        if nameless is not None:
+            logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
         if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
             raise ParameterError(
                 f"metrics ({', '.join(self.metrics)}) are computed over rows held out, and no row is: set "

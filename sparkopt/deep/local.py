@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkopt.deep.builders import Reference
 from sparkopt.deep.model import TorchModel, read_from, saved_in
 from sparkopt.deep.tables import frame_outputs
 
@@ -12,7 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "score", "write"]
 
-write, read = saved_in, read_from
+read = read_from
+
+
+def write(model: TorchModel, folder: Path) -> None:
+    """Write a model into a folder of this machine, for a process that knows no more than the folder.
+
+    Raises
+    ------
+    ParameterError, DataError
+        Where what builds the network has no name that such a process could import.
+    """
+    Reference.of(model._build)
+    saved_in(model, folder)
 
 
 def score(model: TorchModel, frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 
-__all__ = ["METRICS", "Metric", "build_metrics", "check_metrics"]
+__all__ = ["METRICS", "Metric", "build_metrics", "check_metrics", "mean_of"]
 
 RowScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -66,7 +66,7 @@ class _Mean:
     """The weighted mean of a score."""
 
     def __init__(self, name: str) -> None:
-        self._score, self._finish = METRICS[name]
+        self._name, self._score = name, METRICS[name][0]
         self._sums = np.zeros(2)
 
     def update(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> None:
@@ -76,8 +76,17 @@ class _Mean:
         self._sums += [float((rows * weight).sum()), float(weight.sum())]
 
     def compute(self, communicator: Communicator) -> float:
-        total, weight = communicator.all_reduce(self._sums)
-        return float(self._finish(total / weight)) if weight > 0 else float("nan")
+        return mean_of(self._name, *communicator.all_reduce(self._sums))
+
+    @property
+    def sums(self) -> tuple[float, float]:
+        """The weighted sum of the scores, and that of the weights."""
+        return float(self._sums[0]), float(self._sums[1])
+
+
+def mean_of(name: str, total: float, weight: float) -> float:
+    """Return a metric with a name, from the sums of its rows."""
+    return float(METRICS[name][1](total / weight)) if weight > 0 else float("nan")
 
 
 class _TorchMetric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,19 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.sent import refuse_large
-from sparkopt.deep.builders import Reference
+from sparkopt.blocks.tables import spark_schema
+from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
-from sparkopt.deep.params import InferenceParams, check_params
+from sparkopt.deep.params import check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
+from sparkopt.deep.setters import InferenceSetters
 from sparkopt.deep.tables import scored
 from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.machine import Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,13 +49,13 @@ SCORES, WEIGHTS = "__sparkopt_scores", "model.safetensors"
 FORMAT, CHUNK = 1, 1 << 24
 
 
-class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
+class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
     """A trained network.
 
     Parameters
     ----------
     build : nn.Module or callable
-        The network, or what builds it; only a name that can be imported can be saved.
+        The network, or what builds it; where it has no name that can be imported, ``load`` must be given it.
     weights : bytes
         Its state as safetensors.
     task : {"classes", "binary", "values"}
@@ -129,6 +132,36 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
         )
 
+    def evaluate(self, dataset: Any, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return how good the predictions on these rows are.
+
+        Parameters
+        ----------
+        dataset : DataFrame, or what ``sparkopt.Table.of`` takes
+            Rows with features, label (``labelCol``) and, if ``weightCol`` is set, weights.
+        metrics : dict, optional
+            Names of metrics, and the metrics, as ``TorchEstimator`` takes them; those of torchmetrics need a table.
+            By default the accuracy of classes and labels, and mse, rmse and mae of values and counts.
+
+        Returns
+        -------
+        dict
+            Each metric by its name; NaN where there are no rows.
+
+        Raises
+        ------
+        SchemaError, DataError
+            For a column that is missing or of a wrong type, or an invalid row; see ``handleInvalid``.
+        """
+        from sparkopt.deep.evaluation import default_metrics, evaluated
+
+        check_params(self)
+        rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
+        schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
+        fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol"))
+        chosen = default_metrics(self.task) if metrics is None else metrics
+        return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)
+
     def _fields(self, schema: StructType) -> Fields:
         """Return the inputs in a table: as they were trained on, if that is known."""
         if not self._inputs:
@@ -164,12 +197,31 @@ class TorchModel(Model, InferenceParams, MLWritable, MLReadable["TorchModel"]):
         """Return a reader: ``TorchModel.read().load(path)``."""
         return TorchModelReader()
 
+    @classmethod
+    def load(cls, path: str, module: Any = None) -> TorchModel:
+        """Return the model saved below ``path``.
+
+        Parameters
+        ----------
+        path : str
+            Where ``save`` wrote it.
+        module : nn.Module or callable, optional
+            The network, or what builds it, where it has no name that can be imported: it was built already, or is
+            from a notebook. ``TorchEstimator`` says so when it is fitted.
+
+        Raises
+        ------
+        DataError
+            Where something else was saved there, or a network that this process cannot build.
+        """
+        return TorchModelReader(module).load(path)
+
 
 def facts_of(model: TorchModel) -> dict[str, Any]:
     """Return what is saved of a model in addition to its parameters and weights."""
     return {
         "format": FORMAT,
-        "network": asdict(Reference.of(model._build)),
+        **_network(model._build),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
         "inputs": [asdict(entry) for entry in model._inputs],
@@ -177,12 +229,24 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
     }
 
 
-def restored(metadata: dict[str, Any], weights: bytes) -> TorchModel:
-    """Return the model whose metadata and weights these are."""
+def _network(build: Any) -> dict[str, Any]:
+    """Return what builds a network by its name, or why it has none."""
+    nameless = why_nameless(build)
+    return {"network": asdict(Reference.of(build)) if nameless is None else None, "nameless": nameless}
+
+
+def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
+    """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
     network = metadata["network"]
-    reference = Reference(network["name"], tuple(network["positional"]), network["keywords"])
-    model = TorchModel(reference.builder(), weights, metadata["task"], tuple(metadata["outputShape"]))
+    if build is None and network is None:
+        raise DataError(
+            f"this model was saved without what builds it: {metadata['nameless']} Or give that now: "
+            "TorchModel.load(path, module=...), with the module that TorchEstimator was given."
+        )
+    if build is None:
+        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder()
+    model = TorchModel(build, weights, metadata["task"], tuple(metadata["outputShape"]))
     model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
     model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])
@@ -196,8 +260,8 @@ def saved_in(model: TorchModel, folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(model.weights)
 
 
-def read_from(folder: str | Path) -> TorchModel:
-    """Return the model in a folder of this machine, written there or by Spark.
+def read_from(folder: str | Path, build: Any = None) -> TorchModel:
+    """Return the model in a folder of this machine, written there or by Spark; ``build`` overrides what it names.
 
     Raises
     ------
@@ -207,7 +271,7 @@ def read_from(folder: str | Path) -> TorchModel:
     with damage(str(folder)):
         metadata = read_metadata(folder)
         _check_class(metadata, str(folder))
-        return restored(metadata, Path(folder, WEIGHTS).read_bytes())
+        return restored(metadata, Path(folder, WEIGHTS).read_bytes(), build)
 
 
 def _check_class(metadata: dict[str, Any], path: str) -> None:
@@ -307,6 +371,10 @@ class _WriteFile:
 class TorchModelReader(_AnySpark, MLReader[TorchModel]):
     """Reads a saved model: by Spark where a session is active, else by itself."""
 
+    def __init__(self, build: Any = None) -> None:
+        super().__init__()
+        self._build = build
+
     def load(self, path: str) -> TorchModel:
         """Return the model saved below ``path``.
 
@@ -318,9 +386,9 @@ class TorchModelReader(_AnySpark, MLReader[TorchModel]):
         spark = self._spark
         if spark is None:
             with fetched(path) as folder:
-                return read_from(folder)
+                return read_from(folder, self._build)
         with damage(path):
             metadata = DefaultParamsReader.loadMetadata(path, spark)
             _check_class(metadata, path)
             (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
-            return restored(metadata, bytes(row.content))
+            return restored(metadata, bytes(row.content), self._build)

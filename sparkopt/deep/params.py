@@ -91,7 +91,9 @@ def _columns(value: Any) -> list[Any]:
 _text, _whole, _real = TypeConverters.toString, TypeConverters.toInt, TypeConverters.toFloat
 
 
-class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, HasProbabilityCol):
+class InferenceParams(
+    HasFeaturesCol, HasLabelCol, HasWeightCol, HasPredictionCol, HasRawPredictionCol, HasProbabilityCol
+):
     """What estimator and model share: columns, images, batches, device."""
 
     featuresCols: Param[list[Any]] = _param(
@@ -116,6 +118,7 @@ class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, Has
         self._setDefault(
             handleInvalid="error",
             featuresCol="features",
+            labelCol="label",
             predictionCol="prediction",
             rawPredictionCol="rawPrediction",
             probabilityCol="probability",
@@ -137,7 +140,7 @@ class InferenceParams(HasFeaturesCol, HasPredictionCol, HasRawPredictionCol, Has
         return found
 
 
-class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, HasSeed):
+class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     """What only the estimator has."""
 
     epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
@@ -173,7 +176,6 @@ class TrainingParams(InferenceParams, HasLabelCol, HasWeightCol, HasStepSize, Ha
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
-            labelCol="label",
             epochs=10,
             launcher="torch",
             precision="fp32",

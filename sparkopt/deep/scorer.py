@@ -28,6 +28,7 @@ from sparkopt.launch.threads import task_cores
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["NetworkScorer", "check_pipeline"]
@@ -79,8 +80,8 @@ class NetworkScorer:
         # where rows without scores are left out, Spark would else compute them once more for that condition
         return (scores.asNondeterministic() if self.keeps else scores)(*columns)
 
-    def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        """Score Arrow batches, one or more batches of the network at a time."""
+    def network(self) -> tuple[Callable[[list[pa.Array]], torch.Tensor], torch.device]:
+        """Return what gives the network's outputs of columns of Arrow, and the device that they are on."""
         import torch
 
         context = TaskContext.get()
@@ -90,14 +91,22 @@ class NetworkScorer:
         gpus = context.resources().get("gpu") if context is not None else None
         device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
         module = self.load(self.build, self.weights).to(device)
-        pipeline = None if self.pipeline is None else Compose.from_json(self.pipeline)
-        decoder = Decoder(self.fields, pipeline)
+        decoder = Decoder(self.fields, None if self.pipeline is None else Compose.from_json(self.pipeline))
 
-        def scored(rows: list[pa.Array]) -> pa.Array:
+        def outputs(rows: list[pa.Array]) -> torch.Tensor:
             columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
             with torch.inference_mode():
-                output = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
-            found = self.outputs.columns(output)
+                found: torch.Tensor = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
+            return found
+
+        return outputs, device
+
+    def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+        """Score Arrow batches, one or more batches of the network at a time."""
+        network, _ = self.network()
+
+        def scored(rows: list[pa.Array]) -> pa.Array:
+            found = self.outputs.columns(network(rows))
             return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
 
         for arrays in batches:

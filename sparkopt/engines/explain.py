@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,8 @@ IDLE_BYTES = 8 << 20
 
 LENGTH = 1 << 16
 """Numbers that are encoded to see how many bytes a codec takes for each."""
+SHOWN = 10
+"""Most names of features that are shown."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class FitPlan:
     compression: str = "none"
     optimizer: str = ""
     needs_spark: bool = True
+    names: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -179,6 +182,9 @@ class FitPlan:
             f"memory         driver {driver}, each task {task} in addition to its blocks",
             f"engine         {self.engine.name}; seconds of {PASSES} passes: {seconds}",
         ]
+        if self.names:
+            more = f" and {len(self.names) - SHOWN:,} more" if len(self.names) > SHOWN else ""
+            lines.insert(1, f"names          {', '.join(self.names[:SHOWN])}{more}")
         if data.reader:
             lines.append(f"reader         {data.reader}")
         if self.optimizer:

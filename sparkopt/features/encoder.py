@@ -40,8 +40,8 @@ class Encoder:
         How each column is encoded.
     terms : tuple of tuple of int
         What the features are, in order: an encoding by its number, or the product of several.
-    texts : tuple of str, default ()
-        The columns that were text when the encodings were fitted.
+    types : tuple of str, default ()
+        Spark's names of the columns' types when the encodings were fitted; none of encoders of earlier versions.
 
     Examples
     --------
@@ -56,12 +56,18 @@ class Encoder:
 
     encodings: tuple[ColumnEncoding, ...]
     terms: tuple[tuple[int, ...], ...]
-    texts: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
         return tuple(encoding.column for encoding in self.encodings)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns that were text when the encodings were fitted."""
+        known = zip(self.columns, self.types, strict=False)
+        return tuple(name for name, kind in known if kind.partition("(")[0] in ("string", "varchar", "char"))
 
     @property
     def names(self) -> list[str]:
@@ -142,7 +148,7 @@ class Encoder:
         state = {
             "encodings": [encoding.state() for encoding in self.encodings],
             "terms": self.terms,
-            "texts": self.texts,
+            "types": self.types,
         }
         return json.dumps(state, ensure_ascii=False)
 
@@ -157,7 +163,7 @@ class Encoder:
         """
         state = json.loads(text)
         return cls(
-            restored(state["encodings"]), tuple(tuple(term) for term in state["terms"]), tuple(state.get("texts", ()))
+            restored(state["encodings"]), tuple(tuple(term) for term in state["terms"]), tuple(state.get("types", ()))
         )
 
 

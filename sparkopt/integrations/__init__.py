@@ -1,25 +1,27 @@
 """Other systems: MLflow, notebooks and a registry of models in plain files.
 
-``mlflow`` logs a fit and its model, ``pyfunc`` is what MLflow loads such a model with, and ``wheel`` makes the
-package that the model carries for its environment. ``notebook`` reads a notebook's parameters. ``model_registry``
-accepts models and finds the one in use. The package may import every other one but ``jobs``. Importing it loads
-neither Spark nor torch nor MLflow: a scheduler's process uses the registry.
-Start reading at ``mlflow.log_fit``.
+``mlflow`` logs a fit and its model: ``runs`` is what it tells a run, ``signature`` describes the model's columns,
+``pyfunc`` is what MLflow loads such a model with, and ``wheel`` makes the package that the model carries for its
+environment. ``autologging`` logs every fit. ``notebook`` reads a notebook's parameters. ``model_registry`` accepts
+models and finds the one in use. The package may import every other one but ``jobs``. Importing it loads neither Spark
+nor torch nor MLflow: a scheduler's process uses the registry. Start reading at ``mlflow.log_fit``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparkopt.integrations.autologging import autolog
     from sparkopt.integrations.mlflow import log_fit, log_model, save_model
     from sparkopt.integrations.model_registry import Accepted, ModelRegistry, refusal
     from sparkopt.integrations.notebook import widget
 
-__all__ = ["Accepted", "ModelRegistry", "log_fit", "log_model", "refusal", "save_model", "widget"]
+__all__ = ["Accepted", "ModelRegistry", "autolog", "log_fit", "log_model", "refusal", "save_model", "widget"]
 
 _LAZY = {
     "Accepted": "model_registry",
     "ModelRegistry": "model_registry",
+    "autolog": "autologging",
     "log_fit": "mlflow",
     "log_model": "mlflow",
     "refusal": "model_registry",

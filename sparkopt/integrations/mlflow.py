@@ -6,19 +6,28 @@ of the sparkopt that logged them, which their requirements install: no index nee
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sparkopt import __version__
 from sparkopt.errors import MissingDependencyError, ParameterError
-from sparkopt.integrations.pyfunc import scorer_of, write
+from sparkopt.integrations.pyfunc import is_scored_here, scorer_of, write
+from sparkopt.integrations.runs import (
+    log_candidates,
+    log_dataset,
+    log_metrics,
+    log_model_params,
+    log_receipt,
+    log_values,
+    step_of,
+)
+from sparkopt.integrations.signature import signature_of
 from sparkopt.integrations.wheel import write_wheel
-from sparkopt.report import DeepReceipt, Receipt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,16 +37,22 @@ __all__ = ["log_fit", "log_model", "save_model"]
 logger = logging.getLogger(__name__)
 
 LOADER = "sparkopt.integrations.pyfunc"
-LONGEST = 500
-"""Characters of a parameter's value that every MLflow server accepts."""
-BATCH = 1000
-"""Metrics that a server accepts in one request."""
-NOT_METRICS = frozenset({"epoch", "seconds", "waited", "rows"})
-"""Entries of a network's history that are neither losses nor metrics nor the learning rate."""
 
 
-def log_fit(model: Any, name: str = "model", example: pd.DataFrame | None = None) -> Any:
+def log_fit(
+    model: Any,
+    name: str = "model",
+    example: pd.DataFrame | None = None,
+    *,
+    held_out: Mapping[str, float] = MappingProxyType({}),
+    dataset: bool = True,
+) -> Any:
     """Log a fitted model to the active MLflow run: parameters, metrics, receipt, and the model itself.
+
+    A run may have several models: one of another name than "model" has it in front of the names of its parameters and
+    metrics, ``churn.objective``. Of a pipeline, parameters of stages before the last have their class in front; of a
+    search, the best model is logged, and the average metric of every candidate. The run has the data that the model
+    was trained on as a dataset, and the tag ``sparkopt.version``.
 
     Metrics by step are ``objective`` and ``validation_loss``; for a network, by epoch, ``loss``, ``validation``,
     ``rate`` and its own metrics. Metrics that a logger has logged during the fit are not logged again. Costs are
@@ -46,12 +61,18 @@ def log_fit(model: Any, name: str = "model", example: pd.DataFrame | None = None
 
     Parameters
     ----------
-    model : LinearModel or TorchModel
-        The result of ``fit``.
+    model : LinearModel, TorchModel, PipelineModel, CrossValidatorModel, TrainValidationSplitModel
+        The result of ``fit``. Models of pyspark.ml, and pipelines with such stages, are logged as MLflow's flavor
+        "spark", which needs Spark to score.
     name : str, default "model"
         The logged model's name.
     example : pandas.DataFrame, optional
-        Some rows of features: the model's example, from which its signature follows. Vectors must be lists.
+        Some rows of features: the model's example, from which its signature follows. Vectors must be lists. Without
+        it, the signature follows from the model's columns.
+    held_out : mapping of str to float, optional
+        Metrics on rows that it was not trained on, which are logged as ``held_out.accuracy`` and so on.
+    dataset : bool, default True
+        Whether the rows that it was trained on are logged as a dataset.
 
     Returns
     -------
@@ -63,7 +84,7 @@ def log_fit(model: Any, name: str = "model", example: pd.DataFrame | None = None
     MissingDependencyError
         Where mlflow is not installed.
     ParameterError
-        Where no run is active.
+        Where no run is active, or it has a model of this name with other parameters.
 
     Examples
     --------
@@ -79,11 +100,18 @@ def log_fit(model: Any, name: str = "model", example: pd.DataFrame | None = None
     ['rawPrediction', 'probability', 'prediction']
     """
     mlflow = _mlflow()
-    run, client = _active(mlflow), mlflow.MlflowClient()
-    _log_params(client, run.info.run_id, model)
-    if model.hasSummary:
-        _log_metrics(mlflow, client, run.info.run_id, model.summary)
-        _log_receipt(client, run.info.run_id, model.summary.receipt)
+    run_id, client = _active(mlflow).info.run_id, mlflow.MlflowClient()
+    fitted, prefix = _best(model), "" if name == "model" else f"{name}."
+    log_model_params(mlflow, client, run_id, fitted, prefix, name)
+    client.set_tag(run_id, "sparkopt.version", __version__)
+    summary = _summary_of(fitted)
+    if summary is not None:
+        log_metrics(mlflow, client, run_id, summary, prefix)
+        log_receipt(client, run_id, summary.receipt, None if name == "model" else f"receipts/{name}")
+        if dataset:
+            log_dataset(mlflow, client, run_id, getattr(summary, "dataset", None), summary.receipt)
+    log_values(mlflow, client, run_id, {f"{prefix}held_out.{key}": value for key, value in held_out.items()})
+    log_candidates(mlflow, client, run_id, model, prefix)
     return log_model(model, name, example)
 
 
@@ -92,8 +120,8 @@ def log_model(model: Any, name: str = "model", example: pd.DataFrame | None = No
 
     Parameters
     ----------
-    model : LinearModel or TorchModel
-        The model.
+    model : LinearModel, TorchModel, PipelineModel, …
+        The model, as in :func:`log_fit`.
     name : str, default "model"
         The logged model's name.
     example : pandas.DataFrame, optional
@@ -115,10 +143,13 @@ def log_model(model: Any, name: str = "model", example: pd.DataFrame | None = No
     _active(mlflow)
     target: dict[str, Any] = {"artifact_path": name}
     if int(mlflow.__version__.split(".")[0]) > 2:
-        step = _step(model.summary.receipt) if model.hasSummary else 0
+        summary = _summary_of(_best(model))
+        step = step_of(summary.receipt) if summary is not None else 0
         target = {"name": name, "step": step}  # MLflow shows the metrics of this step with the model
     with tempfile.TemporaryDirectory() as folder:
-        return mlflow.pyfunc.log_model(**target, **_parts(mlflow, model, Path(folder), example))
+        if not is_scored_here(_best(model)):
+            return _of_spark(mlflow).log_model(_best(model), artifact_path=name, **_spark_parts(mlflow, Path(folder)))
+        return mlflow.pyfunc.log_model(**target, **_parts(mlflow, _best(model), Path(folder), example))
 
 
 def save_model(model: Any, path: str | Path, example: pd.DataFrame | None = None) -> None:
@@ -126,8 +157,8 @@ def save_model(model: Any, path: str | Path, example: pd.DataFrame | None = None
 
     Parameters
     ----------
-    model : LinearModel or TorchModel
-        The model.
+    model : LinearModel, TorchModel, PipelineModel, …
+        The model, as in :func:`log_fit`.
     path : str or Path
         The folder, which must not exist.
     example : pandas.DataFrame, optional
@@ -140,7 +171,10 @@ def save_model(model: Any, path: str | Path, example: pd.DataFrame | None = None
     """
     mlflow = _mlflow()
     with tempfile.TemporaryDirectory() as folder:
-        mlflow.pyfunc.save_model(path=str(path), **_parts(mlflow, model, Path(folder), example))
+        if not is_scored_here(_best(model)):
+            _of_spark(mlflow).save_model(_best(model), str(path), **_spark_parts(mlflow, Path(folder)))
+            return
+        mlflow.pyfunc.save_model(path=str(path), **_parts(mlflow, _best(model), Path(folder), example))
 
 
 def _mlflow() -> Any:
@@ -159,6 +193,36 @@ def _active(mlflow: Any) -> Any:
     return run
 
 
+def _best(model: Any) -> Any:
+    """Return the best model of a search; other models are their own."""
+    return getattr(model, "bestModel", model)
+
+
+def _last(model: Any) -> Any:
+    """Return the last stage of a pipeline; other models are their own."""
+    stages = getattr(model, "stages", None)
+    return _last(stages[-1]) if stages else model
+
+
+def _summary_of(model: Any) -> Any:
+    """Return the summary of a fit; None of a loaded model, and of pyspark.ml's, whose fits have no receipt."""
+    last = _last(model)
+    summary = last.summary if getattr(last, "hasSummary", False) else None
+    return summary if hasattr(summary, "receipt") else None
+
+
+def _of_spark(mlflow: Any) -> Any:
+    import mlflow.spark
+
+    return mlflow.spark
+
+
+def _spark_parts(mlflow: Any, folder: Path) -> dict[str, Any]:
+    """Return the arguments that say what loads a model of MLflow's flavor "spark"."""
+    found = _environment(mlflow, folder, "")
+    return {**found, "pip_requirements": [f"pyspark=={version('pyspark')}", *found["pip_requirements"]]}
+
+
 def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) -> dict[str, Any]:
     """Return the arguments that describe a model to MLflow, after writing its data below ``folder``."""
     data = folder / "model"
@@ -171,6 +235,8 @@ def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) 
     if example is not None:
         parts["signature"] = mlflow.models.infer_signature(example, scorer_of(model).predict(example))
         parts["input_example"] = example
+    elif (signature := signature_of(mlflow, model)) is not None:
+        parts["signature"] = signature
     return parts
 
 
@@ -205,70 +271,3 @@ def _mlflow_itself(mlflow: Any) -> list[str]:
 
 def _is_deep(model: Any) -> bool:
     return type(model).__module__.startswith("sparkopt.deep.")
-
-
-def _log_params(client: Any, run_id: str, model: Any) -> None:
-    """Log the parameters of the model and its training, except values that are too long."""
-    for name, value in params_of(model).items():
-        if len(value) > LONGEST:
-            logger.warning("parameter %s has %d characters and is not logged: it is in the model.", name, len(value))
-        else:
-            client.log_param(run_id, name, value)
-
-
-def params_of(model: Any) -> dict[str, str]:
-    """Return a model's class and parameters as text."""
-    found = {"model": type(model).__name__}
-    for param, value in model.extractParamMap().items():
-        found[param.name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return found
-
-
-def _log_metrics(mlflow: Any, client: Any, run_id: str, summary: Any) -> None:
-    """Log metrics by step, except those that are logged already, and the figures of the receipt."""
-    known = client.get_run(run_id).data.metrics
-    begin = client.get_run(run_id).info.start_time
-    kind = mlflow.entities.Metric
-    end = _step(summary.receipt)
-    metrics = [
-        kind(name, value, begin + round(1000 * seconds), step)
-        for name, step, seconds, value in _history(summary)
-        if name not in known
-    ]
-    for measure in summary.receipt.facts().measures:
-        name = f"receipt.{measure.name.replace(' ', '_').replace('-', '_')}"
-        metrics.append(kind(name, float(measure.value), begin, end))
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-
-
-def _step(receipt: Receipt | DeepReceipt) -> int:
-    """Return the step that the model is from."""
-    return receipt.chosen_step if isinstance(receipt, Receipt) else receipt.steps
-
-
-def _history(summary: Any) -> Iterator[tuple[str, int, float, float]]:
-    """Yield metrics as name, step, seconds since the start, and value."""
-    receipt = summary.receipt
-    if isinstance(receipt, Receipt):
-        for name, values in (("objective", receipt.objective), ("validation_loss", receipt.validation)):
-            for step, (seconds, value) in enumerate(zip(receipt.elapsed, values, strict=True)):
-                if value is not None:
-                    yield name, step, seconds, value
-        return
-    for record, seconds in zip(summary.history, receipt.elapsed, strict=True):
-        yield from _epoch(record, receipt.steps * (record["epoch"] + 1) // max(1, receipt.epochs), seconds)
-
-
-def _epoch(record: Mapping[str, Any], step: int, seconds: float) -> Iterator[tuple[str, int, float, float]]:
-    for name, value in record.items():
-        if name not in NOT_METRICS and isinstance(value, (int, float)):  # a matrix is none
-            yield name, step, seconds, float(value)
-
-
-def _log_receipt(client: Any, run_id: str, receipt: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        receipt.save(Path(folder, "receipt.json"))
-        receipt.report(Path(folder, "report.html"))
-        Path(folder, "receipt.txt").write_text(f"{receipt}\n", encoding="utf-8")
-        client.log_artifacts(run_id, folder)

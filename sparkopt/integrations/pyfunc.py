@@ -15,7 +15,7 @@ from sparkopt.io.metadata import damage, read_metadata
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PandasScorer", "scorer_of", "write"]
+__all__ = ["PandasScorer", "is_scored_here", "scorer_of", "write"]
 
 
 class PandasScorer:
@@ -35,6 +35,12 @@ class PandasScorer:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return the output columns of ``model.transform``, as pandas; ``params`` are ignored."""
         return self._score(self.model, model_input)
+
+
+def is_scored_here(model: Any) -> bool:
+    """Whether a model scores without Spark; pyspark.ml's own, and pipelines with such a stage, do not."""
+    name = type(model).__module__
+    return name.startswith("sparkopt.deep.") or bool(_module_for(name).is_local(model))
 
 
 def scorer_of(model: Any) -> PandasScorer:

@@ -5,20 +5,73 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from sparkopt.jobs.runtimes.values import Pair, RowValues
-from sparkopt.report.facts import Bars, Chart, Lines, Matrix, Series
+from sparkopt.report.facts import Bars, Chart, Lines, Listing, Matrix, Series
 
-__all__ = ["class_charts", "histogram", "number_charts", "prediction_charts", "shortened"]
+__all__ = [
+    "class_balance",
+    "class_charts",
+    "coefficients",
+    "histogram",
+    "number_charts",
+    "prediction_charts",
+    "shortened",
+]
 
 MOST_CLASSES = 20
 """Largest confusion matrix; with more classes the most frequent mistakes are shown instead."""
 MOST_BARS = 12
+MOST_COEFFICIENTS = 20
 ROC_POINTS = 200
 SCATTERED = 400
 LONGEST = 13
 """Longest label of a bar, in characters."""
 DIAGONAL = Series("chance", (0.0, 1.0), (0.0, 1.0))
+
+
+def class_balance(rows: RowValues, names: Sequence[str], title: str = "Rows by class") -> Bars:
+    """Return how many rows have each class, the most frequent ones first.
+
+    Parameters
+    ----------
+    rows : RowValues
+        label.
+    names : sequence of str
+        Names of the classes 0, 1, …; empty where they have none.
+    title : str, default "Rows by class"
+        Its title.
+    """
+    found = rows.counts("label", limit=MOST_BARS)
+    more = f", the {MOST_BARS} most frequent" if len(found) == MOST_BARS else ""
+    return Bars(
+        title + more, "count", tuple(_name(number, names) for (number,) in found), (("", tuple(found.values())),)
+    )
+
+
+def coefficients(model: Any, names: Sequence[str]) -> Listing:
+    """Return a linear model's largest coefficients, with the names of their features.
+
+    Parameters
+    ----------
+    model : LinearModel
+        The model.
+    names : sequence of str
+        Names of the classes 0, 1, …; empty where they have none.
+    """
+    found = model.namedCoefficients
+    intercepts = [f"{value:.6g}" for value in model.arrays[1][:MOST_CLASSES]]
+    several = len(intercepts) > 1
+    rows = [
+        (one.feature, *([_name(float(one.output), names)] if several else []), f"{one.value:.6g}")
+        for one in found[:MOST_COEFFICIENTS]
+    ]
+    zeros = sum(not one.value for one in found)
+    title = "Coefficients" + (", the largest of them" if len(found) > len(rows) else ", the largest first")
+    plural = "intercepts" if several else "intercept"
+    note = f"{len(found):,} coefficients, {zeros:,} of them 0; {plural} {', '.join(intercepts)}"
+    return Listing(title, ("feature", *(["class"] if several else []), "coefficient"), tuple(rows), note)
 
 
 def class_charts(rows: RowValues, names: Sequence[str]) -> tuple[Chart, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.charts import class_charts, number_charts
+from sparkopt.jobs.charts import class_balance, class_charts, number_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
@@ -133,7 +133,9 @@ def work(run: JobRun) -> JobResult:
         event("evaluated", **metrics)
         gate = judge(args, args.metric or default_metric(model), metrics, baselines)
         values = outcome.values
-        charts = class_charts(values, rows.labels) if outcome.is_classifier else number_charts(values)
+        charts = number_charts(values)
+        if outcome.is_classifier:
+            charts = (class_balance(values, rows.labels), *class_charts(values, rows.labels))
         warnings = outcome.warnings(metrics, rows.labels)
     for warning in warnings:
         logger.warning("%s", warning)

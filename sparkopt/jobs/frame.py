@@ -29,7 +29,9 @@ from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdenti
 from sparkopt.jobs.overlap import check_output, check_tables, table_of
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.signals import Terminated, terminable
+from sparkopt.jobs.tracking import check_tracking, log_run, tracking_flag
 from sparkopt.launch.session import PROFILES
+from sparkopt.launch.streams import own_standard_error
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
 
@@ -93,6 +95,8 @@ class JobResult:
         What ``report.html`` shows in addition to the text.
     failed_gate : str
         Why the gate was not met; "" where it was.
+    model : Model or None
+        The model that was trained, for MLflow.
     """
 
     metrics: Mapping[str, Any]
@@ -100,6 +104,7 @@ class JobResult:
     text: str
     page: Facts
     failed_gate: str = ""
+    model: Any = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,7 @@ class Job:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the job; return its exit code."""
+        own_standard_error()
         flags = self.parser()
         args = flags.read(argv)
         with logging_as(self.name, args.log_format):
@@ -179,10 +185,14 @@ class Job:
         failures: tuple[type[Exception], ...] = (SparkoptError, OSError, *kind.failures)
         again = "The same command starts again, or resumes where it can."
         try:
+            check_tracking(args)
             settings = self.settings if args.remote is None else {**self.settings, "spark.remote": args.remote}
             with terminable(), kind.opened(args.profile, f"sparkopt {self.name}", settings) as runtime:
                 return self._run(runtime, choice, args)
         except failures as error:
+            if kind.has_ended(error):
+                logger.error("terminated: spark-submit has ended. %s", again)
+                return TERMINATED
             logger.error("%s", kind.essence(error))
             return FAILURE
         except Terminated:
@@ -229,10 +239,13 @@ class Job:
             run.target.add_files(run.files)
             if is_staged:
                 publish(staging, output, name, output.names() if kind == "table" else _left(earlier))
+            run_id = log_run(args, identity, result.metrics, run.files, result.model) if args.mlflow else ""
         if choice.on == MACHINE:
             print(f"ran on    {choice}")
         print(result.text)
         print(_link(output.child(page)))
+        if run_id:
+            print(f"mlflow    experiment {args.mlflow}, run {run_id}")
         if result.failed_gate:
             logger.error("%s", result.failed_gate)
             return GATE
@@ -260,6 +273,7 @@ def common_flags(flags: Parser) -> None:
     common.add_argument(
         "--force", action="store_true", help="run even if flags and data are those of the existing output"
     )
+    tracking_flag(common)
     common.add_argument("--log-format", choices=FORMATS, default="text", help="on standard error (default: text)")
 
 
@@ -352,7 +366,7 @@ def _left(earlier: Mapping[str, Any] | None) -> list[str]:
 def _report(run: JobRun, identity: JobIdentity, result: JobResult, name: str) -> dict[str, str]:
     """Write the page, with the flags for readers who have nothing else; return its name and description."""
     flags = "\n".join(
-        f"  {key} {value}" for key, value in identity.config.items() if value is not None and value is not False
+        f"  {key} {value}" for key, value in identity.config.items() if value not in (None, []) and value is not False
     )
     text = f"{result.text}\n{result.failed_gate}".strip()
     made = f"{manifest.now():%Y-%m-%d %H:%M} UTC"

@@ -18,13 +18,15 @@ INVALID = "invalid"
 NAME = "handleInvalid"
 
 
-def invalid_flag(flags: Parser, meaning: str, *, default: str | None = None) -> None:
+def invalid_flag(
+    flags: Parser, meaning: str, *, default: str | None = None, what: str = "rows with null, NaN or infinity"
+) -> None:
     """Add the flag; without it, a model's own ``handleInvalid`` counts, and ``default`` where there is no model."""
     flags.add_argument(
         "--handle-invalid",
         choices=HANDLE_INVALID,
         default=default,
-        help=f"what becomes of rows with null, NaN or infinity: error names the first; {meaning} "
+        help=f"what becomes of {what}: error names the first; {meaning} "
         f"(default: {default or 'as the model was trained'})",
     )
 

@@ -23,6 +23,7 @@ FORMATS = ("text", "json")
 logger = logging.getLogger("sparkopt.jobs")
 QUERIES = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
 """Loggers of errors that PySpark also raises; a job reports them once."""
+AT_THE_END = ("while sending command.", "while receiving.")
 
 
 def event(name: str, **fields: Any) -> None:  # names of fields are open: they become keys of the JSON line
@@ -73,6 +74,11 @@ def _pairs(record: logging.LogRecord) -> list[str]:
     return [f"{key}={value}" for key, value in masked(getattr(record, "fields", {})).items()]
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is not what Py4J says of calls that a signal or the end of the JVM interrupts."""
+    return record.name != "root" or not record.getMessage().endswith(AT_THE_END)
+
+
 @contextmanager
 def logging_as(job: str, form: str) -> Iterator[None]:
     """Log to standard error while the job runs.
@@ -85,6 +91,7 @@ def logging_as(job: str, form: str) -> Iterator[None]:
         Text has warnings, failures and the progress of a long fit only, JSON every step too.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_news)
     handler.setFormatter(_JsonFormatter(job) if form == "json" else _TextFormatter(job))
     levels: dict[logging.Logger, int] = {PySparkLogger.getLogger(name): logging.CRITICAL for name in QUERIES}
     levels[progress_logger] = logging.INFO  # of a long fit, where no bar is seen

@@ -23,7 +23,7 @@ __all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of",
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
 VERSIONS = ("pyspark", "numpy", "pyarrow", "torch")
-OUTSIDE = ("output", "output_mode", "log_format", "profile", "remote", "on", "force", "config")
+OUTSIDE = ("output", "output_mode", "log_format", "profile", "remote", "on", "force", "config", "mlflow")
 """Flags that do not change what a run computes."""
 
 

@@ -167,7 +167,7 @@ class Pipeline:
         )
 
     def _preprocess(self, interval: DataInterval, rows: str) -> list[str]:
-        flags = ["--input", interval.fill(self.images), "--output", rows, "--mode", "DROPMALFORMED", "--features"]
+        flags = ["--input", interval.fill(self.images), "--output", rows, "--handle-invalid", "skip", "--features"]
         flags += ["--size", str(self.image_size), "--color", self.color, "--test-fraction", str(self.test_fraction)]
         return [*flags, *(["--labels", self.labels] if self.labels else []), *self.preprocess]
 
@@ -177,9 +177,9 @@ class Pipeline:
 
     def _evaluate(self, rows: str, candidate: str, evaluation: str, accepted: Accepted | None) -> list[str]:
         flags = ["--model", candidate, "--parquet", f"{rows}/split=test", "--metric", self.metric]
-        flags += ["--tolerance", str(self.tolerance), "--output", evaluation]
+        flags += ["--output", evaluation]
         flags += ["--min-value", str(self.min_value)] if self.min_value is not None else []
-        return flags + (["--baseline", accepted.evaluation] if accepted else [])
+        return flags + _to_reach(accepted, self.tolerance)
 
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg", "table")
@@ -256,9 +256,9 @@ class TablePipeline:
         held_out = [f"--{self.rows_format}", interval.fill(self.held_out or self.rows)]
         columns = [*(["--features", self.features] if self.features else []), *self.train]
         train = [*rows, "--label", self.label, *columns, "--output", candidate, "--output-mode", "overwrite"]
-        gate = ["--metric", self.metric, "--tolerance", str(self.tolerance), "--output", evaluation]
+        gate = ["--metric", self.metric, "--output", evaluation]
         gate += ["--min-value", str(self.min_value)] if self.min_value is not None else []
-        gate += ["--baseline", accepted.evaluation] if accepted else []
+        gate += _to_reach(accepted, self.tolerance)
         scores = ["--output", f"{run}/scores", "--output-mode", "overwrite"]
         return PipelinePlan(
             interval.name,
@@ -283,3 +283,8 @@ def _run_folder(root: str, interval: DataInterval) -> str:
 
 def _registry(root: str) -> ModelRegistry:
     return ModelRegistry(f"{root.rstrip('/')}/models")
+
+
+def _to_reach(accepted: Accepted | None, tolerance: float) -> list[str]:
+    """Return the flags of the metric that must be reached; none where no model has been accepted yet."""
+    return ["--baseline", accepted.evaluation, "--tolerance", str(tolerance)] if accepted else []

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
+from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.locations import LocalLocation
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.images import ImageRows
@@ -37,6 +37,8 @@ from sparkopt.report.facts import Bars, Chart, Facts, Measure, Picture
 
 __all__ = ["JOB", "main"]
 
+MODES = {"PERMISSIVE": "keep", "DROPMALFORMED": "skip", "FAILFAST": "error"}
+"""What images call it, by the words of all commands."""
 FORMATS = ("binaryFile", "parquet", "delta", "table")
 
 
@@ -66,7 +68,7 @@ def process(rows: ImageRows) -> dict[str, Any]:
     names = rows.names() if rows.options.features else []
     skipped = rows.done()
     begin = time.perf_counter()
-    with tqdm(rows.steps(), desc="preprocess", unit="part", file=sys.stdout, mininterval=0) as progress:
+    with tqdm(rows.steps(), desc="preprocess", unit="part", mininterval=0) as progress:
         for step in progress:
             rows.process(step, names)
     seconds = time.perf_counter() - begin
@@ -112,7 +114,9 @@ def declare(flags: Parser) -> None:
         default="cpu",
         help="what resizes and warps: the processor, or OpenCV's OpenCL device (default: %(default)s)",
     )
-    flags.add_argument("--mode", choices=("PERMISSIVE", "DROPMALFORMED", "FAILFAST"), default="PERMISSIVE")
+    meaning = "skip leaves them out, keep writes null and the reason, and counts them"
+    invalid_flag(flags, meaning, default="keep", what="images that cannot be decoded")
+    flags.add_argument("--mode", choices=tuple(MODES), help="the earlier names of --handle-invalid keep, skip, error")
     rows = flags.add_argument_group("rows to train on")
     rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
     rows.add_argument("--color", choices=COLORS, default="gray", help="without --pipeline (default: %(default)s)")
@@ -140,7 +144,14 @@ def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     pipeline = pipeline_of(options)
     if options.device != "cpu":
         pipeline = sparkopt.images.Compose(pipeline.transforms, options.device)
-    return sparkopt.images.ImageKernel(pipeline, output, options.mode, options.seed, options.epoch)
+    return sparkopt.images.ImageKernel(pipeline, output, mode_of(options), options.seed, options.epoch)
+
+
+def mode_of(options: argparse.Namespace) -> str:
+    """Return what becomes of bad images, as ``sparkopt.images`` calls it."""
+    if options.mode is not None:
+        return str(options.mode)
+    return next(mode for mode, word in MODES.items() if word == options.handle_invalid)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -156,6 +167,11 @@ def check(options: argparse.Namespace) -> None:
     if options.labels and not options.features:
         raise ParameterError("--labels is for --features, which writes the labels. Give both, or neither.")
     check_share("--test-fraction", options.test_fraction)
+    if options.mode is not None and options.handle_invalid not in ("keep", MODES[options.mode]):
+        raise ParameterError(
+            f"--mode {options.mode} is --handle-invalid {MODES[options.mode]}, and --handle-invalid is "
+            f"{options.handle_invalid}: give one of them."
+        )
     kernel_of(options)
 
 
@@ -164,7 +180,7 @@ def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     kernel = kernel_of(options)
     runtime.images(options, kernel, runtime.location(options.output)).check()
     kind = "images" if options.input_format == "binaryFile" else options.input_format
-    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": options.mode}
+    made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": mode_of(options)}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
     return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 

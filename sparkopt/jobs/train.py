@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,12 +22,13 @@ from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError, ParameterError
 from sparkopt.features import Formula
 from sparkopt.io.secrets import mask
+from sparkopt.jobs.charts import class_balance, class_charts, coefficients, number_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
-from sparkopt.jobs.metrics import measures
+from sparkopt.jobs.metrics import ScoredRows, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import (
     MOST_CLASSES,
@@ -59,7 +60,7 @@ from sparkopt.ml import (
 )
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.optim import OPTIMIZERS, schedules
-from sparkopt.report.facts import Facts
+from sparkopt.report.facts import Chart, Facts
 
 __all__ = ["CLASSIFIERS", "ESTIMATORS", "JOB", "estimator", "main"]
 
@@ -249,13 +250,16 @@ def work(run: JobRun) -> JobResult:
     fitted: Any = Pipeline(stages=[*stages, learner]).fit(training) if stages else learner.fit(training)
     model: Any = last_stage(fitted)
     event("trained", receipt=model.summary.receipt.line())
-    metrics = runtime.metrics_of(fitted, held_out, rows.label or LABEL, rows.weight)
+    with runtime.scored(fitted, held_out, rows.label or LABEL, rows.weight) as outcome:
+        judged = held_out_facts(outcome, rows.labels)
+    metrics = judged.metrics
     outputs = save(fitted, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
+    page = judged.on(model.summary.receipt.facts(), (coefficients(model, rows.labels),))
+    return JobResult(metrics, outputs, text, page, model=fitted)
 
 
 def _stages(args: argparse.Namespace, rows: InputRows, runtime: Runtime, start: Any) -> tuple[list[Any], InputRows]:
@@ -285,9 +289,41 @@ def save(model: Any, metrics: Mapping[str, float], labels: list[str], run: JobRu
     return outputs | plotted(receipt.plot, run, "objective by step and by second")
 
 
-def with_metrics(facts: Facts, metrics: Mapping[str, float]) -> Facts:
-    """Return what a receipt's page shows, with the metrics on held-out rows first."""
-    return replace(facts, measures=(*measures(metrics, where="held-out "), *facts.measures))
+@dataclass(frozen=True)
+class HeldOutFacts:
+    """How good a model is on held-out rows, for a page.
+
+    Attributes
+    ----------
+    metrics : mapping
+        The metrics.
+    charts : tuple of Chart
+        Class balance, confusion matrix and ROC curve of a classifier; predictions and residuals of a regression.
+    warnings : tuple of str
+        Why the model is of no use, where it is not.
+    """
+
+    metrics: Mapping[str, float]
+    charts: tuple[Chart, ...]
+    warnings: tuple[str, ...]
+
+    def on(self, facts: Facts, more: tuple[Chart, ...] = ()) -> Facts:
+        """Return what a receipt's page shows, after these facts and ``more`` charts."""
+        figures = (*measures(self.metrics, where="held-out "), *facts.measures)
+        charts = (*self.charts, *more, *facts.charts)
+        return replace(facts, measures=figures, charts=charts, notes=(*self.warnings, *facts.notes))
+
+
+def held_out_facts(outcome: ScoredRows, names: Sequence[str]) -> HeldOutFacts:
+    """Return how good a model is on held-out rows; a warning where it is no better than a constant is logged too."""
+    metrics, values = outcome.metrics(), outcome.values
+    charts: tuple[Chart, ...] = number_charts(values)
+    if outcome.is_classifier:
+        charts = (class_balance(values, names, "Held-out rows by class"), *class_charts(values, names))
+    warnings = outcome.warnings(metrics, names)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return HeldOutFacts(metrics, charts, warnings)
 
 
 def plotted(plot: Callable[[Path], None], run: JobRun, content: str) -> dict[str, str]:

@@ -21,10 +21,11 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
+from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.logs import event
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.sources import LABEL, check_classes, check_not_empty, check_share, check_source, data_flags
-from sparkopt.jobs.train import plotted, with_metrics, write_metrics
+from sparkopt.jobs.train import held_out_facts, plotted, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 
@@ -56,6 +57,8 @@ def declare(flags: Parser) -> None:
         default=0.1,
         help="share of the other images for validation during training (default: %(default)s)",
     )
+    meaning, what = "skip and keep leave them out, and count them", "images that cannot be decoded"
+    invalid_flag(flags, meaning, default="error", what=what)
     _declare_training(flags)
     _declare_launcher(flags)
     flags.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -149,6 +152,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         precision=args.precision,
         validationFraction=args.validation_fraction,
         patience=args.patience,
+        handleInvalid=args.handle_invalid,
         loaderThreads=args.loader_threads,
         maxRestarts=args.max_restarts,
         seed=args.seed,
@@ -175,13 +179,15 @@ def work(run: JobRun) -> JobResult:
     training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
     model = estimator(args, len(rows.labels)).fit(training)
     event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
-    metrics = runtime.metrics_of(model, held_out, LABEL)
+    with runtime.scored(model, held_out, LABEL) as outcome:
+        judged = held_out_facts(outcome, rows.labels)
+    metrics = judged.metrics
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = (
         f"{model.summary.receipt}\nheld out  {figures}\nsaved in {mask(args.output)}: {' '.join(outputs)} report.html"
     )
-    return JobResult(metrics, outputs, text, with_metrics(model.summary.receipt.facts(), metrics))
+    return JobResult(metrics, outputs, text, judged.on(model.summary.receipt.facts()), model=model)
 
 
 def save(model: TorchModel, metrics: Mapping[str, float], labels: list[str], run: JobRun) -> dict[str, str]:

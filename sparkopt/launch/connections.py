@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 from sparkopt.launch.encryption import encrypted
 from sparkopt.launch.handshake import Handshake, answer
-from sparkopt.launch.settings import SessionSettings
+from sparkopt.launch.settings import SessionSettings, settings_of
 
 __all__ = [
     "Address",
@@ -136,7 +136,7 @@ class Listener:
 
         Connections are encrypted where Spark's are.
         """
-        conf = context.getConf()
+        conf = settings_of(context)
         is_encrypted = SessionSettings.of_context(context).encryption is not None
         if conf.get("spark.master", "").startswith("local"):  # all executors are on this machine
             return cls(_LOOPBACK, timeout=timeout, encrypted=is_encrypted)

@@ -9,11 +9,25 @@ from typing import Any
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch.encryption import can_encrypt
 
-__all__ = ["SessionSettings", "refuse_barrier", "refuse_encryption", "refuse_group"]
+__all__ = ["SessionSettings", "refuse_barrier", "refuse_encryption", "refuse_group", "settings_of"]
 
 _ENCRYPTION = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled", "spark.authenticate.enableSaslEncryption")
 _DYNAMIC_ALLOCATION = "spark.dynamicAllocation.enabled"
 _DURATION = "spark.speculation.task.duration.threshold"
+
+
+class _Read:
+    """The SparkContext whose settings were read last, and these: to read them takes a call of the JVM for each."""
+
+    context: Any = None
+    settings: Any = None
+
+
+def settings_of(context: Any) -> Any:
+    """Return the settings of a SparkContext, which do not change while it runs; ``get`` takes a key and a default."""
+    if _Read.context is not context:
+        _Read.context, _Read.settings = context, context.getConf()
+    return _Read.settings
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class SessionSettings:
     @classmethod
     def of_context(cls, context: Any) -> SessionSettings:
         """Return those of a SparkContext."""
-        return cls.of(context.getConf().get)
+        return cls.of(settings_of(context).get)
 
     @classmethod
     def of_session(cls, session: Any) -> SessionSettings:

@@ -44,7 +44,6 @@ __all__ = ["LogisticRegression", "LogisticRegressionModel"]
 
 logger = logging.getLogger(__name__)
 
-SMALL = "__sparkopt_small"
 LABELS = Interval(0, None, whole=True)
 
 B = TypeVar("B", bound="LogisticRegression")
@@ -138,12 +137,13 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
     def _formulas(self, raw: str) -> Formulas:
         if len(self._matrix) > 1:
             return self._class_formulas(raw)
+        small = expressions.small_power(raw)  # Spark computes equal expressions of a projection once
         outputs = {
             "rawPrediction": f"array(-{raw}, {raw})",
-            "probability": expressions.array(expressions.sigmoid(margin, SMALL) for margin in (f"(-{raw})", raw)),
+            "probability": expressions.array(expressions.sigmoid(margin, small) for margin in (f"(-{raw})", raw)),
             "prediction": expressions.above(raw, self._least_margin),
         }
-        return Formulas(outputs, ({SMALL: expressions.small_power(raw)},))
+        return Formulas(outputs)
 
     def _class_formulas(self, raw: str) -> Formulas:
         """Return the output columns of several classes."""

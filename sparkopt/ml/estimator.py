@@ -197,7 +197,9 @@ class LinearEstimator(
             task = self._task(schema_of(rows))
             check_engine(task.engine, rows)
             with stored(rows, task.reading) as store:
-                return self._plan(store, checked(store, task))
+                plan = self._plan(store, checked(store, task))
+                names = feature_names(rows, self._features())
+                return replace(plan, names=names if len(names) == store.moments.features else ())
 
     def _plan(self, store: BlockStore, trainer: Trainer) -> FitPlan:
         """Return what a fit on a store would do."""

@@ -8,9 +8,11 @@ the order of features, as in `sparkopt.ml.arithmetic`. So coefficients are given
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pyspark.ml.common import _py2java
@@ -27,116 +29,181 @@ from sparkopt.blocks.names import quoted
 from sparkopt.ml.expressions import FEW, array, number, text
 from sparkopt.typing import Floats
 
-__all__ = ["struct_to_vector", "to_vector", "with_raw"]
+__all__ = ["parsed", "selected", "struct_to_vector", "to_vector", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
-FEATURES, SIZE, VALUES = "__sparkopt_features", "__sparkopt_size", "__sparkopt_values"
+FEATURES, VALUES = "__sparkopt_features", "__sparkopt_values"
 WIDE = 1024
 """Features beyond which coefficients are dense: a sparse row would be merged with every one of them."""
 
 
 def with_raw(
-    dataset: DataFrame, features: str, arrays: tuple[Floats, Floats], name: str
-) -> tuple[DataFrame, list[str]] | None:
+    dataset: DataFrame,
+    model: Any,
+    features: str,
+    name: str,
+    offset: str | None = None,
+    problem: str | None = None,
+) -> DataFrame | None:
     """Return the rows with their raw predictions, or None where the JVM cannot be asked, as on Spark Connect.
 
     Parameters
     ----------
     dataset : DataFrame
         Rows.
+    model : LinearModel
+        Its ``arrays`` are coefficients (outputs, features) and intercepts (outputs,), which never change.
     features : str
         Column of their features: Vectors, or arrays of floats or doubles.
-    arrays : tuple of ndarray of shape (outputs, features) and (outputs,)
-        Coefficients and intercepts.
     name : str
         Column of the raw predictions: a number, or an array where there are several outputs.
-
-    Returns
-    -------
-    tuple or None
-        The rows, and which other columns they have in addition.
+    offset : str, optional
+        Column that is added to a number, in SQL.
+    problem : str, optional
+        Message of the error where raw predictions are NaN; without one, such rows are kept.
     """
     if is_connect(dataset):
         return None
-    (matrix, intercept), (outputs, width) = arrays, arrays[0].shape
-    is_sparse = 0 < width <= WIDE
+    kind = dataset.schema[features].dataType
+    checked = partial(_checked, dataset, model, features)
+
+    def raw() -> list[Column]:
+        column = checked()
+        if offset is not None:
+            column = column + F.expr(f"coalesce(CAST({offset} AS DOUBLE), double('NaN'))")
+        if problem is not None:
+            column = F.nanvl(column, F.expr(f"CAST(raise_error({text(problem)}) AS DOUBLE)"))
+        return [F.col("*"), column.alias(name)]
+
+    key, is_number = (features, kind.simpleString()), len(model.arrays[0]) == 1
     try:
-        if outputs > 1:
-            model = _of_classes(dataset.sparkSession, matrix, name, is_sparse)
-        else:
-            model = _of_numbers(dataset.sparkSession, matrix, intercept, name, is_sparse)
-    except Py4JError as error:  # clusters may allow code to use some of the JVM's classes only
+        if is_number:
+            return selected(dataset, model, (*key, name, offset, problem), raw)
+        rows = selected(dataset, model, (*key, VALUES), lambda: [F.col("*"), checked().alias(VALUES)])
+    except (Py4JError, TypeError) as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
-    rows, column, added = _vectors(dataset, features, width)
-    scored = DataFrame(model.setFeaturesCol(column).transform(rows._jdf), dataset.sparkSession)
-    return scored if outputs == 1 else _with_intercepts(scored, name, intercept), added
+    sums = _sums(model.arrays[1], problem)
+    return selected(rows, model, (sums, name), lambda: [parsed(f"* EXCEPT ({VALUES})"), parsed(sums).alias(name)])
 
 
-def _vectors(dataset: DataFrame, features: str, width: int) -> tuple[DataFrame, str, list[str]]:
-    """Return the rows, the column of their Vectors, all of this width, and which columns were added."""
-    kind = dataset.schema[features].dataType
+_SELECTED: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+"""By model, columns in the JVM: to make them takes longer than to plan what reads them."""
+MOST_SELECTED = 64
+
+
+def selected(dataset: DataFrame, model: Any, key: tuple[Any, ...], columns: Callable[[], list[Column]]) -> DataFrame:
+    """Return columns of the rows, which are made once for a model and a key. Not on Spark Connect."""
+    from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
+
+    session, made = dataset.sparkSession, _SELECTED.setdefault(model, {})
+    key = (session.sparkContext, *key)  # not an object of the JVM's, which is slow to compare
+    if key not in made:
+        if len(made) >= MOST_SELECTED:
+            made.clear()
+        jvm = _Classes.of(session.sparkContext)
+        made[key] = jvm.sequence([column._jc for column in columns()])
+    return ClassicDataFrame(dataset._jdf.select(made[key]), session)
+
+
+def parsed(expression: str) -> Column:
+    """Return a column that is parsed here, not each time it is used; it may give no names."""
+    from pyspark.core.context import SparkContext  # here, since clients of Spark Connect alone have none
+    from pyspark.sql.classic.column import Column as ClassicColumn
+
+    jvm = _Classes.of(SparkContext._active_spark_context)
+    return ClassicColumn(jvm.expressions.column(jvm.expressions.expression(F.expr(expression)._jc)))
+
+
+def _sums(intercept: Floats, problem: str | None) -> str:
+    """Return the entries of ``VALUES`` plus intercepts."""
+    each = intercept.tolist()
+    if len(each) <= FEW:
+        sums = [f"{VALUES}[{index}] + {number(one)}" for index, one in enumerate(each)]
+        if problem is not None:  # every entry is NaN then
+            sums[0] = f"nanvl({sums[0]}, CAST(raise_error({text(problem)}) AS DOUBLE))"
+        return array(sums)
+    values = f"coalesce({VALUES}, {VALUES})"  # read twice: see `expressions.twice`
+    if problem is not None:
+        first = f"{VALUES}[0] + {number(each[0])}"
+        values = f"CASE WHEN isnan({first}) THEN raise_error({text(problem)}) ELSE {VALUES} END"
+    return f"zip_with({values}, {array(map(number, each))}, (value, own) -> value + own)"
+
+
+def _checked(dataset: DataFrame, model: Any, features: str) -> Column:
+    """Return the product of features and coefficients, or an error for a row of another width, with null or NaN.
+
+    A condition around the product costs next to nothing; around the features, it costs as much as their product.
+    """
+    kind, column = dataset.schema[features].dataType, F.col(quoted(features))
+    outputs, width = model.arrays[0].shape
     if isinstance(kind, ArrayType):
-        rows = dataset.where(_is_whole(features, kind.elementType.simpleString(), width))
-        vector = to_vector(F.col(quoted(features)).cast("array<double>"))
-        return rows.withColumn(FEATURES, vector), FEATURES, [FEATURES]
-    if features.isidentifier():
-        return _of_width(dataset, features, width), features, [SIZE]
-    # the JVM's models would take a name with a dot for a field's
-    rows = dataset.withColumn(FEATURES, F.col(quoted(features)))
-    return _of_width(rows, FEATURES, width), FEATURES, [FEATURES, SIZE]
+        column = to_vector(column.cast("array<double>"))
+        is_right, message = _of_array(features, kind.elementType.simpleString(), width)
+    else:
+        is_right, message = _of_vector(column, width)
+    product = _product(dataset, model, column)
+    if outputs > 1:
+        product = F.unwrap_udt(product)["values"]
+    error = F.raise_error(message).cast("double" if outputs == 1 else "array<double>")
+    return F.when(is_right, product).otherwise(error)
 
 
-def _is_whole(features: str, element: str, width: int) -> str:
-    """Return true, or raise an error for an array of another width, with null or with NaN."""
+def _of_array(features: str, element: str, width: int) -> tuple[Column, Column]:
+    """Return what is true of an array of this width, without null and NaN, and the message for another."""
     name = quoted(features)
     # null where an array has null and not what is looked for
-    is_whole = f"size({name}) = {width} AND NOT array_contains({name}, CAST(double('NaN') AS {element}))"
+    is_right = f"size({name}) = {width} AND NOT array_contains({name}, CAST(double('NaN') AS {element}))"
     place = f"CAST(array_position(transform({name}, x -> x IS NULL OR isnan(x)), TRUE) - 1 AS INT)"
     entry = f"concat(' is ', coalesce(CAST({name}[{place}] AS STRING), 'null'), ' at feature ', {place})"
     row, hint = text(f"features column {features!r}: a row"), text(f". {SCORING_HINT}")
     problem = f"concat({row}, CASE WHEN {name} IS NULL THEN ' is null' ELSE {entry} END, {hint})"
     other = f"concat('a row has ', size({name}), ' features; the model was trained on {width}.')"
     message = f"CASE WHEN size({name}) != {width} AND {name} IS NOT NULL THEN {other} ELSE {problem} END"
-    return f"CASE WHEN {is_whole} THEN TRUE ELSE CAST(raise_error({message}) AS BOOLEAN) END"
+    return F.expr(is_right), F.expr(message)
 
 
-def _with_intercepts(rows: DataFrame, name: str, intercept: Floats) -> DataFrame:
-    """Return the rows with a column of Vectors as arrays of their entries plus intercepts."""
-    vector, is_few = F.col(name), len(intercept) <= FEW
-    values = F.unwrap_udt(vector if is_few else F.coalesce(vector, vector))["values"]  # see `expressions.twice`
-    if is_few:
-        sums = array(f"{VALUES}[{index}] + {number(one)}" for index, one in enumerate(intercept.tolist()))
-    else:
-        sums = f"zip_with({VALUES}, {array(map(number, intercept.tolist()))}, (value, own) -> value + own)"
-    return rows.withColumn(VALUES, values).selectExpr(f"* EXCEPT ({name}, {VALUES})", f"{sums} AS {name}")
+def _of_vector(vector: Column, width: int) -> tuple[Column, Column]:
+    """Return what is true of a Vector of this width, and the message for another, or for null."""
+    fields = F.unwrap_udt(vector)
+    size = F.coalesce(fields["size"], F.size(fields["values"]))
+    found = F.concat(F.lit("a row has "), size, F.lit(f" features; the model was trained on {width}."))
+    message = F.when(vector.isNull(), "a row's features are null.").otherwise(found)
+    return vector.isNotNull() & (size == width), message
 
 
-def _of_width(rows: DataFrame, features: str, width: int) -> DataFrame:
-    """Return the rows, of which one of another width is an error, with a column ``SIZE``.
+def _product(dataset: DataFrame, model: Any, vector: Column) -> Column:
+    """Return the product of Vectors and a model's coefficients, with the intercept where it is a number.
 
-    As a condition of its own it costs next to nothing; around the features, it costs as much as their product.
+    The JVM's model makes a column of rows that it is given: its expression is taken from there, for any rows.
     """
-    vector = F.unwrap_udt(F.col(features))
-    rows = rows.withColumn(SIZE, F.coalesce(vector["size"], F.size(vector["values"])))
-    found = f"concat('a row has ', CAST({SIZE} AS STRING), ' features; the model was trained on {width}.')"
-    message = f"CASE WHEN `{features}` IS NULL THEN 'a row\\'s features are null.' ELSE {found} END"
-    refusal = f"CAST(raise_error({message}) AS BOOLEAN)"
-    return rows.where(f"CASE WHEN `{features}` IS NOT NULL AND {SIZE} = {width} THEN TRUE ELSE {refusal} END")
+    from pyspark.sql.classic.column import Column as ClassicColumn
+
+    session = dataset.sparkSession
+    jvm, rows = _Classes.of(session.sparkContext), dataset.select(vector.alias(FEATURES))
+    scored = _jvm_model(session, *model.arrays).setFeaturesCol(FEATURES).transform(rows._jdf)
+    product = scored.queryExecution().analyzed().projectList().last().child()
+    children = jvm.sequence([jvm.expressions.expression(vector._jc)])
+    return ClassicColumn(jvm.expressions.column(product.withNewChildren(children)))
 
 
-def _of_numbers(session: Any, matrix: Floats, intercept: Floats, column: str, is_sparse: bool) -> Any:
+def _jvm_model(session: Any, matrix: Floats, intercept: Floats) -> Any:
+    """Return the JVM's model: of a number, or of classes."""
+    is_sparse = 0 < matrix.shape[1] <= WIDE
+    return (_of_classes if len(matrix) > 1 else _of_numbers)(session, matrix, intercept, is_sparse)
+
+
+def _of_numbers(session: Any, matrix: Floats, intercept: Floats, is_sparse: bool) -> Any:
     """Return the JVM's model of a number."""
     coefficients: Any = DenseVector(matrix[0])
     if is_sparse:
         coefficients = SparseVector(len(matrix[0]), np.arange(len(matrix[0])), matrix[0])
     kind = session._jvm.org.apache.spark.ml.regression.LinearRegressionModel
-    model = kind(f"sparkopt-{column}", _py2java(session.sparkContext, coefficients), float(intercept[0]))
-    return model.setPredictionCol(column)
+    return kind("sparkopt", _py2java(session.sparkContext, coefficients), float(intercept[0]))
 
 
-def _of_classes(session: Any, matrix: Floats, column: str, is_sparse: bool) -> Any:
+def _of_classes(session: Any, matrix: Floats, intercept: Floats, is_sparse: bool) -> Any:
     """Return the JVM's model of classes, without intercepts.
 
     Sparse coefficients are given feature by feature, so that the sums of all classes advance together. The JVM then
@@ -149,8 +216,7 @@ def _of_classes(session: Any, matrix: Floats, column: str, is_sparse: bool) -> A
         coefficients = SparseMatrix(outputs, width, starts, places, matrix.T.ravel())
     java = [_py2java(session.sparkContext, value) for value in (coefficients, DenseVector(np.zeros(outputs)))]
     kind = session._jvm.org.apache.spark.ml.classification.LogisticRegressionModel
-    model = kind(f"sparkopt-{column}", *java, outputs, True)
-    return model.setRawPredictionCol(column).setProbabilityCol("").setPredictionCol("")
+    return kind("sparkopt", *java, outputs, True).setProbabilityCol("").setPredictionCol("")
 
 
 def to_vector(values: Column) -> Column:

@@ -1,7 +1,8 @@
-"""Linear models on this machine, for MLflow: written, read, and applied to a pandas DataFrame."""
+"""Linear models and pipelines of them on this machine, for MLflow: written, read, and applied to pandas."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,14 @@ from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession
 from sparkopt.ml import classification, generalized, regression, svm
-from sparkopt.ml.model import LinearModel
 from sparkopt.ml.saving import load_stage, save_stage
+from sparkopt.ml.table_features import TableFeaturesModel
 from sparkopt.ml.table_scoring import frame_outputs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read", "score", "write"]
+__all__ = ["is_local", "read", "score", "write"]
 
 KINDS = {
     f"{kind.__module__}.{kind.__name__}": kind
@@ -31,33 +32,56 @@ KINDS = {
 """Classes that may be read: no other name in a file is imported."""
 
 
-def write(model: LinearModel[Any], folder: Path) -> None:
-    """Write a model as ``model.save`` does; with Spark, the model's class can load it."""
+PIPELINES = ("sparkopt.ml.pipeline.PipelineModel", "pyspark.ml.pipeline.PipelineModel")
+FEATURES = "sparkopt.ml.table_features.TableFeaturesModel"
+
+
+def write(model: Any, folder: Path) -> None:
+    """Write a linear model or a pipeline as ``model.save`` does; with Spark, the model's class can load it."""
     save_stage(model, str(folder), FileSession())
 
 
-def read(folder: str | Path) -> LinearModel[Any]:
+def read(folder: str | Path) -> Any:
     """Return the model in a folder of this machine which ``write`` or Spark wrote.
 
     Raises
     ------
     DataError
-        Where no linear model was saved there.
+        Where no such model was saved there.
     """
+    _check_kind(Path(folder), [*KINDS, *PIPELINES])
+    return load_stage(str(folder), FileSession())
+
+
+def is_local(model: Any) -> bool:
+    """Whether a model, or every stage of a pipeline, is one that needs no Spark to score."""
+    stages = getattr(model, "stages", None)
+    if stages:
+        return type(model).__name__ == "PipelineModel" and all(map(_is_stage, stages))
+    return f"{type(model).__module__}.{type(model).__name__}" in KINDS
+
+
+def _is_stage(stage: Any) -> bool:
+    return is_local(stage) or isinstance(stage, TableFeaturesModel)
+
+
+def _check_kind(folder: Path, allowed: Sequence[str]) -> None:
+    """Refuse a saved model of another class, and a pipeline with a stage of one: to load it would import that."""
     with damage(str(folder)):
-        kind = read_metadata(folder)["class"]
-    if kind not in KINDS:
+        kind = str(read_metadata(folder)["class"])
+    if kind not in allowed:
         raise DataError(f"{str(folder)!r} holds a {kind}, which is no linear model of sparkopt.")
-    model: LinearModel[Any] = load_stage(str(folder), FileSession())
-    return model
+    if kind in PIPELINES:
+        for stage in sorted((folder / "stages").iterdir()):
+            _check_kind(stage, [*KINDS, *PIPELINES, FEATURES])
 
 
-def score(model: LinearModel[Any], frame: pd.DataFrame) -> pd.DataFrame:
+def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the output columns of ``model.transform`` for the rows of a pandas DataFrame; Vectors become arrays.
 
     Parameters
     ----------
-    model : LinearModel
+    model : LinearModel or PipelineModel
         The model.
     frame : pandas.DataFrame
         The features: one column of lists, arrays or Vectors, or the numeric columns that the model was trained on.
@@ -69,5 +93,19 @@ def score(model: LinearModel[Any], frame: pd.DataFrame) -> pd.DataFrame:
     DataError
         Where a row has another number of features, or none.
     """
-    found: pd.DataFrame = frame_outputs(model, frame)
-    return found
+    found: pd.DataFrame
+    if getattr(model, "stages", None) is None:
+        found = frame_outputs(model, frame)
+        return found
+    found = _keeping(model).transform(frame)
+    return found[[name for name in found.columns if name not in frame.columns]]
+
+
+def _keeping(model: Any) -> Any:
+    """Return a pipeline that scores every row: those that its model leaves out get null."""
+    last = model.stages[-1]
+    if not last.hasParam("handleInvalid") or last.getOrDefault("handleInvalid") != "skip":
+        return model
+    kept = model.copy()
+    kept.stages[-1].set(kept.stages[-1].getParam("handleInvalid"), "keep")
+    return kept

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,8 +44,8 @@ from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaErr
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
-from sparkopt.ml.expressions import Formulas, once, row_wise, text, twice
-from sparkopt.ml.jvm import to_vector, with_raw
+from sparkopt.ml.expressions import Formulas, once, row_wise, twice
+from sparkopt.ml.jvm import parsed, selected, to_vector, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -55,7 +56,7 @@ from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import OneOf, check
 
-__all__ = ["NUMBER", "VECTOR", "LinearModel", "ScalarModel", "wanted_columns"]
+__all__ = ["NUMBER", "VECTOR", "LinearModel", "NamedCoefficient", "ScalarModel", "wanted_columns"]
 
 S = TypeVar("S", bound=TrainingSummary)
 
@@ -63,11 +64,29 @@ NOT_A_NUMBER = (
     "has NaN, or infinities that cancel out, in its features or offset. Set handleInvalid='keep' for a null "
     "prediction, or 'skip' to leave such rows out."
 )
-UNCHECKED, RAW = "__sparkopt_unchecked", "__sparkopt_raw"
+RAW = "__sparkopt_raw"
 INPUTS, SCORES = "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
 Outputs: TypeAlias = dict[str, tuple[str, DataType]]
 """Name and type of output columns, by the keys of ``_outputs``."""
+
+
+class NamedCoefficient(NamedTuple):
+    """A coefficient.
+
+    Attributes
+    ----------
+    feature : str
+        The feature's name.
+    output : int
+        Which output it is of: the class of a multinomial model; 0 where there is one output.
+    value : float
+        The coefficient.
+    """
+
+    feature: str
+    output: int
+    value: float
 
 
 class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
@@ -122,6 +141,28 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         They are those of featuresCols, of `TableFeatures`, or of pyspark.ml's stages, such as VectorAssembler.
         """
         return list(self._names)
+
+    @property
+    def namedCoefficients(self) -> list[NamedCoefficient]:
+        """The coefficients with the names of their features, the largest first.
+
+        In the user's units: a feature in metres has a smaller coefficient than the same one in kilometres. Features
+        without a known name are called "feature 0", "feature 1", …
+
+        Examples
+        --------
+        >>> from sparkopt.ml import LogisticRegression
+        >>> model = LogisticRegression(featuresCols=["x1", "x2"]).fit(df)
+        >>> sorted(one.feature for one in model.namedCoefficients)
+        ['x1', 'x2']
+        >>> sizes = [abs(one.value) for one in model.namedCoefficients]
+        >>> sizes == sorted(sizes, reverse=True)
+        True
+        """
+        names = self._names or [f"feature {number}" for number in range(self.numFeatures)]
+        order = np.argsort(-np.abs(self._matrix), axis=None, kind="stable")
+        places = zip(*np.unravel_index(order, self._matrix.shape), strict=True)
+        return [NamedCoefficient(names[at], int(of), float(self._matrix[of, at])) for of, at in places]
 
     @property
     def hasSummary(self) -> bool:
@@ -229,7 +270,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         formulas = None if rows is None else self._formulas(RAW)
         if rows is not None and formulas is not None:
-            return _computed(rows, columns, formulas)
+            return _computed(rows, self, columns, formulas)
         if rows is None:
             scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
@@ -248,24 +289,12 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
             return None
         if not _is_taken(kind, dataset.schema[features].dataType):
             return None
-        found = with_raw(dataset, features, self.arrays, UNCHECKED)
-        if found is None:
-            return None
-        rows, added = found
-        raw = UNCHECKED
         if offset is not None:
             column_type(dataset.schema, offset, "offset")
-            added_offset = column_text(dataset.schema, offset, "offset")
-            raw = f"({UNCHECKED} + coalesce(CAST({added_offset} AS DOUBLE), double('NaN')))"
-        if self.getHandleInvalid() == "error":
-            raw = self._of_numbers(raw)
-        return rows.selectExpr(f"* EXCEPT ({', '.join([UNCHECKED, *added])})", f"{raw} AS {RAW}")
-
-    def _of_numbers(self, raw: str) -> str:
-        """Return raw predictions, or an error where features are no numbers: every entry is NaN then."""
-        first = raw if len(self._matrix) == 1 else f"{raw}[0]"
-        message = text(f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}")
-        return f"CASE WHEN isnan({first}) THEN raise_error({message}) ELSE {raw} END"
+            offset = column_text(dataset.schema, offset, "offset")
+        problem = f"features column {self._columns().feature_names!r}: a row {NOT_A_NUMBER}"
+        is_error = self.getHandleInvalid() == "error"
+        return with_raw(dataset, self, features, RAW, offset, problem if is_error else None)
 
     def _wanted(self, taken: Sequence[str], among: Collection[str] | None = None) -> Outputs:
         """Return the wanted output columns, or those ``among`` some names; none may be ``taken``."""
@@ -464,14 +493,24 @@ def _is_taken(kind: str, column: DataType) -> bool:
     )
 
 
-def _computed(rows: DataFrame, columns: Outputs, formulas: Formulas) -> DataFrame:
+def _computed(rows: DataFrame, model: LinearModel[Any], columns: Outputs, formulas: Formulas) -> DataFrame:
     """Return rows, which have a column ``RAW``, with output columns in its place, by Spark's own expressions."""
     for step in formulas.steps:
-        rows = rows.selectExpr("*", *[f"{formula} AS {name}" for name, formula in step.items()])
+        rows = selected(rows, model, tuple(step.items()), partial(_step, step))
     added = [RAW, *(name for step in formulas.steps for name in step)]
-    outputs = {name: (kind, F.expr(formulas.outputs[key])) for key, (name, kind) in columns.items()}
-    found = [(to_vector(one) if kind == VECTOR else one).alias(name) for name, (kind, one) in outputs.items()]
-    return rows.select(F.expr(f"* EXCEPT ({', '.join(added)})"), *found)
+    wanted = {name: (formulas.outputs[key], kind == VECTOR) for key, (name, kind) in columns.items()}
+
+    def outputs() -> list[Column]:
+        found = [(name, parsed(formula), is_vector) for name, (formula, is_vector) in wanted.items()]
+        named = [(to_vector(one) if is_vector else one).alias(name) for name, one, is_vector in found]
+        return [parsed(f"* EXCEPT ({', '.join(added)})"), *named]
+
+    return selected(rows, model, tuple(wanted.items()), outputs)
+
+
+def _step(formulas: dict[str, str]) -> list[Column]:
+    """Return all columns, and some more by their names."""
+    return [F.col("*"), *(parsed(formula).alias(name) for name, formula in formulas.items())]
 
 
 def _as(kind: DataType, scored: Column) -> Column:

@@ -239,13 +239,16 @@ class TableFeatures(
         """Return what is to be learnt of rows with these columns."""
         options = self._options()
         columns, terms = self._chosen(schema)
-        texts = {field.name for field in schema if isinstance(field.dataType, TEXTS)}
-        return Learning(columns, terms, options, texts)
+        types = {field.name: field.dataType.simpleString() for field in schema}
+        known = {
+            c.name: types.get(c.name, "") or column_type(schema, c.name, "input").simpleString() for c in columns
+        }
+        return Learning(columns, terms, options, known)
 
     def _learnt(self, learning: Learning, parts: Sequence[list[ColumnStatistics]]) -> TableFeaturesModel:
         """Return the model, given the statistics of each part of the rows."""
         encoder = fitted_encoder(learning.columns, merged(parts), learning.options, learning.terms)
-        encoder = replace(encoder, texts=tuple(name for name in encoder.columns if name in learning.texts))
+        encoder = replace(encoder, types=tuple(learning.types[name] for name in encoder.columns))
         return self._copyValues(TableFeaturesModel(encoder)._resetUid(self.uid))
 
     def _options(self) -> EncodingOptions:

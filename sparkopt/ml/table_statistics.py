@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -38,14 +37,14 @@ class Learning:
         The columns and products of columns that are features.
     options : EncodingOptions
         How columns are encoded.
-    texts : set of str
-        The columns whose type is text.
+    types : mapping of str to str
+        Spark's names of the columns' types.
     """
 
     columns: Sequence[RawColumn]
     terms: Sequence[tuple[str, ...]]
     options: EncodingOptions
-    texts: AbstractSet[str]
+    types: Mapping[str, str]
 
     @property
     def names(self) -> list[str]:

@@ -12,6 +12,7 @@ __all__ = [
     "Chart",
     "Facts",
     "Lines",
+    "Listing",
     "Matrix",
     "Measure",
     "Picture",
@@ -167,7 +168,29 @@ class Picture:
     png: bytes = field(repr=False)
 
 
-Chart: TypeAlias = Lines | Bars | Matrix | Picture
+@dataclass(frozen=True)
+class Listing:
+    """Rows of text, such as the largest coefficients.
+
+    Attributes
+    ----------
+    title : str
+        What it shows.
+    columns : tuple of str
+        Their names.
+    rows : tuple of tuple of str
+        A text for each column.
+    note : str, default ""
+        A sentence below.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+Chart: TypeAlias = Lines | Bars | Matrix | Picture | Listing
 """Any plot of a report."""
 
 
@@ -181,7 +204,7 @@ class Facts:
         What ran, and how it ended.
     measures : tuple of Measure
         The figures, the most important ones first.
-    charts : tuple of Lines, Bars, Matrix or Picture
+    charts : tuple of Lines, Bars, Matrix, Picture or Listing
         The plots.
     notes : tuple of str
         Sentences on what not every run has.

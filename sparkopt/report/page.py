@@ -14,7 +14,7 @@ from pathlib import Path
 from sparkopt import __version__
 from sparkopt.io.filesystem import STORAGE_ERRORS, local_path, resolve
 from sparkopt.report import svg
-from sparkopt.report.facts import Bars, Chart, Facts, Matrix, Measure, Picture
+from sparkopt.report.facts import Bars, Chart, Facts, Listing, Matrix, Measure, Picture
 
 __all__ = ["chart_html", "fragment", "page", "styled", "write_file", "write_page", "write_report"]
 
@@ -156,6 +156,8 @@ def chart_html(chart: Chart) -> str:
         data = base64.b64encode(chart.png).decode("ascii")
         image = f'<img alt="{escape(chart.description)}" src="data:image/png;base64,{data}">'
         return f'<figure class="across"><h2>{escape(chart.title)}</h2>{image}</figure>'
+    if isinstance(chart, Listing):
+        return f"<figure><h2>{escape(chart.title)}</h2>{_listing(chart)}</figure>"
     if isinstance(chart, Matrix):
         names, drawn = [], svg.matrix(chart)
     elif isinstance(chart, Bars):
@@ -176,6 +178,16 @@ def chart_html(chart: Chart) -> str:
 def _tile(measure: Measure) -> str:
     note = f"<span>{escape(measure.note)}</span>" if measure.note else ""
     return f'<div class="tile"><span>{escape(measure.name)}</span><b>{escape(measure.text)}</b>{note}</div>'
+
+
+def _listing(chart: Listing) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in chart.columns)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in rest)}</tr>'
+        for first, *rest in chart.rows
+    )
+    note = f'<p class="dim">{escape(chart.note)}</p>' if chart.note else ""
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>{rows}</table></div>{note}'
 
 
 def _table(measures: tuple[Measure, ...]) -> str:

@@ -63,7 +63,7 @@ def bars(chart: Bars) -> str:
             shown = f"{figure_text(values[part], chart.kind)} · {'<1%' if 0 < share < 0.01 else f'{share:.0%}'}"
             drawn.append(
                 f'<rect class="bar fill{number}" x="{LABEL_WIDTH}" y="{top:.1f}" '
-                f'width="{max(1.0, end - LABEL_WIDTH):.1f}" height="{thick - 2}" rx="3"/>'
+                f'width="{max(1.0, end - LABEL_WIDTH) if values[part] else 0:.1f}" height="{thick - 2}" rx="3"/>'
             )
             drawn.append(_text(max(LABEL_WIDTH + 1, end) + 7, top + thick / 2 + 3, shown, "start", "value"))
             top += thick
@@ -96,13 +96,11 @@ def matrix(chart: Matrix) -> str:
                 f'<rect class="cell" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2:.1f}" '
                 f'height="{size - 2:.1f}" rx="3" fill-opacity="{shade:.3f}"/>'
             )
-            if value and size > 24:
+            if size > 24:
                 drawn.append(_text(x + size / 2, y + size / 2 + 4, _short(value), "middle", "on"))
     described = "; ".join(
         f"{chart.row_label} {name}: "
-        + ", ".join(
-            f"{figure_text(v, 'count')} {column}" for column, v in zip(chart.columns, values, strict=True) if v
-        )
+        + ", ".join(f"{figure_text(v, 'count')} {column}" for column, v in zip(chart.columns, values, strict=True))
         for name, values in zip(chart.rows, chart.values, strict=True)
     )
     return _picture(chart.title, described, top + size * len(chart.rows) + 8, drawn)

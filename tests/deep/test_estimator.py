@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import shutil
 
@@ -196,11 +197,57 @@ UNSAVEABLE = {
 
 
 @pytest.mark.parametrize(("build", "message"), UNSAVEABLE.values(), ids=UNSAVEABLE)
-def test_what_has_no_name_is_not_saved(no_session, tmp_path, build, message):
-    model = TorchModel(build, b"", "classes", (10,))
-    with pytest.raises((ParameterError, DataError), match=message):
-        model.save(str(tmp_path / "model"))
-    assert not list(tmp_path.iterdir())
+def test_what_has_no_name_is_saved_and_must_be_given_again(no_session, tmp_path, build, message):
+    given = nn.Linear(64, 10)
+    model = TorchModel(build, module_bytes(given.state_dict()), "classes", (10,))
+    model.save(str(tmp_path / "model"))
+    with pytest.raises(DataError, match=rf"{message}.* TorchModel.load\(path, module=...\)"):
+        TorchModel.load(str(tmp_path / "model"))
+    loaded = TorchModel.load(str(tmp_path / "model"), module=functools.partial(nn.Linear, 64, 10))
+    assert torch.equal(loaded.module.weight, given.weight)
+    with pytest.raises((ParameterError, DataError), match=message):  # a server could not be given it
+        local.write(model, tmp_path / "served")
+
+
+def test_a_fit_says_that_the_model_has_no_name(digits, caplog):
+    options = dict(loss="multinomial", featuresCol="pixels", epochs=1, batchSize=500, launcher="local")
+    TorchEstimator(module=lambda: nn.Linear(64, 10), **options).fit(digits)
+    assert "loaded by TorchModel.load(path, module=...): tests.deep.test_estimator:test_a_fit" in caplog.text
+    caplog.clear()
+    TorchEstimator(module=functools.partial(nn.Linear, 64, 10), **options).fit(digits)
+    assert "TorchModel.load" not in caplog.text
+
+
+def test_every_parameter_has_a_setter():
+    for instance in (TorchEstimator(module=networks.mlp), TorchModel()):
+        for param in instance.params:
+            value = (
+                RANDOM.to_json()
+                if param.name.endswith("Pipeline")
+                else param.typeConverter(EXAMPLES.get(param.name, 1))
+            )
+            setter = getattr(instance, f"set{param.name[0].upper()}{param.name[1:]}")
+            assert setter(value) is instance
+            assert instance.getOrDefault(param) == value
+
+
+EXAMPLES = {"featuresCols": [["a", "b"], "c"], "resume": False}
+EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "launcher", "precision", "compression"), "x")
+EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
+EXAMPLES |= {
+    f"{name}Col": "x" for name in ("features", "label", "weight", "prediction", "rawPrediction", "probability")
+}
+
+
+def test_documented_defaults_may_be_passed(digits):
+    """As keyword arguments that are read from elsewhere are."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(TorchEstimator.__init__).parameters.items()
+        if name != "self"
+    }
+    given = dict(module=functools.partial(nn.Linear, 64, 10), loss="multinomial", featuresCol="pixels", epochs=1)
+    assert TorchEstimator(**{**defaults, **given}).fit(digits).weights == TorchEstimator(**given).fit(digits).weights
 
 
 def test_a_marked_function_is_saved(no_session, tmp_path):

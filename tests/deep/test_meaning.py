@@ -23,7 +23,7 @@ from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.launch import LocalCommunicator, LocalLauncher, ProcessLauncher
 from tests.deep.rows import parted
 
@@ -237,6 +237,7 @@ def test_predictions_and_metrics_are_on_the_labels_scale(loss, module, label, by
     aside = rows["aside"].to_numpy()
     expected = score(np.asarray(label)[aside], predicted[aside])
     assert model.summary.history[-1]["metric"] == pytest.approx(expected, rel=1e-5)
+    assert model.evaluate(rows.filter(rows["aside"]), {"m": metric}) == {"m": pytest.approx(expected, rel=1e-5)}
     if "probability" in found.column_names:
         shown = np.array(found["probability"].to_pylist())
         assert shown.shape[1] == max(2, raw.shape[1])
@@ -262,6 +263,60 @@ def test_metrics_of_torchmetrics_see_probabilities_and_give_matrices_and_collect
     assert last["both.accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
     chance = np.array(scored["probability"].to_pylist())[:, 1]
     assert last["both.auc"] == pytest.approx(sk.roc_auc_score(truth, chance))
+    again = model.evaluate(rows.filter(rows["aside"]), metrics)
+    assert again["matrix"] == last["matrix"]
+    assert again["both"]["auc"] == last["both.auc"]
+
+
+def weighted():
+    """Rows with weights, of which one has no label and another no features."""
+    label, weight, features = list(map(float, REAL)), RNG.random(ROWS), list(X)
+    label[7], features[20] = None, [0.0, np.nan, 0.0, 0.0]
+    return pa.table({"features": features, "label": label, "w": weight, "aside": np.arange(ROWS) % 3 == 0})
+
+
+RNG = np.random.default_rng(9)
+
+
+def evaluations(rows, model):
+    """By default, and with weights; and the error of invalid rows."""
+    model = model.copy().setHandleInvalid("error")
+    with pytest.raises(Exception, match="features column|label column"):
+        model.evaluate(rows)
+    model.setHandleInvalid("skip")
+    plain = model.evaluate(rows)
+    return plain, model.setWeightCol("w").evaluate(rows, {"error": "mse"})
+
+
+def test_an_evaluation_weighs_rows_and_leaves_invalid_ones_out():
+    rows = weighted()
+    model = estimator(one, "huber", handleInvalid="skip").fit(rows)
+    kept = [row for row in range(ROWS) if row not in (7, 20)]
+    valid = rows.take(kept)
+    predicted = model.transform(valid)["prediction"].to_numpy()
+    truth, weight = valid["label"].to_numpy(), valid["w"].to_numpy()
+    plain, by_weight = evaluations(rows, model)
+    assert plain == {
+        "mse": pytest.approx(sk.mean_squared_error(truth, predicted), rel=1e-5),
+        "rmse": pytest.approx(sk.root_mean_squared_error(truth, predicted), rel=1e-5),
+        "mae": pytest.approx(sk.mean_absolute_error(truth, predicted), rel=1e-5),
+    }
+    expected = sk.mean_squared_error(truth, predicted, sample_weight=weight)
+    assert by_weight == {"error": pytest.approx(expected, rel=1e-5)}
+    assert np.isnan(model.evaluate(rows.slice(0, 0))["mse"])
+
+
+@pytest.mark.usefixtures("minutes")
+def test_so_it_does_on_spark(spark):
+    from torchmetrics import MeanSquaredError
+
+    rows = weighted()
+    model = estimator(one, "huber", handleInvalid="skip").fit(rows)
+    frame = spark.createDataFrame(rows).repartition(3)
+    for found, expected in zip(evaluations(frame, model), evaluations(rows, model), strict=True):
+        assert found == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(IncompatibleError, match=r"'m' is one of torchmetrics, .* evaluate a table"):
+        model.evaluate(frame, {"m": MeanSquaredError()})
 
 
 TAKES = r"; the loss takes the whole numbers 0 to 2, one for each of the module's 3 outputs"

@@ -317,3 +317,25 @@ def test_the_environment_of_a_model_is_restored_without_an_index(mlflow, fitted,
     assert home == str(site / "sparkopt" / "__init__.py")
     expected = spark_scores(fitted["columns"], rows)["prediction"]
     np.testing.assert_allclose(np.array(predicted, float), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("minutes")
+def test_stages_of_pyspark_are_logged_with_spark(mlflow, rows):
+    """A pipeline with one, and a model of pyspark.ml, are MLflow's flavor "spark", which loads them on Spark."""
+    from pyspark.ml import Pipeline
+    from pyspark.ml.classification import LogisticRegression as Theirs
+    from pyspark.ml.feature import VectorAssembler
+
+    assembler = VectorAssembler(inputCols=["x1", "x2"], outputCol="both")
+    mixed = Pipeline(stages=[assembler, LogisticRegression(featuresCol="both")]).fit(rows)
+    theirs = Theirs(featuresCol="features", maxIter=5).fit(rows)
+    with mlflow.start_run() as run:
+        infos = [log_fit(mixed, held_out={"f1": 0.5}), log_fit(theirs, "theirs")]
+    data = mlflow.get_run(run.info.run_id).data
+    assert (data.params["stages"], data.params["theirs.maxIter"]) == ("VectorAssembler, LogisticRegressionModel", "5")
+    assert data.metrics["held_out.f1"] == 0.5
+    assert data.metrics["objective"] == mixed.stages[-1].summary.objectiveHistory[-1]
+    for info, model in zip(infos, (mixed, theirs), strict=True):
+        loaded = mlflow.spark.load_model(info.model_uri)
+        expected = [row.prediction for row in model.transform(rows).select("prediction").collect()]
+        assert [row.prediction for row in loaded.transform(rows).select("prediction").collect()] == expected

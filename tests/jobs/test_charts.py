@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
-from sparkopt.jobs.charts import MOST_BARS, class_charts, histogram, number_charts, prediction_charts
+from sparkopt.jobs.charts import (
+    MOST_BARS,
+    class_balance,
+    class_charts,
+    coefficients,
+    histogram,
+    number_charts,
+    prediction_charts,
+)
 from sparkopt.jobs.metrics import ScoredRows
 from sparkopt.jobs.runtimes.values import ArrayValues
+from sparkopt.ml import LinearRegressionModel, LogisticRegressionModel
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally
 from sparkopt.report.facts import Bars, Matrix
 
@@ -47,6 +56,26 @@ def test_more_classes_and_only_one(columns):
     chosen = (columns["label"] == 1) & (columns["prediction"] == 1)
     (matrix,) = class_charts(ArrayValues({name: values[chosen] for name, values in columns.items()}), [])
     assert isinstance(matrix, Matrix)  # no curve: there is only one class
+
+
+def test_the_balance_of_classes(columns):
+    bars = class_balance(ArrayValues({"label": columns["other"]}), ["no", "yes"])
+    found = {name: int(sum(columns["other"] == number)) for number, name in enumerate(["no", "yes", "2"])}
+    assert dict(zip(bars.labels, bars.groups[0][1], strict=True)) == found
+    assert list(bars.groups[0][1]) == sorted(found.values(), reverse=True)
+
+
+def test_the_largest_coefficients_come_first():
+    model = LinearRegressionModel(np.array([[0.5, 0.0, -3.0]]), np.array([1.5]))
+    assert coefficients(model, []).rows == (("feature 2", "-3"), ("feature 0", "0.5"), ("feature 1", "0"))
+    model._names = ("age", "town=Bonn", "size")
+    listing = coefficients(model, [])
+    assert [name for name, _ in listing.rows] == ["size", "age", "town=Bonn"]
+    assert listing.note == "3 coefficients, 1 of them 0; intercept 1.5"
+    several = LogisticRegressionModel(np.array([[1.0, -2.0], [0.0, 0.25]]), np.array([0.0, 1.0]))
+    assert coefficients(several, ["no", "yes"]).rows[:2] == (("feature 1", "no", "-2"), ("feature 0", "no", "1"))
+    wide = coefficients(LinearRegressionModel(np.arange(50.0)[None], np.zeros(1)), [])
+    assert (len(wide.rows), wide.title) == (20, "Coefficients, the largest of them")
 
 
 def test_of_many_classes_the_mistakes():

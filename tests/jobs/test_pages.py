@@ -13,8 +13,8 @@ from tests.report import browser
 
 TRAIN = ["--features", "a,b", "--label", "c", "--loss", "logistic", "--reg-param", "0.05", "--tol", "1e-2"]
 PAGES = {  # output: (charts, pictures, text of the page)
-    "train": (3, 0, "held-out accuracy"),
-    "gate": (2, 0, "Gate not met: accuracy"),
+    "train": (6, 0, "held-out accuracy"),
+    "gate": (3, 0, "Gate not met: accuracy"),
     "numbers": (2, 0, "baseline 100"),
     "scored": (1, 0, "rows a second"),
     "values": (1, 0, "400"),

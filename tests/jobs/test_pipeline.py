@@ -74,7 +74,10 @@ def test_the_accepted_model_is_where_training_starts_and_what_must_be_reached(ac
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_pipeline_of_tables_is_made_of_the_jobs_own_flags(form, accepted):
     settings = {"rows": "/rows/{date}", "root": "/out", "held_out": "/held/{date}", "rows_format": form, "label": "y"}
-    plan = TablePipeline.of({**settings, "features": "a,b", "train": ["--tol", "0.1"], "color": "gray"}).plan(DAY)
+    named = {} if form == "libsvm" else {"features": "a,b"}  # whose lines have no columns
+    if form == "libsvm":
+        settings["label"] = "label"
+    plan = TablePipeline.of({**settings, **named, "train": ["--tol", "0.1"], "color": "gray"}).plan(DAY)
     found = {}
     for step in ("train", "evaluate", "score"):
         found[step] = JOBS[step].JOB.parser().read(getattr(plan, step))
@@ -85,7 +88,8 @@ def test_a_pipeline_of_tables_is_made_of_the_jobs_own_flags(form, accepted):
         "score": "/rows/2026-11-24",
     }
     assert {args.source.kind for args in found.values()} == {form}
-    assert (found["train"].label, found["train"].features, found["train"].tol) == ("y", "a,b", 0.1)
+    roles = ("label", "features") if form == "libsvm" else ("y", "a,b")
+    assert (found["train"].label, found["train"].features, found["train"].tol) == (*roles, 0.1)
     assert found["train"].initial_model == accepted.model
     assert found["evaluate"].baseline == accepted.evaluation
     assert found["train"].output == found["evaluate"].model == found["score"].model == plan.candidate

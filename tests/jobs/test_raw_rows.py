@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from html import unescape
 
 import numpy as np
 import pyarrow as pa
@@ -259,3 +261,16 @@ def test_labels_that_the_model_does_not_know_are_named(tmp_path, capsys):
     )
     assert code == 1
     assert "row 1: 'z' is none of the model's classes: a, b, c." in err
+
+
+def test_the_page_of_a_training_is_what_one_looks_for(people):
+    """Class balance, confusion and ROC of held-out rows, and the largest coefficients by name, words escaped."""
+    folder, _ = people
+    text = (folder / "model" / "report.html").read_text(encoding="utf-8")
+    for title in ("Held-out rows by class", "Rows by true and predicted class", "ROC", "Coefficients, the largest"):
+        assert title in text
+    model = PipelineModel.load(str(folder / "model" / "model")).stages[-1]
+    names = re.findall(r'<th scope="row">([^<]*)</th><td>-?[0-9.e-]+</td></tr>', text)
+    assert [unescape(name) for name in names] == [one.feature for one in model.namedCoefficients[:20]]
+    assert "  reg_param 0.0\n" in text
+    assert "option" not in text

@@ -271,7 +271,8 @@ def test_a_jvm_that_refuses_leaves_the_rows_to_python(spark, inputs, without_spa
 
     monkeypatch.setattr(jvm, "_of_numbers", refused)
     with caplog.at_level(logging.WARNING):
-        scored = MODELS["linear"].transform(inputs["mixed"]).select("id", "prediction").collect()
+        new = MODELS["linear"].copy()  # no columns were made for it before
+        scored = new.transform(inputs["mixed"]).select("id", "prediction").collect()
     assert {row["id"]: row["prediction"] for row in scored} == without_spark["linear"]["prediction"].to_dict()
     assert "scored by Python workers" in caplog.text
 
@@ -282,7 +283,7 @@ def test_expressions_that_cannot_be_had_leave_vectors_to_a_function(inputs, with
 
     monkeypatch.setattr(jvm, "_typed", refused)
     with caplog.at_level(logging.WARNING):
-        scored = MODELS["logistic"].transform(inputs["mixed"]).select("id", "probability").collect()
+        scored = MODELS["logistic"].copy().transform(inputs["mixed"]).select("id", "probability").collect()
     assert {row["id"]: plain(row["probability"]) for row in scored} == {
         row: list(value) for row, value in without_spark["logistic"]["probability"].items()
     }

@@ -12,8 +12,8 @@ import pytest
 
 from sparkopt.errors import DataError
 from sparkopt.report import DeepReceipt, Receipt, load_receipt, svg
-from sparkopt.report.facts import Bars, Lines, Matrix, Series
-from sparkopt.report.page import STYLE
+from sparkopt.report.facts import Bars, Lines, Listing, Matrix, Series
+from sparkopt.report.page import STYLE, chart_html
 from sparkopt.report.scale import Axis
 from tests.report import receipts
 
@@ -166,14 +166,32 @@ def test_bars_are_as_long_as_their_parts():
     assert [text.text for text in root.iter("text")] == ["a", "1.00 s · 20%", "b", "4.00 s · 80%"]
 
 
+def test_a_listing_is_a_table_and_escapes_names():
+    listing = Listing("Coefficients", ("feature", "coefficient"), (("town=<Bonn>", "-3"), ("age", "0")), "2 in all")
+    text = chart_html(listing)
+    assert re.findall(r"<th scope=.row.>(.*?)</th><td>(.*?)</td>", text) == [
+        ("town=&lt;Bonn&gt;", "-3"),
+        ("age", "0"),
+    ]
+    assert "2 in all" in text
+
+
+def test_what_is_zero_is_drawn_as_zero():
+    bars = svg.bars(Bars("Time", "seconds", ("read", "send"), (("", (2.0, 0.0)),)))
+    assert [float(bar.get("width")) > 0 for bar in ElementTree.fromstring(bars).iter("rect")] == [True, False]
+    assert "0 ms · 0%" in bars
+    cells = svg.matrix(Matrix("Right and wrong", "true", "predicted", ("a",), ("a", "b"), ((6.0, 0.0),)))
+    assert [text.text for text in ElementTree.fromstring(cells).iter("text")][-2:] == ["6", "0"]
+
+
 def test_a_cell_is_as_dark_as_its_share_of_its_row():
     chart = Matrix("Right and wrong", "true", "predicted", ("a", "b"), ("a", "b"), ((6.0, 2.0), (0.0, 0.0)))
     text = svg.matrix(chart)
     root = ElementTree.fromstring(text)
     shades = [float(cell.get("fill-opacity")) for cell in root.iter("rect")]
     assert np.diff(shades) / 0.5 == pytest.approx([-0.5, -0.25, 0.0])
-    assert root.get("aria-label") == "Right and wrong: true a: 6 a, 2 b; true b: "
-    assert [label.text for label in root.iter("text") if label.get("class") == "on"] == ["6", "2"]
+    assert root.get("aria-label") == "Right and wrong: true a: 6 a, 2 b; true b: 0 a, 0 b"
+    assert [label.text for label in root.iter("text") if label.get("class") == "on"] == [*"6200"]
 
 
 def test_a_long_line_keeps_its_spikes():

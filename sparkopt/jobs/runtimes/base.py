@@ -89,6 +89,11 @@ class Runtime(ABC):
     def essence(error: Exception) -> str:
         """Return an error as one sentence."""
 
+    @staticmethod
+    def has_ended(error: Exception) -> bool:
+        """Whether an error says that what had started this process, and would start it again, has ended."""
+        return False
+
     @abstractmethod
     def where(self) -> Mapping[str, str | None]:
         """Return what the manifest says of where the job ran."""

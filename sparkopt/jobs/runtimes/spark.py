@@ -22,7 +22,7 @@ from pyspark.sql.types import ArrayType, IntegralType, MapType, StringType, Stru
 from sparkopt.blocks.backend import cached, is_connect, uncached
 from sparkopt.blocks.columns import number_type
 from sparkopt.blocks.failures import missing_system
-from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError
+from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError, Py4JNetworkError
 from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
@@ -49,6 +49,7 @@ from sparkopt.jobs.sources import (
 )
 from sparkopt.launch.remote import require_server
 from sparkopt.launch.session import is_classic, session
+from sparkopt.launch.streams import is_submitted
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel
@@ -102,6 +103,11 @@ class SparkRuntime(Runtime):
     @staticmethod
     def essence(error: Exception) -> str:
         return essence(error)
+
+    @staticmethod
+    def has_ended(error: Exception) -> bool:
+        """Whether the JVM is gone that spark-submit has started this process from."""
+        return is_submitted() and is_lost(error)
 
     def where(self) -> Mapping[str, str | None]:
         """Return the master and the application's id, by which Spark's own pages and logs name the run."""
@@ -272,10 +278,21 @@ def _stop(spark: SparkSession) -> None:
         event("Spark had ended", reason=str(error))
 
 
+def is_lost(error: Exception) -> bool:
+    """Whether the JVM cannot be reached any more: it has the text of its own errors."""
+    try:
+        str(error)
+    except (Py4JError, OSError):
+        return True
+    return isinstance(error, (Py4JNetworkError, ConnectionError))
+
+
 def essence(error: Exception) -> str:
     """Return an error as one sentence with its root cause, without plans and stacks."""
     if isinstance(error, SparkoptError):
         return str(error)
+    if is_lost(error):
+        return "Spark's JVM has ended unexpectedly: it was killed, or ran out of memory. Its log has the reason."
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
     if absent and absent[1] in PACKAGES:
         return f"Spark was started without {absent[1].title()}. Start it with {PACKAGES[absent[1]]}."

@@ -155,3 +155,9 @@ class TrainingSummary(Summary):
     totalIterations: int
     converged: bool
     receipt: Receipt
+
+    @property
+    def namedCoefficients(self) -> list[Any]:
+        """The model's coefficients with the names of their features, the largest first."""
+        found: list[Any] = self.model.namedCoefficients
+        return found

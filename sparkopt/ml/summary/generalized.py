@@ -168,7 +168,7 @@ class GeneralizedLinearRegressionTrainingSummary(TrainingSummary, GeneralizedLin
         return str(self.model.getSolver()) if self.model.getOptimizer() == "auto" else self.receipt.optimizer
 
     def __str__(self) -> str:
-        names = self.featuresCol
+        names = self.model.featureNames or self.featuresCol
         if isinstance(names, str):
             names = [f"{names}_{i}" for i in range(self.model.numFeatures)]
         names = [*names, "(Intercept)"] if self.model.getFitIntercept() else names

@@ -1,0 +1,169 @@
+"""Setters of networks' parameters; each returns what it was called on, so that calls can be chained."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sparkopt.deep.params import InferenceParams, TrainingParams
+from sparkopt.images import Compose
+
+__all__ = ["InferenceSetters", "TrainingSetters"]
+
+M = TypeVar("M", bound="InferenceSetters")
+E = TypeVar("E", bound="TrainingSetters")
+
+
+class InferenceSetters(InferenceParams):
+    """Setters that estimator and model have."""
+
+    def setBatchSize(self: M, value: int) -> M:
+        """Set the rows of a batch, on each process."""
+        return self._set(batchSize=value)
+
+    def setDevice(self: M, value: str) -> M:
+        """Set where to compute."""
+        return self._set(device=value)
+
+    def setEvaluationPipeline(self: M, value: Compose | str) -> M:
+        """Set how images are decoded otherwise."""
+        return self._set(evaluationPipeline=value)
+
+    def setFeaturesCol(self: M, value: str) -> M:
+        """Set the column of features."""
+        return self._set(featuresCol=value)
+
+    def setFeaturesCols(self: M, value: list[Any]) -> M:
+        """Set several columns of features, those in a list of their own joined."""
+        return self._set(featuresCols=value)
+
+    def setHandleInvalid(self: M, value: str) -> M:
+        """Set what becomes of invalid rows."""
+        return self._set(handleInvalid=value)
+
+    def setImagePipeline(self: M, value: Compose | str) -> M:
+        """Set how images are decoded and augmented in training."""
+        return self._set(imagePipeline=value)
+
+    def setLabelCol(self: M, value: str) -> M:
+        """Set the column of labels."""
+        return self._set(labelCol=value)
+
+    def setPredictionCol(self: M, value: str) -> M:
+        """Set the column of predictions."""
+        return self._set(predictionCol=value)
+
+    def setProbabilityCol(self: M, value: str) -> M:
+        """Set the column of probabilities."""
+        return self._set(probabilityCol=value)
+
+    def setRawPredictionCol(self: M, value: str) -> M:
+        """Set the column of scores."""
+        return self._set(rawPredictionCol=value)
+
+    def setWeightCol(self: M, value: str) -> M:
+        """Set the column of row weights."""
+        return self._set(weightCol=value)
+
+
+class TrainingSetters(InferenceSetters, TrainingParams):
+    """Setters that only the estimator has."""
+
+    def setAccumulationSteps(self: E, value: int) -> E:
+        """Set the batches whose gradients make a step."""
+        return self._set(accumulationSteps=value)
+
+    def setCacheBytes(self: E, value: int) -> E:
+        """Set the bytes of decoded images that are kept."""
+        return self._set(cacheBytes=value)
+
+    def setCheckpointDir(self: E, value: str) -> E:
+        """Set where checkpoints are kept."""
+        return self._set(checkpointDir=value)
+
+    def setCheckpointInterval(self: E, value: int) -> E:
+        """Set the steps between checkpoints within an epoch."""
+        return self._set(checkpointInterval=value)
+
+    def setCompression(self: E, value: str) -> E:
+        """Set how gradients between processes are compressed."""
+        return self._set(compression=value)
+
+    def setEpochs(self: E, value: int) -> E:
+        """Set the passes over the training rows."""
+        return self._set(epochs=value)
+
+    def setLauncher(self: E, value: str) -> E:
+        """Set what runs the processes."""
+        return self._set(launcher=value)
+
+    def setLoaderThreads(self: E, value: int) -> E:
+        """Set the threads that prepare batches."""
+        return self._set(loaderThreads=value)
+
+    def setMaxGradNorm(self: E, value: float) -> E:
+        """Set the largest norm of a step's gradient."""
+        return self._set(maxGradNorm=value)
+
+    def setMaxRestarts(self: E, value: int) -> E:
+        """Set how often to continue after losing a process."""
+        return self._set(maxRestarts=value)
+
+    def setMinDelta(self: E, value: float) -> E:
+        """Set by how much the loss must fall to count as an improvement."""
+        return self._set(minDelta=value)
+
+    def setMinProc(self: E, value: int) -> E:
+        """Set the fewest processes to continue with."""
+        return self._set(minProc=value)
+
+    def setNumProc(self: E, value: int) -> E:
+        """Set the number of processes."""
+        return self._set(numProc=value)
+
+    def setPatience(self: E, value: int) -> E:
+        """Set the epochs without improvement that end training."""
+        return self._set(patience=value)
+
+    def setPrecision(self: E, value: str) -> E:
+        """Set the type of the forward pass."""
+        return self._set(precision=value)
+
+    def setPrefetch(self: E, value: int) -> E:
+        """Set the batches prepared in advance."""
+        return self._set(prefetch=value)
+
+    def setResume(self: E, value: bool) -> E:
+        """Set whether to continue from checkpointDir."""
+        return self._set(resume=value)
+
+    def setSeed(self: E, value: int) -> E:
+        """Set what determines weights, order, augmentation and dropout."""
+        return self._set(seed=value)
+
+    def setShuffleRows(self: E, value: int) -> E:
+        """Set the rows that are shuffled together."""
+        return self._set(shuffleRows=value)
+
+    def setStepSize(self: E, value: float) -> E:
+        """Set the learning rate of a named optimiser."""
+        return self._set(stepSize=value)
+
+    def setStepSizeSchedule(self: E, value: str) -> E:
+        """Set how the learning rate changes over the steps."""
+        return self._set(stepSizeSchedule=value)
+
+    def setStorePath(self: E, value: str) -> E:
+        """Set where rows are put."""
+        return self._set(storePath=value)
+
+    def setStreams(self: E, value: int) -> E:
+        """Set the parts that the rows are divided into."""
+        return self._set(streams=value)
+
+    def setValidationFraction(self: E, value: float) -> E:
+        """Set the share of the rows held out."""
+        return self._set(validationFraction=value)
+
+    def setValidationIndicatorCol(self: E, value: str) -> E:
+        """Set the boolean column that is true in rows held out."""
+        return self._set(validationIndicatorCol=value)
