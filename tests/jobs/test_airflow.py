@@ -149,7 +149,7 @@ FIRST, SECOND, THIRD = "2026-11-02", "2026-11-03", "2026-11-04"
 
 
 BESIDE = """
-import importlib.util, json, pathlib, tempfile
+import importlib.util, json, pathlib, sys, tempfile
 from airflow.dag_processing.dagbag import DagBag
 from airflow.exceptions import AirflowException, AirflowFailException
 bag = DagBag()
@@ -158,7 +158,7 @@ found = {"order": [task.task_id for task in dag.topological_sort()], "params": s
 found["outlets"] = {task.task_id: [one.uri for one in task.outlets] for task in dag.tasks if task.outlets}
 (file,) = pathlib.Path(bag.dag_folder).glob("training_pipeline.py")
 spec = importlib.util.spec_from_file_location("pipeline_of_the_test", file)
-module = importlib.util.module_from_spec(spec)
+module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 folder = tempfile.mkdtemp()
 class Deferred:
@@ -185,7 +185,9 @@ print("FOUND " + json.dumps(found))
 
 def test_tables_assets_and_deferred_gates(airflow):
     done = airflow.run("python", "-c", BESIDE)
-    (found,) = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-2000:]
+    found = json.loads(lines[0].removeprefix("FOUND "))
     assert found["order"] == [name for name in STEPS if name != "preprocess"]
     assert {"rows", "held_out", "rows_format", "label", "features", "on", "root"} <= {*found["params"]}
     assert [*found["outlets"]] == ["promote"]
