@@ -179,7 +179,7 @@ BAD = [
     ),
     ({"features": [[1.0], [None]], "label": [0.0, 1]}, "partition 0 ({rows}), row 1 is null at feature 0"),
     ({"features": [[1.0]], "label": [2.0]}, "label column 'label', partition 0 ({rows}), row 0 is 2; it must be"),
-    ({"features": [[1.0]], "label": [None]}, "label column 'label' has type void; it must be numeric"),
+    ({"features": [[1.0]], "label": [None]}, "label column 'label', partition 0 ({rows}), row 0 is null"),
     ({"features": [[1.0], [2.0]], "label": [0.0, None]}, "label column 'label', partition 0 ({rows}), row 1 is null"),
     (
         {"features": [["a"]], "label": [1.0]},

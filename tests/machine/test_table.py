@@ -161,16 +161,16 @@ def test_changed_files_are_refused(tmp_path):
 
 
 def test_a_large_row_group_is_shared_out(tmp_path, monkeypatch):
-    rows = pa.table({"a": np.arange(1000.0)})
+    rows = pa.table({"a": np.arange(1000.0), "b": np.arange(1000.0)})
     pq.write_table(rows, tmp_path / "rows.parquet", use_dictionary=False)
-    monkeypatch.setattr(parquet, "LEAST", 1 << 10)
-    monkeypatch.setattr(parquet, "MOST", 1 << 11)
+    monkeypatch.setattr(parquet, "LEAST", 1 << 11)
+    monkeypatch.setattr(parquet, "MOST", 1 << 12)
     table = Table.of(tmp_path / "rows.parquet")
     assert [part.rows for part in table.partitions] == [250] * 4
     assert table.partitions[1].name == "rows.parquet, row group 0, rows 250 to 499"
     monkeypatch.setattr("sparkopt.machine.part.BATCH", 60)
     assert rows_of(table) == rows.to_pylist()
-    with BlockStore.write(table, Columns(["a"], "a"), Interval()) as store:
+    with BlockStore.write(table, Columns(["a"], "b"), Interval()) as store:
         assert store.rows == [250] * 4
         sums = store.collect(lambda _, blocks: float(blocks[0].X.sum()))
     assert [result.value for result in sums] == [rows["a"].to_numpy()[i : i + 250].sum() for i in range(0, 1000, 250)]
