@@ -105,6 +105,7 @@ def test_rdds_and_the_jvm_stay_in_their_modules():
     allowed += [
         "jobs/runtimes/hadoop.py",
         "jobs/runtimes/spark.py",
+        "blocks/cancelling.py",
         "blocks/scan.py",
         "blocks/session_settings.py",
         "ml/jvm.py",

@@ -43,6 +43,11 @@ def submit(
     )
 
 
+def heeding_interrupts() -> None:
+    """Heed SIGINT in a new process: what a shell runs in the background ignores it, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def kill_when(line: list[str], is_time: Callable[[], bool], log: Path = Path(os.devnull)) -> None:
     """Start a job, wait for a moment of it, and kill it with all its processes; its output goes to ``log``."""
     with log.open("wb") as output:

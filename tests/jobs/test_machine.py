@@ -27,7 +27,7 @@ from sparkopt.jobs.runtimes.libsvm import LibsvmPart, libsvm_table
 from sparkopt.jobs.runtimes.machine_rows import split_table
 from sparkopt.machine import Table
 from sparkopt.ml import LogisticRegression
-from tests.jobs.running import ROOT, SUBMIT, environment
+from tests.jobs.running import ROOT, SUBMIT, environment, heeding_interrupts
 from tests.tiers import needs
 
 
@@ -270,11 +270,6 @@ def test_a_mistake_is_one_line(capsys, table, tmp_path, case):
 SIGNALS = {signal.SIGTERM: (143, "terminated"), signal.SIGINT: (130, "interrupted")}
 
 
-def _hear_interrupts() -> None:
-    """What a shell runs in the background ignores SIGINT, and so does all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_one_line_and_leaves_nothing(number, tmp_path):
     """While the model is trained; the worker processes end too."""
@@ -293,7 +288,7 @@ def test_a_signal_is_one_line_and_leaves_nothing(number, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=_hear_interrupts,
+        preexec_fn=heeding_interrupts,
     )
     assert process.stderr is not None
     assert '"begins"' in process.stderr.readline()

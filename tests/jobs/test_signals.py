@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.running import ROOT, command, environment
+from tests.jobs.running import ROOT, command, environment, heeding_interrupts
 
 pytestmark = pytest.mark.usefixtures("jvms")
 WORDS = {"SIGTERM": ("terminated", 143), "SIGINT": ("interrupted", 130)}
@@ -29,7 +29,9 @@ def test_a_signal_is_told_on_standard_error(name, tmp_path):
     out, err = tmp_path / "stdout", tmp_path / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         streams = {"stdout": stdout, "stderr": stderr, "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen(line, cwd=ROOT, env=environment(), start_new_session=True, **streams)
+        process = subprocess.Popen(
+            line, cwd=ROOT, env=environment(), start_new_session=True, preexec_fn=heeding_interrupts, **streams
+        )
         try:
             wait_for(process, lambda: b'"begins"' in err.read_bytes())
             time.sleep(2)
