@@ -44,7 +44,7 @@ def submit(
 
 
 def heeding_interrupts() -> None:
-    """Heed SIGINT in a new process: what a shell runs in the background ignores it, and so does all that it starts."""
+    """Heed SIGINT in a new process: what a shell runs in the background ignores it, and so does what it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
