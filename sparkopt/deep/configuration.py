@@ -144,8 +144,10 @@ def _data(value: Any, seen: set[int]) -> str:
 def _named(value: Any, seen: set[int]) -> str:
     """Return the name of a class or function, and, if it is not of an installed package, a digest of its code."""
     name = getattr(value, "__qualname__", type(value).__name__)
-    if _is_installed(value) or id(value) in seen:
+    if _is_installed(value):
         return f"{value.__module__}.{name}"
+    if id(value) in seen:
+        return name  # without its module, which is __main__ where the file is run as a script
     seen.add(id(value))
     parts = _code_of_class(value, seen) if isinstance(value, type) else _code(value, seen)
     return f"{name}#{_digest(parts)}"

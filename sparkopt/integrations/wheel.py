@@ -12,12 +12,14 @@ from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from pathlib import Path
 
 import sparkopt
-from sparkopt.launch.session import profile_path
 
 __all__ = ["write_wheel"]
 
-PROFILES = ("*.conf", "gpus.py", "log4j2.properties")
-"""What a wheel has of ``conf/`` (setup.py)."""
+FOLDERS = {
+    "conf": ("conf", ("*.conf", "gpus.py", "log4j2.properties")),
+    "jobs": ("scripts", ("*.py", "dags/*.py")),
+}
+"""Folders next to a checkout's package, their names in the package, and what a wheel has of them (setup.py)."""
 WHEEL = "Wheel-Version: 1.0\nGenerator: sparkopt\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 TEXTS = ("METADATA", "entry_points.txt", "licenses/LICENSE")
 """What is taken over from the installed package's metadata."""
@@ -66,12 +68,14 @@ def _installed() -> Distribution:
 
 
 def _code(package: Path) -> dict[str, bytes]:
-    """Return the package's files by their names in the wheel; a checkout has the profiles next to the package."""
+    """Return the package's files by their names in the wheel; a checkout has some folders next to the package."""
     own = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     found = {f"sparkopt/{path.relative_to(package).as_posix()}": path.read_bytes() for path in own}
-    profiles = profile_path("local").parent
-    for pattern in PROFILES:
-        found.update({f"sparkopt/conf/{path.name}": path.read_bytes() for path in profiles.glob(pattern)})
+    if not (package / "conf").is_dir():
+        for folder, (name, patterns) in FOLDERS.items():
+            beside = package.parent / folder
+            for path in (path for pattern in patterns for path in beside.glob(pattern)):
+                found[f"sparkopt/{name}/{path.relative_to(beside).as_posix()}"] = path.read_bytes()
     return dict(sorted(found.items()))
 
 

@@ -42,10 +42,11 @@ class Mortal(Mlp):
 
     def __init__(self, witness: str, pause: float, dropout: float) -> None:
         super().__init__(features=3, classes=2, dropout=dropout)
-        self.witness, self.pause, self.passes = witness, pause, 0
+        self.witness, self.passes = witness, 0
+        self._pause = pause  # private: it decides on no weight
 
     def forward(self, x):
-        time.sleep(self.pause)  # so that somebody else can be killed meanwhile
+        time.sleep(self._pause)  # so that somebody else can be killed meanwhile
         self.passes += self.training
         if self.training and self.passes == STEP:
             try:
