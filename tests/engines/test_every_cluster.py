@@ -45,9 +45,9 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
 BARRIER = "set spark.dynamicAllocation.enabled=false, since Spark refuses barrier stages"
 ENCRYPTED = "set spark.network.crypto.enabled=false"
 REFUSED: dict[str, dict[str, str]] = {
-    "dynamic allocation": {"allreduce": BARRIER, "torch": BARRIER},
+    "dynamic allocation": {"allreduce": BARRIER, "launcher torch": BARRIER},
     "long tasks": {"local": "unset spark.speculation.task.duration.threshold"},
-    "encryption": {"allreduce": ENCRYPTED, "torch": ENCRYPTED},
+    "encryption": {"allreduce": ENCRYPTED, "launcher torch": ENCRYPTED},
 }
 """By case and engine or launcher: what the one line says."""
 
@@ -102,7 +102,7 @@ def test_every_engine_runs_or_says_why(spark, folder, name):
 @pytest.mark.parametrize("name", CASES)
 def test_networks_train_or_say_why(spark, folder, name, launcher, tmp_path):
     outcome = found(name, folder)["networks"][launcher]
-    if refused(outcome, name, launcher):
+    if refused(outcome, name, f"launcher {launcher}"):
         return
     settings = {} if launcher == "torch" else {"launcher": "local", "numProc": 1}
     here = network(str(tmp_path), **settings).fit(dense(spark, 2))
