@@ -16,6 +16,7 @@ import numpy as np
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.descriptions import of_subject
+from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
@@ -120,7 +121,8 @@ def train(dataset: Rows, tasks: Sequence[TrainingTask[M]]) -> Iterator[tuple[int
 def _train_readers(dataset: Rows, tasks: dict[int, TrainingTask[M]]) -> list[tuple[int, M]]:
     """Train tasks that read the same rows."""
     first = next(iter(tasks.values()))
-    with of_subject(first.name if len(tasks) == 1 else f"{len(tasks)} models of {first.name}"):
+    subject = first.name if len(tasks) == 1 else f"{len(tasks)} models of {first.name}"
+    with of_subject(subject), data_errors():  # whatever job was cancelled
         return _train_alike(dataset, tasks, first.reading)
 
 
