@@ -92,10 +92,10 @@ class ClassicBackend(Backend):
         return self._source.df.sparkSession
 
     def release(self) -> None:
-        """Unpersist, then sweep with enough tasks to reach every executor."""
+        """Unpersist, then sweep on every executor, also on those that rebuilt what a killed one had."""
         self._handles.unpersist()
-        tasks = self.context.defaultParallelism
-        self.context.parallelize(range(tasks), tasks).foreach(Sweep(self._source.name))
+        places = _executors(self.context)
+        _placed(self.context, list(range(len(places))), places).foreach(Sweep(self._source.name))
 
     def _written(self) -> RDD[Handle]:
         """Return the handles, whose files are written when and where they are computed."""
@@ -113,18 +113,36 @@ def _files_rdd(context: Any, scan: ParquetScan) -> RDD[Sequence[FilePart]]:
 
     Its tasks prefer the machines that hold these files, as those of Spark's own reader do.
     """
-    if not scan.hosts:
-        return context.parallelize(scan.partitions, len(scan.partitions))  # type: ignore[no-any-return]
+    return _placed(context, scan.partitions, scan.hosts)
+
+
+def _placed(context: Any, elements: Sequence[T], places: Sequence[Sequence[str]]) -> RDD[T]:
+    """Return an RDD of one element a partition, whose tasks prefer these places: hosts, or executors."""
+    if not any(places):
+        return context.parallelize(elements, len(elements))  # type: ignore[no-any-return]
     from pyspark import RDD
     from pyspark.serializers import CPickleSerializer
 
     jvm = context._jvm
     pairs = [
-        jvm.scala.Tuple2(bytearray(pickle.dumps(parts)), jvm.PythonUtils.toSeq(list(hosts)))
-        for parts, hosts in zip(scan.partitions, scan.hosts, strict=True)
+        jvm.scala.Tuple2(bytearray(pickle.dumps(element)), jvm.PythonUtils.toSeq(list(near)))
+        for element, near in zip(elements, places, strict=True)
     ]
     placed = context._jsc.sc().makeRDD(jvm.PythonUtils.toSeq(pairs), jvm.scala.reflect.ClassTag.Any())
     return RDD(placed.toJavaRDD(), context, CPickleSerializer())
+
+
+def _executors(context: Any) -> list[list[str]]:
+    """Return a place for each task that is to reach every executor: as Spark's scheduler names one.
+
+    In local mode one task reaches all there is. Where no executor is known yet, or any more, tasks go anywhere.
+    """
+    if context._jsc.sc().isLocal():
+        return [[]]
+    listed = context._jsc.sc().statusStore().executorList(True)
+    known = [listed.apply(number) for number in range(listed.size())]
+    found = [[f"executor_{one.hostPort().rpartition(':')[0]}_{one.id()}"] for one in known if one.id() != "driver"]
+    return found or [[] for _ in range(context.defaultParallelism)]
 
 
 def description_of(session: Any) -> str | None:
