@@ -189,13 +189,14 @@ def csv_format(options: Mapping[str, str]) -> CsvFormat:
     """
     from sparkopt.machine import CsvFormat
 
+    multi_line = _truth(options, "multiLine", default=False)
     try:
         return CsvFormat(
             separator=_character(options.get("sep", "")),
             quote=_character(options.get("quote", '"')),
             escape=_escape(options),
             null=options.get("nullValue", ""),
-            multi_line=_truth(options, "multiLine", default=False),
+            multi_line=multi_line,
             encoding=options.get("encoding", "utf-8"),
         )
     except ParameterError as error:
@@ -213,7 +214,8 @@ def spark_csv(paths: Iterable[str], options: Mapping[str, str]) -> dict[str, str
     Spark's own default is a backslash before it; ``--option escape=\`` asks for that.
     """
     tabs = all(".tsv" in path.rstrip("/").rpartition("/")[2].lower() for path in paths)
-    own = {"header": "true", "inferSchema": "true", "escape": '"', **({"sep": "\t"} if tabs else {})}
+    quote = options.get("quote", '"')
+    own = {"header": "true", "inferSchema": "true", "escape": quote, **({"sep": "\t"} if tabs else {})}
     return {**own, **options}
 
 
