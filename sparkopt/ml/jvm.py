@@ -99,12 +99,13 @@ def selected(dataset: DataFrame, model: Any, key: tuple[Any, ...], columns: Call
 
     session, made = dataset.sparkSession, _SELECTED.setdefault(model, {})
     key = (session.sparkContext, *key)  # not an object of the JVM's, which is slow to compare
-    if key not in made:
+    found = made.get(key)
+    if found is None:
         if len(made) >= MOST_SELECTED:
-            made.clear()
+            made.clear()  # another thread may have what it took from here
         jvm = _Classes.of(session.sparkContext)
-        made[key] = jvm.sequence([column._jc for column in columns()])
-    return ClassicDataFrame(dataset._jdf.select(made[key]), session)
+        found = made[key] = jvm.sequence([column._jc for column in columns()])
+    return ClassicDataFrame(dataset._jdf.select(found), session)
 
 
 def parsed(expression: str) -> Column:
