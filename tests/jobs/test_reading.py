@@ -200,6 +200,17 @@ def test_a_wrong_option_is_one_line(case, tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("mark", "shown"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_another_separator_is_named(mark, shown, tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"a{mark}label\n" + "".join(f"{i}{mark}{i % 2}\n" for i in range(200)))
+    code, out, err = call(capsys, "train", path, "--output", tmp_path / "out")
+    assert (code, out) == (1, ""), err
+    assert f"what separates columns seems to be --option 'sep={shown}'." in err
+    assert len(err.splitlines()) == 1
+    run("train", path, "--option", f"sep={shown}", "--output", tmp_path / "out")
+
+
 def test_data_of_several_formats_and_a_table_twice_are_refused(tmp_path, capsys):
     code, _, err = call(capsys, "train", "a.csv", "b.parquet", "--output", tmp_path / "out")
     assert (code, "'a.csv' is csv and 'b.parquet' is parquet: a run reads one format" in err) == (2, True)

@@ -354,7 +354,7 @@ def load(
     found = reader.load(paths if source.more else path_on(spark, source.location))
     if source.kind != "csv":
         return found
-    check_columns(source.types, found.columns)
+    check_columns(source.types, source.options, found.columns)
     types = {**_types_of(known, found), **source.types}
     return _typed(found, types, lambda schema: reader.schema(schema).load(paths)) if types else found
 
