@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +91,7 @@ class Encoder:
         return [int(np.prod([sizes[number] for number in term])) for term in self.terms]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"encodings": self.encodings, "terms": self.terms}
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without what is cached
 
     def matrix(self, columns: Sequence[pa.Array]) -> Array | scipy.sparse.csr_array:
         """Return the features of some rows: dense where a quarter of them are entries, else CSR.

@@ -14,6 +14,7 @@ __all__ = [
     "class_balance",
     "class_charts",
     "coefficients",
+    "evaluation_charts",
     "histogram",
     "number_charts",
     "prediction_charts",
@@ -72,6 +73,27 @@ def coefficients(model: Any, names: Sequence[str]) -> Listing:
     plural = "intercepts" if several else "intercept"
     note = f"{len(found):,} coefficients, {zeros:,} of them 0; {plural} {', '.join(intercepts)}"
     return Listing(title, ("feature", *(["class"] if several else []), "coefficient"), tuple(rows), note)
+
+
+def evaluation_charts(
+    rows: RowValues, names: Sequence[str], *, is_classifier: bool, balance: str = "Rows by class"
+) -> tuple[Chart, ...]:
+    """Return the charts of an evaluation: `class_balance` and `class_charts`, or `number_charts`.
+
+    Parameters
+    ----------
+    rows : RowValues
+        What these charts need.
+    names : sequence of str
+        Names of the classes 0, 1, …; empty where they have none.
+    is_classifier : bool
+        Whether predictions are classes.
+    balance : str, default "Rows by class"
+        Title of the class balance.
+    """
+    if not is_classifier:
+        return number_charts(rows)
+    return (class_balance(rows, names, balance), *class_charts(rows, names))
 
 
 def class_charts(rows: RowValues, names: Sequence[str]) -> tuple[Chart, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.charts import class_balance, class_charts, number_charts
+from sparkopt.jobs.charts import evaluation_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
@@ -132,10 +132,7 @@ def work(run: JobRun) -> JobResult:
         metrics = outcome.metrics()
         event("evaluated", **metrics)
         gate = judge(args, args.metric or default_metric(model), metrics, baselines)
-        values = outcome.values
-        charts = number_charts(values)
-        if outcome.is_classifier:
-            charts = (class_balance(values, rows.labels), *class_charts(values, rows.labels))
+        charts = evaluation_charts(outcome.values, rows.labels, is_classifier=outcome.is_classifier)
         warnings = outcome.warnings(metrics, rows.labels)
     for warning in warnings:
         logger.warning("%s", warning)

@@ -5,16 +5,19 @@ This module needs neither Spark nor a scheduler: a scheduler takes the command l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from sparkopt.errors import ParameterError
 from sparkopt.integrations.model_registry import Accepted, ModelRegistry
 from sparkopt.validation import OneOf, check
 
 __all__ = ["DataInterval", "Pipeline", "PipelinePlan", "TablePipeline"]
+
+P = TypeVar("P", bound="_Gated")
 
 STEPS = ("preprocess", "train", "evaluate", "score")
 """Steps that are jobs, in order; promotion is between the last two."""
@@ -84,8 +87,46 @@ class PipelinePlan:
     score: list[str]
 
 
+class _Gated(ABC):
+    """What pipelines of images and of tables share: folders, and a gate that compares with the accepted model."""
+
+    root: str  # a field of each, which has its own order
+    metric: str
+    tolerance: float
+    min_value: float | None
+
+    @classmethod
+    def of(cls: type[P], values: Mapping[str, Any]) -> P:
+        """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # both are dataclasses
+        given = {name: values[name] for name in names if name in values}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The accepted models."""
+        return ModelRegistry(f"{self._root}/models")
+
+    @abstractmethod
+    def plan(self, interval: DataInterval) -> PipelinePlan:
+        """Return one run, which starts from the last model accepted before its interval."""
+
+    @property
+    def _root(self) -> str:
+        return self.root.rstrip("/")
+
+    def _run_folder(self, interval: DataInterval) -> str:
+        return f"{self._root}/runs/{interval.fill('{end}')}"
+
+    def _gate(self, evaluation: str, accepted: Accepted | None) -> list[str]:
+        """Return the flags of what must be reached; without a baseline where no model has been accepted yet."""
+        flags = ["--metric", self.metric, "--output", evaluation]
+        flags += ["--min-value", str(self.min_value)] if self.min_value is not None else []
+        return flags + (["--baseline", accepted.evaluation, "--tolerance", str(self.tolerance)] if accepted else [])
+
+
 @dataclass(frozen=True)
-class Pipeline:
+class Pipeline(_Gated):
     """The settings of all runs.
 
     Parameters
@@ -132,19 +173,9 @@ class Pipeline:
     preprocess: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Pipeline:
-        """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
-        return cls(**_given(cls, values))
-
-    @property
-    def registry(self) -> ModelRegistry:
-        """The accepted models."""
-        return _registry(self.root)
-
     def plan(self, interval: DataInterval) -> PipelinePlan:
         """Return one run, which starts from the last model accepted before its interval."""
-        run = _run_folder(self.root, interval)
+        run = self._run_folder(interval)
         rows, candidate, evaluation = f"{run}/rows", f"{run}/train", f"{run}/evaluate"
         accepted = self.registry.before(interval.name)
         return PipelinePlan(
@@ -176,10 +207,7 @@ class Pipeline:
         return flags + (["--initial-model", accepted.model] if accepted else [])
 
     def _evaluate(self, rows: str, candidate: str, evaluation: str, accepted: Accepted | None) -> list[str]:
-        flags = ["--model", candidate, "--parquet", f"{rows}/split=test", "--metric", self.metric]
-        flags += ["--output", evaluation]
-        flags += ["--min-value", str(self.min_value)] if self.min_value is not None else []
-        return flags + _to_reach(accepted, self.tolerance)
+        return ["--model", candidate, "--parquet", f"{rows}/split=test", *self._gate(evaluation, accepted)]
 
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg", "table")
@@ -187,7 +215,7 @@ FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg", "table")
 
 
 @dataclass(frozen=True)
-class TablePipeline:
+class TablePipeline(_Gated):
     """The settings of all runs of a pipeline that trains on a table: there is no step before training.
 
     Parameters
@@ -237,28 +265,15 @@ class TablePipeline:
     def __post_init__(self) -> None:
         check("rows_format", self.rows_format, OneOf(FORMATS))
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> TablePipeline:
-        """Return the pipeline that a scheduler's parameters describe; other parameters are ignored."""
-        return cls(**_given(cls, values))
-
-    @property
-    def registry(self) -> ModelRegistry:
-        """The accepted models."""
-        return _registry(self.root)
-
     def plan(self, interval: DataInterval) -> PipelinePlan:
         """Return one run, which starts from the last model accepted before its interval."""
-        run = _run_folder(self.root, interval)
+        run = self._run_folder(interval)
         candidate, evaluation = f"{run}/train", f"{run}/evaluate"
         accepted = self.registry.before(interval.name)
         rows = [f"--{self.rows_format}", interval.fill(self.rows)]
         held_out = [f"--{self.rows_format}", interval.fill(self.held_out or self.rows)]
         columns = [*(["--features", self.features] if self.features else []), *self.train]
         train = [*rows, "--label", self.label, *columns, "--output", candidate, "--output-mode", "overwrite"]
-        gate = ["--metric", self.metric, "--output", evaluation]
-        gate += ["--min-value", str(self.min_value)] if self.min_value is not None else []
-        gate += _to_reach(accepted, self.tolerance)
         scores = ["--output", f"{run}/scores", "--output-mode", "overwrite"]
         return PipelinePlan(
             interval.name,
@@ -266,25 +281,6 @@ class TablePipeline:
             evaluation,
             preprocess=[],
             train=train + (["--initial-model", accepted.model] if accepted else []),
-            evaluate=["--model", candidate, *held_out, "--label", self.label, *gate],
+            evaluate=["--model", candidate, *held_out, "--label", self.label, *self._gate(evaluation, accepted)],
             score=["--model", candidate, *rows, *self.score, *scores],
         )
-
-
-def _given(pipeline: type[Pipeline] | type[TablePipeline], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pipeline's own parameters."""
-    given = {field.name: values[field.name] for field in fields(pipeline) if field.name in values}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-
-def _run_folder(root: str, interval: DataInterval) -> str:
-    return f"{root.rstrip('/')}/runs/{interval.fill('{end}')}"
-
-
-def _registry(root: str) -> ModelRegistry:
-    return ModelRegistry(f"{root.rstrip('/')}/models")
-
-
-def _to_reach(accepted: Accepted | None, tolerance: float) -> list[str]:
-    """Return the flags of the metric that must be reached; none where no model has been accepted yet."""
-    return ["--baseline", accepted.evaluation, "--tolerance", str(tolerance)] if accepted else []

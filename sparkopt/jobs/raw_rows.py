@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 MOST_CLASSES = 100
+"""Most classes of a label where --loss does not ask for more."""
 OF_TWO = ("logistic", "hinge", "squared_hinge")
 """Losses of two classes."""
 MORE_CLASSES = "Leave --loss out, or give --loss multinomial for classes, --loss squared_error for numbers."
-"""Most classes of a label where --loss does not ask for more."""
 
 
 def raw_flags(flags: Parser) -> None:

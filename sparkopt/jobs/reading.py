@@ -85,6 +85,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Options of Spark's readers, which ignore others; those of other formats are their packages' own."""
+SEPARATORS = (";", "\t", "|")
+"""What CSV files have in place of commas: in the name of an only column it has not been taken for what it is."""
 WORDS = {"true": True, "false": False}
 SPARK_TYPES: Mapping[str, str] = MappingProxyType(
     {"string": "string", "double": "double", "long": "bigint", "boolean": "boolean", "date": "date"}
@@ -129,7 +131,11 @@ def _spelled(kind: str, name: str) -> str:
     found = known.get(ALIASES.get(name.lower(), name).lower())
     if found is None:
         near = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"Did you mean {known[near[0]]}?" if near else f"Its options are {', '.join(OPTIONS[kind])}."
+        hint = (
+            f"Did you mean {known[near[0]]}?"
+            if near
+            else f"Its options are {', '.join(dict.fromkeys(OPTIONS[kind]))}."
+        )
         raise ParameterError(f"--option {name}: the reader of {kind} files has none of this name. {hint}")
     return found
 
@@ -154,14 +160,20 @@ def checked_types(kind: str, given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def check_columns(types: Mapping[str, str], names: Sequence[str]) -> None:
-    """Refuse a type of a column that is not there.
+def check_columns(types: Mapping[str, str], options: Mapping[str, str], names: Sequence[str]) -> None:
+    """Refuse CSV files that another character separates, and a type of a column that is not there.
 
     Raises
     ------
     SchemaError
         Naming the columns.
     """
+    mark = next((mark for mark in SEPARATORS if mark in names[0]), None) if len(names) == 1 else None
+    if mark is not None and "sep" not in options:
+        shown = r"\t" if mark == "\t" else mark
+        raise SchemaError(
+            f"there is one column, {names[0]!r}: what separates columns seems to be --option 'sep={shown}'."
+        )
     for name in types:
         if name not in names:
             raise SchemaError(f"--type {name}: there is no such column. Columns: {', '.join(names)}.")
@@ -189,13 +201,14 @@ def csv_format(options: Mapping[str, str]) -> CsvFormat:
     """
     from sparkopt.machine import CsvFormat
 
+    multi_line = _truth(options, "multiLine", default=False)
     try:
         return CsvFormat(
             separator=_character(options.get("sep", "")),
             quote=_character(options.get("quote", '"')),
             escape=_escape(options),
             null=options.get("nullValue", ""),
-            multi_line=_truth(options, "multiLine", default=False),
+            multi_line=multi_line,
             encoding=options.get("encoding", "utf-8"),
         )
     except ParameterError as error:
@@ -213,7 +226,8 @@ def spark_csv(paths: Iterable[str], options: Mapping[str, str]) -> dict[str, str
     Spark's own default is a backslash before it; ``--option escape=\`` asks for that.
     """
     tabs = all(".tsv" in path.rstrip("/").rpartition("/")[2].lower() for path in paths)
-    own = {"header": "true", "inferSchema": "true", "escape": '"', **({"sep": "\t"} if tabs else {})}
+    quote = options.get("quote", '"')
+    own = {"header": "true", "inferSchema": "true", "escape": quote, **({"sep": "\t"} if tabs else {})}
     return {**own, **options}
 
 

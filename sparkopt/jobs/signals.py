@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers and containers send, as an exception: a job then removes what is not finished."""
+"""SIGTERM and SIGINT, by which schedulers, containers and Ctrl-C end a job, as exceptions: it then tidies up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["Terminated", "terminable"]
+__all__ = ["Terminated", "interruptible", "terminable"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -31,3 +31,28 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at SIGINT, whatever PySpark's handler says.
+
+    That handler cancels all jobs first, which fails where the same signal has ended the JVM of spark-submit.
+    """
+    theirs = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(theirs):
+        yield
+        return
+
+    def end(number: int, frame: Any) -> NoReturn:
+        try:
+            theirs(number, frame)
+        except Exception as error:
+            raise KeyboardInterrupt from error
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, theirs)

@@ -22,7 +22,7 @@ from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import MissingDependencyError, ParameterError
 from sparkopt.features import Formula
 from sparkopt.io.secrets import mask
-from sparkopt.jobs.charts import class_balance, class_charts, coefficients, number_charts
+from sparkopt.jobs.charts import coefficients, evaluation_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
@@ -316,10 +316,10 @@ class HeldOutFacts:
 
 def held_out_facts(outcome: ScoredRows, names: Sequence[str]) -> HeldOutFacts:
     """Return how good a model is on held-out rows; a warning where it is no better than a constant is logged too."""
-    metrics, values = outcome.metrics(), outcome.values
-    charts: tuple[Chart, ...] = number_charts(values)
-    if outcome.is_classifier:
-        charts = (class_balance(values, names, "Held-out rows by class"), *class_charts(values, names))
+    metrics = outcome.metrics()
+    charts = evaluation_charts(
+        outcome.values, names, is_classifier=outcome.is_classifier, balance="Held-out rows by class"
+    )
     warnings = outcome.warnings(metrics, names)
     for warning in warnings:
         logger.warning("%s", warning)

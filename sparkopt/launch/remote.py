@@ -1,4 +1,4 @@
-"""Whether a Spark Connect server is there, before its client retries for a quarter of an hour without a word."""
+"""Whether a Spark Connect server is there, before its client retries silently for a quarter of an hour."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ class LogisticRegression(
     @property
     def _label_hint(self) -> str:
         if self._declared is not None and self.getFamily() != "binomial":
-            return f"Its metadata says that there are {self._declared} classes: make the label and its metadata anew."
+            return f"Its metadata says that there are {self._declared} classes: correct the label or its metadata."
         more = " For more than two classes set family='multinomial'." if self.getFamily() == "binomial" else ""
         return f"{FROM_0}{more} For numbers that are no classes use LinearRegression."
 

@@ -8,7 +8,7 @@ the order of features, as in `sparkopt.ml.arithmetic`. So coefficients are given
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -20,16 +20,16 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseMatrix, DenseVector, SparseMatrix, SparseVector, VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType
+from pyspark.sql.types import ArrayType, DataType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.names import quoted
-from sparkopt.ml.expressions import FEW, array, number, text
+from sparkopt.ml.expressions import FEW, Formulas, array, number, text
 from sparkopt.typing import Floats
 
-__all__ = ["parsed", "selected", "struct_to_vector", "to_vector", "with_raw"]
+__all__ = ["struct_to_vector", "to_vector", "with_outputs", "with_raw"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +79,13 @@ def with_raw(
     key, is_number = (features, kind.simpleString()), len(model.arrays[0]) == 1
     try:
         if is_number:
-            return selected(dataset, model, (*key, name, offset, problem), raw)
-        rows = selected(dataset, model, (*key, VALUES), lambda: [F.col("*"), checked().alias(VALUES)])
+            return _selected(dataset, model, (*key, name, offset, problem), raw)
+        rows = _selected(dataset, model, (*key, VALUES), lambda: [F.col("*"), checked().alias(VALUES)])
     except (Py4JError, TypeError) as error:  # clusters may allow code to use some of the JVM's classes only
         logger.warning("rows are scored by Python workers, since the JVM's models cannot be used: %s", error)
         return None
     sums = _sums(model.arrays[1], problem)
-    return selected(rows, model, (sums, name), lambda: [parsed(f"* EXCEPT ({VALUES})"), parsed(sums).alias(name)])
+    return _selected(rows, model, (sums, name), lambda: [_parsed(f"* EXCEPT ({VALUES})"), _parsed(sums).alias(name)])
 
 
 _SELECTED: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
@@ -93,27 +93,50 @@ _SELECTED: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 MOST_SELECTED = 64
 
 
-def selected(dataset: DataFrame, model: Any, key: tuple[Any, ...], columns: Callable[[], list[Column]]) -> DataFrame:
+def _selected(dataset: DataFrame, model: Any, key: tuple[Any, ...], columns: Callable[[], list[Column]]) -> DataFrame:
     """Return columns of the rows, which are made once for a model and a key. Not on Spark Connect."""
     from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
 
     session, made = dataset.sparkSession, _SELECTED.setdefault(model, {})
     key = (session.sparkContext, *key)  # not an object of the JVM's, which is slow to compare
-    if key not in made:
+    found = made.get(key)
+    if found is None:
         if len(made) >= MOST_SELECTED:
-            made.clear()
+            made.clear()  # another thread may have what it took from here
         jvm = _Classes.of(session.sparkContext)
-        made[key] = jvm.sequence([column._jc for column in columns()])
-    return ClassicDataFrame(dataset._jdf.select(made[key]), session)
+        found = made[key] = jvm.sequence([column._jc for column in columns()])
+    return ClassicDataFrame(dataset._jdf.select(found), session)
 
 
-def parsed(expression: str) -> Column:
+def _parsed(expression: str) -> Column:
     """Return a column that is parsed here, not each time it is used; it may give no names."""
     from pyspark.core.context import SparkContext  # here, since clients of Spark Connect alone have none
     from pyspark.sql.classic.column import Column as ClassicColumn
 
     jvm = _Classes.of(SparkContext._active_spark_context)
     return ClassicColumn(jvm.expressions.column(jvm.expressions.expression(F.expr(expression)._jc)))
+
+
+def with_outputs(
+    rows: DataFrame, model: Any, raw: str, columns: Mapping[str, tuple[str, DataType]], formulas: Formulas
+) -> DataFrame:
+    """Return rows, which have a column ``raw``, with output columns in its place, by Spark's own expressions."""
+    for step in formulas.steps:
+        rows = _selected(rows, model, tuple(step.items()), partial(_step, step))
+    added = [raw, *(name for step in formulas.steps for name in step)]
+    wanted = {name: (formulas.outputs[key], isinstance(kind, VectorUDT)) for key, (name, kind) in columns.items()}
+
+    def outputs() -> list[Column]:
+        found = [(name, _parsed(formula), is_vector) for name, (formula, is_vector) in wanted.items()]
+        named = [(to_vector(one) if is_vector else one).alias(name) for name, one, is_vector in found]
+        return [_parsed(f"* EXCEPT ({', '.join(added)})"), *named]
+
+    return _selected(rows, model, tuple(wanted.items()), outputs)
+
+
+def _step(formulas: dict[str, str]) -> list[Column]:
+    """Return all columns, and some more by their names."""
+    return [F.col("*"), *(_parsed(formula).alias(name) for name, formula in formulas.items())]
 
 
 def _sums(intercept: Floats, problem: str | None) -> str:

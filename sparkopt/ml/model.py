@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,7 +23,6 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import (
     FeatureEncoder,
     column_type,
-    feature_matrix,
     features_column,
     features_type,
 )
@@ -32,10 +30,6 @@ from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
     HANDLE_INVALID,
     InvalidRowError,
-    finite_rows,
-    invalid_entry,
-    of_valid,
-    valid_features,
 )
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.sent import refuse_large
@@ -45,10 +39,11 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.expressions import Formulas, once, row_wise, twice
-from sparkopt.ml.jvm import parsed, selected, to_vector, with_raw
+from sparkopt.ml.jvm import to_vector, with_outputs, with_raw
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.row_scorer import NOT_A_NUMBER, RowScorer
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored
@@ -60,10 +55,6 @@ __all__ = ["NUMBER", "VECTOR", "LinearModel", "NamedCoefficient", "ScalarModel",
 
 S = TypeVar("S", bound=TrainingSummary)
 
-NOT_A_NUMBER = (
-    "has NaN, or infinities that cancel out, in its features or offset. Set handleInvalid='keep' for a null "
-    "prediction, or 'skip' to leave such rows out."
-)
 RAW = "__sparkopt_raw"
 INPUTS, SCORES = "__sparkopt_inputs", "__sparkopt_scores"
 NUMBER, VECTOR = DoubleType(), VectorUDT()
@@ -270,7 +261,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         rows = None if invalid == "keep" or encoder is not None else self._with_raw(dataset)
         formulas = None if rows is None else self._formulas(RAW)
         if rows is not None and formulas is not None:
-            return _computed(rows, self, columns, formulas)
+            return with_outputs(rows, self, RAW, columns, formulas)
         if rows is None:
             scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
         else:
@@ -415,102 +406,11 @@ def wanted_columns(outputs: Outputs, taken: Sequence[str]) -> Outputs:
     return columns
 
 
-@dataclass(frozen=True)
-class RowScorer:
-    """Scores rows in Arrow.
-
-    Parameters
-    ----------
-    model : LinearModel
-        The model.
-    outputs : tuple of str
-        Keys of the outputs that are wanted.
-    offset : str or None
-        The offset's column: rows are structs of features and offset then, instead of features alone.
-    keeps : bool
-        Whether invalid rows, with null, NaN or infinity, get null instead of an error.
-    encoder : FeatureEncoder or None, default None
-        What makes the features of the raw columns that rows have in place of them.
-    """
-
-    model: Any
-    outputs: tuple[str, ...]
-    offset: str | None
-    keeps: bool
-    encoder: FeatureEncoder | None = None
-
-    def __call__(self, rows: pa.Array) -> pa.Array:
-        """Return a struct of the outputs."""
-        spare_modules()
-        rows = self._encoded(rows)
-        if self.keeps:
-            return of_valid(self._scored, rows, self._valid(rows))
-        try:
-            return self._scored(rows)
-        except DataError as error:
-            raise self._invalid(rows) or error from None
-
-    def _encoded(self, rows: pa.Array) -> pa.Array:
-        """Return the rows with features in place of raw columns."""
-        if self.encoder is None:
-            return rows
-        features = self.encoder.vectors((rows.field("features") if self.offset else rows).flatten())
-        if self.offset is None:
-            return features
-        return pa.StructArray.from_arrays([features, rows.field("offset")], ["features", "offset"])
-
-    def _invalid(self, rows: pa.Array) -> InvalidRowError | None:
-        """Return the error of the first invalid row; None where there is none."""
-        found = invalid_entry(rows.field("features") if self.offset else rows, self.model._features())
-        valid = self._valid(rows)
-        if found is not None or self.offset is None or valid is None:
-            return found
-        row = int(np.flatnonzero(~valid)[0])
-        value = rows.field("offset")[row].as_py()
-        return InvalidRowError(f"offset column {self.offset!r}", row, f"is {'null' if value is None else value}")
-
-    def _valid(self, rows: pa.Array) -> Array | None:
-        """Return which rows are valid; None where all are."""
-        if self.offset is None:
-            return valid_features(rows)
-        batch = pa.RecordBatch.from_arrays([rows.field(0), rows.field(1)], ["features", "offset"])
-        return finite_rows(batch, "features", {"offset": True})
-
-    def _scored(self, rows: pa.Array) -> pa.Array:
-        predicted = self.model._raw(feature_matrix(rows.field("features") if self.offset else rows))
-        if self.offset:
-            predicted = predicted + rows.field("offset").to_numpy(zero_copy_only=False)[:, None]
-        if len(predicted) and np.isnan(predicted[:, 0]).any():
-            raise DataError(f"row {int(np.flatnonzero(np.isnan(predicted[:, 0]))[0])} {NOT_A_NUMBER}")
-        found = self.model._outputs(predicted)
-        return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
-
-
 def _is_taken(kind: str, column: DataType) -> bool:
     """Whether the JVM's models take features as they are, or as Spark makes doubles of floats."""
     return kind == "vector" or (
         isinstance(column, ArrayType) and isinstance(column.elementType, FloatType | DoubleType)
     )
-
-
-def _computed(rows: DataFrame, model: LinearModel[Any], columns: Outputs, formulas: Formulas) -> DataFrame:
-    """Return rows, which have a column ``RAW``, with output columns in its place, by Spark's own expressions."""
-    for step in formulas.steps:
-        rows = selected(rows, model, tuple(step.items()), partial(_step, step))
-    added = [RAW, *(name for step in formulas.steps for name in step)]
-    wanted = {name: (formulas.outputs[key], kind == VECTOR) for key, (name, kind) in columns.items()}
-
-    def outputs() -> list[Column]:
-        found = [(name, parsed(formula), is_vector) for name, (formula, is_vector) in wanted.items()]
-        named = [(to_vector(one) if is_vector else one).alias(name) for name, one, is_vector in found]
-        return [parsed(f"* EXCEPT ({', '.join(added)})"), *named]
-
-    return selected(rows, model, tuple(wanted.items()), outputs)
-
-
-def _step(formulas: dict[str, str]) -> list[Column]:
-    """Return all columns, and some more by their names."""
-    return [F.col("*"), *(parsed(formula).alias(name) for name, formula in formulas.items())]
 
 
 def _as(kind: DataType, scored: Column) -> Column:

@@ -172,18 +172,6 @@ def test_without_mlflow_one_sentence_says_what_to_do(fitted, monkeypatch):
         log_fit(fitted["binomial"])
 
 
-@pytest.fixture
-def mlflow(tmp_path, monkeypatch):
-    """A real MLflow with a store of its own."""
-    found = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    before = found.get_tracking_uri()
-    found.set_tracking_uri((tmp_path / "runs").as_uri())
-    found.set_experiment("fits")
-    yield found
-    found.set_tracking_uri(before)
-
-
 def history(client, run, name):
     """A metric's values by step; MLflow repeats those that it links to a model."""
     return {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)}

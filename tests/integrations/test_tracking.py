@@ -63,17 +63,6 @@ def models(people):
     }
 
 
-@pytest.fixture
-def mlflow(tmp_path, monkeypatch):
-    found = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    before = found.get_tracking_uri()
-    found.set_tracking_uri((tmp_path / "runs").as_uri())
-    found.set_experiment("fits")
-    yield found
-    found.set_tracking_uri(before)
-
-
 def run_of(mlflow, run):
     return mlflow.get_run(run.info.run_id)
 

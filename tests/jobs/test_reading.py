@@ -40,6 +40,11 @@ FORMS = {
     "tabs": ({"sep": "\t"}, [r"sep=\t"]),
     "missing as NA": ({"null": "NA"}, ["nullValue=NA"]),
     "single quotes": ({"quotechar": "'", "sep": ";"}, ["quote='", "SEP=;"]),
+    "single quotes, in cells too": (
+        {"quotechar": "'", "rows": [*ROWS[:2], ("O'Neil", 'x, "y"', "1"), ("Can", 'ends with "', "-2")]},
+        ["quote='"],
+    ),
+    "no quotes": ({"quotechar": None, "quoting": csv.QUOTE_NONE}, ["quote="]),
     "latin 5": ({"encoding": "iso8859-9"}, ["encoding=ISO-8859-9"]),
     "UTF-16": ({"encoding": "utf-16"}, ["encoding=UTF-16", "multiLine=true"]),
     "no header": ({"header": False}, ["header=false"]),
@@ -173,7 +178,7 @@ WRONG = {
     "no value": (["--option", "sep"], 2, "--option must be NAME=VALUE, such as sep=;. Got 'sep' instead."),
     "another name": (["--option", "seperator=;"], 2, "the reader of csv files has none of this name. "),
     "nearly": (["--option", "nulValue=NA"], 2, "Did you mean nullValue?"),
-    "no truth": (["--option", "multiLine=maybe"], 2, "--option multiLine must be true or false. Got 'maybe'"),
+    "no truth": (["--option", "multiLine=maybe"], 2, "error: --option multiLine must be true or false. Got 'maybe'"),
     "no encoding": (["--option", "encoding=klingon"], 2, "--option encoding 'klingon' is not known"),
     "two quotes": (["--option", "quote=<<"], 2, "--option quote must be one character of ASCII"),
     "of Spark": (["--option", "comment=#", "--on", "machine"], 2, "--on machine cannot be: --option comment is of"),
@@ -193,6 +198,17 @@ def test_a_wrong_option_is_one_line(case, tmp_path, capsys):
     assert (found, out) == (code, ""), err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("mark", "shown"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_another_separator_is_named(mark, shown, tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"a{mark}label\n" + "".join(f"{i}{mark}{i % 2}\n" for i in range(200)))
+    code, out, err = call(capsys, "train", path, "--output", tmp_path / "out")
+    assert (code, out) == (1, ""), err
+    assert f"what separates columns seems to be --option 'sep={shown}'." in err
+    assert len(err.splitlines()) == 1
+    run("train", path, "--option", f"sep={shown}", "--output", tmp_path / "out")
 
 
 def test_data_of_several_formats_and_a_table_twice_are_refused(tmp_path, capsys):

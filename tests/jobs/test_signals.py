@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.running import ROOT, command, environment
+from tests.jobs.running import ROOT, command, environment, heeding_interrupts
 
 pytestmark = pytest.mark.usefixtures("jvms")
 
 
-def test_a_signal_is_told_on_standard_error(tmp_path):
-    """Of SIGTERM; test_machine.py has SIGINT, of which a job under spark-submit says nothing."""
+@pytest.mark.parametrize(
+    ("sent", "told", "code"), [(signal.SIGTERM, b"terminated", 143), (signal.SIGINT, b"interrupted", 130)]
+)
+def test_a_signal_is_told_on_standard_error(sent, told, code, tmp_path):
     rows = {"x": np.arange(400.0) % 7, "label": np.arange(400.0) % 2}
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     endless = ["--optimizer", "gd", "--engine", "driver", "--max-iter", "1000000", "--tol", "0"]
@@ -27,13 +29,15 @@ def test_a_signal_is_told_on_standard_error(tmp_path):
     out, err = tmp_path / "stdout", tmp_path / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         streams = {"stdout": stdout, "stderr": stderr, "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen(line, cwd=ROOT, env=environment(), start_new_session=True, **streams)
+        process = subprocess.Popen(
+            line, cwd=ROOT, env=environment(), start_new_session=True, preexec_fn=heeding_interrupts, **streams
+        )
         try:
             wait_for(process, lambda: b'"begins"' in err.read_bytes())
             time.sleep(2)
-            os.killpg(process.pid, signal.SIGTERM)
-            assert process.wait(60) == 143
-            wait_for(None, lambda: b"terminated" in err.read_bytes())
+            os.killpg(process.pid, sent)
+            assert process.wait(60) == code
+            wait_for(None, lambda: told in err.read_bytes())
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -48,5 +48,6 @@ def test_every_loss_has_an_estimator():
         flags = ["--parquet", "unread", "--loss", loss, "--max-iter", "50", "--tol", "0.01", "--reg-param", "0.01"]
         given = InputRows(rows, ["a"], label)
         model = train.estimator(train.JOB.parser().read(flags), given).fit(given.rows)
-        metrics = MachineRuntime().metrics_of(model, rows, label)
+        with MachineRuntime().scored(model, rows, label) as outcome:
+            metrics = outcome.metrics()
         assert metrics.get("accuracy", metrics.get("r2")) > 0.7, loss

@@ -232,8 +232,3 @@ class Runtime(ABC):
     @abstractmethod
     def images(self, options: argparse.Namespace, kernel: ImageKernel, output: JobLocation) -> ImageRows:
         """Return the images of a preprocessing job, and the table that is made of them."""
-
-    def metrics_of(self, model: Any, rows: Any, label: str, weight: str | None = None) -> dict[str, float]:
-        """Return the number of rows and the metrics of a model, as ``ScoredRows.metrics`` does."""
-        with self.scored(model, rows, label, weight) as outcome:
-            return outcome.metrics()

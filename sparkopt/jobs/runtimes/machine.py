@@ -181,7 +181,7 @@ def _table(source: DataSource, width: int, known: Mapping[str, str]) -> Table:
         return Table.of(list(source.paths))
     header, form = has_header(source.options), csv_format(source.options)
     found = Table.of(list(source.paths), header=header, csv=form)
-    check_columns(source.types, found.names)
+    check_columns(source.types, source.options, found.names)
     types = {**_types_of(known, found.schema), **source.types}
     return Table.of(list(source.paths), header=header, csv=form, types=arrow_types(types)) if types else found
 

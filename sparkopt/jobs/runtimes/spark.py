@@ -37,6 +37,7 @@ from sparkopt.jobs.reading import SPARK_TYPES, check_columns, spark_csv
 from sparkopt.jobs.runtimes.base import InputRows, Runtime, Written
 from sparkopt.jobs.runtimes.hadoop import path_on, spark_location
 from sparkopt.jobs.runtimes.spark_values import SparkValues, scored_values
+from sparkopt.jobs.signals import interruptible
 from sparkopt.jobs.sources import (
     FEATURES,
     IMAGES,
@@ -95,7 +96,8 @@ class SparkRuntime(Runtime):
                 require_server(remote)
         spark = session(None if running else profile, app_name, chosen)
         try:
-            yield cls(spark)
+            with interruptible():
+                yield cls(spark)
         finally:
             if not running:
                 _stop(spark)
@@ -352,7 +354,7 @@ def load(
     found = reader.load(paths if source.more else path_on(spark, source.location))
     if source.kind != "csv":
         return found
-    check_columns(source.types, found.columns)
+    check_columns(source.types, source.options, found.columns)
     types = {**_types_of(known, found), **source.types}
     return _typed(found, types, lambda schema: reader.schema(schema).load(paths)) if types else found
 
