@@ -16,17 +16,20 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def as_numbers(column: pa.Array, whole: bool) -> pa.Array:
-    """Return numbers, or lists of them, as int64 or as float32, as ``expression`` of a field casts Spark's."""
+    """Return numbers, or lists of them, as int64 or as float32, as ``expression`` of a field casts Spark's.
+
+    What float32 does not have is rounded, whole numbers above 2**24 too.
+    """
     kind = pa.int64() if whole else pa.float32()
     if pa.types.is_decimal(column.type):
         return from_decimal(column).cast(kind)
     if not _is_list(column.type):
-        return column.cast(kind)
+        return column.cast(kind, safe=whole)
     innermost = column.type
     while _is_list(innermost):
         innermost = innermost.value_type
     if not pa.types.is_decimal(innermost):
-        return column.cast(_lists_of(column.type, kind))
+        return column.cast(_lists_of(column.type, kind), safe=whole)
     lists = column.cast(_lists_of(column.type, innermost)).take(pa.array(np.arange(len(column))))  # begins at 0
     missing = lists.is_null() if lists.null_count else None
     return pa.ListArray.from_arrays(lists.offsets, as_numbers(lists.values, whole), mask=missing)

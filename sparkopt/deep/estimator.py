@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt.blocks.descriptions import described, of_subject
 from sparkopt.blocks.session_settings import session_settings
-from sparkopt.blocks.tables import spark_schema
+from sparkopt.blocks.tables import named_table, spark_schema
 from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import (
@@ -277,6 +277,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         check_session(self, session, self.callbacks)
         processes = process_count(self, session)
         check_training(self, session, processes)
+        if isinstance(rows, Table):
+            others = (self.value(name) for name in ("labelCol", "weightCol", "validationIndicatorCol"))
+            rows = named_table(rows, [*flat(self.features()), *(name for name in others if name)])
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
         fields, held_out = selected_fields(self, schema)
         with (

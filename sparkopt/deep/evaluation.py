@@ -12,6 +12,7 @@ import torch
 from pyspark.sql import DataFrame
 from torch import nn
 
+from sparkopt.blocks.tables import named_table
 from sparkopt.deep.dense import dense
 from sparkopt.deep.fields import Field, Fields, MissingValueError
 from sparkopt.deep.losses import RowLoss
@@ -59,7 +60,8 @@ def evaluated(
     run = _Evaluation(scorer, Fields(scorer.fields.inputs, fields.label, fields.weight), dict(metrics))
     if isinstance(rows, Table):
         names = list(dict.fromkeys(name for entry in run.fields.all for name in entry.columns))
-        batches = (_selected(batch, run.fields) for part in rows.partitions for batch in part.batches(names))
+        parts = named_table(rows, names).partitions
+        batches = (_selected(batch, run.fields) for part in parts for batch in part.batches(names))
         return {name: metric.compute(LocalCommunicator()) for name, metric in run.over(batches).items()}
     others = [name for name, metric in metrics.items() if not isinstance(metric, str)]
     if others:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, IntegralType, StringType, StructType
 
 from sparkopt.blocks.columns import column_type, is_number
-from sparkopt.blocks.names import quoted
+from sparkopt.blocks.names import column_text
 from sparkopt.deep.arrow_columns import as_numbers, plain, side_by_side
 from sparkopt.errors import DataError, SchemaError
 
@@ -82,14 +82,14 @@ class Field:
 
     def expression(self, schema: StructType) -> Column:
         """Return the column, or the columns joined, with numbers in a type that tensors have."""
-        columns = [F.col(quoted(name)) for name in self.columns]
+        columns = [F.col(column_text(schema, name, self.role)) for name in self.columns]
         number = "bigint" if self.whole else "float"
         if len(columns) > 1:
             return F.array(*[column.cast(number) for column in columns]).alias(self.name)
         if self.kind == "number":
             return columns[0].cast(number).alias(self.name)
         if self.kind == "array":
-            return columns[0].cast(_lists(schema[self.columns[0]].dataType, number)).alias(self.name)
+            return columns[0].cast(_lists(column_type(schema, self.columns[0], self.role), number)).alias(self.name)
         return columns[0].alias(self.name)
 
     def taken(self, batch: pa.RecordBatch) -> pa.Array:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from sparkopt.blocks.names import quoted
+from sparkopt.blocks.names import column_text
 from sparkopt.io.hashing import xxhash64
 from sparkopt.typing import Array, Seed
 
@@ -37,9 +38,9 @@ class HeldOut:
     fraction: float = 0.0
     seed: Seed = 0
 
-    def condition(self) -> Column:
-        """Return a boolean column."""
-        columns = [F.col(quoted(name)) for name in self.columns]
+    def condition(self, schema: StructType) -> Column:
+        """Return a boolean column of rows with this schema."""
+        columns = [F.col(column_text(schema, name, "validation indicator")) for name in self.columns]
         if not self.fraction:
             return columns[0].cast("boolean")
         return F.pmod(F.xxhash64(F.lit(self.seed), *columns), F.lit(_SHARES)) < self._shares

@@ -179,11 +179,12 @@ class Learner:
             scaled.backward()
         return loss.detach()
 
-    def weight(self, batches: Iterable[Batch]) -> float:
+    def weight(self, batches: Sequence[Batch]) -> float:
         """Return how much the rows of batches count: their weights, times those of their classes."""
         if not self.is_weighted:
             return sum(float(batch.weight.sum()) for batch in batches)
-        parts = [self.loss.counts(batch.target.to(self._device)).cpu() * batch.weight for batch in batches]
+        counts = (self.loss.counts(batch.target.to(self._device), self.output_shape) for batch in batches)
+        parts = [count.cpu() * batch.weight for count, batch in zip(counts, batches, strict=True)]
         return sum(float(part.sum()) for part in parts)
 
     def _train_on(self, batch: Batch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -148,9 +148,18 @@ class RowLoss(nn.Module):
         each = found.flatten(1)
         return each.mean(1) if self.reduction == "mean" else each.sum(1)
 
-    def counts(self, target: torch.Tensor) -> torch.Tensor:
-        """Return how much each row counts in a mean, (rows,): what PyTorch divides by."""
-        if self.ignored is None or (target.is_floating_point() and target.ndim > 1):  # probabilities of classes
+    def counts(self, target: torch.Tensor, output: Sequence[int]) -> torch.Tensor:
+        """Return how much each row counts in a mean, (rows,): what PyTorch divides by.
+
+        Parameters
+        ----------
+        target : Tensor of shape (rows, …)
+            The labels.
+        output : sequence of int
+            Shape of a row's output; labels of as many dimensions are probabilities of classes.
+        """
+        target = _without_lists_of_one(target, output)
+        if self.ignored is None or target.ndim > len(output):
             return torch.ones(len(target), device=target.device)
         target = target.long()
         kept = target != self.ignored
@@ -166,8 +175,7 @@ class RowLoss(nn.Module):
             raise ParameterError(f"the module must return one tensor. It returns a {type(output).__name__}.")
         output = output.float()
         if self.task == "classes":
-            if target.ndim == output.ndim == 2 and target.shape[1] == 1 and output.shape[1] > 1:
-                target = target[:, 0]  # lists of one class
+            target = _without_lists_of_one(target, output.shape[1:])
             return output, target.long() if target.ndim < output.ndim else target.to(output.dtype)
         if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
             output = output.squeeze(-1)
@@ -178,6 +186,12 @@ class RowLoss(nn.Module):
                 f"the module gives {tuple(output.shape[1:])} a row where the label has {tuple(target.shape[1:])}."
             )
         return output, target.float()
+
+
+def _without_lists_of_one(target: torch.Tensor, output: Sequence[int]) -> torch.Tensor:
+    """Return labels as one class a row, where they are lists of one and there are several classes."""
+    is_list = target.ndim == 2 and target.shape[1] == 1 and len(output) == 1 and output[0] > 1
+    return target[:, 0] if is_list else target
 
 
 def _takes_reduction(function: Any) -> bool:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import is_connect
+from sparkopt.blocks.names import quoted
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import Reference, why_nameless
@@ -58,7 +59,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         The network, or what builds it; where it has no name that can be imported, ``load`` must be given it.
     weights : bytes
         Its state as safetensors.
-    task : {"classes", "binary", "values"}
+    task : {"classes", "binary", "probability", "counts", "values"}
         What its output means.
     output_shape : tuple of int
         What it gives for a row.
@@ -87,7 +88,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
 
     @property
     def task(self) -> str:
-        """What the output means: "classes", "binary" or "values"."""
+        """What the output means: "classes", "binary", "probability", "counts" or "values"."""
         return self._outputs.task
 
     @property
@@ -128,7 +129,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         if self.value("handleInvalid") == "skip":
             rows = rows.where(F.col(SCORES).isNotNull())
         return rows.select(
-            *[F.col(f"`{name}`") for name in dataset.columns],
+            *[F.col(quoted(name)) for name in dataset.columns],
             *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
         )
 
@@ -158,7 +159,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         check_params(self)
         rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
         schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
-        fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol"))
+        fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
         chosen = default_metrics(self.task) if metrics is None else metrics
         return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)
 

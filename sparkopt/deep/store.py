@@ -100,7 +100,7 @@ def write_store(
 
 def _by_tasks(rows: DataFrame, write: _Write) -> list[_Written]:
     """Let Spark's tasks write."""
-    more = [] if write.held_out is None else [write.held_out.condition().alias(VALIDATION)]
+    more = [] if write.held_out is None else [write.held_out.condition(rows.schema).alias(VALIDATION)]
     found = write.fields.select(rows, *more).mapInArrow(_Task(write), RESULT).collect()
     return [_Written(*row) for row in found]
 

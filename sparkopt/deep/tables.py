@@ -26,7 +26,9 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from sparkopt.blocks.tables import spark_schema
+from sparkopt.blocks.names import NamedColumns
+from sparkopt.blocks.tables import named_columns, spark_schema
+from sparkopt.deep.arrow_columns import as_numbers
 from sparkopt.deep.fields import Field, flat
 from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.errors import DataError, SchemaError
@@ -75,11 +77,12 @@ def _is_pandas(data: Any) -> bool:
 def _function(model: Any, schema: pa.Schema) -> tuple[_Score, pa.Schema]:
     """Return what scores batches of a schema, and the schema of the result."""
     scorer = model._scorer(model._fields(spark_schema(schema)))
+    named = named_columns(schema, flat(model.features())) or NamedColumns(())
     names = tuple(model._wanted().values())
     _check_new(names, schema.names)
     kinds = _arrow_types(model)
     fields = [*schema, *(pa.field(name, kind) for name, kind in zip(names, kinds, strict=True))]
-    return _Score(scorer, names, model.value("handleInvalid") == "skip"), pa.schema(fields, schema.metadata)
+    return _Score(scorer, names, named, model.value("handleInvalid") == "skip"), pa.schema(fields, schema.metadata)
 
 
 def _check_new(names: tuple[str, ...], known: list[str]) -> None:
@@ -100,12 +103,15 @@ class _Score:
 
     scorer: NetworkScorer
     names: tuple[str, ...]
+    named: NamedColumns
     drops: bool = False
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        return list(dict.fromkeys(name for entry in self.scorer.fields.inputs for name in entry.columns))
+        paths = dict(self.named.paths)
+        names = (name for entry in self.scorer.fields.inputs for name in entry.columns)
+        return list(dict.fromkeys(paths.get(name, (name,))[0] for name in names))
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         waiting = deque[pa.RecordBatch]()
@@ -114,7 +120,8 @@ class _Score:
             for batch in batches:
                 if batch.num_rows:
                     waiting.append(batch)
-                    yield tuple(entry.taken(batch) for entry in self.scorer.fields.inputs)
+                    found = self.named.added(batch)
+                    yield tuple(entry.taken(found) for entry in self.scorer.fields.inputs)
 
         for scores in self.scorer(taken()):
             batch = waiting.popleft()
@@ -217,7 +224,8 @@ def _arrow(column: pd.Series[Any], whole: bool) -> pa.Array:
         return pa.array(column, pa.string())
     rows = [np.asarray(value.toArray() if hasattr(value, "toArray") else value) for value in column]
     try:
-        return pa.array([row.tolist() for row in rows], _nested(rows[0].ndim, pa.int64() if whole else pa.float32()))
+        kind = _nested(rows[0].ndim, pa.int64() if whole else pa.float64())
+        return as_numbers(pa.array([row.tolist() for row in rows], kind), whole)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"column {column.name!r} cannot be read as numbers: {error}") from error
 

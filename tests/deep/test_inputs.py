@@ -152,3 +152,72 @@ def test_a_model_of_before_is_read_without_its_inputs(model):
     old = TorchModel(model._build, model.weights, model.task, model._outputs.shape)
     old.set(old.featuresCols, ["user", "item", "price", "age"])
     assert old.transform(TABLE)["prediction"] == model.transform(TABLE)["prediction"]
+
+
+NESTED = pa.table(
+    {
+        "Row": pa.StructArray.from_arrays([pa.array(np.arange(40) / 40)], ["x"]),
+        "Aside": np.arange(40) % 4 == 0,
+        "Target": np.arange(40) / 20,
+        "a`b": np.arange(40),
+    }
+)
+PLAIN = pa.table({"x": np.arange(40) / 40, "aside": NESTED["Aside"], "target": NESTED["Target"]})
+
+
+def trained(table, features, label, aside):
+    return TorchEstimator(
+        module=Line, featuresCol=features, labelCol=label, validationIndicatorCol=aside, epochs=1, launcher="local"
+    ).fit(table)
+
+
+class Line(nn.Module):
+    """A line through numbers (rows,)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.layer(x[:, None])
+
+
+def test_names_are_found_as_spark_finds_them():
+    """Fields of structs, and names in another case."""
+    plain, model = trained(PLAIN, "x", "target", "aside"), trained(NESTED, "row.X", "TARGET", "aside")
+    assert model.weights == plain.weights
+    assert model.evaluate(NESTED) == plain.evaluate(PLAIN)
+    scored = model.transform(NESTED)
+    assert scored.column_names == [*NESTED.column_names, "prediction"]
+    assert scored["prediction"] == plain.transform(PLAIN)["prediction"]
+    assert model.transform(NESTED.to_reader()).read_all() == scored
+
+
+@pytest.mark.usefixtures("minutes")
+def test_so_they_are_on_spark(spark):
+    model = trained(NESTED, "row.X", "TARGET", "aside")
+    rows = spark.createDataFrame(NESTED)
+    fitted = trained(rows, "row.X", "TARGET", "aside")
+    assert fitted.summary.receipt.rows == model.summary.receipt.rows
+    scored = model.transform(rows)
+    assert scored.columns == [*NESTED.column_names, "prediction"]
+    found = {row["a`b"]: row.prediction for row in scored.collect()}
+    np.testing.assert_allclose([found[n] for n in range(40)], model.transform(NESTED)["prediction"], rtol=1e-6)
+    assert model.evaluate(rows) == pytest.approx(model.evaluate(NESTED))
+
+
+def test_numbers_that_float32_does_not_have_are_rounded():
+    """As Spark's cast rounds them, where whole numbers are joined with fractions, or are weights."""
+    large = np.arange(40) + 2**24 + 1
+    rows = PLAIN.append_column("large", [large]).append_column("both", [np.stack([large, large], 1).tolist()])
+    schema = spark_schema(rows.schema)
+    fields = Fields.of(schema, [["large", "x"]], weight="large")
+    for entry in fields.all:
+        (batch,) = rows.to_batches()
+        found = entry.taken(batch)
+        values = found.to_numpy() if entry.kind == "number" else np.array(found.to_pylist())[:, 0]
+        np.testing.assert_array_equal(values, large.astype(np.float32))
+    model = trained(PLAIN, "x", "target", "aside").setFeaturesCol("large")
+    np.testing.assert_array_equal(
+        model.transform(rows)["prediction"], model.transform(rows.to_pandas())["prediction"]
+    )

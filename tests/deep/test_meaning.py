@@ -108,6 +108,16 @@ LOSSES = {
     "another ignored label": (linear, nn.CrossEntropyLoss(WEIGHTS, ignore_index=255), some(LABEL, 255)),
     "log-probabilities": (LogShares, nn.NLLLoss(WEIGHTS, ignore_index=1), LABEL),
     "positions": (Positions, nn.CrossEntropyLoss(WEIGHTS, ignore_index=-1), some(POSITIONS, [0, -1, 2, -1, 1])),
+    "positions as reals": (
+        Positions,
+        nn.CrossEntropyLoss(WEIGHTS, ignore_index=-1),
+        some(POSITIONS, [0, -1, 2, -1, 1]).astype(np.float32),
+    ),
+    "lists of one class as reals": (
+        linear,
+        nn.CrossEntropyLoss(WEIGHTS, ignore_index=255),
+        some(LABEL, 255)[:, None].astype(np.float32),
+    ),
     "sum": (one, nn.MSELoss(reduction="sum"), REAL),
     "sum of class weights": (linear, nn.CrossEntropyLoss(WEIGHTS, reduction="sum"), LABEL),
     "batchmean": (LogShares, nn.KLDivLoss(reduction="batchmean"), SHARES),
@@ -148,7 +158,8 @@ def plain_loop(config, recipe):
                 value.backward()
                 optimizer.step()
                 is_sum = getattr(loss, "reduction", "") == "sum"
-                losses.append(value.item() / (rows_loss.counts(target).sum().item() if is_sum else 1))
+                counts = rows_loss.counts(target, output.shape[1:])
+                losses.append(value.item() / (counts.sum().item() if is_sum else 1))
     return losses, module.state_dict()
 
 
