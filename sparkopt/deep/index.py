@@ -82,9 +82,9 @@ class LabelFacts:
         """Return the facts of labels (rows, ...), whose rows have these numbers in a place."""
         each = np.asarray(values).reshape(-1)
         width = max(1, each.size // max(1, len(values)))
-        counts = each != ignored if ignored is not None else None
-        has_ignored = counts is not None and not counts.all()
-        kept = np.flatnonzero(counts) if has_ignored else None  # None is all, whose copy may be large
+        kept = None if ignored is None else np.flatnonzero(each != ignored)
+        has_ignored = kept is not None and kept.size < each.size
+        kept = kept if has_ignored else None  # None is all, whose copy may be large
         found = each if kept is None else each[kept]
         if not found.size:
             return cls(has_ignored=has_ignored)
