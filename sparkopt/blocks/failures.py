@@ -18,6 +18,7 @@ _DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
 _FULL = re.compile(r"^\S*\bIncompatibleError: (no space is left for blocks .+)$", re.MULTILINE)
 _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
 _CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
+_SHUT_DOWN = re.compile(r"\bcancelled because (SparkContext was shut down)")
 _CHANGED = "are not what they were when the fit began"
 
 
@@ -58,9 +59,9 @@ def raise_known(text: str, source: Callable[[], str] | None) -> None:
 def raise_if_cancelled(text: str) -> None:
     """Raise FitCancelledError where an error of Spark's says that somebody cancelled a job."""
     if _CANCELLED.search(text):
-        raise FitCancelledError(
-            "the fit was cancelled, as Spark reports of its job. With checkpointDir the same call resumes."
-        ) from None
+        reason = _SHUT_DOWN.search(text)
+        why = f"because {reason[1]}" if reason else "as Spark reports of its job"
+        raise FitCancelledError(f"the fit was cancelled, {why}. With checkpointDir the same call resumes.") from None
 
 
 _NO_SYSTEM = re.compile(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
@@ -15,8 +17,7 @@ __all__ = ["session_settings"]
 
 def session_settings(names: Sequence[str]) -> Mapping[str, str]:
     """Return the settings of Hadoop's file systems that the running session has, by name; none without a session."""
-    connect = sys.modules.get("pyspark.sql.connect.session")
-    session: Any = SparkSession.getActiveSession() or (connect and connect.SparkSession.getActiveSession())
+    session = _running()
     if session is None:
         return {}
     if not is_connect(session):
@@ -24,6 +25,15 @@ def session_settings(names: Sequence[str]) -> Mapping[str, str]:
     known = session.conf.getAll
     given = {name: known.get(name) or known.get(f"spark.hadoop.{name}") for name in names}
     return {name: value for name, value in given.items() if value}
+
+
+def _running() -> Any:
+    """Return this thread's session, else the one of all threads; None where there is none."""
+    connect = sys.modules.get("pyspark.sql.connect.session")
+    for kind in [SparkSession, *([connect.SparkSession] if connect else [])]:
+        with contextlib.suppress(PySparkRuntimeError):
+            return kind.active()
+    return None
 
 
 def _classic_settings(session: SparkSession, names: Sequence[str]) -> dict[str, str]:

@@ -10,11 +10,28 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-__all__ = ["Lookup", "azure_options", "carry", "gcs_uri", "has_own_endpoint", "provide", "s3_options", "settings_of"]
+from sparkopt.errors import ParameterError
+
+__all__ = [
+    "ANONYMOUS",
+    "BY_CHAIN",
+    "BY_KEYS",
+    "Lookup",
+    "azure_options",
+    "carry",
+    "gcs_uri",
+    "has_own_endpoint",
+    "names_of",
+    "provide",
+    "providers_of",
+    "s3_options",
+    "settings_of",
+]
 
 Lookup = Callable[[Sequence[str]], Mapping[str, str]]
 """Returns the values of settings that are set, by name."""
@@ -36,7 +53,7 @@ _S3 = (
     "proxy.username",
     "proxy.password",
 )
-_GCS = ("fs.gs.storage.root.url", "fs.gs.project.id")
+_GCS = ("fs.gs.storage.root.url", "fs.gs.project.id", "fs.gs.auth.type")
 _AZURE = (
     "fs.azure.account.key",
     "fs.azure.sas.fixed.token",
@@ -44,6 +61,21 @@ _AZURE = (
     "fs.azure.account.oauth2.client.secret",
     "fs.azure.account.oauth2.client.endpoint",
 )
+
+BY_KEYS = ("TemporaryAWSCredentialsProvider", "SimpleAWSCredentialsProvider")
+"""Providers of S3's credentials that take the keys among the settings."""
+BY_CHAIN = (
+    "EnvironmentVariableCredentialsProvider", "IAMInstanceCredentialsProvider", "InstanceProfileCredentialsProvider",
+    "ContainerCredentialsProvider", "EC2ContainerCredentialsProviderWrapper", "ProfileCredentialsProvider",
+    "WebIdentityTokenFileCredentialsProvider", "WebIdentityTokenCredentialsProvider", "DefaultCredentialsProvider",
+    "DefaultAWSCredentialsProviderChain",
+)  # fmt: skip
+"""Those that Arrow asks too where it is given no keys."""
+ANONYMOUS = "AnonymousAWSCredentialsProvider"
+
+_CENTRAL = "s3.amazonaws.com"
+"""Amazon's address for all regions, which is none of a store of one's own."""
+_REGIONAL = re.compile(r"\bs3[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.")
 
 _sources: list[Lookup] = []
 _carried: dict[str, str] = {}
@@ -70,7 +102,7 @@ def settings_of(*uris: str | None) -> dict[str, str]:
     >>> settings_of("/data/models", None)
     {}
     """
-    names = [name for uri in uris if uri for name in _names(uri)]
+    names = [name for uri in uris if uri for name in names_of(uri)]
     found = {name: _carried[name] for name in names if name in _carried}
     if names:
         for lookup in _sources:
@@ -78,7 +110,7 @@ def settings_of(*uris: str | None) -> dict[str, str]:
     return found
 
 
-def _names(uri: str) -> list[str]:
+def names_of(uri: str) -> list[str]:
     """Return the names of the settings that concern a URI."""
     scheme, _, rest = uri.partition("://")
     authority = rest.partition("/")[0]
@@ -105,34 +137,57 @@ def s3_options(bucket: str, settings: Mapping[str, str]) -> dict[str, Any]:
     def given(name: str) -> str:
         return settings.get(f"fs.s3a.bucket.{bucket}.{name}") or settings.get(f"fs.s3a.{name}") or ""
 
-    options: dict[str, Any] = {}
-    if given("access.key") and given("secret.key"):
-        options |= {"access_key": given("access.key"), "secret_key": given("secret.key")}
-        if given("session.token"):
-            options["session_token"] = given("session.token")
-    elif "AnonymousAWSCredentialsProvider" in given("aws.credentials.provider"):
-        options["anonymous"] = True
-    elif "AssumedRole" in given("aws.credentials.provider") and given("assumed.role.arn"):
-        names = {"arn": "role_arn", "session.name": "session_name", "external.id": "external_id"}
-        options |= {
-            ours: given(f"assumed.role.{name}") for name, ours in names.items() if given(f"assumed.role.{name}")
-        }
-    if given("endpoint.region"):
-        options["region"] = given("endpoint.region")
-    if endpoint := given("endpoint"):
-        scheme, mark, host = endpoint.rpartition("://")
-        options["endpoint_override"] = host.rstrip("/")
-        plain = given("connection.ssl.enabled").lower() == "false"
-        options["scheme"] = scheme if mark else "http" if plain else "https"
-        by_path = given("path.style.access").lower() == "true" or not _has_subdomains(options["endpoint_override"])
-        options["force_virtual_addressing"] = not by_path
+    options = _s3_credentials(given) | _s3_address(given)
     if given("proxy.host"):
-        options["proxy_options"] = {
-            "scheme": "http",
-            "host": given("proxy.host"),
-            "port": int(given("proxy.port")),
-        } | {name: given(f"proxy.{name}") for name in ("username", "password") if given(f"proxy.{name}")}
+        options["proxy_options"] = _s3_proxy(given)
     return options
+
+
+def providers_of(listed: str) -> list[str]:
+    """Return the classes, without their packages, that a setting lists as providers of S3's credentials."""
+    return [name.strip().rpartition(".")[2] for name in listed.split(",") if name.strip()]
+
+
+def _s3_credentials(given: Callable[[str], str]) -> dict[str, Any]:
+    """Return the credentials that settings give; none where Arrow finds them itself, as Hadoop does."""
+    providers = providers_of(given("aws.credentials.provider"))
+    takes_keys = not providers or not set(providers) <= {*BY_CHAIN, ANONYMOUS}
+    if takes_keys and given("access.key") and given("secret.key"):
+        token = {"session_token": given("session.token")} if given("session.token") else {}
+        return {"access_key": given("access.key"), "secret_key": given("secret.key"), **token}
+    if ANONYMOUS in providers and not set(providers) & set(BY_CHAIN):
+        return {"anonymous": True}
+    if any("AssumedRole" in name for name in providers) and given("assumed.role.arn"):
+        names = {"arn": "role_arn", "session.name": "session_name", "external.id": "external_id"}
+        return {ours: given(f"assumed.role.{name}") for name, ours in names.items() if given(f"assumed.role.{name}")}
+    return {}
+
+
+def _s3_address(given: Callable[[str], str]) -> dict[str, Any]:
+    """Return where the store is: its region, and its endpoint unless that is Amazon's for all regions."""
+    scheme, mark, host = given("endpoint").rstrip("/").rpartition("://")
+    found = _REGIONAL.search(host)
+    region = given("endpoint.region") or (found[1] if found else "")
+    options: dict[str, Any] = {"region": region} if region else {}
+    if host and host != _CENTRAL:
+        by_path = given("path.style.access").lower() == "true" or not _has_subdomains(host)
+        options["endpoint_override"] = host
+        options["scheme"] = scheme if mark else "https" if _is_secure(given) else "http"
+        options["force_virtual_addressing"] = not by_path
+    return options
+
+
+def _is_secure(given: Callable[[str], str]) -> bool:
+    return given("connection.ssl.enabled").lower() != "false"
+
+
+def _s3_proxy(given: Callable[[str], str]) -> dict[str, Any]:
+    """Return the proxy, whose port is by default that of the connection's protocol, as Hadoop has it."""
+    port = given("proxy.port") or ("443" if _is_secure(given) else "80")
+    if not port.isdigit():
+        raise ParameterError(f"fs.s3a.proxy.port={port!r} is not a port: set a whole number.")
+    login = {name: given(f"proxy.{name}") for name in ("username", "password") if given(f"proxy.{name}")}
+    return {"scheme": "http", "host": given("proxy.host"), "port": int(port), **login}
 
 
 def has_own_endpoint(options: Mapping[str, Any]) -> bool:
@@ -159,6 +214,8 @@ def gcs_uri(uri: str, settings: Mapping[str, str], seconds: float) -> str:
     if root := settings.get("fs.gs.storage.root.url", "").rstrip("/"):
         scheme, _, host = root.rpartition("://")
         wanted |= {"scheme": scheme or "https", "endpoint_override": host}
+    if settings.get("fs.gs.auth.type") == "UNAUTHENTICATED" and "@" not in uri:
+        uri = uri.replace("://", "://anonymous@", 1)
     return _with_query(uri, wanted)
 
 

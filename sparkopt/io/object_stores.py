@@ -1,13 +1,13 @@
 """Object stores and HDFS opened by Arrow with Hadoop's settings: tasks reach what Spark's own readers reach.
 
-Only settings that mean the same to both are understood. Others (roles, keystores, encryption with own keys, another
-implementation of the file system) are refused with the reason, and Spark reads.
+A store is opened as ``resolve`` opens it (``stores``), but only where its settings mean the same to both. Others
+(roles, keystores, encryption with own keys, another implementation of the file system) are refused with the reason,
+and Spark reads.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,9 @@ from pyarrow import fs
 
 from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
+from sparkopt.io.hadoop import ANONYMOUS, BY_CHAIN, BY_KEYS, names_of, providers_of
+from sparkopt.io.stores import opened
+from sparkopt.io.waiting import answered
 
 __all__ = ["ObjectStores", "Setting"]
 
@@ -34,17 +37,6 @@ IMPLEMENTATIONS = {
 HDFS = ("hdfs", "viewfs")
 LIBHDFS = ("ARROW_LIBHDFS_DIR", "HADOOP_HOME")
 """Where Arrow looks for Hadoop's library, which starts a JVM in each process: only where somebody has set it up."""
-
-BY_KEYS = ("TemporaryAWSCredentialsProvider", "SimpleAWSCredentialsProvider")
-"""Providers of S3's credentials that take the keys among the settings."""
-BY_CHAIN = (
-    "EnvironmentVariableCredentialsProvider", "IAMInstanceCredentialsProvider", "InstanceProfileCredentialsProvider",
-    "ContainerCredentialsProvider", "EC2ContainerCredentialsProviderWrapper", "ProfileCredentialsProvider",
-    "WebIdentityTokenFileCredentialsProvider", "WebIdentityTokenCredentialsProvider", "DefaultCredentialsProvider",
-    "DefaultAWSCredentialsProviderChain",
-)  # fmt: skip
-"""Those that Arrow asks too where it is given no keys."""
-ANONYMOUS = "AnonymousAWSCredentialsProvider"
 
 S3_REFUSED = (
     "security.credential.provider.path", "assumed.role.arn", "delegation.token.binding", "proxy.host",
@@ -116,7 +108,7 @@ class ObjectStores:
             raise ParameterError(f"{scheme}: is opened by {own}")
         if scheme in ("s3", "s3a"):
             return self._s3(authority)
-        return self._gs() if scheme == "gs" else self._azure(authority)
+        return self._gs(authority) if scheme == "gs" else self._azure(authority)
 
     def _require_libhdfs(self, scheme: str) -> None:
         if (kind := self._setting("hadoop.security.authentication") or "simple") != "simple":
@@ -140,24 +132,17 @@ class ObjectStores:
             raise ParameterError("the setting hadoop.security.credential.provider.path is Spark's alone")
         if of("requester.pays.enabled") == "true":
             raise ParameterError("the setting fs.s3a.requester.pays.enabled is Spark's alone")
-        options: dict[str, object] = _credentials(of)
-        endpoint, scheme = _endpoint(of)
-        region = of("endpoint.region") or _region_of(endpoint)
-        if endpoint is not None:
-            options |= {"endpoint_override": endpoint, "scheme": scheme}
-            options["force_virtual_addressing"] = of("path.style.access") == "false" and "amazonaws." in endpoint
-        elif region is None:
-            region = fs.resolve_s3_region(bucket)
-        return fs.S3FileSystem(region=region or "us-east-1", **options)
+        for provider in providers_of(of("aws.credentials.provider") or ""):
+            if provider not in (*BY_KEYS, *BY_CHAIN, ANONYMOUS):
+                raise ParameterError(f"S3's credentials come from {provider}")
+        return self._opened_by_arrow(f"s3://{bucket}/")
 
-    def _gs(self) -> fs.FileSystem:
+    def _gs(self, bucket: str) -> fs.FileSystem:
         self._refuse(GS_REFUSED)
         kind = self._setting("fs.gs.auth.type") or GS_DEFAULT[0]
-        if kind == "UNAUTHENTICATED":
-            return fs.GcsFileSystem(anonymous=True)
-        if kind not in GS_DEFAULT:
+        if kind not in (*GS_DEFAULT, "UNAUTHENTICATED"):
             raise ParameterError(f"the setting fs.gs.auth.type is {kind}")
-        return fs.GcsFileSystem()
+        return self._opened_by_arrow(f"gs://{bucket}/")
 
     def _azure(self, authority: str) -> fs.FileSystem:
         self._refuse(AZURE_REFUSED)
@@ -171,33 +156,8 @@ class ObjectStores:
         kind, key = of("fs.azure.account.auth.type") or "SharedKey", of("fs.azure.account.key")
         if kind != "SharedKey" or not key or of("fs.azure.account.keyprovider"):
             raise ParameterError(f"Azure's credentials are Spark's alone ({kind})")
-        return fs.AzureFileSystem(host.removesuffix(AZURE_HOST), account_key=key)
+        return self._opened_by_arrow(f"abfss://{authority}/")
 
-
-def _credentials(of: Setting) -> dict[str, object]:
-    """Return S3's credentials, or nothing where Arrow finds them as Hadoop does."""
-    listed = of("aws.credentials.provider")
-    providers = [name.strip().rsplit(".", 1)[-1] for name in (listed or "").split(",") if name.strip()]
-    for name in providers:
-        if name not in (*BY_KEYS, *BY_CHAIN, ANONYMOUS):
-            raise ParameterError(f"S3's credentials come from {name}")
-    if providers == [ANONYMOUS]:
-        return {"anonymous": True}
-    access, secret, token = of("access.key"), of("secret.key"), of("session.token")
-    if access and secret and (not providers or set(providers) & set(BY_KEYS)):
-        return {"access_key": access, "secret_key": secret, **({"session_token": token} if token else {})}
-    return {}
-
-
-def _endpoint(of: Setting) -> tuple[str | None, str]:
-    """Return the address of another store than Amazon's central one, or None, and "http" or "https"."""
-    address = (of("endpoint") or "").rstrip("/")
-    scheme = "http" if of("connection.ssl.enabled") == "false" else "https"
-    if "://" in address:
-        scheme, _, address = address.partition("://")
-    return (None if address in ("", "s3.amazonaws.com") else address), scheme
-
-
-def _region_of(endpoint: str | None) -> str | None:
-    found = re.search(r"\bs3[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.", endpoint or "")
-    return found[1] if found else None
+    def _opened_by_arrow(self, uri: str) -> fs.FileSystem:
+        settings = {name: value for name in names_of(uri) if (value := self._setting(name))}
+        return answered(lambda: opened(uri, settings), uri)[0]

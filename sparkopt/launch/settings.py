@@ -19,15 +19,15 @@ _DURATION = "spark.speculation.task.duration.threshold"
 class _Read:
     """The SparkContext whose settings were read last, and these: to read them takes a call of the JVM for each."""
 
-    context: Any = None
-    settings: Any = None
+    last: tuple[Any, Any] = (None, None)  # replaced as one, since threads fit at the same time
 
 
 def settings_of(context: Any) -> Any:
     """Return the settings of a SparkContext, which do not change while it runs; ``get`` takes a key and a default."""
-    if _Read.context is not context:
-        _Read.context, _Read.settings = context, context.getConf()
-    return _Read.settings
+    last = _Read.last
+    if last[0] is not context:
+        last = _Read.last = context, context.getConf()
+    return last[1]
 
 
 @dataclass(frozen=True)

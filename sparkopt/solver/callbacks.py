@@ -60,11 +60,11 @@ class ProgressBar:
     def __init__(self, title: str = "fit", delay: float = 2.0, interval: float = 30.0) -> None:
         self.title, self.delay, self.interval = title, delay, interval
         self._bar: tqdm | None = None
-        self._first, self._said = -1, 0.0
 
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
         if self._bar is None:
+            self._first, self._said = max(0, progress.record.step - 1), 0.0  # a resumed run begins at a later step
             kind, options = _bar_in_place()
             options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
             self._bar = kind(desc=self.title, disable=not bar_is_visible(), **options)
@@ -78,8 +78,6 @@ class ProgressBar:
     def _log(self, progress: Progress) -> None:
         """Log a line, where the last one was long ago."""
         record, elapsed = progress.record, progress.elapsed
-        if self._first < 0:  # a resumed run begins at a later step
-            self._first = max(0, record.step - 1)
         if elapsed - self._said < self.interval:
             return
         self._said = elapsed

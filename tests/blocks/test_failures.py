@@ -44,3 +44,8 @@ CANCELLED = [
 def test_cancelled_jobs_are_told_as_that(text):
     with pytest.raises(FitCancelledError, match=r"^the fit was cancelled[^\n]*$"), data_errors():
         raise PySparkException(text)
+
+
+def test_an_application_that_was_shut_down_is_told_as_the_reason():
+    with pytest.raises(FitCancelledError, match="cancelled, because SparkContext was shut down"), data_errors():
+        raise PySparkException("SparkException: Job 3 cancelled because SparkContext was shut down\n at org.apache")

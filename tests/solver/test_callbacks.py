@@ -93,4 +93,8 @@ def test_where_no_bar_is_seen_a_long_fit_says_how_far_it_is(monkeypatch, caplog)
         "newton: step 100 of at most 1,100, objective 0.01, validation loss 0.5; 2.0 h so far, "
         f"at most {7300 / 81 * 1000 / 3600:.1f} h left",
     ]
+    with caplog.at_level("INFO", "sparkopt.progress"):  # the same bar in the next fit, whose clock begins again
+        bar(Progress(Record(1, 1.0, 0.1, 1, 10, 0.0), None, 100, 0, 40.0))
+    bar.close()
+    assert caplog.records[-1].getMessage().startswith("newton: step 1 of at most 100, objective 1; 40 s so far")
     assert caplog.records[0].fields == {"step": 60, "objective": 1 / 60, "seconds": 80.0}
