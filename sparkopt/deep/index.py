@@ -82,12 +82,11 @@ class LabelFacts:
         """Return the facts of labels (rows, ...), whose rows have these numbers in a place."""
         each = np.asarray(values).reshape(-1)
         width = max(1, each.size // max(1, len(values)))
-        kept = None if ignored is None else np.flatnonzero(each != ignored)
-        has_ignored = kept is not None and kept.size < each.size
-        kept = kept if has_ignored else None  # None is all, whose copy may be large
+        counts = None if ignored is None else each != ignored
+        kept = None if counts is None or counts.all() else np.flatnonzero(counts)  # None is all, without a copy
         found = each if kept is None else each[kept]
         if not found.size:
-            return cls(has_ignored=has_ignored)
+            return cls(has_ignored=kept is not None)
 
         def at(position: int) -> str:
             return f"{place}, row {rows[int(position if kept is None else kept[position]) // width]}"
@@ -102,7 +101,7 @@ class LabelFacts:
             at(high),
             None if odd is None else f"{at(odd)} is {found[odd]:g}",
             None if zero is None else f"{at(zero)} is 0",
-            has_ignored,
+            kept is not None,
         )
 
     def __add__(self, other: LabelFacts) -> LabelFacts:
