@@ -45,6 +45,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         if len(field.columns) == 1:
             raise
         raise MissingValueError(f"row {error.row} is null in column {field.columns[error.entry]!r}") from None
+    if len(values) and not values.size:
+        raise DataError("row 0 has no entries")
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     if values.dtype.kind == "f" and not np.isfinite(values.sum()):

@@ -34,7 +34,7 @@ from sparkopt.deep.fields import Fields, flat
 from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
-from sparkopt.deep.metrics import check_metrics
+from sparkopt.deep.metrics import by_name, check_metrics
 from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import check_params
@@ -258,7 +258,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     ) -> None:
         super().__init__()
         self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
-        self.schedulerInterval, self.metrics, self.task = schedulerInterval, _named(metrics), task
+        self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
         self.callbacks, self.loggers = _several("callbacks", callbacks), _several("loggers", loggers)
         self.initialModel = initialModel
         self.progress = True
@@ -378,15 +378,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         model._inputs, model._columns = fields.inputs, tuple(flat(self.features()))
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
-
-
-def _named(metrics: Any) -> dict[str, Any]:
-    """Return metrics by name."""
-    if metrics is None or isinstance(metrics, Mapping):
-        return dict(metrics or {})
-    names = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, (list, tuple)) else []
-    shown = {name: name for name in names if isinstance(name, str)} or {"name": "..."}
-    raise ParameterError(f"metrics must be a dict of names and metrics, such as {shown}. Got {metrics!r} instead.")
 
 
 def _several(name: str, given: Any) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from sparkopt.blocks.tables import named_table
 from sparkopt.deep.dense import dense
 from sparkopt.deep.fields import Field, Fields, MissingValueError
 from sparkopt.deep.losses import RowLoss
-from sparkopt.deep.metrics import METRICS, Metric, build_metrics, check_metrics, mean_of
+from sparkopt.deep.metrics import METRICS, Metric, build_metrics, by_name, check_metrics, mean_of
 from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.scorer import NetworkScorer
@@ -54,10 +54,11 @@ def evaluated(
     IncompatibleError
         For a metric of torchmetrics over a DataFrame.
     """
+    metrics = by_name(metrics)
     check_metrics(metrics)
     if not metrics:
         return {}
-    run = _Evaluation(scorer, Fields(scorer.fields.inputs, fields.label, fields.weight), dict(metrics))
+    run = _Evaluation(scorer, Fields(scorer.fields.inputs, fields.label, fields.weight), metrics)
     if isinstance(rows, Table):
         names = list(dict.fromkeys(name for entry in run.fields.all for name in entry.columns))
         parts = named_table(rows, names).partitions

@@ -82,20 +82,27 @@ class LabelFacts:
         """Return the facts of labels (rows, ...), whose rows have these numbers in a place."""
         each = np.asarray(values).reshape(-1)
         width = max(1, each.size // max(1, len(values)))
-        kept = np.flatnonzero(each != ignored) if ignored is not None else np.arange(each.size)
-        if not kept.size:
-            return cls(has_ignored=bool(each.size))
-        found = each[kept]
+        counts = None if ignored is None else each != ignored
+        kept = None if counts is None or counts.all() else np.flatnonzero(counts)  # None is all, without a copy
+        found = each if kept is None else each[kept]
+        if not found.size:
+            return cls(has_ignored=kept is not None)
 
-        def at(position: Any) -> str:
-            return f"{place}, row {rows[int(kept[position]) // width]}"
+        def at(position: int) -> str:
+            return f"{place}, row {rows[int(position if kept is None else kept[position]) // width]}"
 
         low, high = int(found.argmin()), int(found.argmax())
-        odd, zeros = np.flatnonzero(found != np.floor(found))[:1], np.flatnonzero(found == 0)[:1]
-        fraction = f"{at(odd[0])} is {found[odd[0]]:g}" if odd.size else None
-        zero = f"{at(zeros[0])} is 0" if zeros.size else None
-        is_short = kept.size < each.size
-        return cls(float(found[low]), float(found[high]), at(low), at(high), fraction, zero, is_short)
+        odd = None if found.dtype.kind in "iub" else _first(found != np.floor(found))
+        zero = _first(found == 0)
+        return cls(
+            float(found[low]),
+            float(found[high]),
+            at(low),
+            at(high),
+            None if odd is None else f"{at(odd)} is {found[odd]:g}",
+            None if zero is None else f"{at(zero)} is 0",
+            kept is not None,
+        )
 
     def __add__(self, other: LabelFacts) -> LabelFacts:
         """Return the facts of both."""
@@ -103,6 +110,12 @@ class LabelFacts:
         odd, zero = self.fraction or other.fraction, self.zero or other.zero
         ignored = self.has_ignored or other.has_ignored
         return LabelFacts(low.least, high.most, low.least_at, high.most_at, odd, zero, ignored)
+
+
+def _first(flags: Array) -> int | None:
+    """Return the first place that is true."""
+    place = int(flags.argmax())
+    return place if flags[place] else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 
-__all__ = ["METRICS", "Metric", "build_metrics", "check_metrics", "mean_of"]
+__all__ = ["METRICS", "Metric", "build_metrics", "by_name", "check_metrics", "mean_of"]
 
 RowScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -134,6 +134,21 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     found = value.tolist() if isinstance(value, torch.Tensor) else value
     return float(found) if isinstance(found, (int, float)) else found
+
+
+def by_name(metrics: Any) -> dict[str, Any]:
+    """Return metrics by name.
+
+    Raises
+    ------
+    ParameterError
+        For what is no dict.
+    """
+    if metrics is None or isinstance(metrics, Mapping):
+        return dict(metrics or {})
+    names = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, (list, tuple)) else []
+    shown = {name: name for name in names if isinstance(name, str)} or {"name": "..."}
+    raise ParameterError(f"metrics must be a dict of names and metrics, such as {shown}. Got {metrics!r} instead.")
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> None:

@@ -180,7 +180,10 @@ def check_recipe(recipe: Recipe) -> None:
     for name, value, known in (("loss", recipe.loss, LOSSES), ("optimizer", recipe.optimizer, OPTIMIZERS)):
         if isinstance(value, str):
             check(name, value, OneOf(known))
-        elif not callable(value) or isinstance(value, Optimizer):
+        elif isinstance(value, Optimizer):
+            made = f"functools.partial(torch.optim.{type(value).__name__}, lr={value.defaults.get('lr')})"
+            raise ParameterError(f"optimizer has parameters already; give what makes one for the module's: {made}.")
+        elif not callable(value):
             raise ParameterError(f"{name} must be callable, or one of {', '.join(known)}. Got {value!r} instead.")
     if recipe.step_size is not None and not isinstance(recipe.optimizer, str):
         raise ParameterError("stepSize is for optimisers with a name; give an optimiser of PyTorch's its own lr.")

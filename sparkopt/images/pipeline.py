@@ -210,10 +210,22 @@ class Compose:
 
     @classmethod
     def from_json(cls, text: str) -> Compose:
-        """Return the pipeline of :meth:`to_json`; only subclasses of :class:`ImageTransform` can be named."""
-        found = json.loads(text)
-        steps, device = (found["transforms"], found["device"]) if isinstance(found, dict) else (found, "cpu")
-        return cls([built(name, parameters) for name, parameters in steps], device)
+        """Return the pipeline of :meth:`to_json`; only subclasses of :class:`ImageTransform` can be named.
+
+        Raises
+        ------
+        ParameterError
+            For anything else.
+        """
+        try:
+            found = json.loads(text)
+            steps, device = (found["transforms"], found["device"]) if isinstance(found, dict) else (found, "cpu")
+            named = [(name, parameters) for name, parameters in steps]
+        except (ValueError, TypeError, KeyError):
+            raise ParameterError(
+                f"a pipeline must be an images.Compose, or the text that its to_json() gives. Got {text!r} instead."
+            ) from None
+        return cls([built(name, parameters) for name, parameters in named], device)
 
 
 def _opened(image: Array | bytes, decode: Decode, targets: Sample | None) -> Canvas:

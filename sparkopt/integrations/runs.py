@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,25 @@ def log_model_params(mlflow: Any, client: Any, run_id: str, model: Any, prefix: 
                 f"the MLflow run has {key}={known[key]!r} of another model, and this one has {value!r}. A run takes "
                 f"several models by other names than {name!r}: log_fit(model, name='…')."
             )
-    kept = {key: value for key, value in found.items() if len(value) <= LONGEST}
-    for key in found.keys() - kept.keys():
-        logger.warning("parameter %s has %d characters and is not logged: it is in the model.", key, len(found[key]))
-    log_params(mlflow, client, run_id, kept)
+    log_params(mlflow, client, run_id, found, "model")
 
 
-def log_params(mlflow: Any, client: Any, run_id: str, params: Mapping[str, str]) -> None:
-    """Log parameters, as many at a time as a server accepts."""
-    entries = [mlflow.entities.Param(key, value) for key, value in params.items()]
+def log_params(mlflow: Any, client: Any, run_id: str, params: Mapping[str, str], where: str) -> None:
+    """Log parameters, as many at a time as a server accepts, except values that are too long, which ``where`` has."""
+    for key, value in params.items():
+        if len(value) > LONGEST:
+            logger.warning(
+                "parameter %s has %d characters and is not logged: it is in the %s.", key, len(value), where
+            )
+    entries = [mlflow.entities.Param(key, value) for key, value in params.items() if len(value) <= LONGEST]
     for start in range(0, len(entries), PARAMS):
         client.log_batch(run_id, params=entries[start : start + PARAMS])
+
+
+def _log_batches(client: Any, run_id: str, metrics: Sequence[Any]) -> None:
+    """Log metrics, as many at a time as a server accepts."""
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
 
 def params_of(model: Any) -> dict[str, str]:
@@ -81,26 +89,28 @@ def params_of(model: Any) -> dict[str, str]:
 
 def _values(model: Any) -> dict[str, str]:
     return {
-        param.name: value if isinstance(value, str) else json.dumps(value, default=str)
+        param.name: mask(value if isinstance(value, str) else json.dumps(value, default=str))
         for param, value in model.extractParamMap().items()
     }
 
 
-def log_values(mlflow: Any, client: Any, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics that have one value; what is no finite number is left out."""
+def log_values(mlflow: Any, client: Any, run_id: str, values: Mapping[str, float | Sequence[float]]) -> None:
+    """Log metrics that have one value, or one by step; what is no finite number is left out."""
     now = round(1000 * time.time())
     found = [
-        mlflow.entities.Metric(name, float(value), now, step) for name, value in values.items() if isfinite(value)
+        mlflow.entities.Metric(name, float(value), now, step)
+        for name, several in values.items()
+        for step, value in enumerate(several if isinstance(several, Sequence) else [several])
+        if isfinite(value)
     ]
-    for start in range(0, len(found), BATCH):
-        client.log_batch(run_id, metrics=found[start : start + BATCH])
+    _log_batches(client, run_id, found)
 
 
 def log_candidates(mlflow: Any, client: Any, run_id: str, model: Any, prefix: str) -> None:
     """Log the metrics of a search, by the number of the candidate."""
-    for attribute in ("avgMetrics", "stdMetrics", "validationMetrics"):
-        for step, value in enumerate(getattr(model, attribute, None) or []):
-            log_values(mlflow, client, run_id, {f"{prefix}{attribute}": value}, step)
+    names = ("avgMetrics", "stdMetrics", "validationMetrics")
+    values = {f"{prefix}{name}": list(getattr(model, name, None) or []) for name in names}
+    log_values(mlflow, client, run_id, values)
 
 
 def log_dataset(mlflow: Any, client: Any, run_id: str, rows: Any, receipt: Any) -> None:
@@ -126,12 +136,14 @@ def log_input(
     mlflow: Any, client: Any, run_id: str, source: str, fingerprint: str, profile: Mapping[str, Any]
 ) -> None:
     """Log what a run has read, under MLflow's context "training"."""
-    entities = mlflow.entities
+    entities, shown = mlflow.entities, mask(source)
+    scheme, is_uri, _ = shown.partition("://")
+    path = shown.partition("?")[0] if is_uri else shown
     dataset = entities.Dataset(
-        name=source.rstrip("/").rpartition("/")[2][:LONGEST] or "rows",
+        name=path.rstrip("/").rpartition("/")[2][:LONGEST] or "rows",
         digest=fingerprint[:MOST_DIGEST],
-        source_type="local" if "://" not in source else source.partition("://")[0],
-        source=json.dumps({"uri": mask(source)}),
+        source_type=scheme if is_uri else "local",
+        source=json.dumps({"uri": shown}),
         profile=json.dumps(dict(profile)),
     )
     tag = entities.InputTag("mlflow.data.context", "training")
@@ -153,8 +165,8 @@ def _source_of(rows: Any) -> str:
 
 def log_metrics(mlflow: Any, client: Any, run_id: str, summary: Any, prefix: str) -> None:
     """Log metrics by step, except those that are logged already, and the figures of the receipt."""
-    known = client.get_run(run_id).data.metrics
-    begin = client.get_run(run_id).info.start_time
+    run = client.get_run(run_id)
+    known, begin = run.data.metrics, run.info.start_time
     kind = mlflow.entities.Metric
     end = step_of(summary.receipt)
     metrics = [
@@ -165,8 +177,7 @@ def log_metrics(mlflow: Any, client: Any, run_id: str, summary: Any, prefix: str
     for measure in summary.receipt.facts().measures:
         name = f"{prefix}receipt.{measure.name.replace(' ', '_').replace('-', '_')}"
         metrics.append(kind(name, float(measure.value), begin, end))
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    _log_batches(client, run_id, metrics)
 
 
 def step_of(receipt: Receipt | DeepReceipt) -> int:

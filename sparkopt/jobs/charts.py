@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from sparkopt.jobs.runtimes.values import Pair, RowValues
 from sparkopt.report.facts import Bars, Chart, Lines, Listing, Matrix, Series
 
@@ -61,17 +63,17 @@ def coefficients(model: Any, names: Sequence[str]) -> Listing:
     names : sequence of str
         Names of the classes 0, 1, …; empty where they have none.
     """
-    found = model.namedCoefficients
-    intercepts = [f"{value:.6g}" for value in model.arrays[1][:MOST_CLASSES]]
+    matrix, intercept = model.arrays
+    intercepts = [f"{value:.6g}" for value in intercept[:MOST_CLASSES]]
     several = len(intercepts) > 1
     rows = [
         (one.feature, *([_name(float(one.output), names)] if several else []), f"{one.value:.6g}")
-        for one in found[:MOST_COEFFICIENTS]
+        for one in model._largest(MOST_COEFFICIENTS)  # a wide model has millions
     ]
-    zeros = sum(not one.value for one in found)
-    title = "Coefficients" + (", the largest of them" if len(found) > len(rows) else ", the largest first")
+    zeros = matrix.size - np.count_nonzero(matrix)
+    title = "Coefficients" + (", the largest of them" if matrix.size > len(rows) else ", the largest first")
     plural = "intercepts" if several else "intercept"
-    note = f"{len(found):,} coefficients, {zeros:,} of them 0; {plural} {', '.join(intercepts)}"
+    note = f"{matrix.size:,} coefficients, {zeros:,} of them 0; {plural} {', '.join(intercepts)}"
     return Listing(title, ("feature", *(["class"] if several else []), "coefficient"), tuple(rows), note)
 
 

@@ -23,7 +23,7 @@ from sparkopt.jobs import manifest
 from sparkopt.jobs.choice import MACHINE, SPARK, Choice
 from sparkopt.jobs.choosing import CHOICES, choose, runtime_class
 from sparkopt.jobs.flags import FAILURE, USAGE, Parser
-from sparkopt.jobs.locations import JobLocation, publish, staged
+from sparkopt.jobs.locations import JobLocation, is_staging, publish, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
 from sparkopt.jobs.overlap import check_output, check_tables, table_of
@@ -298,13 +298,13 @@ def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> bool:
 
 def _check_replaceable(output: JobLocation, args: argparse.Namespace) -> None:
     """Refuse to replace an existing output, unless the flags allow it and it is a table."""
-    if not output.exists():
+    found = output.names()
+    if not output.exists() or (found and all(map(is_staging, found))):  # what a killed run left is no output
         return
     if not args.force and args.output_mode != "overwrite":
         raise DataError(
             f"{mask(args.output)} exists. Give another --output, or --output-mode overwrite to replace it."
         )
-    found = output.names()
     if found and not {HIDDEN, "_SUCCESS"} & set(found):
         raise DataError(
             f"{mask(args.output)} is not replaced: it holds something other than a table, such as {found[0]}."

@@ -21,7 +21,7 @@ from pyarrow import fs
 
 from sparkopt.io.filesystem import Location, child_uri, local_path, resolve
 
-__all__ = ["ArrowLocation", "JobLocation", "LocalLocation", "machine_location", "publish", "staged"]
+__all__ = ["ArrowLocation", "JobLocation", "LocalLocation", "is_staging", "machine_location", "publish", "staged"]
 
 UNFINISHED, REPLACED = "unfinished", "replaced"
 

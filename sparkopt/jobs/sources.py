@@ -233,18 +233,18 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
         import_module("sparkopt.images")
 
 
-ROLES = {"images": ("features", "label", "weight"), "libsvm": ("features", "label", "weight")}
-"""Flags for columns, which some sources do not have."""
+NO_COLUMNS = {IMAGES: "an image's label is its folder", "libsvm": "its lines begin with the label"}
+"""Sources without columns that flags could name, and what has the label there."""
 
 
 def _check_roles(args: argparse.Namespace) -> None:
     """Refuse names of columns where there are none, and columns of two roles."""
-    own = {"images": "an image's label is its folder", "libsvm": "its lines begin with the label"}
-    kind, defaults = args.source.kind, {"features": FEATURES, "label": LABEL}
-    for role in ROLES.get(kind, ()):
+    kind, defaults = args.source.kind, {"features": FEATURES, "label": LABEL, "weight": None}
+    for role, default in defaults.items() if kind in NO_COLUMNS else ():
         given = getattr(args, role, None)
-        if given is not None and given != defaults.get(role):
-            raise ParameterError(f"--{role} names columns, and --{kind} has none: {own[kind]}. Leave --{role} out.")
+        if given not in (None, default):
+            way = f"{NO_COLUMNS[kind]}. Leave --{role} out."
+            raise ParameterError(f"--{role} names columns, and --{kind} has none: {way}")
     if getattr(args, "weight", None) and args.weight == getattr(args, "label", None):
         raise ParameterError(f"--weight names the label, {args.weight!r}. Name the column of row weights.")
     for role in ("label", "features"):

@@ -16,8 +16,6 @@ from sparkopt.jobs.manifest import JobIdentity
 
 __all__ = ["check_tracking", "log_run", "tracking_flag"]
 
-LONGEST = 500
-
 
 def tracking_flag(flags: argparse._ArgumentGroup) -> None:
     """Add the flag."""
@@ -90,7 +88,7 @@ def _logged(
         tags = {"sparkopt.version": sparkopt.__version__, "sparkopt.job": identity.job, "sparkopt.commit": commit}
         mlflow.set_tags({name: value for name, value in tags.items() if value})
         flags = {f"flag.{name}": _text(value) for name, value in identity.config.items() if value not in (None, [])}
-        log_params(mlflow, client, run_id, {name: text for name, text in flags.items() if len(text) <= LONGEST})
+        log_params(mlflow, client, run_id, flags, "manifest")
         numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
         data = identity.inputs.get("data") or {}
         fingerprint = str(data.get("digest") or data.get("version") or "unknown")

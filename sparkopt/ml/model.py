@@ -150,10 +150,17 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         >>> sizes == sorted(sizes, reverse=True)
         True
         """
-        names = self._names or [f"feature {number}" for number in range(self.numFeatures)]
-        order = np.argsort(-np.abs(self._matrix), axis=None, kind="stable")
-        places = zip(*np.unravel_index(order, self._matrix.shape), strict=True)
-        return [NamedCoefficient(names[at], int(of), float(self._matrix[of, at])) for of, at in places]
+        return self._largest()
+
+    def _largest(self, count: int | None = None) -> list[NamedCoefficient]:
+        """Return so many of ``namedCoefficients``; None is all."""
+        order = np.argsort(-np.abs(self._matrix), axis=None, kind="stable")[:count]
+        return [
+            NamedCoefficient(
+                self._names[at] if self._names else f"feature {at}", int(of), float(self._matrix[of, at])
+            )
+            for of, at in zip(*np.unravel_index(order, self._matrix.shape), strict=True)
+        ]
 
     @property
     def hasSummary(self) -> bool:

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from sparkopt import __version__
-from sparkopt.io.filesystem import STORAGE_ERRORS, local_path, resolve
+from sparkopt.io.filesystem import STORAGE_ERRORS, resolve
 from sparkopt.report import svg
 from sparkopt.report.facts import Bars, Chart, Facts, Listing, Matrix, Measure, Picture
 
@@ -147,7 +147,7 @@ def write_file(path: str | Path, text: str) -> Path:
         if target.is_local:
             raise
         raise target.unusable(error) from None
-    return Path(target.path if local_path(os.fspath(path)) is None else path)
+    return Path(target.path)
 
 
 def chart_html(chart: Chart) -> str:

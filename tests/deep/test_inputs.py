@@ -12,7 +12,7 @@ from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator, TorchModel, local
 from sparkopt.deep.fields import Fields
-from sparkopt.errors import SchemaError
+from sparkopt.errors import DataError, SchemaError
 from tests.deep import networks
 
 ROWS = 200
@@ -221,3 +221,9 @@ def test_numbers_that_float32_does_not_have_are_rounded():
     np.testing.assert_array_equal(
         model.transform(rows)["prediction"], model.transform(rows.to_pandas())["prediction"]
     )
+
+
+def test_lists_without_entries_are_named():
+    table = PLAIN.append_column("none", pa.array([[]] * 40, pa.list_(pa.float32())))
+    with pytest.raises(DataError, match="features column 'none', partition 0, row 0 has no entries"):
+        trained(table, "none", "target", "aside")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from sparkopt.deep.metrics import build_metrics, check_metrics
+from sparkopt.deep.metrics import build_metrics, by_name, check_metrics
 from sparkopt.errors import ParameterError
 from sparkopt.launch import LocalCommunicator
 
@@ -99,3 +99,8 @@ def test_torchmetrics_over_ranks_and_rows_that_count():
 def test_what_is_no_metric_is_named():
     with pytest.raises(ParameterError, match=r"metric 'f1' must be a torchmetrics.Metric or one of accuracy, mse"):
         check_metrics({"accuracy": "accuracy", "f1": "f1"})
+
+
+def test_metrics_without_names_get_one_line():
+    with pytest.raises(ParameterError, match=r"must be a dict of names .* such as \{'mse': 'mse'\}. Got \['mse'\]"):
+        by_name(["mse"])

@@ -119,7 +119,10 @@ WRONG = {
     "module": (dict(module=3), "module must be an nn.Module, or build one. Got 3"),
     "loss": (dict(loss="crossentropy"), "loss must be one of 'squared_error', .*. Got 'crossentropy'"),
     "optimizer": (dict(optimizer="lbfgs"), "optimizer must be one of 'sgd', .*. Got 'lbfgs'"),
-    "built": (dict(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters())), "optimizer must be callable, or one of"),
+    "built": (
+        dict(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.2)),
+        r"optimizer has parameters already; .* functools.partial\(torch.optim.SGD, lr=0.2\)\.$",
+    ),
     "rate": (dict(optimizer=torch.optim.SGD, step_size=0.1), "stepSize is for optimisers with a name"),
     "scheduler": (dict(scheduler=3), "scheduler must be callable. Got 3"),
     "interval": (dict(scheduler_interval="batch"), "schedulerInterval must be one of 'epoch', 'step'. Got 'batch'"),

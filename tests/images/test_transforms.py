@@ -182,6 +182,9 @@ def test_the_notebook_shows_every_transform():
         (lambda: images.Compose([images.Encode(), images.Resize(2, 2)]), "Encode must be the last"),
         (lambda: images.Compose(["resize"]), "must be image transforms"),
         (lambda: images.Compose.from_json('[["Popen", {}]]'), "unknown transform, 'Popen'"),
+        (lambda: images.Compose.from_json("resize"), "a pipeline must be an images.Compose, or the text .* 'resize'"),
+        (lambda: images.Compose.from_json([images.Resize(8, 8)]), "a pipeline must be an images.Compose"),
+        (lambda: images.Compose.from_json('{"transforms": 3}'), "a pipeline must be an images.Compose"),
         (lambda: images.Compose([images.Resize(2, 2)])(b"x"), "must begin with Decode"),
     ],
 )

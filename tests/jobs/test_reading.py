@@ -169,7 +169,7 @@ def test_a_column_of_numbers_that_is_empty_today_is_one_of_numbers(tmp_path, cap
     run("train", tmp_path / "train.csv", "--features", "a,b", "--output", tmp_path / "model")
     flags = ["--model", tmp_path / "model", "--output", tmp_path / "scores"]
     code, _, err = call(capsys, "score", tmp_path / "today.csv", *flags)
-    assert (code, "column 'b' is null" in err or "b" in err) == (1, True), err
+    assert (code, "features column 'b', today.csv, row 0 is null" in err) == (1, True), err
     run("score", tmp_path / "today.csv", *flags, "--handle-invalid", "keep")
     assert pq.read_table(tmp_path / "scores")["prediction"].to_pylist() == [None, None]
 

@@ -69,3 +69,7 @@ def test_the_end_of_spark_submit_is_told_from_other_failures(error, lost, monkey
     monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
     assert SparkRuntime.has_ended(error) is lost
     assert not MachineRuntime.has_ended(error)
+
+
+def test_a_reader_of_standard_output_that_leaves_is_not_the_end_of_the_jvm():
+    assert "Broken pipe" in essence(BrokenPipeError(32, "Broken pipe"))

@@ -85,7 +85,7 @@ def test_the_page_needs_nothing_but_itself(kind, tmp_path):
     receipt = KINDS[kind]()
     path = tmp_path / "report.html"
     path.write_text("an older one")
-    assert receipt.report(path) == path
+    assert receipt.report(path.as_uri()) == receipt.report(path) == path
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     page = Page(text)

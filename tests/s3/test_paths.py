@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pyarrow import parquet
 
 from sparkopt.errors import ParameterError
 from sparkopt.io import waiting
+from sparkopt.io.filesystem import resolve
 from sparkopt.jobs.cli import main
 from sparkopt.jobs.frame import HIDDEN
 from sparkopt.ml import LinearRegression
@@ -159,6 +161,16 @@ def test_a_job_that_is_killed_leaves_no_manifest_and_the_next_one_sweeps(store, 
     faulty.delay = 0.0
     assert job(*TRAIN, "--parquet", written, uri=uri) == 0
     assert "out/manifest.json" in store.files()
+    assert not [key for key in store.files() if "unfinished" in key]
+
+
+def test_what_a_killed_job_left_is_not_taken_for_a_table(store, written):
+    model, scores = store.uri("model"), store.uri("scores")
+    assert job(*TRAIN, "--parquet", written, uri=model) == 0
+    left = f".scores.{socket.gethostname()}-{2**22 + 1}.unfinished"  # no process has this number
+    resolve(store.uri(f"scores/{left}/part-0.parquet"), "path").write(b"half a file")
+    assert job("score", "--on", "machine", "--model", model, "--parquet", written, uri=scores) == 0
+    assert f"scores/{HIDDEN}" in store.files()
     assert not [key for key in store.files() if "unfinished" in key]
 
 

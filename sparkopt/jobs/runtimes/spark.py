@@ -293,7 +293,7 @@ def essence(error: Exception) -> str:
     """Return an error as one sentence with its root cause, without plans and stacks."""
     if isinstance(error, SparkoptError):
         return str(error)
-    if is_lost(error):
+    if is_lost(error) and not isinstance(error, BrokenPipeError):  # that is of who reads this process's output
         return "Spark's JVM has ended unexpectedly: it was killed, or ran out of memory. Its log has the reason."
     absent = re.search(r"Failed to find the data source: (\w+)", str(error))
     if absent and absent[1] in PACKAGES:
