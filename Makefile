@@ -99,6 +99,7 @@ system: .venv/test .venv/horovod
 .PHONY: test-all
 test-all: .venv-airflow/ready .venv-s3/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
 	@$(MAKE) --no-print-directory system
+	@$(MAKE) --no-print-directory test-s3
 
 .PHONY: coverage
 coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests

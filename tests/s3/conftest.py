@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from pyarrow import fs
+from pyspark.sql import SparkSession
 
 from tests.s3.faulty import FaultyServer
 
@@ -36,6 +37,8 @@ class Store:
 @pytest.fixture
 def store(s3: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A server with an empty bucket, and the credentials for it in the environment."""
+    if SparkSession.getActiveSession() is not None:
+        pytest.skip("this process has a Spark session, by which models would be saved: make test-s3")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
