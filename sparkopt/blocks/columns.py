@@ -31,7 +31,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from sparkopt.blocks.names import column_text, path_of, quoted, type_at
+from sparkopt.blocks.names import column_text, path_of, plain_types, quoted, type_at
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
@@ -245,7 +245,7 @@ def features_type(schema: StructType, features: str | Sequence[str]) -> str:
         )
     if not features:
         raise SchemaError("featuresCols is empty: name at least one numeric column.")
-    known = {field.name: field.dataType for field in schema}  # looking one up in the schema reads all of it
+    known = plain_types(schema)
     types = [known[name] if name in known else column_type(schema, name, FEATURES) for name in features]
     for name, found in zip(features, types, strict=True):
         if not is_number(found):
@@ -261,7 +261,7 @@ def features_column(schema: StructType, features: str | Sequence[str]) -> Column
     if isinstance(features, str):
         return F.col(column_text(schema, features, FEATURES)).cast(f"array<{kind}>")
     # one expression of SQL: a call for each of thousands of columns takes seconds
-    known = set(schema.names)
+    known = plain_types(schema)
     names = [quoted(name) if name in known else column_text(schema, name, FEATURES) for name in features]
     return F.expr(f"array({', '.join(f'CAST({name} AS {kind})' for name in names)})")
 
@@ -274,7 +274,7 @@ def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
     SchemaError
         For a column that does not exist.
     """
-    known = {field.name: field.dataType for field in schema}
+    known = plain_types(schema)
     found = []
     for number, name in enumerate(names):
         kind = known[name] if name in known else column_type(schema, name, FEATURES)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from pyspark.sql import functions as F
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
-from sparkopt.blocks.sent import NUMBER, PART, in_parts, joined, refuse_large
+from sparkopt.blocks.sent import NUMBER, PART, in_parts, joined
 from sparkopt.blocks.tasks import Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
 
@@ -101,14 +101,11 @@ class ConnectBackend(Backend):
         self._is_probed = True
         return results
 
-    @contextmanager
-    def _sent(self, function: Callable[..., Any]) -> Iterator[tuple[bytes, DataFrame | None]]:
-        """Yield a pickled function, or its parts, as ``in_parts`` does; only rows of handles can carry these."""
-        with in_parts(self._session, function) as (pickled, parts):
-            if parts is not None and not self.keeps:
-                instead = "Use a Spark Classic session, or fewer features or classes."
-                refuse_large(len(dumps(function)), "what a pass sends to a server that keeps no rows", instead)
-            yield pickled, parts
+    def _sent(self, function: Callable[..., Any]) -> AbstractContextManager[tuple[bytes, DataFrame | None]]:
+        """Return a pickled function, or its parts, as ``in_parts`` does; only rows of handles can carry these."""
+        instead = "Use a Spark Classic session, or fewer features or classes."
+        refusal = None if self.keeps else ("what a pass sends to a server that keeps no rows", instead)
+        return in_parts(self._session, function, refusal)
 
     def _mapped(self, task: _OnHandles, parts: DataFrame | None = None, schema: str = CHUNK_SCHEMA) -> DataFrame:
         rows = self._session.table(self._view)

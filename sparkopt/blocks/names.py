@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from pyspark.sql.types import DataType, StructType
 
 from sparkopt.errors import SchemaError
 
-__all__ = ["NamedColumns", "column_text", "path_of", "quoted", "type_at"]
+__all__ = ["NamedColumns", "column_text", "path_of", "plain_types", "quoted", "type_at"]
 
 
 def quoted(name: str) -> str:
@@ -59,6 +60,15 @@ def _among(names: Sequence[str], name: str, role: str) -> str | None:
         shown = f"exists {len(alike)} times" if exact else f"may be any of {', '.join(alike)}"
         raise SchemaError(f"{role} column {name!r} {shown}: rename or drop the others.")
     return alike[0] if alike else None
+
+
+def plain_types(schema: StructType) -> dict[str, DataType]:
+    """Return the types of the columns that are alone with their names: where thousands are asked for by these.
+
+    ``path_of`` reads all names for each; it is for the others.
+    """
+    times = Counter(schema.names)
+    return {field.name: field.dataType for field in schema if times[field.name] == 1}
 
 
 def type_at(schema: StructType, path: Sequence[str]) -> DataType:

@@ -34,12 +34,24 @@ NUMBER, PART = "__sparkopt_number", "__sparkopt_part"
 
 
 @contextmanager
-def in_parts(session: SparkSession, function: Any) -> Iterator[tuple[bytes, DataFrame | None]]:
-    """Yield a pickled function and None; or where it is too large for a message, b"" and its parts as rows."""
+def in_parts(
+    session: SparkSession, function: Any, refusal: tuple[str, str] | None = None
+) -> Iterator[tuple[bytes, DataFrame | None]]:
+    """Yield a pickled function and None; or where it is too large for a message, b"" and its parts as rows.
+
+    ``refusal`` is what the function is called and what to do instead, where rows cannot carry its parts.
+
+    Raises
+    ------
+    IncompatibleError
+        Where it is too large and cannot be sent in parts, before any of it is sent.
+    """
     whole: bytes = dumps(function)
     if len(whole) <= MOST_SENT:
         yield whole, None
         return
+    if refusal is not None:
+        refuse_large(len(whole), *refusal)
     names = list[str]()
     try:
         for number, start in enumerate(range(0, len(whole), PART_BYTES)):

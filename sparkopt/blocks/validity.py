@@ -16,7 +16,7 @@ from pyspark.sql.types import BooleanType, DataType, FractionalType, StructType
 
 from sparkopt.blocks.columns import FEATURES, column_type, features_type
 from sparkopt.blocks.invalid import finite_rows
-from sparkopt.blocks.names import column_text, quoted
+from sparkopt.blocks.names import column_text, plain_types, quoted
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import named_table, number_of, scoring_reader, spark_schema
 from sparkopt.machine.table import Table
@@ -80,11 +80,10 @@ def _condition(schema: StructType, features: str | Sequence[str], others: Sequen
     conditions = [_is_finite(column(name), column_type(schema, name, "numeric")) for name in others]
     kind = features_type(schema, features)
     if not isinstance(features, str):
-        known = {field.name: field.dataType for field in schema}
+        known = plain_types(schema)
         for name in features:
-            is_known = name in known
-            found = known[name] if is_known else column_type(schema, name, FEATURES)
-            conditions.append(_is_finite(F.col(quoted(name)) if is_known else column(name), found))
+            found = known[name] if name in known else column_type(schema, name, FEATURES)
+            conditions.append(_is_finite(F.col(quoted(name)) if name in known else column(name), found))
     else:
         whole = column(features)
         entries = F.unwrap_udt(whole).getField("values") if kind == "vector" else whole.cast("array<double>")

@@ -89,7 +89,7 @@ def params_of(model: Any) -> dict[str, str]:
 
 def _values(model: Any) -> dict[str, str]:
     return {
-        param.name: value if isinstance(value, str) else json.dumps(value, default=str)
+        param.name: mask(value if isinstance(value, str) else json.dumps(value, default=str))
         for param, value in model.extractParamMap().items()
     }
 
@@ -136,12 +136,14 @@ def log_input(
     mlflow: Any, client: Any, run_id: str, source: str, fingerprint: str, profile: Mapping[str, Any]
 ) -> None:
     """Log what a run has read, under MLflow's context "training"."""
-    entities = mlflow.entities
+    entities, shown = mlflow.entities, mask(source)
+    scheme, is_uri, _ = shown.partition("://")
+    path = shown.partition("?")[0] if is_uri else shown
     dataset = entities.Dataset(
-        name=source.rstrip("/").rpartition("/")[2][:LONGEST] or "rows",
+        name=path.rstrip("/").rpartition("/")[2][:LONGEST] or "rows",
         digest=fingerprint[:MOST_DIGEST],
-        source_type="local" if "://" not in source else source.partition("://")[0],
-        source=json.dumps({"uri": mask(source)}),
+        source_type=scheme if is_uri else "local",
+        source=json.dumps({"uri": shown}),
         profile=json.dumps(dict(profile)),
     )
     tag = entities.InputTag("mlflow.data.context", "training")

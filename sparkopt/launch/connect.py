@@ -89,19 +89,18 @@ class ConnectLauncher(Launcher):
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         from pyspark.errors import PySparkException  # launchers are imported where no pyspark is
 
-        from sparkopt.blocks.chunks import CHUNK_SCHEMA, collected, pickled
-        from sparkopt.blocks.sent import in_parts, joined, refuse_large
+        from sparkopt.blocks.chunks import CHUNK_SCHEMA, collected
+        from sparkopt.blocks.sent import in_parts, joined
 
         settings = SessionSettings.of_session(self.session)
         refuse_group(settings)
         refuse_barrier(settings)
         processes = self._await_slots()
         rows = self.session.range(0, processes, 1, processes) if self.rows is None else self.rows
+        instead = "Use engine='driver' in a Spark Classic session, or fewer features or classes."
+        refusal = None if self.rows is None else ("what each rank is sent", instead)
         try:
-            with in_parts(self.session, (function, args, kwargs, self.prepare)) as (whole, parts):
-                if parts is not None and self.rows is not None:
-                    instead = "Use engine='driver' in a Spark Classic session, or fewer features or classes."
-                    refuse_large(len(pickled((function, args, kwargs))), "what each rank is sent", instead)
+            with in_parts(self.session, (function, args, kwargs, self.prepare), refusal) as (whole, parts):
                 task = _ConnectTask(whole, secrets.token_bytes(32), self.start_timeout, self.timeout)
                 given, mapped = joined(rows, parts, task)
                 table = given.mapInArrow(mapped, CHUNK_SCHEMA, barrier=True, profile=self.profile).toArrow()

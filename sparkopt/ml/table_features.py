@@ -29,6 +29,7 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.names import plain_types
 from sparkopt.blocks.rows import rows_of, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError, ParameterError, SchemaError
@@ -293,7 +294,7 @@ class TableFeatures(
         read = list(dict.fromkeys(name for term in terms for name in term))
         for name in categorical:
             column_type(schema, name, "categorical")
-        known = {field.name: field.dataType for field in schema}
+        known = plain_types(schema)
         kinds = {name: known[name] if name in known else column_type(schema, name, "input") for name in read}
         return [_raw(name, kind, name in categorical) for name, kind in kinds.items()], terms
 

@@ -15,6 +15,7 @@ import pytest
 import sparkopt
 from sparkopt.errors import DataError, MissingDependencyError, ParameterError
 from sparkopt.integrations import autolog, log_fit, pyfunc, save_model
+from sparkopt.integrations.runs import log_input
 from sparkopt.ml import (
     BinaryClassificationEvaluator,
     CrossValidator,
@@ -110,6 +111,19 @@ def test_a_searchs_candidates_are_logged(mlflow, models):
         log_fit(models["search"][0])
     found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "avgMetrics")
     assert [one.value for one in sorted(found, key=lambda one: one.step)] == models["search"][0].avgMetrics
+
+
+@pytest.mark.parametrize("uri", ["s3://key:hidden@bucket", "s3://bucket/rows?access_key=key&secret_key=hidden"])
+def test_no_run_shows_a_key(uri, mlflow, models):
+    model = models["search"][0].bestModel.copy()
+    model.set(model.getParam("checkpointDir"), uri)
+    with mlflow.start_run() as run:
+        log_fit(model, dataset=False)
+        log_input(mlflow, mlflow.MlflowClient(), run.info.run_id, uri, "abc", {"rows": 1})
+    found = mlflow.get_run(run.info.run_id).to_dictionary()
+    assert "***" in found["data"]["params"]["checkpointDir"]
+    assert "***" in str(found["inputs"])
+    assert "hidden" not in str(found)
 
 
 def test_several_models_in_one_run_have_names(mlflow, models):

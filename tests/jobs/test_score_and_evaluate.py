@@ -87,7 +87,7 @@ def test_the_gate(models, table, measured, tmp_path, capsys, monkeypatch, case):
     baseline, flags, code, message = GATES[case]
     if case not in MEASURED_AGAIN:
         monkeypatch.setattr(ScoredRows, "metrics", lambda self: dict(measured))
-        monkeypatch.setattr("sparkopt.jobs.evaluate.class_charts", lambda table, names: [])
+        monkeypatch.setattr("sparkopt.jobs.evaluate.evaluation_charts", lambda values, names, *, is_classifier: ())
     if baseline is not None:
         (tmp_path / "accepted").mkdir()
         (tmp_path / "accepted" / "metrics.json").write_text(json.dumps({"held_out": baseline}))

@@ -7,8 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql.types import DoubleType, StructField, StructType
 
-from sparkopt import ml
+from sparkopt import Columns, ml
 from sparkopt.errors import SchemaError
 from sparkopt.machine import Table
 from tests.ml.named import CASES, LABEL, POINTS, WEIGHT, N, X, Z, plain
@@ -59,6 +60,13 @@ def test_two_columns_of_one_name_are_refused_with_the_way_out():
     frame = pd.DataFrame([[1.0, 2.0]], columns=["d", "d"])
     with pytest.raises(SchemaError, match="several columns 'd'"):
         Table.of(frame)
+
+
+@pytest.mark.parametrize("roles", [(["x", "d"], "label"), (["x"], "d")])
+def test_two_columns_of_one_name_in_a_dataframe_are_refused_likewise(roles):
+    schema = StructType([StructField(name, DoubleType()) for name in ("x", "d", "label", "d")])
+    with pytest.raises(SchemaError, match="column 'd' exists 2 times: rename or drop the others"):
+        Columns(*roles).check(schema)
 
 
 def test_raw_columns_are_found_likewise():
