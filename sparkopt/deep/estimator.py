@@ -14,11 +14,12 @@ from typing import Any
 
 from pyspark import keyword_only
 from pyspark.ml import Estimator
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from sparkopt.blocks.descriptions import described, of_subject
+from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.session_settings import session_settings
-from sparkopt.blocks.tables import named_table, spark_schema
+from sparkopt.blocks.tables import named_table
 from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import (
@@ -272,7 +273,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
 
     def _fit(self, dataset: Any) -> TorchModel:
         recipe = self._recipe()
-        rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
+        rows = rows_to_fit(dataset)
         session = None if isinstance(rows, Table) else rows.sparkSession
         check_session(self, session, self.callbacks)
         processes = process_count(self, session)
@@ -280,8 +281,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         if isinstance(rows, Table):
             others = (self.value(name) for name in ("labelCol", "weightCol", "validationIndicatorCol"))
             rows = named_table(rows, [*flat(self.features()), *(name for name in others if name)])
-        schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
-        fields, held_out = selected_fields(self, schema)
+        fields, held_out = selected_fields(self, schema_of(rows))
         with (
             of_subject(type(self).__name__),
             described(session, "reading rows") as describe,
@@ -320,9 +320,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         return recipe
 
     @contextlib.contextmanager
-    def _store(
-        self, rows: DataFrame | Table, fields: Fields, held_out: HeldOut | None, ignored: int | None
-    ) -> Iterator[Index]:
+    def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
         from sparkopt.deep.store import write_store
 
         with contextlib.ExitStack() as stack:

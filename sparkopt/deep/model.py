@@ -24,8 +24,8 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.names import quoted
+from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
-from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
@@ -37,7 +37,6 @@ from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
-from sparkopt.machine import Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -157,8 +156,8 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         from sparkopt.deep.evaluation import default_metrics, evaluated
 
         check_params(self)
-        rows = dataset if isinstance(dataset, DataFrame) else Table.of(dataset)
-        schema = spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
+        rows = rows_of(dataset)
+        schema = schema_of(rows)
         fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
         chosen = default_metrics(self.task) if metrics is None else metrics
         return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)

@@ -78,7 +78,8 @@ def _trained_on(stage: Any) -> dict[str, str]:
     """Return the types of the columns that a model was trained on; none of a loaded one, which has no rows."""
     if not stage.hasSummary:
         return {}
-    from sparkopt.ml.rows import rows_of, schema_of  # here: a scheduler's process imports this package without Spark
+    # here: a scheduler's process imports this package without Spark
+    from sparkopt.blocks.rows import rows_of, schema_of
 
     schema = schema_of(rows_of(stage.summary.dataset))
     kinds = {field.name: field.dataType for field in schema}

@@ -11,10 +11,11 @@ from pyspark.sql import functions as F
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.names import column_text
+from sparkopt.blocks.rows import Rows
 from sparkopt.blocks.tables import named_table, numbers
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.machine.table import Table
-from sparkopt.ml.rows import Rows, training_rows
+from sparkopt.ml.rows import training_rows
 from sparkopt.validation import Interval, check
 
 __all__ = [

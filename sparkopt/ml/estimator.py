@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.store import BlockStore
 from sparkopt.checkpoint.checkpointer import Checkpointer
 from sparkopt.engines.explain import FitPlan
@@ -21,7 +22,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, feature_names, rows_to_fit, schema_of
+from sparkopt.ml.rows import feature_names
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
 from sparkopt.ml.training import Reading, Serial, TrainingTask, checked, stored, train

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from sparkopt.blocks.names import column_text, quoted
+from sparkopt.blocks.rows import Rows
 from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
-from sparkopt.ml.rows import Rows
 from sparkopt.typing import Floats
 
 __all__ = ["FOLD", "Draw", "drawn", "given", "in_fold", "not_in_fold"]

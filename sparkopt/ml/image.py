@@ -16,6 +16,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
 from pyspark.sql import DataFrame
 
+from sparkopt.blocks.rows import rows_of, rows_to_fit
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
 from sparkopt.images.batches import BatchFunction
@@ -23,7 +24,6 @@ from sparkopt.images.schemas import check_image_column, check_image_field
 from sparkopt.images.statistics import ChannelMoments
 from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.machine.derived import computed
-from sparkopt.ml.rows import rows_of, rows_to_fit
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.table_scoring import is_in_memory, like
 

@@ -18,6 +18,7 @@ from sparkopt.blocks.columns import Columns, feature_matrix, number_type
 from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.reader import HINT
+from sparkopt.blocks.rows import rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table, number_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
@@ -26,7 +27,6 @@ from sparkopt.machine.part import OfPart
 from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES
 from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import rows_to_fit, schema_of
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored

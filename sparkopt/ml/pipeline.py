@@ -8,9 +8,9 @@ import numpy as np
 from pyspark.ml import pipeline
 from pyspark.ml.util import MLReader, MLWriter
 
+from sparkopt.blocks.rows import rows_of
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed
-from sparkopt.ml.rows import rows_of
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import is_in_memory, like

@@ -1,54 +1,24 @@
-"""Rows as estimators and models are given them: a Spark DataFrame, or what `Table.of` takes, which needs no Spark."""
+"""Which rows a model is trained on, and the names of their features."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.encoded import encoder_of, remember
 from sparkopt.blocks.names import column_text
-from sparkopt.blocks.tables import named_table, spark_schema
-from sparkopt.errors import IncompatibleError
+from sparkopt.blocks.rows import Rows, schema_of
+from sparkopt.blocks.tables import named_table
 from sparkopt.machine.table import Table
 
-__all__ = ["NAMES", "Rows", "feature_names", "rows_of", "rows_to_fit", "schema_of", "training_rows"]
+__all__ = ["NAMES", "feature_names", "training_rows"]
 
-Rows: TypeAlias = DataFrame | Table
 NAMES = b"sparkopt.features"
 """Metadata of a table's column of features: their names, as JSON."""
-
-
-def rows_of(data: Any) -> Rows:
-    """Return a DataFrame as it is, and anything else as a table."""
-    return data if _is_spark(data) else Table.of(data)
-
-
-def rows_to_fit(data: Any) -> Rows:
-    """Return the same, for a fit.
-
-    Raises
-    ------
-    IncompatibleError
-        For a stream, which has no end.
-    """
-    rows = rows_of(data)
-    if not isinstance(rows, Table) and rows.isStreaming:
-        raise IncompatibleError(
-            "a streaming DataFrame cannot be trained on, since it has no end. Fit on spark.read instead of "
-            "spark.readStream, or each batch by writeStream.foreachBatch; models score streams by transform."
-        )
-    return rows
-
-
-def schema_of(rows: Rows) -> StructType:
-    """Return the columns as Spark has them."""
-    return spark_schema(rows.schema) if isinstance(rows, Table) else rows.schema
 
 
 def feature_names(rows: Rows, features: str | Sequence[str]) -> list[str]:
@@ -87,8 +57,3 @@ def training_rows(rows: Rows, columns: Columns) -> Rows:
         encoder_of(rows, columns.features),
     )
     return kept if encoder is None else remember(kept, columns.feature_names, encoder)
-
-
-def _is_spark(data: Any) -> bool:
-    """Whether it is a DataFrame of Spark, of Classic or Connect."""
-    return isinstance(data, DataFrame) or type(data).__module__.startswith("pyspark.sql.")

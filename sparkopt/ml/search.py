@@ -19,6 +19,7 @@ from pyspark.sql.types import StructField, StructType
 
 from sparkopt.blocks.backend import fixed
 from sparkopt.blocks.descriptions import of_subject
+from sparkopt.blocks.rows import Rows, rows_of, rows_to_fit, schema_of
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
@@ -29,7 +30,7 @@ from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, rows_of, rows_to_fit, schema_of, training_rows
+from sparkopt.ml.rows import training_rows
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import like

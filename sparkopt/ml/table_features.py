@@ -30,6 +30,7 @@ from pyspark.sql.types import (
 
 from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.names import plain_types
+from sparkopt.blocks.rows import rows_of, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.features import Encoder, EncodingOptions, Formula, RawColumn, fitted_encoder
@@ -40,7 +41,7 @@ from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import NAMES, rows_of, rows_to_fit, schema_of
+from sparkopt.ml.rows import NAMES
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_statistics import Learning, statistics_of

@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from sparkopt.blocks.encoded import for_each_partition
+from sparkopt.blocks.rows import Rows
 from sparkopt.blocks.tables import named_table
 from sparkopt.errors import DataError
 from sparkopt.features import Collect, ColumnStatistics, EncodingOptions, RawColumn
 from sparkopt.features.statistics import CollectByFold
 from sparkopt.machine import Table, TablePart
-from sparkopt.ml.rows import Rows
 from sparkopt.ml.table_tasks import for_each_part
 
 __all__ = ["ByFold", "Learning", "statistics_of"]

@@ -18,12 +18,13 @@ from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.descriptions import of_subject
 from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.moments import Moments
+from sparkopt.blocks.rows import Rows, schema_of
 from sparkopt.blocks.store import BlockStore
 from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
 from sparkopt.ml.class_weights import factors, require_all
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.rows import Rows, schema_of, training_rows
+from sparkopt.ml.rows import training_rows
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed

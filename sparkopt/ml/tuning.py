@@ -10,10 +10,10 @@ from pyspark.ml.util import MLReader, MLWriter
 from pyspark.sql.types import IntegralType, StructType
 
 from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.rows import Rows, schema_of
 from sparkopt.blocks.store import BlockStore
 from sparkopt.errors import DataError
 from sparkopt.ml.folds import FOLD, Draw, drawn, given
-from sparkopt.ml.rows import Rows, schema_of
 from sparkopt.ml.search import ApartError, Metrics, Search, Tasks
 from sparkopt.ml.search_persistence import (
     SearchModelReader,

@@ -12,7 +12,7 @@ from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator, TorchModel, local
 from sparkopt.deep.fields import Fields
-from sparkopt.errors import DataError, SchemaError
+from sparkopt.errors import DataError, IncompatibleError, SchemaError
 from tests.deep import networks
 
 ROWS = 200
@@ -227,3 +227,9 @@ def test_lists_without_entries_are_named():
     table = PLAIN.append_column("none", pa.array([[]] * 40, pa.list_(pa.float32())))
     with pytest.raises(DataError, match="features column 'none', partition 0, row 0 has no entries"):
         trained(table, "none", "target", "aside")
+
+
+@pytest.mark.usefixtures("minutes")
+def test_a_stream_is_not_trained_on(spark):
+    with pytest.raises(IncompatibleError, match="a streaming DataFrame cannot be trained on"):
+        trained(spark.readStream.format("rate").load(), "value", "value", "value")

@@ -18,11 +18,11 @@ from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.blocks.columns import Columns, number_type
 from sparkopt.blocks.names import column_text
+from sparkopt.blocks.rows import schema_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.judged import Judged, tallied
-from sparkopt.ml.rows import schema_of
 from sparkopt.ml.table_scoring import applied, like, scored_table
 from sparkopt.report import Receipt
 from sparkopt.typing import Array, Floats
