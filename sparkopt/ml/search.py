@@ -6,6 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -14,8 +15,7 @@ import pyarrow as pa
 from pyspark import inheritable_thread_target
 from pyspark.ml import Transformer
 from pyspark.ml import pipeline as pipelines
-from pyspark.ml.linalg import VectorUDT
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import fixed
 from sparkopt.blocks.descriptions import of_subject
@@ -25,6 +25,7 @@ from sparkopt.engines.selection import check_engine
 from sparkopt.errors import ParameterError
 from sparkopt.machine import Table
 from sparkopt.ml.estimator import LinearEstimator
+from sparkopt.ml.fold_stages import FittedStages, FoldedRows, FoldStages, TableStage, transformed
 from sparkopt.ml.folds import FOLD, in_fold, not_in_fold
 from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
@@ -32,12 +33,11 @@ from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import training_rows
 from sparkopt.ml.scoring import HeldOut
-from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
+from sparkopt.ml.table_features import TableFeatures
 from sparkopt.ml.table_scoring import like
-from sparkopt.ml.table_statistics import ByFold
 from sparkopt.ml.training import TrainingTask, fits_of, train
 
-__all__ = ["ApartError", "Search"]
+__all__ = ["ApartError", "Plan", "Search"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,25 @@ Metrics = list[list[float]]
 
 class ApartError(ParameterError):
     """The reason why the models of a search cannot be trained together."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search's models are trained together.
+
+    Attributes
+    ----------
+    stages : list of Transformer
+        The stages without a state, in order.
+    fitted : FoldStages or None
+        The stages after them that are fitted to each fold's rows.
+    tasks : sequence of TrainingTask
+        The candidates.
+    """
+
+    stages: list[Transformer]
+    fitted: FoldStages | None
+    tasks: Tasks
 
 
 class Search:
@@ -95,7 +114,7 @@ class Search:
         rows = rows_to_fit(dataset)
         self._check(rows)
         try:
-            return self._fit_together(rows, self._joint_tasks(rows), dataset)
+            return self._fit_together(rows, self._plan(rows), dataset)
         except ApartError as reason:
             logger.warning("the folds are trained one after the other: %s", reason)
         # folds are drawn by the rows' places, which must not vary from the training of a fold to its measuring
@@ -121,12 +140,11 @@ class Search:
                 raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
         self._check_schema(schema_of(rows))
 
-    def _joint_tasks(self, rows: Rows) -> Tasks:
-        """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
-        stages, learner, estimator = self._stages()
-        schema = schema_of(_transformed(stages, rows))
-        if learner is not None:
-            schema = StructType([*schema.fields, StructField(learner.getOutputCol(), VectorUDT())])
+    def _plan(self, rows: Rows) -> Plan:
+        """Return how all candidates can be trained together on all folds, or raise why they cannot."""
+        stages, fitted, estimator = self._stages()
+        rows = transformed(stages, rows)
+        schema = schema_of(rows) if fitted is None else fitted.schema(rows)
         tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]
         for task in tasks:
             if task.shared is None:
@@ -137,53 +155,54 @@ class Search:
             raise ApartError("the grid is over columns, class weights or how blocks are compressed on disk")
         if tasks[0].reading.class_weights == "balanced":
             raise ApartError("classWeights='balanced' is another weight in each fold")
-        return tasks
+        return Plan(stages, fitted, tasks)
 
     @property
     def _is_pipeline(self) -> bool:
         return type(self.getEstimator()) in (pipelines.Pipeline, Pipeline)
 
-    def _stages(self) -> tuple[list[Transformer], TableFeatures | None, LinearEstimator[Any]]:
-        """Return the stateless stages, what learns the features after them, and the estimator.
+    def _stages(self) -> tuple[list[Transformer], FoldStages | None, LinearEstimator[Any]]:
+        """Return the stateless stages, those that are fitted to each fold's rows after them, and the estimator.
 
         Or raise why folds cannot share these.
         """
         stages: list[Any] = [self.getEstimator()]
         if self._is_pipeline and stages[0].getStages():
             stages = list(stages[0].getStages())
-        *first, last = stages
+        *before, last = stages
         if not isinstance(last, LinearEstimator):
             raise ApartError(f"{_named(last)} is no linear estimator of sparkopt")
-        learns = first and type(first[-1]) is TableFeatures and last._features() == first[-1].getOutputCol()
-        learner = first.pop() if learns else None
-        for stage in first:
-            if not isinstance(stage, Transformer):
-                raise ApartError(f"{_named(stage)} is fitted to the rows of each fold")
         for values in self.getEstimatorParamMaps():
             if any(param.parent != last.uid for param in values):
                 raise ApartError("the grid is over other stages than the last")
-        return first, learner, last
+        stateless = list(takewhile(lambda stage: isinstance(stage, Transformer), before))
+        fitted = before[len(stateless) :]
+        if not fitted:
+            return stateless, None, last
+        is_read = (
+            len(fitted) == 1 and type(fitted[0]) is TableFeatures and last._features() == fitted[0].getOutputCol()
+        )
+        return stateless, TableStage(fitted[0]) if is_read else FittedStages(fitted), last
 
-    def _fit_together(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
+    def _fit_together(self, rows: Rows, plan: Plan, dataset: Any) -> Any:
         """Train and measure all folds' models, and return the search's."""
-        with of_subject(f"{type(self).__name__} of {tasks[0].name}"):
-            return self._fit_on_blocks(rows, tasks, dataset)
+        with of_subject(f"{type(self).__name__} of {plan.tasks[0].name}"):
+            return self._fit_on_blocks(rows, plan, dataset)
 
-    def _fit_on_blocks(self, rows: Rows, tasks: Tasks, dataset: Any) -> Any:
+    def _fit_on_blocks(self, rows: Rows, plan: Plan, dataset: Any) -> Any:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
+        stages, tasks = plan.stages, plan.tasks
         for task in tasks:
             check_engine(task.engine, rows)
-        stages, learner, _ = self._stages()
-        whole, (folded, fold) = _transformed(stages, rows), self._folded(rows)
-        is_read_again = learner is not None or measure_of(self.getEvaluator(), tasks[0].reading.columns) is None
+        whole, (folded, fold) = transformed(stages, rows), self._folded(rows)
+        is_read_again = plan.fitted is not None or measure_of(self.getEvaluator(), tasks[0].reading.columns) is None
         if not isinstance(folded, Table) and fold == FOLD and is_read_again:
             folded = fixed(folded)  # not blocks alone are read: folds are drawn once for all
-        folded = _transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
-        if fold not in schema_of(folded).names:
-            raise ApartError("a stage before the last leaves out columns that it does not know")
-        every = _Rows(whole, folded, fold)
-        if learner is not None:
-            return self._fit_with_features(every, learner, tasks, dataset)
+        folded = transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
+        _require_column(folded, fold)
+        every = FoldedRows(whole, folded, fold)
+        if plan.fitted is not None:
+            return self._fit_with_features(every, plan.fitted, plan, dataset)
         tasks[0].reading.columns.check(schema_of(whole))
         with self._stored(every, tasks) as store:
             models, metrics = self._models(store, every, tasks, range(self._held_out), dataset)
@@ -193,27 +212,26 @@ class Search:
         model = self._whole(stages, best.model(fit, training_rows(whole, columns)))
         return self._result(model, metrics, self._collected([(stages, fold_models) for fold_models in models]))
 
-    def _fit_with_features(self, every: _Rows, learner: TableFeatures, tasks: Tasks, dataset: Any) -> Any:
-        """Train the models of each fold on the features that are learnt of its training rows.
+    def _fit_with_features(self, every: FoldedRows, fitted: FoldStages, plan: Plan, dataset: Any) -> Any:
+        """Train the models of each fold on the features of the stages that are fitted to its training rows.
 
-        One pass has the statistics of all folds. A fold's rows are then read once for all candidates.
+        A fold's rows are then read once for all candidates.
         """
-        stages, _, _ = self._stages()
-        learning = learner._learning(schema_of(every.whole))
-        statistics = ByFold(every.folded, every.fold, learning)
+        tasks, stages_without = plan.tasks, fitted.fits(every)
         found, metrics = [], Metrics()
         for fold in range(self._held_out):
-            features = learner._learnt(learning, statistics.without(fold))
+            features = stages_without(fold)
             own = replace(every, features=features)
+            _require_column(own.of(own.folded), own.fold)
             with self._stored(own, tasks) as store:
                 (models,), measured = self._models(store, own, tasks, [fold], dataset)
-            found.append(([*stages, features], models))
+            found.append(([*plan.stages, features], models))
             metrics += measured
-        best, features = tasks[self._best(metrics)], learner._learnt(learning, statistics.without(None))
+        best, features = tasks[self._best(metrics)], stages_without(None)
         ((_, model),) = train(replace(every, features=features).of(every.whole), [best])
-        return self._result(self._whole([*stages, features], model), metrics, self._collected(found))
+        return self._result(self._whole([*plan.stages, features], model), metrics, self._collected(found))
 
-    def _stored(self, every: _Rows, tasks: Tasks) -> BlockStore:
+    def _stored(self, every: FoldedRows, tasks: Tasks) -> BlockStore:
         """Write the rows, with their folds."""
         reading = tasks[0].reading
         columns = replace(reading.columns, fold=every.fold, folds=self._held_out)
@@ -221,7 +239,7 @@ class Search:
         return BlockStore.write(rows, reading.weighted(columns, every.whole), reading.targets, reading.block_codec)
 
     def _models(
-        self, store: BlockStore, every: _Rows, tasks: Tasks, folds: Sequence[int], dataset: Any
+        self, store: BlockStore, every: FoldedRows, tasks: Tasks, folds: Sequence[int], dataset: Any
     ) -> tuple[list[list[Any]], Metrics]:
         """Train the models of some folds in the same passes, and measure them."""
         self._check_rows(store)
@@ -248,7 +266,8 @@ class Search:
 
     def _whole(self, stages: list[Transformer], model: Any) -> Any:
         """Return the model of the estimator: that of its last stage, after the others where it is a pipeline."""
-        return PipelineModel([*stages, model]) if self._is_pipeline else model
+        every = [each for stage in stages for each in (stage.stages if type(stage) is PipelineModel else [stage])]
+        return PipelineModel([*every, model]) if self._is_pipeline else model
 
     def _check_folds(self, store: BlockStore, tasks: Tasks, folds: Sequence[int]) -> None:
         """Raise for folds whose models would be of different kinds."""
@@ -259,7 +278,7 @@ class Search:
                     raise ApartError(f"without fold {fold} there are fewer classes")
                 task.reading.require_weights(moments)
 
-    def _measured(self, every: _Rows, models: list[list[Any]], folds: Sequence[int], dataset: Any) -> Metrics:
+    def _measured(self, every: FoldedRows, models: list[list[Any]], folds: Sequence[int], dataset: Any) -> Metrics:
         """Return the evaluator's metric of each fold's models on the rows that they did not see."""
         if isinstance(every.folded, Table) or every.features is not None:
             return [
@@ -301,36 +320,9 @@ class Search:
         return self._result(best, metrics, every if self.getCollectSubModels() else None)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a search.
-
-    Attributes
-    ----------
-    whole, folded : DataFrame or Table
-        All rows as they leave the stateless stages, without and with the number of their fold.
-    fold : str
-        Column of this number.
-    features : TableFeaturesModel or None, default None
-        What computes the features.
-    """
-
-    whole: Rows
-    folded: Rows
-    fold: str
-    features: TableFeaturesModel | None = None
-
-    def of(self, rows: Rows) -> Rows:
-        """Return some of the rows with their features."""
-        transform: Any = self.features and self.features.transform  # a table too
-        return rows if self.features is None else transform(rows)
-
-
-def _transformed(stages: Sequence[Any], rows: Rows) -> Rows:
-    """Return the rows as they leave the stages."""
-    for stage in stages:
-        rows = stage.transform(rows)
-    return rows
+def _require_column(rows: Rows, fold: str) -> None:
+    if fold not in schema_of(rows).names:
+        raise ApartError("a stage before the last leaves out columns that it does not know")
 
 
 def _named(stage: Any) -> str:

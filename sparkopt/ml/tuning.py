@@ -14,7 +14,7 @@ from sparkopt.blocks.rows import Rows, schema_of
 from sparkopt.blocks.store import BlockStore
 from sparkopt.errors import DataError
 from sparkopt.ml.folds import FOLD, Draw, drawn, given
-from sparkopt.ml.search import ApartError, Metrics, Search, Tasks
+from sparkopt.ml.search import ApartError, Metrics, Plan, Search
 from sparkopt.ml.search_persistence import (
     SearchModelReader,
     SearchModelWriter,
@@ -35,14 +35,15 @@ class CrossValidator(Search, tuning.CrossValidator):
     one that a fit on the other folds' rows alone gives. Folds are drawn as pyspark.ml draws them, so the metrics are
     those of its CrossValidator with the same seed or ``foldCol``.
 
-    The estimator may be a Pipeline that ends in one of sparkopt's, after transformers, which have no state, and
-    `TableFeatures`: its statistics for all folds are one pass, each fold's features are those of its training rows,
-    and all candidates of a fold are trained in the same passes. The metrics of pyspark.ml's evaluators are computed
-    for all models in the same pass over the rows, others by the evaluator.
+    The estimator may be a Pipeline that ends in one of sparkopt's. Stages before it that are fitted, as
+    StringIndexer, are fitted once to the training rows of each fold, not once for each candidate, and all candidates
+    of a fold are trained in the same passes; `TableFeatures` takes its statistics for all folds in one pass. The
+    metrics of pyspark.ml's evaluators are computed for all models in the same pass over the rows, others by the
+    evaluator.
 
-    Folds that cannot be trained together (another estimator, other stages that are fitted, mini-batches, local steps,
-    lossy codecs, balanced class weights, a grid over columns) are trained one after the other, as pyspark.ml does,
-    and the reason is logged.
+    Folds that cannot be trained together (another estimator, a grid over other stages or over columns, mini-batches,
+    local steps, lossy codecs, balanced class weights) are trained one after the other, as pyspark.ml does, and the
+    reason is logged.
 
     Parameters
     ----------
@@ -91,11 +92,11 @@ class CrossValidator(Search, tuning.CrossValidator):
         if self.getFoldCol():
             column_type(schema, self.getFoldCol(), "fold")
 
-    def _joint_tasks(self, rows: Rows) -> Tasks:
+    def _plan(self, rows: Rows) -> Plan:
         fold = self.getFoldCol()
         if fold and not isinstance(column_type(schema_of(rows), fold, "fold"), IntegralType):
             raise ApartError(f"foldCol={fold!r} is no integer column")
-        return super()._joint_tasks(rows)
+        return super()._plan(rows)
 
     def _folded(self, rows: Rows) -> tuple[Rows, str]:
         folds, name = self.getNumFolds(), self.getFoldCol()

@@ -205,7 +205,7 @@ def test_what_cannot_be_trained_together_is_known_before(rows, reason):
     grid = [{estimator.getParam(parameter): value} for value in values]
     search = ml.CrossValidator(estimator=estimator, estimatorParamMaps=grid, numFolds=2, **folds)
     with pytest.raises(ApartError, match=reason):
-        search._joint_tasks(rows)
+        search._plan(rows)
 
 
 def without_a_class(rows):
@@ -223,7 +223,7 @@ def test_fewer_classes_without_a_fold_are_known_with_the_data(rows):
         estimator=estimator, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, foldCol="fold"
     )
     with pytest.raises(ApartError, match="without fold 1 there are fewer classes"):
-        search._fit_together(rows, search._joint_tasks(rows), rows)
+        search._fit_together(rows, search._plan(rows), rows)
 
 
 @pytest.mark.parametrize("why", ["before", pytest.param("with the data", marks=needs("minutes"))])
@@ -277,15 +277,30 @@ def test_a_pipelines_last_stage_shares_passes(rows, caplog):
     assert [type(stage) for stage in together.bestModel.stages] == [VectorAssembler, ml.LogisticRegressionModel]
 
 
-def test_a_pipeline_with_stages_that_are_fitted_does_not(rows):
+def test_stages_that_are_fitted_are_so_once_a_fold(rows, caplog):
     assembler = VectorAssembler(inputCols=COLUMNS, outputCol="raw")
-    options = pipeline(assembler, StandardScaler(inputCol="raw", outputCol="assembled"))
-    with pytest.raises(ApartError, match="StandardScaler is fitted to the rows of each fold"):
-        ml.CrossValidator(**options)._joint_tasks(rows)
+    scaler = StandardScaler(inputCol="raw", outputCol="assembled", withMean=True)
+    options = pipeline(assembler, scaler)
+    together, separate = (kind(**options).fit(rows) for kind in (ml.CrossValidator, tuning.CrossValidator))
+    assert "one after the other" not in caplog.text
+    np.testing.assert_allclose(together.avgMetrics, separate.avgMetrics, rtol=1e-9)
+    for fold in range(2):
+        means = [[model.stages[1].mean for model in found.subModels[fold]] for found in (together, separate)]
+        assert means[0] == means[1]
+        assert together.subModels[fold][0].stages[-1].summary.receipt.models == 2
+    assert together.subModels[0][0].stages[1].mean != together.bestModel.stages[1].mean
+    assert [type(stage).__name__ for stage in together.bestModel.stages] == [
+        "VectorAssembler",
+        "StandardScalerModel",
+        "LogisticRegressionModel",
+    ]
+
+
+def test_a_grid_over_other_stages_is_trained_one_fold_after_the_other(rows):
     assembler = VectorAssembler(inputCols=COLUMNS, outputCol="assembled")
     options = {**pipeline(assembler), "estimatorParamMaps": [{assembler.inputCols: ["x0"]}]}
     with pytest.raises(ApartError, match="the grid is over other stages"):
-        ml.CrossValidator(**options)._joint_tasks(rows)
+        ml.CrossValidator(**options)._plan(rows)
 
 
 BAD_FOLDS = {
