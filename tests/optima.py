@@ -19,8 +19,8 @@ Floats = np.ndarray
 class PenalisedModel:
     """mean loss + l2/2 ‖s u‖² + l1 ‖s u‖₁ for coefficients u inside bounds, all in the features' units.
 
-    ``s`` has the features' standard deviations with ``standardised``, else ones. A vector holds the coefficients of
-    standardised features, feature by feature, and then the intercepts.
+    ``s`` has the features' standard deviations, over n − ``ddof``, with ``standardised``, else ones. A vector holds
+    the coefficients of standardised features, feature by feature, and then the intercepts.
     """
 
     X: Floats
@@ -32,10 +32,11 @@ class PenalisedModel:
     upper: float = np.inf
     standardised: bool = True
     intercept: bool = True
+    ddof: int = 1
 
     @cached_property
     def std(self) -> Floats:
-        std = self.X.std(axis=0, ddof=1)
+        std = self.X.std(axis=0, ddof=self.ddof)
         return np.where(std > 0, std, np.inf)  # a constant feature has no coefficient
 
     @property

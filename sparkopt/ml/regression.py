@@ -85,7 +85,7 @@ class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _Linea
         return Huber(self.getEpsilon()).scale(self.auxiliary[0]) if len(self.auxiliary) else 1.0
 
     def write(self) -> GeneralMLWriter:
-        """Return a writer: ``model.write().format("pmml").save(path)``; without a format, ``load`` reads it."""
+        """Return a writer: ``model.write().save(path)``; ``.format("pyspark")`` or ``("pmml")`` for others."""
         return GeneralModelWriter(self)
 
     def evaluate(self, dataset: DataFrame) -> LinearRegressionSummary:
@@ -94,6 +94,10 @@ class LinearRegressionModel(ScalarModel[LinearRegressionTrainingSummary], _Linea
     @property
     def _training_summary(self) -> type[LinearRegressionTrainingSummary]:
         return LinearRegressionTrainingSummary
+
+
+NARROW = 4096
+"""Features up to which pyspark.ml solves least squares by normal equations where it may choose."""
 
 
 @documented
@@ -114,8 +118,9 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         Where Huber's loss turns from squared to absolute, in scales, > 1.
     solver : {"auto", "normal", "l-bfgs"}, default "auto"
         The method under pyspark.ml's name, where optimizer is "auto". "normal" is "proximal-newton", which solves
-        the normal equations of squared error, with L1 by coordinate descent. Like pyspark.ml's it standardises by
-        variances over n, not n − 1 as the others. "l-bfgs" is "lbfgs", or "proximal-lbfgs" with L1.
+        the normal equations of squared error, with L1 by coordinate descent. "l-bfgs" is "lbfgs", or
+        "proximal-lbfgs" with L1. As in pyspark.ml, "normal", and "auto" for squared error of at most 4,096 features,
+        standardise by variances over n; others by those over n − 1.
     {shared}
 
     Examples
@@ -185,7 +190,8 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
         return self.getSolver() == "auto" and super()._chooses
 
     def _penalty_for(self, moments: Moments) -> Penalty:
-        if self.getSolver() != "normal":
+        solver, is_narrow = self.getSolver(), moments.features <= NARROW and self.getLoss() == "squaredError"
+        if solver == "l-bfgs" or (solver == "auto" and not is_narrow):
             return super()._penalty_for(moments)
         return by_population(self.getRegParam(), self.getElasticNetParam(), self.getStandardization(), moments)
 

@@ -91,7 +91,7 @@ def test_linear_regression(diabetes, pyspark_fit, options):
     if "elasticNetParam" in options:
         options = {**options, "regParam": 1.0}  # over the target's spread of 77
     theirs = regression.LinearRegression(solver="l-bfgs", tol=1e-12, maxIter=500)
-    ours = LinearRegression(**EXACT, **options).fit(diabetes)
+    ours = LinearRegression(solver="l-bfgs", **EXACT, **options).fit(diabetes)
     assert_equal(linear(ours), pyspark_fit(theirs, diabetes, linear, options))
 
 

@@ -213,6 +213,10 @@ def test_the_summary_of_a_support_vector_machine_is_called_or_not(cancer):
 
 SOLVERS = {
     "auto": {},
+    "auto, weighted": {"weightCol": "weight", "regParam": 1.0},
+    "auto, lasso": {"elasticNetParam": 1.0, "regParam": 1.0},
+    "auto, elastic net": {"elasticNetParam": 0.5, "regParam": 1.0, "standardization": False, "weightCol": "weight"},
+    "auto, huber": {"loss": "huber"},
     "normal": {},
     "l-bfgs": {},
     "normal, huber": {"loss": "huber"},
@@ -233,8 +237,7 @@ def test_solvers_of_linear_regression_are_taken_or_refused_as_by_pyspark(name, d
             ml.LinearRegression(**options).fit(diabetes)
         return
     ours = ml.LinearRegression(**options).fit(diabetes)
-    # pyspark.ml's auto is its normal here, which divides variances by n; ours is l-bfgs, which divides by n - 1
-    np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-3 if name == "auto" else 1e-5)
+    np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-5)
 
 
 def test_solvers_choose_the_method(diabetes):
