@@ -366,12 +366,12 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         return score
 
     def write(self) -> MLWriter:
-        """Return a writer: ``model.write().overwrite().save(path)``."""
+        """Return a writer: ``model.write().save(path)``; with ``.format("pyspark")``, pyspark.ml's class loads it."""
         return ModelWriter(self)
 
     @classmethod
     def read(cls) -> MLReader[Any]:
-        """Return a reader: ``Model.read().load(path)``."""
+        """Return a reader: ``Model.read().load(path)``. It reads pyspark.ml's models of the same name too."""
         return ModelReader(cls)
 
 

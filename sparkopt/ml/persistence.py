@@ -6,7 +6,7 @@ Any path that Spark can write works; without Spark, any that `sparkopt.io.resolv
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from sparkopt import __version__
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import check_digest, digested
 from sparkopt.ml.pmml import regression_pmml
+from sparkopt.ml.pyspark_models import PYSPARK_MODELS, of_pyspark, write_for_pyspark
 from sparkopt.ml.saving import StageReader, StageWriter
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
@@ -26,7 +27,7 @@ M = TypeVar("M", bound="MLReadable[Any]")
 
 
 class ModelWriter(StageWriter):
-    """Writes a linear model.
+    """Writes a linear model, in sparkopt's format or another.
 
     Parameters
     ----------
@@ -34,13 +35,32 @@ class ModelWriter(StageWriter):
         The model.
     """
 
+    formats: ClassVar[tuple[str, ...]] = ("internal", "pyspark")
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.source = "internal"
+
+    def format(self, source: str) -> Self:
+        """Choose "internal", which ``load`` reads, or a format for other software.
+
+        "pyspark" is that of pyspark.ml's own model, which Spark loads in every language, and ``load`` too.
+
+        Raises
+        ------
+        ParameterError
+            For any other format.
+        """
+        self.source = check("format", source.lower(), OneOf(list(self.formats)))
+        return self
 
     def saveImpl(self, path: str) -> None:
         """Write ``metadata`` and ``data`` below ``path``."""
         spark, model = self.sparkSession, self.model
+        if self.source == "pyspark":
+            write_for_pyspark(model, path, spark)
+            return
         matrix, intercept = model.arrays
         numbers = _numbers(matrix, intercept, model.auxiliary)
         DefaultParamsWriter.saveMetadata(model, path, spark, digested(model, spark, numbers))
@@ -48,47 +68,29 @@ class ModelWriter(StageWriter):
 
 
 class ModelReader(StageReader[M], Generic[M]):
-    """Reads a linear model."""
+    """Reads a linear model, of sparkopt or of pyspark.ml."""
 
     def _load(self, path: str) -> M:
         metadata = self._metadata(path)
         expected = f"{self.kind.__module__}.{self.kind.__name__}"
-        if metadata["class"] != expected:
+        is_pysparks = PYSPARK_MODELS.get(metadata["class"]) == expected
+        if metadata["class"] != expected and not is_pysparks:
             raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
         row = self.sparkSession.read.parquet(f"{path}/data").first()
         if row is None:
             raise DataError(f"{path!r} has no coefficients: it was not written completely. Save the model again.")
-        found: M = restored(self.kind, metadata, row)
+        found: M = (of_pyspark if is_pysparks else restored)(self.kind, metadata, row)
         return found
 
 
 class GeneralModelWriter(ModelWriter, GeneralMLWriter):
-    """Writes a linear regression, in sparkopt's format or another.
+    """Writes a linear regression, in sparkopt's format or another; "pmml" too."""
 
-    Parameters
-    ----------
-    model : LinearRegressionModel
-        The model.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.source = "internal"
-
-    def format(self, source: str) -> GeneralModelWriter:
-        """Choose "internal", which ``load`` reads, or "pmml", for other software.
-
-        Raises
-        ------
-        ParameterError
-            For any other format.
-        """
-        self.source = check("format", source.lower(), OneOf(["internal", "pmml"]))
-        return self
+    formats = ("internal", "pyspark", "pmml")
 
     def saveImpl(self, path: str) -> None:
         """Write the model, or a text file with its PMML."""
-        if self.source == "internal":
+        if self.source != "pmml":
             super().saveImpl(path)
             return
         model, features = self.model, self.model._features()

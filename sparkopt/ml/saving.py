@@ -26,6 +26,7 @@ from sparkopt.blocks.failures import path_errors
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.ml.pyspark_models import PYSPARK_MODELS
 
 __all__ = [
     "ParamsReadable",
@@ -43,6 +44,8 @@ S = TypeVar("S")
 V = TypeVar("V", bound="MLReadable[Any]")
 
 OF_SPARK = {
+    **PYSPARK_MODELS,
+    "org.apache.spark.ml.PipelineModel": "sparkopt.ml.pipeline.PipelineModel",
     "org.apache.spark.ml.evaluation.": "sparkopt.ml.evaluation.",
     "pyspark.ml.evaluation.": "sparkopt.ml.evaluation.",
     "pyspark.ml.pipeline.": "sparkopt.ml.pipeline.",
