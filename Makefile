@@ -146,6 +146,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-drop-in
+bench-drop-in: .venv/run ## Compare a script of pyspark.ml with the same script by python -m sparkopt
+	@$(ACTIVATE) python jobs/bench/drop_in.py $(ARGS)
+
 .PHONY: bench-score
 bench-score: .venv/run ## Compare scoring with pyspark.ml's models: Vectors, assembled, cached, arrays, sparse (5 minutes)
 	@$(SUBMIT) jobs/bench/score.py $(ARGS)

@@ -30,6 +30,7 @@ DIRECTION = [
     ["ml", "deep"],
     ["integrations"],
     ["jobs"],
+    ["__main__"],
 ]
 ROW = {package: row for row, packages in enumerate(DIRECTION) for package in packages}
 
@@ -108,7 +109,8 @@ def test_packages_import_only_packages_before_them(module):
 
 
 def test_only_the_ground_stands_loose():
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "errors.py", "typing.py", "validation.py"}
+    ground = {"__init__.py", "__main__.py", "errors.py", "typing.py", "validation.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} == ground
 
 
 def test_tests_mirror_the_packages():

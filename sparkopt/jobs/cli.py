@@ -1,13 +1,15 @@
-"""The ``sparkopt`` command: ``sparkopt COMMAND flags`` runs a job."""
+"""The ``sparkopt`` command: ``sparkopt COMMAND flags`` runs a job, ``sparkopt SCRIPT.py`` code for pyspark.ml."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import sparkopt
+from sparkopt.errors import ParameterError
 from sparkopt.jobs.flags import USAGE
 
 __all__ = ["COMMANDS", "main"]
@@ -31,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
         return code
+    if arguments and arguments[0].endswith(".py"):
+        return _run_script(*arguments)
     if arguments == ["--version"]:
         print(f"sparkopt {sparkopt.__version__}")
         return 0
     lines = ["usage: sparkopt COMMAND [flags]     (sparkopt COMMAND --help lists its flags)", ""]
     lines += [f"  {name:<20}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines += ["", "       sparkopt SCRIPT.py [arguments]     (a script of pyspark.ml, with sparkopt's estimators)"]
     if arguments and arguments[0] in ("-h", "--help"):
         print("\n".join(lines))
         return 0
@@ -45,6 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = ", ".join(COMMANDS)
     print(f"sparkopt: error: there is no command {arguments[0]!r}. There are {known}.", file=sys.stderr)
     return USAGE
+
+
+def _run_script(path: str, *arguments: str) -> int:
+    from sparkopt.integrations import run_script
+
+    try:
+        run_script(path, arguments)
+    except ParameterError as error:
+        if Path(path).is_file():  # the script's own
+            raise
+        print(f"sparkopt: error: {error}", file=sys.stderr)
+        return USAGE
+    return 0
 
 
 if __name__ == "__main__":

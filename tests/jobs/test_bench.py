@@ -27,6 +27,7 @@ ALONE = {
     "codecs": (),
     "cold": (*SMALL, "--runs", "1"),
     "compression": ("--help",),  # minutes, on limited links
+    "drop_in": ("--rows", "500", "--runs", "1"),
     "deep": ("--help",),  # see the test below
     "larger_than_memory": ("--help",),  # tests/machine has a smaller one
     "local_steps": ("--help",),
