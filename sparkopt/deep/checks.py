@@ -15,8 +15,6 @@ from pyspark.sql.types import StructType
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.connect import slots_of
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
 from sparkopt.deep.scorer import check_pipeline
@@ -25,6 +23,8 @@ from sparkopt.images import Compose
 from sparkopt.io.filesystem import resolve
 from sparkopt.launch.devices import check_request, describe
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.held_out import HeldOut
 from sparkopt.validation import Interval, check
 
 __all__ = ["check_session", "check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]

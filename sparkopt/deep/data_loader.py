@@ -12,11 +12,12 @@ import torch
 from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.sampler import EpochSampler
-from sparkopt.deep.stream import RowGroups, load_batches
+from sparkopt.deep.stream import load_batches
 from sparkopt.images import Compose
 from sparkopt.launch import Communicator
+from sparkopt.shards.groups import RowGroups
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.sampler import EpochSampler
 
 __all__ = ["WINDOW_BYTES", "RankDataLoader"]
 

@@ -21,7 +21,6 @@ from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import named_table
 from sparkopt.deep.builders import why_nameless
-from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import (
     check_session,
     check_training,
@@ -31,12 +30,8 @@ from sparkopt.deep.checks import (
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields, flat
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import Index
 from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import by_name, check_metrics
-from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import check_params
 from sparkopt.deep.recipe import Recipe, check_recipe
@@ -47,8 +42,13 @@ from sparkopt.errors import ParameterError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.io.hadoop import provide, settings_of
+from sparkopt.launch.checkpoints import CheckpointFolder, module_bytes
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
+from sparkopt.shards.fields import Fields, flat
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.index import Index
+from sparkopt.shards.missing import RowCheck
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
 
@@ -321,7 +321,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
 
     @contextlib.contextmanager
     def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
-        from sparkopt.deep.store import write_store
+        from sparkopt.shards.store import write_store
 
         with contextlib.ExitStack() as stack:
             folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))

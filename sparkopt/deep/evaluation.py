@@ -13,16 +13,16 @@ from pyspark.sql import DataFrame
 from torch import nn
 
 from sparkopt.blocks.tables import named_table
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import Field, Fields, MissingValueError
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import METRICS, Metric, build_metrics, by_name, check_metrics, mean_of
-from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.launch import LocalCommunicator
 from sparkopt.machine import Table
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import Field, Fields, MissingValueError
+from sparkopt.shards.missing import RowCheck
 
 __all__ = ["default_metrics", "evaluated"]
 

@@ -27,7 +27,6 @@ from sparkopt.blocks.names import quoted
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference, why_nameless
-from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import check_params
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
@@ -37,6 +36,7 @@ from sparkopt.errors import DataError, NoSummaryError, SchemaError
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.shards.fields import Field, Fields
 
 if TYPE_CHECKING:
     from torch import nn

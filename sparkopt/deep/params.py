@@ -20,11 +20,11 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
-from sparkopt.deep.fields import flat
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import Compose
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
+from sparkopt.shards.fields import flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["InferenceParams", "TrainingParams", "check_params"]

@@ -14,17 +14,18 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.invalid import SCORING_HINT
-from sparkopt.deep.batch import Decoder, contents, on_device
-from sparkopt.deep.checkpoint import module_state
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import Field, Fields, MissingValueError
-from sparkopt.deep.missing import RowCheck
+from sparkopt.deep.batch import Decoder, on_device
 from sparkopt.deep.outputs import Outputs
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
+from sparkopt.launch.checkpoints import module_state
 from sparkopt.launch.devices import choose
 from sparkopt.launch.threads import task_cores
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import Field, Fields, MissingValueError
+from sparkopt.shards.groups import contents
+from sparkopt.shards.missing import RowCheck
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:

@@ -11,12 +11,20 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from sparkopt.deep.batch import Batch
-from sparkopt.deep.checkpoint import MANIFEST, MODEL, STATE, Checkpoint, CheckpointFolder, module_bytes, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.recipe import OPTIMIZERS, Recipe
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.launch import LocalCommunicator
+from sparkopt.launch.checkpoints import (
+    MANIFEST,
+    MODEL,
+    STATE,
+    Checkpoint,
+    CheckpointFolder,
+    module_bytes,
+    module_state,
+)
 from tests.deep import networks
 
 CONFIG = TrainConfig("", 1, 8, 1)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from pyspark import SparkConf
 
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.launching import Launching
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep.killing import calm, estimator, rows
 from tests.deep.networks import Mlp
 from tests.deep.test_kill import script

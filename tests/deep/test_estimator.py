@@ -24,8 +24,8 @@ from torch import nn
 
 from sparkopt import images
 from sparkopt.deep import TorchEstimator, TorchModel, local
-from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
+from sparkopt.launch.checkpoints import module_bytes
 from sparkopt.machine import Table, TablePart
 from sparkopt.solver.callbacks import History, TimeBudget
 from tests.deep import networks

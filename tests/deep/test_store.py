@@ -12,17 +12,18 @@ import torch
 
 from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.batch import Decoder, contents
+from sparkopt.deep.batch import Decoder
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.fields import Field, Fields
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.sampler import EpochSampler
-from sparkopt.deep.store import write_store
-from sparkopt.deep.stream import RowGroups, load_batches
+from sparkopt.deep.stream import load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.launch import LocalCommunicator
+from sparkopt.shards.fields import Field, Fields
+from sparkopt.shards.groups import RowGroups, contents
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.sampler import EpochSampler
+from sparkopt.shards.store import write_store
 from tests.deep.rows import parted
 
 ROWS = 1300

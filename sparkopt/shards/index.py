@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.deep.fields import Field, Fields
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.secrets import mask_uri
+from sparkopt.shards.fields import Field, Fields
 from sparkopt.typing import Array
 
 __all__ = ["TRAINING", "VALIDATION", "Index", "LabelFacts", "Shard", "TensorSpec"]
