@@ -6,6 +6,7 @@ For a table, neither is a SparkSession made nor Java looked for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import tempfile
 import uuid
@@ -14,6 +15,7 @@ from typing import Any
 
 from pyspark import keyword_only
 from pyspark.ml import Estimator
+from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.descriptions import described, of_subject
@@ -34,15 +36,17 @@ from sparkopt.deep.launching import Launching
 from sparkopt.deep.metrics import by_name, check_metrics
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import check_params
+from sparkopt.deep.persistence import NetworkReader, NetworkWriter
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
+from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
 from sparkopt.errors import ParameterError
 from sparkopt.images import Compose
 from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.io.hadoop import provide, settings_of
-from sparkopt.launch.checkpoints import CheckpointFolder, module_bytes
+from sparkopt.launch.checkpoints import CheckpointFolder
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.fields import Fields, flat
@@ -57,8 +61,10 @@ __all__ = ["TorchEstimator"]
 logger = logging.getLogger(__name__)
 provide(session_settings)
 
+KIND = "sparkopt.deep.estimator.TorchEstimator"
 
-class TorchEstimator(Estimator[TorchModel], TrainingSetters):
+
+class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReadable["TorchEstimator"]):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
@@ -258,7 +264,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
         self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
         self.callbacks, self.loggers = _several("callbacks", callbacks), _several("loggers", loggers)
         self.initialModel = initialModel
@@ -296,20 +301,20 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     def _recipe(self) -> Recipe:
         check_params(self)
         recipe = Recipe(
-            self.module,
-            self.loss,
-            self.optimizer,
-            self.scheduler if self.scheduler is not None else self.value("stepSizeSchedule"),
+            self.value("module"),
+            self.value("loss"),
+            self.value("optimizer"),
+            self.value("scheduler") or self.value("stepSizeSchedule"),
             self.schedulerInterval,
             self.value("stepSize"),
             self.metrics,
             self.loggers,
-            _weights(self.initialModel),
+            initial_weights(self.initialModel),
             self.task,
         )
         check_recipe(recipe)
         check_metrics(self.metrics)
-        nameless = why_nameless(self.module)
+        nameless = why_nameless(self.value("module"))
         if nameless is not None:
             logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
         if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
@@ -372,10 +377,33 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         return launching.run(config, recipe, (*self.callbacks, *bar))
 
     def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
-        model = TorchModel(self.module, result.weights, recipe.task_name, result.output_shape)
+        model = TorchModel(self.value("module"), result.weights, recipe.task_name, result.output_shape)
         model._inputs, model._columns = fields.inputs, tuple(flat(self.features()))
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
+
+    def write(self) -> MLWriter:
+        """Return a writer: ``estimator.write().overwrite().save(path)``. Callbacks and loggers are not saved.
+
+        Raises
+        ------
+        ParameterError
+            Where an object that the estimator was given cannot be saved by name.
+        """
+        return NetworkWriter(saved_of(self))
+
+    @classmethod
+    def read(cls) -> MLReader[Any]:
+        """Return a reader: ``TorchEstimator.read().load(path)``."""
+        return NetworkReader(KIND, functools.partial(restored, cls))
+
+    def _value_to_json(self, name: str, value: Any) -> Any:
+        """Return the value of a parameter in a grid as JSON holds it."""
+        return to_json(name, value) if name in OBJECTS else value
+
+    def _value_from_json(self, name: str, found: Any) -> Any:
+        """Return the value that ``_value_to_json`` was given."""
+        return from_json(name, found) if name in OBJECTS else found
 
 
 def _several(name: str, given: Any) -> tuple[Any, ...]:
@@ -388,19 +416,6 @@ def _several(name: str, given: Any) -> tuple[Any, ...]:
                 )
         return tuple(given)
     raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")
-
-
-def _weights(initial: Any) -> bytes | None:
-    """Return the weights that training starts from: of a model, of a state_dict, or as they are."""
-    if initial is None or isinstance(initial, bytes):
-        return initial
-    if isinstance(initial, TorchModel):
-        return initial.weights
-    if isinstance(initial, Mapping):
-        return module_bytes(dict(initial))
-    raise ParameterError(
-        f"initialModel must be a TorchModel, a state_dict, or bytes of safetensors. Got a {type(initial).__name__}."
-    )
 
 
 def _absolute(uri: str) -> str:

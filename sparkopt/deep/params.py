@@ -71,7 +71,7 @@ def check_params(params: Params) -> None:
             check(name, params.getOrDefault(name), domain)
 
 
-def _param(name: str, doc: str, convert: Callable[[Any], T]) -> Param[T]:
+def _param(name: str, doc: str, convert: Callable[[Any], T] | None = None) -> Param[T]:
     return Param(Params._dummy(), name, doc, typeConverter=convert)
 
 
@@ -143,6 +143,10 @@ class InferenceParams(
 class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     """What only the estimator has."""
 
+    module: Param[Any] = _param("module", "the network, or what builds it")
+    loss: Param[Any] = _param("loss", "a loss of PyTorch's, a function, or a name")
+    optimizer: Param[Any] = _param("optimizer", "what makes the optimiser, or a name")
+    scheduler: Param[Any] = _param("scheduler", "what makes the scheduler")
     epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
     numProc: Param[int] = _param("numProc", "processes; default task slots of Spark, or accelerators", _whole)
     launcher: Param[str] = _param("launcher", f"what runs the processes: {', '.join(LAUNCHERS)}", _text)
@@ -176,6 +180,8 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            loss="squared_error",
+            optimizer="adam",
             epochs=10,
             launcher="torch",
             precision="fp32",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.deep.batch import Decoder, on_device
+from sparkopt.deep.loaded import loaded_modules
 from sparkopt.deep.outputs import Outputs
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
@@ -58,7 +60,8 @@ class NetworkScorer:
     device: str
     batch_size: int
     wanted: tuple[str, ...]
-    keeps: bool = False
+    keeps: bool
+    token: str
 
     @staticmethod
     def load(build: Any, weights: bytes) -> nn.Module:
@@ -81,8 +84,12 @@ class NetworkScorer:
         # where rows without scores are left out, Spark would else compute them once more for that condition
         return (scores.asNondeterministic() if self.keeps else scores)(*columns)
 
-    def network(self) -> tuple[Callable[[list[pa.Array]], torch.Tensor], torch.device]:
-        """Return what gives the network's outputs of columns of Arrow, and the device that they are on."""
+    @contextmanager
+    def network(self) -> Iterator[tuple[Callable[[list[pa.Array]], torch.Tensor], torch.device]]:
+        """Give what computes the network's outputs of columns of Arrow, and the device that they are on.
+
+        The process keeps the loaded network for its next task.
+        """
         import torch
 
         context = TaskContext.get()
@@ -91,8 +98,10 @@ class NetworkScorer:
         spare_modules()
         gpus = context.resources().get("gpu") if context is not None else None
         device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
-        module = self.load(self.build, self.weights).to(device)
         decoder = Decoder(self.fields, None if self.pipeline is None else Compose.from_json(self.pipeline))
+
+        def load() -> nn.Module:
+            return self.load(self.build, self.weights).to(device)
 
         def outputs(rows: list[pa.Array]) -> torch.Tensor:
             columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
@@ -100,20 +109,22 @@ class NetworkScorer:
                 found: torch.Tensor = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
             return found
 
-        return outputs, device
+        with loaded_modules.lent((self.token, str(device)), len(self.weights), load) as module:
+            yield outputs, device
 
     def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         """Score Arrow batches, one or more batches of the network at a time."""
-        network, _ = self.network()
+        with self.network() as (network, _):
 
-        def scored(rows: list[pa.Array]) -> pa.Array:
-            found = self.outputs.columns(network(rows))
-            return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
+            def scored(rows: list[pa.Array]) -> pa.Array:
+                found = self.outputs.columns(network(rows))
+                return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
 
-        for arrays in batches:
-            starts = range(0, max(1, len(arrays[0])), self.batch_size)
-            slices = [[array.slice(start, self.batch_size) for array in arrays] for start in starts]
-            yield pa.concat_arrays([self._of_valid(scored, rows) if self.keeps else scored(rows) for rows in slices])
+            for arrays in batches:
+                starts = range(0, max(1, len(arrays[0])), self.batch_size)
+                slices = [[array.slice(start, self.batch_size) for array in arrays] for start in starts]
+                found = [self._of_valid(scored, rows) if self.keeps else scored(rows) for rows in slices]
+                yield pa.concat_arrays(found)
 
     def _of_valid(self, scored: Callable[[list[pa.Array]], pa.Array], rows: list[pa.Array]) -> pa.Array:
         """Return the outputs of some rows, null for invalid ones; these are only looked for where scoring fails."""
