@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +30,7 @@ from sparkopt.deep.checks import (
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.launching import Launching
+from sparkopt.deep.launching import trained
 from sparkopt.deep.metrics import by_name, check_metrics
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import check_params
@@ -44,15 +42,16 @@ from sparkopt.deep.worker import RankResult
 from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
 from sparkopt.errors import ParameterError
 from sparkopt.images import Compose
-from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.launch.checkpoints import CheckpointFolder
+from sparkopt.launch.launching import Launching
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.fields import Fields, flat
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.index import Index
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.temporary import absolute, temporary_store
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
 
@@ -326,17 +325,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
 
     @contextlib.contextmanager
     def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
-        from sparkopt.shards.store import write_store
-
-        with contextlib.ExitStack() as stack:
-            folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
-            uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
-            skips = self.value("handleInvalid") != "error"
-            check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
-            index = write_store(rows, fields, uri, held_out, check, ignored)
-            if index.skipped:
-                logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
-            stack.callback(index.delete)
+        skips = self.value("handleInvalid") != "error"
+        check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
+        with temporary_store(rows, fields, self.value("storePath"), held_out, check, ignored) as index:
             yield index
 
     def _config(self, index: Index, processes: int) -> TrainConfig:
@@ -358,7 +349,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
             compression=self.value("compression"),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
-            checkpoints=_absolute(checkpoints) if checkpoints else None,
+            checkpoints=absolute(checkpoints) if checkpoints else None,
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
@@ -372,9 +363,11 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
         kind, losses = self.value("launcher"), self.value("maxRestarts")
-        launching = Launching(kind, session, processes, self.value("minProc"), losses, gpus_per_task(self, session))
+        gpus = gpus_per_task(self, session)
+        resources = {"gpu": gpus} if gpus else {}
+        launching = Launching(kind, session, processes, self.value("minProc"), losses, resources)
         bar = [ProgressBar("train")] if self.progress else []
-        return launching.run(config, recipe, (*self.callbacks, *bar))
+        return trained(launching, config, recipe, (*self.callbacks, *bar))
 
     def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
         model = TorchModel(self.value("module"), result.weights, recipe.task_name, result.output_shape)
@@ -416,8 +409,3 @@ def _several(name: str, given: Any) -> tuple[Any, ...]:
                 )
         return tuple(given)
     raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")
-
-
-def _absolute(uri: str) -> str:
-    """Return a folder as executors find it, whatever their working directory is."""
-    return local_path(uri) or uri
