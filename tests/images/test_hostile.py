@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -309,13 +310,16 @@ def samples() -> dict[str, bytes]:
         "deflate.tiff": saved(picture, "TIFF", compression="tiff_adobe_deflate"),
         "wide.tiff": cv2.imencode(".tiff", pixels.astype(np.uint16) * 257)[1].tobytes(),
         "wide.png": cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1].tobytes(),
+        "avif": saved(picture, "AVIF"), "jp2": saved(picture, "JPEG2000"),
+        "jxl": bytes(imagecodecs.jpegxl_encode(pixels, lossless=True)),
+        "big.tiff": saved(picture, "TIFF", big_tiff=True),
     }  # fmt: skip
 
 
 @pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("name", samples())
 def test_no_mutation_ends_the_process(name, tmp_path):
-    """100,000 mutations in all, those of each format in a process of its own."""
+    """More than 100,000 mutations in all, those of each format in a process of its own."""
     path = tmp_path / name
     path.write_bytes(samples()[name])
     command = [sys.executable, "-c", MUTATE, str(path), "7", "7000"]
