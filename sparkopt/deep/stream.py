@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparkopt.deep.batch import Batch, Decoder
-from sparkopt.shards.groups import RowGroups
+from sparkopt.deep.mixing import BatchMixer
+from sparkopt.shards.groups import Columns, RowGroups
 from sparkopt.shards.sampler import EpochSampler
 from sparkopt.shards.stream import Parts, prepared_batches
 
@@ -26,6 +27,7 @@ def load_batches(
     decoder: Decoder,
     *,
     first_step: int = 0,
+    mixer: BatchMixer | None = None,
     ahead: int = 4,
     threads: int = 1,
     pin: bool = False,
@@ -38,17 +40,24 @@ def load_batches(
         As there.
     decoder : Decoder
         How rows become tensors.
+    mixer : BatchMixer or None, default None
+        Mixes the rows of each stream's batch.
     pin : bool, default False
         Whether to put them into pinned memory.
     """
-    make = _maker(decoder, pin)
+    make = _maker(decoder, mixer, streams, pin)
     return prepared_batches(groups, sampler, streams, make, first_step=first_step, ahead=ahead, threads=threads)
 
 
-def _maker(decoder: Decoder, pin: bool) -> Callable[[Parts], Batch]:
-    def make(parts: Parts) -> Batch:
-        chosen = [part for part in parts if part[1]] or parts[:1]
-        batches = [decoder.batch(columns, counted) for columns, counted in chosen]
+def _maker(decoder: Decoder, mixer: BatchMixer | None, streams: range, pin: bool) -> Callable[[Parts, int], Batch]:
+    def made(stream: int, step: int, columns: Columns, counted: int) -> Batch:
+        batch = decoder.batch(columns, counted)
+        return batch if mixer is None else mixer(batch, stream, step)
+
+    def make(parts: Parts, step: int) -> Batch:
+        numbered = list(zip(streams, parts, strict=True))
+        chosen = [one for one in numbered if one[1][1]] or numbered[:1]
+        batches = [made(stream, step, columns, counted) for stream, (columns, counted) in chosen]
         whole = batches[0] if len(batches) == 1 else _one(batches)
         return whole.pinned() if pin else whole
 

@@ -179,7 +179,7 @@ class RunContext:
         low, high = (rank * settings.streams // self.size for rank in (self.rank, self.rank + 1))
         names = {entry.name: entry.columns[0] for entry in self._index.fields.inputs}
 
-        def make(parts: Parts) -> dict[str, Array]:
+        def make(parts: Parts, step: int) -> dict[str, Array]:
             return {
                 title: _joined([columns[name][:counted] for columns, counted in parts])
                 for name, title in names.items()

@@ -25,7 +25,7 @@ def prepared_batches(
     groups: RowGroups,
     sampler: EpochSampler,
     streams: range,
-    make: Callable[[Parts], T],
+    make: Callable[[Parts, int], T],
     *,
     first_step: int = 0,
     ahead: int = 4,
@@ -42,7 +42,7 @@ def prepared_batches(
     streams : range
         Whose parts make up this rank's batches.
     make : callable
-        Makes a batch of the rows of a step; it is called on several threads.
+        Makes a batch of the rows of a step, and the step's number; it is called on several threads.
     first_step : int, default 0
         The first step; steps before it are not read.
     ahead : int, default 4
@@ -80,7 +80,7 @@ def _read(
     sampler: EpochSampler,
     streams: range,
     first_step: int,
-    make: Callable[[Parts], T],
+    make: Callable[[Parts, int], T],
     pool: ThreadPoolExecutor,
     waiting: queue.Queue[Future[T] | None],
     ended: threading.Event,
@@ -88,10 +88,10 @@ def _read(
     """Put the future of each batch into the queue; or of an error."""
     try:
         sources = [step_columns(groups, sampler, stream, first_step) for stream in streams]
-        for parts in zip(*sources, strict=True):
+        for step, parts in enumerate(zip(*sources, strict=True), first_step):
             if ended.is_set():
                 return
-            waiting.put(pool.submit(make, list(parts)))
+            waiting.put(pool.submit(make, list(parts), step))
     except Exception as error:  # noqa: BLE001  # raised where the batch is taken
         failed: Future[T] = Future()
         failed.set_exception(error)
