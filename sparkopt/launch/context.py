@@ -125,9 +125,17 @@ class RunContext:
 
     @cached_property
     def device(self) -> str:
-        """PyTorch's name of this rank's device, as ``device=`` of the run chooses it: "cuda:0", or "cpu"."""
+        """PyTorch's name of this rank's device, as ``device=`` of the run chooses it: "cuda:0", or "cpu".
+
+        It is PyTorch's current device from then on.
+        """
         info = self.communicator.info
-        return choose(self._settings.device, info.accelerators, info.local_rank)[0]
+        found = choose(self._settings.device, info.accelerators, info.local_rank)[0]
+        if found.startswith("cuda"):
+            import torch
+
+            torch.cuda.set_device(found)
+        return found
 
     @property
     def rows(self) -> int:
@@ -228,8 +236,8 @@ class RunContext:
         from sparkopt.launch.checkpoints import Checkpoint
 
         folder = self._folder()
-        self._number += 1
         if self.rank == 0:
+            self._number = 1 + (self._number or _last_number(folder))
             folder.save(Checkpoint(self._number, 0, {}, {"state": dict(state)}, {"course": self._course}))
         self.communicator.barrier()
 
@@ -291,11 +299,10 @@ class RunContext:
         return RowGroups(self._index)
 
     def _sampler(self, epoch: int) -> EpochSampler:
-        settings = self._settings
-        sizes = tuple(rows for shard in self._index.shards() for rows in shard.groups)
-        return EpochSampler(
-            sizes, settings.streams, settings.batch_size, settings.seed, epoch, True, settings.window_rows
-        )
+        given, index = self._settings, self._index
+        sizes = tuple(rows for shard in index.shards() for rows in shard.groups)
+        window = index.window_rows(given.window_rows)
+        return EpochSampler(sizes, given.streams, given.batch_size, given.seed, epoch, True, window)
 
     def _tensors(self, columns: Mapping[str, Array]) -> dict[str, Any]:
         import torch
@@ -304,6 +311,12 @@ class RunContext:
             name: values if values.dtype == object else torch.from_numpy(values).to(self.device)
             for name, values in columns.items()
         }
+
+
+def _last_number(folder: CheckpointFolder) -> int:
+    """Return the number of what was saved last, which a run that restored nothing does not know."""
+    names = folder.names()
+    return int(names[-1].split("-")[1]) if names else 0
 
 
 def _joined(parts: list[Array]) -> Array:

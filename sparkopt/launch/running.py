@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sparkopt.errors import IncompatibleError, SchemaError
+from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.io.hadoop import carry, provide, settings_of
 from sparkopt.launch.communicator import Communicator
 from sparkopt.launch.context import RunContext, RunSettings
@@ -137,6 +137,10 @@ def run(
     processes = count_of(launcher, numProc, session, device)
     if minProc is not None:
         check("minProc", minProc, Interval(1, processes, whole=True))
+        if not maxRestarts:
+            raise ParameterError(
+                f"minProc={minProc} is about continuing after a loss, which maxRestarts=0 rules out. Set maxRestarts."
+            )
     resources = _resources(launcher, session, resource, device)
     checkpoints = None if checkpointDir is None else _checkpoints(checkpointDir, resume)
     losses = Losses()

@@ -124,7 +124,7 @@ def test_an_epoch_continues_where_it_was_left(index, streams, size, window):
 
 
 def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
-    monkeypatch.setattr("sparkopt.deep.data_loader.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
+    monkeypatch.setattr("sparkopt.shards.index.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
     rows, seen = RankDataLoader(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []
     assert rows.sampler(0).window_rows == 100
     fewer = RankDataLoader(TrainConfig(index.uri, 1, 64, 1, window_rows=7), LocalCommunicator(), None)

@@ -129,6 +129,14 @@ def test_a_state_comes_back_as_it_was(store, tmp_path):
     assert not list(tmp_path.rglob("*.pkl"))
 
 
+def test_a_run_that_restores_nothing_still_saves_the_last_state(store, tmp_path):
+    for run_number in range(2):
+        saving = context(store, checkpoints=str(tmp_path))
+        for epoch in range(3):
+            saving.save({"epoch": epoch, "run": run_number})
+    assert context(store, checkpoints=str(tmp_path)).restore() == {"epoch": 2, "run": 1}
+
+
 def test_what_was_saved_belongs_to_its_rows(store, tmp_path):
     context(store, checkpoints=str(tmp_path)).save({"epoch": 1})
     with pytest.raises(IncompatibleError, match=r"belongs to another run: seed \(then 0, now 1\)\. Set resume=False"):
@@ -273,6 +281,7 @@ REFUSED = {
     "resources without Spark": (dict(df=table(9), resource="tpu"), IncompatibleError, "executors of a cluster"),
     "resources of this process": (dict(launcher="local", resource="tpu"), IncompatibleError, "is this process"),
     "more than there are": (dict(df=table(9), numProc=2, minProc=3), ParameterError, "minProc"),
+    "fewest without restarts": (dict(df=table(9), numProc=2, minProc=1), ParameterError, "maxRestarts=0 rules out"),
     "a column that is not there": (dict(df=table(9), columns=["Z"]), SchemaError, "'Z'"),
     "text": (dict(df=pa.table({"name": ["a"]})), SchemaError, "'name' holds text"),
     "a null": (dict(df=pa.table({"x": [1.0, None]})), DataError, "column 'x', partition 0, row 1 is null"),
