@@ -150,7 +150,7 @@ def test_files_are_json_and_safetensors(tmp_path):
 
 def test_what_is_no_data_is_refused(tmp_path):
     folder = CheckpointFolder(str(tmp_path))
-    with pytest.raises(ParameterError, match="state/optimizer/f is a function; a checkpoint holds tensors and plain"):
+    with pytest.raises(ParameterError, match="state/optimizer/f is a function; a checkpoint holds tensors, arrays"):
         folder.save(checkpoint(0, state={"optimizer": {"f": lambda: None}}))
     assert folder.latest() is None
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_scored_is_named_by_its_place(kind, message):
     model = estimator(kind, "skip").fit(data).copy()
     valid = pa.array([row not in bad_rows(kind)[:2] for row in range(ROWS)])
     begin = data.slice(8, 2)  # in place of the two rows that are left out
-    model.set(model.handleInvalid, "error").set(model.batchSize, 4)
+    model.setHandleInvalid("error").setBatchSize(4)
     with pytest.raises((DataError, CorruptImageError), match=message):
         model.transform(pa.concat_tables([begin, data.filter(valid)]).combine_chunks())
 
