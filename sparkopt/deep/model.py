@@ -26,7 +26,7 @@ from sparkopt.deep.persistence import NetworkReader, NetworkWriter, Saved, read_
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.setters import InferenceSetters
 from sparkopt.deep.tables import scored
-from sparkopt.errors import DataError, NoSummaryError, SchemaError
+from sparkopt.errors import CorruptDataError, DataError, NoSummaryError, SchemaError
 from sparkopt.io.metadata import check_digest
 from sparkopt.shards.fields import Field, Fields
 
@@ -237,6 +237,8 @@ def _network(build: Any) -> dict[str, Any]:
 def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
     """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
+    if not weights:
+        raise CorruptDataError("its weights are missing")
     network = metadata["network"]
     if build is None and network is None:
         raise DataError(

@@ -201,5 +201,5 @@ class NetworkReader(_AnySpark, MLReader[Any]):
         with damage(path):
             metadata = DefaultParamsReader.loadMetadata(path, spark)
             _check_class(metadata, self._kind, path)
-            (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
-            return self._restore(metadata, bytes(row.content))
+            found = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
+            return self._restore(metadata, b"".join(bytes(row.content) for row in found))  # an empty file has no row
