@@ -216,7 +216,6 @@ SOLVERS = {
     "auto, weighted": {"weightCol": "weight", "regParam": 1.0},
     "auto, lasso": {"elasticNetParam": 1.0, "regParam": 1.0},
     "auto, elastic net": {"elasticNetParam": 0.5, "regParam": 1.0, "standardization": False, "weightCol": "weight"},
-    "auto, huber": {"loss": "huber"},
     "normal": {},
     "l-bfgs": {},
     "normal, huber": {"loss": "huber"},
