@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from chispa import assert_df_equality
+from pyspark.errors import AnalysisException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator, MulticlassClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
@@ -13,6 +14,7 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
 from sparkopt.errors import DataError, NotConvergedWarning, SchemaError
+from sparkopt.io.metadata import read_metadata
 from sparkopt.ml import LinearRegression, LinearRegressionModel, LogisticRegression, LogisticRegressionModel
 from sparkopt.report import Receipt
 
@@ -86,6 +88,29 @@ def test_models_survive_the_disk(kind, cancer, digits, multinomial, tmp_path):
         _ = loaded.summary
     assert_df_equality(loaded.transform(df.limit(20)), model.transform(df.limit(20)))
     assert not [path for path in (tmp_path / "model").rglob("*") if path.suffix in (".pkl", ".pickle")]
+
+
+def test_a_model_is_saved_on_the_disk_of_local_mode_without_a_job(spark, tmp_path):
+    """To the same files as Spark writes, which refuses what it refuses."""
+    model, context = LinearRegressionModel(np.array([[1.0, -2.5]]), np.array([0.5])), spark.sparkContext
+    context.setJobGroup("saving here", "")
+    try:
+        model.save(str(tmp_path / "here"))
+    finally:
+        context.setJobGroup("", "")
+    assert list(context.statusTracker().getJobIdsForGroup("saving here")) == []
+    model.save(f"file:{tmp_path}/by Spark")
+    facts = []
+    for name in ("here", "by Spark"):
+        loaded = LinearRegressionModel.load(f"{tmp_path}/{name}")
+        assert all(np.array_equal(a, b) for a, b in zip(loaded.arrays, model.arrays, strict=True))
+        facts.append(read_metadata(f"{tmp_path}/{name}"))
+    assert facts[0] | {"timestamp": 0} == facts[1] | {"timestamp": 0}
+    with pytest.raises(AnalysisException, match="already exists"):
+        model.save(str(tmp_path / "here"))
+    other = LinearRegressionModel(np.array([[3.0]]), np.array([0.0]))
+    other.write().overwrite().save(str(tmp_path / "here"))
+    assert LinearRegressionModel.load(str(tmp_path / "here")).numFeatures == 1
 
 
 def test_loading_as_another_kind_is_refused(multinomial, tmp_path):
