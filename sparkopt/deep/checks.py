@@ -17,11 +17,12 @@ from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.connect import slots_of
 from sparkopt.deep.fields import Fields
 from sparkopt.deep.held_out import HeldOut
+from sparkopt.deep.mixing import check_mixing
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
 from sparkopt.deep.scorer import check_pipeline
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
-from sparkopt.images import Compose
+from sparkopt.images import Compose, mixing_from_json
 from sparkopt.io.filesystem import resolve
 from sparkopt.launch.devices import check_request, describe
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
@@ -181,6 +182,8 @@ def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields,
     """
     fields = Fields.of(schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
     check_pipeline(fields, params.value("imagePipeline"))
+    if params.value("batchMixing"):
+        check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
     indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")
     if indicator:
         if fraction:

@@ -13,9 +13,10 @@ from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.index import TRAINING, VALIDATION, Index
+from sparkopt.deep.mixing import BatchMixer
 from sparkopt.deep.sampler import EpochSampler
 from sparkopt.deep.stream import RowGroups, load_batches
-from sparkopt.images import Compose
+from sparkopt.images import Compose, mixing_from_json
 from sparkopt.launch import Communicator
 
 __all__ = ["WINDOW_BYTES", "RankDataLoader"]
@@ -84,7 +85,11 @@ class RankDataLoader:
         first, last = (rank * self._config.streams // self._size for rank in (self._rank, self._rank + 1))
         decoder = self._decoder(self._config.pipeline, epoch)
         skipped = first_step * self._config.accumulation
-        with self._batches(TRAINING, self.sampler(epoch), range(first, last), decoder, skipped) as batches:
+        mixer = None
+        if self._config.mixing is not None:
+            mixer = BatchMixer(mixing_from_json(self._config.mixing), self._config.seed, epoch)
+        sampler = self.sampler(epoch)
+        with self._batches(TRAINING, sampler, range(first, last), decoder, skipped, mixer) as batches:
             yield batches
 
     @contextmanager
@@ -113,7 +118,13 @@ class RankDataLoader:
 
     @contextmanager
     def _batches(
-        self, split: str, sampler: EpochSampler, streams: range, decoder: Decoder, first: int
+        self,
+        split: str,
+        sampler: EpochSampler,
+        streams: range,
+        decoder: Decoder,
+        first: int,
+        mixer: BatchMixer | None = None,
     ) -> Iterator[Iterator[Batch]]:
         with load_batches(
             self._groups[split],
@@ -121,6 +132,7 @@ class RankDataLoader:
             streams,
             decoder,
             first_step=first,
+            mixer=mixer,
             ahead=self._config.prefetch,
             threads=self._config.decode_threads,
             pin=self._device.type == "cuda",

@@ -44,7 +44,7 @@ from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
 from sparkopt.errors import ParameterError
-from sparkopt.images import Compose
+from sparkopt.images import BatchMixing, Compose
 from sparkopt.io.filesystem import child_uri, local_path
 from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.machine import Table
@@ -148,6 +148,10 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     imagePipeline, evaluationPipeline : sparkopt.images.Compose
         How images are decoded and augmented, in training and otherwise. The second is needed where the first is
         random.
+    batchMixing : sparkopt.images.MixUp, CutMix, or list of them
+        Mixes the rows of each batch in training (one of several is drawn for each). The loss is the sum of
+        those of both labels, by their shares: for cross-entropy, that of soft labels. The loss in ``history`` is that
+        of mixed rows; rows held out are not mixed.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
         local mode and without Spark. Spark Connect needs one.
@@ -244,6 +248,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         minDelta: float = 0.0,
         imagePipeline: Compose | None = None,
         evaluationPipeline: Compose | None = None,
+        batchMixing: BatchMixing | Sequence[BatchMixing] | None = None,
         storePath: str | None = None,
         checkpointDir: str | None = None,
         checkpointInterval: int = 0,
@@ -353,6 +358,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
             compression=self.value("compression"),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
+            mixing=self.value("batchMixing"),
             checkpoints=_absolute(checkpoints) if checkpoints else None,
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),

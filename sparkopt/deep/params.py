@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
 from sparkopt.deep.fields import flat
 from sparkopt.deep.replica import COMPRESSIONS
-from sparkopt.images import Compose
+from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
@@ -78,6 +78,11 @@ def _param(name: str, doc: str, convert: Callable[[Any], T]) -> Param[T]:
 def _pipeline(value: Compose | str) -> str:
     """Pipelines are kept as JSON, which pyspark.ml can save; parsing it again checks it."""
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
+
+
+def _mixing(value: BatchMixing | Sequence[BatchMixing] | str) -> str:
+    """Steps of a batch are kept as JSON too."""
+    return mixing_to_json(mixing_from_json(value) if isinstance(value, str) else value)
 
 
 def _columns(value: Any) -> list[Any]:
@@ -160,6 +165,9 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     patience: Param[int] = _param("patience", "epochs without improvement that end training; 0 never", _whole)
     minDelta: Param[float] = _param("minDelta", "how far the loss must fall to count as improvement", _real)
     storePath: Param[str] = _param("storePath", "where rows are put, shared by driver and executors", _text)
+    batchMixing: Param[str] = _param(
+        "batchMixing", "MixUp or CutMix of a batch's rows in training, or several of which one is drawn", _mixing
+    )
     checkpointDir: Param[str] = _param("checkpointDir", "where checkpoints are kept", _text)
     checkpointInterval: Param[int] = _param(
         "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole

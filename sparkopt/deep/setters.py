@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sparkopt.deep.params import InferenceParams, TrainingParams
-from sparkopt.images import Compose
+from sparkopt.images import BatchMixing, Compose
 
 __all__ = ["InferenceSetters", "TrainingSetters"]
 
@@ -71,6 +72,10 @@ class TrainingSetters(InferenceSetters, TrainingParams):
     def setAccumulationSteps(self: E, value: int) -> E:
         """Set the batches whose gradients make a step."""
         return self._set(accumulationSteps=value)
+
+    def setBatchMixing(self: E, value: BatchMixing | Sequence[BatchMixing] | str) -> E:
+        """Set how the rows of a batch are mixed in training."""
+        return self._set(batchMixing=value)
 
     def setCacheBytes(self: E, value: int) -> E:
         """Set the bytes of decoded images that are kept."""

@@ -16,6 +16,7 @@ import torch
 
 from sparkopt.deep.batch import Batch, Columns, Decoder, contents
 from sparkopt.deep.index import TRAINING, Index
+from sparkopt.deep.mixing import BatchMixer
 from sparkopt.deep.sampler import EpochSampler, GroupSlice, ShuffleWindow
 from sparkopt.errors import DataError
 
@@ -122,6 +123,7 @@ def load_batches(
     decoder: Decoder,
     *,
     first_step: int = 0,
+    mixer: BatchMixer | None = None,
     ahead: int = 4,
     threads: int = 1,
     pin: bool = False,
@@ -140,6 +142,8 @@ def load_batches(
         How rows become tensors.
     first_step : int, default 0
         The first step; steps before it are not read.
+    mixer : BatchMixer or None, default None
+        Mixes the rows of each stream's batch.
     ahead : int, default 4
         Batches that are prepared ahead.
     threads : int, default 1
@@ -152,7 +156,7 @@ def load_batches(
     with ThreadPoolExecutor(threads, "sparkopt-decode") as pool:
         reader = threading.Thread(
             target=_read,
-            args=(groups, sampler, streams, first_step, _maker(decoder, pin), pool, waiting, ended),
+            args=(groups, sampler, streams, first_step, _maker(decoder, mixer, streams, pin), pool, waiting, ended),
             name="sparkopt-read",
             daemon=True,
         )
@@ -172,10 +176,17 @@ def _taken(waiting: queue.Queue[Future[Batch] | None]) -> Iterator[Batch]:
         yield future.result()
 
 
-def _maker(decoder: Decoder, pin: bool) -> Callable[[list[tuple[Columns, int]]], Batch]:
-    def make(parts: list[tuple[Columns, int]]) -> Batch:
-        chosen = [part for part in parts if part[1]] or parts[:1]
-        batches = [decoder.batch(columns, counted) for columns, counted in chosen]
+def _maker(
+    decoder: Decoder, mixer: BatchMixer | None, streams: range, pin: bool
+) -> Callable[[list[tuple[Columns, int]], int], Batch]:
+    def made(stream: int, step: int, columns: Columns, counted: int) -> Batch:
+        batch = decoder.batch(columns, counted)
+        return batch if mixer is None else mixer(batch, stream, step)
+
+    def make(parts: list[tuple[Columns, int]], step: int) -> Batch:
+        numbered = list(zip(streams, parts, strict=True))
+        chosen = [one for one in numbered if one[1][1]] or numbered[:1]
+        batches = [made(stream, step, columns, counted) for stream, (columns, counted) in chosen]
         whole = batches[0] if len(batches) == 1 else _one(batches)
         return whole.pinned() if pin else whole
 
@@ -194,7 +205,7 @@ def _read(
     sampler: EpochSampler,
     streams: range,
     first_step: int,
-    make: Callable[[list[tuple[Columns, int]]], Batch],
+    make: Callable[[list[tuple[Columns, int]], int], Batch],
     pool: ThreadPoolExecutor,
     waiting: queue.Queue[Future[Batch] | None],
     ended: threading.Event,
@@ -202,10 +213,10 @@ def _read(
     """Put the future of each batch into the queue; or of an error."""
     try:
         sources = [_raw(groups, sampler, stream, first_step) for stream in streams]
-        for parts in zip(*sources, strict=True):
+        for step, parts in enumerate(zip(*sources, strict=True), first_step):
             if ended.is_set():
                 return
-            waiting.put(pool.submit(make, list(parts)))
+            waiting.put(pool.submit(make, list(parts), step))
     except Exception as error:  # noqa: BLE001  # raised where the batch is taken
         failed: Future[Batch] = Future()
         failed.set_exception(error)
