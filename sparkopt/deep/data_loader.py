@@ -12,18 +12,16 @@ import torch
 from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.mixing import BatchMixer
-from sparkopt.deep.sampler import EpochSampler
-from sparkopt.deep.stream import RowGroups, load_batches
+from sparkopt.deep.stream import load_batches
 from sparkopt.images import Compose, mixing_from_json
 from sparkopt.images.label_targets import LabelTarget
 from sparkopt.launch import Communicator
+from sparkopt.shards.groups import RowGroups
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.sampler import EpochSampler
 
-__all__ = ["WINDOW_BYTES", "RankDataLoader"]
-
-WINDOW_BYTES = 2**28
-"""About how many bytes of rows are shuffled together at most, by each stream."""
+__all__ = ["RankDataLoader"]
 
 
 class RankDataLoader:
@@ -70,8 +68,7 @@ class RankDataLoader:
     @cached_property
     def _window_rows(self) -> int:
         """Rows that are shuffled together: fewer where they are large, for a window is in memory."""
-        size = self.index.bytes // max(1, self.index.rows(TRAINING) + self.index.rows(VALIDATION))
-        return max(1, min(self._config.window_rows, WINDOW_BYTES // max(1, size)))
+        return self.index.window_rows(self._config.window_rows)
 
     def counted(self, sampler: EpochSampler, step: int) -> int:
         """Return how many rows count in a step of the optimiser, on all ranks."""

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
-from sparkopt.deep.index import LabelFacts
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.mixing import paired
@@ -27,6 +26,7 @@ from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.replica import Used, average_buffers, check_compression, replica
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
+from sparkopt.shards.index import LabelFacts
 
 __all__ = ["Learner"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from sparkopt.deep.batch import Batch
-from sparkopt.deep.fields import Fields
 from sparkopt.errors import ParameterError
 from sparkopt.images import BatchMixing, CutMix
+from sparkopt.shards.fields import Fields
 from sparkopt.typing import Array, Seed
 
 __all__ = ["BatchMixer", "check_mixing", "paired"]

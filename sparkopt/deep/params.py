@@ -20,12 +20,12 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
-from sparkopt.deep.fields import flat
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
 from sparkopt.images.label_targets import LABEL_KINDS
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
+from sparkopt.shards.fields import flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["InferenceParams", "TrainingParams", "check_params"]
@@ -74,7 +74,7 @@ def check_params(params: Params) -> None:
             check(name, params.getOrDefault(name), domain)
 
 
-def _param(name: str, doc: str, convert: Callable[[Any], T]) -> Param[T]:
+def _param(name: str, doc: str, convert: Callable[[Any], T] | None = None) -> Param[T]:
     return Param(Params._dummy(), name, doc, typeConverter=convert)
 
 
@@ -151,6 +151,10 @@ class InferenceParams(
 class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     """What only the estimator has."""
 
+    module: Param[Any] = _param("module", "the network, or what builds it")
+    loss: Param[Any] = _param("loss", "a loss of PyTorch's, a function, or a name")
+    optimizer: Param[Any] = _param("optimizer", "what makes the optimiser, or a name")
+    scheduler: Param[Any] = _param("scheduler", "what makes the scheduler")
     epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
     numProc: Param[int] = _param("numProc", "processes; default task slots of Spark, or accelerators", _whole)
     launcher: Param[str] = _param("launcher", f"what runs the processes: {', '.join(LAUNCHERS)}", _text)
@@ -190,6 +194,8 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            loss="squared_error",
+            optimizer="adam",
             epochs=10,
             launcher="torch",
             precision="fp32",

@@ -69,6 +69,22 @@ class InferenceSetters(InferenceParams):
 class TrainingSetters(InferenceSetters, TrainingParams):
     """Setters that only the estimator has."""
 
+    def setModule(self: E, value: Any) -> E:
+        """Set the network, or what builds it."""
+        return self._set(module=value)
+
+    def setLoss(self: E, value: Any) -> E:
+        """Set the loss."""
+        return self._set(loss=value)
+
+    def setOptimizer(self: E, value: Any) -> E:
+        """Set what makes the optimiser, or its name."""
+        return self._set(optimizer=value)
+
+    def setScheduler(self: E, value: Any) -> E:
+        """Set what makes the scheduler."""
+        return self._set(scheduler=value)
+
     def setAccumulationSteps(self: E, value: int) -> E:
         """Set the batches whose gradients make a step."""
         return self._set(accumulationSteps=value)

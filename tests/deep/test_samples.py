@@ -13,15 +13,15 @@ from torch import nn
 from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.launch import LocalCommunicator, LocalLauncher, ProcessLauncher
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep.rows import parted
 
 HEIGHT, WIDTH, ROWS = 24, 32, 30
