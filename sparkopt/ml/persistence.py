@@ -37,6 +37,7 @@ class ModelWriter(StageWriter):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("internal", "pyspark")
+    needs_jobs = False
 
     def __init__(self, model: Any) -> None:
         super().__init__()
