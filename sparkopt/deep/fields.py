@@ -21,6 +21,7 @@ from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.blocks.names import column_text
 from sparkopt.deep.arrow_columns import as_numbers, plain, side_by_side
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.io.hadoop import CarriesSettings
 
 __all__ = ["Features", "Field", "Fields", "MissingValueError", "flat"]
 
@@ -40,7 +41,7 @@ class MissingValueError(DataError):
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(CarriesSettings):
     """A column in a store.
 
     Attributes
@@ -69,6 +70,10 @@ class Field:
     def title(self) -> str:
         """Its columns, as errors name them."""
         return ", ".join(self.columns)
+
+    @property
+    def _opens_paths(self) -> bool:
+        return self.kind == "path"
 
     @property
     def is_image(self) -> bool:
