@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from sparkopt.errors import DataError, MissingDependencyError, SparkoptError
 from sparkopt.io.secrets import mask
@@ -212,11 +212,9 @@ class Job:
         name, page = ("manifest.json", REPORT) if kind == "folder" else (HIDDEN, HIDDEN_REPORT)
         earlier = manifest.find(output, name)
         if not args.force and _is_same(earlier, identity):
-            print(
-                f"nothing to do: {mask(args.output)} holds the result of the same flags and data. "
-                "Run with --force to repeat it."
-            )
-            print(_figures(earlier), _link(output.child(page)), sep="\n")
+            lines = manifest.unchanged(self.name, mask(args.output), earlier, tracked=bool(args.mlflow))
+            print(*lines, _link(output.child(page)), sep="\n")
+            event("ends", status="unchanged", reason=lines[0])
             return FINE
         if why := output.refusal():  # before the work, which may take hours
             raise DataError(f"--output {mask(args.output)!r} cannot be written: {mask(why)}.")
@@ -288,7 +286,7 @@ def on_flag(flags: Parser) -> None:
     )
 
 
-def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> bool:
+def _is_same(earlier: Mapping[str, Any] | None, identity: JobIdentity) -> TypeGuard[Mapping[str, Any]]:
     if earlier is None or earlier["status"] != COMPLETE or earlier["identity"] != identity.digest:
         return False
     if not identity.is_known:
@@ -342,14 +340,6 @@ def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, a
             raise DataError(
                 f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start over."
             )
-
-
-def _figures(earlier: Mapping[str, Any] | None) -> str:
-    """Return the metrics of an earlier run in a line."""
-    metrics = {} if earlier is None else earlier["metrics"]
-    return "metrics   " + "  ".join(
-        f"{name} {value:.6g}" for name, value in metrics.items() if isinstance(value, (int, float))
-    )
 
 
 def _link(page: JobLocation) -> str:

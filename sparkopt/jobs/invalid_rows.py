@@ -60,6 +60,6 @@ def invalid_text(count: int | None, mode: str) -> str:
     return f"; {count:,} invalid rows {what} (--handle-invalid {mode})"
 
 
-def invalid_measures(count: int | None, note: str) -> tuple[Measure, ...]:
+def invalid_measures(count: int | None, note: str, what: str = "rows") -> tuple[Measure, ...]:
     """Return the measure of a page; none where invalid rows are errors."""
-    return () if count is None else (Measure("invalid rows", count, "count", note),)
+    return () if count is None else (Measure(f"invalid {what}", count, "count", note),)

@@ -18,7 +18,7 @@ from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import masked
 from sparkopt.jobs.locations import JobLocation
 
-__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "write"]
+__all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "unchanged", "write"]
 
 FORMAT = 1
 COMPLETE, GATE_NOT_MET, UNFINISHED = "complete", "gate not met", "unfinished"
@@ -82,6 +82,29 @@ def find(output: JobLocation, name: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def unchanged(job: str, output: str, earlier: Mapping[str, Any], *, tracked: bool) -> list[str]:
+    """Return lines for a run that has nothing to do: that it did nothing, and the figures of the earlier run.
+
+    Parameters
+    ----------
+    job, output : str
+        The job's name, and the flag.
+    earlier : mapping
+        The manifest of the earlier run.
+    tracked : bool
+        Whether the flags ask for a run in MLflow.
+    """
+    verb = job.partition("-")[0]
+    when = f"{datetime.fromisoformat(earlier['ended']):%Y-%m-%d %H:%M} UTC"
+    figures = (f"{name} {value:.6g}" for name, value in earlier["metrics"].items() if isinstance(value, (int, float)))
+    return [
+        f"nothing to do: nothing was {verb.removesuffix('e')}ed. {output} holds the result of the same flags and "
+        f"data, of {when}. --force {verb}s again.",
+        "then      " + "  ".join(figures),
+        *([f"mlflow    no run was logged. --force {verb}s again, and logs it."] if tracked else []),
+    ]
 
 
 def write(

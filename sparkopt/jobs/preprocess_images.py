@@ -28,8 +28,9 @@ from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import shortened
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.invalid_rows import invalid_flag
+from sparkopt.jobs.invalid_rows import INVALID, invalid_flag, invalid_measures
 from sparkopt.jobs.locations import LocalLocation
+from sparkopt.jobs.logs import logger
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.runtimes.images import ImageRows
 from sparkopt.jobs.sources import COLORS, DataSource, check_share, no_images
@@ -74,16 +75,25 @@ def process(rows: ImageRows) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     found = rows.reasons()
     counts = {reason: count for reason, count, _ in found}
-    total = sum(counts.values())
+    word = MODES[rows.kernel.mode]
+    left_out, first = rows.missing() if word == "skip" else (0, "")
+    total = sum(counts.values()) + left_out
     if not total:
         raise DataError(no_images(rows.options.input))
+    if total == left_out:
+        raise DataError(
+            f"--input {mask(rows.options.input)!r}: none of {total:,} images can be decoded, such as {mask(first)}. "
+            "--handle-invalid keep writes their reasons."
+        )
+    failed, good = {reason: path for reason, _, path in found if reason != "ok"}, counts.pop("ok", 0)
     return {
         "images": total,
         "skipped": skipped,
         "processed": total - skipped,
-        "good": counts.pop("ok", 0),
+        "good": good,
         "failures": counts,
-        "failed_first": {reason: path for reason, _, path in found if reason != "ok"},
+        "failed_first": failed | ({"left out": first} if left_out else {}),
+        **({} if word == "error" else {INVALID: total - good}),
         "seconds": round(seconds, 3),
         "images_per_second": round((total - skipped) / seconds, 1),
         "pipeline": json.loads(rows.kernel.pipeline.to_json()),
@@ -199,13 +209,18 @@ def work(run: JobRun) -> JobResult:
             Path(f"{output.path}-samples.png").write_bytes(sheet)
     columns = "path, features, label and split" if options.features else "path, image and error"
     outputs = {".": f"{options.output_format} table of {columns}"}
-    figures = {name: report[name] for name in ("images", "good", "failures", "images_per_second")}
+    named = ("images", "good", "failures", INVALID, "images_per_second")
+    figures = {name: report[name] for name in named if name in report}
+    if mode_of(options) == "DROPMALFORMED" and report[INVALID]:
+        where, first = mask(options.input), mask(report["failed_first"]["left out"])
+        logger.warning("%s: %d images cannot be decoded and are left out, such as %s", where, report[INVALID], first)
     return JobResult(figures, outputs, text, page(options, report, sheet))
 
 
 def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | None) -> Facts:
     """Return the page of a report and of samples."""
     failures: dict[str, int] = report["failures"]
+    what = "left out" if mode_of(options) == "DROPMALFORMED" else "written as null, with the reason"
     charts: list[Chart] = []
     if failures:
         labels = tuple(shortened(name) for name in failures)
@@ -218,6 +233,7 @@ def page(options: argparse.Namespace, report: Mapping[str, Any], sheet: bytes | 
         (
             Measure("good images", report["good"], "count", f"of {report['images']:,}"),
             Measure("failures", sum(failures.values()), "count", is_cost=True),
+            *invalid_measures(report.get(INVALID), what, "images"),
             Measure("images a second", report["images_per_second"], "number"),
             Measure("time", report["seconds"], "seconds", is_cost=True),
             Measure("processed", report["processed"], "count", "by this run"),

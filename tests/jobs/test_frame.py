@@ -245,9 +245,13 @@ def test_the_same_again_is_not_done_twice(capsys, table, tmp_path):
     code, out, _ = call(capsys, *flags)
     nothing, metrics, report = out.splitlines()
     assert code == 0
-    assert nothing.startswith("nothing to do")
+    when = json.loads((output / "manifest.json").read_text())["ended"]
+    assert nothing == (
+        f"nothing to do: nothing was trained. {output} holds the result of the same flags and data, of "
+        f"{when[:10]} {when[11:16]} UTC. --force trains again."
+    )
     held_out = json.loads((output / "metrics.json").read_text())["held_out"]
-    assert metrics == "metrics   " + "  ".join(f"{name} {value:.6g}" for name, value in held_out.items())
+    assert metrics == "then      " + "  ".join(f"{name} {value:.6g}" for name, value in held_out.items())
     assert Path(url2pathname(urlsplit(report.removeprefix("report    ")).path)) == output / "report.html"
     assert json.loads((output / "manifest.json").read_text())["started"] == first
     flags.append("--force")

@@ -10,6 +10,7 @@ import pytest
 
 from sparkopt.jobs import preprocess_images, train_deep
 from tests.jobs.test_machine import call
+from tests.tiers import needs
 
 WORDS = {
     (): "PERMISSIVE",
@@ -49,14 +50,37 @@ def folder(digits, tmp_path):
     return tmp_path / "in"
 
 
+@pytest.mark.parametrize("on", ["machine", pytest.param("spark", marks=needs("minutes"))])
 @pytest.mark.parametrize(("word", "rows", "nulls"), [("keep", 9, 2), ("skip", 7, 0)])
-def test_bad_images_are_kept_and_counted_or_left_out(word, rows, nulls, folder, capsys, tmp_path):
-    flags = ["--size", "8", "--handle-invalid", word, "--on", "machine", "--output", tmp_path / "out"]
-    code, _, err = call(capsys, "preprocess-images", "--input", folder, *flags)
-    assert code == 0, err
-    found = ds.dataset(tmp_path / "out", format="parquet").to_table()["image"]
-    report = json.loads(Path(f"{tmp_path / 'out'}-report.json").read_text())
-    assert (len(found), found.null_count, sum(report["failures"].values())) == (rows, nulls, nulls)
+def test_bad_images_are_kept_or_left_out_and_counted(word, rows, nulls, on, folder, request, capsys, tmp_path):
+    """In report, manifest, page and log: of those that are left out, the table has no row."""
+    if on == "spark":
+        request.getfixturevalue("spark")
+    output = tmp_path / "out"
+    flags = ["--size", "8", "--handle-invalid", word, "--on", on, "--parts", "2", "--output", output]
+    for seen in (2, 3):  # what the first run has left out is looked at again, and not counted twice
+        code, _, err = call(capsys, "preprocess-images", "--input", folder, *flags)
+        assert code == 0, err
+        found = ds.dataset(output, format="parquet").to_table()["image"]
+        assert (len(found), found.null_count) == (rows + (seen - 2 if nulls else 0), nulls and seen)
+        metrics = json.loads((output / "_manifest.json").read_text())["metrics"]
+        report = json.loads(Path(f"{output}-report.json").read_text())
+        assert (metrics["images"], metrics["good"], metrics["invalid"]) == (7 + seen, 7, seen)
+        assert (report["invalid"], sum(report["failures"].values())) == (seen, nulls and seen)
+        assert "invalid images" in (output / "_report.html").read_text()
+        line = f"sparkopt preprocess-images: {folder}: {seen} images cannot be decoded and are left out, such as "
+        assert (line in err) == (word == "skip")
+        (folder / "3" / "later.png").write_bytes(b"none either")
+    assert word == "keep" or report["failed_first"]["left out"].endswith("/3/bad.png")
+
+
+def test_a_folder_of_nothing_but_bad_images_is_one_line(capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    flags = ["--handle-invalid", "skip", "--on", "machine", "--output", tmp_path / "out"]
+    code, _, err = call(capsys, "preprocess-images", "--input", tmp_path / "in", *flags)
+    assert (code, "Traceback" in err) == (1, False), err
+    assert "none of 1 images can be decoded, such as" in err.splitlines()[-1]
 
 
 def test_a_bad_image_is_an_error_that_names_it(folder, capsys, tmp_path):

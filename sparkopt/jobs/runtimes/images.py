@@ -61,6 +61,10 @@ class ImageRows(ABC):
         """Return each reason in the table, "ok" for good images, with its count and the first path."""
 
     @abstractmethod
+    def missing(self) -> tuple[int, str]:
+        """Return how many images are not in the table, and the first path: after all steps, those left out."""
+
+    @abstractmethod
     def samples(self, count: int) -> list[tuple[str, bytes, bytes]]:
         """Return path, image and result of some good images."""
 

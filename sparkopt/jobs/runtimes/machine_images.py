@@ -60,8 +60,7 @@ class MachineImages(ImageRows):
         return int(self._written(["path"]).num_rows)
 
     def steps(self) -> Sequence[tuple[FileBelow, ...]]:
-        done = set(self._written(["path"])["path"].to_pylist())
-        pending = sorted((file for file in self._files if file.uri not in done), key=lambda file: file.size)
+        pending = sorted(self._pending(), key=lambda file: file.size)
         parts = np.array_split(np.arange(len(pending)), min(self.options.parts, len(pending))) if pending else []
         return [tuple(pending[place] for place in part) for part in parts]
 
@@ -84,6 +83,10 @@ class MachineImages(ImageRows):
             found[reason] = (count + 1, min(first, path))
         return [(reason, count, path) for reason, (count, path) in found.items()]
 
+    def missing(self) -> tuple[int, str]:
+        pending = self._pending()
+        return len(pending), min((file.uri for file in pending), default="")
+
     def samples(self, count: int) -> list[tuple[str, bytes, bytes]]:
         good = self._written(["path"], dataset.field("image").is_valid())["path"].combine_chunks()
         paths = good.take(pa.array(np.argsort(xxhash64([good]), kind="stable")[:count])).to_pylist()
@@ -91,6 +94,11 @@ class MachineImages(ImageRows):
         after = dict(zip(rows["path"].to_pylist(), rows["image"].to_pylist(), strict=True))
         before = {file.uri: file.location for file in self._files if file.uri in after}
         return [(path, before[path].read(), after[path]) for path in paths if path in before]
+
+    def _pending(self) -> list[FileBelow]:
+        """Return the images that are not in the table."""
+        done = set(self._written(["path"])["path"].to_pylist())
+        return [file for file in self._files if file.uri not in done]
 
     def _written(self, columns: list[str], where: Any = None) -> pa.Table:
         """Return columns of the rows of earlier runs and steps."""

@@ -78,6 +78,10 @@ class SparkImages(ImageRows):
         found = grouped.agg(F.count("*").alias("count"), F.min("path").alias("path")).collect()
         return [(row["reason"], row["count"], row["path"]) for row in found]
 
+    def missing(self) -> tuple[int, str]:
+        row = self._pending().agg(F.count("*"), F.min("path")).collect()[0]
+        return row[0], row[1] or ""
+
     def samples(self, count: int) -> list[tuple[str, bytes, bytes]]:
         written = self._written()
         if written is None:
