@@ -20,7 +20,8 @@ from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.limits import one_thread
-from sparkopt.machine.part import TablePart
+from sparkopt.machine.parquet import ParquetPart
+from sparkopt.machine.part import MemoryPart, TablePart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
@@ -73,6 +74,12 @@ class TableSource:
     def is_small(self) -> bool:
         """Whether its blocks stay in memory, and functions run in this process."""
         return is_small(self.table, self.codec)
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether its rows are read by this package's code alone, without functions that were made for one thread."""
+        plain = all(isinstance(part, ParquetPart | MemoryPart) for part in self.table.partitions)
+        return plain and self.columns.encoder is None
 
 
 def is_small(table: Table, codec: str = "none") -> bool:
@@ -133,8 +140,10 @@ class MachineBackend(Backend):
     def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
         parts = [(index, self._source.table.partitions[index]) for index in partitions]
         write = replace(self._write, function=function)
-        if self._threads.count < 2:
+        if self._pool.processes or self._threads.count < 2:
             found = self._applied(write, parts, partitions)
+        elif not self._source.reads_alone:
+            found = [write(part) for part in parts]
         else:
             with one_thread():  # around all of them: each restores what it found
                 found = self._applied(write, parts, partitions)
