@@ -51,6 +51,7 @@ from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
+from sparkopt.validation import instances
 
 __all__ = ["TorchEstimator"]
 
@@ -260,7 +261,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         super().__init__()
         self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
         self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
-        self.callbacks, self.loggers = _several("callbacks", callbacks), _several("loggers", loggers)
+        self.callbacks, self.loggers = instances("callbacks", callbacks), instances("loggers", loggers)
         self.initialModel = initialModel
         self.progress = True
         given = {name: value for name, value in self._input_kwargs.items() if self.hasParam(name)}
@@ -268,7 +269,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
 
     def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
         """Set the callbacks, which are called for each step."""
-        self.callbacks = _several("callbacks", value)
+        self.callbacks = instances("callbacks", value)
         return self
 
     def _fit(self, dataset: Any) -> TorchModel:
@@ -376,18 +377,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         model._inputs, model._columns = fields.inputs, tuple(flat(self.features()))
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
-
-
-def _several(name: str, given: Any) -> tuple[Any, ...]:
-    """Return callbacks, or loggers, of which a list is given."""
-    if isinstance(given, (list, tuple)):
-        for one in given:
-            if isinstance(one, type):
-                raise ParameterError(
-                    f"{name} has the class {one.__name__}; give an instance of it, such as {one.__name__}()."
-                )
-        return tuple(given)
-    raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")
 
 
 def _weights(initial: Any) -> bytes | None:
