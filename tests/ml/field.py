@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,7 +270,9 @@ def tracked(place: Place) -> None:
     patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
         mlflow.set_tracking_uri((place.folder / "runs").as_uri())
-        _log_two_models(mlflow, place)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MLflow's own
+            _log_two_models(mlflow, place)
     finally:
         mlflow.set_tracking_uri(before)
         patch.undo()

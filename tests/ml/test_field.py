@@ -7,8 +7,6 @@ import pytest
 from tests.ml.field import CASES, Place
 from tests.ml.tables import arrow
 
-pytestmark = pytest.mark.filterwarnings("ignore:::mlflow.*", "ignore::FutureWarning", "ignore::UserWarning")
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_of_the_field_ends_well(name, tmp_path):

@@ -9,12 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkopt import ml
 from tests.ml import field
 from tests.ml.behaviours.kinds import World
 from tests.ml.behaviours.register import behaviour
+
+
+def collected(rows: DataFrame) -> pa.Table:
+    """Return the rows in Arrow; PySpark makes none of Vectors that are null."""
+    vectors = {one.name for one in rows.schema if one.dataType.typeName() == "vectorudt"}
+    columns = [
+        F.when(F.col(name).isNotNull(), vector_to_array(name)).alias(name) if name in vectors else F.col(name)
+        for name in rows.columns
+    ]
+    return rows.select(columns).toArrow()
 
 
 @behaviour(field.CASES)
@@ -24,7 +36,7 @@ def a_case_of_the_field_ends_well(world: World, kind: str) -> None:
     field.CASES[kind](
         field.Place(
             lambda table: world.spark.createDataFrame(table).coalesce(1),
-            lambda scored: scored.toArrow(),
+            collected,
             (world.spark,),
             folder,
         )
