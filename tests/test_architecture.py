@@ -19,7 +19,7 @@ DIRECTION = [
     ["io"],
     ["machine"],
     ["losses", "penalties", "codecs", "images", "features", "blocks"],
-    ["optim"],
+    ["optim", "shards"],
     ["objective"],
     ["solver"],
     ["communication"],

@@ -38,11 +38,11 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkopt import images
 from sparkopt.deep import TorchEstimator
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.networks import ConvNet
-from sparkopt.deep.store import write_store
 from sparkopt.launch import Communicator, HorovodLauncher, TorchLauncher
 from sparkopt.launch.session import session
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 
 PIPELINE = images.Compose([images.Decode("gray"), images.Rescale(1 / 255)])
 CACHE = 2**28

@@ -34,10 +34,10 @@ from sklearn.datasets import load_sample_images
 
 from sparkopt import images
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.store import write_store
 from sparkopt.launch import Communicator, TorchLauncher
 from sparkopt.launch.session import session
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from sparkopt.typing import Array
 
 SIMPLE = images.Compose([images.Decode(), images.Resize(224, 224), images.HorizontalFlip()])

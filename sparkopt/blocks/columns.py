@@ -342,8 +342,9 @@ def _vectors(column: pa.Array) -> Array | scipy.sparse.csr_array:
     if (kind == 1).all():
         return _rectangle(fixed_width_values(values.flatten()), np.diff(offsets(values)))
     size = column.field("size")
+    size = size.fill_null(0) if size.null_count else size  # which loads pandas
     lengths = np.diff(offsets(values))
-    widths = np.where(kind == 1, lengths, fixed_width_values(size.fill_null(0)))
+    widths = np.where(kind == 1, lengths, fixed_width_values(size))
     if (widths != widths[0]).any():
         row = int(np.flatnonzero(widths != widths[0])[0])
         raise DataError(f"row {row} has {widths[row]} entries where the rows before it have {widths[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -19,14 +20,17 @@ from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.errors import IncompatibleError
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.limits import one_thread
-from sparkopt.machine.part import TablePart
+from sparkopt.machine.parquet import ParquetPart
+from sparkopt.machine.part import MemoryPart, TablePart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
+from sparkopt.machine.threads import Threads
 from sparkopt.validation import Interval
 
 __all__ = ["MachineBackend", "TableSource"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -36,6 +40,8 @@ def _nothing(_: object = None) -> None:
 
 IN_MEMORY = 64 << 20
 """Most bytes of a table whose blocks stay in memory: small data need no files."""
+IN_ONE_THREAD = 8 << 20
+"""Most bytes of a table whose partitions are computed one after the other."""
 HERE_SECONDS, WORKERS_SECONDS = 1e-4, 1e-3
 """Seconds that a pass costs in addition to its arithmetic, in this process and with workers."""
 
@@ -69,6 +75,12 @@ class TableSource:
         """Whether its blocks stay in memory, and functions run in this process."""
         return is_small(self.table, self.codec)
 
+    @property
+    def reads_alone(self) -> bool:
+        """Whether its rows are read by this package's code alone, without functions that were made for one thread."""
+        plain = all(isinstance(part, ParquetPart | MemoryPart) for part in self.table.partitions)
+        return plain and self.columns.encoder is None
+
 
 def is_small(table: Table, codec: str = "none") -> bool:
     """Whether a table's blocks stay in this process's memory."""
@@ -79,9 +91,9 @@ def is_small(table: Table, codec: str = "none") -> bool:
 class MachineBackend(Backend):
     """Handles in a list; functions run in this machine's worker processes, or here where there is little to do.
 
-    Small data stay in this process's memory. Others become files, which a worker maps into its memory for the first
-    pass and keeps there: a partition prefers the worker that had it before. Lost files are written again from their
-    part of the table.
+    Small data stay in this process's memory, and the less small of them are computed in threads. Others become files,
+    which a worker maps into its memory for the first pass and keeps there: a partition prefers the worker that had it
+    before. Lost files are written again from their part of the table.
     """
 
     has_rdds = False
@@ -96,6 +108,8 @@ class MachineBackend(Backend):
         self._handles: list[Handle] | None = None
         with ProcessPool.shared() as shared:
             self._pool = ProcessPool(0) if source.is_small else shared
+            is_much = (source.table.bytes or 0) >= IN_ONE_THREAD
+            self._threads = Threads(shared.processes if source.is_small and is_much else 1, math.inf)
         self._close: Callable[[], object] = _nothing
         if not source.is_small:
             self._pool.start()
@@ -115,7 +129,7 @@ class MachineBackend(Backend):
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Apply the function to each handle; the first time, write the partitions too."""
         if self._handles is not None:
-            return self._pool.run(function, self._handles, on=self._keys(range(len(self._handles))))
+            return self._applied(function, self._handles, range(len(self._handles)))
         self._handles, results = self._written(function, range(len(self._source.table.partitions)))
         return results
 
@@ -125,8 +139,20 @@ class MachineBackend(Backend):
 
     def _written(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> tuple[list[Handle], list[T]]:
         parts = [(index, self._source.table.partitions[index]) for index in partitions]
-        found = self._pool.run(replace(self._write, function=function), parts, on=self._keys(partitions))
+        write = replace(self._write, function=function)
+        if self._pool.processes or self._threads.count < 2:
+            found = self._applied(write, parts, partitions)
+        elif not self._source.reads_alone:
+            found = [write(part) for part in parts]
+        else:
+            with one_thread():  # around all of them: each restores what it found
+                found = self._applied(write, parts, partitions)
         return [handle for handle, _ in found], [result for _, result in found]
+
+    def _applied(self, function: Callable[[A], T], items: Sequence[A], partitions: Iterable[int]) -> list[T]:
+        if self._pool.processes:
+            return self._pool.run(function, items, on=self._keys(partitions))
+        return self._threads.run(function, items)
 
     def _keys(self, partitions: Iterable[int]) -> list[tuple[str, int]]:
         return [(self._source.name, index) for index in partitions]
@@ -143,7 +169,7 @@ class MachineBackend(Backend):
     @property
     def slots(self) -> int:
         """How many partitions are computed at the same time."""
-        return max(1, self._pool.processes)
+        return max(1, self._pool.processes, self._threads.count)
 
     @property
     def context(self) -> NoReturn:

@@ -204,6 +204,10 @@ def _dense(X: Array, w: Floats, weight: float) -> tuple[Floats, Floats]:
     return shift + mean, np.maximum(second - weight * mean * mean, 0.0)
 
 
+FEW = 64
+"""Features of a block for each stored entry, from which on its entries are sorted, instead of marked in a table."""
+
+
 class _SparseSum:
     """Of each feature, the weight, mean and squares of the entries that rows store."""
 
@@ -211,34 +215,34 @@ class _SparseSum:
         self._targets = Moments.zero(0)  # of the target alone
         self._counts = np.zeros(features, np.int64)
         self._weight, self._mean, self._squares = np.zeros((3, features))
-        self._sums = np.zeros((3, features))  # of one block; zeros between two
 
     def add(self, block: Block) -> None:
         X = scipy.sparse.csr_array(block.X)
         self._targets += Moments.of(Block(np.zeros((block.rows, 0)), block.y, block.weight))
-        of_row = np.ones(block.rows) if block.weight is None else block.weight
-        if not X.nnz or not of_row.any():
+        if not X.nnz or not (block.weight is None or block.weight.any()):
             return
-        per_entry = np.repeat(of_row, np.diff(X.indptr))
-        stored = np.unique(X.indices) if X.nnz < X.shape[1] else slice(None)
-        weight, first, second = self._sums
-        np.add.at(self._counts, X.indices, 1)
-        np.add.at(weight, X.indices, per_entry)
-        np.add.at(first, X.indices, per_entry * X.data)
-        own = weight[stored]
-        first[stored] = mean = np.divide(first[stored], own, out=np.zeros_like(own), where=own > 0)
-        np.add.at(second, X.indices, per_entry * (X.data - first[X.indices]) ** 2)
-        self._merge(stored, own, mean, second[stored])
-        self._sums[:, stored] = 0.0
+        stored, places = _stored(X.indices, X.shape[1])
 
-    def _merge(self, stored: NDArray[np.integer] | slice, own: Floats, mean: Floats, squares: Floats) -> None:
+        def sums(entries: Array) -> Floats:
+            return np.bincount(places, entries, len(stored)).astype(np.float64, copy=False)
+
+        counts = np.bincount(places, minlength=len(stored))
+        per_entry = None if block.weight is None else np.repeat(block.weight, np.diff(X.indptr))
+        own = counts.astype(np.float64) if per_entry is None else sums(per_entry)
+        first = sums(X.data if per_entry is None else per_entry * X.data)
+        mean = np.divide(first, own, out=np.zeros_like(own), where=own > 0)
+        squares = (X.data - mean[places]) ** 2
+        self._counts[stored] += counts
+        self._merge(stored, own, mean, sums(squares if per_entry is None else per_entry * squares))
+
+    def _merge(self, stored: NDArray[np.integer], own: Floats, mean: Floats, squares: Floats) -> None:
         before = self._weight[stored]
         both = before + own
         share = np.divide(own, both, out=np.zeros_like(both), where=both > 0)
         gap = mean - self._mean[stored]
         self._squares[stored] += squares + gap * gap * (before * share)
         self._mean[stored] += gap * share
-        self._weight[stored] = both  # last: ``before`` may be a view of it
+        self._weight[stored] = both
 
     def total(self) -> Moments:
         """Return the moments of all rows; where a feature is not stored, it is 0."""
@@ -250,3 +254,16 @@ class _SparseSum:
         mean = np.where(absent == 0, self._mean, mean)
         squares = self._squares + self._mean**2 * (self._weight * absent / targets.weight)
         return replace(targets, mean=np.append(mean, targets.mean), squares=np.append(squares, targets.squares))
+
+
+def _stored(indices: NDArray[np.integer], features: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the features that occur, in their order, and the place of each entry's among them."""
+    if len(indices) * FEW < features:
+        stored, places = np.unique(indices, return_inverse=True)
+        return stored.astype(np.intp), places
+    occurs = np.zeros(features, np.bool_)
+    occurs[indices] = True
+    found = np.flatnonzero(occurs)
+    place = np.empty(features, np.intp)
+    place[found] = np.arange(len(found))
+    return found, place[indices]

@@ -1,8 +1,8 @@
 """PyTorch networks trained on DataFrames, in one process or many, on CPUs or GPUs.
 
-``estimator`` and ``model`` are the pyspark.ml API. The driver writes the rows to a store (``fields``, ``store``,
-``index``) and starts the ranks (``launching``). Each rank runs ``worker.train``: batches come from ``data_loader``
-(``sampler``, ``stream``, ``batch``), ``loop`` trains the ``learner``, and ``events`` go to listeners: checkpoints
+``estimator`` and ``model`` are the pyspark.ml API. The driver writes the rows to a store
+(:mod:`sparkopt.shards`) and starts the ranks (``launching``). Each rank runs ``worker.train``: batches come from
+``data_loader`` (``stream``, ``batch``), ``loop`` trains the ``learner``, and ``events`` go to listeners: checkpoints
 (``recovery``), loggers, and the driver (``progress``). The package may import every other one except ``ml``,
 ``integrations`` and ``jobs``. Start reading at ``worker.train`` and ``loop``.
 

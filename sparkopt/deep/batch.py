@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from sparkopt.deep.cache import ImageCache
-from sparkopt.deep.fields import LABEL, WEIGHT, Fields
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose, row_rng
 from sparkopt.images.opencv import cv2
-from sparkopt.io.arrow import binary_values
+from sparkopt.shards.fields import LABEL, WEIGHT, Fields
+from sparkopt.shards.groups import Columns
 from sparkopt.typing import Array, Seed
 
-__all__ = ["Batch", "Columns", "Decoder", "contents", "on_device"]
-
-Columns: TypeAlias = "dict[str, Array]"
-"""Rows of each column; encoded images as :func:`contents` has them."""
+__all__ = ["Batch", "Decoder", "on_device"]
 
 
 @dataclass(frozen=True)
@@ -147,14 +142,6 @@ class Decoder:
             return image
 
         return kept
-
-
-def contents(column: pa.Array) -> Array:
-    """Return a column of bytes as an array of buffers that share its memory, to be shuffled without a copy."""
-    found = np.empty(len(column), object)
-    for row, value in enumerate(binary_values(column)):  # one by one: NumPy would read the buffers as sequences
-        found[row] = value
-    return found
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

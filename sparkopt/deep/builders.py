@@ -20,13 +20,15 @@ from sparkopt.errors import DataError, ParameterError
 
 __all__ = ["Reference", "builder", "why_nameless"]
 
-F = TypeVar("F", bound=Callable[..., nn.Module])
+F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__sparkopt_builder__"
 
 
 def builder(function: F) -> F:
-    """Mark a function at module level as one that builds a network, so that saved models may name it.
+    """Mark a function at module level that builds a network, so that saved models may name it.
+
+    So are functions marked that a saved estimator may name: a loss, or what makes an optimiser or a scheduler.
 
     Examples
     --------
@@ -57,8 +59,8 @@ class Reference:
     keywords: dict[str, Any]
 
     @classmethod
-    def of(cls, build: Any) -> Reference:
-        """Name what builds the network.
+    def of(cls, build: Any, kinds: tuple[type, ...] = (nn.Module,)) -> Reference:
+        """Name what builds the network, or an object of other ``kinds``.
 
         Raises
         ------
@@ -78,7 +80,7 @@ class Reference:
         if build.__module__ == "__main__" or "<" in build.__qualname__:
             raise ParameterError(f"{name} cannot be imported by another process. Move it to a module of its own.")
         reference = cls(name, tuple(positional), dict(keywords))
-        if reference._callable() is not build:
+        if reference._callable(kinds) is not build:
             raise ParameterError(f"{name} is not what built the model: the name was given to something else.")
         try:
             json.dumps([positional, keywords])
@@ -86,17 +88,18 @@ class Reference:
             raise ParameterError(f"arguments of {name} must be plain values that JSON holds: {error}.") from error
         return reference
 
-    def builder(self) -> Callable[[], nn.Module]:
+    def builder(self, kinds: tuple[type, ...] = (nn.Module,)) -> Callable[..., Any]:
         """Import what is named, and return what builds the network; nothing is called yet.
 
         Raises
         ------
         DataError
-            Where it is neither a subclass of ``nn.Module`` nor marked as a builder.
+            Where it is neither a subclass of one of ``kinds`` nor marked as a builder.
         """
-        return functools.partial(self._callable(), *self.positional, **self.keywords)
+        found = self._callable(kinds)
+        return functools.partial(found, *self.positional, **self.keywords)
 
-    def _callable(self) -> Callable[..., nn.Module]:
+    def _callable(self, kinds: tuple[type, ...]) -> Callable[..., Any]:
         module, _, path = self.name.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -104,12 +107,13 @@ class Reference:
                 found = getattr(found, part)
         except (ImportError, AttributeError, ValueError) as error:
             raise DataError(f"the network {self.name!r} cannot be imported: {error}.") from error
-        if not (isinstance(found, type) and issubclass(found, nn.Module)) and getattr(found, _MARK, None) is not True:
+        if not (isinstance(found, type) and issubclass(found, kinds)) and getattr(found, _MARK, None) is not True:
+            names = " or ".join("nn.Module" if kind is nn.Module else kind.__name__ for kind in kinds)
             raise DataError(
-                f"{self.name!r} is neither a subclass of nn.Module nor marked with @sparkopt.deep.builder, and so is "
+                f"{self.name!r} is neither a subclass of {names} nor marked with @sparkopt.deep.builder, and so is "
                 "not called."
             )
-        callable_found: Callable[..., nn.Module] = found
+        callable_found: Callable[..., Any] = found
         return callable_found
 
 

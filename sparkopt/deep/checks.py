@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type
-from sparkopt.blocks.connect import slots_of
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.held_out import HeldOut
+from sparkopt.deep.mixing import check_mixing
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
 from sparkopt.deep.scorer import check_pipeline
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
-from sparkopt.images import Compose
+from sparkopt.images import Compose, mixing_from_json
 from sparkopt.io.filesystem import resolve
-from sparkopt.launch.devices import check_request, describe
+from sparkopt.launch.requests import count_of, gpus_of
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.temporary import check_folder
 from sparkopt.validation import Interval, check
 
 __all__ = ["check_session", "check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
@@ -85,18 +85,9 @@ def check_training(params: TrainingParams, session: SparkSession | None, process
         raise ParameterError(
             "imagePipeline is random: set evaluationPipeline to what is done with images outside of training."
         )
-    for name in ("storePath", "checkpointDir"):
-        if params.value(name):
-            resolve(params.value(name), name)
-    if params.value("storePath") or session is None:
-        return
-    if is_connect(session):
-        raise ParameterError(
-            "storePath must be set on Spark Connect: storage that this process and the server's executors share, a "
-            "Volume say. Rows that fit on this machine need none: give df.toArrow() in place of df."
-        )
-    if not str(session.sparkContext.master).startswith("local"):
-        raise ParameterError("storePath must be set on a cluster: storage that driver and executors share.")
+    if params.value("checkpointDir"):
+        resolve(params.value("checkpointDir"), "checkpointDir")
+    check_folder(params.value("storePath"), session)
 
 
 def _check_fewest(params: TrainingParams, processes: int) -> None:
@@ -120,35 +111,7 @@ def process_count(params: TrainingParams, session: SparkSession | None) -> int:
     ParameterError
         For several processes under the local launcher.
     """
-    given = params.value("numProc")
-    if params.value("launcher") == "local":
-        if given not in (None, 1):
-            raise ParameterError(f"numProc={given} needs launcher='torch' or 'horovod': 'local' is one process.")
-        return 1
-    if given is not None:
-        return int(given)
-    if session is None:
-        return _accelerators(params.value("device"))
-    slots = slots_of(session) if is_connect(session) else session.sparkContext.defaultParallelism
-    return max(1, slots // int(_setting(session, "spark.task.cpus", "1")))
-
-
-def _setting(session: SparkSession, key: str, default: str) -> str:
-    """Return a setting of a session; its default where a server of Spark Connect does not show it."""
-    if not is_connect(session):
-        return str(session.sparkContext.getConf().get(key, default))
-    try:
-        return str(session.conf.get(key, default))
-    except PySparkException:
-        return default
-
-
-def _accelerators(device: str) -> int:
-    """Return how many accelerators ``device`` may be; 1 where it is a CPU."""
-    if device == "cpu":
-        return 1
-    best = [one for one in describe().devices if one.kind not in ("cpu", "xla") and device in ("auto", one.kind)]
-    return max(1, sum(one.kind == best[0].kind for one in best))
+    return count_of(params.value("launcher"), params.value("numProc"), session, params.value("device"))
 
 
 def stream_count(params: TrainingParams, processes: int) -> int:
@@ -166,9 +129,7 @@ def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
     """
     if session is None:
         return 0  # every process finds its own
-    parts = ("spark.master", *(f"spark.{part}.resource.gpu.amount" for part in ("task", "executor")))
-    settings = {key: found for key in parts if (found := _setting(session, key, ""))}
-    return check_request(params.value("device"), settings, by_stage=params.value("launcher") == "torch")
+    return gpus_of(params.value("device"), session, by_stage=params.value("launcher") == "torch")
 
 
 def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields, HeldOut | None]:
@@ -181,6 +142,8 @@ def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields,
     """
     fields = Fields.of(schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
     check_pipeline(fields, params.value("imagePipeline"))
+    if params.value("batchMixing"):
+        check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
     indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")
     if indicator:
         if fraction:

@@ -65,6 +65,8 @@ class TrainConfig:
         Of gradients, between ranks.
     pipeline, evaluation_pipeline : str or None
         Image pipelines as JSON.
+    mixing : str or None, default None
+        Steps that mix the rows of a batch, as JSON; one is drawn for each batch.
     checkpoints : str or None, default None
         Folder of the checkpoints.
     checkpoint_steps : int, default 0
@@ -95,6 +97,7 @@ class TrainConfig:
     compression: str = "none"
     pipeline: str | None = None
     evaluation_pipeline: str | None = None
+    mixing: str | None = None
     checkpoints: str | None = None
     checkpoint_steps: int = 0
     patience: int = 0
@@ -105,7 +108,7 @@ class TrainConfig:
     @property
     def course(self) -> dict[str, object]:
         """What must not change when a run is resumed, since it decides on batches and gradients."""
-        batches = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline")
+        batches = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline", "mixing")
         names = (*batches, "compression", "precision", "max_norm")
         return {name: value for name, value in asdict(self).items() if name in names}
 

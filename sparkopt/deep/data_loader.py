@@ -12,16 +12,15 @@ import torch
 from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.sampler import EpochSampler
-from sparkopt.deep.stream import RowGroups, load_batches
-from sparkopt.images import Compose
+from sparkopt.deep.mixing import BatchMixer
+from sparkopt.deep.stream import load_batches
+from sparkopt.images import Compose, mixing_from_json
 from sparkopt.launch import Communicator
+from sparkopt.shards.groups import RowGroups
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.sampler import EpochSampler
 
-__all__ = ["WINDOW_BYTES", "RankDataLoader"]
-
-WINDOW_BYTES = 2**28
-"""About how many bytes of rows are shuffled together at most, by each stream."""
+__all__ = ["RankDataLoader"]
 
 
 class RankDataLoader:
@@ -68,8 +67,7 @@ class RankDataLoader:
     @cached_property
     def _window_rows(self) -> int:
         """Rows that are shuffled together: fewer where they are large, for a window is in memory."""
-        size = self.index.bytes // max(1, self.index.rows(TRAINING) + self.index.rows(VALIDATION))
-        return max(1, min(self._config.window_rows, WINDOW_BYTES // max(1, size)))
+        return self.index.window_rows(self._config.window_rows)
 
     def counted(self, sampler: EpochSampler, step: int) -> int:
         """Return how many rows count in a step of the optimiser, on all ranks."""
@@ -84,7 +82,11 @@ class RankDataLoader:
         first, last = (rank * self._config.streams // self._size for rank in (self._rank, self._rank + 1))
         decoder = self._decoder(self._config.pipeline, epoch)
         skipped = first_step * self._config.accumulation
-        with self._batches(TRAINING, self.sampler(epoch), range(first, last), decoder, skipped) as batches:
+        mixer = None
+        if self._config.mixing is not None:
+            mixer = BatchMixer(mixing_from_json(self._config.mixing), self._config.seed, epoch)
+        sampler = self.sampler(epoch)
+        with self._batches(TRAINING, sampler, range(first, last), decoder, skipped, mixer) as batches:
             yield batches
 
     @contextmanager
@@ -113,7 +115,13 @@ class RankDataLoader:
 
     @contextmanager
     def _batches(
-        self, split: str, sampler: EpochSampler, streams: range, decoder: Decoder, first: int
+        self,
+        split: str,
+        sampler: EpochSampler,
+        streams: range,
+        decoder: Decoder,
+        first: int,
+        mixer: BatchMixer | None = None,
     ) -> Iterator[Iterator[Batch]]:
         with load_batches(
             self._groups[split],
@@ -121,6 +129,7 @@ class RankDataLoader:
             streams,
             decoder,
             first_step=first,
+            mixer=mixer,
             ahead=self._config.prefetch,
             threads=self._config.decode_threads,
             pin=self._device.type == "cuda",

@@ -6,14 +6,14 @@ For a table, neither is a SparkSession made nor Java looked for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyspark import keyword_only
 from pyspark.ml import Estimator
+from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.descriptions import described, of_subject
@@ -21,7 +21,6 @@ from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.tables import named_table
 from sparkopt.deep.builders import why_nameless
-from sparkopt.deep.checkpoint import CheckpointFolder, module_bytes
 from sparkopt.deep.checks import (
     check_session,
     check_training,
@@ -31,24 +30,28 @@ from sparkopt.deep.checks import (
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields, flat
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import Index
-from sparkopt.deep.launching import Launching
+from sparkopt.deep.launching import trained
 from sparkopt.deep.metrics import by_name, check_metrics
-from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.model import TorchModel
 from sparkopt.deep.params import check_params
+from sparkopt.deep.persistence import NetworkReader, NetworkWriter
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
 from sparkopt.deep.worker import RankResult
+from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
 from sparkopt.errors import ParameterError
-from sparkopt.images import Compose
-from sparkopt.io.filesystem import child_uri, local_path
+from sparkopt.images import BatchMixing, Compose
 from sparkopt.io.hadoop import provide, settings_of
+from sparkopt.launch.checkpoints import CheckpointFolder
+from sparkopt.launch.launching import Launching
 from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
+from sparkopt.shards.fields import Fields, flat
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.index import Index
+from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.temporary import absolute, temporary_store
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
 from sparkopt.validation import instances
@@ -58,8 +61,10 @@ __all__ = ["TorchEstimator"]
 logger = logging.getLogger(__name__)
 provide(session_settings)
 
+KIND = "sparkopt.deep.estimator.TorchEstimator"
 
-class TorchEstimator(Estimator[TorchModel], TrainingSetters):
+
+class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReadable["TorchEstimator"]):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
@@ -149,6 +154,10 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     imagePipeline, evaluationPipeline : sparkopt.images.Compose
         How images are decoded and augmented, in training and otherwise. The second is needed where the first is
         random.
+    batchMixing : sparkopt.images.MixUp, CutMix, or list of them
+        Mixes the rows of each batch in training (one of several is drawn for each). The loss is the sum of
+        those of both labels, by their shares: for cross-entropy, that of soft labels. The loss in ``history`` is that
+        of mixed rows; rows held out are not mixed.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
         local mode and without Spark. Spark Connect needs one.
@@ -245,6 +254,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         minDelta: float = 0.0,
         imagePipeline: Compose | None = None,
         evaluationPipeline: Compose | None = None,
+        batchMixing: BatchMixing | Sequence[BatchMixing] | None = None,
         storePath: str | None = None,
         checkpointDir: str | None = None,
         checkpointInterval: int = 0,
@@ -259,7 +269,6 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.module, self.loss, self.optimizer, self.scheduler = module, loss, optimizer, scheduler
         self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
         self.callbacks, self.loggers = instances("callbacks", callbacks), instances("loggers", loggers)
         self.initialModel = initialModel
@@ -297,20 +306,20 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
     def _recipe(self) -> Recipe:
         check_params(self)
         recipe = Recipe(
-            self.module,
-            self.loss,
-            self.optimizer,
-            self.scheduler if self.scheduler is not None else self.value("stepSizeSchedule"),
+            self.value("module"),
+            self.value("loss"),
+            self.value("optimizer"),
+            self.value("scheduler") or self.value("stepSizeSchedule"),
             self.schedulerInterval,
             self.value("stepSize"),
             self.metrics,
             self.loggers,
-            _weights(self.initialModel),
+            initial_weights(self.initialModel),
             self.task,
         )
         check_recipe(recipe)
         check_metrics(self.metrics)
-        nameless = why_nameless(self.module)
+        nameless = why_nameless(self.value("module"))
         if nameless is not None:
             logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
         if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
@@ -322,17 +331,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
 
     @contextlib.contextmanager
     def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
-        from sparkopt.deep.store import write_store
-
-        with contextlib.ExitStack() as stack:
-            folder = self.value("storePath") or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkopt-"))
-            uri = child_uri(_absolute(folder), f"rows-{uuid.uuid4().hex}")
-            skips = self.value("handleInvalid") != "error"
-            check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
-            index = write_store(rows, fields, uri, held_out, check, ignored)
-            if index.skipped:
-                logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
-            stack.callback(index.delete)
+        skips = self.value("handleInvalid") != "error"
+        check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
+        with temporary_store(rows, fields, self.value("storePath"), held_out, check, ignored) as index:
             yield index
 
     def _config(self, index: Index, processes: int) -> TrainConfig:
@@ -354,7 +355,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
             compression=self.value("compression"),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
-            checkpoints=_absolute(checkpoints) if checkpoints else None,
+            mixing=self.value("batchMixing"),
+            checkpoints=absolute(checkpoints) if checkpoints else None,
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),
             min_delta=self.value("minDelta"),
@@ -368,30 +370,37 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters):
         if config.checkpoints and not self.value("resume"):
             CheckpointFolder(config.checkpoints).clear()
         kind, losses = self.value("launcher"), self.value("maxRestarts")
-        launching = Launching(kind, session, processes, self.value("minProc"), losses, gpus_per_task(self, session))
+        gpus = gpus_per_task(self, session)
+        resources = {"gpu": gpus} if gpus else {}
+        launching = Launching(kind, session, processes, self.value("minProc"), losses, resources)
         bar = [ProgressBar("train")] if self.progress else []
-        return launching.run(config, recipe, (*self.callbacks, *bar))
+        return trained(launching, config, recipe, (*self.callbacks, *bar))
 
     def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
-        model = TorchModel(self.module, result.weights, recipe.task_name, result.output_shape)
+        model = TorchModel(self.value("module"), result.weights, recipe.task_name, result.output_shape)
         model._inputs, model._columns = fields.inputs, tuple(flat(self.features()))
         model._summary = TorchTrainingSummary(list(result.history), list(result.losses), receipt)
         return self._copyValues(model)
 
+    def write(self) -> MLWriter:
+        """Return a writer: ``estimator.write().overwrite().save(path)``. Callbacks and loggers are not saved.
 
-def _weights(initial: Any) -> bytes | None:
-    """Return the weights that training starts from: of a model, of a state_dict, or as they are."""
-    if initial is None or isinstance(initial, bytes):
-        return initial
-    if isinstance(initial, TorchModel):
-        return initial.weights
-    if isinstance(initial, Mapping):
-        return module_bytes(dict(initial))
-    raise ParameterError(
-        f"initialModel must be a TorchModel, a state_dict, or bytes of safetensors. Got a {type(initial).__name__}."
-    )
+        Raises
+        ------
+        ParameterError
+            Where an object that the estimator was given cannot be saved by name.
+        """
+        return NetworkWriter(saved_of(self))
 
+    @classmethod
+    def read(cls) -> MLReader[Any]:
+        """Return a reader: ``TorchEstimator.read().load(path)``."""
+        return NetworkReader(KIND, functools.partial(restored, cls))
 
-def _absolute(uri: str) -> str:
-    """Return a folder as executors find it, whatever their working directory is."""
-    return local_path(uri) or uri
+    def _value_to_json(self, name: str, value: Any) -> Any:
+        """Return the value of a parameter in a grid as JSON holds it."""
+        return to_json(name, value) if name in OBJECTS else value
+
+    def _value_from_json(self, name: str, found: Any) -> Any:
+        """Return the value that ``_value_to_json`` was given."""
+        return from_json(name, found) if name in OBJECTS else found

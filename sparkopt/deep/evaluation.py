@@ -13,16 +13,16 @@ from pyspark.sql import DataFrame
 from torch import nn
 
 from sparkopt.blocks.tables import named_table
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import Field, Fields, MissingValueError
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import METRICS, Metric, build_metrics, by_name, check_metrics, mean_of
-from sparkopt.deep.missing import RowCheck
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.launch import LocalCommunicator
 from sparkopt.machine import Table
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import Field, Fields, MissingValueError
+from sparkopt.shards.missing import RowCheck
 
 __all__ = ["default_metrics", "evaluated"]
 
@@ -96,16 +96,16 @@ class _Evaluation:
 
     def over(self, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         """Return the metrics after these batches."""
-        network, device = self.scorer.network()
-        metrics = build_metrics(self.metrics, device)
         aligned = RowLoss(nn.Identity(), self.scorer.outputs.task).aligned
-        for number, batch in enumerate(self._slices(batches)):
-            columns = [batch.column(entry.name) for entry in self.fields.all]
-            if self.scorer.keeps:
-                valid = RowCheck(self.fields.all, self.scorer.pipeline).valid(columns)
-                columns = columns if valid is None else [column.filter(pa.array(valid)) for column in columns]
-            if len(columns[0]):
-                self._update(metrics, network, columns, aligned, f"batch {number}")
+        with self.scorer.network() as (network, device):
+            metrics = build_metrics(self.metrics, device)
+            for number, batch in enumerate(self._slices(batches)):
+                columns = [batch.column(entry.name) for entry in self.fields.all]
+                if self.scorer.keeps:
+                    valid = RowCheck(self.fields.all, self.scorer.pipeline).valid(columns)
+                    columns = columns if valid is None else [column.filter(pa.array(valid)) for column in columns]
+                if len(columns[0]):
+                    self._update(metrics, network, columns, aligned, f"batch {number}")
         return metrics
 
     def _slices(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
-from sparkopt.deep.index import LabelFacts
 from sparkopt.deep.losses import RowLoss
 from sparkopt.errors import DataError
+from sparkopt.shards.index import LabelFacts
 
 __all__ = ["check_labels"]
 

@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
-from sparkopt.deep.index import LabelFacts
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
+from sparkopt.deep.mixing import paired
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
 from sparkopt.deep.randomness import seeded
@@ -26,6 +26,7 @@ from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.replica import Used, average_buffers, check_compression, replica
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
+from sparkopt.shards.index import LabelFacts
 
 __all__ = ["Learner"]
 
@@ -89,7 +90,7 @@ class Learner:
         self._parameters = [p for p in (*self.module.parameters(), *self.loss.parameters()) if p.requires_grad]
         if not self._parameters:
             raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
-        self._graph = _LossOfRows(self.module, self.loss, self._autocast)
+        self._graph = _LossOfRows(self.module, self.loss, self._autocast, config.mixing is not None)
         used = None if sample is None or communicator.size == 1 else self._used(sample.to(device))
         self._replica = replica(self._graph, communicator, device, config.compression, used)
         self._optimizer = recipe.build_optimizer(self._named())
@@ -278,15 +279,21 @@ class _LossOfRows(nn.Module):
     """The network and its loss as one: both may have parameters, whose gradients are averaged over the ranks."""
 
     def __init__(
-        self, module: nn.Module, loss: RowLoss, autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+        self,
+        module: nn.Module,
+        loss: RowLoss,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+        is_mixed: bool = False,
     ) -> None:
         super().__init__()
-        self.module, self.loss, self._autocast = module, loss, autocast
+        self.module, self.loss, self._autocast, self._is_mixed = module, loss, autocast, is_mixed
 
     def forward(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
-        """Return the losses (rows,)."""
+        """Return the losses (rows,); of mixed rows (2 rows,), each row's own and then its partner's."""
         with self._autocast():
             output = self.module(*inputs)
+        if self._is_mixed:
+            output = paired(output)
         losses: torch.Tensor = self.loss(output, target)
         return losses
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkopt.deep.builders import Reference
-from sparkopt.deep.model import TorchModel, read_from, saved_in
+from sparkopt.deep.model import TorchModel, read_model, saved_of
+from sparkopt.deep.persistence import saved_in
 from sparkopt.deep.tables import frame_outputs
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "score", "write"]
 
-read = read_from
+read = read_model
 
 
 def write(model: TorchModel, folder: Path) -> None:
@@ -26,7 +27,7 @@ def write(model: TorchModel, folder: Path) -> None:
         Where what builds the network has no name that such a process could import.
     """
     Reference.of(model._build)
-    saved_in(model, folder)
+    saved_in(saved_of(model), folder)
 
 
 def score(model: TorchModel, frame: pd.DataFrame) -> pd.DataFrame:

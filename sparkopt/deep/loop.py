@@ -14,10 +14,10 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import EpochEnded, Event, StateReady, StepsDone
 from sparkopt.deep.learner import Learner
-from sparkopt.deep.sampler import EpochSampler
 from sparkopt.deep.state import TrainingState
 from sparkopt.errors import DivergedError
 from sparkopt.launch import Communicator
+from sparkopt.shards.sampler import EpochSampler
 from sparkopt.typing import Array
 
 __all__ = ["TrainingLoop"]

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import functools
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Model
-from pyspark.ml.util import (
-    DefaultParamsReader,
-    DefaultParamsWriter,
-    MLReadable,
-    MLReader,
-    MLWritable,
-    MLWriter,
-)
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.ml.util import DefaultParamsReader, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -27,16 +20,15 @@ from sparkopt.blocks.names import quoted
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference, why_nameless
-from sparkopt.deep.fields import Field, Fields
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import check_params
+from sparkopt.deep.persistence import NetworkReader, NetworkWriter, Saved, read_from
 from sparkopt.deep.scorer import NetworkScorer, check_pipeline
 from sparkopt.deep.setters import InferenceSetters
 from sparkopt.deep.tables import scored
-from sparkopt.errors import DataError, NoSummaryError, SchemaError
-from sparkopt.io.filesystem import resolve
-from sparkopt.io.metadata import check_digest, damage, digested, read_metadata, write_metadata
-from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.errors import CorruptDataError, DataError, NoSummaryError, SchemaError
+from sparkopt.io.metadata import check_digest
+from sparkopt.shards.fields import Field, Fields
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchModel"]
 
-SCORES, WEIGHTS = "__sparkopt_scores", "model.safetensors"
-FORMAT, CHUNK = 1, 1 << 24
+SCORES, FORMAT = "__sparkopt_scores", 1
+KIND = "sparkopt.deep.model.TorchModel"
 
 
 class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
@@ -76,6 +68,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
     ) -> None:
         super().__init__()
         self._build, self._weights, self._outputs = build, weights, Outputs(task, output_shape)
+        self._token = uuid.uuid4().hex  # what processes know the loaded network by
         self._summary: TorchTrainingSummary | None = None
         self._inputs: tuple[Field, ...] = ()
         self._columns: tuple[str, ...] = ()
@@ -186,16 +179,21 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
             self.value("batchSize"),
             tuple(self._wanted()),
             self.value("handleInvalid") != "error",
+            self._token,
         )
+
+    def hasParam(self, paramName: str) -> bool:
+        """Whether there is such a parameter; ``module`` is none here, and to look at it would build the network."""
+        return paramName != "module" and super().hasParam(paramName)
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""
-        return TorchModelWriter(self)
+        return NetworkWriter(saved_of(self))
 
     @classmethod
     def read(cls) -> MLReader[Any]:
         """Return a reader: ``TorchModel.read().load(path)``."""
-        return TorchModelReader()
+        return NetworkReader(KIND, restored)
 
     @classmethod
     def load(cls, path: str, module: Any = None) -> TorchModel:
@@ -214,7 +212,8 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         DataError
             Where something else was saved there, or a network that this process cannot build.
         """
-        return TorchModelReader(module).load(path)
+        found: TorchModel = NetworkReader(KIND, functools.partial(restored, build=module)).load(path)
+        return found
 
 
 def facts_of(model: TorchModel) -> dict[str, Any]:
@@ -238,6 +237,8 @@ def _network(build: Any) -> dict[str, Any]:
 def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
     """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
+    if not weights:
+        raise CorruptDataError("its weights are missing")
     network = metadata["network"]
     if build is None and network is None:
         raise DataError(
@@ -254,13 +255,12 @@ def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> Tor
     return model
 
 
-def saved_in(model: TorchModel, folder: Path) -> None:
-    """Write a model into a folder of this machine, as ``model.save`` does; with Spark too, ``load`` reads it."""
-    write_metadata(model, folder, facts_of(model), [model.weights])
-    (folder / WEIGHTS).write_bytes(model.weights)
+def saved_of(model: TorchModel) -> Saved:
+    """Return what is saved of a model."""
+    return Saved(model, facts_of(model), model.weights)
 
 
-def read_from(folder: str | Path, build: Any = None) -> TorchModel:
+def read_model(folder: str | Path, build: Any = None) -> TorchModel:
     """Return the model in a folder of this machine, written there or by Spark; ``build`` overrides what it names.
 
     Raises
@@ -268,127 +268,5 @@ def read_from(folder: str | Path, build: Any = None) -> TorchModel:
     DataError
         Where no network was saved there, or it names one that may not be built.
     """
-    with damage(str(folder)):
-        metadata = read_metadata(folder)
-        _check_class(metadata, str(folder))
-        return restored(metadata, Path(folder, WEIGHTS).read_bytes(), build)
-
-
-def _check_class(metadata: dict[str, Any], path: str) -> None:
-    expected = f"{TorchModel.__module__}.{TorchModel.__name__}"
-    if metadata["class"] != expected:
-        raise DataError(f"{path!r} holds a {metadata['class']}, not a {expected}. Load it with its own class.")
-
-
-class _AnySpark:
-    """Mixin of writer and reader: without a session of Spark, this machine's file systems are used."""
-
-    _sparkSession: Any
-
-    @property
-    def _spark(self) -> Any:
-        """The session that was set, or the active or default one; None is started where there is none."""
-        if self._sparkSession is not None:
-            return None if isinstance(self._sparkSession, FileSession) else self._sparkSession
-        try:
-            return SparkSession.active()
-        except PySparkRuntimeError:
-            return None
-
-
-class TorchModelWriter(_AnySpark, MLWriter):
-    """Writes parameters and facts as pyspark.ml's metadata, and the weights as one file of safetensors.
-
-    Spark writes where a session is active; else this process does, to the same files.
-    """
-
-    def __init__(self, model: TorchModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def save(self, path: str) -> None:
-        """Write ``metadata`` and ``model.safetensors`` below ``path``.
-
-        Raises
-        ------
-        ParameterError
-            Without Spark, where there is something already and ``overwrite`` was not called. Spark raises its own.
-        """
-        if self._spark is not None:
-            super().save(path)
-            return
-        with written_whole(path, self.shouldOverwrite) as folder:
-            saved_in(self.model, folder)
-
-    def _handleOverwrite(self, path: str) -> None:
-        if is_connect(self.sparkSession):
-            from pyspark.ml.connect.readwrite import RemoteMLWriter  # here, since it needs gRPC
-
-            RemoteMLWriter.handleOverwrite(path, True)
-        else:
-            super()._handleOverwrite(path)
-
-    def saveImpl(self, path: str) -> None:
-        """Let Spark write."""
-        model, spark = self.model, self.sparkSession
-        facts = digested(model, spark, [model.weights], facts_of(model))
-        DefaultParamsWriter.saveMetadata(model, path, spark, extraMetadata=facts)
-        if is_connect(spark):
-            chunks = [model.weights[start : start + CHUNK] for start in range(0, len(model.weights), CHUNK)]
-            table = pa.table(
-                {"number": pa.array(range(len(chunks)), pa.int32()), "bytes": pa.array(chunks, pa.binary())}
-            )
-            rows = spark.createDataFrame(table).repartition(1)
-            rows.mapInArrow(_WriteFile(f"{path}/{WEIGHTS}"), "written int").collect()
-            return
-        context: Any = spark.sparkContext
-        file = context._jvm.org.apache.hadoop.fs.Path(f"{path}/{WEIGHTS}")  # with Spark's own credentials
-        stream = file.getFileSystem(context._jsc.hadoopConfiguration()).create(file)
-        try:
-            for start in range(0, len(model.weights), CHUNK):
-                stream.write(bytearray(model.weights[start : start + CHUNK]))
-        finally:
-            stream.close()
-
-
-@dataclass(frozen=True)
-class _WriteFile:
-    """The task that writes a file of chunks, where a server of Spark Connect has its files."""
-
-    uri: str
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parts: dict[int, bytes] = {}
-        for batch in batches:
-            parts |= dict(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-        target = resolve(self.uri, "path")
-        with target.filesystem.open_output_stream(target.path) as stream:
-            for number in sorted(parts):
-                stream.write(parts[number])
-        yield pa.RecordBatch.from_pydict({"written": pa.array([len(parts)], pa.int32())})
-
-
-class TorchModelReader(_AnySpark, MLReader[TorchModel]):
-    """Reads a saved model: by Spark where a session is active, else by itself."""
-
-    def __init__(self, build: Any = None) -> None:
-        super().__init__()
-        self._build = build
-
-    def load(self, path: str) -> TorchModel:
-        """Return the model saved below ``path``.
-
-        Raises
-        ------
-        DataError
-            Where something else was saved there, or the network it names may not be called.
-        """
-        spark = self._spark
-        if spark is None:
-            with fetched(path) as folder:
-                return read_from(folder, self._build)
-        with damage(path):
-            metadata = DefaultParamsReader.loadMetadata(path, spark)
-            _check_class(metadata, path)
-            (row,) = spark.read.format("binaryFile").load(f"{path}/{WEIGHTS}").select("content").collect()
-            return restored(metadata, bytes(row.content), self._build)
+    found: TorchModel = read_from(folder, KIND, functools.partial(restored, build=build))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,11 +20,11 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
-from sparkopt.deep.fields import flat
 from sparkopt.deep.replica import COMPRESSIONS
-from sparkopt.images import Compose
+from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
+from sparkopt.shards.fields import flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["InferenceParams", "TrainingParams", "check_params"]
@@ -71,13 +71,18 @@ def check_params(params: Params) -> None:
             check(name, params.getOrDefault(name), domain)
 
 
-def _param(name: str, doc: str, convert: Callable[[Any], T]) -> Param[T]:
+def _param(name: str, doc: str, convert: Callable[[Any], T] | None = None) -> Param[T]:
     return Param(Params._dummy(), name, doc, typeConverter=convert)
 
 
 def _pipeline(value: Compose | str) -> str:
     """Pipelines are kept as JSON, which pyspark.ml can save; parsing it again checks it."""
     return (value if isinstance(value, Compose) else Compose.from_json(value)).to_json()
+
+
+def _mixing(value: BatchMixing | Sequence[BatchMixing] | str) -> str:
+    """Steps of a batch are kept as JSON too."""
+    return mixing_to_json(mixing_from_json(value) if isinstance(value, str) else value)
 
 
 def _columns(value: Any) -> list[Any]:
@@ -143,6 +148,10 @@ class InferenceParams(
 class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     """What only the estimator has."""
 
+    module: Param[Any] = _param("module", "the network, or what builds it")
+    loss: Param[Any] = _param("loss", "a loss of PyTorch's, a function, or a name")
+    optimizer: Param[Any] = _param("optimizer", "what makes the optimiser, or a name")
+    scheduler: Param[Any] = _param("scheduler", "what makes the scheduler")
     epochs: Param[int] = _param("epochs", "passes over the training rows", _whole)
     numProc: Param[int] = _param("numProc", "processes; default task slots of Spark, or accelerators", _whole)
     launcher: Param[str] = _param("launcher", f"what runs the processes: {', '.join(LAUNCHERS)}", _text)
@@ -160,6 +169,9 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     patience: Param[int] = _param("patience", "epochs without improvement that end training; 0 never", _whole)
     minDelta: Param[float] = _param("minDelta", "how far the loss must fall to count as improvement", _real)
     storePath: Param[str] = _param("storePath", "where rows are put, shared by driver and executors", _text)
+    batchMixing: Param[str] = _param(
+        "batchMixing", "MixUp or CutMix of a batch's rows in training, or several of which one is drawn", _mixing
+    )
     checkpointDir: Param[str] = _param("checkpointDir", "where checkpoints are kept", _text)
     checkpointInterval: Param[int] = _param(
         "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole
@@ -176,6 +188,8 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
+            loss="squared_error",
+            optimizer="adam",
             epochs=10,
             launcher="torch",
             precision="fp32",

@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sparkopt.deep.batch import Batch
-from sparkopt.deep.checkpoint import module_bytes, module_state
-from sparkopt.deep.index import LabelFacts
 from sparkopt.deep.labels import check_labels
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.outputs import Outputs, on_scale
 from sparkopt.deep.recipe import Recipe
 from sparkopt.errors import ParameterError, SparkoptError
+from sparkopt.launch.checkpoints import module_bytes, module_state
+from sparkopt.shards.index import LabelFacts
 
 __all__ = ["check_saving", "left_out", "loaded", "materialise", "try_out"]
 

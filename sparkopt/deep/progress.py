@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sparkopt.deep.events import EpochEnded, Event, GroupChanged, Listener, Noted, Resumed, StepsDone, from_report
+from sparkopt.launch.launching import Losses
 from sparkopt.solver.progress import Callback, Progress, Record
 
 __all__ = ["CallbackListener", "GroupLog", "ReportReceiver"]
@@ -97,14 +98,14 @@ class CallbackListener:
 class GroupLog:
     """Logs which ranks were lost or have joined, and where training continues.
 
-    Attributes
+    Parameters
     ----------
-    losses : int
-        How often ranks were lost and the others continued.
+    losses : Losses
+        Where it is counted how often ranks were lost and the others continued.
     """
 
-    def __init__(self) -> None:
-        self.losses = 0
+    def __init__(self, losses: Losses) -> None:
+        self._losses = losses
 
     def __call__(self, event: Event) -> None:
         """Log a change."""
@@ -114,7 +115,7 @@ class GroupLog:
             repeated = f", which repeats {event.repeated} steps" if event.repeated else ""
             logger.info("Training continues from step %d of epoch %d%s.", event.step, event.epoch, repeated)
         elif isinstance(event, GroupChanged) and event.lost:
-            self.losses += 1
+            self._losses.survived += 1
             lost = ", ".join(map(str, event.lost))
             logger.warning(
                 "Rank %s of %d ended unexpectedly; training continues with %d.", lost, event.before, event.size

@@ -11,7 +11,6 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from sparkopt.deep.checkpoint import Checkpoint, CheckpointFolder, copied, decoded, encoded
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
 from sparkopt.deep.events import Event, Resumed, StateReady
@@ -20,6 +19,7 @@ from sparkopt.deep.state import TrainingState
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.secrets import mask_uri
 from sparkopt.launch import Communicator
+from sparkopt.launch.checkpoints import Checkpoint, CheckpointFolder, copied, decoded, encoded
 
 __all__ = ["Recovery", "RecoveryStorage"]
 

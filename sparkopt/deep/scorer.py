@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +17,19 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.invalid import SCORING_HINT
-from sparkopt.deep.batch import Decoder, contents, on_device
-from sparkopt.deep.checkpoint import module_state
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import Field, Fields, MissingValueError
-from sparkopt.deep.missing import RowCheck
+from sparkopt.deep.batch import Decoder, on_device
+from sparkopt.deep.loaded import loaded_modules
 from sparkopt.deep.outputs import Outputs
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
+from sparkopt.launch.checkpoints import module_state
 from sparkopt.launch.devices import choose
 from sparkopt.launch.threads import task_cores
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import Field, Fields, MissingValueError
+from sparkopt.shards.groups import contents
+from sparkopt.shards.missing import RowCheck
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["NetworkScorer", "check_pipeline"]
+
+_Scored: TypeAlias = "Callable[[list[pa.Array], int], pa.Array]"
+"""From columns, and the number of their first row, to outputs."""
 
 
 def check_pipeline(fields: Fields, pipeline: str | None) -> None:
@@ -57,7 +65,8 @@ class NetworkScorer:
     device: str
     batch_size: int
     wanted: tuple[str, ...]
-    keeps: bool = False
+    keeps: bool
+    token: str
 
     @staticmethod
     def load(build: Any, weights: bytes) -> nn.Module:
@@ -80,8 +89,13 @@ class NetworkScorer:
         # where rows without scores are left out, Spark would else compute them once more for that condition
         return (scores.asNondeterministic() if self.keeps else scores)(*columns)
 
-    def network(self) -> tuple[Callable[[list[pa.Array]], torch.Tensor], torch.device]:
-        """Return what gives the network's outputs of columns of Arrow, and the device that they are on."""
+    @contextmanager
+    def network(self) -> Iterator[tuple[Callable[..., torch.Tensor], torch.device]]:
+        """Give what computes the network's outputs of columns of Arrow, and the device that they are on.
+
+        It is given the columns, and the number of their first row, for errors. The process keeps the loaded network
+        for its next task.
+        """
         import torch
 
         context = TaskContext.get()
@@ -90,40 +104,51 @@ class NetworkScorer:
         spare_modules()
         gpus = context.resources().get("gpu") if context is not None else None
         device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
-        module = self.load(self.build, self.weights).to(device)
         decoder = Decoder(self.fields, None if self.pipeline is None else Compose.from_json(self.pipeline))
 
-        def outputs(rows: list[pa.Array]) -> torch.Tensor:
-            columns = {e.name: _read(e, array) for e, array in zip(self.fields.inputs, rows, strict=True)}
+        def load() -> nn.Module:
+            return self.load(self.build, self.weights).to(device)
+
+        def outputs(rows: list[pa.Array], first: int = 0) -> torch.Tensor:
+            columns = {e.name: _read(e, array, first) for e, array in zip(self.fields.inputs, rows, strict=True)}
             with torch.inference_mode():
-                found: torch.Tensor = module(*[on_device(tensor, device) for tensor in decoder.inputs(columns)])
+                with _in_place(first):
+                    inputs = decoder.inputs(columns)
+                found: torch.Tensor = module(*[on_device(tensor, device) for tensor in inputs])
             return found
 
-        return outputs, device
+        with loaded_modules.lent((self.token, str(device)), len(self.weights), load) as module:
+            yield outputs, device
 
     def __call__(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         """Score Arrow batches, one or more batches of the network at a time."""
-        network, _ = self.network()
+        with self.network() as (network, _):
 
-        def scored(rows: list[pa.Array]) -> pa.Array:
-            found = self.outputs.columns(network(rows))
-            return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
+            def scored(rows: list[pa.Array], first: int) -> pa.Array:
+                found = self.outputs.columns(network(rows, first))
+                return pa.StructArray.from_arrays([found[key] for key in self.wanted], list(self.wanted))
 
-        for arrays in batches:
-            starts = range(0, max(1, len(arrays[0])), self.batch_size)
-            slices = [[array.slice(start, self.batch_size) for array in arrays] for start in starts]
-            yield pa.concat_arrays([self._of_valid(scored, rows) if self.keeps else scored(rows) for rows in slices])
+            score, first = self._valid(scored) if self.keeps else scored, 0
+            for arrays in batches:
+                starts = range(0, max(1, len(arrays[0])), self.batch_size)
+                slices = [[array.slice(start, self.batch_size) for array in arrays] for start in starts]
+                found = [score(rows, first + start) for rows, start in zip(slices, starts, strict=True)]
+                first += len(arrays[0])
+                yield pa.concat_arrays(found)
 
-    def _of_valid(self, scored: Callable[[list[pa.Array]], pa.Array], rows: list[pa.Array]) -> pa.Array:
-        """Return the outputs of some rows, null for invalid ones; these are only looked for where scoring fails."""
+    def _valid(self, scored: _Scored) -> _Scored:
+        """Return what gives null outputs for invalid rows; these are only looked for where scoring fails."""
+        return functools.partial(self._of_valid, scored)
+
+    def _of_valid(self, scored: _Scored, rows: list[pa.Array], first: int) -> pa.Array:
         try:
-            return scored(rows)
+            return scored(rows, first)
         except (DataError, CorruptImageError):
             valid = RowCheck(self.fields.inputs, self.pipeline).valid(rows)
             if valid is None:
                 raise
         if valid.any():
-            return _with_nulls(scored([array.filter(pa.array(valid)) for array in rows]), valid)
+            return _with_nulls(scored([array.filter(pa.array(valid)) for array in rows], first), valid)
         import torch
 
         none = self.outputs.columns(torch.zeros(1, self.outputs.size))  # of their types
@@ -146,16 +171,31 @@ def _with_nulls(found: pa.Array, valid: Array) -> pa.Array:
     return pa.StructArray.from_arrays(columns, [field.name for field in found.type], mask=missing)
 
 
-def _read(entry: Field, array: pa.Array) -> Array:
+def _read(entry: Field, array: pa.Array, first: int) -> Array:
+    """Return the rows of an input, of which the first has this number in its partition."""
     try:
         values = dense(entry, array)
-    except MissingValueError as error:
-        raise DataError(f"features column {entry.title!r}, {error} of its batch. {SCORING_HINT}") from None
     except DataError as error:
-        raise DataError(f"features column {entry.title!r}, {error} of its batch.") from None
+        place = _partition() + re.sub(r"^row (\d+)", lambda row: f"row {int(row[1]) + first}", str(error))
+        hint = f" {SCORING_HINT}" if isinstance(error, MissingValueError) else ""
+        raise DataError(f"features column {entry.title!r}, {place}.{hint}") from None
     if not isinstance(values, np.ndarray):
         return contents(values)
     return values if values.flags.writeable else np.array(values)
+
+
+def _partition() -> str:
+    context = TaskContext.get()
+    return "" if context is None else f"partition {context.partitionId()}, "
+
+
+@contextmanager
+def _in_place(first: int) -> Iterator[None]:
+    """Say of an image that cannot be decoded where it is."""
+    try:
+        yield
+    except CorruptImageError as error:
+        raise CorruptImageError(f"{_partition()}batch from row {first}: {error}") from error
 
 
 def _over_one(scorer: NetworkScorer) -> Callable[[Iterator[pa.Array]], Iterator[pa.Array]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sparkopt.deep.params import InferenceParams, TrainingParams
-from sparkopt.images import Compose
+from sparkopt.images import BatchMixing, Compose
 
 __all__ = ["InferenceSetters", "TrainingSetters"]
 
@@ -68,9 +69,29 @@ class InferenceSetters(InferenceParams):
 class TrainingSetters(InferenceSetters, TrainingParams):
     """Setters that only the estimator has."""
 
+    def setModule(self: E, value: Any) -> E:
+        """Set the network, or what builds it."""
+        return self._set(module=value)
+
+    def setLoss(self: E, value: Any) -> E:
+        """Set the loss."""
+        return self._set(loss=value)
+
+    def setOptimizer(self: E, value: Any) -> E:
+        """Set what makes the optimiser, or its name."""
+        return self._set(optimizer=value)
+
+    def setScheduler(self: E, value: Any) -> E:
+        """Set what makes the scheduler."""
+        return self._set(scheduler=value)
+
     def setAccumulationSteps(self: E, value: int) -> E:
         """Set the batches whose gradients make a step."""
         return self._set(accumulationSteps=value)
+
+    def setBatchMixing(self: E, value: BatchMixing | Sequence[BatchMixing] | str) -> E:
+        """Set how the rows of a batch are mixed in training."""
+        return self._set(batchMixing=value)
 
     def setCacheBytes(self: E, value: int) -> E:
         """Set the bytes of decoded images that are kept."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
 from sparkopt.deep.worker import RankResult
 from sparkopt.report import DeepReceipt
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
 
 __all__ = ["TorchTrainingSummary", "receipt_of"]
 

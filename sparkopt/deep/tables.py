@@ -28,12 +28,12 @@ from pyspark.sql.types import (
 
 from sparkopt.blocks.names import NamedColumns
 from sparkopt.blocks.tables import named_columns, spark_schema
-from sparkopt.deep.arrow_columns import as_numbers
-from sparkopt.deep.fields import Field, flat
 from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
+from sparkopt.shards.arrow_columns import as_numbers
+from sparkopt.shards.fields import Field, flat
 
 if TYPE_CHECKING:
     import pandas as pd

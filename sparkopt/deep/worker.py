@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from sparkopt.deep.allocator import retain_freed_memory
-from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import Event, Listener, Noted
@@ -27,6 +26,7 @@ from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
 from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
+from sparkopt.launch.checkpoints import module_bytes
 from sparkopt.launch.devices import choose
 
 __all__ = ["RankResult", "train"]

@@ -12,7 +12,7 @@ from sparkopt.images.conversion import convert_color
 from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
-from sparkopt.io.image_checks import decodable, tiff_layout
+from sparkopt.io.image_checks import decodable, tiff_layout, tiff_planes
 from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
 from sparkopt.typing import Array
@@ -193,12 +193,15 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     if header.format in OTHERS:
         return _of_library(decode_by_library(data, header), header, color, depth)
     data = decodable(data, header)
+    layout = tiff_layout(data) if header.format == "tiff" else None
+    if layout is not None and layout.is_planar:
+        planes = [_pixels(plane, header, cv2.IMREAD_UNCHANGED, 1) for plane in tiff_planes(data)]
+        return _of_library(np.dstack(planes), header, color, depth)
     if header.bits > 8 and depth == "keep":
         return _kept(data, header, color)
-    layout = tiff_layout(data) if header.format == "tiff" else None
     if layout is not None and (layout.has_unassociated_alpha or layout.is_left_to_others) and has_pillow():
         return _of_library(decode_by_library(data, header), header, color, depth)
-    if layout is not None and layout.is_wide_with_alpha and not layout.is_planar and color != "rgba":
+    if layout is not None and layout.is_wide_with_alpha and color != "rgba":
         return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
     if layout is not None and layout.has_unassociated_alpha:
         rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
@@ -206,10 +209,6 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     if color != "rgba":
         flags, decoded = _decode_flags(color, reduction, header.format)
         return _converted(_pixels(data, header, flags, reduction), decoded, color)
-    if layout is not None and layout.is_planar:  # OpenCV would mix up its channels
-        if layout.samples > 3:
-            raise CorruptImageError("unsupported: transparency in a TIFF of 16 bits that stores channel by channel")
-        return _converted(_pixels(data, header, cv2.IMREAD_COLOR, 1), "bgr", color)
     image = _pixels(data, header, cv2.IMREAD_UNCHANGED, reduction)
     if header.format == "bmp" and image.ndim == 2:  # a palette that OpenCV took for levels of grey
         return _converted(_pixels(data, header, cv2.IMREAD_COLOR, reduction), "bgr", color)
@@ -258,11 +257,7 @@ def _of_library(image: Array, header: Header, color: str, depth: str) -> Array:
 
 def _kept(data: bytes, header: Header, color: str) -> Array:
     """Return samples of 16 bits as they are, and more as float32."""
-    if header.format == "tiff" and tiff_layout(data).is_planar and tiff_layout(data).samples > 3:
-        raise CorruptImageError("unsupported: transparency in a TIFF of 16 bits that stores channel by channel")
-    is_planar = header.format == "tiff" and tiff_layout(data).is_planar
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if is_planar else cv2.IMREAD_UNCHANGED
-    image = with_channels(_pixels(data, header, flags, 1))
+    image = with_channels(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         image = image.astype(np.float32)
     source = {1: "gray", 3: "bgr", 4: "bgra"}.get(image.shape[2])

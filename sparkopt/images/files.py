@@ -13,10 +13,12 @@ from sparkopt.io.image_header import ENDINGS, is_image_name
 from sparkopt.io.listing import FileBelow, walk_below
 from sparkopt.io.secrets import mask_uri
 
-__all__ = ["EmptyFiles", "Survey", "image_files", "survey"]
+__all__ = ["EmptyFiles", "Survey", "image_files", "listed_images", "survey"]
 
 _LOG = logging.getLogger(__name__)
 _NAMES = 1024  # of a batch
+LONG = 2.0
+"""Seconds of listing after which its progress is shown."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Survey:
         return f"{self.images:,} images, {self.empty:,} empty; left out of {total:,} files: {reasons or 'none'}"
 
 
-def survey(path: str, *, endings: Sequence[str] = ENDINGS) -> Survey:
+def survey(path: str, *, endings: Sequence[str] = ENDINGS, progress: bool = True) -> Survey:
     """Count the files below a path that ``read`` takes, and those that it leaves out, with one example a reason.
 
     Parameters
@@ -60,6 +62,8 @@ def survey(path: str, *, endings: Sequence[str] = ENDINGS) -> Survey:
         A directory or a glob, as of :func:`read`.
     endings : sequence of str, optional
         As of :func:`read`.
+    progress : bool, default True
+        Whether to show how many there are, if that takes more than two seconds.
 
     Returns
     -------
@@ -78,18 +82,29 @@ def survey(path: str, *, endings: Sequence[str] = ENDINGS) -> Survey:
     6
     """
     found = Survey()
-    for _ in _walk_images(path, endings, found):
+    for _ in _counted(_walk_images(path, endings, found), progress):
         pass
     return found
 
 
 def image_files(path: str, endings: Sequence[str] = ENDINGS) -> list[FileBelow]:
     """Return the image files below a path, in the order of their names; what is left out is logged."""
+    return list(listed_images(path, endings))
+
+
+def listed_images(path: str, endings: Sequence[str] = ENDINGS, *, progress: bool = False) -> Iterator[FileBelow]:
+    """Yield the files that ``image_files`` returns as they are listed; at the end what is left out is logged."""
     found = Survey()
-    files = sorted(_walk_images(path, endings, found), key=lambda file: file.uri)
+    yield from _counted(_walk_images(path, endings, found), progress)
     if found.left_out:
         _LOG.warning("%s: %s", mask_uri(path), found)
-    return files
+
+
+def _counted(files: Iterator[FileBelow], progress: bool) -> Iterator[FileBelow]:
+    """Show the number of files, once it takes long."""
+    from tqdm import tqdm
+
+    yield from tqdm(files, desc="listing", unit=" images", delay=LONG, disable=not progress)
 
 
 def _walk_images(path: str, endings: Sequence[str], found: Survey) -> Iterator[FileBelow]:

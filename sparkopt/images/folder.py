@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
 
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.images.files import image_files
-from sparkopt.io.filesystem import STORAGE_ERRORS, brief
+from sparkopt.images.files import listed_images
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.io.listing import FileBelow
 from sparkopt.io.secrets import mask_uri
@@ -33,11 +35,14 @@ SCHEMA = pa.schema(
 @overload
 def read(source: SparkSession, path: str, *, endings: Sequence[str] = ...) -> DataFrame: ...
 @overload
-def read(source: str, *, endings: Sequence[str] = ...) -> Table: ...
+def read(source: str, *, endings: Sequence[str] = ..., progress: bool = ...) -> Table: ...
 
 
-def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDINGS) -> Any:
+def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDINGS, progress: bool = True) -> Any:
     """Read image files, empty ones too: as a DataFrame of Spark, or without Spark as a table.
+
+    Without Spark, folders are listed one after the other, in the order of their names, and about a hundred bytes a
+    file are kept, so that there may be millions.
 
     Parameters
     ----------
@@ -49,6 +54,8 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
         Endings of the names of images, in any case; by default those of the formats that may be decoded. ("*",) takes
         every file. Files of other endings, and names that begin with a dot or an underscore, are left out:
         :func:`survey` counts them, and without Spark a line of the log does.
+    progress : bool, default True
+        Without Spark: whether to show how many files there are, if listing takes more than two seconds.
 
     Returns
     -------
@@ -73,27 +80,28 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
     if path is None:
         if not isinstance(source, str):
             raise ParameterError(f"give a path, or a SparkSession and a path. Got a {type(source).__name__} instead.")
-        return table_of_files(image_files(source, endings))
+        return table_of_files(listed_images(source, endings, progress=progress))
     from sparkopt.images.spark import read_on_spark
 
     return read_on_spark(source, path, endings)
 
 
-def table_of_files(files: Sequence[FileBelow]) -> Table:
+def table_of_files(files: Iterable[FileBelow]) -> Table:
     """Return image files as a table."""
-    return Table(SCHEMA, tuple(ImageFolderPart(group) for group in file_groups(files)))
+    return Table(SCHEMA, tuple(map(ImageFolderPart.of, file_groups(files))))
 
 
-def file_groups(files: Sequence[FileBelow]) -> Iterator[tuple[FileBelow, ...]]:
+def file_groups(files: Iterable[FileBelow]) -> Iterator[tuple[FileBelow, ...]]:
     """Yield files in groups for the partitions of a table; one group without files, where there are none."""
-    group, held = list[FileBelow](), 0
+    group, held, is_any = list[FileBelow](), 0, False
     for file in files:
+        is_any = True
         if group and (len(group) == FILES or held + file.size > BYTES):
             yield tuple(group)
             group, held = [], 0
         group.append(file)
         held += file.size
-    if group or not files:
+    if group or not is_any:
         yield tuple(group)
 
 
@@ -103,28 +111,49 @@ class ImageFolderPart(TablePart):
 
     Parameters
     ----------
-    files : tuple of FileBelow
-        The files.
+    filesystem : pyarrow.fs.FileSystem
+        Where they are.
+    prefix : str
+        What precedes their paths in the column path.
+    paths, sizes : pyarrow.Array of string and int64
+        Paths and bytes: an object a file would need several times the memory.
     """
 
-    files: tuple[FileBelow, ...]
+    filesystem: fs.FileSystem
+    prefix: str
+    paths: pa.Array
+    sizes: pa.Array
+
+    @classmethod
+    def of(cls, files: Sequence[FileBelow]) -> ImageFolderPart:
+        """Return a partition of these files, which are on one file system."""
+        filesystem = files[0].location.filesystem if files else fs.LocalFileSystem()
+        prefix = files[0].uri.removesuffix(files[0].location.path) if files else ""
+        paths = pa.array([file.location.path for file in files], pa.string())
+        return cls(filesystem, prefix, paths, pa.array([file.size for file in files], pa.int64()))
+
+    @property
+    def files(self) -> Iterator[FileBelow]:
+        """The files."""
+        for path, size in zip(self.paths.to_pylist(), self.sizes.to_pylist(), strict=True):
+            yield FileBelow(Location(self.filesystem, path), self.prefix + path, size, 0)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # known, not set
         """The first file, and how many more."""
-        if not self.files:
+        if not self.rows:
             return "no files"
-        return self.files[0].uri + (f" and {len(self.files) - 1} more" if len(self.files) > 1 else "")
+        return f"{self.prefix}{self.paths[0].as_py()}" + (f" and {self.rows - 1} more" if self.rows > 1 else "")
 
     @property
     def rows(self) -> int:  # type: ignore[override]
         """Number of files."""
-        return len(self.files)
+        return len(self.paths)
 
     @property
     def bytes(self) -> int:  # type: ignore[override]
         """Bytes of the files."""
-        return sum(file.size for file in self.files)
+        return int(pc.sum(self.sizes).as_py() or 0)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows; files are opened where content is asked for."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparkopt.errors import CorruptImageError
+from sparkopt.io.image_boxes import is_cmyk
 from sparkopt.io.image_header import Header
 from sparkopt.typing import Array
 
@@ -48,22 +49,28 @@ def decode_by_library(data: bytes, header: Header) -> Array:
         try:
             with warnings.catch_warnings():  # what they would say of a damaged file is its error
                 warnings.simplefilter("ignore")
-                image = np.asarray(decoder(library, data))
+                image = np.asarray(decoder(library, data, header))
         except _Unavailable:
             continue
+        except CorruptImageError:
+            raise
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, SyntaxError) as error:
             raise CorruptImageError(f"corrupt: {package} cannot decode the {name}: {error}") from None
         image = image if image.ndim == 3 else image[:, :, np.newaxis] if image.ndim == 2 else image[0]
-        if image.shape[:2] != (header.height, header.width):
-            raise CorruptImageError(
-                f"corrupt: the header gives a size of {header.height} x {header.width}, and the decoded image has "
-                f"{image.shape[0]} x {image.shape[1]}"
-            )
+        _check_size(header, image.shape[0], image.shape[1])
         return image
     packages = ", ".join(package for package, _, _ in libraries)
     raise CorruptImageError(
         f"unsupported: {name} needs one of the packages {packages}; none that decodes it is installed"
     )
+
+
+def _check_size(header: Header, height: int, width: int) -> None:
+    if (height, width) != (header.height, header.width):
+        raise CorruptImageError(
+            f"corrupt: the header gives a size of {header.height} x {header.width}, and the decoded image has "
+            f"{height} x {width}"
+        )
 
 
 @functools.cache
@@ -72,13 +79,21 @@ def has_pillow() -> bool:
     return find_spec("PIL") is not None
 
 
+_Decode = Callable[[Any, bytes, Header], Array]
+
+
 class _Unavailable(Exception):
     """The library is installed, but built without the format."""
 
 
-def _by_pillow(library: Any, data: bytes) -> Array:
-    """Decode by Pillow; its own checks of size are made before, by the header."""
-    with library.open(io.BytesIO(data)) as picture:
+def _by_pillow(library: Any, data: bytes, header: Header) -> Array:
+    """Decode by Pillow, unless it finds another size than the header has, as in a damaged file."""
+    try:
+        opened = library.open(io.BytesIO(data))
+    except library.DecompressionBombError as error:  # Pillow's own limit, which a program may set
+        raise CorruptImageError(f"too large: {error}") from None
+    with opened as picture:
+        _check_size(header, picture.height, picture.width)
         if picture.mode in ("I;16", "I;16L", "I;16B", "F", "L", "RGB", "RGBA"):
             return np.array(picture)
         if picture.mode == "I":
@@ -87,18 +102,18 @@ def _by_pillow(library: Any, data: bytes) -> Array:
         return np.array(picture.convert("RGBA" if has_alpha else "L" if picture.mode == "1" else "RGB"))
 
 
-def _avif_by_pillow(library: Any, data: bytes) -> Array:
+def _avif_by_pillow(library: Any, data: bytes, header: Header) -> Array:
     if not import_module("PIL.features").check("avif"):
         raise _Unavailable
-    return _by_pillow(library, data)
+    return _by_pillow(library, data, header)
 
 
-def _by_pillow_heif(library: Any, data: bytes) -> Array:
+def _by_pillow_heif(library: Any, data: bytes, header: Header) -> Array:
     return np.asarray(library.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
 
 
-def _imagecodecs(name: str) -> Callable[[Any, bytes], Array]:
-    def decode(library: Any, data: bytes) -> Array:
+def _imagecodecs(name: str) -> _Decode:
+    def decode(library: Any, data: bytes, header: Header) -> Array:
         if not getattr(library, name.upper()).available:
             raise _Unavailable
         found: Array = getattr(library, f"{name}_decode")(data)
@@ -107,7 +122,21 @@ def _imagecodecs(name: str) -> Callable[[Any, bytes], Array]:
     return decode
 
 
-def _by_pydicom(library: Any, data: bytes) -> Array:
+def _without_inks(decode: _Decode) -> _Decode:
+    """Return a decoder of JPEG 2000 that makes colours of inks."""
+
+    def decoder(library: Any, data: bytes, header: Header) -> Array:
+        found = decode(library, data, header)
+        if found.ndim != 3 or found.shape[2] < 4 or not is_cmyk(data):
+            return found
+        most = 255 if found.dtype == np.uint8 else 65535
+        paper = (most - found[..., :4]).astype(np.float32)
+        return np.rint(paper[..., :3] * (paper[..., 3:] / most)).astype(found.dtype)
+
+    return decoder
+
+
+def _by_pydicom(library: Any, data: bytes, header: Header) -> Array:
     """Decode the first frame of a DICOM file as its window shows it: uint8 for colours, else float32 or uint16."""
     file = library.dcmread(io.BytesIO(data))
     values = file.pixel_array
@@ -124,7 +153,7 @@ def _by_pydicom(library: Any, data: bytes) -> Array:
     return shown
 
 
-_Library = tuple[str, str, Callable[[Any, bytes], Array]]
+_Library = tuple[str, str, _Decode]
 _LIBRARIES: dict[str, tuple[_Library, ...]] = {
     "avif": (
         ("pillow>=11.3", "PIL.Image", _avif_by_pillow),
@@ -135,8 +164,8 @@ _LIBRARIES: dict[str, tuple[_Library, ...]] = {
         ("imagecodecs", "imagecodecs", _imagecodecs("heif")),
     ),
     "jpeg2000": (
-        ("imagecodecs", "imagecodecs", _imagecodecs("jpeg2k")),
-        ("pillow", "PIL.Image", _by_pillow),
+        ("imagecodecs", "imagecodecs", _without_inks(_imagecodecs("jpeg2k"))),
+        ("pillow", "PIL.Image", _without_inks(_by_pillow)),
     ),
     "jpegxl": (("imagecodecs", "imagecodecs", _imagecodecs("jpegxl")),),
     "bigtiff": (("pillow", "PIL.Image", _by_pillow),),

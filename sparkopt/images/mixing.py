@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +15,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, check
 
-__all__ = ["BatchMixing", "CutMix", "MixUp", "one_hot"]
+__all__ = ["BatchMixing", "CutMix", "MixUp", "mixing_from_json", "mixing_to_json", "one_hot"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,46 @@ class BatchMixing(ABC):
             )
         targets = np.asarray(targets)
         targets = targets if targets.dtype.kind == "f" else targets.astype(np.float32)
-        if rng.random() >= self.p:
-            return images, targets
-        partners, share = rng.permutation(len(images)), float(rng.beta(self.alpha, self.alpha))
-        mixed, share = self._mixed(images, partners, share, rng)
+        (mixed,), partners, share = self.mixed([images], rng)
         return mixed, (targets * share + targets[partners] * (1 - share)).astype(targets.dtype)
 
+    def mixed(self, inputs: Sequence[Array], rng: np.random.Generator) -> tuple[list[Array], Array, float]:
+        """Mix the inputs of a batch, and say with what: so that a loss is taken of both targets, whatever they are.
+
+        Parameters
+        ----------
+        inputs : sequence of ndarray of shape (n, …)
+            Floating-point numbers or uint8, which is rounded.
+        rng : numpy.random.Generator
+            Where the partners, and whether and how to mix, are drawn from.
+
+        Returns
+        -------
+        inputs : list of ndarray
+            Of the same shapes.
+        partners : ndarray of shape (n,)
+            The row that each row is mixed with, which may be itself.
+        share : float
+            Share of the own row; 1 where the batch is not mixed.
+        """
+        for one in inputs:
+            if one.dtype != np.uint8 and one.dtype.kind != "f":
+                raise ParameterError(
+                    f"{type(self).__name__} mixes floating-point numbers and bytes. Got {one.dtype} of shape "
+                    f"{one.shape}: cast it, or leave it out."
+                )
+        rows = len(inputs[0])
+        if rng.random() >= self.p:
+            return list(inputs), np.arange(rows), 1.0
+        partners, share = rng.permutation(rows), float(rng.beta(self.alpha, self.alpha))
+        found, share = self._mixed(inputs, partners, share, rng)
+        return found, partners, share
+
     @abstractmethod
-    def _mixed(self, images: Array, partners: Array, share: float, rng: np.random.Generator) -> tuple[Array, float]:
-        """Return the images, and the share of the own one."""
+    def _mixed(
+        self, inputs: Sequence[Array], partners: Array, share: float, rng: np.random.Generator
+    ) -> tuple[list[Array], float]:
+        """Return the inputs, and the share of the own one."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +121,15 @@ class MixUp(BatchMixing):
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def _mixed(self, images: Array, partners: Array, share: float, rng: np.random.Generator) -> tuple[Array, float]:
-        mixed = images * np.float32(share) + images[partners] * np.float32(1 - share)
-        return (np.rint(mixed) if images.dtype == np.uint8 else mixed).astype(images.dtype), share
+    def _mixed(
+        self, inputs: Sequence[Array], partners: Array, share: float, rng: np.random.Generator
+    ) -> tuple[list[Array], float]:
+        return [_averaged(one, partners, share) for one in inputs], share
+
+
+def _averaged(rows: Array, partners: Array, share: float) -> Array:
+    mixed = rows * np.float32(share) + rows[partners] * np.float32(1 - share)
+    return (np.rint(mixed) if rows.dtype == np.uint8 else mixed).astype(rows.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +141,15 @@ class CutMix(BatchMixing):
     Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features", ICCV 2019.
     """
 
-    def _mixed(self, images: Array, partners: Array, share: float, rng: np.random.Generator) -> tuple[Array, float]:
+    def _mixed(
+        self, inputs: Sequence[Array], partners: Array, share: float, rng: np.random.Generator
+    ) -> tuple[list[Array], float]:
+        if len(inputs) != 1 or inputs[0].ndim != 4:
+            shapes = ", ".join(str(one.shape[1:]) for one in inputs)
+            raise ParameterError(
+                f"CutMix takes one input of images, (n, channels, height, width). Got rows of {shapes}: take MixUp."
+            )
+        (images,) = inputs
         height, width = images.shape[2:]
         half = math.sqrt(1 - share) / 2
         row, column = int(rng.integers(height)), int(rng.integers(width))
@@ -110,7 +158,41 @@ class CutMix(BatchMixing):
         columns = slice(max(column - across, 0), min(column + across, width))
         mixed = images.copy()
         mixed[:, :, rows, columns] = images[partners][:, :, rows, columns]
-        return mixed, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        return [mixed], 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+
+
+_STEPS: dict[str, type[BatchMixing]] = {"CutMix": CutMix, "MixUp": MixUp}
+
+
+def mixing_to_json(steps: BatchMixing | Sequence[BatchMixing]) -> str:
+    """Return one or several steps as JSON: a list of [name, parameters].
+
+    Examples
+    --------
+    >>> from sparkopt import images
+    >>> images.mixing_to_json([images.MixUp(0.2), images.CutMix()])
+    '[["MixUp", {"alpha": 0.2, "p": 1.0}], ["CutMix", {"alpha": 1.0, "p": 1.0}]]'
+    """
+    several: list[Any] = list(steps) if isinstance(steps, (list, tuple)) else [steps]
+    if not several or any(type(one) not in _STEPS.values() for one in several):
+        raise ParameterError(f"steps of a batch must be images.MixUp or images.CutMix. Got {steps!r} instead.")
+    return json.dumps([[type(one).__name__, asdict(one)] for one in several])
+
+
+def mixing_from_json(text: str) -> tuple[BatchMixing, ...]:
+    """Return the steps of :func:`mixing_to_json`.
+
+    Raises
+    ------
+    ParameterError
+        For anything else.
+    """
+    try:
+        return tuple(_STEPS[name](**parameters) for name, parameters in json.loads(text))
+    except (ValueError, TypeError, KeyError):
+        raise ParameterError(
+            f"steps of a batch must be images.MixUp or images.CutMix, or their JSON. Got {text!r} instead."
+        ) from None
 
 
 def one_hot(labels: Array | list[int], classes: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,12 @@ from pyarrow import parquet
 
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel
-from sparkopt.images.files import image_files
+from sparkopt.images.files import listed_images
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.writing import CONTENT, PATH, WriteCounts, WriteImages
 from sparkopt.io.filesystem import resolve
-from sparkopt.io.listing import files_below
+from sparkopt.io.listing import FileBelow, files_below
 from sparkopt.machine import ProcessPool, Table
 
 __all__ = ["Preprocessed", "preprocess"]
@@ -115,7 +116,7 @@ def preprocess(
     kernel = ImageKernel(pipeline, kind, mode, seed, epoch)
     folder = resolve(output, "output")
     done = _done(output) if folder.exists() else set()
-    table, skipped = _pending(source, done)
+    table, skipped = _pending(source, done, progress)
     folder.make_folder()
     task = WriteImages(kernel, folder, IMAGE, frozenset(done) if skipped is None else frozenset())
     counts = list(_with_bar(task, table, progress))
@@ -146,12 +147,18 @@ def _done(output: str) -> set[str]:
     return found
 
 
-def _pending(source: Any, done: set[str]) -> tuple[Table, int | None]:
+def _pending(source: Any, done: set[str], progress: bool) -> tuple[Table, int | None]:
     """Return the images to process, and how many are done; None where only their rows tell."""
     if isinstance(source, str):
-        files = image_files(source)
-        left = [one for one in files if one.uri not in done]
-        return table_of_files(left), len(files) - len(left)
+        known = Counter[bool]()  # whether a file is done
+
+        def left() -> Iterator[FileBelow]:
+            for one in listed_images(source, progress=progress):
+                known[one.uri in done] += 1
+                if one.uri not in done:
+                    yield one
+
+        return table_of_files(left()), known[True]
     table = Table.of(source)
     for name in (PATH, CONTENT):
         if name not in table.names:

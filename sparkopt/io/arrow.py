@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["array_of", "binary_values", "fixed_width_values"]
+__all__ = ["array_of", "binary_values", "fixed_width_values", "list_of", "text_of"]
 
 
 def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
@@ -64,3 +65,29 @@ def array_of(values: NDArray[Any]) -> pa.Array:
     """
     buffer = pa.py_buffer(np.ascontiguousarray(values))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
+
+
+def list_of(values: pa.Array) -> pa.Array:
+    """Return a column of one row, the list of some values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> list_of(array_of(np.array([1.5, 2.0]))).to_pylist()
+    [[1.5, 2.0]]
+    """
+    return pa.ListArray.from_arrays(array_of(np.array([0, len(values)], np.int32)), values)
+
+
+def text_of(values: Sequence[str]) -> pa.Array:
+    """Return text as a column without nulls; ``pa.array`` would load pandas.
+
+    Examples
+    --------
+    >>> text_of(["a", "", "bc"]).to_pylist()
+    ['a', '', 'bc']
+    """
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)])
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sparkopt.errors import SchemaError
+from sparkopt.io.arrow import fixed_width_values
 
 __all__ = ["xxhash64"]
 
@@ -228,7 +229,8 @@ def _bits(column: pa.Array) -> NDArray[Any]:
         column = column.cast(pa.float32())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise SchemaError(f"values of type {kind} have no hash; give numbers, text, bytes, lists or structs of them.")
-    values = np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False))
+    # to fill nulls and ``to_numpy`` load pandas
+    values = fixed_width_values(column.fill_null(0) if column.null_count else column)
     if values.dtype.kind == "f":  # one zero and one NaN
         values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values + 0.0)
         return values.view(np.uint32 if values.itemsize == 4 else np.uint64)

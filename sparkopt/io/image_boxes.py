@@ -7,7 +7,7 @@ import struct
 
 from sparkopt.errors import CorruptImageError
 
-__all__ = ["format_of", "stored_size"]
+__all__ = ["format_of", "is_cmyk", "stored_size"]
 
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _JXL, _JXL_STREAM = b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"
@@ -16,6 +16,7 @@ _BRANDS |= dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", 
 _TURNS = {0: 1, 1: 8, 2: 3, 3: 6}
 """EXIF orientations of rotations by quarter turns, counter-clockwise."""
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+_INKS = re.compile(rb"colr(?:\x01..\0\0\0\x0c|\x02...{16}CMYK)", re.S)
 _DICOM_SIDES = [re.compile(rb"\x28\x00" + tag + rb"(?:US\x02\x00|\x02\x00\x00\x00)(..)", re.S) for tag in (
     rb"\x10\x00", rb"\x11\x00"
 )]  # fmt: skip
@@ -76,12 +77,15 @@ def _boxes(data: bytes) -> tuple[int, int, int]:
     return height, width, orientation if format_of(data) == "avif" else 1
 
 
+def is_cmyk(data: bytes) -> bool:
+    """Whether the boxes of a JPEG 2000 say, by number or by a profile, that its channels are inks."""
+    return _INKS.search(data, 0, max(data.find(b"jp2c"), 0)) is not None
+
+
 def _jpeg2000(data: bytes) -> tuple[int, int, int]:
     sizes = [struct.unpack_from(">IIII", data, found.start() + 8) for found in re.finditer(re.escape(_J2K), data)]
     if not sizes:
         raise _no_size("JPEG 2000")
-    if re.search(rb"colr\x01..\0\0\0\x0c", data, re.S):
-        raise CorruptImageError("unsupported: CMYK in JPEG 2000")
     right, bottom, left, top = max(sizes, key=lambda size: size[0] * size[1])
     return bottom - top, right - left, 1
 
@@ -132,6 +136,8 @@ class _Bits:
 def _bigtiff(data: bytes) -> tuple[int, int, int]:
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}Q", data, 8)
+    if directory >= len(data):  # and maybe beyond of what memory has addresses for
+        raise CorruptImageError("truncated: the data end inside the header")
     (count,) = struct.unpack_from(f"{order}Q", data, directory)
     sides: dict[int, int] = {}
     for number in range(min(count, 1 << 16)):

@@ -16,7 +16,7 @@ from typing import ClassVar
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.image_header import Header
 
-__all__ = ["TiffLayout", "decodable", "tiff_layout"]
+__all__ = ["TiffLayout", "decodable", "tiff_layout", "tiff_planes"]
 
 MOST_SCANS = 100
 """Scans of a JPEG. Encoders write about ten; each costs as much time as a whole picture, and a few bytes."""
@@ -51,9 +51,7 @@ class TiffLayout:
     Attributes
     ----------
     is_planar : bool
-        Whether each channel of more than 8 bits is stored by itself.
-    samples : int
-        Channels.
+        Whether each channel is stored by itself: of more than 8 bits, or of greys with their alpha.
     has_unassociated_alpha : bool
         Whether colours of 8 bits are stored as they are, next to their alpha: libtiff multiplies them by it.
     is_wide_with_alpha : bool
@@ -63,7 +61,6 @@ class TiffLayout:
     """
 
     is_planar: bool
-    samples: int
     has_unassociated_alpha: bool
     is_wide_with_alpha: bool
     is_left_to_others: bool
@@ -73,10 +70,30 @@ def tiff_layout(data: bytes) -> TiffLayout:
     """Return the layout of a TIFF that ``decodable`` has checked."""
     directory = _Directory(data)
     samples, is_wide = directory.number(SAMPLES, 1), directory.number(BITS, 1) > 8
-    is_planar = is_wide and samples > 1 and directory.number(PLANAR, 1) == 2
+    is_planar = (is_wide or samples == 2) and samples > 1 and directory.number(PLANAR, 1) == 2
     is_plain = directory.number(EXTRA_SAMPLES, 0) == UNASSOCIATED
     is_foreign = directory.number(COMPRESSION, 1) in FOREIGN or (samples == 2 and not is_wide)
-    return TiffLayout(is_planar, samples, not is_wide and is_plain, is_wide and is_plain and samples == 4, is_foreign)
+    return TiffLayout(is_planar, not is_wide and is_plain, is_wide and is_plain and samples == 4, is_foreign)
+
+
+def tiff_planes(data: bytes) -> list[bytes]:
+    """Return the channels of a planar TIFF of greys, or of red, green and blue, with alpha: each a TIFF of greys.
+
+    Decoders mix up its channels, leave one out or multiply them by the alpha.
+
+    Raises
+    ------
+    CorruptImageError
+        Where its channels mean something else.
+    """
+    directory = _Directory(data)
+    samples, meaning = directory.number(SAMPLES, 1), directory.number(PHOTOMETRIC, 1)
+    if (meaning, samples) not in ((GREY, 2), (COLORS, 3), (COLORS, 4)):
+        raise CorruptImageError(
+            f"unsupported: a TIFF that stores {samples} channels one after the other, of photometric interpretation "
+            f"{meaning}"
+        )
+    return [directory.plane(number, samples) for number in range(samples)]
 
 
 def _still(data: bytes) -> bytes:
@@ -160,14 +177,38 @@ class _Directory:
         """Return a field's first whole number."""
         return self.numbers(tag, (default,))[0]
 
+    def plane(self, number: int, planes: int) -> bytes:
+        """Return a TIFF of one channel of a planar one, as greys: the same file with another directory at its end."""
+        changed = {BITS: (3, self.numbers(BITS, (1,))[:1]), PHOTOMETRIC: (3, (1,)), SAMPLES: (3, (1,))}
+        formats = self.numbers(SAMPLE_FORMAT)[:1]
+        changed |= {SAMPLE_FORMAT: (3, formats)} if formats else {}
+        for tag in (STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES):
+            found = self.numbers(tag)
+            size = len(found) // planes
+            changed |= {tag: (4, found[number * size : (number + 1) * size])} if found else {}
+        for tag in (WIDTH, HEIGHT, COMPRESSION, ROWS_PER_STRIP, PREDICTOR, FILL_ORDER, TILE_WIDTH, TILE_HEIGHT):
+            found = self.numbers(tag)[:1]
+            changed |= {tag: (4, found)} if found else {}
+        start = len(self.data) + len(self.data) % 2
+        after = start + 2 + 12 * len(changed) + 4
+        fields, long = b"", b""
+        for tag, (kind, values) in sorted(changed.items()):
+            packed = struct.pack(f"{self.order}{len(values)}{self.CODES[kind]}", *values)
+            if len(packed) > 4:
+                packed, long = struct.pack(f"{self.order}I", after + len(long)), long + packed
+            fields += struct.pack(f"{self.order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+        count, pad = struct.pack(f"{self.order}H", len(changed)), bytes(len(self.data) % 2)
+        where = struct.pack(f"{self.order}I", start)
+        return b"".join([self.data[:4], where, self.data[8:], pad, count, fields, bytes(4), long])
+
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PALETTE = 273, 277, 278, 279, 284, 320
-EXTRA_SAMPLES = 338
+EXTRA_SAMPLES, SAMPLE_FORMAT, PREDICTOR, FILL_ORDER = 338, 339, 317, 266
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 FOREIGN = (34925, 50000)
 """Compressions that OpenCV's libtiff is built without: LZMA and Zstandard."""
-STORED, DEFLATED, INDEXED, SUBSAMPLED, UNASSOCIATED = (1,), (8, 32946), 3, 6, 2
+STORED, DEFLATED, GREY, COLORS, INDEXED, SUBSAMPLED, UNASSOCIATED = (1,), (8, 32946), 1, 2, 3, 6, 2
 
 
 def _complete(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ __all__ = ["FileBelow", "files_below", "walk_below"]
 MAGIC = re.compile(r"[*?\[{]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileBelow:
     """A file.
 
@@ -48,11 +48,11 @@ def files_below(path: str) -> list[FileBelow]:
     DataError
         Where there is nothing.
     """
-    return sorted(walk_below(path), key=lambda file: file.uri)
+    return list(walk_below(path))
 
 
 def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterator[FileBelow]:
-    """Yield the files that ``files_below`` returns, as they are found: folder by folder, not in order.
+    """Yield the files that ``files_below`` returns, in their order; on a disk, a folder is listed when it is reached.
 
     Parameters
     ----------
@@ -88,24 +88,35 @@ def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterat
 
 
 def _walk(root: Location, hidden: Callable[[str], None] | None = None) -> Iterator[fs.FileInfo]:
-    """Yield the files below a folder, or the file itself; a local disk is listed folder by folder."""
+    """Yield the files below a folder in the order of their paths, or the file itself."""
     (own,) = root.filesystem.get_file_info([root.path])
     if own.type == fs.FileType.File:
         yield own
     if own.type != fs.FileType.Directory:
         return
     begin = len(root.path.rstrip("/").split("/"))
-    waiting = [root.path]
-    while waiting:  # a store of objects lists a prefix in one go, which needs fewer requests
-        selector = fs.FileSelector(waiting.pop(), recursive=not root.is_local)
-        for info in root.filesystem.get_file_info(selector):
-            is_left_out = any(map(_is_hidden, info.path.split("/")[begin:]))
-            if info.type == fs.FileType.Directory and root.is_local and (hidden is not None or not is_left_out):
-                waiting.append(info.path)
-            elif info.type == fs.FileType.File and not is_left_out:
-                yield info
-            elif info.type == fs.FileType.File and hidden is not None:
-                hidden(info.path)
+    waiting = _listed(root, root.path)
+    while waiting:
+        info = waiting.pop()
+        is_left_out = any(map(_is_hidden, info.path.split("/")[begin:]))
+        if info.type == fs.FileType.Directory and root.is_local and (hidden is not None or not is_left_out):
+            waiting += _listed(root, info.path)
+        elif info.type == fs.FileType.File and not is_left_out:
+            yield info
+        elif info.type == fs.FileType.File and hidden is not None:
+            hidden(info.path)
+
+
+def _listed(root: Location, path: str) -> list[fs.FileInfo]:
+    """Return what a folder has, last one first; a store of objects lists a prefix in one go, by fewer requests."""
+    selector = fs.FileSelector(path, recursive=not root.is_local)
+    return sorted(root.filesystem.get_file_info(selector), key=_place, reverse=True)
+
+
+def _place(info: fs.FileInfo) -> str:
+    """Return where a file comes among all; a folder's files begin with its path and a slash."""
+    path: str = info.path
+    return f"{path}/" if info.type == fs.FileType.Directory else path
 
 
 def _is_hidden(name: str) -> bool:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs, parquet
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.arrow import text_of
 from sparkopt.io.filesystem import STORAGE_ERRORS, UNFINISHED, Location, resolve
 
 __all__ = ["FileSession", "copy_folder", "fetched", "replacing", "written_whole"]
@@ -178,9 +179,7 @@ class FileSession:
     def createDataFrame(self, data: Any, schema: Any = None) -> Any:
         """Return rows that can be written: an Arrow table, or tuples of text."""
         if not isinstance(data, pa.Table):
-            data = pa.table(
-                {name: list(values) for name, values in zip(schema, zip(*data, strict=True), strict=True)}
-            )
+            data = pa.Table.from_arrays([text_of(values) for values in zip(*data, strict=True)], names=list(schema))
         return FileRows(data)
 
 
@@ -206,7 +205,8 @@ class FileRows:
 
     def parquet(self, path: str) -> None:
         """Write all columns."""
-        parquet.write_table(self._table, self._file(path, "part-00000.parquet"))
+        # numbers of a model hardly repeat: to look for those that do took most of the time
+        parquet.write_table(self._table, self._file(path, "part-00000.parquet"), use_dictionary=False)
 
     def _file(self, path: str, name: str) -> Path:
         folder = Path(path)
@@ -227,8 +227,12 @@ class FileReader:
 
     def parquet(self, path: str) -> FirstRow:
         """Return the rows of a folder's files."""
-        rows = parquet.read_table(path).to_pylist() if Path(path).is_dir() else []
-        return FirstRow(rows[0] if rows else None)
+        for part in sorted(Path(path).glob("[!_.]*.parquet")):
+            with parquet.ParquetFile(part) as file:
+                rows = file.read().to_pylist()
+            if rows:
+                return FirstRow(rows[0])
+        return FirstRow(None)
 
 
 class FirstRow:

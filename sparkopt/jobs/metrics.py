@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import DataError
 from sparkopt.jobs.invalid_rows import INVALID, last_stage
 from sparkopt.jobs.runtimes.values import RowValues
-from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
-from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
 from sparkopt.report.facts import Measure
+
+if TYPE_CHECKING:
+    from sparkopt.ml.metrics.tallies import ResidualTally, ScoreTally, Tally
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -77,6 +78,8 @@ class ScoredRows:
         DataError
             Where there are no rows, or a row has no label.
         """
+        from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
+
         values = self.values
         count, labelled = values.present("label")
         if count == 0:
@@ -131,6 +134,9 @@ class ScoredRows:
 
     def _judged(self) -> dict[str, tuple[str, Tally]]:
         """Return the values that metrics are computed from, with empty tallies."""
+        # here, since it loads the estimators, and flags need none
+        from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally
+
         names = set(self.values.names)
         if not self.is_classifier:
             return {"residuals": ("prediction", ResidualTally())}

@@ -17,10 +17,11 @@ from sparkopt.jobs.invalid_rows import last_stage
 from sparkopt.jobs.runtimes.base import InputRows
 from sparkopt.jobs.runtimes.class_names import values_of, with_class_numbers
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL
-from sparkopt.ml import TableFeatures, TableFeaturesModel
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
+
+    from sparkopt.ml import TableFeatures, TableFeaturesModel
 
 __all__ = [
     "MOST_CLASSES",
@@ -71,6 +72,8 @@ def table_features(args: argparse.Namespace, rows: InputRows, schema: StructType
     if label not in schema.names:
         known = ", ".join(schema.names)
         raise SchemaError(f"label column {label!r} does not exist. Columns: {known}. Name one of them by --label.")
+    from sparkopt.ml import TableFeatures  # here, since it loads the estimators, and flags need none
+
     stage = TableFeatures(labelCol=label, outputCol=_free(schema), exclude=[rows.weight] if rows.weight else [])
     if isinstance(named, str):
         raise ParameterError(
@@ -185,8 +188,14 @@ def _of_numbers(label: str, found: list[str]) -> list[str]:
 
 def hidden_columns(model: Any) -> list[str]:
     """Return the columns of features that a pipeline makes for itself."""
-    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
-    return [stage.getOutputCol() for stage in stages]
+    return [stage.getOutputCol() for stage in _table_features(model)]
+
+
+def _table_features(model: Any) -> list[TableFeaturesModel]:
+    """Return the stages of a pipeline that make features of raw columns."""
+    from sparkopt.ml import TableFeaturesModel
+
+    return [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
 
 
 def known_types(model: Any, label: str | None = None, labels: Sequence[str] = ()) -> dict[str, str]:
@@ -201,8 +210,7 @@ def known_types(model: Any, label: str | None = None, labels: Sequence[str] = ()
     labels : sequence of str, default ()
         Names of the classes: where one is no number, the labels are text.
     """
-    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
-    found = {name: "string" for stage in stages for name in stage.encoder.texts}
+    found = {name: "string" for stage in _table_features(model) for name in stage.encoder.texts}
     if model.hasParam("featuresCols") and model.isSet("featuresCols"):
         found |= dict.fromkeys(model.getOrDefault("featuresCols"), "number")
     last = last_stage(model)
@@ -222,5 +230,5 @@ def _is_number_text(text: str) -> bool:
 
 def raw_columns_of(model: Any) -> list[str] | None:
     """Return the raw columns that a pipeline reads; None for other models."""
-    stages = [stage for stage in getattr(model, "stages", []) if isinstance(stage, TableFeaturesModel)]
+    stages = _table_features(model)
     return list(dict.fromkeys(name for stage in stages for name in stage.encoder.columns)) if stages else None

@@ -167,7 +167,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         if value is not None:
             found.set(found.getParam(name), value)
     check_params(found)
-    found.module()  # refuses widths that do not fit
+    found.getOrDefault("module")()  # refuses widths that do not fit
     return found
 
 

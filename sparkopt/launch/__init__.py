@@ -1,12 +1,14 @@
 """Sessions, devices, and launchers: one function on every rank, through PyTorch, Horovod, or in this process.
 
+``run`` runs a user's function so, with a share of a DataFrame's rows for each rank (``context``).
+
 A *launcher* runs a function on every rank and returns the results; the function gets a *communicator*, with
 collectives over all ranks and reports to the driver. ``channel`` and ``connections`` carry what the driver and its
 tasks send each other. ``session`` starts Spark from a profile; ``class_archive`` and ``local_jvm`` make that quick
 and quiet on one machine. ``devices`` finds accelerators, ``threads`` limits numerical libraries to the task's cores,
 and ``horovod_patches`` holds what is changed in Horovod.
 
-Imports: the ground (``errors``, ``typing``, ``validation``) only. Spark, PyTorch and Horovod are loaded when a
+Imports the packages up to ``shards``. Spark, PyTorch and Horovod are loaded when a
 function needs them, not by the import. Start reading at ``launcher``, then ``torch``.
 """
 
@@ -14,11 +16,13 @@ from sparkopt.launch import devices
 from sparkopt.launch.channel import RankReport, Watcher
 from sparkopt.launch.communicator import Communicator, LocalCommunicator, RankInfo
 from sparkopt.launch.connect import ConnectLauncher
+from sparkopt.launch.context import RankBatch, RunContext, RunSettings
 from sparkopt.launch.devices import Device, DeviceReport
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
 from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
 from sparkopt.launch.processes import ProcessLauncher
+from sparkopt.launch.running import run
 from sparkopt.launch.settings import SessionSettings
 from sparkopt.launch.torch import TorchLauncher
 
@@ -33,12 +37,16 @@ __all__ = [
     "LocalCommunicator",
     "LocalLauncher",
     "ProcessLauncher",
+    "RankBatch",
     "RankFunction",
     "RankInfo",
     "RankReport",
+    "RunContext",
+    "RunSettings",
     "SessionSettings",
     "SparkLauncher",
     "TorchLauncher",
     "Watcher",
     "devices",
+    "run",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,23 @@ class RankInfo:
         Number of this process among those of its machine.
     accelerators : tuple of str
         Addresses that Spark gave to the task, ``("0",)`` for the first GPU, say; empty where it gave none.
+    resources : mapping of str to tuple of str
+        Addresses of all that Spark gave to the task, by the resource's name.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     accelerators: tuple[str, ...] = ()
+    resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_task(cls, context: Any, rank: int) -> RankInfo:
+        """Return what a task of a barrier stage is among the others."""
+        machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+        resources = {name: tuple(found.addresses) for name, found in context.resources().items()}
+        local_rank = machines[:rank].count(machines[rank])
+        return cls(rank, len(machines), local_rank, resources.get("gpu", ()), resources)
 
 
 class Communicator(ABC):

@@ -168,9 +168,7 @@ class _ConnectTask:
         for _ in batches:  # Spark does not reuse a Python worker whose input was not read to its end
             pass
         machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
-        gpus = context.resources().get("gpu")
-        local_rank = machines[:rank].count(machines[rank])
-        info = RankInfo(rank, len(machines), local_rank, tuple(gpus.addresses) if gpus is not None else ())
+        info = RankInfo.of_task(context, rank)
         reports: list[RankReport] = []
         with ExitStack() as resources:
             where = self._open(resources, machines, reports) if rank == 0 else None

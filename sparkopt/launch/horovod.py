@@ -141,7 +141,8 @@ class HorovodTask(Generic[T]):
         with contextlib.nullcontext() if devices else batch_threads():
             hvd.init()
         try:
-            info = RankInfo(hvd.rank(), hvd.size(), hvd.local_rank(), devices)
+            resources = {"gpu": devices} if devices else {}
+            info = RankInfo(hvd.rank(), hvd.size(), hvd.local_rank(), devices, resources)
             yield HorovodCommunicator(info, driver)
         finally:
             hvd.shutdown()

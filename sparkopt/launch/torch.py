@@ -120,16 +120,8 @@ class _TorchTask(Generic[T]):
         from pyspark import BarrierTaskContext
 
         context = BarrierTaskContext.get()
-        machines = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
         (rank,) = rows  # Spark does not reuse a Python worker whose input was not read to its end
-        gpus = context.resources().get("gpu")
-        info = RankInfo(
-            rank,
-            len(machines),
-            machines[:rank].count(machines[rank]),
-            tuple(gpus.addresses) if gpus is not None else (),
-        )
-        yield self.rank.run(info)
+        yield self.rank.run(RankInfo.of_task(context, rank))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -13,10 +14,10 @@ from sparkopt.io.saved import replacing
 from sparkopt.machine.part import TablePart
 from sparkopt.machine.pool import ProcessPool
 
-__all__ = ["write_parquet"]
+__all__ = ["ParquetOutput", "write_parquet"]
 
-GROUP = 1 << 17
-"""Rows of a row group, roughly."""
+GROUP, GROUP_BYTES = 1 << 17, 64 << 20
+"""Rows of a row group, or their bytes in memory, roughly: whichever is reached first."""
 
 
 def write_parquet(parts: Sequence[TablePart], schema: pa.Schema, path: str, overwrite: bool) -> int:
@@ -31,6 +32,67 @@ def write_parquet(parts: Sequence[TablePart], schema: pa.Schema, path: str, over
         return sum(pool.run(_WritePart(folder, schema), list(enumerate(parts))))
 
 
+class ParquetOutput:
+    """A Parquet file that batches are written to, in row groups that do not depend on the batches' size.
+
+    Parameters
+    ----------
+    stream : binary file
+        The file.
+    schema : pyarrow.Schema
+        The columns of all batches.
+    compression : str, default "snappy"
+        Of the columns.
+    """
+
+    def __init__(self, stream: Any, schema: pa.Schema, compression: str = "snappy") -> None:
+        self._schema, self._waiting = schema, list[pa.RecordBatch]()
+        self._writer = parquet.ParquetWriter(
+            stream, schema, compression=compression, use_dictionary=_with_dictionary(schema)
+        )
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write rows."""
+        self._waiting.append(batch)
+        rows, size = (sum(getattr(one, name) for one in self._waiting) for name in ("num_rows", "nbytes"))
+        if rows >= GROUP or size >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            self._waiting = []
+
+    def __enter__(self) -> ParquetOutput:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
+    """Return the columns that may have few different values: not floats in lists, where a search takes longest."""
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    kept = [path for path, is_float_of_list in leaves if not is_float_of_list]
+    return True if len(kept) == len(leaves) else kept
+
+
+def _leaves(path: str, kind: pa.DataType, in_list: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield the columns of the file that a type makes, by their paths there, and whether they are floats in lists."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type, in_list)
+    elif pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type, in_list)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type, in_list)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type, True)
+    else:
+        yield path, in_list and pa.types.is_floating(kind)
+
+
 @dataclass(frozen=True)
 class _WritePart:
     """The task: one part's file."""
@@ -41,17 +103,11 @@ class _WritePart:
     def __call__(self, numbered: tuple[int, TablePart]) -> int:
         number, part = numbered
         file, rows = self.folder.child(f"part-{number:05d}.parquet"), 0
-        waiting: list[pa.RecordBatch] = []
         with (
             file.filesystem.open_output_stream(file.path) as stream,
-            parquet.ParquetWriter(stream, self.schema) as writer,
+            ParquetOutput(stream, self.schema) as writer,
         ):
             for batch in part.batches():
-                waiting.append(batch)
+                writer.write_batch(batch)
                 rows += batch.num_rows
-                if sum(one.num_rows for one in waiting) >= GROUP:
-                    writer.write_table(pa.Table.from_batches(waiting, self.schema))
-                    waiting = []
-            if waiting:
-                writer.write_table(pa.Table.from_batches(waiting, self.schema))
         return rows

@@ -14,6 +14,7 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, GeneralMLW
 
 from sparkopt import __version__
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import array_of, list_of, text_of
 from sparkopt.io.metadata import check_digest, digested
 from sparkopt.ml.pmml import regression_pmml
 from sparkopt.ml.saving import StageReader, StageWriter
@@ -103,16 +104,15 @@ class GeneralModelWriter(ModelWriter, GeneralMLWriter):
 def table_of(model: Any) -> pa.Table:
     """Return a linear model's numbers as a table of one row."""
     matrix, intercept = model.arrays
-    return pa.table(
-        {
-            "rows": pa.array([matrix.shape[0]], pa.int32()),
-            "columns": pa.array([matrix.shape[1]], pa.int32()),
-            "coefficients": [matrix.ravel()],
-            "intercept": [intercept],
-            "constants": [model.auxiliary],
-            "names": pa.array([model.featureNames], pa.list_(pa.string())),
-        }
-    )
+    columns = {
+        "rows": array_of(np.array([matrix.shape[0]], np.int32)),
+        "columns": array_of(np.array([matrix.shape[1]], np.int32)),
+        "coefficients": list_of(array_of(matrix.ravel())),
+        "intercept": list_of(array_of(intercept)),
+        "constants": list_of(array_of(model.auxiliary)),
+        "names": list_of(text_of(model.featureNames)),
+    }
+    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _numbers(matrix: Floats, intercept: Floats, auxiliary: Floats) -> list[bytes]:

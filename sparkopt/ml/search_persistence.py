@@ -50,7 +50,7 @@ class SearchWriter(StageWriter):
         search = self.instance
         Shared.validateParams(search)
         values = DefaultParamsWriter.extractJsonParams(search, NOT_JSON)
-        values["estimatorParamMaps"], stages = _grid(search.getEstimatorParamMaps())
+        values["estimatorParamMaps"], stages = _grid(search.getEstimatorParamMaps(), _uids(search.getEstimator()))
         DefaultParamsWriter.saveMetadata(search, path, self.sparkSession, facts, values)
         for folder, stage in {
             **stages,
@@ -102,7 +102,10 @@ class SearchReader(StageReader[V], Generic[V]):
         estimator, evaluator = (self._stage(f"{path}/{name}") for name in ("estimator", "evaluator"))
         stages = {**MetaAlgorithmReadWrite.getUidMap(estimator), evaluator.uid: evaluator}
         maps = [
-            {getattr(stages[entry["parent"]], entry["name"]): self._value(entry, path) for entry in values}
+            {
+                getattr(stages[entry["parent"]], entry["name"]): self._value(entry, path, stages[entry["parent"]])
+                for entry in values
+            }
             for values in metadata["paramMap"]["estimatorParamMaps"]
         ]
         own._resetUid(metadata["uid"])
@@ -110,12 +113,13 @@ class SearchReader(StageReader[V], Generic[V]):
         DefaultParamsReader.getAndSetParams(own, metadata, skipParams=["estimatorParamMaps"])
         return own, metadata
 
-    def _value(self, entry: dict[str, Any], path: str) -> Any:
+    def _value(self, entry: dict[str, Any], path: str, owner: Any) -> Any:
         """Return the value of a grid's entry: JSON, or a stage in a folder of its own."""
         is_json = entry.get("isJson", True)
         in_json = isinstance(is_json, str)  # as the JVM writes it
         if json.loads(is_json) if in_json else is_json:
-            return json.loads(entry["value"])
+            found = json.loads(entry["value"])
+            return owner._value_from_json(entry["name"], found) if hasattr(owner, "_value_from_json") else found
         return self._stage(f"{path}/{json.loads(entry['value']) if in_json else entry['value']}")
 
     def _stage(self, path: str) -> Any:
@@ -144,7 +148,12 @@ class SearchModelReader(SearchReader[V]):
         return found
 
 
-def _grid(maps: list[dict[Any, Any]]) -> tuple[list[list[dict[str, str]]], dict[str, Any]]:
+def _uids(estimator: Any) -> dict[str, Any]:
+    """Return the stages of an estimator by their uid."""
+    return dict(MetaAlgorithmReadWrite.getUidMap(estimator))
+
+
+def _grid(maps: list[dict[Any, Any]], owners: dict[str, Any]) -> tuple[list[list[dict[str, str]]], dict[str, Any]]:
     """Return param maps as the JVM writes them, and the stages among their values, by their folders."""
     written, stages = list[list[dict[str, str]]](), dict[str, Any]()
     for values in maps:
@@ -153,6 +162,9 @@ def _grid(maps: list[dict[Any, Any]]) -> tuple[list[list[dict[str, str]]], dict[
             is_stage = isinstance(value, (Transformer, Evaluator)) or (
                 isinstance(value, Estimator) and not MetaAlgorithmReadWrite.isMetaEstimator(value)
             )
+            owner: Any = owners.get(param.parent)
+            if hasattr(owner, "_value_to_json"):  # it holds objects, and knows their names
+                value = owner._value_to_json(param.name, value)
             text = f"epm_{param.name}{len(stages)}" if is_stage else value
             if is_stage:
                 stages[str(text)] = value

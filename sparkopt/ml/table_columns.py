@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyspark.ml.linalg import DenseVector, SparseVector
 
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import array_of
 from sparkopt.typing import Array
 
 __all__ = ["from_objects", "is_list", "to_arrow"]
@@ -24,10 +25,10 @@ def to_arrow(values: Array) -> pa.Array:
     """Return numbers (n,) as doubles, or rows (n, k) as lists of them."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 1:
-        return pa.array(values)
+        return array_of(values)
     n, k = values.shape
-    offsets = pa.array(np.arange(0, (n + 1) * k, k, dtype=np.int32) if k else np.zeros(n + 1, np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))
+    offsets = array_of(np.arange(0, (n + 1) * k, k, dtype=np.int32) if k else np.zeros(n + 1, np.int32))
+    return pa.ListArray.from_arrays(offsets, array_of(np.ascontiguousarray(values).reshape(-1)))
 
 
 def from_objects(values: Sequence[Any], name: str) -> pa.Array:

@@ -19,6 +19,7 @@ from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import EACH_ROW, RowSample, RowSpacing
+from sparkopt.objective.sparse_rows import add_transposed_product
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
 
@@ -230,7 +231,12 @@ class _Accumulators:
 
     def _add_product(self, X: Array | scipy.sparse.csr_array, slopes: Array) -> None:
         """Add Xᵀ · slopes, (n,) or (n, columns); of a few sparse rows only the features that they store."""
-        if isinstance(X, np.ndarray) or X.nnz >= X.shape[1]:
+        if isinstance(X, np.ndarray):
+            product = X.T @ slopes
+            self.matrix += product[:, None] if slopes.ndim == 1 else product
+        elif slopes.ndim == 1 and X.dtype == self.matrix.dtype:
+            add_transposed_product(X, slopes, self.matrix[:, 0])
+        elif X.nnz >= X.shape[1]:
             product = X.T @ slopes
             self.matrix += product[:, None] if slopes.ndim == 1 else product
         elif slopes.ndim == 1:

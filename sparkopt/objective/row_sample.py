@@ -92,7 +92,9 @@ class RowSample:
             return np.zeros(0, np.intp), np.zeros(0)
         shares = (np.arange(len(self._marks)) + self._shifts(self._marks)) / len(self._marks)
         found = np.searchsorted(upto, np.minimum(shares, BELOW_ONE) * upto[-1], side="right")
-        taken, times = np.unique(np.minimum(found, len(upto) - 1), return_counts=True)
+        found = np.minimum(found, len(upto) - 1)  # in ascending order, as the shares are
+        bounds = np.concatenate([[0], np.flatnonzero(found[1:] != found[:-1]) + 1, [len(found)]])
+        taken, times = found[bounds[:-1]], bounds[1:] - bounds[:-1]
         return taken, times * (self._scale * upto[-1]) / curvature[taken]
 
     def _shifts(self, numbers: NDArray[np.intp]) -> Floats:

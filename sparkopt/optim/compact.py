@@ -8,18 +8,17 @@ coefficients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy  # loads scipy.linalg where it is used
 from numpy.typing import NDArray
 
 from sparkopt.optim.quadratic import PenalisedQuadratic
 from sparkopt.typing import Floats
 
-__all__ = ["CompactHessian", "CompactModel"]
+__all__ = ["CompactHessian", "CompactModel", "Pairs"]
 
 ROUNDS = 50
 """Most steps of the semismooth Newton method."""
@@ -33,65 +32,176 @@ PRECISION = 1e-10
 """Largest entry of the proximal gradient step at the minimum, over that at the start."""
 
 
+PIECE = 1 << 13
+"""Coefficients at a time: what several products need of a vector stays in a core's cache."""
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    return (slice(start, start + PIECE) for start in range(0, size, PIECE))
+
+
+def _products(rows: Sequence[Floats], vectors: Sequence[Floats]) -> Floats:
+    """Return the inner product of each row with each vector, (rows, vectors)."""
+    found = np.zeros((len(rows), len(vectors)))
+    for piece in _pieces(len(vectors[0])):
+        own = [vector[piece] for vector in vectors]
+        found += [[part @ vector for vector in own] for part in (row[piece] for row in rows)]
+    return found
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Steps and the changes of the gradient along them, oldest first, each pair of positive curvature.
+
+    Their inner products are kept, too: with millions of coefficients each costs as much as a step's arithmetic.
+
+    Attributes
+    ----------
+    steps, changes : sequence of ndarray of shape (size,)
+        The pairs.
+    products : ndarray of shape (3, count, count)
+        Of steps with steps, of steps with changes, and of changes with changes.
+    """
+
+    steps: Sequence[Floats]
+    changes: Sequence[Floats]
+    products: Floats
+
+    @classmethod
+    def of(cls, steps: Sequence[Floats], changes: Sequence[Floats]) -> Pairs:
+        """Return pairs whose products are not known yet."""
+        pairs = cls([], [], np.zeros((3, 0, 0)))
+        for step, change in zip(steps, changes, strict=True):
+            pairs = pairs.with_last(step, change, len(steps))
+        return pairs
+
+    def with_last(self, step: Floats, change: Floats, most: int) -> Pairs:
+        """Return the last ``most`` pairs, with a new one at the end."""
+        steps, changes = [*self.steps, step][-most:], [*self.changes, change][-most:]
+        count = len(steps)
+        products = np.empty((3, count, count))
+        products[:, :-1, :-1] = self.products[:, -(count - 1) :, -(count - 1) :] if count > 1 else 0.0
+        found = _products([*steps, *changes], [step, change])
+        products[0, :, -1] = products[0, -1] = found[:count, 0]
+        products[1, -1], products[1, :, -1] = found[count:, 0], found[:count, 1]
+        products[2, :, -1] = products[2, -1] = found[count:, 1]
+        return Pairs(steps, changes, products)
+
+    @property
+    def curvature(self) -> float:
+        """Geometric mean over the pairs of their curvatures yᵀy / sᵀy.
+
+        With the last pair's alone (Nocedal & Wright, 2006, eq. 7.20) a step was shortened more often.
+        """
+        _, mixed, of_changes = self.products
+        return float(np.exp(np.mean(np.log(of_changes.diagonal()) - np.log(mixed.diagonal()))))
+
+
 class CompactHessian:
     """B = σ I − Wᵀ M W, positive definite, where W has two rows for each pair.
 
     Parameters
     ----------
-    steps, changes : sequence of ndarray of shape (size,)
-        Steps and the changes of the gradient along them, oldest first, each pair of positive curvature.
+    pairs : Pairs
+        What is known of the curvature.
     sigma : float
         Curvature in the directions that no pair knows, > 0.
     """
 
-    def __init__(self, steps: Sequence[Floats], changes: Sequence[Floats], sigma: float) -> None:
+    def __init__(self, pairs: Pairs, sigma: float) -> None:
         self.sigma = sigma
-        self._steps, self._changes = steps, changes
+        self._pairs = pairs
 
     @cached_property
-    def _correction(self) -> tuple[Floats, Floats, Floats] | None:
-        """M, its inverse, and W; computed where it is first needed, as several passes over all coefficients."""
-        if not self._steps:
-            return None
-        S, Y = np.array(self._steps), np.array(self._changes)
-        products = S @ Y.T
-        curvatures, below = products.diagonal(), np.tril(products, -1)
-        inverse = np.block([[-np.diag(curvatures), below.T], [below, self.sigma * (S @ S.T)]])
-        # near the optimum, pairs are of many orders of magnitude: each is divided by the root of its curvature
-        scales = np.tile(1 / np.sqrt(curvatures), 2)
-        inverse = inverse * scales * scales[:, None]
-        rows = np.concatenate([Y, self.sigma * S])
-        rows *= scales[:, None]
-        return scipy.linalg.inv(inverse, check_finite=False), inverse, rows
+    def _scales(self) -> Floats:
+        """Near the optimum, pairs are of many orders of magnitude: each is divided by the root of its curvature."""
+        return np.tile(1 / np.sqrt(self._pairs.products[1].diagonal()), 2)
+
+    @cached_property
+    def _inverse(self) -> Floats:
+        """The inverse of M."""
+        of_steps, mixed, _ = self._pairs.products
+        below = np.tril(mixed, -1)
+        inverse = np.block([[-np.diag(mixed.diagonal()), below.T], [below, self.sigma * of_steps]])
+        return self._scaled(inverse)
+
+    @cached_property
+    def _middle(self) -> Floats:
+        """M."""
+        return np.asarray(np.linalg.inv(self._inverse), np.float64)
+
+    @cached_property
+    def _squares(self) -> Floats:
+        """W Wᵀ."""
+        of_steps, mixed, of_changes = self._pairs.products
+        mixed = self.sigma * mixed
+        return self._scaled(np.block([[of_changes, mixed.T], [mixed, self.sigma**2 * of_steps]]))
+
+    @cached_property
+    def _rows(self) -> Floats:
+        """W."""
+        rows = np.concatenate([self._pairs.changes, self.sigma * np.array(self._pairs.steps)])
+        rows *= self._scales[:, None]
+        return rows
+
+    def _scaled(self, table: Floats) -> Floats:
+        return np.asarray(table * self._scales * self._scales[:, None])
+
+    def _of(self, vector: Floats) -> Floats:
+        """Return W times a vector."""
+        found = _products([*self._pairs.changes, *self._pairs.steps], [vector])[:, 0]
+        found[len(self._pairs.steps) :] *= self.sigma
+        return np.asarray(found * self._scales)
+
+    def _add(self, factors: Floats, to: Floats) -> None:
+        """Add Wᵀ times ``factors`` to a vector, in place: W itself would be a copy of all pairs."""
+        scaled = factors * self._scales
+        scaled[len(self._pairs.steps) :] *= self.sigma
+        pairs = list(zip(scaled, [*self._pairs.changes, *self._pairs.steps], strict=True))
+        for piece in _pieces(len(to)):
+            own = to[piece]
+            for factor, row in pairs:
+                own += factor * row[piece]
 
     def __matmul__(self, vector: Floats) -> Floats:
         """Return the product with a vector of shape (size,)."""
         product: Floats = self.sigma * vector
-        if self._correction is not None:
-            middle, _, rows = self._correction
-            product -= (middle @ (rows @ vector)) @ rows
+        if self._pairs.steps:
+            self._add(-(self._middle @ self._of(vector)), product)
         return product
 
     __rmatmul__ = __matmul__  # it is symmetric
     __array_ufunc__ = None  # NumPy's arrays leave products with it to it
 
+    def along(self, vector: Floats) -> float:
+        """Return vᵀ B v."""
+        square = self.sigma * float(vector @ vector)
+        if self._pairs.steps:
+            parts = self._of(vector)
+            square -= float(parts @ self._middle @ parts)
+        return square
+
     def solved(self, free: NDArray[np.bool_], right: Floats) -> Floats:
         """Return x with B x = ``right`` for the block B of the ``free`` coordinates (Woodbury's formula)."""
         solution: Floats = right / self.sigma
-        if self._correction is not None:
-            _, inverse, rows = self._correction
-            own = rows if free.all() else rows[:, free]
-            inner = inverse - own @ own.T / self.sigma
-            solution += scipy.linalg.solve(inner, own @ solution, check_finite=False) @ own / self.sigma
+        if not self._pairs.steps:
+            return solution
+        if free.all():
+            inner = self._inverse - self._squares / self.sigma
+            found: Floats = np.asarray(np.linalg.solve(inner, self._of(solution)) / self.sigma, np.float64)
+            self._add(found, solution)
+            return solution
+        own = self._rows[:, free]
+        inner = self._inverse - own @ own.T / self.sigma
+        solution += np.linalg.solve(inner, own @ solution) @ own / self.sigma
         return solution
 
     @property
     def largest(self) -> float:
         """Largest eigenvalue."""
-        if self._correction is None:
+        if not self._pairs.steps:
             return self.sigma
-        middle, _, rows = self._correction
-        corrections = scipy.linalg.eigvals(middle @ (rows @ rows.T), check_finite=False)
+        corrections = np.linalg.eigvals(self._middle @ self._squares)
         return self.sigma - min(0.0, float(corrections.real.min()))
 
 
@@ -100,6 +210,15 @@ class CompactModel(PenalisedQuadratic):
     """The model with a limited-memory Hessian."""
 
     hessian: CompactHessian
+
+    def decrease(self, to: Floats) -> float:
+        return -self.slope(to) - 0.5 * self.hessian.along(to - self.at.coef)
+
+    def least(self) -> tuple[Floats, float]:
+        """Return the minimum, and by how much the model is lower there."""
+        to = self.minimum()
+        # where it is that of a quadratic function, half of what the slope says
+        return to, -0.5 * self.slope(to) if self.penalty.smooth else self.decrease(to)
 
     def minimum(self) -> Floats:
         size = len(self.at.coef)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparkopt.optim.base import Evaluate, Point, Search
-from sparkopt.optim.compact import CompactHessian, CompactModel
+from sparkopt.optim.compact import CompactHessian, CompactModel, Pairs
 from sparkopt.optim.request import Gradients, Request
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -65,7 +65,7 @@ class ProximalQuasiNewton(Search):
 
     def init(self, coef: Floats) -> State:
         """Return an empty memory."""
-        return {"steps": [], "changes": [], "to": None, "gains": []}
+        return {"steps": [], "changes": [], "products": np.zeros((3, 0, 0)), "to": None, "gains": []}
 
     def gap(self, at: Point, penalty: Penalty, state: State) -> float | None:
         """Return what the models of the last steps had to gain, the most of them: one may not know a flat direction.
@@ -77,11 +77,10 @@ class ProximalQuasiNewton(Search):
 
     def run(self, at: Point, direction: Floats, penalty: Penalty, state: State) -> Evaluate:
         """Take a step to the minimum of the model, and minimise the model of the new point."""
-        steps, changes, to = state["steps"], state["changes"], state["to"]
-        model = _model(at, steps, changes, penalty)
+        pairs, to = _pairs(state), state["to"]
+        model = _model(at, pairs, penalty)
         if to is None:
-            to = model.minimum()
-            gain = model.decrease(to)
+            to, gain = model.least()
         else:  # the step before has found both
             gain = state["gains"][-1]
         if gain <= EPSILON * abs(at.value):
@@ -91,11 +90,12 @@ class ProximalQuasiNewton(Search):
             return at, self.init(at.coef)
         step, change = point.coef - at.coef, point.gradient - at.gradient
         if step @ change > EPSILON * (change @ change):
-            steps, changes = [*steps, step][-self.memory :], [*changes, change][-self.memory :]
-        after = _model(point, steps, changes, penalty)
-        to = after.minimum()
-        gains = [*state["gains"], max(after.decrease(to), 0.0)][-RECENT:]
-        return point, {"steps": steps, "changes": changes, "to": to, "gains": gains}
+            pairs = pairs.with_last(step, change, self.memory)
+        after = _model(point, pairs, penalty)
+        to, gain = after.least()
+        gains = [*state["gains"], max(gain, 0.0)][-RECENT:]
+        known = {"steps": pairs.steps, "changes": pairs.changes, "products": pairs.products}
+        return point, {**known, "to": to, "gains": gains}
 
     def _step(self, model: CompactModel, to: Floats) -> Generator[Request, list[Point], Point | None]:
         """Try the whole step, then shorter ones; return None where none decreases the objective enough."""
@@ -112,18 +112,19 @@ class ProximalQuasiNewton(Search):
         return None
 
 
-def _model(at: Point, steps: Sequence[Floats], changes: Sequence[Floats], penalty: Penalty) -> CompactModel:
-    """Return the model, whose curvature in other directions is that of the pairs.
+def _pairs(state: State) -> Pairs:
+    """Return the pairs of a state; those of an older checkpoint come without their products."""
+    steps, changes = state["steps"], state["changes"]
+    return Pairs(steps, changes, state["products"]) if "products" in state else Pairs.of(steps, changes)
 
-    It is the geometric mean over all of them: with the last pair's alone (Nocedal & Wright, 2006, eq. 7.20) a step
-    was shortened more often.
-    """
-    if steps:
-        pairs = zip(steps, changes, strict=True)
-        sigma = float(np.exp(np.mean([np.log(change @ change) - np.log(step @ change) for step, change in pairs])))
+
+def _model(at: Point, pairs: Pairs, penalty: Penalty) -> CompactModel:
+    """Return the model, whose curvature in other directions is the mean of that of the pairs."""
+    if pairs.steps:
+        sigma = pairs.curvature
     else:  # a step of length 1
         sigma = float(np.linalg.norm(at.coef - penalty.prox(at.coef - at.gradient, 1.0))) or 1.0
-    return CompactModel(at, CompactHessian(steps, changes, sigma), penalty)
+    return CompactModel(at, CompactHessian(pairs, sigma), penalty)
 
 
 def _flattens(at: Point, to: Floats, slope: float, trial: Point) -> bool:

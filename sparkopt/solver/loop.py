@@ -122,21 +122,18 @@ def _points(problems: Sequence[Problem], group: dict[int, Query], sums: PartialS
     evaluated = sums.validation_mean()
     validation = [None] * len(losses) if evaluated is None else evaluated.tolist()
     means = iter(zip(losses.tolist(), gradients, validation, strict=True))
-    return {
-        i: [replace(point, rows=sums.rows) for point in _own_points(problems[i], query.request, means)]
-        for i, query in group.items()
-    }
+    return {i: _own_points(problems[i], query.request, means, sums.rows) for i, query in group.items()}
 
 
 def _own_points(
-    problem: Problem, request: Request, means: Iterator[tuple[float, Floats, float | None]]
+    problem: Problem, request: Request, means: Iterator[tuple[float, Floats, float | None]], rows: int
 ) -> list[Point]:
     """Take one model's points from those of all."""
     if isinstance(request, HessianProducts):
         pairs = zip(request.points, request.vectors, strict=True)
-        return [problem.product(coef, vector, next(means)[1]) for coef, vector in pairs]
+        return [problem.product(coef, vector, next(means)[1], rows) for coef, vector in pairs]
     point = problem.curved_point if isinstance(request, Hessians) else problem.point
-    return [point(coef, *next(means)) for coef in request.points]
+    return [point(coef, *next(means), rows) for coef in request.points]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -65,29 +65,40 @@ class Problem:
         """Return coefficients in the data's coordinates, or a gradient from there in this problem's own."""
         return values if self.factors is None else self.factors * values
 
-    def point(self, coef: Floats, loss: float, gradient: Floats, validation: float | None = None) -> Point:
+    def point(
+        self,
+        coef: Floats,
+        loss: float,
+        gradient: Floats,
+        validation: float | None = None,
+        rows: int = 0,
+        hessian: Floats | None = None,
+    ) -> Point:
         """Add the penalty to the mean loss and gradient."""
-        value, smooth = loss + self.penalty.value(coef), loss + self.penalty.smooth_value(coef)
+        smooth = loss + self.penalty.smooth_value(coef)
+        value = smooth if self.penalty.smooth else loss + self.penalty.value(coef)
         if len(gradient):
             gradient = self.scaled(gradient) + self.penalty.gradient(coef)
-        return Point(coef, value, smooth, gradient, validation)
+        return Point(coef, value, smooth, gradient, validation, hessian, rows)
 
-    def curved_point(self, coef: Floats, loss: float, row: Floats, validation: float | None = None) -> Point:
+    def curved_point(
+        self, coef: Floats, loss: float, row: Floats, validation: float | None = None, rows: int = 0
+    ) -> Point:
         """Add the penalty to the mean loss, gradient and Hessian, which an answer to ``Hessians`` has in one row."""
         gradient, hessian = Hessians.unpacked(row, self.size)
         if self.factors is not None:
             hessian *= np.outer(self.factors, self.factors)
         hessian += self._penalty_hessian
-        return replace(self.point(coef, loss, gradient, validation), hessian=hessian)
+        return self.point(coef, loss, gradient, validation, rows, hessian)
 
     @cached_property
     def _penalty_hessian(self) -> Floats:
         """The Hessian of the penalty's smooth part, which is quadratic."""
         return np.array([self.penalty.hessian_product(unit) for unit in np.eye(self.size)])
 
-    def product(self, coef: Floats, vector: Floats, product: Floats) -> Point:
+    def product(self, coef: Floats, vector: Floats, product: Floats, rows: int = 0) -> Point:
         """Add the penalty to the product of the mean loss's Hessian with ``vector``."""
-        return Point(coef, 0.0, 0.0, self.scaled(product) + self.penalty.hessian_product(vector))
+        return Point(coef, 0.0, 0.0, self.scaled(product) + self.penalty.hessian_product(vector), rows=rows)
 
     def gradient_norm(self, at: Point) -> float:
         """Norm of the proximal gradient step of length 1; of the gradient, where the penalty is smooth."""

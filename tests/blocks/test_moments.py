@@ -46,7 +46,7 @@ def test_no_rows_are_the_zero():
     assert total([]) is None
 
 
-@pytest.mark.parametrize("width", [FEATURES, 400])
+@pytest.mark.parametrize("width", [FEATURES, 400, 20_000])
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_dense_and_sparse_blocks_take_turns(weights, width):
     """Sparse blocks of few entries change only what they store; zeros are counted at the end."""

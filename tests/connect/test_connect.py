@@ -109,6 +109,7 @@ def test_rdds_and_the_jvm_stay_in_their_modules():
         "blocks/scan.py",
         "blocks/session_settings.py",
         "ml/jvm.py",
+        "shards/temporary.py",
     ]
     closed = {"rdd", "sparkContext", "_sc", "_jsc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
     for path in sorted((ROOT / "sparkopt").rglob("*.py")):

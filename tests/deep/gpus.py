@@ -12,7 +12,7 @@ from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import ParameterError
-from sparkopt.launch import HorovodLauncher, TorchLauncher
+from sparkopt.launch import HorovodLauncher, TorchLauncher, run
 from sparkopt.launch.session import read_profile, session
 from tests.launch import ranks
 
@@ -33,12 +33,25 @@ def main() -> None:
         "spark.driver.memory": "1g",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2.properties",
     }
+    chips = Path(script).with_name("tpus.sh")
+    chips.write_text(Path(script).read_text().replace('"gpu"', '"tpu"').replace('"0", "1"', '"4", "5"'))
+    chips.chmod(0o755)
+    for part in ("worker", "executor"):
+        settings |= {
+            f"spark.{part}.resource.tpu.amount": "2",
+            f"spark.{part}.resource.tpu.discoveryScript": str(chips),
+        }
     if by_task == "0":
         del settings["spark.task.resource.gpu.amount"]
     spark = session(ROOT / "conf" / "local.conf", settings=settings)
     context = spark.sparkContext
     kinds = {"torch": TorchLauncher, "horovod": HorovodLauncher}
     found = {name: kinds[name](context, 2).run(ranks.accelerators) for name in launchers}
+    found["tpu"] = [given.get("tpu") for given in run(ranks.resources, numProc=2, resource="tpu", session=spark)]
+    try:
+        run(ranks.resources, numProc=1, resource="npu", session=spark)
+    except ParameterError as error:
+        found["npu"] = str(error)
     asked = ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", 2)).build
     found["both"] = TorchLauncher(context, 1, profile=asked).run(ranks.accelerators)
     try:

@@ -11,12 +11,20 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from sparkopt.deep.batch import Batch
-from sparkopt.deep.checkpoint import MANIFEST, MODEL, STATE, Checkpoint, CheckpointFolder, module_bytes, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.recipe import OPTIMIZERS, Recipe
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.launch import LocalCommunicator
+from sparkopt.launch.checkpoints import (
+    MANIFEST,
+    MODEL,
+    STATE,
+    Checkpoint,
+    CheckpointFolder,
+    module_bytes,
+    module_state,
+)
 from tests.deep import networks
 
 CONFIG = TrainConfig("", 1, 8, 1)
@@ -142,7 +150,7 @@ def test_files_are_json_and_safetensors(tmp_path):
 
 def test_what_is_no_data_is_refused(tmp_path):
     folder = CheckpointFolder(str(tmp_path))
-    with pytest.raises(ParameterError, match="state/optimizer/f is a function; a checkpoint holds tensors and plain"):
+    with pytest.raises(ParameterError, match="state/optimizer/f is a function; a checkpoint holds tensors, arrays"):
         folder.save(checkpoint(0, state={"optimizer": {"f": lambda: None}}))
     assert folder.latest() is None
 

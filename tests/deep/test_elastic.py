@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from pyspark import SparkConf
 
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.launching import Launching
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.launch import ElasticLauncher, HorovodLauncher, TorchLauncher
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.launch.launching import Launching
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep.killing import calm, estimator, rows
 from tests.deep.networks import Mlp
 from tests.deep.test_kill import script
@@ -76,6 +76,6 @@ def test_ranks_are_elastic_where_spark_starts_tasks_again(master, failures, kind
         settings.set("spark.task.maxFailures", failures)
     context = types.SimpleNamespace(master=master, getConf=lambda: settings)
     session = types.SimpleNamespace(sparkContext=context)
-    found = Launching("horovod", session, 2, 1, 1, 0)._launcher(lambda report: False, 1)
+    found = Launching("horovod", session, 2, 1, 1)._launcher(lambda report: False, 1)
     assert type(found) is kind
     assert ("starts no task again" in caplog.text) == (kind is HorovodLauncher)

@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from pyspark.errors import PySparkRuntimeError
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_digits
 from sklearn.metrics import r2_score
@@ -24,11 +22,12 @@ from torch import nn
 
 from sparkopt import images
 from sparkopt.deep import TorchEstimator, TorchModel, local
-from sparkopt.deep.checkpoint import module_bytes
 from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
+from sparkopt.launch.checkpoints import module_bytes
 from sparkopt.machine import Table, TablePart
 from sparkopt.solver.callbacks import History, TimeBudget
 from tests.deep import networks
+from tests.deep.conftest import without_session
 
 PIPELINE = images.Compose([images.Decode("gray"), images.Resize(8, 8), images.Rescale(1 / 255)])
 
@@ -134,20 +133,6 @@ def test_spark_and_this_machine_read_what_the_other_wrote(stored_digits, learned
     assert loaded.transform(rows).select(*columns).collect() == learned.transform(rows).select(*columns).collect()
 
 
-def without_session(monkeypatch):
-    """As in a process that has started none."""
-
-    def active():
-        raise PySparkRuntimeError("there is no session")
-
-    monkeypatch.setattr(SparkSession, "active", active)
-
-
-@pytest.fixture
-def no_session(monkeypatch):
-    without_session(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def saved(learned, tmp_path_factory):
     """Where the model is saved."""
@@ -234,6 +219,7 @@ def test_every_parameter_has_a_setter():
 EXAMPLES = {"featuresCols": [["a", "b"], "c"], "resume": False}
 EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "launcher", "precision", "compression"), "x")
 EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
+EXAMPLES["batchMixing"] = images.MixUp(0.2)
 EXAMPLES |= {
     f"{name}Col": "x" for name in ("features", "label", "weight", "prediction", "rawPrediction", "probability")
 }

@@ -19,6 +19,7 @@ from sparkopt.deep.events import (
 from sparkopt.deep.listeners import TimeSpent, logging_to
 from sparkopt.deep.loggers import Logger
 from sparkopt.deep.progress import CallbackListener, GroupLog, ReportReceiver
+from sparkopt.launch.launching import Losses
 
 STEPS = StepsDone(epoch=1, step=3, steps=5, losses=(0.5, 0.25, 0.125), rows=(8, 8, 7))
 LAST = StepsDone(epoch=1, step=5, steps=5, losses=(0.1, 0.05), rows=(8, 2))
@@ -65,15 +66,16 @@ def test_any_listener_can_stop_and_all_are_called():
     receiver = ReportReceiver([lambda event: calls.append(event) or True, lambda event: calls.append(event)])
     assert receiver(to_report(ENDED)) is True
     assert calls == [ENDED, ENDED]
-    assert not ReportReceiver([GroupLog()])(to_report(ENDED))
+    assert not ReportReceiver([GroupLog(Losses())])(to_report(ENDED))
 
 
 def test_changes_of_the_group_are_logged_and_losses_counted(caplog):
     caplog.set_level("INFO")
-    log = GroupLog()
+    losses = Losses()
+    log = GroupLog(losses)
     for event in (GroupChanged(1, 2, (1,)), Resumed("", 0, 7, 2), GroupChanged(2, 1, ()), STEPS):
         log(event)
-    assert log.losses == 1
+    assert losses.survived == 1
     assert [record.getMessage() for record in caplog.records] == [
         "Rank 1 of 2 ended unexpectedly; training continues with 1.",
         "Training continues from step 7 of epoch 0, which repeats 2 steps.",

@@ -62,6 +62,8 @@ def test_each_rank_gets_its_own(tmp_path, by_task, launchers):
     found = json.loads(results[0].removeprefix("RESULT "))
     for name in launchers:
         assert sorted(found[name]) == ([["0"], ["1"]] if by_task == "1" else [[], []]), name
+    assert sorted(found["tpu"]) == [["4"], ["5"]]
+    assert "spark.executor.resource.npu.amount is 0" in found["npu"]
     assert found["both"] == [["0", "1"]]
     assert "Spark has room for 1 with 2 gpu each" in found["too many"]
     assert "Spark offered this task GPU " in found["error"]

@@ -121,6 +121,25 @@ def test_an_error_is_the_default(kind):
     assert len(str(error.value).splitlines()) == 1
 
 
+PLACES = {
+    "lists": r"^features column 'list', row 30 is nan at position 1\. Set handleInvalid='keep'",
+    "numbers": r"^features column 'a, b', row 30 is inf at column 'a'\. Set handleInvalid='keep'",
+    "images": r"^batch from row 28: an image of 0 bytes, row 2 of its batch",
+}
+
+
+@pytest.mark.parametrize(("kind", "message"), PLACES.items(), ids=PLACES)
+def test_what_cannot_be_scored_is_named_by_its_place(kind, message):
+    """A row's number counts from the first of its partition, whatever the batches of the network are."""
+    data = rows(kind)
+    model = estimator(kind, "skip").fit(data).copy()
+    valid = pa.array([row not in bad_rows(kind)[:2] for row in range(ROWS)])
+    begin = data.slice(8, 2)  # in place of the two rows that are left out
+    model.setHandleInvalid("error").setBatchSize(4)
+    with pytest.raises((DataError, CorruptImageError), match=message):
+        model.transform(pa.concat_tables([begin, data.filter(valid)]).combine_chunks())
+
+
 def test_rows_of_unlike_shapes_are_no_missing_values():
     data = rows("lists")
     ragged = data["list"].to_pylist()
@@ -141,3 +160,13 @@ def test_on_spark(spark, mode):
         found = {row.id: row.prediction for row in model.transform(frame).select("id", "prediction").collect()}
         assert len(found) == ROWS - len(bad_rows(kind)) * (mode == "skip")
         assert [row for row in sorted(found) if found[row] is None] == ([] if mode == "skip" else bad_rows(kind))
+
+
+@pytest.mark.usefixtures("minutes")
+def test_on_spark_the_partition_is_named(spark):
+    data = rows("lists").select(["list"]).slice(8)
+    model = estimator("lists", "skip").fit(rows("lists")).copy()
+    model.set(model.handleInvalid, "error")
+    frame = spark.createDataFrame(data).coalesce(1)
+    with pytest.raises(Exception, match=r"features column 'list', partition 0, row 22 is nan at position 1"):
+        model.transform(frame).collect()

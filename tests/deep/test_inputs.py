@@ -11,8 +11,8 @@ from torch import nn
 from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator, TorchModel, local
-from sparkopt.deep.fields import Fields
 from sparkopt.errors import DataError, IncompatibleError, SchemaError
+from sparkopt.shards.fields import Fields
 from tests.deep import networks
 
 ROWS = 200

@@ -14,14 +14,14 @@ from torch import nn
 
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.launch import HorovodLauncher, LocalLauncher, ProcessLauncher
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep import networks
 from tests.deep.rows import parted
 from tests.tiers import needs

@@ -11,15 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.launch import LocalCommunicator, LocalLauncher, ProcessLauncher
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep.labelled import (
     LABEL,
     POSITIONS,

@@ -17,11 +17,11 @@ import torch
 from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.deep import TorchEstimator
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.store import write_store
 from sparkopt.errors import DataError, LostRankError
 from sparkopt.machine import Table
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.store import write_store
 from tests.deep import killing, networks
 from tests.deep.rows import parted, table_of
 

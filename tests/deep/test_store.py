@@ -12,17 +12,18 @@ import torch
 
 from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.batch import Decoder, contents
+from sparkopt.deep.batch import Decoder
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.fields import Field, Fields
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import TRAINING, VALIDATION, Index
-from sparkopt.deep.sampler import EpochSampler
-from sparkopt.deep.store import write_store
-from sparkopt.deep.stream import RowGroups, load_batches
+from sparkopt.deep.stream import load_batches
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.launch import LocalCommunicator
+from sparkopt.shards.fields import Field, Fields
+from sparkopt.shards.groups import RowGroups, contents
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.sampler import EpochSampler
+from sparkopt.shards.store import write_store
 from tests.deep.rows import parted
 
 ROWS = 1300
@@ -123,7 +124,7 @@ def test_an_epoch_continues_where_it_was_left(index, streams, size, window):
 
 
 def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
-    monkeypatch.setattr("sparkopt.deep.data_loader.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
+    monkeypatch.setattr("sparkopt.shards.index.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
     rows, seen = RankDataLoader(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []
     assert rows.sampler(0).window_rows == 100
     fewer = RankDataLoader(TrainConfig(index.uri, 1, 64, 1, window_rows=7), LocalCommunicator(), None)

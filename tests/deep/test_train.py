@@ -12,14 +12,10 @@ import torch
 from torch import nn
 
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.checkpoint import CheckpointFolder, module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import EpochEnded, StepsDone, from_report
-from sparkopt.deep.fields import Fields
-from sparkopt.deep.held_out import HeldOut
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.errors import DivergedError, IncompatibleError, ParameterError
 from sparkopt.launch import (
@@ -30,6 +26,10 @@ from sparkopt.launch import (
     RankInfo,
     TorchLauncher,
 )
+from sparkopt.launch.checkpoints import CheckpointFolder, module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.store import write_store
 from tests.deep import networks
 from tests.deep.rows import parted
 from tests.tiers import needs

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.deep.checkpoint import module_state
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
-from sparkopt.deep.fields import Fields
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.store import write_store
 from sparkopt.deep.worker import train
 from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, ProcessLauncher, RankInfo
+from sparkopt.launch.checkpoints import module_state
+from sparkopt.shards.fields import Fields
+from sparkopt.shards.store import write_store
 from tests.deep import networks
 from tests.deep.rows import parted
 from tests.tiers import needs

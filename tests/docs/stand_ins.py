@@ -28,6 +28,7 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         '"s3://models/digits"': '"{folder}/checkpoints"',
         '"/models/digits"': '"{folder}/digits"',
     },
+    "docs/guides/own-loop.md": {"numProc=2": 'launcher="local"', '"s3://models/own"': '"{folder}/own"'},
     "docs/guides/nightly.md": {
         '"s3://models/churn"': '"{folder}/checkpoints"',
         '"/data/': '"{folder}/data/',

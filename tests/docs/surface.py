@@ -24,6 +24,7 @@ PACKAGES = (
         for name in ("io", "machine", "losses", "penalties", "optim", "codecs", "images", "features")
     ),
     "sparkopt.blocks",
+    "sparkopt.shards",
     *(f"sparkopt.{name}" for name in ("objective", "solver", "communication", "checkpoint", "launch")),
     *(f"sparkopt.{name}" for name in ("engines", "report", "training", "ml", "deep", "integrations", "jobs")),
 )

@@ -1,6 +1,7 @@
 """Formats of other libraries are read as they were written, or refused by name, and their size is known before."""
 
 import io
+import struct
 import sys
 
 import imagecodecs
@@ -50,6 +51,31 @@ def test_it_is_read_as_it_was_written(photograph, name):
     for cut in (20, len(data) // 3, len(data) - 40):
         with pytest.raises(CorruptImageError, match=r"^(truncated|corrupt|not an image): "):
             images.decode(data[:cut])
+
+
+def inks(photograph):
+    """A file whose boxes say CMYK by number, and one that says so by a profile."""
+    cmyk = np.asarray(Image.fromarray(photograph).convert("CMYK"))
+    cmyk = np.dstack([cmyk[..., :3] // 2, np.broadcast_to(np.uint8(60), cmyk.shape[:2])])
+    data = saved(Image.fromarray(cmyk, "CMYK"), "JPEG2000")
+    at = data.index(b"colr") - 4
+    profile = bytes(16) + b"CMYK" + bytes(108)
+    box = struct.pack(">I4s3s", 11 + len(profile), b"colr", b"\2\0\0") + profile
+    outer = at - 30
+    grown = struct.pack(">I", 45 - 15 + len(box)) + data[outer + 4 : at] + box + data[at + 15 :]
+    return {"by number": data, "by a profile": data[:outer] + grown}, cmyk
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("missing", [None, "imagecodecs"])
+@pytest.mark.parametrize("name", ["by number", "by a profile"])
+def test_inks_of_jpeg_2000_become_colours(photograph, name, missing, monkeypatch):
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    found, cmyk = inks(photograph)
+    expected = np.asarray(Image.fromarray(cmyk, "CMYK").convert("RGB"), float)
+    assert np.abs(images.decode(found[name]) - expected).max() <= 1
+    assert (images.decode(found[name], "rgba")[..., 3] == 255).all()
 
 
 def test_sixteen_bits_are_kept(photograph):

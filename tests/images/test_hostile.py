@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -92,6 +93,15 @@ def hidden_size() -> bytes:
     return bytes(data[:frame] + b"\xff\x00" + struct.pack(">H", 2 + len(big)) + big + small + data[frame + 19 :])
 
 
+def big_tiff(hidden: int | None = None, at: int = 16) -> bytes:
+    """A BigTIFF of 4 x 4 greys; before its size, another one of a type that only Pillow takes."""
+    sides = [(4, 4)] if hidden is None else [(9, hidden), (4, 4)]
+    entries = [(tag, kind, side) for kind, side in sides for tag in (256, 257)]
+    entries += [(258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, 1), (279, 4, 4)]
+    fields = b"".join(struct.pack("<HHQQ", tag, kind, 1, value) for tag, kind, value in entries)
+    return struct.pack("<2sHHHQQ", b"II", 43, 8, 0, at, len(entries)) + fields + bytes(8)
+
+
 DEFLATED = zlib.compress(bytes(range(48)))
 FLIPPED = DEFLATED[:9] + bytes([DEFLATED[9] ^ 4]) + DEFLATED[10:]
 REFUSED = {
@@ -113,6 +123,9 @@ REFUSED = {
     "a TIFF without a palette": (plain_tiff(t262=(3, [3]), t277=(3, [1]), t258=(3, [8])), "corrupt: .* no palette"),
     "a deflated TIFF with a flipped bit": (plain_tiff(t259=(3, [8]), pixels=FLIPPED), "corrupt: .* deflated"),
     "a deflated TIFF with less": (plain_tiff(t259=(3, [8]), pixels=zlib.compress(bytes(40))), "truncated: .* fewer"),
+    "a BigTIFF that Pillow finds larger": (big_tiff(9000), "corrupt: the header gives a size of 4 x 4, and"),
+    "a BigTIFF that Pillow refuses": (big_tiff(20000), "too large: Image size"),
+    "a BigTIFF whose directory is nowhere": (big_tiff(at=1 << 63), "truncated: the data end inside the header"),
     "a TIFF of strips without rows": (plain_tiff(t278=(4, [0])), "corrupt: the TIFF has strips or tiles of no size"),
 }  # fmt: skip
 
@@ -160,16 +173,45 @@ def test_unassociated_alpha_of_a_tiff_leaves_colours_alone():
     assert np.abs(images.decode(data).astype(int) - values[..., :3]).max() <= 255 / 64 / 2
 
 
-def test_wide_planar_tiffs_keep_their_channels():
-    values = np.random.default_rng(0).integers(0, 1 << 16, (3, 5, 7), np.uint16)
+def planar(values, alpha=None, is_deflated=False, photometric=None):
+    """A TIFF of shape (channels, height, width) that stores each channel in two strips of its own."""
+    channels, height, width = values.shape
+    cut, bits = height // 2, values.itemsize * 8
+    strips = [part.tobytes() for plane in values for part in (plane[:cut], plane[cut:])]
+    strips = [zlib.compress(one) if is_deflated else one for one in strips]
+    sizes = [len(one) for one in strips]
+    starts = (8 + np.cumsum([0, *sizes[:-1]])).tolist()
     entries = {
-        256: (4, [7]), 257: (4, [5]), 258: (3, [16] * 3), 259: (3, [1]), 262: (3, [2]), 273: (4, [8, 78, 148]),
-        277: (3, [3]), 278: (4, [5]), 279: (4, [70] * 3), 284: (3, [2]),
+        256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * channels), 259: (3, [8 if is_deflated else 1]),
+        262: (3, [photometric or (1 if channels == 2 else 2)]), 273: (4, starts), 277: (3, [channels]),
+        278: (4, [cut]), 279: (4, sizes), 284: (3, [2]),
     }  # fmt: skip
-    data = tiff(entries, values.tobytes())
-    expected = values.transpose(1, 2, 0) / 257
-    for color in ("rgb", "rgba"):
-        np.testing.assert_allclose(images.decode(data, color)[..., :3], expected, atol=1)
+    entries |= {} if alpha is None else {338: (3, [alpha])}
+    return tiff(entries, b"".join(strips))
+
+
+@pytest.mark.parametrize("is_deflated", [False, True], ids=["stored", "deflated"])
+@pytest.mark.parametrize("alpha", [None, 0, 1, 2])
+@pytest.mark.parametrize(("dtype", "channels"), [("u2", 2), ("u2", 3), ("u2", 4), ("u1", 2), ("u1", 3), ("u1", 4)])
+def test_planar_tiffs_keep_their_channels(dtype, channels, alpha, is_deflated):
+    """Transparency too, which is never multiplied into the colours."""
+    kind = np.dtype(dtype)
+    values = np.random.default_rng(0).integers(0, 256**kind.itemsize, (channels, 6, 7), kind)
+    data = planar(values, alpha if channels in (2, 4) else None, is_deflated)
+    stored = values.transpose(1, 2, 0)
+    expected = stored[..., [0, 0, 0, 1]] if channels == 2 else stored
+    for depth, scale in (("8", 257 if dtype == "u2" else 1), ("keep", 1)):
+        rgba = images.decode(data, "rgba", depth=depth)
+        np.testing.assert_allclose(rgba[..., : expected.shape[2]], expected / scale, atol=1 if scale > 1 else 0)
+        np.testing.assert_array_equal(images.decode(data, depth=depth), rgba[..., :3])
+        gray = images.functional.convert_color(np.ascontiguousarray(rgba[..., :3]), "rgb", "gray")
+        assert np.abs(images.decode(data, "gray", depth=depth).astype(int) - gray).max() <= 1
+
+
+def test_planar_inks_are_refused_by_name():
+    data = planar(np.zeros((4, 6, 7), np.uint16), photometric=5)
+    with pytest.raises(CorruptImageError, match="^unsupported: a TIFF that stores 4 channels one after the other"):
+        images.decode(data)
 
 
 def test_a_palette_of_an_old_bitmap_has_colours():
@@ -309,13 +351,16 @@ def samples() -> dict[str, bytes]:
         "deflate.tiff": saved(picture, "TIFF", compression="tiff_adobe_deflate"),
         "wide.tiff": cv2.imencode(".tiff", pixels.astype(np.uint16) * 257)[1].tobytes(),
         "wide.png": cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1].tobytes(),
+        "avif": saved(picture, "AVIF"), "jp2": saved(picture, "JPEG2000"),
+        "jxl": bytes(imagecodecs.jpegxl_encode(pixels, lossless=True)),
+        "big.tiff": saved(picture, "TIFF", big_tiff=True),
     }  # fmt: skip
 
 
 @pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("name", samples())
 def test_no_mutation_ends_the_process(name, tmp_path):
-    """100,000 mutations in all, those of each format in a process of its own."""
+    """More than 100,000 mutations in all, those of each format in a process of its own."""
     path = tmp_path / name
     path.write_bytes(samples()[name])
     command = [sys.executable, "-c", MUTATE, str(path), "7", "7000"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 from collections import Counter
@@ -16,6 +17,9 @@ import pytest
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images import files
+from sparkopt.images.folder import FILES
+from sparkopt.io.listing import FileBelow
 from sparkopt.machine import Table
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
 
@@ -64,6 +68,38 @@ def test_a_folder_is_read_as_spark_reads_it(folder):
         images.read(str(folder / "nowhere"))
     with pytest.raises(ParameterError, match="give a path, or a SparkSession and a path. Got a list"):
         images.read([str(folder)])
+
+
+def test_files_are_listed_in_order_and_kept_in_little_memory(tmp_path, monkeypatch, caplog, capsys):
+    names = ["b.png", "a.png", "a-1/x.png", "a/z.jpg", "a/b/c.png", "a.b/c.png", "a/_x.png", "a/note.txt", "_c/d.png"]
+    for number, name in enumerate([*names, *(f"many/{place:03}.jpg" for place in range(300))]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(bytes(number % 3))
+    alive = []
+    walk = files.walk_below
+
+    def watched(*arguments):
+        for number, file in enumerate(walk(*arguments)):
+            if number % 50 == 49:
+                gc.collect()
+                alive.append(sum(isinstance(one, FileBelow) for one in gc.get_objects()))
+            yield file
+
+    monkeypatch.setattr(files, "walk_below", watched)
+    monkeypatch.setattr(files, "LONG", 0)
+    table = images.read(str(tmp_path))
+    assert 2 < max(alive) <= FILES + 2
+    paths = table.to_arrow()["path"].to_pylist()
+    expected = [f"file:{path}" for path in tmp_path.rglob("*.*g") if "/_" not in str(path)]
+    assert paths == sorted(expected)
+    assert len(paths) == 306
+    assert "306 images, 102 empty; left out of 309 files: 2 hidden (" in caplog.text
+    assert "1 ending (" in caplog.text
+    assert "listing: 306 images" in capsys.readouterr().err
+    images.read(str(tmp_path), progress=False)
+    assert images.survey(str(tmp_path), progress=False).left_out == {"hidden": 2, "ending": 1}
+    assert capsys.readouterr().err == ""
 
 
 def test_files_are_opened_where_content_is_used(folder, monkeypatch):

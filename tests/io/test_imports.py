@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparkopt.io.imports import postponed
 
 
-def run(script: str) -> str:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_module_is_imported_when_something_of_it_is_used():
@@ -69,3 +73,37 @@ assert type(pandas) is type(f2py) is type(testing) is type(numpy)
 print(testing.assert_equal(1, 1), callable(f2py.run_main))
 """
     assert run(script) == "None True"
+
+
+JOURNEY = """
+import sys
+from sparkopt.jobs.cli import main
+from sparkopt.ml import LogisticRegression
+
+path, model, scores = sys.argv[1:]
+LogisticRegression(regParam=0.1).fit(path).save(model)
+code = main(["score", "--on", "machine", "--model", model, "--parquet", path, "--output", scores])
+print(code, "pandas" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("kind", ["lists", "sparse vectors"])
+def test_rows_are_fitted_saved_and_scored_without_pandas(kind, tmp_path):
+    """It takes longer to load than a small table to score."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 2))
+    if kind == "lists":
+        features = pa.array(values.tolist())
+    else:
+        rows = [{"type": 0, "size": 9, "indices": [1, 4], "values": row} for row in values.tolist()]
+        kinds = [pa.int8(), pa.int32(), pa.list_(pa.int32()), pa.list_(pa.float64())]
+        features = pa.array(rows, pa.struct(list(zip(["type", "size", "indices", "values"], kinds, strict=True))))
+    table = pa.table({"features": features, "label": (values[:, 0] > 0) + 0.0})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    paths = [str(tmp_path / name) for name in ("rows.parquet", "model", "scores")]
+    assert run(JOURNEY, *paths).endswith("0 False")
+
+
+def test_flags_are_read_without_the_estimators():
+    script = "import sparkopt.jobs.score, sparkopt.jobs.runtimes.machine, sys; print('sparkopt.ml' in sys.modules)"
+    assert run(script) == "False"

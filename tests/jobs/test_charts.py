@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -182,3 +183,21 @@ def test_a_regression_of_no_use_is_named(predicted, is_useless):
     label = np.array([1.0, 2.0, 3.0])
     rows = ScoredRows(ArrayValues({"label": label, "prediction": np.array(predicted)}), is_classifier=False)
     assert bool(rows.warnings(rows.metrics())) is is_useless
+
+
+COUNTED = {
+    "classes": [[0, 1, 1, 2, 1, -0.0], [3, 0, 0, 3, 1, 3]],
+    "numbers": [[0.5, 1, 1, 0.5, 1, 0.5], [3, 0, 0, 3, 1, 3]],
+    "negative numbers": [[-1, 1, 1, -1, 1, -1], [3, 0, 0, 3, 1, 3]],
+    "large numbers": [[1e15, 1, 1, 1e15, 1, 1e15], [3, 0, 0, 3, 1, 3]],
+    "nothing": [[], []],
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_tuples_of_values_are_counted(kind):
+    one, other = (np.array(values, np.float64) for values in COUNTED[kind])
+    expected = Counter(zip(one.tolist(), other.tolist(), strict=True))
+    found = ArrayValues({"one": one, "other": other}).counts("one", "other", limit=9)
+    assert found == expected
+    assert list(found.values()) == sorted(expected.values(), reverse=True)

@@ -49,6 +49,11 @@ def accelerators(communicator):
     return communicator.info.accelerators
 
 
+def resources(context):
+    """What Spark gave to the rank of a run, by name."""
+    return {name: list(addresses) for name, addresses in context.resources.items()}
+
+
 def raise_on(communicator, rank, kind):
     """One rank fails; the others wait for it in a collective."""
     if communicator.rank == rank:

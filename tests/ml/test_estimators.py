@@ -1,22 +1,36 @@
-"""The estimators as pyspark.ml citizens: pipelines, cross-validation, evaluators, persistence, scoring."""
+"""Estimators on real rows, without Spark: scores, refusals, persistence, callbacks, the receipt."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from chispa import assert_df_equality
-from pyspark.ml import Pipeline, PipelineModel
-from pyspark.ml.evaluation import BinaryClassificationEvaluator, MulticlassClassificationEvaluator
-from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.linalg import Vectors
-from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
 from sparkopt.errors import DataError, NotConvergedWarning, SchemaError
 from sparkopt.ml import LinearRegression, LinearRegressionModel, LogisticRegression, LogisticRegressionModel
 from sparkopt.report import Receipt
+from tests import spark_data as data
 
 QUICK = dict(maxIter=5, tol=0.0)
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    return data.table(*data.breast_cancer_arrays())
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.table(*load_digits(return_X_y=True))
+
+
+def rows_of(column) -> np.ndarray:
+    """A column of lists as a matrix."""
+    return np.array(column.to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +41,20 @@ def multinomial(digits):
 def test_probabilities_are_scikit_learns(cancer):
     """Same objective (C = 1 / (n · regParam), no standardisation), another library."""
     model = LogisticRegression(regParam=0.01, standardization=False, tol=1e-10).fit(cancer)
-    rows = cancer.toPandas()
-    X, y = np.stack([v.toArray() for v in rows["features"]]), rows["label"]
+    X, y = rows_of(cancer["features"]), cancer["label"].to_numpy()
     theirs = SklearnLogisticRegression(C=1 / (len(y) * 0.01), tol=1e-8, max_iter=1000).fit(X, y)
-    ours = np.stack([p.toArray() for p in model.transform(cancer).toPandas()["probability"]])
+    ours = rows_of(model.transform(cancer)["probability"])
     np.testing.assert_allclose(ours, theirs.predict_proba(X), atol=1e-5)
 
 
 def test_scoring_agrees_with_the_model(multinomial, digits):
-    scored = multinomial.transform(digits.limit(50)).toPandas()
-    X = np.stack([v.toArray() for v in scored["features"]])
+    scored = multinomial.transform(digits.slice(0, 50))
+    X = rows_of(scored["features"])
     raw = X @ multinomial.coefficientMatrix.toArray().T + multinomial.interceptVector.toArray()
-    np.testing.assert_allclose(np.stack([v.toArray() for v in scored["rawPrediction"]]), raw, rtol=1e-10)
-    np.testing.assert_allclose([v.toArray().sum() for v in scored["probability"]], 1.0)
-    assert scored["prediction"].tolist() == raw.argmax(axis=1).tolist()
-    first = digits.first()["features"]
+    np.testing.assert_allclose(rows_of(scored["rawPrediction"]), raw, rtol=1e-10)
+    np.testing.assert_allclose(rows_of(scored["probability"]).sum(axis=1), 1.0)
+    assert scored["prediction"].to_pylist() == raw.argmax(axis=1).tolist()
+    first = Vectors.dense(X[0])
     assert multinomial.predict(first) == multinomial.predictRaw(first).argmax()
     assert multinomial.predictProbability(first).values.argmax() == multinomial.predict(first)
 
@@ -56,7 +69,7 @@ def test_multinomial_models_are_centred(digits):
 
 def test_outputs_can_be_left_out_and_renamed(multinomial, digits):
     bare = multinomial.copy().setRawPredictionCol("").setProbabilityCol("").setPredictionCol("digit")
-    assert bare.transform(digits).columns == [*digits.columns, "digit"]
+    assert bare.transform(digits).column_names == [*digits.column_names, "digit"]
 
 
 def test_an_existing_output_column_is_refused(multinomial, digits):
@@ -64,7 +77,7 @@ def test_an_existing_output_column_is_refused(multinomial, digits):
         multinomial.transform(multinomial.transform(digits))
 
 
-def test_rows_of_another_width_are_refused(spark, multinomial):
+def test_rows_of_another_width_are_refused(multinomial):
     with pytest.raises(DataError, match="a row has 2 features; the model was trained on 64"):
         multinomial.predict(Vectors.dense([1.0, 2.0]))
 
@@ -72,11 +85,11 @@ def test_rows_of_another_width_are_refused(spark, multinomial):
 @pytest.mark.parametrize("kind", ["regression", "binomial", "multinomial"])
 def test_models_survive_the_disk(kind, cancer, digits, multinomial, tmp_path):
     if kind == "multinomial":
-        model, df, loader = multinomial, digits, LogisticRegressionModel
+        model, rows, loader = multinomial, digits, LogisticRegressionModel
     elif kind == "binomial":
-        model, df, loader = LogisticRegression(regParam=0.1, **QUICK).fit(cancer), cancer, LogisticRegressionModel
+        model, rows, loader = LogisticRegression(regParam=0.1, **QUICK).fit(cancer), cancer, LogisticRegressionModel
     else:
-        model, df, loader = LinearRegression(predictionCol="p", **QUICK).fit(cancer), cancer, LinearRegressionModel
+        model, rows, loader = LinearRegression(predictionCol="p", **QUICK).fit(cancer), cancer, LinearRegressionModel
     model.write().overwrite().save(str(tmp_path / "model"))
     loaded = loader.load(str(tmp_path / "model"))
     assert all(np.array_equal(a, b) for a, b in zip(loaded.arrays, model.arrays, strict=True))
@@ -84,7 +97,7 @@ def test_models_survive_the_disk(kind, cancer, digits, multinomial, tmp_path):
     assert not loaded.hasSummary
     with pytest.raises(AttributeError, match="no summary"):
         _ = loaded.summary
-    assert_df_equality(loaded.transform(df.limit(20)), model.transform(df.limit(20)))
+    assert loaded.transform(rows.slice(0, 20)).equals(model.transform(rows.slice(0, 20)))
     assert not [path for path in (tmp_path / "model").rglob("*") if path.suffix in (".pkl", ".pickle")]
 
 
@@ -94,55 +107,13 @@ def test_loading_as_another_kind_is_refused(multinomial, tmp_path):
         LinearRegressionModel.load(str(tmp_path / "model"))
 
 
-def test_estimators_survive_the_disk(spark, tmp_path):
+def test_estimators_survive_the_disk(tmp_path):
     estimator = LogisticRegression(regParam=0.3, optimizer="adam", stepSize=0.2, featuresCols=["a", "b"])
     estimator.save(str(tmp_path / "estimator"))
     loaded = LogisticRegression.load(str(tmp_path / "estimator"))
     assert {p.name: v for p, v in loaded.extractParamMap().items()} == {
         p.name: v for p, v in estimator.extractParamMap().items()
     }
-
-
-def test_pipeline_and_cross_validator(spark, cancer, tmp_path):
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.sql import functions as F
-
-    array = vector_to_array("features")
-    columns = [array[i].alias(f"x{i}") for i in range(4)]
-    table = cancer.select(*columns, F.col("label")).cache()
-    estimator = LogisticRegression(featuresCol="assembled", **QUICK)
-    pipeline = Pipeline(
-        stages=[VectorAssembler(inputCols=[f"x{i}" for i in range(4)], outputCol="assembled"), estimator]
-    )
-    evaluator = BinaryClassificationEvaluator(metricName="areaUnderROC")
-    grid = ParamGridBuilder().addGrid(estimator.regParam, [0.001, 10.0]).build()
-    found = CrossValidator(estimator=pipeline, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, seed=1).fit(
-        table
-    )
-    assert found.avgMetrics[0] > 0.95
-    best = found.bestModel
-    assert best.stages[-1].getOrDefault("regParam") if best.stages[-1].hasParam("regParam") else True
-    best.save(str(tmp_path / "pipeline"))
-    again = PipelineModel.load(str(tmp_path / "pipeline"))
-    assert_df_equality(again.transform(table), best.transform(table))
-
-
-def test_evaluators_read_every_output(multinomial, digits):
-    scored = multinomial.transform(digits)
-    for metric in ("accuracy", "f1"):
-        assert MulticlassClassificationEvaluator(metricName=metric).evaluate(scored) > 0.9
-    assert MulticlassClassificationEvaluator(metricName="logLoss").evaluate(scored) < 0.6
-
-
-def test_columns_and_vectors_give_the_same_model(spark, cancer):
-    from pyspark.ml.functions import vector_to_array
-
-    wide = cancer.select(*[vector_to_array("features")[i].alias(f"x.{i}") for i in range(10)], "label")
-    names = [f"x.{i}" for i in range(10)]  # dots in names are literal
-    by_columns = LogisticRegression(featuresCols=names, **QUICK).fit(wide)
-    by_vector = LogisticRegression(**QUICK).fit(cancer)
-    assert by_columns.coefficients == by_vector.coefficients
-    assert by_columns.transform(wide).columns[-1] == "prediction"
 
 
 def test_too_few_steps_are_warned_of(cancer):
@@ -166,7 +137,7 @@ def test_callbacks_see_each_step_and_may_stop(cancer):
 
 def test_the_receipt_adds_up(multinomial, digits, tmp_path):
     receipt = multinomial.summary.receipt
-    assert receipt.rows == digits.count()
+    assert receipt.rows == digits.num_rows
     assert receipt.rows_touched == receipt.passes * receipt.rows
     phases = sum(receipt.seconds[name] for name in ("ingest", "compute", "reduce", "schedule", "optimizer"))
     assert phases == pytest.approx(receipt.seconds["total"], rel=0.05)
@@ -177,8 +148,6 @@ def test_the_receipt_adds_up(multinomial, digits, tmp_path):
     assert sum(receipt.sent) == receipt.bytes["sent"]
     assert len(receipt.sent) in (receipt.steps + 1, receipt.steps + 2)
     receipt.save(tmp_path / "receipt.json")
-    import json
-
     assert Receipt.from_dict(json.loads((tmp_path / "receipt.json").read_text())) == receipt
     receipt.plot(tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

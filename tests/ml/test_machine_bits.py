@@ -12,7 +12,8 @@ import pytest
 from sparkopt.blocks import machine
 from sparkopt.blocks.tables import ROW_METADATA, spark_schema
 from sparkopt.errors import SparkoptError
-from sparkopt.machine import Table, parquet
+from sparkopt.machine import Table, parquet, threads
+from sparkopt.machine.threads import Threads
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -111,11 +112,16 @@ def made(name: str, layout: str, mode: str):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_worker_processes_give_the_bits_of_one_process(folders, name, layout, monkeypatch):
+def test_threads_and_worker_processes_give_the_bits_of_one_thread(folders, name, layout, monkeypatch):
     monkeypatch.setattr(parquet, "LEAST", 1)
     table = Table.of(folders[layout])
     assert len(table.partitions) == 5
     here = {mode: outcome(made(name, layout, mode), table) for mode in MODES}
+    with monkeypatch.context() as in_threads:
+        in_threads.setattr(machine, "IN_ONE_THREAD", 0)
+        in_threads.setattr(machine, "Threads", lambda _, seconds: Threads(3, seconds))  # on any number of cores
+        in_threads.setattr(threads, "WORTH_SECONDS", 0.0)
+        assert {mode: outcome(made(name, layout, mode), table) for mode in MODES} == here
     monkeypatch.setattr(machine, "IN_MEMORY", 0)
     assert {mode: outcome(made(name, layout, mode), table) for mode in MODES} == here
 

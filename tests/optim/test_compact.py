@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparkopt.optim import Point
-from sparkopt.optim.compact import CompactHessian, CompactModel
+from sparkopt.optim.compact import CompactHessian, CompactModel, Pairs
 from sparkopt.penalties import GroupLasso, NoPenalty
 from tests.optim.test_quadratic import CASES, SIZE, by_scipy, value
 
@@ -32,9 +32,10 @@ def dense(steps: list[np.ndarray], changes: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("count", [0, 1, 4, 8])
 def test_it_is_the_matrix_of_bfgs(count):
     pairs = random_pairs(0, count)
-    B, compact = dense(*pairs), CompactHessian(*pairs, SIGMA)
+    B, compact = dense(*pairs), CompactHessian(Pairs.of(*pairs), SIGMA)
     vector = np.random.default_rng(1).normal(size=SIZE)
     np.testing.assert_allclose(compact @ vector, B @ vector, rtol=1e-8)
+    assert compact.along(vector) == pytest.approx(vector @ B @ vector, rel=1e-8)
     assert compact.largest == pytest.approx(np.linalg.eigvalsh(B)[-1], rel=1e-8)
     free = np.arange(SIZE) % 3 > 0
     np.testing.assert_allclose(
@@ -42,11 +43,21 @@ def test_it_is_the_matrix_of_bfgs(count):
     )
 
 
+def test_the_oldest_pair_is_forgotten_with_its_products():
+    steps, changes = random_pairs(2, 6)
+    pairs = Pairs.of(steps[:3], changes[:3])
+    for step, change in zip(steps[3:], changes[3:], strict=True):
+        pairs = pairs.with_last(step, change, 4)
+    S, Y = np.array(steps[2:]), np.array(changes[2:])
+    np.testing.assert_array_equal(pairs.steps, S)
+    np.testing.assert_allclose(pairs.products, [S @ S.T, S @ Y.T, Y @ Y.T], rtol=1e-12)
+
+
 def random_model(seed: int, penalty) -> CompactModel:
     rng = np.random.default_rng(seed)
     coef = penalty.prox(rng.normal(size=SIZE) * (rng.random(SIZE) < 0.7), 0.0)
     return CompactModel(
-        Point(coef, 1.0, 1.0, rng.normal(size=SIZE)), CompactHessian(*random_pairs(seed, 5), SIGMA), penalty
+        Point(coef, 1.0, 1.0, rng.normal(size=SIZE)), CompactHessian(Pairs.of(*random_pairs(seed, 5)), SIGMA), penalty
     )
 
 

@@ -17,13 +17,14 @@ from sparkopt.features.statistics import CATEGORY, CategoryStatistics, merged
 from sparkopt.features.values import text_of
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
-from sparkopt.ml.table_statistics import statistics_of
 
 __all__ = ["ClassNumbers", "named_predictions", "values_of", "with_class_numbers"]
 
 
 def values_of(rows: Any, column: str, most: int) -> list[str] | None:
     """Return the different values of a column as text, in order; None where they are more than ``most``. One pass."""
+    from sparkopt.ml.table_statistics import statistics_of  # here, since it loads the estimators
+
     collect = Collect([RawColumn(column, CATEGORY)], most, counted=False)
     (found,) = merged(statistics_of(rows, [column], collect))
     if not isinstance(found, CategoryStatistics) or found.counts is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from sparkopt.io.arrow import array_of, text_of
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.hashing import xxhash64
 from sparkopt.io.listing import FileBelow, files_below
@@ -19,9 +19,9 @@ def fingerprint_of(*paths: str) -> dict[str, Any]:
     files = [file for path in paths for file in files_below(path) if file.size]
     hashes = xxhash64(
         [
-            pa.array([file.uri for file in files], pa.string()),
-            pa.array([file.size for file in files], pa.int64()),
-            pa.array([file.modified * 1000 for file in files], pa.int64()),
+            text_of([file.uri for file in files]),
+            array_of(np.array([file.size for file in files], np.int64)),
+            array_of(np.array([file.modified * 1000 for file in files], np.int64)),
         ]
     )
     both = [int(np.bitwise_xor.reduce(hashes)), int(np.fmod(hashes, 1_000_003).sum())]

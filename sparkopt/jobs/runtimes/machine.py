@@ -29,10 +29,10 @@ from sparkopt.jobs.runtimes.files import fingerprint_of
 from sparkopt.jobs.runtimes.libsvm import libsvm_table
 from sparkopt.jobs.runtimes.machine_files import WritePart, written_columns
 from sparkopt.jobs.runtimes.machine_rows import image_table, split_table
-from sparkopt.jobs.runtimes.pooled import for_each
+from sparkopt.jobs.runtimes.pooled import LITTLE, for_each
 from sparkopt.jobs.runtimes.values import ArrayValues, column_values
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of
-from sparkopt.machine import Table, TablePart
+from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.typing import Floats
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class MachineRuntime(Runtime):
         return fingerprint_of(*paths)
 
     def fingerprint(self, source: DataSource) -> dict[str, Any]:
-        return {source.kind: mask(str(source)), **fingerprint_of(*source.paths)}
+        found = fingerprint_of(*source.paths)
+        if found["bytes"] > LITTLE:
+            _start_workers()
+        return {source.kind: mask(str(source)), **found}
 
     def read(
         self,
@@ -171,6 +174,17 @@ class MachineRuntime(Runtime):
             return made, Written(count, None, invalid)
         predictions = np.concatenate([part.predictions for part in found]) if found else np.zeros(0)
         return made, Written(count, ArrayValues({"prediction": predictions}), invalid)
+
+
+def _start_workers() -> None:
+    """Let the worker processes start, and load what rows are read and scored with, while this process does so too."""
+    with ProcessPool.shared() as pool:
+        pool.start()
+        pool.tell(_load)
+
+
+def _load(_: None) -> None:
+    import_module("sparkopt.ml")
 
 
 def _table(source: DataSource, width: int, known: Mapping[str, str]) -> Table:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import csv
 
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.jobs.runtimes.class_names import named_predictions
 from sparkopt.jobs.runtimes.values import column_values
 from sparkopt.machine import TablePart
+from sparkopt.machine.writing import ParquetOutput
 from sparkopt.typing import Floats
 
 __all__ = ["FORMS", "WritePart", "written_columns"]
@@ -116,7 +117,7 @@ class WritePart:
 def _writer(stream: Any, schema: pa.Schema, form: str) -> Any:
     if form == "csv":
         return csv.CSVWriter(stream, schema, write_options=csv.WriteOptions(quoting_style="needed"))
-    return parquet.ParquetWriter(stream, schema, compression=COMPRESSION)
+    return ParquetOutput(stream, schema, COMPRESSION)
 
 
 def _delete(target: Location) -> None:

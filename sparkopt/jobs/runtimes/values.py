@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sparkopt.errors import DataError
+from sparkopt.io.arrow import fixed_width_values
 from sparkopt.io.hashing import xxhash64
-from sparkopt.ml.metrics.rows import missing
-from sparkopt.ml.metrics.tallies import ScoreTally
 from sparkopt.typing import Floats
 
 __all__ = ["ArrayValues", "Pair", "RowValues", "column_values"]
@@ -62,6 +63,22 @@ class RowValues(ABC):
         """Return sum of ``label`` and number of rows by how many edges are below the value, most first."""
 
 
+MOST_CODES = 1 << 16
+"""Tuples of classes that are counted in a table of all that there could be."""
+
+
+def _different(values: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the different columns of a table in order, and how often each occurs; of classes without a sort."""
+    if values.size and np.isfinite(values).all() and values.min() >= 0 and (values == np.trunc(values)).all():
+        sizes = tuple(int(most) + 1 for most in values.max(axis=1))
+        if math.prod(sizes) <= MOST_CODES:
+            rows = np.bincount(np.ravel_multi_index(tuple(values.astype(np.intp)), sizes))
+            found = np.flatnonzero(rows)
+            return np.array(np.unravel_index(found, sizes), np.float64), rows[found]
+    different, counts = np.unique(values, axis=1, return_counts=True)
+    return different, counts
+
+
 class ArrayValues(RowValues):
     """Numbers in arrays of this machine; NaN stands for none where a label has none.
 
@@ -85,6 +102,9 @@ class ArrayValues(RowValues):
         return rows, rows - self._missing.get(name, 0)
 
     def tallies(self, label: str, weight: str | None, judged: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+        from sparkopt.ml.metrics.rows import missing  # here, since it loads the estimators, and flags need none
+        from sparkopt.ml.metrics.tallies import ScoreTally
+
         y = self._arrays[label]
         weights = self._arrays[weight] if weight is not None else np.ones(len(y))
         found = {}
@@ -97,7 +117,7 @@ class ArrayValues(RowValues):
         return found
 
     def counts(self, *names: str, limit: int) -> dict[tuple[float, ...], float]:
-        values, rows = np.unique(np.stack([self._arrays[name] for name in names]), axis=1, return_counts=True)
+        values, rows = _different(np.stack([self._arrays[name] for name in names]))
         order = np.argsort(-rows, kind="stable")[:limit]
         return {tuple(map(float, values[:, i])): float(rows[i]) for i in order}
 
@@ -135,4 +155,6 @@ class ArrayValues(RowValues):
 def column_values(column: Any) -> tuple[Floats, int]:
     """Return an Arrow column of numbers as float64 with NaN for nulls, and how many of these there are."""
     numbers = column.cast(pa.float64())
+    if isinstance(numbers, pa.Array) and not numbers.null_count:
+        return fixed_width_values(numbers), 0  # without pandas, which ``to_numpy`` loads
     return numbers.to_numpy(zero_copy_only=False), int(numbers.null_count)

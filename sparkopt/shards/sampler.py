@@ -51,7 +51,7 @@ class ShuffleWindow:
 
     first: int
     pieces: tuple[GroupSlice, ...]
-    order: Indices
+    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

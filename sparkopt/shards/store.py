@@ -27,16 +27,16 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError
-from sparkopt.deep.held_out import HeldOut
-from sparkopt.deep.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
-from sparkopt.deep.missing import RowCheck
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import ProcessPool, Table, TablePart
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError
+from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
+from sparkopt.shards.missing import RowCheck
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]

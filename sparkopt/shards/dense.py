@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkopt.blocks.columns import feature_matrix
-from sparkopt.deep.fields import WEIGHT, Field, MissingValueError
 from sparkopt.errors import CorruptImageError, DataError
+from sparkopt.shards.fields import WEIGHT, Field, MissingValueError
 from sparkopt.typing import Array
 
 __all__ = ["dense"]

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.deep.fields import Field, Fields
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.secrets import mask_uri
+from sparkopt.shards.fields import Field, Fields
 from sparkopt.typing import Array
 
-__all__ = ["TRAINING", "VALIDATION", "Index", "LabelFacts", "Shard", "TensorSpec"]
+__all__ = ["TRAINING", "VALIDATION", "WINDOW_BYTES", "Index", "LabelFacts", "Shard", "TensorSpec"]
 
 INDEX = "index.json"
 TRAINING, VALIDATION = "training", "validation"
+WINDOW_BYTES = 2**28
+"""About how many bytes of rows are shuffled together at most, by each stream."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,11 @@ class Index:
     def shards(self, split: str = TRAINING) -> tuple[Shard, ...]:
         """Files of a split, "training" or "validation"."""
         return self.training if split == TRAINING else self.validation
+
+    def window_rows(self, most: int) -> int:
+        """Return how many rows are shuffled together: ``most``, or fewer where they need much memory."""
+        size = self.bytes // max(1, self.rows(TRAINING) + self.rows(VALIDATION))
+        return max(1, min(most, WINDOW_BYTES // max(1, size)))
 
     @cached_property
     def fingerprint(self) -> str:

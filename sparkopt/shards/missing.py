@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sparkopt.deep.dense import dense
-from sparkopt.deep.fields import Field, MissingValueError
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
+from sparkopt.shards.dense import dense
+from sparkopt.shards.fields import Field, MissingValueError
 from sparkopt.typing import Array
 
 __all__ = ["RowCheck"]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkopt.deep.sampler import EpochSampler
+from sparkopt.shards.sampler import EpochSampler
 
 samplers = st.builds(
     EpochSampler,

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.io.filesystem import resolve
+from sparkopt.typing import Array
 
 __all__ = ["Checkpoint", "CheckpointFolder", "copied", "decoded", "encoded", "module_bytes", "module_state"]
 
@@ -220,6 +222,11 @@ def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"tensor": path}
+    if isinstance(value, np.ndarray):
+        tensors[path] = _tensor(value, path)
+        return {"array": path}
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, dict):
         return {"dict": [[key, _plain(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -227,7 +234,16 @@ def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
         return {kind: [_plain(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ParameterError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors and plain values only.")
+    raise ParameterError(
+        f"{path} is a {type(value).__name__}; a checkpoint holds tensors, arrays and plain values only."
+    )
+
+
+def _tensor(values: Array, path: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(np.array(values))
+    except TypeError as error:
+        raise ParameterError(f"{path} is an array that cannot be saved: {error}.") from None
 
 
 def _restored(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -235,8 +251,8 @@ def _restored(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
-    if kind == "tensor":
-        return tensors[content]
+    if kind in ("tensor", "array"):
+        return tensors[content] if kind == "tensor" else tensors[content].numpy()
     if kind == "dict":
         return {key: _restored(item, tensors) for key, item in content}
     items = [_restored(item, tensors) for item in content]

@@ -19,8 +19,8 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, IntegralType, Str
 
 from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.blocks.names import column_text
-from sparkopt.deep.arrow_columns import as_numbers, plain, side_by_side
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.shards.arrow_columns import as_numbers, plain, side_by_side
 
 __all__ = ["Features", "Field", "Fields", "MissingValueError", "flat"]
 

@@ -1,0 +1,123 @@
+"""The reader of a store: groups of rows, the windows that are shuffled together, and the batches of a stream."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from sparkopt.errors import DataError
+from sparkopt.io.arrow import binary_values
+from sparkopt.shards.index import TRAINING, Index
+from sparkopt.shards.sampler import EpochSampler, GroupSlice, ShuffleWindow
+from sparkopt.typing import Array
+
+__all__ = ["Columns", "RowGroups", "contents", "step_columns"]
+
+Columns: TypeAlias = "dict[str, Array]"
+"""Rows of each column; encoded images as :func:`contents` has them."""
+
+MOST_OPEN = 64
+"""Files that a reader keeps open."""
+
+
+class RowGroups:
+    """Reads the row groups of one split; not thread-safe."""
+
+    def __init__(self, index: Index, split: str = TRAINING) -> None:
+        self._index, self._split = index, split
+        self._folder = index.location
+        shards = index.shards(split)
+        self._positions = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
+        self._opened: OrderedDict[str, Any] = OrderedDict()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each group."""
+        return tuple(rows for shard in self._index.shards(self._split) for rows in shard.groups)
+
+    def read(self, piece: GroupSlice) -> pa.RecordBatch:
+        """Read rows of a group."""
+        path, number = self._positions[piece.group]
+        batch = self._open(path).get_batch(number)
+        return batch.slice(piece.start, piece.stop - piece.start)
+
+    def window(self, window: ShuffleWindow) -> Columns:
+        """Read a window's rows, in their order."""
+        table = pa.Table.from_batches([self.read(piece) for piece in window.pieces])
+        found: Columns = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            shape = self._index.tensors[name].shape
+            if self._index.tensors[name].dtype == "bytes":
+                parts = [contents(part) for part in column.chunks]
+            else:
+                parts = [(part.flatten() if shape else part).to_numpy() for part in column.chunks]
+            found[name] = np.concatenate(parts).reshape(-1, *shape)[window.order]
+        return found
+
+    def _open(self, path: str) -> Any:
+        if path not in self._opened:
+            file = self._folder.child(path)
+            try:
+                source = pa.memory_map(file.path) if file.is_local else file.filesystem.open_input_file(file.path)
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{file.path!r} cannot be seen from this machine. Set storePath to storage that the driver "
+                    "and every executor share."
+                ) from error
+            self._opened[path] = pa.ipc.open_file(source)
+            while len(self._opened) > MOST_OPEN:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(path)
+        return self._opened[path]
+
+
+def step_columns(
+    groups: RowGroups, sampler: EpochSampler, stream: int, first_step: int
+) -> Iterator[tuple[Columns, int]]:
+    """Yield the columns of each step's batch of one stream, and how many of its rows count."""
+    size = sampler.batch_size
+    step, tail, last = first_step, None, None
+    for window in sampler.windows(stream, min(first_step * size, max(sampler.own_rows(stream) - 1, 0))):
+        last = groups.window(window)
+        rows, start = len(window.order), max(first_step * size - window.first, 0)
+        if tail is not None:
+            missing = size - _rows(tail)
+            tail = _joined(tail, _cut(last, start, start + missing))
+            start += missing
+            if _rows(tail) < size:
+                continue
+            yield tail, sampler.counted(stream, step)
+            step, tail = step + 1, None
+        while rows - start >= size:
+            yield _cut(last, start, start + size), sampler.counted(stream, step)
+            step, start = step + 1, start + size
+        if start < rows:
+            tail = _cut(last, start, rows)
+    assert last is not None  # noqa: S101  # every stream has a row
+    for rest in range(step, sampler.steps):
+        counted = sampler.counted(stream, rest)
+        yield (_cut(last, 0, 1) if counted == 0 or tail is None else _cut(tail, 0, counted)), counted
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _cut(columns: Columns, start: int, stop: int) -> Columns:
+    return {name: values[start:stop] for name, values in columns.items()}
+
+
+def _joined(one: Columns, two: Columns) -> Columns:
+    return {name: np.concatenate([values, two[name]]) for name, values in one.items()}
+
+
+def contents(column: pa.Array) -> Array:
+    """Return a column of bytes as an array of buffers that share its memory, to be shuffled without a copy."""
+    found = np.empty(len(column), object)
+    for row, value in enumerate(binary_values(column)):  # one by one: NumPy would read the buffers as sequences
+        found[row] = value
+    return found

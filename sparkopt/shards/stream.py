@@ -1,0 +1,99 @@
+"""Batches that are read and prepared on other threads, while the rank computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TypeAlias, TypeVar
+
+from sparkopt.shards.groups import Columns, RowGroups, step_columns
+from sparkopt.shards.sampler import EpochSampler
+
+__all__ = ["Parts", "prepared_batches"]
+
+T = TypeVar("T")
+
+Parts: TypeAlias = "list[tuple[Columns, int]]"
+"""A step's rows of each of a rank's streams, and how many of these count."""
+
+
+@contextmanager
+def prepared_batches(
+    groups: RowGroups,
+    sampler: EpochSampler,
+    streams: range,
+    make: Callable[[Parts, int], T],
+    *,
+    first_step: int = 0,
+    ahead: int = 4,
+    threads: int = 1,
+) -> Iterator[Iterator[T]]:
+    """Give the batches of an epoch, prepared ahead on other threads; leaving the context ends these.
+
+    Parameters
+    ----------
+    groups : RowGroups
+        What to read.
+    sampler : EpochSampler
+        In which order.
+    streams : range
+        Whose parts make up this rank's batches.
+    make : callable
+        Makes a batch of the rows of a step, and the step's number; it is called on several threads.
+    first_step : int, default 0
+        The first step; steps before it are not read.
+    ahead : int, default 4
+        Batches that are prepared ahead.
+    threads : int, default 1
+        How many are made at the same time.
+    """
+    ended = threading.Event()
+    waiting: queue.Queue[Future[T] | None] = queue.Queue(ahead)
+    with ThreadPoolExecutor(threads, "sparkopt-decode") as pool:
+        reader = threading.Thread(
+            target=_read,
+            args=(groups, sampler, streams, first_step, make, pool, waiting, ended),
+            name="sparkopt-read",
+            daemon=True,
+        )
+        reader.start()
+        try:
+            yield _taken(waiting)
+        finally:
+            ended.set()
+            while reader.is_alive():  # it may be waiting for room in the queue
+                with suppress(queue.Empty):
+                    waiting.get_nowait()
+                reader.join(0.01)
+
+
+def _taken(waiting: queue.Queue[Future[T] | None]) -> Iterator[T]:
+    while (future := waiting.get()) is not None:
+        yield future.result()
+
+
+def _read(
+    groups: RowGroups,
+    sampler: EpochSampler,
+    streams: range,
+    first_step: int,
+    make: Callable[[Parts, int], T],
+    pool: ThreadPoolExecutor,
+    waiting: queue.Queue[Future[T] | None],
+    ended: threading.Event,
+) -> None:
+    """Put the future of each batch into the queue; or of an error."""
+    try:
+        sources = [step_columns(groups, sampler, stream, first_step) for stream in streams]
+        for step, parts in enumerate(zip(*sources, strict=True), first_step):
+            if ended.is_set():
+                return
+            waiting.put(pool.submit(make, list(parts), step))
+    except Exception as error:  # noqa: BLE001  # raised where the batch is taken
+        failed: Future[T] = Future()
+        failed.set_exception(error)
+        waiting.put(failed)
+    waiting.put(None)
