@@ -4,7 +4,7 @@
     python jobs/bench/cold.py --rows 500000 --features 80
 
 Spark's processes are started by ``spark-submit``. The empty application counts the rows: what is above it is the fit.
-The spread of its runs is the machine's noise.
+The spread of its runs is the machine's noise. Python keeps its bytecode, as it does where nobody forbids it.
 
 A second table has what an application pays by phase, in runs of their own: each phase is a step there, so the sum is
 above the first table's. "by python" are processes without ``spark-submit``, whose session starts the JVM: with the
@@ -242,6 +242,7 @@ def main() -> None:
     )
     flags.add_argument("--child", nargs=3, metavar=("WHAT", "PATH", "OUTPUT"), help=argparse.SUPPRESS)
     args = flags.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some containers set it: each start would compile all modules
     if args.child:
         what, path, out = args.child
         CHILDREN[what](path, out)

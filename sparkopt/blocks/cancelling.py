@@ -82,7 +82,8 @@ def cancellable(session: Any | None) -> Iterator[Cancellation]:
         target, calls, mine = session, _CONNECT, Cancellation(None, frozenset(session.getTags()))
     else:
         target, calls = session.sparkContext, _CLASSIC
-        mine = Cancellation(target.getLocalProperty(GROUP), frozenset(target.getJobTags()))
+        tags = target.getJobTags()  # a set of the JVM's: to find its end takes 80 calls
+        mine = Cancellation(target.getLocalProperty(GROUP), frozenset(tags) if len(tags) else frozenset())
     with _lock:
         known = _watched.setdefault(target, [])
         known.append(mine)

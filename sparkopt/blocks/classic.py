@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
+from sparkopt.blocks.local import delete_local_folders
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import ReadParquet, Sweep
@@ -27,6 +29,9 @@ __all__ = ["ClassicBackend", "description_of", "of_files", "set_description", "s
 T = TypeVar("T")
 
 DESCRIPTION = "spark.job.description"
+
+_ROOTS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+"""The executor's own directories, by the SparkContext of local mode."""
 
 
 class ClassicBackend(Backend):
@@ -92,10 +97,19 @@ class ClassicBackend(Backend):
         return self._source.df.sparkSession
 
     def release(self) -> None:
-        """Unpersist, then sweep on every executor, also on those that rebuilt what a killed one had."""
+        """Unpersist, then sweep on every executor, also on those that rebuilt what a killed one had.
+
+        In local mode the driver's JVM is the executor, with the same directories as long as it lives: the first
+        sweep returns them, and later ones need no job.
+        """
         self._handles.unpersist()
-        places = _executors(self.context)
-        _placed(self.context, list(range(len(places))), places).foreach(Sweep(self._source.name))
+        if (roots := _ROOTS.get(self.context)) is not None:
+            delete_local_folders(self._source.name, roots)
+            return
+        is_local, places = _executors(self.context)
+        swept = _placed(self.context, list(range(len(places))), places).map(Sweep(self._source.name)).collect()
+        if is_local:
+            _ROOTS[self.context] = swept[0]
 
     def _written(self) -> RDD[Handle]:
         """Return the handles, whose files are written when and where they are computed."""
@@ -132,17 +146,19 @@ def _placed(context: Any, elements: Sequence[T], places: Sequence[Sequence[str]]
     return RDD(placed.toJavaRDD(), context, CPickleSerializer())
 
 
-def _executors(context: Any) -> list[list[str]]:
-    """Return a place for each task that is to reach every executor: as Spark's scheduler names one.
+def _executors(context: Any) -> tuple[bool, list[list[str]]]:
+    """Return whether this is local mode, and a place for each task that is to reach every executor.
 
-    In local mode one task reaches all there is. Where no executor is known yet, or any more, tasks go anywhere.
+    A place is as Spark's scheduler names one. In local mode one task reaches all there is. Where no executor is known
+    yet, or any more, tasks go anywhere.
     """
-    if context._jsc.sc().isLocal():
-        return [[]]
-    listed = context._jsc.sc().statusStore().executorList(True)
+    scala = context._jsc.sc()
+    if scala.isLocal():
+        return True, [[]]
+    listed = scala.statusStore().executorList(True)
     known = [listed.apply(number) for number in range(listed.size())]
     found = [[f"executor_{one.hostPort().rpartition(':')[0]}_{one.id()}"] for one in known if one.id() != "driver"]
-    return found or [[] for _ in range(context.defaultParallelism)]
+    return False, found or [[] for _ in range(context.defaultParallelism)]
 
 
 def description_of(session: Any) -> str | None:

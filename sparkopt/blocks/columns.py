@@ -166,22 +166,21 @@ class Columns:
         """Return the columns under fixed names and types, as ``Reader`` expects them."""
         self.check(df.schema)
 
-        def column(name: str, role: str) -> Column:
-            return F.col(column_text(df.schema, name, role))
+        def column(name: str, role: str) -> str:
+            return column_text(df.schema, name, role)
 
-        if self.encoder is None:
-            selected = [features_column(df.schema, self.features).alias(FEATURES)]
-        else:
-            selected = raw_columns(df.schema, self.encoder.columns)
-        selected.append(column(self.label, LABEL).cast("double").alias(LABEL))
+        # SQL: the JVM takes a whole expression by one call, where each operation on a Column takes about ten
+        selected = [f"CAST({column(self.label, LABEL)} AS DOUBLE) AS `{LABEL}`"]
         for role, name in ((WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
-                selected.append(column(name, role).cast("double").alias(role))
+                selected.append(f"CAST({column(name, role)} AS DOUBLE) AS `{role}`")
         if self.validation is not None:
-            selected.append(column(self.validation, VALIDATION).alias(VALIDATION))
+            selected.append(f"{column(self.validation, VALIDATION)} AS `{VALIDATION}`")
         if self.fold is not None:
-            selected.append(column(self.fold, FOLD).cast("long").alias(FOLD))
-        return df.select(*selected)
+            selected.append(f"CAST({column(self.fold, FOLD)} AS BIGINT) AS `{FOLD}`")
+        if self.encoder is None:
+            return df.selectExpr(f"{features_text(df.schema, self.features)} AS `{FEATURES}`", *selected)
+        return df.select(*raw_columns(df.schema, self.encoder.columns), *map(F.expr, selected))
 
 
 def column_type(schema: StructType, name: str, role: str) -> DataType:
@@ -257,15 +256,18 @@ def features_type(schema: StructType, features: str | Sequence[str]) -> str:
 
 def features_column(schema: StructType, features: str | Sequence[str]) -> Column:
     """Return one expression for the features: the Vector itself, or an array<float> or array<double>."""
+    return F.expr(features_text(schema, features))
+
+
+def features_text(schema: StructType, features: str | Sequence[str]) -> str:
+    """Return the same in SQL: a call of the JVM for each of thousands of columns takes seconds."""
     kind = features_type(schema, features)
-    if kind == "vector":
-        return F.col(column_text(schema, str(features), FEATURES))
     if isinstance(features, str):
-        return F.col(column_text(schema, features, FEATURES)).cast(f"array<{kind}>")
-    # one expression of SQL: a call for each of thousands of columns takes seconds
+        name = column_text(schema, features, FEATURES)
+        return name if kind == "vector" else f"CAST({name} AS ARRAY<{kind}>)"
     known = plain_types(schema)
     names = [quoted(name) if name in known else column_text(schema, name, FEATURES) for name in features]
-    return F.expr(f"array({', '.join(f'CAST({name} AS {kind})' for name in names)})")
+    return f"array({', '.join(f'CAST({name} AS {kind})' for name in names)})"
 
 
 def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:

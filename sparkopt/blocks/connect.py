@@ -189,7 +189,7 @@ def slots_of(session: SparkSession) -> int:
     return _on_each_slot(session, _nothing)
 
 
-def _on_each_slot(session: SparkSession, function: Callable[[object], None]) -> int:
+def _on_each_slot(session: SparkSession, function: Callable[[object], object]) -> int:
     """Run a function in each task of a range; return their number."""
     return int(session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows)
 
@@ -212,7 +212,7 @@ def _nothing(_: object) -> None:
 class _Once:
     """A task that calls a function once, whatever its rows."""
 
-    function: Callable[[object], None]
+    function: Callable[[object], object]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:

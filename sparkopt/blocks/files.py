@@ -12,13 +12,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.errors import IncompatibleError
@@ -91,16 +92,22 @@ def _encode(block: Block) -> pa.RecordBatch:
         arrays = {FEATURES: None, VALUES: X.data, INDICES: indices, STARTS: starts}
     arrays |= {TARGET: block.y, WEIGHT: block.weight, OFFSET: block.offset}
     types = {FEATURES: X.dtype, VALUES: X.dtype, INDICES: np.int32, STARTS: np.int32}
-    return pa.RecordBatch.from_pydict(
-        {name: _one_list(values, types.get(name, np.float64)) for name, values in arrays.items()}
-    )
+    lists = [
+        _no_list(np.dtype(types.get(name, np.float64))) if values is None else _one_list(values)
+        for name, values in arrays.items()
+    ]
+    return pa.RecordBatch.from_arrays(lists, [*arrays])
 
 
-def _one_list(values: Array | None, kind: DTypeLike) -> pa.Array:
-    """Return one row: a list of these numbers, or null."""
-    flat = array_of(np.zeros(0, kind) if values is None else values)
-    mask = array_of(np.array([values is None], np.uint8)).cast(pa.bool_())
-    return pa.LargeListArray.from_arrays(array_of(np.array([0, len(flat)])), flat, mask=mask)
+def _one_list(values: Array) -> pa.Array:
+    """Return one row: a list of these numbers."""
+    return pa.LargeListArray.from_arrays(array_of(np.array([0, len(values)])), array_of(values))
+
+
+@lru_cache(maxsize=16)
+def _no_list(kind: np.dtype[Any]) -> pa.Array:
+    """Return one row: null, of a list of such numbers."""
+    return pa.nulls(1, pa.large_list(pa.from_numpy_dtype(kind)))
 
 
 def in_fold_order(blocks: Iterable[int], folds: Sequence[int]) -> list[int]:

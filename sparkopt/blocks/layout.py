@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array
 
-__all__ = ["BLOCK_BYTES", "SPARSE_BELOW", "regroup"]
+__all__ = ["BLOCK_BYTES", "SPARSE_BELOW", "regroup", "unit_rows"]
 
 BLOCK_BYTES = 1 << 21
 """Features of a block: small enough that the second read of a step finds them in a core's cache."""
@@ -28,6 +28,11 @@ SPARSE_BELOW = 0.25
 
 MOST_ROWS = 1 << 16
 """Most rows of a block."""
+
+
+def unit_rows(row_bytes: int) -> int:
+    """Return how many rows a unit has, given the bytes of a dense row's features."""
+    return int(np.clip(BLOCK_BYTES // max(1, row_bytes), 1, MOST_ROWS))
 
 
 def regroup(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -54,7 +59,7 @@ class _Queue:
     def add(self, block: Block) -> Iterator[Block]:
         if not self._unit:
             self._width = block.X.shape[1]
-            self._unit = int(np.clip(BLOCK_BYTES // max(1, self._width * block.X.dtype.itemsize), 1, MOST_ROWS))
+            self._unit = unit_rows(self._width * block.X.dtype.itemsize)
         start = 0
         if self._rows:
             start = min(self._unit - self._rows, block.rows)

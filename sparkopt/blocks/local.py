@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = ["delete_local_folders", "local_folder", "sweep_abandoned"]
@@ -51,10 +51,25 @@ def local_folder(name: str, partition: int) -> Path:
     return folder
 
 
-def delete_local_folders(name: str) -> None:
-    """Delete a store's folders on this executor."""
-    for root in _local_roots():
-        shutil.rmtree(root / name, ignore_errors=True)
+def delete_local_folders(name: str, roots: Sequence[str] | None = None) -> list[str]:
+    """Delete a store's folders on an executor.
+
+    Parameters
+    ----------
+    name : str
+        The store's name.
+    roots : sequence of str, optional
+        The executor's own directories; None are those of the one that this process computes for.
+
+    Returns
+    -------
+    list of str
+        These directories.
+    """
+    found = [str(root) for root in _local_roots()] if roots is None else [*roots]
+    for root in found:
+        shutil.rmtree(Path(root) / name, ignore_errors=True)
+    return found
 
 
 def sweep_abandoned(base: Path) -> int:

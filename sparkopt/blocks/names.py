@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -52,21 +52,58 @@ def path_of(schema: StructType, name: str, role: str) -> tuple[str, ...] | None:
     return None
 
 
+class _Names:
+    """The names of a schema, in which one is found at once: thousands are asked for, one after the other.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._given, self._count = names, len(names)
+        self._times = Counter(names)
+        self._alike = defaultdict[str, list[str]](list)
+        for name in names:
+            self._alike[name.lower()].append(name)
+        self.places = {name: place for place, name in reversed([*enumerate(names)])}
+
+    def is_of(self, names: Sequence[str]) -> bool:
+        """Whether these are the names, which a schema may have been given more of."""
+        return self._given is names and self._count == len(names)
+
+    def like(self, name: str) -> list[str]:
+        """Return each occurrence of a name; where there is none, the names that differ from it in case only."""
+        return [name] * self._times[name] or self._alike.get(name.lower(), [])
+
+
+_KNOWN: dict[int, _Names] = {}
+"""The names that were asked last, by the identity of their list: callers ask for column after column."""
+MOST_KNOWN = 16
+
+
+def _names_of(names: Sequence[str]) -> _Names:
+    known = _KNOWN.get(id(names))
+    if known is None or not known.is_of(names):
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        known = _KNOWN[id(names)] = _Names(names)
+    return known
+
+
 def _among(names: Sequence[str], name: str, role: str) -> str | None:
     """Return the one of the names that is meant."""
-    exact = names.count(name)
-    alike = [name] * exact if exact else [other for other in names if other.lower() == name.lower()]
+    alike = _names_of(names).like(name)
     if len(alike) > 1:
+        exact = name in alike
         shown = f"exists {len(alike)} times" if exact else f"may be any of {', '.join(alike)}"
         raise SchemaError(f"{role} column {name!r} {shown}: rename or drop the others.")
     return alike[0] if alike else None
 
 
 def plain_types(schema: StructType) -> dict[str, DataType]:
-    """Return the types of the columns that are alone with their names: where thousands are asked for by these.
-
-    ``path_of`` reads all names for each; it is for the others.
-    """
+    """Return the types of the columns that are alone with their names: where thousands are asked for by these."""
     times = Counter(schema.names)
     return {field.name: field.dataType for field in schema if times[field.name] == 1}
 
@@ -75,7 +112,8 @@ def type_at(schema: StructType, path: Sequence[str]) -> DataType:
     """Return the type of a column or field."""
     kind: DataType = schema
     for name in path:
-        kind = kind[name].dataType  # type: ignore[index]  # a struct: path_of has seen it
+        assert isinstance(kind, StructType)  # noqa: S101  # path_of has seen it
+        kind = kind.fields[_names_of(kind.names).places[name]].dataType  # ``kind[name]`` looks at one after the other
     return kind
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from sparkopt.blocks.columns import FOLD, LABEL, OFFSET, RAW, VALIDATION, WEIGHT
+from sparkopt.blocks.columns import FEATURES, FOLD, LABEL, OFFSET, RAW, VALIDATION, WEIGHT
 from sparkopt.blocks.filters import Filter
+from sparkopt.blocks.layout import unit_rows
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.arrow import array_of, fixed_width_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
@@ -170,9 +171,21 @@ class ParquetReader:
             wanted = [f"{name}.values" if name in dense else name for name in self._names(part)]
             if not groups:
                 return
-            size = batch_rows(bytes_per_row(file.metadata, groups))
+            size = self._in_units(batch_rows(bytes_per_row(file.metadata, groups)), file.metadata, groups)
             for batch in within(file.iter_batches(size, groups, wanted, use_threads=False), part.span):
                 yield self.made(self._chosen(batch, part), part.constants, dense)
+
+    def _in_units(self, rows: int, metadata: parquet.FileMetaData, groups: Sequence[int]) -> int:
+        """Return about so many rows that are whole units of blocks, so that none is put together of two batches."""
+        source = self.sources.get(FEATURES)
+        if source is None:
+            return rows
+        is_narrow = (
+            source.kind != VECTOR and not source.as_vector and all(map(_is_narrow, source.types, source.casts))
+        )
+        width = len(source.names) if source.kind == ASSEMBLED else _entries_of(metadata, groups[0], source.names[0])
+        unit = unit_rows(width * (4 if is_narrow else 8))
+        return rows // unit * unit or rows
 
     def _chosen(self, batch: pa.RecordBatch, part: FilePart) -> pa.RecordBatch:
         """Return the rows for which every condition is true."""
@@ -295,6 +308,21 @@ def _has_dense(group: parquet.RowGroupMetaData, path: str) -> bool:
                 and (known.min, known.max, known.null_count) == (1, 1, 0)
             )
     return False
+
+
+def _is_narrow(kind: str, casts: Casts) -> bool:
+    return (casts[-1] if casts else kind) == "float"
+
+
+def _entries_of(metadata: parquet.FileMetaData, index: int, name: str) -> int:
+    """Return the entries that a column's rows have on average in a row group: as many as each of dense rows."""
+    group = metadata.row_group(index)
+    most = 0  # a Vector's values are more than its sizes
+    for place in range(group.num_columns):
+        column = group.column(place)
+        if column.path_in_schema.startswith(f"{name}."):
+            most = max(most, column.num_values)
+    return int(most // max(1, group.num_rows))
 
 
 def _is_of(found: pa.DataType, kind: str, wanted: str) -> bool:

@@ -12,7 +12,9 @@ from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
 
-__all__ = ["session_settings"]
+__all__ = ["is_own_disk", "session_settings"]
+
+DEFAULT_SYSTEM = "fs.defaultFS"
 
 
 def session_settings(names: Sequence[str]) -> Mapping[str, str]:
@@ -25,6 +27,24 @@ def session_settings(names: Sequence[str]) -> Mapping[str, str]:
     known = session.conf.getAll
     given = {name: known.get(name) or known.get(f"spark.hadoop.{name}") for name in names}
     return {name: value for name, value in given.items() if value}
+
+
+def is_own_disk(session: Any, path: str) -> bool:
+    """Whether a path is on this machine's disks to this process and to all of Spark's, as in local mode it may be.
+
+    Parameters
+    ----------
+    session : SparkSession
+        Says what paths mean.
+    path : str
+        A path; one that begins with a scheme, or is relative, is left to Spark.
+    """
+    if not path.startswith("/") or is_connect(session):
+        return False
+    master = str(session.sparkContext.master)
+    if master != "local" and not master.startswith("local["):
+        return False
+    return _classic_settings(session, [DEFAULT_SYSTEM]).get(DEFAULT_SYSTEM, "").rstrip("/") == "file:"
 
 
 def _running() -> Any:

@@ -332,13 +332,13 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], known: KnownRows) -> Open
 
 @dataclass(frozen=True)
 class Sweep:
-    """The task that deletes a store's folders."""
+    """The task that deletes a store's folders, and returns the executor's own directories."""
 
     name: str
 
-    def __call__(self, _: object) -> None:
+    def __call__(self, _: object) -> list[str]:
         spare_modules()
-        delete_local_folders(self.name)
+        return delete_local_folders(self.name)
 
 
 def _context() -> TaskContext:

@@ -11,6 +11,7 @@ import torch
 from sparkopt.deep.cache import ImageCache
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose, row_rng
+from sparkopt.images.label_targets import LabelTarget, stacked_points
 from sparkopt.images.opencv import cv2
 from sparkopt.shards.fields import LABEL, WEIGHT, Fields
 from sparkopt.shards.groups import Columns
@@ -73,6 +74,8 @@ class Decoder:
         Random transforms depend on (seed, the image's content, epoch) only.
     cache : ImageCache or None, default None
         Where images are kept for later epochs; one cache for one pipeline, which is not random.
+    target : LabelTarget or None, default None
+        What labels are that the pipeline moves with the images.
     """
 
     fields: Fields
@@ -80,6 +83,7 @@ class Decoder:
     seed: Seed = 0
     epoch: int = 0
     cache: ImageCache | None = None
+    target: LabelTarget | None = None
 
     def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
         """Return the arguments of the module."""
@@ -87,13 +91,18 @@ class Decoder:
 
     def batch(self, columns: Columns, counted: int) -> Batch:
         """Return a batch of which the first ``counted`` rows count."""
-        label = columns.get(LABEL)
+        label: Array | None = columns.get(LABEL)
         rows = len(next(iter(columns.values())))
+        if self.target is not None and label is not None:
+            image, label = self._samples(columns[self.fields.inputs[0].name], label, self.target)
+            inputs: tuple[torch.Tensor, ...] = (torch.from_numpy(image),)
+        else:
+            inputs = self.inputs(columns)
         weight = columns.get(WEIGHT)
         weights = np.ones(rows, np.float32) if weight is None else np.array(weight, np.float32)
         weights[counted:] = 0.0
         target = None if label is None else torch.from_numpy(label)
-        return Batch(self.inputs(columns), target, torch.from_numpy(weights), counted)
+        return Batch(inputs, target, torch.from_numpy(weights), counted)
 
     def _tensor(self, values: Array) -> torch.Tensor:
         return torch.from_numpy(self._images(values) if values.dtype == object else values)
@@ -105,10 +114,32 @@ class Decoder:
         """
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
         prepare = self._preparing(self.pipeline)
+        return self._stacked(encoded, lambda row, content: prepare(content))
+
+    def _samples(self, encoded: Array, labels: Array, target: LabelTarget) -> tuple[Array, Array]:
+        """Return images, and their labels as the pipeline leaves them: masks as one array, others ending in NaN."""
+        pipeline, found = self.pipeline, list[Array]()
+        assert pipeline is not None  # noqa: S101  # as above
+
+        def prepare(row: int, content: bytes) -> Array:
+            sample = target.sample(content, labels[row])
+            rng = row_rng(self.seed, content, self.epoch) if pipeline.random else None
+            try:
+                result = pipeline(sample, rng)
+            except DataError as error:  # such as a mask of another size than its image
+                raise CorruptImageError(str(error)) from error
+            found.append(target.label(result))
+            image: Array = result.pixels
+            return image
+
+        images = self._stacked(encoded, prepare)
+        return images, np.stack(found) if target.kind == "mask" else stacked_points(found)
+
+    def _stacked(self, encoded: Array, prepare: Callable[[int, bytes], Array]) -> Array:
         first = batch = np.empty(0, np.uint8)
         for row, content in enumerate(encoded):
             try:
-                image = prepare(content.to_pybytes())
+                image = prepare(row, content.to_pybytes())
             except CorruptImageError as error:
                 raise CorruptImageError(
                     f"an image of {len(content)} bytes, row {row} of its batch: {error}. Set handleInvalid='skip' "

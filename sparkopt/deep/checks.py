@@ -140,7 +140,8 @@ def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields,
     SchemaError, ParameterError
         For a column that is missing or of the wrong type, or where both ways to hold rows out are set.
     """
-    fields = Fields.of(schema, params.features(), params.getLabelCol(), params.value("weightCol") or None)
+    weight = params.value("weightCol") or None
+    fields = Fields.of(schema, params.features(), params.getLabelCol(), weight, params.value("labelKind"))
     check_pipeline(fields, params.value("imagePipeline"))
     if params.value("batchMixing"):
         check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))

@@ -67,6 +67,8 @@ class TrainConfig:
         Image pipelines as JSON.
     mixing : str or None, default None
         Steps that mix the rows of a batch, as JSON; one is drawn for each batch.
+    mask_fill, min_visibility : float, default 0
+        Label of pixels outside the image in a mask, and the least fraction of a box that must be left.
     checkpoints : str or None, default None
         Folder of the checkpoints.
     checkpoint_steps : int, default 0
@@ -98,6 +100,8 @@ class TrainConfig:
     pipeline: str | None = None
     evaluation_pipeline: str | None = None
     mixing: str | None = None
+    mask_fill: float = 0.0
+    min_visibility: float = 0.0
     checkpoints: str | None = None
     checkpoint_steps: int = 0
     patience: int = 0
@@ -110,7 +114,8 @@ class TrainConfig:
         """What must not change when a run is resumed, since it decides on batches and gradients."""
         batches = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline", "mixing")
         names = (*batches, "compression", "precision", "max_norm")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        targets = {name: getattr(self, name) for name in ("mask_fill", "min_visibility") if getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name in names} | targets
 
     def step_seed(self, epoch: int, step: int, rank: int) -> int:
         """Return the seed of dropout and the like in one step of one rank: nothing to save, nothing to restore."""

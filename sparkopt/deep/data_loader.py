@@ -15,6 +15,7 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.mixing import BatchMixer
 from sparkopt.deep.stream import load_batches
 from sparkopt.images import Compose, mixing_from_json
+from sparkopt.images.label_targets import LabelTarget
 from sparkopt.launch import Communicator
 from sparkopt.shards.groups import RowGroups
 from sparkopt.shards.index import TRAINING, VALIDATION, Index
@@ -111,7 +112,10 @@ class RankDataLoader:
         if pipeline is None:
             return Decoder(self.index.fields)
         chosen, cache = Compose.from_json(pipeline), self._caches.get(pipeline)
-        return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache)
+        label, target = self.index.fields.label, None
+        if label is not None and label.target is not None:
+            target = LabelTarget(label.target, self._config.mask_fill, self._config.min_visibility)
+        return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache, target)
 
     @contextmanager
     def _batches(

@@ -111,7 +111,16 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         Instead of it: each is an argument of the network's, but that columns of fractional numbers and booleans are
         joined to one, and so are those in a list of their own. Columns of whole numbers, such as ids, are int64.
     labelCol : str, default "label"
-        Numbers, vectors, arrays or tensors.
+        Numbers, vectors, arrays or tensors; or what ``labelKind`` says.
+    labelKind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
+        What else labels are: places of the image, which its pipeline moves with the pixels, in training and in
+        validation. "mask": bytes or paths of encoded masks, or tensors; the target is int64 (rows, height, width).
+        "boxes": arrays of [x_min, y_min, x_max, y_max] and any further numbers, such as a class; "keypoints": of
+        [x, y]. Their target is float32 (rows, most, numbers), NaN where there is none, or a keypoint left the image.
+    maskFill : float, default 0
+        Label of pixels that a pipeline adds outside of the image, such as the loss's ``ignore_index``.
+    minVisibility : float, default 0
+        Boxes of which a smaller fraction of the area is left are removed.
     weightCol : str
         Row weights >= 0.
     handleInvalid : {"error", "skip", "keep"}, default "error"
@@ -232,6 +241,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         featuresCol: str = "features",
         featuresCols: list[Any] | None = None,
         labelCol: str = "label",
+        labelKind: str = "numbers",
+        maskFill: float = 0.0,
+        minVisibility: float = 0.0,
         weightCol: str | None = None,
         handleInvalid: str = "error",
         predictionCol: str = "prediction",
@@ -356,6 +368,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
             mixing=self.value("batchMixing"),
+            mask_fill=self.value("maskFill"),
+            min_visibility=self.value("minVisibility"),
             checkpoints=absolute(checkpoints) if checkpoints else None,
             checkpoint_steps=self.value("checkpointInterval"),
             patience=self.value("patience"),

@@ -181,7 +181,8 @@ class RowLoss(nn.Module):
             output = output.squeeze(-1)
         if target.ndim == output.ndim + 1 and target.shape[-1] == 1:
             target = target.squeeze(-1)
-        if output.shape != target.shape and isinstance(self.loss, nn.Module):
+        is_torchs = isinstance(self.loss, nn.Module) and type(self.loss).__module__.startswith("torch.")
+        if output.shape != target.shape and is_torchs:
             raise DataError(
                 f"the module gives {tuple(output.shape[1:])} a row where the label has {tuple(target.shape[1:])}."
             )

@@ -72,6 +72,8 @@ def check_mixing(fields: Fields, steps: tuple[BatchMixing, ...], batch_size: int
     """
     if batch_size < 2:
         raise ParameterError("batchMixing mixes the rows of a batch, and batchSize is 1. Set it to 2 or more.")
+    if fields.label is not None and fields.label.kind == "points":
+        raise ParameterError(f"batchMixing mixes labels by their loss, and {fields.label.target} have no such mean.")
     for one in fields.inputs:
         if one.whole and one.kind in ("number", "array"):
             raise ParameterError(

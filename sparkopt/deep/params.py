@@ -22,6 +22,7 @@ from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
+from sparkopt.images.label_targets import LABEL_KINDS
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 from sparkopt.shards.fields import flat
@@ -37,6 +38,8 @@ _POSITIVE = Interval(0, None, closed="neither")
 DOMAINS: Mapping[str, Constraint] = MappingProxyType(
     {
         "handleInvalid": OneOf(HANDLE_INVALID),
+        "labelKind": OneOf(LABEL_KINDS),
+        "minVisibility": Interval(0, 1),
         "epochs": _AT_LEAST_0,
         "batchSize": _COUNT,
         "numProc": _COUNT,
@@ -172,6 +175,9 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     batchMixing: Param[str] = _param(
         "batchMixing", "MixUp or CutMix of a batch's rows in training, or several of which one is drawn", _mixing
     )
+    labelKind: Param[str] = _param("labelKind", f"what labels are: {', '.join(LABEL_KINDS)}", _text)
+    maskFill: Param[float] = _param("maskFill", "label of pixels outside of the image", _real)
+    minVisibility: Param[float] = _param("minVisibility", "least fraction of a box that must be left", _real)
     checkpointDir: Param[str] = _param("checkpointDir", "where checkpoints are kept", _text)
     checkpointInterval: Param[int] = _param(
         "checkpointInterval", "steps between checkpoints within an epoch; 0 is one at its end only", _whole
@@ -203,6 +209,9 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
             resume=True,
             maxRestarts=0,
             shuffleRows=8192,
+            labelKind="numbers",
+            maskFill=0.0,
+            minVisibility=0.0,
             prefetch=4,
             loaderThreads=1,
             cacheBytes=2**28,

@@ -113,6 +113,10 @@ class TrainingSetters(InferenceSetters, TrainingParams):
         """Set the passes over the training rows."""
         return self._set(epochs=value)
 
+    def setLabelKind(self: E, value: str) -> E:
+        """Set what labels are: numbers, or a mask, boxes or keypoints of the image."""
+        return self._set(labelKind=value)
+
     def setLauncher(self: E, value: str) -> E:
         """Set what runs the processes."""
         return self._set(launcher=value)
@@ -120,6 +124,10 @@ class TrainingSetters(InferenceSetters, TrainingParams):
     def setLoaderThreads(self: E, value: int) -> E:
         """Set the threads that prepare batches."""
         return self._set(loaderThreads=value)
+
+    def setMaskFill(self: E, value: float) -> E:
+        """Set the label of pixels outside of the image."""
+        return self._set(maskFill=value)
 
     def setMaxGradNorm(self: E, value: float) -> E:
         """Set the largest norm of a step's gradient."""
@@ -136,6 +144,10 @@ class TrainingSetters(InferenceSetters, TrainingParams):
     def setMinProc(self: E, value: int) -> E:
         """Set the fewest processes to continue with."""
         return self._set(minProc=value)
+
+    def setMinVisibility(self: E, value: float) -> E:
+        """Set the least fraction of a box that must be left."""
+        return self._set(minVisibility=value)
 
     def setNumProc(self: E, value: int) -> E:
         """Set the number of processes."""

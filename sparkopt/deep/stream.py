@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -68,4 +69,13 @@ def _one(batches: list[Batch]) -> Batch:
     inputs = tuple(torch.cat(parts) for parts in zip(*[batch.inputs for batch in batches], strict=True))
     labels = [batch.label for batch in batches if batch.label is not None]
     weight = torch.cat([batch.weight for batch in batches])
-    return Batch(inputs, torch.cat(labels) if labels else None, weight, sum(batch.counted for batch in batches))
+    label = torch.cat(_alike(labels)) if labels else None
+    return Batch(inputs, label, weight, sum(batch.counted for batch in batches))
+
+
+def _alike(labels: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return labels of streams, boxes or keypoints of which may be fewer in one than in the other."""
+    if labels[0].ndim != 3 or not labels[0].is_floating_point() or len({one.shape[1] for one in labels}) == 1:
+        return labels
+    most = max(one.shape[1] for one in labels)
+    return [torch.nn.functional.pad(one, (0, 0, 0, most - one.shape[1]), value=math.nan) for one in labels]

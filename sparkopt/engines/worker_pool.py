@@ -20,8 +20,10 @@ __all__ = ["Answer", "MissingBlocks", "Serving", "WorkerLostError", "WorkerPool"
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.05
-"""Seconds between checks for new connections while some partition has no worker."""
+LEAST_POLL, MOST_POLL = 0.002, 0.05
+"""Seconds between checks for new connections while some partition has no worker, at first and later."""
+POLL_SHARE = 0.05
+"""They are this share of the time that it has taken so far: a job that starts in 0.1 s does not wait half as long."""
 
 GRACE = 5.0
 """Seconds that tasks have to end when they are asked to."""
@@ -110,7 +112,7 @@ class WorkerPool:
         """
         message = pickle.dumps(question, protocol=5)
         answers: dict[frozenset[int], Sequence[Any]] = {}
-        since = time.monotonic()
+        since = begin = time.monotonic()
         while (open_ := self._all.difference(*answers)) or not self._all:
             joined = self._take_joined()
             for worker in [*self._workers]:
@@ -120,7 +122,8 @@ class WorkerPool:
             is_opening = any(not worker.partitions for worker in self._workers)  # connected, still opening its blocks
             since = time.monotonic() if is_served or is_opening or joined else since
             self._check(open_, since)
-            for worker in self._ready(1.0 if is_served else POLL):
+            poll = min(MOST_POLL, max(LEAST_POLL, POLL_SHARE * (time.monotonic() - begin)))
+            for worker in self._ready(1.0 if is_served else poll):
                 self._receive(worker, answers)
         return [result for partitions in sorted(answers, key=min) for result in answers[partitions]]
 

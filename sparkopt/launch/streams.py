@@ -9,7 +9,6 @@ import io
 import os
 import stat
 import sys
-from typing import Any
 
 from sparkopt.blocks.jvm_errors import Py4JError
 
@@ -58,12 +57,16 @@ class _ThroughJvm(io.TextIOBase):
     """Standard error that the JVM writes, as long as there is one; then this process does."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        # here, not where text is written: that may be while pyspark is imported, or as the process ends
+        from pyspark import SparkContext
+
+        self._descriptor, self._spark = descriptor, SparkContext
 
     def write(self, text: str) -> int:
         """Write text."""
         try:
-            _system_error().print(text)
+            self._spark._ensure_initialized()
+            self._spark._jvm.java.lang.System.err.print(text)  # type: ignore[union-attr]
         except (Py4JError, OSError):
             os.write(self._descriptor, text.encode("utf-8", "replace"))
         return len(text)
@@ -75,10 +78,3 @@ class _ThroughJvm(io.TextIOBase):
     def writable(self) -> bool:
         """Whether text can be written."""
         return True
-
-
-def _system_error() -> Any:
-    from pyspark import SparkContext
-
-    SparkContext._ensure_initialized()
-    return SparkContext._jvm.java.lang.System.err  # type: ignore[union-attr]

@@ -35,6 +35,8 @@ class ModelWriter(StageWriter):
         The model.
     """
 
+    needs_jobs = False
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model

@@ -5,9 +5,11 @@ pyspark.ml's own functions write and read both ways; without Spark they are give
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import abstractmethod
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pyspark.errors import PySparkRuntimeError
@@ -23,6 +25,7 @@ from pyspark.sql import SparkSession
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.failures import path_errors
+from sparkopt.blocks.session_settings import is_own_disk
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
@@ -74,7 +77,15 @@ class _AnySession:
 
 
 class StageWriter(_AnySession, MLWriter):
-    """A writer that needs no Spark, and that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
+    """A writer that needs no Spark, and that can overwrite on Spark Connect too; pyspark's own needs the JVM.
+
+    Attributes
+    ----------
+    needs_jobs : bool
+        Whether Spark's jobs write where there is a session: also to disks that this process writes to.
+    """
+
+    needs_jobs = True
 
     def save(self, path: str) -> None:
         """Write below ``path``.
@@ -84,12 +95,29 @@ class StageWriter(_AnySession, MLWriter):
         ParameterError
             Without Spark, where there is something already and ``overwrite`` was not called. Spark raises its own.
         """
-        if not isinstance(self.sparkSession, FileSession):
+        session = self.sparkSession
+        if isinstance(session, FileSession):
+            self._save_here(path)
+        elif self.needs_jobs or not self._may_save_here(session, path):
             with path_errors(path):
                 super().save(path)
-            return
+        else:  # the same files, without two jobs, whose first ones in an application take about a second
+            self._sparkSession = FileSession()
+            try:
+                self._save_here(path)
+            finally:
+                self._sparkSession = session
+
+    def _save_here(self, path: str) -> None:
         with written_whole(path, self.shouldOverwrite) as folder:
             self.saveImpl(str(folder))
+
+    def _may_save_here(self, session: Any, path: str) -> bool:
+        """Whether there is nothing for Spark to do, nor to refuse."""
+        if not is_own_disk(session, path):
+            return False
+        there = Path(path)
+        return os.access(there.parent, os.W_OK | os.X_OK) and (self.shouldOverwrite or not os.path.lexists(there))
 
     def _handleOverwrite(self, path: str) -> None:
         if is_connect(self.sparkSession):

@@ -39,6 +39,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         return column
     if field.kind == "path":
         return _contents(column)
+    if field.kind == "points":
+        return _points(field, column)
     try:
         values = _DENSE[field.kind](column)
     except _MissingEntryError as error:
@@ -72,6 +74,24 @@ def _contents(column: pa.Array) -> pa.Array:
         except CorruptImageError as error:
             raise MissingValueError(f"row {row} is {path!r}, {error}") from None
     return pa.array(found, pa.binary())
+
+
+def _points(field: Field, column: pa.Array) -> pa.Array:
+    """Return boxes or keypoints as bytes, since each row may have another number of them."""
+    from sparkopt.images.label_targets import packed_points
+
+    width, found = 2 if field.target == "keypoints" else 4, []
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            found.append(packed_points(value, width))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"row {row} is {value!r}: each of its {field.target} {_SHOULD[width]} ({error})"
+            ) from None
+    return pa.array(found, pa.binary())
+
+
+_SHOULD = {2: "must be [x, y]", 4: "must be [x_min, y_min, x_max, y_max], and as many more numbers as the others"}
 
 
 def _numbers(column: pa.Array) -> Array:

@@ -49,16 +49,19 @@ class Field:
         Its name there: ``input0``, ``input1`` …, ``label``, ``weight``.
     columns : tuple of str
         Where it comes from: one column of the DataFrame, or several numeric ones that are joined.
-    kind : {"number", "vector", "array", "tensor", "bytes", "path"}
-        What it holds; ``path`` is the path of an image's file.
+    kind : {"number", "vector", "array", "tensor", "bytes", "path", "points"}
+        What it holds; ``path`` is the path of an image's file, ``points`` are boxes or keypoints.
     whole : bool, default False
         Whether its numbers are whole, and become int64 instead of float32.
+    target : {"mask", "boxes", "keypoints"} or None, default None
+        Of a label that an image pipeline moves with the image: what it is.
     """
 
     name: str
     columns: tuple[str, ...]
     kind: str
     whole: bool = False
+    target: str | None = None
 
     @property
     def role(self) -> str:
@@ -120,7 +123,12 @@ class Fields:
 
     @classmethod
     def of(
-        cls, schema: StructType, features: str | Features, label: str | None = None, weight: str | None = None
+        cls,
+        schema: StructType,
+        features: str | Features,
+        label: str | None = None,
+        weight: str | None = None,
+        label_kind: str = "numbers",
     ) -> Fields:
         """Find the columns in a schema.
 
@@ -133,6 +141,8 @@ class Fields:
             one. A list of columns among them is joined as well.
         label, weight : str or None
             Target and row weight.
+        label_kind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
+            What the target is; all but numbers belong to the one image among the features.
 
         Raises
         ------
@@ -141,6 +151,13 @@ class Fields:
         """
         groups = _groups(schema, [features] if isinstance(features, str) else features)
         inputs = tuple(_input(schema, number, group) for number, group in enumerate(groups))
+        if label is not None and label_kind != "numbers":
+            if len(inputs) != 1 or not inputs[0].is_image:
+                raise SchemaError(
+                    f"labelKind={label_kind!r} needs one column of features, of images: their pipeline moves the "
+                    f"labels with them. The features are {', '.join(one.title for one in inputs)}."
+                )
+            return cls(inputs, _of_image(schema, label, label_kind), _weight(schema, weight))
         return cls(inputs, _target(schema, label), _weight(schema, weight))
 
     def scoring(self, schema: StructType, then: Sequence[str], features: str | Features) -> Fields:
@@ -247,9 +264,30 @@ def _target(schema: StructType, label: str | None) -> Field | None:
     if field.is_image:
         raise SchemaError(
             f"label column {label!r} holds {field.held}; it must be a number, a vector, an array or a tensor. Names "
-            "of classes become numbers by pyspark.ml's StringIndexer, say."
+            "of classes become numbers by pyspark.ml's StringIndexer, say; masks are labels with labelKind='mask'."
         )
     return field
+
+
+def _of_image(schema: StructType, label: str, label_kind: str) -> Field:
+    """Return a label that belongs to places of an image."""
+    found = column_type(schema, label, LABEL)
+    if label_kind == "mask":
+        kind = _kind(found, label, LABEL)
+        if kind not in ("bytes", "path", "tensor"):
+            raise SchemaError(
+                f"label column {label!r} has type {found.simpleString()}; masks are bytes or paths of encoded images "
+                "of one channel, or tensors (struct<shape, dtype, data>)."
+            )
+        return Field(LABEL, (label,), kind, target=label_kind)
+    inner = found.elementType if isinstance(found, ArrayType) else None
+    if not isinstance(inner, ArrayType) or not is_number(inner.elementType):
+        numbers = "[x_min, y_min, x_max, y_max, ...]" if label_kind == "boxes" else "[x, y]"
+        raise SchemaError(
+            f"label column {label!r} has type {found.simpleString()}; {label_kind} are arrays of arrays of numbers, "
+            f"{numbers} in pixels."
+        )
+    return Field(LABEL, (label,), "points", target=label_kind)
 
 
 def _weight(schema: StructType, weight: str | None) -> Field | None:

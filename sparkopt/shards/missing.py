@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
+from sparkopt.images.label_targets import LabelTarget
 from sparkopt.shards.dense import dense
 from sparkopt.shards.fields import Field, MissingValueError
 from sparkopt.typing import Array
@@ -42,7 +43,28 @@ class RowCheck:
         found = np.ones(len(columns[0]), bool)
         for field, column in zip(self.fields, columns, strict=True):
             _search(_Reading(field, column, decode), 0, len(column), found)
+        self._compare(columns, decode, found)
         return None if found.all() else found
+
+    def _compare(self, columns: Sequence[pa.Array], decode: Compose | None, found: Array) -> None:
+        """Mark rows whose label does not fit the image that it belongs to."""
+        places = [place for place, field in enumerate(self.fields) if field.target is not None]
+        if not places or decode is None:
+            return
+        target = LabelTarget(self.fields[places[0]].target or "")
+        kept = [columns[place].filter(pa.array(found)) for place in (0, places[0])]
+        images, labels = (
+            _each(dense(self.fields[place], column)) for place, column in zip((0, places[0]), kept, strict=True)
+        )
+        for row, image, label in zip(np.flatnonzero(found), images, labels, strict=True):
+            try:
+                decode(target.sample(image, label))
+            except (DataError, CorruptImageError):
+                found[row] = False
+
+
+def _each(values: Array | pa.Array) -> Any:
+    return values if isinstance(values, np.ndarray) else values.to_pylist()
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,7 @@ class _Reading:
 
     def __call__(self, start: int, rows: int) -> None:
         values: Any = dense(self.field, self.column.slice(start, rows))
-        if self.field.is_image and self.decode is not None:
+        if self.field.is_image and self.field.target is None and self.decode is not None:
             for content in values.to_pylist():
                 self.decode(content)
 

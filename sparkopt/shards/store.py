@@ -243,6 +243,8 @@ class _Write:
         """Return what labels these rows have."""
         if self.fields.label is None or not len(rows):
             return LabelFacts()
+        if self.fields.label.target is not None:  # a pipeline may add pixels that are ignored
+            return LabelFacts(has_ignored=self.ignored is not None)
         place = f"label column {self.fields.label.title!r}, partition {partition}"
         return LabelFacts.of(columns[LABEL], place, rows, self.ignored)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sparkopt.blocks import layout
+from sparkopt.blocks import layout, parquet
 from sparkopt.blocks.block import Block
+from sparkopt.blocks.columns import FEATURES
 from sparkopt.blocks.files import BlockFile, write_blocks
 from sparkopt.blocks.layout import regroup
+from sparkopt.blocks.parquet import ColumnSource, FilePart, ParquetReader
 
 WIDTH, UNIT = 20, 5
 DENSE, SPARSE = 1, 0
@@ -114,3 +118,32 @@ def test_a_file_holds_blocks_of_both_layouts(tmp_path, codec):
 def test_rows_of_no_features_are_blocks():
     (block,) = regroup([Block(np.zeros((3, 0)), np.arange(3.0))])
     assert block.X.shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "narrow"), [("vector", False), ("array", True), ("array", False), ("assembled", True)]
+)
+def test_batches_of_parquet_files_are_whole_units(kind, narrow, tmp_path, monkeypatch):
+    """So that no block is put together of two batches."""
+    monkeypatch.setattr(parquet, "batch_rows", lambda _: 27)
+    rows, width, number = 103, WIDTH, pa.float32() if narrow else pa.float64()
+    values = pa.array(np.ones(rows * width, np.float32)).cast(number)
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * width), values)
+    own = "float" if narrow else "double"
+    source = ColumnSource(kind, ["x"], [own], [()])
+    columns = {"x": lists}
+    if kind == "vector":
+        nothing = [pa.nulls(rows, pa.int32()), pa.nulls(rows, pa.list_(pa.int32()))]
+        parts = [pa.array(np.ones(rows, np.int8)), *nothing, lists]
+        columns = {"x": pa.StructArray.from_arrays(parts, ["type", "size", "indices", "values"])}
+    elif kind == "assembled":
+        names = [f"x{index}" for index in range(width)]
+        columns = {name: values.slice(0, rows) for name in names}
+        source = ColumnSource(kind, names, [own] * width, [()] * width)
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(columns), path)
+    status = path.stat()
+    part = FilePart(path.as_uri(), 0, status.st_size, status.st_size, status.st_mtime_ns // 1_000_000, {})
+    found = [batch.num_rows for batch in ParquetReader({FEATURES: source})([part])]
+    whole = 20 if narrow else 25
+    assert found == [whole] * (rows // whole) + [rows % whole]

@@ -217,7 +217,7 @@ def test_every_parameter_has_a_setter():
 
 
 EXAMPLES = {"featuresCols": [["a", "b"], "c"], "resume": False}
-EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "launcher", "precision", "compression"), "x")
+EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "labelKind", "launcher", "precision", "compression"), "x")
 EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
 EXAMPLES["batchMixing"] = images.MixUp(0.2)
 EXAMPLES |= {
