@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import inheritable_thread_target
-from pyspark.ml import Transformer
+from pyspark.ml import Estimator, Transformer
 from pyspark.ml import pipeline as pipelines
+from pyspark.ml.evaluation import Evaluator
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import StructField, StructType
 
@@ -28,7 +29,8 @@ from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.folds import FOLD, in_fold, not_in_fold
 from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
-from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.param_maps import check_maps
+from sparkopt.ml.pipeline import Pipeline, PipelineModel, check_labels
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import training_rows
 from sparkopt.ml.scoring import HeldOut
@@ -36,6 +38,7 @@ from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import like
 from sparkopt.ml.table_statistics import ByFold
 from sparkopt.ml.training import TrainingTask, fits_of, train
+from sparkopt.validation import Interval, check
 
 __all__ = ["ApartError", "Search"]
 
@@ -119,11 +122,21 @@ class Search:
         for name in ("estimator", "estimatorParamMaps", "evaluator"):
             if not self.isDefined(name) or not self.getOrDefault(name):
                 raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
+        for name, kind, example in (
+            ("estimator", Estimator, "LogisticRegression()"),
+            ("evaluator", Evaluator, "BinaryClassificationEvaluator()"),
+        ):
+            found = self.getOrDefault(name)
+            if not isinstance(found, kind):
+                raise ParameterError(f"{name} must be an {kind.__name__}, such as {example}. Got {found!r} instead.")
+        check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
+        check_maps(self.getEstimator(), self.getEstimatorParamMaps())
         self._check_schema(schema_of(rows))
 
     def _joint_tasks(self, rows: Rows) -> Tasks:
         """Return the candidates as tasks that can be trained together on all folds, or raise why they cannot."""
         stages, learner, estimator = self._stages()
+        check_labels([*stages, *([learner] if learner is not None else []), estimator], rows)
         schema = schema_of(_transformed(stages, rows))
         if learner is not None:
             schema = StructType([*schema.fields, StructField(learner.getOutputCol(), VectorUDT())])

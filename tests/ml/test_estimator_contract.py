@@ -204,7 +204,7 @@ def test_opencv_is_loaded_for_the_stages_that_need_it_alone():
 
 @every
 def test_models_survive_the_disk(name, fitted, some, tmp_path):
-    """What is loaded predicts the same, bit by bit; test_estimators.py asks Spark for it."""
+    """What is loaded predicts the same, bit by bit; test_estimators_on_spark.py asks Spark for it."""
     model = fitted(name)
     model.save(str(tmp_path / "model"))
     loaded = type(model).load(str(tmp_path / "model"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from chispa import assert_df_equality
 from pyspark.ml import Pipeline, PipelineModel
@@ -11,7 +12,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import functions as F
 
-from sparkopt.ml import LogisticRegression
+from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 
 QUICK = dict(maxIter=5, tol=0.0)
 
@@ -40,6 +41,15 @@ def test_pipeline_and_cross_validator(spark, cancer, tmp_path):
     best.save(str(tmp_path / "pipeline"))
     again = PipelineModel.load(str(tmp_path / "pipeline"))
     assert_df_equality(again.transform(table), best.transform(table))
+
+
+def test_models_that_spark_wrote_are_the_same(multinomial, digits, tmp_path):
+    multinomial.save(str(tmp_path / "model"))
+    loaded = LogisticRegressionModel.load(str(tmp_path / "model"))
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.arrays, multinomial.arrays, strict=True))
+    assert loaded.uid == multinomial.uid
+    assert_df_equality(loaded.transform(digits.limit(20)), multinomial.transform(digits.limit(20)))
+    assert not [path for path in (tmp_path / "model").rglob("*") if path.suffix in (".pkl", ".pickle")]
 
 
 def test_evaluators_read_every_output(multinomial, digits):

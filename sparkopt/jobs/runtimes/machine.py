@@ -74,7 +74,7 @@ class MachineRuntime(Runtime):
 
     def fingerprint(self, source: DataSource) -> dict[str, Any]:
         found = fingerprint_of(*source.paths)
-        if found["bytes"] > LITTLE:
+        if found["bytes"] > LITTLE and source.kind != IMAGES:
             _start_workers()
         return {source.kind: mask(str(source)), **found}
 
