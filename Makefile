@@ -36,6 +36,9 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-s3/ready: .venv/run .ci/s3 requirements/s3.txt
 	@.ci/s3 && touch $@
 
+.venv-client/ready: .venv/run .ci/client requirements/client.txt
+	@.ci/client && touch $@
+
 .venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
 
@@ -56,6 +59,10 @@ airflow: .venv/test .venv-airflow/ready ## Make .venv-airflow and run the pipeli
 .PHONY: test-s3
 test-s3: .venv/test .venv-s3/ready ## Make .venv-s3 and run the tests against an S3 server on this machine (about 3 minutes)
 	@$(ACTIVATE) python -m pytest tests/s3 $(ARGS)
+
+.PHONY: test-client
+test-client: .venv/test .venv-client/ready ## Make .venv-client and run Spark Connect's tests with pyspark-client (about 3 minutes)
+	@$(ACTIVATE) python -m pytest tests/connect/test_client_only.py $(ARGS)
 
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -97,7 +104,7 @@ system: .venv/test .venv/horovod
 	@$(PYTEST) -m system $(ARGS)
 
 .PHONY: test-all
-test-all: .venv-airflow/ready .venv-s3/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
+test-all: .venv-airflow/ready .venv-s3/ready .venv-client/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory test-s3
 
@@ -204,4 +211,4 @@ dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the 
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv .venv-airflow .venv-docs .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-airflow .venv-client .venv-docs .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

@@ -20,6 +20,7 @@ Examples
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ if TYPE_CHECKING:
     from sparkopt.solver.problem import Problem, Solution
     from sparkopt.solver.progress import Callback, Progress, Record, Stop
     from sparkopt.training.trainer import Fit, Trainer, fit_many
+
+if find_spec("pyspark") is None:  # pip knows no alternatives, so no requirement can name those that there are
+    from sparkopt.errors import MissingDependencyError
+
+    raise MissingDependencyError(
+        "sparkopt needs Spark's Python package. Install one of: pyspark (sparkopt's extra 'spark'), pyspark-client, "
+        "databricks-connect; or put Spark's own on the path: $SPARK_HOME/python."
+    )
 
 __version__ = "0.1.0"
 """Version of the package."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sparkopt.errors import ParameterError
 
-__all__ = ["Constraint", "Interval", "OneOf", "check"]
+__all__ = ["Constraint", "Interval", "OneOf", "check", "instances"]
 
 T = TypeVar("T")
 
@@ -143,3 +143,21 @@ def check(name: str, value: T, constraint: Constraint) -> T:
     if not constraint.accepts(value):
         raise ParameterError(f"{name} must be {constraint}. Got {value!r} instead.")
     return value
+
+
+def instances(name: str, given: Any) -> tuple[Any, ...]:
+    """Return callbacks, loggers and the like, of which a list is given.
+
+    Raises
+    ------
+    ParameterError
+        For one alone, and for a class.
+    """
+    if not isinstance(given, (list, tuple)):
+        raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")
+    for one in given:
+        if isinstance(one, type):
+            raise ParameterError(
+                f"{name} has the class {one.__name__}; give an instance of it, such as {one.__name__}()."
+            )
+    return tuple(given)

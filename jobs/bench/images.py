@@ -304,12 +304,48 @@ def local_part(data: list[bytes], rounds: int) -> None:
         },
     )
     print(f"  geometry composed: {ratio(rates, 'composed', 'steps'):.2f} x step by step")
+    targets_part(data[:64], rounds)
     if decoded[0].shape[0] < 2 * 224:  # nothing to decode at a smaller scale
         likeness = [ssim(SIMPLE(one), EXACT(one)) for one in data[:100]]
         print(f"  resizing: SSIM with INTER_AREA {statistics.mean(likeness):.4f}, at least {min(likeness):.4f}")
         return
     likeness = min(ssim(reduced(one), whole(one)) for one in data[:8])
     print(f"  reduced-scale decoding: {ratio(rates, 'reduced', 'whole'):.2f} x whole, SSIM at least {likeness:.4f}")
+
+
+def targets_part(data: list[bytes], rounds: int) -> None:
+    """Compare samples (a mask and two boxes next to each image) with images alone, in CPU seconds of one thread."""
+    height, width = images.read_header(data[0]).size
+    labels = cv2.GaussianBlur(images.decode(data[0]), (0, 0), 6)[..., :1] // 32
+    boxes = [[0.1 * width, 0.1 * height, 0.5 * width, 0.6 * height], [0.0, 0.0, 0.3 * width, 0.3 * height]]
+    tensor = {"shape": [height, width], "dtype": "uint8", "data": labels.tobytes()}
+    rows = pa.table({"content": data, "boxes": [boxes] * len(data)})
+    masks = {
+        "PNG": [images.encode(labels.reshape(height, width, 1), "png")] * len(data),
+        "tensor": [tensor] * len(data),
+    }
+    kernel = images.ImageKernel(SIMPLE)
+
+    def seconds(function: images.BatchFunction, column: list[object] | None = None) -> float:
+        table = rows if column is None else rows.append_column("mask", pa.array(column))
+        begin = time.process_time()
+        for _ in function(iter(table.to_batches())):
+            pass
+        return time.process_time() - begin
+
+    actions = {
+        "alone": lambda: seconds(images.BatchFunction(kernel, "content", "x")),
+        "boxes": lambda: seconds(images.SampleFunction(kernel, "content", "x", boxes="boxes")),
+        **{
+            f"boxes and masks as {kind}": lambda column=column: seconds(
+                images.SampleFunction(kernel, "content", "x", boxes="boxes", mask="mask"), column
+            )
+            for kind, column in masks.items()
+        },
+    }
+    found = compare(rounds, actions)
+    parts = (f"{name} {ratio(found, name, 'alone'):.2f}" for name in actions if name != "alone")
+    print(f"  CPU seconds with targets, x images alone: {', '.join(parts)}", flush=True)
 
 
 def main() -> None:

@@ -104,7 +104,16 @@ def on_spark(pipeline: Any, folder: Path, out: Path) -> None:
     scored.select("label", vector_to_array("probability").alias("probability"), "prediction").write.parquet(
         str(out / "scores.parquet")
     )
+    end(spark)
+
+
+def end(spark: Any) -> None:
+    """Stop the session and wait for its JVM, so that its processor time counts as this process's."""
+    gateway = spark.sparkContext._gateway
     spark.stop()
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(120)
 
 
 def sparkopt_spark(folder: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ would be lost. While a fit runs, such calls of this process are therefore noted,
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ _CLASSIC = {
 _CONNECT = {"interruptAll": _EVERY, "interruptTag": _BY_TAG}
 
 _lock = threading.Lock()
-_watched: WeakKeyDictionary[Any, list[Cancellation]] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[Any, _Watched] = WeakKeyDictionary()
 
 
 class Cancellation:
@@ -85,21 +86,47 @@ def cancellable(session: Any | None) -> Iterator[Cancellation]:
         tags = target.getJobTags()  # a set of the JVM's: to find its end takes 80 calls
         mine = Cancellation(target.getLocalProperty(GROUP), frozenset(tags) if len(tags) else frozenset())
     with _lock:
-        known = _watched.setdefault(target, [])
-        known.append(mine)
-        if len(known) == 1:
-            for name, how in calls.items():
-                if hasattr(target, name):
-                    setattr(target, name, _noting(getattr(target, name), name, how, known))
+        watched = _watched.setdefault(target, _Watched(target))
+        watched.fits.append(mine)
+        if len(watched.fits) == 1:
+            watched.begin(calls)
     try:
         yield mine
     finally:
         with _lock:
-            known.remove(mine)
-            if not known:
-                for name in calls:
-                    vars(target).pop(name, None)
+            watched.fits.remove(mine)
+            if not watched.fits:
+                watched.end()
                 _watched.pop(target, None)
+
+
+class _Watched:
+    """A session whose calls that cancel jobs also tell the fits that run."""
+
+    def __init__(self, target: Any) -> None:
+        self.fits: list[Cancellation] = []
+        self._own: dict[str, tuple[Any, Any]] = {}
+        self._target = weakref.ref(target)
+
+    def begin(self, calls: dict[str, str]) -> None:
+        """Put functions in front of the session's, or of those that its user has put there."""
+        target = self._target()
+        for name, how in calls.items():
+            if hasattr(target, name):
+                noting = _noting(getattr(target, name), name, how, self.fits)
+                self._own[name] = (noting, vars(target).get(name))
+                setattr(target, name, noting)
+
+    def end(self) -> None:
+        """Put back what was there; a function that came in front of ours since then stays."""
+        target = self._target()
+        for name, (noting, before) in self._own.items():
+            if vars(target).get(name) is not noting:
+                continue
+            if before is None:
+                delattr(target, name)
+            else:
+                setattr(target, name, before)
 
 
 def _noting(cancel: Callable[..., Any], name: str, how: str, fits: list[Cancellation]) -> Callable[..., Any]:

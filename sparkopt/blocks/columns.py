@@ -146,6 +146,8 @@ class Columns:
             raise SchemaError(
                 f"featuresCols names the label, {self.label!r}: the model would predict it by itself. Leave it out."
             )
+        if self.weight is not None and self.weight == self.label:
+            raise SchemaError(f"{WEIGHT} column names the label, {self.label!r}. Name the column of row weights.")
         for role, name in ((LABEL, self.label), (WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
                 number_type(schema, name, role)

@@ -16,6 +16,8 @@ __all__ = ["is_own_disk", "session_settings"]
 
 DEFAULT_SYSTEM = "fs.defaultFS"
 
+HADOOP = "spark.hadoop."
+
 
 def session_settings(names: Sequence[str]) -> Mapping[str, str]:
     """Return the settings of Hadoop's file systems that the running session has, by name; none without a session."""
@@ -24,9 +26,12 @@ def session_settings(names: Sequence[str]) -> Mapping[str, str]:
         return {}
     if not is_connect(session):
         return _classic_settings(session, names)
-    known = session.conf.getAll
-    given = {name: known.get(name) or known.get(f"spark.hadoop.{name}") for name in names}
-    return {name: value for name, value in given.items() if value}
+    given = session.conf.getAll
+    hadoop = {name: value for name, value in given.items() if name.startswith(HADOOP)}
+    known = {name.removeprefix(HADOOP): value for name, value in hadoop.items()} | given
+    below = tuple(name for name in names if name.endswith("."))
+    wanted = {*names, *(name for name in known if below and name.startswith(below))}
+    return {name: known[name] for name in wanted if known.get(name)}
 
 
 def is_own_disk(session: Any, path: str) -> bool:
@@ -60,8 +65,10 @@ def _classic_settings(session: SparkSession, names: Sequence[str]) -> dict[str, 
     """Return the settings of Hadoop's file systems that a session has, those of its credential stores too."""
     jvm: Any = session.sparkContext._jvm
     settings = session._jsparkSession.sessionState().newHadoopConf()
+    below = [name for name in names if name.endswith(".")]
+    more = [f"{name}{rest}" for name in below for rest in settings.getPropsWithPrefix(name)]
     found = {}
-    for name in names:
+    for name in [*(name for name in names if name not in below), *more]:
         secret = settings.getPassword(name)  # a setting, or an entry of a keystore
         if secret is not None:
             found[name] = str(jvm.java.lang.String.valueOf(secret))

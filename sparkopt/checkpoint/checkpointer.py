@@ -23,7 +23,7 @@ from sparkopt.checkpoint.format import SavedRun, Stage, dump, load
 from sparkopt.checkpoint.owners import Owner, others
 from sparkopt.communication.error_feedback import ResidualStore, check_residuals
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
-from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
+from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, brief, child_uri
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
 from sparkopt.io.secrets import mask_uri
 from sparkopt.solver.progress import Callback, Progress, Snapshot
@@ -82,12 +82,12 @@ class Checkpointer:
 
     def location(self) -> Location:
         """Return the folder; raises what ``check`` does."""
-        return self._location
+        return self._lasting.now()
 
     @cached_property
-    def _location(self) -> Location:
+    def _lasting(self) -> LastingLocation:
         """The folder; once it is known it is pickled along, with the credentials that executors may not have."""
-        return resolve(self.uri, "checkpointDir")
+        return LastingLocation(self.uri, "checkpointDir")
 
     def run(self, fingerprint: Fingerprint) -> CheckpointRun:
         """Return the checkpoints of one run.

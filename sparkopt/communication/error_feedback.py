@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from sparkopt.codecs.gradient import CodecState
 from sparkopt.errors import CorruptDataError
-from sparkopt.io.filesystem import Location, resolve
+from sparkopt.io.filesystem import LastingLocation, Location
 from sparkopt.io.sealed import seal, unseal
 from sparkopt.typing import Array
 
@@ -55,10 +55,14 @@ class ResidualStore:
     interval: int
     keep: int = 2
 
-    @cached_property
+    @property
     def location(self) -> Location:
         """The folder; once it is known it is pickled along, with the credentials that executors may not have."""
-        return resolve(self.uri, "checkpointDir")
+        return self._lasting.now()
+
+    @cached_property
+    def _lasting(self) -> LastingLocation:
+        return LastingLocation(self.uri, "checkpointDir")
 
 
 @dataclass(frozen=True)

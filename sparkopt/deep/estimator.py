@@ -54,6 +54,7 @@ from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.temporary import absolute, temporary_store
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
+from sparkopt.validation import instances
 
 __all__ = ["TorchEstimator"]
 
@@ -281,7 +282,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
     ) -> None:
         super().__init__()
         self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
-        self.callbacks, self.loggers = _several("callbacks", callbacks), _several("loggers", loggers)
+        self.callbacks, self.loggers = instances("callbacks", callbacks), instances("loggers", loggers)
         self.initialModel = initialModel
         self.progress = True
         given = {name: value for name, value in self._input_kwargs.items() if self.hasParam(name)}
@@ -289,7 +290,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
 
     def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
         """Set the callbacks, which are called for each step."""
-        self.callbacks = _several("callbacks", value)
+        self.callbacks = instances("callbacks", value)
         return self
 
     def _fit(self, dataset: Any) -> TorchModel:
@@ -417,15 +418,3 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
     def _value_from_json(self, name: str, found: Any) -> Any:
         """Return the value that ``_value_to_json`` was given."""
         return from_json(name, found) if name in OBJECTS else found
-
-
-def _several(name: str, given: Any) -> tuple[Any, ...]:
-    """Return callbacks, or loggers, of which a list is given."""
-    if isinstance(given, (list, tuple)):
-        for one in given:
-            if isinstance(one, type):
-                raise ParameterError(
-                    f"{name} has the class {one.__name__}; give an instance of it, such as {one.__name__}()."
-                )
-        return tuple(given)
-    raise ParameterError(f"{name} must be a list. Got {given!r} instead; a single one is a list of one.")

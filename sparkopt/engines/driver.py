@@ -98,7 +98,8 @@ class DriverEngine(Engine):
     ) -> EngineRun:
         """Run the loop on the driver."""
         passes: list[Pass] = []
-        with self.reducing(Summation(work, encoder), store, passes) as reduce:
+        # the optimiser's vectors are small for several threads, which wait for one another where others use the cores
+        with task_threads(), self.reducing(Summation(work, encoder), store, passes) as reduce:
             return EngineRun(minimise_many(reduce, problems), passes, self.name)
 
     @contextmanager

@@ -21,6 +21,7 @@ from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
 from sparkopt.io.filesystem import brief
+from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 
@@ -37,7 +38,7 @@ _TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 
 
 @dataclass(frozen=True)
-class ImageKernel:
+class ImageKernel(CarriesSettings):
     """A pipeline that runs on Arrow arrays.
 
     Parameters

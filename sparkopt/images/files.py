@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.io.image_header import ENDINGS, is_image_name
 from sparkopt.io.listing import FileBelow, walk_below
 from sparkopt.io.secrets import mask_uri
@@ -118,7 +119,7 @@ def _walk_images(path: str, endings: Sequence[str], found: Survey) -> Iterator[F
 
 
 @dataclass(frozen=True)
-class EmptyFiles:
+class EmptyFiles(CarriesSettings):
     """The paths of empty image files, which Spark's reader leaves out: for ``mapInArrow`` on any one row."""
 
     path: str

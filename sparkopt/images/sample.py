@@ -155,8 +155,10 @@ def moved(sample: Sample, geometry: GeometricMap) -> Sample:
 
 def _moved_boxes(sample: Sample, stages: list[tuple[Floats, Size]]) -> tuple[Floats, Array]:
     """Return boxes after a map, clipped where an image between was cut, and which of them are kept."""
-    corners = _corner_points(sample.boxes)
     final = stages[-1][0]
+    if all(_is_upright(matrix) for matrix, _ in stages):
+        return _upright_boxes(sample, stages)
+    corners = _corner_points(sample.boxes)
     whole, is_cut = _bounds(_projected(final, corners)), False
     for matrix, size in stages[:-1]:
         points = _projected(matrix, corners)
@@ -168,6 +170,36 @@ def _moved_boxes(sample: Sample, stages: list[tuple[Floats, Size]]) -> tuple[Flo
             corners = np.where(np.repeat(outside, 4)[:, np.newaxis], cut, corners)
     found = _bounds(_projected(final, corners)) if is_cut else whole
     return sample._clipped(found, stages[-1][1], whole)
+
+
+def _is_upright(matrix: Floats) -> bool:
+    """Whether a map only scales, flips and shifts, so that boxes stay boxes."""
+    (_, a, _), (b, _, _), (c, d, one) = matrix.tolist()
+    return bool(a == b == c == d == 0 and one == 1)
+
+
+def _upright_boxes(sample: Sample, stages: list[tuple[Floats, Size]]) -> tuple[Floats, Array]:
+    """Do what ``_moved_boxes`` does by maps that leave boxes boxes, in less time."""
+    boxes, whole = sample.boxes, _scaled(stages[-1][0], sample.boxes)
+    for matrix, (height, width) in stages[:-1]:
+        found, limits = _scaled(matrix, boxes), np.array([width, height, width, height], float)
+        outside: Array = np.any((found < -_EMPTY) | (found > limits + _EMPTY), axis=1)
+        if outside.any():
+            cut = _scaled(inverse(matrix), np.clip(found, 0, limits))
+            boxes = np.where(outside[:, np.newaxis], cut, boxes)
+    found = whole if boxes is sample.boxes else _scaled(stages[-1][0], boxes)
+    return sample._clipped(found, stages[-1][1], whole)
+
+
+def _scaled(matrix: Floats, boxes: Floats) -> Floats:
+    (x, _, left), (_, y, top), _ = matrix.tolist()
+    found = boxes * (x, y, x, y) + (left, top, left, top)
+    if x < 0:
+        found[:, [0, 2]] = found[:, [2, 0]]
+    if y < 0:
+        found[:, [1, 3]] = found[:, [3, 1]]
+    moved: Floats = found
+    return moved
 
 
 def _corner_points(boxes: Floats) -> Floats:

@@ -18,12 +18,14 @@ __all__ = ["check_image_column", "check_image_field", "output_type"]
 
 def output_type(output: str) -> DataType:
     """Return the Spark type for ``output``, one of "vector", "array", "tensor", "bytes" and "image"."""
-    from pyspark.ml.image import ImageSchema
     from pyspark.ml.linalg import VectorUDT
     from pyspark.sql.types import ArrayType, BinaryType, FloatType, IntegerType, StringType, StructType
 
-    if output == "image":
-        return ImageSchema.imageSchema["image"].dataType
+    if output == "image":  # pyspark.ml.image asks a JVM for it
+        image = StructType().add("origin", StringType())
+        for name in IMAGE_FIELDS[1:5]:
+            image = image.add(name, IntegerType(), nullable=False)
+        return image.add("data", BinaryType(), nullable=False)
     tensor = StructType().add("shape", ArrayType(IntegerType())).add("dtype", StringType()).add("data", BinaryType())
     return {"vector": VectorUDT(), "array": ArrayType(FloatType()), "tensor": tensor, "bytes": BinaryType()}[output]
 

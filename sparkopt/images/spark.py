@@ -8,9 +8,11 @@ both.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as SF
 from pyspark.sql.pandas.functions import arrow_udf
@@ -25,6 +27,8 @@ from sparkopt.images.schemas import output_type
 from sparkopt.io.image_header import ENDINGS, endings_glob
 
 __all__ = ["bound_batches", "read_on_spark", "udf"]
+
+_LOG = logging.getLogger(__name__)
 
 _BOUNDS = {
     # Small batches stay in the processor's cache between the JVM and Python.
@@ -55,6 +59,8 @@ def read_on_spark(spark: SparkSession, path: str, endings: Sequence[str] = ENDIN
 def bound_batches(spark: SparkSession) -> None:
     """Limit the session's batches to a few megabytes, so that large images do not exhaust the JVM; it is also faster.
 
+    Where a server refuses these settings, as serverless compute does, its own bounds hold.
+
     Use it for :func:`udf` on Parquet or cached data, and for large images in Parquet. A profile may set the same
     properties: ``spark.sql.execution.arrow.maxBytesPerBatch``,
     ``spark.sql.parquet.columnarReaderBatchSize`` and ``spark.sql.execution.arrow.pythonUDF.columnarInput.enabled``.
@@ -72,7 +78,11 @@ def bound_batches(spark: SparkSession) -> None:
     '4m'
     """
     for name, value in _BOUNDS.items():
-        spark.conf.set(name, value)
+        try:
+            spark.conf.set(name, value)
+        except PySparkException as error:  # serverless compute sets its own, for less memory than others have
+            reason = str(error).splitlines()[0]
+            _LOG.info("%s=%s is not set, so Spark's own bound holds: %s", name, value, reason)
 
 
 def udf(

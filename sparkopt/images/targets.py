@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample
 from sparkopt.io.arrow import binary_values
+from sparkopt.typing import Array
 
 if TYPE_CHECKING:
     pass
@@ -97,8 +99,7 @@ class SampleFunction(BatchFunction):
             columns[self.mask] = tensors([None if one is None else one.mask for one in samples])
         for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
             if name is not None:
-                found = [None if one is None else getattr(one, field) for one in samples]
-                columns[name] = pa.array([None if one is None else one.tolist() for one in found], POINTS)
+                columns[name] = _point_lists([None if one is None else getattr(one, field) for one in samples])
         if self.labels is not None:
             kept = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
             columns[self.labels] = pa.array(kept, rows.column(self.labels).type)
@@ -111,7 +112,7 @@ class _Targets:
     def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
         self._function = function
         self._columns = {
-            name: batch.column(column).to_pylist()
+            name: _rows(batch.column(column), _WIDTHS.get(name))
             for name in ("boxes", "labels", "keypoints")
             if (column := getattr(function, name)) is not None
         }
@@ -133,6 +134,40 @@ class _Targets:
             )
         except ParameterError as error:
             raise CorruptImageError(f"corrupt: {error}") from None
+
+
+_WIDTHS = {"boxes": 4, "keypoints": 2}
+
+
+def _rows(column: pa.Array, width: int | None) -> list[Any]:
+    """Return the boxes or keypoints of each row: arrays where all are whole, else lists, which a sample checks."""
+    kind = column.type
+    is_nested = pa.types.is_list(kind) and pa.types.is_list(kind.value_type)
+    if width is None or not is_nested or not pa.types.is_floating(kind.value_type.value_type):
+        return list(column.to_pylist())
+    points = column.values
+    ends = points.offsets.to_numpy()
+    if points.null_count or points.values.null_count or (np.diff(ends) != width).any():
+        return list(column.to_pylist())
+    flat = points.values.to_numpy().astype(np.float64)
+    begin = ends[column.offsets.to_numpy()]
+    rows = [flat[start:end].reshape(-1, width) for start, end in itertools.pairwise(begin.tolist())]
+    if not column.null_count:
+        return rows
+    return [row if is_there else None for row, is_there in zip(rows, column.is_valid().to_pylist(), strict=True)]
+
+
+def _point_lists(found: Sequence[Array | None]) -> pa.Array:
+    """Return boxes or keypoints as lists of lists."""
+    there = [one for one in found if one is not None]
+    if not there:
+        return pa.nulls(len(found), POINTS)
+    flat = np.concatenate(there)
+    inner = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
+    ends = np.cumsum([0, *(0 if one is None else len(one) for one in found)], dtype=np.int32)
+    missing = None if len(there) == len(found) else pa.array([one is None for one in found])
+    points = pa.ListArray.from_arrays(pa.array(inner), pa.array(flat.reshape(-1)))
+    return pa.ListArray.from_arrays(pa.array(ends), points, mask=missing)
 
 
 def _masks(column: pa.Array, name: str) -> list[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from importlib import import_module
+from multiprocessing.dummy import DummyProcess
 from typing import Any
 
 from sparkopt.errors import MissingDependencyError
@@ -14,6 +16,7 @@ __all__ = ["autolog"]
 
 ESTIMATORS = (
     ("sparkopt.ml.estimator", "LinearEstimator"),
+    ("sparkopt.ml.one_vs_rest", "OneVsRest"),
     ("sparkopt.ml.pipeline", "Pipeline"),
     ("sparkopt.ml.tuning", "CrossValidator"),
     ("sparkopt.ml.tuning", "TrainValidationSplit"),
@@ -23,8 +26,19 @@ _WITHIN: ContextVar[bool] = ContextVar("sparkopt_autolog_within", default=False)
 """Whether a fit is a part of another one: of a pipeline or a search, which is logged as a whole."""
 
 
+_RUNNING: list[Any] = []
+"""Estimators whose fits are logged at their end."""
+
+
+def _is_within() -> bool:
+    """Whether a fit is a part of another one; pyspark.ml's searches and OneVsRest fit in threads of a pool."""
+    return _WITHIN.get() or bool(_RUNNING and isinstance(threading.current_thread(), DummyProcess))
+
+
 def autolog(*, disable: bool = False, networks: bool = False) -> None:
     """Log each fit of sparkopt's estimators, pipelines and searches to MLflow, as `log_fit` does.
+
+    `TableFeatures` and `ImageNormalizer` are logged with the pipeline that they are a stage of, and not alone.
 
     A fit within an active run is logged to that run: the first model as "model", later ones as "model_2" and so on.
     Without an active run, each fit has a run of its own. Fits that are parts of a pipeline or of a search are logged
@@ -89,12 +103,14 @@ def _logging(fit: Callable[..., Any], own: Any) -> Callable[..., Any]:
 
     @functools.wraps(fit)
     def fit_and_log(self: Any, dataset: Any, params: Any = None) -> Any:
-        if _WITHIN.get():
+        if _is_within():
             return fit(self, dataset, params)
         token = _WITHIN.set(True)
+        _RUNNING.append(self)
         try:
             model = fit(self, dataset, params)
         finally:
+            _RUNNING.remove(self)
             _WITHIN.reset(token)
         for each in model if isinstance(model, list) else [model]:
             _log(each)

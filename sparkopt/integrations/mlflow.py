@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -220,7 +220,13 @@ def _of_spark(mlflow: Any) -> Any:
 def _spark_parts(mlflow: Any, folder: Path) -> dict[str, Any]:
     """Return the arguments that say what loads a model of MLflow's flavor "spark"."""
     found = _environment(mlflow, folder, "")
-    return {**found, "pip_requirements": [f"pyspark=={version('pyspark')}", *found["pip_requirements"]]}
+    return {**found, "pip_requirements": [_spark_itself(), *found["pip_requirements"]]}
+
+
+def _spark_itself() -> str:
+    """Return the requirement of the package that brings pyspark here, which need not be pyspark."""
+    names = packages_distributions().get("pyspark", ["pyspark"])
+    return f"{names[0]}=={version(names[0])}"
 
 
 def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) -> dict[str, Any]:
@@ -230,7 +236,7 @@ def _parts(mlflow: Any, model: Any, folder: Path, example: pd.DataFrame | None) 
     parts: dict[str, Any] = {
         "loader_module": LOADER,
         "data_path": str(data),
-        **_environment(mlflow, folder, "[deep]" if _is_deep(model) else ""),
+        **_environment(mlflow, folder, "[spark,deep]" if _is_deep(model) else "[spark]"),
     }
     if example is not None:
         parts["signature"] = mlflow.models.infer_signature(example, scorer_of(model).predict(example))

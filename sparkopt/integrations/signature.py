@@ -19,14 +19,14 @@ takes neither for the other."""
 
 
 def signature_of(mlflow: Any, model: Any) -> Any:
-    """Return the signature of a model; None of one whose columns are not known, such as a network of images.
+    """Return the signature of a model; None of one whose columns are not known.
 
     Parameters
     ----------
     mlflow : module
         MLflow.
-    model : LinearModel or PipelineModel
-        The model. A column of Vectors is an array of doubles in it.
+    model : LinearModel, OneVsRestModel, TorchModel or PipelineModel
+        The model. A column of Vectors is an array of doubles in it, one of images binary.
     """
     inputs, outputs = list(_inputs(model)), list(_outputs(model))
     if not inputs or not outputs:
@@ -55,7 +55,26 @@ def _inputs(model: Any) -> Iterator[tuple[str, str]]:
         seen |= {name for name, _ in _made_by(stage)}
 
 
+def _is_network(stage: Any) -> bool:
+    return type(stage).__module__.startswith("sparkopt.deep.")
+
+
+NETWORK_KINDS = {"vector": "array", "bytes": "binary", "path": "binary"}
+"""By what a column of a network holds. Numbers may be of any type, and arrays nested."""
+
+
+def _read_by_network(model: Any) -> Iterator[tuple[str, str]]:
+    for field in model._inputs:
+        for name in field.columns:
+            yield name, NETWORK_KINDS.get(field.kind, "any")
+
+
 def _read_by(stage: Any) -> Iterator[tuple[str, str]]:
+    if _is_network(stage):
+        yield from _read_by_network(stage)
+        return
+    if hasattr(stage, "models"):  # one for each class
+        stage = stage.models[0]
     encoder = getattr(stage, "encoder", None)
     if encoder is not None:
         if encoder.types:
@@ -94,6 +113,12 @@ def _type(kind: str) -> str:
 def _made_by(stage: Any) -> Iterator[tuple[str, str]]:
     if getattr(stage, "encoder", None) is not None:
         yield stage.getOutputCol(), "array"
+    elif _is_network(stage):
+        kinds = stage._outputs.types()
+        for key, name in stage._wanted().items():
+            yield name, "double" if kinds[key].typeName() == "double" else "array"
+    elif hasattr(stage, "models"):
+        yield from ((stage.getRawPredictionCol(), "array"), (stage.getPredictionCol(), "double"))
     elif hasattr(stage, "arrays"):
         for name, kind in stage._output_columns().values():
             if name:

@@ -10,24 +10,34 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sparkopt.errors import ParameterError
-from sparkopt.io.hadoop import settings_of
+from sparkopt.io.hadoop import session_settings_of, settings_of
 from sparkopt.io.secrets import mask, mask_uri
 from sparkopt.io.stores import opened
 from sparkopt.io.waiting import answered
 
-__all__ = ["STORAGE_ERRORS", "Location", "arrow_uri", "brief", "child_uri", "local_path", "resolve"]
+__all__ = [
+    "STORAGE_ERRORS",
+    "LastingLocation",
+    "Location",
+    "arrow_uri",
+    "brief",
+    "child_uri",
+    "local_path",
+    "resolve",
+]
 
 T = TypeVar("T")
 STORAGE_ERRORS = (OSError, pa.ArrowException)
@@ -39,6 +49,7 @@ RENAMING = ("local", "hdfs")
 its one write ends, and a folder is what the names of files have in common."""
 
 _PIECE = 1 << 26
+_DEAD = "NETWORK_CONNECTION"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # one letter is a drive of Windows
 _ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3"}
 _RESERVED = "%/:@!$&'()*+,;=-._~"  # what RFC 3986 allows in a path
@@ -88,8 +99,8 @@ class Location:
         """Return what is here; rights for all that is below a name do not hold for a file of that name."""
         try:
             return self._ask(lambda: self.filesystem.get_file_info(self.path).type)
-        except STORAGE_ERRORS:
-            if self.renames:
+        except STORAGE_ERRORS as error:
+            if self.renames or _DEAD in str(error):  # who does not answer has been asked often enough
                 raise
         try:
             return fs.FileType.Directory if self.listed() else fs.FileType.NotFound
@@ -218,6 +229,49 @@ def resolve(uri: str, parameter: str) -> Location:
         hint = f". {_HINT}" if isinstance(error, pa.ArrowInvalid) else ""
         raise ParameterError(f"{shown} cannot be used: {reason}{hint}") from None
     return Location(system, path.rstrip("/") or path[:1], shown)
+
+
+RENEWED_AFTER = 60.0
+"""Seconds for which a `LastingLocation` takes it for granted that the session's credentials are the same."""
+
+
+class LastingLocation:
+    """Where a path or a URI leads, for hours: credentials that the session renews are used from then on.
+
+    It is pickled with the credentials that it has, which other processes may lack, and which stay as they are there.
+
+    Parameters
+    ----------
+    uri, parameter : str
+        As of `resolve`.
+
+    Raises
+    ------
+    ParameterError
+        As of `resolve`.
+
+    Examples
+    --------
+    >>> LastingLocation("/data/checkpoints", "checkpointDir").now().path
+    '/data/checkpoints'
+    """
+
+    def __init__(self, uri: str, parameter: str) -> None:
+        self._uri, self._parameter = uri, parameter
+        self._settings = session_settings_of(uri)
+        self._found, self._asked = resolve(uri, parameter), time.monotonic()
+
+    def now(self) -> Location:
+        """Return where it leads with the credentials of now."""
+        if time.monotonic() - self._asked >= RENEWED_AFTER:
+            settings, self._asked = session_settings_of(self._uri), time.monotonic()
+            if settings and settings != self._settings:
+                self._settings, self._found = settings, resolve(self._uri, self._parameter)
+        return self._found
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.now()
+        return vars(self)
 
 
 def local_path(uri: str) -> str | None:

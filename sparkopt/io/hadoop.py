@@ -21,6 +21,7 @@ __all__ = [
     "ANONYMOUS",
     "BY_CHAIN",
     "BY_KEYS",
+    "CarriesSettings",
     "Lookup",
     "azure_options",
     "carry",
@@ -30,11 +31,12 @@ __all__ = [
     "provide",
     "providers_of",
     "s3_options",
+    "session_settings_of",
     "settings_of",
 ]
 
 Lookup = Callable[[Sequence[str]], Mapping[str, str]]
-"""Returns the values of settings that are set, by name."""
+"""Returns the values of settings that are set, by name; a name that ends with a dot means all that begin with it."""
 
 _S3 = (
     "access.key",
@@ -103,11 +105,53 @@ def settings_of(*uris: str | None) -> dict[str, str]:
     {}
     """
     names = [name for uri in uris if uri for name in names_of(uri)]
-    found = {name: _carried[name] for name in names if name in _carried}
-    if names:
-        for lookup in _sources:
-            found |= {name: value for name, value in lookup(names).items() if value}
+    return {name: _carried[name] for name in names if name in _carried} | _of_session(names)
+
+
+def session_settings_of(uri: str) -> dict[str, str]:
+    """Return what ``settings_of`` finds in the running session; nothing in a process that has none."""
+    return _of_session(names_of(uri))
+
+
+def _of_session(names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for lookup in _sources if names else ():
+        found |= {name: value for name, value in lookup(names).items() if value}
     return found
+
+
+def _of_every_store() -> dict[str, str]:
+    """Return the settings that concern any URI, whichever bucket or account it names."""
+    below = [_BUCKETS, *(f"{name}." for name in _AZURE)]
+    found = _of_session([*(f"fs.s3a.{name}" for name in _S3), *_GCS, *_AZURE, *below])
+    # a bucket's name may hold dots, so the setting is looked for at the end
+    known = tuple(f".{name}" for name in _S3)
+    return _carried | {
+        name: value for name, value in found.items() if not name.startswith(_BUCKETS) or name.endswith(known)
+    }
+
+
+class CarriesSettings:
+    """Gives what is pickled for a task the session's settings of all stores, for paths that only its rows name.
+
+    A subclass says with ``_opens_paths`` whether its rows hold any. Credentials are among the settings, as in
+    whatever Spark's own tasks are sent: pickles of such objects are for tasks, not for files.
+    """
+
+    @property
+    def _opens_paths(self) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        settings = {_SETTINGS: found} if self._opens_paths and (found := _of_every_store()) else {}
+        return {**vars(self), **settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        carry(state.pop(_SETTINGS, {}))
+        vars(self).update(state)
+
+
+_BUCKETS, _SETTINGS = "fs.s3a.bucket.", "settings of stores"
 
 
 def names_of(uri: str) -> list[str]:

@@ -5,7 +5,9 @@ What the URI says comes first, then Hadoop's settings of the session (``hadoop``
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -20,6 +22,8 @@ __all__ = ["opened"]
 CONNECT_SECONDS = 10.0
 ATTEMPTS = 6
 """Tries of a request that a server refuses as too busy, or whose connection breaks; pauses between them double."""
+KEPT = 16
+"""File systems of S3 whose connections a process keeps: one for each endpoint and login."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ANY_REGION = "us-east-1"
 
@@ -77,10 +81,40 @@ def _s3(uri: str, settings: Mapping[str, str]) -> tuple[fs.FileSystem, str]:
         options.pop("force_virtual_addressing", None)
     if "region" not in options:
         options["region"] = _region(bucket, options)
-    retries = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
     # a small file takes one request where its opening may wait for its content
     defaults = {"connect_timeout": CONNECT_SECONDS, "request_timeout": LIMIT / 3, "allow_delayed_open": True}
-    return fs.S3FileSystem(retry_strategy=retries, **{**defaults, **options}), path
+    return _connected({**defaults, **options}), path
+
+
+@functools.cache
+def _retrying() -> Any:
+    """Return the class of S3's file systems that this package opens, where pyarrow was built with them."""
+
+    class RetryingS3(fs.S3FileSystem):  # type: ignore[misc]
+        """Keeps how often it tries when it goes to another process; pyarrow's own forgets it."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            _, arguments = super().__reduce__()
+            return _connected, arguments
+
+    return RetryingS3
+
+
+def _connected(options: dict[str, Any]) -> fs.FileSystem:
+    """Return S3's file system with these options; this process has one, whose connections are used again."""
+    surroundings = tuple(sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_")))
+    key = (os.getpid(), surroundings, repr(sorted(options.items())))
+    with _lock:
+        if key not in _systems:
+            while len(_systems) >= KEPT:
+                _systems.pop(next(iter(_systems)))
+            retries = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+            _systems[key] = _retrying()(retry_strategy=retries, **options)
+        return _systems[key]
+
+
+_lock = threading.Lock()
+_systems: dict[tuple[int, tuple[tuple[str, str], ...], str], fs.FileSystem] = {}
 
 
 def _plain(value: str) -> str | bool:
@@ -92,6 +126,11 @@ def _region(bucket: str, options: dict[str, Any]) -> str:
     known = next((os.environ[name] for name in _REGIONS if os.environ.get(name)), "")
     if known or has_own_endpoint(options):
         return known or _ANY_REGION
+    return _named_by_amazon(bucket)
+
+
+@functools.lru_cache(maxsize=256)
+def _named_by_amazon(bucket: str) -> str:
     return str(fs.resolve_s3_region(bucket))
 
 

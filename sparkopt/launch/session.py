@@ -133,7 +133,9 @@ def session(
         _start_quietly({"spark.app.name": app_name, **chosen})
     elif is_classic(chosen) and starts_local_jvm(chosen):
         start_jvm({"spark.app.name": app_name, **chosen})
-    builder = SparkSession.builder.appName(app_name)
+    builder = SparkSession.builder
+    if is_classic(chosen):  # the application of a server has its name, and serverless compute refuses another
+        builder = builder.appName(app_name)
     for key, value in chosen.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()

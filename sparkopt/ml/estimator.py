@@ -35,7 +35,7 @@ from sparkopt.solver.progress import Callback, Stop
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.selection import choose_optimizer
 from sparkopt.training.trainer import Fit, Trainer
-from sparkopt.validation import Interval
+from sparkopt.validation import Interval, instances
 
 __all__ = ["LinearEstimator"]
 
@@ -136,7 +136,7 @@ class LinearEstimator(
 
     def setCallbacks(self: E, value: Sequence[Callback]) -> E:
         """Set what is called after each step, in order."""
-        self.callbacks = tuple(value)
+        self.callbacks = instances("callbacks", value)
         return self
 
     def setInitialModel(self: E, value: Any) -> E:

@@ -45,6 +45,10 @@ class FoldedRows:
 class FoldStages(Protocol):
     """Stages that are fitted to the training rows of each fold."""
 
+    @property
+    def stages(self) -> Sequence[Any]:
+        """The stages, in order."""
+
     def schema(self, rows: Rows) -> StructType:
         """Return the columns of all rows as they leave these stages."""
 
@@ -63,6 +67,11 @@ class TableStage:
     """
 
     stage: TableFeatures
+
+    @property
+    def stages(self) -> Sequence[Any]:
+        """The stage alone."""
+        return (self.stage,)
 
     def schema(self, rows: Rows) -> StructType:
         """Return the columns of all rows as they leave the stage."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession
-from sparkopt.ml import classification, generalized, regression, svm
+from sparkopt.ml import classification, generalized, one_vs_rest, regression, svm
 from sparkopt.ml.saving import load_stage, save_stage
 from sparkopt.ml.table_features import TableFeaturesModel
 from sparkopt.ml.table_scoring import frame_outputs
@@ -32,6 +32,7 @@ KINDS = {
 """Classes that may be read: no other name in a file is imported."""
 
 
+RESTS = ("sparkopt.ml.one_vs_rest.OneVsRestModel", "pyspark.ml.classification.OneVsRestModel")
 PIPELINES = ("sparkopt.ml.pipeline.PipelineModel", "pyspark.ml.pipeline.PipelineModel")
 FEATURES = "sparkopt.ml.table_features.TableFeaturesModel"
 
@@ -49,7 +50,7 @@ def read(folder: str | Path) -> Any:
     DataError
         Where no such model was saved there.
     """
-    _check_kind(Path(folder), [*KINDS, *PIPELINES])
+    _check_kind(Path(folder), [*KINDS, *RESTS, *PIPELINES])
     return load_stage(str(folder), FileSession())
 
 
@@ -58,6 +59,8 @@ def is_local(model: Any) -> bool:
     stages = getattr(model, "stages", None)
     if stages:
         return type(model).__name__ == "PipelineModel" and all(map(_is_stage, stages))
+    if isinstance(model, one_vs_rest.OneVsRestModel):
+        return all(map(is_local, model.models))
     return f"{type(model).__module__}.{type(model).__name__}" in KINDS
 
 
@@ -73,7 +76,11 @@ def _check_kind(folder: Path, allowed: Sequence[str]) -> None:
         raise DataError(f"{str(folder)!r} holds a {kind}, which is no linear model of sparkopt.")
     if kind in PIPELINES:
         for stage in sorted((folder / "stages").iterdir()):
-            _check_kind(stage, [*KINDS, *PIPELINES, FEATURES])
+            _check_kind(stage, [*KINDS, *RESTS, *PIPELINES, FEATURES])
+    if kind in RESTS:
+        for part in sorted(folder.glob("model_*")):
+            _check_kind(part, list(KINDS))
+        _check_kind(folder / "classifier", [name.removesuffix("Model") for name in KINDS])
 
 
 def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:

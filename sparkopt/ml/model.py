@@ -217,7 +217,9 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
 
         Of dense Vectors of more than `sparkopt.ml.jvm.WIDE` features, on Spark Classic, to rounding.
         """
-        X: Any = value.toArray()[None, :]
+        X: Any = (value.toArray() if hasattr(value, "toArray") else np.asarray(value, dtype=np.float64))[None, ...]
+        if X.shape != (1, self.numFeatures):
+            raise DataError(f"a row has {X[0].size} features; the model was trained on {self.numFeatures}.")
         if isinstance(value, SparseVector):
             X = scipy.sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
         return self._outputs(self._raw(X))

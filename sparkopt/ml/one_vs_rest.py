@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml import classification
-from pyspark.ml.param.shared import HasWeightCol
+from pyspark.ml import Estimator, classification
+from pyspark.ml.param.shared import HasRawPredictionCol, HasWeightCol
 from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWriter
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType
+from pyspark.sql.types import DataType, StructType
 
-from sparkopt.blocks.columns import Columns, feature_matrix, number_type
+from sparkopt.blocks.columns import Columns, feature_matrix
 from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.reader import HINT
@@ -31,7 +31,7 @@ from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.ml.table_tasks import for_each_part
-from sparkopt.validation import Interval
+from sparkopt.validation import Interval, check
 
 __all__ = ["OneVsRest", "OneVsRestModel"]
 
@@ -67,12 +67,26 @@ class OneVsRest(classification.OneVsRest[Any]):
     @illegal_arguments()
     def _fit(self, dataset: Any) -> OneVsRestModel:
         rows = rows_to_fit(dataset)
-        number_type(schema_of(rows), self.getLabelCol(), "label")
+        self._check(schema_of(rows))
         if isinstance(rows, Table):
             return self._copyValues(OneVsRestModel(self._models(rows)))
         label = F.col(column_text(rows.schema, self.getLabelCol(), "label")).cast("double")
         self._refuse_many(rows.agg(F.max(F.nanvl(label, F.lit(-1.0)))).collect()[0][0])
         return self._copyValues(OneVsRestModel(super()._fit(dataset).models))
+
+    def _check(self, schema: StructType) -> None:
+        """Refuse, before the first job, what cannot be trained."""
+        if not self.isSet(self.classifier):
+            raise ParameterError("classifier is not set: OneVsRest needs one, such as LogisticRegression().")
+        found: Any = self.getClassifier()
+        if not isinstance(found, Estimator) or not isinstance(found, HasRawPredictionCol):
+            raise ParameterError(
+                f"classifier must be an Estimator of two classes, such as LogisticRegression() or LinearSVC(). "
+                f"Got {found!r} instead."
+            )
+        check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
+        weight = self.getWeightCol() if self.isDefined(self.weightCol) and self.getWeightCol() else None
+        Columns(self.getFeaturesCol(), self.getLabelCol(), weight=weight).check(schema)
 
     def _refuse_many(self, largest: float | None) -> None:
         """Refuse a label that is more likely an amount than a class."""
@@ -85,8 +99,6 @@ class OneVsRest(classification.OneVsRest[Any]):
 
     def _models(self, rows: Table) -> list[Any]:
         """Return the model of each class."""
-        if not self.isSet(self.classifier):
-            raise ParameterError("classifier is not set: OneVsRest needs one, such as LogisticRegression().")
         classifier: Any = self.getClassifier()
         label = self.getLabelCol()
         if classifier.hasParam("handleInvalid") and classifier.getOrDefault("handleInvalid") != "error":

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pyspark.ml import pipeline
+from pyspark.ml import Estimator, Transformer, pipeline
 from pyspark.ml.util import MLReader, MLWriter
+from pyspark.ml.wrapper import JavaParams
 
-from sparkopt.blocks.rows import rows_of
+from sparkopt.blocks.rows import rows_of, schema_of
+from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed
+from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.validation import instances
 
-__all__ = ["Pipeline", "PipelineModel"]
+__all__ = ["Pipeline", "PipelineModel", "check_labels"]
 
 Shared = pipeline.PipelineSharedReadWrite
 
@@ -57,10 +62,28 @@ class Pipeline(pipeline.Pipeline):
     ['x', 'label', 'prediction']
     """
 
+    @illegal_arguments()
     def _fit(self, dataset: Any) -> PipelineModel:
-        takes_raw = any(isinstance(stage, TableFeatures) for stage in self.getStages())
+        stages = self._checked(dataset)
+        takes_raw = any(isinstance(stage, TableFeatures) for stage in stages)
         rows: Any = rows_of(dataset) if takes_raw else dataset  # a table's features are computed while it is read
         return PipelineModel(super()._fit(rows).stages)
+
+    def _checked(self, dataset: Any) -> Any:
+        """Return the stages, or refuse what are none."""
+        if not self.isDefined(self.stages):
+            raise ParameterError("stages is not set: a Pipeline needs a list of stages.")
+        stages = instances("stages", self.getStages())
+        for stage in stages:
+            if not isinstance(stage, (Estimator, Transformer)):
+                raise ParameterError(f"stages has {stage!r}, which is neither an Estimator nor a Transformer.")
+            if isinstance(stage, JavaParams) and isinstance(rows_of(dataset), Table):
+                raise IncompatibleError(
+                    f"{type(stage).__name__} is pyspark.ml's stage, which takes a DataFrame of Spark: give "
+                    f"spark.createDataFrame(rows), or a stage that needs no Spark, such as TableFeatures."
+                )
+        check_labels(stages, dataset)
+        return stages
 
     def write(self) -> MLWriter:
         """Return a writer: ``pipeline.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
@@ -70,6 +93,30 @@ class Pipeline(pipeline.Pipeline):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
         """Return a reader: ``Pipeline.read().load(path)``. It reads pyspark.ml's pipelines too."""
         return _PipelineReader(cls)
+
+
+def check_labels(stages: Sequence[Any], dataset: Any) -> None:
+    """Refuse features that are made of the label of an estimator behind them: it would be predicted by itself.
+
+    Raises
+    ------
+    ParameterError
+        With what `TableFeatures` has to be told.
+    """
+    for place, features in enumerate(stages):
+        if not isinstance(features, TableFeatures) or features.isDefined(features.formula):
+            continue
+        named = features.getInputCols() if features.isDefined(features.inputCols) else None
+        aside = {features.getLabelCol(), *features.getOrDefault(features.exclude)}
+        for stage in stages[place + 1 :]:
+            if not stage.hasParam("labelCol") or stage.getLabelCol() in aside:
+                continue
+            label = stage.getLabelCol()
+            if label in (schema_of(rows_of(dataset)).names if named is None else named):
+                raise ParameterError(
+                    f"{type(stage).__name__} has labelCol={label!r}, of which TableFeatures would make features. "
+                    f"Give TableFeatures(labelCol={label!r}) too."
+                )
 
 
 class PipelineModel(pipeline.PipelineModel):

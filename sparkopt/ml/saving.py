@@ -185,7 +185,12 @@ class ParamsReader(StageReader[S]):
 
     def _load(self, path: str) -> S:
         metadata = self._metadata(path)
-        own = class_named(metadata["class"])()
+        kind = class_named(metadata["class"])
+        if not issubclass(kind, self.kind):
+            raise DataError(
+                f"path={path!r} holds a {kind.__name__}, and no {self.kind.__name__}. {kind.__name__}.load reads it."
+            )
+        own = kind()
         own._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(own, metadata)
         found: S = own

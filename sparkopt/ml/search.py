@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import inheritable_thread_target
-from pyspark.ml import Transformer
+from pyspark.ml import Estimator, Transformer
 from pyspark.ml import pipeline as pipelines
+from pyspark.ml.evaluation import Evaluator
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import fixed
@@ -29,13 +30,15 @@ from sparkopt.ml.fold_stages import FittedStages, FoldedRows, FoldStages, TableS
 from sparkopt.ml.folds import FOLD, in_fold, not_in_fold
 from sparkopt.ml.metrics.evaluators import measure_of
 from sparkopt.ml.metrics.held_out import held_out_metrics
-from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.param_maps import check_maps
+from sparkopt.ml.pipeline import Pipeline, PipelineModel, check_labels
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import training_rows
 from sparkopt.ml.scoring import HeldOut
 from sparkopt.ml.table_features import TableFeatures
 from sparkopt.ml.table_scoring import like
 from sparkopt.ml.training import TrainingTask, fits_of, train
+from sparkopt.validation import Interval, check
 
 __all__ = ["ApartError", "Plan", "Search"]
 
@@ -138,11 +141,21 @@ class Search:
         for name in ("estimator", "estimatorParamMaps", "evaluator"):
             if not self.isDefined(name) or not self.getOrDefault(name):
                 raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
+        for name, kind, example in (
+            ("estimator", Estimator, "LogisticRegression()"),
+            ("evaluator", Evaluator, "BinaryClassificationEvaluator()"),
+        ):
+            found = self.getOrDefault(name)
+            if not isinstance(found, kind):
+                raise ParameterError(f"{name} must be an {kind.__name__}, such as {example}. Got {found!r} instead.")
+        check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
+        check_maps(self.getEstimator(), self.getEstimatorParamMaps())
         self._check_schema(schema_of(rows))
 
     def _plan(self, rows: Rows) -> Plan:
         """Return how all candidates can be trained together on all folds, or raise why they cannot."""
         stages, fitted, estimator = self._stages()
+        check_labels([*stages, *([] if fitted is None else fitted.stages), estimator], rows)
         rows = transformed(stages, rows)
         schema = schema_of(rows) if fitted is None else fitted.schema(rows)
         tasks = [estimator.copy(values)._task(schema) for values in self.getEstimatorParamMaps()]

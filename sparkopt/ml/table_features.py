@@ -273,6 +273,8 @@ class TableFeatures(
         """Return the columns that are read, and the terms that are features."""
         label, exclude = self.getLabelCol(), self.getOrDefault(self.exclude)
         categorical = self.getOrDefault(self.categorical)
+        for name in exclude:
+            column_type(schema, name, "excluded")
         formula = Formula.of(self.getOrDefault(self.formula)) if self.isDefined(self.formula) else None
         if formula is not None and not formula.intercept:
             raise ParameterError("formula: '- 1' belongs to the estimator. Leave it out, and set fitIntercept=False.")

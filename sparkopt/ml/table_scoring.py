@@ -179,7 +179,15 @@ def _read_names(model: Any) -> list[str | None]:
 
 
 def is_scored_here(data: Any) -> bool:
-    """Whether these are rows without Spark: what `sparkopt.Table.of` takes, or features alone."""
+    """Whether these are rows without Spark: what `sparkopt.Table.of` takes, or features alone.
+
+    Raises
+    ------
+    ParameterError
+        For what are no rows.
+    """
+    if data is None or isinstance(data, (dict, list)):
+        Table.of(data)
     return Table.accepts(data) or _is_matrix(data) or isinstance(data, pa.RecordBatchReader)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from pyspark.ml import tuning
 from pyspark.ml.util import MLReader, MLWriter
-from pyspark.sql.types import IntegralType, StructType
+from pyspark.sql.types import IntegralType, NumericType, StructType
 
 from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.rows import Rows, schema_of
 from sparkopt.blocks.store import BlockStore
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, SchemaError
 from sparkopt.ml.folds import FOLD, Draw, drawn, given
 from sparkopt.ml.search import ApartError, Metrics, Plan, Search
 from sparkopt.ml.search_persistence import (
@@ -90,7 +90,11 @@ class CrossValidator(Search, tuning.CrossValidator):
     def _check_schema(self, schema: StructType) -> None:
         check("numFolds", self.getNumFolds(), Interval(2, None, whole=True))
         if self.getFoldCol():
-            column_type(schema, self.getFoldCol(), "fold")
+            found = column_type(schema, self.getFoldCol(), "fold")
+            if not isinstance(found, NumericType):
+                raise SchemaError(
+                    f"fold column {self.getFoldCol()!r} has type {found.simpleString()}; it must be integer."
+                )
 
     def _plan(self, rows: Rows) -> Plan:
         fold = self.getFoldCol()
@@ -108,8 +112,11 @@ class CrossValidator(Search, tuning.CrossValidator):
 
     def _check_rows(self, store: BlockStore) -> None:
         for fold in range(self.getNumFolds()):
-            if self.getFoldCol() and not store.fold_rows(fold):
-                raise DataError(f"foldCol={self.getFoldCol()!r}: no row is in fold {fold}, so it measures nothing.")
+            if not store.fold_rows(fold):
+                given, folds = self.getFoldCol(), self.getNumFolds()
+                what = f"foldCol={given!r}" if given else f"numFolds={folds}"
+                way = "" if given else " There are few rows: take fewer folds."
+                raise DataError(f"{what}: no row is in fold {fold}, so it measures nothing.{way}")
 
     def _average(self, metrics: Metrics) -> Sequence[float]:
         return self._gen_avg_and_std_metrics(metrics)[0]

@@ -20,6 +20,7 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, IntegralType, Str
 from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.blocks.names import column_text
 from sparkopt.errors import DataError, SchemaError
+from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.shards.arrow_columns import as_numbers, plain, side_by_side
 
 __all__ = ["Features", "Field", "Fields", "MissingValueError", "flat"]
@@ -40,7 +41,7 @@ class MissingValueError(DataError):
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(CarriesSettings):
     """A column in a store.
 
     Attributes
@@ -72,6 +73,10 @@ class Field:
     def title(self) -> str:
         """Its columns, as errors name them."""
         return ", ".join(self.columns)
+
+    @property
+    def _opens_paths(self) -> bool:
+        return self.kind == "path"
 
     @property
     def is_image(self) -> bool:

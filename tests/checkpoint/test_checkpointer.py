@@ -19,10 +19,10 @@ import pytest
 from pyarrow import fs
 
 from sparkopt import optim, penalties
-from sparkopt.checkpoint import checkpointer
 from sparkopt.checkpoint.checkpointer import Checkpointer, CheckpointRun
 from sparkopt.checkpoint.format import Stage, dump, load
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
+from sparkopt.io import filesystem
 from sparkopt.io.filesystem import Location
 from sparkopt.optim.base import Point
 from sparkopt.solver.loop import minimise, minimise_many
@@ -236,7 +236,7 @@ def test_a_writer_that_died_leaves_nothing_that_counts(tmp_path, monkeypatch):
     run = run_in(tmp_path)
     run.save(2, [snapshot(2)])
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointer, "resolve", lambda uri, parameter: Location(Dying(), uri))
+        patched.setattr(filesystem, "resolve", lambda uri, parameter: Location(Dying(), uri))
         with pytest.raises(Killed):
             replace(run, checkpointer=replace(run.checkpointer)).save(4, [snapshot(4)])
     assert len(files(tmp_path)) == 2
@@ -299,7 +299,7 @@ def test_a_folder_that_cannot_be_used_is_refused(uri, message):
 def test_object_stores_get_one_write(tmp_path, monkeypatch):
     """Where a rename would be a copy, the file is written in one piece under its own name."""
     store = fs.PyFileSystem(Elsewhere(str(tmp_path), "store"))
-    monkeypatch.setattr(checkpointer, "resolve", lambda uri, parameter: Location(store, "bucket"))
+    monkeypatch.setattr(filesystem, "resolve", lambda uri, parameter: Location(store, "bucket"))
     run = run_in(Path("s3://bucket"))
     run.save(2, [snapshot(2)])
     assert files(tmp_path) == ["step-00000002.checkpoint"]
@@ -336,7 +336,7 @@ def remote(monkeypatch):
     memory = fsspec.filesystem("memory")
     memory.store.clear()
     store = fs.PyFileSystem(fs.FSSpecHandler(memory))
-    monkeypatch.setattr(checkpointer, "resolve", lambda uri, parameter: Location(store, "bucket"))
+    monkeypatch.setattr(filesystem, "resolve", lambda uri, parameter: Location(store, "bucket"))
     yield memory
     memory.store.clear()
 

@@ -74,9 +74,10 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 def client(server: str) -> Callable[..., Any]:
     """Return a function that runs a module as a client of the server, and returns what it reports."""
 
-    def run(module: str, folder: Path, seconds: float = 580) -> Any:
-        environment = {key: value for key, value in ENVIRONMENT.items() if key != "JAVA_HOME"}
-        command = [sys.executable, "-m", module, server, str(folder)]
+    def run(module: str, folder: Path, seconds: float = 580, python: str = sys.executable) -> Any:
+        hidden = ("JAVA_HOME", "SPARK_HOME") if python != sys.executable else ("JAVA_HOME",)
+        environment = {key: value for key, value in ENVIRONMENT.items() if key not in hidden}
+        command = [python, "-m", module, server, str(folder)]
         done = subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
         )

@@ -16,6 +16,19 @@ from pyspark.sql.connect.session import SparkSession
 
 SHOWN_SETTINGS = ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions", "spark.sql.ansi.enabled")
 """Settings that serverless compute shows, among a few others."""
+OF_THE_CLIENT = (
+    "spark.sql.timestampType",
+    "spark.sql.session.localRelation",
+    "spark.sql.execution.pandas.",
+    "spark.sql.execution.pythonUDF.arrow.enabled",
+    "spark.sql.execution.pyspark.binaryAsBytes",
+    "spark.sql.execution.arrow.useLargeVarTypes",
+    "spark.sql.execution.arrow.pyspark.selfDestruct.enabled",
+    "spark.sql.pyspark.",
+    "spark.sql.repl.eagerEval.",
+    "spark.connect.session.planCompression.",
+)
+"""How settings begin that pyspark's own client asks for: ``createDataFrame``, ``toPandas`` and ``udf`` work there."""
 
 
 def _caches_table(request: Any) -> bool:
@@ -36,7 +49,8 @@ def _asks_setting(request: Any) -> bool:
     if kind == "set":
         return any(pair.key not in SHOWN_SETTINGS for pair in request.operation.set.pairs)
     if kind == "get":
-        return any(key not in SHOWN_SETTINGS for key in request.operation.get.keys)
+        asked = request.operation.get.keys
+        return not all(key in SHOWN_SETTINGS or key.startswith(OF_THE_CLIENT) for key in asked)
     return False
 
 

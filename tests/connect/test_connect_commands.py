@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,9 +64,11 @@ def command(server: str, folder: Path) -> Callable[..., subprocess.CompletedProc
     """Return a function that runs a command without Java, with the server in the environment or as a flag."""
     plain = {key: value for key, value in ENVIRONMENT.items() if key != "JAVA_HOME"}
 
-    def run(name: str, *flags: str, by_flag: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *flags: str, by_flag: bool = False, refused: bool = False) -> Any:
         more, environment = (["--remote", server], plain) if by_flag else ([], {**plain, "SPARK_REMOTE": server})
         line = [sys.executable, "-m", "sparkopt.jobs.cli", name, *flags, *more]
+        if refused:
+            line = [sys.executable, "-m", "tests.connect.on_serverless", server, "command", name, *flags]
         return subprocess.run(
             line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
@@ -88,6 +91,21 @@ def test_a_command_runs_on_connect(command, folder, name):
     found = json.loads((folder / "out" / name / file).read_text())
     values = {**found, **found.get("metrics", {})}
     assert expected.items() <= values.items()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_command_runs_where_the_server_refuses_what_serverless_compute_does(command, folder, name):
+    flags, file, expected = CASES[name]
+    flags = [flag.replace("out/train", "serverless/train") for flag in flags]
+    flags += NETWORK if name == "train-deep" else []
+    done = command(name, *flags, "--output", f"serverless/{name}", refused=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    found = json.loads((folder / "serverless" / name / file).read_text())
+    assert expected.items() <= {**found, **found.get("metrics", {})}.items()
+    *_, refused = done.stderr.strip().splitlines()
+    assert refused.startswith("REFUSED ")
+    assert (name == "train") <= ("CACHE TABLE" in json.loads(refused.removeprefix("REFUSED ")))
 
 
 def test_an_output_that_exists_is_one_line(command):

@@ -73,3 +73,33 @@ def test_calls_that_mean_others_are_not_heard(rows, spark):
 
     model = LinearRegression(engine="driver", optimizer="gd", maxIter=4, tol=0.0, callbacks=[cancel]).fit(rows)
     assert model.summary.totalIterations == 4
+
+
+def test_a_users_own_function_in_front_of_sparks_stays(rows, spark, monkeypatch):
+    context, heard = spark.sparkContext, []
+    own = context.cancelJobGroup
+    monkeypatch.setattr(context, "cancelJobGroup", lambda group: (heard.append(group), own(group)), raising=False)
+    mine = context.cancelJobGroup
+
+    def cancel(progress):
+        if progress.record.step == 2:
+            context.cancelJobGroup("nightly")
+
+    with pytest.raises(FitCancelledError):
+        LinearRegression(engine="driver", optimizer="gd", maxIter=8, tol=0.0, callbacks=[cancel]).fit(rows)
+    assert heard == ["nightly"]
+    assert context.cancelJobGroup is mine
+
+
+def test_a_function_that_a_user_puts_there_during_a_fit_stays(rows, spark):
+    context = spark.sparkContext
+    own = context.cancelAllJobs
+
+    def replace(progress):
+        context.cancelAllJobs = own
+
+    try:
+        LinearRegression(engine="driver", optimizer="gd", maxIter=3, tol=0.0, callbacks=[replace]).fit(rows)
+        assert vars(context)["cancelAllJobs"] is own
+    finally:
+        vars(context).pop("cancelAllJobs", None)

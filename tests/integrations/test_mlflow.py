@@ -260,7 +260,7 @@ def requirements(folder: Path) -> list[str]:
 
 
 def test_requirements_name_the_wheel_that_the_model_carries(mlflow, fitted, network, tmp_path):
-    for name, model, extras in (("linear", fitted["columns"], ""), ("network", network, "[deep]")):
+    for name, model, extras in (("linear", fitted["columns"], "[spark]"), ("network", network, "[spark,deep]")):
         save_model(model, tmp_path / name)
         (wheel,) = (tmp_path / name / "code").iterdir()
         assert requirements(tmp_path / name) == [f"mlflow-skinny=={mlflow.__version__}", f"code/{wheel.name}{extras}"]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
+from multiprocessing.pool import ThreadPool
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.ml import Estimator
+from torch import nn
 
 import sparkopt
+from sparkopt import images, ml
+from sparkopt.deep import TorchEstimator
 from sparkopt.errors import DataError, MissingDependencyError, ParameterError
 from sparkopt.integrations import autolog, log_fit, pyfunc, save_model
 from sparkopt.integrations.runs import log_input
@@ -62,6 +69,17 @@ def models(people):
         "search": (search.fit(rows), rows),
         "columns": (LinearRegression(featuresCols=["x1", "x2"]).fit(rows), rows),
     }
+
+
+class Flat(nn.Module):
+    """A layer over all pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
 
 
 def run_of(mlflow, run):
@@ -195,6 +213,107 @@ def test_autolog_logs_each_fit_once(mlflow, people):
     assert "model_4.model" not in params
     runs = mlflow.search_runs()
     assert sorted(runs["params.model"]) == ["LinearRegressionModel", "PipelineModel"]
+
+
+ALONE = {
+    "LogisticRegression": lambda: LogisticRegression(featuresCols=["x"]),
+    "LinearSVC": lambda: ml.LinearSVC(featuresCols=["x"]),
+    "LinearRegression": lambda: LinearRegression(featuresCols=["x"]),
+    "QuantileRegression": lambda: ml.QuantileRegression(featuresCols=["x"]),
+    "GeneralizedLinearRegression": lambda: ml.GeneralizedLinearRegression(featuresCols=["x"]),
+    "OneVsRest": lambda: ml.OneVsRest(classifier=ml.LinearSVC(regParam=0.1), featuresCol="list"),
+    "Pipeline": lambda: Pipeline(stages=[LinearRegression(featuresCols=["x"])]),
+    "CrossValidator": lambda: CrossValidator(**searched(), numFolds=2),
+    "TrainValidationSplit": lambda: ml.TrainValidationSplit(**searched()),
+    "TorchEstimator": lambda: TorchEstimator(
+        module=functools.partial(nn.Linear, 1, 1),
+        loss="squared_error",
+        featuresCol="list",
+        launcher="local",
+        epochs=1,
+    ),
+}
+PARTS = {"TableFeatures", "ImageNormalizer", "LinearEstimator"}
+"""Stages that are logged with a pipeline, and a base class."""
+
+
+def searched():
+    estimator = LinearRegression(featuresCols=["x"])
+    return {"estimator": estimator, "estimatorParamMaps": [{}, {}], "evaluator": ml.RegressionEvaluator()}
+
+
+def test_the_table_has_every_estimator():
+    kinds = {name: getattr(ml, name) for name in ml.__all__}
+    found = {name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Estimator)}
+    assert {*ALONE} == found - PARTS | {"TorchEstimator"}
+
+
+@pytest.mark.filterwarnings("ignore::sparkopt.errors.NotConvergedWarning")
+@pytest.mark.parametrize("name", ALONE)
+def test_autolog_logs_every_estimator_with_a_signature_that_scores(name, mlflow):
+    x = np.arange(40.0)
+    rows = pa.table({"x": x, "list": x[:, None].tolist(), "label": x // 4 % 2})
+    autolog(networks=True)
+    try:
+        ALONE[name]().fit(rows)
+    finally:
+        autolog(disable=True)
+    (run,) = mlflow.search_runs(output_format="list")
+    expected = {"CrossValidator": "LinearRegressionModel", "TrainValidationSplit": "LinearRegressionModel"}
+    assert run.data.params["model"] == expected.get(name, f"{name.removesuffix('Estimator')}Model")
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    signature = loaded.metadata.signature
+    assert signature.inputs.input_names() == (["list"] if name in ("OneVsRest", "TorchEstimator") else ["x"])
+    found = loaded.predict(rows.to_pandas()[signature.inputs.input_names()])
+    assert signature.outputs.input_names() == list(found.columns)
+    assert len(found) == 40
+
+
+class InThreads(Estimator):
+    """Fits in a pool's thread, as pyspark.ml's searches do."""
+
+    def _fit(self, dataset):
+        with ThreadPool(1) as pool:
+            return pool.apply(LinearRegression(featuresCols=["x"]).fit, (dataset,))
+
+
+def test_parts_that_are_fitted_in_threads_are_not_logged(mlflow):
+    rows = pa.table({"x": np.arange(20.0), "label": np.arange(20.0) % 3})
+    autolog()
+    try:
+        Pipeline(stages=[InThreads()]).fit(rows)
+        with ThreadPool(1) as pool:  # a user's own
+            pool.apply(LinearRegression(featuresCols=["x"]).fit, (rows,))
+    finally:
+        autolog(disable=True)
+    kinds = sorted(run.data.params["model"] for run in mlflow.search_runs(output_format="list"))
+    assert kinds == ["LinearRegressionModel", "PipelineModel"]
+
+
+def test_the_signature_of_images_is_binary(mlflow):
+    png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    rows = pa.table({"png": [png] * 8, "label": [0.0, 1.0] * 4})
+    steps = images.Compose([images.Decode("gray"), images.Resize(4, 4), images.Rescale(1 / 255)])
+    network = TorchEstimator(
+        module=Flat, loss="logistic", featuresCol="png", imagePipeline=steps, launcher="local", epochs=1
+    ).fit(rows)
+    with mlflow.start_run():
+        by_columns, by_example = log_fit(network), log_fit(network, "other", rows.select(["png"]).to_pandas())
+    for info in (by_columns, by_example):
+        loaded = mlflow.pyfunc.load_model(info.model_uri)
+        assert [column.type.name for column in loaded.metadata.signature.inputs] == ["binary"]
+        assert len(loaded.predict(rows.select(["png"]).to_pandas())) == 8
+
+
+def test_a_model_for_each_class_that_names_another_library_is_not_loaded(mlflow, tmp_path):
+    rows = pa.table({"list": np.arange(12.0)[:, None].tolist(), "label": np.arange(12.0) % 2})
+    model = ml.OneVsRest(classifier=ml.LinearSVC(regParam=0.1), featuresCol="list").fit(rows)
+    pyfunc.write(model, tmp_path / "model")
+    assert len(pyfunc._load_pyfunc(str(tmp_path / "model")).predict(rows.to_pandas())) == 12
+    (part,) = (tmp_path / "model" / "model_1").glob("metadata/part-*")
+    part.write_text(part.read_text().replace("sparkopt.ml.svm.LinearSVCModel", "subprocess.Popen"))
+    with pytest.raises(DataError, match="subprocess.Popen, which is no linear model"):
+        pyfunc._load_pyfunc(str(tmp_path / "model"))
 
 
 def test_without_mlflow_autolog_and_the_flag_say_what_to_install(monkeypatch, capsys, people, tmp_path):

@@ -152,7 +152,7 @@ def test_a_store_that_cannot_be_reached_is_refused(monkeypatch):
 
 
 def test_each_store_is_opened_once(monkeypatch):
-    stores = ObjectStores({**HADOOP, **MINIO}.get)
+    stores = ObjectStores({**HADOOP, **MINIO, "fs.s3a.bucket.more.access.key": "other"}.get)
     one, other, apart = (stores.location(uri) for uri in ("s3a://rows/a", "s3a://rows/b", "s3a://more/a"))
     assert one.filesystem is other.filesystem
     assert one.filesystem is not apart.filesystem

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
+import psutil
 import pyspark
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +45,61 @@ def submit(
         timeout=timeout,
         check=False,
     )
+
+
+class Busy:
+    """How long a process and its children have computed, or waited for a core: slow ones do, hung ones do not."""
+
+    def __init__(self, process: int) -> None:
+        self._process, self._known = process, dict[tuple[int, str], int]()
+        self.more()
+
+    def more(self) -> float:
+        """Return the seconds since the last call, of all threads together."""
+        found = dict[tuple[int, str], int]()
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self._process)
+            for one in (root, *root.children(recursive=True)):
+                for thread in Path(f"/proc/{one.pid}/task").glob("*"):
+                    with contextlib.suppress(OSError):
+                        computed, waited, _ = map(int, (thread / "schedstat").read_text().split())
+                        found[one.pid, thread.name] = computed + waited
+        more = sum(max(0, spent - self._known.get(thread, 0)) for thread, spent in found.items())
+        self._known = found
+        return more / 1e9
+
+
+def run_unless_hung(
+    line: list[str], environment: dict[str, str], silent: float = 240.0, part: float = 0.05
+) -> subprocess.CompletedProcess[str]:
+    """Run a command for as long as its processes do something, however slow the machine is.
+
+    It is killed where, for ``silent`` seconds, they used and waited for less than ``part`` of a core.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=out, stderr=err, start_new_session=True)
+        busy, since, seconds = Busy(process.pid), time.monotonic(), 0.0
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(2)
+                seconds += busy.more()
+                if seconds > part * (time.monotonic() - since):
+                    since, seconds = time.monotonic(), 0.0
+                hung = time.monotonic() - since > silent
+                assert not hung, f"{line} has done nothing for {silent:g} s: " + _tail(out) + _tail(err)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(line, process.returncode, out.read(), err.read())
+
+
+def _tail(stream: IO[str]) -> str:
+    stream.seek(0)
+    return stream.read()[-3000:]
 
 
 def heeding_interrupts() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.running import ROOT, SPARK, SUBMIT
+from tests.jobs.running import ROOT, SPARK, SUBMIT, run_unless_hung
 
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
 DAG_ID = "sparkopt_training_pipeline"
@@ -30,6 +30,7 @@ HASTY = {
 
 pytestmark = [
     pytest.mark.usefixtures("jvms"),
+    pytest.mark.timeout(3600),  # a loaded machine is slow; run_unless_hung ends what hangs
     pytest.mark.skipif(not (AIRFLOW / "airflow").exists(), reason="Airflow is not set up: make airflow"),
 ]
 
@@ -84,15 +85,7 @@ class Installation:
         self.run("airflow", "db", "migrate")
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(AIRFLOW / command[0]), *command[1:]],
-            cwd=ROOT,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=580,
-            check=False,
-        )
+        return run_unless_hung([str(AIRFLOW / command[0]), *command[1:]], {**self.environment, **environment})
 
     def look(self, **environment: str) -> dict:
         """What the DAG is."""

@@ -1,6 +1,7 @@
 """Each notebook runs from its first cell to its last, without a screen, in a process of its own.
 
-The quickstart runs once more on Spark Connect. A widget is set, as a job would set it, where less of the same will do.
+The quickstart runs once more on Spark Connect, and all of them as they are on a server that refuses what serverless
+compute refuses. A widget is set, as a job would set it, where less of the same will do.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.connect.conftest import server  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("jvms")
 
@@ -37,8 +41,28 @@ RUNS["quickstart on Connect"] = (ROOT / "notebooks/quickstart.ipynb", {"SPARK_RE
     [pytest.param(*run, id=name) for name, run in RUNS.items()],
 )
 def test_runs_headless(path, settings, tmp_path):
+    run = executed(path, settings, tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip()
+
+
+@pytest.mark.usefixtures("minutes")
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_runs_where_the_server_refuses_what_serverless_compute_does(server, name, tmp_path):
+    path, settings = RUNS[name]
+    run = executed(path, settings, tmp_path, ["-m", "tests.connect.on_serverless", server, "cells"], seconds=1100)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip()
+    assert run.stderr.strip().splitlines()[-1].startswith("REFUSED ")
+
+
+def executed(
+    path: Path, settings: dict[str, str], folder: Path, by: Sequence[str] = (), seconds: float = 400
+) -> subprocess.CompletedProcess[str]:
+    """Run a notebook's cells, by Python or by what a module of these tests puts around them."""
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    script = tmp_path / f"{path.stem}.py"
+    script = folder / f"{path.stem}.py"
     script.write_text("\n\n".join("".join(cell["source"]) for cell in cells), encoding="utf-8")
     environment = {
         **os.environ,
@@ -48,8 +72,7 @@ def test_runs_headless(path, settings, tmp_path):
         "PYSPARK_SUBMIT_ARGS": " ".join([*(f"--conf {key}={value}" for key, value in SETTINGS.items()), "pyspark-shell"]),
         **settings,
     }
-    run = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+    command = [sys.executable, *by, str(script)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.strip()

@@ -23,6 +23,8 @@ class FaultyServer:
         Seconds before each answer.
     busy : int
         How many requests are still refused with 503.
+    down : bool
+        Whether connections end without an answer, as those to a process that was killed.
     silent : bool
         Whether requests are taken and never answered.
     prefix : str or None
@@ -35,6 +37,7 @@ class FaultyServer:
 
     def __init__(self, port: int) -> None:
         self.target, self.delay, self.busy, self.silent = port, 0.0, 0, False
+        self.down = False
         self.prefix: str | None = None
         self.dies_after: int | None = None
         self.seen: list[str] = []
@@ -97,6 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.close()
                 return
+        if faults.down:
+            self.close_connection = True
+            self.connection.close()
+            return
         time.sleep(faults.delay)
         while faults.silent:
             time.sleep(0.1)

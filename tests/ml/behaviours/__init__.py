@@ -4,7 +4,7 @@
 behaviour is missing. test_behaviours.py runs them on Spark Classic, tests/connect on Spark Connect.
 """
 
-from tests.ml.behaviours import facts, folds, models, named, raw, refused, searches, stages  # noqa: F401  # they fill the table
+from tests.ml.behaviours import facts, field, folds, models, named, raw, refused, searches, stages  # noqa: F401  # they fill the table
 from tests.ml.behaviours.kinds import World
 from tests.ml.behaviours.register import BEHAVIOURS, run
 
