@@ -6,7 +6,7 @@ Any path that Spark can write works; without Spark, any that `sparkopt.io.resolv
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from sparkopt.validation import OneOf, check
 __all__ = ["GeneralModelWriter", "ModelReader", "ModelWriter", "restored", "table_of"]
 
 M = TypeVar("M", bound="MLReadable[Any]")
+W = TypeVar("W", bound="ModelWriter")
 
 
 class ModelWriter(StageWriter):
@@ -44,7 +45,7 @@ class ModelWriter(StageWriter):
         self.model = model
         self.source = "internal"
 
-    def format(self, source: str) -> Self:
+    def format(self: W, source: str) -> W:
         """Choose "internal", which ``load`` reads, or a format for other software.
 
         "pyspark" is that of pyspark.ml's own model, which Spark loads in every language, and ``load`` too.
