@@ -223,7 +223,8 @@ class Compose:
             named = [(name, parameters) for name, parameters in steps]
         except (ValueError, TypeError, KeyError):
             raise ParameterError(
-                f"a pipeline must be an images.Compose, or the text that its to_json() gives. Got {text!r} instead."
+                "a pipeline must be an images.Compose, or the text that its to_json() gives. Got "
+                f"{str(text)[:80]!r} instead."
             ) from None
         return cls([built(name, parameters) for name, parameters in named], device)
 

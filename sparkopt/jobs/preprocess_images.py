@@ -55,13 +55,15 @@ def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
             [sparkopt.images.Decode(), fit, sparkopt.images.Encode(options.encoding, options.quality)]
         )
     try:
-        return sparkopt.images.Compose.from_json(Path(options.pipeline).read_text(encoding="utf-8"))
+        text = Path(options.pipeline).read_text(encoding="utf-8")
     except OSError as error:
         raise ParameterError(f"--pipeline {options.pipeline!r} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        if isinstance(error, ParameterError):
-            raise
-        raise ParameterError(f"--pipeline {options.pipeline!r} is no JSON of Compose.to_json: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"--pipeline {options.pipeline!r} is no text of Compose.to_json: {error}.") from error
+    try:
+        return sparkopt.images.Compose.from_json(text)
+    except ParameterError as error:
+        raise ParameterError(f"--pipeline {options.pipeline!r}: {error}") from error
 
 
 def process(rows: ImageRows) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_files_are_listed_in_order_and_kept_in_little_memory(tmp_path, monkeypat
         for number, file in enumerate(walk(*arguments)):
             if number % 50 == 49:
                 gc.collect()
-                alive.append(sum(isinstance(one, FileBelow) for one in gc.get_objects()))
+                alive.append(sum(type(one) is FileBelow for one in gc.get_objects()))
             yield file
 
     monkeypatch.setattr(files, "walk_below", watched)

@@ -213,7 +213,11 @@ PREPROCESS: dict[str, Line] = {
     "no parts": ([*INPUT, "--parts", "0"], 2, "--parts must be at least 1"),
     "half a part": ([*INPUT, "--parts", "1.5"], 2, "argument --parts: invalid int value"),
     "no pipeline": ([*INPUT, "--pipeline", "{nowhere.json}"], 2, "cannot be read: No such file or directory"),
-    "a table as pipeline": ([*INPUT, "--pipeline", "{rows.csv}"], 2, "is no JSON of Compose.to_json"),
+    "a table as pipeline": (
+        [*INPUT, "--pipeline", "{rows.csv}"],
+        2,
+        "rows.csv': a pipeline must be an images.Compose",
+    ),
     "labels of nothing": ([*INPUT, "--labels", "cat,dog"], 2, "--labels is for --features, which writes the labels"),
     "other labels": (
         [*INPUT, "--features", "--labels", "cat,cow"],

@@ -285,7 +285,7 @@ def _log_two_models(mlflow: Any, place: Place) -> None:
     stages = [ml.TableFeatures(inputCols=["a", "town"]), ml.LogisticRegression(regParam=0.1)]
     pipeline = ml.Pipeline(stages=stages).fit(rows)
     plain = ml.LinearRegression(featuresCols=["a", "b"], labelCol="amount").fit(rows)
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("field")) as run:
         first = log_fit(pipeline)
         refused("other names than 'model'", lambda: log_fit(plain))
         second = log_fit(plain, "amounts")
