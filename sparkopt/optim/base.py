@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -174,11 +174,14 @@ class Search(ABC):
         It needs exact gradients: neither local updates, nor gradients that a lossy codec decoded.
     converges_linearly : bool
         The gap that it estimates falls by about the same factor in each step, not ever faster.
+    halving : int
+        Steps in which a small gap at least halves, where it is not that of rounding.
     """
 
     needs_exact: bool = True
     needs_gradient: bool = True
     converges_linearly: bool = False
+    halving: ClassVar[int] = 10
 
     def serves(self, penalty: Penalty) -> bool:
         """Whether it finds the optimum with this penalty."""

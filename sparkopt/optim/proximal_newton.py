@@ -72,6 +72,7 @@ class ProximalNewton(Search):
     trials: int = 10
     max_trials: int = 50
     keep: float = 1e-6
+    halving = 4
 
     def __post_init__(self) -> None:
         check("decrease", self.decrease, Interval(0, 0.5, closed="neither"))

@@ -20,6 +20,8 @@ SLOW_SHARE = 1e-4
 """Share of the tolerance that it may be where steps converge linearly, and each further digit takes many."""
 LEAST_GAP = 1e-15
 """Relative gap that rounding allows to be estimated."""
+ROUNDED = 1e-7
+"""Relative gap from which a gap that no longer falls is that of rounding: float32 rows are no more exact."""
 LEAST_SHARE = 1e-3
 """Share of the first objective that counts for the scale of the last one, which may fall towards zero."""
 
@@ -197,13 +199,15 @@ class Stop:
         check("patience", self.patience, Interval(1, None, whole=True))
         check("minDelta", self.min_delta, Interval(0, None))
 
-    def reason(self, history: Sequence[Record], linear: bool = False) -> str | None:
-        """Return why to stop now, or None to continue; ``linear``: ``Search.converges_linearly``."""
+    def reason(self, history: Sequence[Record], linear: bool = False, halving: int = WORST_OF) -> str | None:
+        """Return why to stop now, or None to continue; ``linear`` and ``halving`` are those of the ``Search``."""
         recent = history[-self.window :]  # one mini-batch without a gradient may be an exception
         if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
         if self.tol > 0 and self._is_near(history, linear):
             return "tolerance"
+        if self.tol > 0 and self._is_rounding(history, halving):
+            return "precision"
         if history[-1].validation is not None and self._stalls(history):
             return "validation"
         return "maxIter" if history[-1].step >= self.max_iter else None
@@ -221,6 +225,17 @@ class Stop:
         if recent[-1] <= history[0].objective and self.unit * history[-1].gradient_norm <= self.tol * scale:
             return True  # where steps diverge, the objective outgrows the gradient
         return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
+
+    def _is_rounding(self, history: Sequence[Record], steps: int) -> bool:
+        """Whether the estimated gap is small, and no longer falls: gradients over float32 rows are no more exact."""
+        if self.window > 1 or len(history) <= steps:
+            return False
+        most = ROUNDED * abs(history[-1].objective)
+        recent = [record.gap for record in history[-steps:] if record.gap is not None and record.gap <= most]
+        if len(recent) < steps:
+            return False
+        before = [record.gap for record in history[:-steps] if record.gap is not None]
+        return bool(before) and min(recent) > 0.5 * min(before)
 
     def _change(self, history: Sequence[Record]) -> float:
         values = [record.objective for record in history[-2 * self.window :]]

@@ -19,6 +19,7 @@ from sparkopt.objective.work import FullGradient
 from sparkopt.penalties import L1, L2, Box, ElasticNet, NoPenalty, Penalty
 from sparkopt.solver.loop import minimise
 from sparkopt.solver.problem import Problem, Solution
+from sparkopt.solver.progress import Record, Stop
 from sparkopt.training.coordinates import SolverCoordinates
 from tests.optima import PenalisedModel
 from tests.problems import in_blocks, reduce_over
@@ -108,3 +109,40 @@ def test_lbfgs_ends_at_the_optimum(name):
     assert solution.reason == "tolerance"
     assert -1e-12 < model(name, "L2", True, True).gap(*found) < 1e-9
     assert solution.gap < 1e-9 * abs(solution.objective)
+
+
+GAPS = {
+    "falls fast": ([1e-3, 1e-6, 1e-9, 1e-11, 1e-12, 3e-13], None),
+    "falls by half in two steps": ([1e-8 * 2 ** (-step / 2) for step in range(20)], None),
+    "no longer falls": ([1e-3, 1e-6, 1e-9, 2e-9, 1e-9, 2e-9, 1e-9], "precision"),
+    "varies": ([1e-3, 1e-6, 1e-10, 2e-9, 3e-10, 1e-8, 6e-11], "precision"),
+    "has begun to vary": ([1e-3, 1e-6, 1e-10, 2e-9, 3e-10, 1e-8], None),
+    "is large": ([1e-3, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5], None),
+    "is not known": ([1e-3, 1e-9, 1e-9, 1e-9, 1e-9, 1e-9, None], None),
+}
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_a_small_gap_that_no_longer_falls_is_that_of_rounding(name):
+    gaps, expected = GAPS[name]
+    history = [Record(step, 1.0 + (gap or 0.0), 1.0, 1, 10, 0.0, None, gap) for step, gap in enumerate(gaps)]
+    assert Stop(max_iter=100).reason(history, halving=4) == expected
+    assert Stop(max_iter=100, tol=0.0).reason(history, halving=4) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_rows_end_where_their_rounding_begins(seed):
+    X, y = datasets.load_digits(return_X_y=True)
+    kept = np.random.default_rng(seed).random(len(y)) < 0.8
+    X, y = X[kept] / 16, y[kept].astype(float)
+    moments, frame = Moments.of(in_blocks(X, y, rows=len(y))[0]), {"standardization": True, "fit_intercept": True}
+    own = SolverCoordinates.of(Multinomial(10), L2(0.001), moments, scale_target=False, **frame)
+
+    def solved(rows: np.ndarray) -> Solution:
+        reduce = reduce_over(FullGradient(own.objective), [in_blocks(rows, y, rows=256)])
+        return minimise(reduce, Problem(optim.proximal_newton(), own.start(None), own.penalty))
+
+    found, exact = solved(X.astype(np.float32)), solved(X)
+    assert found.reason in ("tolerance", "precision")
+    assert sum(record.evaluations for record in found.history) <= 60
+    assert found.objective == pytest.approx(exact.objective, rel=1e-6)
