@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import runpy
 import sys
 import time
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -34,8 +36,8 @@ PATCHED = (
     "pyspark.ml.regression",
     "pyspark.ml.tuning",
 )
-KEEPS_ITS_OWN = frozenset({"pyspark", "sparkopt", "mlflow", "cloudpickle", "pickle", "importlib"})
-"""Packages that are given pyspark.ml's own classes."""
+KEEP_THEIRS = ("pyspark", "sparkopt", "mlflow", "cloudpickle", "pickle")
+"""Packages whose code is given pyspark.ml's own classes."""
 REFUSALS = (DataError, DivergedError, IncompatibleError, ParameterError, SchemaError)
 """What sparkopt does not train; pyspark.ml may."""
 
@@ -164,15 +166,29 @@ def _replacing(before: type[ModuleType], ours: Mapping[str, type]) -> type[Modul
 
     class Replacing(before):  # type: ignore[misc, valid-type]  # the class that the module has
         def __getattribute__(self, name: str) -> Any:
-            if name in ours and _is_given_ours(sys._getframe(1).f_globals.get("__name__", "")):
+            if name in ours and _is_given_ours(sys._getframe(1).f_code.co_filename):
                 return ours[name]
             return super().__getattribute__(name)
 
     return Replacing
 
 
-def _is_given_ours(caller: str) -> bool:
-    return caller.partition(".")[0] not in KEEPS_ITS_OWN
+def _is_given_ours(file: str) -> bool:
+    """Whether code of a file, which asks for a class, is given sparkopt's."""
+    return not file.startswith(_keeping())
+
+
+@functools.cache
+def _keeping() -> tuple[str, ...]:
+    """Return how the names of files begin whose code is given pyspark.ml's own classes."""
+    found = ["<frozen "]  # importlib
+    for name in KEEP_THEIRS:
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            found += [f"{folder}{os.sep}" for folder in spec.submodule_search_locations]
+        elif spec is not None and spec.origin:
+            found.append(spec.origin)
+    return tuple(found)
 
 
 _PARTS: ContextVar[list[float] | None] = ContextVar("sparkopt_drop_in_parts", default=None)

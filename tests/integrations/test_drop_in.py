@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyspark.ml.wrapper
 import pytest
 
 from sparkopt import ml
@@ -22,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 TABLE = pa.table({"x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "label": [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]})
 
 
-def imported(line: str, name: str = "__main__") -> dict:
-    """Return what an import gives a module of this name."""
-    found = {"__name__": name}
-    exec(line, found)
+def imported(line: str, file: str = "<stdin>") -> dict:
+    """Return what an import gives the code of a file."""
+    found = {"__name__": "__main__"}
+    exec(compile(line, file, "exec"), found)
     return found
 
 
@@ -48,8 +49,8 @@ def test_imports_give_our_classes_while_they_are_replaced(line):
     ours = REPLACED[line]
     with replace_pyspark_ml():
         assert imported(line)["found"] is ours
-        assert imported(line, "a_users.module")["found"] is ours
-        theirs = imported(line, "pyspark.ml.wrapper")["found"]
+        assert imported(line, "/users/own/pyspark_jobs/module.py")["found"] is ours
+        theirs = imported(line, pyspark.ml.wrapper.__file__)["found"]
     assert theirs is imported(line)["found"] is not ours
     assert theirs.__module__.startswith("pyspark.ml.")
 

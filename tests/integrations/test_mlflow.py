@@ -271,7 +271,7 @@ def test_a_package_that_is_not_installed_is_named(mlflow, fitted, tmp_path, monk
     """A checkout on PYTHONPATH has no metadata, and so no wheel."""
     monkeypatch.setattr("sparkopt.integrations.wheel.distributions", lambda name: iter(()))
     save_model(fitted["columns"], tmp_path / "model")
-    assert f"sparkopt=={sparkopt.__version__}" in requirements(tmp_path / "model")
+    assert f"sparkopt[spark]=={sparkopt.__version__}" in requirements(tmp_path / "model")
     assert not (tmp_path / "model" / "code").exists()
     assert "cannot carry it" in caplog.text
 

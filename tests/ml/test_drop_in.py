@@ -275,7 +275,7 @@ def test_linear_regressions_are_written_as_pyspark_writes_pmml(linear, diabetes,
     roles = [facts for tag, facts in pmml(tmp_path / "named") if tag.endswith("MiningField")]
     assert roles[-1] == {"name": "y", "usageType": "target"}
     assert roles[0] == {"name": "x0", "usageType": "active"}
-    with pytest.raises(ParameterError, match="'internal', 'pmml'"):
+    with pytest.raises(ParameterError, match="'internal', 'pyspark', 'pmml'"):
         linear.write().format("onnx")
     linear.write().format("internal").save(str(tmp_path / "internal"))
     assert ml.LinearRegressionModel.load(str(tmp_path / "internal")).coefficients == linear.coefficients
