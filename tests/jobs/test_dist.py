@@ -109,12 +109,20 @@ def test_the_command_trains_without_a_checkout(wheel, table, tmp_path):
 
 
 def test_make_dist_ships_all_that_a_machine_needs(table, tmp_path):
-    """The wheel with real dependencies and no extra; the archive on executors that have nothing of it installed."""
+    """The wheel with real dependencies and Spark; the archive on executors that have nothing of it installed."""
     run("make", "dist", cwd=ROOT, PATH=os.environ["PATH"])
     (built,) = (ROOT / "dist").glob("sparkopt-*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     commands = tmp_path / "env" / "bin"
-    run(commands / "pip", "install", "--quiet", "--constraint", ROOT / "requirements/test.txt", built, cwd=tmp_path)
+    run(
+        commands / "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "requirements/test.txt",
+        f"{built}[spark]",
+        cwd=tmp_path,
+    )
     manifest = trained(commands / "sparkopt", table, tmp_path, tmp_path)
     assert manifest["metrics"]["r2"] > 0.9
     assert "loss.png" not in manifest["outputs"]  # no matplotlib there: a warning, not a failure
