@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("jvms")
 
 @pytest.mark.parametrize(("sent", "told", "code"), [(signal.SIGTERM, b"terminated", 143), (signal.SIGINT, b"", 130)])
 def test_a_signal_is_told_on_standard_error(sent, told, code, tmp_path):
-    """SIGINT ends the JVM of spark-submit too, which may or may not pass the line on before; test_machine.py has it."""
+    """SIGINT ends the JVM of spark-submit too, which may pass the line on before; test_machine.py has it."""
     rows = {"x": np.arange(400.0) % 7, "label": np.arange(400.0) % 2}
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     endless = ["--optimizer", "gd", "--engine", "driver", "--max-iter", "1000000", "--tol", "0"]
