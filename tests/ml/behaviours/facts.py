@@ -182,7 +182,10 @@ def integers_of_every_width_are_features_and_labels(world: World) -> None:
         rows = rows.select(*[rows[name].cast(kind).alias(name) for name in names])
         model = OURS.LinearRegression(featuresCols=names[:-1], regParam=0.1, tol=1e-12).fit(rows)
         found.append(np.append(model.coefficients.toArray(), model.intercept))
-    np.testing.assert_allclose(found, [found[0]] * len(found), rtol=1e-6, atol=1e-9)
+    byte, short, long, decimal = found
+    np.testing.assert_allclose(short, byte, rtol=1e-12)  # both are kept as float32
+    np.testing.assert_allclose(decimal, long, rtol=1e-12)  # both as float64
+    np.testing.assert_allclose(short, long, rtol=1e-5)
 
 
 @behaviour()
