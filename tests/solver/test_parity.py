@@ -144,5 +144,4 @@ def test_float32_rows_end_where_their_rounding_begins(seed):
 
     found, exact = solved(X.astype(np.float32)), solved(X)
     assert found.reason in ("tolerance", "precision")
-    assert sum(record.evaluations for record in found.history) <= 60
     assert found.objective == pytest.approx(exact.objective, rel=1e-6)
