@@ -17,7 +17,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.arrow import array_of, list_of, text_of
 from sparkopt.io.metadata import check_digest, digested
 from sparkopt.ml.pmml import regression_pmml
-from sparkopt.ml.pyspark_models import PYSPARK_MODELS, of_pyspark, write_for_pyspark
+from sparkopt.ml.pyspark_models import PYSPARK_MODELS, class_for_pyspark, of_pyspark, write_for_pyspark
 from sparkopt.ml.saving import StageReader, StageWriter
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
@@ -54,8 +54,12 @@ class ModelWriter(StageWriter):
         ------
         ParameterError
             For any other format.
+        IncompatibleError
+            For "pyspark", where pyspark.ml has no such model.
         """
         self.source = check("format", source.lower(), OneOf(list(self.formats)))
+        if self.source == "pyspark":
+            class_for_pyspark(self.model)  # now, before what is to be overwritten is deleted
         return self
 
     def saveImpl(self, path: str) -> None:

@@ -18,7 +18,7 @@ from sparkopt.io.saved import FileSession
 from sparkopt.losses import Huber
 from sparkopt.typing import Floats
 
-__all__ = ["PYSPARK_MODELS", "of_pyspark", "write_for_pyspark"]
+__all__ = ["PYSPARK_MODELS", "class_for_pyspark", "of_pyspark", "write_for_pyspark"]
 
 PYSPARK_MODELS = {
     f"org.apache.spark.ml.{theirs}": f"sparkopt.ml.{ours}"
@@ -30,8 +30,10 @@ PYSPARK_MODELS = {
     )
 }
 """sparkopt's models, by the class in the metadata of pyspark.ml's."""
-OF_THE_FIT = ("Bounds",)
+OF_THE_FIT = "Bounds"
 """In the names of parameters that a model has no use for, whose JSON is that of a Matrix or a Vector."""
+MAPS = ("paramMap", "defaultParamMap")
+"""Where metadata have parameters."""
 
 
 def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
@@ -66,9 +68,8 @@ def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
             f"pyspark.ml, and save it again."
         ) from None
     own = dict(metadata)
-    for key in ("paramMap", "defaultParamMap"):
-        values = metadata.get(key, {})
-        own[key] = {name: value for name, value in values.items() if not any(part in name for part in OF_THE_FIT)}
+    for key in MAPS:
+        own[key] = {name: value for name, value in metadata.get(key, {}).items() if OF_THE_FIT not in name}
     params = {**own["defaultParamMap"], **own["paramMap"]}
     auxiliary = np.zeros(0)
     if params.get("loss") == "huber":
@@ -84,6 +85,21 @@ def _array(value: Any, kind: Any) -> Floats:
         value = kind.deserialize(tuple(value.values()))
     found: Floats = np.asarray(value.toArray(), dtype=np.float64)
     return found
+
+
+def class_for_pyspark(model: Any) -> str:
+    """Return the class in the metadata of pyspark.ml's model of this kind.
+
+    Raises
+    ------
+    IncompatibleError
+        For a model that pyspark.ml has not.
+    """
+    own = f"{type(model).__module__}.{type(model).__name__}"
+    theirs = next((theirs for theirs, ours in PYSPARK_MODELS.items() if ours == own), None)
+    if theirs is None:
+        raise IncompatibleError(f"pyspark.ml has no {type(model).__name__} to write one for. Use format('internal').")
+    return theirs
 
 
 def write_for_pyspark(model: Any, path: str, session: Any) -> None:
@@ -103,18 +119,14 @@ def write_for_pyspark(model: Any, path: str, session: Any) -> None:
     IncompatibleError
         For a model that pyspark.ml has not.
     """
-    own = f"{type(model).__module__}.{type(model).__name__}"
-    theirs = next((theirs for theirs, ours in PYSPARK_MODELS.items() if ours == own), None)
-    if theirs is None:
-        raise IncompatibleError(f"pyspark.ml has no {type(model).__name__} to write one for. Use format('internal').")
+    theirs = class_for_pyspark(model)
     module, _, name = theirs.replace("org.apache.spark", "pyspark").rpartition(".")
     kind = getattr(import_module(module), name)
-    known = {one for one in dir(kind) if isinstance(getattr(kind, one), Param)}
+    known = {one for one in dir(kind) if isinstance(getattr(kind, one), Param) and OF_THE_FIT not in one}
     metadata = json.loads(DefaultParamsWriter._get_metadata_to_save(model, session))
     metadata["class"] = theirs
-    for key in ("paramMap", "defaultParamMap"):
-        kept = {one: value for one, value in metadata[key].items() if one in known}
-        metadata[key] = {one: value for one, value in kept.items() if not any(part in one for part in OF_THE_FIT)}
+    for key in MAPS:
+        metadata[key] = {one: value for one, value in metadata[key].items() if one in known}
     line = json.dumps(metadata, separators=(",", ":"))
     session.createDataFrame([(line,)], schema=["value"]).coalesce(1).write.text(f"{path}/metadata")
     schema, values = _numbers(model)

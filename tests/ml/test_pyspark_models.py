@@ -79,7 +79,7 @@ def test_parameters_of_sparkopt_alone_are_left_out(tmp_path):
 def test_what_pyspark_has_not_is_refused(tmp_path):
     quantile = ml.QuantileRegressionModel(np.zeros((1, 2)), np.zeros(1))
     with pytest.raises(IncompatibleError, match=r"no QuantileRegressionModel.*format\('internal'\)"):
-        saved(quantile, tmp_path / "model")
+        quantile.write().overwrite().format("pyspark")  # before anything is overwritten
     assert not list(tmp_path.iterdir())
     with pytest.raises(ParameterError, match="format must be one of"):
         model("binomial").write().format("onnx")
