@@ -127,8 +127,6 @@ def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
     ParameterError
         Where a GPU is asked for that no task would get.
     """
-    if session is None:
-        return 0  # every process finds its own
     return gpus_of(params.value("device"), session, by_stage=params.value("launcher") == "torch")
 
 
