@@ -52,7 +52,7 @@ def valid_rows(rows: R, features: str | Sequence[str], others: Sequence[str | No
         for name in names:
             column_type(schema, name, "numeric")
         kept = named.where(_Valid(reader, tuple(names)), read, "valid rows")
-        return Table(rows.schema, kept.partitions, kept.keeps)  # type: ignore[return-value]  # a Table
+        return rows.with_parts(kept.partitions)  # type: ignore[return-value]  # a Table
     return rows.where(_condition(rows.schema, features, names))  # type: ignore[return-value]  # a DataFrame
 
 

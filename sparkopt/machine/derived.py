@@ -83,8 +83,7 @@ def derived(
     """
     kept = tuple(name for name in schema.names if name not in added)
     columns = (tuple(read), kept, tuple(added))
-    parts = tuple(DerivedPart(part, function, *columns, drops) for part in table.partitions)
-    return Table(schema, parts, table.keeps)
+    return table.with_parts((DerivedPart(part, function, *columns, drops) for part in table.partitions), schema)
 
 
 IN_THIS_PROCESS = 16 << 20

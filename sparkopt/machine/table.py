@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -127,6 +127,10 @@ class Table:
         """Bytes of the rows in memory, roughly; None where that is not known."""
         return _total([part.bytes for part in self.partitions])
 
+    def with_parts(self, partitions: Iterable[TablePart], schema: pa.Schema | None = None) -> Table:
+        """Return a table of other partitions, made of this one's; ``schema`` is theirs, where it is another."""
+        return replace(self, schema=self.schema if schema is None else schema, partitions=tuple(partitions))
+
     def without(self, name: str) -> Table:
         """Return the rows in which a boolean column is false."""
         return self.where(IsFalse(name), (name,), f"without {name}")
@@ -143,8 +147,7 @@ class Table:
         what : str
             What errors call these rows.
         """
-        parts = tuple(FilteredPart(part, condition, tuple(columns), what) for part in self.partitions)
-        return Table(self.schema, parts, self.keeps)
+        return self.with_parts(FilteredPart(part, condition, tuple(columns), what) for part in self.partitions)
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as a pyarrow.Table."""

@@ -45,7 +45,7 @@ def drawn(rows: Rows, draw: Draw) -> Rows:
     if isinstance(rows, Table):
         schema = rows.schema.append(pa.field(FOLD, pa.int32()))
         parts = (DrawnPart(part, number, draw) for number, part in enumerate(rows.partitions))
-        return Table(schema, tuple(parts))
+        return rows.with_parts(parts, schema)
     number = F.lit(None).cast("int")  # rounding may leave a last gap: such a row is in no fold
     for fold, (least, below) in reversed(list(enumerate(draw.bounds))):
         number = F.when((F.col(DRAWN) >= least) & (F.col(DRAWN) < below), fold).otherwise(number)
@@ -56,7 +56,7 @@ def given(rows: Rows, name: str, folds: int) -> Rows:
     """Return the rows, of which one without a fold is refused as it is read."""
     if isinstance(rows, Table):
         rows = named_table(rows, [name])
-        return Table(rows.schema, tuple(GivenPart(part, name, folds) for part in rows.partitions))
+        return rows.with_parts(GivenPart(part, name, folds) for part in rows.partitions)
     refusal = F.raise_error(f"Fold number must be in range [0, {folds}), but got null").cast("int")
     return rows.withColumn(name, F.coalesce(F.col(column_text(rows.schema, name, "fold")), refusal))
 
@@ -76,7 +76,7 @@ def not_in_fold(rows: Rows, name: str, fold: int) -> Rows:
 
 
 def _chosen(rows: Table, name: str, fold: int, inside: bool) -> Table:
-    return Table(rows.schema, tuple(ChosenPart(part, name, fold, inside) for part in rows.partitions))
+    return rows.with_parts(ChosenPart(part, name, fold, inside) for part in rows.partitions)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ class OneVsRest(classification.OneVsRest[Any]):
         if not classes:
             raise DataError("there are no rows to train on: the table is empty.")
         fields = [pa.field(f"{LABEL}{number}", pa.float64()) for number in range(classes)]
-        parts = tuple(BinaryPart(part, label, classes) for part in rows.partitions)
-        labelled = Table(pa.schema([*rows.schema, *fields], rows.schema.metadata), parts)
+        parts = (BinaryPart(part, label, classes) for part in rows.partitions)
+        labelled = rows.with_parts(parts, pa.schema([*rows.schema, *fields], rows.schema.metadata))
         shared = {classifier.featuresCol: self.getFeaturesCol(), classifier.predictionCol: self.getPredictionCol()}
         if self.isDefined(self.weightCol) and self.getWeightCol() and isinstance(classifier, HasWeightCol):
             shared[classifier.weightCol] = self.getWeightCol()

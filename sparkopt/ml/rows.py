@@ -51,7 +51,7 @@ def training_rows(rows: Rows, columns: Columns) -> Rows:
         return rows
     if isinstance(rows, Table):
         found = named_table(rows, [columns.validation]).without(columns.validation)
-        return Table(rows.schema, found.partitions, found.keeps)
+        return rows.with_parts(found.partitions)
     kept, encoder = (
         rows.where(~F.col(column_text(rows.schema, columns.validation, "validation"))),
         encoder_of(rows, columns.features),

@@ -169,7 +169,7 @@ def scored_table(model: Any, table: Table) -> Table:
     for field in scorer.fields:
         schema = schema.append(field)
     names = tuple(table.schema.names)
-    return Table(schema, tuple(ScoredPart(part, scorer, names) for part in named.partitions))
+    return table.with_parts((ScoredPart(part, scorer, names) for part in named.partitions), schema)
 
 
 def _read_names(model: Any) -> list[str | None]:

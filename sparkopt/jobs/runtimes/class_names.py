@@ -37,7 +37,7 @@ def with_class_numbers(rows: Any, label: str, names: Sequence[str]) -> Any:
     if isinstance(rows, Table):
         place = rows.schema.get_field_index(label)
         schema = rows.schema.set(place, pa.field(label, pa.float64()))
-        return Table(schema, tuple(ClassNumbers(part, label, tuple(names)) for part in rows.partitions), rows.keeps)
+        return rows.with_parts((ClassNumbers(part, label, tuple(names)) for part in rows.partitions), schema)
     text = _as_text(F.col(quoted(label)), rows.schema[label].dataType.typeName())
     place = F.array_position(F.array(*map(F.lit, names)), text)
     unknown = F.raise_error(F.concat(F.lit(f"label column {label!r}: "), text, F.lit(_unknown(names))))

@@ -29,8 +29,7 @@ def split_table(rows: Table, fraction: float, seed: int) -> tuple[Table, Table]:
     key = ("path",) if "path" in rows.names else tuple(rows.names)
     below = int(fraction * SHARES)
     training, held_out = (
-        Table(rows.schema, tuple(SplitPart(part, key, seed, below, held) for part in rows.partitions))
-        for held in (False, True)
+        rows.with_parts(SplitPart(part, key, seed, below, held) for part in rows.partitions) for held in (False, True)
     )
     return training, held_out
 
