@@ -39,6 +39,9 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-client/ready: .venv/run .ci/client requirements/client.txt
 	@.ci/client && touch $@
 
+.venv-dask/ready .venv-ray/ready: .venv-%/ready: .venv/run .ci/framework requirements/%.txt
+	@.ci/framework $* && touch $@
+
 .venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
 
@@ -63,6 +66,14 @@ test-s3: .venv/test .venv-s3/ready ## Make .venv-s3 and run the tests against an
 .PHONY: test-client
 test-client: .venv/test .venv-client/ready ## Make .venv-client and run Spark Connect's tests with pyspark-client (about 3 minutes)
 	@$(ACTIVATE) python -m pytest tests/connect/test_client_only.py $(ARGS)
+
+.PHONY: test-dask
+test-dask: .venv-dask/ready ## Make .venv-dask and train on Dask's frames, while its workers are killed (about 3 minutes)
+	@.venv-dask/bin/python -m pytest tests/frameworks -k dask $(ARGS)
+
+.PHONY: test-ray
+test-ray: .venv-ray/ready ## Make .venv-ray and train on Ray's datasets, while its workers are killed (about 4 minutes)
+	@.venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
 
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -211,4 +222,4 @@ dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the 
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv .venv-airflow .venv-client .venv-docs .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-airflow .venv-client .venv-dask .venv-docs .venv-ray .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

@@ -28,7 +28,7 @@ from sparkopt.machine.table import Table
 from sparkopt.machine.threads import Threads
 from sparkopt.validation import Interval
 
-__all__ = ["MachineBackend", "TableSource"]
+__all__ = ["HeldValue", "MachineBackend", "TableSource", "refuse_spark"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class MachineBackend(Backend):
 
     def share(self, value: bytes) -> Shared:
         """Write it where all workers can read it, if there are any."""
-        return SharedValue.of(value) if self._pool.processes else _Held(value)
+        return SharedValue.of(value) if self._pool.processes else HeldValue(value)
 
     @property
     def pass_seconds(self) -> float:  # type: ignore[override]
@@ -174,12 +174,12 @@ class MachineBackend(Backend):
     @property
     def context(self) -> NoReturn:
         """Refuse: there is no Spark."""
-        raise _refusal("a SparkContext")
+        refuse_spark("a SparkContext")
 
     @property
     def handles(self) -> NoReturn:
         """Refuse: there are no RDDs."""
-        raise _refusal("RDDs")
+        refuse_spark("RDDs")
 
     def release(self) -> None:
         """Delete the files and drop the blocks."""
@@ -188,7 +188,7 @@ class MachineBackend(Backend):
 
 
 @dataclass(frozen=True)
-class _Held:
+class HeldValue:
     """Bytes that functions refer to."""
 
     value: bytes
@@ -235,5 +235,6 @@ def _delete(folders: Sequence[Path], pool: ProcessPool) -> None:
     pool.tell(drop_deleted_files)
 
 
-def _refusal(what: str) -> IncompatibleError:
-    return IncompatibleError(f"this needs {what}, and a table on one machine has no Spark. Use engine='auto'.")
+def refuse_spark(what: str) -> NoReturn:
+    """Refuse what only Spark has."""
+    raise IncompatibleError(f"this needs {what}, and a table has no Spark. Use engine='auto'.")

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame
 
 from sparkopt.blocks.backend import Backend, RowSource, Shared, is_connect
 from sparkopt.blocks.classic import ClassicBackend
+from sparkopt.blocks.cluster import ClusterBackend
 from sparkopt.blocks.columns import FEATURES, Columns, features_type
 from sparkopt.blocks.connect import ConnectBackend
 from sparkopt.blocks.descriptions import described
@@ -401,7 +402,8 @@ def reader_of(selected: DataFrame) -> tuple[ParquetScan | None, str]:
 def _backend(source: RowSource | TableSource) -> Backend:
     """Return who runs functions on the partitions of these rows."""
     if isinstance(source, TableSource):
-        return MachineBackend(source)
+        cluster = source.table.cluster
+        return MachineBackend(source) if cluster is None else ClusterBackend(source, cluster)
     return ConnectBackend(source) if is_connect(source.df) else ClassicBackend(source)
 
 

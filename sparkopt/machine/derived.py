@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from sparkopt.machine.part import OfPart, TablePart
+from sparkopt.machine.part import Batches, OfPart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.table import Table
 
@@ -103,7 +103,10 @@ def computed(table: Table, in_processes: bool, columns: Sequence[str] | None = N
         Which columns; unset, all of them.
     """
     names = table.names if columns is None else list(columns)
-    read, schema = _Batches(names), pa.schema([table.schema.field(name) for name in names])
+    read, schema = Batches(names), pa.schema([table.schema.field(name) for name in names])
+    if table.cluster is not None:
+        found = table.cluster.run(read, table.partitions)
+        return pa.Table.from_batches([batch for batches in found for batch in batches], schema)
     is_small = table.bytes is not None and table.bytes <= IN_THIS_PROCESS
     if is_small or not in_processes or len(table.partitions) < 2:
         batches = [batch for part in table.partitions for batch in read(part)]
@@ -111,13 +114,3 @@ def computed(table: Table, in_processes: bool, columns: Sequence[str] | None = N
         with ProcessPool.shared() as pool:
             batches = [batch for found in pool.run(read, table.partitions) for batch in found]
     return pa.Table.from_batches(batches, schema)
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """The task: some columns of a partition."""
-
-    columns: list[str]
-
-    def __call__(self, part: TablePart) -> list[pa.RecordBatch]:
-        return list(part.batches(self.columns))

@@ -12,7 +12,17 @@ import scipy  # loads scipy.sparse where it is used
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
 
-__all__ = ["FEATURES", "LABEL", "from_arrow", "from_pair", "from_pandas", "parts_of"]
+__all__ = [
+    "FEATURES",
+    "LABEL",
+    "arrow_of_pair",
+    "arrow_of_pandas",
+    "from_arrow",
+    "from_pair",
+    "from_pandas",
+    "parts_of",
+    "refuse_names",
+]
 
 FEATURES, LABEL = "features", "label"
 """Columns of a pair (X, y), as the estimators' parameters call them by default."""
@@ -52,19 +62,28 @@ def from_pandas(frame: Any) -> tuple[pa.Schema, list[TablePart]]:
     SchemaError
         For names that are not text, or not unique.
     """
-    names = list(frame.columns)
+    refuse_names(list(frame.columns))
+    return from_arrow(arrow_of_pandas(frame))
+
+
+def refuse_names(names: list[Any]) -> None:
+    """Refuse names of columns that are not text, or not unique."""
     if not all(isinstance(name, str) for name in names):
         odd = next(name for name in names if not isinstance(name, str))
         raise SchemaError(f"the DataFrame has a column {odd!r}; columns need names that are text: rename it.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SchemaError(f"the DataFrame has several columns {twice!r}: rename all but one.")
+
+
+def arrow_of_pandas(frame: Any) -> pa.Table:
+    """Return the rows of a pandas.DataFrame, whose names are text, without its index."""
     fields, arrays = [], []
-    for name in names:
+    for name in frame.columns:
         field, values = _column(name, frame[name])
         fields.append(field)
         arrays.append(values)
-    return from_arrow(pa.table(arrays, schema=pa.schema(fields)) if names else pa.table({}))
+    return pa.table(arrays, schema=pa.schema(fields)) if fields else pa.table({})
 
 
 def _column(name: str, series: Any) -> tuple[pa.Field, Any]:
@@ -111,6 +130,11 @@ def from_pair(X: Any, y: Any) -> tuple[pa.Schema, list[TablePart]]:
         arrays = {FEATURES: features(rows, begin, end), LABEL: pa.array(labels[begin:end])}
         parts.append(MemoryPart(_span(begin, end), pa.table(arrays)))
     return parts[0].held.schema, parts  # type: ignore[attr-defined]
+
+
+def arrow_of_pair(X: Any, y: Any) -> pa.Table:
+    """Return the rows of features and labels, in one table."""
+    return pa.concat_tables([part.held for part in from_pair(X, y)[1]])  # type: ignore[attr-defined]
 
 
 def _labels(y: Any) -> np.ndarray[Any, Any]:

@@ -15,6 +15,7 @@ from sparkopt.errors import SchemaError
 __all__ = [
     "BATCH",
     "BATCH_BYTES",
+    "Batches",
     "FilteredPart",
     "IsFalse",
     "MemoryPart",
@@ -187,6 +188,17 @@ class FilteredPart(OfPart):
             kept = batch.filter(self.condition(batch))
             if kept.num_rows:
                 yield kept if columns is None else kept.select(list(columns))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The task: some columns of a partition, or all, as a list of batches."""
+
+    columns: Sequence[str] | None = None
+
+    def __call__(self, part: TablePart) -> list[pa.RecordBatch]:
+        """Return the batches."""
+        return list(part.batches(self.columns))
 
 
 @dataclass(frozen=True)

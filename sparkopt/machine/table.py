@@ -10,15 +10,17 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from sparkopt.errors import ParameterError, SchemaError
+from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
+from sparkopt.machine import on_dask, on_ray
 from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
+from sparkopt.machine.cluster import Cluster
 from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.datasets import from_dataset
 from sparkopt.machine.delimited import RFC_4180, from_csv
 from sparkopt.machine.listing import files_of
 from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
-from sparkopt.machine.part import FilteredPart, IsFalse, TablePart
+from sparkopt.machine.part import Batches, FilteredPart, IsFalse, TablePart
 from sparkopt.machine.writing import write_parquet
 
 __all__ = ["Table"]
@@ -39,6 +41,8 @@ class Table:
         The rows. Each part is small, can be pickled, and opens its rows where it is used.
     keeps : object, default None
         What the partitions need until the last table that has it is gone, such as a folder of files.
+    cluster : Cluster or None, default None
+        Who runs functions on the partitions, where a framework's workers hold them; None is this machine.
 
     Examples
     --------
@@ -51,6 +55,7 @@ class Table:
     schema: pa.Schema
     partitions: tuple[TablePart, ...] = field(repr=False)
     keeps: object = field(default=None, repr=False)
+    cluster: Cluster | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -71,6 +76,8 @@ class Table:
             - a pyarrow Table, RecordBatch, RecordBatchReader (which is read once) or Dataset, and anything that gives
               Arrow by ``__arrow_c_stream__``, such as Polars and DuckDB;
             - a pandas.DataFrame, whose index is left out;
+            - a DataFrame of Dask, a pair (X, y) of Dask's arrays, or a Dataset of Ray, whose rows stay with the
+              framework's workers;
             - a pair (X, y) of NumPy arrays or of a SciPy sparse array and labels: the columns "features", "label";
             - a Table, which is returned as it is.
         header : bool, default True
@@ -91,6 +98,9 @@ class Table:
         """
         if isinstance(data, Table):
             return data
+        if (framework := _framework(data)) is not None:
+            schema, parts, cluster = framework.table_of(data)
+            return cls(schema, tuple(parts), cluster=cluster)
         schema, parts, folder = _opened(data, header, types, csv)
         if len(set(schema.names)) < len(schema.names):
             twice = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -105,7 +115,18 @@ class Table:
     @staticmethod
     def accepts(data: object) -> bool:
         """Whether ``of`` takes it, as far as its type says; a Spark DataFrame is none."""
-        return isinstance(data, Table) or _kind(data) is not None
+        return isinstance(data, Table) or _kind(data) is not None or _framework(data) is not None
+
+    @classmethod
+    def outline(cls, data: Any) -> Table | None:
+        """Return a table whose only part stands for each partition of a framework's frame; None for anything else.
+
+        Nothing is computed. What is made of this table, `Cluster.mapped` makes of the frame.
+        """
+        if isinstance(data, tuple) or (framework := _framework(data)) is None:
+            return None
+        schema, part, cluster = framework.outline(data)
+        return cls(schema, (part,), cluster=cluster)
 
     def __str__(self) -> str:
         others = len(self.partitions) - 1
@@ -151,8 +172,10 @@ class Table:
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as a pyarrow.Table."""
-        batches = [batch for part in self.partitions for batch in part.batches()]
-        return pa.Table.from_batches(batches, self.schema)
+        found = (
+            map(Batches(), self.partitions) if self.cluster is None else self.cluster.run(Batches(), self.partitions)
+        )
+        return pa.Table.from_batches([batch for batches in found for batch in batches], self.schema)
 
     def write_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write all rows below a path, a Parquet file for each partition, and return how many rows they are.
@@ -171,13 +194,26 @@ class Table:
         ------
         ParameterError
             Where there is something already, or the file system cannot be used.
+        IncompatibleError
+            Where a framework holds the rows: it writes its own frames.
         """
+        if self.cluster is not None:
+            raise IncompatibleError(f"{self.cluster.name}: write the frame that transform returns by its own method.")
         return write_parquet(self.partitions, self.schema, os.fspath(path), overwrite)
 
 
 def _total(known: Sequence[int | None]) -> int | None:
     found = [count for count in known if count is not None]
     return sum(found) if len(found) == len(known) else None
+
+
+def _framework(data: object) -> Any | None:
+    """Return the module that knows the framework of a frame; None where there is none."""
+    return next((module for module, is_one in FRAMEWORKS if is_one(data)), None)
+
+
+FRAMEWORKS = ((on_dask, on_dask.is_dask), (on_ray, on_ray.is_ray))
+"""Frameworks whose workers hold rows. To add one, add its module here."""
 
 
 def _kind(data: object) -> str | None:

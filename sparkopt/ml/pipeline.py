@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.ml import Estimator, Transformer, pipeline
 from pyspark.ml.util import MLReader, MLWriter
 from pyspark.ml.wrapper import JavaParams
@@ -136,6 +137,11 @@ class PipelineModel(pipeline.PipelineModel):
             return super()._transform(dataset)
         if type(dataset).__module__.startswith("pandas."):
             return self._of_frame(dataset, features)
+        outline = Table.outline(dataset)
+        if outline is not None and outline.cluster is not None:
+            found = self._of_table(outline)
+            schema = pa.schema([field for field in found.schema if field.name not in features])
+            return outline.cluster.mapped(dataset, found.with_parts(found.partitions, schema))
         found = self._of_table(Table.of(dataset))
         if not is_in_memory(dataset):
             return found

@@ -212,11 +212,13 @@ def scored(model: Any, data: Any) -> Any:
         return _of_matrix(model, data)
     if _is_pandas(data):
         return _of_frame(model, data)
+    outline = Table.outline(data)
+    if outline is not None and outline.cluster is not None:
+        return outline.cluster.mapped(data, scored_table(model, outline))
     table = scored_table(model, Table.of(data))
     if not isinstance(data, (pa.Table, pa.RecordBatch)) and not hasattr(data, "__arrow_c_stream__"):
         return table
-    batches = [batch for part in table.partitions for batch in part.batches()]
-    return like(data, pa.Table.from_batches(batches, table.schema))
+    return like(data, table.to_arrow())
 
 
 def _stream(model: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:

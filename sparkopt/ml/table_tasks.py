@@ -18,6 +18,8 @@ LITTLE = 64 << 20
 
 def for_each_part(function: Callable[[TablePart], T], table: Table) -> list[T]:
     """Return what a function returns of each part, in their order."""
+    if table.cluster is not None:
+        return table.cluster.run(function, table.partitions)
     size = table.bytes
     with ProcessPool.shared() as shared:
         is_little = size is not None and size <= LITTLE

@@ -234,5 +234,5 @@ def test_types_as_spark_has_them():
 def test_what_needs_spark_says_so():
     with BlockStore.write(Table.of((X, y)), Columns("features", "label"), SquaredError().targets) as store:
         for use in (lambda: store.context, lambda: store.map(_blocks)):
-            with pytest.raises(ValueError, match="a table on one machine has no Spark"):
+            with pytest.raises(ValueError, match="a table has no Spark"):
                 use()
