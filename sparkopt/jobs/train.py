@@ -232,7 +232,7 @@ def work(run: JobRun) -> JobResult:
     initial = find_model(runtime, args.initial_model) if args.initial_model else None
     start, labels = (None, []) if initial is None else (initial.load(runtime), initial.labels)
     types = known_types(start, args.label, labels) if start is not None else {}
-    rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types)
+    rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types, invalid=args.handle_invalid)
     rows = real_names(rows, runtime.schema(rows.rows))
     classifies = args.loss in (None, *CLASSIFIERS)
     if rows.labels and classifies and args.source.kind == IMAGES:

@@ -28,7 +28,7 @@ from pyspark.sql.types import (
     VarcharType,
 )
 
-from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.columns import check_once, column_type
 from sparkopt.blocks.names import plain_types
 from sparkopt.blocks.rows import rows_of, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table
@@ -282,6 +282,7 @@ class TableFeatures(
             names = list(self.getInputCols())
             if label in names:
                 raise ParameterError(f"inputCols names the label, {label!r}. Leave it out.")
+            check_once(schema, names, "inputCols")
         else:
             aside = {label, self.getOutputCol(), *exclude, *([formula.label] if formula else [])}
             names = _usable(schema, [name for name in schema.names if name not in aside], categorical)
