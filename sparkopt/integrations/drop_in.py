@@ -25,6 +25,7 @@ from typing import Any
 
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.io.filesystem import brief
+from sparkopt.machine import Table
 
 __all__ = ["Replacement", "replace_pyspark_ml", "run_script"]
 
@@ -221,6 +222,8 @@ def _watch_fits(replacement: Replacement | None) -> None:
             with _counted(replacement, "sparkopt", type(self).__name__):
                 return fit(self, dataset, params)
         except REFUSALS as error:
+            if Table.accepts(dataset):  # rows without Spark, which pyspark.ml does not take
+                raise
             name, why = type(self).__name__, str(error)
             logger.warning("pyspark.ml trains this %s, which sparkopt refuses: %s", name, why)
             try:

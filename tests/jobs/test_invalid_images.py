@@ -149,7 +149,7 @@ def test_or_the_results_are_those_of_the_others(color, word, on, shades, request
         made[name] = _results(tmp_path / name)
     (none, whole, expected), (counts, broken, scores) = made.values()
     assert (none, counts) == ([0, 0, 0], [1, 1, 1])
-    assert broken == pytest.approx(whole, rel=1e-9)
+    assert broken == pytest.approx(whole, rel=1e-6)  # of sums in another order
     good = scores.filter(pc.is_valid(scores["prediction"]))
     assert scores.num_rows == good.num_rows + (word == "keep") == 24 + (word == "keep")
     assert good["prediction"].to_pylist() == expected["prediction"].to_pylist()
