@@ -15,6 +15,7 @@ from sparkopt.blocks.columns import is_number
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.overlap import check_once
 from sparkopt.jobs.reading import checked_options, checked_types
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     kind = args.source.kind
     if not all(path.strip() for path in args.source.paths):
         raise ParameterError(f"--{kind} is empty: name the data.")
+    check_once(f"--{kind}", args.source.paths)
     options, types = getattr(args, "option", []), getattr(args, "type", [])
     args.source = replace(args.source, options=checked_options(kind, options), types=checked_types(kind, types))
     _check_roles(args)
@@ -318,11 +320,15 @@ def with_image_shape(args: argparse.Namespace, width: int) -> argparse.Namespace
     chosen.color = fits[0] if fits else colors[0]
     chosen.image_size = args.image_size or (sizes[chosen.color] if fits else SIZE)
     made = CHANNELS[chosen.color] * chosen.image_size**2
+    if width and not _is_square(width):
+        raise ParameterError(
+            f"the model was trained on {width} features, and no square image has as many values. Name the table that "
+            "it is for."
+        )
     if width and made != width:
         raise ParameterError(
             f"the model was trained on {width} features, and --image-size {chosen.image_size} --color {chosen.color} "
-            f"makes {made} of an image. "
-            + ("Leave both out." if _is_square(width) else "Was it trained on a table? Name that.")
+            f"makes {made} of an image. Leave both out."
         )
     return chosen
 

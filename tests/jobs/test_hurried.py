@@ -80,6 +80,13 @@ TRAIN: dict[str, Line] = {
     "a spreadsheet": (["{table.xlsx}"], 2, "does not say what it is by its ending: give --csv, --parquet"),
     "semicolons": (["{semicolons.csv}"], 1, "separates columns seems to be --option 'sep=;'"),
     "two formats": ([*ROWS, "{rows.csv}"], 2, "is csv: a run reads one format"),
+    "a file twice": ([*ROWS, *ROWS], 2, "rows.parquet' twice: its rows would count twice. Leave one out"),
+    "a file and its folder": (["--csv", "{.}", "{rows.csv}"], 2, "which it lies in: its rows would count twice"),
+    "checkpoints among the rows": (
+        [*ROWS, "--checkpoint-dir", "{rows.parquet/old}"],
+        2,
+        "another --checkpoint-dir",
+    ),
     "columns with spaces between": ([*ROWS, "--features", "a", "b"], 2, "quotation marks"),
     "a column twice missing": ([*ROWS, "--features", "a,,b"], 1, "features column '' does not exist"),
     "no features": ([*ROWS, "--features", ""], 2, "--features is empty: name a column"),
@@ -152,7 +159,7 @@ SCORE: dict[str, Line] = {
     "no file": (["{nowhere.csv}", *MODEL], 1, "it does not exist"),
     "semicolons": (["{semicolons.csv}", *MODEL], 1, "separates columns seems to be --option 'sep=;'"),
     "other columns": (["{rows.svm}", *MODEL], 1, "features column 'a' does not exist. Columns: label, features"),
-    "images": ([*IMAGES, *MODEL], 1, "features; the model was trained on 2"),
+    "images": ([*IMAGES, *MODEL], 1, "2 features, and no square image has as many values. Name the table"),
     "a threshold": ([*ROWS, *MODEL, "--threshold", "0.3"], 2, "model.setThreshold(0.3), then model.save(path)"),
     "a spreadsheet": (
         [*ROWS, *MODEL, "--output-format", "xlsx"],
