@@ -42,10 +42,12 @@ def invalid_flag(
 
 
 BAD_IMAGE = r"^(.*) \(the row of key '([^']*)'\)\. Mode PERMISSIVE.*"
+NO_NUMBER = r"(column '.*', row \d+ is '(.*)', which is no number\.)$"
 BY_FLAGS = (
     (BAD_IMAGE, r"\2 is no good image: \1. Give --handle-invalid skip to leave such images out, or keep."),
     (r"Set handleInvalid='keep' (for a null prediction), or 'skip'", r"Give --handle-invalid keep \1, or skip"),
     (r"\bset handleInvalid='skip'", "give --handle-invalid skip"),
+    (NO_NUMBER, r"\1 Of CSV, --option 'nullValue=\2' takes it as missing."),
     (r"\bSet handleInvalid='skip'", "Give --handle-invalid skip"),
 )
 """What errors advise to users of estimators, and the same for users of commands."""

@@ -37,6 +37,7 @@ from sparkopt.features import Encoder, EncodingOptions, Formula, RawColumn, fitt
 from sparkopt.features.encoder import VECTOR
 from sparkopt.features.fitting import DROP, IMPUTE
 from sparkopt.features.statistics import CATEGORY, DATE, NUMBER, ColumnStatistics, merged
+from sparkopt.features.values import counted_from
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
@@ -364,7 +365,7 @@ class AddFeatures:
             try:
                 features = self.encoder.vectors([batch.column(name) for name in self.encoder.columns])
             except DataError as error:
-                raise DataError(f"counted from row {first}: {error}") from None
+                raise DataError(counted_from(error, first)) from None
             first += batch.num_rows
             yield pa.RecordBatch.from_arrays([*batch.columns, features], [*batch.schema.names, self.output])
 

@@ -88,7 +88,9 @@ def an_evaluator_refuses_what_it_cannot_judge_in_one_line(world: World) -> None:
     named = {"ml_attr": {"type": "nominal", "name": "town", "vals": ["Bonn", "Oslo", "Rome"]}}
     three = rows.withColumn("town", F.col("row") % 3.0).withMetadata("town", named)
     evaluator = ml.BinaryClassificationEvaluator(labelCol="town")
-    field.refused("label column 'town' has 3 classes: areas under curves are of two", lambda: evaluator.evaluate(three))
+    field.refused(
+        "label column 'town' has 3 classes: areas under curves are of two", lambda: evaluator.evaluate(three)
+    )
     field.refused("Got a NoneType instead", lambda: evaluator.evaluate(None))
     both = ml.LogisticRegression(featuresCols=["a", "A"])
     field.refused("featuresCols names column 'A' as 'a' too", lambda: both.fit(rows))
