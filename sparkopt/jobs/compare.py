@@ -102,6 +102,8 @@ def _facts(path: str) -> Facts:
     except DataError as error:
         text = str(error)
         raise error if path in text else DataError(f"{path!r}: {text}") from None
+    except ParameterError:  # a URI that cannot be used; it is a ValueError too
+        raise
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(f"{path!r} is damaged: its values are none of a receipt's ({error}).") from error
 

@@ -311,7 +311,11 @@ COMPARE: dict[str, Line] = {
         "more.json': this is no Receipt: it has the unknown",
     ),
     "a receipt with other values": ([RECEIPTS[0], "{odd.json}"], 1, "odd.json' is damaged: its values are none of a"),
-    "another storage": ([RECEIPTS[0], "s4://bucket/receipt.json"], 1, "'s4://bucket/receipt.json' cannot be used"),
+    "another storage": (
+        [RECEIPTS[0], "s4://bucket/receipt.json"],
+        1,
+        "error: path='s4://bucket/receipt.json' cannot be",
+    ),
     "a misspelt flag": ([*RECEIPTS, "--htlm", "page.html"], 2, "Did you mean --html?"),
     "an output": ([*RECEIPTS, "--output", "page.html"], 2, "unrecognized arguments: --output page.html"),
     "no page": ([*RECEIPTS, "--html"], 2, "argument --html: expected one argument"),
