@@ -314,7 +314,7 @@ COMPARE: dict[str, Line] = {
     "another storage": (
         [RECEIPTS[0], "s4://bucket/receipt.json"],
         1,
-        "error: path='s4://bucket/receipt.json' cannot be",
+        "error: path='s4://bucket/receipt.json' can",
     ),
     "a misspelt flag": ([*RECEIPTS, "--htlm", "page.html"], 2, "Did you mean --html?"),
     "an output": ([*RECEIPTS, "--output", "page.html"], 2, "unrecognized arguments: --output page.html"),
