@@ -15,6 +15,7 @@ from sparkopt.images.label_targets import LabelTarget, stacked_points
 from sparkopt.images.opencv import cv2
 from sparkopt.shards.fields import LABEL, WEIGHT, Fields
 from sparkopt.shards.groups import Columns
+from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array, Seed
 
 __all__ = ["Batch", "Decoder", "on_device"]
@@ -87,7 +88,7 @@ class Decoder:
 
     def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
         """Return the arguments of the module."""
-        return tuple(self._tensor(columns[entry.name]) for entry in self.fields.inputs)
+        return tuple(tensor for entry in self.fields.inputs for tensor in self._tensors(columns[entry.name]))
 
     def batch(self, columns: Columns, counted: int) -> Batch:
         """Return a batch of which the first ``counted`` rows count."""
@@ -104,8 +105,12 @@ class Decoder:
         target = None if label is None else torch.from_numpy(label)
         return Batch(inputs, target, torch.from_numpy(weights), counted)
 
-    def _tensor(self, values: Array) -> torch.Tensor:
-        return torch.from_numpy(self._images(values) if values.dtype == object else values)
+    def _tensors(self, values: RowArray) -> list[torch.Tensor]:
+        """Return the arguments of the module that are made of a column: lists are padded, and have a mask."""
+        if not isinstance(values, Ragged):
+            return [torch.from_numpy(self._images(values) if values.dtype == object else values)]
+        arrays = values.padded() if values.is_list else (values.dense(),)
+        return [torch.from_numpy(array) for array in arrays]
 
     def _images(self, encoded: Array) -> Array:
         """Return images as (rows, channels, height, width).
@@ -176,9 +181,9 @@ class Decoder:
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy an argument of the module to a device, and make numbers of bytes there; indices stay whole."""
+    """Copy an argument of the module to a device, and make numbers of bytes there; indices and masks stay."""
     moved = tensor.to(device, non_blocking=True)
-    return moved if moved.is_floating_point() or moved.dtype is torch.int64 else moved.float()
+    return moved if moved.is_floating_point() or moved.dtype in (torch.int64, torch.bool) else moved.float()
 
 
 def _split(image: Array, planes: Array) -> None:

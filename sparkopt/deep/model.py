@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pyspark.ml import Model
 from pyspark.ml.util import DefaultParamsReader, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.names import quoted
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference, why_nameless
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchModel"]
 
-SCORES, FORMAT = "__sparkopt_scores", 1
+FORMAT = 1
 KIND = "sparkopt.deep.model.TorchModel"
 
 
@@ -117,13 +115,7 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         for name in wanted.values():
             if name in dataset.columns:
                 raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
-        rows = dataset.withColumn(SCORES, self._scorer(fields).expression(dataset.schema))
-        if self.value("handleInvalid") == "skip":
-            rows = rows.where(F.col(SCORES).isNotNull())
-        return rows.select(
-            *[F.col(quoted(name)) for name in dataset.columns],
-            *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
-        )
+        return self._scorer(fields).added(dataset, wanted, self.value("handleInvalid") == "skip")
 
     def evaluate(self, dataset: Any, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return how good the predictions on these rows are.

@@ -56,6 +56,8 @@ class Field(CarriesSettings):
         Whether its numbers are whole, and become int64 instead of float32.
     target : {"mask", "boxes", "keypoints"} or None, default None
         Of a label that an image pipeline moves with the image: what it is.
+    padded : bool, default False
+        Of lists: whether they may be of unlike lengths, and are padded in each batch.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Field(CarriesSettings):
     kind: str
     whole: bool = False
     target: str | None = None
+    padded: bool = False
 
     @property
     def role(self) -> str:
@@ -254,7 +257,9 @@ def _as_trained(schema: StructType, entry: Field) -> Field:
             f"features column {entry.title!r} has fractional numbers; the network was trained on whole ones. Cast it "
             "to bigint."
         )
-    return replace(found, name=entry.name, whole=entry.whole)
+    if entry.padded and found.kind != "array":
+        raise SchemaError(f"features column {entry.title!r} holds no lists; the network was trained on lists.")
+    return replace(found, name=entry.name, whole=entry.whole, padded=entry.padded)
 
 
 def _is_whole(found: DataType) -> bool:

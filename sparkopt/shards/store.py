@@ -32,11 +32,12 @@ from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import ProcessPool, Table, TablePart
-from sparkopt.shards.dense import dense
+from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]
@@ -255,7 +256,8 @@ class _Write:
         columns = {}
         for entry in self.fields.all:
             try:
-                columns[entry.name] = dense(entry, batch.column(entry.name))
+                read = stored if entry in self.fields.inputs else dense
+                columns[entry.name] = read(entry, batch.column(entry.name))
             except DataError as error:
                 counted = f", counted from row {row}" if row else ""
                 hint = INVALID_HINT if isinstance(error, MissingValueError) else HINT
@@ -277,8 +279,8 @@ class _Write:
                 yield split, {name: _where(values, chosen) for name, values in columns.items()}
 
 
-def _where(values: Array | pa.Array, chosen: Array) -> Array | pa.Array:
-    return values[chosen] if isinstance(values, np.ndarray) else values.filter(pa.array(chosen))
+def _where(values: RowArray | pa.Array, chosen: Array) -> RowArray | pa.Array:
+    return values.filter(pa.array(chosen)) if isinstance(values, pa.Array) else values[chosen]
 
 
 _RESULT_SCHEMA = pa.schema(
@@ -309,10 +311,10 @@ class _File:
         self._stream: Any = None
         self._writer: Any = None
 
-    def add(self, columns: dict[str, Array | pa.Array]) -> None:
+    def add(self, columns: dict[str, RowArray | pa.Array]) -> None:
         """Add rows."""
         for name, values in columns.items():
-            found = (values.shape[1:], values.dtype.name) if isinstance(values, np.ndarray) else ((), "bytes")
+            found = _spec(values)
             if self._tensors.setdefault(name, found) != found:
                 title = next(entry.title for entry in self.fields.all if entry.name == name)
                 raise DataError(f"column {title!r} has rows of {found} after rows of {self._tensors[name]}. {HINT}")
@@ -357,7 +359,15 @@ class _File:
                 opened.close()
 
 
-def _encode(values: Array | pa.Array) -> pa.Array:
+def _spec(values: RowArray | pa.Array) -> tuple[tuple[int, ...], str]:
+    if isinstance(values, Ragged):
+        return values.spec
+    return (values.shape[1:], values.dtype.name) if isinstance(values, np.ndarray) else ((), "bytes")
+
+
+def _encode(values: RowArray | pa.Array) -> pa.Array:
+    if isinstance(values, Ragged):
+        return values.encoded()
     if not isinstance(values, np.ndarray):
         return values
     if values.ndim == 1:
@@ -366,11 +376,13 @@ def _encode(values: Array | pa.Array) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, math.prod(values.shape[1:]))
 
 
-def _row_sizes(columns: dict[str, Array | pa.Array]) -> Array:
+def _row_sizes(columns: dict[str, RowArray | pa.Array]) -> Array:
     """Return the bytes of each row."""
     total: Any = 0
     for values in columns.values():
-        if isinstance(values, np.ndarray):
+        if isinstance(values, Ragged):
+            total = total + values.row_bytes
+        elif isinstance(values, np.ndarray):
             total = total + np.full(len(values), math.prod(values.shape[1:]) * values.itemsize)
         else:
             total = total + np.diff(_binary_offsets(values))
@@ -402,10 +414,21 @@ def _group_ends(sizes: Array, last: bool) -> list[int]:
 def _digest(batch: pa.RecordBatch, start: int) -> int:
     """CRC-32 of a batch's values, independent of the buffers that hold them."""
     for column in batch.columns:
-        values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        if pa.types.is_binary(values.type):
-            for value in binary_values(values):
-                start = zlib.crc32(value, start)  # type: ignore[arg-type]  # a store has no nulls
-        else:
-            start = zlib.crc32(np.ascontiguousarray(values.to_numpy()).data, start)
+        start = _digest_of(column, start)
+    return start
+
+
+def _digest_of(column: pa.Array, start: int) -> int:
+    if pa.types.is_struct(column.type):
+        for child in column.flatten():
+            start = _digest_of(child, start)
+        return start
+    if pa.types.is_list(column.type):
+        lengths = np.diff(column.offsets.to_numpy())
+        return _digest_of(column.flatten(), zlib.crc32(lengths.data, start) if len(column.values) else start)
+    values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+    if not pa.types.is_binary(values.type):
+        return zlib.crc32(np.ascontiguousarray(values.to_numpy()).data, start)
+    for value in binary_values(values):
+        start = zlib.crc32(value, start)  # type: ignore[arg-type]  # a store has no nulls
     return start
