@@ -243,6 +243,10 @@ class Learner:
         """What a checkpoint belongs to; see :func:`sparkopt.deep.configuration.configuration`."""
         return configuration(self._config, self._recipe, self.module, self._optimizer)
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the module's state, which shares its memory."""
+        return self.module.state_dict()
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the module's weights; a collective."""
         return {

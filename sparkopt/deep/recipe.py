@@ -93,6 +93,11 @@ class Recipe:
         """What outputs mean."""
         return self.task or task_of(loss_of(self.loss))
 
+    @property
+    def ignored(self) -> int | None:
+        """The label whose rows do not count, or None."""
+        return self.build_loss().ignored
+
     def build_module(self, seed: int) -> nn.Module:
         """Return the network; every call with the same seed gives the same."""
         if isinstance(self.module, nn.Module):
