@@ -66,6 +66,7 @@ def ran(function, ranks):
 
 
 @pytest.mark.usefixtures("minutes")
+@pytest.mark.filterwarnings("ignore")  # others' libraries warn of one another
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", LOOPS_THAT_RUN)
 def test_weights_are_those_of_a_plain_loop(guide, name, ranks):
