@@ -1,7 +1,8 @@
 """A session that finishes the fit which a killed one left, then begins another, in which it is killed.
 
-Run by test_killed_sessions.py: ``killed_session (spark|machine) FOLDER``. It starts, reads how often it is to fit,
-and says on its output which phase begins, and what its fits find.
+Run by test_killed_sessions.py: ``killed_session KIND FOLDER``, where KIND is "machine", "spark" or the address of a
+Spark Connect server. It starts, reads how often it is to fit, and says on its output which phase begins, and what its
+fits find.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ def opened(kind: str, folder: Path) -> tuple[Any, Any]:
     """Return a session, None without Spark, and the rows."""
     if kind == "machine":
         return None, sparkopt.Table.of(str(folder / "rows"))
+    if kind != "spark":
+        from pyspark.sql import SparkSession
+
+        spark = SparkSession.builder.remote(kind).getOrCreate()
+        return spark, spark.read.parquet(str(folder / "rows"))
     from sparkopt.launch.session import session
     from tests import jvm
 

@@ -149,20 +149,26 @@ def left(folder: Path) -> list[str]:
     return sorted(str(path) for path in files)
 
 
-@pytest.mark.timeout(900 + 600 * KILLS)
-@pytest.mark.parametrize("kind", ["machine", "spark"])
-def test_a_killed_driver_changes_nothing(kind, tmp_path):
-    write_rows(tmp_path / "rows")
-    with Sessions(kind, tmp_path) as sessions:
+def check_kills(kind: str, folder: Path) -> None:
+    """Kill sessions in each phase; ``kind`` is as of killed_session.py."""
+    write_rows(folder / "rows")
+    with Sessions(kind, folder) as sessions:
         sessions.measure()
         for phase in PHASES * KILLS:
             while sessions.killed_in(phase) != phase:  # it was over by then
                 pass
         sessions.finish()
+    print(sessions.kills, file=sys.stderr)
     for one in sessions.found:
         assert (one["numbers"], one["ones"]) == (sessions.calm["numbers"], sessions.calm["ones"]), one
         assert one["resumed"] == one["kept"], one
     assert all(sessions.kills[phase] >= KILLS for phase in PHASES), sessions.kills
     _, running = psutil.wait_procs(sessions.orphans, timeout=60)
     assert running == []
-    assert left(tmp_path) == []
+    assert left(folder) == []
+
+
+@pytest.mark.timeout(900 + 600 * KILLS)
+@pytest.mark.parametrize("kind", ["machine", "spark"])
+def test_a_killed_driver_changes_nothing(kind, tmp_path):
+    check_kills(kind, tmp_path)
