@@ -63,9 +63,10 @@ class Killer:
         self.killed, self.current, self._began = "", "", 0.0
         self.step = chance.randrange(1, STEPS - 1)
         self._timer: threading.Timer | None = None
+        self._found: list[int] = []
 
     def kill(self) -> None:
-        found = victims(self.kind)
+        found = [pid for pid in self._found if psutil.pid_exists(pid)] or victims(self.kind)
         if found and not self.killed:
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(found), signal.SIGKILL)
@@ -73,6 +74,8 @@ class Killer:
 
     def begins(self, phase: str) -> None:
         """Say which phase begins; "" ends the last."""
+        if self.kind and phase == self.phase:
+            self._found = victims(self.kind)  # this takes a while
         now = time.monotonic()
         if self.current and not self.kind:
             self.seconds[self.current] = now - self._began
