@@ -65,30 +65,22 @@ def test_a_cancelled_fit_ends_in_one_line_and_resumes(call, engine, rows, spark,
     assert model.summary.receipt.resumed_at >= 10
 
 
-FUTURE = {
-    "group": lambda scala: scala.cancelJobGroupAndFutureJobs("of group"),
-    "tag": lambda scala: scala.cancelJobsWithTagAndFutureJobs("later"),
-}
-
-
-@pytest.mark.parametrize("how", FUTURE)
-def test_future_jobs_that_another_program_cancels_between_two_passes(how, rows, spark, tmp_path, monkeypatch):
+def test_future_jobs_that_another_program_cancels_between_two_passes(rows, spark, tmp_path, monkeypatch):
     """Spark remembers these: the next pass finds out. The JVM's own call is none of this process's."""
     monkeypatch.setattr(classic, "_ROOTS", {})  # files are swept by a job, as on clusters
     context = spark.sparkContext
     kept = {"optimizer": "gd", "maxIter": 8, "tol": 0.0, "checkpointDir": str(tmp_path), "checkpointInterval": 2}
-    context.setJobGroup(f"of {how}", "")  # a group of its own: Spark does not forget
-    context.addJobTag("later")
+    group = "a group of its own, since Spark does not forget"
+    context.setJobGroup(group, "")
 
     def between(progress):
         if progress.record.step == 5:
-            FUTURE[how](context._jsc.sc())
+            context._jsc.sc().cancelJobGroupAndFutureJobs(group)
 
     try:
         with pytest.raises(FitCancelledError, match=r"^the fit was cancelled[^\n]*$"):
             LinearRegression(engine="driver", callbacks=[between], **kept).fit(rows)
     finally:
-        context.removeJobTag("later")
         context.setJobGroup("nightly", "")
     assert LinearRegression(engine="driver", **kept).fit(rows).summary.receipt.resumed_at == 4
 
