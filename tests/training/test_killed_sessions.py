@@ -70,7 +70,7 @@ class Session:
 
     def _note(self, line: str) -> None:
         kind, _, said = line.partition(" ")
-        if kind == "RESULT":
+        if kind == "RESULT" and not self.result:  # that of the fit which a killed session has left
             self.result = json.loads(said)
         if kind == "PHASE":
             self.phases.append(said.strip())
