@@ -104,8 +104,8 @@ class Sessions:
         assert session.process.returncode == 0, session.log.read_text()[-3000:]
         self.seconds = {phase: began[place + 1] - began[place] for place, phase in enumerate(PHASES)}
 
-    def killed_in(self, phase: str) -> str:
-        """Kill a session at a random moment of a phase, or a little later; return in which phase it was."""
+    def kill_in(self, phase: str) -> None:
+        """Kill a session at a random moment of a phase, or a little later."""
         session = self.next()
         session.fit(2)
         session.until("end")
@@ -115,7 +115,6 @@ class Sessions:
         self.note(session)
         self.kept = newest_checkpoint(self.folder)
         self.kills[session.phases[-1]] += 1
-        return session.phases[-1]
 
     def finish(self) -> None:
         """Let a session finish what the last one has left."""
@@ -154,15 +153,14 @@ def check_kills(kind: str, folder: Path) -> None:
     write_rows(folder / "rows")
     with Sessions(kind, folder) as sessions:
         sessions.measure()
-        for phase in PHASES * KILLS:
-            while sessions.killed_in(phase) != phase:  # it was over by then
-                pass
+        for phase in PHASES:
+            while sessions.kills[phase] < KILLS:  # some come when the phase is over
+                sessions.kill_in(phase)
         sessions.finish()
     print(sessions.kills, file=sys.stderr)
     for one in sessions.found:
         assert (one["numbers"], one["ones"]) == (sessions.calm["numbers"], sessions.calm["ones"]), one
         assert one["resumed"] == one["kept"], one
-    assert all(sessions.kills[phase] >= KILLS for phase in PHASES), sessions.kills
     _, running = psutil.wait_procs(sessions.orphans, timeout=60)
     assert running == []
     assert left(folder) == []
