@@ -45,6 +45,9 @@ LIBRARIES = {
     "torch": ("deep", "launch", "engines.allreduce"),
     "horovod": ("deep", "launch"),
     "cv2": ("images", "codecs"),
+    "keras": ("deep",),
+    "jax": ("deep", "launch"),
+    "tensorflow": ("deep", "launch"),
 }
 
 

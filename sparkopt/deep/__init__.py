@@ -17,6 +17,8 @@ from sparkopt.errors import MissingDependencyError
 if TYPE_CHECKING:
     from sparkopt.deep.builders import builder
     from sparkopt.deep.estimator import TorchEstimator
+    from sparkopt.deep.keras_estimator import KerasEstimator
+    from sparkopt.deep.keras_model import KerasModel
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConvNet",
+    "KerasEstimator",
+    "KerasModel",
     "Logger",
     "MLflow",
     "TensorBoard",
@@ -35,6 +39,8 @@ __all__ = [
 
 _LAZY = {
     "ConvNet": "networks",
+    "KerasEstimator": "keras_estimator",
+    "KerasModel": "keras_model",
     "Logger": "loggers",
     "MLflow": "loggers",
     "TensorBoard": "loggers",
