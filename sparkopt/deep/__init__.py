@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
+    from sparkopt.deep.row_step import StepBatch
+    from sparkopt.deep.row_store import RowStore
     from sparkopt.deep.summary import TorchTrainingSummary
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "KerasModel",
     "Logger",
     "MLflow",
+    "RowStore",
+    "StepBatch",
     "TensorBoard",
     "TorchEstimator",
     "TorchModel",
@@ -43,6 +47,8 @@ _LAZY = {
     "KerasModel": "keras_model",
     "Logger": "loggers",
     "MLflow": "loggers",
+    "RowStore": "row_store",
+    "StepBatch": "row_step",
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
     "TorchModel": "model",

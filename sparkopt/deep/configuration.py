@@ -46,9 +46,10 @@ def configuration(config: TrainConfig, recipe: Recipe, module: nn.Module, optimi
         **config.course,
         **parts,
         "task": recipe.task_name,
-        "loss": described(loss_of(recipe.loss)),
+        "loss": described(loss_of(recipe.loss) if recipe.step is None else recipe.step),
         "optimizer": _optimizer(optimizer),
         "scheduler": recipe.scheduler if by_name else f"{described(recipe.scheduler)} by {recipe.scheduler_interval}",
+        **({} if recipe.output is None else {"output": recipe.output}),
         "initialModel": None if recipe.weights is None else _digest([recipe.weights]),
     }
 

@@ -20,9 +20,11 @@ from sparkopt.deep.network_estimator import NetworkEstimator
 from sparkopt.deep.params import check_params
 from sparkopt.deep.persistence import NetworkReader, NetworkWriter
 from sparkopt.deep.recipe import Recipe, check_recipe
+from sparkopt.deep.setters import StepSetters
 from sparkopt.deep.summary import TorchTrainingSummary
 from sparkopt.deep.worker import RankResult
 from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
+from sparkopt.errors import ParameterError
 from sparkopt.images import BatchMixing, Compose
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.fields import Fields, flat
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
 KIND = "sparkopt.deep.estimator.TorchEstimator"
 
 
-class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"]):
+class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["TorchEstimator"]):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
@@ -52,6 +54,11 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
         A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
         absolute_error, huber, logistic, multinomial and poisson. Class weights, ``ignore_index`` and ``reduction``
         mean what they mean in PyTorch, over the rows of all processes; a loss's own parameters are trained too.
+    step : callable or None, default None
+        In place of ``loss``, a function of (module, batch) that gives the loss of each row, (rows,), where batch is a
+        `StepBatch` with ``inputs`` and ``labels``: for several outputs and labels, contrastive and generative losses.
+        It is given ``batchSize`` rows of one stream, whatever the number of processes is, and need not call the
+        module itself; ``transform`` does.
     optimizer : callable or str, default "adam"
         A function from a list of parameters to a ``torch.optim.Optimizer``
         (``functools.partial(torch.optim.SGD, lr=0.1)``), or one of sgd, momentum, nesterov, adagrad, rmsprop, adam
@@ -81,8 +88,16 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
     featuresCols : list of str, and of lists of str
         Instead of it: each is an argument of the network's, but that columns of fractional numbers and booleans are
         joined to one, and so are those in a list of their own. Columns of whole numbers, such as ids, are int64.
+    paddedCols : list of str
+        Features that are lists of unlike lengths, of numbers or of arrays of one shape: they are padded with zeros to
+        the longest of a batch, (rows, longest, …), and the module's next argument is a mask, (rows, longest), true
+        where a list has an entry.
     labelCol : str, default "label"
         Numbers, vectors, arrays or tensors; or what ``labelKind`` says.
+    labelCols : list of str
+        Several labels instead, for ``step``; an empty list is none.
+    outputKey : str or int
+        Where the module gives a dict, a tuple or an object: the key, position or attribute of the prediction.
     labelKind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
         What else labels are: places of the image, which its pipeline moves with the pixels, in training and in
         validation. "mask": bytes or paths of encoded masks, or tensors; the target is int64 (rows, height, width).
@@ -138,6 +153,9 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
         Mixes the rows of each batch in training (one of several is drawn for each). The loss is the sum of
         those of both labels, by their shares: for cross-entropy, that of soft labels. The loss in ``history`` is that
         of mixed rows; rows held out are not mixed.
+    savedWeights : {"all", "trainable"}, default "all"
+        "trainable" leaves parameters without ``requires_grad`` out of models and checkpoints, as adapters need it;
+        the module must then be built with the same ones each time, which is checked.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
         local mode and without Spark. Spark Connect needs one.
@@ -199,6 +217,7 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
         *,
         module: Any = None,
         loss: Any = "squared_error",
+        step: Callable[[Any, Any], Any] | None = None,
         optimizer: Any = "adam",
         scheduler: Callable[[Any], Any] | None = None,
         schedulerInterval: str = "epoch",
@@ -209,7 +228,10 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
         initialModel: TorchModel | Mapping[str, Any] | bytes | None = None,
         featuresCol: str = "features",
         featuresCols: list[Any] | None = None,
+        paddedCols: list[str] | None = None,
         labelCol: str = "label",
+        labelCols: list[str] | None = None,
+        outputKey: str | int | None = None,
         labelKind: str = "numbers",
         maskFill: float = 0.0,
         minVisibility: float = 0.0,
@@ -236,6 +258,7 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
         imagePipeline: Compose | None = None,
         evaluationPipeline: Compose | None = None,
         batchMixing: BatchMixing | Sequence[BatchMixing] | None = None,
+        savedWeights: str = "all",
         storePath: str | None = None,
         checkpointDir: str | None = None,
         checkpointInterval: int = 0,
@@ -266,14 +289,28 @@ class TorchEstimator(NetworkEstimator[TorchModel], MLReadable["TorchEstimator"])
             self.loggers,
             initial_weights(self.initialModel),
             self.task,
+            self.value("step"),
+            self.value("outputKey"),
+            self.value("savedWeights"),
         )
         check_recipe(recipe)
+        self._check_step()
         check_metrics(self.metrics)
         nameless = why_nameless(self.value("module"))
         if nameless is not None:
             logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
         self._check_held_out()
         return recipe
+
+    def _check_step(self) -> None:
+        if self.value("step") is None:
+            if self.value("labelCols") is not None:
+                raise ParameterError("labelCols are for a step of your own, step=; a loss takes one label, labelCol.")
+            return
+        if self.isSet(self.loss):
+            raise ParameterError("loss and step are both set: a step gives the losses of rows itself. Choose one.")
+        if self.value("batchMixing"):
+            raise ParameterError("batchMixing mixes labels by their loss, and step has its own. Leave one out.")
 
     def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
         model = TorchModel(self.value("module"), result.weights, recipe.task_name, result.output_shape)

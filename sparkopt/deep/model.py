@@ -14,6 +14,7 @@ from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.network_model import NetworkModel
 from sparkopt.deep.persistence import NetworkReader, NetworkWriter, Saved, read_from
 from sparkopt.deep.scorer import NetworkScorer
+from sparkopt.deep.setters import OutputSetters
 from sparkopt.errors import CorruptDataError, DataError
 from sparkopt.io.metadata import check_digest
 from sparkopt.shards.fields import Field
@@ -24,7 +25,7 @@ FORMAT = 1
 KIND = "sparkopt.deep.model.TorchModel"
 
 
-class TorchModel(NetworkModel, MLReadable["TorchModel"]):
+class TorchModel(NetworkModel, OutputSetters, MLReadable["TorchModel"]):
     """A trained network.
 
     Parameters

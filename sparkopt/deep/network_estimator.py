@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from pyspark.ml import Estimator, Model
+from pyspark.ml.base import _FitMultipleIterator
 from pyspark.ml.util import MLWritable
 from pyspark.sql import SparkSession
 
 from sparkopt.blocks.descriptions import described, of_subject
-from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
+from sparkopt.blocks.rows import Rows, rows_to_fit
 from sparkopt.blocks.session_settings import session_settings
-from sparkopt.blocks.tables import named_table
 from sparkopt.deep.checks import (
     check_session,
     check_training,
     gpus_per_task,
     process_count,
-    selected_fields,
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.launching import trained
 from sparkopt.deep.metrics import by_name
+from sparkopt.deep.row_store import RowRequest, RowStore, SharedRows, rows_for, session_of
 from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import receipt_of
 from sparkopt.deep.trainable import LearnerRecipe
@@ -35,13 +35,10 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.launch.checkpoints import CheckpointFolder
 from sparkopt.launch.launching import Launching
-from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
-from sparkopt.shards.fields import Fields, flat
-from sparkopt.shards.held_out import HeldOut
+from sparkopt.shards.fields import Fields
 from sparkopt.shards.index import Index
-from sparkopt.shards.missing import RowCheck
-from sparkopt.shards.temporary import absolute, temporary_store
+from sparkopt.shards.temporary import absolute, check_folder
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
 from sparkopt.validation import instances
@@ -86,27 +83,57 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
         self.callbacks = instances("callbacks", value)
         return self
 
+    def fitMultiple(self, dataset: Any, paramMaps: Sequence[Any]) -> Iterator[tuple[int, M]]:
+        """Return an iterator over models and their numbers; candidates that train on the same rows share a store.
+
+        Parameters
+        ----------
+        dataset : DataFrame, RowStore, or what ``sparkopt.Table.of`` takes
+            The rows.
+        paramMaps : sequence of dict
+            Parameters of each model.
+        """
+        if isinstance(dataset, RowStore) or len(paramMaps) < 2:
+            return super().fitMultiple(dataset, paramMaps)
+        shared = SharedRows(rows_to_fit(dataset), [self.copy(one) for one in paramMaps])
+        found = _FitMultipleIterator(shared.fit, len(paramMaps))
+        shared.deleted_with(found)
+        return found
+
     def _fit(self, dataset: Any) -> M:
-        recipe = self._recipe()
-        rows = rows_to_fit(dataset)
-        session = None if isinstance(rows, Table) else rows.sparkSession
-        check_session(self, session, self.callbacks)
-        processes = process_count(self, session)
-        check_training(self, session, processes)
-        if isinstance(rows, Table):
-            others = (self.value(name) for name in ("labelCol", "weightCol", "validationIndicatorCol"))
-            rows = named_table(rows, [*flat(self.features()), *(name for name in others if name)])
-        fields, held_out = selected_fields(self, schema_of(rows))
+        rows = dataset if isinstance(dataset, RowStore) else rows_to_fit(dataset)
+        recipe, session, processes = self._checked(rows)
         with (
             of_subject(type(self).__name__),
             described(session, "reading rows") as describe,
-            self._store(rows, fields, held_out, recipe.ignored) as index,
+            self._rows(rows, recipe.ignored) as index,
         ):
             describe("training")
             results, seconds, restarts = self._launch(session, processes, self._config(index, processes), recipe)
         receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
         logger.info("%s", receipt)
-        return self._model(results[0], recipe, receipt, fields)
+        return self._model(results[0], recipe, receipt, index.fields)
+
+    def _checked(self, rows: Rows | RowStore) -> tuple[LearnerRecipe, SparkSession | None, int]:
+        """Refuse what cannot work, before any job; return the recipe, whose tasks train, and how many processes."""
+        recipe = self._recipe()
+        session = rows.session if isinstance(rows, RowStore) else session_of(rows)
+        check_session(self, session, self.callbacks)
+        processes = process_count(self, session)
+        check_training(self, session, processes)
+        if not isinstance(rows, RowStore):
+            check_folder(self.value("storePath"), session)
+        return recipe, session, processes
+
+    @contextlib.contextmanager
+    def _rows(self, rows: Rows | RowStore, ignored: int | None) -> Iterator[Index]:
+        """Give the index of the rows, which are written for this fit unless they are a store."""
+        if isinstance(rows, RowStore):
+            rows.check(self, ignored)
+            yield rows.index
+            return
+        with rows_for(rows, self, RowRequest.of(self, ignored)) as store:
+            yield store.index
 
     def _check_held_out(self) -> None:
         """Refuse metrics where no row is held out."""
@@ -115,13 +142,6 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
                 f"metrics ({', '.join(self.metrics)}) are computed over rows held out, and no row is: set "
                 "validationFraction or validationIndicatorCol, or leave metrics out."
             )
-
-    @contextlib.contextmanager
-    def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
-        skips = self.value("handleInvalid") != "error"
-        check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
-        with temporary_store(rows, fields, self.value("storePath"), held_out, check, ignored) as index:
-            yield index
 
     def _config(self, index: Index, processes: int) -> TrainConfig:
         checkpoints = self.value("checkpointDir")

@@ -135,6 +135,7 @@ class NetworkModel(Model, InferenceSetters, MLWritable):
             tuple(self._wanted()),
             self.value("handleInvalid") != "error",
             self._token,
+            self.value("outputKey"),
         )
 
     def _network_builder(self) -> Any:

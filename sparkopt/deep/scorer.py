@@ -24,6 +24,8 @@ from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.deep.batch import Decoder, on_device
 from sparkopt.deep.loaded import loaded_modules
 from sparkopt.deep.outputs import Outputs
+from sparkopt.deep.partial_weights import load_weights
+from sparkopt.deep.row_step import chosen_output
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
@@ -74,6 +76,7 @@ class NetworkScorer:
     wanted: tuple[str, ...]
     keeps: bool
     token: str
+    output_key: str | None = None
 
     @staticmethod
     def load(build: Any, weights: bytes) -> nn.Module:
@@ -81,7 +84,7 @@ class NetworkScorer:
         from torch import nn
 
         module: nn.Module = copy.deepcopy(build) if isinstance(build, nn.Module) else build()
-        module.load_state_dict(module_state(weights))
+        load_weights(module, module_state(weights))
         return module.eval()
 
     def added(self, rows: DataFrame, names: Mapping[str, str], drops: bool = False) -> DataFrame:
@@ -133,8 +136,8 @@ class NetworkScorer:
             with torch.inference_mode():
                 with _in_place(first):
                     inputs = decoder.inputs(columns)
-                found: torch.Tensor = module(*[on_device(tensor, device) for tensor in inputs])
-            return found
+                found = module(*[on_device(tensor, device) for tensor in inputs])
+            return chosen_output(found, self.output_key)
 
         with loaded_modules.lent((self.token, str(device)), len(self.weights), load) as module:
             yield outputs, device

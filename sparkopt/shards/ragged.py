@@ -115,14 +115,14 @@ class Ragged:
         if self.values.ndim > 1:
             entries = pa.FixedSizeListArray.from_arrays(entries, int(np.prod(self.values.shape[1:])))
         values = pa.ListArray.from_arrays(pa.array(self.offsets.astype(np.int32)), entries)
-        if self.places is None:
+        if self.is_list:
             return values
-        lengths = np.where(self._is_full, 0, self.lengths)
+        lengths, kept = np.where(self._is_full, 0, self.lengths), np.empty(0, np.int32)
+        if self.places is not None:
+            kept = self.places[np.repeat(~self._is_full, self.lengths)]
         ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        kept = self.places[np.repeat(~self._is_full, self.lengths)]
-        return pa.StructArray.from_arrays(
-            [pa.ListArray.from_arrays(pa.array(ends), kept), values], ["places", "values"]
-        )
+        places = pa.ListArray.from_arrays(pa.array(ends), pa.array(kept))
+        return pa.StructArray.from_arrays([places, values], ["places", "values"])
 
     @classmethod
     def decoded(cls, column: pa.Array, shape: tuple[int, ...]) -> Ragged | Array:

@@ -84,4 +84,4 @@ def test_dense_and_sparse_rows_are_joined():
 
 
 def test_an_empty_store_of_vectors_has_a_type():
-    assert pa.types.is_struct(vectors(1)[0][slice(0, 0)].encoded().type)
+    assert pa.types.is_struct(vectors()[0][slice(0, 0)].encoded().type)
