@@ -55,6 +55,7 @@ INSTEAD = {
     "precision": ("fp32", "set a dtype policy in the function that builds the model"),
     "compression": ("none", "sums of gradients go over the ranks as they are"),
     "batchMixing": (None, "mix images in imagePipeline, or rows in the network"),
+    "paddedCols": (None, "give lists of one length, for batches have one shape, and mask their ends in the network"),
     "labelKind": ("numbers", "labels are numbers, vectors, arrays or tensors"),
     "scheduler": (None, "give the optimizer a schedule of Keras's as its learning_rate, or set stepSizeSchedule"),
 }

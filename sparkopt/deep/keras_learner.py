@@ -1,7 +1,7 @@
 """The learner of a network of Keras on one rank: what the training loop trains, whatever the backend is.
 
 Each rank computes the gradients of its rows on its backend; the sums go over the ranks by our communicator, as
-arrays, so that a step's gradient is that of the mean over all rows, and every rank takes the same step of the optimiser.
+arrays, so that a step's gradient is that of the mean over all rows, and every rank takes the same step.
 """
 
 from __future__ import annotations
@@ -98,8 +98,16 @@ class KerasLearner:
 
     def _try_out(self, sample: Batch, rows: RowArrays, labels: LabelFacts | None) -> tuple[int, ...]:
         """Evaluate a few rows; return the shape of an output."""
-        with _named("module", rows):
-            output = self._network.output(rows.inputs)
+        try:
+            output, _ = self._network.evaluated(rows.inputs, _label(rows))
+        except SparkoptError:
+            raise
+        except Exception:  # whatever the user's own code raises
+            with _named("module", rows):
+                self._network.output(rows.inputs)
+            with _named("loss", rows):
+                self._network.evaluated(rows.inputs, _label(rows))
+            raise
         if output.shape[:1] != rows.weight.shape:
             raise ParameterError(
                 f"the module gives {output.shape} for {len(rows.weight)} rows; its first dimension must be the rows."
@@ -107,8 +115,6 @@ class KerasLearner:
         shape = output.shape[1:]
         if labels is not None:
             check_labels(self._torch_loss, labels, shape, tuple(sample.target.shape[1:]))
-        with _named("loss", rows):
-            self._network.evaluated(rows.inputs, _label(rows))
         Outputs(self._loss.task, shape)
         for name, metric in build_metrics(self._recipe.metrics, torch.device("cpu")).items():
             with _named(f"metric {name!r}", rows):
@@ -182,9 +188,8 @@ class KerasLearner:
         with contextlib.nullcontext() if self._network.pads else seeded(seed, self._device):
             for batch in batches:
                 rows = self._arrays(batch)
-                own, value = self._network.gradients(
-                    rows.padded(self._rows) if self._network.pads else rows, scale, share
-                )
+                whole = rows.padded(self._rows) if self._network.pads else rows
+                own, value = self._network.gradients(whole, scale, share)
                 found, part = own if found is None else self._network.added(found, own), part + value
         self._network.apply(self._reduced(found or []))
         self._step += 1

@@ -1,7 +1,7 @@
 """A network of Keras on its backend: gradients of a batch, steps of the optimiser, outputs, and its state as arrays.
 
 On JAX and TensorFlow what a step computes is compiled. All batches have one shape, so it is traced once: rows that
-pad a batch have weight 0, and batch normalisation sees them as masked. PyTorch runs step by step, and needs no padding.
+pad a batch have weight 0, and batch normalisation sees them as masked. PyTorch runs step by step, unpadded.
 """
 
 from __future__ import annotations
