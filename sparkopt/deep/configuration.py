@@ -169,7 +169,8 @@ def _code_of_class(value: type, seen: set[int]) -> list[Any]:
     for name, member in sorted(vars(value).items()):
         found = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if isinstance(found, types.FunctionType):
-            parts += [name, *_code(inspect.unwrap(found), seen)]
+            inner = inspect.unwrap(found)
+            parts += [name, *_code(inner if isinstance(inner, types.FunctionType) else found, seen)]
         elif _is_plain(member) and not name.startswith("__"):
             parts += [name, described(member, seen)]
     return parts

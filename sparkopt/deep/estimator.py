@@ -41,7 +41,8 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
-    ``storePath``; every process streams its share from there. A step's gradient is that of the mean loss over all
+    ``storePath``, or for several fits to a `RowStore`, which ``fit`` takes too; every process streams its share from
+    there. A step's gradient is that of the mean loss over all
     processes' rows, whatever the partitions: in an epoch's last step processes may have fewer rows, or one that is
     repeated with weight 0, so that no row is dropped and no process waits for another.
 

@@ -24,7 +24,7 @@ from sparkopt.shards.fields import Fields, flat
 from sparkopt.shards.index import Index
 from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.store import write_store
-from sparkopt.shards.temporary import absolute, check_folder, temporary_store
+from sparkopt.shards.temporary import absolute, check_folder, log_skipped, temporary_store
 
 __all__ = ["RowRequest", "RowStore", "SharedRows", "rows_for", "session_of"]
 
@@ -107,7 +107,7 @@ class RowStore:
     >>> from sparkopt.deep import RowStore, TorchEstimator
     >>> X = np.arange(400, dtype=np.float32).reshape(200, 2) / 400
     >>> estimator = TorchEstimator(module=functools.partial(torch.nn.Linear, 2, 1), epochs=1, launcher="local")
-    >>> store = RowStore.write((X, X.sum(axis=1)), "/tmp/rows-of-two-fits", estimator)
+    >>> store = RowStore.write((X, X.sum(axis=1)), "/data/rows-of-two-fits", estimator)
     >>> for rate in (0.01, 0.1):
     ...     print(estimator.setStepSize(rate).fit(store).summary.receipt.rows)
     200
@@ -147,6 +147,7 @@ class RowStore:
         rows = _named(rows, request)
         fields, held_out = selected_fields(estimator, schema_of(rows))
         index = write_store(rows, fields, absolute(path), held_out, request.check(fields), request.ignored)
+        log_skipped(index)
         facts = {name: getattr(request, name) for name in ("asked", "skips", "pipeline", "ignored")}
         place.child(FACTS).write(json.dumps(facts).encode())
         return cls(index, request, session_of(rows))

@@ -20,7 +20,7 @@ from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.owned import owned_folder
 from sparkopt.shards.store import write_store
 
-__all__ = ["absolute", "check_folder", "temporary_store"]
+__all__ = ["absolute", "check_folder", "log_skipped", "temporary_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,15 @@ def temporary_store(
         else:
             uri = child_uri(str(private_folders()[0]), name)
         index = write_store(rows, fields, uri, held_out, check, ignored)
-        if index.skipped:
-            logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
+        log_skipped(index)
         stack.callback(index.delete)
         yield index
+
+
+def log_skipped(index: Index) -> None:
+    """Log how many invalid rows were left out, if any were."""
+    if index.skipped:
+        logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
 
 
 def absolute(uri: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 
 import numpy as np
@@ -141,3 +142,23 @@ def test_tied_weights_are_left_out_under_both_names():
     )
     module["two"].weight = module["one"].weight.requires_grad_(False)
     assert "two.weight" not in trained_weights(module, frozen_digest(module))
+
+
+def with_lora():
+    """A perceptron whose first layer the library peft adapts."""
+    import peft
+
+    module = nn.Sequential(nn.Linear(4, WIDE), nn.ReLU(), nn.Linear(WIDE, 1))
+    with torch.no_grad():
+        for number, parameter in enumerate(module.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    return peft.get_peft_model(module, peft.LoraConfig(r=2, target_modules=["0"], modules_to_save=["2"]))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.filterwarnings("ignore")  # of libraries that it imports
+def test_adapters_of_a_library():
+    part, whole = (estimator(module=with_lora, savedWeights=saved).fit(DATA) for saved in ("trainable", "all"))
+    assert all("lora" in name or "modules_to_save" in name or name == "sparkopt.frozen" for name in names(part))
+    assert part.transform(DATA).equals(whole.transform(DATA))
+    assert len(part.weights) < len(whole.weights)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.sql.types import StructType
 from torch import nn
 
 from sparkopt.blocks.tables import spark_schema
@@ -162,3 +164,18 @@ def test_memory_is_that_of_what_is_set_and_a_few_batches():
     rows, scored, kilobytes = map(int, done.stdout.split()[-3:])
     assert (rows, scored) == (100_000, 2000)
     assert kilobytes < 1_000_000
+
+
+def test_spark_writes_the_same_rows(spark, tmp_path):
+    """From memory, and from Parquet, whose Vectors Spark reads by columns."""
+    rows = [
+        (Vectors.sparse(WIDTH, value["indices"], value["values"]) if value["type"] == 0 else Vectors.dense(row), y)
+        for value, row, y in zip(COLUMNS["mixed"].to_pylist(), X.tolist(), LABEL.tolist(), strict=True)
+    ]
+    df = spark.createDataFrame(rows, StructType().add("features", VectorUDT()).add("label", "float")).coalesce(1)
+    df.write.parquet(str(tmp_path / "parquet"))
+    fields = Fields.of(df.schema, "features", "label")
+    here = write_store(table("mixed", ()), fields, str(tmp_path / "here"))
+    for name, source in {"memory": df, "parquet": spark.read.parquet(str(tmp_path / "parquet")).coalesce(1)}.items():
+        there = write_store(source, fields, str(tmp_path / f"from-{name}"))
+        assert (there.tensors, there.fingerprint) == (here.tensors, here.fingerprint)
