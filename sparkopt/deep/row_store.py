@@ -172,8 +172,7 @@ class RowStore:
             facts = json.loads(resolve(path, "path").child(FACTS).read())
         except FileNotFoundError:
             raise DataError(f"there is no store at {mask_uri(path)!r}: RowStore.write writes one.") from None
-        index = replace(Index.load(absolute(path)), uri=absolute(path))
-        return cls(index, RowRequest(**facts), session or SparkSession.getActiveSession())
+        return cls(Index.load(absolute(path)), RowRequest(**facts), session or SparkSession.getActiveSession())
 
     def delete(self) -> None:
         """Delete the rows."""

@@ -201,6 +201,7 @@ class Index:
                 "the driver and every executor share."
             ) from error
         fields, labels = found.pop("fields"), found.pop("labels")
+        found["uri"] = uri  # it may have been moved
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
         return cls(
             fields=Fields(tuple(map(_field, fields["inputs"])), label, weight, tuple(map(_field, fields["labels"]))),

@@ -68,8 +68,12 @@ def test_fits_on_a_store_give_what_fits_on_the_rows_do(tmp_path, written):
             assert [one["validation"] for one in model.summary.history] == [
                 one["validation"] for one in expected.summary.history
             ]
-    store.delete()
-    assert not (tmp_path / "rows").exists()
+    (tmp_path / "rows").rename(tmp_path / "moved")
+    moved = RowStore.open(str(tmp_path / "moved"))
+    assert moved.index.fingerprint == store.index.fingerprint
+    assert estimator(**options).fit(moved).weights == estimator(**options).fit(DATA).weights
+    moved.delete()
+    assert not (tmp_path / "moved").exists()
 
 
 OTHERS = {
