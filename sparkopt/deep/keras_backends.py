@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from sparkopt.deep.randomness import seeded
 from sparkopt.errors import IncompatibleError, MissingDependencyError, ParameterError
 
-__all__ = ["BACKENDS", "Padding", "built", "is_of_keras", "keras_on"]
+__all__ = ["BACKENDS", "Padding", "built", "config_of", "is_of_keras", "keras_on"]
 
 BACKENDS = ("torch", "jax", "tensorflow")
 _NAMES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
@@ -79,6 +80,14 @@ def is_of_keras(value: Any) -> bool:
         return False
     inner = value.modules() if isinstance(value, torch.nn.Module) else (value,)
     return any(isinstance(one, layer) for one in inner)
+
+
+def config_of(value: Any) -> dict[str, Any]:
+    """Return the settings of an object of Keras, without the warnings of its own use of NumPy."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: dict[str, Any] = value.get_config()
+    return found
 
 
 def built(build: Callable[[], Any], seed: int) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from sparkopt.deep.keras_backends import config_of
 from sparkopt.deep.losses import TASKS
 from sparkopt.errors import ParameterError
 
@@ -90,7 +91,7 @@ class KerasLoss:
         self._is_object = isinstance(found, keras.losses.Loss)
         self._takes_classes = kind == "SparseCategoricalCrossentropy"
         if self._is_object:
-            config = found.get_config()
+            config = config_of(found)
             is_logit = bool(config.get("from_logits"))
             if self._takes_classes and config.get("ignore_class") is not None:
                 raise ParameterError("loss has an ignore_class; leave out such rows, or give them the weight 0.")

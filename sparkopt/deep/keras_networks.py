@@ -160,8 +160,10 @@ class KerasNetwork(ABC):
     @property
     def rate(self) -> float:
         """The learning rate now."""
+        from keras import ops
+
         self.collected()
-        return float(self.optimizer.learning_rate)
+        return float(ops.convert_to_numpy(ops.convert_to_tensor(self.optimizer.learning_rate)))
 
     @rate.setter
     def rate(self, value: float) -> None:
@@ -173,7 +175,7 @@ class KerasNetwork(ABC):
         from keras import ops
 
         self.collected()
-        return [np.array(ops.convert_to_numpy(one)) for one in variables]
+        return [np.array(ops.convert_to_numpy(one.value)) for one in variables]
 
     def _write(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
         self.collected()

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS, TrainConfig
 from sparkopt.deep.configuration import described
-from sparkopt.deep.keras_backends import built, is_of_keras, keras_on
+from sparkopt.deep.keras_backends import built, config_of, is_of_keras, keras_on
 from sparkopt.deep.keras_losses import KerasLoss, named_loss
 from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
@@ -109,7 +109,7 @@ class KerasRecipe:
             raise ParameterError(
                 f"optimizer must make a keras.optimizers.Optimizer. It makes a {type(found).__name__}."
             )
-        config = found.get_config()
+        config = config_of(found)
         for name in ("use_ema", "loss_scale_factor", "inner_optimizer"):
             if config.get(name):
                 raise ParameterError(f"optimizer has {name}={config[name]!r}, which KerasEstimator does not have.")
@@ -159,7 +159,7 @@ def check_keras_recipe(recipe: KerasRecipe) -> KerasRecipe:
 def optimizer_maker(optimizer: Any) -> Any:
     """Return what makes an optimiser like this one, where it is one: processes are sent settings, not variables."""
     if hasattr(optimizer, "get_config") and not isinstance(optimizer, type):
-        return functools.partial(type(optimizer).from_config, optimizer.get_config())
+        return functools.partial(type(optimizer).from_config, config_of(optimizer))
     if not (isinstance(optimizer, str) or callable(optimizer)):
         raise ParameterError(
             f"optimizer must be one of Keras's, make one, or be a name. Got a {type(optimizer).__name__} instead."
@@ -191,7 +191,7 @@ def _layer(layer: Any) -> str:
 def _object(value: Any) -> str:
     """Return class and settings of an object of Keras, without the names that count what a process has made."""
     try:
-        config = json.dumps(_nameless(value.get_config()), sort_keys=True, default=described)
+        config = json.dumps(_nameless(config_of(value)), sort_keys=True, default=described)
     except NotImplementedError:  # a layer whose constructor Keras does not know
         config = ""
     return f"{described(type(value))}({config})"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pyspark.ml.util import DefaultParamsReader
 
 from sparkopt.deep.builders import Reference
-from sparkopt.deep.keras_backends import keras_on
+from sparkopt.deep.keras_backends import config_of, keras_on
 from sparkopt.deep.persistence import Saved
 from sparkopt.deep.written import to_json
 from sparkopt.errors import DataError, ParameterError
@@ -52,7 +52,7 @@ def _to_json(name: str, value: Any, backend: str | None) -> Any:
         kind = type(value).__name__
         if getattr(getattr(keras, name + ("es" if name == "loss" else "s")), kind, None) is not type(value):
             raise ParameterError(f"{name} cannot be saved: {kind} is not one of Keras's. Give a function by name.")
-        return {"kind": kind, "config": value.get_config()}
+        return {"kind": kind, "config": config_of(value)}
     kinds = {"module": keras.Model, "loss": keras.losses.Loss, "optimizer": keras.optimizers.Optimizer}
     try:
         return {"reference": asdict(Reference.of(value, (kinds[name],)))}

@@ -108,7 +108,7 @@ def compiled(keras, kind, seed, rank):
     kept = {id(one) for one in model.weights}
     for one in model.non_trainable_variables:
         if id(one) not in kept:
-            first, count = np.asarray(keras.ops.convert_to_numpy(one)).tolist()
+            first, count = np.asarray(keras.ops.convert_to_numpy(one.value)).tolist()
             one.assign(np.array([first + 1_000_003 * rank, count], one.dtype))
     return model
 
