@@ -171,6 +171,8 @@ class RowLoss(nn.Module):
 
     def aligned(self, output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output and target in the types and shapes that losses expect."""
+        if not isinstance(output, torch.Tensor):
+            raise ParameterError(f"the module must return one tensor. It returns a {type(output).__name__}.")
         output = output.float()
         if self.task == "classes":
             target = _without_lists_of_one(target, output.shape[1:])

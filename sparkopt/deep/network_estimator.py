@@ -26,7 +26,7 @@ from sparkopt.deep.checks import (
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.launching import trained
 from sparkopt.deep.metrics import by_name
-from sparkopt.deep.row_store import RowRequest, RowStore, SharedRows, rows_for, session_of
+from sparkopt.deep.row_store import RowRequest, RowStore, SharedRows, check_request, rows_for, session_of
 from sparkopt.deep.setters import TrainingSetters
 from sparkopt.deep.summary import receipt_of
 from sparkopt.deep.trainable import LearnerRecipe
@@ -129,7 +129,7 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
     def _rows(self, rows: Rows | RowStore, ignored: int | None) -> Iterator[Index]:
         """Give the index of the rows, which are written for this fit unless they are a store."""
         if isinstance(rows, RowStore):
-            rows.check(self, ignored)
+            check_request(rows, self, ignored)
             yield rows.index
             return
         with rows_for(rows, self, RowRequest.of(self, ignored)) as store:

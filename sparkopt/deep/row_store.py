@@ -21,12 +21,12 @@ from sparkopt.io.filesystem import resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.machine import Table
 from sparkopt.shards.fields import Fields, flat
-from sparkopt.shards.index import Index
+from sparkopt.shards.index import Index, LabelFacts
 from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.store import write_store
 from sparkopt.shards.temporary import absolute, check_folder, log_skipped, temporary_store
 
-__all__ = ["RowRequest", "RowStore", "SharedRows", "rows_for", "session_of"]
+__all__ = ["RowRequest", "RowStore", "SharedRows", "check_request", "rows_for", "session_of"]
 
 FACTS = "store.json"
 _ASKED = ("paddedCols", "labelCols", "labelKind", "weightCol", "validationIndicatorCol", "validationFraction")
@@ -92,10 +92,8 @@ class RowStore:
 
     Parameters
     ----------
-    index : Index
-        Of the files.
-    request : RowRequest
-        Which rows and columns they are.
+    index, request : object
+        Of the files, and which rows and columns they are: ``write`` and ``open`` know them.
     session : SparkSession or None, default None
         Whose tasks train on them; None is this machine.
 
@@ -115,8 +113,10 @@ class RowStore:
     >>> store.delete()
     """
 
-    def __init__(self, index: Index, request: RowRequest, session: SparkSession | None = None) -> None:
-        self.index, self.request, self.session = replace(index, seconds=0.0), request, session
+    def __init__(self, index: Any, request: Any, session: SparkSession | None = None) -> None:
+        self.index: Index = replace(index, seconds=0.0)
+        self.request: RowRequest = request
+        self.session = session
 
     @classmethod
     def write(cls, df: Any, path: str, estimator: Any) -> RowStore:
@@ -178,40 +178,41 @@ class RowStore:
         """Delete the rows."""
         self.index.delete()
 
-    def check(self, params: TrainingParams, ignored: int | None) -> None:
-        """Refuse an estimator that would train on other rows or columns.
 
-        Raises
-        ------
-        ParameterError
-            Naming the parameter, with both values.
-        """
-        now, then = RowRequest.of(params, ignored), self.request
-        for name, value in now.asked.items():
-            if value != then.asked[name]:
-                raise ParameterError(
-                    f"the store was written with {name}={then.asked[name]!r}; the estimator has {name}={value!r}: "
-                    "set it alike, or write another store."
-                )
-        has_images = any(entry.is_image for entry in self.index.fields.all)
-        if now.skips and has_images and (not then.skips or then.pipeline != now.pipeline):
-            raise ParameterError(
-                f"handleInvalid={params.value('handleInvalid')!r} needs a store in which invalid images were looked "
-                "for, with the same evaluationPipeline. Write another one."
-            )
-        if now.ignored != then.ignored and self._has_label(now.ignored):
-            raise ParameterError(
-                f"the store was written for a loss that ignores the label {then.ignored}, and this one ignores "
-                f"{now.ignored}. Write another store."
-            )
-        check_fields(params, self.index.fields)
+def check_request(store: RowStore, params: TrainingParams, ignored: int | None) -> None:
+    """Refuse an estimator that would train on other rows or columns than a store has.
 
-    def _has_label(self, ignored: int | None) -> bool:
-        """Whether what is known of the labels would differ if this one were ignored."""
-        labels = self.index.labels
-        if labels is None:
-            return False
-        return labels.has_ignored or (ignored is not None and labels.least <= ignored <= labels.most)
+    Raises
+    ------
+    ParameterError
+        Naming the parameter, with both values.
+    """
+    now, then = RowRequest.of(params, ignored), store.request
+    for name, value in now.asked.items():
+        if value != then.asked[name]:
+            raise ParameterError(
+                f"the store was written with {name}={then.asked[name]!r}; the estimator has {name}={value!r}: "
+                "set it alike, or write another store."
+            )
+    has_images = any(entry.is_image for entry in store.index.fields.all)
+    if now.skips and has_images and (not then.skips or then.pipeline != now.pipeline):
+        raise ParameterError(
+            f"handleInvalid={params.value('handleInvalid')!r} needs a store in which invalid images were looked "
+            "for, with the same evaluationPipeline. Write another one."
+        )
+    if now.ignored != then.ignored and _has_label(store.index.labels, now.ignored):
+        raise ParameterError(
+            f"the store was written for a loss that ignores the label {then.ignored}, and this one ignores "
+            f"{now.ignored}. Write another store."
+        )
+    check_fields(params, store.index.fields)
+
+
+def _has_label(labels: LabelFacts | None, ignored: int | None) -> bool:
+    """Whether what is known of the labels would differ if this one were ignored."""
+    if labels is None:
+        return False
+    return labels.has_ignored or (ignored is not None and labels.least <= ignored <= labels.most)
 
 
 def _named(rows: Rows, request: RowRequest) -> Rows:
