@@ -25,7 +25,6 @@ from sparkopt.errors import IncompatibleError, MissingDependencyError, Parameter
 __all__ = ["BACKENDS", "Padding", "built", "config_of", "is_of_keras", "keras_on"]
 
 BACKENDS = ("torch", "jax", "tensorflow")
-_NAMES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
 _LOCK = threading.RLock()
 
 
@@ -63,9 +62,11 @@ def _imported(backend: str | None) -> Any:
         import keras
     except ModuleNotFoundError as error:
         absent = (error.name or "").partition(".")[0]
-        if absent not in BACKENDS:
-            raise
-        raise MissingDependencyError.of(f"Keras on {_NAMES[absent]}", _NAMES[absent], absent) from error
+        if absent == "jax":
+            raise MissingDependencyError.of("backend='jax'", "JAX", "jax") from error
+        if absent == "tensorflow":
+            raise MissingDependencyError.of("backend='tensorflow'", "TensorFlow", "tensorflow") from error
+        raise
     finally:
         if backend is not None:
             os.environ.pop("KERAS_BACKEND")
@@ -121,12 +122,18 @@ class Padding:
     ----------
     model : keras.Model
         Built; its layers of batch normalisation are changed.
+
+    Attributes
+    ----------
+    refusal : IncompatibleError or None
+        Why it could not: Keras adds lines of its own to an error.
     """
 
     def __init__(self, model: Any) -> None:
         import keras
 
         self._counts: Any = None
+        self.refusal: IncompatibleError | None = None
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.call = self._masked(layer, layer.call)
@@ -147,12 +154,13 @@ class Padding:
             if self._counts is None or not training:
                 return call(inputs, training=training, mask=mask)
             rows = self._counts.shape[0]
-            if inputs.shape[0] != rows:
-                raise IncompatibleError(
-                    f"batch normalisation {layer.name!r} is given {inputs.shape[0]} rows of a batch of {rows}, so "
+            if tuple(inputs.shape[:1]) != (rows,):
+                self.refusal = IncompatibleError(
+                    f"batch normalisation {layer.name!r} is given {tuple(inputs.shape)} of {rows} rows, so "
                     "rows that pad a batch cannot be told from the others. Take backend='torch', which pads none, or "
                     "another normalisation."
                 )
+                raise self.refusal
             counts = ops.reshape(self._counts, (rows, *[1] * (len(inputs.shape) - 2)))
             counts = ops.broadcast_to(counts, inputs.shape[:-1])
             return call(inputs, training=training, mask=counts if mask is None else ops.logical_and(mask, counts))

@@ -104,7 +104,9 @@ class KerasLearner:
             raise
         except Exception:  # whatever the user's own code raises
             with _named("module", rows):
-                self._network.output(rows.inputs)
+                output = self._network.output(rows.inputs)
+            if labels is not None:
+                check_labels(self._torch_loss, labels, output.shape[1:], tuple(sample.target.shape[1:]))
             with _named("loss", rows):
                 self._network.evaluated(rows.inputs, _label(rows))
             raise
@@ -189,7 +191,8 @@ class KerasLearner:
             for batch in batches:
                 rows = self._arrays(batch)
                 whole = rows.padded(self._rows) if self._network.pads else rows
-                own, value = self._network.gradients(whole, scale, share)
+                with self._network.refusing():
+                    own, value = self._network.gradients(whole, scale, share)
                 found, part = own if found is None else self._network.added(found, own), part + value
         self._network.apply(self._reduced(found or []))
         self._step += 1

@@ -7,7 +7,8 @@ pad a batch have weight 0, and batch normalisation sees them as masked. PyTorch 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,10 +123,16 @@ class KerasNetwork(ABC):
 
         return [np.asarray(ops.convert_to_numpy(one)) for one in gradients]
 
-    @property
-    def is_random(self) -> bool:
-        """Whether layers draw random numbers."""
-        return bool(self._seeds)
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Raise what padding has refused as it was."""
+        try:
+            yield
+        except Exception as error:
+            found = None if self._padding is None else self._padding.refusal
+            if found is None:
+                raise
+            raise found from error
 
     def collected(self) -> None:  # noqa: B027  # only what is apart from the variables has to be
         """Bring the variables of model and optimiser up to date."""

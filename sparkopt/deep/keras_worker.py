@@ -24,16 +24,16 @@ def train_keras(communicator: Communicator, config: TrainConfig, recipe: KerasRe
     """
     keras = keras_on(recipe.backend)
     if recipe.backend == "torch":
-        with _on(keras, config.device):
+        with _on(keras, config.device, "cpu"):
             return train(communicator, config, recipe, KerasLearner)
-    with _on(keras, config.device):
+    with _on(keras, config.device, "cpu:0"):
         result = train(communicator, replace(config, device="cpu"), recipe, KerasLearner)
     device = "cpu" if config.device == "cpu" else _device_of(recipe.backend)
     return replace(result, device=device, why=f"it is what {recipe.backend} takes by itself")
 
 
-def _on(keras: Any, device: str) -> Any:
-    return keras.device("cpu:0") if device == "cpu" else contextlib.nullcontext()
+def _on(keras: Any, device: str, name: str) -> Any:
+    return keras.device(name) if device == "cpu" else contextlib.nullcontext()
 
 
 def _device_of(backend: str) -> str:

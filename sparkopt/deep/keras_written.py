@@ -50,7 +50,8 @@ def _to_json(name: str, value: Any, backend: str | None) -> Any:
         return value
     if name in _MODULES and hasattr(value, "get_config") and not isinstance(value, type):
         kind = type(value).__name__
-        if getattr(getattr(keras, name + ("es" if name == "loss" else "s")), kind, None) is not type(value):
+        known = getattr(keras, name + ("es" if name == "loss" else "s"))
+        if not (hasattr(known, kind) and _is_kerass(value)):
             raise ParameterError(f"{name} cannot be saved: {kind} is not one of Keras's. Give a function by name.")
         return {"kind": kind, "config": config_of(value)}
     kinds = {"module": keras.Model, "loss": keras.losses.Loss, "optimizer": keras.optimizers.Optimizer}
@@ -58,6 +59,11 @@ def _to_json(name: str, value: Any, backend: str | None) -> Any:
         return {"reference": asdict(Reference.of(value, (kinds[name],)))}
     except (ParameterError, DataError) as error:
         raise ParameterError(f"{name} cannot be saved: {error}") from None
+
+
+def _is_kerass(value: Any) -> bool:
+    """Whether a class is Keras's own; on PyTorch its optimisers are of other classes than their names say."""
+    return type(value).__module__.partition(".")[0] == "keras"
 
 
 def _from_json(name: str, found: Any, backend: str | None) -> Any:

@@ -87,8 +87,10 @@ def test_a_compiled_step_is_traced_once(keras, backend):
     """150 rows in batches of 32: the last one has 22. Without compilation the layer is called in each step."""
     networks.TRACES.clear()
     estimator(keras, module=networks.counting, batchSize=32, epochs=3).fit((X, CLASSES))
-    steps = [shape for shape in networks.TRACES if shape[0] not in (None, 1, 2)]
-    assert steps == [(32, 5)] if backend != "torch" else len(steps) == 15
+    steps = [
+        shape for shape in networks.TRACES if isinstance(shape[0], int) and shape[0] != 2
+    ]  # 2 rows are tried first
+    assert steps == ([(32, 5)] if backend != "torch" else [(32, 5), (32, 5), (32, 5), (32, 5), (22, 5)] * 3)
 
 
 class Stop:
@@ -152,7 +154,7 @@ REFUSED = {
         lambda keras: {"optimizer": keras.optimizers.SGD(0.1, use_ema=True), "stepSize": None},
         "optimizer has use_ema=True",
     ),
-    "two rates": (lambda keras: {"optimizer": keras.optimizers.SGD(0.1)}, "stepSize is for named optimisers"),
+    "two rates": (lambda keras: {"optimizer": keras.optimizers.SGD(0.1)}, "stepSize is for optimisers with a name"),
     "a loss of the batch": (lambda keras: {"module": networks.adding}, "a layer adds a loss of its own"),
     "precision": (lambda keras: {"precision": "bf16"}, "set a dtype policy in the function that builds the model"),
     "too many classes": (lambda keras: {"module": networks.unbuilt}, "the loss takes the whole numbers 0 to 0"),
@@ -176,7 +178,7 @@ def test_batch_normalisation_of_what_are_no_rows_is_refused_where_batches_are_pa
     if backend == "torch":
         assert run.fit((X, CLASSES)).summary.totalIterations == 5
     else:
-        with pytest.raises(IncompatibleError, match="is given 160 rows of a batch of 32"):
+        with pytest.raises(IncompatibleError, match="cannot be told from the others"):
             run.fit((X, CLASSES))
 
 
