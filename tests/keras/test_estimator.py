@@ -90,7 +90,10 @@ def test_a_compiled_step_is_traced_once(keras, backend):
     steps = [
         shape for shape in networks.TRACES if isinstance(shape[0], int) and shape[0] != 2
     ]  # 2 rows are tried first
-    assert steps == ([(32, 5)] if backend != "torch" else [(32, 5), (32, 5), (32, 5), (32, 5), (22, 5)] * 3)
+    if backend == "torch":  # whose layers are called with made-up sizes when they are built
+        assert steps[-15:] == [(32, 5), (32, 5), (32, 5), (32, 5), (22, 5)] * 3
+    else:
+        assert steps == [(32, 5)]
 
 
 class Stop:
