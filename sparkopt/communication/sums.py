@@ -34,6 +34,8 @@ __all__ = [
 
 SendPass: TypeAlias = Callable[[PassMessage], PartialSum]
 """Sends a message to all tasks, and returns the sum of their answers."""
+PEAK_SECONDS = 0.01
+"""Seconds between two questions for this process's peak of memory."""
 KEPT_BYTES = 1 << 16
 """Most bytes of a summation that is kept for the next pass."""
 
@@ -243,6 +245,23 @@ def fold(results: Iterable[Result[TaskSum]]) -> TaskSum:
 
 
 def peak_memory() -> int:
-    """Return this process's largest resident memory so far, in bytes."""
+    """Return this process's largest resident memory so far, in bytes.
+
+    The system is asked for it every few milliseconds at most: in some containers that takes as long as a small pass.
+    """
+    now = time.monotonic()
+    if now - _Peak.asked > PEAK_SECONDS:
+        _Peak.asked, _Peak.bytes = now, _peak_memory()
+    return _Peak.bytes
+
+
+class _Peak:
+    """The last answer, and when it was."""
+
+    asked = float("-inf")
+    bytes = 0
+
+
+def _peak_memory() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
