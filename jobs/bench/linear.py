@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def run(spark: SparkSession, rows: int, features: int, runs: int) -> None:
         from_store(TOL)  # the first fit starts Python workers; theirs warms up the JVM likewise
         theirs(cached)
         stored = [
-            compare(name, runs, lambda tol=tol: from_store(tol), lambda: theirs(cached))  # type: ignore[misc]
+            compare(name, runs, partial(from_store, tol), lambda: theirs(cached))
             for name, tol in (("stored", TOL), ("stored, to their objective", NEAR))
         ]
     cached.unpersist()
