@@ -20,6 +20,11 @@ __all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally",
 
 T = TypeVar("T", bound="Tally")
 
+OF_TWO = (
+    "areas under curves are of two classes, 0 and 1. Take MulticlassClassificationEvaluator for more, or number two "
+    "classes from 0."
+)
+
 BUFFER = 1 << 20
 """Scores that are kept until they are counted."""
 
@@ -239,6 +244,7 @@ class ScoreTally(Tally):
         return ScoreTally(self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), fixed=True)
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
+        _require_two(y)
         if self.fixed:
             self._count_at(np.searchsorted(self.scores, found, side="right"), y, weight)
             return
@@ -261,6 +267,7 @@ class ScoreTally(Tally):
         exact : callable
             Returns the exact scores of some rows, given their numbers.
         """
+        _require_two(y)
         places = np.searchsorted(self.scores, near, side="right")
         ends = np.concatenate([[-np.inf], self.scores, [np.inf]])
         with np.errstate(invalid="ignore"):  # ∞ − ∞
@@ -309,6 +316,12 @@ class ScoreTally(Tally):
         kept = (self.positives > 0) | (self.negatives > 0) if self.fixed else np.ones(len(self.scores), bool)
         scores, positives, negatives = (a[kept][::-1] for a in (self.scores, self.positives, self.negatives))
         return scores, positives.cumsum(), negatives.cumsum()
+
+
+def _require_two(y: Floats) -> None:
+    """Refuse labels of more than two classes."""
+    if y.max(initial=0) > 1:
+        raise DataError(f"label {y.max():g}: {OF_TWO}")
 
 
 def evenly_by_rank(scores: Floats, most: int) -> Floats:
