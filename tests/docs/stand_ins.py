@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 DOCSTRINGS = {'"photos"': '"{folder}/photos"'}
 """In docstrings: text, and what is run instead; ``{folder}`` is a folder of the test."""
 
@@ -44,6 +46,13 @@ PAGES: Mapping[str, Mapping[str, str]] = {
     "docs/reference/codecs.md": {'"/data/small"': '"{folder}/small"'},
 }
 """The same by page."""
+
+
+def require_onnx(code: str) -> None:
+    """Skip a test of code with models of ONNX where its packages, an extra, are not installed."""
+    if "toOnnx(" in code or "OnnxModel(" in code:
+        for package in ("onnx", "onnxruntime"):
+            pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
 
 
 def stood_in(code: str, table: Mapping[str, str], folder: Path) -> str:
