@@ -38,8 +38,10 @@ from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaErr
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
+from sparkopt.ml.exports import Exports
 from sparkopt.ml.expressions import Formulas, once, row_wise, twice
 from sparkopt.ml.jvm import to_vector, with_outputs, with_raw
+from sparkopt.ml.online import OnlineState
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -80,7 +82,7 @@ class NamedCoefficient(NamedTuple):
     value: float
 
 
-class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
+class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
     """A trained linear model.
 
     Parameters
@@ -91,6 +93,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Intercepts.
     auxiliary : ndarray of shape (auxiliary,), optional
         Auxiliary parameters of the loss.
+
+    Attributes
+    ----------
+    onlineState : OnlineState or None
+        What ``partialFit`` continues from; None in models of ``fit``.
     """
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
@@ -106,6 +113,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
         self._names: tuple[str, ...] = ()
+        self.onlineState: OnlineState | None = None
 
     def __repr__(self) -> str:
         facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
