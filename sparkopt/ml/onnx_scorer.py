@@ -37,6 +37,8 @@ NUMBERS = {
     "tensor(bool)": np.bool_,
 }
 TEXT = "tensor(string)"
+MOST_SESSIONS = 4
+"""Sessions that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,20 @@ def _session(model: bytes, threads: int) -> Any:
 
 
 class _Sessions:
-    """The session that this process used last: a worker has many tasks, which run one after the other."""
+    """The sessions that this process used last: a worker has many tasks, and a pipeline may have several models."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._key: tuple[str, int] | None = None
-        self._session: Any = None
+        self._known: dict[tuple[str, int], Any] = {}
 
     def of(self, token: str, model: bytes) -> Any:
         with self._lock:
             key = token, _threads()
-            if self._key != key:
-                self._session, self._key = None, None  # not two at once
-                self._session = _session(model, key[1])
-                self._key = key
-            return self._session
+            session = self._known.pop(key, None) or _session(model, key[1])
+            self._known[key] = session  # the last one used is the last
+            while len(self._known) > MOST_SESSIONS:
+                del self._known[next(iter(self._known))]
+            return session
 
 
 def _threads() -> int:
