@@ -357,14 +357,14 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
     def _row_scorer(self, columns: Outputs) -> RowScorer:
         """Return the same as an object that can be pickled."""
         model = self.copy()
-        model._summary = None  # history stays on the driver
+        model._summary = model.onlineState = None  # history, and the optimiser's state, stay on the driver
         keeps = self.getHandleInvalid() != "error"
         return RowScorer(model, tuple(columns), self._columns().offset, keeps)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
         model = self.copy()
-        model._summary = None
+        model._summary = model.onlineState = None
         outputs = model._outputs
 
         def score(raw: pa.Array) -> pa.Array:

@@ -243,7 +243,8 @@ class OnnxScorer:
         for start in range(0, rows.num_rows, step):
             some = {name: _padded(values[start : start + step], fixed) for name, values in inputs.items()}
             count = min(step, rows.num_rows - start)
-            parts.append([self._taken(one, count, step) for one in session.run(wanted, some)])
+            found = _run(session, wanted, some, f"{_place()}rows from {first + start}")
+            parts.append([self._taken(one, count, step) for one in found])
         columns = zip(*parts, strict=True)
         return [
             _arrow(np.concatenate(column), tensor) for (_, tensor), column in zip(self.fetches, columns, strict=True)
@@ -268,6 +269,14 @@ class OnnxScorer:
             return tensor.of(values) if tensor.kind == TEXT else tensor.of(values).astype(NUMBERS[tensor.kind])
         except (DataError, ValueError) as error:
             raise DataError(f"input column {', '.join(names)!r}, {_place()}rows from {first}: {error}") from None
+
+
+def _run(session: Any, wanted: Sequence[str], inputs: Mapping[str, Array], where: str) -> list[Any]:
+    try:
+        found: list[Any] = session.run(wanted, inputs)
+    except Exception as error:  # noqa: BLE001  # the runtime's own classes have no public base
+        raise DataError(f"{where}: the model failed: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def _place() -> str:

@@ -258,6 +258,17 @@ def test_what_cannot_be_scored_is_refused(dense, rows, options, error, message):
         OnnxModel(model=dense[0], **options).transform(rows)
 
 
+def test_a_model_that_fails_says_where(runtime):
+    model = network(
+        [info("x", "FLOAT", ["n", "m"]), info("y", "FLOAT", ["n", "k"])],
+        [node("Add", ["x", "y"], ["z"])],
+        [info("z", "FLOAT", ["n", "m"])],
+    )
+    table = pa.table({"x": [[1.0, 2.0]] * 5, "y": [[1.0, 2.0, 3.0]] * 5})
+    with pytest.raises(DataError, match="rows from 0: the model failed: .*Add"):
+        OnnxModel(model=model, miniBatchSize=2).transform(table)
+
+
 def test_what_is_no_model_is_refused(runtime, rows, tmp_path):
     with pytest.raises(ParameterError, match="this is no model that ONNX Runtime runs"):
         OnnxModel(model=b"nonsense").transform(rows)
