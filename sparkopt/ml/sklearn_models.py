@@ -53,8 +53,8 @@ def from_sklearn(estimator: Any) -> Any:
     >>> from sparkopt.ml import from_sklearn
     >>> X, y = np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0])
     >>> model = from_sklearn(Ridge(alpha=1e-9).fit(X, y))
-    >>> model.transform(X)["prediction"].to_pylist()
-    [1.0..., 3.0..., 5.0...]
+    >>> model.transform(X)["prediction"].to_numpy().round(6).tolist()
+    [1.0, 3.0, 5.0]
     """
     before, last = _steps(estimator)
     if not hasattr(last, "coef_"):
