@@ -121,6 +121,10 @@ docs: .venv-docs/ready ## Build the documentation and the API reference in build
 	@.venv-docs/bin/python .ci/stage_docs.py
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet && echo "docs: build/site/index.html"
 
+.PHONY: check-gpu
+check-gpu: .venv/deep ## Try on this machine's GPU what tests on CPUs cannot, in 8 minutes at most; without one it says so
+	@$(ACTIVATE) python jobs/check_gpu.py $(ARGS)
+
 .PHONY: bench
 bench: .venv/run ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
 	@$(SUBMIT) jobs/bench/linear.py $(ARGS)

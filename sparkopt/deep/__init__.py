@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
+    from sparkopt.deep.row_step import StepBatch
+    from sparkopt.deep.row_store import RowStore
     from sparkopt.deep.summary import TorchTrainingSummary
 
 __all__ = [
     "ConvNet",
     "Logger",
     "MLflow",
+    "RowStore",
+    "StepBatch",
     "TensorBoard",
     "TorchEstimator",
     "TorchModel",
@@ -37,6 +41,8 @@ _LAZY = {
     "ConvNet": "networks",
     "Logger": "loggers",
     "MLflow": "loggers",
+    "RowStore": "row_store",
+    "StepBatch": "row_step",
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
     "TorchModel": "model",

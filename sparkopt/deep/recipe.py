@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from sparkopt.deep.config import OPTIMIZER_SETTINGS
 from sparkopt.deep.losses import LOSSES, TASKS, RowLoss, loss_of, task_of
 from sparkopt.deep.randomness import seeded
+from sparkopt.deep.row_step import StepBatch
 from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
@@ -75,6 +76,12 @@ class Recipe:
         A warm start: the state of a module, as safetensors.
     task : str or None
         One of ``TASKS``; by default what the loss suggests.
+    step : callable or None
+        A function of (module, `StepBatch`) in place of the loss, which gives the loss of each row.
+    output : str or None
+        Key, position or attribute of the module's output that is the prediction; None where it is one tensor.
+    saved : {"all", "trainable"}
+        Which weights results and checkpoints hold.
     """
 
     module: Build
@@ -87,11 +94,19 @@ class Recipe:
     loggers: tuple[Any, ...] = ()
     weights: bytes | None = field(default=None, repr=False)
     task: str | None = None
+    step: Callable[[nn.Module, StepBatch], torch.Tensor] | None = None
+    output: str | None = None
+    saved: str = "all"
 
     @property
     def task_name(self) -> str:
         """What outputs mean."""
-        return self.task or task_of(loss_of(self.loss))
+        return self.task or ("values" if self.step is not None else task_of(loss_of(self.loss)))
+
+    @property
+    def ignored(self) -> int | None:
+        """The label whose rows do not count, or None."""
+        return self.build_loss().ignored
 
     def build_module(self, seed: int) -> nn.Module:
         """Return the network; every call with the same seed gives the same."""
@@ -104,8 +119,8 @@ class Recipe:
         return built
 
     def build_loss(self) -> RowLoss:
-        """Return the loss, one value a row."""
-        return RowLoss(loss_of(self.loss), self.task_name)
+        """Return the loss, one value a row; where there is a step, one that has nothing to do."""
+        return RowLoss(nn.Identity() if self.step is not None else loss_of(self.loss), self.task_name)
 
     def build_optimizer(self, named: Named) -> Optimizer:
         """Return the optimiser of these parameters, given with their names.
@@ -189,6 +204,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise ParameterError("stepSize is for optimisers with a name; give an optimiser of PyTorch's its own lr.")
     if not (isinstance(recipe.scheduler, str) or callable(recipe.scheduler)):
         raise ParameterError(f"scheduler must be callable. Got {recipe.scheduler!r} instead.")
+    if recipe.step is not None and not callable(recipe.step):
+        raise ParameterError(f"step must be a function of (module, batch). Got {recipe.step!r} instead.")
     check("schedulerInterval", recipe.scheduler_interval, OneOf(["epoch", "step"]))
     if recipe.task is not None:
         check("task", recipe.task, OneOf(TASKS))

@@ -32,6 +32,7 @@ from sparkopt.blocks.invalid import (
     InvalidRowError,
 )
 from sparkopt.blocks.names import column_text
+from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
@@ -39,7 +40,7 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.exports import Exports
-from sparkopt.ml.expressions import Formulas, once, row_wise, twice
+from sparkopt.ml.expressions import Formulas, twice
 from sparkopt.ml.jvm import to_vector, with_outputs, with_raw
 from sparkopt.ml.online import OnlineState
 from sparkopt.ml.params import LinearParams

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-DOCSTRINGS = {'"photos"': '"{folder}/photos"'}
+DOCSTRINGS = {'"photos"': '"{folder}/photos"', '"/data/rows-of-two-fits"': '"{folder}/rows-of-two-fits"'}
 """In docstrings: text, and what is run instead; ``{folder}`` is a folder of the test."""
 
 PAGES: Mapping[str, Mapping[str, str]] = {
@@ -29,6 +29,7 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         "numProc=2": "numProc=1",
         '"s3://models/digits"': '"{folder}/checkpoints"',
         '"/models/digits"': '"{folder}/digits"',
+        '"/data/': '"{folder}/data/',
     },
     "docs/guides/own-loop.md": {"numProc=2": 'launcher="local"', '"s3://models/own"': '"{folder}/own"'},
     "docs/guides/nightly.md": {
