@@ -12,7 +12,9 @@ import getpass
 import json
 import logging
 import os
+import re
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,16 +90,17 @@ def _started(process: int) -> str:
 
 
 @contextlib.contextmanager
-def owned_folder(parent: str, name: str) -> Iterator[str]:
+def owned_folder(parent: str, kind: str) -> Iterator[str]:
     """Give the URI of a new folder below ``parent``, which is deleted at the end; first, sweep what has no owner.
 
     Parameters
     ----------
     parent : str
         A folder, or URI, on any storage.
-    name : str
-        Of the folder: what is before its last ``-`` is what those have in common that are swept.
+    kind : str
+        How names of such folders begin; 32 random digits follow, so that no other folder is taken for one.
     """
+    name = f"{kind}-{uuid.uuid4().hex}"
     uri = child_uri(parent, name)
     place, ended = LastingLocation(uri, "storePath"), threading.Event()
     _renew(place.now())
@@ -138,7 +141,7 @@ def sweep(parent: Location, own: str) -> int:
     own : str
         Name of a folder there that was written now: by it, ages are measured.
     """
-    swept, prefix = 0, own.rpartition("-")[0] + "-"
+    swept, pattern = 0, re.compile(re.escape(own.rpartition("-")[0]) + "-[0-9a-f]{32}")
     try:
         (now,) = (info.mtime_ns for info in parent.child(own).listed() if info.base_name == OWNER)
         names = [info.base_name for info in parent.listed() if info.type == fs.FileType.Directory]
@@ -146,7 +149,7 @@ def sweep(parent: Location, own: str) -> int:
         logger.info("%s could not be searched for rows that were left behind: %s", parent.shown or parent.path, error)
         return 0
     for name in names:
-        if name.startswith(prefix) and name != own:
+        if pattern.fullmatch(name) and name != own:
             with contextlib.suppress(*STORAGE_ERRORS):  # another process sweeps too, or has just ended
                 if _is_abandoned(parent.child(name), now):
                     parent.child(name).delete()

@@ -72,12 +72,11 @@ def temporary_store(
         Where; a folder of this process's own where it is None. What processes that were killed left in either is
         deleted by the next one, in a shared folder after some hours where these ran on another machine.
     """
-    name = f"rows-{uuid.uuid4().hex}"
     with contextlib.ExitStack() as stack:
         if folder:
-            uri = stack.enter_context(owned_folder(absolute(folder), name))
+            uri = stack.enter_context(owned_folder(absolute(folder), "rows"))
         else:
-            uri = child_uri(str(private_folders()[0]), name)
+            uri = child_uri(str(private_folders()[0]), f"rows-{uuid.uuid4().hex}")
         index = write_store(rows, fields, uri, held_out, check, ignored)
         log_skipped(index)
         stack.callback(index.delete)

@@ -19,6 +19,7 @@ from sparkopt.shards.owned import OWNER, Owner, owned_folder, sweep
 
 ROOT = Path(__file__).parents[2]
 HOURS = 3600
+OTHER = "rows-" + "0123456789abcdef" * 2
 OTHERS = {
     "another machine's, old": (dict(machine="another"), 7, True),
     "another machine's, renewed": (dict(machine="another"), 5, False),
@@ -45,8 +46,8 @@ def folder_of(parent, name, owner, hours):
 
 @pytest.mark.parametrize(("facts", "hours", "is_swept"), OTHERS.values(), ids=OTHERS)
 def test_whose_folder_is_swept(tmp_path, facts, hours, is_swept):
-    other = folder_of(tmp_path, "rows-1", replace(Owner.here(), **facts), hours)
-    with owned_folder(str(tmp_path), "rows-2") as own:
+    other = folder_of(tmp_path, OTHER, replace(Owner.here(), **facts), hours)
+    with owned_folder(str(tmp_path), "rows") as own:
         assert Path(own).is_dir()
         assert other.exists() != is_swept
     assert not Path(own).exists()
@@ -54,24 +55,24 @@ def test_whose_folder_is_swept(tmp_path, facts, hours, is_swept):
 
 @pytest.mark.parametrize(("hours", "is_swept"), [(7, True), (1, False)])
 def test_a_folder_that_was_being_deleted_is_swept_by_its_age(tmp_path, hours, is_swept):
-    other = folder_of(tmp_path, "rows-1", None, hours)
-    with owned_folder(str(tmp_path), "rows-2"):
+    other = folder_of(tmp_path, OTHER, None, hours)
+    with owned_folder(str(tmp_path), "rows"):
         assert other.exists() != is_swept
 
 
 def test_other_names_stay(tmp_path):
-    kept = [
-        folder_of(tmp_path, name, replace(Owner.here(), process=1, started="5"), 100) for name in ("kept", "my-rows")
-    ]
-    (tmp_path / "rows-file").write_text("no folder")
-    with owned_folder(str(tmp_path), "rows-2"):
+    gone = replace(Owner.here(), process=1, started="5")
+    kept = [folder_of(tmp_path, name, gone, 100) for name in ("kept", "my-rows", f"{OTHER}0")]
+    kept += [folder_of(tmp_path, name, None, 100) for name in ("rows-2026-11-29", OTHER.replace("rows", "columns"))]
+    (tmp_path / OTHER).write_text("no folder")
+    with owned_folder(str(tmp_path), "rows"):
         assert all(folder.exists() for folder in kept)
-    assert (tmp_path / "rows-file").exists()
+    assert (tmp_path / OTHER).exists()
 
 
 def test_an_owner_renews_its_file_until_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(owned, "RENEWED_AFTER", 0.01)
-    with owned_folder(str(tmp_path), "rows-1") as uri:
+    with owned_folder(str(tmp_path), "rows") as uri:
         file = Path(uri, OWNER)
         for _ in range(2):
             file.unlink()
@@ -85,8 +86,8 @@ HOLD = """
 import os, signal, sys
 from sparkopt.shards.owned import owned_folder
 
-with owned_folder(sys.argv[1], "rows-1"):
-    print("ready", flush=True)
+with owned_folder(sys.argv[1], "rows") as folder:
+    print(folder, flush=True)
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -97,14 +98,14 @@ def test_a_living_process_keeps_its_folder_and_a_killed_one_does_not(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=-1, stdout=-1, text=True, env=environment
     ) as other:
-        assert other.stdout.readline() == "ready\n"
-        with owned_folder(str(tmp_path), "rows-2"):
-            assert (tmp_path / "rows-1").exists()
+        folder = Path(other.stdout.readline().strip())
+        with owned_folder(str(tmp_path), "rows"):
+            assert folder.exists()
         other.communicate("")
         assert other.returncode == -signal.SIGKILL
-    assert (tmp_path / "rows-1").exists()
-    with owned_folder(str(tmp_path), "rows-3"):
-        assert not (tmp_path / "rows-1").exists()
+    assert folder.exists()
+    with owned_folder(str(tmp_path), "rows"):
+        assert not folder.exists()
 
 
 def test_what_cannot_be_searched_is_left(tmp_path):
