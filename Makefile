@@ -39,6 +39,9 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-client/ready: .venv/run .ci/client requirements/client.txt
 	@.ci/client && touch $@
 
+.venv-keras/ready: .venv/run .ci/keras requirements/keras.txt
+	@.ci/keras && touch $@
+
 .venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
 
@@ -63,6 +66,12 @@ test-s3: .venv/test .venv-s3/ready ## Make .venv-s3 and run the tests against an
 .PHONY: test-client
 test-client: .venv/test .venv-client/ready ## Make .venv-client and run Spark Connect's tests with pyspark-client (about 3 minutes)
 	@$(ACTIVATE) python -m pytest tests/connect/test_client_only.py $(ARGS)
+
+.PHONY: test-keras
+test-keras: .venv/run .venv-keras/ready ## Make .venv-keras and train networks of Keras on PyTorch, JAX and TensorFlow (about 8 minutes)
+	@$(ACTIVATE) for backend in torch jax tensorflow; do \
+		KERAS_BACKEND=$$backend PYSPARK_PYTHON=$$PWD/.venv-keras/bin/python PYTHONPATH=$$PWD \
+			.venv-keras/bin/python -m pytest tests/keras $(ARGS); done
 
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -104,9 +113,10 @@ system: .venv/test .venv/horovod
 	@$(PYTEST) -m system $(ARGS)
 
 .PHONY: test-all
-test-all: .venv-airflow/ready .venv-s3/ready .venv-client/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
+test-all: .venv-airflow/ready .venv-s3/ready .venv-client/ready .venv-keras/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory test-s3
+	@$(MAKE) --no-print-directory test-keras
 
 .PHONY: coverage
 coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
@@ -219,4 +229,4 @@ dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the 
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv .venv-airflow .venv-client .venv-docs .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-airflow .venv-client .venv-docs .venv-keras .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

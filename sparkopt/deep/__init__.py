@@ -17,6 +17,8 @@ from sparkopt.errors import MissingDependencyError
 if TYPE_CHECKING:
     from sparkopt.deep.builders import builder
     from sparkopt.deep.estimator import TorchEstimator
+    from sparkopt.deep.keras_estimator import KerasEstimator
+    from sparkopt.deep.keras_model import KerasModel
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConvNet",
+    "KerasEstimator",
+    "KerasModel",
     "Logger",
     "MLflow",
     "RowStore",
@@ -39,6 +43,8 @@ __all__ = [
 
 _LAZY = {
     "ConvNet": "networks",
+    "KerasEstimator": "keras_estimator",
+    "KerasModel": "keras_model",
     "Logger": "loggers",
     "MLflow": "loggers",
     "RowStore": "row_store",

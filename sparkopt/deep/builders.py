@@ -115,10 +115,10 @@ class Reference:
         return callable_found
 
 
-def why_nameless(build: Any) -> str | None:
+def why_nameless(build: Any, kinds: tuple[type, ...] = (nn.Module,)) -> str | None:
     """Return why another process could not import what builds a network; None where it can."""
     try:
-        Reference.of(build)
+        Reference.of(build, kinds)
     except (ParameterError, DataError) as error:
         return str(error)
     return None

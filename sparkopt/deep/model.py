@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyspark.ml.util import DefaultParamsReader, MLReadable, MLReader, MLWriter
+from torch import nn
 
 from sparkopt.deep.builders import Reference, why_nameless
 from sparkopt.deep.network_model import NetworkModel
@@ -17,10 +18,6 @@ from sparkopt.deep.setters import OutputSetters
 from sparkopt.errors import CorruptDataError, DataError
 from sparkopt.io.metadata import check_digest
 from sparkopt.shards.fields import Field
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 __all__ = ["TorchModel"]
 
@@ -90,11 +87,11 @@ class TorchModel(NetworkModel, OutputSetters, MLReadable["TorchModel"]):
         return found
 
 
-def facts_of(model: TorchModel) -> dict[str, Any]:
-    """Return what is saved of a model in addition to its parameters and weights."""
+def facts_of(model: NetworkModel, kinds: tuple[type, ...] = (nn.Module,)) -> dict[str, Any]:
+    """Return what is saved of a model in addition to its parameters and weights; ``kinds`` may be named."""
     return {
         "format": FORMAT,
-        **_network(model._build),
+        **_network(model._build, kinds),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
         "inputs": [asdict(entry) for entry in model._inputs],
@@ -102,26 +99,33 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
     }
 
 
-def _network(build: Any) -> dict[str, Any]:
+def _network(build: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
     """Return what builds a network by its name, or why it has none."""
-    nameless = why_nameless(build)
-    return {"network": asdict(Reference.of(build)) if nameless is None else None, "nameless": nameless}
+    nameless = why_nameless(build, kinds)
+    return {"network": asdict(Reference.of(build, kinds)) if nameless is None else None, "nameless": nameless}
 
 
-def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
+def restored(
+    metadata: dict[str, Any],
+    weights: bytes,
+    build: Any = None,
+    kind: type[NetworkModel] | None = None,
+    kinds: tuple[type, ...] = (nn.Module,),
+) -> Any:
     """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
     if not weights:
         raise CorruptDataError("its weights are missing")
     network = metadata["network"]
     if build is None and network is None:
+        name = (kind or TorchModel).__name__
         raise DataError(
             f"this model was saved without what builds it: {metadata['nameless']} Or give that now: "
-            "TorchModel.load(path, module=...), with the module that TorchEstimator was given."
+            f"{name}.load(path, module=...), with the module that {name.removesuffix('Model')}Estimator was given."
         )
     if build is None:
-        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder()
-    model = TorchModel(build, weights, metadata["task"], tuple(metadata["outputShape"]))
+        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder(kinds)
+    model: Any = (kind or TorchModel)(build, weights, metadata["task"], tuple(metadata["outputShape"]))
     model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
     model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])

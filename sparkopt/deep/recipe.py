@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS
+from sparkopt.deep.keras_backends import is_of_keras
 from sparkopt.deep.losses import LOSSES, TASKS, RowLoss, loss_of, task_of
 from sparkopt.deep.randomness import seeded
 from sparkopt.deep.row_step import StepBatch
@@ -114,6 +115,7 @@ class Recipe:
             return copy.deepcopy(self.module)
         with seeded(seed, torch.device("cpu")):
             built = self.module()
+        _refuse_keras(built)
         if not isinstance(built, nn.Module):
             raise ParameterError(f"module must be, or build, an nn.Module. It builds a {type(built).__name__}.")
         return built
@@ -179,6 +181,15 @@ def _steppable(optimizer: Any) -> Optimizer:
     return optimizer
 
 
+def _refuse_keras(module: Any) -> None:
+    """Refuse layers of Keras: they need to be told that they train, which PyTorch's train() does not do."""
+    if is_of_keras(module):
+        raise ParameterError(
+            f"module has a layer of Keras, {type(module).__name__}, whose dropout and batch normalisation would not "
+            "be in training. Take sparkopt.deep.KerasEstimator, with what builds the keras.Model."
+        )
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Refuse what cannot be trained, before any job.
 
@@ -187,6 +198,7 @@ def check_recipe(recipe: Recipe) -> None:
     ParameterError
         Naming the part, and what it may be.
     """
+    _refuse_keras(recipe.module)
     if not (isinstance(recipe.module, nn.Module) or callable(recipe.module)):
         raise ParameterError(f"module must be an nn.Module, or build one. Got {recipe.module!r} instead.")
     if isinstance(recipe.loss, type):

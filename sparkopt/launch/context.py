@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ARRAYS", "RankBatch", "RunContext", "RunSettings"]
 
 ARRAYS = ("numpy", "torch", "jax", "tensorflow")
-_PACKAGES = {"torch": ("PyTorch", "deep"), "jax": ("JAX", "jax"), "tensorflow": ("TensorFlow", "tensorflow")}
 
 
 @dataclass(frozen=True)
@@ -318,11 +317,19 @@ class RunContext:
         try:
             framework = importlib.import_module("jax.numpy" if arrays == "jax" else arrays)
         except ModuleNotFoundError as error:
-            raise MissingDependencyError.of(f"arrays={arrays!r}", *_PACKAGES[arrays]) from error
+            raise _absent(arrays) from error
         if arrays == "torch":
             return lambda values: framework.from_numpy(values).to(self.device)
         found: Callable[[Array], Any] = framework.asarray if arrays == "jax" else framework.convert_to_tensor
         return found
+
+
+def _absent(arrays: str) -> MissingDependencyError:
+    if arrays == "torch":
+        return MissingDependencyError.of("arrays='torch'", "PyTorch", "deep")
+    if arrays == "jax":
+        return MissingDependencyError.of("arrays='jax'", "JAX", "jax")
+    return MissingDependencyError.of("arrays='tensorflow'", "TensorFlow", "tensorflow")
 
 
 def _last_number(folder: CheckpointFolder) -> int:
