@@ -30,6 +30,7 @@ from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.codecs.gradient import GRADIENT_CODECS
 from sparkopt.engines.selection import ENGINES
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.compression import HasCompression
 from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
@@ -257,5 +258,12 @@ class LinearParams(
             param = self.getParam(name)
             if self.isDefined(param):
                 check(name, self.getOrDefault(param), domain)
+        if not self.isDefined(self.validationIndicatorCol):
+            for name in ("patience", "minDelta"):
+                if self.isSet(self.getParam(name)):
+                    raise IncompatibleError(
+                        f"{name}={self.getOrDefault(name)} stops a fit by its validation rows, and there are none. "
+                        "Set validationIndicatorCol, a boolean column that is true in such rows, or leave it out."
+                    )
         if self.getCheckpointInterval() != -1:
             check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))

@@ -18,9 +18,10 @@ from pyspark.ml.evaluation import Evaluator
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Block, Blocks, Part, every
 from sparkopt.blocks.store import BlockStore
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
-from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
+from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
 from sparkopt.typing import Array, Floats
 
 __all__ = ["held_out_metrics"]
@@ -51,6 +52,10 @@ def held_out_metrics(
     measure = measure_of(evaluator, store.columns)
     if measure is None or not all(store.fold_rows(first + fold) for fold in range(len(models))):
         return None
+    if isinstance(measure.tally(), ScoreTally):
+        classes = max((getattr(model, "numClasses", 2) for fold in models for model in fold), default=2)
+        if classes > 2:
+            raise IncompatibleError(f"the models are of {classes} classes: {OF_TWO}")
     outputs = [_output_of(model, measure) for model in models[0]]
     if not all(outputs):
         return None

@@ -19,6 +19,11 @@ __all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally",
 
 T = TypeVar("T", bound="Tally")
 
+OF_TWO = (
+    "areas under curves are of two classes, 0 and 1. Take MulticlassClassificationEvaluator for more, or number two "
+    "classes from 0."
+)
+
 BUFFER = 1 << 20
 """Scores that are kept until they are counted."""
 
@@ -238,6 +243,8 @@ class ScoreTally(Tally):
         return ScoreTally(self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), fixed=True)
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
+        if y.max(initial=0) > 1:
+            raise DataError(f"label {y.max():g}: {OF_TWO}")
         positive = np.where(y > 0.5, weight, 0.0)
         if self.fixed:
             at = np.maximum(np.searchsorted(self.scores, found, side="right") - 1, 0)
