@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -72,6 +73,13 @@ def lower_case(value: Any) -> str:
     return TypeConverters.toString(value).lower()
 
 
+@cache
+def _declared(kind: type[Params]) -> tuple[tuple[str, Param[Any]], ...]:
+    """Return the params of a class, ordered by name."""
+    attributes = ((name, getattr(kind, name)) for name in dir(kind))
+    return tuple((name, value) for name, value in attributes if isinstance(value, Param))
+
+
 class FeatureParams(HasFeaturesCol, HasPredictionCol):
     """Columns that both estimators and models have."""
 
@@ -91,6 +99,15 @@ class FeatureParams(HasFeaturesCol, HasPredictionCol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(featuresCol="features", predictionCol="prediction", handleInvalid="error")
+
+    def _copy_params(self) -> None:
+        """Give the instance its own params, as pyspark.ml does, which looks through all attributes for each of them.
+
+        A search makes a hundred instances, and a small fit takes as long as a few.
+        """
+        own = {name: Param(self, param.name, param.doc, param.typeConverter) for name, param in _declared(type(self))}
+        vars(self).update(own)
+        self._params = [*own.values()]
 
     def getHandleInvalid(self) -> str:
         """Return handleInvalid."""
