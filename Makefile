@@ -167,6 +167,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-path
+bench-path: .venv/test ## Compare a lasso path of 100 values with 100 fits, and with scikit-learn's (about 10 minutes)
+	@$(ACTIVATE) python jobs/bench/path.py $(ARGS)
+
 .PHONY: bench-drop-in
 bench-drop-in: .venv/run ## Compare a script of pyspark.ml with the same script by python -m sparkopt
 	@$(ACTIVATE) python jobs/bench/drop_in.py $(ARGS)

@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "requirements"
 PURPOSES = ("run", "deep", "test")  # each has those before it
-APART = {"keras", "jax", "tensorflow"}
-"""Extras that are tested in an environment of their own, .venv-keras."""
+APART = {"keras", "jax", "tensorflow", "onnx"}
+"""Extras that are tested in an environment of their own: .venv-keras, and for ONNX any with its packages."""
 PYTHONS = ("3.10.13", "3.11.7", "3.12.1", "3.13.0")
 
 

@@ -18,7 +18,8 @@ from torch import nn
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.keras_arrays import InputArrays, named_weights, ordered_weights
-from sparkopt.deep.keras_networks import RowArrays, network_of
+from sparkopt.deep.keras_networks import RowArrays, argument
+from sparkopt.deep.keras_on import network_of
 from sparkopt.deep.keras_recipe import KerasRecipe, keras_configuration
 from sparkopt.deep.labels import check_labels
 from sparkopt.deep.losses import RowLoss
@@ -81,7 +82,7 @@ class KerasLearner:
         self._torch_loss = RowLoss(nn.Identity(), self._loss.task)  # how labels fit outputs, for metrics
         rows = self._arrays(sample)
         with _named("module", rows):
-            model = recipe.build_module(config.seed, lambda found: found(_first(self._inputs.called(rows.inputs))))
+            model = recipe.build_module(config.seed, lambda found: found(argument(self._inputs.called(rows.inputs))))
         if not model.trainable_variables:
             raise ParameterError("there is nothing to train: the module has no trainable variable.")
         optimizer = recipe.build_optimizer()
@@ -296,10 +297,6 @@ def log_of(probabilities: torch.Tensor) -> torch.Tensor:
 
 def _ends(values: Sequence[Array]) -> Array:
     return np.cumsum([one.size for one in values])[:-1]
-
-
-def _first(inputs: Sequence[Any]) -> Any:
-    return inputs[0] if len(inputs) == 1 else list(inputs)
 
 
 def _label(rows: RowArrays) -> Array:

@@ -16,7 +16,8 @@ from sparkopt.deep.keras_arrays import InputArrays, ordered_weights
 from sparkopt.deep.keras_backends import keras_on
 from sparkopt.deep.keras_learner import log_of
 from sparkopt.deep.keras_losses import KerasLoss
-from sparkopt.deep.keras_networks import network_of
+from sparkopt.deep.keras_networks import argument
+from sparkopt.deep.keras_on import network_of
 from sparkopt.deep.keras_params import KerasInferenceParams
 from sparkopt.deep.keras_recipe import KerasRecipe
 from sparkopt.deep.model import facts_of, restored
@@ -161,7 +162,7 @@ class _Scoring(nn.Module):
                     "this model knows the shape of its inputs once it has been called: call it first."
                 )
             called = self._inputs.called([values[:1] for values in inputs])
-            model(called[0] if len(called) == 1 else called)
+            model(argument(called))
 
         model = recipe.build_module(0, prepare)
         network_of(model, KerasLoss("squared_error")).load_weights(self._values)
