@@ -33,14 +33,9 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-airflow/ready: .venv/run .ci/airflow requirements/airflow.txt
 	@.ci/airflow && touch $@
 
-.venv-s3/ready: .venv/run .ci/s3 requirements/s3.txt
-	@.ci/s3 && touch $@
-
-.venv-client/ready: .venv/run .ci/client requirements/client.txt
-	@.ci/client && touch $@
-
-.venv-dask/ready .venv-ray/ready: .venv-%/ready: .venv/run .ci/framework requirements/%.txt
-	@.ci/framework $* && touch $@
+APART := $(addprefix .venv-,$(addsuffix /ready,client dask keras ray s3))
+$(APART): .venv-%/ready: .venv/run .ci/apart requirements/%.txt
+	@.ci/apart $* && touch $@
 
 .venv-docs/ready: .venv/run .ci/docs requirements/docs.txt
 	@.ci/docs && touch $@
@@ -74,6 +69,12 @@ test-dask: .venv-dask/ready ## Make .venv-dask and train on Dask's frames, while
 .PHONY: test-ray
 test-ray: .venv-ray/ready ## Make .venv-ray and train on Ray's datasets, while its workers are killed (about 4 minutes)
 	@.venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
+
+.PHONY: test-keras
+test-keras: .venv/run .venv-keras/ready ## Make .venv-keras and train networks of Keras on PyTorch, JAX and TensorFlow (about 8 minutes)
+	@$(ACTIVATE) for backend in torch jax tensorflow; do \
+		KERAS_BACKEND=$$backend PYSPARK_PYTHON=$$PWD/.venv-keras/bin/python PYTHONPATH=$$PWD \
+			.venv-keras/bin/python -m pytest tests/keras $(ARGS); done
 
 .PHONY: run
 run: .venv/run ## Train on the handwritten digits, from PNG files to a saved model in out/
@@ -115,9 +116,10 @@ system: .venv/test .venv/horovod
 	@$(PYTEST) -m system $(ARGS)
 
 .PHONY: test-all
-test-all: .venv-airflow/ready .venv-s3/ready .venv-client/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
+test-all: .venv-airflow/ready .venv-s3/ready .venv-client/ready .venv-keras/ready test ## Run all tests: clusters, kills, Horovod, Connect, notebooks, Airflow, S3, browsers too
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory test-s3
+	@$(MAKE) --no-print-directory test-keras
 
 .PHONY: coverage
 coverage: .venv/test ## Measure branch coverage by package; ARGS="tests/codecs" chooses tests
@@ -131,6 +133,10 @@ format: .venv/test ## Format the code
 docs: .venv-docs/ready ## Build the documentation and the API reference in build/site/, strictly (half a minute)
 	@.venv-docs/bin/python .ci/stage_docs.py
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet && echo "docs: build/site/index.html"
+
+.PHONY: check-gpu
+check-gpu: .venv/deep ## Try on this machine's GPU what tests on CPUs cannot, in 8 minutes at most; without one it says so
+	@$(ACTIVATE) python jobs/check_gpu.py $(ARGS)
 
 .PHONY: bench
 bench: .venv/run ## Compare with pyspark.ml on 1,000,000 rows x 100 features (about 10 minutes)
@@ -163,6 +169,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 .PHONY: bench-folds
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
+
+.PHONY: bench-path
+bench-path: .venv/test ## Compare a lasso path of 100 values with 100 fits, and with scikit-learn's (about 10 minutes)
+	@$(ACTIVATE) python jobs/bench/path.py $(ARGS)
 
 .PHONY: bench-drop-in
 bench-drop-in: .venv/run ## Compare a script of pyspark.ml with the same script by python -m sparkopt
@@ -222,4 +232,4 @@ dist: .venv/run $(if $(findstring deep,$(DIST_EXTRAS)),.venv/deep) ## Build the 
 
 .PHONY: clean
 clean: ## Delete what the other commands made, .venv included
-	@rm -rf .venv .venv-airflow .venv-client .venv-dask .venv-docs .venv-ray .venv-s3 out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf .venv .venv-* out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

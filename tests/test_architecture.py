@@ -45,6 +45,9 @@ LIBRARIES = {
     "torch": ("deep", "launch", "engines.allreduce"),
     "horovod": ("deep", "launch"),
     "cv2": ("images", "codecs"),
+    "keras": ("deep",),
+    "jax": ("deep", "launch"),
+    "tensorflow": ("deep", "launch"),
 }
 
 
@@ -115,7 +118,7 @@ def test_only_the_ground_stands_loose():
 
 def test_tests_mirror_the_packages():
     """Each folder of tests is named after a package, or says what it tests across all of them."""
-    across = {"connect", "docs", "notebooks", "s3"}
+    across = {"connect", "frameworks", "keras", "docs", "notebooks", "s3"}
     for folder in (path.name for path in (ROOT / "tests").iterdir() if (path / "__init__.py").exists()):
         assert folder in across or (PACKAGE / folder).is_dir(), f"tests/{folder}: sparkopt/ has no such package"
 

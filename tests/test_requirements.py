@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "requirements"
 PURPOSES = ("run", "deep", "test")  # each has those before it
+APART = {"keras", "jax", "tensorflow", "onnx", "dask", "ray"}
+"""Extras that are tested in environments of their own, such as .venv-keras, and for ONNX any with its packages."""
 PYTHONS = ("3.10.13", "3.11.7", "3.12.1", "3.13.0")
 
 
@@ -103,10 +105,17 @@ def test_a_list_has_all_that_its_purpose_asks_for(purpose, python, declared):
 def test_the_tests_have_what_any_extra_needs(declared):
     assert extras("run") < extras("deep") < extras("test") <= declared[1]
     listed = pins("test", PYTHONS[1])
-    for requirement in needed(declared[1], PYTHONS[1], declared[0]):
+    for requirement in needed(declared[1] - APART, PYTHONS[1], declared[0]):
         version = listed.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement}: add its extra to requirements/test.in, then make lock"
         assert requirement.specifier.contains(version), f"{requirement}, but {version} is pinned: make lock"
+
+
+def test_the_tests_of_keras_have_what_its_extras_need(declared):
+    listed = pins("keras", PYTHONS[1])
+    listed["tensorflow"] = listed["tensorflow-cpu"]  # the same, without what it needs on GPUs
+    for requirement in needed(extras("keras") | {"tensorflow"}, PYTHONS[1], declared[0]):
+        assert requirement.specifier.contains(listed[canonicalize_name(requirement.name)]), requirement
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -6,6 +6,7 @@
 Two comparisons, each repeated in turn (ours, theirs, ours …) and given as the median of the ratios:
 
 - stored: from data that is already where each library wants it. Theirs: a cached DataFrame of Vectors. Ours: blocks.
+  Once more at a tolerance at which ours ends with an objective below theirs: at the same one it ends far below.
 - parquet: from files to model, reading included.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ from sparkopt.validation import Interval
 
 REG_PARAM, MAX_ITER = 1e-3, 100
 TOL = 1e-6
+NEAR = 1e-4
+"""A tolerance at which sparkopt ends below the objective that pyspark.ml ends with at 1e-6."""
 
 
 def generate(folder: Path, rows: int, features: int, files: int = 8) -> Path:
@@ -97,11 +101,14 @@ def compare(name: str, runs: int, mine: Callable[[], float], other: Callable[[],
 
 def share(receipt: Receipt) -> str:
     """Return what a step of the last stored fit was made of."""
-    seconds = receipt.seconds
+    seconds = {**receipt.seconds, "schedule": receipt.seconds["schedule"] - receipt.startup}
     passes = seconds["compute"] + seconds["reduce"] + seconds["schedule"]
     parts = ", ".join(f"{name} {seconds[name] / passes:.0%}" for name in ("compute", "reduce", "schedule"))
-    each = 1000 * passes / receipt.passes
-    return f"One pass over the data: {each:.0f} ms, of which {parts} ({receipt.passes} passes)."
+    each, startup = 1000 * passes / receipt.passes, 1000 * receipt.startup
+    return (
+        f"One pass over the data: {each:.0f} ms, of which {parts} ({receipt.passes} passes; the tasks start in "
+        f"{startup:.0f} ms before them, and {1000 * seconds['optimizer']:.0f} ms are outside of both)."
+    )
 
 
 def run(spark: SparkSession, rows: int, features: int, runs: int) -> None:
@@ -112,23 +119,25 @@ def run(spark: SparkSession, rows: int, features: int, runs: int) -> None:
     cached.count()
     receipts: list[Receipt] = []
     with BlockStore.write(source, Columns("features", "label"), Interval(0, 1, whole=True)) as store:
-        trainer = Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=Stop(MAX_ITER, TOL))
 
-        def from_store() -> float:
-            fit = trainer.fit(store)
+        def from_store(tol: float) -> float:
+            fit = Trainer(losses.Logistic(), penalty=L2(REG_PARAM), stop=Stop(MAX_ITER, tol)).fit(store)
             receipts.append(fit.receipt)
             return fit.solution.objective
 
-        from_store()  # the first fit starts Python workers; theirs warms up the JVM likewise
+        from_store(TOL)  # the first fit starts Python workers; theirs warms up the JVM likewise
         theirs(cached)
-        stored = compare("stored", runs, from_store, lambda: theirs(cached))
+        stored = [
+            compare(name, runs, partial(from_store, tol), lambda: theirs(cached))
+            for name, tol in (("stored", TOL), ("stored, to their objective", NEAR))
+        ]
     cached.unpersist()
     cores = spark.sparkContext.defaultParallelism
     parquet = compare("parquet to model", runs, lambda: ours(source), lambda: theirs(vectors(source)))
     print(f"\n{rows:,} rows x {features} features, float32, {cores} cores, {runs} runs\n")
     print("| from | sparkopt s | pyspark.ml s | faster by (range) | objective | relative to theirs |")
     print("| --- | --- | --- | --- | --- | --- |")
-    print(f"{stored}\n{parquet}\n\n{share(receipts[-1])}")
+    print("\n".join([*stored, parquet]), f"\n\n{share(receipts[-1])}")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.validation import Interval
 
-__all__ = ["Backend", "RowSource", "Shared", "cached", "fixed", "is_connect", "uncached"]
+__all__ = ["Backend", "Carried", "RowSource", "Shared", "cached", "fixed", "is_connect", "uncached"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,6 +37,16 @@ class Shared(Protocol):
     def destroy(self) -> None:
         """Delete them everywhere."""
         ...
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Bytes inside the functions that need them."""
+
+    value: bytes
+
+    def destroy(self) -> None:
+        """Do nothing: there is no copy elsewhere."""
 
 
 @dataclass(frozen=True)

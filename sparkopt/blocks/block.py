@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -96,7 +97,7 @@ class InMemoryBlocks:
     validation_blocks: Sequence[Block] = ()
     path: str | None = None
 
-    @property
+    @cached_property
     def starts(self) -> NDArray[np.intp]:
         """First row of each block, and the number of rows."""
         return np.concatenate([[0], np.cumsum([block.rows for block in self.blocks])]).astype(np.intp)

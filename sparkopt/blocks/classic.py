@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassicBackend", "description_of", "of_files", "set_description", "slots_of"]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = "spark.job.description"
 
@@ -56,8 +59,8 @@ class ClassicBackend(Backend):
 
     def run(self, function: Callable[[Handle], T], tasks: int | None = None) -> list[T]:
         """Map and collect."""
-        handles = self._handles if tasks is None else self._handles.coalesce(tasks)
-        return handles.map(function).collect()
+        handles = self.handles
+        return (handles if tasks is None else handles.coalesce(tasks)).map(function).collect()
 
     def run_fresh(self, function: Callable[[Handle], T], partitions: Sequence[int]) -> list[T]:
         """Run a job on the given partitions of a new, uncached RDD."""
@@ -66,14 +69,17 @@ class ClassicBackend(Backend):
 
     def added(self, piece: Callable[[Handle, int], T | None], add: Callable[[list[T]], T], pieces: int) -> list[T]:
         """Add up each piece on an executor; here, with a job a piece, where a file is missing."""
-        gathered: RDD[Any] = self._handles.flatMap(_AllPieces(piece, pieces)).groupByKey(pieces, _same)
+        gathered: RDD[Any] = self.handles.flatMap(_AllPieces(piece, pieces)).groupByKey(pieces, _same)
         found = sorted(gathered.map(_AddPieces(add)).collect(), key=itemgetter(0))
         sums = [each for _, each in found if each is not None]
         return sums if len(sums) == pieces else super().added(piece, add, pieces)
 
     @property
     def handles(self) -> RDD[Handle]:
-        """The cached RDD."""
+        """The cached RDD; it is cached again where somebody has emptied the session's caches."""
+        if not self._handles._jrdd.getStorageLevel().useMemory():
+            logger.warning("the cache of a fit was emptied: all rows are read again")
+            self._handles.cache()
         return self._handles
 
     def share(self, value: bytes) -> Shared:
@@ -107,7 +113,9 @@ class ClassicBackend(Backend):
             delete_local_folders(self._source.name, roots)
             return
         is_local, places = _executors(self.context)
-        swept = _placed(self.context, list(range(len(places))), places).map(Sweep(self._source.name)).collect()
+        sweeps = _placed(self.context, list(range(len(places))), places).map(Sweep(self._source.name))
+        with _in_no_group(self.context):
+            swept = sweeps.collect()
         if is_local:
             _ROOTS[self.context] = swept[0]
 
@@ -120,6 +128,19 @@ class ClassicBackend(Backend):
             return handles
         written = self._source.df.mapInArrow(self._source.writer(), HANDLE_SCHEMA)
         return written.rdd.mapPartitionsWithIndex(_to_handles)
+
+
+@contextmanager
+def _in_no_group(context: Any) -> Iterator[None]:
+    """Run jobs outside of the caller's job group and tags, whose future jobs may have been cancelled."""
+    known = {name: context.getLocalProperty(name) for name in ("spark.jobGroup.id", "spark.job.tags")}
+    for name in known:
+        context.setLocalProperty(name, None)
+    try:
+        yield
+    finally:
+        for name, value in known.items():
+            context.setLocalProperty(name, value)
 
 
 def _files_rdd(context: Any, scan: ParquetScan) -> RDD[Sequence[FilePart]]:

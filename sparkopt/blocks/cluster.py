@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sparkopt.blocks.backend import Backend, Shared
+from sparkopt.blocks.backend import Backend, Carried, Shared
 from sparkopt.blocks.handles import Handle
-from sparkopt.blocks.machine import HeldValue, TableSource, refuse_spark
+from sparkopt.blocks.machine import TableSource, refuse_spark
 from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.machine.cluster import Cluster
@@ -73,7 +73,7 @@ class ClusterBackend(Backend):
 
     def share(self, value: bytes) -> Shared:
         """Let it travel with the function, which each worker receives once a pass."""
-        return HeldValue(value)
+        return Carried(value)
 
     @property
     def pass_seconds(self) -> float:  # type: ignore[override]

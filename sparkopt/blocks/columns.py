@@ -139,6 +139,8 @@ class Columns:
             Naming the column, its type and the types that are allowed.
         """
         features_type(schema, self.features)
+        if not isinstance(self.features, str):
+            check_once(schema, self.features, "featuresCols")
         alike = (
             [] if isinstance(self.features, str) else [n for n in self.features if n.lower() == self.label.lower()]
         )
@@ -252,6 +254,26 @@ def features_type(schema: StructType, features: str | Sequence[str]) -> str:
         if not is_number(found):
             raise SchemaError(f"features column {name!r} has type {found.simpleString()}; it must be numeric.")
     return "float" if all(isinstance(found, narrow) for found in types) else "double"
+
+
+def check_once(schema: StructType, names: Sequence[str], parameter: str) -> None:
+    """Refuse a column that is named twice, in one spelling or two.
+
+    Raises
+    ------
+    SchemaError
+        Naming the column.
+    """
+    if len({name.lower().strip("`") for name in names}) == len(names):
+        return
+    before: dict[tuple[str, ...] | None, str] = {}
+    for name in names:
+        path = path_of(schema, name, FEATURES)
+        if path in before:
+            other = before[path]
+            how = "twice" if other == name else f"as {other!r} too"
+            raise SchemaError(f"{parameter} names column {name!r} {how}. Leave one out.")
+        before[path] = name
 
 
 def features_column(schema: StructType, features: str | Sequence[str]) -> Column:

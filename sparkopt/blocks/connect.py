@@ -27,7 +27,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkopt.blocks.backend import Backend, RowSource, Shared
+from sparkopt.blocks.backend import Backend, Carried, RowSource, Shared
 from sparkopt.blocks.chunks import CHUNK_SCHEMA, chunks_of, collected
 from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
 from sparkopt.blocks.sent import NUMBER, PART, in_parts, joined
@@ -149,7 +149,7 @@ class ConnectBackend(Backend):
 
     def share(self, value: bytes) -> Shared:
         """Keep it inside the function: Connect has no broadcasts."""
-        return _Carried(value)
+        return Carried(value)
 
     @property
     def session(self) -> SparkSession:
@@ -192,16 +192,6 @@ def slots_of(session: SparkSession) -> int:
 def _on_each_slot(session: SparkSession, function: Callable[[object], object]) -> int:
     """Run a function in each task of a range; return their number."""
     return int(session.range(ENOUGH_ROWS).mapInArrow(_Once(function), "done int").toArrow().num_rows)
-
-
-@dataclass(frozen=True)
-class _Carried:
-    """Bytes inside the function that needs them."""
-
-    value: bytes
-
-    def destroy(self) -> None:
-        """Do nothing: there is no copy elsewhere."""
 
 
 def _nothing(_: object) -> None:

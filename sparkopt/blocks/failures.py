@@ -20,6 +20,10 @@ _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
 _CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
 _SHUT_DOWN = re.compile(r"\bcancelled because (SparkContext was shut down)")
 _CHANGED = "are not what they were when the fit began"
+_ADVICE = (
+    "Blocks that were lost are read again: do not write to the data of a running fit, and let what makes the rows be "
+    "deterministic."
+)
 
 
 @contextlib.contextmanager
@@ -37,7 +41,7 @@ def data_errors(source: Callable[[], str] | None = None) -> Iterator[None]:
         raise_known(str(error), source)
         raise
     except DataError as error:
-        if source is None or _CHANGED not in str(error):
+        if source is None or _CHANGED not in str(error) or _ADVICE in str(error):
             raise
         raise DataError(_with_source(str(error), source)) from None
 
@@ -112,7 +116,4 @@ def _with_source(message: str, source: Callable[[], str] | None) -> str:
     if _CHANGED not in message:
         return message
     where = "" if source is None else source()
-    return (
-        f"{message}.{f' They are read from {where}.' if where else ''} Blocks that were lost are read again: do not "
-        "write to the data of a running fit, and let what makes the rows be deterministic."
-    )
+    return f"{message}.{f' They are read from {where}.' if where else ''} {_ADVICE}"

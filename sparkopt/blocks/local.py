@@ -1,7 +1,8 @@
 """Folders of blocks on an executor's own disks: only their owner reads them, and none outlives its executor for long.
 
 Spark deletes an executor's directories when it ends, but not when it is killed. So each folder says which process it
-belongs to, and the next store on the same machine deletes those of processes that are gone.
+belongs to, and the next store on the same machine deletes those of processes that are gone. The executors of a Spark
+Connect server outlive a client that is killed: what nobody has used for a day is deleted too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["delete_local_folders", "local_folder", "sweep_abandoned"]
+__all__ = ["delete_local_folders", "local_folder", "sweep_abandoned", "used"]
 
 PREFIX = "sparkopt-"
 OWNER = "owner.json"
 MOST_AGE = 7 * 24 * 3600
-"""Seconds after which a folder is deleted whose owner cannot be asked after, as it ran in another container."""
+"""Seconds without use after which a folder is deleted whose owner cannot be asked after, as it ran in another
+container."""
+MOST_IDLE = 24 * 3600
+"""The same for a folder whose owner lives on. A store that is used again nevertheless reads its rows once more."""
 
 LAYOUTS = (f"{PREFIX}*", f"blockmgr-*/{PREFIX}*", f"spark-*/executor-*/blockmgr-*/{PREFIX}*")
 """Where folders are below a disk's directory, in local mode and below a standalone worker."""
@@ -72,8 +76,14 @@ def delete_local_folders(name: str, roots: Sequence[str] | None = None) -> list[
     return found
 
 
+def used(file: str) -> None:
+    """Note that a file's folder is in use."""
+    with contextlib.suppress(OSError):  # a disk that is read only now
+        os.utime(os.path.dirname(file))
+
+
 def sweep_abandoned(base: Path) -> int:
-    """Delete this user's folders below a disk's directory whose processes are gone; return how many there were."""
+    """Delete this user's folders below a disk's directory that nobody uses; return how many there were."""
     swept = 0
     for folder in _folders(base):
         with contextlib.suppress(OSError):  # another process sweeps too
@@ -112,15 +122,16 @@ def _note_owner(folder: Path) -> None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder is this user's, and its process is gone."""
+    """Whether a folder is this user's, and its process is gone or has not used it for long."""
     status = folder.lstat()
     if folder.is_symlink() or status.st_uid != os.getuid() or not (folder / OWNER).is_file():
         return False
     owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    if owner["space"] != _process_space():
-        newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
-        return time.time() - newest > MOST_AGE
-    return bool(_started(owner["process"]) != owner["started"])
+    is_near = owner["space"] == _process_space()
+    if is_near and _started(owner["process"]) != owner["started"]:
+        return True
+    newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+    return time.time() - newest > (MOST_IDLE if is_near else MOST_AGE)
 
 
 def _executor() -> int:

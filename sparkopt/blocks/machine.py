@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sparkopt.blocks.backend import Backend, Shared
+from sparkopt.blocks.backend import Backend, Carried, Shared
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.disk import refuse_what_does_not_fit
 from sparkopt.blocks.files import drop_deleted_files
@@ -28,7 +28,7 @@ from sparkopt.machine.table import Table
 from sparkopt.machine.threads import Threads
 from sparkopt.validation import Interval
 
-__all__ = ["HeldValue", "MachineBackend", "TableSource", "refuse_spark"]
+__all__ = ["MachineBackend", "TableSource", "refuse_spark"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class MachineBackend(Backend):
 
     def share(self, value: bytes) -> Shared:
         """Write it where all workers can read it, if there are any."""
-        return SharedValue.of(value) if self._pool.processes else HeldValue(value)
+        return SharedValue.of(value) if self._pool.processes else Carried(value)
 
     @property
     def pass_seconds(self) -> float:  # type: ignore[override]
@@ -185,16 +185,6 @@ class MachineBackend(Backend):
         """Delete the files and drop the blocks."""
         self._handles = []
         self._close()
-
-
-@dataclass(frozen=True)
-class HeldValue:
-    """Bytes that functions refer to."""
-
-    value: bytes
-
-    def destroy(self) -> None:
-        """Do nothing: there is no copy elsewhere."""
 
 
 @dataclass(frozen=True)

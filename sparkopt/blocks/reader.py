@@ -124,10 +124,13 @@ class Reader:
         if self.columns.validation is None and self.columns.fold is None:
             yield block
             return
-        kinds = np.stack([self._validation(batch), self._folds(batch)], axis=1)
-        for is_validation, fold in np.unique(kinds, axis=0).tolist():
-            rows = np.flatnonzero((kinds == (is_validation, fold)).all(axis=1))
-            yield replace(block.take(rows), is_validation=bool(is_validation), fold=fold)
+        validation, folds = self._validation(batch), self._folds(batch).astype(np.int64)
+        most = int(folds.max()) - NO_FOLD + 1
+        kinds = validation * most + (folds - NO_FOLD)
+        for kind in np.unique(kinds).tolist():  # of pairs of numbers it takes longer than all else here
+            is_validation, fold = divmod(kind, most)
+            rows = np.flatnonzero(kinds == kind)
+            yield replace(block.take(rows), is_validation=bool(is_validation), fold=fold + NO_FOLD)
 
     def _validation(self, batch: pa.RecordBatch) -> Array:
         """Return 1 for rows to validate on and 0 for others."""

@@ -23,7 +23,7 @@ from sparkopt.blocks.digest import rows_digest
 from sparkopt.blocks.files import BlockFile, in_fold_order, write_blocks
 from sparkopt.blocks.handles import Handle, KnownRows, MemoryHandle
 from sparkopt.blocks.layout import regroup
-from sparkopt.blocks.local import delete_local_folders, local_folder
+from sparkopt.blocks.local import delete_local_folders, local_folder, used
 from sparkopt.blocks.moments import Moments, MomentsSum, save
 from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.blocks.reader import Reader
@@ -326,7 +326,9 @@ def open_blocks(handle: Handle | tuple[Handle, bytes], known: KnownRows) -> Open
         return OpenPartition(part, handle.blocks)
     for each in (handle, *known.copies.get(handle.partition, ())):
         with contextlib.suppress(FileNotFoundError):
-            return OpenPartition(part, BlockFile(each.path, each.starts, each.validation, each.folds, carried))
+            blocks = BlockFile(each.path, each.starts, each.validation, each.folds, carried)
+            used(each.path)
+            return OpenPartition(part, blocks)
     return OpenPartition(part, None)
 
 

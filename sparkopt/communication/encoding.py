@@ -120,7 +120,7 @@ class CommunicatedSum:
     @classmethod
     def of(cls, sums: PartialSum, gradient: Gradient | None = None) -> CommunicatedSum:
         """Return sums with their gradient as it is, or with ``gradient``, which encodes it."""
-        rest = replace(sums, gradient=np.zeros((len(sums.loss), 0)))
+        rest = _with_gradient(sums, np.zeros((len(sums.loss), 0)))
         return cls(rest, sums.gradient if gradient is None else gradient)
 
     def __add__(self, other: CommunicatedSum) -> CommunicatedSum:
@@ -139,14 +139,13 @@ class CommunicatedSum:
     def decoded(self) -> PartialSum:
         """Return the sums as arrays."""
         gradient = self.gradient
-        return replace(self.rest, gradient=gradient if isinstance(gradient, np.ndarray) else gradient.decoded())
+        return _with_gradient(self.rest, gradient if isinstance(gradient, np.ndarray) else gradient.decoded())
 
     def compacted(self, slices: int = 1) -> CommunicatedSum:
         """Return them as they leave a process that has added them up; in so many slices where they are sparsified."""
         gradient = self.gradient
-        return replace(
-            self,
-            gradient=sparsified(gradient, slices) if isinstance(gradient, np.ndarray) else gradient.compacted(),
+        return CommunicatedSum(
+            self.rest, sparsified(gradient, slices) if isinstance(gradient, np.ndarray) else gradient.compacted()
         )
 
     def cut(self, slices: int) -> list[CommunicatedSum]:
@@ -161,6 +160,11 @@ class CommunicatedSum:
     def joined(cls, slices: Sequence[CommunicatedSum]) -> CommunicatedSum:
         """Return what was cut into these slices."""
         return replace(slices[0], gradient=np.concatenate([piece.decoded().gradient for piece in slices], axis=1))
+
+
+def _with_gradient(sums: PartialSum, gradient: Floats) -> PartialSum:
+    """Return other gradients with the rest of some sums; ``replace`` takes as long as a small block's arithmetic."""
+    return PartialSum(sums.loss, gradient, sums.weight, sums.rows, sums.validation_loss, sums.validation_weight)
 
 
 def _added(one: Gradient, other: Gradient) -> Gradient:

@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from sparkopt.codecs.gradient import CodecState
 from sparkopt.errors import CorruptDataError
-from sparkopt.io.filesystem import LastingLocation, Location
+from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, brief
 from sparkopt.io.sealed import seal, unseal
 from sparkopt.typing import Array
 
@@ -163,11 +163,16 @@ class Residuals:
         return f"{self._folder()}/{_file_name(self._stem(), step)}"
 
     def _copy_to(self, store: ResidualStore, step: int, residual: CodecState) -> None:
+        """Copy a residual to the store; like a checkpoint, one that cannot be written costs a warning."""
         folder = store.location
-        folder.make_folder()
-        _write(folder.child(_file_name(self.name, step)), residual)
-        for known in sorted(_steps_in(folder, self.name))[: -store.keep]:
-            folder.filesystem.delete_file(folder.child(_file_name(self.name, known)).path)
+        file = folder.child(_file_name(self.name, step))
+        try:
+            folder.make_folder()
+            _write(file, residual)
+            for known in sorted(_steps_in(folder, self.name))[: -store.keep]:
+                folder.filesystem.delete_file(folder.child(_file_name(self.name, known)).path)
+        except STORAGE_ERRORS as error:
+            logger.warning("the error-feedback residual %s was not written: %s", file.path, brief(error))
 
     def _from_store(self, step: int) -> CodecState | None:
         if self.store is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from sparkopt.blocks.block import Blocks, Part
@@ -18,10 +20,24 @@ from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
 from sparkopt.optim.request import Hessians, Losses
 
-__all__ = ["Pass", "SendPass", "Summation", "TaskSum", "driver_pass", "fold", "peak_memory", "pulling_back"]
+__all__ = [
+    "Pass",
+    "SendPass",
+    "Summation",
+    "TaskSum",
+    "driver_pass",
+    "fold",
+    "peak_memory",
+    "pulling_back",
+    "summation_of",
+]
 
 SendPass: TypeAlias = Callable[[PassMessage], PartialSum]
 """Sends a message to all tasks, and returns the sum of their answers."""
+PEAK_SECONDS = 0.01
+"""Seconds between two questions for this process's peak of memory."""
+KEPT_BYTES = 1 << 16
+"""Most bytes of a summation that is kept for the next pass."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,8 @@ class TaskSum:
     def leaving(self, slices: int = 1) -> TaskSum:
         """Return it as it leaves a process that has added it up; sparse, in so many slices, where that is less."""
         sums = self.sums.compacted(slices)
-        return replace(self, sums=sums, raw=self.raw + sums.raw_bytes, encoded=self.encoded + sums.sent_bytes)
+        raw, encoded = self.raw + sums.raw_bytes, self.encoded + sums.sent_bytes
+        return TaskSum(sums, self.seconds, self.longest, self.peak_memory, raw, encoded)
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,24 @@ class Summation:
     def in_slices(self, slices: int) -> Summation:
         """Return the same with sums that are encoded in so many slices."""
         return self if self.encoder is None else replace(self, encoder=replace(self.encoder, slices=slices))
+
+
+def summation_of(value: bytes | memoryview) -> Summation:
+    """Return the summation of these bytes, which this job's own driver has pickled.
+
+    Small ones are kept for the next pass: of a small partition, loading takes as long as summing.
+    """
+    return _kept(value) if isinstance(value, bytes) and len(value) <= KEPT_BYTES else _loaded(value)
+
+
+def _loaded(value: bytes | memoryview) -> Summation:
+    summation: Summation = pickle.loads(value)  # noqa: S301  # written by this job's own driver
+    return summation
+
+
+@lru_cache(maxsize=4)
+def _kept(value: bytes) -> Summation:
+    return _loaded(value)
 
 
 def driver_pass(
@@ -210,6 +245,23 @@ def fold(results: Iterable[Result[TaskSum]]) -> TaskSum:
 
 
 def peak_memory() -> int:
-    """Return this process's largest resident memory so far, in bytes."""
+    """Return this process's largest resident memory so far, in bytes.
+
+    The system is asked for it every few milliseconds at most: in some containers that takes as long as a small pass.
+    """
+    now = time.monotonic()
+    if now - _Peak.asked > PEAK_SECONDS:
+        _Peak.asked, _Peak.bytes = now, _peak_memory()
+    return _Peak.bytes
+
+
+class _Peak:
+    """The last answer, and when it was."""
+
+    asked = float("-inf")
+    bytes = 0
+
+
+def _peak_memory() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

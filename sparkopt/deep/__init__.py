@@ -17,15 +17,23 @@ from sparkopt.errors import MissingDependencyError
 if TYPE_CHECKING:
     from sparkopt.deep.builders import builder
     from sparkopt.deep.estimator import TorchEstimator
+    from sparkopt.deep.keras_estimator import KerasEstimator
+    from sparkopt.deep.keras_model import KerasModel
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
+    from sparkopt.deep.row_step import StepBatch
+    from sparkopt.deep.row_store import RowStore
     from sparkopt.deep.summary import TorchTrainingSummary
 
 __all__ = [
     "ConvNet",
+    "KerasEstimator",
+    "KerasModel",
     "Logger",
     "MLflow",
+    "RowStore",
+    "StepBatch",
     "TensorBoard",
     "TorchEstimator",
     "TorchModel",
@@ -35,8 +43,12 @@ __all__ = [
 
 _LAZY = {
     "ConvNet": "networks",
+    "KerasEstimator": "keras_estimator",
+    "KerasModel": "keras_model",
     "Logger": "loggers",
     "MLflow": "loggers",
+    "RowStore": "row_store",
+    "StepBatch": "row_step",
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
     "TorchModel": "model",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from sparkopt.images.label_targets import LabelTarget, stacked_points
 from sparkopt.images.opencv import cv2
 from sparkopt.shards.fields import LABEL, WEIGHT, Fields
 from sparkopt.shards.groups import Columns
+from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array, Seed
 
 __all__ = ["Batch", "Decoder", "on_device"]
@@ -35,12 +38,18 @@ class Batch:
         float32; 0 for a repetition.
     counted : int
         Rows that are not repetitions: all, or none where no row is left and one is repeated.
+    labels : tuple of Tensor, default ()
+        Several labels in place of one.
+    parts : tuple of int, default ()
+        Rows of each stream, where it has those of several.
     """
 
     inputs: tuple[torch.Tensor, ...]
     label: torch.Tensor | None
     weight: torch.Tensor
     counted: int
+    labels: tuple[torch.Tensor, ...] = ()
+    parts: tuple[int, ...] = ()
 
     @property
     def target(self) -> torch.Tensor:
@@ -48,16 +57,35 @@ class Batch:
         assert self.label is not None  # noqa: S101  # every store for training has one
         return self.label
 
+    @property
+    def targets(self) -> tuple[torch.Tensor, ...]:
+        """All labels: several, one or none."""
+        return self.labels if self.label is None else (self.label,)
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``, as a network takes it; copies from pinned memory do not wait."""
-        label = None if self.label is None else self.label.to(device, non_blocking=True)
         inputs = tuple(on_device(tensor, device) for tensor in self.inputs)
-        return Batch(inputs, label, self.weight.to(device, non_blocking=True), self.counted)
+        return self._with(inputs, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """Return the batch in pinned memory."""
-        label = None if self.label is None else self.label.pin_memory()
-        return Batch(tuple(t.pin_memory() for t in self.inputs), label, self.weight.pin_memory(), self.counted)
+        return self._with(tuple(t.pin_memory() for t in self.inputs), torch.Tensor.pin_memory)
+
+    def _with(self, inputs: tuple[torch.Tensor, ...], moved: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        label = None if self.label is None else moved(self.label)
+        return Batch(inputs, label, moved(self.weight), self.counted, tuple(map(moved, self.labels)), self.parts)
+
+    def by_stream(self) -> list[Batch]:
+        """Return the batches of the streams that this one is made of."""
+        if len(self.parts) < 2:
+            return [self]
+        ends = list(itertools.accumulate(self.parts, initial=0))
+        return [self._cut(slice(start, end)) for start, end in itertools.pairwise(ends)]
+
+    def _cut(self, rows: slice) -> Batch:
+        label = None if self.label is None else self.label[rows]
+        inputs, labels = (tuple(tensor[rows] for tensor in found) for found in (self.inputs, self.labels))
+        return Batch(inputs, label, self.weight[rows], rows.stop - rows.start, labels)
 
 
 @dataclass(frozen=True)
@@ -87,25 +115,31 @@ class Decoder:
 
     def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
         """Return the arguments of the module."""
-        return tuple(self._tensor(columns[entry.name]) for entry in self.fields.inputs)
+        return tuple(tensor for entry in self.fields.inputs for tensor in self._tensors(columns[entry.name]))
 
     def batch(self, columns: Columns, counted: int) -> Batch:
         """Return a batch of which the first ``counted`` rows count."""
-        label: Array | None = columns.get(LABEL)
+        label, several = _array(columns, LABEL), [_array(columns, entry.name) for entry in self.fields.labels]
         rows = len(next(iter(columns.values())))
         if self.target is not None and label is not None:
-            image, label = self._samples(columns[self.fields.inputs[0].name], label, self.target)
+            encoded = _array(columns, self.fields.inputs[0].name)
+            image, label = self._samples(encoded, label, self.target)
             inputs: tuple[torch.Tensor, ...] = (torch.from_numpy(image),)
         else:
             inputs = self.inputs(columns)
-        weight = columns.get(WEIGHT)
+        weight = _array(columns, WEIGHT)
         weights = np.ones(rows, np.float32) if weight is None else np.array(weight, np.float32)
         weights[counted:] = 0.0
         target = None if label is None else torch.from_numpy(label)
-        return Batch(inputs, target, torch.from_numpy(weights), counted)
+        labels = tuple(torch.from_numpy(one) for one in several)
+        return Batch(inputs, target, torch.from_numpy(weights), counted, labels)
 
-    def _tensor(self, values: Array) -> torch.Tensor:
-        return torch.from_numpy(self._images(values) if values.dtype == object else values)
+    def _tensors(self, values: RowArray) -> list[torch.Tensor]:
+        """Return the arguments of the module that are made of a column: lists are padded, and have a mask."""
+        if not isinstance(values, Ragged):
+            return [torch.from_numpy(self._images(values) if values.dtype == object else values)]
+        arrays = values.padded() if values.is_list else (values.dense(),)
+        return [torch.from_numpy(array) for array in arrays]
 
     def _images(self, encoded: Array) -> Array:
         """Return images as (rows, channels, height, width).
@@ -175,10 +209,15 @@ class Decoder:
         return kept
 
 
+def _array(columns: Columns, name: str) -> Any:
+    """Return a column that has rows of one shape, or None where there is none of the name."""
+    return columns.get(name)
+
+
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy an argument of the module to a device, and make numbers of bytes there; indices stay whole."""
+    """Copy an argument of the module to a device, and make numbers of bytes there; indices and masks stay."""
     moved = tensor.to(device, non_blocking=True)
-    return moved if moved.is_floating_point() or moved.dtype is torch.int64 else moved.float()
+    return moved if moved.is_floating_point() or moved.dtype in (torch.int64, torch.bool) else moved.float()
 
 
 def _split(image: Array, planes: Array) -> None:

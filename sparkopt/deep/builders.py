@@ -28,7 +28,7 @@ _MARK = "__sparkopt_builder__"
 def builder(function: F) -> F:
     """Mark a function at module level that builds a network, so that saved models may name it.
 
-    So are functions marked that a saved estimator may name: a loss, or what makes an optimiser or a scheduler.
+    So are functions marked that a saved estimator may name: a loss, a step, what makes an optimiser or a scheduler.
 
     Examples
     --------
@@ -109,18 +109,16 @@ class Reference:
             raise DataError(f"the network {self.name!r} cannot be imported: {error}.") from error
         if not (isinstance(found, type) and issubclass(found, kinds)) and getattr(found, _MARK, None) is not True:
             names = " or ".join("nn.Module" if kind is nn.Module else kind.__name__ for kind in kinds)
-            raise DataError(
-                f"{self.name!r} is neither a subclass of {names} nor marked with @sparkopt.deep.builder, and so is "
-                "not called."
-            )
+            lacks = f"is neither a subclass of {names} nor marked" if kinds else "is not marked"
+            raise DataError(f"{self.name!r} {lacks} with @sparkopt.deep.builder, and so is not called.")
         callable_found: Callable[..., Any] = found
         return callable_found
 
 
-def why_nameless(build: Any) -> str | None:
+def why_nameless(build: Any, kinds: tuple[type, ...] = (nn.Module,)) -> str | None:
     """Return why another process could not import what builds a network; None where it can."""
     try:
-        Reference.of(build)
+        Reference.of(build, kinds)
     except (ParameterError, DataError) as error:
         return str(error)
     return None

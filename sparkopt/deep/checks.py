@@ -24,10 +24,17 @@ from sparkopt.launch.requests import count_of, gpus_of
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.held_out import HeldOut
-from sparkopt.shards.temporary import check_folder
 from sparkopt.validation import Interval, check
 
-__all__ = ["check_session", "check_training", "gpus_per_task", "process_count", "selected_fields", "stream_count"]
+__all__ = [
+    "check_fields",
+    "check_session",
+    "check_training",
+    "gpus_per_task",
+    "process_count",
+    "selected_fields",
+    "stream_count",
+]
 
 
 def check_session(params: TrainingParams, session: SparkSession | None, callbacks: Sequence[Any]) -> None:
@@ -87,7 +94,6 @@ def check_training(params: TrainingParams, session: SparkSession | None, process
         )
     if params.value("checkpointDir"):
         resolve(params.value("checkpointDir"), "checkpointDir")
-    check_folder(params.value("storePath"), session)
 
 
 def _check_fewest(params: TrainingParams, processes: int) -> None:
@@ -130,6 +136,19 @@ def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
     return gpus_of(params.value("device"), session, by_stage=params.value("launcher") == "torch")
 
 
+def check_fields(params: TrainingParams, fields: Fields) -> None:
+    """Refuse columns that the parameters cannot be applied to.
+
+    Raises
+    ------
+    SchemaError, ParameterError
+        Naming the column and the parameter.
+    """
+    check_pipeline(fields, params.value("imagePipeline"))
+    if params.value("batchMixing"):
+        check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
+
+
 def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields, HeldOut | None]:
     """Return the columns to train on, and which rows are held out (None: no row is).
 
@@ -139,10 +158,17 @@ def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields,
         For a column that is missing or of the wrong type, or where both ways to hold rows out are set.
     """
     weight = params.value("weightCol") or None
-    fields = Fields.of(schema, params.features(), params.getLabelCol(), weight, params.value("labelKind"))
-    check_pipeline(fields, params.value("imagePipeline"))
-    if params.value("batchMixing"):
-        check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
+    several = params.value("labelCols")
+    fields = Fields.of(
+        schema,
+        params.features(),
+        params.getLabelCol() if several is None else None,
+        weight,
+        params.value("labelKind"),
+        labels=several or (),
+        padded=params.value("paddedCols") or (),
+    )
+    check_fields(params, fields)
     indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")
     if indicator:
         if fraction:

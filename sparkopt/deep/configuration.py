@@ -46,9 +46,10 @@ def configuration(config: TrainConfig, recipe: Recipe, module: nn.Module, optimi
         **config.course,
         **parts,
         "task": recipe.task_name,
-        "loss": described(loss_of(recipe.loss)),
+        "loss": described(loss_of(recipe.loss) if recipe.step is None else recipe.step),
         "optimizer": _optimizer(optimizer),
         "scheduler": recipe.scheduler if by_name else f"{described(recipe.scheduler)} by {recipe.scheduler_interval}",
+        **({} if recipe.output is None else {"output": recipe.output}),
         "initialModel": None if recipe.weights is None else _digest([recipe.weights]),
     }
 
@@ -168,7 +169,8 @@ def _code_of_class(value: type, seen: set[int]) -> list[Any]:
     for name, member in sorted(vars(value).items()):
         found = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if isinstance(found, types.FunctionType):
-            parts += [name, *_code(inspect.unwrap(found), seen)]
+            inner = inspect.unwrap(found)
+            parts += [name, *_code(inner if isinstance(inner, types.FunctionType) else found, seen)]
         elif _is_plain(member) and not name.startswith("__"):
             parts += [name, described(member, seen)]
     return parts

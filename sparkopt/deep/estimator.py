@@ -5,70 +5,44 @@ For a table, neither is a SparkSession made nor Java looked for.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyspark import keyword_only
-from pyspark.ml import Estimator
-from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
-from pyspark.sql import SparkSession
+from pyspark.ml.util import MLReadable, MLReader, MLWriter
 
-from sparkopt.blocks.descriptions import described, of_subject
-from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
-from sparkopt.blocks.session_settings import session_settings
-from sparkopt.blocks.tables import named_table
 from sparkopt.deep.builders import why_nameless
-from sparkopt.deep.checks import (
-    check_session,
-    check_training,
-    gpus_per_task,
-    process_count,
-    selected_fields,
-    stream_count,
-)
-from sparkopt.deep.config import TrainConfig
-from sparkopt.deep.launching import trained
-from sparkopt.deep.metrics import by_name, check_metrics
+from sparkopt.deep.metrics import check_metrics
 from sparkopt.deep.model import TorchModel
+from sparkopt.deep.network_estimator import NetworkEstimator
 from sparkopt.deep.params import check_params
 from sparkopt.deep.persistence import NetworkReader, NetworkWriter
 from sparkopt.deep.recipe import Recipe, check_recipe
-from sparkopt.deep.setters import TrainingSetters
-from sparkopt.deep.summary import TorchTrainingSummary, receipt_of
+from sparkopt.deep.setters import StepSetters
+from sparkopt.deep.summary import TorchTrainingSummary
 from sparkopt.deep.worker import RankResult
 from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
 from sparkopt.errors import ParameterError
 from sparkopt.images import BatchMixing, Compose
-from sparkopt.io.hadoop import provide, settings_of
-from sparkopt.launch.checkpoints import CheckpointFolder
-from sparkopt.launch.launching import Launching
-from sparkopt.machine import Table
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.fields import Fields, flat
-from sparkopt.shards.held_out import HeldOut
-from sparkopt.shards.index import Index
-from sparkopt.shards.missing import RowCheck
-from sparkopt.shards.temporary import absolute, temporary_store
-from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.progress import Callback
-from sparkopt.validation import instances
 
 __all__ = ["TorchEstimator"]
 
 logger = logging.getLogger(__name__)
-provide(session_settings)
 
 KIND = "sparkopt.deep.estimator.TorchEstimator"
 
 
-class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReadable["TorchEstimator"]):
+class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["TorchEstimator"]):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
-    ``storePath``; every process streams its share from there. A step's gradient is that of the mean loss over all
+    ``storePath``, or for several fits to a `RowStore`, which ``fit`` takes too; every process streams its share from
+    there. A step's gradient is that of the mean loss over all
     processes' rows, whatever the partitions: in an epoch's last step processes may have fewer rows, or one that is
     repeated with weight 0, so that no row is dropped and no process waits for another.
 
@@ -81,6 +55,11 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         A loss of PyTorch's, a function of (output, target) with one value a row, or one of squared_error,
         absolute_error, huber, logistic, multinomial and poisson. Class weights, ``ignore_index`` and ``reduction``
         mean what they mean in PyTorch, over the rows of all processes; a loss's own parameters are trained too.
+    step : callable or None, default None
+        In place of ``loss``, a function of (module, batch) that gives the loss of each row, (rows,), where batch is a
+        `StepBatch` with ``inputs`` and ``labels``: for several outputs and labels, contrastive and generative losses.
+        It is given ``batchSize`` rows of one stream, whatever the number of processes is, and need not call the
+        module itself; ``transform`` does.
     optimizer : callable or str, default "adam"
         A function from a list of parameters to a ``torch.optim.Optimizer``
         (``functools.partial(torch.optim.SGD, lr=0.1)``), or one of sgd, momentum, nesterov, adagrad, rmsprop, adam
@@ -110,8 +89,16 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
     featuresCols : list of str, and of lists of str
         Instead of it: each is an argument of the network's, but that columns of fractional numbers and booleans are
         joined to one, and so are those in a list of their own. Columns of whole numbers, such as ids, are int64.
+    paddedCols : list of str
+        Features that are lists of unlike lengths, of numbers or of arrays of one shape: they are padded with zeros to
+        the longest of a batch, (rows, longest, …), and the module's next argument is a mask, (rows, longest), true
+        where a list has an entry.
     labelCol : str, default "label"
         Numbers, vectors, arrays or tensors; or what ``labelKind`` says.
+    labelCols : list of str
+        Several labels instead, for ``step``; an empty list is none.
+    outputKey : str or int
+        Where the module gives a dict, a tuple or an object: the key, position or attribute of the prediction.
     labelKind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
         What else labels are: places of the image, which its pipeline moves with the pixels, in training and in
         validation. "mask": bytes or paths of encoded masks, or tensors; the target is int64 (rows, height, width).
@@ -167,6 +154,9 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         Mixes the rows of each batch in training (one of several is drawn for each). The loss is the sum of
         those of both labels, by their shares: for cross-entropy, that of soft labels. The loss in ``history`` is that
         of mixed rows; rows held out are not mixed.
+    savedWeights : {"all", "trainable"}, default "all"
+        "trainable" leaves parameters without ``requires_grad`` out of models and checkpoints, as adapters need it;
+        the module must then be built with the same ones each time, which is checked.
     storePath : str
         A folder, or a URI of any storage that pyarrow knows, shared by driver and executors. A temporary folder in
         local mode and without Spark. Spark Connect needs one.
@@ -222,14 +212,13 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
     200
     """
 
-    _input_kwargs: dict[str, Any]  # set by keyword_only
-
     @keyword_only
     def __init__(
         self,
         *,
         module: Any = None,
         loss: Any = "squared_error",
+        step: Callable[[Any, Any], Any] | None = None,
         optimizer: Any = "adam",
         scheduler: Callable[[Any], Any] | None = None,
         schedulerInterval: str = "epoch",
@@ -240,7 +229,10 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         initialModel: TorchModel | Mapping[str, Any] | bytes | None = None,
         featuresCol: str = "features",
         featuresCols: list[Any] | None = None,
+        paddedCols: list[str] | None = None,
         labelCol: str = "label",
+        labelCols: list[str] | None = None,
+        outputKey: str | int | None = None,
         labelKind: str = "numbers",
         maskFill: float = 0.0,
         minVisibility: float = 0.0,
@@ -267,6 +259,7 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         imagePipeline: Compose | None = None,
         evaluationPipeline: Compose | None = None,
         batchMixing: BatchMixing | Sequence[BatchMixing] | None = None,
+        savedWeights: str = "all",
         storePath: str | None = None,
         checkpointDir: str | None = None,
         checkpointInterval: int = 0,
@@ -281,39 +274,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.schedulerInterval, self.metrics, self.task = schedulerInterval, by_name(metrics), task
-        self.callbacks, self.loggers = instances("callbacks", callbacks), instances("loggers", loggers)
-        self.initialModel = initialModel
-        self.progress = True
-        given = {name: value for name, value in self._input_kwargs.items() if self.hasParam(name)}
-        self._set(**{name: value for name, value in given.items() if value is not None})
-
-    def setCallbacks(self, value: Sequence[Callback]) -> TorchEstimator:
-        """Set the callbacks, which are called for each step."""
-        self.callbacks = instances("callbacks", value)
-        return self
-
-    def _fit(self, dataset: Any) -> TorchModel:
-        recipe = self._recipe()
-        rows = rows_to_fit(dataset)
-        session = None if isinstance(rows, Table) else rows.sparkSession
-        check_session(self, session, self.callbacks)
-        processes = process_count(self, session)
-        check_training(self, session, processes)
-        if isinstance(rows, Table):
-            others = (self.value(name) for name in ("labelCol", "weightCol", "validationIndicatorCol"))
-            rows = named_table(rows, [*flat(self.features()), *(name for name in others if name)])
-        fields, held_out = selected_fields(self, schema_of(rows))
-        with (
-            of_subject(type(self).__name__),
-            described(session, "reading rows") as describe,
-            self._store(rows, fields, held_out, recipe.build_loss().ignored) as index,
-        ):
-            describe("training")
-            results, seconds, restarts = self._launch(session, processes, self._config(index, processes), recipe)
-        receipt = receipt_of(self.value("launcher"), index, results, seconds, restarts)
-        logger.info("%s", receipt)
-        return self._model(results[0], recipe, receipt, fields)
+        self.schedulerInterval, self.initialModel = schedulerInterval, initialModel
+        self._take(metrics, task, callbacks, loggers)
 
     def _recipe(self) -> Recipe:
         check_params(self)
@@ -328,67 +290,28 @@ class TorchEstimator(Estimator[TorchModel], TrainingSetters, MLWritable, MLReada
             self.loggers,
             initial_weights(self.initialModel),
             self.task,
+            self.value("step"),
+            self.value("outputKey"),
+            self.value("savedWeights"),
         )
         check_recipe(recipe)
+        self._check_step()
         check_metrics(self.metrics)
         nameless = why_nameless(self.value("module"))
         if nameless is not None:
             logger.warning("The model can be saved, and loaded by TorchModel.load(path, module=...): %s", nameless)
-        if self.metrics and not (self.value("validationFraction") or self.value("validationIndicatorCol")):
-            raise ParameterError(
-                f"metrics ({', '.join(self.metrics)}) are computed over rows held out, and no row is: set "
-                "validationFraction or validationIndicatorCol, or leave metrics out."
-            )
+        self._check_held_out()
         return recipe
 
-    @contextlib.contextmanager
-    def _store(self, rows: Rows, fields: Fields, held_out: HeldOut | None, ignored: int | None) -> Iterator[Index]:
-        skips = self.value("handleInvalid") != "error"
-        check = RowCheck(fields.all, self.evaluation_pipeline()) if skips else None
-        with temporary_store(rows, fields, self.value("storePath"), held_out, check, ignored) as index:
-            yield index
-
-    def _config(self, index: Index, processes: int) -> TrainConfig:
-        checkpoints = self.value("checkpointDir")
-        return TrainConfig(
-            store=index.uri,
-            epochs=self.value("epochs"),
-            batch_size=self.value("batchSize"),
-            streams=stream_count(self, processes),
-            accumulation=self.value("accumulationSteps"),
-            seed=self.getSeed(),
-            window_rows=self.value("shuffleRows"),
-            prefetch=self.value("prefetch"),
-            decode_threads=self.value("loaderThreads"),
-            cache_bytes=self.value("cacheBytes"),
-            device=self.value("device"),
-            precision=self.value("precision"),
-            max_norm=self.value("maxGradNorm"),
-            compression=self.value("compression"),
-            pipeline=self.value("imagePipeline"),
-            evaluation_pipeline=self.evaluation_pipeline(),
-            mixing=self.value("batchMixing"),
-            mask_fill=self.value("maskFill"),
-            min_visibility=self.value("minVisibility"),
-            checkpoints=absolute(checkpoints) if checkpoints else None,
-            checkpoint_steps=self.value("checkpointInterval"),
-            patience=self.value("patience"),
-            min_delta=self.value("minDelta"),
-            storage=settings_of(index.uri, checkpoints),
-        )
-
-    def _launch(
-        self, session: SparkSession | None, processes: int, config: TrainConfig, recipe: Recipe
-    ) -> tuple[list[RankResult], float, int]:
-        """Train; return the ranks' results, the seconds, and how often ranks were lost."""
-        if config.checkpoints and not self.value("resume"):
-            CheckpointFolder(config.checkpoints).clear()
-        kind, losses = self.value("launcher"), self.value("maxRestarts")
-        gpus = gpus_per_task(self, session)
-        resources = {"gpu": gpus} if gpus else {}
-        launching = Launching(kind, session, processes, self.value("minProc"), losses, resources)
-        bar = [ProgressBar("train")] if self.progress else []
-        return trained(launching, config, recipe, (*self.callbacks, *bar))
+    def _check_step(self) -> None:
+        if self.value("step") is None:
+            if self.value("labelCols") is not None:
+                raise ParameterError("labelCols are for a step of your own, step=; a loss takes one label, labelCol.")
+            return
+        if self.isSet(self.loss):
+            raise ParameterError("loss and step are both set: a step gives the losses of rows itself. Choose one.")
+        if self.value("batchMixing"):
+            raise ParameterError("batchMixing mixes labels by their loss, and step has its own. Leave one out.")
 
     def _model(self, result: RankResult, recipe: Recipe, receipt: DeepReceipt, fields: Fields) -> TorchModel:
         model = TorchModel(self.value("module"), result.weights, recipe.task_name, result.output_shape)

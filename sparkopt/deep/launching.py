@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.progress import CallbackListener, GroupLog, ReportReceiver
-from sparkopt.deep.recipe import Recipe
+from sparkopt.deep.trainable import LearnerRecipe
 from sparkopt.deep.worker import RankResult, train
 from sparkopt.launch.launching import Launching, Losses
 from sparkopt.solver.callbacks import close
@@ -17,14 +17,18 @@ __all__ = ["trained"]
 
 
 def trained(
-    launching: Launching, config: TrainConfig, recipe: Recipe, callbacks: Sequence[Callback]
+    launching: Launching,
+    config: TrainConfig,
+    recipe: LearnerRecipe,
+    callbacks: Sequence[Callback],
+    function: Callable[..., RankResult] = train,
 ) -> tuple[list[RankResult], float, int]:
-    """Train; return the ranks' results, the seconds, and how often ranks were lost."""
+    """Train by ``function`` on each rank; return the ranks' results, the seconds, and how often ranks were lost."""
     begin, losses = time.perf_counter(), Losses()
     called = CallbackListener(callbacks, config.epochs)
     receiver = ReportReceiver([GroupLog(losses), called])
     try:
-        results = launching.run(train, config, recipe, watcher=receiver, losses=losses, on_loss=called.raise_error)
+        results = launching.run(function, config, recipe, watcher=receiver, losses=losses, on_loss=called.raise_error)
         called.raise_error()
         return results, time.perf_counter() - begin, losses.total
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
 from sparkopt.deep.losses import RowLoss
-from sparkopt.deep.metrics import build_metrics
+from sparkopt.deep.metrics import Metric, build_metrics
 from sparkopt.deep.mixing import paired
 from sparkopt.deep.outputs import on_scale
+from sparkopt.deep.partial_weights import frozen_digest, load_weights, trained_weights
 from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
 from sparkopt.deep.randomness import seeded
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.replica import Used, average_buffers, check_compression, replica
+from sparkopt.deep.row_step import LossOfStep, chosen_output
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
@@ -85,12 +87,13 @@ class Learner:
         self.loss = recipe.build_loss().to(device)
         self.is_weighted = self.loss.classes is not None or (labels is not None and labels.has_ignored)
         self.output_shape: tuple[int, ...] = ()
+        self._frozen = frozen_digest(self.module) if recipe.saved == "trainable" else None
         if sample is not None:
             self._try_out(sample.to(device), labels)
         self._parameters = [p for p in (*self.module.parameters(), *self.loss.parameters()) if p.requires_grad]
         if not self._parameters:
             raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
-        self._graph = _LossOfRows(self.module, self.loss, self._autocast, config.mixing is not None)
+        self._graph = self._graph_of(self.module, self.loss, config.mixing is not None)
         used = None if sample is None or communicator.size == 1 else self._used(sample.to(device))
         self._replica = replica(self._graph, communicator, device, config.compression, used)
         self._optimizer = recipe.build_optimizer(self._named())
@@ -102,9 +105,21 @@ class Learner:
     def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
         with self._autocast():
             materialise(self.module, sample)
-            self.output_shape = try_out(self.module, self.loss, self._recipe.metrics, sample, labels)
+            graph = self._graph_of(self.module, self.loss)
+            step = graph if isinstance(graph, LossOfStep) else None
+            self.output_shape = try_out(self.module, self.loss, self._recipe, sample, labels, step)
         if self._communicator.rank == 0:
-            check_saving(self.module, self._recipe, self._config.seed)
+            check_saving(self.weights(), self._recipe, self._config.seed)
+
+    def _graph_of(self, module: nn.Module, loss: RowLoss, is_mixed: bool = False) -> _LossOfRows | LossOfStep:
+        """Return the network and its loss as one."""
+        if self._recipe.step is not None:
+            return LossOfStep(module, self._recipe.step, self._autocast)
+        return _LossOfRows(module, loss, self._autocast, is_mixed, self._recipe.output)
+
+    def _target(self, batch: Batch) -> Any:
+        """Return what the graph is given of the labels."""
+        return batch.target if self._recipe.step is None else batch.targets
 
     def _used(self, sample: Batch) -> Used:
         """Return which gradients a few rows have: of what is in no graph, and of sparse ones, replicas must know.
@@ -117,8 +132,8 @@ class Learner:
         if sample.counted < 2:
             _freeze(module, sample.counted)
         with seeded(self._config.seed, self._device):
-            graph = _LossOfRows(module, self._recipe.build_loss().to(self._device), self._autocast)
-            loss: Any = graph(sample.inputs, sample.target).sum()
+            graph = self._graph_of(module, self._recipe.build_loss().to(self._device))
+            loss: Any = graph(sample.inputs, self._target(sample)).sum()
         if not loss.requires_grad:
             raise ParameterError("the loss does not depend on any parameter that has requires_grad=True.")
         loss.backward()
@@ -163,6 +178,8 @@ class Learner:
         part = torch.zeros((), device=self._device)
         # the mean over replicas is then the sum over rows, by their weight
         scale = self._communicator.size / (1.0 if self.loss.reduction == "sum" else total)
+        if self._recipe.step is not None:  # which may compare a batch's rows with each other
+            batches = [part for batch in batches for part in batch.by_stream()]
         with seeded(seed, self._device):
             for number, batch in enumerate(batches):
                 part += self._backward(batch, scale, number == len(batches) - 1) / total
@@ -175,7 +192,7 @@ class Learner:
         self._train_on(batch)
         moved = batch.to(self._device)
         with self._replica.backward(is_last):
-            loss = (self._replica(moved.inputs, moved.target) * moved.weight).sum()
+            loss = (self._replica(moved.inputs, self._target(moved)) * moved.weight).sum()
             scaled: Any = self._scaler.scale(loss * scale)
             scaled.backward()
         return loss.detach()
@@ -222,13 +239,7 @@ class Learner:
         with torch.inference_mode():
             for batch in batches:
                 moved = batch.to(self._device)
-                with self._autocast():
-                    output = self.module(*moved.inputs)
-                loss = (self.loss(output, moved.target) * moved.weight).sum()
-                sums += [float(loss), self.weight([batch])]
-                output, target = self.loss.aligned(output, moved.target)
-                for metric in metrics.values():
-                    metric.update(on_scale(self.loss.task, output), target, moved.weight)
+                sums += [self._evaluated(moved, metrics), self.weight([batch])]
         loss, weight = self._communicator.all_reduce(sums)
         values = {"validation": float(loss / weight) if weight > 0 else math.nan}
         for name, metric in metrics.items():
@@ -238,10 +249,31 @@ class Learner:
             )
         return values
 
+    def _evaluated(self, batch: Batch, metrics: Mapping[str, Metric]) -> float:
+        """Return the sum of the losses of a batch, on which metrics are updated."""
+        output: torch.Tensor | None = None
+        if self._recipe.step is None or metrics:
+            with self._autocast():
+                output = chosen_output(self.module(*batch.inputs), self._recipe.output)
+        if self._recipe.step is not None:
+            losses = self._graph(batch.inputs, batch.targets)
+        else:
+            losses = self.loss(output, batch.target)
+        if output is not None and metrics:
+            output, target = self.loss.aligned(output, batch.targets[0])
+            for metric in metrics.values():
+                metric.update(on_scale(self.loss.task, output), target, batch.weight)
+        return float((losses * batch.weight).sum())
+
     @property
     def configuration(self) -> dict[str, Any]:
         """What a checkpoint belongs to; see :func:`sparkopt.deep.configuration.configuration`."""
-        return configuration(self._config, self._recipe, self.module, self._optimizer)
+        found = configuration(self._config, self._recipe, self.module, self._optimizer)
+        return found if self._frozen is None else {**found, "frozen": self._frozen.numpy().tobytes().hex()}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the module's state, or what of it is trained; it shares the module's memory."""
+        return trained_weights(self.module, self._frozen)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the module's weights; a collective."""
@@ -255,7 +287,7 @@ class Learner:
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Restore weights and state."""
-        self.module.load_state_dict(weights)
+        load_weights(self.module, weights)
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])
@@ -284,14 +316,15 @@ class _LossOfRows(nn.Module):
         loss: RowLoss,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]],
         is_mixed: bool = False,
+        key: str | None = None,
     ) -> None:
         super().__init__()
-        self.module, self.loss, self._autocast, self._is_mixed = module, loss, autocast, is_mixed
+        self.module, self.loss, self._autocast, self._is_mixed, self._key = module, loss, autocast, is_mixed, key
 
     def forward(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
         """Return the losses (rows,); of mixed rows (2 rows,), each row's own and then its partner's."""
         with self._autocast():
-            output = self.module(*inputs)
+            output = chosen_output(self.module(*inputs), self._key)
         if self._is_mixed:
             output = paired(output)
         losses: torch.Tensor = self.loss(output, target)

@@ -13,8 +13,8 @@ from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import EpochEnded, Event, StateReady, StepsDone
-from sparkopt.deep.learner import Learner
 from sparkopt.deep.state import TrainingState
+from sparkopt.deep.trainable import Trainable
 from sparkopt.errors import DivergedError
 from sparkopt.launch import Communicator
 from sparkopt.shards.sampler import EpochSampler
@@ -34,7 +34,7 @@ class TrainingLoop:
         Number of epochs, when to report and save, when to stop.
     data : RankDataLoader
         This rank's batches.
-    learner : Learner
+    learner : Trainable
         Network, loss and optimiser.
     state : TrainingState
         Where training is; the loop changes it.
@@ -47,7 +47,7 @@ class TrainingLoop:
         communicator: Communicator,
         config: TrainConfig,
         data: RankDataLoader,
-        learner: Learner,
+        learner: Trainable,
         state: TrainingState,
         emit: Callable[[Event], None],
     ) -> None:
@@ -149,7 +149,7 @@ class TrainingLoop:
         watched = loss if ended.validation is None else ended.validation
         learner.end_epoch(watched)
         if self._config.patience:
-            state.compare(watched, learner.module.state_dict(), self._config.min_delta)
+            state.compare(watched, learner.weights(), self._config.min_delta)
         self._emit(ended)
         state.epoch, state.step = state.epoch + 1, 0
         self._emit(StateReady(lasting=True))

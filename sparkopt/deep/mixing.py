@@ -75,6 +75,11 @@ def check_mixing(fields: Fields, steps: tuple[BatchMixing, ...], batch_size: int
     if fields.label is not None and fields.label.kind == "points":
         raise ParameterError(f"batchMixing mixes labels by their loss, and {fields.label.target} have no such mean.")
     for one in fields.inputs:
+        if one.padded:
+            raise ParameterError(
+                f"batchMixing mixes arrays of one shape, and features column {one.title!r} holds lists that are "
+                "padded. Leave batchMixing out."
+            )
         if one.whole and one.kind in ("number", "array"):
             raise ParameterError(
                 f"batchMixing mixes fractional numbers and images, and features column {one.title!r} holds whole "

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import functools
-import uuid
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pyspark.ml import Model
-from pyspark.ml.util import DefaultParamsReader, MLReadable, MLReader, MLWritable, MLWriter
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.ml.util import DefaultParamsReader, MLReadable, MLReader, MLWriter
+from torch import nn
 
-from sparkopt.blocks.backend import is_connect
-from sparkopt.blocks.names import quoted
-from sparkopt.blocks.rows import rows_of, schema_of
-from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.builders import Reference, why_nameless
-from sparkopt.deep.outputs import Outputs
-from sparkopt.deep.params import check_params
+from sparkopt.deep.network_model import NetworkModel
 from sparkopt.deep.persistence import NetworkReader, NetworkWriter, Saved, read_from
-from sparkopt.deep.scorer import NetworkScorer, check_pipeline
-from sparkopt.deep.setters import InferenceSetters
-from sparkopt.deep.tables import scored
-from sparkopt.errors import CorruptDataError, DataError, NoSummaryError, SchemaError
+from sparkopt.deep.scorer import NetworkScorer
+from sparkopt.deep.setters import OutputSetters
+from sparkopt.errors import CorruptDataError, DataError
 from sparkopt.io.metadata import check_digest
-from sparkopt.shards.fields import Field, Fields
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sparkopt.deep.summary import TorchTrainingSummary
+from sparkopt.shards.fields import Field
 
 __all__ = ["TorchModel"]
 
-SCORES, FORMAT = "__sparkopt_scores", 1
+FORMAT = 1
 KIND = "sparkopt.deep.model.TorchModel"
 
 
-class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
+class TorchModel(NetworkModel, OutputSetters, MLReadable["TorchModel"]):
     """A trained network.
 
     Parameters
@@ -66,125 +50,12 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
     def __init__(
         self, build: Any = None, weights: bytes = b"", task: str = "values", output_shape: tuple[int, ...] = ()
     ) -> None:
-        super().__init__()
-        self._build, self._weights, self._outputs = build, weights, Outputs(task, output_shape)
-        self._token = uuid.uuid4().hex  # what processes know the loaded network by
-        self._summary: TorchTrainingSummary | None = None
-        self._inputs: tuple[Field, ...] = ()
-        self._columns: tuple[str, ...] = ()
-
-    @property
-    def weights(self) -> bytes:
-        """State of the network, as safetensors."""
-        return self._weights
-
-    @property
-    def task(self) -> str:
-        """What the output means: "classes", "binary", "probability", "counts" or "values"."""
-        return self._outputs.task
+        super().__init__(build, weights, task, output_shape)
 
     @property
     def module(self) -> nn.Module:
         """The network, on the CPU, ready to evaluate; a new one with every call."""
         return NetworkScorer.load(self._build, self._weights)
-
-    @property
-    def hasSummary(self) -> bool:
-        """Whether the model is the result of ``fit`` in this session, and was not loaded."""
-        return self._summary is not None
-
-    @property
-    def summary(self) -> TorchTrainingSummary:
-        """How the training went.
-
-        Raises
-        ------
-        NoSummaryError
-            For a model that was loaded.
-        """
-        if self._summary is None:
-            raise NoSummaryError("this model has no summary: it was not trained in this session.")
-        return self._summary
-
-    def _transform(self, dataset: Any) -> Any:
-        check_params(self)
-        if not isinstance(dataset, DataFrame):
-            return scored(self, dataset)
-        if is_connect(dataset):
-            refuse_large(len(self._weights), "the network", "Score df.toArrow(), or in a Spark Classic session.")
-        fields = self._fields(dataset.schema)
-        wanted = self._wanted()
-        for name in wanted.values():
-            if name in dataset.columns:
-                raise SchemaError(f"output column {name!r} exists already. Rename it, or set another name.")
-        rows = dataset.withColumn(SCORES, self._scorer(fields).expression(dataset.schema))
-        if self.value("handleInvalid") == "skip":
-            rows = rows.where(F.col(SCORES).isNotNull())
-        return rows.select(
-            *[F.col(quoted(name)) for name in dataset.columns],
-            *[F.col(f"{SCORES}.{key}").alias(name) for key, name in wanted.items()],
-        )
-
-    def evaluate(self, dataset: Any, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return how good the predictions on these rows are.
-
-        Parameters
-        ----------
-        dataset : DataFrame, or what ``sparkopt.Table.of`` takes
-            Rows with features, label (``labelCol``) and, if ``weightCol`` is set, weights.
-        metrics : dict, optional
-            Names of metrics, and the metrics, as ``TorchEstimator`` takes them; those of torchmetrics need a table.
-            By default the accuracy of classes and labels, and mse, rmse and mae of values and counts.
-
-        Returns
-        -------
-        dict
-            Each metric by its name; NaN where there are no rows.
-
-        Raises
-        ------
-        SchemaError, DataError
-            For a column that is missing or of a wrong type, or an invalid row; see ``handleInvalid``.
-        """
-        from sparkopt.deep.evaluation import default_metrics, evaluated
-
-        check_params(self)
-        rows = rows_of(dataset)
-        schema = schema_of(rows)
-        fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
-        chosen = default_metrics(self.task) if metrics is None else metrics
-        return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)
-
-    def _fields(self, schema: StructType) -> Fields:
-        """Return the inputs in a table: as they were trained on, if that is known."""
-        if not self._inputs:
-            return Fields.of(schema, self.features())
-        return Fields(self._inputs).scoring(schema, self._columns, self.features())
-
-    def _wanted(self) -> dict[str, str]:
-        """Return the names of the output columns, by what they hold."""
-        names = {key: self.getOrDefault(f"{key}Col") for key in self._outputs.types()}
-        return {key: name for key, name in names.items() if name}
-
-    def _scorer(self, fields: Fields) -> NetworkScorer:
-        """Return what scores rows with these fields."""
-        pipeline = self.evaluation_pipeline()
-        check_pipeline(fields, pipeline)
-        network = (self._build, self._weights, self._outputs)
-        return NetworkScorer(
-            *network,
-            fields,
-            pipeline,
-            self.value("device"),
-            self.value("batchSize"),
-            tuple(self._wanted()),
-            self.value("handleInvalid") != "error",
-            self._token,
-        )
-
-    def hasParam(self, paramName: str) -> bool:
-        """Whether there is such a parameter; ``module`` is none here, and to look at it would build the network."""
-        return paramName != "module" and super().hasParam(paramName)
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""
@@ -216,11 +87,11 @@ class TorchModel(Model, InferenceSetters, MLWritable, MLReadable["TorchModel"]):
         return found
 
 
-def facts_of(model: TorchModel) -> dict[str, Any]:
-    """Return what is saved of a model in addition to its parameters and weights."""
+def facts_of(model: NetworkModel, kinds: tuple[type, ...] = (nn.Module,)) -> dict[str, Any]:
+    """Return what is saved of a model in addition to its parameters and weights; ``kinds`` may be named."""
     return {
         "format": FORMAT,
-        **_network(model._build),
+        **_network(model._build, kinds),
         "task": model.task,
         "outputShape": list(model._outputs.shape),
         "inputs": [asdict(entry) for entry in model._inputs],
@@ -228,26 +99,33 @@ def facts_of(model: TorchModel) -> dict[str, Any]:
     }
 
 
-def _network(build: Any) -> dict[str, Any]:
+def _network(build: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
     """Return what builds a network by its name, or why it has none."""
-    nameless = why_nameless(build)
-    return {"network": asdict(Reference.of(build)) if nameless is None else None, "nameless": nameless}
+    nameless = why_nameless(build, kinds)
+    return {"network": asdict(Reference.of(build, kinds)) if nameless is None else None, "nameless": nameless}
 
 
-def restored(metadata: dict[str, Any], weights: bytes, build: Any = None) -> TorchModel:
+def restored(
+    metadata: dict[str, Any],
+    weights: bytes,
+    build: Any = None,
+    kind: type[NetworkModel] | None = None,
+    kinds: tuple[type, ...] = (nn.Module,),
+) -> Any:
     """Return the model whose metadata and weights these are, built by what is named there or by ``build``."""
     check_digest(metadata, [weights])
     if not weights:
         raise CorruptDataError("its weights are missing")
     network = metadata["network"]
     if build is None and network is None:
+        name = (kind or TorchModel).__name__
         raise DataError(
             f"this model was saved without what builds it: {metadata['nameless']} Or give that now: "
-            "TorchModel.load(path, module=...), with the module that TorchEstimator was given."
+            f"{name}.load(path, module=...), with the module that {name.removesuffix('Model')}Estimator was given."
         )
     if build is None:
-        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder()
-    model = TorchModel(build, weights, metadata["task"], tuple(metadata["outputShape"]))
+        build = Reference(network["name"], tuple(network["positional"]), network["keywords"]).builder(kinds)
+    model: Any = (kind or TorchModel)(build, weights, metadata["task"], tuple(metadata["outputShape"]))
     model._inputs = tuple(Field(**{**one, "columns": tuple(one["columns"])}) for one in metadata.get("inputs", ()))
     model._columns = tuple(metadata.get("columns", ()))
     model._resetUid(metadata["uid"])

@@ -68,7 +68,7 @@ class Outputs:
         return {"rawPrediction": VectorUDT(), "probability": VectorUDT(), "prediction": prediction}
 
     def columns(self, output: torch.Tensor) -> dict[str, pa.Array]:
-        """Return the columns of an output (rows, …), as Arrow."""
+        """Return the columns of an output (rows, …), as Arrow; Vectors are lists of doubles here."""
         output = output.detach().cpu().reshape(len(output), *self.shape)
         if self.task in ("values", "counts"):
             return {"prediction": self._predictions(on_scale(self.task, output.float()))}
@@ -82,8 +82,8 @@ class Outputs:
             raw, probability = self._of_labels(output.reshape(len(output), -1).double())
             chosen = self._predictions(probability[:, -self.size :] > 0.5)
         return {
-            "rawPrediction": _vectors(raw.numpy()),
-            "probability": _vectors(probability.numpy()),
+            "rawPrediction": _lists(raw.numpy()),
+            "probability": _lists(probability.numpy()),
             "prediction": chosen,
         }
 
@@ -107,10 +107,3 @@ def _lists(values: Array) -> pa.Array:
     rows, width = values.shape
     offsets = pa.array(np.arange(0, (rows + 1) * width, width, dtype=np.int32))
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))
-
-
-def _vectors(values: Array) -> pa.Array:
-    """Return what pyspark.ml's dense vectors are made of: type 1."""
-    rows = len(values)
-    fields = [pa.array(np.ones(rows, np.int8)), pa.nulls(rows, pa.int32()), pa.nulls(rows, pa.list_(pa.int32()))]
-    return pa.StructArray.from_arrays([*fields, _lists(values)], ["type", "size", "indices", "values"])

@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS
+from sparkopt.deep.partial_weights import SAVED
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
 from sparkopt.images.label_targets import LABEL_KINDS
@@ -28,7 +29,7 @@ from sparkopt.optim import schedules
 from sparkopt.shards.fields import flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
-__all__ = ["InferenceParams", "TrainingParams", "check_params"]
+__all__ = ["InferenceParams", "OutputParams", "StepParams", "TrainingParams", "check_params"]
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "maxRestarts": _AT_LEAST_0,
         "minProc": _COUNT,
         "seed": _AT_LEAST_0,
+        "savedWeights": OneOf(SAVED),
     }
 )
 
@@ -94,6 +96,20 @@ def _columns(value: Any) -> list[Any]:
     if entries is None or not all(isinstance(one, str) for one in flat(entries)):
         raise TypeError(f"featuresCols must be a list of names, and lists of names that are joined. Got {value!r}.")
     return [one if isinstance(one, str) else list(one) for one in entries]
+
+
+def _names(value: Any) -> list[str]:
+    """Names of columns, of which there may be none."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"a list of names of columns is needed. Got {value!r}.")
+    return list(value)
+
+
+def _key(value: Any) -> str:
+    """A key, or the position of a part."""
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise TypeError(f"outputKey must be a name or a position. Got {value!r}.")
+    return str(value)
 
 
 _text, _whole, _real = TypeConverters.toString, TypeConverters.toInt, TypeConverters.toFloat
@@ -136,7 +152,7 @@ class InferenceParams(
 
     def value(self, name: str) -> Any:
         """Return a parameter's value, or None where it has none."""
-        return self.getOrDefault(name) if self.isDefined(name) else None
+        return self.getOrDefault(name) if self.hasParam(name) and self.isDefined(name) else None
 
     def features(self) -> str | list[Any]:
         """Return the feature column or columns."""
@@ -175,6 +191,7 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     batchMixing: Param[str] = _param(
         "batchMixing", "MixUp or CutMix of a batch's rows in training, or several of which one is drawn", _mixing
     )
+    paddedCols: Param[list[str]] = _param("paddedCols", "features that are lists of unlike lengths", _names)
     labelKind: Param[str] = _param("labelKind", f"what labels are: {', '.join(LABEL_KINDS)}", _text)
     maskFill: Param[float] = _param("maskFill", "label of pixels outside of the image", _real)
     minVisibility: Param[float] = _param("minVisibility", "least fraction of a box that must be left", _real)
@@ -217,3 +234,23 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
             cacheBytes=2**28,
             seed=0,
         )
+
+
+class OutputParams(Params):
+    """What estimators and models have whose network may give more than one tensor."""
+
+    outputKey: Param[str] = _param(
+        "outputKey", "key, position or attribute of the output that is the prediction", _key
+    )
+
+
+class StepParams(OutputParams):
+    """What only estimators have that take a step of the user's own."""
+
+    step: Param[Any] = _param("step", "a function of (module, batch) in place of the loss")
+    labelCols: Param[list[str]] = _param("labelCols", "several labels instead of labelCol, for step", _names)
+    savedWeights: Param[str] = _param("savedWeights", f"which weights are saved: {', '.join(SAVED)}", _text)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(savedWeights="all")

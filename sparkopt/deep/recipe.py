@@ -20,8 +20,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS
+from sparkopt.deep.keras_backends import is_of_keras
 from sparkopt.deep.losses import LOSSES, TASKS, RowLoss, loss_of, task_of
 from sparkopt.deep.randomness import seeded
+from sparkopt.deep.row_step import StepBatch
 from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
@@ -75,6 +77,12 @@ class Recipe:
         A warm start: the state of a module, as safetensors.
     task : str or None
         One of ``TASKS``; by default what the loss suggests.
+    step : callable or None
+        A function of (module, `StepBatch`) in place of the loss, which gives the loss of each row.
+    output : str or None
+        Key, position or attribute of the module's output that is the prediction; None where it is one tensor.
+    saved : {"all", "trainable"}
+        Which weights results and checkpoints hold.
     """
 
     module: Build
@@ -87,11 +95,19 @@ class Recipe:
     loggers: tuple[Any, ...] = ()
     weights: bytes | None = field(default=None, repr=False)
     task: str | None = None
+    step: Callable[[nn.Module, StepBatch], torch.Tensor] | None = None
+    output: str | None = None
+    saved: str = "all"
 
     @property
     def task_name(self) -> str:
         """What outputs mean."""
-        return self.task or task_of(loss_of(self.loss))
+        return self.task or ("values" if self.step is not None else task_of(loss_of(self.loss)))
+
+    @property
+    def ignored(self) -> int | None:
+        """The label whose rows do not count, or None."""
+        return self.build_loss().ignored
 
     def build_module(self, seed: int) -> nn.Module:
         """Return the network; every call with the same seed gives the same."""
@@ -99,13 +115,14 @@ class Recipe:
             return copy.deepcopy(self.module)
         with seeded(seed, torch.device("cpu")):
             built = self.module()
+        _refuse_keras(built)
         if not isinstance(built, nn.Module):
             raise ParameterError(f"module must be, or build, an nn.Module. It builds a {type(built).__name__}.")
         return built
 
     def build_loss(self) -> RowLoss:
-        """Return the loss, one value a row."""
-        return RowLoss(loss_of(self.loss), self.task_name)
+        """Return the loss, one value a row; where there is a step, one that has nothing to do."""
+        return RowLoss(nn.Identity() if self.step is not None else loss_of(self.loss), self.task_name)
 
     def build_optimizer(self, named: Named) -> Optimizer:
         """Return the optimiser of these parameters, given with their names.
@@ -164,6 +181,15 @@ def _steppable(optimizer: Any) -> Optimizer:
     return optimizer
 
 
+def _refuse_keras(module: Any) -> None:
+    """Refuse layers of Keras: they need to be told that they train, which PyTorch's train() does not do."""
+    if is_of_keras(module):
+        raise ParameterError(
+            f"module has a layer of Keras, {type(module).__name__}, whose dropout and batch normalisation would not "
+            "be in training. Take sparkopt.deep.KerasEstimator, with what builds the keras.Model."
+        )
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Refuse what cannot be trained, before any job.
 
@@ -172,6 +198,7 @@ def check_recipe(recipe: Recipe) -> None:
     ParameterError
         Naming the part, and what it may be.
     """
+    _refuse_keras(recipe.module)
     if not (isinstance(recipe.module, nn.Module) or callable(recipe.module)):
         raise ParameterError(f"module must be an nn.Module, or build one. Got {recipe.module!r} instead.")
     if isinstance(recipe.loss, type):
@@ -189,6 +216,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise ParameterError("stepSize is for optimisers with a name; give an optimiser of PyTorch's its own lr.")
     if not (isinstance(recipe.scheduler, str) or callable(recipe.scheduler)):
         raise ParameterError(f"scheduler must be callable. Got {recipe.scheduler!r} instead.")
+    if recipe.step is not None and not callable(recipe.step):
+        raise ParameterError(f"step must be a function of (module, batch). Got {recipe.step!r} instead.")
     check("schedulerInterval", recipe.scheduler_interval, OneOf(["epoch", "step"]))
     if recipe.task is not None:
         check("task", recipe.task, OneOf(TASKS))

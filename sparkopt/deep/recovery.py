@@ -14,8 +14,8 @@ import torch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
 from sparkopt.deep.events import Event, Resumed, StateReady
-from sparkopt.deep.learner import Learner
 from sparkopt.deep.state import TrainingState
+from sparkopt.deep.trainable import Trainable
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.secrets import mask_uri
 from sparkopt.launch import Communicator
@@ -37,7 +37,7 @@ class Recovery:
         Where checkpoints are, and what must be the same for a run that resumes.
     fingerprint : str
         Of the store's rows.
-    learner : Learner
+    learner : Trainable
         Network and optimiser.
     state : TrainingState
         Where training is.
@@ -55,7 +55,7 @@ class Recovery:
         communicator: Communicator,
         config: TrainConfig,
         fingerprint: str,
-        learner: Learner,
+        learner: Trainable,
         state: TrainingState,
         steps: int,
     ) -> None:
@@ -102,7 +102,7 @@ class Recovery:
             "losses": torch.tensor(state.losses, dtype=torch.float64),
         }
         facts = {"course": self._course, "history": state.history, "processes": self._size}
-        weights = self._learner.module.state_dict()
+        weights = self._learner.weights()
         self._storage.save(Checkpoint(state.epoch, state.step, weights, tensors, facts), event.lasting)
         self.seconds += time.perf_counter() - begin
 

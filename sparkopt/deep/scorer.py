@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,23 +13,30 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 
 from sparkopt.blocks.invalid import SCORING_HINT
+from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.deep.batch import Decoder, on_device
 from sparkopt.deep.loaded import loaded_modules
 from sparkopt.deep.outputs import Outputs
+from sparkopt.deep.partial_weights import load_weights
+from sparkopt.deep.row_step import chosen_output
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import Compose
 from sparkopt.io.worker import spare_modules
 from sparkopt.launch.checkpoints import module_state
 from sparkopt.launch.devices import choose
 from sparkopt.launch.threads import task_cores
-from sparkopt.shards.dense import dense
+from sparkopt.shards.dense import stored
 from sparkopt.shards.fields import Field, Fields, MissingValueError
 from sparkopt.shards.groups import contents
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.ragged import RowArray
 from sparkopt.typing import Array
 
 if TYPE_CHECKING:
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["NetworkScorer", "check_pipeline"]
+
+INPUT, SCORES = "__sparkopt_input", "__sparkopt_scores"
 
 _Scored: TypeAlias = "Callable[[list[pa.Array], int], pa.Array]"
 """From columns, and the number of their first row, to outputs."""
@@ -67,6 +76,7 @@ class NetworkScorer:
     wanted: tuple[str, ...]
     keeps: bool
     token: str
+    output_key: str | None = None
 
     @staticmethod
     def load(build: Any, weights: bytes) -> nn.Module:
@@ -74,20 +84,32 @@ class NetworkScorer:
         from torch import nn
 
         module: nn.Module = copy.deepcopy(build) if isinstance(build, nn.Module) else build()
-        module.load_state_dict(module_state(weights))
+        load_weights(module, module_state(weights))
         return module.eval()
 
-    def expression(self, schema: StructType) -> Any:
-        """Return one expression: a struct of the wanted columns."""
-        kinds = self.outputs.types()
-        returned = StructType()
+    def added(self, rows: DataFrame, names: Mapping[str, str], drops: bool = False) -> DataFrame:
+        """Return a DataFrame with the outputs, each under its name; the network is evaluated once for each row.
+
+        Filters of other columns that follow are applied before, those of outputs after the network; ``drops`` leaves
+        out rows without outputs.
+        """
+        kinds, returned = self.outputs.types(), StructType()
         for key in self.wanted:
-            returned = returned.add(key, kinds[key])
-        columns = [entry.expression(schema) for entry in self.fields.inputs]
-        function = _over_one(self) if len(columns) == 1 else _over_several(self)
+            # as arrays, since Spark 4.3 takes no Vectors from a function over columnar input (Parquet, cached rows)
+            returned = returned.add(key, ArrayType(DoubleType()) if kinds[key] == VectorUDT() else kinds[key])
+        inputs = {f"{INPUT}{number}": column for number, column in enumerate(self._inputs(rows.schema))}
+        function = _over_one(self) if len(inputs) == 1 else _over_several(self)
         scores = arrow_udf(function, returned)  # type: ignore[call-overload]  # its stubs lack iterators
-        # where rows without scores are left out, Spark would else compute them once more for that condition
-        return (scores.asNondeterministic() if self.keeps else scores)(*columns)
+        scored = once(row_wise(rows, inputs).withColumn(SCORES, scores(*map(F.col, inputs))), SCORES)
+        kept = scored.where(F.col(SCORES).isNotNull()) if drops else scored
+        # by what they are not: several of the user's columns may have one name
+        own = F.expr(f"* EXCEPT ({', '.join([*inputs, SCORES])})")
+        return kept.select(own, *[_output(kinds[key], F.col(f"{SCORES}.{key}")).alias(names[key]) for key in names])
+
+    def _inputs(self, schema: StructType) -> list[Column]:
+        columns = [entry.expression(schema) for entry in self.fields.inputs]
+        pairs = zip(self.fields.inputs, columns, strict=True)
+        return [F.unwrap_udt(column) if entry.kind == "vector" else column for entry, column in pairs]
 
     @contextmanager
     def network(self) -> Iterator[tuple[Callable[..., torch.Tensor], torch.device]]:
@@ -114,8 +136,8 @@ class NetworkScorer:
             with torch.inference_mode():
                 with _in_place(first):
                     inputs = decoder.inputs(columns)
-                found: torch.Tensor = module(*[on_device(tensor, device) for tensor in inputs])
-            return found
+                found = module(*[on_device(tensor, device) for tensor in inputs])
+            return chosen_output(found, self.output_key)
 
         with loaded_modules.lent((self.token, str(device)), len(self.weights), load) as module:
             yield outputs, device
@@ -156,32 +178,32 @@ class NetworkScorer:
 
 
 def _with_nulls(found: pa.Array, valid: Array) -> pa.Array:
-    """Return a struct of outputs of valid rows, with null in between for the others.
-
-    Below a Vector that is null its type is not: Spark's Vectors have a field that cannot be null.
-    """
-    missing, places = pa.array(~valid), np.maximum(np.cumsum(valid) - 1, 0)
-    columns = []
-    for column in found.flatten():
-        if pa.types.is_struct(column.type):
-            names = [field.name for field in column.type]
-            columns.append(pa.StructArray.from_arrays(column.take(pa.array(places)).flatten(), names, mask=missing))
-        else:
-            columns.append(column.take(pa.array(places, mask=~valid)))
-    return pa.StructArray.from_arrays(columns, [field.name for field in found.type], mask=missing)
+    """Return a struct of outputs of valid rows, with null in between for the others."""
+    places = pa.array(np.maximum(np.cumsum(valid) - 1, 0), mask=~valid)
+    columns = [column.take(places) for column in found.flatten()]
+    return pa.StructArray.from_arrays(columns, [field.name for field in found.type], mask=pa.array(~valid))
 
 
-def _read(entry: Field, array: pa.Array, first: int) -> Array:
+def _output(kind: DataType, scored: Column) -> Column:
+    """Return an output in its own type."""
+    if kind != VectorUDT():
+        return scored
+    from pyspark.ml.functions import array_to_vector  # here, since it loads pandas and tasks import this module
+
+    return F.when(scored.isNotNull(), array_to_vector(scored))
+
+
+def _read(entry: Field, array: pa.Array, first: int) -> RowArray:
     """Return the rows of an input, of which the first has this number in its partition."""
     try:
-        values = dense(entry, array)
+        values = stored(entry, array)
     except DataError as error:
         place = _partition() + re.sub(r"^row (\d+)", lambda row: f"row {int(row[1]) + first}", str(error))
         hint = f" {SCORING_HINT}" if isinstance(error, MissingValueError) else ""
         raise DataError(f"features column {entry.title!r}, {place}.{hint}") from None
-    if not isinstance(values, np.ndarray):
+    if isinstance(values, pa.Array):
         return contents(values)
-    return values if values.flags.writeable else np.array(values)
+    return np.array(values) if isinstance(values, np.ndarray) and not values.flags.writeable else values
 
 
 def _partition() -> str:

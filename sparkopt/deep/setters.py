@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sparkopt.deep.params import InferenceParams, TrainingParams
+from sparkopt.deep.params import InferenceParams, OutputParams, StepParams, TrainingParams
 from sparkopt.images import BatchMixing, Compose
 
-__all__ = ["InferenceSetters", "TrainingSetters"]
+__all__ = ["InferenceSetters", "OutputSetters", "StepSetters", "TrainingSetters"]
 
 M = TypeVar("M", bound="InferenceSetters")
 E = TypeVar("E", bound="TrainingSetters")
+T = TypeVar("T", bound="OutputSetters")
+S = TypeVar("S", bound="StepSetters")
 
 
 class InferenceSetters(InferenceParams):
@@ -153,6 +155,10 @@ class TrainingSetters(InferenceSetters, TrainingParams):
         """Set the number of processes."""
         return self._set(numProc=value)
 
+    def setPaddedCols(self: E, value: list[str]) -> E:
+        """Set the features that are lists of unlike lengths."""
+        return self._set(paddedCols=value)
+
     def setPatience(self: E, value: int) -> E:
         """Set the epochs without improvement that end training."""
         return self._set(patience=value)
@@ -200,3 +206,27 @@ class TrainingSetters(InferenceSetters, TrainingParams):
     def setValidationIndicatorCol(self: E, value: str) -> E:
         """Set the boolean column that is true in rows held out."""
         return self._set(validationIndicatorCol=value)
+
+
+class OutputSetters(OutputParams):
+    """Setters of estimators and models whose network may give more than one tensor."""
+
+    def setOutputKey(self: T, value: str | int) -> T:
+        """Set which part of the output is the prediction."""
+        return self._set(outputKey=value)
+
+
+class StepSetters(OutputSetters, StepParams):
+    """Setters of estimators that take a step of the user's own."""
+
+    def setLabelCols(self: S, value: list[str]) -> S:
+        """Set several columns of labels, for step."""
+        return self._set(labelCols=value)
+
+    def setSavedWeights(self: S, value: str) -> S:
+        """Set which weights are saved."""
+        return self._set(savedWeights=value)
+
+    def setStep(self: S, value: Any) -> S:
+        """Set a function of (module, batch) in place of the loss."""
+        return self._set(step=value)

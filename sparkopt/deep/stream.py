@@ -33,7 +33,7 @@ def load_batches(
     threads: int = 1,
     pin: bool = False,
 ) -> AbstractContextManager[Iterator[Batch]]:
-    """Give the batches of an epoch, as ``prepared_batches`` does.
+    """Give the batches of an epoch, as ``prepared_batches`` does: those of all streams are one.
 
     Parameters
     ----------
@@ -46,31 +46,45 @@ def load_batches(
     pin : bool, default False
         Whether to put them into pinned memory.
     """
-    make = _maker(decoder, mixer, streams, pin)
+    parts = _maker(decoder, mixer, streams)
+
+    def make(found: Parts, step: int) -> Batch:
+        batches = parts(found, step)
+        whole = batches[0] if len(batches) == 1 else _one(batches)
+        return whole.pinned() if pin else whole
+
     return prepared_batches(groups, sampler, streams, make, first_step=first_step, ahead=ahead, threads=threads)
 
 
-def _maker(decoder: Decoder, mixer: BatchMixer | None, streams: range, pin: bool) -> Callable[[Parts, int], Batch]:
+def _maker(decoder: Decoder, mixer: BatchMixer | None, streams: range) -> Callable[[Parts, int], list[Batch]]:
     def made(stream: int, step: int, columns: Columns, counted: int) -> Batch:
         batch = decoder.batch(columns, counted)
         return batch if mixer is None else mixer(batch, stream, step)
 
-    def make(parts: Parts, step: int) -> Batch:
+    def make(parts: Parts, step: int) -> list[Batch]:
         numbered = list(zip(streams, parts, strict=True))
         chosen = [one for one in numbered if one[1][1]] or numbered[:1]
-        batches = [made(stream, step, columns, counted) for stream, (columns, counted) in chosen]
-        whole = batches[0] if len(batches) == 1 else _one(batches)
-        return whole.pinned() if pin else whole
+        return [made(stream, step, columns, counted) for stream, (columns, counted) in chosen]
 
     return make
 
 
 def _one(batches: list[Batch]) -> Batch:
-    inputs = tuple(torch.cat(parts) for parts in zip(*[batch.inputs for batch in batches], strict=True))
+    inputs = tuple(torch.cat(_as_long(list(parts))) for parts in zip(*[one.inputs for one in batches], strict=True))
     labels = [batch.label for batch in batches if batch.label is not None]
     weight = torch.cat([batch.weight for batch in batches])
     label = torch.cat(_alike(labels)) if labels else None
-    return Batch(inputs, label, weight, sum(batch.counted for batch in batches))
+    several = tuple(torch.cat(parts) for parts in zip(*[one.labels for one in batches], strict=True))
+    parts = tuple(len(batch.weight) for batch in batches)
+    return Batch(inputs, label, weight, sum(batch.counted for batch in batches), several, parts)
+
+
+def _as_long(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return inputs of streams, whose lists were padded to the longest of each stream, and their masks."""
+    if parts[0].ndim < 2 or len({part.shape[1] for part in parts}) == 1:
+        return parts
+    most = max(part.shape[1] for part in parts)
+    return [torch.cat([part, part.new_zeros(len(part), most - part.shape[1], *part.shape[2:])], 1) for part in parts]
 
 
 def _alike(labels: list[torch.Tensor]) -> list[torch.Tensor]:

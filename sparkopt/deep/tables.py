@@ -125,16 +125,9 @@ class _Score:
 
         for scores in self.scorer(taken()):
             batch = waiting.popleft()
-            found = [_plain(column) for column in scores.flatten()]
-            rows = pa.RecordBatch.from_arrays([*batch.columns, *found], [*batch.schema.names, *self.names])
+            outputs = [*batch.columns, *scores.flatten()]
+            rows = pa.RecordBatch.from_arrays(outputs, [*batch.schema.names, *self.names])
             yield rows.filter(scores.is_valid()) if self.drops else rows
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Return a column of Vectors as one of lists."""
-    if not pa.types.is_struct(column.type):
-        return column
-    return column.flatten()[column.type.get_field_index("values")]  # null where the Vector is
 
 
 # --- pandas ---------------------------------------------------------------------------------------------------------
@@ -184,7 +177,7 @@ def frame_outputs(model: Any, frame: pd.DataFrame, paths: bool = True) -> pd.Dat
             )
     arrays = [_column(frame, entry) for entry in fields.inputs]
     (found,) = model._scorer(fields)(iter([tuple(arrays)]))
-    columns = {name: _plain(found.field(key)) for key, name in wanted.items()}
+    columns = {name: found.field(key) for key, name in wanted.items()}
     return pd.DataFrame(
         {name: list(column.to_numpy(zero_copy_only=False)) for name, column in columns.items()}, index=frame.index
     )

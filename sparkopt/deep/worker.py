@@ -21,9 +21,9 @@ from sparkopt.deep.learner import Learner
 from sparkopt.deep.listeners import TimeSpent, logging_to, reporting_to
 from sparkopt.deep.loop import TrainingLoop
 from sparkopt.deep.randomness import isolated
-from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
+from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe
 from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.checkpoints import module_bytes
@@ -74,7 +74,9 @@ class RankResult:
     resumed: str | None
 
 
-def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> RankResult:
+def train(
+    communicator: Communicator, config: TrainConfig, recipe: LearnerRecipe, learner_of: LearnerFactory = Learner
+) -> RankResult:
     """Train the recipe's module on this rank's share of the store.
 
     All ranks call it with equal arguments, and end with equal weights.
@@ -85,8 +87,10 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
         The other ranks.
     config : TrainConfig
         Plain settings.
-    recipe : Recipe
+    recipe : LearnerRecipe
         Module, loss, optimiser and schedule.
+    learner_of : callable, default Learner
+        Makes the learner of the recipe.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
     with retain_freed_memory(), isolated(device):
         data = RankDataLoader(config, communicator, device)
         steps, labels = config.epochs * data.steps, data.index.labels
-        learner = Learner(recipe, config, communicator, device, steps, data.sample(), labels)
+        learner = learner_of(recipe, config, communicator, device, steps, data.sample(), labels)
         state, spent = TrainingState(), TimeSpent()
         recovery = Recovery(communicator, config, data.index.fingerprint, learner, state, data.steps)
         resumed = recovery.resume()
@@ -114,7 +118,7 @@ def train(communicator: Communicator, config: TrainConfig, recipe: Recipe) -> Ra
             stopped = TrainingLoop(communicator, config, data, learner, state, emit).run()
     seconds = {"train": spent.train, "validate": spent.validate, "checkpoint": recovery.seconds, "wait": data.waited}
     return RankResult(
-        module_bytes(state.best or learner.module.state_dict()) if communicator.rank == 0 else b"",
+        module_bytes(state.best or learner.weights()) if communicator.rank == 0 else b"",
         tuple(state.history),
         tuple(state.losses),
         learner.output_shape,
@@ -141,7 +145,7 @@ def _take_device(communicator: Communicator, config: TrainConfig) -> tuple[torch
 
 @contextmanager
 def _listening(
-    communicator: Communicator, recipe: Recipe, spent: TimeSpent, recovery: Recovery
+    communicator: Communicator, recipe: LearnerRecipe, spent: TimeSpent, recovery: Recovery
 ) -> Iterator[Callable[[Event], None]]:
     """Give a function that passes events to this rank's listeners; rank 0 also reports and logs."""
     listeners: list[Listener] = [spent, recovery]

@@ -41,11 +41,12 @@ OBJECTS: Mapping[str, tuple[type, ...]] = MappingProxyType(
         "optimizer": (Optimizer,),
         "scheduler": (LRScheduler,),
         "metrics": (nn.Module,),
+        "step": (),
     }
 )
 """Arguments of the estimator that hold objects, and the classes that a saved estimator may name for them."""
 
-PARAMS, ATTRIBUTES = ("module", "loss", "optimizer", "scheduler"), ("schedulerInterval", "task")
+PARAMS, ATTRIBUTES = ("module", "loss", "optimizer", "scheduler", "step"), ("schedulerInterval", "task")
 """Those that are parameters, and other arguments that JSON holds."""
 FORMAT = 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import Encoder, PassMessage
-from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold
+from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold, summation_of
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.reduction import Sums, levels, sliced, tree
 from sparkopt.launch.threads import task_threads
@@ -169,9 +168,8 @@ class _Step:
     slices: int = 1
 
     def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
-        summation: Summation = pickle.loads(self.summation.value)  # noqa: S301  # written by this job's own driver
         with task_threads():
-            return summation(self.message, part, blocks).leaving(self.slices)
+            return summation_of(self.summation.value)(self.message, part, blocks).leaving(self.slices)
 
 
 def _slices(size: int, slots: int) -> int:

@@ -6,6 +6,8 @@ is converted where every value allows that.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 from sparkopt.errors import DataError
 from sparkopt.typing import Floats
 
-__all__ = ["DAY", "EPOCH", "days_of", "numbers_of", "text_of"]
+__all__ = ["DAY", "EPOCH", "counted_from", "days_of", "numbers_of", "text_of"]
 
 DAY = 86_400_000_000
 """Microseconds of a day."""
@@ -78,6 +80,11 @@ def numbers_of(column: pa.Array, name: str) -> Floats:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(f"column {name!r} has type {kind}; the features were fitted to numbers.") from None
     return found
+
+
+def counted_from(error: DataError, first: int) -> str:
+    """Return an error's text with its row counted from the first of a partition, where the column began later."""
+    return re.sub(r"(?<=, row )\d+(?= is )", lambda found: str(int(found[0]) + first), str(error), count=1)
 
 
 def _parsed(column: pa.Array, name: str, kind: pa.DataType, what: str) -> pa.Array:

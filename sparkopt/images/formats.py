@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparkopt.errors import CorruptImageError
+from sparkopt.io.filesystem import brief
 from sparkopt.io.image_boxes import is_cmyk
 from sparkopt.io.image_header import Header
 from sparkopt.typing import Array
@@ -52,10 +53,10 @@ def decode_by_library(data: bytes, header: Header) -> Array:
                 image = np.asarray(decoder(library, data, header))
         except _Unavailable:
             continue
-        except CorruptImageError:
+        except (CorruptImageError, MemoryError):
             raise
-        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, SyntaxError) as error:
-            raise CorruptImageError(f"corrupt: {package} cannot decode the {name}: {error}") from None
+        except Exception as error:  # noqa: BLE001  # a library raises what it likes, classes of its own too
+            raise CorruptImageError(f"corrupt: {package} cannot decode the {name}: {brief(error)}") from None
         image = image if image.ndim == 3 else image[:, :, np.newaxis] if image.ndim == 2 else image[0]
         _check_size(header, image.shape[0], image.shape[1])
         return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,6 @@ from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample
 from sparkopt.io.arrow import binary_values
 from sparkopt.typing import Array
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SampleFunction"]
 
@@ -176,24 +173,47 @@ def _masks(column: pa.Array, name: str) -> list[Any]:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [_Mask(content=content) for content in binary_values(column)]
     if pa.types.is_struct(kind) and {field.name for field in kind} >= set(_TENSOR):
-        return [_Mask(tensor=row) for row in column.to_pylist()]
+        return _tensor_masks(column)
     raise SchemaError(
         f"column {name!r} must hold encoded masks (binary) or tensors (struct<shape, dtype, data>). "
         f"Got {kind} instead."
     )
 
 
+def _tensor_masks(column: pa.StructArray) -> list[Any]:
+    """Return the same for tensors, whose numbers stay where they are."""
+    fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
+    shapes, dtypes = fields["shape"].to_pylist(), fields["dtype"].to_pylist()
+    buffers = binary_values(fields["data"])
+    if not column.null_count:
+        return [_Tensor(*row) for row in zip(shapes, dtypes, buffers, strict=True)]
+    there = column.is_valid().to_pylist()
+    rows = zip(shapes, dtypes, buffers, there, strict=True)
+    return [_Tensor(*row) if is_there else _Mask(None) for *row, is_there in rows]
+
+
 @dataclass(frozen=True)
 class _Mask:
-    content: Any = None
-    tensor: Any = None
+    """A mask in an encoded image."""
 
-    def __call__(self) -> Any:
-        if self.content is None and self.tensor is None:
+    content: pa.Buffer | None
+
+    def __call__(self) -> Array:
+        if self.content is None:
             raise CorruptImageError("null: the row holds no mask")
-        if self.content is not None:
-            return decode_mask(self.content.to_pybytes())
+        return decode_mask(self.content.to_pybytes())
+
+
+class _Tensor(NamedTuple):
+    """A mask as numbers."""
+
+    shape: Any
+    dtype: Any
+    data: Any
+
+    def __call__(self) -> Array:
         try:
-            return np.frombuffer(self.tensor["data"], self.tensor["dtype"]).reshape(self.tensor["shape"])
+            found: Array = np.frombuffer(self.data, self.dtype).reshape(self.shape)
         except (TypeError, ValueError) as error:
             raise CorruptImageError(f"corrupt: the mask is no tensor: {error}") from None
+        return found

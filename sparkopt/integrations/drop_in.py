@@ -24,6 +24,8 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
+from sparkopt.io.filesystem import brief
+from sparkopt.machine import Table
 
 __all__ = ["Replacement", "replace_pyspark_ml", "run_script"]
 
@@ -40,6 +42,8 @@ KEEP_THEIRS = ("pyspark", "sparkopt", "mlflow", "cloudpickle", "pickle")
 """Packages whose code is given pyspark.ml's own classes."""
 REFUSALS = (DataError, DivergedError, IncompatibleError, ParameterError, SchemaError)
 """What sparkopt does not train; pyspark.ml may."""
+OF_THE_DATA = (DataError, SchemaError)
+"""Refusals of rows and columns; where pyspark.ml does not train on them either, they say why."""
 
 
 @dataclass
@@ -101,7 +105,8 @@ def replace_pyspark_ml() -> Replacement:
     Call it before the imports, in a notebook in its first cell. Estimators, models, searches, pipelines and summaries
     that sparkopt has are replaced: ``LogisticRegression``, ``LinearSVC``, ``LinearRegression``,
     ``GeneralizedLinearRegression``, ``OneVsRest``, ``CrossValidator``, ``TrainValidationSplit`` and ``Pipeline``. All
-    others are pyspark.ml's. What sparkopt refuses to train, pyspark.ml trains, and the reason is logged.
+    others are pyspark.ml's. What sparkopt refuses to train, pyspark.ml trains, and the reason is logged; rows that
+    neither trains on are sparkopt's error, which names column, partition and row.
 
     Returns
     -------
@@ -217,11 +222,20 @@ def _watch_fits(replacement: Replacement | None) -> None:
             with _counted(replacement, "sparkopt", type(self).__name__):
                 return fit(self, dataset, params)
         except REFUSALS as error:
+            if Table.accepts(dataset):  # rows without Spark, which pyspark.ml does not take
+                raise
             name, why = type(self).__name__, str(error)
             logger.warning("pyspark.ml trains this %s, which sparkopt refuses: %s", name, why)
+            try:
+                with _counted(replacement, "pyspark.ml", name):
+                    model = fit(as_pysparks(self), dataset, params)
+            except Exception as theirs:
+                if not isinstance(error, OF_THE_DATA):
+                    raise
+                logger.warning("pyspark.ml does not train this %s either: %s", name, brief(theirs))
+                raise error from theirs
             replacement.refused.setdefault(name, why)
-            with _counted(replacement, "pyspark.ml", name):
-                return fit(as_pysparks(self), dataset, params)
+            return model
 
     watched.unwatched = fit  # type: ignore[attr-defined]
     Estimator.fit = watched  # type: ignore[method-assign]

@@ -15,6 +15,8 @@ _BRANDS = {b"avif": "avif", b"avis": "avif"}
 _BRANDS |= dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "heic")
 _TURNS = {0: 1, 1: 8, 2: 3, 3: 6}
 """EXIF orientations of rotations by quarter turns, counter-clockwise."""
+_BLOCK = 64
+"""Pixels of a side of the largest block of HEVC."""
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _INKS = re.compile(rb"colr(?:\x01..\0\0\0\x0c|\x02...{16}CMYK)", re.S)
 _DICOM_SIDES = [re.compile(rb"\x28\x00" + tag + rb"(?:US\x02\x00|\x02\x00\x00\x00)(..)", re.S) for tag in (
@@ -72,9 +74,22 @@ def _boxes(data: bytes) -> tuple[int, int, int]:
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     turn = data.find(b"irot")
     orientation = 1 if turn < 0 else _TURNS[data[turn + 4] & 3]
-    if format_of(data) == "heic" and orientation > 4:  # its decoder turns it
-        height, width = width, height
+    if format_of(data) == "heic":  # its decoder cuts it, and turns it
+        height, width = _cut(data[:position], height, width)
+        if orientation > 4:
+            height, width = width, height
     return height, width, orientation if format_of(data) == "avif" else 1
+
+
+def _cut(data: bytes, height: int, width: int) -> tuple[int, int]:
+    """Return the size without what fills the last blocks of a video's frame; that of more is not believed."""
+    for found in re.finditer(b"clap", data):
+        if found.end() + 16 <= len(data):
+            across, per_column, down, per_row = struct.unpack_from(">4I", data, found.end())
+            inner = (down // max(per_row, 1), across // max(per_column, 1))
+            if all(0 <= outer - one < _BLOCK for outer, one in zip((height, width), inner, strict=True)):
+                return inner
+    return height, width
 
 
 def is_cmyk(data: bytes) -> bool:

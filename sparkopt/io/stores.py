@@ -20,8 +20,9 @@ from sparkopt.io.waiting import LIMIT
 __all__ = ["opened"]
 
 CONNECT_SECONDS = 10.0
-ATTEMPTS = 6
-"""Tries of a request that a server refuses as too busy, or whose connection breaks; pauses between them double."""
+ATTEMPTS = 9
+"""Tries of a request that a server refuses as too busy, or whose connection breaks, over 13 seconds: pauses between
+them double. Amazon's "standard" way has a budget of tries for a process's whole life, which long fits use up."""
 KEPT = 16
 """File systems of S3 whose connections a process keeps: one for each endpoint and login."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -108,7 +109,7 @@ def _connected(options: dict[str, Any]) -> fs.FileSystem:
         if key not in _systems:
             while len(_systems) >= KEPT:
                 _systems.pop(next(iter(_systems)))
-            retries = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+            retries = fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS)
             _systems[key] = _retrying()(retry_strategy=retries, **options)
         return _systems[key]
 

@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "preprocess-images": ("sparkopt.jobs.preprocess_images", "decode, resize and encode images into a table"),
         "score": ("sparkopt.jobs.score", "write a saved model's predictions"),
         "evaluate": ("sparkopt.jobs.evaluate", "measure a saved model, and compare it with a baseline"),
-        "compare": ("sparkopt.report.comparison", "show two receipts side by side"),
+        "compare": ("sparkopt.jobs.compare", "show two receipts side by side"),
     }
 )
 """Module and purpose of each command; the module has ``main(argv) -> exit code``."""

@@ -22,7 +22,7 @@ from sparkopt.jobs.charts import evaluation_charts
 from sparkopt.jobs.choosing import needs_spark
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
-from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, with_mode
+from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, mode_of, with_mode
 from sparkopt.jobs.logs import event, logger
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
@@ -120,7 +120,14 @@ def work(run: JobRun) -> JobResult:
     saved = find_model(runtime, args.model)
     loaded = saved.load(runtime)
     types = known_types(loaded, args.label, saved.labels)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
+    rows = runtime.read(
+        args,
+        labels=saved.labels,
+        encoded=saved.is_deep,
+        width=width_of(loaded),
+        known=types,
+        invalid=args.handle_invalid or mode_of(loaded),
+    )
     rows = real_names(rows, runtime.schema(rows.rows))
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     last = last_stage(model)

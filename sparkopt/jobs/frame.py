@@ -23,6 +23,7 @@ from sparkopt.jobs import manifest
 from sparkopt.jobs.choice import MACHINE, SPARK, Choice
 from sparkopt.jobs.choosing import CHOICES, choose, runtime_class
 from sparkopt.jobs.flags import FAILURE, USAGE, Parser
+from sparkopt.jobs.invalid_rows import by_flags
 from sparkopt.jobs.locations import JobLocation, is_staging, publish, staged
 from sparkopt.jobs.logs import FORMATS, event, logger, logging_as
 from sparkopt.jobs.manifest import COMPLETE, GATE_NOT_MET, UNFINISHED, JobIdentity
@@ -193,7 +194,7 @@ class Job:
             if kind.has_ended(error):
                 logger.error("terminated: spark-submit has ended. %s", again)
                 return TERMINATED
-            logger.error("%s", kind.essence(error))
+            logger.error("%s", by_flags(kind.essence(error)))
             return FAILURE
         except Terminated:
             logger.error("terminated. %s", again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
@@ -11,7 +12,16 @@ from sparkopt.report.facts import Measure
 if TYPE_CHECKING:
     from pyspark.ml import Model
 
-__all__ = ["INVALID", "invalid_flag", "invalid_measures", "invalid_text", "last_stage", "mode_of", "with_mode"]
+__all__ = [
+    "INVALID",
+    "by_flags",
+    "invalid_flag",
+    "invalid_measures",
+    "invalid_text",
+    "last_stage",
+    "mode_of",
+    "with_mode",
+]
 
 INVALID = "invalid"
 """Name of their number among metrics, where ``--handle-invalid`` is not error."""
@@ -29,6 +39,25 @@ def invalid_flag(
         help=f"what becomes of {what}: error names the first; {meaning} "
         f"(default: {default or 'as the model was trained'})",
     )
+
+
+BAD_IMAGE = r"^(.*) \(the row of key '([^']*)'\)\. Mode PERMISSIVE.*"
+NO_NUMBER = r"(column '.*', row \d+ is '(.*)', which is no number\.)$"
+BY_FLAGS = (
+    (BAD_IMAGE, r"\2 is no good image: \1. Give --handle-invalid skip to leave such images out, or keep."),
+    (r"Set handleInvalid='keep' (for a null prediction), or 'skip'", r"Give --handle-invalid keep \1, or skip"),
+    (r"\bset handleInvalid='skip'", "give --handle-invalid skip"),
+    (NO_NUMBER, r"\1 Of CSV, --option 'nullValue=\2' takes it as missing."),
+    (r"\bSet handleInvalid='skip'", "Give --handle-invalid skip"),
+)
+"""What errors advise to users of estimators, and the same for users of commands."""
+
+
+def by_flags(error: str) -> str:
+    """Return an error with the flags of commands in place of the parameters of estimators."""
+    for advice, other in BY_FLAGS:
+        error = re.sub(advice, other, error)
+    return error
 
 
 def mode_of(model: Model) -> str:

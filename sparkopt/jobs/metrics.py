@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOWER_IS_BETTER",
     "NAMES",
+    "NoRowsError",
     "ScoredRows",
     "default_metric",
     "is_classifier",
@@ -41,6 +42,10 @@ def is_classifier(model: Any) -> bool:
 def default_metric(model: Any) -> str:
     """Return the metric that a gate compares where none is named."""
     return "accuracy" if is_classifier(model) else "rmse"
+
+
+class NoRowsError(DataError):
+    """There are no rows to evaluate on."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,12 @@ class ScoredRows:
         count, labelled = values.present("label")
         if count == 0:
             why = f": all {self.invalid:,} are invalid, with null, NaN or infinity" if self.invalid else ""
-            raise DataError(f"there are no rows to evaluate on{why}.")
+            raise NoRowsError(f"there are no rows to evaluate on{why}.")
         if labelled < count:
-            raise DataError(f"{count - labelled} of {count} rows have no label. Filter or repair such rows.")
+            raise DataError(
+                f"{count - labelled} of {count} rows have no label. Filter or repair such rows, or set "
+                "handleInvalid='skip'."
+            )
         weight = "weight" if "weight" in values.names else None
         found: dict[str, Any] = values.tallies("label", weight, self._judged())
         metrics: dict[str, float] = {"rows": count}

@@ -6,15 +6,18 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import arrow_uri, local_path
 from sparkopt.io.secrets import mask
 
-__all__ = ["check_output", "check_tables", "is_within", "table_of"]
+__all__ = ["check_once", "check_output", "check_tables", "is_within", "table_of"]
 
 DATA, MODELS, FILES = ("input",), ("model", "initial_model", "baseline"), ("config", "pipeline")
 """Flags of what a job reads, next to its source."""
+WRITTEN = ("checkpoint_dir", "store_path")
+"""Flags of what a job writes, next to its output."""
 
 
 def check_output(args: argparse.Namespace, kind: str) -> None:
@@ -38,12 +41,38 @@ def check_output(args: argparse.Namespace, kind: str) -> None:
     """
     for flag, location in _data(args):
         _refuse(args.output, kind, flag, location, is_data=True)
+        for name in WRITTEN:  # folders that may hold the data, but are not read with it
+            if written := _given(args, name):
+                _refuse(written, "folder", flag, location, is_data=True, target=f"--{name.replace('_', '-')}")
     for name in MODELS:
         if location := _given(args, name):
             _check_model(args.output, kind, name, location)
     for name in FILES:
         if kind != "folder" and (location := _given(args, name)):
             _refuse(args.output, kind, f"--{name}", location, is_data=False)
+
+
+def check_once(flag: str, paths: Sequence[str]) -> None:
+    """Refuse data that are named twice: they would count twice.
+
+    Raises
+    ------
+    ParameterError
+        Naming the path, and the folder that it is in.
+    """
+    known: dict[str, str] = {}
+    for path in paths:
+        found = _canonical(path)
+        if found in known:
+            raise ParameterError(f"{flag} names {mask(path)!r} twice: its rows would count twice. Leave one out.")
+        known[found] = path
+    for found, path in known.items():
+        for folder in accumulate(found.split("/")[:-1], "{}/{}".format):
+            if folder in known:
+                raise ParameterError(
+                    f"{flag} names {mask(path)!r}, and {mask(known[folder])!r}, which it lies in: its rows would "
+                    "count twice. Leave one out."
+                )
 
 
 def check_tables(output: str, kind: str, name: str, folders: Sequence[str]) -> None:
@@ -97,17 +126,17 @@ def _check_model(output: str, kind: str, name: str, location: str) -> None:
     _refuse(output, kind, flag, location, is_data=False)
 
 
-def _refuse(output: str, kind: str, flag: str, location: str, *, is_data: bool) -> None:
+def _refuse(output: str, kind: str, flag: str, location: str, *, is_data: bool, target: str = "--output") -> None:
     folder = _fixed_part(location)
     is_inside, is_around = is_within(output, folder), is_within(folder, output)
     is_same = is_inside and is_around
     if is_same or (is_inside and is_data) or (is_around and kind != "folder"):
-        raise _error(output, "is" if is_same else "lies in" if is_inside else "holds", flag, location)
+        raise _error(output, "is" if is_same else "lies in" if is_inside else "holds", flag, location, target)
 
 
-def _error(output: str, how: str, flag: str, location: str) -> ParameterError:
+def _error(output: str, how: str, flag: str, location: str, target: str = "--output") -> ParameterError:
     return ParameterError(
-        f"--output {mask(output)!r} {how} {flag} {mask(location)!r}, which the job reads. Give another --output."
+        f"{target} {mask(output)!r} {how} {flag} {mask(location)!r}, which the job reads. Give another {target}."
     )
 
 

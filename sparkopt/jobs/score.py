@@ -116,7 +116,14 @@ def work(run: JobRun) -> JobResult:
     saved = find_model(runtime, args.model)
     loaded = saved.load(runtime)
     types = known_types(loaded)
-    rows = runtime.read(args, labels=saved.labels, encoded=saved.is_deep, width=width_of(loaded), known=types)
+    rows = runtime.read(
+        args,
+        labels=saved.labels,
+        encoded=saved.is_deep,
+        width=width_of(loaded),
+        known=types,
+        invalid=args.handle_invalid or mode_of(loaded),
+    )
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     schema = runtime.schema(rows.rows)
     for name in feature_columns(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from sparkopt.blocks.columns import is_number
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
+from sparkopt.jobs.overlap import check_once
 from sparkopt.jobs.reading import checked_options, checked_types
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "image_names",
     "image_pipeline",
     "no_images",
+    "with_image_shape",
 ]
 
 FORMATS = ("parquet", "csv", "json", "libsvm", "delta", "iceberg")
@@ -41,6 +44,9 @@ SEVERAL = FORMATS[:4]
 IMAGES, TABLE = "images", "table"
 LABEL, FEATURES = "label", "features"
 COLORS = ("gray", "rgb")
+CHANNELS = {"gray": 1, "rgb": 3}
+SIZE = 32
+"""Pixels of a side that images are resized to, if neither a flag nor a model says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
     only_images : bool, default False
         Whether the job reads nothing else.
     """
-    data = flags.add_argument_group("data")
+    data, own = flags.add_argument_group("data"), "the model's own"
     source = data.add_mutually_exclusive_group()
     helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
     kinds = () if only_images else FORMATS
@@ -163,7 +169,6 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         )
     if not only_images:
         source.add_argument("--table", metavar="NAME", help="a table of the catalog", **add)  # type: ignore[arg-type]
-        own = "the model's own"
         data.add_argument(
             "--features",
             metavar="COLUMNS",
@@ -174,14 +179,20 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
     if not only_images:
         _declare_reader(data)
+    is_known = features is None and not only_images
     data.add_argument(
         "--image-size",
         metavar="PIXELS",
         type=int,
-        default=32,
-        help="width and height that images are resized to (default: %(default)s)",
+        default=None if is_known else SIZE,
+        help=f"width and height that images are resized to (default: {own if is_known else SIZE})",
     )
-    data.add_argument("--color", choices=COLORS, default="gray", help="of images (default: %(default)s)")
+    data.add_argument(
+        "--color",
+        choices=COLORS,
+        default=None if is_known else COLORS[0],
+        help=f"of images (default: {own if is_known else COLORS[0]})",
+    )
 
 
 def _declare_reader(data: argparse._ArgumentGroup) -> None:
@@ -224,10 +235,13 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     kind = args.source.kind
     if not all(path.strip() for path in args.source.paths):
         raise ParameterError(f"--{kind} is empty: name the data.")
+    check_once(f"--{kind}", args.source.paths)
     options, types = getattr(args, "option", []), getattr(args, "type", [])
     args.source = replace(args.source, options=checked_options(kind, options), types=checked_types(kind, types))
     _check_roles(args)
-    if args.image_size < 1:
+    if kind != IMAGES:  # where both have no meaning, and are the same for all
+        args.image_size, args.color = args.image_size or SIZE, args.color or COLORS[0]
+    if args.image_size is not None and args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
     if kind == IMAGES and not only_images:  # a job of images alone imports what it needs
         import_module("sparkopt.images")
@@ -282,6 +296,46 @@ def feature_columns_of(schema: StructType, named: str | None) -> str | list[str]
     is_one_number = names[0] in schema.names and is_number(schema[names[0]].dataType)  # a missing one is told later
     several = len(names) > 1 or is_one_number
     return names if several else names[0]
+
+
+def with_image_shape(args: argparse.Namespace, width: int) -> argparse.Namespace:
+    """Return flags that say how images become features: those given, and of the others what the model was trained on.
+
+    Parameters
+    ----------
+    args : Namespace
+        The flags; ``image_size`` and ``color`` may be None.
+    width : int
+        Number of features of the model; 0 for none.
+
+    Raises
+    ------
+    ParameterError
+        Where the flags make another number of features than the model has.
+    """
+    chosen = argparse.Namespace(**vars(args))
+    colors = COLORS if args.color is None else (args.color,)
+    sizes = {color: args.image_size or math.isqrt(width // CHANNELS[color]) for color in colors}
+    fits = [color for color, size in sizes.items() if CHANNELS[color] * size**2 == width]
+    chosen.color = fits[0] if fits else colors[0]
+    chosen.image_size = args.image_size or (sizes[chosen.color] if fits else SIZE)
+    made = CHANNELS[chosen.color] * chosen.image_size**2
+    if width and not _is_square(width):
+        raise ParameterError(
+            f"the model was trained on {width} features, and no square image has as many values. Name the table that "
+            "it is for."
+        )
+    if width and made != width:
+        raise ParameterError(
+            f"the model was trained on {width} features, and --image-size {chosen.image_size} --color {chosen.color} "
+            f"makes {made} of an image. Leave both out."
+        )
+    return chosen
+
+
+def _is_square(width: int) -> bool:
+    """Whether a number of features is that of a square image."""
+    return any(count * math.isqrt(width // count) ** 2 == width for count in CHANNELS.values())
 
 
 def image_pipeline(args: argparse.Namespace) -> Compose:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sparkopt.engines.selection import ENGINES
-from sparkopt.errors import MissingDependencyError, ParameterError
+from sparkopt.errors import DataError, MissingDependencyError, ParameterError
 from sparkopt.features import Formula
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import coefficients, evaluation_charts
@@ -28,7 +28,7 @@ from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
 from sparkopt.jobs.invalid_rows import invalid_flag, last_stage
 from sparkopt.jobs.logs import event, logger
-from sparkopt.jobs.metrics import ScoredRows, measures
+from sparkopt.jobs.metrics import NoRowsError, ScoredRows, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import (
     MOST_CLASSES,
@@ -232,7 +232,7 @@ def work(run: JobRun) -> JobResult:
     initial = find_model(runtime, args.initial_model) if args.initial_model else None
     start, labels = (None, []) if initial is None else (initial.load(runtime), initial.labels)
     types = known_types(start, args.label, labels) if start is not None else {}
-    rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types)
+    rows = runtime.read(args, labels=labels, width=args.num_features or 0, known=types, invalid=args.handle_invalid)
     rows = real_names(rows, runtime.schema(rows.rows))
     classifies = args.loss in (None, *CLASSIFIERS)
     if rows.labels and classifies and args.source.kind == IMAGES:
@@ -251,7 +251,7 @@ def work(run: JobRun) -> JobResult:
     model: Any = last_stage(fitted)
     event("trained", receipt=model.summary.receipt.line())
     with runtime.scored(fitted, held_out, rows.label or LABEL, rows.weight) as outcome:
-        judged = held_out_facts(outcome, rows.labels)
+        judged = held_out_facts(outcome, rows.labels, args.test_fraction)
     metrics = judged.metrics
     outputs = save(fitted, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
@@ -314,9 +314,21 @@ class HeldOutFacts:
         return replace(facts, measures=figures, charts=charts, notes=(*self.warnings, *facts.notes))
 
 
-def held_out_facts(outcome: ScoredRows, names: Sequence[str]) -> HeldOutFacts:
-    """Return how good a model is on held-out rows; a warning where it is no better than a constant is logged too."""
-    metrics = outcome.metrics()
+def held_out_facts(outcome: ScoredRows, names: Sequence[str], share: float) -> HeldOutFacts:
+    """Return how good a model is on held-out rows; a warning where it is no better than a constant is logged too.
+
+    Raises
+    ------
+    DataError
+        Where none is held out.
+    """
+    try:
+        metrics = outcome.metrics()
+    except NoRowsError as error:
+        raise DataError(
+            f"--test-fraction {share:g} holds out no row: {error} Equal rows are held out together; raise it, or "
+            "give more rows."
+        ) from error
     charts = evaluation_charts(
         outcome.values, names, is_classifier=outcome.is_classifier, balance="Held-out rows by class"
     )

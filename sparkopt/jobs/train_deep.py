@@ -180,7 +180,7 @@ def work(run: JobRun) -> JobResult:
     model = estimator(args, len(rows.labels)).fit(training)
     event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
     with runtime.scored(model, held_out, LABEL) as outcome:
-        judged = held_out_facts(outcome, rows.labels)
+        judged = held_out_facts(outcome, rows.labels, args.test_fraction)
     metrics = judged.metrics
     outputs = save(model, metrics, rows.labels, run)
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())

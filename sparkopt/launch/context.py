@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparkopt.errors import IncompatibleError, ParameterError
+from sparkopt.errors import IncompatibleError, MissingDependencyError, ParameterError
 from sparkopt.launch.communicator import Communicator
 from sparkopt.launch.devices import choose
+from sparkopt.shards.ragged import Ragged, RowArray, joined
 from sparkopt.shards.sampler import EpochSampler
 from sparkopt.typing import Array, Seed
 from sparkopt.validation import OneOf, check
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ARRAYS", "RankBatch", "RunContext", "RunSettings"]
 
-ARRAYS = ("numpy", "torch")
+ARRAYS = ("numpy", "torch", "jax", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,9 @@ class RunContext:
             Leave out the last steps, in which some rank has fewer rows than ``batchSize``: then every batch has
             equally many, and the mean over the ranks of mean gradients is right. Otherwise every row is in one batch
             of the epoch; divide sums by ``total``.
-        arrays : {"numpy", "torch"}, default "numpy"
-            Arrays of NumPy, or tensors on this rank's ``device``. Images stay bytes.
+        arrays : {"numpy", "torch", "jax", "tensorflow"}, default "numpy"
+            Arrays of NumPy, tensors of PyTorch on this rank's ``device``, or arrays of JAX or tensors of TensorFlow
+            on their own default device; JAX has int32 for int64, unless ``jax_enable_x64`` is set. Images stay bytes.
 
         Yields
         ------
@@ -179,10 +182,13 @@ class RunContext:
         ------
         ParameterError
             Where the run has no rows.
+        MissingDependencyError
+            Where the framework of ``arrays`` is not installed.
         """
         from sparkopt.shards.stream import prepared_batches
 
         check("arrays", arrays, OneOf(ARRAYS))
+        convert = self._converter(arrays)
         settings, sampler, last = self._settings, self._sampler(epoch), self.steps(drop_last=drop_last)
         low, high = (rank * settings.streams // self.size for rank in (self.rank, self.rank + 1))
         names = {entry.name: entry.columns[0] for entry in self._index.fields.inputs}
@@ -198,7 +204,7 @@ class RunContext:
         with prepared_batches(self._groups, sampler, range(low, high), make, first_step=first_step) as found:
             for step, columns in zip(range(first_step, last), found, strict=False):
                 rows = sum(sampler.counted(stream, step) for stream in range(low, high))
-                values = columns if arrays == "numpy" else self._tensors(columns)
+                values = {name: one if one.dtype == object else convert(one) for name, one in columns.items()}
                 yield RankBatch(values, step, rows, sampler.total_counted(step))
 
     def report(self, metrics: Mapping[str, Any]) -> None:
@@ -304,13 +310,26 @@ class RunContext:
         window = index.window_rows(given.window_rows)
         return EpochSampler(sizes, given.streams, given.batch_size, given.seed, epoch, True, window)
 
-    def _tensors(self, columns: Mapping[str, Array]) -> dict[str, Any]:
-        import torch
+    def _converter(self, arrays: str) -> Callable[[Array], Any]:
+        """Return what makes an array of a framework of one of NumPy."""
+        if arrays == "numpy":
+            return np.asarray
+        try:
+            framework = importlib.import_module("jax.numpy" if arrays == "jax" else arrays)
+        except ModuleNotFoundError as error:
+            raise _absent(arrays) from error
+        if arrays == "torch":
+            return lambda values: framework.from_numpy(values).to(self.device)
+        found: Callable[[Array], Any] = framework.asarray if arrays == "jax" else framework.convert_to_tensor
+        return found
 
-        return {
-            name: values if values.dtype == object else torch.from_numpy(values).to(self.device)
-            for name, values in columns.items()
-        }
+
+def _absent(arrays: str) -> MissingDependencyError:
+    if arrays == "torch":
+        return MissingDependencyError.of("arrays='torch'", "PyTorch", "deep")
+    if arrays == "jax":
+        return MissingDependencyError.of("arrays='jax'", "JAX", "jax")
+    return MissingDependencyError.of("arrays='tensorflow'", "TensorFlow", "tensorflow")
 
 
 def _last_number(folder: CheckpointFolder) -> int:
@@ -319,8 +338,9 @@ def _last_number(folder: CheckpointFolder) -> int:
     return int(names[-1].split("-")[1]) if names else 0
 
 
-def _joined(parts: list[Array]) -> Array:
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(parts: list[RowArray]) -> Array:
+    rows = joined(parts)
+    whole = rows.dense() if isinstance(rows, Ragged) else rows
     if whole.dtype != object:
         return np.ascontiguousarray(whole)
     found = np.empty(len(whole), object)

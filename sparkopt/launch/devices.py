@@ -24,8 +24,8 @@ class Device:
     kind : {"cuda", "rocm", "mps", "xla", "opencl", "cpu"}
         What it is.
     address : str
-        PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``; and ``opencl``, which serves
-        pipelines of images.
+        PyTorch's name for it: ``cuda:0`` (ROCm's GPUs too), ``mps``, ``xla``, ``cpu``; ``jax:tpu:0`` and
+        ``tensorflow:TPU:0`` by these; and ``opencl``, which serves pipelines of images.
     name : str
         Its product name.
     memory : int or None
@@ -71,6 +71,8 @@ class DeviceReport:
 def describe(addresses: Sequence[str] = ()) -> DeviceReport:
     """List the accelerators of this process, and which of them ``device="auto"`` takes.
 
+    Devices of XLA are listed by PyTorch/XLA, JAX and TensorFlow, which are imported where they are installed.
+
     Parameters
     ----------
     addresses : sequence of str, default ()
@@ -81,7 +83,7 @@ def describe(addresses: Sequence[str] = ()) -> DeviceReport:
     >>> describe().devices[-1].kind
     'cpu'
     """
-    return _report({**_OF_PYTORCH, "opencl": _opencl}, addresses)
+    return _report({**_OF_PYTORCH, "xla": _every_xla, "opencl": _opencl}, addresses)
 
 
 def _report(kinds: Mapping[str, Callable[[], list[Device] | str]], addresses: Sequence[str]) -> DeviceReport:
@@ -247,6 +249,38 @@ def _xla() -> list[Device] | str:
     if kind == "CPU":
         return "torch_xla sees the CPU only"
     return [Device("xla", str(xla.xla_device()), str(kind))]
+
+
+def _every_xla() -> list[Device] | str:
+    """Return the devices of XLA by each library that is installed, or why there is none."""
+    found = [_xla(), _jax(), _tensorflow()]
+    devices = [one for part in found if not isinstance(part, str) for one in part]
+    return devices or "; ".join(part for part in found if isinstance(part, str))
+
+
+def _jax() -> list[Device] | str:
+    if importlib.util.find_spec("jax") is None:
+        return "jax is not installed"
+    import jax
+
+    try:
+        found = jax.devices()
+    except RuntimeError as error:  # a TPU that another process holds, say
+        return f"jax lists none: {str(error).splitlines()[0]}"
+    if len(found) == 1 and found[0].platform == "cpu":
+        return "jax sees the CPU only"
+    return [Device("xla", f"jax:{one.platform}:{one.id}", str(one.device_kind)) for one in found]
+
+
+def _tensorflow() -> list[Device] | str:
+    if importlib.util.find_spec("tensorflow") is None:
+        return "tensorflow is not installed"
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("TPU")
+    if not found:
+        return "tensorflow sees no TPU"
+    return [Device("xla", f"tensorflow:TPU:{number}", str(one.name)) for number, one in enumerate(found)]
 
 
 _OF_PYTORCH = {"cuda": _cuda, "rocm": _rocm, "mps": _mps, "xla": _xla}

@@ -117,6 +117,8 @@ class _Rank:
                 self.outcome = self._process.apply(1, task, Frame.of(self.info), surroundings)
             except EndedError as error:
                 self.outcome = error
+            except Exception as error:  # noqa: BLE001  # such as a warning of the rank's that is an error here
+                self.outcome = Failure(error, "")
         ended.put(self)
         self._is_ended.wait()
         if self._process is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from sparkopt.machine.limits import numerical_libraries
 
 __all__ = ["task_cores", "task_threads", "torch_threads"]
 
@@ -25,14 +26,12 @@ class _Limits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._modules = 0
-        self._controller: Any = None
         self._limit: Any = None
 
     def enter(self) -> None:
         with self._lock:
             if not self._inside:
-                self._limit = self._libraries().limit(limits=task_cores())
+                self._limit = numerical_libraries().limit(limits=task_cores())
             self._inside += 1
 
     def leave(self) -> None:
@@ -40,15 +39,6 @@ class _Limits:
             self._inside -= 1
             if not self._inside:
                 self._limit.restore_original_limits()
-
-    def _libraries(self) -> Any:
-        """Return the libraries that are loaded; looking for them takes some 5 ms, far more than a small step."""
-        from threadpoolctl import ThreadpoolController  # here, since only tasks need it
-
-        if len(sys.modules) != self._modules:  # any of the new ones may have brought its own
-            self._controller = ThreadpoolController()
-            self._modules = len(sys.modules)
-        return self._controller
 
 
 _limits = _Limits()

@@ -154,7 +154,9 @@ class TorchRank(Generic[T]):
 
         from sparkopt.launch.meeting import ChannelStore, prove
 
-        backend = "cpu:gloo,cuda:nccl" if info.accelerators and cuda.is_available() else "gloo"
+        # NCCL connects with the first tensor on a GPU, so that ranks on CPUs never do, and need no GPU of their own
+        has_nccl = cuda.is_available() and distributed.is_nccl_available()
+        backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         store = ChannelStore(driver, self.address.timeout)
         with _gloo_on(driver.local_host):
             distributed.init_process_group(

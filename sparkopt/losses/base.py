@@ -170,7 +170,7 @@ def parabolic_smoothing(x: Array, low: float, high: float, smoothing: float) -> 
     derivative (high − low) / smoothing there, and equal to them elsewhere. A smoothing of 0 changes nothing; the
     derivative at zero is then the member of [low, high] next to zero.
     """
-    reach = np.clip(x + 0.5 * smoothing, 0.0, smoothing)
+    reach = np.minimum(np.maximum(x + 0.5 * smoothing, 0.0), smoothing)  # of few rows, clip takes three times as long
     share = reach / smoothing if smoothing else np.heaviside(x, (np.clip(0.0, low, high) - low) / (high - low))
     positive = 0.5 * reach * share + np.maximum(x - 0.5 * smoothing, 0.0)
     return low * x + (high - low) * positive, low + (high - low) * share

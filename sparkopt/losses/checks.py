@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from sparkopt.errors import ParameterError
@@ -33,6 +35,30 @@ def check_loss(loss: Loss) -> None:
     >>> from sparkopt.losses import Logistic
     >>> check_loss(Logistic())
     """
+    if _never_changes(loss):
+        _check_once(loss)  # a fit makes many objectives of few losses
+    else:
+        _check(loss)
+
+
+def _never_changes(loss: Loss) -> bool:
+    """Whether it is a frozen dataclass, which is equal to others by its class and values, and can be hashed."""
+    parameters = getattr(loss, "__dataclass_params__", None)
+    if parameters is None or not (parameters.frozen and parameters.eq):
+        return False
+    try:
+        hash(loss)
+    except TypeError:  # it has an array, say
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _check_once(loss: Loss) -> None:
+    _check(loss)
+
+
+def _check(loss: Loss) -> None:
     rng = np.random.default_rng(0)
     y = _targets(loss, rng)
     columns = loss.outputs + loss.auxiliary

@@ -13,16 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from sparkopt.errors import LostProcessError, ParameterError, SparkoptError
 from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import MemoryPart, TablePart
-
-if TYPE_CHECKING:
-    from sparkopt.machine.table import Table
 
 __all__ = ["Call", "Cluster", "Mapped", "Outcome", "RemotePart", "groups_of", "references", "results_of"]
 
@@ -257,16 +254,8 @@ class Cluster(ABC):
         """Delete a folder of this name in every worker's folder, as far as workers are there."""
 
     @abstractmethod
-    def mapped(self, data: Any, rows: Table) -> Any:
-        """Return a frame of the framework, lazily: each partition of ``data`` as ``rows`` makes it of one.
-
-        Parameters
-        ----------
-        data : object
-            A frame of the framework.
-        rows : Table
-            A table that was made of `outline` of the frame.
-        """
+    def mapped(self, data: Any, made: Mapped) -> Any:
+        """Return a frame of the framework, lazily: what was made of its outline, of each partition of ``data``."""
 
 
 def lost(error: Exception) -> LostProcessError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["available_cores", "available_memory", "one_thread"]
+__all__ = ["available_cores", "available_memory", "numerical_libraries", "one_thread"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
@@ -69,10 +72,37 @@ def one_thread() -> Iterator[None]:
     >>> with one_thread():
     ...     pass
     """
-    from threadpoolctl import threadpool_limits  # here, since workers need it last
-
-    with threadpool_limits(limits=1):
+    with numerical_libraries().limit(limits=1):
         yield
+
+
+class _Known:
+    """The libraries that were found, and how many modules there were."""
+
+    lock = threading.Lock()
+    modules = 0
+    controller: Any = None
+
+
+def numerical_libraries() -> Any:
+    """Return threadpoolctl's controller of the BLAS and OpenMP that are loaded.
+
+    Looking for them takes some 5 ms, as long as a small fit, so they are looked for where modules have been imported
+    since.
+
+    Examples
+    --------
+    >>> from sparkopt.machine.limits import numerical_libraries
+    >>> with numerical_libraries().limit(limits=1):
+    ...     pass
+    """
+    from threadpoolctl import ThreadpoolController  # here, since workers need it last
+
+    with _Known.lock:
+        if len(sys.modules) != _Known.modules:  # any of the new ones may have brought its own
+            _Known.controller = ThreadpoolController()
+            _Known.modules = len(sys.modules)
+        return _Known.controller
 
 
 def _cpu_shares(root: Path) -> Iterator[float]:

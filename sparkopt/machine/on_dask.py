@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,6 @@ from sparkopt.machine.cluster import Call, Cluster, Mapped, Outcome, RemotePart,
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
 from sparkopt.machine.part import UNREADABLE
-
-if TYPE_CHECKING:
-    from sparkopt.machine.table import Table
 
 __all__ = ["DaskCluster", "is_dask", "outline", "table_of"]
 
@@ -269,13 +266,12 @@ class DaskCluster(Cluster):
         if self._client.status == "running":
             self._client.run(_dropped, name, on_error="return")
 
-    def mapped(self, data: Any, rows: Table) -> Any:
-        """Return a DataFrame of Dask with the columns of ``rows``, lazily."""
+    def mapped(self, data: Any, made: Mapped) -> Any:
+        """Return a DataFrame of Dask with what was made of its outline, lazily."""
         import dask.dataframe as dd
 
-        (part,) = rows.partitions
-        meta = _to_pandas(rows.schema.empty_table())
-        return dd.map_partitions(_ToPandas(Mapped(part, rows.schema)), data, meta=meta, enforce_metadata=False)
+        meta = _to_pandas(made.schema.empty_table())
+        return dd.map_partitions(_ToPandas(made), data, meta=meta, enforce_metadata=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,9 +15,6 @@ from sparkopt.machine.cluster import Call, Cluster, Mapped, Outcome, RemotePart,
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
-
-if TYPE_CHECKING:
-    from sparkopt.machine.table import Table
 
 __all__ = ["RayCluster", "is_ray", "outline", "table_of"]
 
@@ -194,10 +191,9 @@ class RayCluster(Cluster):
             for keeper in self._keepers.values():
                 keeper.drop.remote(name)
 
-    def mapped(self, data: Any, rows: Table) -> Any:
-        """Return a Dataset with the columns of ``rows``, lazily."""
-        (part,) = rows.partitions
-        return data.map_batches(Mapped(part, rows.schema).__call__, batch_format="pyarrow", zero_copy_batch=True)
+    def mapped(self, data: Any, made: Mapped) -> Any:
+        """Return a Dataset with what was made of its outline, lazily."""
+        return data.map_batches(made.__call__, batch_format="pyarrow", zero_copy_batch=True)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.machine import on_dask, on_ray
 from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
-from sparkopt.machine.cluster import Cluster
+from sparkopt.machine.cluster import Cluster, Mapped
 from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.datasets import from_dataset
 from sparkopt.machine.delimited import RFC_4180, from_csv
@@ -121,7 +121,7 @@ class Table:
     def outline(cls, data: Any) -> Table | None:
         """Return a table whose only part stands for each partition of a framework's frame; None for anything else.
 
-        Nothing is computed. What is made of this table, `Cluster.mapped` makes of the frame.
+        Nothing is computed. What is made of this table, its `mapped` makes of the frame.
         """
         if isinstance(data, tuple) or (framework := _framework(data)) is None:
             return None
@@ -169,6 +169,13 @@ class Table:
             What errors call these rows.
         """
         return self.with_parts(FilteredPart(part, condition, tuple(columns), what) for part in self.partitions)
+
+    def mapped(self, data: Any) -> Any:
+        """Return a framework's frame, lazily, as this table was made of its outline."""
+        if self.cluster is None:
+            raise ParameterError("this table is of one machine: no framework has its rows.")
+        (part,) = self.partitions
+        return self.cluster.mapped(data, Mapped(part, self.schema))
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as a pyarrow.Table."""

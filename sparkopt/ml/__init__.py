@@ -27,6 +27,9 @@ from sparkopt.ml.evaluation import (
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel, NamedCoefficient
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
+from sparkopt.ml.online import OnlineState
+from sparkopt.ml.onnx_model import OnnxModel
+from sparkopt.ml.path import LinearRegressionPath
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.regression import (
     LinearRegression,
@@ -34,6 +37,7 @@ from sparkopt.ml.regression import (
     QuantileRegression,
     QuantileRegressionModel,
 )
+from sparkopt.ml.sklearn_models import from_sklearn
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.classification import (
     BinaryClassificationSummary,
@@ -88,6 +92,7 @@ __all__ = [
     "LinearModel",
     "LinearRegression",
     "LinearRegressionModel",
+    "LinearRegressionPath",
     "LinearRegressionSummary",
     "LinearRegressionTrainingSummary",
     "LinearSVC",
@@ -102,6 +107,8 @@ __all__ = [
     "NamedCoefficient",
     "OneVsRest",
     "OneVsRestModel",
+    "OnlineState",
+    "OnnxModel",
     "Pipeline",
     "PipelineModel",
     "QuantileRegression",
@@ -116,6 +123,7 @@ __all__ = [
     "TrainValidationSplit",
     "TrainValidationSplitModel",
     "TrainingSummary",
+    "from_sklearn",
 ]
 
 _ON_OPENCV = ("ImageNormalizer", "ImageNormalizerModel", "ImageTransformer")

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.typing import Floats
+from sparkopt.typing import Array, Floats
 
 __all__ = ["exp", "products", "sigmoid", "softmax", "sums_in_order"]
 
-MANY, FULL = 4, 1000
-"""Outputs from which sums are advanced together, and least sums at a time."""
-CHUNK = 1 << 16
-"""Products that are taken at a time: they stay in a core's cache."""
+FULL = 1000
+"""Least sums that are advanced together, by a feature at a time."""
+SUMS, CHUNK = 1 << 14, 1 << 19
+"""Sums that are advanced at a time, and numbers of the rows that they are of: they stay in a core's cache."""
 
 # Constants of fdlibm's e_exp.c (Sun Microsystems, 1993): ln 2 in two parts, and the polynomial of the remainder.
 LN2_HIGH, LN2_LOW, PER_LN2 = 6.93147180369123816490e-01, 1.90821492927058770002e-10, 1.44269504088896338700e00
@@ -53,26 +53,29 @@ def products(X: Any, matrix: Floats) -> Floats:
     if not isinstance(X, np.ndarray):
         return np.asarray(X @ matrix.T)  # SciPy adds each row's entries in their order
     found = np.empty((len(X), len(matrix)))
-    step = max(1, CHUNK // max(1, X.shape[1]))
+    outputs, features = max(1, len(matrix)), max(1, X.shape[1])
+    step = max(1, min(SUMS // outputs, CHUNK // features))
     for start in range(0, len(X), step):
-        rows = X[start : start + step].astype(np.float64, copy=False)
-        if len(matrix) >= MANY and len(rows) * len(matrix) >= FULL and matrix.shape[1]:
+        rows = X[start : start + step]
+        if len(rows) * outputs >= FULL and matrix.shape[1]:
             found[start : start + step] = _by_feature(rows, matrix)
             continue
+        rows = rows.astype(np.float64, copy=False)
         for output, coefficients in enumerate(matrix):
             found[start : start + step, output] = sums_in_order(rows * coefficients)
     return found
 
 
-def _by_feature(X: Floats, matrix: Floats) -> Floats:
-    """Return the products of many outputs: the same sums, advanced by a feature at a time."""
-    columns, by_feature = np.ascontiguousarray(X.T), np.ascontiguousarray(matrix.T)
-    total = columns[0][:, None] * by_feature[0]
+def _by_feature(X: Array, matrix: Floats) -> Floats:
+    """Return the same sums, advanced by a feature at a time: of each output those of all rows side by side."""
+    columns, by_feature = np.empty(X.T.shape), np.ascontiguousarray(matrix.T)[:, :, None]
+    columns[:] = X.T
+    total = by_feature[0] * columns[0]
     product = np.empty_like(total)
     for column, coefficients in zip(columns[1:], by_feature[1:], strict=True):
-        np.multiply(column[:, None], coefficients, out=product)
+        np.multiply(coefficients, column, out=product)
         total += product
-    return np.asarray(total)
+    return np.asarray(total.T)
 
 
 def exp(x: Floats) -> Floats:

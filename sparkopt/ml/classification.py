@@ -330,6 +330,11 @@ class LogisticRegression(
             return Logistic()
         return Multinomial(max(2, found if self._pushes_intercepts else classes))
 
+    def _batch_loss(self, loss: Loss, schema: StructType, outputs: int | None) -> Loss:
+        declared = declared_classes(schema, self.getLabelCol()) or 0
+        classes = outputs or (declared if declared > 2 else loss.outputs)
+        return Multinomial(classes) if classes > loss.outputs else loss
+
     def _trainer(self, moments: Moments) -> Trainer:
         if moments.target_min > 0 and moments.target_min != moments.target_max:
             logger.warning(

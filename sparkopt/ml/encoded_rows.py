@@ -12,8 +12,8 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import FeatureEncoder, raw_columns
 from sparkopt.blocks.encoded import remember
+from sparkopt.blocks.row_functions import row_wise
 from sparkopt.io.worker import spare_modules
-from sparkopt.ml.expressions import row_wise
 from sparkopt.ml.jvm import struct_to_vector
 
 __all__ = ["raw_struct", "with_features"]

@@ -21,6 +21,7 @@ from sparkopt.engines.selection import check_engine, engine_on
 from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss
 from sparkopt.ml.model import LinearModel
+from sparkopt.ml.online import partial_fit
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import feature_names
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
@@ -126,6 +127,10 @@ class LinearEstimator(
     def _model(self, fit: Fit) -> M:
         """Return the model of what was trained."""
 
+    def _batch_loss(self, loss: Loss, schema: StructType, outputs: int | None) -> Loss:
+        """Return the loss of a batch, after others with so many outputs; None for the first."""
+        return loss
+
     def _known(self, moments: Moments) -> Initial | None:
         """Return the optimum for rows with these moments, where it is known without a step; it may be infinite."""
         return None
@@ -173,6 +178,41 @@ class LinearEstimator(
         """
         rows = rows_to_fit(dataset)
         return Serial(train(rows, [self.copy(values)._task(schema_of(rows)) for values in paramMaps]))
+
+    def partialFit(self, dataset: Any, model: M | None = None, steps: int = 1) -> M:
+        """Take the optimiser's steps on one batch of rows, from where the last batch ended; return the model.
+
+        The model keeps the optimiser's state, and saves it: the steps are those of one run over the batches in turn,
+        whether or not the process ended in between. ``optimizer="auto"`` is "adam" here; one that compares objectives
+        from step to step, such as "lbfgs", is refused. Features are scaled as in the first batch; with
+        ``standardization=False`` steps are in their own units, as other libraries take them. A classifier knows the
+        classes of the first batch, or of the label's metadata.
+
+        Parameters
+        ----------
+        dataset : DataFrame, Table, or what `Table.of` takes
+            The batch: all of its rows take part in each step.
+        model : model of this estimator, optional
+            What the last call returned; None begins, at ``initialModel`` where there is one.
+        steps : int, default 1
+            Steps to take.
+
+        Raises
+        ------
+        IncompatibleError
+            For an optimiser that cannot serve, or another one than the model's.
+
+        Examples
+        --------
+        >>> from sparkopt.ml import LogisticRegression
+        >>> estimator, model = LogisticRegression(optimizer="adam", stepSize=0.1), None
+        >>> for batch in df.randomSplit([0.5, 0.5], seed=1):
+        ...     model = estimator.partialFit(batch, model, steps=5)
+        >>> model.onlineState.steps, model.onlineState.batches
+        (10, 2)
+        """
+        found: M = partial_fit(self, dataset, model, steps)
+        return found
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.

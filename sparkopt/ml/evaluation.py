@@ -12,8 +12,9 @@ from pyspark import keyword_only
 from pyspark.ml import evaluation
 from pyspark.ml.util import MLReader, MLWriter
 
+from sparkopt.blocks.rows import rows_of
 from sparkopt.machine import Table
-from sparkopt.ml.metrics.evaluators import measure_on
+from sparkopt.ml.metrics.evaluators import check_two_classes, measure_on
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import ParamsReader, ParamsWriter
 
@@ -48,8 +49,10 @@ class _MadeLater(evaluation.JavaEvaluator):
 
     @illegal_arguments()
     def _evaluate(self, dataset: Any) -> float:
-        if Table.accepts(dataset):
-            return measure_on(self, Table.of(dataset))
+        rows = rows_of(dataset)
+        if isinstance(rows, Table):
+            return measure_on(self, rows)
+        check_two_classes(self, rows.schema)
         self._make_java()
         return super()._evaluate(dataset)
 

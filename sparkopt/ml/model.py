@@ -32,14 +32,17 @@ from sparkopt.blocks.invalid import (
     InvalidRowError,
 )
 from sparkopt.blocks.names import column_text
+from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
-from sparkopt.ml.expressions import Formulas, once, row_wise, twice
+from sparkopt.ml.exports import Exports
+from sparkopt.ml.expressions import Formulas, twice
 from sparkopt.ml.jvm import to_vector, with_outputs, with_raw
+from sparkopt.ml.online import OnlineState
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
@@ -80,7 +83,7 @@ class NamedCoefficient(NamedTuple):
     value: float
 
 
-class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
+class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearModel[Any]"], Generic[S]):
     """A trained linear model.
 
     Parameters
@@ -91,6 +94,11 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         Intercepts.
     auxiliary : ndarray of shape (auxiliary,), optional
         Auxiliary parameters of the loss.
+
+    Attributes
+    ----------
+    onlineState : OnlineState or None
+        What ``partialFit`` continues from; None in models of ``fit``.
     """
 
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
@@ -106,6 +114,7 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
         self.auxiliary = np.zeros(0) if auxiliary is None else auxiliary
         self._summary: S | None = None
         self._names: tuple[str, ...] = ()
+        self.onlineState: OnlineState | None = None
 
     def __repr__(self) -> str:
         facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
@@ -349,14 +358,14 @@ class LinearModel(Model, LinearParams, MLWritable, MLReadable["LinearModel[Any]"
     def _row_scorer(self, columns: Outputs) -> RowScorer:
         """Return the same as an object that can be pickled."""
         model = self.copy()
-        model._summary = None  # history stays on the driver
+        model._summary = model.onlineState = None  # history, and the optimiser's state, stay on the driver
         keeps = self.getHandleInvalid() != "error"
         return RowScorer(model, tuple(columns), self._columns().offset, keeps)
 
     def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
         """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
         model = self.copy()
-        model._summary = None
+        model._summary = model.onlineState = None
         outputs = model._outputs
 
         def score(raw: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from sparkopt.blocks.files import BLOCK_CODECS
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.codecs.gradient import GRADIENT_CODECS
 from sparkopt.engines.selection import ENGINES
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.compression import HasCompression
 from sparkopt.ml.local_steps import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
@@ -71,6 +73,13 @@ def lower_case(value: Any) -> str:
     return TypeConverters.toString(value).lower()
 
 
+@cache
+def _declared(kind: type[Params]) -> tuple[tuple[str, Param[Any]], ...]:
+    """Return the params of a class, ordered by name."""
+    attributes = ((name, getattr(kind, name)) for name in dir(kind))
+    return tuple((name, value) for name, value in attributes if isinstance(value, Param))
+
+
 class FeatureParams(HasFeaturesCol, HasPredictionCol):
     """Columns that both estimators and models have."""
 
@@ -90,6 +99,15 @@ class FeatureParams(HasFeaturesCol, HasPredictionCol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(featuresCol="features", predictionCol="prediction", handleInvalid="error")
+
+    def _copy_params(self) -> None:
+        """Give the instance its own params, as pyspark.ml does, which looks through all attributes for each of them.
+
+        A search makes a hundred instances, and a small fit takes as long as a few.
+        """
+        own = {name: Param(self, param.name, param.doc, param.typeConverter) for name, param in _declared(type(self))}
+        vars(self).update(own)
+        self._params = [*own.values()]
 
     def getHandleInvalid(self) -> str:
         """Return handleInvalid."""
@@ -257,5 +275,12 @@ class LinearParams(
             param = self.getParam(name)
             if self.isDefined(param):
                 check(name, self.getOrDefault(param), domain)
+        if not self.isDefined(self.validationIndicatorCol):
+            for name in ("patience", "minDelta"):
+                if self.isSet(self.getParam(name)):
+                    raise IncompatibleError(
+                        f"{name}={self.getOrDefault(name)} stops a fit by its validation rows, and there are none. "
+                        "Set validationIndicatorCol, a boolean column that is true in such rows, or leave it out."
+                    )
         if self.getCheckpointInterval() != -1:
             check("checkpointInterval", self.getCheckpointInterval(), Interval(1, None, whole=True))

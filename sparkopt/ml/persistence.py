@@ -16,6 +16,7 @@ from sparkopt import __version__
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import array_of, list_of, text_of
 from sparkopt.io.metadata import check_digest, digested
+from sparkopt.ml.online import OnlineState, restored_state
 from sparkopt.ml.pmml import regression_pmml
 from sparkopt.ml.pyspark_models import PYSPARK_MODELS, class_for_pyspark, of_pyspark, write_for_pyspark
 from sparkopt.ml.saving import StageReader, StageWriter
@@ -69,7 +70,7 @@ class ModelWriter(StageWriter):
             write_for_pyspark(model, path, spark)
             return
         matrix, intercept = model.arrays
-        numbers = _numbers(matrix, intercept, model.auxiliary)
+        numbers = _numbers(matrix, intercept, model.auxiliary, model.onlineState)
         DefaultParamsWriter.saveMetadata(model, path, spark, digested(model, spark, numbers))
         spark.createDataFrame(table_of(model)).coalesce(1).write.parquet(f"{path}/data")
 
@@ -120,23 +121,28 @@ def table_of(model: Any) -> pa.Table:
         "constants": list_of(array_of(model.auxiliary)),
         "names": list_of(text_of(model.featureNames)),
     }
+    if model.onlineState is not None:
+        columns["online"] = pa.array([model.onlineState.to_bytes()], pa.binary())
     return pa.Table.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _numbers(matrix: Floats, intercept: Floats, auxiliary: Floats) -> list[bytes]:
+def _numbers(matrix: Floats, intercept: Floats, auxiliary: Floats, state: OnlineState | None = None) -> list[bytes]:
     """Return what the digest covers of a model's numbers: their shapes and bits."""
     arrays = (matrix, intercept, auxiliary)
     shapes = str([array.shape for array in arrays]).encode()
-    return [shapes, *(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in arrays)]
+    online = [] if state is None else [str(state.coef.tolist()).encode()]
+    return [shapes, *(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in arrays), *online]
 
 
 def restored(kind: type[M], metadata: dict[str, Any], row: Any) -> M:
     """Return the model whose metadata and row of numbers these are."""
     matrix: Floats = np.array(row["coefficients"], dtype=np.float64).reshape(row["rows"], row["columns"])
     intercept, auxiliary = (np.array(row[name], dtype=np.float64) for name in ("intercept", "constants"))
-    check_digest(metadata, _numbers(matrix, intercept, auxiliary))
+    state = restored_state(row if isinstance(row, dict) else row.asDict())
+    check_digest(metadata, _numbers(matrix, intercept, auxiliary, state))
     model = kind(matrix, intercept, auxiliary)  # type: ignore[call-arg]
     params: Any = model
+    params.onlineState = state
     params._names = tuple(row["names"] or ()) if "names" in row else ()  # models of earlier versions have none
     params._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(params, metadata)

@@ -15,6 +15,7 @@ from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed
+from sparkopt.ml.onnx_export import save_onnx
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
@@ -138,10 +139,10 @@ class PipelineModel(pipeline.PipelineModel):
         if type(dataset).__module__.startswith("pandas."):
             return self._of_frame(dataset, features)
         outline = Table.outline(dataset)
-        if outline is not None and outline.cluster is not None:
+        if outline is not None:
             found = self._of_table(outline)
             schema = pa.schema([field for field in found.schema if field.name not in features])
-            return outline.cluster.mapped(dataset, found.with_parts(found.partitions, schema))
+            return found.with_parts(found.partitions, schema).mapped(dataset)
         found = self._of_table(Table.of(dataset))
         if not is_in_memory(dataset):
             return found
@@ -164,6 +165,29 @@ class PipelineModel(pipeline.PipelineModel):
     def copy(self, extra: Any = None) -> PipelineModel:
         """Return a copy, with other values of some parameters."""
         return PipelineModel([stage.copy(extra or {}) for stage in self.stages])
+
+    def toOnnx(self, path: str, precision: str = "double") -> None:
+        """Write `TableFeatures` or VectorAssembler, and the linear model after it, as one model in ONNX's format.
+
+        Its inputs are the columns of the rows, rows × 1 each: numbers, with NaN for missing ones; categories as text,
+        with "" for missing ones, "1" for numbers, "true" for booleans; dates and timestamps as days since 1970-01-01,
+        with a fraction. Its outputs are those of the last stage.
+
+        Parameters
+        ----------
+        path : str
+            The file, or its URI.
+        precision : {"double", "float"}, default "double"
+            Type of the numbers. In "double" predictions are equal to rounding.
+
+        Raises
+        ------
+        MissingDependencyError
+            Where the package onnx is not installed.
+        IncompatibleError
+            For another stage, or a column whose categories are hashed.
+        """
+        save_onnx(list(self.stages), path, precision)
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``. pyspark.ml's class can load it too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import keyword_only
@@ -18,6 +18,8 @@ from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.path import LinearRegressionPath
+from sparkopt.ml.path_fit import PathRequest, fit_path
 from sparkopt.ml.persistence import GeneralModelWriter
 from sparkopt.ml.population import by_population
 from sparkopt.ml.summary.regression import (
@@ -166,6 +168,72 @@ class LinearRegression(LinearEstimator[LinearRegressionModel], _LinearRegression
     def setEpsilon(self: L, value: float) -> L:
         """Set where Huber's loss turns from squared to absolute."""
         return self._set(epsilon=value)
+
+    def fitPath(
+        self,
+        dataset: Any,
+        *,
+        lambdas: Sequence[float] | None = None,
+        numLambdas: int = 100,
+        minRatio: float | None = None,
+        groups: Sequence[Sequence[int]] | None = None,
+        numFolds: int = 0,
+        foldCol: str = "",
+        seed: int = 0,
+    ) -> LinearRegressionPath:
+        """Fit a whole regularisation path: lasso, elastic net, ridge or group lasso at many values of ``regParam``.
+
+        Up to 4,096 features the rows are read and summed once, to the Gram matrix of each fold, and the points follow
+        from it, each from the one before (Friedman, Hastie & Tibshirani, 2010, *Regularization paths for generalized
+        linear models via coordinate descent*, §2). Wider rows, and an ``optimizer`` or solver="l-bfgs" that was asked
+        for, are fitted point by point, each from the one before. Either way a point is the optimum that ``fit`` finds
+        at that ``regParam``.
+
+        Parameters
+        ----------
+        dataset : DataFrame, Table, or what `Table.of` takes
+            The rows.
+        lambdas : sequence of float, optional
+            Values of ``regParam``. By default glmnet's: from the least one at which all coefficients are 0 (for an
+            ``elasticNetParam`` below 0.001: at which they would be, at 0.001), down, evenly in their logarithm.
+        numLambdas : int, default 100
+            How many.
+        minRatio : float, optional
+            The last of them over the first; by default 1e-4 where there are more rows than features, else 1e-2.
+        groups : sequence of sequences of int, optional
+            Numbers of features that enter together: the penalty is regParam · Σ √(size) ‖w of group‖₂, in place of
+            the elastic net. Features in no group are not penalised.
+        numFolds : int, default 0
+            Folds of the cross-validation, as glmnet's ``cv.glmnet`` does it; 0 is none.
+        foldCol : str, default ""
+            An integer column with the number of each row's fold, from 0; "" draws folds at random, as
+            `CrossValidator` does.
+        seed : int, default 0
+            Determines which rows are drawn.
+
+        Returns
+        -------
+        LinearRegressionPath
+            Points, their quality, ``lambdaMin`` and ``lambda1se``, and the model at each.
+
+        Raises
+        ------
+        IncompatibleError
+            For Huber's loss, mini-batches, local steps or validation rows.
+
+        Examples
+        --------
+        >>> from sparkopt.ml import LinearRegression
+        >>> lasso = LinearRegression(featuresCols=["x1", "x2"], labelCol="minutes", elasticNetParam=1.0)
+        >>> path = lasso.fitPath(df, numFolds=5)
+        >>> path.lambdaMin <= path.lambda1se
+        True
+        >>> model = path.model(path.lambda1se)
+        >>> model.transform(df).count() == df.count()
+        True
+        """
+        request = PathRequest(lambdas, numLambdas, minRatio, groups, numFolds, foldCol, seed)
+        return fit_path(self, dataset, request, LinearRegressionModel)
 
     def _check_params(self) -> None:
         super()._check_params()

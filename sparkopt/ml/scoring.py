@@ -15,8 +15,8 @@ from pyspark.sql.types import StructType
 
 from sparkopt.blocks.backend import cached, uncached
 from sparkopt.blocks.names import quoted
+from sparkopt.blocks.row_functions import row_wise
 from sparkopt.blocks.validity import valid_rows
-from sparkopt.ml.expressions import row_wise
 from sparkopt.ml.model import INPUTS, LinearModel
 
 __all__ = ["HeldOut"]

@@ -28,7 +28,7 @@ from pyspark.sql.types import (
     VarcharType,
 )
 
-from sparkopt.blocks.columns import column_type
+from sparkopt.blocks.columns import check_once, column_type
 from sparkopt.blocks.names import plain_types
 from sparkopt.blocks.rows import rows_of, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table
@@ -37,6 +37,7 @@ from sparkopt.features import Encoder, EncodingOptions, Formula, RawColumn, fitt
 from sparkopt.features.encoder import VECTOR
 from sparkopt.features.fitting import DROP, IMPUTE
 from sparkopt.features.statistics import CATEGORY, DATE, NUMBER, ColumnStatistics, merged
+from sparkopt.features.values import counted_from
 from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
@@ -282,6 +283,7 @@ class TableFeatures(
             names = list(self.getInputCols())
             if label in names:
                 raise ParameterError(f"inputCols names the label, {label!r}. Leave it out.")
+            check_once(schema, names, "inputCols")
         else:
             aside = {label, self.getOutputCol(), *exclude, *([formula.label] if formula else [])}
             names = _usable(schema, [name for name in schema.names if name not in aside], categorical)
@@ -363,7 +365,7 @@ class AddFeatures:
             try:
                 features = self.encoder.vectors([batch.column(name) for name in self.encoder.columns])
             except DataError as error:
-                raise DataError(f"counted from row {first}: {error}") from None
+                raise DataError(counted_from(error, first)) from None
             first += batch.num_rows
             yield pa.RecordBatch.from_arrays([*batch.columns, features], [*batch.schema.names, self.output])
 

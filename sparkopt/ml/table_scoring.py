@@ -213,8 +213,8 @@ def scored(model: Any, data: Any) -> Any:
     if _is_pandas(data):
         return _of_frame(model, data)
     outline = Table.outline(data)
-    if outline is not None and outline.cluster is not None:
-        return outline.cluster.mapped(data, scored_table(model, outline))
+    if outline is not None:
+        return scored_table(model, outline).mapped(data)
     table = scored_table(model, Table.of(data))
     if not isinstance(data, (pa.Table, pa.RecordBatch)) and not hasattr(data, "__arrow_c_stream__"):
         return table

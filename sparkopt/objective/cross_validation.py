@@ -14,9 +14,11 @@ from typing import TypeAlias
 
 from sparkopt.blocks.block import Block
 from sparkopt.objective import kernels
+from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
+from sparkopt.optim.request import Hessians
 from sparkopt.typing import Floats
 
 __all__ = ["FoldedObjective", "Objective", "evaluate"]
@@ -75,14 +77,21 @@ def evaluate(
     """
     if isinstance(objective, LinearObjective):
         return kernels.evaluate([objective] * len(query.request.points), query, blocks, spacing)
-    folds, total, rows = query.folds, query.zero(), 0
+    folds, rows, request = query.folds, 0, query.request
+    hessians = [HessianSum(objective.objectives[fold]) for fold in folds] if isinstance(request, Hessians) else []
+    total = PartialSum.zero(len(folds), objective.size) if hessians else query.zero()
     for fold, some in groupby(blocks, key=attrgetter("fold")):
         seeing = [point for point, unseen in enumerate(folds) if unseen != fold]
         if seeing:
             own = [objective.objectives[folds[point]] for point in seeing]
-            found = kernels.evaluate(own, query.only(seeing), some, spacing)
+            if hessians:
+                their = [hessians[point] for point in seeing]
+                found = kernels.with_hessians(own, request.points[seeing], some, their, spacing)
+            else:
+                found = kernels.evaluate(own, query.only(seeing), some, spacing)
             total.loss[seeing] += found.loss
             total.gradient[seeing] += found.gradient
             total.weight[seeing] += found.weight
             rows += found.rows
-    return replace(total, rows=rows)
+    gradient = packed_total(total.gradient, hessians) if hessians else total.gradient
+    return replace(total, gradient=gradient, rows=rows)

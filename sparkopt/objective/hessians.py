@@ -43,7 +43,7 @@ class HessianSum:
 
     def __init__(self, objective: LinearObjective) -> None:
         loss = objective.loss
-        self._objective = objective
+        self.objective = objective
         wide, auxiliary = objective.features + objective.fit_intercept, loss.auxiliary
         self._first = wide * loss.outputs
         self._blocks = np.zeros((wide, loss.outputs, wide, loss.outputs))
@@ -52,17 +52,17 @@ class HessianSum:
 
     def add(self, block: Block, targets: Array, raw: Array) -> None:
         """Add a block's rows, given their targets and raw predictions in the loss's shape."""
-        curved = self._objective.loss.curved(targets, raw)
+        curved = self.objective.loss.curved(targets, raw)
         if curved is not None:
             rows = np.flatnonzero(curved)
             block, targets, raw = block.take(rows), targets[rows], raw[rows]
-        if is_cheaper_sparse(self._objective, block.X):
-            self._add_rows(_SparseRows(self._objective, block.X), targets, raw, block.weight)
+        if is_cheaper_sparse(self.objective, block.X):
+            self._add_rows(_SparseRows(self.objective, block.X), targets, raw, block.weight)
             return
         step = max(1, PIECE // self._blocks.shape[0])
         for piece in (slice(start, start + step) for start in range(0, block.rows, step)):
             weight = None if block.weight is None else block.weight[piece]
-            design = _DenseRows(centred(self._objective, block.X[piece]))
+            design = _DenseRows(centred(self.objective, block.X[piece]))
             self._add_rows(design, targets[piece], raw[piece], weight)
 
     def add_sample(
@@ -72,21 +72,26 @@ class HessianSum:
         weight = None if block.weight is None else block.weight[candidates]
         curvatures = self._curvatures(targets[candidates], raw[candidates], weight)
         if sample.by_length:
-            curvatures *= self._objective.features + squared_lengths(self._objective, block.X)
+            curvatures *= self.objective.features + squared_lengths(self.objective, block.X)
         taken, factors = sample.choose(curvatures)
         if len(taken):
             rows = candidates[taken]
             some = replace(block.take(rows), weight=factors if weight is None else factors * weight[taken])
             self.add(some, targets[rows], raw[rows])
 
+    def add_design(self, design: Array, factor: float, signs: Array) -> None:
+        """Add centred rows, whose second derivatives are ``factor`` with these signs, of a loss of one output."""
+        gram = design.T @ design if signs.min() > 0 else weighted_gram(design, signs)
+        self._blocks[:, 0, :, 0] += factor * gram
+
     def _curvatures(self, targets: Array, raw: Array, weight: Array | None) -> Floats:
         """Return the sum of each row's second derivatives by one column of the raw prediction each."""
-        columns = range(self._objective.loss.outputs + self._objective.loss.auxiliary)
+        columns = range(self.objective.loss.outputs + self.objective.loss.auxiliary)
         found = sum(np.abs(self._column(a, targets, raw, weight)[:, a]) for a in columns)
         return np.asarray(found, dtype=np.float64)
 
     def _add_rows(self, design: _Design, targets: Array, raw: Array, weight: Array | None) -> None:
-        loss, outputs = self._objective.loss, self._objective.loss.outputs
+        loss, outputs = self.objective.loss, self.objective.loss.outputs
         for a in range(outputs + loss.auxiliary):
             derivatives = self._column(a, targets, raw, weight)
             for b in range(min(a + 1, outputs)):
@@ -96,7 +101,7 @@ class HessianSum:
 
     def _add_pair(self, a: int, b: int, design: _Design, weights: Array) -> None:
         """Add the part of columns ``a`` and ``b`` of the raw prediction, of which ``b`` is an output."""
-        outputs = self._objective.loss.outputs
+        outputs = self.objective.loss.outputs
         if a >= outputs:
             self._border[:, b, a - outputs] += design.sum(weights)
             return
@@ -109,13 +114,13 @@ class HessianSum:
         """Return the weighted second derivatives of each row's loss by column ``a`` and each column, (n, columns)."""
         direction = np.zeros_like(raw)
         direction[(slice(None), a) if raw.ndim > 1 else slice(None)] = 1
-        found = self._objective.loss.hessian_product(targets, raw, direction)
+        found = self.objective.loss.hessian_product(targets, raw, direction)
         found = found.reshape(len(raw), -1)
         return found if weight is None else found * weight[:, None]
 
     def total(self) -> Floats:
         """Return the sum, shape (size, size)."""
-        first, size, objective = self._first, self._objective.size, self._objective
+        first, size, objective = self._first, self.objective.size, self.objective
         hessian = np.empty((size, size))
         hessian[:first, :first] = self._blocks.reshape(first, first)
         hessian[:first, first:] = self._border.reshape(first, size - first)

@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
+from sparkopt.objective.curvature import BlockCurvature, Curvature
 from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
-from sparkopt.objective.row_sample import EACH_ROW, RowSample, RowSpacing
+from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
 from sparkopt.objective.sparse_rows import add_transposed_product
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "with_hessians"]
 
 Objectives: TypeAlias = Sequence[LinearObjective]
+
+TOGETHER = 1 << 12
+"""Most raw predictions of all points that a loss is given in one call: of few, calls take longer than arithmetic."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of coefficients that grow without bound: the loop reports it
@@ -41,13 +45,24 @@ def evaluate(
         return _losses(objectives, request.points, blocks)
     if isinstance(request, Hessians):
         hessians = [HessianSum(objective) for objective in objectives]
-        found = _gradients(objectives, request.points, blocks, hessians, spacing).partial(objectives, pull_back=True)
+        found = with_hessians(objectives, request.points, blocks, hessians, spacing)
         return replace(found, gradient=packed_total(found.gradient, hessians))
     if isinstance(request, HessianProducts):
         sums = _hessian_products(objectives, request.points, request.vectors, blocks)
     else:
         sums = _gradients(objectives, request.points, blocks)
     return sums.partial(objectives, pull_back=not query.feature_coordinates)
+
+
+def with_hessians(
+    objectives: Objectives,
+    points: Floats,
+    blocks: Iterable[Block],
+    hessians: Sequence[HessianSum],
+    spacing: RowSpacing,
+) -> PartialSum:
+    """Return losses and gradients at every row of ``points``, shape (m, size), and add to the points' Hessians."""
+    return _gradients(objectives, points, blocks, hessians, spacing).partial(objectives, pull_back=True)
 
 
 def _gradients(
@@ -58,27 +73,29 @@ def _gradients(
     spacing: RowSpacing = EACH_ROW,
 ) -> _Accumulators:
     """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass; and Hessians, if any."""
-    linear = _LinearParts.of(objectives, points)
-    loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
-    sample: RowSample | None = None
+    linear, sums = _LinearParts.of(objectives, points), _Accumulators.zero(objectives[0], len(points))
+    curve = Curvature(hessians, spacing)
     for block in blocks:
-        slopes = []
-        if hessians and spacing.spacing > 1:
-            if sample is None:  # in sparse rows some features are rare
-                is_sparse = not isinstance(block.X, np.ndarray)
-                sample = RowSample(replace(spacing, by_length=spacing.by_length or is_sparse), block.fold)
-            candidates = sample.candidates(block.rows)
-        for i, (y, raw) in enumerate(zip(linear.targets(block), linear.raw(block, block.offset), strict=True)):
-            value, slope = loss.value_gradient(y, raw)
-            sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
-            slopes.append(_weighted(slope, block.weight))
-            if sample is not None:
-                hessians[i].add_sample(sample, candidates, block, y, raw)
-            elif hessians:
-                hessians[i].add(block, y, raw)
-        sums.add(block, slopes)
+        found = linear.losses(block)
+        sums.add(block, _counted(found, block, sums, curve.of_block(block) if hessians else None))
         sums.count(block)
     return sums
+
+
+def _counted(
+    found: Iterable[tuple[Array, Array, Array, Array]],
+    block: Block,
+    sums: _Accumulators,
+    curve: BlockCurvature | None,
+) -> Iterator[Array]:
+    """Yield the weighted slopes of each point, after adding its losses, and curvature where it is asked for."""
+    for i, (y, raw, value, slope) in enumerate(found):
+        sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
+        if curve is not None:
+            curve.add(y, raw)
+        yield _weighted(slope, block.weight)
+    if curve is not None:
+        curve.end()
 
 
 def _hessian_products(
@@ -108,11 +125,9 @@ def _hessian_products(
 
 def _losses(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> PartialSum:
     """Return losses alone at every row of ``points``; the gradients have no columns."""
-    linear = _LinearParts.of(objectives, points)
-    loss, sums = objectives[0].loss, _Accumulators.zero(objectives[0], len(points))
+    linear, sums = _LinearParts.of(objectives, points), _Accumulators.zero(objectives[0], len(points))
     for block in blocks:
-        for i, (y, raw) in enumerate(zip(linear.targets(block), linear.raw(block, block.offset), strict=True)):
-            value, _ = loss.value_gradient(y, raw)
+        for i, (_, _, value, _) in enumerate(linear.losses(block)):
             sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
         sums.count(block)
     return PartialSum(sums.loss, np.zeros((len(points), 0)), sums.weights, sums.rows)
@@ -167,16 +182,30 @@ class _LinearParts:
         known = {scale: _targets(block, scale) for scale in {objective.target_scale for objective in self.objectives}}
         return [known[objective.target_scale] for objective in self.objectives]
 
+    def losses(self, block: Block) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """Yield targets, raw predictions, losses and their derivatives, of one point after the other."""
+        loss, targets, raws = self.objectives[0].loss, self.targets(block), self.raw(block, block.offset)
+        if len(raws) == 1 or raws[0].ndim > 1 or len(raws) * block.rows > TOGETHER:
+            for y, raw in zip(targets, raws, strict=True):
+                yield y, raw, *loss.value_gradient(y, raw)
+            return
+        together = loss.value_gradient(np.concatenate(targets), np.concatenate(raws))
+        values, slopes = (array.reshape(len(raws), block.rows) for array in together)
+        yield from zip(targets, raws, values, slopes, strict=True)
+
     def raw(self, block: Block, offset: Array | None = None) -> list[Array]:
         """Return the raw predictions at every point, in the shape that the loss takes."""
         narrow = self.weights.astype(block.X.dtype, copy=False)
         single = narrow.shape[1] == 1  # a matrix-vector product is faster than a one-column matrix product
         raw = block.X @ (narrow[:, 0] if single else narrow)
-        raw = raw.reshape(block.rows, narrow.shape[1]) + self.intercepts.astype(raw.dtype)
-        if offset is not None:
-            raw += np.outer(offset, self.scales).astype(raw.dtype)
         loss, m = self.objectives[0].loss, len(self.objectives)
         k = loss.outputs
+        # of many points each one's are side by side in memory, since losses take them a point at a time
+        order: Literal["C", "F"] = "F" if k == 1 and not loss.auxiliary else "C"
+        moved = np.empty((block.rows, m * k), raw.dtype, order=order)
+        raw = np.add(raw.reshape(moved.shape), self.intercepts.astype(raw.dtype), out=moved)
+        if offset is not None:
+            raw += np.outer(offset, self.scales).astype(raw.dtype)
         if k == 1 and not loss.auxiliary:
             return [raw[:, i] for i in range(m)]
         parts = [raw[:, i * k : (i + 1) * k] for i in range(m)]
@@ -212,22 +241,27 @@ class _Accumulators:
         """Σ weight, which is the same at every point."""
         return np.full(len(self.loss), self.weight)
 
-    def add(self, block: Block, slopes: list[Array]) -> None:
-        """Add a block's weighted slopes, one array of the loss's shape a point."""
-        auxiliary, k = self.auxiliary.shape[1], self.matrix.shape[1] // len(slopes)
-        if auxiliary:
-            self.auxiliary += [slope[:, k:].sum(axis=0, dtype=np.float64) for slope in slopes]
-            slopes = [slope[:, :k] for slope in slopes]
-        if self.matrix.shape[1] == 1:
-            slope = slopes[0].reshape(-1).astype(block.X.dtype, copy=False)
+    def add(self, block: Block, slopes: Iterable[Array]) -> None:
+        """Add a block's weighted slopes, one array of the loss's shape a point, which is copied before the next."""
+        (m, auxiliary), k = self.auxiliary.shape, self.matrix.shape[1] // len(self.loss)
+        if m * k == 1:
+            (slope,) = slopes
+            if auxiliary:
+                self.auxiliary[0] += slope[:, k:].sum(axis=0, dtype=np.float64)
+                slope = slope[:, 0]
+            slope = slope.reshape(-1).astype(block.X.dtype, copy=False)
             self._add_product(block.X, slope)
             self.intercept += slope.sum(dtype=np.float64)
-        else:
-            table = np.empty((block.rows, self.matrix.shape[1]), block.X.dtype)
-            for i, slope in enumerate(slopes):
-                table[:, i * k : (i + 1) * k] = slope.reshape(block.rows, k)
-            self._add_product(block.X, table)
-            self.intercept += table.sum(axis=0, dtype=np.float64)
+            return
+        order: Literal["C", "F"] = "F" if k == 1 and isinstance(block.X, np.ndarray) else "C"
+        table = np.empty((block.rows, m * k), block.X.dtype, order=order)
+        for i, slope in enumerate(slopes):
+            if auxiliary:
+                self.auxiliary[i] += slope[:, k:].sum(axis=0, dtype=np.float64)
+                slope = slope[:, :k]
+            table[:, i * k : (i + 1) * k] = slope.reshape(block.rows, k)
+        self._add_product(block.X, table)
+        self.intercept += table.sum(axis=0, dtype=np.float64)
 
     def _add_product(self, X: Array | scipy.sparse.csr_array, slopes: Array) -> None:
         """Add Xᵀ · slopes, (n,) or (n, columns); of a few sparse rows only the features that they store."""

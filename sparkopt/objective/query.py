@@ -92,7 +92,7 @@ class PartialSum:
 
     def __post_init__(self) -> None:
         for name in ("weight", "validation_weight"):
-            if np.ndim(getattr(self, name)) == 0:
+            if not isinstance(getattr(self, name), np.ndarray):
                 object.__setattr__(self, name, np.full(len(self.loss), getattr(self, name), dtype=np.float64))
 
     @classmethod

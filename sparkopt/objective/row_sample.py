@@ -11,6 +11,7 @@ show what that gains.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,8 @@ class RowSample:
         """Return the candidates of the next block, of so many rows."""
         first, self._before = self._before, self._before + rows
         self._marks = np.arange(*(int(at / self.spacing + self._phase) for at in (first, self._before)))
+        shares = (np.arange(len(self._marks)) + self._shifts(self._marks)) / max(1, len(self._marks))
+        self._shares = np.minimum(shares, BELOW_ONE)
         self._scale = self.spacing * self._between / rows if rows else 0.0
         if self._between == 1.0:
             return np.arange(rows)
@@ -90,12 +93,31 @@ class RowSample:
         upto = np.cumsum(curvature)
         if not len(self._marks) or not len(upto) or not upto[-1] > 0:
             return np.zeros(0, np.intp), np.zeros(0)
-        shares = (np.arange(len(self._marks)) + self._shifts(self._marks)) / len(self._marks)
-        found = np.searchsorted(upto, np.minimum(shares, BELOW_ONE) * upto[-1], side="right")
-        found = np.minimum(found, len(upto) - 1)  # in ascending order, as the shares are
+        found = self._found(upto, float(upto[-1]))
         bounds = np.concatenate([[0], np.flatnonzero(found[1:] != found[:-1]) + 1, [len(found)]])
         taken, times = found[bounds[:-1]], bounds[1:] - bounds[:-1]
         return taken, times * (self._scale * upto[-1]) / curvature[taken]
+
+    def choose_each(self, curvatures: Floats) -> Iterator[tuple[NDArray[np.intp], float]]:
+        """Yield for each of some points what ``choose`` returns, with rows that are taken several times repeated.
+
+        Parameters
+        ----------
+        curvatures : ndarray of shape (points, candidates)
+            Of each candidate's loss, ≥ 0, its weight included. Yielded is the factor of the rows' Hessians over their
+            curvatures, which is the same for all rows.
+        """
+        upto = np.cumsum(curvatures, axis=1)
+        for sums in upto:
+            if not len(self._marks) or not len(sums) or not sums[-1] > 0:
+                yield np.zeros(0, np.intp), 0.0
+            else:
+                yield self._found(sums, float(sums[-1])), self._scale * float(sums[-1])
+
+    def _found(self, upto: Floats, total: float) -> NDArray[np.intp]:
+        """Return the candidates at the shares of the curvature up to them, in ascending order as the shares are."""
+        found = np.searchsorted(upto, self._shares * total, side="right")
+        return np.minimum(found, len(upto) - 1)
 
     def _shifts(self, numbers: NDArray[np.intp]) -> Floats:
         """Return where in the intervals of these numbers a row is taken, in [0, 1)."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.optim.base import Evaluate, Point, Search
-from sparkopt.optim.quadratic import FLAT, QuadraticModel
+from sparkopt.optim.quadratic import FLAT, QuadraticModel, with_diagonal
 from sparkopt.optim.request import Gradients, Hessians, Losses, Request
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -188,7 +188,7 @@ def trusted(at: Point, hessian: Floats, penalty: Penalty) -> tuple[QuadraticMode
     to = model.minimum()
     added = FLAT * (float(np.abs(hessian.diagonal()).max(initial=0.0)) or 1.0)
     while at.value > 0 and model.decrease(to) > FAR * at.value:
-        model = QuadraticModel.of(at, hessian + added * np.eye(len(hessian)), penalty)
+        model = QuadraticModel.of(at, with_diagonal(hessian, added), penalty)
         to = model.minimum()
         added *= STRONGER
     return model, to

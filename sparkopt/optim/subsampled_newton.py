@@ -11,7 +11,7 @@ import numpy as np
 
 from sparkopt.optim.base import Evaluate, Point
 from sparkopt.optim.proximal_newton import EPSILON, Curved, ProximalNewton, trusted
-from sparkopt.optim.quadratic import QuadraticModel
+from sparkopt.optim.quadratic import QuadraticModel, with_diagonal
 from sparkopt.optim.request import Gradients, Hessians, Request, SpacedRows
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
@@ -136,8 +136,7 @@ def _misses_features(at: Point, penalty: Penalty) -> bool:
 
 
 def _steadied(hessian: Floats) -> Floats:
-    steadied: Floats = hessian + STEADY * float(np.abs(hessian.diagonal()).max()) * np.eye(len(hessian))
-    return steadied
+    return with_diagonal(hessian, STEADY * float(np.abs(hessian.diagonal()).max()))
 
 
 def _corrected(model: QuadraticModel, after: Point) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.report.facts import Facts
@@ -82,13 +82,15 @@ class BaseReceipt(ABC):
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or raise DataError."""
+    """Return the object in a JSON file, or raise DataError; ParameterError for a URI that cannot be used."""
     try:
         local = local_path(str(path))
         data = json.loads(Path(local).read_bytes() if local is not None else resolve(str(path), "path").read())
     except STORAGE_ERRORS as error:
         reason = getattr(error, "strerror", None) or brief(error)
         raise DataError(f"cannot read {mask_uri(str(path))!r}: {reason}.") from error
+    except ParameterError:  # a URI that cannot be used
+        raise
     except ValueError as error:
         raise DataError(f"{str(path)!r} holds no JSON: {error}.") from error
     if not isinstance(data, dict):

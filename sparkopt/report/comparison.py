@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from sparkopt.errors import SparkoptError
 from sparkopt.report.deep import DeepReceipt
 from sparkopt.report.facts import Bars, Chart, Facts, Lines, Measure, Series
-from sparkopt.report.load import load_receipt
 from sparkopt.report.page import chart_html, styled, write_page
 from sparkopt.report.receipt import Receipt
 
-__all__ = ["Comparison", "Difference", "compare", "main"]
+__all__ = ["Comparison", "Difference", "compare"]
 
 
 VERDICT = ("total time", "bytes sent", "peak memory")
@@ -187,34 +182,6 @@ def compare(
     'today, compared with yesterday: total time 3.00x l'
     """
     return Comparison(names, first.facts(), second.facts())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``sparkopt compare a.json b.json [--html out.html]``; return 0, or 1 where a file is no receipt."""
-    flags = argparse.ArgumentParser("sparkopt compare", description=__doc__)
-    flags.add_argument("first", help="a receipt.json")
-    flags.add_argument("second", help="another one")
-    flags.add_argument("--html", metavar="FILE", help="write a page with plots there, too")
-    args = flags.parse_args(argv)
-    try:
-        found = compare(load_receipt(args.first), load_receipt(args.second), _names(args.first, args.second))
-        print(found)
-        if args.html:
-            found.report(args.html)
-    except (SparkoptError, OSError) as error:
-        print(f"sparkopt compare: error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _names(first: str, second: str) -> tuple[str, str]:
-    """Return the shortest ends of the paths that differ."""
-    parts = Path(first).with_suffix("").parts, Path(second).with_suffix("").parts
-    for count in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(part[-count:]) for part in parts]
-        if ends[0] != ends[1]:
-            return ends[0], ends[1]
-    return "first", "second"
 
 
 def _overlaid(one: Chart, other: Chart, names: tuple[str, str]) -> Lines | Bars:

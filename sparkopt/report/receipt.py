@@ -73,6 +73,8 @@ class Receipt(BaseReceipt):
         Rows that ``handleInvalid`` left out.
     backend : str
         What ran the passes: Spark Classic, Spark Connect, or one machine; empty in receipts of earlier versions.
+    startup : float
+        Seconds of ``schedule`` that were in no pass: until the engine's processes could begin, and after their end.
 
     Examples
     --------
@@ -113,6 +115,7 @@ class Receipt(BaseReceipt):
     reader: str = ""
     skipped: int = 0
     backend: str = ""
+    startup: float = 0.0
 
     @classmethod
     def of(
@@ -180,6 +183,7 @@ class Receipt(BaseReceipt):
             reader=store.reader,
             skipped=store.skipped,
             backend=store.backend,
+            startup=startup,
             sent=_by_step(passes),
             codecs=dict(Counter(p.codec for p in passes)),
             **_steps_of(solution),
@@ -201,6 +205,7 @@ class Receipt(BaseReceipt):
             resumed_at=self.resumed_at,
             sent=[sum(pair) for pair in zip_longest(self.sent, later.sent, fillvalue=0)],
             codecs=dict(Counter(self.codecs) + Counter(later.codecs)),
+            startup=self.startup + later.startup,
         )
 
     def after(self, steps: int) -> Receipt:
@@ -219,6 +224,7 @@ class Receipt(BaseReceipt):
             resumed_at=steps,
             sent=[],
             codecs={},
+            startup=0.0,
         )
 
     def with_solution(self, solution: Solution) -> Receipt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.shards.fields import WEIGHT, Field, MissingValueError
+from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
-__all__ = ["dense"]
+__all__ = ["dense", "stored"]
 
 
 class _MissingEntryError(MissingValueError):
@@ -23,6 +25,27 @@ class _MissingEntryError(MissingValueError):
     def __init__(self, row: int, entry: int) -> None:
         super().__init__(f"row {row} has a null entry")
         self.row, self.entry = row, entry
+
+
+def stored(field: Field, column: pa.Array) -> RowArray | pa.Array:
+    """Return a column's rows as a store holds them: as ``dense``, but sparse vectors and unlike lists as they are.
+
+    Raises
+    ------
+    DataError
+        As ``dense``, and for a list that is padded and has no entries.
+    """
+    if column.null_count or not (field.padded or field.kind == "vector"):
+        return dense(field, column)
+    found = _lists(column) if field.padded else _sparse(column)
+    if found.values.dtype.kind == "f" and not np.isfinite(found.values.sum()):
+        bad = np.flatnonzero(~np.isfinite(found.values.reshape(len(found.values), -1)).all(1))
+        if len(bad):
+            row = int(np.searchsorted(found.offsets, bad[0], side="right")) - 1
+            place = bad[0] - found.offsets[row] if found.places is None else found.places[bad[0]]
+            odd = np.ravel(found.values[bad[0]])
+            raise MissingValueError(f"row {row} is {odd[~np.isfinite(odd)][0]} at position {place}")
+    return found
 
 
 def dense(field: Field, column: pa.Array) -> Array | pa.Array:
@@ -101,6 +124,42 @@ def _numbers(column: pa.Array) -> Array:
 def _vectors(column: pa.Array) -> Array:
     found = feature_matrix(column)
     return found if isinstance(found, np.ndarray) else found.toarray()
+
+
+def _sparse(column: pa.Array) -> Ragged:
+    """Vectors, of which those that are dense have all columns."""
+    found: Any = feature_matrix(column)
+    if isinstance(found, np.ndarray):
+        width, offsets, places = found.shape[1], np.arange(len(found) + 1) * found.shape[1], None
+        values = found
+    else:
+        width, offsets, places = found.shape[1], found.indptr.astype(np.int64), found.indices
+        values = found.data
+    if len(column) and not width:
+        raise DataError("row 0 has no entries")
+    return Ragged(values.reshape(-1).astype(np.float32), offsets, places, width)
+
+
+def _lists(column: pa.Array) -> Ragged:
+    """Lists of unlike lengths, of numbers or of arrays of one shape."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if len(empty):
+        raise MissingValueError(f"row {int(empty[0])} is an empty list")
+    entries = column.flatten()
+
+    def row_of(entry: int) -> int:
+        return int(np.searchsorted(offsets - offsets[0], entry, side="right")) - 1
+
+    if entries.null_count:
+        raise MissingValueError(f"row {row_of(int(np.flatnonzero(entries.is_null())[0]))} has a null entry")
+    try:
+        values = _arrays(entries)
+    except _MissingEntryError as error:
+        raise MissingValueError(f"row {row_of(error.row)} has a null entry") from None
+    except DataError as error:
+        raise DataError(re.sub(r"^row (\d+) ", lambda found: f"row {row_of(int(found[1]))} ", str(error))) from None
+    return Ragged(values, offsets - offsets[0])
 
 
 def _arrays(column: pa.Array) -> Array:

@@ -56,6 +56,8 @@ class Field(CarriesSettings):
         Whether its numbers are whole, and become int64 instead of float32.
     target : {"mask", "boxes", "keypoints"} or None, default None
         Of a label that an image pipeline moves with the image: what it is.
+    padded : bool, default False
+        Of lists: whether they may be of unlike lengths, and are padded in each batch.
     """
 
     name: str
@@ -63,11 +65,12 @@ class Field(CarriesSettings):
     kind: str
     whole: bool = False
     target: str | None = None
+    padded: bool = False
 
     @property
     def role(self) -> str:
         """Its name in errors."""
-        return self.name if self.name in (LABEL, WEIGHT) else "features"
+        return "features" if self.name.startswith("input") else LABEL if self.name != WEIGHT else WEIGHT
 
     @property
     def title(self) -> str:
@@ -120,11 +123,14 @@ class Fields:
         One argument of the module's ``forward`` each.
     label, weight : Field or None
         Target and row weight, where they are needed.
+    labels : tuple of Field, default ()
+        Several targets in place of one.
     """
 
     inputs: tuple[Field, ...]
     label: Field | None = None
     weight: Field | None = None
+    labels: tuple[Field, ...] = ()
 
     @classmethod
     def of(
@@ -134,6 +140,9 @@ class Fields:
         label: str | None = None,
         weight: str | None = None,
         label_kind: str = "numbers",
+        *,
+        labels: Sequence[str] = (),
+        padded: Sequence[str] = (),
     ) -> Fields:
         """Find the columns in a schema.
 
@@ -148,6 +157,10 @@ class Fields:
             Target and row weight.
         label_kind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
             What the target is; all but numbers belong to the one image among the features.
+        labels : sequence of str, default ()
+            Several targets in place of ``label``.
+        padded : sequence of str, default ()
+            Features that are lists of unlike lengths.
 
         Raises
         ------
@@ -155,7 +168,11 @@ class Fields:
             Naming a column that is missing or has a type that no tensor can be made of.
         """
         groups = _groups(schema, [features] if isinstance(features, str) else features)
-        inputs = tuple(_input(schema, number, group) for number, group in enumerate(groups))
+        inputs = _padded(tuple(_input(schema, number, group) for number, group in enumerate(groups)), padded)
+        if labels:
+            targets = [_target(schema, name) for name in labels]
+            several = tuple(replace(one, name=f"{LABEL}{number}") for number, one in enumerate(targets))
+            return cls(inputs, None, _weight(schema, weight), several)
         if label is not None and label_kind != "numbers":
             if len(inputs) != 1 or not inputs[0].is_image:
                 raise SchemaError(
@@ -163,7 +180,8 @@ class Fields:
                     f"labels with them. The features are {', '.join(one.title for one in inputs)}."
                 )
             return cls(inputs, _of_image(schema, label, label_kind), _weight(schema, weight))
-        return cls(inputs, _target(schema, label), _weight(schema, weight))
+        target = None if label is None else _target(schema, label)
+        return cls(inputs, target, _weight(schema, weight))
 
     def scoring(self, schema: StructType, then: Sequence[str], features: str | Features) -> Fields:
         """Return these inputs as the table has them that is scored.
@@ -194,7 +212,7 @@ class Fields:
     @property
     def all(self) -> tuple[Field, ...]:
         """Every field, inputs first."""
-        return (*self.inputs, *(field for field in (self.label, self.weight) if field is not None))
+        return (*self.inputs, *self.labels, *(one for one in (self.label, self.weight) if one is not None))
 
     def select(self, df: DataFrame, *more: Column) -> DataFrame:
         """Return the fields of ``df``, and ``more``."""
@@ -226,6 +244,17 @@ def _groups(schema: StructType, features: Features) -> list[tuple[str, ...]]:
     return found
 
 
+def _padded(inputs: tuple[Field, ...], padded: Sequence[str]) -> tuple[Field, ...]:
+    """Return inputs of which these columns are lists of unlike lengths."""
+    known = {one.columns[0]: one for one in inputs if len(one.columns) == 1}
+    for name in padded:
+        if name not in known:
+            raise SchemaError(f"paddedCols names {name!r}, which is no feature of its own. Name it in featuresCols.")
+        if known[name].kind != "array":
+            raise SchemaError(f"paddedCols names {name!r}, which holds no lists of numbers.")
+    return tuple(replace(one, padded=one.title in padded) for one in inputs)
+
+
 def _is_fraction(kind: DataType) -> bool:
     return is_number(kind) and not isinstance(kind, IntegralType)
 
@@ -254,16 +283,16 @@ def _as_trained(schema: StructType, entry: Field) -> Field:
             f"features column {entry.title!r} has fractional numbers; the network was trained on whole ones. Cast it "
             "to bigint."
         )
-    return replace(found, name=entry.name, whole=entry.whole)
+    if entry.padded and found.kind != "array":
+        raise SchemaError(f"features column {entry.title!r} holds no lists; the network was trained on lists.")
+    return replace(found, name=entry.name, whole=entry.whole, padded=entry.padded)
 
 
 def _is_whole(found: DataType) -> bool:
     return isinstance(_innermost(found), IntegralType)
 
 
-def _target(schema: StructType, label: str | None) -> Field | None:
-    if label is None:
-        return None
+def _target(schema: StructType, label: str) -> Field:
     found = column_type(schema, label, LABEL)
     field = Field(LABEL, (label,), _kind(found, label, LABEL), _is_whole(found))
     if field.is_image:

@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
-from sparkopt.shards.index import TRAINING, Index
+from sparkopt.shards.index import TRAINING, Index, TensorSpec
+from sparkopt.shards.ragged import Ragged, RowArray, joined
 from sparkopt.shards.sampler import EpochSampler, GroupSlice, ShuffleWindow
 from sparkopt.typing import Array
 
 __all__ = ["Columns", "RowGroups", "contents", "step_columns"]
 
-Columns: TypeAlias = "dict[str, Array]"
+Columns: TypeAlias = "dict[str, RowArray]"
 """Rows of each column; encoded images as :func:`contents` has them."""
 
 MOST_OPEN = 64
@@ -50,12 +51,7 @@ class RowGroups:
         table = pa.Table.from_batches([self.read(piece) for piece in window.pieces])
         found: Columns = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
-            shape = self._index.tensors[name].shape
-            if self._index.tensors[name].dtype == "bytes":
-                parts = [contents(part) for part in column.chunks]
-            else:
-                parts = [(part.flatten() if shape else part).to_numpy() for part in column.chunks]
-            found[name] = np.concatenate(parts).reshape(-1, *shape)[window.order]
+            found[name] = joined([_rows_of(part, self._index.tensors[name]) for part in column.chunks])[window.order]
         return found
 
     def _open(self, path: str) -> Any:
@@ -73,6 +69,15 @@ class RowGroups:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(path)
         return self._opened[path]
+
+
+def _rows_of(column: pa.Array, spec: TensorSpec) -> RowArray:
+    if spec.dtype == "bytes":
+        return contents(column)
+    if pa.types.is_struct(column.type) or pa.types.is_list(column.type):
+        return Ragged.decoded(column, spec.shape)
+    values: Array = (column.flatten() if spec.shape else column).to_numpy()
+    return values.reshape(-1, *spec.shape)
 
 
 def step_columns(
@@ -112,7 +117,7 @@ def _cut(columns: Columns, start: int, stop: int) -> Columns:
 
 
 def _joined(one: Columns, two: Columns) -> Columns:
-    return {name: np.concatenate([values, two[name]]) for name, values in one.items()}
+    return {name: joined([values, two[name]]) for name, values in one.items()}
 
 
 def contents(column: pa.Array) -> Array:

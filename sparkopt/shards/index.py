@@ -201,9 +201,10 @@ class Index:
                 "the driver and every executor share."
             ) from error
         fields, labels = found.pop("fields"), found.pop("labels")
+        found["uri"] = uri  # it may have been moved
         label, weight = (None if fields[name] is None else _field(fields[name]) for name in ("label", "weight"))
         return cls(
-            fields=Fields(tuple(_field(entry) for entry in fields["inputs"]), label, weight),
+            fields=Fields(tuple(map(_field, fields["inputs"])), label, weight, tuple(map(_field, fields["labels"]))),
             tensors={name: TensorSpec(tuple(t["shape"]), t["dtype"]) for name, t in found.pop("tensors").items()},
             training=tuple(_shard(entry) for entry in found.pop("training")),
             validation=tuple(_shard(entry) for entry in found.pop("validation")),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
 from sparkopt.images.label_targets import LabelTarget
-from sparkopt.shards.dense import dense
+from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import Field, MissingValueError
 from sparkopt.typing import Array
 
@@ -76,7 +76,7 @@ class _Reading:
     decode: Compose | None
 
     def __call__(self, start: int, rows: int) -> None:
-        values: Any = dense(self.field, self.column.slice(start, rows))
+        values: Any = stored(self.field, self.column.slice(start, rows))
         if self.field.is_image and self.field.target is None and self.decode is not None:
             for content in values.to_pylist():
                 self.decode(content)

@@ -10,13 +10,10 @@ stay out of the index, which is written last: a store without one is not a store
 from __future__ import annotations
 
 import functools
-import itertools
 import json
-import math
 import operator
 import os
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,21 +25,20 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
 from sparkopt.errors import DataError
-from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import ProcessPool, Table, TablePart
-from sparkopt.shards.dense import dense
+from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import HINT, INVALID_HINT, LABEL, Fields, MissingValueError
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.ragged import RowArray
+from sparkopt.shards.shard_writer import ShardWriter, Written
 from sparkopt.typing import Array
 
 __all__ = ["write_store"]
 
-GROUP_BYTES, GROUP_ROWS = 1 << 20, 512
-"""A group has at most so many: small enough to shuffle well, large enough to be worth a request."""
 IN_THIS_PROCESS = 16 << 20
 """Bytes of a table that are written sooner than other processes would be ready."""
 
@@ -98,14 +94,14 @@ def write_store(
     return index
 
 
-def _by_tasks(rows: DataFrame, write: _Write) -> list[_Written]:
+def _by_tasks(rows: DataFrame, write: _Write) -> list[Written]:
     """Let Spark's tasks write."""
     more = [] if write.held_out is None else [write.held_out.condition(rows.schema).alias(VALIDATION)]
     found = write.fields.select(rows, *more).mapInArrow(_Task(write), RESULT).collect()
-    return [_Written(*row) for row in found]
+    return [Written(*row) for row in found]
 
 
-def _by_processes(rows: Table, write: _Write) -> list[_Written]:
+def _by_processes(rows: Table, write: _Write) -> list[Written]:
     """Let this machine's processes write; this one, where there is little to write."""
     is_small = rows.bytes is not None and rows.bytes <= IN_THIS_PROCESS
     parts = list(enumerate(rows.partitions))
@@ -117,7 +113,7 @@ def _by_processes(rows: Table, write: _Write) -> list[_Written]:
     return [one for files in found for one in files]
 
 
-def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) -> Index:
+def _index(found: Sequence[Written], fields: Fields, uri: str, seconds: float) -> Index:
     errors = sorted(row.error for row in found if row.error)
     if errors:
         more = f" ({len(errors) - 1} more partitions have such rows)" if len(errors) > 1 else ""
@@ -142,21 +138,6 @@ def _index(found: Sequence[_Written], fields: Fields, uri: str, seconds: float) 
 
 
 @dataclass(frozen=True)
-class _Written:
-    """A file that was written, or the error of a partition."""
-
-    split: str = ""
-    path: str = ""
-    groups: Sequence[int] = ()
-    bytes: int = 0
-    digest: int = 0
-    tensors: str = ""
-    error: str | None = None
-    skipped: int = 0
-    labels: str = ""
-
-
-@dataclass(frozen=True)
 class _Task:
     """The task of Spark that writes a partition: Arrow batches in, one row for each file out."""
 
@@ -176,7 +157,7 @@ class _Part:
 
     write: _Write
 
-    def __call__(self, numbered: tuple[int, TablePart]) -> list[_Written]:
+    def __call__(self, numbered: tuple[int, TablePart]) -> list[Written]:
         partition, part = numbered
         names = [name for entry in self.write.fields.all for name in entry.columns]
         if self.write.held_out is not None:
@@ -202,13 +183,13 @@ class _Write:
     check: RowCheck | None = None
     ignored: int | None = None
 
-    def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[_Written]:
+    def __call__(self, batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> list[Written]:
         """Write the rows of Arrow batches; return what was written, or the first error."""
         error, row, skipped, labels = None, 0, 0, LabelFacts()
         with ExitStack() as stack:
             files = {
                 split: stack.enter_context(
-                    _File(self.folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields)
+                    ShardWriter(self.folder, f"{split}-{partition:05d}-{attempt}.arrow", self.fields)
                 )
                 for split in (TRAINING, VALIDATION)
             }
@@ -227,10 +208,10 @@ class _Write:
                 except DataError as problem:
                     error = str(problem)
         if error is not None:
-            return [_Written(error=error)]
+            return [Written(error=error)]
         facts = json.dumps(asdict(labels)) if labels != LabelFacts() else ""
         written = [file.result(split, facts) for split, file in files.items() if file.groups]
-        return [*written, _Written(skipped=skipped)] if skipped else written
+        return [*written, Written(skipped=skipped)] if skipped else written
 
     def _chosen(self, batch: pa.RecordBatch) -> Array:
         """Return the rows that can be trained on, by their number."""
@@ -255,7 +236,8 @@ class _Write:
         columns = {}
         for entry in self.fields.all:
             try:
-                columns[entry.name] = dense(entry, batch.column(entry.name))
+                read = stored if entry in self.fields.inputs else dense
+                columns[entry.name] = read(entry, batch.column(entry.name))
             except DataError as error:
                 counted = f", counted from row {row}" if row else ""
                 hint = INVALID_HINT if isinstance(error, MissingValueError) else HINT
@@ -277,8 +259,8 @@ class _Write:
                 yield split, {name: _where(values, chosen) for name, values in columns.items()}
 
 
-def _where(values: Array | pa.Array, chosen: Array) -> Array | pa.Array:
-    return values[chosen] if isinstance(values, np.ndarray) else values.filter(pa.array(chosen))
+def _where(values: RowArray | pa.Array, chosen: Array) -> RowArray | pa.Array:
+    return values.filter(pa.array(chosen)) if isinstance(values, pa.Array) else values[chosen]
 
 
 _RESULT_SCHEMA = pa.schema(
@@ -294,118 +276,3 @@ _RESULT_SCHEMA = pa.schema(
         ("labels", pa.string()),
     ]
 )
-
-
-class _File:
-    """A shard that is being written: rows are collected until they make a group."""
-
-    def __init__(self, folder: Location, name: str, fields: Fields) -> None:
-        self.file, self.name, self.fields = folder.child(name), name, fields
-        self.groups: list[int] = []
-        self.digest = 0
-        self._waiting: list[pa.RecordBatch] = []
-        self._sizes: list[Array] = []
-        self._tensors: dict[str, tuple[tuple[int, ...], str]] = {}
-        self._stream: Any = None
-        self._writer: Any = None
-
-    def add(self, columns: dict[str, Array | pa.Array]) -> None:
-        """Add rows."""
-        for name, values in columns.items():
-            found = (values.shape[1:], values.dtype.name) if isinstance(values, np.ndarray) else ((), "bytes")
-            if self._tensors.setdefault(name, found) != found:
-                title = next(entry.title for entry in self.fields.all if entry.name == name)
-                raise DataError(f"column {title!r} has rows of {found} after rows of {self._tensors[name]}. {HINT}")
-        self._waiting.append(pa.RecordBatch.from_pydict({name: _encode(values) for name, values in columns.items()}))
-        self._sizes.append(_row_sizes(columns))
-        self._flush(last=False)
-
-    def result(self, split: str, labels: str) -> _Written:
-        """Describe the file; ``labels`` are those of the partition."""
-        size = self.file.filesystem.get_file_info(self.file.path).size
-        tensors = json.dumps(self._tensors, sort_keys=True)
-        return _Written(split, self.name, self.groups, size, self.digest, tensors, labels=labels)
-
-    def _flush(self, last: bool) -> None:
-        """Write the groups that are complete, or at the end all rows.
-
-        Where a group ends depends on its rows, and not on the batches that they came in.
-        """
-        ends = _group_ends(np.concatenate(self._sizes), last)
-        if not ends:
-            return
-        table = pa.Table.from_batches(self._waiting).combine_chunks()
-        for start, end in itertools.pairwise([0, *ends]):
-            (batch,) = table.slice(start, end - start).to_batches()
-            if self._writer is None:
-                self._stream = self.file.filesystem.open_output_stream(self.file.path)
-                self._writer = pa.ipc.new_file(self._stream, batch.schema)
-            self._writer.write_batch(batch)
-            self.groups.append(batch.num_rows)
-            self.digest = _digest(batch, self.digest)
-        self._waiting = table.slice(ends[-1]).to_batches()
-        self._sizes = [np.concatenate(self._sizes)[ends[-1] :]]
-
-    def __enter__(self) -> _File:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None and self._waiting:
-            self._flush(last=True)
-        for opened in (self._writer, self._stream):
-            if opened is not None:
-                opened.close()
-
-
-def _encode(values: Array | pa.Array) -> pa.Array:
-    if not isinstance(values, np.ndarray):
-        return values
-    if values.ndim == 1:
-        return pa.array(values)
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, math.prod(values.shape[1:]))
-
-
-def _row_sizes(columns: dict[str, Array | pa.Array]) -> Array:
-    """Return the bytes of each row."""
-    total: Any = 0
-    for values in columns.values():
-        if isinstance(values, np.ndarray):
-            total = total + np.full(len(values), math.prod(values.shape[1:]) * values.itemsize)
-        else:
-            total = total + np.diff(_binary_offsets(values))
-    return np.asarray(total)
-
-
-def _binary_offsets(column: pa.Array) -> Array:
-    wide = pa.types.is_large_binary(column.type)
-    offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
-    return offsets[column.offset : column.offset + len(column) + 1].astype(np.int64)
-
-
-def _group_ends(sizes: Array, last: bool) -> list[int]:
-    """Return where groups of rows of these sizes end: at ``GROUP_ROWS`` rows, or before ``GROUP_BYTES`` are exceeded.
-
-    The rows of an unfinished group are left for later, unless these are the ``last`` ones.
-    """
-    totals, ends, start = np.concatenate([[0], np.cumsum(sizes)]), list[int](), 0
-    while start < len(sizes):
-        fitting = int(np.searchsorted(totals, totals[start] + GROUP_BYTES, side="right")) - 1
-        end = min(max(fitting, start + 1), start + GROUP_ROWS)
-        if end >= len(sizes) and not last and end < start + GROUP_ROWS:
-            break  # more rows may belong to it
-        ends.append(end)
-        start = end
-    return ends
-
-
-def _digest(batch: pa.RecordBatch, start: int) -> int:
-    """CRC-32 of a batch's values, independent of the buffers that hold them."""
-    for column in batch.columns:
-        values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        if pa.types.is_binary(values.type):
-            for value in binary_values(values):
-                start = zlib.crc32(value, start)  # type: ignore[arg-type]  # a store has no nulls
-        else:
-            start = zlib.crc32(np.ascontiguousarray(values.to_numpy()).data, start)
-    return start

@@ -17,9 +17,10 @@ from sparkopt.shards.fields import Fields
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.index import Index
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.owned import owned_folder
 from sparkopt.shards.store import write_store
 
-__all__ = ["absolute", "check_folder", "temporary_store"]
+__all__ = ["absolute", "check_folder", "log_skipped", "temporary_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +69,24 @@ def temporary_store(
     rows, fields, held_out, check, ignored
         As there.
     folder : str or None, default None
-        Where; a folder of this process's own where it is None. Those of processes that were killed are deleted by the
-        next one.
+        Where; a folder of this process's own where it is None. What processes that were killed left in either is
+        deleted by the next one, in a shared folder after some hours where these ran on another machine.
     """
-    parent = absolute(folder) if folder else str(private_folders()[0])
-    index = write_store(rows, fields, child_uri(parent, f"rows-{uuid.uuid4().hex}"), held_out, check, ignored)
+    with contextlib.ExitStack() as stack:
+        if folder:
+            uri = stack.enter_context(owned_folder(absolute(folder), "rows"))
+        else:
+            uri = child_uri(str(private_folders()[0]), f"rows-{uuid.uuid4().hex}")
+        index = write_store(rows, fields, uri, held_out, check, ignored)
+        log_skipped(index)
+        stack.callback(index.delete)
+        yield index
+
+
+def log_skipped(index: Index) -> None:
+    """Log how many invalid rows were left out, if any were."""
     if index.skipped:
         logger.warning("%s invalid rows (null, NaN, infinity, bad images) were left out", index.skipped)
-    try:
-        yield index
-    finally:
-        index.delete()
 
 
 def absolute(uri: str) -> str:

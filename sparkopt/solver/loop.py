@@ -88,8 +88,9 @@ def minimise_many(reduce: Reduce, problems: Sequence[Problem]) -> list[Solution]
         # The earliest step is next, and in it what prepares the step: the step's own gradients are shared by all.
         next_one = min(queries.values(), key=lambda query: (query.step, query.request.is_step_gradient))
         group = {i: query for i, query in queries.items() if query.is_like(next_one)}
-        sums = reduce(_joined([(problems[i], query.request) for i, query in group.items()], next_one.step))
-        for i, points in _points(problems, group, sums).items():
+        query, places = _joined([(problems[i], query.request) for i, query in group.items()], next_one.step)
+        sums = reduce(query)
+        for i, points in _points(problems, group, sums, places).items():
             _advance(i, descents[i], _Answer(points, sums.rows), queries, solutions)
     return [solutions[i] for i in range(len(problems))]
 
@@ -109,17 +110,34 @@ def _advance(
         solutions[i] = end.value
 
 
-def _joined(requests: Sequence[tuple[Problem, Request]], step: int) -> Query:
-    """Return one query for requests that are alike, in the data's coordinates."""
+def _joined(requests: Sequence[tuple[Problem, Request]], step: int) -> tuple[Query, list[int]]:
+    """Return one query for requests that are alike, in the data's coordinates, and where each point's answer is.
+
+    Models that are at the same point, as those of a grid are at the start, share the answer.
+    """
     first, *others = (request.map(problem.scaled) for problem, request in requests)
     folds = [problem.held_out for problem, request in requests for _ in request.points]
-    return Query(first.joined(others), step, None if all(fold is None for fold in folds) else folds)
+    query = Query(first.joined(others), step, None if all(fold is None for fold in folds) else folds)
+    count = len(folds)
+    if len(requests) == 1 or isinstance(first, HessianProducts):
+        return query, list(range(count))
+    numbers: dict[tuple[int | None, bytes], int] = {}
+    keys = [(fold, point.tobytes()) for fold, point in zip(folds, query.request.points, strict=True)]
+    places = [numbers.setdefault(key, len(numbers)) for key in keys]
+    if len(numbers) == count:
+        return query, places
+    return query.only([places.index(number) for number in range(len(numbers))]), places
 
 
-def _points(problems: Sequence[Problem], group: dict[int, Query], sums: PartialSum) -> dict[int, list[Point]]:
+def _points(
+    problems: Sequence[Problem], group: dict[int, Query], sums: PartialSum, places: Sequence[int]
+) -> dict[int, list[Point]]:
     """Split the sums of a joined query into points for each model."""
     losses, gradients = sums.mean()
     evaluated = sums.validation_mean()
+    if len(places) > len(losses):
+        losses, gradients = losses[places], gradients[places]  # copies: each model may change its own
+        evaluated = None if evaluated is None else evaluated[places]
     validation = [None] * len(losses) if evaluated is None else evaluated.tolist()
     means = iter(zip(losses.tolist(), gradients, validation, strict=True))
     return {i: _own_points(problems[i], query.request, means, sums.rows) for i, query in group.items()}

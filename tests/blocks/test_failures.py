@@ -6,7 +6,7 @@ import pytest
 from pyspark.errors import PySparkException
 
 from sparkopt.blocks.failures import data_errors, missing_system, path_errors
-from sparkopt.errors import FitCancelledError, ParameterError
+from sparkopt.errors import DataError, FitCancelledError, ParameterError
 
 LACKING = {
     'UnsupportedFileSystemException: No FileSystem for scheme "s3"': "Write s3a: in place of s3:",
@@ -49,3 +49,12 @@ def test_cancelled_jobs_are_told_as_that(text):
 def test_an_application_that_was_shut_down_is_told_as_the_reason():
     with pytest.raises(FitCancelledError, match="cancelled, because SparkContext was shut down"), data_errors():
         raise PySparkException("SparkException: Job 3 cancelled because SparkContext was shut down\n at org.apache")
+
+
+def test_what_to_do_about_changed_rows_is_said_once_however_many_contexts_there_are():
+    changed = "the rows of partition 0 are not what they were when the fit began: 3 rows became 6"
+    with pytest.raises(DataError) as told, data_errors(lambda: "a.parquet"), data_errors(lambda: "a.parquet"):
+        raise DataError(changed)
+    said = str(told.value)
+    assert said.startswith(f"{changed}. They are read from a.parquet. Blocks that were lost are read again")
+    assert said.count("are read") == 2

@@ -67,6 +67,20 @@ def test_of_another_container_only_old_folders_are_deleted(root, age, swept):
     assert local.sweep_abandoned(local._base(root)) == swept
 
 
+@pytest.mark.parametrize(("is_used", "swept"), [(False, 1), (True, 0)])
+def test_of_a_running_process_only_folders_are_deleted_that_nobody_uses(root, is_used, swept):
+    """A server's executors outlive the clients whose fits they ran."""
+    folder = local.local_folder("sparkopt-4", 0)
+    file = folder / "part-00000.arrow"
+    file.touch()
+    for entry in (*folder.iterdir(), folder):
+        os.utime(entry, (entry.stat().st_mtime - local.MOST_IDLE - 60,) * 2)
+    if is_used:
+        local.used(str(file))
+    assert local.sweep_abandoned(local._base(root)) == swept
+    assert folder.is_dir() == is_used
+
+
 def test_what_is_not_ours_stays(root, tmp_path):
     (root / "sparkopt-of-somebody").mkdir()
     (root / "sparkopt-link").symlink_to(tmp_path)

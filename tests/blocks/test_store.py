@@ -300,6 +300,17 @@ def test_a_missing_file_is_read_from_the_source(binary, caplog):
             assert caplog.text.count("partitions [2] are missing") == 1, how  # later passes find the new file
 
 
+def test_a_cache_that_somebody_empties_is_filled_once(binary, caplog):
+    """``for rdd in getPersistentRDDs(): rdd.unpersist()`` is in many scripts."""
+    with store_of(binary) as store:
+        before = fit(store).coefficients.tobytes()
+        folders = {Path(handle.path).parent for handle in store.located().handles}
+        store._backend._handles._jrdd.unpersist()
+        assert fit(store).coefficients.tobytes() == before
+        assert sum(len([*folder.glob("*.arrow")]) for folder in folders) == 2 * store.partitions
+        assert caplog.text.count("the cache of a fit was emptied") == 1
+
+
 def test_block_file_names_what_it_misses(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.arrow"):
         BlockFile(str(tmp_path / "gone.arrow"), (0, 5))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def server(jvms: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Spark Connect server with two executors, in processes of its own."""
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Yield the address of a Spark Connect server with two executors, in processes of its own."""
     pytest.importorskip("grpc", reason="Spark Connect needs grpcio, of sparkopt's extra 'connect'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,7 +48,7 @@ def server(jvms: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     for key, value in settings.items():
         command += ["--conf", f"{key}={value}"]
     command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
-    log = tmp_path_factory.mktemp("connect") / "server.log"
+    log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=ENVIRONMENT, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
@@ -58,6 +59,13 @@ def server(jvms: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def server(jvms: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that tests share."""
+    with serving(tmp_path_factory.mktemp("connect")) as address:
+        yield address
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

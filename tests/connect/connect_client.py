@@ -25,7 +25,7 @@ from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
 from sparkopt.solver.progress import Progress
 from sparkopt.validation import Interval
-from tests.connect.connect_data import FITS, dense, numbers, scored, searched
+from tests.connect.connect_data import FITS, dense, numbers, paths, scored, searched, through_onnx
 
 
 def fits(spark: SparkSession) -> dict[str, Any]:
@@ -154,6 +154,8 @@ def main(remote: str, folder: str) -> None:
         "engines": engines(spark),
         "searched": searched(spark),
         "scored": scored(spark, f"{folder}/scored"),
+        "paths": paths(spark),
+        "onnx": through_onnx(spark, f"{folder}/model.onnx"),
         "survival": survival(spark),
         "leftovers": leftovers(spark),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt.errors import SparkoptError
-from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression, LogisticRegressionModel
+from sparkopt.ml import CrossValidator, LinearRegression, LogisticRegression, LogisticRegressionModel, OnnxModel
 
 QUICK = dict(maxIter=3, tol=0.0)
 
@@ -132,3 +133,29 @@ def trained(df: DataFrame, folder: str, **settings: Any) -> dict[str, Any]:
     losses = [record["loss"] for record in model.summary.history]
     left = sorted(path.name for path in Path(folder, "rows").iterdir())
     return {"losses": losses, "ones": sum(row.prediction for row in found), "left": left}
+
+
+def paths(spark: Any) -> dict[str, Any]:
+    """Return a regularisation path with its errors, and what two batches teach."""
+    df = dense(spark, 2)
+    found = LinearRegression(elasticNetParam=1.0).fitPath(df, numLambdas=4, numFolds=2, seed=1)
+    estimator, model = LogisticRegression(optimizer="adam", stepSize=0.1), None
+    for half in (df.where("label = 1 OR rand(1) < 0.5"), df):
+        model = estimator.partialFit(half, model, steps=2)
+    return {
+        "coefficients": found.coefficients.tolist(),
+        "errors": np.asarray(found.cvErrors).tolist(),
+        "batches": numbers(model),
+    }
+
+
+def through_onnx(spark: Any, path: str) -> float | None:
+    """Return how far probabilities of ONNX Runtime are from the model's; None where it is not installed."""
+    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+        return None
+    df = dense(spark, 2)
+    model = LogisticRegression(maxIter=3, tol=0.0).fit(df)
+    model.toOnnx(path)
+    stage = OnnxModel(model=path, fetchDict={"again": "probability"})
+    rows = stage.transform(model.transform(df)).select("probability", "again").collect()
+    return float(max(np.abs(row.probability.toArray() - row.again).max() for row in rows))

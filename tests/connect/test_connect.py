@@ -14,7 +14,7 @@ from pyspark.ml import PipelineModel
 from sparkopt.blocks import sent
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
-from tests.connect.connect_data import FITS, dense, numbers, scored, searched
+from tests.connect.connect_data import FITS, dense, numbers, paths, scored, searched
 
 pytestmark = pytest.mark.usefixtures("jvms")
 
@@ -48,6 +48,17 @@ def test_folds_are_those_of_classic(spark, found):
 
 def test_scores_and_metrics_are_those_of_classic(spark, found, tmp_path):
     assert found["scored"] == scored(spark, str(tmp_path))
+
+
+def test_paths_and_batches_are_those_of_classic(spark, found):
+    for name, expected in paths(spark).items():
+        np.testing.assert_allclose(found["paths"][name], expected, rtol=1e-9, err_msg=name)
+
+
+def test_models_of_onnx_score_there(found):
+    if found["onnx"] is None:
+        pytest.skip("onnx and onnxruntime are not installed: pip install onnx onnxruntime")
+    assert found["onnx"] < 1e-12
 
 
 def test_saved_on_connect_and_loaded_anywhere(spark, found, folder):

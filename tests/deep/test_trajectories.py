@@ -14,6 +14,7 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.recipe import Recipe
+from sparkopt.deep.row_step import StepBatch
 from sparkopt.deep.worker import train
 from sparkopt.launch import HorovodLauncher, LocalCommunicator, LocalLauncher, ProcessLauncher, RankInfo
 from sparkopt.launch.checkpoints import module_state
@@ -38,6 +39,8 @@ COLUMNS = {
     "x": list(RNG.normal(size=(ROWS, 8))),
     "class": RNG.integers(0, 3, ROWS),
     "value": RNG.normal(size=ROWS),
+    "sentence": [RNG.integers(1, 20, length) for length in RNG.integers(1, 9, ROWS)],
+    "steps": [[list(step) for step in RNG.normal(size=(length, 3))] for length in RNG.integers(1, 7, ROWS)],
 }
 
 
@@ -82,6 +85,71 @@ class Residual(nn.Module):
         return self.out(torch.relu(x + self.second(x)).mean((2, 3)))
 
 
+class Reader(Attentive):
+    """The same, of lists that are padded in a batch, with their mask."""
+
+    def forward(self, words, mask):
+        found = self.encoder(self.words(words), src_key_padding_mask=~mask)
+        return self.out((found * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+
+class RaggedRecurrent(Recurrent):
+    """An LSTM of series of unlike lengths, and the state after each one's last step."""
+
+    def forward(self, series, mask):
+        states, _ = self.lstm(series)
+        return self.out(states[torch.arange(len(mask)), mask.sum(1) - 1])
+
+
+class Pairs(networks.Towers):
+    """Two towers, whose products with all others of a batch a step compares."""
+
+    def step(self, batch):
+        user, item, properties = batch.inputs
+        scores = self.users(user) @ (self.items(item) + self.properties(properties)).T
+        return nn.functional.cross_entropy(scores, torch.arange(len(batch)), reduction="none")
+
+
+class TwoHeads(nn.Module):
+    """A class and a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.kind, self.value = nn.Linear(8, 6), nn.Linear(6, 3), nn.Linear(6, 1)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.body(x))
+        return {"kind": self.kind(hidden), "value": self.value(hidden)[:, 0]}
+
+
+class Coder(nn.Module):
+    """An autoencoder that gives its code too."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(8, 3), nn.Linear(3, 8)
+
+    def forward(self, x):
+        code = torch.tanh(self.encode(x))
+        return self.decode(code), code
+
+
+def contrast(module, batch):
+    return module.step(batch)
+
+
+def both(module, batch):
+    found, (kind, value) = module(*batch.inputs), batch.labels
+    of_kind = nn.functional.cross_entropy(found["kind"], kind, reduction="none")
+    return of_kind + 0.5 * (found["value"] - value) ** 2
+
+
+def generate(module, batch):
+    (x,) = batch.inputs
+    rebuilt, code = module(x)
+    return ((rebuilt - x) ** 2).mean(1) + 0.01 * code.abs().sum(1)
+
+
 def autoencoder():
     return nn.Sequential(nn.Linear(8, 3), nn.Tanh(), nn.Linear(3, 8))
 
@@ -94,7 +162,28 @@ KINDS = {
     "two towers": (networks.Towers, "squared_error", ADAM, ["user", "item", "price", "age"], "value"),
     "resnet": (Residual, "multinomial", SGD, "image", "class"),
     "autoencoder": (autoencoder, "squared_error", ADAM, "x", "x"),
+    "transformer of lists": (Reader, "multinomial", ADAM, "sentence", "class"),
+    "lstm of lists": (RaggedRecurrent, "multinomial", SGD, "steps", "class"),
+    "contrastive": (Pairs, contrast, ADAM, ["user", "item", "price", "age"], []),
+    "two labels": (TwoHeads, both, ADAM, "x", ["class", "value"]),
+    "generative": (Coder, generate, SGD, "x", []),
 }
+"""By name: module, loss or step, optimiser, features and label; a step has a list of labels."""
+OUTPUTS = {"two labels": "value", "generative": "0"}
+PADDED = ("sentence", "steps")
+
+
+def fields_of(schema, features, label):
+    padded = [name for name in PADDED if name == features]
+    if isinstance(label, list):
+        return Fields.of(schema, features, labels=label, padded=padded)
+    return Fields.of(schema, features, label, padded=padded)
+
+
+def recipe_of(kind):
+    build, loss, optimizer, _, _ = KINDS[kind]
+    own = dict(step=loss, output=OUTPUTS.get(kind)) if callable(loss) else dict(loss=loss)
+    return Recipe(**{"loss": "squared_error", **own}, module=build, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +192,7 @@ def stores(tmp_path_factory):
     rows, folder = parted(COLUMNS, [70]), tmp_path_factory.mktemp("kinds")
     schema = spark_schema(rows.schema)
     return {
-        kind: write_store(rows, Fields.of(schema, features, label), str(folder / kind.replace(" ", "-"))).uri
+        kind: write_store(rows, fields_of(schema, features, label), str(folder / kind.replace(" ", "-"))).uri
         for kind, (_, _, _, features, label) in KINDS.items()
     }
 
@@ -114,10 +203,7 @@ def config(stores, kind):
 
 def trained(communicator, stores):
     """Train all, one after the other."""
-    found = {}
-    for kind, (build, loss, optimizer, _, _) in KINDS.items():
-        found[kind] = train(communicator, config(stores, kind), Recipe(build, loss, optimizer))
-    return found
+    return {kind: train(communicator, config(stores, kind), recipe_of(kind)) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +216,21 @@ def outcomes(stores):
 
 
 def plain_loop(settings, kind, ranks):
-    """Batches of the ranks, each normalised by itself, and one mean over all rows."""
-    build, loss, optimizer, _, _ = KINDS[kind]
-    recipe = Recipe(build, loss, optimizer)
+    """Batches of the ranks, each normalised by itself, and one mean over all rows; steps see a stream's rows."""
+    _, loss, optimizer, _, _ = KINDS[kind]
+    recipe = recipe_of(kind)
     module, losses = recipe.build_module(settings.seed), []
     rows_loss = RowLoss(nn.CrossEntropyLoss() if loss == "multinomial" else nn.MSELoss(), recipe.task_name)
     stepping = optimizer(list(module.parameters()))
+
+    def losses_of(batch):
+        if callable(loss):
+            return torch.cat([loss(module, StepBatch(one.inputs, one.labels)) for one in batch.by_stream()])
+        return rows_loss(module(*batch.inputs), batch.target)
+
     for epoch in range(settings.epochs):
         for batches in zip(*[batches_of(settings, rank, ranks, epoch) for rank in range(ranks)], strict=True):
-            parts = [(rows_loss(module(*b.inputs), b.target) * b.weight).sum() for b in batches if b.counted]
+            parts = [(losses_of(b) * b.weight).sum() for b in batches if b.counted]
             value = sum(parts) / sum(batch.counted for batch in batches)
             stepping.zero_grad()
             value.backward()
@@ -178,3 +270,10 @@ def by_horovod(spark, stores):
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs("horovod")) for kind in KINDS])
 def test_so_it_is_by_horovod(by_horovod, stores, kind):
     check(stores, kind, 2, by_horovod[kind])
+
+
+@pytest.mark.usefixtures("minutes")
+def test_a_step_sees_the_same_rows_on_any_number_of_processes(outcomes):
+    """So that a contrastive loss, of which each row is compared with its batch, does not depend on it."""
+    (_, local), (_, other) = outcomes["local"], outcomes["torch"]
+    np.testing.assert_allclose(local["contrastive"].losses, other["contrastive"].losses, rtol=1e-5)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-DOCSTRINGS = {'"photos"': '"{folder}/photos"'}
+import pytest
+
+DOCSTRINGS = {'"photos"': '"{folder}/photos"', '"/data/rows-of-two-fits"': '"{folder}/rows-of-two-fits"'}
 """In docstrings: text, and what is run instead; ``{folder}`` is a folder of the test."""
 
 PAGES: Mapping[str, Mapping[str, str]] = {
@@ -27,7 +29,9 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         "numProc=2": "numProc=1",
         '"s3://models/digits"': '"{folder}/checkpoints"',
         '"/models/digits"': '"{folder}/digits"',
+        '"/data/': '"{folder}/data/',
     },
+    "docs/guides/online.md": {'"/models/online"': '"{folder}/online"'},
     "docs/guides/own-loop.md": {"numProc=2": 'launcher="local"', '"s3://models/own"': '"{folder}/own"'},
     "docs/guides/nightly.md": {
         '"s3://models/churn"': '"{folder}/checkpoints"',
@@ -44,6 +48,13 @@ PAGES: Mapping[str, Mapping[str, str]] = {
     "docs/reference/codecs.md": {'"/data/small"': '"{folder}/small"'},
 }
 """The same by page."""
+
+
+def require_onnx(code: str) -> None:
+    """Skip a test of code with models of ONNX where its packages, an extra, are not installed."""
+    if "toOnnx(" in code or "OnnxModel(" in code:
+        for package in ("onnx", "onnxruntime"):
+            pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
 
 
 def stood_in(code: str, table: Mapping[str, str], folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sparkopt
-from tests.docs.stand_ins import DOCSTRINGS, stood_in
+from tests.docs.stand_ins import DOCSTRINGS, require_onnx, stood_in
 
 PACKAGE = Path(sparkopt.__file__).parent
 
@@ -33,6 +33,7 @@ def test_examples(name, given, folder, mlflow_runs):
     assert examples
     if any("import mlflow" in line.source for example in examples for line in example.examples):
         mlflow_runs()
+    require_onnx("".join(line.source for example in examples for line in example.examples))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     said: list[str] = []
     for example in examples:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.docs.stand_ins import PAGES, stood_in
+from tests.docs.stand_ins import PAGES, require_onnx, stood_in
 
 FOUND = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -32,6 +32,7 @@ def ids(page: Path) -> str:
 def test_blocks_run(page, given, folder, mlflow_runs):
     if "mlflow" in "".join(block for _, block in blocks(page)):
         mlflow_runs()
+    require_onnx("".join(block for _, block in blocks(page)))
     names = dict(given)
     for line, block in blocks(page):
         code = "\n" * line + stood_in(block, PAGES.get(ids(page), {}), folder)  # so that errors name the page's line

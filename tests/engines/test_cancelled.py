@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from sparkopt.blocks import classic
 from sparkopt.errors import FitCancelledError
 from sparkopt.ml import LinearRegression
 
@@ -62,6 +63,26 @@ def test_a_cancelled_fit_ends_in_one_line_and_resumes(call, engine, rows, spark,
     assert not [path for path in tmp_path.rglob("*") if "unfinished" in path.name]
     model = LinearRegression(engine=engine, **kept).fit(rows)
     assert model.summary.receipt.resumed_at >= 10
+
+
+def test_future_jobs_that_another_program_cancels_between_two_passes(rows, spark, tmp_path, monkeypatch):
+    """Spark remembers these: the next pass finds out. The JVM's own call is none of this process's."""
+    monkeypatch.setattr(classic, "_ROOTS", {})  # files are swept by a job, as on clusters
+    context = spark.sparkContext
+    kept = {"optimizer": "gd", "maxIter": 8, "tol": 0.0, "checkpointDir": str(tmp_path), "checkpointInterval": 2}
+    group = "a group of its own, since Spark does not forget"
+    context.setJobGroup(group, "")
+
+    def between(progress):
+        if progress.record.step == 5:
+            context._jsc.sc().cancelJobGroupAndFutureJobs(group)
+
+    try:
+        with pytest.raises(FitCancelledError, match=r"^the fit was cancelled[^\n]*$"):
+            LinearRegression(engine="driver", callbacks=[between], **kept).fit(rows)
+    finally:
+        context.setJobGroup("nightly", "")
+    assert LinearRegression(engine="driver", **kept).fit(rows).summary.receipt.resumed_at == 4
 
 
 def test_calls_that_mean_others_are_not_heard(rows, spark):

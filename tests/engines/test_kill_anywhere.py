@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyspark
 import pytest
+
+from tests.engines.kill_anywhere import PHASES, VICTIMS
 
 pytestmark = pytest.mark.usefixtures("jvms", "kills", "minutes")
 
@@ -22,11 +25,13 @@ KILLS = int(os.environ.get("SPARKOPT_TEST_KILLS", "1"))
 @pytest.mark.parametrize("engine", ["driver", "resident"])
 def test_a_kill_at_a_random_moment_changes_nothing(engine):
     environment = {**os.environ, "SPARK_HOME": str(Path(pyspark.__file__).parent), "PYTHONPATH": str(ROOT)}
-    script = [sys.executable, str(ROOT / "tests/engines/kill_anywhere.py"), str(KILLS), "1", engine]
+    pairs = [f"{engine}:{victim}" for victim in VICTIMS]
+    script = [sys.executable, str(ROOT / "tests/engines/kill_anywhere.py"), str(KILLS), "1", *pairs]
     done = subprocess.run(script, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert results, done.stderr[-3000:]
     found = json.loads(results[0].removeprefix("RESULT "))
     assert [one for one in found["results"] if one["same"] is not True] == []
-    assert sum(one["killed"] for one in found["results"]) >= len(found["results"]) // 2  # some phases are over sooner
+    kills = Counter((one["victim"], one["killed"]) for one in found["results"])
+    assert all(kills[victim, phase] >= KILLS for victim in VICTIMS for phase in PHASES), kills
     assert (found["left"], found["threads"], found["cached"]) == ([], [], 0)

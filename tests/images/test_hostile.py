@@ -357,13 +357,18 @@ def samples() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def survives_mutations(path: Path, count: int = 7000) -> None:
+    """Decode mutations of a file in a process of its own, which must end well."""
+    command = [sys.executable, "-c", MUTATE, str(path), "7", str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=600, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+    assert int(done.stdout) >= 0
+
+
 @pytest.mark.usefixtures("minutes")
 @pytest.mark.parametrize("name", samples())
 def test_no_mutation_ends_the_process(name, tmp_path):
     """More than 100,000 mutations in all, those of each format in a process of its own."""
     path = tmp_path / name
     path.write_bytes(samples()[name])
-    command = [sys.executable, "-c", MUTATE, str(path), "7", "7000"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=600, check=False)
-    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
-    assert int(done.stdout) >= 0
+    survives_mutations(path)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images import sample
 from sparkopt.images.arrow import ImageKernel
 
 SIZE = (120, 160)
@@ -79,6 +80,26 @@ def test_one_sampling_of_targets_equals_step_by_step():
         apart = images.Compose([step])(apart)
     np.testing.assert_allclose(once.keypoints, apart.keypoints, atol=1e-6)
     assert once.labels.tolist() == apart.labels.tolist()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_that_stay_boxes_are_those_around_their_corners(seed, monkeypatch):
+    """Maps that only scale, flip and shift take a shorter way, with cuts between and without."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(-20, 180, (9, 2, 2)), axis=1)
+    boxes = corners.reshape(9, 4)
+    given = images.Sample(np.zeros((*SIZE, 1), np.uint8), boxes=boxes, labels=range(9), min_visibility=0.1)
+    steps = [
+        images.Resize(90, 130), images.HorizontalFlip(), images.Crop(5, 8, 40, 41), images.VerticalFlip(),
+        images.Letterbox(64, 64), images.Translate(7, -9), images.ResizeShorterSide(50),
+    ]  # fmt: skip
+    pipeline = images.Compose([steps[place] for place in rng.permutation(len(steps))[: rng.integers(1, 6)]])
+    found = pipeline(given)
+    stages = sample._stages
+    monkeypatch.setattr(sample, "_stages", lambda geometry: (stages(geometry)[0], None))
+    expected = pipeline(given)
+    assert found.labels.tolist() == expected.labels.tolist()
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-9)
 
 
 def test_boxes_are_clipped_and_filtered():

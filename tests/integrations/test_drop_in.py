@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyspark.ml.wrapper
 import pytest
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql.functions import array
 
 from sparkopt import ml
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError, SchemaError, SparkoptError
 from sparkopt.integrations import replace_pyspark_ml, run_script
 from sparkopt.integrations.drop_in import as_pysparks
 from sparkopt.jobs.cli import main
@@ -71,6 +73,46 @@ def test_fits_are_reported_by_their_parts():
     ml.LogisticRegression(featuresCols=["x"], regParam=0.1).fit(TABLE)  # no longer counted
     assert {key: number for key, (number, _) in replaced.fits.items()} == {("sparkopt", "LogisticRegression"): 2}
     assert replaced.report().splitlines()[1] == "fits by pyspark.ml: none"
+
+
+def test_what_is_wrong_with_a_table_is_our_error():
+    with replace_pyspark_ml() as replaced:
+        estimator = imported("from pyspark.ml.classification import LogisticRegression as found")["found"]()
+        with pytest.raises(SchemaError, match="'y' does not exist"):
+            estimator.copy().setFeaturesCols(["y"]).fit(TABLE)
+        with pytest.raises(ParameterError, match="regParam must be >= 0"):
+            estimator.copy().setFeaturesCols(["x"]).setRegParam(-1.0).fit(TABLE)
+    assert (replaced.fits, replaced.refused) == ({}, {})
+
+
+NEITHER = {
+    "a null": ("x", "IF(x = 2, null, label)", {}, DataError, "label column 'label', partition 0, row 2 is null"),
+    "no such column": ("x", "label", {"labelCol": "churned"}, SchemaError, "label column 'churned' does not exist"),
+    "a negative class": ("x", "label - 3", {}, DataError, "row 0 is -3; it must be a whole number"),
+    "no number": (
+        "if(x = 0, 'NaN', x)",
+        "label",
+        {},
+        DataError,
+        "features column 'vector', partition 0, row 0 .*n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEITHER)
+def test_rows_that_neither_trains_on_are_our_error(spark, name, caplog):
+    """It names column, partition and row; pyspark.ml's is the cause, and in the log."""
+    value, label, options, error, message = NEITHER[name]
+    rows = spark.createDataFrame(TABLE).coalesce(1).selectExpr(f"double({value}) AS x", f"{label} AS label")
+    rows = rows.withColumn("vector", array_to_vector(array("x")))
+    with replace_pyspark_ml() as replaced:
+        estimator = imported("from pyspark.ml.classification import LogisticRegression as found")["found"]
+        with pytest.raises(error, match=message) as caught:
+            estimator(featuresCol="vector", **options).fit(rows)
+    assert not isinstance(caught.value.__cause__, SparkoptError)
+    assert caught.value.__cause__ is not None
+    assert "pyspark.ml does not train this LogisticRegression either: " in caplog.text
+    assert (replaced.fits, replaced.refused) == ({}, {})
 
 
 def test_a_script_has_its_arguments_and_its_folder(tmp_path, capsys):

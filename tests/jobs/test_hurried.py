@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -54,6 +56,14 @@ def place(tmp_path_factory):
     flags = ["train", str(folder / "rows.parquet"), "--features", "a,b", "--output"]
     assert cli.main([*flags, str(folder / "model")]) == 0
     assert cli.main([*flags, str(folder / "amounts"), "--label", "amount", "--loss", "squared_error"]) == 0
+    receipt = json.loads((folder / "model" / "receipt.json").read_text())
+    for name, changed in {
+        "list": [receipt],
+        "cut": {key: value for key, value in receipt.items() if key != "steps"},
+        "more": {**receipt, "note": "x"},
+        "odd": {**receipt, "seconds": "long"},
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(changed))
     return folder
 
 
@@ -70,6 +80,13 @@ TRAIN: dict[str, Line] = {
     "a spreadsheet": (["{table.xlsx}"], 2, "does not say what it is by its ending: give --csv, --parquet"),
     "semicolons": (["{semicolons.csv}"], 1, "separates columns seems to be --option 'sep=;'"),
     "two formats": ([*ROWS, "{rows.csv}"], 2, "is csv: a run reads one format"),
+    "a file twice": ([*ROWS, *ROWS], 2, "rows.parquet' twice: its rows would count twice. Leave one out"),
+    "a file and its folder": (["--csv", "{.}", "{rows.csv}"], 2, "which it lies in: its rows would count twice"),
+    "checkpoints among the rows": (
+        [*ROWS, "--checkpoint-dir", "{rows.parquet/old}"],
+        2,
+        "another --checkpoint-dir",
+    ),
     "columns with spaces between": ([*ROWS, "--features", "a", "b"], 2, "quotation marks"),
     "a column twice missing": ([*ROWS, "--features", "a,,b"], 1, "features column '' does not exist"),
     "no features": ([*ROWS, "--features", ""], 2, "--features is empty: name a column"),
@@ -142,7 +159,7 @@ SCORE: dict[str, Line] = {
     "no file": (["{nowhere.csv}", *MODEL], 1, "it does not exist"),
     "semicolons": (["{semicolons.csv}", *MODEL], 1, "separates columns seems to be --option 'sep=;'"),
     "other columns": (["{rows.svm}", *MODEL], 1, "features column 'a' does not exist. Columns: label, features"),
-    "images": ([*IMAGES, *MODEL], 1, "features; the model was trained on 2"),
+    "images": ([*IMAGES, *MODEL], 1, "2 features, and no square image has as many values. Name the table"),
     "a threshold": ([*ROWS, *MODEL, "--threshold", "0.3"], 2, "model.setThreshold(0.3), then model.save(path)"),
     "a spreadsheet": (
         [*ROWS, *MODEL, "--output-format", "xlsx"],
@@ -270,7 +287,49 @@ DEEP: dict[str, Line] = {
     "no output": ([*IMAGES, "--output", ""], 2, "--output is empty"),
     "over the images": ([*IMAGES, "--output", "{images}"], 2, "which the job reads"),
 }
+RECEIPTS = ["{model/receipt.json}", "{amounts/receipt.json}"]
+COMPARE: dict[str, Line] = {
+    "no receipt": ([], 2, "the following arguments are required: first, second (--help"),
+    "one receipt": (RECEIPTS[:1], 2, "the following arguments are required: second (--help"),
+    "three receipts": ([*RECEIPTS, "{other}"], 2, "two receipts are compared, and 3 are given"),
+    "one receipt twice": ([RECEIPTS[0]] * 2, 2, "Name another run's"),
+    "a run and its receipt": (["{model}", RECEIPTS[0]], 2, "both paths are the receipt"),
+    "an empty path": (["", RECEIPTS[1]], 2, "a receipt's path is empty"),
+    "nowhere": ([RECEIPTS[0], "{nowhere.json}"], 1, "nowhere.json': No such file or directory"),
+    "a folder of something else": ([RECEIPTS[0], "{images}"], 1, "images/receipt.json': No such file or directory"),
+    "a model": ([RECEIPTS[0], "{model/model}"], 1, "model/model/receipt.json': No such file or directory"),
+    "a table": ([RECEIPTS[0], "{rows.csv}"], 1, "rows.csv' holds no JSON"),
+    "bytes": ([RECEIPTS[0], "{rows.parquet}"], 1, "rows.parquet' holds no JSON"),
+    "an empty file": ([RECEIPTS[0], "{empty.csv}"], 1, "empty.csv' holds no JSON"),
+    "a list": ([RECEIPTS[0], "{list.json}"], 1, "list.json' holds a JSON list, and no receipt"),
+    "metrics": ([RECEIPTS[0], "{model/metrics.json}"], 1, "metrics.json': this is no Receipt: it lacks bytes"),
+    "the manifest": ([RECEIPTS[0], "{model/manifest.json}"], 1, "manifest.json': this is no Receipt: it lacks bytes"),
+    "a receipt cut by hand": ([RECEIPTS[0], "{cut.json}"], 1, "cut.json': this is no Receipt: it lacks steps"),
+    "a receipt with more": (
+        [RECEIPTS[0], "{more.json}"],
+        1,
+        "more.json': this is no Receipt: it has the unknown",
+    ),
+    "a receipt with other values": ([RECEIPTS[0], "{odd.json}"], 1, "odd.json' is damaged: its values are none of a"),
+    "another storage": (
+        [RECEIPTS[0], "s4://bucket/receipt.json"],
+        1,
+        "error: path='s4://bucket/receipt.json' can",
+    ),
+    "a misspelt flag": ([*RECEIPTS, "--htlm", "page.html"], 2, "Did you mean --html?"),
+    "an output": ([*RECEIPTS, "--output", "page.html"], 2, "unrecognized arguments: --output page.html"),
+    "no page": ([*RECEIPTS, "--html"], 2, "argument --html: expected one argument"),
+    "an empty page": ([*RECEIPTS, "--html", ""], 2, "--html is empty: name a file"),
+    "a page over a receipt": ([*RECEIPTS, "--html", RECEIPTS[1]], 2, "is a receipt, which the command reads"),
+    "a page of another kind": ([*RECEIPTS, "--html", "{page.pdf}"], 2, "must end in .html: it is the page's file"),
+    "a page nowhere": (
+        [*RECEIPTS, "--html", "{nowhere/page.html}"],
+        2,
+        "is in a folder that does not exist",
+    ),
+}
 COMMANDS = {
+    "compare": COMPARE,
     "train": TRAIN,
     "score": SCORE,
     "evaluate": EVALUATE,
@@ -284,7 +343,7 @@ CASES = [(command, name) for command, lines in COMMANDS.items() for name in line
 def test_a_mistake_is_one_line_with_the_way_out(command, name, place, tmp_path, capsys):
     arguments, code, message = COMMANDS[command][name]
     given = [str(place / part[1:-1]) if part.startswith("{") else part for part in arguments]
-    if "--output" not in given:
+    if "--output" not in given and command != "compare":
         given += ["--output", str(tmp_path / "out")]
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
     found, out, err = call(capsys, command, *given)
@@ -298,6 +357,7 @@ def test_a_mistake_is_one_line_with_the_way_out(command, name, place, tmp_path, 
 
 
 def test_each_command_has_twenty():
+    assert COMMANDS.keys() == cli.COMMANDS.keys()
     assert all(len(lines) >= 20 for lines in COMMANDS.values())
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
-from sparkopt.jobs import preprocess_images, train_deep
+from sparkopt.jobs import cli, preprocess_images, train_deep
 from tests.jobs.test_machine import call
 from tests.tiers import needs
 
@@ -87,6 +92,96 @@ def test_a_bad_image_is_an_error_that_names_it(folder, capsys, tmp_path):
     flags = ["--handle-invalid", "error", "--on", "machine", "--output", tmp_path / "out"]
     code, _, err = call(capsys, "preprocess-images", "--input", folder, *flags)
     assert (code, "bad.png" in err) == (1, True), err
+
+
+MACHINE, SPARK = "machine", pytest.param("spark", marks=needs("minutes"))
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """Dark and light images, the same with one that is none, and models of them in gray and in colours."""
+    folder = tmp_path_factory.mktemp("shades")
+    for name in ("whole", "broken"):
+        rng = np.random.default_rng(0)
+        for shade, label in ((30, "dark"), (220, "light")):
+            (folder / name / label).mkdir(parents=True)
+            for number in range(12):
+                pixels = np.full((12, 12, 3), shade + rng.integers(0, 20), np.uint8)
+                cv2.imwrite(str(folder / name / label / f"{number}.png"), pixels)
+    (folder / "broken" / "dark" / "bad.png").write_bytes(b"no image")
+    for color in ("gray", "rgb"):
+        flags = ["--image-size", "6", "--color", color, "--reg-param", "0.1", "--output", str(folder / color)]
+        assert cli.main(["train", "--images", str(folder / "whole"), "--on", "machine", *flags]) == 0
+    return folder
+
+
+def flags_of(command: str, model: Path) -> list[object]:
+    return ["--image-size", "6", "--reg-param", "0.1"] if command == "train" else ["--model", model]
+
+
+@pytest.mark.parametrize("on", [MACHINE, SPARK])
+@pytest.mark.parametrize("command", ["train", "score", "evaluate"])
+def test_of_many_images_the_bad_one_is_named(command, on, shades, request, capsys, tmp_path):
+    if on == "spark":
+        request.getfixturevalue("spark")
+    flags = ["--images", shades / "broken", *flags_of(command, shades / "gray"), "--on", on]
+    code, out, err = call(capsys, command, *flags, "--output", tmp_path / "out")
+    assert (code, out, len(err.splitlines())) == (1, "", 1), err
+    assert re.search(r"error: \S*/dark/bad.png is no good image: not an image.* Give --handle-invalid skip to", err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("on", [MACHINE, SPARK])
+@pytest.mark.parametrize("word", ["skip", "keep"])
+@pytest.mark.parametrize("color", ["gray", "rgb"])
+def test_or_the_results_are_those_of_the_others(color, word, on, shades, request, capsys, tmp_path):
+    """Size and colours are those of the model."""
+    if on == "spark":
+        request.getfixturevalue("spark")
+    made = {}
+    for name in ("whole", "broken"):
+        run = ["--images", shades / name, "--handle-invalid", word, "--on", on]
+        for command in ("train", "score", "evaluate"):
+            output = tmp_path / name / command
+            more = ["--color", color] if command == "train" else []
+            code, _, err = call(capsys, command, *run, *flags_of(command, shades / color), *more, "--output", output)
+            assert code == 0, err
+        made[name] = _results(tmp_path / name)
+    (none, whole, expected), (counts, broken, scores) = made.values()
+    assert (none, counts) == ([0, 0, 0], [1, 1, 1])
+    assert broken == pytest.approx(whole, rel=1e-6)  # of sums in another order
+    good = scores.filter(pc.is_valid(scores["prediction"]))
+    assert scores.num_rows == good.num_rows + (word == "keep") == 24 + (word == "keep")
+    assert good["prediction"].to_pylist() == expected["prediction"].to_pylist()
+
+
+def _results(folder: Path) -> tuple[list[int], list[float], pa.Table]:
+    """Return how many images each command left out, the metrics, and the scores."""
+    gate = json.loads((folder / "evaluate" / "metrics.json").read_text())["metrics"]
+    manifest = json.loads((folder / "score" / "_manifest.json").read_text())["metrics"]
+    receipt = json.loads((folder / "train" / "receipt.json").read_text())
+    held_out = json.loads((folder / "train" / "metrics.json").read_text())["held_out"]
+    files = [str(path) for path in (folder / "score").glob("part-*")]
+    invalid = [gate.pop("invalid"), manifest["invalid"], receipt["skipped"] + held_out.pop("invalid")]
+    metrics = [*gate.values(), receipt["objective"][-1]]
+    return invalid, metrics, ds.dataset(files, format="parquet").to_table().sort_by("path")
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_a_size_that_the_model_has_not_is_one_line(command, shades, capsys, tmp_path):
+    flags = [
+        "--images",
+        shades / "whole",
+        "--model",
+        shades / "rgb",
+        "--image-size",
+        "8",
+        "--output",
+        tmp_path / "out",
+    ]
+    code, out, err = call(capsys, command, *flags, "--image-size", "8")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "trained on 108 features, and --image-size 8 --color gray makes 64 of an image. Leave both out." in err
 
 
 @pytest.mark.parametrize("word", ["error", "skip", "keep"])

@@ -119,5 +119,6 @@ def test_without_the_flag_the_first_is_named(runner, rows, tmp_path, on, command
     assert "partition 0" in err or "broken.parquet" in err
     assert "is null" in err
     assert "row 5 is null" in err or command == "train"
-    assert "handleInvalid" in err
+    assert "--handle-invalid" in err
+    assert "handleInvalid" not in err
     assert not (tmp_path / "out").exists()

@@ -220,6 +220,11 @@ WRONG = {
         1,
         "--formula predicts 'y', and --label is",
     ),
+    "no held-out rows": (
+        ["--features", "half", "--label", "y", "--test-fraction", "0.00001"],
+        1,
+        "--test-fraction 1e-05 holds out no row",
+    ),
     "categorical": (["--label", "y", "--categorical", "zip"], 1, "categorical column 'zip' does not exist"),
 }
 
@@ -261,6 +266,24 @@ def test_labels_that_the_model_does_not_know_are_named(tmp_path, capsys):
     )
     assert code == 1
     assert "row 1: 'z' is none of the model's classes: a, b, c." in err
+
+
+def test_a_word_among_numbers_and_a_missing_label_are_named_with_the_flag(tmp_path, capsys):
+    """Rows are counted from the first of a file, whose batches are shorter."""
+    lines = [f"{i / 8},{'yes' if i % 9 > 4 else 'no'}" for i in range(40_000)]
+    for name, changed in {"whole": {}, "word": {39_000: "n/a,yes"}, "label": {39_000: "3,"}}.items():
+        rows = [changed.get(number, line) for number, line in enumerate(lines)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    run("train", tmp_path / "whole.csv", "--label", "y", "--reg-param", "0.1", "--output", tmp_path / "model")
+    known = ["--model", tmp_path / "model", "--output"]
+    code, _, err = call(capsys, "score", tmp_path / "word.csv", *known, tmp_path / "out")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "column 'x', row 39000 is 'n/a', which is no number. Of CSV, --option 'nullValue=n/a' takes it as" in err
+    run("score", tmp_path / "word.csv", *known, tmp_path / "out", "--option", "nullValue=n/a")
+    code, _, err = call(capsys, "evaluate", tmp_path / "label.csv", *known, tmp_path / "gate")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "1 of 40000 rows have no label. Filter or repair such rows, or give --handle-invalid skip." in err
+    run("evaluate", tmp_path / "label.csv", *known, tmp_path / "gate", "--handle-invalid", "skip")
 
 
 def test_the_page_of_a_training_is_what_one_looks_for(people):

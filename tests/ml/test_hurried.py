@@ -28,6 +28,7 @@ TABLE = pa.table(
         "fold": pa.array(np.arange(N) % 3, pa.int32()),
     }
 )
+TWICE = pa.Table.from_arrays([*TABLE.columns, TABLE["a"]], [*TABLE.column_names, "a"])
 AB: dict[str, Any] = {"featuresCols": ["a", "b"]}
 LINEAR: dict[str, tuple[Any, dict[str, Any]]] = {
     "LogisticRegression": (ml.LogisticRegression, {}),
@@ -79,6 +80,14 @@ def linear(kind: Any, own: dict[str, Any], path: str) -> dict[str, Case]:
             fitted(validationIndicatorCol="a"),
             "validation column 'a' has type double; it must be bool",
         ),
+        "patience with nothing": (fitted(patience=3), "patience=3 stops a fit by its validation rows.* Set validat"),
+        "a least gain of nothing": (fitted(minDelta=0.1), "minDelta=0.1 stops a fit by its validation rows"),
+        "a column twice": (fitted(featuresCols=["a", "b", "a"]), "featuresCols names column 'a' twice. Leave one"),
+        "a column in two spellings": (fitted(featuresCols=["a", "b", "A"]), "names column 'A' as 'a' too"),
+        "two columns of one name": (lambda: made().fit(TWICE), "there are several columns 'a': rename or drop all"),
+        "two columns of one name, in pandas": (lambda: made().fit(TWICE.to_pandas()), "several columns 'a'"),
+        "nothing to evaluate": (lambda: made(maxIter=1).fit(TABLE).evaluate(None), "Got a NoneType instead"),
+        "a path to evaluate": (lambda: made(maxIter=1).fit(TABLE).evaluate("nowhere.csv"), "'nowhere.csv' does not"),
         "steps below zero": (fitted(maxIter=-1), "maxIter must be a whole number >= 0. Got -1"),
         "steps as text": (fitted(maxIter="100"), '"maxIter". Could not convert 100 to int'),
         "a penalty below zero": (fitted(regParam=-0.1), "regParam must be >= 0. Got -0.1"),
@@ -182,6 +191,7 @@ CASES: dict[str, dict[str, Case]] = {
         "another column": (lambda: raw(inputCols=["a", "age"]).fit(TABLE), "input column 'age' does not exist. Col"),
         "a text of columns": (lambda: raw(inputCols="a"), '"inputCols". Could not convert a to list'),
         "no column": (lambda: raw(inputCols=[]).fit(TABLE), "there are no columns to make features of"),
+        "a column twice": (lambda: raw(inputCols=["a", "a"]).fit(TABLE), "inputCols names column 'a' twice"),
         "the label": (lambda: raw(inputCols=["a", "label"]).fit(TABLE), "inputCols names the label, 'label'"),
         "another category": (lambda: raw(categorical=["age"]).fit(TABLE), "categorical column 'age' does not exist"),
         "a text of categories": (lambda: raw(categorical="town"), '"categorical". Could not convert town to list'),
@@ -246,6 +256,14 @@ CASES: dict[str, dict[str, Case]] = {
         "another metric": (
             lambda: search(evaluator=ml.BinaryClassificationEvaluator(metricName="auc")).fit(TABLE),
             "metricName='auc' is not known",
+        ),
+        "areas of three classes": (
+            lambda: search(
+                estimator=(three := LR(labelCol="kind", **AB)),
+                estimatorParamMaps=[{three.regParam: 0.1}],
+                evaluator=ml.BinaryClassificationEvaluator(labelCol="kind"),
+            ).fit(TABLE),
+            "the models are of 3 classes: areas under curves are of two classes.* Take Multiclass",
         ),
         "another label": (
             lambda: search(evaluator=ml.BinaryClassificationEvaluator(labelCol="y")).fit(TABLE),
@@ -318,6 +336,40 @@ CASES: dict[str, dict[str, Case]] = {
         ),
     },
 }
+SCORED = TABLE.append_column("prediction", TABLE["kind"]).append_column("rawPrediction", TABLE["a"])
+for evaluator in (ml.BinaryClassificationEvaluator, ml.MulticlassClassificationEvaluator, ml.RegressionEvaluator):
+    judged = "rawPrediction" if evaluator is ml.BinaryClassificationEvaluator else "prediction"
+    CASES[evaluator.__name__] = {
+        "nothing": (lambda kind=evaluator: kind().evaluate(None), "Got a NoneType instead"),
+        "a number": (lambda kind=evaluator: kind().evaluate(3), "a table is made of a path, .* Got a int instead"),
+        "a dict": (lambda kind=evaluator: kind().evaluate({"label": [1.0]}), "Got a dict instead"),
+        "an array": (lambda kind=evaluator: kind().evaluate(A), "Got a ndarray instead"),
+        "the model": (lambda kind=evaluator: kind().evaluate(LR()), "Got a LogisticRegression instead"),
+        "a path": (lambda kind=evaluator: kind().evaluate("nowhere.csv"), "'nowhere.csv' does not exist"),
+        "no rows": (lambda kind=evaluator: kind().evaluate(SCORED.slice(0, 0)), "there are no rows to evaluate"),
+        "rows that are not scored": (
+            lambda kind=evaluator: kind().evaluate(TABLE),
+            f"evaluated column '{judged}' does not exist. Columns: a, b",
+        ),
+        "another label": (
+            lambda kind=evaluator: kind(labelCol="churned").evaluate(SCORED),
+            "label column 'churned' does not exist",
+        ),
+        "words": (
+            lambda kind=evaluator: kind(labelCol="town").evaluate(SCORED),
+            "label column 'town' has type string",
+        ),
+        "words as weights": (
+            lambda kind=evaluator: kind(weightCol="town").evaluate(SCORED),
+            "'town' has type string",
+        ),
+        "another metric": (lambda kind=evaluator: kind(metricName="auc").evaluate(SCORED), "metricName='auc' is not"),
+        "another parameter": (lambda kind=evaluator: kind(metric="auc"), "unexpected keyword argument 'metric'"),
+    }
+CASES["BinaryClassificationEvaluator"]["three classes"] = (
+    lambda: ml.BinaryClassificationEvaluator(labelCol="kind").evaluate(SCORED),
+    "label 2: areas under curves are of two classes, 0 and 1. Take MulticlassClassificationEvaluator for more",
+)
 for kind_name, (of_kind, given_to_it) in LINEAR.items():
     CASES[kind_name] = linear(of_kind, given_to_it, f"/tmp/sparkopt-hurried-{kind_name}")
 ROWS = [(kind, name) for kind, cases in CASES.items() for name in cases]

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from sklearn import metrics as sk
 
 from sparkopt import BlockStore, Columns, ml
+from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics import held_out
 from sparkopt.ml.metrics.held_out import held_out_metrics
 from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, merged
@@ -171,6 +172,36 @@ def test_areas_of_many_scores_are_within_their_bins(spark, monkeypatch, sample):
                     assert metric == pytest.approx(exact(mine["label"], raw), abs=gap)
             theirs = evaluator.evaluate(models[0][0].transform(many.where("fold = 0")))
             assert found[0][0] == pytest.approx(theirs, abs=gap)
+
+
+def test_scores_far_from_those_that_are_counted_at_need_not_be_exact():
+    exact, y = RNG.normal(size=5000).round(2), RNG.integers(0, 2, 5000).astype(float)
+    exact[:2] = -np.inf, np.inf
+    weight, asked = RNG.uniform(size=5000), []
+    first = ScoreTally(40)
+    first.add(y, weight, exact)
+    one, other = first.settle().at(), first.settle().at()
+    one.add(y, weight, exact)
+
+    def of(rows):
+        asked.append(len(rows))
+        return exact[rows]
+
+    within = RNG.uniform(1e-4, 2e-3, 5000)
+    other.add_near(y, weight, exact + within * RNG.uniform(-1, 1, 5000), within, of)
+    np.testing.assert_array_equal(other.positives, one.positives)
+    np.testing.assert_array_equal(other.negatives, one.negatives)
+    assert 0 < sum(asked) < 1000
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5, 40])
+@pytest.mark.parametrize("rows", [1, 37, 3000])
+def test_products_are_sums_in_the_order_of_features(rows, outputs):
+    X, matrix = RNG.normal(size=(rows, 7)).astype(np.float32), RNG.normal(size=(outputs, 7))
+    expected = np.zeros((rows, outputs))
+    for feature in range(7):
+        expected = expected + X[:, feature].astype(np.float64)[:, None] * matrix[:, feature]
+    np.testing.assert_array_equal(products(X, matrix), expected)
 
 
 TALLIES = {

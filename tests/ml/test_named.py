@@ -13,6 +13,7 @@ from sparkopt import Columns, ml
 from sparkopt.errors import SchemaError
 from sparkopt.machine import Table
 from tests.ml.named import CASES, LABEL, POINTS, WEIGHT, N, X, Z, plain
+from tests.ml.wide import train_and_score
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -114,3 +115,9 @@ def test_twenty_thousand_columns():
     ) as caught:
         ml.LinearRegression(featuresCols=["nope"]).fit(rows)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.usefixtures("minutes")
+@pytest.mark.timeout(1200)
+def test_twenty_thousand_columns_on_spark(spark, tmp_path):
+    train_and_score(spark, tmp_path)

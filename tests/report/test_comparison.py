@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkopt.report.comparison import compare, main
+from sparkopt.report.comparison import compare
 from tests.report import receipts
 
 SLOW = receipts.linear(90, 0.1, optimizer="gd", seconds={**receipts.linear().seconds, "total": 8.864, "compute": 3.1})
@@ -44,25 +44,6 @@ def test_charts_overlay_both_runs():
         drawn = getattr(chart, "series", None)
         names = [one.name for one in drawn] if drawn else [name for name, _ in chart.groups]
         assert names == ["a", "b"], chart.title
-
-
-def test_the_command(tmp_path, capsys):
-    for name, receipt in (("old", SLOW), ("new", FAST)):
-        (tmp_path / name).mkdir()
-        receipt.save(tmp_path / name / "receipt.json")
-    paths = [str(tmp_path / name / "receipt.json") for name in ("old", "new")]
-    assert main([*paths, "--html", str(tmp_path / "out.html")]) == 0
-    said = capsys.readouterr().out
-    assert "new/receipt, compared with old/receipt: total time 4.00x less" in said
-    page = (tmp_path / "out.html").read_text()
-    assert page.count("<figure>") == 4
-    assert "4.00x less" in page
-    assert "://" not in page
-    assert main([paths[0], str(tmp_path / "none.json")]) == 1
-    assert capsys.readouterr().err.startswith("sparkopt compare: error: cannot read")
-    with pytest.raises(SystemExit) as wrong:
-        main([paths[0]])
-    assert wrong.value.code == 2
 
 
 def test_names_are_escaped():

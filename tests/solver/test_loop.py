@@ -165,7 +165,8 @@ def test_many_problems_share_each_pass():
     passes = []
 
     def reduce(query):
-        passes.append(len(query.request.points))
+        passes.append({point.tobytes() for point in query.request.points})
+        assert len(passes[-1]) == len(query.request.points)  # models at the same point share the answer
         return BOWL.reduce(query)
 
     names = ["gd", "momentum", "adam"]
@@ -173,9 +174,12 @@ def test_many_problems_share_each_pass():
         Problem(optim.by_name(n, 0.1), BOWL.start, L2(0.1 * i), Stop(10 + i, 0.0)) for i, n in enumerate(names)
     ]
     together = minimise_many(reduce, problems)
-    assert passes == [3] * 11 + [2, 1]
+    shared, passes[:] = list(passes), []
     for problem, solution in zip(problems, together, strict=True):
-        np.testing.assert_allclose(solution.coef, minimise(BOWL.reduce, problem).coef, rtol=1e-12)
+        np.testing.assert_allclose(solution.coef, minimise(reduce, problem).coef, rtol=1e-12)
+    alone = np.split(np.array(passes), [11, 11 + 12])
+    assert shared == [set().union(*(run[step] for run in alone if step < len(run))) for step in range(13)]
+    assert [len(points) for points in shared[:1] + shared[-3:]] == [1, 3, 2, 1]
 
 
 def test_stop_rules_have_domains():
@@ -189,10 +193,11 @@ class Counted:
     """A reduction that remembers the step and the number of points of each pass."""
 
     def __init__(self, reduce) -> None:
-        self.reduce, self.passes = reduce, []
+        self.reduce, self.passes, self.points = reduce, [], set()
 
     def __call__(self, query: Query) -> PartialSum:
         self.passes.append((query.step, len(query.request.points), isinstance(query.request, optim.HessianProducts)))
+        self.points |= {(query.step, type(query.request), point.tobytes()) for point in query.request.points}
         return self.reduce(query)
 
 
@@ -315,11 +320,12 @@ def test_minimise_refuses_what_cannot_work_before_the_first_pass():
 
 def test_many_problems_share_their_passes():
     """A step costs as many passes as its most searching problem needs, not their sum."""
-    alone = []
+    alone, points = [], set()
     for problem in many():
         reduce = Counted(logistic().reduce)
         minimise(reduce, problem)
         alone.append(reduce.passes)
+        points |= reduce.points
     together = Counted(logistic().reduce)
     minimise_many(together, many())
     steps = range(1 + max(step for passes in alone for step, *_ in passes))
@@ -330,4 +336,26 @@ def test_many_problems_share_their_passes():
     for kind in (True, False):
         most = [max(of(passes, step, kind) for passes in alone) for step in steps]
         assert [of(together.passes, step, kind) for step in steps] == most
-    assert sum(p for _, p, _ in together.passes) == sum(p for passes in alone for _, p, _ in passes)
+    shared = {point for point in points if point[1] is not optim.HessianProducts}
+    assert sum(p for _, p, kind in together.passes if not kind) == len(shared)  # one answer for each point
+
+
+def test_models_at_the_same_point_of_other_folds_have_their_own_answers():
+    asked = []
+
+    def reduce(query):
+        asked.append(list(query.folds))
+        folds = np.array([0.0 if fold is None else 1.0 + fold for fold in query.folds])
+        residual = query.request.points - folds[:, None]
+        return PartialSum(0.5 * (residual**2).sum(axis=1), residual, 1.0, 1)
+
+    problems = [
+        Problem(optim.gd(0.3), np.zeros(1), L2(strength), Stop(99, 0.0), held_out=fold)
+        for fold in (None, 0, 1)
+        for strength in (0.0, 1.0)
+    ]
+    solutions = minimise_many(reduce, problems)
+    assert asked[0] == [None, 0, 1]
+    assert [0, 0, 1, 1] in asked  # both models of all rows began at their optimum
+    optima = [0.0, 0.0, 1.0, 0.5, 2.0, 1.0]
+    np.testing.assert_allclose([solution.coef[0] for solution in solutions], optima, atol=1e-12)

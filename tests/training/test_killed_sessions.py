@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -27,79 +28,145 @@ KILLS = int(os.environ.get("SPARKOPT_TEST_KILLS", "1"))
 class Session:
     """A process of killed_session.py, which its own processes and files outlive where it is killed."""
 
-    def __init__(self, kind: str, folder: Path, second: str) -> None:
+    def __init__(self, kind: str, folder: Path, number: int) -> None:
         (folder / "local").mkdir(exist_ok=True)
         environment = {**os.environ, "SPARK_HOME": str(Path(pyspark.__file__).parent), "PYTHONPATH": str(ROOT)}
         environment["TMPDIR"] = str(folder / "local")
-        command = [sys.executable, "-m", "tests.training.killed_session", kind, str(folder), second]
-        self.log = (folder / "log").open("w+")
-        self.process = subprocess.Popen(
-            command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
+        command = [sys.executable, "-m", "tests.training.killed_session", kind, str(folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with (folder / f"log-{number}").open("w") as log:
+            self.log = Path(log.name)
+            self.process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=log, **pipes)
         self.result: dict = {}
+        self.phases: list[str] = []
+
+    def fit(self, times: int) -> None:
+        """Let it fit so often; it starts before."""
+        self.process.stdin.write(f"{times}\n")
+        self.process.stdin.flush()
 
     def until(self, phase: str) -> float:
         """Read what it says until a phase begins; the time."""
-        assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith("RESULT "):
-                self.result = json.loads(line.removeprefix("RESULT "))
-            if line.strip() == phase:
+            self._note(line)
+            if line == f"PHASE {phase}\n":
                 return time.monotonic()
-        self.log.seek(0)
-        raise AssertionError(f"{phase} is not reached: {self.log.read()[-3000:]}")
+        raise AssertionError(f"{phase} is not reached: {self.log.read_text()[-3000:]}")
 
     def kill(self) -> list[psutil.Process]:
-        """Kill it, and nothing that it started; return those."""
+        """Kill it, and nothing that it started; return those. The last of its phases is the one that it was in."""
+        self.process.send_signal(signal.SIGSTOP)  # it stays at this moment while they are looked up
         started = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGKILL)
         self.end()
         return started
 
     def end(self) -> None:
+        for line in self.process.stdout:
+            self._note(line)
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
-        self.log.close()
+
+    def _note(self, line: str) -> None:
+        kind, _, said = line.partition(" ")
+        if kind == "RESULT" and not self.result:  # that of the fit which a killed session has left
+            self.result = json.loads(said)
+        if kind == "PHASE":
+            self.phases.append(said.strip())
 
 
-def measured(session: Session) -> dict[str, float]:
-    """Let a session run to its end; the seconds of each phase of its second fit."""
-    session.until("PHASE over")
-    began = [session.until(f"PHASE {phase}") for phase in (*PHASES, "end")]
-    assert session.process.wait() == 0
-    session.end()
-    return {phase: began[place + 1] - began[place] for place, phase in enumerate(PHASES)}
+class Sessions:
+    """Sessions that finish what the one before them has left, and are killed in their next fit."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.folder, self.chance = kind, folder, random.Random(5)
+        self.kills: Counter[str] = Counter()
+        self.found: list[dict] = []
+        self.orphans: list[psutil.Process] = []
+        self.kept = self.number = 0
+        self.following = Session(kind, folder, 0)
+
+    def next(self) -> Session:
+        """Return the next session; the one after it starts meanwhile."""
+        session, self.number = self.following, self.number + 1
+        self.following = Session(self.kind, self.folder, self.number)
+        return session
+
+    def measure(self) -> None:
+        """Let a session fit twice, undisturbed."""
+        session = self.next()
+        session.fit(2)
+        session.until("end")
+        self.calm = session.result
+        began = [session.until(phase) for phase in (*PHASES, "end")]
+        session.end()
+        assert session.process.returncode == 0, session.log.read_text()[-3000:]
+        self.seconds = {phase: began[place + 1] - began[place] for place, phase in enumerate(PHASES)}
+
+    def kill_in(self, phase: str) -> None:
+        """Kill a session at a random moment of a phase, or a little later."""
+        session = self.next()
+        session.fit(2)
+        session.until("end")
+        session.until(phase)
+        time.sleep(self.chance.random() * self.seconds[phase])
+        self.orphans += session.kill()
+        self.note(session)
+        self.kept = newest_checkpoint(self.folder)
+        self.kills[session.phases[-1]] += 1
+
+    def finish(self) -> None:
+        """Let a session finish what the last one has left."""
+        session = self.following
+        session.fit(1)
+        session.end()
+        assert session.process.returncode == 0, session.log.read_text()[-3000:]
+        self.note(session)
+
+    def __enter__(self) -> Sessions:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.following.process.kill()
+        self.following.process.wait()
+
+    def note(self, session: Session) -> None:
+        self.found.append({"kept": self.kept, **session.result, "killed": session.phases[-1]})
+        print(json.dumps(self.found[-1]), file=sys.stderr, flush=True)
+
+
+def newest_checkpoint(folder: Path) -> int:
+    """Return the step of the newest checkpoint that a killed session has left, or 0."""
+    steps = [path.stem.removeprefix("step-") for path in (folder / "checkpoints").rglob("*.checkpoint")]
+    return max(map(int, steps), default=0)
 
 
 def left(folder: Path) -> list[str]:
     """Files of sparkopt's that no process uses any more, and checkpoints."""
-    files = [*(folder / "local").rglob("sparkopt-*"), *(folder / "checkpoints").rglob("*.checkpoint")]
+    files = [*(folder / "local").rglob("sparkopt-*"), *(folder / "checkpoints").rglob("*")]
     return sorted(str(path) for path in files)
 
 
-@pytest.mark.timeout(900 + 600 * KILLS)
-@pytest.mark.parametrize("kind", ["machine"])
-def test_a_killed_driver_changes_nothing(kind, tmp_path):
-    write_rows(tmp_path / "rows")
-    chance, found = random.Random(5), []
-    calm = Session(kind, tmp_path, "second")
-    seconds = measured(calm)
-    expected = calm.result
-    orphans: list[psutil.Process] = []
-    for phase in [*PHASES * KILLS, ""]:
-        session = Session(kind, tmp_path, "second" if phase else "")
-        session.until("PHASE over")
-        if phase:
-            session.until(f"PHASE {phase}")
-            time.sleep(chance.random() * seconds[phase])
-            orphans += session.kill()
-        else:
-            session.process.wait()
-            session.end()
-        found.append({"phase": phase, **session.result})
-        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    assert [one for one in found if (one["numbers"], one["ones"]) != (expected["numbers"], expected["ones"])] == []
-    assert sum(one["resumed"] > 0 for one in found) >= KILLS  # after "last pass", at least
-    _, running = psutil.wait_procs(orphans, timeout=60)
+def check_kills(kind: str, folder: Path) -> None:
+    """Kill sessions in each phase; ``kind`` is as of killed_session.py."""
+    write_rows(folder / "rows")
+    with Sessions(kind, folder) as sessions:
+        sessions.measure()
+        for phase in PHASES:
+            while sessions.kills[phase] < KILLS:  # some come when the phase is over
+                sessions.kill_in(phase)
+        sessions.finish()
+    print(sessions.kills, file=sys.stderr)
+    for one in sessions.found:
+        assert (one["numbers"], one["ones"]) == (sessions.calm["numbers"], sessions.calm["ones"]), one
+        assert one["resumed"] == one["kept"], one
+    _, running = psutil.wait_procs(sessions.orphans, timeout=60)
     assert running == []
-    assert left(tmp_path) == []
+    assert left(folder) == []
+
+
+@pytest.mark.timeout(900 + 600 * KILLS)
+@pytest.mark.parametrize("kind", ["machine", "spark"])
+def test_a_killed_driver_changes_nothing(kind, tmp_path):
+    check_kills(kind, tmp_path)

@@ -131,6 +131,7 @@ class Runtime(ABC):
         encoded: bool = False,
         width: int = 0,
         known: Mapping[str, str] = MappingProxyType({}),
+        invalid: str = "skip",
     ) -> InputRows:
         """Return the rows that the flags name.
 
@@ -143,10 +144,13 @@ class Runtime(ABC):
         encoded : bool, default False
             For images: whether to leave them encoded, as deep models read them.
         width : int, default 0
-            For LIBSVM: the number of features; 0 is the largest index.
+            The number of features: of LIBSVM, where 0 is the largest index, and of images, where the flags say it if
+            it is 0.
         known : mapping of str to {"string", "number"}, default none
             For CSV: what the model knows columns as. Text is read as it is, whatever today's cells look like; a
             column of numbers that is empty today is still one of numbers.
+        invalid : {"error", "skip", "keep"}, default "skip"
+            For images: whether one that cannot be decoded is an error that names it, or has no features.
 
         Raises
         ------

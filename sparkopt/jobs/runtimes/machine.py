@@ -31,7 +31,7 @@ from sparkopt.jobs.runtimes.machine_files import WritePart, written_columns
 from sparkopt.jobs.runtimes.machine_rows import image_table, split_table
 from sparkopt.jobs.runtimes.pooled import LITTLE, for_each
 from sparkopt.jobs.runtimes.values import ArrayValues, column_values
-from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of
+from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of, with_image_shape
 from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.typing import Floats
 
@@ -86,10 +86,12 @@ class MachineRuntime(Runtime):
         encoded: bool = False,
         width: int = 0,
         known: Mapping[str, str] = MappingProxyType({}),
+        invalid: str = "skip",
     ) -> InputRows:
         source: DataSource = args.source
         if source.kind == IMAGES:
-            table, names = image_table(args, labels, encoded=encoded)
+            shaped = args if encoded else with_image_shape(args, width)
+            table, names = image_table(shaped, labels, encoded=encoded, invalid=invalid)
             return InputRows(table, None if encoded else FEATURES, LABEL, None, names)
         try:
             table = _table(source, width, known)

@@ -79,7 +79,9 @@ def _keyed(name: str, column: pa.Array, *, alone: bool) -> pa.Array:
     return column.cast(pa.int64()) if pa.types.is_integer(column.type) else column
 
 
-def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: bool) -> tuple[Table, list[str]]:
+def image_table(
+    args: argparse.Namespace, labels: Sequence[str], *, encoded: bool, invalid: str = "skip"
+) -> tuple[Table, list[str]]:
     """Return image files as rows of features (or content), label and path, and the labels' names in order.
 
     Raises
@@ -96,7 +98,8 @@ def image_table(args: argparse.Namespace, labels: Sequence[str], *, encoded: boo
     column = pa.field("content", pa.binary()) if encoded else pa.field(FEATURES, pa.list_(pa.float32()))
     width = args.image_size**2 * (3 if args.color == "rgb" else 1)
     schema = pa.schema([column, pa.field(LABEL, pa.int32()), pa.field("path", pa.string())])
-    parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width) for group in file_groups(files))
+    mode = "FAILFAST" if invalid == "error" else "PERMISSIVE"
+    parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width, mode) for group in file_groups(files))
     return Table(schema, parts), names
 
 
@@ -121,6 +124,8 @@ class ImagePart(TablePart):
         The columns.
     width : int
         Number of features.
+    mode : {"PERMISSIVE", "FAILFAST"}
+        Whether a file that cannot be decoded has no features, or is an error.
     """
 
     files: tuple[FileBelow, ...]
@@ -128,6 +133,7 @@ class ImagePart(TablePart):
     pipeline: Any
     schema: pa.Schema
     width: int
+    mode: str = "PERMISSIVE"
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -158,18 +164,18 @@ class ImagePart(TablePart):
         first = self.schema.names[0]
         if first in wanted:
             content = pa.array([_content(file.location) for file in self.files], pa.binary())
-            found[first] = content if self.pipeline is None else self._features(content)
+            found[first] = content if self.pipeline is None else self._features(content, paths)
         yield pa.RecordBatch.from_arrays(
             [found[name] for name in wanted], schema=pa.schema([self.schema.field(name) for name in wanted])
         )
 
-    def _features(self, content: pa.Array) -> pa.Array:
+    def _features(self, content: pa.Array, paths: pa.Array) -> pa.Array:
         from sparkopt.images import ImageKernel
         from sparkopt.images.opencv import use_cores
 
         use_cores(1)
-        kernel = ImageKernel(self.pipeline, "array")
-        pieces = [values for values, _ in kernel(content)]
+        kernel = ImageKernel(self.pipeline, "array", self.mode)
+        pieces = [values for values, _ in kernel(content, paths)]
         return pa.concat_arrays(pieces).cast(pa.list_(pa.float32()))
 
 

@@ -47,6 +47,7 @@ from sparkopt.jobs.sources import (
     feature_columns_of,
     image_names,
     image_pipeline,
+    with_image_shape,
 )
 from sparkopt.launch.remote import require_server
 from sparkopt.launch.session import is_classic, session
@@ -165,6 +166,7 @@ class SparkRuntime(Runtime):
         encoded: bool = False,
         width: int = 0,
         known: Mapping[str, str] = MappingProxyType({}),
+        invalid: str = "skip",
     ) -> InputRows:
         source: DataSource = args.source
         try:
@@ -178,7 +180,9 @@ class SparkRuntime(Runtime):
             return InputRows(files, None, LABEL, None, names)
         from sparkopt import images  # imported here: tables do not need OpenCV
 
-        features = images.udf(image_pipeline(args), output="array")("content").alias(FEATURES)
+        mode = "FAILFAST" if invalid == "error" else "PERMISSIVE"
+        decoded = images.udf(image_pipeline(with_image_shape(args, width)), output="array", mode=mode)
+        features = decoded("content", "path").alias(FEATURES)
         return InputRows(files.select(features, LABEL, "path"), FEATURES, LABEL, None, names)
 
     def schema(self, rows: DataFrame) -> StructType:
@@ -307,7 +311,9 @@ def essence(error: Exception) -> str:
         if isinstance(error, AnalysisException):
             return _first(message)
         if isinstance(error, PythonException):
-            return f"Spark failed: {message.splitlines()[-1].strip()}"
+            last = message.splitlines()[-1].strip()
+            own = re.sub(r"^sparkopt\.errors\.\w+: ", "", last)
+            return own if own != last else f"Spark failed: {last}"
         return f"Spark failed: {_rooted(_first(message), getattr(error, '_stackTrace', None) or '')}"
     return _first(str(error))
 

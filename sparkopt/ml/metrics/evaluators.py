@@ -14,16 +14,17 @@ from pyspark.ml.evaluation import (
     MulticlassClassificationEvaluator,
     RegressionEvaluator,
 )
+from pyspark.sql.types import StructType
 
 from sparkopt.blocks.columns import Columns, column_type, number_type
 from sparkopt.blocks.tables import spark_schema
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
 from sparkopt.ml.metrics.judged import Judged, completed, tallied
-from sparkopt.ml.metrics.tallies import ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
+from sparkopt.ml.metrics.tallies import OF_TWO, ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
 
-__all__ = ["Measure", "measure_of", "measure_on"]
+__all__ = ["Measure", "check_two_classes", "measure_of", "measure_on"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,23 @@ def measure_on(evaluator: Evaluator, rows: Table) -> float:
     if value is None:
         raise _unknown(own)
     return value
+
+
+def check_two_classes(evaluator: Evaluator, schema: StructType) -> None:
+    """Refuse curves of a label that is known to have more than two classes, as StringIndexer notes it.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming the column.
+    """
+    own: Any = evaluator
+    if _MEASURES.get(_kind(evaluator)) is not _binary or own.getLabelCol() not in schema.names:
+        return
+    known = schema[own.getLabelCol()].metadata.get("ml_attr", {})
+    classes = known.get("num_vals") or len(known.get("vals", ()))
+    if classes > 2:
+        raise IncompatibleError(f"label column {own.getLabelCol()!r} has {classes} classes: {OF_TWO}")
 
 
 def _unknown(evaluator: Any) -> ParameterError:

@@ -7,20 +7,23 @@ under curves of many scores take two passes: a few rows say at which scores to c
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pyspark.ml.evaluation import Evaluator
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Block, Blocks, Part, every
 from sparkopt.blocks.store import BlockStore
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
-from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
+from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
 from sparkopt.typing import Array, Floats
 
 __all__ = ["held_out_metrics"]
@@ -51,10 +54,15 @@ def held_out_metrics(
     measure = measure_of(evaluator, store.columns)
     if measure is None or not all(store.fold_rows(first + fold) for fold in range(len(models))):
         return None
+    if isinstance(measure.tally(), ScoreTally):
+        classes = max((getattr(model, "numClasses", 2) for fold in models for model in fold), default=2)
+        if classes > 2:
+            raise IncompatibleError(f"the models are of {classes} classes: {OF_TWO}")
     outputs = [_output_of(model, measure) for model in models[0]]
     if not all(outputs):
         return None
-    plan = _Plan([_Fold.of(fold) for fold in models], [str(output) for output in outputs], measure.weighs, first)
+    names = [str(output) for output in outputs]
+    plan = _Plan([_Fold.of(fold, names) for fold in models], names, measure.weighs, first)
     empty = [[measure.tally() for _ in fold] for fold in models]
     found = _taken(store, plan, empty)
     metrics = [[measure.value(tally) for tally in fold] for fold in found]
@@ -69,14 +77,18 @@ def _output_of(model: Any, measure: Measure) -> str | None:
 
 def _taken(store: BlockStore, plan: _Plan, empty: Tallies) -> Tallies:
     """Return the tallies of all rows."""
-    step = _step(store, empty)
-    found = _pass(store, plan, empty, step)
-    if step > 1 and any(_is_complete(tally) for fold in found for tally in fold):
-        found = _pass(store, plan, empty)
-    if not all(_is_complete(tally) for fold in found for tally in fold):
-        # all are counted again, at the scores that this pass found
-        again: Tallies = [[tally.at() for tally in fold if isinstance(tally, ScoreTally)] for fold in found]
-        found = _pass(store, plan, again)
+    step, shared = _step(store, empty), store.share(pickle.dumps(plan))
+    try:
+        passes = _Passes(store, uuid.uuid4().hex, shared)
+        found = passes.tallies(empty, step)
+        if step > 1 and any(_is_complete(tally) for fold in found for tally in fold):
+            found = passes.tallies(empty)
+        if not all(_is_complete(tally) for fold in found for tally in fold):
+            # all are counted again, at the scores that this pass found
+            again: Tallies = [[tally.at() for tally in fold if isinstance(tally, ScoreTally)] for fold in found]
+            found = passes.tallies(again)
+    finally:
+        shared.destroy()
     return found
 
 
@@ -93,18 +105,26 @@ def _is_complete(tally: Tally) -> bool:
     return not isinstance(tally, ScoreTally) or tally.complete
 
 
-def _pass(store: BlockStore, plan: _Plan, empty: Tallies, step: int = 1) -> Tallies:
-    """Return the tallies of every partition, of all rows or one of ``step``, merged in the order of partitions."""
-    shared = store.share(pickle.dumps((plan, empty)))
-    try:
-        results = store.collect(_Count(shared, step), store.slots)
-    finally:
-        shared.destroy()
-    parts = [result.value for result in results if result.value is not None]
-    return [
-        [merged([part[fold][model] for part in parts]) for model in range(len(empty[0]))]
-        for fold in range(len(empty))
-    ]
+@dataclass(frozen=True)
+class _Passes:
+    """Passes over the rows of a store, with one plan."""
+
+    store: BlockStore
+    key: str
+    plan: Shared
+
+    def tallies(self, empty: Tallies, step: int = 1) -> Tallies:
+        """Return the tallies of all partitions, of all rows or one of ``step``, merged in their order."""
+        shared = self.store.share(pickle.dumps(empty))
+        try:
+            results = self.store.collect(_Count(self.key, self.plan, shared, step), self.store.slots)
+        finally:
+            shared.destroy()
+        parts = [result.value for result in results if result.value is not None]
+        return [
+            [merged([part[fold][model] for part in parts]) for model in range(len(empty[0]))]
+            for fold in range(len(empty))
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,16 +135,44 @@ class _Fold:
     matrix: Floats
     intercept: Floats
     starts: list[int]
+    is_margin: bool
+    """Whether the output that is judged is the raw prediction itself, the only one of each model."""
 
     @classmethod
-    def of(cls, models: Sequence[Any]) -> _Fold:
+    def of(cls, models: Sequence[Any], outputs: Sequence[str]) -> _Fold:
         """Stack the models."""
         own = [model.copy() for model in models]
         for model in own:
             model._summary = None  # rows and history stay on the driver
         arrays = [model.arrays for model in own]
         matrix, intercept = (np.concatenate(column) for column in zip(*arrays, strict=True))
-        return cls(own, matrix, intercept, np.cumsum([0, *(len(values) for _, values in arrays)]).tolist())
+        starts = np.cumsum([0, *(len(values) for _, values in arrays)]).tolist()
+        is_margin = len(matrix) == len(own) and set(outputs) == {"rawPrediction"}
+        return cls(own, matrix, intercept, starts, is_margin)
+
+    def count_near(self, block: Block, weight: Floats, tallies: Sequence[ScoreTally]) -> None:
+        """Count a block's dense rows at given scores by fast products; those near one of them by exact ones.
+
+        The sums of both are within γ ‖x‖ ‖w‖ of the true one (Higham, 2002, *Accuracy and stability of numerical
+        algorithms*, §3.1), and what is added to them rounds once more each.
+        """
+        X = block.X.astype(np.float64, copy=False)
+        raw = self.matrix @ X.T + self.intercept[:, None]
+        offset = np.zeros(block.rows) if block.offset is None else block.offset
+        raw += offset
+        lengths = np.sqrt(np.einsum("ij,ij->i", X, X))
+        rounding = 4 * (X.shape[1] + 8) * float(np.finfo(np.float64).eps)
+        for number, (tally, near) in enumerate(zip(tallies, raw, strict=True)):
+            coefficients, intercept = self.matrix[number : number + 1], float(self.intercept[number])
+            most = lengths * float(np.linalg.norm(coefficients)) + abs(intercept) + np.abs(offset)
+
+            def exact(
+                rows: NDArray[np.intp], coefficients: Floats = coefficients, intercept: float = intercept
+            ) -> Floats:
+                found = products(X[rows], coefficients)[:, 0] + intercept
+                return found if block.offset is None else found + block.offset[rows]
+
+            tally.add_near(block.y, weight, near, rounding * most, exact)
 
     def raw(self, block: Block) -> list[Array]:
         """Return the raw predictions of each model."""
@@ -151,6 +199,10 @@ class _Plan:
                 continue
             weight = block.weight if self.weighs and block.weight is not None else np.ones(block.rows)
             fold = self.folds[place]
+            fixed = [tally for tally in tallies[place] if isinstance(tally, ScoreTally) and tally.fixed]
+            if fold.is_margin and isinstance(block.X, np.ndarray) and len(fixed) == len(tallies[place]):
+                fold.count_near(block, weight, fixed)
+                continue
             judged = zip(fold.models, self.outputs, fold.raw(block), tallies[place], strict=True)
             for model, output, raw, tally in judged:
                 found = model._output(output, raw)
@@ -163,13 +215,14 @@ class _Plan:
 class _Count:
     """The task: one partition's tallies."""
 
-    shared: Shared
+    key: str
+    plan: Shared
+    empty: Shared
     step: int
 
     def __call__(self, part: Part, blocks: Blocks) -> Tallies:
-        plan: _Plan
-        tallies: Tallies
-        plan, tallies = pickle.loads(self.shared.value)  # noqa: S301  # written by this session's own driver
+        plan = _plan_of(self.key, self.plan)
+        tallies: Tallies = pickle.loads(self.empty.value)  # noqa: S301  # written by this session's own driver
         rows: Iterator[Block] = chain(
             every(blocks), blocks.validation()
         )  # those for validation are held out like others
@@ -177,6 +230,19 @@ class _Count:
             rows = (block.take(np.arange(0, block.rows, self.step)) for block in rows)
         plan.count(rows, tallies)
         return [[_settled(tally) for tally in fold] for fold in tallies]
+
+
+_known: dict[str, _Plan] = {}
+"""The last plan of this process: its models take longer to load than a partition to count."""
+
+
+def _plan_of(key: str, shared: Shared) -> _Plan:
+    plan = _known.get(key)
+    if plan is None:
+        plan = pickle.loads(shared.value)  # noqa: S301  # written by this session's own driver
+        _known.clear()
+        _known[key] = plan
+    return plan
 
 
 def _settled(tally: Tally) -> Tally:

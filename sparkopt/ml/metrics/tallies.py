@@ -6,11 +6,12 @@ A tally takes targets ``y``, row weights and what a model says, all of shape (n,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparkopt.errors import DataError
 from sparkopt.typing import Array, Floats
@@ -18,6 +19,11 @@ from sparkopt.typing import Array, Floats
 __all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally", "evenly_by_rank", "merged"]
 
 T = TypeVar("T", bound="Tally")
+
+OF_TWO = (
+    "areas under curves are of two classes, 0 and 1. Take MulticlassClassificationEvaluator for more, or number two "
+    "classes from 0."
+)
 
 BUFFER = 1 << 20
 """Scores that are kept until they are counted."""
@@ -238,15 +244,43 @@ class ScoreTally(Tally):
         return ScoreTally(self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), fixed=True)
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
-        positive = np.where(y > 0.5, weight, 0.0)
+        _require_two(y)
         if self.fixed:
-            at = np.maximum(np.searchsorted(self.scores, found, side="right") - 1, 0)
-            self.positives = self.positives + np.bincount(at, positive, len(self.scores))
-            self.negatives = self.negatives + np.bincount(at, weight - positive, len(self.scores))
+            self._count_at(np.searchsorted(self.scores, found, side="right"), y, weight)
             return
+        positive = np.where(y > 0.5, weight, 0.0)
         self._waiting.append((np.asarray(found, np.float64), positive, weight - positive))
         if sum(len(scores) for scores, _, _ in self._waiting) > BUFFER:
             self.settle()
+
+    def add_near(
+        self, y: Floats, weight: Floats, near: Floats, within: Floats, exact: Callable[[NDArray[np.intp]], Floats]
+    ) -> None:
+        """Count rows at scores that are given, as ``add`` does, where only some of their own need to be exact.
+
+        Parameters
+        ----------
+        y, weight : ndarray of shape (n,)
+            Targets and weights.
+        near, within : ndarray of shape (n,)
+            Scores, and how far they are from the exact ones at most.
+        exact : callable
+            Returns the exact scores of some rows, given their numbers.
+        """
+        _require_two(y)
+        places = np.searchsorted(self.scores, near, side="right")
+        ends = np.concatenate([[-np.inf], self.scores, [np.inf]])
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            unsure = (near - ends[places] <= within) | (ends[places + 1] - near <= within)
+        rows = np.flatnonzero(unsure)
+        if len(rows):
+            places[rows] = np.searchsorted(self.scores, exact(rows), side="right")
+        self._count_at(places, y, weight)
+
+    def _count_at(self, places: NDArray[np.intp], y: Floats, weight: Floats) -> None:
+        at, positive = np.maximum(places - 1, 0), np.where(y > 0.5, weight, 0.0)
+        self.positives = self.positives + np.bincount(at, positive, len(self.scores))
+        self.negatives = self.negatives + np.bincount(at, weight - positive, len(self.scores))
 
     def settle(self) -> ScoreTally:
         """Count the rows that wait, and return the tally."""
@@ -282,6 +316,12 @@ class ScoreTally(Tally):
         kept = (self.positives > 0) | (self.negatives > 0) if self.fixed else np.ones(len(self.scores), bool)
         scores, positives, negatives = (a[kept][::-1] for a in (self.scores, self.positives, self.negatives))
         return scores, positives.cumsum(), negatives.cumsum()
+
+
+def _require_two(y: Floats) -> None:
+    """Refuse labels of more than two classes."""
+    if y.max(initial=0) > 1:
+        raise DataError(f"label {y.max():g}: {OF_TWO}")
 
 
 def evenly_by_rank(scores: Floats, most: int) -> Floats:

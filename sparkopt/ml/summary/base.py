@@ -6,6 +6,7 @@ that the model was trained on, ``model.evaluate(df)`` of any others. All metrics
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 
 from sparkopt.blocks.columns import Columns, number_type
 from sparkopt.blocks.names import column_text
-from sparkopt.blocks.rows import schema_of
+from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
@@ -50,6 +51,8 @@ class Summary:
     def __post_init__(self) -> None:
         if isinstance(self.dataset, pa.RecordBatchReader):  # which is read once
             object.__setattr__(self, "dataset", Table.of(self.dataset))
+        elif isinstance(self.dataset, (str, os.PathLike)) or not Table.accepts(self.dataset):
+            rows_of(self.dataset)  # refuses what is no table, before a metric is asked for
 
     @cached_property
     def predictions(self) -> Any:

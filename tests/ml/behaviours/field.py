@@ -80,3 +80,19 @@ def a_filter_on_predictions_computes_them_once(world: World) -> None:
         plan = re.findall(r"MapInArrow|EvalPython|UDF\((?!\S*\.(?:probability|rawPrediction))", text.getvalue())
         assert len(plan) <= 1, text.getvalue()
         assert scored.count() == sum(one.transform(local)["prediction"].to_pylist())
+
+
+@behaviour()
+def an_evaluator_refuses_what_it_cannot_judge_in_one_line(world: World) -> None:
+    rows = world.spark.createDataFrame(field.TABLE).withColumn("rawPrediction", F.col("a"))
+    named = {"ml_attr": {"type": "nominal", "name": "town", "vals": ["Bonn", "Oslo", "Rome"]}}
+    three = rows.withColumn("town", F.col("row") % 3.0).withMetadata("town", named)
+    evaluator = ml.BinaryClassificationEvaluator(labelCol="town")
+    field.refused(
+        "label column 'town' has 3 classes: areas under curves are of two", lambda: evaluator.evaluate(three)
+    )
+    field.refused("Got a NoneType instead", lambda: evaluator.evaluate(None))
+    both = ml.LogisticRegression(featuresCols=["a", "A"])
+    field.refused("featuresCols names column 'A' as 'a' too", lambda: both.fit(rows))
+    late = ml.LogisticRegression(featuresCols=["a"], patience=3)
+    field.refused("patience=3 stops a fit by its validation rows", lambda: late.fit(rows))

@@ -1,0 +1,90 @@
+"""What the training loop trains: a network with its loss and optimiser on one rank, of whatever framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+from sparkopt.deep.batch import Batch
+from sparkopt.deep.loggers import Logger
+
+__all__ = ["LearnerFactory", "LearnerRecipe", "Trainable"]
+
+
+class LearnerRecipe(Protocol):
+    """What a learner is made of, and who is told how it goes."""
+
+    @property
+    def loggers(self) -> Sequence[Logger]:
+        """They run in the process of rank 0."""
+        ...
+
+    @property
+    def task_name(self) -> str:
+        """What outputs mean."""
+        ...
+
+    @property
+    def ignored(self) -> int | None:
+        """The label whose rows do not count."""
+        ...
+
+
+class Trainable(Protocol):
+    """The learner of a rank."""
+
+    output_shape: tuple[int, ...]
+    is_weighted: bool
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the first step."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        ...
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What a checkpoint belongs to."""
+        ...
+
+    def step(self, batches: Sequence[Batch], total: float, seed: int) -> torch.Tensor:
+        """Take a step; return this rank's part of the mean loss."""
+        ...
+
+    def weight(self, batches: Sequence[Batch]) -> float:
+        """Return how much the rows of batches count."""
+        ...
+
+    def end_epoch(self, watched: float) -> None:
+        """Take a step of a schedule by epochs."""
+        ...
+
+    def settle(self) -> None:
+        """Make running statistics equal on all ranks; a collective."""
+        ...
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
+        """Return mean loss and metrics; a collective."""
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the network's state; it may share memory with what is trained."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds in addition to the weights; a collective."""
+        ...
+
+    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Restore weights and state."""
+        ...
+
+
+LearnerFactory: TypeAlias = Callable[..., Trainable]
+"""From recipe, settings, communicator, device, steps, sample and facts of the labels."""
