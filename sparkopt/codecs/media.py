@@ -190,6 +190,11 @@ def _soundfile() -> Any:
         import soundfile  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         raise MissingDependencyError.of("The codec 'mp3'", "soundfile", "codecs") from None
+    except OSError as error:  # its wheel for any platform has no library in it
+        raise MissingDependencyError(
+            f"The codec 'mp3' needs the library libsndfile, which soundfile does not find: {error}. Install "
+            "libsndfile1, or the wheel of soundfile for this platform."
+        ) from None
     return soundfile
 
 

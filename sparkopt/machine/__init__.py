@@ -6,6 +6,8 @@ process it is used.
 
 ``ProcessPool`` in ``pool`` gives the items of a ``runs.Run`` to ``workers``, each a thread that owns one ``process``
 and speaks with it over pipes (``messages``); ``worker`` is what runs there. ``shared`` values are sent once.
+Where a framework's workers hold the rows, a table has a ``Cluster``: ``on_dask``, ``on_ray``.
+
 ``limits`` is what this process may use of the machine, ``folders`` where it keeps files that must not outlive it.
 
 The package imports ``io`` and what that imports; nothing here knows Spark. Start with ``table``, then ``pool``.
@@ -14,9 +16,19 @@ The package imports ``io`` and what that imports; nothing here knows Spark. Star
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["CsvFormat", "ProcessPool", "SharedValue", "Table", "TablePart", "available_cores", "available_memory"]
+__all__ = [
+    "Cluster",
+    "CsvFormat",
+    "ProcessPool",
+    "SharedValue",
+    "Table",
+    "TablePart",
+    "available_cores",
+    "available_memory",
+]
 
 if TYPE_CHECKING:
+    from sparkopt.machine.cluster import Cluster
     from sparkopt.machine.csv_format import CsvFormat
     from sparkopt.machine.limits import available_cores, available_memory
     from sparkopt.machine.part import TablePart
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
     from sparkopt.machine.table import Table
 
 _HOMES = {
+    "Cluster": "cluster",
     "CsvFormat": "csv_format",
     "ProcessPool": "pool",
     "SharedValue": "shared",

@@ -228,6 +228,8 @@ class ScoreTally(Tally):
         Whether the rows are counted.
     fixed : bool
         Whether rows are counted at ``scores``, which are given.
+    any_class : bool
+        Whether labels of more than two classes pass: who tallies looks at them.
     """
 
     limit: int
@@ -236,15 +238,18 @@ class ScoreTally(Tally):
     negatives: Floats = field(default_factory=lambda: np.zeros(0))
     complete: bool = True
     fixed: bool = False
+    any_class: bool = False
     _waiting: list[tuple[Floats, Floats, Floats]] = field(default_factory=list)
 
     def at(self) -> ScoreTally:
         """Return an empty tally that counts at this one's scores; whatever is below them is counted at the first."""
         scores = evenly_by_rank(self.scores, self.limit // 2 + 1)
-        return ScoreTally(self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), fixed=True)
+        return ScoreTally(
+            self.limit, scores, np.zeros(len(scores)), np.zeros(len(scores)), True, True, self.any_class
+        )
 
     def add(self, y: Floats, weight: Floats, found: Array) -> None:
-        _require_two(y)
+        self._require_two(y)
         if self.fixed:
             self._count_at(np.searchsorted(self.scores, found, side="right"), y, weight)
             return
@@ -267,7 +272,7 @@ class ScoreTally(Tally):
         exact : callable
             Returns the exact scores of some rows, given their numbers.
         """
-        _require_two(y)
+        self._require_two(y)
         places = np.searchsorted(self.scores, near, side="right")
         ends = np.concatenate([[-np.inf], self.scores, [np.inf]])
         with np.errstate(invalid="ignore"):  # ∞ − ∞
@@ -304,6 +309,11 @@ class ScoreTally(Tally):
         self._waiting = [(other.scores, other.positives, other.negatives)]
         self.settle()
 
+    def _require_two(self, y: Floats) -> None:
+        """Refuse labels of more than two classes."""
+        if not self.any_class and y.max(initial=0) > 1:
+            raise DataError(f"label {y.max():g}: {OF_TWO}")
+
     def _bound(self) -> None:
         if len(self.scores) > self.limit:
             self.complete = False
@@ -316,12 +326,6 @@ class ScoreTally(Tally):
         kept = (self.positives > 0) | (self.negatives > 0) if self.fixed else np.ones(len(self.scores), bool)
         scores, positives, negatives = (a[kept][::-1] for a in (self.scores, self.positives, self.negatives))
         return scores, positives.cumsum(), negatives.cumsum()
-
-
-def _require_two(y: Floats) -> None:
-    """Refuse labels of more than two classes."""
-    if y.max(initial=0) > 1:
-        raise DataError(f"label {y.max():g}: {OF_TWO}")
 
 
 def evenly_by_rank(scores: Floats, most: int) -> Floats:

@@ -132,7 +132,7 @@ class BinaryClassificationSummary(ClassificationSummary):
 
     @property
     def _judged(self) -> dict[str, Judged]:
-        return {**super()._judged, "scores": self._scores(ScoreTally(2 * BINS))}
+        return {**super()._judged, "scores": self._scores(ScoreTally(2 * BINS, any_class=True))}
 
     def _scores(self, tally: ScoreTally) -> Judged:
         return Judged(tally, self.scoreCol, entry=1)
