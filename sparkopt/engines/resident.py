@@ -9,7 +9,6 @@ what is still open. Sums are added in partition order, as ``DriverEngine`` adds 
 from __future__ import annotations
 
 import logging
-import pickle
 import socket
 import threading
 import time
@@ -17,16 +16,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
-from typing import TYPE_CHECKING
 
 from pyspark.cloudpickle import dumps
 
+from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.cancelling import cancellable
 from sparkopt.blocks.classic import slots_of
 from sparkopt.blocks.store import BlockStore, OpenPartition, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import Encoder, PassMessage
-from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold
+from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold, summation_of
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.driver import DriverEngine
 from sparkopt.engines.worker_pool import Answer, MissingBlocks, Serving, WorkerLostError, WorkerPool
@@ -37,9 +36,6 @@ from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, check
-
-if TYPE_CHECKING:
-    from pyspark import Broadcast  # clients of Spark Connect alone have none
 
 __all__ = ["ResidentEngine"]
 
@@ -96,7 +92,8 @@ class ResidentEngine(Engine):
         try:
             with _ResidentSums(self, Summation(work, encoder), store) as sums:
                 reduce = reduce_by(sums, sums.summation, sums.passes)
-                return EngineRun(minimise_many(reduce, problems), sums.passes, sums.engine)
+                solutions = minimise_many(reduce, problems)
+                return EngineRun(solutions, sums.passes, sums.engine, sums.startup)
         finally:
             _pool_lock.release()
 
@@ -106,7 +103,7 @@ class _ResidentSums:
 
     def __init__(self, settings: ResidentEngine, summation: Summation, store: BlockStore) -> None:
         self.passes: list[Pass] = []
-        self.engine = settings.name
+        self.engine, self.startup = settings.name, 0.0
         self.summation = summation
         self._settings, self._store = settings, store
         self._slots = min(slots_of(store.context), store.partitions)
@@ -116,7 +113,7 @@ class _ResidentSums:
     def __enter__(self) -> _ResidentSums:
         with ExitStack() as opening:
             self._cancellation = opening.enter_context(cancellable(self._store.session))
-            shared = self._store.context.broadcast(dumps(self.summation))
+            shared = self._store.share(dumps(self.summation))
             opening.callback(shared.destroy)
             pool = WorkerPool(
                 self._store, lambda address: _Serve(address, shared), self._slots, self._settings.patience
@@ -145,6 +142,8 @@ class _ResidentSums:
     def _ask(self, message: PassMessage) -> PartialSum:
         begin = time.perf_counter()
         results: list[Result[TaskSum]] = self._pool.ask(message)
+        self.startup += self._pool.waited  # until the tasks have connected, once in a fit unless one is lost
+        begin += self._pool.waited
         adding = time.perf_counter()
         total = fold(results)
         partial = total.sums.decoded()
@@ -159,7 +158,7 @@ class _Serve:
     """The task: connect, take the partitions, answer until the pool is closed. Yields why it could not."""
 
     address: Address
-    summation: Broadcast[bytes]
+    summation: Shared
 
     def __call__(self, partitions: Iterator[OpenPartition]) -> Iterator[str]:
         with ExitStack() as resources:
@@ -174,7 +173,7 @@ class _Serve:
     def _serve(self, connection: Connection, held: Sequence[OpenPartition]) -> None:
         connection.send(Serving([one.part.index for one in held]))
         missing = [one.part.index for one in held if one.blocks is None]
-        summation: Summation = pickle.loads(self.summation.value)  # noqa: S301  # written by this job's own driver
+        summation = summation_of(self.summation.value)
         while (message := connection.recv()) is not None:
             connection.send(MissingBlocks(missing) if missing else Answer(_answer(summation, message, held)))
 

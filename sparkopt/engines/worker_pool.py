@@ -91,6 +91,8 @@ class WorkerPool:
     ) -> None:
         self._all, self._patience = frozenset(range(store.partitions)), patience
         self._workers: list[_Worker] = []
+        self.waited = 0.0
+        """Seconds of the last question until every partition had a worker."""
         self._listener = Listener.of(store.context)
         serving = store.map_tasks(task_of(self._listener.address), tasks)
         with described(store.session, "resident tasks"):  # which the job's own thread inherits
@@ -113,11 +115,14 @@ class WorkerPool:
         message = pickle.dumps(question, protocol=5)
         answers: dict[frozenset[int], Sequence[Any]] = {}
         since = begin = time.monotonic()
+        self.waited, is_served = 0.0, False
         while (open_ := self._all.difference(*answers)) or not self._all:
             joined = self._take_joined()
             for worker in [*self._workers]:
                 if not worker.is_pending and worker.partitions and worker.partitions <= open_:
                     self._send(worker, message)
+            if not is_served:
+                self.waited = time.monotonic() - begin
             is_served = open_.difference(*(worker.partitions for worker in self._workers)) == frozenset()
             is_opening = any(not worker.partitions for worker in self._workers)  # connected, still opening its blocks
             since = time.monotonic() if is_served or is_opening or joined else since

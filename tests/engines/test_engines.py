@@ -110,6 +110,12 @@ def test_mini_batches_are_the_same_on_every_engine(small):
         assert found.receipt.rows_touched == expected.receipt.rows_touched, name
 
 
+def test_the_start_of_resident_tasks_is_in_no_pass(small):
+    receipt = trainer(resident.ResidentEngine(), stop=Stop(3, 0.0)).fit(small).receipt
+    assert receipt.engine == "resident"
+    assert 0 < receipt.startup <= receipt.seconds["schedule"]
+
+
 @pytest.mark.parametrize(
     "rounds",
     [
