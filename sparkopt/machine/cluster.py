@@ -254,8 +254,18 @@ class Cluster(ABC):
         """Delete a folder of this name in every worker's folder, as far as workers are there."""
 
     @abstractmethod
-    def mapped(self, data: Any, made: Mapped) -> Any:
-        """Return a frame of the framework, lazily: what was made of its outline, of each partition of ``data``."""
+    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
+        """Return a frame of the framework, lazily: what ``made`` returns of each of its own partitions.
+
+        Parameters
+        ----------
+        data : object
+            A frame of the framework.
+        made : callable
+            From its own partition to rows of ``schema``; it can be pickled.
+        schema : pyarrow.Schema
+            The columns of the result.
+        """
 
 
 def lost(error: Exception) -> LostProcessError:

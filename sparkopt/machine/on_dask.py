@@ -15,7 +15,7 @@ import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.errors import DataError, IncompatibleError, SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Mapped, Outcome, RemotePart, lost, references
+from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
 from sparkopt.machine.part import UNREADABLE
@@ -266,20 +266,20 @@ class DaskCluster(Cluster):
         if self._client.status == "running":
             self._client.run(_dropped, name, on_error="return")
 
-    def mapped(self, data: Any, made: Mapped) -> Any:
+    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
         """Return a DataFrame of Dask with what was made of its outline, lazily."""
         import dask.dataframe as dd
 
-        meta = _to_pandas(made.schema.empty_table())
+        meta = _to_pandas(schema.empty_table())
         return dd.map_partitions(_ToPandas(made), data, meta=meta, enforce_metadata=False)
 
 
 @dataclass(frozen=True)
 class _ToPandas:
-    mapped: Mapped
+    made: Callable[[Any], pa.Table]
 
     def __call__(self, frame: Any) -> Any:
-        found = _to_pandas(self.mapped(frame))
+        found = _to_pandas(self.made(frame))
         return found.set_index(frame.index) if len(found) == len(frame) else found
 
 

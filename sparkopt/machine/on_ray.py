@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Mapped, Outcome, RemotePart, lost, references
+from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
@@ -191,9 +191,13 @@ class RayCluster(Cluster):
             for keeper in self._keepers.values():
                 keeper.drop.remote(name)
 
-    def mapped(self, data: Any, made: Mapped) -> Any:
+    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
         """Return a Dataset with what was made of its outline, lazily."""
-        return data.map_batches(made.__call__, batch_format="pyarrow", zero_copy_batch=True)
+
+        def apply(batch: pa.Table) -> pa.Table:  # Ray takes functions and classes, and no other callables
+            return made(batch)
+
+        return data.map_batches(apply, batch_format="pyarrow", zero_copy_batch=True)
 
 
 @dataclass(frozen=True)

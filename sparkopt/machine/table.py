@@ -175,7 +175,7 @@ class Table:
         if self.cluster is None:
             raise ParameterError("this table is of one machine: no framework has its rows.")
         (part,) = self.partitions
-        return self.cluster.mapped(data, Mapped(part, self.schema))
+        return self.cluster.mapped(data, Mapped(part, self.schema), self.schema)
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as a pyarrow.Table."""

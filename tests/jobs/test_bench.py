@@ -38,7 +38,7 @@ ALONE = {
     "transport": ("--help",),
 }
 """Those that are processes of their own."""
-SAYS = {"images": "geometry composed", "raw": "times sparkopt"}
+SAYS = {"images": "geometry composed", "path": "times path", "raw": "times sparkopt"}
 """What is in the output of those without a table."""
 TABLE = "| --- |"
 PARTS = {"machine_tables", "network", "plain_ddp"}
