@@ -28,5 +28,9 @@ def test_the_examples_of_the_page_run(framework: Framework, tmp_path, monkeypatc
         rides[part::2].to_parquet(tmp_path / "rides" / f"part-{part}.parquet")
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block.replace("n_workers=2", "n_workers=2, dashboard_address=':0'"), str(PAGE), "exec"), names)
+        code = block.replace("n_workers=2", "n_workers=2, dashboard_address=':0'")
+        code = code.replace(
+            '"rides"', repr(str(tmp_path / "rides"))
+        )  # Ray's workers have a working folder of their own
+        exec(compile(code, str(PAGE), "exec"), names)
     assert names["model"].coefficients[0] > 0  # type: ignore[attr-defined]
