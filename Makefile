@@ -170,6 +170,10 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-frameworks
+bench-frameworks: .venv-dask/ready ## Time Dask's frames to a model, beside one machine and scikit-learn (about 3 minutes)
+	@.venv-dask/bin/python jobs/bench/frameworks.py $(ARGS)
+
 .PHONY: bench-path
 bench-path: .venv/test ## Compare a lasso path of 100 values with 100 fits, and with scikit-learn's (about 10 minutes)
 	@$(ACTIVATE) python jobs/bench/path.py $(ARGS)

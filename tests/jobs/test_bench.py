@@ -32,6 +32,7 @@ ALONE = {
     "larger_than_memory": ("--help",),  # tests/machine has a smaller one
     "local_steps": ("--help",),
     "machine": (*SMALL, "--runs", "1", "--works", "small"),
+    "frameworks": (*SMALL, "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
     "path": (*SMALL, "--runs", "1"),
     "optimizers": ("--steps", "5", "--only", "adam", "prodigy"),
     "raw": ("--rows", "50000", "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
