@@ -124,7 +124,6 @@ BY_ARROW = {
     "columns": NAMES,
     "columns of all types": ["byte", "short", "int", "long", "float", "boolean", "amount", "x1"],
     "narrow columns": ["byte", "short", "float"],
-    "a column twice": ["x0", "x1", "x0"],
     "odd names": ["x0", "a name, with `ticks`."],
 }
 
