@@ -18,7 +18,7 @@ from sparkopt.blocks.columns import Columns, feature_matrix
 from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.reader import HINT
-from sparkopt.blocks.rows import rows_to_fit, schema_of
+from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table, number_of
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, ParameterError
@@ -26,6 +26,7 @@ from sparkopt.machine import Table, TablePart
 from sparkopt.machine.part import OfPart
 from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES
 from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
+from sparkopt.ml.params import FeatureParams
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter, load_stage
 from sparkopt.ml.table_columns import to_arrow
@@ -46,7 +47,7 @@ class OneVsRest(classification.OneVsRest[Any]):
     Parameters
     ----------
     featuresCol, labelCol, predictionCol, rawPredictionCol : str
-        Columns, under pyspark.ml's names by default.
+        Columns, under pyspark.ml's names by default. Where the classifier has ``featuresCols``, it reads these.
     classifier : LogisticRegression or LinearSVC
         Trains the model of each class.
     weightCol : str, optional
@@ -68,11 +69,22 @@ class OneVsRest(classification.OneVsRest[Any]):
     def _fit(self, dataset: Any) -> OneVsRestModel:
         rows = rows_to_fit(dataset)
         self._check(schema_of(rows))
-        if isinstance(rows, Table):
+        if isinstance(rows, Table) or not isinstance(self._features(), str):
             return self._copyValues(OneVsRestModel(self._models(rows)))
-        label = F.col(column_text(rows.schema, self.getLabelCol(), "label")).cast("double")
-        self._refuse_many(rows.agg(F.max(F.nanvl(label, F.lit(-1.0)))).collect()[0][0])
+        self._classes(rows)
         return self._copyValues(OneVsRestModel(super()._fit(dataset).models))
+
+    def _features(self) -> str | list[str]:
+        """Return the columns of features: the classifier's own, where it names several."""
+        classifier: Any = self.getClassifier()
+        if not isinstance(classifier, FeatureParams) or not classifier.isSet(classifier.featuresCols):
+            return str(self.getFeaturesCol())
+        if self.isSet(self.featuresCol):
+            raise ParameterError(
+                f"featuresCol={self.getFeaturesCol()!r} and the classifier's featuresCols are both set. "
+                "Leave one out."
+            )
+        return classifier.getFeaturesCols()
 
     def _check(self, schema: StructType) -> None:
         """Refuse, before the first job, what cannot be trained."""
@@ -86,7 +98,7 @@ class OneVsRest(classification.OneVsRest[Any]):
             )
         check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
         weight = self.getWeightCol() if self.isDefined(self.weightCol) and self.getWeightCol() else None
-        Columns(self.getFeaturesCol(), self.getLabelCol(), weight=weight).check(schema)
+        Columns(self._features(), self.getLabelCol(), weight=weight).check(schema)
 
     def _refuse_many(self, largest: float | None) -> None:
         """Refuse a label that is more likely an amount than a class."""
@@ -97,25 +109,34 @@ class OneVsRest(classification.OneVsRest[Any]):
                 f"are no classes, LogisticRegression(family='multinomial') for so many classes."
             )
 
-    def _models(self, rows: Table) -> list[Any]:
+    def _classes(self, rows: Rows) -> int:
+        """Return how many classes the labels are of."""
+        label = self.getLabelCol()
+        if isinstance(rows, Table):
+            largest: float | None = max(for_each_part(_Largest(label), rows), default=-1)
+        else:
+            number = F.col(column_text(rows.schema, label, "label")).cast("double")
+            largest = rows.agg(F.max(F.nanvl(number, F.lit(-1.0)))).collect()[0][0]
+        self._refuse_many(largest)
+        return 1 + int(-1 if largest is None else largest)
+
+    def _models(self, rows: Rows) -> list[Any]:
         """Return the model of each class."""
         classifier: Any = self.getClassifier()
-        label = self.getLabelCol()
+        label, features = self.getLabelCol(), self._features()
         if classifier.hasParam("handleInvalid") and classifier.getOrDefault("handleInvalid") != "error":
-            rows = valid_rows(rows, self.getFeaturesCol(), [label])
-        rows = named_table(rows, [label])
-        classes = 1 + int(max(for_each_part(_Largest(label), rows), default=-1))
-        self._refuse_many(classes - 1)
+            rows = valid_rows(rows, features, [label])
+        rows = named_table(rows, [label]) if isinstance(rows, Table) else rows
+        classes = self._classes(rows)
         if not classes:
             raise DataError("there are no rows to train on: the table is empty.")
-        fields = [pa.field(f"{LABEL}{number}", pa.float64()) for number in range(classes)]
-        parts = (BinaryPart(part, label, classes) for part in rows.partitions)
-        labelled = rows.with_parts(parts, pa.schema([*rows.schema, *fields], rows.schema.metadata))
-        shared = {classifier.featuresCol: self.getFeaturesCol(), classifier.predictionCol: self.getPredictionCol()}
+        shared = {classifier.predictionCol: self.getPredictionCol()}
+        if isinstance(features, str):
+            shared[classifier.featuresCol] = features
         if self.isDefined(self.weightCol) and self.getWeightCol() and isinstance(classifier, HasWeightCol):
             shared[classifier.weightCol] = self.getWeightCol()
-        maps = [{**shared, classifier.labelCol: field.name} for field in fields]
-        found = dict(classifier.fitMultiple(labelled, maps))
+        maps = [{**shared, classifier.labelCol: f"{LABEL}{number}"} for number in range(classes)]
+        found = dict(classifier.fitMultiple(_labelled(rows, label, classes), maps))
         return [found[number] for number in range(classes)]
 
     def write(self) -> MLWriter:
@@ -126,6 +147,18 @@ class OneVsRest(classification.OneVsRest[Any]):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
         """Return a reader: ``OneVsRest.read().load(path)``. It reads what pyspark.ml's class saved in Python too."""
         return _Reader(cls)
+
+
+def _labelled(rows: Rows, label: str, classes: int) -> Rows:
+    """Return rows with a column for each class that says whether they are of it."""
+    names = [f"{LABEL}{number}" for number in range(classes)]
+    if isinstance(rows, Table):
+        fields = [pa.field(name, pa.float64()) for name in names]
+        parts = (BinaryPart(part, label, classes) for part in rows.partitions)
+        return rows.with_parts(parts, pa.schema([*rows.schema, *fields], rows.schema.metadata))
+    number = F.col(column_text(rows.schema, label, "label")).cast("double")
+    columns = ((number == place).cast("double").alias(name) for place, name in enumerate(names))
+    return rows.select("*", *columns)
 
 
 class OneVsRestModel(classification.OneVsRestModel):
