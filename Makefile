@@ -64,11 +64,11 @@ test-client: .venv/test .venv-client/ready ## Make .venv-client and run Spark Co
 
 .PHONY: test-dask
 test-dask: .venv-dask/ready ## Make .venv-dask and train on Dask's frames, while its workers are killed (about 3 minutes)
-	@.venv-dask/bin/python -m pytest tests/frameworks -k dask $(ARGS)
+	@PYTHONPATH=$$PWD .venv-dask/bin/python -m pytest tests/frameworks -k dask $(ARGS)
 
 .PHONY: test-ray
 test-ray: .venv-ray/ready ## Make .venv-ray and train on Ray's datasets, while its workers are killed (about 4 minutes)
-	@.venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
+	@PYTHONPATH=$$PWD .venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
 
 .PHONY: test-keras
 test-keras: .venv/run .venv-keras/ready ## Make .venv-keras and train networks of Keras on PyTorch, JAX and TensorFlow (about 8 minutes)
@@ -172,7 +172,7 @@ bench-folds: .venv/run ## Compare cross-validation in shared passes with fold af
 
 .PHONY: bench-frameworks
 bench-frameworks: .venv-dask/ready ## Time Dask's frames to a model, beside one machine and scikit-learn (about 3 minutes)
-	@.venv-dask/bin/python jobs/bench/frameworks.py $(ARGS)
+	@PYTHONPATH=$$PWD .venv-dask/bin/python jobs/bench/frameworks.py $(ARGS)
 
 .PHONY: bench-path
 bench-path: .venv/test ## Compare a lasso path of 100 values with 100 fits, and with scikit-learn's (about 10 minutes)
