@@ -11,7 +11,7 @@ import pytest
 
 from sparkopt import Table
 from sparkopt.machine.cluster import Cluster
-from sparkopt.machine.folders import local_roots
+from sparkopt.machine.folders import local_roots, sweep
 from sparkopt.ml import LogisticRegression
 from tests.frameworks.conftest import NAMES, Framework, columns, here
 
@@ -69,4 +69,7 @@ def test_rows_come_here_where_they_are_asked_for(framework: Framework):
 
 
 def _blocks() -> list[str]:
+    """Return the files of stores, without those of killed workers, which the next one deletes."""
+    for root in local_roots():
+        sweep(root)
     return [str(file) for root in local_roots() for file in root.glob("sparkopt-machine-*/sparkopt-*/*")]
