@@ -273,7 +273,7 @@ def _check_session(launcher: str, session: Any, resource: Any) -> None:
 
 
 def _checkpoints(folder: str, resume: bool) -> str:
-    """Return the folder as all ranks find it, emptied where the run begins anew."""
+    """Return the folder as all ranks find it, emptied where the run starts from the beginning."""
     from sparkopt.launch.checkpoints import CheckpointFolder
     from sparkopt.shards.temporary import absolute
 

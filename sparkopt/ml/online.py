@@ -259,7 +259,7 @@ def _continued(trainer: Trainer, store: BlockStore, state: OnlineState) -> Linea
     if names:
         raise IncompatibleError(
             f"the model's state is of another {', '.join(names)}: partialFit continues what it began. Give an "
-            f"estimator with the same parameters, or begin anew from initialModel."
+            f"estimator with the same parameters, or start again from initialModel."
         )
     objective = LinearObjective(
         trainer.loss, store.moments.features, trainer.fit_intercept, state.scale, state.center, state.target_scale
