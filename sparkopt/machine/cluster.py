@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from sparkopt.errors import LostProcessError, ParameterError, SparkoptError
+from sparkopt.errors import LostProcessError, ParameterError, SchemaError, SparkoptError
 from sparkopt.machine.limits import one_thread
-from sparkopt.machine.part import MemoryPart, TablePart
+from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
 
-__all__ = ["Call", "Cluster", "Mapped", "Outcome", "RemotePart", "groups_of", "references", "results_of"]
+__all__ = ["Call", "Cluster", "Mapped", "Outcome", "RemotePart", "as_field", "groups_of", "references", "results_of"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -266,6 +266,24 @@ class Cluster(ABC):
         schema : pyarrow.Schema
             The columns of the result.
         """
+
+
+def as_field(column: pa.ChunkedArray, field: pa.Field) -> Any:
+    """Return a column of a partition in the type that the frame says; null where it has none.
+
+    Raises
+    ------
+    SchemaError
+        Where its values do not fit.
+    """
+    if field.metadata and UNREADABLE in field.metadata:
+        return pa.nulls(len(column))
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise SchemaError(
+            f"column {field.name!r} is {column.type} in a partition and {field.type} in the frame: {error}"
+        ) from None
 
 
 def lost(error: Exception) -> LostProcessError:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.errors import DataError, IncompatibleError, SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, lost, references
+from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, as_field, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
 from sparkopt.machine.part import UNREADABLE
@@ -141,19 +141,8 @@ class ToArrow:
         found = arrow_of_pair(*rows) if isinstance(rows, tuple) else arrow_of_pandas(rows)
         if found.schema.names != self.schema.names:
             raise SchemaError(f"a partition has the columns {found.schema.names}; Dask says {self.schema.names}.")
-        columns = [_as(found.column(field.name), field) for field in self.schema]
+        columns = [as_field(found.column(field.name), field) for field in self.schema]
         return pa.table(columns, schema=self.schema)
-
-
-def _as(column: pa.ChunkedArray, field: pa.Field) -> Any:
-    if field.metadata and UNREADABLE in field.metadata:
-        return pa.nulls(len(column))
-    try:
-        return column.cast(field.type)
-    except pa.ArrowException as error:
-        raise SchemaError(
-            f"column {field.name!r} is {column.type} in a partition and {field.type} in Dask's metadata: {error}"
-        ) from None
 
 
 class DaskCluster(Cluster):

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, lost, references
+from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, as_field, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
@@ -90,19 +90,12 @@ class ToArrow:
         return pa.table([self._column(rows, field) for field in self.schema], schema=self.schema)
 
     def _column(self, rows: pa.Table, field: pa.Field) -> Any:
-        if field.metadata and UNREADABLE in field.metadata:
-            return pa.nulls(rows.num_rows)
         if field.name not in rows.schema.names:
             raise SchemaError(f"a block has no column {field.name!r}; it has {rows.schema.names}.")
         column = rows.column(field.name)
         if isinstance(column.type, pa.BaseExtensionType):
             column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
-        try:
-            return column.cast(field.type)
-        except pa.ArrowException as error:
-            raise SchemaError(
-                f"column {field.name!r} is {column.type} in a block and {field.type} in the dataset: {error}"
-            ) from None
+        return as_field(column, field)
 
 
 class RayCluster(Cluster):
