@@ -19,6 +19,7 @@ from sparkopt.blocks.columns import FEATURES, OFFSET, shown_names
 from sparkopt.blocks.invalid import InvalidRowError
 from sparkopt.blocks.names import NamedColumns, path_of
 from sparkopt.blocks.parquet import ParquetReader
+from sparkopt.blocks.rows import rows_of
 from sparkopt.blocks.tables import named_columns, named_table, number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table, TablePart
@@ -186,9 +187,10 @@ def is_scored_here(data: Any) -> bool:
     ParameterError
         For what are no rows.
     """
-    if data is None or isinstance(data, (dict, list)):
-        Table.of(data)
-    return Table.accepts(data) or _is_matrix(data) or isinstance(data, pa.RecordBatchReader)
+    if Table.accepts(data) or _is_matrix(data) or isinstance(data, pa.RecordBatchReader):
+        return True
+    rows_of(data)  # refuses what is no DataFrame of Spark either
+    return False
 
 
 def is_in_memory(data: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +13,9 @@ import pytest
 from pyspark.ml.tuning import ParamGridBuilder
 from torch import nn
 
-from sparkopt import images
+from sparkopt import Table, images
 from sparkopt.deep import RowStore, TorchEstimator, row_store
-from sparkopt.errors import DataError, ParameterError, SchemaError
+from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.ml import CrossValidator, RegressionEvaluator
 from sparkopt.shards import temporary
 from tests.deep import networks
@@ -223,3 +225,11 @@ def test_on_spark(spark, tmp_path, written):
     by_ranks = estimator(launcher="torch", numProc=2).fit(RowStore.open(str(tmp_path / "rows"), spark))
     assert by_ranks.weights == estimator(launcher="torch", numProc=2).fit(df).weights
     assert Path(store.index.uri).exists()
+
+
+def test_rows_that_a_framework_holds_are_refused(tmp_path):
+    rows = dataclasses.replace(Table.of((np.eye(2), np.zeros(2))), cluster=SimpleNamespace(name="Dask, 2 workers"))
+    estimator = TorchEstimator(module=functools.partial(nn.Linear, 2, 1), launcher="local")
+    for give in (estimator.fit, lambda found: RowStore.write(found, str(tmp_path / "rows"), estimator)):
+        with pytest.raises(IncompatibleError, match="not trained on rows of Dask, 2 workers. Give their files"):
+            give(rows)

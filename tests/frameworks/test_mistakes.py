@@ -67,6 +67,13 @@ def test_columns_that_are_not_there(framework: Framework):
         model.transform(framework.frame(columns("columns").drop(columns="x0")))
 
 
+@pytest.mark.parametrize("wrong", [5, object(), [[1.0, 2.0]]], ids=["number", "object", "list"])
+def test_what_is_no_frame_is_not_scored(framework: Framework, wrong: object):
+    model = LogisticRegression(featuresCols=NAMES).fit(framework.frame(columns("columns")))
+    with pytest.raises(ValueError, match="a table is made of"):
+        model.transform(wrong)
+
+
 def test_a_table_is_written_by_its_framework(framework: Framework, tmp_path):
     with pytest.raises(ValueError, match="by its own method"):
         Table.of(framework.frame(columns("columns"))).write_parquet(str(tmp_path / "out"))
