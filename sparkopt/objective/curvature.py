@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -114,13 +114,22 @@ class _SampleOfAll:
         second = second.reshape(len(self._hessians), rows).astype(np.float64)
         if self._block.weight is not None:
             second *= self._block.weight[self._candidates]
-        features = self._block.X[self._candidates]
-        designs: dict[int, Array] = {}  # models of a fold are in the same coordinates
-        chosen = self._sample.choose_each(np.abs(second))
-        for hessian, signed, (taken, factor) in zip(self._hessians, second, chosen, strict=True):
+        chosen = list(self._sample.choose_each(np.abs(second)))
+        designs = self._designs([taken for taken, _ in chosen])
+        for hessian, signed, (taken, factor), design in zip(self._hessians, second, chosen, designs, strict=True):
             if len(taken):
-                design = _design(designs, hessian.objective, features)[taken]
                 hessian.add_design(design, factor, np.sign(signed[taken]))
+
+    def _designs(self, taken: Sequence[NDArray[np.intp]]) -> Iterator[Array]:
+        """Yield each model's centred rows; of all candidates where that is less than each one's own."""
+        if sum(map(len, taken)) <= len(self._candidates):
+            for hessian, rows in zip(self._hessians, taken, strict=True):
+                yield centred(hessian.objective, self._block.X[self._candidates[rows]])
+            return
+        features = self._block.X[self._candidates]
+        known: dict[int, Array] = {}  # models of a fold are in the same coordinates
+        for hessian, rows in zip(self._hessians, taken, strict=True):
+            yield _design(known, hessian.objective, features)[rows]
 
 
 def _design(known: dict[int, Array], objective: LinearObjective, features: Array) -> Array:

@@ -121,5 +121,6 @@ class RowSample:
 
     def _shifts(self, numbers: NDArray[np.intp]) -> Floats:
         """Return where in the intervals of these numbers a row is taken, in [0, 1)."""
-        shifts: Floats = (self._phase + GOLDEN * numbers) % 1.0
+        turns = self._phase + GOLDEN * numbers
+        shifts: Floats = turns - np.floor(turns)  # exact, as the remainder by 1 is, in a fraction of its time
         return shifts

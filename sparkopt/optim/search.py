@@ -22,6 +22,8 @@ UNIT = Interval(0, 1, closed="neither")
 POSITIVE = Interval(0, None, closed="neither")
 COUNT = Interval(1, None, whole=True)
 EPSILON = float(np.finfo(float).eps)
+ROUNDING = 1e-9
+"""Rounding of a mean loss over float32 rows, over the loss: values that differ by less do not tell which is lower."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ class Backtracking(Search):
 class StrongWolfe(Search):
     """A step with enough decrease and little slope left (Nocedal & Wright, 2006, algorithms 3.5 and 3.6).
 
-    Trials are placed by cubic interpolation (eq. 3.59). Where the objective changes by less than its own rounding,
-    the slope alone decides (the approximate Wolfe conditions of Hager & Zhang, 2005, eq. 4.1).
+    Trials are placed by cubic interpolation (eq. 3.59). Where the objective changes by less than its own rounding, as
+    that of float32 rows does near the optimum, the slope alone decides (the approximate Wolfe conditions of Hager &
+    Zhang, 2005, eq. 4.1).
 
     Parameters
     ----------
@@ -174,7 +177,7 @@ class StrongWolfe(Search):
         flat = abs(trial.slope) <= -self.slope * start.slope
         if flat and trial.value <= start.value + self.decrease * trial.length * start.slope:
             return True
-        rounding = 1e-12 * abs(start.value)
+        rounding = ROUNDING * abs(start.value)
         nearly_flat = self.slope * start.slope <= trial.slope <= (2 * self.decrease - 1) * start.slope
         return nearly_flat and trial.value <= start.value + rounding
 
