@@ -170,6 +170,11 @@ bench-grid: .venv/run ## Compare a grid of 16 models in shared passes with one f
 bench-folds: .venv/run ## Compare cross-validation in shared passes with fold after fold, and with pyspark.ml's
 	@$(SUBMIT) jobs/bench/folds.py $(ARGS)
 
+.PHONY: bench-keras
+bench-keras: .venv/run .venv-keras/ready ## Time epochs of networks of Keras on JAX beside plain Keras (about 3 minutes)
+	@$(ACTIVATE) KERAS_BACKEND=$${KERAS_BACKEND:-jax} PYSPARK_PYTHON=$$PWD/.venv-keras/bin/python PYTHONPATH=$$PWD \
+		.venv-keras/bin/python jobs/bench/keras_epoch.py $(ARGS)
+
 .PHONY: bench-frameworks
 bench-frameworks: .venv-dask/ready ## Time Dask's frames to a model, beside one machine and scikit-learn (about 3 minutes)
 	@PYTHONPATH=$$PWD .venv-dask/bin/python jobs/bench/frameworks.py $(ARGS)

@@ -166,7 +166,7 @@ class KerasLearner:
         """The learning rate now."""
         return self._network.rate
 
-    def step(self, batches: Sequence[Batch], total: float, seed: int) -> torch.Tensor:
+    def step(self, batches: Sequence[Batch], total: float, seed: int) -> Any:
         """Take a step of the optimiser.
 
         Parameters
@@ -180,24 +180,33 @@ class KerasLearner:
 
         Returns
         -------
-        Tensor of shape ()
-            This rank's part of the mean loss.
+        scalar
+            This rank's part of the mean loss, on the backend: reading it would wait for it.
         """
         if self._schedule is not None:
             self._network.rate = self._schedule(self._step)
         scale = 1.0 if self._loss.is_sum else 1.0 / total
         share = 1.0 / (self._communicator.size * len(batches))  # of regularisers, which are no rows'
+        is_alone = self._communicator.size == 1 and self._config.max_norm is None and len(batches) == 1
         found, part = None, 0.0
         with contextlib.nullcontext() if self._network.pads else seeded(seed, self._device):
             for batch in batches:
                 rows = self._arrays(batch)
                 whole = rows.padded(self._rows) if self._network.pads else rows
                 with self._network.refusing():
+                    if is_alone:
+                        part = self._network.step(whole, scale, share)
+                        continue
                     own, value = self._network.gradients(whole, scale, share)
                 found, part = own if found is None else self._network.added(found, own), part + value
-        self._network.apply(self._reduced(found or []))
+        if not is_alone:
+            self._network.apply(self._reduced(found or []))
         self._step += 1
-        return torch.tensor(part / total if self._loss.is_sum else part, dtype=torch.float64)
+        return part / total if self._loss.is_sum else part
+
+    def numbers(self, parts: Sequence[Any]) -> Array:
+        """Return what steps have returned as numbers, shape (steps,)."""
+        return np.array([float(one) for one in parts])
 
     def _reduced(self, gradients: list[Any]) -> list[Any]:
         """Return the sums of gradients over all ranks, clipped; a collective."""

@@ -91,11 +91,17 @@ class KerasNetwork(ABC):
         self._regularised = sum(one.regularizer is not None for one in model.trainable_weights)
 
     @abstractmethod
-    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], float]:
+    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], Any]:
         """Return the gradients of ``scale`` times the sum of the rows' losses by weight, and that value.
 
-        ``share`` times the regularisers of weights is added to both.
+        ``share`` times the regularisers of weights is added to both. The value may still be being computed.
         """
+
+    def step(self, rows: RowArrays, scale: float, share: float) -> Any:
+        """Take a step of the optimiser along the gradients of these rows alone; return the value."""
+        found, value = self.gradients(rows, scale, share)
+        self.apply(found)
+        return value
 
     @abstractmethod
     def apply(self, gradients: Sequence[Any]) -> None:
@@ -174,9 +180,10 @@ class KerasNetwork(ABC):
 
     @rate.setter
     def rate(self, value: float) -> None:
-        self.collected()
+        self._set_rate(value)
+
+    def _set_rate(self, value: float) -> None:
         self.optimizer.learning_rate = value
-        self.placed()
 
     def _read(self, variables: Sequence[Any]) -> list[Array]:
         from keras import ops

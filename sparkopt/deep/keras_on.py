@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class TorchNetwork(KerasNetwork):
 
     pads = False
 
-    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], float]:
+    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], Any]:
         import torch
         from keras import ops
 
@@ -34,7 +35,7 @@ class TorchNetwork(KerasNetwork):
             for variable, old in zip(self.model.non_trainable_weights, before, strict=False):
                 variable.assign(old)  # of a batch without rows
         pairs = zip(found, variables, strict=True)
-        return [torch.zeros_like(one) if own is None else own for own, one in pairs], float(value.detach())
+        return [torch.zeros_like(one) if own is None else own for own, one in pairs], value.detach()
 
     def apply(self, gradients: Sequence[Any]) -> None:
         import torch
@@ -83,8 +84,9 @@ class JaxNetwork(KerasNetwork):
         super().__init__(model, loss, optimizer)
         self.placed()
         self._is_ahead = False
-        self._step = jax.jit(jax.value_and_grad(self._value, has_aux=True))
-        self._update = jax.jit(self._applied)
+        self._gradients = jax.jit(jax.value_and_grad(self._value, has_aux=True), donate_argnums=1)
+        self._update = jax.jit(self._applied, donate_argnums=(0, 1))
+        self._step = jax.jit(self._stepped, donate_argnums=(0, 1, 2))
         self._output = jax.jit(self._outputs)
         self._evaluate = jax.jit(self._evaluated)
         self._add = jax.jit(lambda first, second: [one + other for one, other in zip(first, second, strict=True)])
@@ -102,11 +104,23 @@ class JaxNetwork(KerasNetwork):
         for variable, value in zip(variables, [*self._trained, *self._others, *self._state], strict=True):
             variable.assign(value)
 
-    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], float]:
-        given = (rows.inputs, rows.label, rows.weight, rows.counts, np.float32(scale), np.float32(share))
-        (value, self._others), found = self._step(self._trained, self._others, *given)
+    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], Any]:
+        (value, self._others), found = self._gradients(self._trained, self._others, *_given(rows, scale, share))
         self._is_ahead = True
-        return found, float(value)
+        return found, value
+
+    def step(self, rows: RowArrays, scale: float, share: float) -> Any:
+        state = (self._trained, self._others, self._state)
+        self._trained, self._others, self._state, value = self._step(*state, *_given(rows, scale, share))
+        self._is_ahead = True
+        return value
+
+    def _stepped(self, trained: Any, others: Any, state: Any, *given: Any) -> tuple[Any, Any, Any, Any]:
+        import jax
+
+        (value, others), found = jax.value_and_grad(self._value, has_aux=True)(trained, others, *given)
+        trained, state = self._applied(trained, state, found)
+        return trained, others, state, value
 
     def _value(
         self, trained: Any, others: Any, inputs: Any, label: Any, weight: Any, counts: Any, scale: Any, share: Any
@@ -135,6 +149,12 @@ class JaxNetwork(KerasNetwork):
     def _applied(self, trained: Any, state: Any, gradients: Any) -> Any:
         return self.optimizer.stateless_apply(state, gradients, trained)
 
+    def _set_rate(self, value: float) -> None:
+        names = [id(one) for one in self.optimizer.variables]
+        place = names.index(id(self.optimizer._learning_rate))
+        self._state[place] = np.asarray(value, self._state[place].dtype)
+        self._is_ahead = True
+
     def output(self, inputs: tuple[Array, ...]) -> Array:
         return np.asarray(self._output(self._trained, self._others, inputs))
 
@@ -157,6 +177,11 @@ class JaxNetwork(KerasNetwork):
         return [np.asarray(value, variable.dtype) for value, variable in pairs]
 
 
+def _given(rows: RowArrays, scale: float, share: float) -> tuple[Any, ...]:
+    """Return what a compiled step takes in addition to the state."""
+    return rows.inputs, rows.label, rows.weight, rows.counts, np.float32(scale), np.float32(share)
+
+
 class TensorFlowNetwork(KerasNetwork):
     """A model of Keras on TensorFlow, whose variables change in place."""
 
@@ -164,25 +189,38 @@ class TensorFlowNetwork(KerasNetwork):
         import tensorflow as tf
 
         super().__init__(model, loss, optimizer)
-        self._step = tf.function(self._gradients, autograph=False)
+        self._gradients = tf.function(self._computed, autograph=False)
+        self._step = tf.function(self._stepped, autograph=False)
         self._update = tf.function(self._applied, autograph=False)
         self._output = tf.function(self._outputs, autograph=False)
         self._evaluate = tf.function(self._evaluated, autograph=False)
 
-    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], float]:
+    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], Any]:
         import tensorflow as tf
 
         is_empty = not rows.counts.any()
         before = [one.value + 0 for one in self.model.non_trainable_weights] if is_empty else []
         counts = rows.counts.copy()
         counts[0] = True  # of a batch without rows batch normalisation sees one, and keeps its statistics
-        given = (rows.inputs, rows.label, rows.weight, counts, np.float32(scale), np.float32(share))
-        found, value = self._step(*tf.nest.map_structure(tf.convert_to_tensor, given))
+        given = _given(replace(rows, counts=counts), scale, share)
+        found, value = self._gradients(*tf.nest.map_structure(tf.convert_to_tensor, given))
         for variable, old in zip(self.model.non_trainable_weights, before, strict=False):
             variable.assign(old)
-        return list(found), float(value)
+        return list(found), value
 
-    def _gradients(self, inputs: Any, label: Any, weight: Any, counts: Any, scale: Any, share: Any) -> Any:
+    def step(self, rows: RowArrays, scale: float, share: float) -> Any:
+        import tensorflow as tf
+
+        if not rows.counts.any():
+            return super().step(rows, scale, share)
+        return self._step(*tf.nest.map_structure(tf.convert_to_tensor, _given(rows, scale, share)))
+
+    def _stepped(self, *given: Any) -> Any:
+        found, value = self._computed(*given)
+        self._applied(found)
+        return value
+
+    def _computed(self, inputs: Any, label: Any, weight: Any, counts: Any, scale: Any, share: Any) -> Any:
         import tensorflow as tf
 
         assert self._padding is not None  # noqa: S101  # networks that are trained have one

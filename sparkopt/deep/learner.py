@@ -29,6 +29,7 @@ from sparkopt.deep.row_step import LossOfStep, chosen_output
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
+from sparkopt.typing import Array
 
 __all__ = ["Learner"]
 
@@ -186,6 +187,11 @@ class Learner:
         self._replica.finish()
         self._update()
         return part
+
+    def numbers(self, parts: Sequence[torch.Tensor]) -> Array:
+        """Return what steps have returned as numbers, shape (steps,)."""
+        found: Array = torch.stack(list(parts)).double().cpu().numpy()
+        return found
 
     def _backward(self, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
         """Add the gradients of a batch; return the sum of its losses."""

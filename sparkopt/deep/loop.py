@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import numpy as np
-import torch
 
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
@@ -53,7 +53,7 @@ class TrainingLoop:
     ) -> None:
         self._communicator, self._config, self._data = communicator, config, data
         self._learner, self._state, self._emit = learner, state, emit
-        self._pending: list[torch.Tensor] = []
+        self._pending: list[Any] = []
         self._stop = False
 
     def run(self) -> str:
@@ -116,7 +116,7 @@ class TrainingLoop:
         """
         state, count = self._state, len(self._pending)
         first = state.step - count
-        losses = self._vote(torch.stack(self._pending).double().cpu().numpy() if count else np.zeros(0))
+        losses = self._vote(self._learner.numbers(self._pending) if count else np.zeros(0))
         self._pending.clear()
         if not count:
             return

@@ -9,6 +9,7 @@ import torch
 
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.loggers import Logger
+from sparkopt.typing import Array
 
 __all__ = ["LearnerFactory", "LearnerRecipe", "Trainable"]
 
@@ -53,8 +54,12 @@ class Trainable(Protocol):
         """What a checkpoint belongs to."""
         ...
 
-    def step(self, batches: Sequence[Batch], total: float, seed: int) -> torch.Tensor:
-        """Take a step; return this rank's part of the mean loss."""
+    def step(self, batches: Sequence[Batch], total: float, seed: int) -> Any:
+        """Take a step; return this rank's part of the mean loss, which may still be being computed."""
+        ...
+
+    def numbers(self, parts: Sequence[Any]) -> Array:
+        """Return what steps have returned as numbers, (steps,); this waits for them."""
         ...
 
     def weight(self, batches: Sequence[Batch]) -> float:

@@ -31,6 +31,7 @@ ALONE = {
     "deep": ("--help",),  # see the test below
     "larger_than_memory": ("--help",),  # tests/machine has a smaller one
     "local_steps": ("--help",),
+    "keras_epoch": ("--help",),  # Keras is in an environment of its own
     "machine": (*SMALL, "--runs", "1", "--works", "small"),
     "frameworks": (*SMALL, "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
     "path": (*SMALL, "--runs", "1"),
