@@ -38,6 +38,7 @@ from sparkopt.ml.regression import (
     QuantileRegressionModel,
 )
 from sparkopt.ml.sklearn_models import from_sklearn
+from sparkopt.ml.stream import LatestModel, StreamTrainer
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.classification import (
     BinaryClassificationSummary,
@@ -87,6 +88,7 @@ __all__ = [
     "ImageNormalizer",
     "ImageNormalizerModel",
     "ImageTransformer",
+    "LatestModel",
     "LinearArguments",
     "LinearEstimator",
     "LinearModel",
@@ -117,6 +119,7 @@ __all__ = [
     "QuantileRegressionTrainingSummary",
     "RegressionEvaluator",
     "RegressionSummary",
+    "StreamTrainer",
     "Summary",
     "TableFeatures",
     "TableFeaturesModel",
