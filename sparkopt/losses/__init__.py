@@ -1,8 +1,8 @@
 """Losses: the error of each row and its derivatives.
 
 Every loss is a :class:`Loss`: start reading at ``base``. The members are in ``regression`` (real targets),
-``classification`` (classes) and ``generalized`` (families with a link). ``checks`` compares derivatives with finite
-differences.
+``classification`` (classes) and ``generalized`` (families with a link). ``expression`` makes one of a function that
+PyTorch, JAX or PyTensor differentiates. ``checks`` compares derivatives with finite differences.
 
 Imports only ``errors``, ``typing`` and ``validation``, NumPy and SciPy.
 
@@ -32,6 +32,7 @@ A loss of your own takes a few lines. Its derivative is checked on first use:
 from sparkopt.losses.base import Loss
 from sparkopt.losses.checks import check_loss
 from sparkopt.losses.classification import Hinge, Logistic, Multinomial, SquaredHinge
+from sparkopt.losses.expression import ExpressionLoss, of
 from sparkopt.losses.generalized import (
     LINKS,
     Binomial,
@@ -48,6 +49,7 @@ __all__ = [
     "LINKS",
     "Binomial",
     "BinomialLogit",
+    "ExpressionLoss",
     "FixedHuber",
     "Gamma",
     "Gaussian",
@@ -63,4 +65,5 @@ __all__ = [
     "Tweedie",
     "WorkingResponse",
     "check_loss",
+    "of",
 ]
