@@ -24,7 +24,7 @@ def is_ray(data: Any) -> bool:
     return type(data).__module__.startswith("ray.data.") and type(data).__name__ in ("Dataset", "MaterializedDataset")
 
 
-def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster]:
+def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster, str]:
     """Return schema, partitions and cluster of a dataset; Ray computes it, and keeps its rows while they are used.
 
     Raises
@@ -39,7 +39,7 @@ def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster]:
     parts = [
         RemotePart(f"block {index}", form, reference, ray.get) for index, reference in enumerate(kept.to_arrow_refs())
     ]
-    return schema, parts, RayCluster(kept)
+    return schema, parts, RayCluster(kept), "ray: blocks of a Dataset"
 
 
 def outline(data: Any) -> tuple[pa.Schema, RemotePart, RayCluster]:

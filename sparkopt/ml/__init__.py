@@ -33,6 +33,8 @@ from sparkopt.ml.onnx_model import OnnxModel
 from sparkopt.ml.ordinal import OrdinalRegression, OrdinalRegressionModel
 from sparkopt.ml.path import LinearRegressionPath
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.randomized_search import RandomizedSearch
+from sparkopt.ml.randomized_search_model import RandomizedSearchModel
 from sparkopt.ml.regression import (
     LinearRegression,
     LinearRegressionModel,
@@ -70,6 +72,7 @@ from sparkopt.ml.summary.survival import SurvivalSummary, SurvivalTrainingSummar
 from sparkopt.ml.survival import AFTSurvivalRegression, AFTSurvivalRegressionModel
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
+from sparkopt.ml.trials import SearchTrial
 from sparkopt.ml.tuning import (
     CrossValidator,
     CrossValidatorModel,
@@ -132,9 +135,12 @@ __all__ = [
     "QuantileRegressionModel",
     "QuantileRegressionSummary",
     "QuantileRegressionTrainingSummary",
+    "RandomizedSearch",
+    "RandomizedSearchModel",
     "RegressionEvaluator",
     "RegressionSummary",
     "RegressionTrainingSummary",
+    "SearchTrial",
     "StreamTrainer",
     "Summary",
     "SurvivalSummary",
