@@ -317,7 +317,7 @@ def _broadcast(module: nn.Module, communicator: Communicator) -> None:
 
 def check_compression(launcher: str, compression: str, precision: str) -> None:
     """Refuse a compression of gradients that the launcher does not have, or that the precision does not allow."""
-    known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16", "powersgd"), "local": ("none",)}[launcher]
+    known = {"horovod": ("none", "fp16", "powersgd"), "local": ("none",)}.get(launcher, COMPRESSIONS)
     if compression not in known:
         raise IncompatibleError(
             f"launcher {launcher!r} cannot compress gradients by {compression!r}: it has {', '.join(known)}."
