@@ -135,8 +135,20 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         Batches whose gradients make a step.
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
-    compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
-        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16.
+    compression : {"none", "fp16", "bf16", "int8", "powersgd"}, default "none"
+        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16. Of local
+        updates: "fp16", "bf16" or "int8", whose errors are added to the next update (error feedback).
+    localSteps : int, default 1
+        Local steps: steps that each process takes on its own rows, without sending anything, before the mean of their
+        updates is applied. Each keeps its own state of the optimiser. An epoch ends a round; losses are reported,
+        checkpoints saved and callbacks' answers heard at the ends of rounds.
+    localStepsWarmUp : int, default 0
+        Number of rounds of a single step at the beginning.
+    outerOptimizer : str
+        What applies the mean local update, as if it were a gradient: "diloco" (Nesterov's momentum over rounds, also
+        where it is unset and localSteps > 1), "average", or any optimiser with fixed steps.
+    outerStepSize : float
+        Its learning rate: 0.7 for "diloco" and 1 for "average" where unset.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"
@@ -251,6 +263,10 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         accumulationSteps: int = 1,
         maxGradNorm: float | None = None,
         compression: str = "none",
+        localSteps: int = 1,
+        localStepsWarmUp: int = 0,
+        outerOptimizer: str | None = None,
+        outerStepSize: float | None = None,
         stepSize: float | None = None,
         stepSizeSchedule: str = "constant",
         validationFraction: float = 0.0,

@@ -21,6 +21,7 @@ from sparkopt.deep.checks import (
     check_training,
     gpus_per_task,
     process_count,
+    rounds_of,
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
@@ -161,6 +162,7 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
             precision=self.value("precision"),
             max_norm=self.value("maxGradNorm"),
             compression=self.value("compression"),
+            **rounds_of(self),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
             mixing=self.value("batchMixing"),

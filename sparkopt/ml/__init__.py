@@ -31,6 +31,8 @@ from sparkopt.ml.online import OnlineState
 from sparkopt.ml.onnx_model import OnnxModel
 from sparkopt.ml.path import LinearRegressionPath
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.randomized_search import RandomizedSearch
+from sparkopt.ml.randomized_search_model import RandomizedSearchModel
 from sparkopt.ml.regression import (
     LinearRegression,
     LinearRegressionModel,
@@ -63,6 +65,7 @@ from sparkopt.ml.summary.regression import (
 )
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
+from sparkopt.ml.trials import SearchTrial
 from sparkopt.ml.tuning import (
     CrossValidator,
     CrossValidatorModel,
@@ -117,8 +120,11 @@ __all__ = [
     "QuantileRegressionModel",
     "QuantileRegressionSummary",
     "QuantileRegressionTrainingSummary",
+    "RandomizedSearch",
+    "RandomizedSearchModel",
     "RegressionEvaluator",
     "RegressionSummary",
+    "SearchTrial",
     "StreamTrainer",
     "Summary",
     "TableFeatures",

@@ -38,6 +38,7 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         '"/data/': '"{folder}/data/',
         '"/models/': '"{folder}/models/',
     },
+    "docs/guides/searches.md": {'"/models/': '"{folder}/'},
     "docs/migration/horovod-spark.md": {
         "HorovodLauncher(spark.sparkContext, 2)": "LocalLauncher()",
         'launcher="horovod"': 'launcher="local"',
