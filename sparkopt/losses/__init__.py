@@ -1,7 +1,8 @@
 """Losses: the error of each row and its derivatives.
 
 Every loss is a :class:`Loss`: start reading at ``base``. The members are in ``regression`` (real targets),
-``classification`` (classes) and ``generalized`` (families with a link). ``expression`` makes one of a function that
+``classification`` (classes), ``generalized`` (families with a link) and ``likelihoods`` (survival times, ordered
+classes, overdispersed counts). ``expression`` makes one of a function that
 PyTorch, JAX or PyTensor differentiates. ``checks`` compares derivatives with finite differences.
 
 Imports only ``errors``, ``typing`` and ``validation``, NumPy and SciPy.
@@ -43,12 +44,15 @@ from sparkopt.losses.generalized import (
     Tweedie,
     WorkingResponse,
 )
+from sparkopt.losses.likelihoods import AcceleratedFailureTime, CumulativeLogit, NegativeBinomial
 from sparkopt.losses.regression import FixedHuber, Huber, Quantile, SquaredError
 
 __all__ = [
     "LINKS",
+    "AcceleratedFailureTime",
     "Binomial",
     "BinomialLogit",
+    "CumulativeLogit",
     "ExpressionLoss",
     "FixedHuber",
     "Gamma",
@@ -58,6 +62,7 @@ __all__ = [
     "Logistic",
     "Loss",
     "Multinomial",
+    "NegativeBinomial",
     "Poisson",
     "Quantile",
     "SquaredError",

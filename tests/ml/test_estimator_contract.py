@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.ml.linalg import Vectors
 
@@ -38,13 +39,18 @@ KINDS = {
         ml.GeneralizedLinearRegression,
         {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.0},
     ),
+    "survival": (ml.AFTSurvivalRegression, {"labelCol": "time", "censorCol": "label", "quantilesCol": "quantiles"}),
+    "ordinal": (ml.OrdinalRegression, {"labelCol": "grade"}),
+    "negative binomial": (ml.NegativeBinomialRegression, {"labelCol": "time"}),
 }
 every = pytest.mark.parametrize("name", KINDS)
 
 
 @pytest.fixture(scope="module")
 def cancer():
-    return data.table(*data.breast_cancer_arrays())
+    table = data.table(*data.breast_cancer_arrays())
+    row = np.arange(len(table))
+    return table.append_column("time", pa.array(row + 1.0)).append_column("grade", pa.array(row % 3))
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,9 @@ ARGUMENTS = {
         "offsetCol": "o",
         "solver": "irls",
     },
+    ml.AFTSurvivalRegression: {"censorCol": "e", "quantileProbabilities": [0.5], "quantilesCol": "q"},
+    ml.OrdinalRegression: {"probabilityCol": "q"},
+    ml.NegativeBinomialRegression: {"offsetCol": "o"},
 }
 """Every constructor argument of every estimator, with a value that is not its default."""
 
