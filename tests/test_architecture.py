@@ -42,11 +42,12 @@ BEFORE_SPARK = {
 ON_SPARK = {"codecs.spark", "images.spark"}
 
 LIBRARIES = {
-    "torch": ("deep", "launch", "engines.allreduce"),
+    "torch": ("deep", "launch", "engines.allreduce", "losses.on_torch"),
     "horovod": ("deep", "launch"),
     "cv2": ("images", "codecs"),
     "keras": ("deep",),
-    "jax": ("deep", "launch"),
+    "jax": ("deep", "launch", "losses.on_jax"),
+    "pytensor": ("losses.on_pytensor",),
     "tensorflow": ("deep", "launch"),
 }
 

@@ -135,7 +135,7 @@ class BlockStore:
         if isinstance(df, Table):
             named = named_table(df, columns.names)
             backend, facts = _written(TableSource(named, columns, targets, name, codec))
-            return cls._of(columns, backend, facts, begin, f"arrow: {df}")
+            return cls._of(columns, backend, facts, begin, df.reader or f"arrow: {df}")
         columns = replace(columns, encoder=encoder_of(df, columns.features))
         with described(df.sparkSession, "reading rows"):
             return cls._of_rows(df, columns, targets, name, codec, begin)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,8 +47,14 @@ def describe(value: Any) -> Any:
         return {"function": _name(value), "code": _code(value.__code__), "holds": _captured(value)}
     if isinstance(value, functools.partial):
         return {"function": describe(value.func), "holds": describe([*value.args, value.keywords])}
+    if isinstance(value, ModuleType):
+        return {"module": value.__name__}
     if isinstance(value, type):
         return _name(value)
+    if isinstance(value, BuiltinFunctionType):
+        return {"function": f"{value.__module__}.{value.__qualname__}"}
+    if callable(value) and isinstance(getattr(value, "__wrapped__", None), FunctionType):  # compiled, say
+        return {"type": _name(type(value)), "function": describe(value.__wrapped__)}
     if is_dataclass(value):
         held = {field.name: getattr(value, field.name) for field in fields(value)}
     else:

@@ -127,6 +127,10 @@ class Loss(ABC):
         """
         return self
 
+    def remedy(self, method: str) -> str:
+        """Return what to do where a derivative differs from finite differences, for the error that says so."""
+        return f"Correct {method}."
+
 
 class PiecewiseLinear(Loss):
     """A loss of two lines that meet at zero; with a positive smoothing parameter a parabola joins them.

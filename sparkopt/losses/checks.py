@@ -114,5 +114,5 @@ def _check_close(loss: Loss, method: str, found: Array, wanted: Array, raw: Arra
     raise ParameterError(
         f"loss {loss.name!r}: at y={y[row]:.4g}, raw={np.round(raw[row], 4).tolist()} its {method} returns "
         f"{np.round(found[row], 6).tolist()}, but finite differences give {np.round(wanted[row], 6).tolist()}. "
-        f"Correct {method}."
+        f"{loss.remedy(method)}"
     )

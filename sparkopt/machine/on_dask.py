@@ -16,9 +16,10 @@ import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.errors import DataError, IncompatibleError, SchemaError
 from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, as_field, lost, references
+from sparkopt.machine.dask_parquet import NoScan, dask_scan
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
-from sparkopt.machine.part import UNREADABLE
+from sparkopt.machine.part import UNREADABLE, TablePart
 
 __all__ = ["DaskCluster", "is_dask", "outline", "table_of"]
 
@@ -42,8 +43,8 @@ def _is(data: Any, name: str) -> bool:
     return type(data).__module__.startswith("dask.") and type(data).__name__ == name
 
 
-def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], DaskCluster]:
-    """Return schema, partitions and cluster of a frame, or of a pair of arrays.
+def table_of(data: Any) -> tuple[pa.Schema, Sequence[TablePart], DaskCluster, str]:
+    """Return schema, partitions and cluster of a frame, or of a pair of arrays, and what reads the rows.
 
     Raises
     ------
@@ -56,21 +57,35 @@ def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], DaskCluster]:
     """
     cluster = DaskCluster()
     if isinstance(data, tuple):
-        schema, rows = _of_pair(*data)
-    else:
-        schema, rows = _schema(data), data.to_delayed()
+        return *_remote(*_of_pair(*data)), cluster, "dask: arrays"
+    schema = _schema(data)
+    try:
+        scan = dask_scan(data)
+    except NoScan as reason:
+        return *_remote(schema, data.to_delayed()), cluster, f"dask: {reason}"
+    return scan.schema, scan.parts, cluster, f"arrow: Parquet files of Dask, {len(scan.parts):,} partitions"
+
+
+def _remote(schema: pa.Schema, rows: Sequence[Any]) -> tuple[pa.Schema, list[RemotePart]]:
     form = ToArrow(schema)
-    return (
-        schema,
-        [RemotePart(f"df.partitions[{index}]", form, one, _load) for index, one in enumerate(rows)],
-        cluster,
-    )
+    return schema, [RemotePart(f"df.partitions[{index}]", form, one, _load) for index, one in enumerate(rows)]
 
 
 def outline(data: Any) -> tuple[pa.Schema, RemotePart, DaskCluster]:
     """Return the schema of a frame, a part that stands for each of its partitions, and its cluster."""
     schema = _schema(data)
+    if any(UNREADABLE in (field.metadata or {}) for field in schema):
+        schema = _as_in_files(data, schema)
     return schema, RemotePart("a partition", ToArrow(schema)), DaskCluster()
+
+
+def _as_in_files(data: Any, schema: pa.Schema) -> pa.Schema:
+    """Return columns that pandas calls objects in the types of the Parquet files that they are, if so."""
+    try:
+        known = dask_scan(data).schema
+    except NoScan:
+        return schema
+    return pa.schema([known.field(field.name) if UNREADABLE in (field.metadata or {}) else field for field in schema])
 
 
 def _load(reference: Any) -> Any:
@@ -172,6 +187,14 @@ class DaskCluster(Cluster):
         """Dask, and how many workers."""
         count = self.workers
         return f"Dask, {count} worker{'s' if count != 1 else ''}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all workers are on this machine."""
+        from distributed.comm.addressing import get_address_host
+        from distributed.utils import get_ip
+
+        return {get_address_host(address) for address in self._threads} <= {"127.0.0.1", "::1", get_ip()}
 
     @property
     def slots(self) -> int:

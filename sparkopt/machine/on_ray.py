@@ -24,7 +24,7 @@ def is_ray(data: Any) -> bool:
     return type(data).__module__.startswith("ray.data.") and type(data).__name__ in ("Dataset", "MaterializedDataset")
 
 
-def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster]:
+def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster, str]:
     """Return schema, partitions and cluster of a dataset; Ray computes it, and keeps its rows while they are used.
 
     Raises
@@ -39,7 +39,7 @@ def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster]:
     parts = [
         RemotePart(f"block {index}", form, reference, ray.get) for index, reference in enumerate(kept.to_arrow_refs())
     ]
-    return schema, parts, RayCluster(kept)
+    return schema, parts, RayCluster(kept), "ray: blocks of a Dataset"
 
 
 def outline(data: Any) -> tuple[pa.Schema, RemotePart, RayCluster]:
@@ -125,6 +125,13 @@ class RayCluster(Cluster):
         """Ray, and how many nodes."""
         count = self.workers
         return f"Ray, {count} node{'s' if count != 1 else ''}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all nodes are this machine."""
+        import ray
+
+        return {node["NodeManagerAddress"] for node in self._nodes} <= {"127.0.0.1", ray.util.get_node_ip_address()}
 
     @property
     def slots(self) -> int:

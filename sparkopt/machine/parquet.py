@@ -35,8 +35,8 @@ class RowGroups:
         The file.
     name : str
         What errors call it.
-    groups : tuple of int
-        Their numbers.
+    groups : tuple of int or None
+        Their numbers; None is all.
     size, modified : int
         Bytes of the file and its time of modification in milliseconds, as it was listed.
     constants : mapping of str to any
@@ -47,13 +47,15 @@ class RowGroups:
 
     location: Location
     name: str
-    groups: tuple[int, ...]
+    groups: tuple[int, ...] | None
     size: int
     modified: int
     constants: Mapping[str, Any] = field(default_factory=dict)
     span: tuple[int, int] | None = None
 
     def __str__(self) -> str:
+        if self.groups is None:
+            return self.name
         first, last = self.groups[0], self.groups[-1]
         rows = "" if self.span is None else f", rows {self.span[0]:,} to {self.span[1] - 1:,}"
         return f"{self.name}, row group{f' {first}' if first == last else f's {first} to {last}'}{rows}"
@@ -69,14 +71,14 @@ class ParquetPart(TablePart):
         What it reads, in this order.
     schema : pyarrow.Schema
         The table's columns.
-    rows, bytes : int
-        Rows, and their bytes in memory as the files' footers say.
+    rows, bytes : int or None
+        Rows, and their bytes in memory as the files' footers say; None where these were not read.
     """
 
     pieces: tuple[RowGroups, ...]
     schema: pa.Schema = field(repr=False)
-    rows: int
-    bytes: int
+    rows: int | None
+    bytes: int | None
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -98,8 +100,10 @@ class ParquetPart(TablePart):
         wanted = [name for name in names if name not in piece.constants]
         fields = [self.schema.field(name) for name in names]
         with opened(piece.location) as file:
-            size = batch_rows(bytes_per_row(file.metadata, piece.groups))
-            batches = file.iter_batches(size, list(piece.groups), wanted, use_threads=False)
+            groups = list(range(file.metadata.num_row_groups) if piece.groups is None else piece.groups)
+            batches = file.iter_batches(
+                batch_rows(bytes_per_row(file.metadata, groups)), groups, wanted, use_threads=False
+            )
             for batch in within(batches, piece.span):
                 arrays = [
                     pa.array([piece.constants[name]] * batch.num_rows, kind.type)
@@ -227,7 +231,7 @@ def _merged(pieces: Sequence[RowGroups]) -> Iterator[RowGroups]:
     last = pieces[0]
     for piece in pieces[1:]:
         if piece.location == last.location and piece.span is last.span is None:
-            last = replace(last, groups=(*last.groups, *piece.groups))
+            last = replace(last, groups=(*(last.groups or ()), *(piece.groups or ())))
         else:
             yield last
             last = piece

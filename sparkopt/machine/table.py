@@ -43,6 +43,8 @@ class Table:
         What the partitions need until the last table that has it is gone, such as a folder of files.
     cluster : Cluster or None, default None
         Who runs functions on the partitions, where a framework's workers hold them; None is this machine.
+    reader : str, default ""
+        What reads the rows, where a framework may, and why; without, Arrow does.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Table:
     partitions: tuple[TablePart, ...] = field(repr=False)
     keeps: object = field(default=None, repr=False)
     cluster: Cluster | None = field(default=None, repr=False)
+    reader: str = field(default="", repr=False)
 
     @classmethod
     def of(
@@ -99,8 +102,8 @@ class Table:
         if isinstance(data, Table):
             return data
         if (framework := _framework(data)) is not None:
-            schema, parts, cluster = framework.table_of(data)
-            return cls(schema, tuple(parts), cluster=cluster)
+            schema, parts, cluster, reader = framework.table_of(data)
+            return cls(schema, tuple(parts), cluster=cluster, reader=reader)
         schema, parts, folder = _opened(data, header, types, csv)
         if len(set(schema.names)) < len(schema.names):
             twice = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -270,6 +273,11 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType], for
     if kind == "c array":
         return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
     what = type(data).__name__
+    if type(data).__module__.startswith("pyflink."):
+        raise ParameterError(
+            f"a {what} of Flink is not trained on: its Python gives a few thousand rows a second. Let Flink write "
+            "Parquet files and give their path, or call to_pandas() where the rows are few."
+        )
     hint = " Call its to_spark() or to_pandas()." if type(data).__module__.startswith("pyspark.pandas") else ""
     raise ParameterError(
         f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {what} instead.{hint}"

@@ -26,11 +26,16 @@ from sparkopt.ml.evaluation import (
 )
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel, NamedCoefficient
+from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
+from sparkopt.ml.negative_binomial import NegativeBinomialRegression, NegativeBinomialRegressionModel
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
 from sparkopt.ml.online import OnlineState
 from sparkopt.ml.onnx_model import OnnxModel
+from sparkopt.ml.ordinal import OrdinalRegression, OrdinalRegressionModel
 from sparkopt.ml.path import LinearRegressionPath
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
+from sparkopt.ml.randomized_search import RandomizedSearch
+from sparkopt.ml.randomized_search_model import RandomizedSearchModel
 from sparkopt.ml.regression import (
     LinearRegression,
     LinearRegressionModel,
@@ -38,6 +43,7 @@ from sparkopt.ml.regression import (
     QuantileRegressionModel,
 )
 from sparkopt.ml.sklearn_models import from_sklearn
+from sparkopt.ml.stream import LatestModel, StreamTrainer
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.classification import (
     BinaryClassificationSummary,
@@ -48,20 +54,27 @@ from sparkopt.ml.summary.classification import (
     LinearSVCTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
+    OrdinalRegressionSummary,
+    OrdinalRegressionTrainingSummary,
 )
 from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
 )
+from sparkopt.ml.summary.multilabel import MultiLabelSummary, MultiLabelTrainingSummary
 from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
     RegressionSummary,
+    RegressionTrainingSummary,
 )
+from sparkopt.ml.summary.survival import SurvivalSummary, SurvivalTrainingSummary
+from sparkopt.ml.survival import AFTSurvivalRegression, AFTSurvivalRegressionModel
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
+from sparkopt.ml.trials import SearchTrial
 from sparkopt.ml.tuning import (
     CrossValidator,
     CrossValidatorModel,
@@ -73,6 +86,8 @@ if TYPE_CHECKING:
     from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
 
 __all__ = [
+    "AFTSurvivalRegression",
+    "AFTSurvivalRegressionModel",
     "BinaryClassificationEvaluator",
     "BinaryClassificationSummary",
     "BinaryLogisticRegressionSummary",
@@ -87,6 +102,7 @@ __all__ = [
     "ImageNormalizer",
     "ImageNormalizerModel",
     "ImageTransformer",
+    "LatestModel",
     "LinearArguments",
     "LinearEstimator",
     "LinearModel",
@@ -103,21 +119,38 @@ __all__ = [
     "LogisticRegressionModel",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "MultiLabelLogisticRegression",
+    "MultiLabelLogisticRegressionModel",
+    "MultiLabelSummary",
+    "MultiLabelTrainingSummary",
     "MulticlassClassificationEvaluator",
     "NamedCoefficient",
+    "NegativeBinomialRegression",
+    "NegativeBinomialRegressionModel",
     "OneVsRest",
     "OneVsRestModel",
     "OnlineState",
     "OnnxModel",
+    "OrdinalRegression",
+    "OrdinalRegressionModel",
+    "OrdinalRegressionSummary",
+    "OrdinalRegressionTrainingSummary",
     "Pipeline",
     "PipelineModel",
     "QuantileRegression",
     "QuantileRegressionModel",
     "QuantileRegressionSummary",
     "QuantileRegressionTrainingSummary",
+    "RandomizedSearch",
+    "RandomizedSearchModel",
     "RegressionEvaluator",
     "RegressionSummary",
+    "RegressionTrainingSummary",
+    "SearchTrial",
+    "StreamTrainer",
     "Summary",
+    "SurvivalSummary",
+    "SurvivalTrainingSummary",
     "TableFeatures",
     "TableFeaturesModel",
     "TrainValidationSplit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame
@@ -26,6 +26,7 @@ from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import feature_names
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.setters import LinearSetters
+from sparkopt.ml.stream import StreamTrainer
 from sparkopt.ml.training import Reading, Serial, TrainingTask, checked, stored, train
 from sparkopt.ml.warm_start import coefficients_of, require_kind
 from sparkopt.objective.linear import LinearObjective
@@ -37,6 +38,9 @@ from sparkopt.training.coordinates import Initial
 from sparkopt.training.selection import choose_optimizer
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval, instances
+
+if TYPE_CHECKING:
+    from pyspark.sql.streaming.query import StreamingQuery
 
 __all__ = ["LinearEstimator"]
 
@@ -213,6 +217,40 @@ class LinearEstimator(
         """
         found: M = partial_fit(self, dataset, model, steps)
         return found
+
+    def fitStream(
+        self, stream: DataFrame, path: str, steps: int = 1, trigger: dict[str, Any] | None = None
+    ) -> StreamingQuery:
+        """Learn from a structured stream by ``partialFit``, each batch exactly once; return Spark's query.
+
+        A process that was killed goes on where it was when the same call is made again: coefficients are, bit for
+        bit, those of a process that was not. `LatestModel` reads the newest model; `StreamTrainer` says what is
+        written.
+
+        Parameters
+        ----------
+        stream : DataFrame
+            Of ``spark.readStream``.
+        path : str
+            A folder for the model, the stream's checkpoint and the figures of each batch.
+        steps : int, default 1
+            Steps on each batch.
+        trigger : dict, optional
+            Arguments of ``DataStreamWriter.trigger``, as ``{"availableNow": True}``.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sparkopt.ml import LatestModel, LogisticRegression
+        >>> folder = tempfile.mkdtemp()
+        >>> df.write.parquet(f"{folder}/arriving")
+        >>> stream = spark.readStream.schema(df.schema).parquet(f"{folder}/arriving")
+        >>> query = LogisticRegression().fitStream(stream, f"{folder}/online", trigger={"availableNow": True})
+        >>> _ = query.awaitTermination(60)
+        >>> LatestModel(f"{folder}/online").get().onlineState.batches
+        1
+        """
+        return StreamTrainer(self, path, steps).start(stream, trigger)
 
     def explain(self, dataset: DataFrame) -> FitPlan:
         """Return a plan of what ``fit(dataset)`` would do: sizes, engine and advice. Print it.

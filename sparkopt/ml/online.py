@@ -38,7 +38,7 @@ from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
 
-__all__ = ["OnlineState", "partial_fit", "restored_state"]
+__all__ = ["OnlineState", "check_online", "partial_fit", "restored_state"]
 
 DEFAULT = "adam"
 """The optimiser where the estimator's is "auto": its steps do not depend on the scale of the features."""
@@ -66,6 +66,11 @@ class OnlineState:
         Raw predictions of a row.
     method : any
         What the steps depend on, as JSON values: a state of another optimiser is refused.
+    loss : float or None, default None
+        Mean loss of the last batch before its first step, without penalty, on the scale of ``objectiveHistory``: how
+        well the model predicted rows that it had not seen. It rises where the data drift.
+    rows : int, default 0
+        Rows of that batch.
     """
 
     steps: int
@@ -78,6 +83,8 @@ class OnlineState:
     target_scale: float
     outputs: int
     method: Any
+    loss: float | None = None
+    rows: int = 0
 
     def to_bytes(self) -> bytes:
         """Return it as bytes that know when they were altered; nothing is pickled."""
@@ -102,12 +109,22 @@ class OnlineState:
 def partial_fit(estimator: Any, dataset: Any, model: Any, steps: int) -> Any:
     """Take steps on a batch, from the state of a model or from the start; return the model."""
     check("steps", steps, Interval(1, None, whole=True))
-    own = estimator if estimator.getOptimizer() != "auto" else estimator.copy({estimator.optimizer: DEFAULT})
-    rows = rows_to_fit(dataset)
+    own, rows = _with_steps(estimator), rows_to_fit(dataset)
     task = _task(own, rows)
     state = None if model is None else _state_of(model, own)
     with of_subject(f"batch of {task.name}"), data_errors(), stored(rows, task.reading) as store:
         return _stepped(own, task, store, training_rows(rows, store.columns), state, steps)
+
+
+@illegal_arguments()
+def check_online(estimator: Any, rows: Rows) -> None:
+    """Refuse, before the first batch, what ``partial_fit`` would refuse of these columns; rows may be a stream."""
+    _task(_with_steps(estimator), rows).reading.columns.check(schema_of(rows))
+
+
+def _with_steps(estimator: Any) -> Any:
+    """Return the estimator with an optimiser of single steps, where it is to choose one."""
+    return estimator if estimator.getOptimizer() != "auto" else estimator.copy({estimator.optimizer: DEFAULT})
 
 
 def _task(estimator: Any, rows: Rows) -> TrainingTask[Any]:
@@ -222,8 +239,15 @@ def _stepped(
         objective.target_scale,
         objective.loss.outputs,
         _method(trainer),
+        solution.history[0].objective - problem.penalty.value(_start(problem)),
+        store.moments.rows,
     )
     return model
+
+
+def _start(problem: Problem) -> Floats:
+    """Return the coefficients before the first step."""
+    return problem.initial.at.coef if isinstance(problem.initial, Snapshot) else problem.initial
 
 
 def _problem(

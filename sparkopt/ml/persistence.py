@@ -23,7 +23,7 @@ from sparkopt.ml.saving import StageReader, StageWriter
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
-__all__ = ["GeneralModelWriter", "ModelReader", "ModelWriter", "restored", "table_of"]
+__all__ = ["GeneralModelWriter", "ModelReader", "ModelWriter", "numbers_of", "restored", "table_of"]
 
 M = TypeVar("M", bound="MLReadable[Any]")
 W = TypeVar("W", bound="ModelWriter")
@@ -69,9 +69,7 @@ class ModelWriter(StageWriter):
         if self.source == "pyspark":
             write_for_pyspark(model, path, spark)
             return
-        matrix, intercept = model.arrays
-        numbers = _numbers(matrix, intercept, model.auxiliary, model.onlineState)
-        DefaultParamsWriter.saveMetadata(model, path, spark, digested(model, spark, numbers))
+        DefaultParamsWriter.saveMetadata(model, path, spark, digested(model, spark, numbers_of(model)))
         spark.createDataFrame(table_of(model)).coalesce(1).write.parquet(f"{path}/data")
 
 
@@ -124,6 +122,12 @@ def table_of(model: Any) -> pa.Table:
     if model.onlineState is not None:
         columns["online"] = pa.array([model.onlineState.to_bytes()], pa.binary())
     return pa.Table.from_arrays(list(columns.values()), names=list(columns))
+
+
+def numbers_of(model: Any) -> list[bytes]:
+    """Return what the digest covers of a linear model's numbers."""
+    matrix, intercept = model.arrays
+    return _numbers(matrix, intercept, model.auxiliary, model.onlineState)
 
 
 def _numbers(matrix: Floats, intercept: Floats, auxiliary: Floats, state: OnlineState | None = None) -> list[bytes]:

@@ -205,6 +205,21 @@ class Search:
     def _fit_on_blocks(self, rows: Rows, plan: Plan, dataset: Any) -> Any:
         """Train all folds' models on blocks that are written once, measure them, and train the best on all rows."""
         stages, tasks = plan.stages, plan.tasks
+        every = self._every(rows, plan)
+        if plan.fitted is not None:
+            return self._fit_with_features(every, plan.fitted, plan, dataset)
+        tasks[0].reading.columns.check(schema_of(every.whole))
+        with self._stored(every, tasks) as store:
+            models, metrics = self._models(store, every, tasks, range(self._held_out), dataset)
+            best = tasks[self._best(metrics)]
+            (fit,) = fits_of(store, [(best, None)])
+            columns = store.columns
+        model = self._whole(stages, best.model(fit, training_rows(every.whole, columns)))
+        return self._result(model, metrics, self._collected([(stages, fold_models) for fold_models in models]))
+
+    def _every(self, rows: Rows, plan: Plan) -> FoldedRows:
+        """Return all rows as they leave the stateless stages, and those with their folds."""
+        stages, tasks = plan.stages, plan.tasks
         for task in tasks:
             check_engine(task.engine, rows)
         whole, (folded, fold) = transformed(stages, rows), self._folded(rows)
@@ -213,17 +228,7 @@ class Search:
             folded = fixed(folded)  # not blocks alone are read: folds are drawn once for all
         folded = transformed(stages, folded)  # folds are drawn of the rows as they come, as pyspark.ml does
         _require_column(folded, fold)
-        every = FoldedRows(whole, folded, fold)
-        if plan.fitted is not None:
-            return self._fit_with_features(every, plan.fitted, plan, dataset)
-        tasks[0].reading.columns.check(schema_of(whole))
-        with self._stored(every, tasks) as store:
-            models, metrics = self._models(store, every, tasks, range(self._held_out), dataset)
-            best = tasks[self._best(metrics)]
-            (fit,) = fits_of(store, [(best, None)])
-            columns = store.columns
-        model = self._whole(stages, best.model(fit, training_rows(whole, columns)))
-        return self._result(model, metrics, self._collected([(stages, fold_models) for fold_models in models]))
+        return FoldedRows(whole, folded, fold)
 
     def _fit_with_features(self, every: FoldedRows, fitted: FoldStages, plan: Plan, dataset: Any) -> Any:
         """Train the models of each fold on the features of the stages that are fitted to its training rows.

@@ -31,13 +31,14 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         '"/models/digits"': '"{folder}/digits"',
         '"/data/': '"{folder}/data/',
     },
-    "docs/guides/online.md": {'"/models/online"': '"{folder}/online"'},
+    "docs/guides/online.md": {'"/models/': '"{folder}/', '"/data/': '"{folder}/'},
     "docs/guides/own-loop.md": {"numProc=2": 'launcher="local"', '"s3://models/own"': '"{folder}/own"'},
     "docs/guides/nightly.md": {
         '"s3://models/churn"': '"{folder}/checkpoints"',
         '"/data/': '"{folder}/data/',
         '"/models/': '"{folder}/models/',
     },
+    "docs/guides/searches.md": {'"/models/': '"{folder}/'},
     "docs/migration/horovod-spark.md": {
         "HorovodLauncher(spark.sparkContext, 2)": "LocalLauncher()",
         'launcher="horovod"': 'launcher="local"',

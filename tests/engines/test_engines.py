@@ -101,6 +101,19 @@ def test_hessians_are_the_same_on_every_engine(rows, column):
         np.testing.assert_allclose(fit.coefficients, expected.coefficients, rtol=1e-8, atol=1e-10)
 
 
+def test_losses_from_expressions_reach_the_tasks_of_every_engine(small):
+    torch = pytest.importorskip("torch", reason="it differentiates the expression")
+
+    def logistic(y, raw):
+        return torch.nn.functional.softplus(raw) - y * raw
+
+    loss = losses.of(logistic, targets=Interval(0, 1, whole=True))
+    expected = trainer(LocalEngine(), stop=Stop(50, 1e-12)).fit(small)
+    for name, engine in EVERY.items():
+        found = trainer(engine, loss, stop=Stop(50, 1e-12)).fit(small)
+        np.testing.assert_allclose(found.coefficients, expected.coefficients, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
 def test_mini_batches_are_the_same_on_every_engine(small):
     batches = {"optimizer": optim.adam(0.05), "mini_batch_fraction": 0.1, "seed": 4, "stop": Stop(3, 0.0)}
     fits = {name: trainer(engine, **batches).fit(small) for name, engine in SAME_BITS.items()}
