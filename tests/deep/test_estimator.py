@@ -320,7 +320,7 @@ WRONG = {
     "launcher": (
         dict(launcher="mpi"),
         ParameterError,
-        "launcher must be one of 'torch', 'horovod', 'local'. Got 'mpi'",
+        "launcher must be one of 'torch', 'horovod', 'ray', 'local'. Got 'mpi'",
     ),
     "epochs": (dict(epochs=-1), ParameterError, "epochs must be a whole number >= 0. Got -1"),
     "batch": (dict(batchSize=0), ParameterError, "batchSize must be a whole number >= 1"),

@@ -163,6 +163,16 @@ def killed(cluster: Cluster, engine: str, kind: str, kills: int, chance: random.
             yield {"engine": engine, "victim": kind, "killed": killer.killed, "same": found}
 
 
+def left_in(local: Path, seconds: float = 60) -> list[str]:
+    """Return what is left once executors have ended, which Spark does not wait for: they delete their folders then."""
+    deadline = time.monotonic() + seconds
+    while left := sorted(path.name for path in local.rglob("sparkopt-*")):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return left
+
+
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     kills, chance, local = int(sys.argv[1]), random.Random(int(sys.argv[2])), Path(tempfile.mkdtemp())
@@ -173,7 +183,7 @@ def main() -> None:
             results.append(result)
     cached = cluster.spark.sparkContext._jsc.getPersistentRDDs().size()
     cluster.spark.stop()
-    left = sorted(path.name for path in local.rglob("sparkopt-*"))
+    left = left_in(local)
     threads = sorted(one.name for one in threading.enumerate() if one.name.startswith("sparkopt"))
     print("RESULT " + json.dumps({"results": results, "cached": cached, "left": left, "threads": threads}))
 
