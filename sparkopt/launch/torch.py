@@ -25,6 +25,7 @@ from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher, check_picklable
+from sparkopt.launch.rendezvous import Rendezvous
 from sparkopt.launch.settings import SessionSettings, refuse_barrier
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
@@ -32,7 +33,7 @@ from sparkopt.typing import Array
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
 
-__all__ = ["TorchCommunicator", "TorchLauncher", "TorchRank"]
+__all__ = ["TorchCommunicator", "TorchLauncher", "TorchRank", "is_echo"]
 
 T = TypeVar("T")
 
@@ -83,6 +84,9 @@ class TorchLauncher(SparkLauncher):
     ----------
     profile : ResourceProfile or None, default None
         What each task asks of Spark (a GPU, say) where it is not the session's own configuration.
+    most_losses : int, default 0
+        How often ranks may be lost while the others continue, ``at_least`` of them. Ranks are then the tasks of an
+        ordinary stage, of which Spark starts again what is lost.
 
     Examples
     --------
@@ -94,6 +98,7 @@ class TorchLauncher(SparkLauncher):
     """
 
     profile: ResourceProfile | None = field(default=None, repr=False)
+    most_losses: int = 0
     name = "torch"
 
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
@@ -105,6 +110,13 @@ class TorchLauncher(SparkLauncher):
         ranks = self.context.parallelize(range(processes), processes)
         if self.profile is not None:
             ranks = ranks.withResources(self.profile)
+        if self.most_losses and self.at_least is not None:
+            from sparkopt.launch.elastic_torch import run_elastic
+
+            meeting = Rendezvous(processes, self.at_least, self.most_losses, self.start_timeout)
+            with self._channel(meeting) as channel:
+                elastic = (function, args, kwargs, channel.address, self.task_cores, self.timeout)
+                return run_elastic(ranks, *elastic)
         with self._channel() as channel:
             rank: TorchRank[T] = TorchRank(function, args, kwargs, channel.address, self.task_cores, self.timeout)
             return ranks.barrier().mapPartitions(_TorchTask(rank)).collect()
@@ -140,15 +152,15 @@ class TorchRank(Generic[T]):
         with (
             DriverConnection(self.address, info.rank) as driver,
             torch_threads(self.cores),
-            driver.reporting_failure(_is_echo),  # while the group forms
+            driver.reporting_failure(is_echo),  # while the group forms
             self._group(info, driver) as communicator,
-            driver.reporting_failure(_is_echo),
+            driver.reporting_failure(is_echo),
         ):
             result: T = self.function(communicator, *self.args, **self.kwargs)
         return result
 
     @contextlib.contextmanager
-    def _group(self, info: RankInfo, driver: DriverConnection) -> Iterator[TorchCommunicator]:
+    def _group(self, info: RankInfo, driver: DriverConnection, number: int = 0) -> Iterator[TorchCommunicator]:
         """Form the group; leave it at the end."""
         from torch import cuda, distributed
 
@@ -157,7 +169,7 @@ class TorchRank(Generic[T]):
         # NCCL connects with the first tensor on a GPU, so that ranks on CPUs never do, and need no GPU of their own
         has_nccl = cuda.is_available() and distributed.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
-        store = ChannelStore(driver, self.address.timeout)
+        store = ChannelStore(driver, self.address.timeout, number)
         with _gloo_on(driver.local_host):
             distributed.init_process_group(
                 backend,
@@ -175,7 +187,7 @@ class TorchRank(Generic[T]):
             distributed.destroy_process_group()
 
 
-def _is_echo(error: Exception) -> bool:
+def is_echo(error: Exception) -> bool:
     """Whether a collective failed since another rank had gone; Gloo says so only in its message."""
     from torch.distributed import DistError
 
