@@ -20,7 +20,7 @@ from sparkopt.deep.scorer import check_pipeline
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose, mixing_from_json
 from sparkopt.io.filesystem import resolve
-from sparkopt.launch.requests import count_of, gpus_of
+from sparkopt.launch.requests import count_of, gpus_of, ray_resources
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.objective.work import LocalSteps
 from sparkopt.shards.fields import Fields
@@ -48,7 +48,7 @@ def check_session(params: TrainingParams, session: SparkSession | None, callback
         Naming the setting, or what Spark Connect does not have.
     """
     launcher = params.value("launcher")
-    if session is None or launcher == "local":
+    if session is None or launcher in ("local", "ray"):
         return
     if not is_connect(session):
         settings = SessionSettings.of_context(session.sparkContext)
@@ -157,13 +157,15 @@ def stream_count(params: TrainingParams, processes: int) -> int:
 
 
 def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
-    """Return how many GPUs the stage must request for each task; Horovod's own stage cannot request any.
+    """Return how many GPUs the stage must request for each task, or Ray for each actor; Horovod's requests none.
 
     Raises
     ------
     ParameterError
         Where a GPU is asked for that no task would get.
     """
+    if params.value("launcher") == "ray":
+        return ray_resources(None, params.value("device")).get("gpu", 0)
     return gpus_of(params.value("device"), session, by_stage=params.value("launcher") == "torch")
 
 

@@ -15,7 +15,7 @@ from sparkopt.typing import Seed
 
 __all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "TrainConfig"]
 
-LAUNCHERS = ("torch", "horovod", "local")
+LAUNCHERS = ("torch", "horovod", "ray", "local")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 OPTIMIZER_SETTINGS: Mapping[str, tuple[str, Mapping[str, Any], float]] = MappingProxyType(

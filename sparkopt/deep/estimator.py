@@ -122,10 +122,11 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         Rows of a batch, on each process.
     numProc : int
         Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher. Without Spark,
-        as many as this machine has accelerators, or 1, which keeps all cores busy.
-    launcher : {"torch", "horovod", "local"}, default "torch"
+        as many as this machine has accelerators, or 1, which keeps all cores busy. Under Ray, as many as its cluster
+        has GPUs, or nodes.
+    launcher : {"torch", "horovod", "ray", "local"}, default "torch"
         PyTorch's DistributedDataParallel inside Spark's tasks, or without Spark in processes of this machine; Horovod
-        on Spark, but for Spark Connect; or this process.
+        on Spark, but for Spark Connect; DistributedDataParallel in actors of Ray; or this process.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         One accelerator for each process, as Spark's resource scheduling assigns them.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"

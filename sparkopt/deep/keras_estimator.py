@@ -112,7 +112,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         Rows of a batch, on each process.
     numProc : int
         Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher.
-    launcher : {"torch", "horovod", "local"}, default "torch"
+    launcher : {"torch", "horovod", "ray", "local"}, default "torch"
         What starts the processes, and sums gradients: ``torch.distributed`` or Horovod, whatever the backend is.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         Under the backend torch as for `TorchEstimator`; JAX and TensorFlow take their own device, or "cpu".

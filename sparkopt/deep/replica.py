@@ -37,6 +37,7 @@ COMPRESSIONS = ("none", "fp16", "bf16", "int8", "powersgd")
 
 _OF_GRADIENTS = {
     "torch": ("none", "fp16", "bf16", "powersgd"),
+    "ray": ("none", "fp16", "bf16", "powersgd"),
     "horovod": ("none", "fp16", "powersgd"),
     "local": ("none",),
 }

@@ -17,7 +17,7 @@ class DeepReceipt(BaseReceipt):
     Attributes
     ----------
     launcher : str
-        "local", "torch" or "horovod".
+        "local", "torch", "horovod" or "ray".
     devices : list of str
         Where each process computed.
     why : str
