@@ -24,7 +24,7 @@ from sparkopt.launch.channel import DriverConnection
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.rendezvous import Group
 from sparkopt.launch.threads import torch_threads
-from sparkopt.launch.torch import TorchCommunicator, TorchRank, is_echo
+from sparkopt.launch.torch_rank import TorchCommunicator, TorchRank, is_echo
 
 if TYPE_CHECKING:
     from pyspark import RDD  # clients of Spark Connect alone have none

@@ -22,7 +22,7 @@ from sparkopt.launch.connections import Listener
 from sparkopt.launch.elastic_torch import ElasticTorchRank, by_rank
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.rendezvous import Rendezvous
-from sparkopt.launch.torch import TorchRank
+from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.machine import available_cores
 from sparkopt.machine.messages import Frame
 from sparkopt.machine.process import EndedError, WorkerProcess
