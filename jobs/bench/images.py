@@ -13,6 +13,7 @@ which both return every result to Spark as a column, and in two training process
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import resource
 import statistics
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as SF
 from pyspark.sql.functions import pandas_udf
@@ -313,6 +315,16 @@ def local_part(data: list[bytes], rounds: int) -> None:
     print(f"  reduced-scale decoding: {ratio(rates, 'reduced', 'whole'):.2f} x whole, SSIM at least {likeness:.4f}")
 
 
+def png_by_pillow(labels: Array, mode: str) -> bytes:
+    """Encode labels as Pillow does: with a palette of 256 colours (P), as data sets have them, or as greys (L)."""
+    picture = Image.fromarray(labels, mode)
+    if mode == "P":
+        picture.putpalette(bytes(range(256)) * 3)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def targets_part(data: list[bytes], rounds: int) -> None:
     """Compare samples (a mask and two boxes next to each image) with images alone, in CPU seconds of one thread."""
     height, width = images.read_header(data[0]).size
@@ -321,7 +333,9 @@ def targets_part(data: list[bytes], rounds: int) -> None:
     tensor = {"shape": [height, width], "dtype": "uint8", "data": labels.tobytes()}
     rows = pa.table({"content": data, "boxes": [boxes] * len(data)})
     masks = {
-        "PNG": [images.encode(labels.reshape(height, width, 1), "png")] * len(data),
+        "OpenCV's PNG": [images.encode(labels.reshape(height, width, 1), "png")] * len(data),
+        "Pillow's PNG with a palette": [png_by_pillow(labels.reshape(height, width), "P")] * len(data),
+        "Pillow's PNG of greys": [png_by_pillow(labels.reshape(height, width), "L")] * len(data),
         "tensor": [tensor] * len(data),
     }
     kernel = images.ImageKernel(SIMPLE)

@@ -28,7 +28,7 @@ from sparkopt.validation import Interval, OneOf, check
 __all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
-MAX_BYTES = 2**22
+MAX_BYTES = 2**21
 """Default bound on the bytes of one piece of output; a single larger image is a piece of its own.
 
 It is small so that a piece is still in the processor's cache when it is sent, and its memory is reused.
@@ -52,7 +52,7 @@ class ImageKernel(CarriesSettings):
         FAILFAST raises at the first bad image; the others give null and a reason.
     seed, epoch : int, default 0
         Random transforms depend on (seed, row key, epoch) only.
-    max_bytes : int, default 2**22
+    max_bytes : int, default 2**21
         Bound on the bytes of one piece of output.
     """
 

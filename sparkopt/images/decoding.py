@@ -10,6 +10,7 @@ import numpy as np
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
+from sparkopt.images.label_images import decode_labels
 from sparkopt.images.opencv import cv2
 from sparkopt.images.resizing import with_channels
 from sparkopt.io.image_checks import decodable, tiff_layout, tiff_planes
@@ -150,6 +151,9 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
     """
     header, levels = read_header(data, max_pixels), 255
     if header.format == "png":
+        labels = decode_labels(data, header)
+        if labels is not None:
+            return orient(labels, header.orientation)
         if data[25] == _PALETTE:
             data = _without_palette(data)
         levels = (1 << min(header.bits, 8)) - 1
@@ -169,6 +173,8 @@ def _without_palette(data: bytes) -> bytes:
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
         kind, body = data[position + 4 : position + 8], data[position + 8 : end - 4]
         if kind == b"IHDR":
+            if zlib.crc32(kind + body).to_bytes(4, "big") != data[end - 4 : end]:  # the new one would hide it
+                raise CorruptImageError("corrupt: the checksum of the PNG's header is wrong")
             body = body[:9] + b"\0" + body[10:]
             checksum = zlib.crc32(kind + body).to_bytes(4, "big")
             pieces.append(data[position : position + 4] + kind + body + checksum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -70,12 +71,22 @@ def _smoothed(image: Array, down: float, across: float) -> Array:
     Linear sampling after [a, 1 − 2a, a] has the variance 2a + 1/6, and Pillow's filter, a triangle of half-width s,
     s²/6: they agree for a = (s² − 1) / 12. At s = 2 the filter removes the finest stripes completely.
     """
-    if down <= 1 and across <= 1:
-        return image
     # In 256ths, OpenCV's unit for bytes: the weights add up to exactly one, and white stays white.
-    sides = [round(256 * max(scale * scale - 1, 0.0) / 12) / 256 for scale in (across, down)]
-    horizontal, vertical = (np.array([side, 1 - 2 * side, side]) for side in sides)
-    return call(cv2.sepFilter2D, image, -1, horizontal, vertical, _scratch(image), borderType=cv2.BORDER_REPLICATE)
+    horizontal, vertical = (round(256 * max(scale * scale - 1, 0.0) / 12) for scale in (across, down))
+    if not (horizontal or vertical):
+        return image
+    if image.dtype == np.uint8:  # the same to the bit but for halves, in 0.2 to 0.7 of the time
+        taps, sigmas = (3 if horizontal else 1, 3 if vertical else 1), (_sigma(horizontal), _sigma(vertical))
+        return call(
+            cv2.GaussianBlur, image, taps, sigmas[0], _scratch(image), sigmas[1], borderType=cv2.BORDER_REPLICATE
+        )
+    kernels = [np.array([side, 256 - 2 * side, side]) / 256 for side in (horizontal, vertical)]
+    return call(cv2.sepFilter2D, image, -1, *kernels, _scratch(image), borderType=cv2.BORDER_REPLICATE)
+
+
+def _sigma(side: int) -> float:
+    """Return the deviation of the Gaussian whose three weights are (side, 256 - 2 side, side) / 256."""
+    return math.sqrt(0.5 / math.log((256 - 2 * side) / side)) if side else 1.0
 
 
 def _scratch(image: Array) -> Array | None:

@@ -110,7 +110,7 @@ def udf(
         Random transforms depend on (seed, row key, epoch) only.
     errors : bool, default False
         Return struct<value, error>, with the reason of each null, instead of the value.
-    max_bytes : int, default 2**22
+    max_bytes : int, default 2**21
         Bound on the bytes of output that a worker collects before it sends them.
 
     Returns

@@ -1,6 +1,7 @@
 """Each function equals OpenCV's own result or a formula, for every type, number of channels and odd size."""
 
 import colorsys
+import math
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.datasets import load_sample_images
 from sparkopt import images
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
+from sparkopt.images import resizing
 
 SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (32, 31)]
 DTYPES = [np.uint8, np.float32]
@@ -220,6 +222,22 @@ def test_resizing_photographs_is_nearly_what_pillow_does(height, width):
         ours, aliased = F.resize(photograph, height, width), cv2.resize(photograph, (width, height))
         error, plain = (float(np.sqrt(np.mean((result - expected) ** 2))) for result in (ours, aliased))
         assert error < min(3, plain / 1.3), (error, plain)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_bytes_are_smoothed_by_whole_256ths_and_rounded_once(axis, channels):
+    image = picture((33, 41), channels, np.uint8)
+    for side in range(1, 65):
+        factor = math.sqrt(1 + 12 * side / 256)
+        factors = [factor if axis in (0, None) else 1.0, factor if axis in (1, None) else 1.0]
+        exact = image.astype(float)
+        for along in (0, 1) if axis is None else (axis,):
+            padded = np.pad(exact, [(1, 1) if along == each else (0, 0) for each in range(3)], "edge")
+            before, here, after = (np.take(padded, np.arange(image.shape[along]) + step, along) for step in range(3))
+            exact = (side * before + (256 - 2 * side) * here + side * after) / 256
+        found = resizing._smoothed(image, *factors).reshape(image.shape)
+        assert np.abs(found - exact).max() <= 0.5
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), value=st.integers(0, 255))
