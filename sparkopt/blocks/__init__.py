@@ -29,6 +29,7 @@ __all__ = [
     "Handle",
     "InMemoryBlocks",
     "KnownRows",
+    "LabelCombiner",
     "Located",
     "Moments",
     "OpenInTask",
@@ -43,7 +44,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sparkopt.blocks.backend import Backend, Shared
-    from sparkopt.blocks.columns import Columns, FeatureEncoder
+    from sparkopt.blocks.columns import Columns, FeatureEncoder, LabelCombiner
     from sparkopt.blocks.handles import Handle, KnownRows
     from sparkopt.blocks.store import BlockStore
     from sparkopt.blocks.summaries import PartitionSummary
@@ -54,6 +55,7 @@ _ON_SPARK = {
     "BlockStore": "store",
     "Columns": "columns",
     "FeatureEncoder": "columns",
+    "LabelCombiner": "columns",
     "Handle": "handles",
     "KnownRows": "handles",
     "Located": "tasks",

@@ -35,8 +35,9 @@ from sparkopt.blocks.names import column_text, path_of, plain_types, quoted, typ
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
+from sparkopt.validation import Interval
 
-__all__ = ["RAW", "Columns", "FeatureEncoder", "feature_matrix", "raw_columns"]
+__all__ = ["RAW", "Columns", "FeatureEncoder", "LabelCombiner", "feature_matrix", "raw_columns"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 
@@ -76,6 +77,19 @@ class FeatureEncoder(Protocol):
         ...
 
 
+class LabelCombiner(Protocol):
+    """What makes one target of several labels: a pure function that can be pickled."""
+
+    @property
+    def targets(self) -> tuple[Interval, ...]:
+        """What each further label may be."""
+        ...
+
+    def __call__(self, label: Array, more: Sequence[Array]) -> Array:
+        """Return the target, float64, of the label and the further ones, each of shape (n,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which columns to train on.
@@ -104,6 +118,10 @@ class Columns:
         What makes the features, of other columns of the same rows, while blocks are written; None reads them.
     label_hint : str, default ""
         What to do about a label that the model does not take, for errors.
+    more_labels : tuple of str, default ()
+        Further numeric columns that the target is made of.
+    combine : LabelCombiner or None, default None
+        What makes the target of the label and of those; None where there are none.
     """
 
     features: str | Sequence[str]
@@ -117,6 +135,8 @@ class Columns:
     invalid: str = "error"
     encoder: FeatureEncoder | None = None
     label_hint: str = ""
+    more_labels: tuple[str, ...] = ()
+    combine: LabelCombiner | None = None
 
     @property
     def feature_names(self) -> str:
@@ -128,7 +148,12 @@ class Columns:
         """The columns that are read."""
         features = [self.features] if isinstance(self.features, str) else list(self.features)
         others = (self.label, self.weight, self.validation, self.offset, self.fold)
-        return [*features, *(name for name in others if name is not None)]
+        return [*features, *(name for name in others if name is not None), *self.more_labels]
+
+    @property
+    def more_roles(self) -> dict[str, str]:
+        """The columns of further labels by the names under which they are read."""
+        return {f"{LABEL} {number}": name for number, name in enumerate(self.more_labels, 1)}
 
     def check(self, schema: StructType) -> None:
         """Refuse a schema that lacks a column or has one of the wrong type.
@@ -150,7 +175,8 @@ class Columns:
             )
         if self.weight is not None and self.weight == self.label:
             raise SchemaError(f"{WEIGHT} column names the label, {self.label!r}. Name the column of row weights.")
-        for role, name in ((LABEL, self.label), (WEIGHT, self.weight), (OFFSET, self.offset)):
+        more = [(LABEL, name) for name in self.more_labels]
+        for role, name in ((LABEL, self.label), *more, (WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
                 number_type(schema, name, role)
         if self.fold is not None:
@@ -176,6 +202,8 @@ class Columns:
         for role, name in ((WEIGHT, self.weight), (OFFSET, self.offset)):
             if name is not None:
                 selected.append(f"CAST({column(name, role)} AS DOUBLE) AS `{role}`")
+        for role, name in self.more_roles.items():
+            selected.append(f"CAST({column(name, LABEL)} AS DOUBLE) AS `{role}`")
         if self.validation is not None:
             selected.append(f"{column(self.validation, VALIDATION)} AS `{VALIDATION}`")
         if self.fold is not None:

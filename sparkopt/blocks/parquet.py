@@ -240,7 +240,7 @@ class ParquetReader:
             elif role.startswith(RAW):
                 columns[role] = _raw(batch, constants, source)
             else:
-                columns[role] = _number(batch, constants, source, 0).cast(TARGETS[role], safe=False)
+                columns[role] = _number(batch, constants, source, 0).cast(TARGETS.get(role, pa.float64()), safe=False)
         return pa.RecordBatch.from_pydict(columns)
 
     def number(self, batch: pa.RecordBatch, role: str) -> Array:

@@ -94,7 +94,13 @@ class Reader:
 
     def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows that can be trained on, and count the others."""
-        names = {LABEL: True, WEIGHT: True, OFFSET: True, VALIDATION: False}
+        names = {
+            LABEL: True,
+            **dict.fromkeys(self.columns.more_roles, True),
+            WEIGHT: True,
+            OFFSET: True,
+            VALIDATION: False,
+        }
         read = {name: is_number for name, is_number in names.items() if name in batch.schema.names}
         valid = finite_rows(batch, FEATURES, read)
         self._kept = None if valid is None else np.flatnonzero(valid)
@@ -107,6 +113,9 @@ class Reader:
         kind = batch.column(KIND) if KIND in batch.schema.names else None
         X = self._features(batch.column(FEATURES), kind)
         y = self._numbers(batch, LABEL, self.columns.label, self.targets)
+        if self.columns.combine is not None:
+            pairs = zip(self.columns.more_roles.items(), self.columns.combine.targets, strict=True)
+            y = self.columns.combine(y, [self._numbers(batch, role, name, may) for (role, name), may in pairs])
         weight = None
         if self.columns.weight is not None:
             weight = self._numbers(batch, WEIGHT, self.columns.weight, Interval(0, None))
@@ -215,6 +224,7 @@ class Reader:
         return values
 
     def _refuse(self, role: str, name: str, row: int, problem: str, hint: str = HINT) -> None:
+        role, _, _ = role.partition(" ")  # further labels are numbered
         row = row if self._kept is None else int(self._kept[row])
         hint = INVALID_HINT if problem.startswith(INVALID) else hint
         raise DataError(f"{role} column {name!r}, partition {self._named}, row {self.row + row} {problem}. {hint}")

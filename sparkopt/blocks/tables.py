@@ -160,8 +160,9 @@ class TableReader:
         known = spark_schema(schema)
         columns.check(known)
         sources = {FEATURES: _features(known, columns.features)}
-        roles = {LABEL: columns.label, WEIGHT: columns.weight, OFFSET: columns.offset}
+        roles: dict[str, str | None] = {LABEL: columns.label, WEIGHT: columns.weight, OFFSET: columns.offset}
         roles |= {VALIDATION: columns.validation, FOLD: columns.fold}
+        roles |= columns.more_roles
         sources |= {role: _source(NUMBER, [name]) for role, name in roles.items() if name is not None}
         return cls(ParquetReader(sources))
 

@@ -20,8 +20,9 @@ from sparkopt.deep.scorer import check_pipeline
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose, mixing_from_json
 from sparkopt.io.filesystem import resolve
-from sparkopt.launch.requests import count_of, gpus_of
+from sparkopt.launch.requests import count_of, gpus_of, ray_resources
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
+from sparkopt.objective.work import LocalSteps
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.validation import Interval, check
@@ -32,6 +33,7 @@ __all__ = [
     "check_training",
     "gpus_per_task",
     "process_count",
+    "rounds_of",
     "selected_fields",
     "stream_count",
 ]
@@ -46,7 +48,7 @@ def check_session(params: TrainingParams, session: SparkSession | None, callback
         Naming the setting, or what Spark Connect does not have.
     """
     launcher = params.value("launcher")
-    if session is None or launcher == "local":
+    if session is None or launcher in ("local", "ray"):
         return
     if not is_connect(session):
         settings = SessionSettings.of_context(session.sparkContext)
@@ -75,7 +77,10 @@ def check_training(params: TrainingParams, session: SparkSession | None, process
     ParameterError, IncompatibleError
         Naming the parameters, and what to change.
     """
-    check_compression(params.value("launcher"), params.value("compression"), params.value("precision"))
+    rounds = params._local_steps()
+    _check_rounds(params, rounds)
+    compression = params.value("compression")
+    check_compression(params.value("launcher"), compression, params.value("precision"), rounds is not None)
     if session is None and params.value("launcher") == "horovod":
         raise IncompatibleError(
             "launcher='horovod' starts its processes by Spark, and a table has none. Take launcher='torch', or give "
@@ -94,6 +99,32 @@ def check_training(params: TrainingParams, session: SparkSession | None, process
         )
     if params.value("checkpointDir"):
         resolve(params.value("checkpointDir"), "checkpointDir")
+
+
+def _check_rounds(params: TrainingParams, rounds: LocalSteps | None) -> None:
+    """Refuse an outer optimiser that needs more than the mean local update, or settings that nothing uses."""
+    if rounds is None:
+        unused = [name for name in ("localStepsWarmUp", "outerStepSize") if params.isSet(params.getParam(name))]
+        if any(params.value(name) for name in unused):
+            raise ParameterError(f"{unused[0]} is for local steps: set localSteps > 1, or outerOptimizer.")
+        return
+    if rounds.outer.search.needs_gradient:
+        raise IncompatibleError(
+            f"outerOptimizer={rounds.outer.name!r} needs the gradient at several points, and a round has one local "
+            "update. Take 'diloco', 'average', or an optimiser with fixed steps."
+        )
+
+
+def rounds_of(params: TrainingParams) -> dict[str, Any]:
+    """Return the settings of local steps, as `TrainConfig` calls them."""
+    if params._local_steps() is None:
+        return {}
+    return {
+        "local_steps": params.getLocalSteps(),
+        "local_steps_warm_up": params.getLocalStepsWarmUp(),
+        "outer_optimizer": params.getOuterOptimizer(),
+        "outer_step_size": params.value("outerStepSize"),
+    }
 
 
 def _check_fewest(params: TrainingParams, processes: int) -> None:
@@ -126,13 +157,15 @@ def stream_count(params: TrainingParams, processes: int) -> int:
 
 
 def gpus_per_task(params: TrainingParams, session: SparkSession | None) -> int:
-    """Return how many GPUs the stage must request for each task; Horovod's own stage cannot request any.
+    """Return how many GPUs the stage must request for each task, or Ray for each actor; Horovod's requests none.
 
     Raises
     ------
     ParameterError
         Where a GPU is asked for that no task would get.
     """
+    if params.value("launcher") == "ray":
+        return ray_resources(None, params.value("device")).get("gpu", 0)
     return gpus_of(params.value("device"), session, by_stage=params.value("launcher") == "torch")
 
 

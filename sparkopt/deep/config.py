@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from sparkopt.objective.work import LocalSteps
+from sparkopt.optim import outer_by_name
 from sparkopt.typing import Seed
 
 __all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "TrainConfig"]
 
-LAUNCHERS = ("torch", "horovod", "local")
+LAUNCHERS = ("torch", "horovod", "ray", "local")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 OPTIMIZER_SETTINGS: Mapping[str, tuple[str, Mapping[str, Any], float]] = MappingProxyType(
@@ -62,7 +64,13 @@ class TrainConfig:
     max_norm : float or None, default None
         Largest norm of a step's gradient.
     compression : str, default "none"
-        Of gradients, between ranks.
+        Of gradients, or of local updates, between ranks.
+    local_steps, local_steps_warm_up : int, default 1 and 0
+        Steps of a round, and rounds of a single step at the beginning.
+    outer_optimizer : str or None, default None
+        What applies the mean of the ranks' local updates; None averages gradients in each step.
+    outer_step_size : float or None, default None
+        Its learning rate.
     pipeline, evaluation_pipeline : str or None
         Image pipelines as JSON.
     mixing : str or None, default None
@@ -97,6 +105,10 @@ class TrainConfig:
     precision: str = "fp32"
     max_norm: float | None = None
     compression: str = "none"
+    local_steps: int = 1
+    local_steps_warm_up: int = 0
+    outer_optimizer: str | None = None
+    outer_step_size: float | None = None
     pipeline: str | None = None
     evaluation_pipeline: str | None = None
     mixing: str | None = None
@@ -110,10 +122,20 @@ class TrainConfig:
     storage: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def schedule(self) -> LocalSteps | None:
+        """The schedule of local steps, with the outer optimiser; None where every step is of all ranks' rows."""
+        if self.outer_optimizer is None:
+            return None
+        outer = outer_by_name(self.outer_optimizer, self.outer_step_size)
+        return LocalSteps(self.local_steps, self.local_steps_warm_up, outer)
+
+    @property
     def course(self) -> dict[str, object]:
         """What must not change when a run is resumed, since it decides on batches and gradients."""
         batches = ("batch_size", "streams", "accumulation", "seed", "window_rows", "pipeline", "mixing")
-        names = (*batches, "compression", "precision", "max_norm")
+        rounds = ("local_steps", "local_steps_warm_up", "outer_optimizer", "outer_step_size")
+        is_local = self.outer_optimizer is not None
+        names = (*batches, "compression", "precision", "max_norm", *(rounds if is_local else ()))
         targets = {name: getattr(self, name) for name in ("mask_fill", "min_visibility") if getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name in names} | targets
 

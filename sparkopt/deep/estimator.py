@@ -122,10 +122,11 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         Rows of a batch, on each process.
     numProc : int
         Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher. Without Spark,
-        as many as this machine has accelerators, or 1, which keeps all cores busy.
-    launcher : {"torch", "horovod", "local"}, default "torch"
+        as many as this machine has accelerators, or 1, which keeps all cores busy. Under Ray, as many as its cluster
+        has GPUs, or nodes.
+    launcher : {"torch", "horovod", "ray", "local"}, default "torch"
         PyTorch's DistributedDataParallel inside Spark's tasks, or without Spark in processes of this machine; Horovod
-        on Spark, but for Spark Connect; or this process.
+        on Spark, but for Spark Connect; DistributedDataParallel in actors of Ray; or this process.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         One accelerator for each process, as Spark's resource scheduling assigns them.
     precision : {"fp32", "bf16", "fp16"}, default "fp32"
@@ -134,8 +135,20 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         Batches whose gradients make a step.
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
-    compression : {"none", "fp16", "bf16", "powersgd"}, default "none"
-        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16.
+    compression : {"none", "fp16", "bf16", "int8", "powersgd"}, default "none"
+        Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16. Of local
+        updates: "fp16", "bf16" or "int8", whose errors are added to the next update (error feedback).
+    localSteps : int, default 1
+        Local steps: steps that each process takes on its own rows, without sending anything, before the mean of their
+        updates is applied. Each keeps its own state of the optimiser. An epoch ends a round; losses are reported,
+        checkpoints saved and callbacks' answers heard at the ends of rounds.
+    localStepsWarmUp : int, default 0
+        Number of rounds of a single step at the beginning.
+    outerOptimizer : str
+        What applies the mean local update, as if it were a gradient: "diloco" (Nesterov's momentum over rounds, also
+        where it is unset and localSteps > 1), "average", or any optimiser with fixed steps.
+    outerStepSize : float
+        Its learning rate: 0.7 for "diloco" and 1 for "average" where unset.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"
@@ -250,6 +263,10 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         accumulationSteps: int = 1,
         maxGradNorm: float | None = None,
         compression: str = "none",
+        localSteps: int = 1,
+        localStepsWarmUp: int = 0,
+        outerOptimizer: str | None = None,
+        outerStepSize: float | None = None,
         stepSize: float | None = None,
         stepSizeSchedule: str = "constant",
         validationFraction: float = 0.0,

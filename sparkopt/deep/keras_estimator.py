@@ -53,7 +53,6 @@ KIND = "sparkopt.deep.keras_estimator.KerasEstimator"
 
 INSTEAD = {
     "precision": ("fp32", "set a dtype policy in the function that builds the model"),
-    "compression": ("none", "sums of gradients go over the ranks as they are"),
     "batchMixing": (None, "mix images in imagePipeline, or rows in the network"),
     "paddedCols": (None, "give lists of one length, for batches have one shape, and mask their ends in the network"),
     "labelKind": ("numbers", "labels are numbers, vectors, arrays or tensors"),
@@ -113,7 +112,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         Rows of a batch, on each process.
     numProc : int
         Processes; as many as Spark has task slots where it is not set, and 1 for the local launcher.
-    launcher : {"torch", "horovod", "local"}, default "torch"
+    launcher : {"torch", "horovod", "ray", "local"}, default "torch"
         What starts the processes, and sums gradients: ``torch.distributed`` or Horovod, whatever the backend is.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         Under the backend torch as for `TorchEstimator`; JAX and TensorFlow take their own device, or "cpu".
@@ -121,6 +120,12 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         Batches whose gradients make a step.
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
+    localSteps, localStepsWarmUp : int, default 1 and 0
+        Steps that each process takes on its own rows before the mean of their updates is applied.
+    outerOptimizer, outerStepSize : str, float
+        What applies it: "diloco" where unset.
+    compression : {"none", "fp16", "bf16", "int8"}, default "none"
+        Of local updates; gradients are summed as they are.
     stepSize : float
         Learning rate of a named optimiser; its own default where unset.
     stepSizeSchedule : str, default "constant"
@@ -188,6 +193,11 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         device: str = "auto",
         accumulationSteps: int = 1,
         maxGradNorm: float | None = None,
+        localSteps: int = 1,
+        localStepsWarmUp: int = 0,
+        outerOptimizer: str | None = None,
+        outerStepSize: float | None = None,
+        compression: str = "none",
         stepSize: float | None = None,
         stepSizeSchedule: str = "constant",
         validationFraction: float = 0.0,
@@ -218,6 +228,11 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         for name, (only, instead) in INSTEAD.items():
             if self.value(name) not in (only, None):
                 raise ParameterError(f"KerasEstimator has no {name}={self.value(name)!r}: {instead}.")
+        if self.value("compression") != "none" and self._local_steps() is None:
+            raise ParameterError(
+                f"KerasEstimator has no compression={self.value('compression')!r} of gradients: their sums go over "
+                "the ranks as they are. Local updates can be compressed: set localSteps."
+            )
         backend = keras_on(self.value("backend")).backend.backend()
         if backend != "torch" and self.value("device") not in ("auto", "cpu"):
             raise IncompatibleError(

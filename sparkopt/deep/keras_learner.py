@@ -26,6 +26,7 @@ from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import build_metrics
 from sparkopt.deep.outputs import Outputs, on_scale
 from sparkopt.deep.randomness import seeded
+from sparkopt.deep.update_sum import ring_bytes
 from sparkopt.errors import ParameterError, SparkoptError
 from sparkopt.launch import Communicator
 from sparkopt.launch.checkpoints import module_state
@@ -77,6 +78,7 @@ class KerasLearner:
         labels: LabelFacts | None = None,
     ) -> None:
         self._recipe, self._config, self._communicator, self._device = recipe, config, communicator, device
+        self.is_local, self.sent = config.outer_optimizer is not None, 0
         self._loss = recipe.build_loss()
         self._inputs = InputArrays(tuple(entry.is_image for entry in Index.load(config.store).fields.inputs))
         self._torch_loss = RowLoss(nn.Identity(), self._loss.task)  # how labels fit outputs, for metrics
@@ -89,6 +91,8 @@ class KerasLearner:
         self._network = network_of(model, self._loss, optimizer)
         if recipe.weights is not None:
             self._start_from(recipe.weights)
+        trained = {id(one) for one in model.trainable_variables}
+        self._trained = [number for number, one in enumerate(model.weights) if id(one) in trained]
         self._course = keras_configuration(config, recipe, model, optimizer)
         self._rows = config.batch_size * (config.streams // communicator.size)
         self._step = 0
@@ -162,6 +166,11 @@ class KerasLearner:
         return []
 
     @property
+    def is_synchronised(self) -> bool:
+        """Whether all ranks have the same weights now."""
+        return True
+
+    @property
     def rate(self) -> float:
         """The learning rate now."""
         return self._network.rate
@@ -185,8 +194,9 @@ class KerasLearner:
         """
         if self._schedule is not None:
             self._network.rate = self._schedule(self._step)
-        scale = 1.0 if self._loss.is_sum else 1.0 / total
-        share = 1.0 / (self._communicator.size * len(batches))  # of regularisers, which are no rows'
+        size = self._communicator.size
+        scale = (float(size) if self.is_local else 1.0) if self._loss.is_sum else 1.0 / total
+        share = 1.0 / ((1 if self.is_local else size) * len(batches))  # of regularisers, which are no rows'
         found, part = None, 0.0
         with contextlib.nullcontext() if self._network.pads else seeded(seed, self._device):
             for batch in batches:
@@ -200,12 +210,15 @@ class KerasLearner:
         return torch.tensor(part / total if self._loss.is_sum else part, dtype=torch.float64)
 
     def _reduced(self, gradients: list[Any]) -> list[Any]:
-        """Return the sums of gradients over all ranks, clipped; a collective."""
-        if self._communicator.size == 1 and self._config.max_norm is None:
+        """Return the sums of gradients over all ranks (of a local step this rank's), clipped; a collective."""
+        is_own = self._communicator.size == 1 or self.is_local
+        if is_own and self._config.max_norm is None:
             return gradients
         own = self._network.arrays(gradients)
         flat = np.concatenate([one.reshape(-1).astype(np.float32) for one in own])
-        flat = self._communicator.all_reduce(flat)
+        if not is_own:
+            flat = self._communicator.all_reduce(flat)
+            self.sent += ring_bytes(flat.nbytes, self._communicator.size)
         if self._config.max_norm is not None:
             norm = float(np.linalg.norm(flat.astype(np.float64)))
             flat = flat * np.float32(min(1.0, self._config.max_norm / (norm + 1e-6)))
@@ -273,6 +286,20 @@ class KerasLearner:
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights, named by the order of the model's variables."""
         return named_weights(self._network.weights())
+
+    def trained(self) -> Array:
+        """Return a copy of what is trained: the numbers of all trainable variables in one vector, float32."""
+        values = self._network.weights()
+        found: Array = np.concatenate([values[one].reshape(-1) for one in self._trained]).astype(np.float32)
+        return found
+
+    def load_trained(self, values: Array) -> None:
+        """Set what is trained to such a vector."""
+        every = self._network.weights()
+        parts = np.split(values, _ends([every[one] for one in self._trained]))
+        for one, part in zip(self._trained, parts, strict=True):
+            every[one] = part.reshape(every[one].shape).astype(every[one].dtype)
+        self._network.load_weights(every)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the weights."""

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
+from sparkopt.deep.flat_tensors import flattened, load_flat
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import Metric, build_metrics
 from sparkopt.deep.mixing import paired
@@ -24,11 +25,19 @@ from sparkopt.deep.partial_weights import frozen_digest, load_weights, trained_w
 from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
 from sparkopt.deep.randomness import seeded
 from sparkopt.deep.recipe import Recipe
-from sparkopt.deep.replica import Used, average_buffers, check_compression, replica
+from sparkopt.deep.replica import (
+    Replica,
+    Used,
+    average_buffers,
+    check_compression,
+    replica,
+    share_weights,
+)
 from sparkopt.deep.row_step import LossOfStep, chosen_output
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
+from sparkopt.typing import Array
 
 __all__ = ["Learner"]
 
@@ -79,7 +88,8 @@ class Learner:
         labels: LabelFacts | None = None,
     ) -> None:
         self._config, self._communicator, self._device, self._recipe = config, communicator, device, recipe
-        check_compression(communicator.name, config.compression, config.precision)
+        self.is_local = config.outer_optimizer is not None
+        check_compression(communicator.name, config.compression, config.precision, self.is_local)
         module = recipe.build_module(config.seed)
         if recipe.weights is not None:
             loaded(module, recipe.weights)
@@ -94,13 +104,20 @@ class Learner:
         if not self._parameters:
             raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
         self._graph = self._graph_of(self.module, self.loss, config.mixing is not None)
-        used = None if sample is None or communicator.size == 1 else self._used(sample.to(device))
-        self._replica = replica(self._graph, communicator, device, config.compression, used)
+        self._replica = self._replicated(sample)
         self._optimizer = recipe.build_optimizer(self._named())
         self._scheduler, self._interval = recipe.build_scheduler(
             self._optimizer, max(1, steps), max(1, config.epochs)
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    def _replicated(self, sample: Batch | None) -> Replica:
+        """Return this rank's replica; all ranks begin with equal weights."""
+        if self.is_local:
+            share_weights(self._graph, self._communicator)
+            return Replica(self._graph)
+        used = None if sample is None or self._communicator.size == 1 else self._used(sample.to(self._device))
+        return replica(self._graph, self._communicator, self._device, self._config.compression, used)
 
     def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
         with self._autocast():
@@ -153,6 +170,16 @@ class Learner:
         return [f"no group of the optimiser has {', '.join(absent[:3])}{more}: they are not trained."]
 
     @property
+    def is_synchronised(self) -> bool:
+        """Whether all ranks have the same weights now."""
+        return True
+
+    @property
+    def sent(self) -> int:
+        """Bytes of gradients that this rank has sent."""
+        return self._replica.sent
+
+    @property
     def rate(self) -> float:
         """The learning rate now."""
         return float(self._optimizer.param_groups[0]["lr"])
@@ -176,8 +203,9 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         part = torch.zeros((), device=self._device)
-        # the mean over replicas is then the sum over rows, by their weight
-        scale = self._communicator.size / (1.0 if self.loss.reduction == "sum" else total)
+        # the mean over replicas is then the sum over rows, by their weight; a local step has one replica
+        is_sum = self.loss.reduction == "sum"
+        scale = (1 if self.is_local and not is_sum else self._communicator.size) / (1.0 if is_sum else total)
         if self._recipe.step is not None:  # which may compare a batch's rows with each other
             batches = [part for batch in batches for part in batch.by_stream()]
         with seeded(seed, self._device):
@@ -274,6 +302,14 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the module's state, or what of it is trained; it shares the module's memory."""
         return trained_weights(self.module, self._frozen)
+
+    def trained(self) -> Array:
+        """Return a copy of what is trained: the real numbers of module and loss in one vector, float32."""
+        return flattened(self._parameters)
+
+    def load_trained(self, values: Array) -> None:
+        """Set what is trained to such a vector."""
+        load_flat(self._parameters, values)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds in addition to the module's weights; a collective."""

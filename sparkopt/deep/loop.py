@@ -54,6 +54,8 @@ class TrainingLoop:
         self._communicator, self._config, self._data = communicator, config, data
         self._learner, self._state, self._emit = learner, state, emit
         self._pending: list[torch.Tensor] = []
+        self._weights: list[float] = []
+        self._synchronised = 0
         self._stop = False
 
     def run(self) -> str:
@@ -74,9 +76,12 @@ class TrainingLoop:
         """Train to the end of the epoch and evaluate, or until the driver asks to stop."""
         state, begin, waited = self._state, time.perf_counter(), self._data.waited
         sampler = self._data.sampler(state.epoch)
+        self._synchronised = state.step
         with self._data.training(state.epoch, state.step) as batches:
             while state.step < self._data.steps:
                 self._take_step(sampler, list(islice(batches, self._config.accumulation)))
+                if not self._learner.is_synchronised:
+                    continue
                 if self._is_due(self._config.checkpoint_steps):
                     self._report(sampler)
                     self._emit(StateReady(lasting=True))
@@ -86,21 +91,30 @@ class TrainingLoop:
                     if self._stop:
                         return
                     self._communicator.admit()
+                self._synchronised = state.step
         self._report(sampler)
         self._end_epoch(sampler, time.perf_counter() - begin, self._data.waited - waited)
         self._vote(np.zeros(0))
 
     def _is_due(self, every: int) -> bool:
-        return every > 0 and self._state.step % every == 0 and self._state.step < self._data.steps
+        """Whether it is time for what is done every so many steps, or at the next end of a round of local steps."""
+        step = self._state.step
+        return every > 0 and step // every > self._synchronised // every and step < self._data.steps
 
     def _take_step(self, sampler: EpochSampler, batches: list[Batch]) -> None:
         state = self._state
         seed = self._config.step_seed(state.epoch, state.step, self._communicator.rank)
-        self._pending.append(self._learner.step(batches, self._total_weight(sampler, batches), seed))
+        self._weights.append(self._weight(sampler, batches))
+        self._pending.append(self._learner.step(batches, self._weights[-1], seed))
         state.step += 1
 
-    def _total_weight(self, sampler: EpochSampler, batches: list[Batch]) -> float:
-        """Return the weight of a step's rows on all ranks; without a weight column, the sampler knows it."""
+    def _weight(self, sampler: EpochSampler, batches: list[Batch]) -> float:
+        """Return the weight of a step's rows: of a local step's on this rank, else on all ranks.
+
+        Without a weight column, the sampler knows it.
+        """
+        if self._learner.is_local:
+            return self._learner.weight(batches)
         if self._data.index.fields.weight is None and not self._learner.is_weighted:
             return float(self._data.counted(sampler, self._state.step))
         own = self._learner.weight(batches)
@@ -116,8 +130,7 @@ class TrainingLoop:
         """
         state, count = self._state, len(self._pending)
         first = state.step - count
-        losses = self._vote(torch.stack(self._pending).double().cpu().numpy() if count else np.zeros(0))
-        self._pending.clear()
+        losses = self._losses()
         if not count:
             return
         bad = np.flatnonzero(~np.isfinite(losses))
@@ -126,9 +139,21 @@ class TrainingLoop:
                 f"the loss is {losses[bad[0]]} at step {first + int(bad[0])} of epoch {state.epoch}. Lower the "
                 "learning rate (stepSize), clip the gradient (maxGradNorm), or look for features of very unlike size."
             )
-        state.losses += losses
+        state.losses += losses.tolist()
         rows = tuple(self._data.counted(sampler, step) for step in range(first, state.step))
-        self._emit(StepsDone(state.epoch, state.step, self._data.steps, tuple(losses), rows))
+        self._emit(StepsDone(state.epoch, state.step, self._data.steps, tuple(losses.tolist()), rows))
+
+    def _losses(self) -> Array:
+        """Return the mean losses of the pending steps over all ranks."""
+        own = torch.stack(self._pending).double().cpu().numpy() if self._pending else np.zeros(0)
+        weights = np.array(self._weights)
+        self._pending.clear()
+        self._weights.clear()
+        if not self._learner.is_local:
+            return np.array(self._vote(own))
+        sums = np.array(self._vote(np.concatenate([own * weights, weights]))).reshape(2, -1)
+        found: Array = sums[0] / np.where(sums[1] > 0, sums[1], 1.0)
+        return found
 
     def _vote(self, parts: Array) -> list[float]:
         """Return the sums of ``parts`` over all ranks, and note whether the driver asked any of them to stop."""

@@ -21,6 +21,7 @@ from sparkopt.deep.checks import (
     check_training,
     gpus_per_task,
     process_count,
+    rounds_of,
     stream_count,
 )
 from sparkopt.deep.config import TrainConfig
@@ -35,6 +36,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.hadoop import provide, settings_of
 from sparkopt.launch.checkpoints import CheckpointFolder
 from sparkopt.launch.launching import Launching
+from sparkopt.launch.requests import others_of
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.index import Index
@@ -122,7 +124,7 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
         processes = process_count(self, session)
         check_training(self, session, processes)
         if not isinstance(rows, RowStore):
-            check_folder(self.value("storePath"), session)
+            check_folder(self.value("storePath"), session, others_of(self.value("launcher")))
         return recipe, session, processes
 
     @contextlib.contextmanager
@@ -160,6 +162,7 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
             precision=self.value("precision"),
             max_norm=self.value("maxGradNorm"),
             compression=self.value("compression"),
+            **rounds_of(self),
             pipeline=self.value("imagePipeline"),
             evaluation_pipeline=self.evaluation_pipeline(),
             mixing=self.value("batchMixing"),

@@ -25,7 +25,8 @@ from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
 from sparkopt.images.label_targets import LABEL_KINDS
 from sparkopt.launch.devices import KINDS
-from sparkopt.optim import schedules
+from sparkopt.objective.local_step_params import HasLocalSteps
+from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.shards.fields import flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
@@ -51,6 +52,10 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "maxGradNorm": _POSITIVE,
         "compression": OneOf(COMPRESSIONS),
         "stepSize": _POSITIVE,
+        "localSteps": _COUNT,
+        "localStepsWarmUp": _AT_LEAST_0,
+        "outerOptimizer": OneOf([*OUTER, *OPTIMIZERS]),
+        "outerStepSize": _POSITIVE,
         "stepSizeSchedule": OneOf(schedules.NAMES),
         "validationFraction": Interval(0, 1, closed="left"),
         "patience": _AT_LEAST_0,
@@ -164,7 +169,7 @@ class InferenceParams(
         return found
 
 
-class TrainingParams(InferenceParams, HasStepSize, HasSeed):
+class TrainingParams(InferenceParams, HasStepSize, HasSeed, HasLocalSteps):
     """What only the estimator has."""
 
     module: Param[Any] = _param("module", "the network, or what builds it")
@@ -177,7 +182,7 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
     precision: Param[str] = _param("precision", f"of the forward pass: {', '.join(PRECISIONS)}", _text)
     accumulationSteps: Param[int] = _param("accumulationSteps", "batches whose gradients make a step", _whole)
     maxGradNorm: Param[float] = _param("maxGradNorm", "largest norm of a step's gradient", _real)
-    compression: Param[str] = _param("compression", f"of gradients: {', '.join(COMPRESSIONS)}", _text)
+    compression: Param[str] = _param("compression", f"of gradients or updates: {', '.join(COMPRESSIONS)}", _text)
     stepSizeSchedule: Param[str] = _param(
         "stepSizeSchedule", f"how stepSize changes over the steps: {', '.join(schedules.NAMES)}", _text
     )
@@ -218,6 +223,7 @@ class TrainingParams(InferenceParams, HasStepSize, HasSeed):
             precision="fp32",
             accumulationSteps=1,
             compression="none",
+            outerOptimizer="diloco",
             stepSizeSchedule="constant",
             validationFraction=0.0,
             patience=0,

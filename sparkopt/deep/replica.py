@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparkopt.deep.flat_tensors import as_flat, real_numbers, shaped, width_of
 from sparkopt.deep.powersgd import PowerSgd
+from sparkopt.deep.update_sum import LOCAL_COMPRESSIONS, ring_bytes
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
 
-__all__ = ["COMPRESSIONS", "Replica", "Used", "average_buffers", "check_compression", "replica"]
+__all__ = ["COMPRESSIONS", "Replica", "Used", "average_buffers", "check_compression", "replica", "share_weights"]
 
 _POLL = 2e-4
 """Seconds between two polls for a gradient."""
@@ -31,7 +33,14 @@ _POLL = 2e-4
 _BUCKET = 25 * 2**20
 """Most bytes of a bucket that is not a single parameter's, as DistributedDataParallel has it."""
 
-COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
+COMPRESSIONS = ("none", "fp16", "bf16", "int8", "powersgd")
+
+_OF_GRADIENTS = {
+    "torch": ("none", "fp16", "bf16", "powersgd"),
+    "ray": ("none", "fp16", "bf16", "powersgd"),
+    "horovod": ("none", "fp16", "powersgd"),
+    "local": ("none",),
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,16 @@ class Replica:
     ----------
     module : nn.Module
         The network with its loss, on its device: losses of rows from inputs and target.
+
+    Attributes
+    ----------
+    sent : int
+        Bytes of gradients that this rank has sent to others, those of embeddings as if they were dense.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.sent = 0
 
     def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
         """Return the losses of rows, for training."""
@@ -94,6 +109,7 @@ class Replica:
 
 class _Ddp(Replica):
     def __init__(self, module: nn.Module, device: torch.device, compression: str, used: Used) -> None:
+        from torch.distributed import get_world_size
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
         from torch.nn.parallel import DistributedDataParallel
 
@@ -108,7 +124,10 @@ class _Ddp(Replica):
         each_pass["find_unused_parameters"] = bool(used.unused)
         views = not used.sparse
         self.ddp = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=views, **each_pass)
-        if compression in ("fp16", "bf16"):
+        width = 2 if compression in ("fp16", "bf16") else None
+        averaged = [p for p in module.parameters() if p.requires_grad]
+        self._bytes = ring_bytes(sum(real_numbers(p) * (width or width_of(p)) for p in averaged), get_world_size())
+        if width is not None:
             hook = default_hooks.fp16_compress_hook if compression == "fp16" else default_hooks.bf16_compress_hook
             self.ddp.register_comm_hook(None, hook)
 
@@ -129,6 +148,7 @@ class _Ddp(Replica):
     def backward(self, is_last: bool) -> Iterator[None]:
         if is_last:
             yield
+            self.sent += self._bytes
             return
         with self.ddp.no_sync():
             yield
@@ -167,9 +187,9 @@ class _Horovod(Replica):
                 time.sleep(_POLL)
             mean = self._compression.decompress(self._hvd.synchronize(handle), context)
             bucket = self._buckets[number]
-            *parts, has_gradient = mean.split([*map(_size, bucket), len(bucket)])
+            *parts, has_gradient = mean.split([*map(real_numbers, bucket), len(bucket)])
             for parameter, part, has in zip(bucket, parts, has_gradient.tolist(), strict=True):
-                parameter.grad = _shaped(part, parameter) if has else None  # as in a single process
+                parameter.grad = shaped(part, parameter) if has else None  # as in a single process
         self._sent.clear()
         for arrived in self._arrived:
             arrived.clear()
@@ -180,26 +200,12 @@ class _Horovod(Replica):
 
     def _send(self, number: int) -> None:
         bucket = self._buckets[number]
-        gradients = [_flat(torch.zeros_like(p) if p.grad is None else p.grad) for p in bucket]
+        gradients = [as_flat(torch.zeros_like(p) if p.grad is None else p.grad) for p in bucket]
         has = torch.tensor([p.grad is not None for p in bucket], dtype=gradients[0].dtype, device=gradients[0].device)
         flat, context = self._compression.compress(torch.cat([*gradients, has]))
+        self.sent += ring_bytes(flat.numel() * flat.element_size(), self._hvd.size())
         handle = self._hvd.allreduce_async_(flat, op=self._hvd.Average, name=f"gradients/{number}")
         self._sent[number] = (handle, context)
-
-
-def _size(parameter: torch.Tensor) -> int:
-    """Return how many real numbers a parameter has."""
-    return parameter.numel() * (2 if parameter.is_complex() else 1)
-
-
-def _flat(gradient: torch.Tensor) -> torch.Tensor:
-    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).reshape(-1)
-
-
-def _shaped(flat: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    if parameter.is_complex():
-        return torch.view_as_complex(flat.reshape(*parameter.shape, 2))
-    return flat.view_as(parameter)
 
 
 def _is_full(bucket: Sequence[nn.Parameter], arrived: set[nn.Parameter], parameter: nn.Parameter) -> bool:
@@ -236,9 +242,14 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 class _LowRank(Replica):
     """For both launchers; gradients are communicated after the backward pass."""
 
-    def __init__(self, module: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, module: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor], size: int) -> None:
         super().__init__(module)
-        self._average = PowerSgd({name: p for name, p in module.named_parameters() if p.requires_grad}, mean)
+
+        def counted(values: torch.Tensor) -> torch.Tensor:
+            self.sent += ring_bytes(values.numel() * values.element_size(), size)
+            return mean(values)
+
+        self._average = PowerSgd({name: p for name, p in module.named_parameters() if p.requires_grad}, counted)
 
     def finish(self) -> None:
         self._average.average()
@@ -257,19 +268,19 @@ def _torch_low_rank(module: nn.Module) -> Replica:
         distributed.all_reduce(values)
         return values.div_(distributed.get_world_size())
 
-    return _LowRank(module, mean)
+    return _LowRank(module, mean, distributed.get_world_size())
 
 
 def _horovod_low_rank(module: nn.Module) -> Replica:
     import horovod.torch as hvd
 
-    return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average, name="powersgd"))
+    return _LowRank(module, partial(hvd.allreduce_, op=hvd.Average, name="powersgd"), hvd.size())
 
 
 def replica(
     module: nn.Module, communicator: Communicator, device: torch.device, compression: str, used: Used | None = None
 ) -> Replica:
-    """Return the replica for the launcher; all ranks start with the weights of rank 0.
+    """Return the replica for the launcher, which averages gradients; all ranks start with the weights of rank 0.
 
     Raises
     ------
@@ -282,7 +293,7 @@ def replica(
         return Replica(module)
     used = Used() if used is None else used
     _check_gradients(module, communicator.name, compression, used)
-    _broadcast(module, communicator)
+    share_weights(module, communicator)
     if compression == "powersgd":
         return (_torch_low_rank if communicator.name == "torch" else _horovod_low_rank)(module)
     return _Ddp(module, device, compression, used) if communicator.name == "torch" else _Horovod(module, compression)
@@ -305,8 +316,10 @@ def _check_gradients(module: nn.Module, launcher: str, compression: str, used: U
         )
 
 
-def _broadcast(module: nn.Module, communicator: Communicator) -> None:
+def share_weights(module: nn.Module, communicator: Communicator) -> None:
     """Give all ranks the state of rank 0, whatever its types are: collectives of bytes know them all."""
+    if communicator.size == 1:
+        return
     with torch.no_grad():
         for tensor in filter(torch.Tensor.numel, module.state_dict().values()):
             own = tensor.detach().cpu().contiguous()
@@ -315,12 +328,23 @@ def _broadcast(module: nn.Module, communicator: Communicator) -> None:
             tensor.copy_(found)
 
 
-def check_compression(launcher: str, compression: str, precision: str) -> None:
-    """Refuse a compression of gradients that the launcher does not have, or that the precision does not allow."""
-    known = {"torch": COMPRESSIONS, "horovod": ("none", "fp16", "powersgd"), "local": ("none",)}[launcher]
+def check_compression(launcher: str, compression: str, precision: str, is_local: bool = False) -> None:
+    """Refuse a compression that the launcher does not have, or that the precision does not allow.
+
+    Those of local updates (``is_local``) are others than those of gradients.
+    """
+    if is_local and launcher != "local":
+        if compression not in LOCAL_COMPRESSIONS:
+            raise IncompatibleError(
+                f"local updates cannot be compressed by {compression!r}: take {', '.join(LOCAL_COMPRESSIONS)}, or "
+                "leave localSteps and outerOptimizer unset."
+            )
+        return
+    known = _OF_GRADIENTS[launcher]
     if compression not in known:
+        also = " Local updates can be (localSteps)." if compression in LOCAL_COMPRESSIONS[1:] and not is_local else ""
         raise IncompatibleError(
-            f"launcher {launcher!r} cannot compress gradients by {compression!r}: it has {', '.join(known)}."
+            f"launcher {launcher!r} cannot compress gradients by {compression!r}: it has {', '.join(known)}.{also}"
         )
     if compression == "powersgd" and precision == "fp16":
         raise IncompatibleError(
@@ -334,8 +358,8 @@ def average_buffers(module: nn.Module, communicator: Communicator) -> None:
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point() or buffer.is_complex()]
     if communicator.size == 1 or not buffers:
         return
-    flat = np.concatenate([_flat(buffer.detach()).double().cpu().numpy() for buffer in buffers])
+    flat = np.concatenate([as_flat(buffer.detach()).double().cpu().numpy() for buffer in buffers])
     mean = torch.from_numpy(communicator.all_reduce(flat) / communicator.size)
-    parts = torch.split(mean, [_size(buffer) for buffer in buffers])
+    parts = torch.split(mean, [real_numbers(buffer) for buffer in buffers])
     for buffer, part in zip(buffers, parts, strict=True):
-        buffer.copy_(_shaped(part, buffer))
+        buffer.copy_(shaped(part, buffer))

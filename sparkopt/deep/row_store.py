@@ -16,7 +16,7 @@ from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
 from sparkopt.blocks.tables import named_table
 from sparkopt.deep.checks import check_fields, selected_fields
 from sparkopt.deep.params import TrainingParams
-from sparkopt.errors import DataError, IncompatibleError, ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.machine import Table
@@ -33,18 +33,7 @@ _ASKED = ("paddedCols", "labelCols", "labelKind", "weightCol", "validationIndica
 
 
 def session_of(rows: Rows) -> SparkSession | None:
-    """Return whose tasks read rows; None is this machine.
-
-    Raises
-    ------
-    IncompatibleError
-        Where a framework, such as Dask, holds the rows.
-    """
-    if isinstance(rows, Table) and rows.cluster is not None:
-        raise IncompatibleError(
-            f"networks are not trained on rows of {rows.cluster.name}. Give their files, or Table.of(df).to_arrow() "
-            "where they fit in memory."
-        )
+    """Return whose tasks read rows; None is this machine, or the framework that holds them."""
     return None if isinstance(rows, Table) else rows.sparkSession
 
 

@@ -47,6 +47,7 @@ def receipt_of(
         stopped=first.stopped,
         resumed=first.resumed,
         restarts=restarts,
+        sent=max(result.sent for result in results),
         objective=[float(record["loss"]) for record in first.history],
         validation=[float(record["validation"]) for record in first.history if "validation" in record],
         elapsed=np.cumsum(spent).tolist(),

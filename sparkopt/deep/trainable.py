@@ -9,8 +9,9 @@ import torch
 
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.loggers import Logger
+from sparkopt.typing import Array
 
-__all__ = ["LearnerFactory", "LearnerRecipe", "Trainable"]
+__all__ = ["LearnerFactory", "LearnerRecipe", "LocallyTrainable", "Trainable"]
 
 
 class LearnerRecipe(Protocol):
@@ -37,6 +38,17 @@ class Trainable(Protocol):
 
     output_shape: tuple[int, ...]
     is_weighted: bool
+    is_local: bool  # whether a step is of this rank's rows alone
+
+    @property
+    def is_synchronised(self) -> bool:
+        """Whether all ranks have the same weights now, so that training can be saved, or stop."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes of gradients, or of local updates, that this rank has sent to others."""
+        ...
 
     @property
     def notes(self) -> list[str]:
@@ -86,5 +98,17 @@ class Trainable(Protocol):
         ...
 
 
-LearnerFactory: TypeAlias = Callable[..., Trainable]
+class LocallyTrainable(Trainable, Protocol):
+    """A learner that can take steps by itself, between which its weights are set."""
+
+    def trained(self) -> Array:
+        """Return a copy of what is trained: all its real numbers in one vector, float32."""
+        ...
+
+    def load_trained(self, values: Array) -> None:
+        """Set what is trained to such a vector."""
+        ...
+
+
+LearnerFactory: TypeAlias = Callable[..., LocallyTrainable]
 """From recipe, settings, communicator, device, steps, sample and facts of the labels."""

@@ -19,11 +19,12 @@ from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import Event, Listener, Noted
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.listeners import TimeSpent, logging_to, reporting_to
+from sparkopt.deep.local_learner import LocalLearner
 from sparkopt.deep.loop import TrainingLoop
 from sparkopt.deep.randomness import isolated
 from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.state import TrainingState
-from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe
+from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe, LocallyTrainable, Trainable
 from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.checkpoints import module_bytes
@@ -59,6 +60,8 @@ class RankResult:
         Where the time went: ``wait`` for batches, ``train``, ``validate``, ``checkpoint``, and ``total``.
     resumed : str or None
         The checkpoint that it began with.
+    sent : int
+        Bytes of gradients, or of local updates, that it sent to other ranks.
     """
 
     weights: bytes = field(repr=False)
@@ -72,6 +75,7 @@ class RankResult:
     stopped: str
     seconds: dict[str, float]
     resumed: str | None
+    sent: int = 0
 
 
 def train(
@@ -106,7 +110,12 @@ def train(
     with retain_freed_memory(), isolated(device):
         data = RankDataLoader(config, communicator, device)
         steps, labels = config.epochs * data.steps, data.index.labels
-        learner = learner_of(recipe, config, communicator, device, steps, data.sample(), labels)
+        learner: Trainable = _local(
+            learner_of(recipe, config, communicator, device, steps, data.sample(), labels),
+            config,
+            communicator,
+            data.steps,
+        )
         state, spent = TrainingState(), TimeSpent()
         recovery = Recovery(communicator, config, data.index.fingerprint, learner, state, data.steps)
         resumed = recovery.resume()
@@ -129,7 +138,14 @@ def train(
         stopped,
         {**seconds, "total": time.perf_counter() - begin},
         None if resumed is None else resumed.checkpoint,
+        learner.sent,
     )
+
+
+def _local(learner: LocallyTrainable, config: TrainConfig, communicator: Communicator, steps: int) -> Trainable:
+    """Return the learner with rounds of local steps, where the settings ask for them."""
+    schedule = config.schedule
+    return learner if schedule is None else LocalLearner(learner, schedule, config.compression, communicator, steps)
 
 
 def _take_device(communicator: Communicator, config: TrainConfig) -> tuple[torch.device, str]:

@@ -29,6 +29,16 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "sparkopt.ml",
             "GeneralizedLinearRegressionModel",
         ),
+        "sparkopt.ml.multilabel.MultiLabelLogisticRegressionModel": (
+            "sparkopt.ml",
+            "MultiLabelLogisticRegressionModel",
+        ),
+        "sparkopt.ml.ordinal.OrdinalRegressionModel": ("sparkopt.ml", "OrdinalRegressionModel"),
+        "sparkopt.ml.negative_binomial.NegativeBinomialRegressionModel": (
+            "sparkopt.ml",
+            "NegativeBinomialRegressionModel",
+        ),
+        "sparkopt.ml.survival.AFTSurvivalRegressionModel": ("sparkopt.ml", "AFTSurvivalRegressionModel"),
         **dict.fromkeys(
             (
                 "sparkopt.ml.pipeline.PipelineModel",

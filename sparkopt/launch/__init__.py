@@ -21,6 +21,7 @@ from sparkopt.launch.devices import Device, DeviceReport
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
 from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
+from sparkopt.launch.on_ray import RayLauncher
 from sparkopt.launch.processes import ProcessLauncher
 from sparkopt.launch.running import run
 from sparkopt.launch.settings import SessionSettings
@@ -41,6 +42,7 @@ __all__ = [
     "RankFunction",
     "RankInfo",
     "RankReport",
+    "RayLauncher",
     "RunContext",
     "RunSettings",
     "SessionSettings",

@@ -22,9 +22,19 @@ from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.io.filesystem import resolve
+from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
 
-__all__ = ["Checkpoint", "CheckpointFolder", "copied", "decoded", "encoded", "module_bytes", "module_state"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointFolder",
+    "copied",
+    "decoded",
+    "encoded",
+    "gathered",
+    "module_bytes",
+    "module_state",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +205,14 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return type(value)(map(copied, value)) if isinstance(value, (list, tuple)) else value
+
+
+def gathered(state: dict[str, Any], communicator: Communicator) -> list[dict[str, Any]]:
+    """Return the states of all ranks, by rank; a collective. A state is what a checkpoint's may be."""
+    files = encoded(Checkpoint(0, 0, {}, state, {}))
+    parts = {name: communicator.all_gather(content) for name, content in files.items()}
+    ranks = range(communicator.size)
+    return [decoded({name: found[rank] for name, found in parts.items()}, f"of rank {rank}").state for rank in ranks]
 
 
 def module_bytes(state: dict[str, torch.Tensor]) -> bytes:

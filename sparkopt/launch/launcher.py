@@ -39,7 +39,7 @@ class Launcher(ABC):
     Attributes
     ----------
     name : str
-        "local", "torch" or "horovod".
+        "local", "torch", "horovod" or "ray".
     """
 
     name: str

@@ -14,6 +14,7 @@ from sparkopt.launch.connect import ConnectLauncher
 from sparkopt.launch.elastic import ElasticLauncher
 from sparkopt.launch.horovod import HorovodLauncher
 from sparkopt.launch.launcher import Launcher, LocalLauncher
+from sparkopt.launch.on_ray import RayLauncher
 from sparkopt.launch.processes import ProcessLauncher
 from sparkopt.launch.torch import TorchLauncher
 
@@ -55,7 +56,7 @@ class Launching:
 
     Parameters
     ----------
-    kind : {"torch", "horovod", "local"}
+    kind : {"torch", "horovod", "ray", "local"}
         The launcher.
     session : SparkSession or None
         Whose tasks the processes are, of Spark Classic or Spark Connect; None is processes of this machine.
@@ -66,7 +67,7 @@ class Launching:
     most_losses : int
         How often processes may be lost.
     resources : mapping of str to int
-        What each task of a stage has to ask of Spark for itself, by name: ``{"gpu": 1}``.
+        What each task of a stage has to ask of Spark for itself, or each actor of Ray, by name: ``{"gpu": 1}``.
     """
 
     kind: str
@@ -111,6 +112,8 @@ class Launching:
                 logger.warning("%s Starting again (%d of %d).", error, losses.total, self.most_losses)
 
     def _launcher(self, watcher: Watcher, losses: int) -> Launcher:
+        if self.kind == "ray":
+            return RayLauncher(self.processes, watcher, self.at_least, self.resources)
         if self.kind == "local" or (self.session is None and self.processes == 1):
             return LocalLauncher(watcher)
         if self.session is None:

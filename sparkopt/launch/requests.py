@@ -7,8 +7,9 @@ from typing import Any
 
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.launch.devices import check_request, describe
+from sparkopt.launch.on_ray import other_nodes, ray_gpus, ray_ranks
 
-__all__ = ["count_of", "gpus_of", "resources_of"]
+__all__ = ["count_of", "gpus_of", "others_of", "ray_resources", "resources_of"]
 
 
 def count_of(launcher: str, given: int | None, session: Any, device: str) -> int:
@@ -19,7 +20,7 @@ def count_of(launcher: str, given: int | None, session: Any, device: str) -> int
     Parameters
     ----------
     launcher : str
-        "torch", "horovod" or "local".
+        "torch", "horovod", "ray" or "local".
     given : int or None
         ``numProc``.
     session : SparkSession or None
@@ -38,6 +39,8 @@ def count_of(launcher: str, given: int | None, session: Any, device: str) -> int
         return 1
     if given is not None:
         return int(given)
+    if launcher == "ray":
+        return ray_ranks(device)
     if session is None:
         return _accelerators(device)
     from sparkopt.blocks.backend import is_connect
@@ -106,6 +109,26 @@ def resources_of(resource: str | Mapping[str, int] | None, session: Any, by_stag
             )
         missing[name] = amount
     return missing
+
+
+def ray_resources(resource: str | Mapping[str, int] | None, device: str) -> dict[str, int]:
+    """Return what each rank asks of Ray besides cores: what was named, and a GPU where one is to be used.
+
+    Raises
+    ------
+    ParameterError
+        Where the cluster has no GPU and one was asked for.
+    """
+    wanted = {resource: 1} if isinstance(resource, str) else dict(resource or {})
+    gpus = ray_gpus()
+    if device in ("cuda", "rocm") and not gpus:
+        raise ParameterError(f"device={device!r}, but Ray has no GPU: ray start --num-gpus says how many a node has.")
+    return {"gpu": 1, **wanted} if gpus and device in ("auto", "cuda", "rocm") else wanted
+
+
+def others_of(launcher: str) -> str | None:
+    """Return how errors call the other machines that ranks run on, where a launcher has some and no session does."""
+    return other_nodes() if launcher == "ray" else None
 
 
 def _setting(session: Any, key: str, default: str) -> str:

@@ -14,7 +14,7 @@ from sparkopt.launch.communicator import Communicator
 from sparkopt.launch.context import RunContext, RunSettings
 from sparkopt.launch.devices import KINDS
 from sparkopt.launch.launching import Launching, Losses
-from sparkopt.launch.requests import count_of, gpus_of, resources_of
+from sparkopt.launch.requests import count_of, gpus_of, others_of, ray_resources, resources_of
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.validation import Interval, OneOf, check
 
@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
-LAUNCHERS = ("torch", "horovod", "local")
+LAUNCHERS = ("torch", "horovod", "ray", "local")
 _COUNT, _AT_LEAST_0 = Interval(1, None, whole=True), Interval(0, None, whole=True)
 
 
@@ -66,9 +66,10 @@ def run(
     numProc : int, optional
         Processes; as many as Spark has task slots where it is not given, and 1 for the local launcher. Without
         Spark, as many as this machine has accelerators, or 1.
-    launcher : {"torch", "horovod", "local"}, default "torch"
+    launcher : {"torch", "horovod", "ray", "local"}, default "torch"
         Tasks of a barrier stage of Spark's, or without Spark processes of this machine, with ``torch.distributed``
-        initialised; Horovod on Spark, with ``horovod.torch`` initialised; or this process.
+        initialised; Horovod on Spark, with ``horovod.torch`` initialised; actors of Ray, as those of "torch"; or this
+        process.
     device : {"auto", "cpu", "cuda", "rocm", "mps"}, default "auto"
         What ``context.device`` is.
     resource : str or dict of str to int, optional
@@ -148,7 +149,7 @@ def run(
     with contextlib.ExitStack() as stack:
         store = None
         if rows is not None:
-            store = stack.enter_context(_stored(rows, columns, storePath, handleInvalid, session))
+            store = stack.enter_context(_stored(rows, columns, storePath, handleInvalid, session, launcher))
         storage = _storage(store, checkpoints)
         settings = RunSettings(store, processes, batchSize, seed, shuffleRows, device, checkpoints, storage)
         launching = Launching(launcher, session, processes, minProc, maxRestarts, resources)
@@ -174,6 +175,8 @@ def _resources(launcher: str, session: Any, resource: Any, device: str) -> dict[
     """Return what the stage requests for each task."""
     if launcher == "local":
         return {}
+    if launcher == "ray":
+        return ray_resources(resource, device)
     found = resources_of(resource, session, by_stage=launcher == "torch")
     gpus = gpus_of(device, session, by_stage=launcher == "torch")
     return {"gpu": gpus, **found} if gpus else found
@@ -249,6 +252,8 @@ def _check_session(launcher: str, session: Any, resource: Any) -> None:
                 "resource is what Spark gives to its tasks, and launcher='local' is this process."
             )
         return
+    if launcher == "ray":  # whose ranks read what Spark has written
+        return
     if session is None:
         if launcher == "horovod":
             raise IncompatibleError(
@@ -292,14 +297,16 @@ def _storage(*uris: str | None) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def _stored(rows: Any, columns: Sequence[str] | None, folder: str | None, handleInvalid: str, session: Any) -> Any:
+def _stored(
+    rows: Any, columns: Sequence[str] | None, folder: str | None, handleInvalid: str, session: Any, launcher: str
+) -> Any:
     """Give the URI of the rows, which are written for this run."""
     from sparkopt.blocks.rows import schema_of
     from sparkopt.shards.fields import Fields
     from sparkopt.shards.missing import RowCheck
     from sparkopt.shards.temporary import check_folder, temporary_store
 
-    check_folder(folder, session)
+    check_folder(folder, session, others_of(launcher))
     schema = schema_of(rows)
     names = schema.names if columns is None else list(columns)
     fields = Fields.of(schema, [[name] for name in names])

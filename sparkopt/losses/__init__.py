@@ -1,7 +1,8 @@
 """Losses: the error of each row and its derivatives.
 
 Every loss is a :class:`Loss`: start reading at ``base``. The members are in ``regression`` (real targets),
-``classification`` (classes) and ``generalized`` (families with a link). ``expression`` makes one of a function that
+``classification`` (classes), ``generalized`` (families with a link) and ``likelihoods`` (survival times, ordered
+classes, overdispersed counts). ``expression`` makes one of a function that
 PyTorch, JAX or PyTensor differentiates. ``checks`` compares derivatives with finite differences.
 
 Imports only ``errors``, ``typing`` and ``validation``, NumPy and SciPy.
@@ -31,7 +32,7 @@ A loss of your own takes a few lines. Its derivative is checked on first use:
 
 from sparkopt.losses.base import Loss
 from sparkopt.losses.checks import check_loss
-from sparkopt.losses.classification import Hinge, Logistic, Multinomial, SquaredHinge
+from sparkopt.losses.classification import Hinge, Logistic, MultiLabel, Multinomial, SquaredHinge
 from sparkopt.losses.expression import ExpressionLoss, of
 from sparkopt.losses.generalized import (
     LINKS,
@@ -43,12 +44,15 @@ from sparkopt.losses.generalized import (
     Tweedie,
     WorkingResponse,
 )
+from sparkopt.losses.likelihoods import AcceleratedFailureTime, CumulativeLogit, NegativeBinomial
 from sparkopt.losses.regression import FixedHuber, Huber, Quantile, SquaredError
 
 __all__ = [
     "LINKS",
+    "AcceleratedFailureTime",
     "Binomial",
     "BinomialLogit",
+    "CumulativeLogit",
     "ExpressionLoss",
     "FixedHuber",
     "Gamma",
@@ -57,7 +61,9 @@ __all__ = [
     "Huber",
     "Logistic",
     "Loss",
+    "MultiLabel",
     "Multinomial",
+    "NegativeBinomial",
     "Poisson",
     "Quantile",
     "SquaredError",

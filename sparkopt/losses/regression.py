@@ -11,7 +11,7 @@ from sparkopt.losses.base import Loss, PiecewiseLinear, moreau_envelope, parabol
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
-__all__ = ["FixedHuber", "Huber", "Quantile", "SquaredError"]
+__all__ = ["FixedHuber", "Huber", "Quantile", "SquaredError", "increasing"]
 
 POSITIVE = Interval(0, None, closed="neither")
 
@@ -84,7 +84,7 @@ class Huber(_IdentityLink):
 
     def scale(self, parameter: float) -> float:
         """Return σ for a value of the auxiliary parameter."""
-        return float(_scale(np.array(parameter, dtype=np.float64))[0])
+        return float(increasing(np.array(parameter, dtype=np.float64))[0])
 
     def parameter(self, scale: float) -> float:
         """Return the auxiliary parameter for σ > 0: the inverse of ``scale``."""
@@ -93,13 +93,13 @@ class Huber(_IdentityLink):
 
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
         """½ (σ + H σ), and its derivatives with respect to the prediction and the auxiliary parameter."""
-        scale, steep = _scale(raw[:, 1])
+        scale, steep = increasing(raw[:, 1])
         value, slope = moreau_envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
         return 0.5 * scale + value, np.stack([slope, 0.5 * (1.0 - slope * slope) * steep], axis=1)
 
     def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
         """Return the 2 × 2 Hessian of each row times ``direction``."""
-        scale, steep = _scale(raw[:, 1])
+        scale, steep = increasing(raw[:, 1])
         _, slope = moreau_envelope(raw[:, 0] - y, -self.epsilon, self.epsilon, scale)
         inner = np.abs(slope) < self.epsilon
         change = np.where(inner, direction[:, 0] - slope * steep * direction[:, 1], 0.0) / np.where(inner, scale, 1.0)
@@ -110,8 +110,8 @@ class Huber(_IdentityLink):
         )
 
 
-def _scale(parameter: Array) -> tuple[Array, Array]:
-    """Return σ and its derivative."""
+def increasing(parameter: Array) -> tuple[Array, Array]:
+    """Return a positive function of every number, and its derivative: 1 + a for a >= 0, and e^a below."""
     below = np.exp(np.minimum(parameter, 0))
     return np.where(parameter >= 0, 1 + parameter, below), below
 

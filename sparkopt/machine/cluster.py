@@ -199,6 +199,11 @@ class Cluster(ABC):
 
     @property
     @abstractmethod
+    def is_here(self) -> bool:
+        """Whether all workers are on this machine, and share its files."""
+
+    @property
+    @abstractmethod
     def slots(self) -> int:
         """How many tasks run at the same time."""
 

@@ -189,6 +189,14 @@ class DaskCluster(Cluster):
         return f"Dask, {count} worker{'s' if count != 1 else ''}"
 
     @property
+    def is_here(self) -> bool:
+        """Whether all workers are on this machine."""
+        from distributed.comm.addressing import get_address_host
+        from distributed.utils import get_ip
+
+        return {get_address_host(address) for address in self._threads} <= {"127.0.0.1", "::1", get_ip()}
+
+    @property
     def slots(self) -> int:
         """Threads of all workers."""
         return max(1, sum(self._threads.values()))

@@ -127,6 +127,13 @@ class RayCluster(Cluster):
         return f"Ray, {count} node{'s' if count != 1 else ''}"
 
     @property
+    def is_here(self) -> bool:
+        """Whether all nodes are this machine."""
+        import ray
+
+        return {node["NodeManagerAddress"] for node in self._nodes} <= {"127.0.0.1", ray.util.get_node_ip_address()}
+
+    @property
     def slots(self) -> int:
         """CPUs of all nodes."""
         return max(1, int(sum(node["Resources"].get("CPU", 0) for node in self._nodes)))

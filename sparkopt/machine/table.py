@@ -273,6 +273,11 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType], for
     if kind == "c array":
         return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
     what = type(data).__name__
+    if type(data).__module__.startswith("pyflink."):
+        raise ParameterError(
+            f"a {what} of Flink is not trained on: its Python gives a few thousand rows a second. Let Flink write "
+            "Parquet files and give their path, or call to_pandas() where the rows are few."
+        )
     hint = " Call its to_spark() or to_pandas()." if type(data).__module__.startswith("pyspark.pandas") else ""
     raise ParameterError(
         f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {what} instead.{hint}"

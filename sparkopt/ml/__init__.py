@@ -26,9 +26,12 @@ from sparkopt.ml.evaluation import (
 )
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel, NamedCoefficient
+from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
+from sparkopt.ml.negative_binomial import NegativeBinomialRegression, NegativeBinomialRegressionModel
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
 from sparkopt.ml.online import OnlineState
 from sparkopt.ml.onnx_model import OnnxModel
+from sparkopt.ml.ordinal import OrdinalRegression, OrdinalRegressionModel
 from sparkopt.ml.path import LinearRegressionPath
 from sparkopt.ml.pipeline import Pipeline, PipelineModel
 from sparkopt.ml.randomized_search import RandomizedSearch
@@ -51,18 +54,24 @@ from sparkopt.ml.summary.classification import (
     LinearSVCTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
+    OrdinalRegressionSummary,
+    OrdinalRegressionTrainingSummary,
 )
 from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
 )
+from sparkopt.ml.summary.multilabel import MultiLabelSummary, MultiLabelTrainingSummary
 from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
     QuantileRegressionSummary,
     QuantileRegressionTrainingSummary,
     RegressionSummary,
+    RegressionTrainingSummary,
 )
+from sparkopt.ml.summary.survival import SurvivalSummary, SurvivalTrainingSummary
+from sparkopt.ml.survival import AFTSurvivalRegression, AFTSurvivalRegressionModel
 from sparkopt.ml.svm import LinearSVC, LinearSVCModel
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.trials import SearchTrial
@@ -77,6 +86,8 @@ if TYPE_CHECKING:
     from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
 
 __all__ = [
+    "AFTSurvivalRegression",
+    "AFTSurvivalRegressionModel",
     "BinaryClassificationEvaluator",
     "BinaryClassificationSummary",
     "BinaryLogisticRegressionSummary",
@@ -108,12 +119,22 @@ __all__ = [
     "LogisticRegressionModel",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "MultiLabelLogisticRegression",
+    "MultiLabelLogisticRegressionModel",
+    "MultiLabelSummary",
+    "MultiLabelTrainingSummary",
     "MulticlassClassificationEvaluator",
     "NamedCoefficient",
+    "NegativeBinomialRegression",
+    "NegativeBinomialRegressionModel",
     "OneVsRest",
     "OneVsRestModel",
     "OnlineState",
     "OnnxModel",
+    "OrdinalRegression",
+    "OrdinalRegressionModel",
+    "OrdinalRegressionSummary",
+    "OrdinalRegressionTrainingSummary",
     "Pipeline",
     "PipelineModel",
     "QuantileRegression",
@@ -124,9 +145,12 @@ __all__ = [
     "RandomizedSearchModel",
     "RegressionEvaluator",
     "RegressionSummary",
+    "RegressionTrainingSummary",
     "SearchTrial",
     "StreamTrainer",
     "Summary",
+    "SurvivalSummary",
+    "SurvivalTrainingSummary",
     "TableFeatures",
     "TableFeaturesModel",
     "TrainValidationSplit",

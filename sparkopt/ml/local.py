@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession
-from sparkopt.ml import classification, generalized, one_vs_rest, regression, svm
+from sparkopt.ml import (
+    classification,
+    generalized,
+    multilabel,
+    negative_binomial,
+    one_vs_rest,
+    ordinal,
+    regression,
+    survival,
+    svm,
+)
 from sparkopt.ml.saving import load_stage, save_stage
 from sparkopt.ml.table_features import TableFeaturesModel
 from sparkopt.ml.table_scoring import frame_outputs
@@ -24,8 +34,12 @@ KINDS = {
     for kind in (
         classification.LogisticRegressionModel,
         generalized.GeneralizedLinearRegressionModel,
+        multilabel.MultiLabelLogisticRegressionModel,
+        negative_binomial.NegativeBinomialRegressionModel,
+        ordinal.OrdinalRegressionModel,
         regression.LinearRegressionModel,
         regression.QuantileRegressionModel,
+        survival.AFTSurvivalRegressionModel,
         svm.LinearSVCModel,
     )
 }

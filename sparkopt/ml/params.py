@@ -33,7 +33,7 @@ from sparkopt.codecs.gradient import GRADIENT_CODECS
 from sparkopt.engines.selection import ENGINES
 from sparkopt.errors import IncompatibleError
 from sparkopt.ml.compression import HasCompression
-from sparkopt.ml.local_steps import HasLocalSteps
+from sparkopt.objective.local_step_params import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
 from sparkopt.validation import Constraint, Interval, OneOf, check
 

@@ -27,6 +27,7 @@ PYSPARK_MODELS = {
         ("classification.LinearSVCModel", "svm.LinearSVCModel"),
         ("regression.LinearRegressionModel", "regression.LinearRegressionModel"),
         ("regression.GeneralizedLinearRegressionModel", "generalized.GeneralizedLinearRegressionModel"),
+        ("regression.AFTSurvivalRegressionModel", "survival.AFTSurvivalRegressionModel"),
     )
 }
 """sparkopt's models, by the class in the metadata of pyspark.ml's."""
@@ -74,6 +75,8 @@ def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
     auxiliary = np.zeros(0)
     if params.get("loss") == "huber":
         auxiliary = np.array([Huber(params["epsilon"]).parameter(float(row["scale"]))])
+    elif "AFTSurvival" in metadata["class"]:
+        auxiliary = np.log([float(row["scale"])])
     model = kind(matrix, intercept, auxiliary)._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(model, own)
     return model

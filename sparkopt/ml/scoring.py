@@ -47,7 +47,9 @@ class HeldOut:
         self._fold, self._models, self._evaluator = fold, models, evaluator
         if models[0][0].getHandleInvalid() != "error":
             columns = models[0][0]._columns()
-            dataset = valid_rows(dataset, columns.features, [columns.label, columns.weight, columns.offset])
+            dataset = valid_rows(
+                dataset, columns.features, [columns.label, *columns.more_labels, columns.weight, columns.offset]
+            )
         named = _columns_of(evaluator) if isinstance(evaluator, JavaEvaluator) else None
         self._kept = [name for name in dataset.columns if named is None or name in named]
         # an evaluator that reads none of the outputs raises its own error

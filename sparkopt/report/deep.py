@@ -17,7 +17,7 @@ class DeepReceipt(BaseReceipt):
     Attributes
     ----------
     launcher : str
-        "local", "torch" or "horovod".
+        "local", "torch", "horovod" or "ray".
     devices : list of str
         Where each process computed.
     why : str
@@ -43,6 +43,9 @@ class DeepReceipt(BaseReceipt):
         Mean loss of each epoch's training rows, and of the rows that were held out after it, where there are any.
     skipped : int
         Rows that ``handleInvalid`` left out.
+    sent : int
+        Bytes that a process sent to others: gradients, or local updates (localSteps). An all-reduce of n bytes counts
+        as 2 n (p - 1) / p, what a ring of p processes sends.
     elapsed : list of float
         Seconds of training until each epoch's end, those of earlier attempts included.
     """
@@ -67,6 +70,7 @@ class DeepReceipt(BaseReceipt):
     validation: list[float] = field(default_factory=list)
     elapsed: list[float] = field(default_factory=list)
     skipped: int = 0
+    sent: int = 0
 
     def facts(self) -> Facts:
         """Return the contents of the report: measures, charts and notes."""
@@ -102,6 +106,7 @@ class DeepReceipt(BaseReceipt):
             Measure("steps", self.steps, "count", f"{self.epochs:,} epochs", is_cost=True),
             Measure("stored on disk", self.bytes, "bytes", is_cost=True),
             Measure("peak memory", self.peak_memory, "bytes", "of a process", is_cost=True),
+            *([Measure("sent", self.sent, "bytes", "by a process", is_cost=True)] if self.sent else []),
             Measure("rows", self.rows, "count", f"and {self.validation_rows:,} held out"),
             *([Measure("rows left out", self.skipped, "count", "invalid")] if self.skipped else []),
             *(Measure(f"{name} time", value, "seconds", is_cost=True) for name, value in self._parts.items()),
@@ -139,6 +144,7 @@ class DeepReceipt(BaseReceipt):
                 f"  speed     {self.rows_per_second:>12,.0f} rows/s",
                 *([f"  resumed from {self.resumed}"] if self.resumed else []),
                 *([f"  restarts  {self.restarts:>12,}"] if self.restarts else []),
+                *([f"  sent      {bytes_text(self.sent):>12}   by a process"] if self.sent else []),
                 "seconds",
                 *[f"  {name:<10}{value:>12.3f}  {value / total:6.1%}" for name, value in self._parts.items()],
                 f"  {'total':<10}{self.seconds['total']:>12.3f}",

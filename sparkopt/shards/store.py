@@ -1,7 +1,7 @@
 """Rows on shared storage: Arrow files that tasks write once, side by side, and an index of them.
 
-The tasks are Spark's for a DataFrame, and this machine's processes for a table: the same function writes the same
-files, so that a store does not tell who wrote it.
+The tasks are Spark's for a DataFrame, and for a table this machine's processes, or those of the framework that holds
+the rows: the same function writes the same files, so that a store does not tell who wrote it.
 
 A file holds record batches of bounded size, the *groups*: the least that a rank reads. Files of attempts that failed
 stay out of the index, which is written last: a store without one is not a store.
@@ -102,7 +102,10 @@ def _by_tasks(rows: DataFrame, write: _Write) -> list[Written]:
 
 
 def _by_processes(rows: Table, write: _Write) -> list[Written]:
-    """Let this machine's processes write; this one, where there is little to write."""
+    """Let this machine's processes write, or those that hold the rows; this one, where there is little to write."""
+    if rows.cluster is not None:
+        found = rows.cluster.run(_Part(write), list(enumerate(rows.partitions)))
+        return [one for files in found for one in files]
     is_small = rows.bytes is not None and rows.bytes <= IN_THIS_PROCESS
     parts = list(enumerate(rows.partitions))
     if is_small or len(parts) < 2:

@@ -12,6 +12,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.rows import Rows
 from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import child_uri, local_path, resolve
+from sparkopt.machine import Table
 from sparkopt.machine.folders import private_folders
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.held_out import HeldOut
@@ -25,7 +26,7 @@ __all__ = ["absolute", "check_folder", "log_skipped", "temporary_store"]
 logger = logging.getLogger(__name__)
 
 
-def check_folder(folder: str | None, session: Any) -> None:
+def check_folder(folder: str | None, session: Any, others: str | None = None) -> None:
     """Refuse a run without a folder that driver and executors share, before any job.
 
     Parameters
@@ -34,6 +35,8 @@ def check_folder(folder: str | None, session: Any) -> None:
         ``storePath``.
     session : SparkSession or None
         Whose tasks read it; None is this machine.
+    others : str or None, default None
+        Who else reads or writes it, on other machines.
 
     Raises
     ------
@@ -42,6 +45,8 @@ def check_folder(folder: str | None, session: Any) -> None:
     """
     if folder:
         resolve(folder, "storePath")
+    elif others is not None:
+        raise ParameterError(f"storePath must be set: storage that this process and {others} share.")
     elif session is None:
         return
     elif is_connect(session):
@@ -72,6 +77,8 @@ def temporary_store(
         Where; a folder of this process's own where it is None. What processes that were killed left in either is
         deleted by the next one, in a shared folder after some hours where these ran on another machine.
     """
+    if isinstance(rows, Table) and rows.cluster is not None and not rows.cluster.is_here:
+        check_folder(folder, None, rows.cluster.name)
     with contextlib.ExitStack() as stack:
         if folder:
             uri = stack.enter_context(owned_folder(absolute(folder), "rows"))

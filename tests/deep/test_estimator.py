@@ -219,6 +219,7 @@ def test_every_parameter_has_a_setter():
 EXAMPLES = {"featuresCols": [["a", "b"], "c"], "resume": False}
 EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "labelKind", "launcher", "precision", "compression"), "x")
 EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
+EXAMPLES |= {"outerOptimizer": "average"}
 EXAMPLES |= {"paddedCols": ["a"], "labelCols": ["a", "b"], "savedWeights": "x"}
 EXAMPLES["batchMixing"] = images.MixUp(0.2)
 EXAMPLES |= {

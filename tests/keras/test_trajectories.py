@@ -6,6 +6,7 @@ each rank's batch from the same weights: the mean of what comes out, by the rank
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -157,3 +158,72 @@ def test_one_process_goes_where_plain_keras_goes(keras, alone, stores, kind):
 def test_two_ranks_go_where_plain_keras_goes_on_the_joined_batches(keras, pair, stores, kind):
     check(keras, stores, kind, 2, pair[0][kind])
     assert pair[0][kind].losses == pair[1][kind].losses
+
+
+ROUNDS = dict(local_steps=2, outer_optimizer="diloco")
+
+
+def with_local_steps(communicator, stores, backend, changes):
+    """Train the perceptron."""
+    from sparkopt.deep.keras_backends import keras_on
+    from sparkopt.deep.keras_recipe import KerasRecipe
+    from sparkopt.deep.keras_worker import train_keras
+
+    keras_on(backend)
+    settings = dataclasses.replace(config(stores, "mlp"), **changes)
+    return train_keras(
+        communicator, settings, KerasRecipe(networks.mlp, "multinomial", "sgd", backend, step_size=RATE)
+    )
+
+
+def diloco(keras, settings, ranks):
+    """Rounds of plain Keras on each rank, and Nesterov's momentum over them by NumPy: losses and weights."""
+    models = [compiled(keras, "mlp", settings.seed, rank) for rank in range(ranks)]
+    shared, momentum, losses = models[0].get_weights(), [0.0] * len(models[0].get_weights()), []
+    for epoch in range(settings.epochs):
+        steps = list(zip(*[batches_of(settings, rank, ranks, epoch) for rank in range(ranks)], strict=True))
+        seen = [0] * ranks
+        for step, batches in enumerate(steps, 1):
+            rows, value = sum(counted for _, _, counted in batches), 0.0
+            for rank, (x, y, counted) in enumerate(batches):
+                if counted:
+                    value += float(models[rank].train_on_batch(x, y)) * counted / rows
+                    seen[rank] += counted
+                models[rank].reset_metrics()
+            losses.append(value)
+            if step % settings.local_steps and step < len(steps):
+                continue
+            own = [model.get_weights() for model in models]
+            moved = [
+                sum(n / sum(seen) * (w - one[k]) for n, one in zip(seen, own, strict=True))
+                for k, w in enumerate(shared)
+            ]
+            momentum = [0.9 * m + g for m, g in zip(momentum, moved, strict=True)]
+            shared = [w - 0.7 * (g + 0.9 * m) for w, g, m in zip(shared, moved, momentum, strict=True)]
+            for model in models:
+                model.set_weights(shared)
+            seen = [0] * ranks
+    return losses, shared
+
+
+@pytest.mark.usefixtures("minutes")
+def test_local_steps_go_where_plain_keras_goes(keras, stores, backend):
+    first, second = ProcessLauncher(2).run(with_local_steps, stores, backend, ROUNDS)
+    losses, weights = diloco(keras, dataclasses.replace(config(stores, "mlp"), **ROUNDS), 2)
+    np.testing.assert_allclose(first.losses, losses, atol=1e-5)
+    state = module_state(first.weights)
+    for name, expected in zip(sorted(state), weights, strict=True):
+        np.testing.assert_allclose(state[name].numpy(), expected, atol=1e-5)
+    assert first.losses == second.losses
+
+
+@pytest.mark.usefixtures("minutes")
+def test_local_steps_that_go_on_from_a_checkpoint(keras, stores, backend, tmp_path):
+    """Within int8, each process with its own state of the optimiser."""
+    changes = {**ROUNDS, "compression": "int8"}
+    whole = ProcessLauncher(2).run(with_local_steps, stores, backend, changes)[0]
+    saved = {**changes, "checkpoints": str(tmp_path)}
+    ProcessLauncher(2).run(with_local_steps, stores, backend, {**saved, "epochs": 1})
+    rest = ProcessLauncher(2).run(with_local_steps, stores, backend, saved)[0]
+    assert rest.resumed == "epoch-000001-step-000000000"
+    np.testing.assert_allclose(rest.losses, whole.losses, atol=1e-6)

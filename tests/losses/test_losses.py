@@ -12,8 +12,10 @@ from sklearn.metrics import mean_pinball_loss, mean_tweedie_deviance
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses import (
+    AcceleratedFailureTime,
     Binomial,
     BinomialLogit,
+    CumulativeLogit,
     FixedHuber,
     Gamma,
     Gaussian,
@@ -21,7 +23,9 @@ from sparkopt.losses import (
     Huber,
     Logistic,
     Loss,
+    MultiLabel,
     Multinomial,
+    NegativeBinomial,
     Poisson,
     Quantile,
     SquaredError,
@@ -43,6 +47,7 @@ LOSSES: list[Loss] = [
     Logistic(),
     Multinomial(2),
     Multinomial(4),
+    MultiLabel(3),
     Hinge(),
     Hinge(smoothing=0.5),
     SquaredHinge(),
@@ -64,11 +69,15 @@ LOSSES: list[Loss] = [
     BinomialLogit(),
     WorkingResponse(Poisson("sqrt")),
     WorkingResponse(Gamma("inverse")),
+    AcceleratedFailureTime(),
+    CumulativeLogit(2),
+    CumulativeLogit(5),
+    NegativeBinomial(),
 ]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-# Not convex in the raw prediction: the scale's parametrisation is nonlinear, or the link is not canonical.
-NOT_CONVEX = (Huber, Gaussian, Tweedie)
+# Not convex in the raw prediction: an auxiliary parameter enters nonlinearly, or the link is not canonical.
+NOT_CONVEX = (Huber, Gaussian, Tweedie, AcceleratedFailureTime, CumulativeLogit, NegativeBinomial)
 
 
 def shape(loss: Loss, n: int) -> tuple[int, ...]:
@@ -196,7 +205,9 @@ def test_curvature_bounds_the_second_derivative(loss):
         assert loss.curvature is None or (second <= loss.curvature + 1e-12).all()
 
 
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES if not isinstance(loss, Huber)], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [loss for loss in LOSSES if not (loss.auxiliary or isinstance(loss, MultiLabel))], ids=repr
+)
 def test_the_start_is_the_best_constant_prediction_or_close_to_it(loss):
     """Losses that are made for the mean start where their gradient sums to zero."""
     y, _ = rows(loss, n=200)
@@ -308,6 +319,57 @@ def test_huber_is_scikit_learns_objective():
         assert 2 * (gradient[:, 0] @ raw[:, 0]) == pytest.approx(both[1][0])
         slope = 1.0 if scale >= 1 else scale
         assert 2 * gradient[:, 1].sum() == pytest.approx(slope * both[1][1])
+
+
+def test_survival_times_against_scipy():
+    """log t is of the Gumbel distribution of minima; its density is t's, times t."""
+    y, raw = rows(AcceleratedFailureTime())
+    value, _ = AcceleratedFailureTime().value_gradient(y, raw)
+    time, scale = np.log(np.abs(y)), np.exp(raw[:, 1])
+    observed = -stats.gumbel_l.logpdf(time, raw[:, 0], scale)
+    censored = -stats.gumbel_l.logsf(time, raw[:, 0], scale)
+    np.testing.assert_allclose(value, np.where(y > 0, observed, censored), rtol=1e-10)
+    weibull = stats.weibull_min.logpdf(np.abs(y), 1 / scale, scale=np.exp(raw[:, 0]))
+    np.testing.assert_allclose(value[y > 0], -(weibull + time)[y > 0], rtol=1e-10)
+
+
+def test_negative_binomial_against_scipy():
+    y, raw = rows(NegativeBinomial())
+    size, mean = np.exp(-raw[:, 1]), np.exp(raw[:, 0])
+    value, _ = NegativeBinomial().value_gradient(y, raw)
+    np.testing.assert_allclose(value, -stats.nbinom.logpmf(y, size, size / (size + mean)), rtol=1e-9)
+
+
+def test_ordered_classes_against_logistic_tails():
+    loss = CumulativeLogit(5)
+    y, raw = rows(loss)
+    value, _ = loss.value_gradient(y, raw)
+    gaps = np.where(raw[:, 1:] < 0, np.exp(np.minimum(raw[:, 1:], 0)), 1 + raw[:, 1:])
+    above = np.cumsum(np.column_stack([np.zeros(len(y)), gaps]), axis=1)
+    np.testing.assert_allclose(loss.thresholds(raw[0, 1:]), above[0])
+    below = stats.logistic.cdf(
+        np.column_stack([np.full(len(y), -np.inf), above, np.full(len(y), np.inf)]) - raw[:, :1]
+    )
+    probability = np.diff(below, axis=1)
+    np.testing.assert_allclose(loss.probability(raw), probability, atol=1e-12)
+    np.testing.assert_allclose(value, -np.log(probability[np.arange(len(y)), y.astype(int)]), rtol=1e-8)
+
+
+def test_two_ordered_classes_are_logistic():
+    y, raw = rows(Logistic())
+    for found, expected in zip(
+        CumulativeLogit(2).value_gradient(y, raw), Logistic().value_gradient(y, raw), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+def test_several_labels_are_the_sum_of_logistic_losses():
+    y, raw = rows(MultiLabel(3))
+    labels = (y.astype(int)[:, None] // [1, 2, 4] % 2).astype(float)
+    value, gradient = MultiLabel(3).value_gradient(y, raw)
+    each = [Logistic().value_gradient(labels[:, i], raw[:, i]) for i in range(3)]
+    np.testing.assert_allclose(value, sum(one for one, _ in each), rtol=1e-14)
+    np.testing.assert_allclose(gradient, np.stack([slope for _, slope in each], axis=1), rtol=1e-14)
 
 
 def test_binomial_against_statistics_of_scipy():

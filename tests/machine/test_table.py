@@ -174,3 +174,9 @@ def test_a_large_row_group_is_shared_out(tmp_path, monkeypatch):
         assert store.rows == [250] * 4
         sums = store.collect(lambda _, blocks: float(blocks[0].X.sum()))
     assert [result.value for result in sums] == [rows["a"].to_numpy()[i : i + 250].sum() for i in range(0, 1000, 250)]
+
+
+def test_tables_of_flink_are_named_with_the_way_out():
+    found = type("Table", (), {"__module__": "pyflink.table.table"})()
+    with pytest.raises(ParameterError, match=r"a Table of Flink is not trained on.*Parquet files.*to_pandas\(\)"):
+        Table.of(found)

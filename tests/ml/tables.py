@@ -27,6 +27,9 @@ COLUMNS = {
     "weight": rng.uniform(0.5, 2.0, N),
     "offset": rng.normal(size=N) / 4,
     "fold": rng.integers(0, 3, N).astype(np.int32),
+    "time": np.exp(RAW / 2 + np.log(rng.exponential(size=N))),
+    "ended": rng.random(N) < 0.7,
+    "grade": np.digitize(RAW + rng.logistic(size=N), [-1.0, 1.0]),
 }
 ROWS = pa.table({"features": list(X), **COLUMNS, **dict(zip(NAMES, X.T, strict=True)), "name": ["a"] * N})
 QUICK: dict[str, Any] = {"weightCol": "weight"}
@@ -46,11 +49,15 @@ ESTIMATORS = {
     "tweedie": ml.GeneralizedLinearRegression(
         family="tweedie", variancePower=1.5, linkPower=0.0, labelCol="count", **QUICK
     ),
+    "survival": ml.AFTSurvivalRegression(labelCol="time", censorCol="ended", quantilesCol="quantiles", **QUICK),
+    "ordinal": ml.OrdinalRegression(labelCol="grade", **QUICK),
+    "negative binomial": ml.NegativeBinomialRegression(labelCol="count", offsetCol="offset", **QUICK),
 }
 EVALUATORS = {
     "logistic": ml.BinaryClassificationEvaluator(weightCol="weight", numBins=0),
     "support vectors": ml.BinaryClassificationEvaluator(weightCol="weight"),
     "classes": ml.MulticlassClassificationEvaluator(labelCol="kind", metricName="accuracy", weightCol="weight"),
+    "ordinal": ml.MulticlassClassificationEvaluator(labelCol="grade", metricName="accuracy", weightCol="weight"),
 }
 
 

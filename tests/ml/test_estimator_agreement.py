@@ -9,6 +9,8 @@ from pyspark.sql import functions as F
 
 from sparkopt.losses import Huber
 from sparkopt.ml import (
+    AFTSurvivalRegression,
+    AFTSurvivalRegressionModel,
     GeneralizedLinearRegression,
     LinearRegression,
     LogisticRegression,
@@ -94,6 +96,32 @@ def test_offsets_are_pyspark_mls(diabetes, options):
         model.transform(df.limit(20)).select("prediction", "link").toPandas() for model in (ours, theirs)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_survival_regression_is_pyspark_mls(diabetes, intercept, tmp_path):
+    """pyspark.ml takes no weights here, and its features must vary where there is no intercept."""
+    rows = diabetes.select("features", "label", (F.col("label") < 200).cast("int").alias("censor"))
+    options = {"fitIntercept": intercept, "quantileProbabilities": [0.25, 0.5], "quantilesCol": "quantiles"}
+    theirs = regression.AFTSurvivalRegression(tol=1e-12, maxIter=1000, **options).fit(rows)
+    ours = AFTSurvivalRegression(**EXACT, **options).fit(rows)
+    assert_close((ours.coefficients, [ours.intercept]), (theirs.coefficients, [theirs.intercept]))
+    assert ours.scale == pytest.approx(theirs.scale, rel=1e-3)
+    found, expected = (
+        model.transform(rows.limit(20)).select("prediction", "quantiles").toPandas() for model in (ours, theirs)
+    )
+    np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-2)
+    np.testing.assert_allclose(np.stack(found["quantiles"]), np.stack(expected["quantiles"]), rtol=1e-2)
+
+    def written(model):
+        path = str(tmp_path / type(model).__module__)
+        (model.write().format("pyspark") if model is ours else model.write()).save(path)
+        return path
+
+    again = AFTSurvivalRegressionModel.load(written(theirs))
+    assert (again.scale, again.intercept) == pytest.approx((theirs.scale, theirs.intercept))
+    loaded = regression.AFTSurvivalRegressionModel.load(written(ours))
+    assert (loaded.scale, loaded.intercept) == pytest.approx((ours.scale, ours.intercept))
 
 
 def test_bounds_are_pyspark_mls(cancer):

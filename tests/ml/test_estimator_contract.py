@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.ml.linalg import Vectors
 
@@ -38,13 +39,21 @@ KINDS = {
         ml.GeneralizedLinearRegression,
         {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.0},
     ),
+    "survival": (ml.AFTSurvivalRegression, {"labelCol": "time", "censorCol": "label", "quantilesCol": "quantiles"}),
+    "ordinal": (ml.OrdinalRegression, {"labelCol": "grade"}),
+    "negative binomial": (ml.NegativeBinomialRegression, {"labelCol": "time"}),
+    "labels": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "even"], "threshold": 0.4}),
 }
 every = pytest.mark.parametrize("name", KINDS)
 
 
 @pytest.fixture(scope="module")
 def cancer():
-    return data.table(*data.breast_cancer_arrays())
+    table = data.table(*data.breast_cancer_arrays())
+    row = np.arange(len(table))
+    for name, values in {"time": row + 1.0, "grade": row % 3, "even": row % 2}.items():
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,15 @@ ARGUMENTS = {
         "linkPredictionCol": "k",
         "offsetCol": "o",
         "solver": "irls",
+    },
+    ml.AFTSurvivalRegression: {"censorCol": "e", "quantileProbabilities": [0.5], "quantilesCol": "q"},
+    ml.OrdinalRegression: {"probabilityCol": "q"},
+    ml.NegativeBinomialRegression: {"offsetCol": "o"},
+    ml.MultiLabelLogisticRegression: {
+        "labelCols": ["u", "v"],
+        "rawPredictionCol": "r",
+        "probabilityCol": "q",
+        "threshold": 0.25,
     },
 }
 """Every constructor argument of every estimator, with a value that is not its default."""

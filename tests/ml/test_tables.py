@@ -13,7 +13,7 @@ import pytest
 from pyspark.ml.evaluation import Evaluator
 from pyspark.ml.linalg import Vectors
 from pyspark.ml.tuning import ParamGridBuilder
-from scipy import special
+from scipy import special, stats
 from sklearn import metrics as sk
 
 from sparkopt import ml
@@ -57,7 +57,14 @@ def expected(name, model):
         return {"rawPrediction": np.stack([-margin, margin], axis=1), "prediction": (margin > 0).astype(float)}
     if name == "poisson":
         return {"link": margin, "prediction": np.exp(margin)}
-    return {"prediction": np.exp(margin) if name == "tweedie" else margin}
+    if name == "ordinal":
+        below = special.expit(model.cutPoints.toArray() - (margin - model.intercept)[:, None])
+        probability = np.diff(np.column_stack([np.zeros(N), below, np.ones(N)]), axis=1)
+        return {"probability": probability, "prediction": probability.argmax(axis=1).astype(float)}
+    if name == "survival":
+        shares = -np.log(1 - np.array(model.getQuantileProbabilities()))
+        return {"quantiles": np.exp(margin)[:, None] * shares**model.scale, "prediction": np.exp(margin)}
+    return {"prediction": np.exp(margin) if name in ("tweedie", "negative binomial") else margin}
 
 
 @every_model
@@ -214,19 +221,23 @@ def by_scikit_learn(name, model):
     """Metrics of a model's predictions, by name in the summary."""
     weight, outputs = COLUMNS["weight"], expected(name, model)
     y, predicted = COLUMNS[model.getLabelCol()], outputs["prediction"]
-    if name in ("logistic", "classes", "support vectors"):
+    if name in ("logistic", "classes", "support vectors", "ordinal"):
         found = {
             "accuracy": sk.accuracy_score(y, predicted, sample_weight=weight),
             "weightedRecall": sk.recall_score(y, predicted, average="weighted", sample_weight=weight),
             "precisionByLabel": sk.precision_score(y, predicted, average=None, sample_weight=weight),
         }
-        if name != "classes":
+        if name not in ("classes", "ordinal"):
             found["areaUnderROC"] = sk.roc_auc_score(y, outputs["rawPrediction"][:, 1], sample_weight=weight)
         return found
     if name in ("poisson", "tweedie"):
         power = 1 if name == "poisson" else 1.5
         deviance = sk.mean_tweedie_deviance(y, predicted, sample_weight=weight, power=power) * weight.sum()
         return {"deviance": deviance, "numInstances": N}
+    if name == "survival":
+        ended, shape = COLUMNS["ended"], {"c": 1 / model.scale, "scale": predicted}
+        likelihood = np.where(ended, stats.weibull_min.logpdf(y, **shape), stats.weibull_min.logsf(y, **shape))
+        return {"logLikelihood": weight @ likelihood, "numInstances": N, "numEvents": ended.sum()}
     return {
         "meanSquaredError": sk.mean_squared_error(y, predicted, sample_weight=weight),
         "meanAbsoluteError": sk.mean_absolute_error(y, predicted, sample_weight=weight),
@@ -319,7 +330,7 @@ def metric_by_hand(name, model, rows):
     scored = model.transform(rows)
     if name in ("logistic", "support vectors"):
         return sk.roc_auc_score(y, column(scored, "rawPrediction")[:, 1], sample_weight=weight)
-    if name == "classes":
+    if name in ("classes", "ordinal"):
         return sk.accuracy_score(y, column(scored, "prediction"), sample_weight=weight)
     return np.sqrt(sk.mean_squared_error(y, column(scored, "prediction"), sample_weight=weight))
 

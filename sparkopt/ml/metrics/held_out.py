@@ -51,6 +51,8 @@ def held_out_metrics(
     first : int, default 0
         The first of these folds.
     """
+    if store.columns.combine is not None:  # a target that is made of several columns is no label
+        return None
     measure = measure_of(evaluator, store.columns)
     if measure is None or not all(store.fold_rows(first + fold) for fold in range(len(models))):
         return None

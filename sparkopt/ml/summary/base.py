@@ -96,7 +96,9 @@ class Summary:
         rows = Table.of(self.dataset) if is_table else self.dataset
         if self.model.getHandleInvalid() != "error":
             columns: Columns = self.model._columns()
-            rows = valid_rows(rows, columns.features, [columns.label, columns.weight, columns.offset])
+            rows = valid_rows(
+                rows, columns.features, [columns.label, *columns.more_labels, columns.weight, columns.offset]
+            )
         elif not is_table:
             return self.predictions
         return scored_table(self._scorer, rows) if is_table else self._scorer.transform(rows)

@@ -27,6 +27,8 @@ __all__ = [
     "LinearSVCTrainingSummary",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "OrdinalRegressionSummary",
+    "OrdinalRegressionTrainingSummary",
 ]
 
 BINS = 1000
@@ -228,4 +230,14 @@ class LogisticRegressionTrainingSummary(TrainingSummary, LogisticRegressionSumma
 
 @dataclass(frozen=True, eq=False)
 class BinaryLogisticRegressionTrainingSummary(LogisticRegressionTrainingSummary, BinaryLogisticRegressionSummary):
+    """Training, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class OrdinalRegressionSummary(ClassificationSummary):
+    """How often the most probable of ordered classes is right."""
+
+
+@dataclass(frozen=True, eq=False)
+class OrdinalRegressionTrainingSummary(TrainingSummary, OrdinalRegressionSummary):
     """Training, and the predictions on the rows trained on."""

@@ -20,6 +20,7 @@ __all__ = [
     "QuantileRegressionSummary",
     "QuantileRegressionTrainingSummary",
     "RegressionSummary",
+    "RegressionTrainingSummary",
 ]
 
 
@@ -88,6 +89,11 @@ class RegressionSummary(Summary):
     def devianceResiduals(self) -> list[float]:
         """Smallest and largest residual, each times the square root of its weight."""
         return as_list(self._sums.range)
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionTrainingSummary(TrainingSummary, RegressionSummary):
+    """Training, and the predictions on the rows trained on."""
 
 
 @dataclass(frozen=True, eq=False)
