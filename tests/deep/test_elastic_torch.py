@@ -63,9 +63,10 @@ def calm(settings, folder):
 
 
 def compare(found, expected):
-    np.testing.assert_allclose(found.losses[: STEP - 6], expected.losses[: STEP - 6], rtol=1e-4)
-    np.testing.assert_allclose(found.losses[STEP:], expected.losses[STEP:], rtol=1e-4)
-    np.testing.assert_allclose(found.losses, expected.losses, rtol=0.5)  # of a few steps by the rows of those left
+    """Losses are the same, but of steps that the lost rank had not reported: these are of the others' rows."""
+    is_estimated = ~np.isclose(found.losses, expected.losses, rtol=1e-3)
+    assert np.flatnonzero(is_estimated).tolist() == [n for n in np.flatnonzero(is_estimated) if STEP - 6 <= n < STEP]
+    np.testing.assert_allclose(found.losses, expected.losses, atol=0.3)
     for name, tensor in module_state(found.weights).items():
         torch.testing.assert_close(tensor, module_state(expected.weights)[name], rtol=1e-3, atol=1e-5)
 
@@ -97,10 +98,9 @@ def test_another_joins(settings, tmp_path):
 
 
 @pytest.mark.usefixtures("jvms")
-@pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
-def test_so_it_is_in_tasks_of_spark(spark, tmp_path, what):
-    """Spark starts the task of a killed rank again, or of a killed executor, and it joins."""
-    process = script(what, str(tmp_path), "torch")
+def test_so_it_is_in_tasks_of_spark(spark, tmp_path):
+    """Spark starts the task of a killed rank again, and it joins."""
+    process = script("elastic", str(tmp_path), "torch")
     output, errors = process.communicate(timeout=300)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
     assert found, errors[-3000:]
