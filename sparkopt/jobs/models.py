@@ -29,6 +29,10 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "sparkopt.ml",
             "GeneralizedLinearRegressionModel",
         ),
+        "sparkopt.ml.multilabel.MultiLabelLogisticRegressionModel": (
+            "sparkopt.ml",
+            "MultiLabelLogisticRegressionModel",
+        ),
         "sparkopt.ml.ordinal.OrdinalRegressionModel": ("sparkopt.ml", "OrdinalRegressionModel"),
         "sparkopt.ml.negative_binomial.NegativeBinomialRegressionModel": (
             "sparkopt.ml",

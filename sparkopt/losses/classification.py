@@ -11,7 +11,7 @@ from sparkopt.losses.base import Loss, PiecewiseLinear, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
-__all__ = ["Hinge", "Logistic", "Multinomial", "SquaredHinge"]
+__all__ = ["Hinge", "Logistic", "MultiLabel", "Multinomial", "SquaredHinge"]
 
 BINARY = Interval(0, 1, whole=True)
 
@@ -148,6 +148,64 @@ class Multinomial(Loss):
         logarithms = np.log(np.where(present, mean, mean[present].min()))
         centred: Floats = logarithms - logarithms.mean()
         return centred
+
+
+@dataclass(frozen=True)
+class MultiLabel(Loss):
+    """The sum of the logistic losses of several labels, ``raw`` of shape (n, labels): their log-odds.
+
+    The target is a number whose bits are the labels, the first one last.
+
+    Parameters
+    ----------
+    labels : int
+        Number of labels, 2 to 52: float64 holds as many bits.
+
+    Examples
+    --------
+    A row that has the second label alone:
+
+    >>> import numpy as np
+    >>> loss, gradient = MultiLabel(2).value_gradient(np.array([2.0]), np.zeros((1, 2)))
+    >>> loss.round(4).tolist(), gradient.tolist()
+    ([1.3863], [[0.5, -0.5]])
+    """
+
+    labels: int
+    name: ClassVar[str] = "multi_label"
+    curvature = 0.25
+    MOST: ClassVar[int] = 52
+
+    def __post_init__(self) -> None:
+        check("labels", self.labels, Interval(2, self.MOST, whole=True))
+
+    @property
+    def targets(self) -> Interval:
+        """Every number of so many bits."""
+        return Interval(0, 2**self.labels - 1, whole=True)
+
+    @property
+    def outputs(self) -> int:
+        """One for each label."""
+        return self.labels
+
+    def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
+        """Negative log-likelihood, shape (n,), and probabilities − labels, shape (n, labels)."""
+        bits = (y.astype(np.int64)[:, None] >> np.arange(self.labels)) & 1
+        value, gradient = Logistic().value_gradient(bits, raw)
+        return value.sum(axis=1), gradient
+
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return p (1 − p) ``direction``."""
+        return Logistic().hessian_product(y, raw, direction)
+
+    def predict(self, raw: Array) -> Array:
+        """Return the probability of each label, shape (n, labels)."""
+        return Logistic().predict(raw)
+
+    def start(self, mean: Floats) -> Floats:
+        """Return the log-odds of the labels' shares, 0 where all or no row have one."""
+        return Logistic().start(mean)
 
 
 def _signed(y: Array, raw: Array) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ from sparkopt.ml.evaluation import (
 )
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel, NamedCoefficient
+from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
 from sparkopt.ml.negative_binomial import NegativeBinomialRegression, NegativeBinomialRegressionModel
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
 from sparkopt.ml.online import OnlineState
@@ -60,6 +61,7 @@ from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
 )
+from sparkopt.ml.summary.multilabel import MultiLabelSummary, MultiLabelTrainingSummary
 from sparkopt.ml.summary.regression import (
     LinearRegressionSummary,
     LinearRegressionTrainingSummary,
@@ -117,6 +119,10 @@ __all__ = [
     "LogisticRegressionModel",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "MultiLabelLogisticRegression",
+    "MultiLabelLogisticRegressionModel",
+    "MultiLabelSummary",
+    "MultiLabelTrainingSummary",
     "MulticlassClassificationEvaluator",
     "NamedCoefficient",
     "NegativeBinomialRegression",

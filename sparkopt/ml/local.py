@@ -12,6 +12,7 @@ from sparkopt.io.saved import FileSession
 from sparkopt.ml import (
     classification,
     generalized,
+    multilabel,
     negative_binomial,
     one_vs_rest,
     ordinal,
@@ -33,6 +34,7 @@ KINDS = {
     for kind in (
         classification.LogisticRegressionModel,
         generalized.GeneralizedLinearRegressionModel,
+        multilabel.MultiLabelLogisticRegressionModel,
         negative_binomial.NegativeBinomialRegressionModel,
         ordinal.OrdinalRegressionModel,
         regression.LinearRegressionModel,

@@ -23,6 +23,7 @@ from sparkopt.losses import (
     Huber,
     Logistic,
     Loss,
+    MultiLabel,
     Multinomial,
     NegativeBinomial,
     Poisson,
@@ -46,6 +47,7 @@ LOSSES: list[Loss] = [
     Logistic(),
     Multinomial(2),
     Multinomial(4),
+    MultiLabel(3),
     Hinge(),
     Hinge(smoothing=0.5),
     SquaredHinge(),
@@ -203,7 +205,9 @@ def test_curvature_bounds_the_second_derivative(loss):
         assert loss.curvature is None or (second <= loss.curvature + 1e-12).all()
 
 
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES if not loss.auxiliary], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [loss for loss in LOSSES if not (loss.auxiliary or isinstance(loss, MultiLabel))], ids=repr
+)
 def test_the_start_is_the_best_constant_prediction_or_close_to_it(loss):
     """Losses that are made for the mean start where their gradient sums to zero."""
     y, _ = rows(loss, n=200)
@@ -357,6 +361,15 @@ def test_two_ordered_classes_are_logistic():
         CumulativeLogit(2).value_gradient(y, raw), Logistic().value_gradient(y, raw), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+def test_several_labels_are_the_sum_of_logistic_losses():
+    y, raw = rows(MultiLabel(3))
+    labels = (y.astype(int)[:, None] // [1, 2, 4] % 2).astype(float)
+    value, gradient = MultiLabel(3).value_gradient(y, raw)
+    each = [Logistic().value_gradient(labels[:, i], raw[:, i]) for i in range(3)]
+    np.testing.assert_allclose(value, sum(one for one, _ in each), rtol=1e-14)
+    np.testing.assert_allclose(gradient, np.stack([slope for _, slope in each], axis=1), rtol=1e-14)
 
 
 def test_binomial_against_statistics_of_scipy():

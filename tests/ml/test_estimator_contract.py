@@ -42,6 +42,7 @@ KINDS = {
     "survival": (ml.AFTSurvivalRegression, {"labelCol": "time", "censorCol": "label", "quantilesCol": "quantiles"}),
     "ordinal": (ml.OrdinalRegression, {"labelCol": "grade"}),
     "negative binomial": (ml.NegativeBinomialRegression, {"labelCol": "time"}),
+    "labels": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "even"], "threshold": 0.4}),
 }
 every = pytest.mark.parametrize("name", KINDS)
 
@@ -50,7 +51,9 @@ every = pytest.mark.parametrize("name", KINDS)
 def cancer():
     table = data.table(*data.breast_cancer_arrays())
     row = np.arange(len(table))
-    return table.append_column("time", pa.array(row + 1.0)).append_column("grade", pa.array(row % 3))
+    for name, values in {"time": row + 1.0, "grade": row % 3, "even": row % 2}.items():
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,12 @@ ARGUMENTS = {
     ml.AFTSurvivalRegression: {"censorCol": "e", "quantileProbabilities": [0.5], "quantilesCol": "q"},
     ml.OrdinalRegression: {"probabilityCol": "q"},
     ml.NegativeBinomialRegression: {"offsetCol": "o"},
+    ml.MultiLabelLogisticRegression: {
+        "labelCols": ["u", "v"],
+        "rawPredictionCol": "r",
+        "probabilityCol": "q",
+        "threshold": 0.25,
+    },
 }
 """Every constructor argument of every estimator, with a value that is not its default."""
 

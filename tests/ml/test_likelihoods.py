@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize, stats
 
 from sparkopt import ml
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from tests.ml.tables import COLUMNS, ROWS, WIDTH, X
 
 EXACT = {"tol": 1e-13, "maxIter": 500, "engine": "local"}
@@ -130,3 +130,58 @@ def test_what_is_no_time_no_mark_and_no_order_is_refused():
         ml.OrdinalRegression().fit(ROWS.filter(pa.array(COLUMNS["label"] == 1)))
     with pytest.raises(DataError, match="label column 'label', .* must be a whole number >= 0"):
         ml.NegativeBinomialRegression().fit(ROWS.drop_columns("label").append_column("label", ROWS["amount"]))
+
+
+LABELS = ["label", "ended", "positive"]
+MANY = TABLE.append_column("positive", pa.array((COLUMNS["amount"] > 0).astype(float)))
+
+
+def labels_estimator(**options):
+    return ml.MultiLabelLogisticRegression(labelCols=LABELS, weightCol="weight", regParam=0.01, **options)
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "lbfgs"])
+def test_several_labels_are_logistic_regressions_one_by_one(optimizer, tmp_path):
+    model = labels_estimator(optimizer=optimizer, **EXACT).fit(MANY)
+    scored = model.transform(MANY)
+    for place, label in enumerate(LABELS):
+        alone = ml.LogisticRegression(labelCol=label, weightCol="weight", regParam=0.01, **EXACT).fit(MANY)
+        np.testing.assert_allclose(model.arrays[0][place], alone.coefficients, rtol=1e-4, atol=1e-6)
+        assert model.arrays[1][place] == pytest.approx(alone.intercept, rel=1e-4, abs=1e-6)
+        by_one = alone.transform(MANY)
+        found, expected = (np.array(rows["probability"].to_pylist()) for rows in (scored, by_one))
+        np.testing.assert_allclose(found[:, place], expected[:, 1], atol=1e-5)
+    model.save(str(tmp_path / "model"))
+    again = ml.MultiLabelLogisticRegressionModel.load(str(tmp_path / "model"))
+    assert again.transform(MANY).equals(scored)
+
+
+def test_wrong_labels_are_named():
+    for names, message in (
+        (["label"], r"labelCols must be 2 to 52 columns. Got 1: for one label use LogisticRegression"),
+        (["label", "label"], "labelCols must be different columns"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            ml.MultiLabelLogisticRegression(labelCols=names).fit(MANY)
+    with pytest.raises(
+        DataError, match=r"label column 'amount', partition 0 .* it must be a whole number in \[0, 1\]"
+    ):
+        ml.MultiLabelLogisticRegression(labelCols=["label", "amount"]).fit(MANY)
+
+
+def test_spark_scores_several_labels_as_one_machine_does(spark):
+    from pyspark.ml.functions import array_to_vector
+    from pyspark.sql import functions as F
+
+    model = labels_estimator(**EXACT).fit(MANY)
+    rows = MANY.select(["features", *LABELS, "weight"])
+    frame = spark.createDataFrame(rows.to_pandas()).withColumn("features", F.col("features").cast("array<double>"))
+    here = model.transform(rows)
+    for features in ("features", array_to_vector("features")):
+        given = frame if isinstance(features, str) else frame.withColumn("features", features)
+        there = model.transform(given).toPandas()
+        for name in ("rawPrediction", "probability", "prediction"):
+            found = np.stack([one.toArray() for one in there[name]])
+            np.testing.assert_array_equal(found, np.array(here[name].to_pylist()), err_msg=name)
+    again = labels_estimator(**EXACT).fit(frame)
+    np.testing.assert_allclose(again.arrays[0], model.arrays[0], rtol=1e-6)

@@ -315,6 +315,44 @@ def accepted() -> None:
         initialModel=None,
         offsetCol="o",
     )
+    ml.MultiLabelLogisticRegression(
+        featuresCol="f",
+        featuresCols=["a", "b"],
+        labelCol="l",
+        weightCol="w",
+        predictionCol="p",
+        maxIter=7,
+        tol=0.5,
+        regParam=0.25,
+        elasticNetParam=0.75,
+        fitIntercept=False,
+        standardization=False,
+        optimizer="adam",
+        stepSize=0.125,
+        stepSizeSchedule="cosine",
+        miniBatchFraction=0.5,
+        localSteps=4,
+        localStepsWarmUp=2,
+        outerOptimizer="diloco",
+        outerStepSize=0.5,
+        compression="int8",
+        blockCodec="zstd",
+        handleInvalid="skip",
+        seed=11,
+        aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
+        engine="local",
+        validationIndicatorCol="v",
+        patience=4,
+        minDelta=0.01,
+        checkpointDir="d",
+        checkpointInterval=3,
+        initialModel=None,
+        labelCols=["u", "v"],
+        rawPredictionCol="r",
+        probabilityCol="q",
+        threshold=0.25,
+    )
 
 
 def refused() -> None:
@@ -359,3 +397,8 @@ def refused() -> None:
     ml.NegativeBinomialRegression(callbacks=(1,))  # type: ignore[arg-type]
     ml.NegativeBinomialRegression(maxIters=3)  # type: ignore[call-arg]
     ml.NegativeBinomialRegression("features")  # type: ignore[call-arg]
+    ml.MultiLabelLogisticRegression(maxIter="many")  # type: ignore[arg-type]
+    ml.MultiLabelLogisticRegression(weightCol=1)  # type: ignore[arg-type]
+    ml.MultiLabelLogisticRegression(callbacks=(1,))  # type: ignore[arg-type]
+    ml.MultiLabelLogisticRegression(maxIters=3)  # type: ignore[call-arg]
+    ml.MultiLabelLogisticRegression("features")  # type: ignore[arg-type, call-arg]
