@@ -70,7 +70,7 @@ def read_file(path: str | None) -> bytes:
         raise CorruptImageError("null: the row holds no path")
     *others, last = _spellings(path)
     for spelling in others:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ParameterError):  # some stores refuse what is not there
             return _content(path, spelling)
     try:
         return _content(path, last)

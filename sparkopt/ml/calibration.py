@@ -74,6 +74,8 @@ class _CalibrationParams(LinearParams, HasProbabilityCol):
 class ProbabilityCalibrationModel(ScalarModel[CalibrationTrainingSummary], _CalibrationParams):
     """The function from scores to probabilities: a sigmoid, or the points of an ascending line."""
 
+    _has_onnx = False
+
     @property
     def numClasses(self) -> int:
         """Number of classes."""
