@@ -98,9 +98,10 @@ def test_another_joins(settings, tmp_path):
 
 
 @pytest.mark.usefixtures("jvms")
-def test_so_it_is_in_tasks_of_spark(spark, tmp_path):
-    """Spark starts the task of a killed rank again, and it joins."""
-    process = script("elastic", str(tmp_path), "torch")
+@pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
+def test_so_it_is_in_tasks_of_spark(spark, tmp_path, what):
+    """Spark starts the task of a killed rank again, or of a killed executor, and it joins."""
+    process = script(what, str(tmp_path), "torch")
     output, errors = process.communicate(timeout=300)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
     assert found, errors[-3000:]
