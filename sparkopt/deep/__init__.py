@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparkopt.deep.keras_estimator import KerasEstimator
     from sparkopt.deep.keras_model import KerasModel
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
+    from sparkopt.deep.matrix_optimizers import MuonWithAdamW, muon
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
     from sparkopt.deep.row_step import StepBatch
@@ -32,6 +33,7 @@ __all__ = [
     "KerasModel",
     "Logger",
     "MLflow",
+    "MuonWithAdamW",
     "RowStore",
     "StepBatch",
     "TensorBoard",
@@ -39,6 +41,7 @@ __all__ = [
     "TorchModel",
     "TorchTrainingSummary",
     "builder",
+    "muon",
 ]
 
 _LAZY = {
@@ -47,6 +50,7 @@ _LAZY = {
     "KerasModel": "keras_model",
     "Logger": "loggers",
     "MLflow": "loggers",
+    "MuonWithAdamW": "matrix_optimizers",
     "RowStore": "row_store",
     "StepBatch": "row_step",
     "TensorBoard": "loggers",
@@ -54,6 +58,7 @@ _LAZY = {
     "TorchModel": "model",
     "TorchTrainingSummary": "summary",
     "builder": "builders",
+    "muon": "matrix_optimizers",
 }
 
 

@@ -184,8 +184,8 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         beginning where there is none.
     minProc : int
         Fewest processes to continue (or begin) with; unset, numProc. A step's rows stay the same, shared by fewer
-        processes. Under Horovod (``run_elastic``) the remaining processes continue immediately from their memory, and
-        replacements that Spark starts join them.
+        processes. The remaining processes continue immediately from their memory, and replacements join them; not on
+        Spark Connect, where all are restarted.
     shuffleRows : int, default 8192
         Rows that are shuffled together, fewer where they have more than 256 MiB; groups of rows (of about 1 MiB) are
         shuffled among all.

@@ -171,6 +171,11 @@ class KerasLearner:
         return True
 
     @property
+    def is_whole(self) -> bool:
+        """Whether each rank has the whole state, whenever no step is being taken."""
+        return not self.is_local
+
+    @property
     def rate(self) -> float:
         """The learning rate now."""
         return self._network.rate

@@ -175,6 +175,11 @@ class Learner:
         return True
 
     @property
+    def is_whole(self) -> bool:
+        """Whether each rank has the whole state, whenever no step is being taken."""
+        return not self.is_local and self._config.compression != "powersgd"
+
+    @property
     def sent(self) -> int:
         """Bytes of gradients that this rank has sent."""
         return self._replica.sent

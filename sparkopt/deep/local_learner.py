@@ -45,6 +45,7 @@ class LocalLearner:
     """
 
     is_local = True
+    is_whole = False
 
     def __init__(
         self,

@@ -60,6 +60,14 @@ class TrainingLoop:
 
     def run(self) -> str:
         """Train; return why training ended: "epochs", "patience" or "callback"."""
+        try:
+            self._report_missed()
+            return self._run()
+        except Exception:
+            self._estimate_losses()
+            raise
+
+    def _run(self) -> str:
         while self._state.epoch < self._config.epochs:
             self._communicator.admit()
             if self._is_stale():
@@ -68,6 +76,25 @@ class TrainingLoop:
             if self._stop:
                 return "callback"
         return "patience" if self._is_stale() else "epochs"
+
+    def _report_missed(self) -> None:
+        """Report the steps of an earlier group that were not, since a rank was lost; a collective."""
+        state, count = self._state, self._state.unreported
+        if count:
+            means = self._communicator.all_reduce(np.array(state.losses[-count:])) / self._communicator.size
+            state.losses[-count:] = means.tolist()
+            sampler, first = self._data.sampler(state.epoch), state.step - count
+            rows = tuple(self._data.counted(sampler, step) for step in range(first, state.step))
+            self._emit(StepsDone(state.epoch, state.step, self._data.steps, tuple(state.losses[-count:]), rows))
+            state.unreported = 0
+
+    def _estimate_losses(self) -> None:
+        """Take this rank's share of steps that cannot be summed any more for that of all ranks."""
+        if self._learner.is_whole:
+            size = self._communicator.size
+            self._state.losses += [size * float(part) for part in self._pending]
+            self._state.unreported = len(self._pending)
+            self._pending.clear()
 
     def _is_stale(self) -> bool:
         return 0 < self._config.patience <= self._state.stale
@@ -147,12 +174,13 @@ class TrainingLoop:
         """Return the mean losses of the pending steps over all ranks."""
         own = self._learner.numbers(self._pending) if self._pending else np.zeros(0)
         weights = np.array(self._weights)
-        self._pending.clear()
+        if self._learner.is_local:
+            sums = np.array(self._vote(np.concatenate([own * weights, weights]))).reshape(2, -1)
+            found: Array = sums[0] / np.where(sums[1] > 0, sums[1], 1.0)
+        else:
+            found = np.array(self._vote(own))
+        self._pending.clear()  # once they are summed: a rank may be lost before
         self._weights.clear()
-        if not self._learner.is_local:
-            return np.array(self._vote(own))
-        sums = np.array(self._vote(np.concatenate([own * weights, weights]))).reshape(2, -1)
-        found: Array = sums[0] / np.where(sums[1] > 0, sums[1], 1.0)
         return found
 
     def _vote(self, parts: Array) -> list[float]:

@@ -88,6 +88,7 @@ class Recovery:
         state.best_value = math.inf if value is None else value
         state.losses, state.history = found.state["losses"].tolist(), list(found.facts["history"])
         state.epoch, state.step = found.epoch, found.step
+        state.unreported = int(found.facts.get("unreported", 0))
         repeated = max(0, self._storage.reached - self._total)
         return Resumed(found.name, found.epoch, found.step, repeated)
 
@@ -95,16 +96,25 @@ class Recovery:
         """Save the state when it is ready; a collective."""
         if not isinstance(event, StateReady) or not self._storage.accepts(event.lasting):
             return
-        begin, state = time.perf_counter(), self._state
+        begin = time.perf_counter()
         self._learner.settle()
+        self._storage.save(self._checkpoint(), event.lasting)
+        self.seconds += time.perf_counter() - begin
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return the state of training."""
+        state = self._state
         tensors = self._learner.state() | {
             "best": (state.best, state.best_value if math.isfinite(state.best_value) else None, state.stale),
             "losses": torch.tensor(state.losses, dtype=torch.float64),
         }
-        facts = {"course": self._course, "history": state.history, "processes": self._size}
-        weights = self._learner.weights()
-        self._storage.save(Checkpoint(state.epoch, state.step, weights, tensors, facts), event.lasting)
-        self.seconds += time.perf_counter() - begin
+        facts = {
+            "course": self._course,
+            "history": state.history,
+            "processes": self._size,
+            "unreported": state.unreported,
+        }
+        return Checkpoint(state.epoch, state.step, self._learner.weights(), tensors, facts)
 
     @property
     def _total(self) -> int:
@@ -117,8 +127,10 @@ class Recovery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Note for the next group how many steps were done."""
+        """Keep for the next group where training is, and how many steps were done."""
         self._storage.reached = self._total
+        if error is not None and self._storage.is_elastic and self._learner.is_whole:
+            self._storage.keep(self._checkpoint())
 
 
 class RecoveryStorage:
@@ -142,6 +154,16 @@ class RecoveryStorage:
     def is_used(self) -> bool:
         """Whether there is anywhere to save."""
         return self._memory is not None or self._folder is not None
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether this process may be in another group."""
+        return self._memory is not None
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep a state in this process alone: of the ranks' states, the latest counts for all."""
+        if self._memory is not None:
+            self._memory[_CHECKPOINT] = _copy(checkpoint)
 
     def accepts(self, lasting: bool) -> bool:
         """Whether there is anywhere to save; a ``lasting`` checkpoint outlives these processes."""
@@ -181,7 +203,7 @@ class RecoveryStorage:
     def _from_memory(self, own: Checkpoint | None) -> Checkpoint | None:
         """Return the latest checkpoint in any rank's memory, and send it to the ranks without it."""
         communicator = self._communicator
-        mine = [] if own is None else [own.epoch, own.step]
+        mine = [] if own is None else [own.epoch, own.step, -int(own.facts.get("unreported", 0))]
         positions = [json.loads(payload) for payload in communicator.all_gather(json.dumps(mine).encode())]
         latest = max(positions)
         if not latest:

@@ -30,6 +30,8 @@ class TrainingState:
         The loss of that epoch.
     stale : int
         Epochs since then.
+    unreported : int
+        Of the last steps, those whose losses the driver was not sent, since a rank was lost.
     """
 
     epoch: int = 0
@@ -39,6 +41,7 @@ class TrainingState:
     best: dict[str, torch.Tensor] | None = None
     best_value: float = math.inf
     stale: int = 0
+    unreported: int = 0
 
     def compare(self, value: float, weights: Mapping[str, torch.Tensor], min_delta: float) -> None:
         """Copy the weights if the epoch's loss is the best so far, by more than ``min_delta``."""

@@ -46,6 +46,11 @@ class Trainable(Protocol):
         ...
 
     @property
+    def is_whole(self) -> bool:
+        """Whether each rank has the whole state whenever no step is being taken, without asking others for it."""
+        ...
+
+    @property
     def sent(self) -> int:
         """Bytes of gradients, or of local updates, that this rank has sent to others."""
         ...

@@ -129,12 +129,8 @@ class ImageKernel(CarriesSettings):
             value, error, sample = None, None, None
             try:
                 image = read(row)
-                found = self._run(
-                    image if targets is None else targets(index, image),
-                    None if keys is None else keys[index].as_py(),
-                )
-                sample = found if isinstance(found, Sample) else None
-                value = convert(found.image if isinstance(found, Sample) else found)
+                found = image if targets is None else targets(index, image)
+                sample, value = self._result(found, None if keys is None else keys[index].as_py(), convert)
             except (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error) as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
@@ -148,6 +144,17 @@ class ImageKernel(CarriesSettings):
                 samples.append(None if value is None else sample)
         if errors or not len(images):
             yield to_arrow(gathered), pa.array(errors, pa.string()), samples
+
+    def _result(
+        self, image: Array | bytes | Sample, key: Any, convert: Callable[[Any], Array]
+    ) -> tuple[Sample | None, Array]:
+        try:
+            found = self._run(image, key)
+            return (found, convert(found.image)) if isinstance(found, Sample) else (None, convert(found))
+        except ParameterError as problem:
+            if not self.pipeline.keeps_depth:
+                raise
+            raise DataError(f"unsupported: {problem}") from problem  # an image's type is its own, not the pipeline's
 
     def _run(self, image: Array | bytes | Sample, key: Any) -> Any:
         if not self.pipeline.random:
@@ -268,17 +275,28 @@ def _tensors(values: _Gathered) -> pa.Array:
 
 def _in_bgr(image: Array) -> Array:
     """Return an image whose order is that of Spark's schema already."""
-    return _to_bgr(image) if image.dtype != np.uint8 else image
+    _check_image(image)
+    return image
 
 
 def _to_bgr(image: Array) -> Array:
+    _check_image(image)
+    if image.shape[2] == 4:
+        return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
+    return image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+
+
+def _check_image(image: Array) -> None:
+    """Raise ParameterError for what no row of Spark's image schema holds."""
     if image.dtype != np.uint8:
         raise ParameterError(
             f"output 'image' holds uint8 values, but the pipeline gives {image.dtype}. Take output 'tensor'."
         )
-    if image.shape[2] == 4:
-        return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
-    return image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    if image.ndim != 3 or image.shape[2] not in OPENCV_TYPES:
+        raise ParameterError(
+            "output 'image' holds images of shape (height, width, 1, 3 or 4), but the pipeline gives "
+            f"{image.shape}. Take output 'tensor'."
+        )
 
 
 def _image_rows(values: _Gathered) -> pa.Array:

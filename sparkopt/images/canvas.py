@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import ParameterError
 from sparkopt.images.decoding import decode_stored
 from sparkopt.images.geometry import (
     REMEMBERED,
     GeometricMap,
     Size,
+    check_result,
     inverse,
     joined,
     orientation_map,
@@ -23,7 +24,7 @@ from sparkopt.images.geometry import (
 from sparkopt.images.sample import Sample, moved
 from sparkopt.images.sampling import sample
 from sparkopt.images.transform import NO_RNG, DividingTransform, GeometricTransform, ImageTransform
-from sparkopt.io.image_header import MAX_PIXELS, Header
+from sparkopt.io.image_header import Header
 from sparkopt.typing import Array
 
 __all__ = ["Canvas", "fixed"]
@@ -125,11 +126,7 @@ class Canvas:
                 geometry = geometry.after(scaling(stored[1] / image.shape[1], stored[0] / image.shape[0]))
         if geometry is None:
             return image
-        height, width = geometry.size
-        if height * width > MAX_PIXELS:
-            raise DataError(
-                f"too large: the pipeline would make {height} x {width} pixels of this image, more than {MAX_PIXELS}"
-            )
+        check_result(geometry.size)
         return sample(image, geometry)  # type: ignore[arg-type]
 
     def result(self) -> Any:

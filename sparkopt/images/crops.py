@@ -9,7 +9,7 @@ import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, translation
+from sparkopt.images.geometry import GeometricMap, check_result, translation
 from sparkopt.images.parameters import FILL, Fill
 from sparkopt.images.sample import Sample, moved
 from sparkopt.images.spatial import Pad
@@ -127,11 +127,12 @@ class Tiles(DividingTransform):
         check("Tiles.overlap", self.overlap, Interval(0, min(self.height, self.width) - 1, whole=True))
 
     def divide(self, image: Array) -> list[Array]:
-        """Return the tiles."""
+        """Return the tiles; DataError if together they have too many pixels."""
         tops, lefts = (
             range(0, max(length - self.overlap, 1), side - self.overlap)
             for length, side in zip(image.shape[:2], (self.height, self.width), strict=True)
         )
+        check_result((self.height, self.width), len(tops) * len(lefts))
         bottom, right = tops[-1] + self.height - image.shape[0], lefts[-1] + self.width - image.shape[1]
         padded = F.pad(image, 0, max(right, 0), max(bottom, 0), 0, "constant", self.fill)
         return [F.crop(padded, top, left, self.height, self.width) for top in tops for left in lefts]

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images.parameters import Fill
+from sparkopt.io.image_header import MAX_PIXELS
 from sparkopt.typing import Floats
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "TOLERANCE",
     "GeometricMap",
     "Size",
+    "check_result",
     "corners",
     "has_horizon",
     "inverse",
@@ -107,6 +109,17 @@ class GeometricMap:
 def joined(first: GeometricMap, second: GeometricMap) -> GeometricMap:
     """Return ``first.then(second)``: the same object for the same arguments."""
     return first.then(second)
+
+
+def check_result(size: Size, count: int = 1) -> None:
+    """Raise DataError where a step would make more pixels of an image than a pipeline may hold."""
+    height, width = size
+    if count * height * width > MAX_PIXELS:
+        several = "" if count == 1 else f"{count} images of "
+        raise DataError(
+            f"too large: the pipeline would make {several}{height} x {width} pixels of this image, more than "
+            f"{MAX_PIXELS}"
+        )
 
 
 def scaling(x: float, y: float) -> Floats:

@@ -154,6 +154,11 @@ class Compose:
         return bool(self.transforms) and isinstance(self.transforms[0], Decode)
 
     @property
+    def keeps_depth(self) -> bool:
+        """Whether the type of an image's values is that of its file."""
+        return any(isinstance(transform, Decode) and transform.depth == "keep" for transform in self.transforms)
+
+    @property
     def color(self) -> str:
         """Order of the result's channels: "bgr" where the pipeline asks for it, else "rgb"."""
         orders = [_order(transform) for transform in self.transforms]

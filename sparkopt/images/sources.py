@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -67,14 +68,33 @@ def read_file(path: str | None) -> bytes:
     """
     if path is None:
         raise CorruptImageError("null: the row holds no path")
+    *others, last = _spellings(path)
+    for spelling in others:
+        with contextlib.suppress(FileNotFoundError, ParameterError):  # some stores refuse what is not there
+            return _content(path, spelling)
     try:
-        local = local_path(path)
+        return _content(path, last)
+    except FileNotFoundError as error:
+        raise CorruptImageError(f"unreadable: {brief(error)}") from None
+
+
+def _spellings(path: str) -> tuple[str, ...]:
+    """Return what a path may stand for: Spark lists names as they are, ``file:/a%20b``, and a URI quotes them."""
+    is_quoted = path[:7].lower() == "file://" or ":" not in path.partition("/")[0]
+    return (path,) if "%" not in path or is_quoted else (path.replace("%", "%25"), path)
+
+
+def _content(path: str, spelling: str) -> bytes:
+    try:
+        local = local_path(spelling)
         if local is not None:
             return _local(local)
-        location = resolve(path, "path")
+        location = resolve(spelling, "path")
         _check_size(path, location.filesystem.get_file_info(location.path).size)
         return location.read()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    except FileNotFoundError:
+        raise
+    except (IsADirectoryError, NotADirectoryError) as error:
         raise CorruptImageError(f"unreadable: {brief(error)}") from None
     except STORAGE_ERRORS as error:  # rights, credentials, a network: not the image's fault, nor this row's alone
         raise ParameterError(f"the image {mask_uri(path)!r} cannot be opened: {brief(error)}") from None

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
-from sparkopt.images.geometry import GeometricMap, Size, mirrored, scaling, translation
+from sparkopt.images.geometry import GeometricMap, Size, check_result, mirrored, scaling, translation
 from sparkopt.images.parameters import FILL, Fill, Range
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import GeometricTransform, ImageTransform
@@ -282,7 +282,8 @@ class Pad(ImageTransform):
     }
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Return the larger image."""
+        """Return the larger image; DataError if it has too many pixels."""
+        check_result((self.top + image.shape[0] + self.bottom, self.left + image.shape[1] + self.right))
         return F.pad(image, self.top, self.right, self.bottom, self.left, self.mode, self.fill)
 
     def apply_to(self, sample: Sample, rng: np.random.Generator) -> Sample:

@@ -33,6 +33,7 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "sparkopt.ml",
             "MultiLabelLogisticRegressionModel",
         ),
+        "sparkopt.ml.calibration.ProbabilityCalibrationModel": ("sparkopt.ml", "ProbabilityCalibrationModel"),
         "sparkopt.ml.ordinal.OrdinalRegressionModel": ("sparkopt.ml", "OrdinalRegressionModel"),
         "sparkopt.ml.negative_binomial.NegativeBinomialRegressionModel": (
             "sparkopt.ml",

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from sparkopt import errors
 from sparkopt.errors import LostRankError, RankError, SparkoptError
 from sparkopt.launch.connections import Address, Connection, Listener, connect, local_host, receive, send, shut_down
+from sparkopt.launch.rendezvous import Group, Rendezvous
 
 __all__ = ["Channel", "DriverConnection", "Failure", "RankReport", "Watcher"]
 
@@ -116,7 +117,30 @@ class _Add:
     amount: int
 
 
-_Request: TypeAlias = "_Report | Failure | _RankLost | _HasFailed | _Put | _Get | _Add"
+class _Meet(Enum):
+    """What an elastic rank asks of the rendezvous."""
+
+    GROUP = "the group that it is in"
+    IS_AWAITED = "whether another rank wants to join"
+    IS_BROKEN = "whether a rank has left the group"
+    FINISHED = "nothing: its function has returned"
+
+
+@dataclass(frozen=True)
+class _Join:
+    """An elastic rank wants to be in the next group."""
+
+    host: str
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """What the driver sends to the ranks of a group that a rank has left."""
+
+    number: int
+
+
+_Request: TypeAlias = "_Report | Failure | _RankLost | _HasFailed | _Put | _Get | _Add | _Join | _Meet"
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,8 @@ class Channel:
         Where the ranks connect; the channel closes it.
     watcher : Watcher or None, default None
         Called with each report, on a thread of the channel's own.
+    rendezvous : Rendezvous or None, default None
+        Forms groups of elastic ranks.
 
     Attributes
     ----------
@@ -149,8 +175,11 @@ class Channel:
         Where the ranks connect.
     """
 
-    def __init__(self, listener: Listener, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, listener: Listener, watcher: Watcher | None = None, rendezvous: Rendezvous | None = None
+    ) -> None:
         self.address = listener.address
+        self._rendezvous = rendezvous
         self._listener, self._watcher = listener, watcher
         self._lock = threading.Lock()
         """Guards all that follows, and sending."""
@@ -221,14 +250,43 @@ class Channel:
             while True:
                 request: _Request = receive(connection)
                 with self._lock:
-                    send(connection, _Reply(self._handle(request)))
+                    send(connection, _Reply(self._handle(request, connection)))
         except (EOFError, OSError):
             with self._lock:
                 self._connections.remove(connection)
+                meeting = self._rendezvous
+                if meeting is not None and meeting.leave(connection) and not meeting.is_over:
+                    self._tell_of_change()
                 connection.close()
 
-    def _handle(self, request: _Request) -> Any:
+    def _tell_of_change(self) -> None:
+        """Tell elastic ranks that one has left their group; the lock is held."""
+        assert self._rendezvous is not None  # noqa: S101  # only then are there elastic ranks
+        for connection in self._connections:
+            _send(connection, _Changed(self._rendezvous.number))
+
+    def _meet(self, meeting: Rendezvous, request: _Join | _Meet, connection: Connection) -> Any:
+        """Return the reply to an elastic rank; the lock is held."""
+        match request:
+            case _Join(host):
+                meeting.join(connection, host)
+                if meeting.is_broken:
+                    self._tell_of_change()
+            case _Meet.GROUP:
+                return meeting.group_of(connection)
+            case _Meet.IS_AWAITED:
+                return meeting.is_awaited
+            case _Meet.IS_BROKEN:
+                return meeting.is_broken
+            case _Meet.FINISHED:
+                meeting.end()
+        return None
+
+    def _handle(self, request: _Request, connection: Connection) -> Any:
         """Return the reply's value; the lock is held."""
+        if isinstance(request, (_Join, _Meet)):
+            assert self._rendezvous is not None  # noqa: S101  # only then are there elastic ranks
+            return self._meet(self._rendezvous, request, connection)
         match request:
             case _Report(progress):
                 self._reports.put(progress)
@@ -287,6 +345,8 @@ class DriverConnection:
         self._sending = threading.Lock()
         self._replies: SimpleQueue[Any] = SimpleQueue()
         self._signals: set[_Signal] = set()
+        self._changed = 0
+        self.on_change: Callable[[], None] | None = None
         self._ended = threading.Event()
         self._reader = threading.Thread(target=self._read, name="sparkopt-watchdog", daemon=True)
 
@@ -306,6 +366,31 @@ class DriverConnection:
     def failed(self) -> bool:
         """Whether a rank reported a failure, other than that it lost another rank."""
         return bool(self._request(_HasFailed()))
+
+    def join(self, host: str) -> None:
+        """Ask to be in the next group of elastic ranks."""
+        self._request(_Join(host))
+
+    def group(self) -> Group | None:
+        """Return the group that this rank is in; None where it waits for one."""
+        found: Group | None = self._request(_Meet.GROUP)
+        return found
+
+    def is_awaited(self) -> bool:
+        """Whether another rank wants to join the group."""
+        return bool(self._request(_Meet.IS_AWAITED))
+
+    def is_broken(self) -> bool:
+        """Whether a rank has left the group."""
+        return bool(self._request(_Meet.IS_BROKEN))
+
+    def has_changed(self, number: int) -> bool:
+        """Whether the driver has said that a rank has left the group of this number."""
+        return self._changed >= number
+
+    def finish(self) -> None:
+        """Say that the function has returned: nobody is to join any more."""
+        self._request(_Meet.FINISHED)
 
     def count_loss(self) -> int:
         """Count that a rank was lost; return how often that has happened."""
@@ -363,10 +448,14 @@ class DriverConnection:
         """Receive what the driver sends, until either end closes the connection."""
         try:
             while True:
-                received: _Reply | _Signal = receive(self._connection)
+                received: _Reply | _Signal | _Changed = receive(self._connection)
                 match received:
                     case _Reply(value):
                         self._replies.put(value)
+                    case _Changed(number):
+                        self._changed = max(self._changed, number)
+                        if (ending := self.on_change) is not None:
+                            threading.Thread(target=ending, daemon=True).start()
                     case _Signal():
                         self._signals.add(received)
                         if received is _Signal.FAILED:

@@ -27,7 +27,7 @@ from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Address, Listener
 from sparkopt.launch.launcher import Launcher, P, RankFunction
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
-from sparkopt.launch.torch import TorchRank
+from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
 
 if TYPE_CHECKING:

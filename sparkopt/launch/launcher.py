@@ -15,6 +15,7 @@ from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptEr
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import Communicator, LocalCommunicator
 from sparkopt.launch.connections import Listener
+from sparkopt.launch.rendezvous import Rendezvous
 from sparkopt.launch.settings import refuse_encryption
 from sparkopt.validation import Interval, check
 
@@ -159,10 +160,10 @@ class SparkLauncher(Launcher):
         return int(self.context.getConf().get("spark.task.cpus", "1"))
 
     @contextmanager
-    def _channel(self) -> Iterator[Channel]:
+    def _channel(self, meeting: Rendezvous | None = None) -> Iterator[Channel]:
         """Open the channel to the ranks; what fails while it is open fails for the reason that the ranks reported."""
         refuse_encryption(self.context)
-        with Channel(Listener.of(self.context, self.start_timeout), self.watcher) as channel:
+        with Channel(Listener.of(self.context, self.start_timeout), self.watcher, meeting) as channel:
             try:
                 yield channel
             except SparkoptError:

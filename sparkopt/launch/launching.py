@@ -117,7 +117,7 @@ class Launching:
         if self.kind == "local" or (self.session is None and self.processes == 1):
             return LocalLauncher(watcher)
         if self.session is None:
-            return ProcessLauncher(self.processes, watcher)
+            return ProcessLauncher(self.processes, watcher, at_least=self.at_least, most_losses=losses)
         from sparkopt.blocks.backend import is_connect  # imports pyspark
 
         fewest, profile = self.at_least, _profile(self.resources)
@@ -125,7 +125,8 @@ class Launching:
             return ConnectLauncher(self.session, self.processes, watcher, at_least=fewest, profile=profile)
         context = self.session.sparkContext
         if self.kind == "torch":
-            return TorchLauncher(context, self.processes, watcher, at_least=fewest, profile=profile)
+            most = losses if fewest is not None and losses > 0 and self._restarts_tasks(context) else 0
+            return TorchLauncher(context, self.processes, watcher, at_least=fewest, profile=profile, most_losses=most)
         if fewest is not None and losses > 0 and self._restarts_tasks(context):
             return ElasticLauncher(context, self.processes, watcher, at_least=fewest, most_losses=losses)
         return HorovodLauncher(context, self.processes, watcher, at_least=fewest)

@@ -38,20 +38,25 @@ class ChannelStore(Store):
         The connection.
     seconds : float
         How long to wait for what another rank puts there.
+    group : int, default 0
+        Number of the group whose store it is: elastic ranks form several.
     """
 
-    def __init__(self, driver: DriverConnection, seconds: float) -> None:
+    def __init__(self, driver: DriverConnection, seconds: float, group: int = 0) -> None:
         super().__init__()
-        self._driver, self._seconds = driver, seconds
+        self._driver, self._seconds, self._group = driver, seconds, group
+        self._prefix = f"{group}/" if group else ""
 
     def set(self, key: str, value: bytes | str) -> None:
         """Keep a value."""
-        self._driver.put(key, value.encode() if isinstance(value, str) else bytes(value))
+        self._driver.put(self._prefix + key, value.encode() if isinstance(value, str) else bytes(value))
 
     def get(self, key: str) -> bytes:
         """Return a value, as soon as it is there."""
         begin, wait = time.monotonic(), _LEAST_WAIT
-        while (value := self._driver.get(key)) is None:
+        while (value := self._driver.get(self._prefix + key)) is None:
+            if self._group and self._driver.has_changed(self._group):
+                raise LostRankError("a rank was lost while the group was formed.")
             if time.monotonic() - begin > self._seconds:
                 raise LostRankError(f"the other ranks have not come within {self._seconds:g} s: {key} is not there.")
             time.sleep(wait)
@@ -65,11 +70,11 @@ class ChannelStore(Store):
 
     def check(self, keys: Sequence[str]) -> bool:
         """Whether all keys are there."""
-        return all(self._driver.get(key) is not None for key in keys)
+        return all(self._driver.get(self._prefix + key) is not None for key in keys)
 
     def add(self, key: str, amount: int) -> int:
         """Add to a number; return the sum."""
-        return self._driver.add(key, amount)
+        return self._driver.add(self._prefix + key, amount)
 
     def has_extended_api(self) -> bool:
         """Return False: these calls are all."""

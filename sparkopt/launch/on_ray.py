@@ -19,7 +19,7 @@ from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
-from sparkopt.launch.torch import TorchRank
+from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
 
 __all__ = ["RayLauncher", "connect_to_ray", "other_nodes", "ray_gpus", "ray_ranks"]

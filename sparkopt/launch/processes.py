@@ -19,8 +19,10 @@ from sparkopt.errors import LostRankError, RankError
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
+from sparkopt.launch.elastic_torch import ElasticTorchRank, by_rank
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
-from sparkopt.launch.torch import TorchRank
+from sparkopt.launch.rendezvous import Rendezvous
+from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.machine import available_cores
 from sparkopt.machine.messages import Frame
 from sparkopt.machine.process import EndedError, WorkerProcess
@@ -50,6 +52,10 @@ class ProcessLauncher(Launcher):
         Seconds to wait for the ranks to find each other.
     timeout : float, default 1800
         Seconds after which a rank that waits for another in a collective gives up.
+    at_least : int or None, default None
+        Fewest ranks that continue where one is lost; None is all.
+    most_losses : int, default 0
+        How often ranks may be lost while the others continue; another process is started in a lost one's place.
 
     Examples
     --------
@@ -64,6 +70,8 @@ class ProcessLauncher(Launcher):
     watcher: Watcher | None = field(default=None, repr=False)
     start_timeout: float = 120.0
     timeout: float = 1800.0
+    at_least: int | None = None
+    most_losses: int = 0
     name = "torch"
 
     def __post_init__(self) -> None:
@@ -74,11 +82,15 @@ class ProcessLauncher(Launcher):
     def run(self, function: RankFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         check_picklable(function, args, kwargs)
         listener = Listener(_HOST, timeout=self.start_timeout)
-        with Channel(listener, self.watcher) as channel:
+        most = 0 if self.at_least is None else self.most_losses
+        meeting = Rendezvous(self.processes, self.at_least or self.processes, most, self.start_timeout)
+        with Channel(listener, self.watcher, meeting) as channel:
             cores = max(1, available_cores() // self.processes)
-            rank: TorchRank[T] = TorchRank(function, args, kwargs, channel.address, cores, self.timeout)
+            kind = ElasticTorchRank if most else TorchRank
+            rank: TorchRank[T] = kind(function, args, kwargs, channel.address, cores, self.timeout)
             with _started(rank, self.processes) as ranks:
-                return _results(ranks, channel)
+                found = _results(ranks, channel, most)
+        return by_rank(found) if most else found
 
 
 class _Rank:
@@ -138,6 +150,12 @@ class _Ranks:
 
     every: list[_Rank]
     ended: SimpleQueue[_Rank]
+    task: Frame
+    surroundings: Surroundings
+
+    def start(self, info: RankInfo) -> None:
+        """Start a rank."""
+        self.every.append(_Rank(info, self.task, self.surroundings, self.ended))
 
 
 @contextlib.contextmanager
@@ -145,19 +163,18 @@ def _started(rank: TorchRank[Any], processes: int) -> Iterator[_Ranks]:
     """Start the ranks; at the end none is left."""
     from pyspark.cloudpickle import dumps  # functions of notebooks and scripts have no name to import them by
 
-    task, surroundings = Frame.of(rank.run, dumps), Surroundings.here()
-    ranks = _Ranks([], SimpleQueue())
+    ranks = _Ranks([], SimpleQueue(), Frame.of(rank.run, dumps), Surroundings.here())
     try:
         for number in range(processes):
-            ranks.every.append(_Rank(RankInfo(number, processes, number), task, surroundings, ranks.ended))
+            ranks.start(RankInfo(number, processes, number))
         yield ranks
     finally:
         for one in ranks.every:
             one.end()
 
 
-def _results(ranks: _Ranks, channel: Channel) -> list[Any]:
-    """Return what the ranks return.
+def _results(ranks: _Ranks, channel: Channel, most_losses: int = 0) -> list[Any]:
+    """Return what the ranks return; start others for those that are lost, so often.
 
     Raises
     ------
@@ -167,6 +184,12 @@ def _results(ranks: _Ranks, channel: Channel) -> list[Any]:
     found: dict[int, Any] = {}
     while len(found) < len(ranks.every):
         one = ranks.ended.get()
+        if isinstance(one.outcome, EndedError) and most_losses > 0 and channel.failure() is None:
+            most_losses -= 1
+            ranks.every.remove(one)
+            one.end()
+            ranks.start(one.info)
+            continue
         if not isinstance(one.outcome, Returned):
             raise _failure(one, ranks, channel)
         found[one.info.rank] = one.outcome.value

@@ -32,7 +32,7 @@ A loss of your own takes a few lines. Its derivative is checked on first use:
 
 from sparkopt.losses.base import Loss
 from sparkopt.losses.checks import check_loss
-from sparkopt.losses.classification import Hinge, Logistic, MultiLabel, Multinomial, SquaredHinge
+from sparkopt.losses.classification import Hinge, Logistic, MultiLabel, Multinomial, PlattLogistic, SquaredHinge
 from sparkopt.losses.expression import ExpressionLoss, of
 from sparkopt.losses.generalized import (
     LINKS,
@@ -64,6 +64,7 @@ __all__ = [
     "MultiLabel",
     "Multinomial",
     "NegativeBinomial",
+    "PlattLogistic",
     "Poisson",
     "Quantile",
     "SquaredError",

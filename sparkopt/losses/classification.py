@@ -11,7 +11,7 @@ from sparkopt.losses.base import Loss, PiecewiseLinear, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
-__all__ = ["Hinge", "Logistic", "MultiLabel", "Multinomial", "SquaredHinge"]
+__all__ = ["Hinge", "Logistic", "MultiLabel", "Multinomial", "PlattLogistic", "SquaredHinge"]
 
 BINARY = Interval(0, 1, whole=True)
 
@@ -148,6 +148,39 @@ class Multinomial(Loss):
         logarithms = np.log(np.where(present, mean, mean[present].min()))
         centred: Floats = logarithms - logarithms.mean()
         return centred
+
+
+@dataclass(frozen=True)
+class PlattLogistic(Logistic):
+    """`Logistic` with targets that are drawn in from 0 and 1, against overconfidence (Platt, 1999, §2.2).
+
+    Parameters
+    ----------
+    low, high : float
+        What takes the place of 0 and 1, in (0, 1).
+
+    Examples
+    --------
+    >>> PlattLogistic.of(2.0, 2.0)
+    PlattLogistic(low=0.25, high=0.75)
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    name: ClassVar[str] = "platt_logistic"
+
+    @classmethod
+    def of(cls, hits: float, misses: float) -> PlattLogistic:
+        """Return the loss for so many rows, or their weight, of class 1 and of class 0."""
+        return cls(1.0 / (misses + 2.0), (hits + 1.0) / (hits + 2.0))
+
+    def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
+        """Negative log-likelihood of the drawn-in target, and probability − target."""
+        return super().value_gradient(self.low + (self.high - self.low) * y, raw)
+
+    def start(self, mean: Floats) -> Floats:
+        """Return the log-odds of the mean target."""
+        return super().start(self.low + (self.high - self.low) * mean)
 
 
 @dataclass(frozen=True)

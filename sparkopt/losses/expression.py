@@ -25,14 +25,14 @@ from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["ExpressionLoss", "RowFunction", "of"]
 
-BACKENDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+BACKENDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "torch": ("on_torch", "PyTorch", "deep"),
-        "jax": ("on_jax", "JAX", "jax"),
-        "pytensor": ("on_pytensor", "PyTensor", "pytensor"),
+        "torch": ("on_torch", "PyTorch"),
+        "jax": ("on_jax", "JAX"),
+        "pytensor": ("on_pytensor", "PyTensor"),
     }
 )
-"""Module, library and the extra that installs it, by the backend's name."""
+"""Module and library, by the backend's name."""
 ANY = Interval()
 
 
@@ -200,13 +200,17 @@ def _module(backend: str) -> Any:
     MissingDependencyError
         Where its library is not installed.
     """
-    name, library, extra = BACKENDS[backend]
+    name, feature = BACKENDS[backend][0], f"losses.of(backend={backend!r})"
     try:
         return import_module(f"sparkopt.losses.{name}")
     except ModuleNotFoundError as error:
         if error.name != backend:
             raise
-        raise MissingDependencyError.of(f"losses.of(backend={backend!r})", library, extra) from None
+        if backend == "jax":
+            raise MissingDependencyError.of(feature, "JAX", "jax") from None
+        if backend == "pytensor":
+            raise MissingDependencyError.of(feature, "PyTensor", "pytensor") from None
+        raise MissingDependencyError.of(feature, "PyTorch", "deep") from None
 
 
 def of(

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, as_field, lost, references
+from sparkopt.machine.cluster import Cluster, Outcome, RemotePart, as_field, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
+from sparkopt.machine.ray_actors import Actors, called, node_id
 
 __all__ = ["RayCluster", "is_ray", "outline", "table_of"]
 
@@ -98,6 +99,9 @@ class ToArrow:
         return as_field(column, field)
 
 
+_ACTORS = Actors()
+
+
 class RayCluster(Cluster):
     """The nodes of the Ray cluster that this process is connected to.
 
@@ -155,8 +159,12 @@ class RayCluster(Cluster):
         from pyspark.cloudpickle import dumps, loads
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        if all(where is not None and not references(tuple(items)) for where, items in tasks):
+            found = _ACTORS.run(function, tasks)
+            if found is not None:
+                return found
         pickled = ray.put(dumps(function))
-        call = ray.remote(_called)
+        call = ray.remote(called)
         running = []
         for node, items in tasks:
             where = "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=True)
@@ -214,7 +222,7 @@ class OfNode:
 
     def __call__(self) -> Path:
         """Return it."""
-        found = self.folders.get(_node())
+        found = self.folders.get(node_id())
         return private_folders()[0] if found is None else Path(found)
 
 
@@ -228,16 +236,3 @@ class _Keeper:
     def drop(self, name: str) -> None:
         """Delete a folder in it."""
         shutil.rmtree(private_folders()[0] / name, ignore_errors=True)
-
-
-def _called(pickled: bytes, items: bytes, *rows: Any) -> bytes:
-    """Return the outcomes, pickled: arrays that Ray itself sends are views of its store, which nobody may change."""
-    from pyspark.cloudpickle import dumps, loads
-
-    return bytes(dumps(Call(_node)(loads(pickled), loads(items), *rows)))
-
-
-def _node() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())

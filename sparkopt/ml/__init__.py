@@ -17,6 +17,7 @@ with postponed(*UNNEEDED):  # a third of the time that the rest takes
     import pyspark.ml  # noqa: F401
 
 from sparkopt.ml.arguments import LinearArguments
+from sparkopt.ml.calibration import ProbabilityCalibration, ProbabilityCalibrationModel
 from sparkopt.ml.classification import LogisticRegression, LogisticRegressionModel
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.evaluation import (
@@ -49,6 +50,8 @@ from sparkopt.ml.summary.classification import (
     BinaryClassificationSummary,
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
+    CalibrationSummary,
+    CalibrationTrainingSummary,
     ClassificationSummary,
     LinearSVCSummary,
     LinearSVCTrainingSummary,
@@ -92,6 +95,8 @@ __all__ = [
     "BinaryClassificationSummary",
     "BinaryLogisticRegressionSummary",
     "BinaryLogisticRegressionTrainingSummary",
+    "CalibrationSummary",
+    "CalibrationTrainingSummary",
     "ClassificationSummary",
     "CrossValidator",
     "CrossValidatorModel",
@@ -137,6 +142,8 @@ __all__ = [
     "OrdinalRegressionTrainingSummary",
     "Pipeline",
     "PipelineModel",
+    "ProbabilityCalibration",
+    "ProbabilityCalibrationModel",
     "QuantileRegression",
     "QuantileRegressionModel",
     "QuantileRegressionSummary",

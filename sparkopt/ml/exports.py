@@ -15,6 +15,8 @@ __all__ = ["Exports"]
 class Exports:
     """Mixin of linear models: they leave the package."""
 
+    _has_onnx = True
+
     def toSklearn(self) -> Any:
         """Return a fitted estimator of scikit-learn that predicts the same.
 
@@ -80,7 +82,7 @@ def to_sklearn(model: Any) -> Any:
     else:
         raise IncompatibleError(
             f"a {kind} has no counterpart in scikit-learn. LinearRegression, QuantileRegression, LogisticRegression "
-            f"and LinearSVC have; toOnnx writes the others too."
+            f"and LinearSVC have."
         )
     is_classifier = hasattr(found, "classes_")
     found.coef_ = np.array(matrix if is_classifier else matrix[0])

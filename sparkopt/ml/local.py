@@ -10,6 +10,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.metadata import damage, read_metadata
 from sparkopt.io.saved import FileSession
 from sparkopt.ml import (
+    calibration,
     classification,
     generalized,
     multilabel,
@@ -32,6 +33,7 @@ __all__ = ["is_local", "read", "score", "write"]
 KINDS = {
     f"{kind.__module__}.{kind.__name__}": kind
     for kind in (
+        calibration.ProbabilityCalibrationModel,
         classification.LogisticRegressionModel,
         generalized.GeneralizedLinearRegressionModel,
         multilabel.MultiLabelLogisticRegressionModel,

@@ -89,6 +89,8 @@ class _MultiLabelParams(LinearParams, RawPredictionParams, HasProbabilityCol, Ha
 class MultiLabelLogisticRegressionModel(LinearModel[MultiLabelTrainingSummary], _MultiLabelParams):
     """Coefficients and intercepts of a logistic regression of several labels: a row for each label."""
 
+    _has_onnx = False
+
     @property
     def numLabels(self) -> int:
         """Number of labels."""

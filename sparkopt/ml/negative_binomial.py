@@ -52,6 +52,8 @@ class _CountParams(LinearParams):
 class NegativeBinomialRegressionModel(ScalarModel[RegressionTrainingSummary], _CountParams):
     """Coefficients, intercept and dispersion of a negative binomial regression."""
 
+    _has_onnx = False
+
     @property
     def dispersion(self) -> float:
         """α: counts of mean μ have the variance μ + αμ²."""

@@ -265,7 +265,8 @@ def _problem(
         objective, start = _continued(trainer, store, state), state.coef
     penalty = estimator._penalty().times(objective.target_scale)
     penalty = penalty.at(objective.coordinates(trainer.standardization))
-    problem = Problem(trainer.optimizer, start, penalty, Stop(steps, 0.0))
+    optimizer = trainer.optimizer.shaped(objective.features, objective.loss.outputs)
+    problem = Problem(optimizer, start, penalty, Stop(steps, 0.0))
     if state is None:
         return objective, problem
     return objective, replace(problem, initial=_resumed(objective, problem, store, state))

@@ -40,6 +40,11 @@ def to_onnx(stages: list[Any], precision: str = "double") -> bytes:
     model: Any = before.pop() if before else None
     if not hasattr(model, "arrays"):
         raise IncompatibleError(f"{_named(model)} has no export to ONNX: the last stage must be a linear model.")
+    if not model._has_onnx:
+        raise IncompatibleError(
+            f"a {_named(model)} has no export to ONNX. LinearRegression, QuantileRegression, LogisticRegression, "
+            f"LinearSVC and GeneralizedLinearRegression have."
+        )
     graph = Graph(precision)
     raw = _raw(graph, before, model)
     wanted = {key: name for key, (name, _) in model._output_columns().items() if name}

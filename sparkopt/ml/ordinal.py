@@ -47,6 +47,8 @@ class _OrdinalParams(LinearParams, HasProbabilityCol):
 class OrdinalRegressionModel(ScalarModel[OrdinalRegressionTrainingSummary], _OrdinalParams):
     """Coefficients of a proportional odds model, and the cut points between its classes."""
 
+    _has_onnx = False
+
     @property
     def numClasses(self) -> int:
         """Number of classes."""

@@ -98,6 +98,8 @@ class _SurvivalParams(LinearParams):
 class AFTSurvivalRegressionModel(ScalarModel[SurvivalTrainingSummary], _SurvivalParams):
     """Coefficients, intercept and scale of an accelerated failure time model."""
 
+    _has_onnx = False
+
     @property
     def scale(self) -> float:
         """Scale σ of the logarithms of times: 1 for exponentially distributed ones."""

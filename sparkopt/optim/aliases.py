@@ -11,6 +11,7 @@ from typing import TypeAlias
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
 from sparkopt.optim.ftrl import FollowTheRegularizedLeader
 from sparkopt.optim.links import add_decayed_weights
+from sparkopt.optim.matrices import scale_by_muon, scale_by_soap
 from sparkopt.optim.moments import Adafactor, scale_by_adan, scale_by_ademamix
 from sparkopt.optim.newton import NewtonCG
 from sparkopt.optim.proximal import AcceleratedProximal
@@ -59,6 +60,7 @@ __all__ = [
     "lbfgs",
     "lion",
     "momentum",
+    "muon",
     "nadam",
     "nesterov",
     "newton_cg",
@@ -70,6 +72,7 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "soap",
     "sophia",
     "subsampled_newton",
     "svrg",
@@ -227,6 +230,32 @@ def adan(
 def adafactor(learning_rate: Rate = 0.05, decay: float = -0.8, least: float = 1e-3, clip: float = 1.0) -> Optimizer:
     """Adafactor (Shazeer & Stern, 2018), as torch's: steps that are a share of the coefficients, and fall."""
     return _fixed("adafactor", Adafactor(learning_rate, decay, least, clip))
+
+
+def muon(
+    learning_rate: Rate = 0.05, beta: float = 0.95, nesterov: bool = True, steps: int = 5, weight_decay: float = 0.0
+) -> Optimizer:
+    """Muon (Jordan et al., 2024), as optax's: orthogonalised momentum of the matrix of a multinomial model.
+
+    The rate should fall, since steps do not. Intercepts, and what else is no matrix, take Adam's steps. The decay is
+    no part of the objective.
+    """
+    return _fixed(
+        "muon",
+        scale_by_muon(beta, nesterov, steps),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def soap(
+    learning_rate: Rate = 0.05, beta1: float = 0.95, beta2: float = 0.95, epsilon: float = 1e-8, every: int = 10
+) -> Optimizer:
+    """SOAP (Vyas et al., 2024): Adam in the eigenbasis of Shampoo, for the matrix of a multinomial model.
+
+    The first step only begins the basis. Of models with one output the features' basis is that of their gradients.
+    """
+    return _fixed("soap", scale_by_soap(beta1, beta2, epsilon, every), scale_by_learning_rate(learning_rate))
 
 
 def sophia(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
@@ -28,8 +28,8 @@ class GradientTransformation(ABC):
     Attributes
     ----------
     learns_length : bool
-        The first steps are tiny, until those before have shown how long they may be: not for local steps, where every
-        round starts over.
+        The first steps are tiny, or none, until those before have shown how to take them: not for local steps, where
+        every round starts over.
     keeps_bounds : bool
         Each step scales the coordinates of the gradients by positive numbers, so that projected steps end at the
         optimum inside bounds.
@@ -62,6 +62,10 @@ class GradientTransformation(ABC):
 
     def frozen_at(self, step: int) -> GradientTransformation:
         """Return the same link with its schedules constant at their values of ``step``, or itself."""
+        return self
+
+    def shaped(self, rows: int, columns: int) -> GradientTransformation:
+        """Return the same link where the first coefficients are a matrix of this shape, row by row, or itself."""
         return self
 
 
@@ -102,6 +106,10 @@ class Chain(GradientTransformation):
     def frozen_at(self, step: int) -> Chain:
         """Freeze the schedules of every link."""
         return Chain(tuple(link.frozen_at(step) for link in self.links))
+
+    def shaped(self, rows: int, columns: int) -> Chain:
+        """Tell every link the matrix's shape."""
+        return Chain(tuple(link.shaped(rows, columns) for link in self.links))
 
 
 def chain(*links: GradientTransformation) -> Chain:
@@ -221,3 +229,7 @@ class Optimizer:
     name: str
     transform: GradientTransformation
     search: Search
+
+    def shaped(self, rows: int, columns: int) -> Optimizer:
+        """Return the method for coefficients that begin with a matrix of this shape, row by row."""
+        return replace(self, transform=self.transform.shaped(rows, columns))

@@ -162,6 +162,10 @@ class Accumulate(GradientTransformation):
         """Freeze the links after it, which count one step for ``every`` of these."""
         return replace(self, then=self.then.frozen_at(step // self.every))
 
+    def shaped(self, rows: int, columns: int) -> Accumulate:
+        """Tell the links after it the matrix's shape."""
+        return replace(self, then=self.then.shaped(rows, columns))
+
 
 clip_by_value = ClipByValue
 """The same as :class:`ClipByValue`, as optax names it."""

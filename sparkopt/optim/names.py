@@ -32,6 +32,8 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
         "ademamix": aliases.ademamix,
         "adan": aliases.adan,
         "adafactor": aliases.adafactor,
+        "muon": aliases.muon,
+        "soap": aliases.soap,
         "sophia": aliases.sophia,
         "ftrl": aliases.ftrl,
         "schedule-free-sgd": aliases.schedule_free_sgd,

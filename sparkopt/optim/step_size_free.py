@@ -80,6 +80,10 @@ class ScheduleFree(GradientTransformation):
         rate = Frozen(self.rate, step) if callable(self.rate) else self.rate
         return replace(self, then=self.then.frozen_at(step), rate=rate)
 
+    def shaped(self, rows: int, columns: int) -> ScheduleFree:
+        """Tell the links after it the matrix's shape."""
+        return replace(self, then=self.then.shaped(rows, columns))
+
 
 @dataclass(frozen=True)
 class _LearntAdam(GradientTransformation):

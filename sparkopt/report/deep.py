@@ -38,7 +38,7 @@ class DeepReceipt(BaseReceipt):
     resumed : str or None
         The checkpoint that it resumed from.
     restarts : int
-        How often it restarted because a process was lost.
+        How often a process was lost: the others continued, or all restarted.
     objective, validation : list of float
         Mean loss of each epoch's training rows, and of the rows that were held out after it, where there are any.
     skipped : int
@@ -127,7 +127,7 @@ class DeepReceipt(BaseReceipt):
         if self.resumed:
             notes.append(f"Resumed from {self.resumed}.")
         if self.restarts:
-            notes.append(f"Began again {self.restarts:,} times since a process was lost.")
+            notes.append(f"A process was lost {self.restarts:,} times, after which training continued.")
         return tuple(notes)
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ def _refusals(method: Method) -> Iterator[str]:
         )
     if method.is_local and method.optimizer.transform.learns_length:
         yield (
-            f"optimizer={method.optimizer.name!r} needs the steps before to learn how long they may be, but with "
+            f"optimizer={method.optimizer.name!r} needs the steps before to learn how its own are taken, but with "
             f"local steps every round starts over. Use an optimiser with a learning rate such as 'sgd' or 'adam', or "
             f"no local steps (localSteps=1)."
         )

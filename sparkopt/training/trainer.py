@@ -198,6 +198,12 @@ class Trainer:
             scale_target=self.scale_target,
         )
 
+    def _shaped(self, objective: LinearObjective) -> Trainer:
+        """Return the trainer whose optimisers know which coefficients are a matrix."""
+        shape = (objective.features, objective.loss.outputs)
+        local = self.local_steps and replace(self.local_steps, outer=self.local_steps.outer.shaped(*shape))
+        return replace(self, optimizer=self.optimizer.shaped(*shape), local_steps=local)
+
     def _work(self, store: BlockStore, objective: Objective, penalty: Penalty) -> Work:
         """Return what a pass computes; ``penalty`` is in the solver's coordinates."""
         rows, share = store.moments.rows, self.mini_batch_fraction
@@ -334,12 +340,13 @@ class TrainingPlan:
         bases: dict[int | None, LinearObjective] = {}  # the coordinates of queries, by the fold that is held out
         for trainer, coordinates in zip(trainers, own, strict=True):
             bases.setdefault(trainer.held_out, coordinates.objective)
+        shaped = [trainer._shaped(coordinates.objective) for trainer, coordinates in zip(trainers, own, strict=True)]
         problems = [
             trainer._problem(coordinates, bases[trainer.held_out], initial)
-            for trainer, coordinates, initial in zip(trainers, own, initials, strict=True)
+            for trainer, coordinates, initial in zip(shaped, own, initials, strict=True)
         ]
         shared: Objective = bases[None] if set(bases) == {None} else FoldedObjective(bases)
-        work = trainers[0]._work(store, shared, own[0].penalty)
+        work = shaped[0]._work(store, shared, own[0].penalty)
         return cls(trainers, initials, [coordinates.objective for coordinates in own], problems, work)
 
 

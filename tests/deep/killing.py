@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from torch import distributed
 
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import LostRankError
@@ -70,11 +71,20 @@ class Lonely(Mortal):
     """Takes its time while its rank is the only one: somebody is to join it."""
 
     def forward(self, x):
-        import horovod.torch as hvd
-
-        if hvd.is_initialized() and hvd.size() == 1:
+        if _is_alone():
             time.sleep(0.25)
         return super().forward(x)
+
+
+def _is_alone() -> bool:
+    """Whether this process is the only one of a group, PyTorch's or Horovod's."""
+    if distributed.is_initialized():
+        return distributed.get_world_size() == 1
+    if "horovod" not in sys.modules:
+        return False
+    import horovod.torch as hvd
+
+    return bool(hvd.is_initialized() and hvd.size() == 1)
 
 
 def estimator(

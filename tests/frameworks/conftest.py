@@ -143,7 +143,7 @@ def _is_worker(process: Path) -> bool:
         title = (process / "cmdline").read_bytes()
     except OSError:  # it has ended
         return False
-    return title.startswith((b"ray::IDLE", b"ray::sparkopt"))
+    return title.startswith((b"ray::IDLE", b"ray::sparkopt", b"ray::_Staying"))
 
 
 def _is_below(process: Path, ancestor: int) -> bool:

@@ -242,9 +242,30 @@ def test_what_a_format_cannot_hold_is_an_error_and_not_an_empty_file(kind):
 GROW = images.Compose([images.Decode(), images.ResizeShorterSide(256)])
 WHOLE = saved(Image.new("RGB", (300, 300)), "PNG")
 STRIP = saved(Image.new("RGB", (40_000, 1)), "PNG")
+WIDE = cv2.imencode(".png", np.full((9, 9, 3), 40_000, np.uint16))[1].tobytes()
 PIXELS = {"origin": "", "height": 2, "width": 2, "nChannels": 3, "mode": 16, "data": bytes(12)}
 ROWS = {
     "a strip that would grow": (GROW, pa.array([WHOLE, STRIP, WHOLE]), "too large: the pipeline would make"),
+    "of sixteen bits where a step takes bytes": (
+        images.Compose([images.Decode(depth="keep"), images.Clahe()]), pa.array([WHOLE, WIDE, WHOLE]),
+        "unsupported: this step takes uint8 or float32 images. Got uint16",
+    ),
+    "of sixteen bits where an encoding takes bytes": (
+        images.Compose([images.Decode(depth="keep"), images.Encode("png")]), pa.array([WHOLE, WIDE, WHOLE]),
+        "unsupported: image must be of type uint8",
+    ),
+    "a strip that would be padded": (
+        images.Compose([images.Decode(), images.Pad(900, 9, 900, 9)]), pa.array([WHOLE, STRIP, WHOLE]),
+        "too large: the pipeline would make 1801 x 40018 pixels",
+    ),
+    "a strip that would be padded to be cropped": (
+        images.Compose([images.Decode(), images.PaddedRandomCrop(2000, 300)]), pa.array([WHOLE, STRIP, WHOLE]),
+        "too large: the pipeline would make 2001 x 40008 pixels",
+    ),
+    "a strip of many tiles": (
+        images.Compose([images.Decode(), images.Tiles(64, 64, 62)]), pa.array([WHOLE, STRIP, WHOLE]),
+        "too large: the pipeline would make 19969 images of 64 x 64 pixels",
+    ),
     "too wide for its encoding": (
         images.Compose([images.Decode(), images.Encode("webp")]), pa.array([WHOLE, STRIP, WHOLE]), "too large: webp"
     ),
@@ -284,10 +305,35 @@ def test_what_is_not_the_images_fault_ends_the_job():
         [*ImageKernel(GROW)(rows)]
 
 
+def test_a_path_is_opened_as_it_was_listed(tmp_path):
+    """Spark and ``images.read`` list names as they are; a URI quotes them."""
+    names = ["a%20b.png", "a b.png", "50%.png", "q%20x#y.png", "%41.png", "A.png", "[1]?*.png", "ünï.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(saved(Image.new("RGB", (number + 1, 1)), "PNG"))
+    widths = {f"file:{tmp_path}/{name}": number + 1 for number, name in enumerate(names)}
+    listed = images.read(str(tmp_path)).to_arrow()["path"].to_pylist()
+    assert sorted(listed) == sorted(widths)
+    for paths in (listed, [path.removeprefix("file:") for path in listed]):
+        rows = [row for found, _ in ImageKernel(images.Compose([images.Decode()]))(pa.array(paths)) for row in found]
+        assert [row.as_py()["shape"][1] for row in rows] == [widths[path] for path in listed]
+    quoted = [(tmp_path / name).as_uri() for name in names]
+    rows = [row for found, _ in ImageKernel(images.Compose([images.Decode()]))(pa.array(quoted)) for row in found]
+    assert [row.as_py()["shape"][1] for row in rows] == [*widths.values()]
+
+
+@pytest.mark.parametrize(
+    "pipeline", [images.Compose([images.Decode(), step]) for step in (images.FiveCrop(8, 8), images.ToCHW())]
+)
+def test_rows_of_spark_s_schema_hold_images_only(pipeline):
+    with pytest.raises(ParameterError, match=r"output 'image' holds images of shape \(height, width, 1, 3 or 4\)"):
+        [*ImageKernel(pipeline, "image")(pa.array([WHOLE]))]
+
+
 OUTCOMES = {
     "apng_short_fdat_segfault.png": (64, 64, 64),
     "bmp_os2_palette.bmp": (255, 0, 0),
     "jpeg_1500_scans.jpg": "corrupt",
+    "jpeg_cut_with_eoi.jpg": Image,  # nothing tells that it is cut: libjpeg fills it, for every reader alike
     "jpeg_ff00_hides_size.jpg": "corrupt",
     "png_srgb_red.png": (255, 0, 0),
     "tiff_deflate_bitflip.tif": "corrupt",
@@ -307,8 +353,17 @@ def test_files_from_the_field(name):
     if isinstance(expected, str):
         with pytest.raises(CorruptImageError, match=f"^{expected}"):
             images.decode(data)
+    elif expected is Image:
+        pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int)
+        assert np.abs(images.decode(data) - pillow).max() <= 2
     else:
         assert tuple(images.decode(data, "rgba")[0, 0, :3]) == expected
+
+
+def test_every_file_from_the_field_has_its_outcome():
+    if not FIELD.exists():
+        pytest.skip("the files from the field are not here")
+    assert {path.name for path in FIELD.iterdir()} - {"README"} == set(OUTCOMES)
 
 
 MUTATE = """

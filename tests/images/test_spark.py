@@ -158,8 +158,9 @@ def test_dropmalformed_drops_and_failfast_fails(frame, good):
     assert frame.mapInArrow(batches, batches.schema(frame.schema)).count() == len(good)
     strict = stage.copy({stage.mode: "FAILFAST"})
     assert strict.transform(frame.where("id < 100")).count() == len(good)
-    with pytest.raises(Exception, match="Mode PERMISSIVE gives null for such rows"):
-        strict.transform(frame).collect()
+    for action in ("collect", "count"):  # where no column is used too
+        with pytest.raises(Exception, match="Mode PERMISSIVE gives null for such rows"):
+            getattr(strict.transform(frame), action)()
 
 
 def test_a_filter_on_the_result_does_not_decode_twice(frame):
@@ -268,6 +269,15 @@ def test_mistakes_are_told_before_any_job(frame):
         images.udf(PLAIN, mode="DROPMALFORMED")
     with pytest.raises(ParameterError, match="mode must be one of"):
         ImageTransformer(pipeline=PLAIN, inputCol="content", mode="permissive").transform(frame)
+
+
+def test_what_spark_listed_is_opened_whatever_its_name(spark, tmp_path):
+    names = ["a%20b.png", "a b.png", "50%.PNG", "q%20x#y.png", "ünï.png", "kind=a,b.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(images.encode(np.zeros((1, number + 1, 3), np.uint8), "png"))
+    widths = images.udf(images.Compose([images.Decode()]))("path")
+    rows = images.read(spark, str(tmp_path)).select("path", widths.alias("found")).collect()
+    assert {row.path.rpartition("/")[2]: row.found.shape[1] for row in rows} == dict(zip(names, range(1, 7)))  # noqa: B905
 
 
 def test_failfast_names_the_row(broken):

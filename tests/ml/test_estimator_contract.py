@@ -43,6 +43,8 @@ KINDS = {
     "ordinal": (ml.OrdinalRegression, {"labelCol": "grade"}),
     "negative binomial": (ml.NegativeBinomialRegression, {"labelCol": "time"}),
     "labels": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "even"], "threshold": 0.4}),
+    "sigmoid": (ml.ProbabilityCalibration, {"featuresCol": "features"}),
+    "isotonic": (ml.ProbabilityCalibration, {"featuresCol": "features", "method": "isotonic"}),
 }
 every = pytest.mark.parametrize("name", KINDS)
 
@@ -148,6 +150,7 @@ ARGUMENTS = {
         "probabilityCol": "q",
         "threshold": 0.25,
     },
+    ml.ProbabilityCalibration: {"method": "isotonic", "probabilityCol": "q"},
 }
 """Every constructor argument of every estimator, with a value that is not its default."""
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize, stats
 
 from sparkopt import ml
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from tests.ml.tables import COLUMNS, ROWS, WIDTH, X
 
 EXACT = {"tol": 1e-13, "maxIter": 500, "engine": "local"}
@@ -185,3 +185,21 @@ def test_spark_scores_several_labels_as_one_machine_does(spark):
             np.testing.assert_array_equal(found, np.array(here[name].to_pylist()), err_msg=name)
     again = labels_estimator(**EXACT).fit(frame)
     np.testing.assert_allclose(again.arrays[0], model.arrays[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ml.AFTSurvivalRegressionModel,
+        ml.OrdinalRegressionModel,
+        ml.NegativeBinomialRegressionModel,
+        ml.MultiLabelLogisticRegressionModel,
+        ml.ProbabilityCalibrationModel,
+    ],
+)
+def test_models_without_an_export_say_so(kind, tmp_path):
+    model = kind(np.zeros((1, 2)), np.zeros(1))
+    with pytest.raises(IncompatibleError, match=f"a {kind.__name__} has no export to ONNX"):
+        model.toOnnx(str(tmp_path / "model.onnx"))
+    with pytest.raises(IncompatibleError, match=f"a {kind.__name__} has no counterpart in scikit-learn"):
+        model.toSklearn()

@@ -353,6 +353,42 @@ def accepted() -> None:
         probabilityCol="q",
         threshold=0.25,
     )
+    ml.ProbabilityCalibration(
+        featuresCol="f",
+        featuresCols=["a", "b"],
+        labelCol="l",
+        weightCol="w",
+        predictionCol="p",
+        maxIter=7,
+        tol=0.5,
+        regParam=0.25,
+        elasticNetParam=0.75,
+        fitIntercept=False,
+        standardization=False,
+        optimizer="adam",
+        stepSize=0.125,
+        stepSizeSchedule="cosine",
+        miniBatchFraction=0.5,
+        localSteps=4,
+        localStepsWarmUp=2,
+        outerOptimizer="diloco",
+        outerStepSize=0.5,
+        compression="int8",
+        blockCodec="zstd",
+        handleInvalid="skip",
+        seed=11,
+        aggregationDepth=3,
+        maxBlockSizeInMB=2.0,
+        engine="local",
+        validationIndicatorCol="v",
+        patience=4,
+        minDelta=0.01,
+        checkpointDir="d",
+        checkpointInterval=3,
+        initialModel=None,
+        method="isotonic",
+        probabilityCol="q",
+    )
 
 
 def refused() -> None:
@@ -402,3 +438,8 @@ def refused() -> None:
     ml.MultiLabelLogisticRegression(callbacks=(1,))  # type: ignore[arg-type]
     ml.MultiLabelLogisticRegression(maxIters=3)  # type: ignore[call-arg]
     ml.MultiLabelLogisticRegression("features")  # type: ignore[arg-type, call-arg]
+    ml.ProbabilityCalibration(maxIter="many")  # type: ignore[arg-type]
+    ml.ProbabilityCalibration(weightCol=1)  # type: ignore[arg-type]
+    ml.ProbabilityCalibration(callbacks=(1,))  # type: ignore[arg-type]
+    ml.ProbabilityCalibration(maxIters=3)  # type: ignore[call-arg]
+    ml.ProbabilityCalibration("features")  # type: ignore[call-arg]

@@ -164,6 +164,8 @@ SETTINGS = {
     "ademamix": lambda c: optim.ademamix(optim.schedules.Cosine(0.1, MOST), beta3=0.99, alpha=1.0),
     "adan": lambda c: optim.adan(optim.schedules.Cosine(0.1, MOST)),
     "adafactor": lambda c: optim.adafactor(optim.schedules.Cosine(0.5, MOST)),
+    "muon": lambda c: optim.muon(optim.schedules.Exponential(0.05, 0.99)),
+    "soap": lambda c: optim.soap(optim.schedules.Cosine(0.1, MOST)),
     "sophia": lambda c: optim.sophia(optim.schedules.Cosine(0.05, MOST)),
     "ftrl": lambda c: optim.ftrl(2.0 / c**0.5),
     "schedule-free-sgd": lambda c: optim.schedule_free_sgd(1.0 / c),

@@ -102,6 +102,8 @@ def group_optimum(strength: float) -> np.ndarray:
 
 
 STEP_SIZE_FREE = {"prodigy", "dadapt-adam", "dog", "dowg"}
+LEARNING = STEP_SIZE_FREE | {"soap"}
+"""Their first steps are tiny, or none."""
 FALLING = optim.schedules.InverseTime(0.3, decay=0.02)
 SETTINGS = {
     "sgd": lambda steps: optim.sgd(FALLING),
@@ -119,6 +121,8 @@ SETTINGS = {
     "ademamix": lambda steps: optim.ademamix(optim.schedules.Cosine(0.1, steps), beta3=0.99, alpha=1.0),
     "adan": lambda steps: optim.adan(optim.schedules.Cosine(0.1, steps)),
     "adafactor": lambda steps: optim.adafactor(optim.schedules.Cosine(0.5, steps)),
+    "muon": lambda steps: optim.muon(optim.schedules.Cosine(0.05, steps)),
+    "soap": lambda steps: optim.soap(optim.schedules.Cosine(0.1, steps)),
     "sophia": lambda steps: optim.sophia(optim.schedules.Cosine(0.05, steps)),
     "ftrl": lambda steps: optim.ftrl(0.5),
     "schedule-free-sgd": lambda steps: optim.schedule_free_sgd(0.3),
@@ -134,7 +138,7 @@ NEWTON = {"proximal-newton", "subsampled-newton"}
 LINE_SEARCHES = {"gd", "fista", "lbfgs", "owlqn", "newton-cg", "proximal-lbfgs"} | NEWTON
 # Methods that learn their step, average their steps, or move by small ones: more of them lead to the same optimum.
 PATIENT = STEP_SIZE_FREE | {"adan", "sophia", "schedule-free-sgd", "schedule-free-adamw"}
-NO_BOUNDS = LINE_SEARCHES | {"schedule-free-sgd", "schedule-free-adamw", "dadapt-adam"}
+NO_BOUNDS = LINE_SEARCHES | {"schedule-free-sgd", "schedule-free-adamw", "dadapt-adam", "muon", "soap"}
 EXACT_GRADIENTS = LINE_SEARCHES | {"svrg", "sophia", "ftrl"}
 PROXIMAL = {"gd", "sgd", "svrg", "fista", "proximal-lbfgs"} | NEWTON
 
@@ -181,7 +185,7 @@ def test_every_pair_with_local_steps_is_solved_or_refused(name, penalty, schedul
     """Falling rates end at the optimum of all rows, though each partition has another."""
     optimizer = SETTINGS[name](TAKEN_ROUNDS) if name in SETTINGS else optim.by_name(name)
     chosen, rounds = PENALTIES[penalty], ROUNDS[schedule]
-    if penalty not in ("none", "L2") or name in EXACT_GRADIENTS | STEP_SIZE_FREE:
+    if penalty not in ("none", "L2") or name in EXACT_GRADIENTS | LEARNING:
         with pytest.raises(IncompatibleError, match=f"('{name}'|local steps) (cannot serve|needs).* Use "):
             check_compatible(Method(optimizer, chosen, local_steps=rounds))
         return
@@ -205,7 +209,7 @@ def objective(penalty: Penalty, coef: np.ndarray) -> float:
 def test_local_steps_and_lossy_codecs_go_with_fixed_steps_only(what, name, penalty):
     optimizer, chosen = SETTINGS[name](STEPS) if name in SETTINGS else optim.by_name(name), PENALTIES[penalty]
     fits = works(name, penalty, "all rows") and name not in EXACT_GRADIENTS
-    fits &= what == "lossy" or (penalty in ("none", "L2") and name not in STEP_SIZE_FREE)
+    fits &= what == "lossy" or (penalty in ("none", "L2") and name not in LEARNING)
     method = Method(optimizer, chosen, **({"is_lossy": True} if what == "lossy" else {"local_steps": LocalSteps(8)}))
     if fits:
         check_compatible(method)

@@ -22,6 +22,8 @@ __all__ = [
     "BinaryClassificationSummary",
     "BinaryLogisticRegressionSummary",
     "BinaryLogisticRegressionTrainingSummary",
+    "CalibrationSummary",
+    "CalibrationTrainingSummary",
     "ClassificationSummary",
     "LinearSVCSummary",
     "LinearSVCTrainingSummary",
@@ -241,3 +243,13 @@ class OrdinalRegressionSummary(ClassificationSummary):
 @dataclass(frozen=True, eq=False)
 class OrdinalRegressionTrainingSummary(TrainingSummary, OrdinalRegressionSummary):
     """Training, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationSummary(ClassificationSummary):
+    """How often the class of the larger calibrated probability is right."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationTrainingSummary(TrainingSummary, CalibrationSummary):
+    """Training of a sigmoid, and the predictions on the rows trained on."""
