@@ -93,7 +93,7 @@ def connect_to_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise MissingDependencyError("launcher='ray' needs Ray: pip install 'sparkopt[ray]'.") from None
+        raise MissingDependencyError.of("launcher='ray'", "Ray", "ray") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     return ray

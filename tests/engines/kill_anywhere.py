@@ -164,7 +164,7 @@ def killed(cluster: Cluster, engine: str, kind: str, kills: int, chance: random.
 
 
 def left_in(local: Path, seconds: float = 60) -> list[str]:
-    """Return what is left once executors have ended, which Spark does not wait for: they delete their folders then."""
+    """Return what is left once executors have ended, for which Spark does not wait: they delete their folders."""
     deadline = time.monotonic() + seconds
     while left := sorted(path.name for path in local.rglob("sparkopt-*")):
         if time.monotonic() > deadline:
