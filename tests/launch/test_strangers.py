@@ -288,14 +288,14 @@ def test_nobody_takes_a_ranks_place_in_the_group(stranger, monkeypatch, intrusio
     attacked = []
     handle = Channel._handle
 
-    def watching(self, request):
+    def watching(self, request, connection):
         if isinstance(request, channel._Put) and not request.key.startswith("number/"):
             for port in gloo_ports(request.value):
                 attacked.append(port)
                 one = stranger(Address("127.0.0.1", port, b""))
                 for message in INTRUSIONS[intrusion]:
                     one.call(message)
-        return handle(self, request)
+        return handle(self, request, connection)
 
     monkeypatch.setattr(Channel, "_handle", watching)
     try:
