@@ -21,6 +21,7 @@ from sparkopt.io.fingerprint import describe, rounded
 from sparkopt.ml.fold_stages import FoldedRows
 from sparkopt.ml.folds import not_in_fold
 from sparkopt.ml.metrics.held_out import held_out_metrics
+from sparkopt.ml.param_maps import check_maps
 from sparkopt.ml.randomized_search_model import RandomizedSearchModel, metric_name
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import training_rows
@@ -154,6 +155,9 @@ class RandomizedSearch(CrossValidator):
     @illegal_arguments()
     def _fit(self, dataset: Any) -> Any:
         rows = rows_to_fit(dataset)
+        self._check_set("estimator", "evaluator")
+        if self.candidates is not None:
+            check_maps(self.getEstimator(), self.candidates)
         asking = self._asking()
         total = self.numTrials if self.candidates is None else len(self.candidates)
         together = TOGETHER if isinstance(asking, OptunaTrials) else total

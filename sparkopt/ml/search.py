@@ -138,7 +138,14 @@ class Search:
         ParameterError
             Where the estimator, its param maps or the evaluator are not set.
         """
-        for name in ("estimator", "estimatorParamMaps", "evaluator"):
+        self._check_set("estimator", "estimatorParamMaps", "evaluator")
+        check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
+        check_maps(self.getEstimator(), self.getEstimatorParamMaps())
+        self._check_schema(schema_of(rows))
+
+    def _check_set(self, *names: str) -> None:
+        """Refuse a search that has not these, or of which estimator or evaluator are none."""
+        for name in names:
             if not self.isDefined(name) or not self.getOrDefault(name):
                 raise ParameterError(f"{name} is not set. A search needs an estimator, param maps and an evaluator.")
         for name, kind, example in (
@@ -148,9 +155,6 @@ class Search:
             found = self.getOrDefault(name)
             if not isinstance(found, kind):
                 raise ParameterError(f"{name} must be an {kind.__name__}, such as {example}. Got {found!r} instead.")
-        check("parallelism", self.getParallelism(), Interval(1, None, whole=True))
-        check_maps(self.getEstimator(), self.getEstimatorParamMaps())
-        self._check_schema(schema_of(rows))
 
     def _plan(self, rows: Rows) -> Plan:
         """Return how all candidates can be trained together on all folds, or raise why they cannot."""

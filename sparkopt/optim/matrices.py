@@ -188,7 +188,7 @@ class ScaleBySoap(_MatrixLink):
         matrix, rest = self._split(gradient)
         own = self._followed(means, matrix)
         if basis is None:
-            begun = tuple(None if mean is None else np.linalg.eigh(mean)[1][:, ::-1] for mean in own)
+            begun = tuple(None if mean is None else _in_order(np.linalg.eigh(mean)[1][:, ::-1]) for mean in own)
             return np.zeros_like(gradient), (0, first, second, own, begun)
         count += 1
         turned = _joined(_into(matrix, basis), rest)
@@ -217,6 +217,11 @@ class ScaleBySoap(_MatrixLink):
         return found[0], found[1]
 
 
+def _in_order(matrix: Floats) -> Floats:
+    """Return a matrix row by row in memory, as a checkpoint holds it: the bits of its products depend on that."""
+    return np.ascontiguousarray(matrix)
+
+
 def _into(matrix: Floats, basis: Pair) -> Floats:
     """Return a matrix in a basis of its rows and columns."""
     left, right = basis
@@ -240,7 +245,7 @@ def _followed_basis(means: Pair, basis: Pair, squares: Floats) -> tuple[Pair, Fl
             continue
         order = np.argsort(-np.einsum("ij,ik,kj->j", own, mean, own), kind="stable")
         squares = np.take(squares, order, axis)
-        found.append(np.linalg.qr(mean @ own[:, order])[0])
+        found.append(_in_order(np.linalg.qr(mean @ own[:, order])[0]))
     return (found[0], found[1]), squares
 
 

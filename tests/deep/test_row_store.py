@@ -15,7 +15,7 @@ from torch import nn
 
 from sparkopt import Table, images
 from sparkopt.deep import RowStore, TorchEstimator, row_store
-from sparkopt.errors import DataError, IncompatibleError, ParameterError, SchemaError
+from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.ml import CrossValidator, RegressionEvaluator
 from sparkopt.shards import temporary
 from tests.deep import networks
@@ -227,9 +227,10 @@ def test_on_spark(spark, tmp_path, written):
     assert Path(store.index.uri).exists()
 
 
-def test_rows_that_a_framework_holds_are_refused(tmp_path):
-    rows = dataclasses.replace(Table.of((np.eye(2), np.zeros(2))), cluster=SimpleNamespace(name="Dask, 2 workers"))
+def test_rows_that_a_framework_holds_elsewhere_need_shared_storage():
+    rows = dataclasses.replace(
+        Table.of((np.eye(2), np.zeros(2))), cluster=SimpleNamespace(name="Dask, 2 workers", is_here=False)
+    )
     estimator = TorchEstimator(module=functools.partial(nn.Linear, 2, 1), launcher="local")
-    for give in (estimator.fit, lambda found: RowStore.write(found, str(tmp_path / "rows"), estimator)):
-        with pytest.raises(IncompatibleError, match="not trained on rows of Dask, 2 workers. Give their files"):
-            give(rows)
+    with pytest.raises(ParameterError, match="storePath must be set: storage that .* Dask, 2 workers share"):
+        estimator.fit(rows)

@@ -221,10 +221,18 @@ ALONE = {
     "LinearRegression": lambda: LinearRegression(featuresCols=["x"]),
     "QuantileRegression": lambda: ml.QuantileRegression(featuresCols=["x"]),
     "GeneralizedLinearRegression": lambda: ml.GeneralizedLinearRegression(featuresCols=["x"]),
+    "AFTSurvivalRegression": lambda: ml.AFTSurvivalRegression(featuresCols=["x"], labelCol="time", censorCol="label"),
+    "OrdinalRegression": lambda: ml.OrdinalRegression(featuresCols=["x"]),
+    "NegativeBinomialRegression": lambda: ml.NegativeBinomialRegression(featuresCols=["x"]),
+    "MultiLabelLogisticRegression": lambda: ml.MultiLabelLogisticRegression(
+        featuresCols=["x"], labelCols=["label", "late"]
+    ),
+    "ProbabilityCalibration": lambda: ml.ProbabilityCalibration(featuresCols=["x"]),
     "OneVsRest": lambda: ml.OneVsRest(classifier=ml.LinearSVC(regParam=0.1), featuresCol="list"),
     "Pipeline": lambda: Pipeline(stages=[LinearRegression(featuresCols=["x"])]),
     "CrossValidator": lambda: CrossValidator(**searched(), numFolds=2),
     "TrainValidationSplit": lambda: ml.TrainValidationSplit(**searched()),
+    "RandomizedSearch": lambda: ml.RandomizedSearch(**searched(), numFolds=2),
     "TorchEstimator": lambda: TorchEstimator(
         module=functools.partial(nn.Linear, 1, 1),
         loss="squared_error",
@@ -252,15 +260,17 @@ def test_the_table_has_every_estimator():
 @pytest.mark.parametrize("name", ALONE)
 def test_autolog_logs_every_estimator_with_a_signature_that_scores(name, mlflow):
     x = np.arange(40.0)
-    rows = pa.table({"x": x, "list": x[:, None].tolist(), "label": x // 4 % 2})
+    label, late = x // 4 % 2, x // 8 % 2
+    rows = pa.table({"x": x, "list": x[:, None].tolist(), "label": label, "late": late, "time": 1 + x})
     autolog(networks=True)
     try:
         ALONE[name]().fit(rows)
     finally:
         autolog(disable=True)
     (run,) = mlflow.search_runs(output_format="list")
-    expected = {"CrossValidator": "LinearRegressionModel", "TrainValidationSplit": "LinearRegressionModel"}
-    assert run.data.params["model"] == expected.get(name, f"{name.removesuffix('Estimator')}Model")
+    searches = ("CrossValidator", "TrainValidationSplit", "RandomizedSearch")
+    best = "LinearRegressionModel" if name in searches else f"{name.removesuffix('Estimator')}Model"
+    assert run.data.params["model"] == best
     loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     signature = loaded.metadata.signature
     assert signature.inputs.input_names() == (["list"] if name in ("OneVsRest", "TorchEstimator") else ["x"])

@@ -24,6 +24,8 @@ TABLE = pa.table(
         "amount": A - B,
         "count": np.arange(N) % 4 * 1.0,
         "town": ["x", "y", "z"] * (N // 3),
+        "time": np.exp(A - B),
+        "late": (A < 0).astype(float),
         "features": np.stack([A, B], 1).tolist(),
         "fold": pa.array(np.arange(N) % 3, pa.int32()),
     }
@@ -36,7 +38,17 @@ LINEAR: dict[str, tuple[Any, dict[str, Any]]] = {
     "LinearRegression": (ml.LinearRegression, {"labelCol": "amount"}),
     "QuantileRegression": (ml.QuantileRegression, {"labelCol": "amount"}),
     "GeneralizedLinearRegression": (ml.GeneralizedLinearRegression, {"labelCol": "count", "family": "poisson"}),
+    "AFTSurvivalRegression": (ml.AFTSurvivalRegression, {"labelCol": "time", "censorCol": "label"}),
+    "OrdinalRegression": (ml.OrdinalRegression, {"labelCol": "kind"}),
+    "NegativeBinomialRegression": (ml.NegativeBinomialRegression, {"labelCol": "count"}),
+    "MultiLabelLogisticRegression": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "late"]}),
+    "ProbabilityCalibration": (ml.ProbabilityCalibration, {}),
 }
+OTHERWISE: dict[str, set[str]] = {
+    "MultiLabelLogisticRegression": {"another label"},  # it has labelCols
+    "ProbabilityCalibration": {"rows of another width"},  # it has one score a row
+}
+"""What is no mistake of an estimator, or another one."""
 Case = tuple[Callable[[], Any], str]
 
 
@@ -146,6 +158,67 @@ def search(kind: Any = ml.CrossValidator, **options: Any) -> Any:
     return kind(**{**given, "evaluator": ml.BinaryClassificationEvaluator(), **options})
 
 
+def of_search(kind: Any) -> dict[str, Case]:
+    """What is wrong with any search over folds."""
+    return {
+        "nothing set": (lambda: kind().fit(TABLE), "estimator is not set. A search needs"),
+        "no evaluator": (lambda: search(kind, evaluator=None).fit(TABLE), "evaluator is not set"),
+        "a metric's name": (
+            lambda: search(kind, evaluator="accuracy").fit(TABLE),
+            "evaluator must be an Evaluator, such",
+        ),
+        "no candidate": (lambda: search(kind, estimatorParamMaps=[]).fit(TABLE), "estimatorParamMaps is not set"),
+        "names": (
+            lambda: search(kind, estimatorParamMaps=[BAD_GRID]).fit(TABLE),
+            "has the key 'regParam', which is no Par",
+        ),
+        "one dict": (
+            lambda: search(kind, estimatorParamMaps=BAD_GRID).fit(TABLE),
+            "must be a list of dicts. Got dict",
+        ),
+        "another's parameters": (
+            lambda: search(kind, estimatorParamMaps=[{LR().regParam: 0.1}]).fit(TABLE),
+            "is no part of the estimator, LogisticRegression_.*: it would change nothing",
+        ),
+        "a class": (lambda: search(kind, estimator=LR).fit(TABLE), "estimator must be an Estimator, such as"),
+        "one fold": (lambda: search(kind, numFolds=1).fit(TABLE), "numFolds must be a whole number >= 2. Got 1"),
+        "more folds than rows": (lambda: search(kind, numFolds=100).fit(TABLE), "numFolds=100: no row is in fold"),
+        "two rows": (lambda: search(kind).fit(TABLE.slice(0, 2)), "no row is in fold .* take fewer folds"),
+        "another fold": (lambda: search(kind, foldCol="f").fit(TABLE), "fold column 'f' does not exist"),
+        "words as folds": (
+            lambda: search(kind, foldCol="town").fit(TABLE),
+            "fold column 'town' has type string; it must",
+        ),
+        "too few folds": (
+            lambda: search(kind, foldCol="fold", numFolds=2).fit(TABLE),
+            "is 2; it must be a whole number in",
+        ),
+        "too many folds": (lambda: search(kind, foldCol="fold", numFolds=4).fit(TABLE), "no row is in fold 3"),
+        "no thread": (lambda: search(kind, parallelism=0).fit(TABLE), "parallelism must be a whole number >= 1"),
+        "another metric": (
+            lambda: search(kind, evaluator=ml.BinaryClassificationEvaluator(metricName="auc")).fit(TABLE),
+            "metricName='auc' is not known",
+        ),
+        "areas of three classes": (
+            lambda: search(
+                kind,
+                estimator=(three := LR(labelCol="kind", **AB)),
+                estimatorParamMaps=[{three.regParam: 0.1}],
+                evaluator=ml.BinaryClassificationEvaluator(labelCol="kind"),
+            ).fit(TABLE),
+            "the models are of 3 classes: areas under curves are of two classes.* Take Multiclass",
+        ),
+        "another label": (
+            lambda: search(kind, evaluator=ml.BinaryClassificationEvaluator(labelCol="y")).fit(TABLE),
+            "label column 'y' does not exist",
+        ),
+        "nothing": (lambda: search(kind).fit(None), "Got a NoneType instead"),
+        "no rows": (lambda: search(kind).fit(TABLE.slice(0, 0)), "there are no rows to train on"),
+        "a misspelt name": (lambda: search(kind, folds=3), "unexpected keyword argument 'folds'"),
+        "nothing saved": (lambda: kind.load("/nowhere"), "does not exist: nothing was saved there"),
+    }
+
+
 def raw(**options: Any) -> Any:
     return ml.TableFeatures(**{"outputCol": "made", **options})
 
@@ -226,53 +299,6 @@ CASES: dict[str, dict[str, Case]] = {
         ),
         "a misspelt name": (lambda: ml.TableFeatures(categories=["a"]), "unexpected keyword argument 'categories'"),
         "nothing saved": (lambda: ml.TableFeatures.load("/nowhere"), "does not exist: nothing was saved there"),
-    },
-    "CrossValidator": {
-        "nothing set": (lambda: ml.CrossValidator().fit(TABLE), "estimator is not set. A search needs"),
-        "no evaluator": (lambda: search(evaluator=None).fit(TABLE), "evaluator is not set"),
-        "a metric's name": (lambda: search(evaluator="accuracy").fit(TABLE), "evaluator must be an Evaluator, such"),
-        "no candidate": (lambda: search(estimatorParamMaps=[]).fit(TABLE), "estimatorParamMaps is not set"),
-        "names": (
-            lambda: search(estimatorParamMaps=[BAD_GRID]).fit(TABLE),
-            "has the key 'regParam', which is no Par",
-        ),
-        "one dict": (lambda: search(estimatorParamMaps=BAD_GRID).fit(TABLE), "must be a list of dicts. Got dict"),
-        "another's parameters": (
-            lambda: search(estimatorParamMaps=[{LR().regParam: 0.1}]).fit(TABLE),
-            "is no part of the estimator, LogisticRegression_.*: it would change nothing",
-        ),
-        "a class": (lambda: search(estimator=LR).fit(TABLE), "estimator must be an Estimator, such as"),
-        "one fold": (lambda: search(numFolds=1).fit(TABLE), "numFolds must be a whole number >= 2. Got 1"),
-        "more folds than rows": (lambda: search(numFolds=100).fit(TABLE), "numFolds=100: no row is in fold"),
-        "two rows": (lambda: search().fit(TABLE.slice(0, 2)), "no row is in fold .* take fewer folds"),
-        "another fold": (lambda: search(foldCol="f").fit(TABLE), "fold column 'f' does not exist"),
-        "words as folds": (lambda: search(foldCol="town").fit(TABLE), "fold column 'town' has type string; it must"),
-        "too few folds": (
-            lambda: search(foldCol="fold", numFolds=2).fit(TABLE),
-            "is 2; it must be a whole number in",
-        ),
-        "too many folds": (lambda: search(foldCol="fold", numFolds=4).fit(TABLE), "no row is in fold 3"),
-        "no thread": (lambda: search(parallelism=0).fit(TABLE), "parallelism must be a whole number >= 1"),
-        "another metric": (
-            lambda: search(evaluator=ml.BinaryClassificationEvaluator(metricName="auc")).fit(TABLE),
-            "metricName='auc' is not known",
-        ),
-        "areas of three classes": (
-            lambda: search(
-                estimator=(three := LR(labelCol="kind", **AB)),
-                estimatorParamMaps=[{three.regParam: 0.1}],
-                evaluator=ml.BinaryClassificationEvaluator(labelCol="kind"),
-            ).fit(TABLE),
-            "the models are of 3 classes: areas under curves are of two classes.* Take Multiclass",
-        ),
-        "another label": (
-            lambda: search(evaluator=ml.BinaryClassificationEvaluator(labelCol="y")).fit(TABLE),
-            "label column 'y' does not exist",
-        ),
-        "nothing": (lambda: search().fit(None), "Got a NoneType instead"),
-        "no rows": (lambda: search().fit(TABLE.slice(0, 0)), "there are no rows to train on"),
-        "a misspelt name": (lambda: search(folds=3), "unexpected keyword argument 'folds'"),
-        "nothing saved": (lambda: ml.CrossValidator.load("/nowhere"), "does not exist: nothing was saved there"),
     },
     "TrainValidationSplit": {
         "all of the rows": (
@@ -371,7 +397,9 @@ CASES["BinaryClassificationEvaluator"]["three classes"] = (
     "label 2: areas under curves are of two classes, 0 and 1. Take MulticlassClassificationEvaluator for more",
 )
 for kind_name, (of_kind, given_to_it) in LINEAR.items():
-    CASES[kind_name] = linear(of_kind, given_to_it, f"/tmp/sparkopt-hurried-{kind_name}")
+    wrong = linear(of_kind, given_to_it, f"/tmp/sparkopt-hurried-{kind_name}")
+    CASES[kind_name] = {name: case for name, case in wrong.items() if name not in OTHERWISE.get(kind_name, ())}
+CASES |= {kind.__name__: of_search(kind) for kind in (ml.CrossValidator, ml.RandomizedSearch)}
 ROWS = [(kind, name) for kind, cases in CASES.items() for name in cases]
 
 

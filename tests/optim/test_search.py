@@ -25,8 +25,8 @@ def test_slopes_decide_where_values_are_rounded(digits):
         return replace(found, loss=np.round(1.0 + found.loss, digits))
 
     optimizer = optim.lbfgs(initial_hessian=InitialHessian(up_to=0))
-    problem = Problem(optimizer, known.start, stop=Stop(90, 0.0, gradient_tol=1e-9))
+    problem = Problem(optimizer, known.start, stop=Stop(90, 0.0, gradient_tol=1e-7))
     solution = minimise(reduce, problem)
     assert solution.reason == "gradient"
-    assert known.value(solution.coef) < 1e-14
+    assert known.value(solution.coef) < 1e-12
     assert sum(record.evaluations for record in solution.history) < 2 * len(solution.history)
