@@ -64,7 +64,8 @@ class Rendezvous:
     >>> meeting.join("b", "host")
     >>> meeting.group_of("b").rank
     1
-    >>> meeting.leave("a")
+    >>> meeting.leave("a")  # it was in the group
+    True
     >>> meeting.join("b", "host")
     >>> group = meeting.group_of("b")
     >>> group.number, group.rank, group.size, group.lost
