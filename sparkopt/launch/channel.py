@@ -14,7 +14,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import AuthenticationError
@@ -245,13 +245,14 @@ class Channel:
                 self._start(self._serve, connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Reply to a rank until it ends."""
+        """Reply to a rank until it ends; one that an error keeps from its reply does not wait for it."""
         try:
-            while True:
-                request: _Request = receive(connection)
-                with self._lock:
-                    send(connection, _Reply(self._handle(request, connection)))
-        except (EOFError, OSError):
+            with suppress(EOFError, OSError):  # it has ended
+                while True:
+                    request: _Request = receive(connection)
+                    with self._lock:
+                        send(connection, _Reply(self._handle(request, connection)))
+        finally:
             with self._lock:
                 self._connections.remove(connection)
                 meeting = self._rendezvous
