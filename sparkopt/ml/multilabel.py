@@ -81,7 +81,7 @@ class _MultiLabelParams(LinearParams, RawPredictionParams, HasProbabilityCol, Ha
             raise ParameterError(f"labelCols must be different columns. Got {names} instead.")
         if not 2 <= len(names) <= MultiLabel.MOST:
             raise ParameterError(
-                f"labelCols must be 2 to {MultiLabel.MOST} columns. Got {len(names)}: for one label use "
+                f"labelCols must be 2 to {MultiLabel.MOST} columns. Got {names}: for one label use "
                 f"LogisticRegression."
             )
 

@@ -245,7 +245,7 @@ def _is_learnt(learnt: _Learnt, batch: int, query: str | None, offsets: str | No
     """Whether a batch is part of the model, or refuse one that is not the next."""
     if learnt.batch >= 0 and query != learnt.query:
         raise IncompatibleError(
-            f"{folder.shown} has learnt from another stream, which numbers its batches anew: was its folder "
+            f"{folder.shown} has learnt from another stream, which numbers its batches from 0 again: was its folder "
             f"{SPARKS!r} deleted? Give an empty folder, and initialModel=LatestModel(path).get() to go on from there."
         )
     if batch == learnt.batch and offsets != learnt.offsets:

@@ -158,7 +158,7 @@ def test_several_labels_are_logistic_regressions_one_by_one(optimizer, tmp_path)
 
 def test_wrong_labels_are_named():
     for names, message in (
-        (["label"], r"labelCols must be 2 to 52 columns. Got 1: for one label use LogisticRegression"),
+        (["label"], r"labelCols must be 2 to 52 columns. Got \['label'\]: for one label use LogisticRegression"),
         (["label", "label"], "labelCols must be different columns"),
     ):
         with pytest.raises(ParameterError, match=message):
