@@ -43,7 +43,7 @@ def test_where_nobody_is_lost(spark, tmp_path):
 @pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs("horovod"))])
 @pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
 def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what, launcher):
-    """The other goes on from memory with all of a step's rows; Spark starts the task of the lost one again, and it joins.
+    """The other goes on from memory with all of a step's rows; Spark starts the lost one's task again, and it joins.
 
     Losses are the same, but of steps that the lost one had not reported (at most 20): these are of the other's rows.
     """

@@ -24,6 +24,7 @@ from sparkopt.errors import IncompatibleError
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
 from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
+from sparkopt.ml.responses import Response, output
 from sparkopt.typing import Array, Floats
 
 __all__ = ["held_out_metrics"]
@@ -133,7 +134,7 @@ class _Passes:
 class _Fold:
     """All models of a fold, as one matrix."""
 
-    models: list[Any]
+    responses: list[Response]
     matrix: Floats
     intercept: Floats
     starts: list[int]
@@ -143,14 +144,11 @@ class _Fold:
     @classmethod
     def of(cls, models: Sequence[Any], outputs: Sequence[str]) -> _Fold:
         """Stack the models."""
-        own = [model.copy() for model in models]
-        for model in own:
-            model._summary = None  # rows and history stay on the driver
-        arrays = [model.arrays for model in own]
+        arrays = [model.arrays for model in models]
         matrix, intercept = (np.concatenate(column) for column in zip(*arrays, strict=True))
         starts = np.cumsum([0, *(len(values) for _, values in arrays)]).tolist()
-        is_margin = len(matrix) == len(own) and set(outputs) == {"rawPrediction"}
-        return cls(own, matrix, intercept, starts, is_margin)
+        is_margin = len(matrix) == len(models) and set(outputs) == {"rawPrediction"}
+        return cls([model._response for model in models], matrix, intercept, starts, is_margin)
 
     def count_near(self, block: Block, weight: Floats, tallies: Sequence[ScoreTally]) -> None:
         """Count a block's dense rows at given scores by fast products; those near one of them by exact ones.
@@ -205,9 +203,9 @@ class _Plan:
             if fold.is_margin and isinstance(block.X, np.ndarray) and len(fixed) == len(tallies[place]):
                 fold.count_near(block, weight, fixed)
                 continue
-            judged = zip(fold.models, self.outputs, fold.raw(block), tallies[place], strict=True)
-            for model, output, raw, tally in judged:
-                found = model._output(output, raw)
+            judged = zip(fold.responses, self.outputs, fold.raw(block), tallies[place], strict=True)
+            for response, key, raw, tally in judged:
+                found = output(response, key, raw)
                 if isinstance(tally, ScoreTally) and found.ndim > 1:
                     found = found[:, 1]
                 tally.add(block.y, weight, found)
