@@ -97,7 +97,7 @@ def spark_session() -> Any:
 
 
 def on_spark(pipeline: Any, folder: Path, out: Path) -> None:
-    """Fit and score a pipeline on Spark; twice where a file asks for that, which gets the seconds of the second time."""
+    """Fit and score a pipeline on Spark; twice where a file asks for it, which gets the second time's seconds."""
     from pyspark.ml.functions import vector_to_array
 
     spark, seconds = spark_session(), 0.0

@@ -59,7 +59,7 @@ def test_a_worker_scores_without_pyspark_ml(name):
     model = MODELS[name]
     rows = ROWS[:, :1] if name in ("sigmoid", "isotonic") else ROWS
     model._set(featuresCol="features")
-    columns = {key: column for key, column in model._output_columns().items() if column[0]} if hasattr(model, "_output_columns") else ["rawPrediction", "prediction"]
+    columns = {key: column[0] for key, column in model._wanted([]).items()}
     sent = cloudpickle.dumps((model._row_scorer(columns), rows.tolist()))
     done = subprocess.run([sys.executable, "-c", WORKER], input=sent, capture_output=True, check=False)
     assert not done.returncode, done.stderr.decode()[-2000:]
@@ -67,5 +67,5 @@ def test_a_worker_scores_without_pyspark_ml(name):
     assert modules == []
     expected = model.transform(pa.table({"features": list(rows)}))
     for key in columns:
-        column = expected.column(columns[key][0] if isinstance(columns, dict) else key)
+        column = expected.column(columns[key])
         np.testing.assert_array_equal([row[key] for row in found], column.to_pylist())
