@@ -25,9 +25,16 @@ from sparkopt.ml.evaluation import (
     MulticlassClassificationEvaluator,
     RegressionEvaluator,
 )
+from sparkopt.ml.factorization import FMClassificationModel, FMClassifier, FMRegressionModel, FMRegressor
 from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
 from sparkopt.ml.model import LinearModel, NamedCoefficient
 from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
+from sparkopt.ml.multilayer import (
+    MultilayerPerceptronClassificationModel,
+    MultilayerPerceptronClassifier,
+    MultilayerPerceptronRegressionModel,
+    MultilayerPerceptronRegressor,
+)
 from sparkopt.ml.negative_binomial import NegativeBinomialRegression, NegativeBinomialRegressionModel
 from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
 from sparkopt.ml.online import OnlineState
@@ -53,10 +60,14 @@ from sparkopt.ml.summary.classification import (
     CalibrationSummary,
     CalibrationTrainingSummary,
     ClassificationSummary,
+    FMClassificationSummary,
+    FMClassificationTrainingSummary,
     LinearSVCSummary,
     LinearSVCTrainingSummary,
     LogisticRegressionSummary,
     LogisticRegressionTrainingSummary,
+    MultilayerPerceptronClassificationSummary,
+    MultilayerPerceptronClassificationTrainingSummary,
     OrdinalRegressionSummary,
     OrdinalRegressionTrainingSummary,
 )
@@ -100,6 +111,12 @@ __all__ = [
     "ClassificationSummary",
     "CrossValidator",
     "CrossValidatorModel",
+    "FMClassificationModel",
+    "FMClassificationSummary",
+    "FMClassificationTrainingSummary",
+    "FMClassifier",
+    "FMRegressionModel",
+    "FMRegressor",
     "GeneralizedLinearRegression",
     "GeneralizedLinearRegressionModel",
     "GeneralizedLinearRegressionSummary",
@@ -129,6 +146,12 @@ __all__ = [
     "MultiLabelSummary",
     "MultiLabelTrainingSummary",
     "MulticlassClassificationEvaluator",
+    "MultilayerPerceptronClassificationModel",
+    "MultilayerPerceptronClassificationSummary",
+    "MultilayerPerceptronClassificationTrainingSummary",
+    "MultilayerPerceptronClassifier",
+    "MultilayerPerceptronRegressionModel",
+    "MultilayerPerceptronRegressor",
     "NamedCoefficient",
     "NegativeBinomialRegression",
     "NegativeBinomialRegressionModel",

@@ -12,8 +12,10 @@ from sparkopt.io.saved import FileSession
 from sparkopt.ml import (
     calibration,
     classification,
+    factorization,
     generalized,
     multilabel,
+    multilayer,
     negative_binomial,
     one_vs_rest,
     ordinal,
@@ -35,8 +37,12 @@ KINDS = {
     for kind in (
         calibration.ProbabilityCalibrationModel,
         classification.LogisticRegressionModel,
+        factorization.FMClassificationModel,
+        factorization.FMRegressionModel,
         generalized.GeneralizedLinearRegressionModel,
         multilabel.MultiLabelLogisticRegressionModel,
+        multilayer.MultilayerPerceptronClassificationModel,
+        multilayer.MultilayerPerceptronRegressionModel,
         negative_binomial.NegativeBinomialRegressionModel,
         ordinal.OrdinalRegressionModel,
         regression.LinearRegressionModel,

@@ -101,6 +101,9 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
         What ``partialFit`` continues from; None in models of ``fit``.
     """
 
+    _is_linear = True
+    """Whether raw predictions are the products of features and coefficients, with intercepts, and no more."""
+
     def __init__(self, matrix: Floats, intercept: Floats, auxiliary: Floats | None = None) -> None:
         super().__init__()
         if np.ndim(matrix) != 2 or np.shape(intercept) != np.shape(matrix)[:1]:
@@ -119,6 +122,11 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
     def __repr__(self) -> str:
         facts = {"uid": self.uid, **self._facts(), "numFeatures": self.numFeatures}
         return f"{type(self).__name__}: {', '.join(f'{name}={value}' for name, value in facts.items())}"
+
+    @property
+    def _raw_width(self) -> int:
+        """Raw predictions of a row."""
+        return len(self._matrix)
 
     def _facts(self) -> dict[str, Any]:
         """Return what the model's text says of it, in addition to its uid and number of features."""

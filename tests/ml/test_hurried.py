@@ -42,6 +42,13 @@ LINEAR: dict[str, tuple[Any, dict[str, Any]]] = {
     "OrdinalRegression": (ml.OrdinalRegression, {"labelCol": "kind"}),
     "NegativeBinomialRegression": (ml.NegativeBinomialRegression, {"labelCol": "count"}),
     "MultiLabelLogisticRegression": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "late"]}),
+    "FMRegressor": (ml.FMRegressor, {"labelCol": "amount"}),
+    "FMClassifier": (ml.FMClassifier, {}),
+    "MultilayerPerceptronClassifier": (ml.MultilayerPerceptronClassifier, {"layers": [2, 3, 2]}),
+    "MultilayerPerceptronRegressor": (
+        ml.MultilayerPerceptronRegressor,
+        {"labelCol": "amount", "layers": [2, 3, 1]},
+    ),
     "ProbabilityCalibration": (ml.ProbabilityCalibration, {}),
 }
 OTHERWISE: dict[str, set[str]] = {

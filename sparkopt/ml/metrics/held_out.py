@@ -149,7 +149,8 @@ class _Fold:
         arrays = [model.arrays for model in own]
         matrix, intercept = (np.concatenate(column) for column in zip(*arrays, strict=True))
         starts = np.cumsum([0, *(len(values) for _, values in arrays)]).tolist()
-        is_margin = len(matrix) == len(own) and set(outputs) == {"rawPrediction"}
+        is_linear = all(model._is_linear for model in own)
+        is_margin = is_linear and len(matrix) == len(own) and set(outputs) == {"rawPrediction"}
         return cls(own, matrix, intercept, starts, is_margin)
 
     def count_near(self, block: Block, weight: Floats, tallies: Sequence[ScoreTally]) -> None:
@@ -178,6 +179,8 @@ class _Fold:
 
     def raw(self, block: Block) -> list[Array]:
         """Return the raw predictions of each model."""
+        if not all(model._is_linear for model in self.models):
+            return [model._raw(block.X) for model in self.models]
         raw = products(block.X, self.matrix) + self.intercept
         if block.offset is not None:
             raw = raw + block.offset[:, None]
