@@ -18,9 +18,16 @@ from sparkopt.losses import FactorizationMachine, Logistic, Loss, SquaredResidua
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.arithmetic import products, sigmoid, sums_in_order
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
-from sparkopt.ml.model import LinearModel, ScalarModel
+from sparkopt.ml.model import LinearModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.projections import SOLVERS, ClassModel, ClassParams, ProjectionEstimator, ProjectionModel
+from sparkopt.ml.projections import (
+    SOLVERS,
+    ClassModel,
+    ClassParams,
+    NumberModel,
+    ProjectionEstimator,
+    ProjectionModel,
+)
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.ml.summary.classification import (
     FMClassificationSummary,
@@ -135,10 +142,8 @@ class _FactorizationModel(ProjectionModel[S], _FactorizationParams):
         return self._margin(X)[:, None]
 
 
-class FMRegressionModel(_FactorizationModel[RegressionTrainingSummary], ScalarModel[RegressionTrainingSummary]):
+class FMRegressionModel(_FactorizationModel[RegressionTrainingSummary], NumberModel[RegressionTrainingSummary]):
     """Intercept, linear terms and vectors of a factorisation machine for regression."""
-
-    _formulas = LinearModel._formulas
 
     def evaluate(self, dataset: DataFrame) -> RegressionSummary:
         return RegressionSummary(self.copy(), dataset)

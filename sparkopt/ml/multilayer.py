@@ -20,9 +20,16 @@ from sparkopt.losses import Loss, MultilayerPerceptron, Multinomial, SquaredErro
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.arithmetic import products, sigmoid
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
-from sparkopt.ml.model import LinearModel, ScalarModel
+from sparkopt.ml.model import LinearModel
 from sparkopt.ml.params import LinearParams
-from sparkopt.ml.projections import SOLVERS, ClassModel, ClassParams, ProjectionEstimator, ProjectionModel
+from sparkopt.ml.projections import (
+    SOLVERS,
+    ClassModel,
+    ClassParams,
+    NumberModel,
+    ProjectionEstimator,
+    ProjectionModel,
+)
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.ml.summary.classification import (
     MultilayerPerceptronClassificationSummary,
@@ -171,11 +178,9 @@ class MultilayerPerceptronClassificationModel(
 
 
 class MultilayerPerceptronRegressionModel(
-    _PerceptronModel[RegressionTrainingSummary], ScalarModel[RegressionTrainingSummary]
+    _PerceptronModel[RegressionTrainingSummary], NumberModel[RegressionTrainingSummary]
 ):
     """Weights of a network with one output."""
-
-    _formulas = LinearModel._formulas
 
     def evaluate(self, dataset: DataFrame) -> RegressionSummary:
         return RegressionSummary(self.copy(), dataset)

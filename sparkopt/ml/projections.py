@@ -23,7 +23,7 @@ from sparkopt.optim import InitialHessian, Optimizer, by_name, lbfgs, schedules
 from sparkopt.optim.request import Hessians
 from sparkopt.typing import Array, Floats
 
-__all__ = ["ClassModel", "ClassParams", "ProjectionEstimator", "ProjectionModel"]
+__all__ = ["ClassModel", "ClassParams", "NumberModel", "ProjectionEstimator", "ProjectionModel"]
 
 S = TypeVar("S", bound=TrainingSummary)
 M = TypeVar("M", bound=LinearModel[Any])
@@ -63,6 +63,20 @@ class ProjectionModel(LinearModel[S]):
 
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         return None  # the JVM's linear models do not compute it
+
+
+class NumberModel(ProjectionModel[S]):
+    """The same with one raw prediction a row, which is the prediction."""
+
+    @property
+    def _raw_width(self) -> int:
+        return 1
+
+    def _outputs(self, raw: Array) -> dict[str, Array]:
+        return {"prediction": raw[:, 0]}
+
+    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
+        return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
 class ClassModel(ProjectionModel[S], ClassParams):
