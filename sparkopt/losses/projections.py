@@ -136,7 +136,7 @@ class FactorizationMachine(ProjectionLoss):
     factors : int
         k, the length of the vectors v, ≥ 1.
     fit_linear, fit_intercept : bool, default True
-        Whether w and b are fitted; they are 0 where not.
+        Whether there are w and b; where not, their numbers are without effect, and have no gradient.
     initial_std : float, default 0.01
         Standard deviation of v at the start. At v = 0 their gradient is zero.
     seed : int, default 0
@@ -181,8 +181,10 @@ class FactorizationMachine(ProjectionLoss):
         raw: Array = np.einsum("nf,nf->n", along, along)
         raw -= squares
         raw *= 0.5
-        raw += projections[:, 0]
-        raw += parameters.astype(raw.dtype)[0]
+        if self.fit_linear:
+            raw += projections[:, 0]
+        if self.fit_intercept:
+            raw += parameters.astype(raw.dtype)[0]
         return raw
 
     def derivatives(

@@ -195,6 +195,13 @@ class _FactorizationMachine(ProjectionEstimator[M], _FactorizationParams, Generi
         linear, intercept = self.getFitLinear(), self.getFitIntercept()
         return FactorizationMachine(base, self.getFactorSize(), linear, intercept, self.getInitStd(), self.getSeed())
 
+    def _numbers(self, fit: Fit) -> tuple[Floats, Floats, Floats]:
+        """Return the numbers of a model; zeros for what is not fitted, which a model to start from may have had."""
+        matrix = fit.coefficients.T.copy()
+        if not self.getFitLinear():
+            matrix[0] = 0.0
+        return matrix, fit.intercept, fit.auxiliary if self.getFitIntercept() else np.zeros(1)
+
     def _trainer(self, moments: Moments) -> Trainer:
         return replace(super()._trainer(moments), fit_intercept=False)  # it is a parameter of the loss
 
@@ -271,7 +278,7 @@ class FMRegressor(_FactorizationMachine[FMRegressionModel]):
         return self._machine(SquaredResidual())
 
     def _model(self, fit: Fit) -> FMRegressionModel:
-        return FMRegressionModel(fit.coefficients.T, fit.intercept, fit.auxiliary)
+        return FMRegressionModel(*self._numbers(fit))
 
 
 @documented
@@ -365,4 +372,4 @@ class FMClassifier(_FactorizationMachine[FMClassificationModel], ClassParams, Cl
         return self._machine(Logistic())
 
     def _model(self, fit: Fit) -> FMClassificationModel:
-        return FMClassificationModel(fit.coefficients.T, fit.intercept, fit.auxiliary)
+        return FMClassificationModel(*self._numbers(fit))

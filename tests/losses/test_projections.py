@@ -62,7 +62,8 @@ def by_definition(objective: LinearObjective, coef: np.ndarray, X: np.ndarray) -
             (matrix[i, 1:] @ matrix[j, 1:]) * X[:, i] * X[:, j]
             for i, j in itertools.combinations(range(X.shape[1]), 2)
         ]
-        return np.asarray(parameters[0] + X @ matrix[:, 0] + sum(pairs))
+        linear = X @ matrix[:, 0] if loss.fit_linear else 0.0
+        return np.asarray(loss.fit_intercept * parameters[0] + linear + sum(pairs))
     assert isinstance(loss, MultilayerPerceptron)
     sums, at = X @ matrix + intercept, 0
     for before, after in itertools.pairwise(loss.units):
@@ -88,12 +89,7 @@ def test_sums_are_those_of_the_definition_and_gradients_their_differences(name: 
         assert loss == pytest.approx(total, rel=1e-12)
         moved = np.concatenate([coef + step * np.eye(len(coef)), coef - step * np.eye(len(coef))])
         up, down = np.split(evaluate(objective, Query(Losses(moved)), blocks).loss, 2)
-        fixed = isinstance(objective.loss, FactorizationMachine) and not objective.loss.fit_linear
-        free = np.ones(objective.size, bool)
-        if fixed:  # what is not fitted has no gradient
-            free[: WIDTH * objective.loss.outputs : objective.loss.outputs] = free[-1] = False
-            assert not gradient[~free].any()
-        np.testing.assert_allclose(gradient[free], ((up - down) / (2 * step))[free], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradient, (up - down) / (2 * step), rtol=1e-5, atol=1e-5)
     assert found.rows == ROWS
 
 
@@ -139,15 +135,17 @@ def test_pytorch_has_the_same_gradients(name: str) -> None:
     torch = pytest.importorskip("torch", reason="gradients of PyTorch to compare with")
     objective, (block, _) = problem(name)
     loss: Any = objective.loss
-    if not getattr(loss, "fit_linear", True):
-        pytest.skip("its linear terms are fixed")
     coef = np.random.default_rng(4).normal(size=objective.size)
     matrix, intercept = objective.over_features(coef)
     X, y, weight = (torch.tensor(array) for array in (block.X, block.y, block.weight))
     W, b, rest = (torch.tensor(array, requires_grad=True) for array in (matrix, intercept, objective.auxiliary(coef)))
     if isinstance(loss, FactorizationMachine):
         V = W[:, 1:]
-        raw = rest[0] + X @ W[:, 0] + 0.5 * ((X @ V).square() - X.square() @ V.square()).sum(1)
+        raw = (
+            loss.fit_intercept * rest[0]
+            + loss.fit_linear * (X @ W[:, 0])
+            + 0.5 * ((X @ V).square() - X.square() @ V.square()).sum(1)
+        )
     else:
         raw, at = X @ W + b, 0
         for before, after in itertools.pairwise(loss.units):
