@@ -120,7 +120,7 @@ class MultilayerPerceptron(ProjectionLoss):
         rng = np.random.default_rng(self.seed)
 
         def drawn(inputs: int, units: int) -> Floats:
-            return rng.uniform(-2.4, 2.4, (inputs, units)) / np.sqrt(max(1, inputs))
+            return np.asarray(rng.uniform(-2.4, 2.4, (inputs, units)) / np.sqrt(max(1, inputs)))
 
         matrix, intercept = drawn(len(scale), self.outputs), np.zeros(self.outputs)
         parts = [part for pair in self._pairs for part in (drawn(*pair).ravel(), np.zeros(pair[1]))]

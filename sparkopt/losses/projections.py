@@ -118,7 +118,8 @@ def weighted(slope: Array, weight: Array | None) -> Array:
     """Return slopes (n,) or (n, k) times the rows' weights."""
     if weight is None:
         return slope
-    return slope * (weight if slope.ndim == 1 else weight[:, None]).astype(slope.dtype, copy=False)
+    factors = weight.astype(slope.dtype, copy=False)
+    return np.asarray(slope * (factors if slope.ndim == 1 else factors[:, None]))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def coefficients_of(model: Any) -> Initial:
     return np.asarray(matrix, dtype=np.float64).T, finite, auxiliary
 
 
-def split_weights(weights: Floats, layers: Sequence[int]) -> Initial:
+def split_weights(weights: Floats, layers: Sequence[int]) -> tuple[Floats, Floats, Floats]:
     """Return a network's weights, in the order of pyspark.ml, as those of the first layer, its biases, and others."""
     inputs, units = layers[:2]
     matrix, intercept, others = np.split(np.asarray(weights, np.float64), [inputs * units, (inputs + 1) * units])

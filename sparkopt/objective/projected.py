@@ -72,7 +72,7 @@ class _Point:
     def lengths(self) -> Floats:
         """Σ_f v²ⱼ_f for each feature, shape (features,)."""
         vectors = self.matrix[:, self.loss.squared_from :]
-        return np.einsum("jf,jf->j", vectors, vectors)
+        return np.asarray(np.einsum("jf,jf->j", vectors, vectors))
 
 
 def _squares(block: Block, loss: ProjectionLoss) -> Array | scipy.sparse.csr_array | None:
