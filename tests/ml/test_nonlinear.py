@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.optimize import minimize
 
 from sparkopt import ml
 from sparkopt.errors import IncompatibleError, NotConvergedWarning, ParameterError
+from sparkopt.ml import local
 from sparkopt.optim import OPTIMIZERS
 from tests.ml.tables import COLUMNS, ROWS, WIDTH, X, column
 
@@ -203,3 +205,12 @@ def test_one_hot_rows_are_learnt_with_their_interactions() -> None:
         for each in (model, linear)
     ]
     assert errors[0] < errors[1] / 10
+
+
+def test_one_against_the_rest_takes_machines_and_is_loaded_without_spark(tmp_path: Path) -> None:
+    rest = ml.OneVsRest(classifier=ml.FMClassifier(factorSize=2, regParam=0.01, maxIter=20), labelCol="kind")
+    model = rest.fit(ROWS)
+    wanted = column(model.transform(ROWS), "prediction")
+    assert np.mean(wanted == COLUMNS["kind"]) > 0.5
+    local.write(model, tmp_path / "rest")
+    np.testing.assert_array_equal(column(local.read(tmp_path / "rest").transform(ROWS), "prediction"), wanted)

@@ -70,7 +70,9 @@ def copied(model: Any) -> Any:
 
 @pytest.mark.parametrize("rows", ["ratings", "points"])
 @pytest.mark.parametrize("name", PAIRS)
-def test_objectives_of_machines_are_at_least_as_low(name: str, rows: str, request: pytest.FixtureRequest) -> None:
+def test_objectives_of_machines_are_at_least_as_low(
+    name: str, rows: str, spark: SparkSession, request: pytest.FixtureRequest
+) -> None:
     df = request.getfixturevalue(rows)
     ours, theirs, label, options = PAIRS[name]
     other = theirs(labelCol=label, maxIter=60, stepSize=0.1, **options).fit(df)
