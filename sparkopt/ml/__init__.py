@@ -25,10 +25,17 @@ if TYPE_CHECKING:
         MulticlassClassificationEvaluator,
         RegressionEvaluator,
     )
+    from sparkopt.ml.factorization import FMClassificationModel, FMClassifier, FMRegressionModel, FMRegressor
     from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
     from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
     from sparkopt.ml.model import LinearModel, NamedCoefficient
     from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
+    from sparkopt.ml.multilayer import (
+        MultilayerPerceptronClassificationModel,
+        MultilayerPerceptronClassifier,
+        MultilayerPerceptronRegressionModel,
+        MultilayerPerceptronRegressor,
+    )
     from sparkopt.ml.negative_binomial import NegativeBinomialRegression, NegativeBinomialRegressionModel
     from sparkopt.ml.one_vs_rest import OneVsRest, OneVsRestModel
     from sparkopt.ml.online import OnlineState
@@ -54,10 +61,14 @@ if TYPE_CHECKING:
         CalibrationSummary,
         CalibrationTrainingSummary,
         ClassificationSummary,
+        FMClassificationSummary,
+        FMClassificationTrainingSummary,
         LinearSVCSummary,
         LinearSVCTrainingSummary,
         LogisticRegressionSummary,
         LogisticRegressionTrainingSummary,
+        MultilayerPerceptronClassificationSummary,
+        MultilayerPerceptronClassificationTrainingSummary,
         OrdinalRegressionSummary,
         OrdinalRegressionTrainingSummary,
     )
@@ -98,6 +109,12 @@ __all__ = [
     "ClassificationSummary",
     "CrossValidator",
     "CrossValidatorModel",
+    "FMClassificationModel",
+    "FMClassificationSummary",
+    "FMClassificationTrainingSummary",
+    "FMClassifier",
+    "FMRegressionModel",
+    "FMRegressor",
     "GeneralizedLinearRegression",
     "GeneralizedLinearRegressionModel",
     "GeneralizedLinearRegressionSummary",
@@ -127,6 +144,12 @@ __all__ = [
     "MultiLabelSummary",
     "MultiLabelTrainingSummary",
     "MulticlassClassificationEvaluator",
+    "MultilayerPerceptronClassificationModel",
+    "MultilayerPerceptronClassificationSummary",
+    "MultilayerPerceptronClassificationTrainingSummary",
+    "MultilayerPerceptronClassifier",
+    "MultilayerPerceptronRegressionModel",
+    "MultilayerPerceptronRegressor",
     "NamedCoefficient",
     "NegativeBinomialRegression",
     "NegativeBinomialRegressionModel",
@@ -176,6 +199,12 @@ _HOMES = {
     "ClassificationSummary": "summary.classification",
     "CrossValidator": "tuning",
     "CrossValidatorModel": "tuning",
+    "FMClassificationModel": "factorization",
+    "FMClassificationSummary": "summary.classification",
+    "FMClassificationTrainingSummary": "summary.classification",
+    "FMClassifier": "factorization",
+    "FMRegressionModel": "factorization",
+    "FMRegressor": "factorization",
     "GeneralizedLinearRegression": "generalized",
     "GeneralizedLinearRegressionModel": "generalized",
     "GeneralizedLinearRegressionSummary": "summary.generalized",
@@ -205,6 +234,12 @@ _HOMES = {
     "MultiLabelSummary": "summary.multilabel",
     "MultiLabelTrainingSummary": "summary.multilabel",
     "MulticlassClassificationEvaluator": "evaluation",
+    "MultilayerPerceptronClassificationModel": "multilayer",
+    "MultilayerPerceptronClassificationSummary": "summary.classification",
+    "MultilayerPerceptronClassificationTrainingSummary": "summary.classification",
+    "MultilayerPerceptronClassifier": "multilayer",
+    "MultilayerPerceptronRegressionModel": "multilayer",
+    "MultilayerPerceptronRegressor": "multilayer",
     "NamedCoefficient": "model",
     "NegativeBinomialRegression": "negative_binomial",
     "NegativeBinomialRegressionModel": "negative_binomial",

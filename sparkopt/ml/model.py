@@ -41,8 +41,9 @@ from sparkopt.ml.online import OnlineState
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.responses import LinearScores, OneNumber, Response
+from sparkopt.ml.responses import OneNumber, Response
 from sparkopt.ml.row_scorer import NOT_A_NUMBER, RowScorer, respond_in_task, score_in_task
+from sparkopt.ml.scores import LinearScores, Scores
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.training.trainer import Fit
@@ -227,8 +228,7 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
         if isinstance(value, SparseVector):
             X = scipy.sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
         scores = self._scores
-        found: dict[str, Array] = scores.outputs(scores.raw(X))
-        return found
+        return scores.outputs(scores.raw(X))
 
     @property
     @abstractmethod
@@ -236,9 +236,9 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
         """What raw predictions are turned into."""
 
     @property
-    def _scores(self) -> Any:
-        """What scores rows, wherever they are: ``raw`` from features, ``outputs`` from that."""
-        return LinearScores(self._matrix, self._intercept, self._response)
+    def _scores(self) -> Scores:
+        """What scores rows, wherever they are."""
+        return LinearScores(self._matrix, self._response, self._intercept)
 
     @abstractmethod
     def _output_columns(self) -> Outputs:

@@ -1,4 +1,4 @@
-"""What models make of raw predictions, and scores of rows: data that is sent to whoever scores, without the model.
+"""What models make of raw predictions: data that is sent to whoever scores, without the model.
 
 Nothing here needs pyspark.ml, which takes a Python worker longer to import than a hundred thousand rows to score.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from sparkopt.errors import DataError
 from sparkopt.losses import Loss
-from sparkopt.ml.arithmetic import exp, products, sigmoid, softmax
+from sparkopt.ml.arithmetic import exp, sigmoid, softmax
 from sparkopt.ml.expressions import LARGEST
 from sparkopt.typing import Array, Floats
 
@@ -22,16 +21,15 @@ __all__ = [
     "CalibratedShares",
     "ClassShares",
     "Counts",
-    "LinearScores",
     "Margins",
     "Means",
     "OneNumber",
+    "OppositeShares",
     "OrderedShares",
     "Response",
     "SeveralLabels",
     "SurvivalTimes",
     "TwoShares",
-    "output",
 ]
 
 Response: TypeAlias = Callable[[Array], dict[str, Array]]
@@ -39,41 +37,6 @@ Response: TypeAlias = Callable[[Array], dict[str, Array]]
 
 MEANS = {"log": exp, "logit": sigmoid}
 """The mean of a linear prediction, to the bit what Spark makes of it, by the link; others are the loss's."""
-
-
-@dataclass(frozen=True)
-class LinearScores:
-    """Scores of rows by a linear model.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (outputs, features)
-        Coefficients.
-    intercept : ndarray of shape (outputs,)
-        Intercepts.
-    outputs : Response
-        What the raw predictions are turned into.
-    """
-
-    matrix: Floats
-    intercept: Floats
-    outputs: Response
-
-    def raw(self, X: Any) -> Array:
-        """Return raw predictions (n, outputs)."""
-        features = self.matrix.shape[1]
-        if X.shape[1] != features:
-            if not X.shape[0]:  # no row of a batch is valid: lists without entries have no width
-                return np.zeros((0, len(self.matrix)))
-            raise DataError(f"a row has {X.shape[1]} features; the model was trained on {features}.")
-        return products(X, self.matrix) + self.intercept
-
-
-def output(response: Response, key: str, raw: Array) -> Array:
-    """Return one of the output columns, and compute no other where that is cheaper."""
-    one: Callable[[str, Array], Array | None] | None = getattr(response, "one", None)
-    found = None if one is None else one(key, raw)
-    return response(raw)[key] if found is None else found
 
 
 @dataclass(frozen=True)
@@ -134,8 +97,11 @@ class ClassShares:
 
     def __call__(self, raw: Array) -> dict[str, Array]:
         """Return the columns."""
-        probability = softmax(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
+        probability = self._probability(raw)
         return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
+
+    def _probability(self, raw: Array) -> Floats:
+        return softmax(np.clip(raw, -LARGEST, LARGEST))  # ∞ − ∞ is no number
 
     def _choose(self, probability: Array, raw: Array) -> Floats:
         """Return the class of the largest probability in units of its threshold."""
@@ -144,6 +110,14 @@ class ClassShares:
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.nan_to_num(probability / np.array(self.thresholds), nan=0.0, posinf=np.inf)  # 0 / 0: no vote
         return np.asarray(share.argmax(axis=1), np.float64)
+
+
+@dataclass(frozen=True)
+class OppositeShares(ClassShares):
+    """Two classes by their probabilities: each raw prediction is the log-odds of its class."""
+
+    def _probability(self, raw: Array) -> Floats:
+        return np.stack([sigmoid(raw[:, 0]), sigmoid(raw[:, 1])], axis=1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,8 @@ from sparkopt.blocks.columns import FeatureEncoder, feature_matrix
 from sparkopt.blocks.invalid import InvalidRowError, finite_rows, invalid_entry, of_valid, valid_features
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
-from sparkopt.ml.responses import LinearScores, Response, output
+from sparkopt.ml.responses import Response
+from sparkopt.ml.scores import Scores
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.typing import Array
 
@@ -62,8 +62,8 @@ class RowScorer:
 
     Parameters
     ----------
-    scores : LinearScores
-        ``raw`` predictions of features, and ``outputs`` of these.
+    scores : Scores
+        The model's.
     features : str or sequence of str
         The features' columns, for messages.
     outputs : tuple of str
@@ -76,7 +76,7 @@ class RowScorer:
         What makes the features of the raw columns that rows have in place of them.
     """
 
-    scores: Any
+    scores: Scores
     features: str | Sequence[str]
     outputs: tuple[str, ...]
     offset: str | None
@@ -136,7 +136,7 @@ class RestScorer:
 
     Parameters
     ----------
-    scores : list of LinearScores
+    scores : list of Scores
         Those of the model of each class.
     features : str or sequence of str
         The features' columns, for messages.
@@ -146,7 +146,7 @@ class RestScorer:
         Whether invalid rows, with null, NaN or infinity, get null instead of an error.
     """
 
-    scores: list[LinearScores]
+    scores: list[Scores]
     features: str | Sequence[str]
     outputs: tuple[str, ...]
     keeps: bool
@@ -162,6 +162,6 @@ class RestScorer:
 
     def _scored(self, rows: pa.Array) -> pa.Array:
         X = feature_matrix(rows)
-        raw = np.stack([output(one.outputs, "rawPrediction", one.raw(X))[:, 1] for one in self.scores], axis=1)
+        raw = np.stack([one.output("rawPrediction", one.raw(X))[:, 1] for one in self.scores], axis=1)
         found = {"rawPrediction": raw, "prediction": raw.argmax(axis=1)}
         return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))

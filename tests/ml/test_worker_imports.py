@@ -13,11 +13,15 @@ import pytest
 
 from sparkopt.ml import (
     AFTSurvivalRegressionModel,
+    FMClassificationModel,
+    FMRegressionModel,
     GeneralizedLinearRegressionModel,
     LinearRegressionModel,
     LinearSVCModel,
     LogisticRegressionModel,
     MultiLabelLogisticRegressionModel,
+    MultilayerPerceptronClassificationModel,
+    MultilayerPerceptronRegressionModel,
     NegativeBinomialRegressionModel,
     OneVsRestModel,
     OrdinalRegressionModel,
@@ -43,6 +47,12 @@ MODELS = {
     "survival": AFTSurvivalRegressionModel(ONE, BIAS[0], np.array([0.2])),
     "ordinal": OrdinalRegressionModel(ONE, BIAS[0], np.array([-0.5, 0.4])),
     "sigmoid": ProbabilityCalibrationModel(np.array([[2.0]]), BIAS[0]),
+    "pairs": FMRegressionModel(SEVERAL, BIAS[1], np.array([0.5])),
+    "pairs of classes": FMClassificationModel(SEVERAL, BIAS[1], np.array([0.5])),
+    "layers": MultilayerPerceptronRegressionModel(SEVERAL, BIAS[1], np.arange(4) / 7)._set(layers=[3, 3, 1]),
+    "layers of classes": MultilayerPerceptronClassificationModel(SEVERAL, BIAS[1], np.arange(8) / 7)._set(
+        layers=[3, 3, 2]
+    ),
     "isotonic": ProbabilityCalibrationModel(np.array([[1.0]]), np.zeros(1), np.array([-1.0, 1.0, 0.2, 0.9])),
 }
 WORKER = """
