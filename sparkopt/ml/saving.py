@@ -204,13 +204,13 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether what was saved is sparkopt's, with all of its stages; what cannot be told is left to Spark."""
-    metadata = sorted(folder.rglob("metadata/part-*"))
+    """Whether sparkopt reads what was saved, with all of its stages; what cannot be told is left to Spark."""
+    stages = [part.parents[1] for part in folder.rglob("metadata/part-*")]
     try:
-        return bool(metadata) and all(
-            read_metadata(part.parents[1])["class"].startswith("sparkopt.") for part in metadata
+        return bool(stages) and all(
+            class_named(read_metadata(stage)["class"]).__module__.startswith("sparkopt.") for stage in stages
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
+    except (ImportError, OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
         return False
 
 
