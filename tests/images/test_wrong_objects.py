@@ -52,6 +52,22 @@ def test_what_is_no_image_is_refused_in_one_line(name):
     assert "\n" not in str(caught.value)
 
 
+TEXTS = {
+    '[["Resize", {"height": 3}]]': "parameters of Resize are not those of this version: .*'width'",
+    '[["Resize", {"height": 3, "width": 3, "sides": 1}]]': "parameters of Resize are not those .*'sides'",
+    '[["Resize", 3]]': "no parameters by name for Resize. Got 3",
+    '[[["Resize"], {}]]': "unknown transform",
+    '[["OneOf", {"transforms": [{}]}]]': "unknown transform",
+    "[1]": "must be an images.Compose, or the text",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_that_is_no_pipeline_is_refused(text):
+    with pytest.raises(ParameterError, match=TEXTS[text]):
+        images.Compose.from_json(text)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_of_any_type_are_read(kind):
     mask = images.encode(PIXELS[..., :1], "png")
