@@ -13,10 +13,8 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.errors import DataError
 from sparkopt.losses import FactorizationMachine, Logistic, Loss, SquaredResidual
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.arithmetic import products, sigmoid, sums_in_order
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.params import LinearParams
@@ -28,6 +26,8 @@ from sparkopt.ml.projections import (
     ProjectionEstimator,
     ProjectionModel,
 )
+from sparkopt.ml.responses import OppositeShares, Response
+from sparkopt.ml.scores import FactorScores, Scores
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.ml.summary.classification import (
     FMClassificationSummary,
@@ -35,7 +35,7 @@ from sparkopt.ml.summary.classification import (
 )
 from sparkopt.ml.summary.regression import RegressionSummary, RegressionTrainingSummary
 from sparkopt.training.trainer import Fit, Trainer
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Floats
 from sparkopt.validation import Constraint, Interval, OneOf
 
 if TYPE_CHECKING:
@@ -119,27 +119,12 @@ class _FactorizationModel(ProjectionModel[S], _FactorizationParams):
         size, features = self._matrix[1:].shape
         return DenseMatrix(features, size, self._matrix[1:].ravel())
 
-    @property
-    def _raw_width(self) -> int:
-        return 1
-
     def _facts(self) -> dict[str, Any]:
         return {**super()._facts(), "factorSize": len(self._matrix) - 1}
 
-    def _margin(self, X: Any) -> Floats:
-        """Return raw predictions (n,), to the bit the same in any batch."""
-        if X.shape[1] != self.numFeatures:
-            if not X.shape[0]:
-                return np.zeros(0)
-            raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
-        X = X.astype(np.float64)
-        projections, vectors = products(X, self._matrix), self._matrix[1:]
-        squares = products(X * X, np.square(vectors).sum(axis=0)[None])[:, 0]
-        pairs = 0.5 * (sums_in_order(np.square(projections[:, 1:])) - squares)
-        return np.asarray(self.auxiliary[0] + projections[:, 0] + pairs)
-
-    def _raw(self, X: Any) -> Array:
-        return self._margin(X)[:, None]
+    @property
+    def _scores(self) -> Scores:
+        return FactorScores(self._matrix, self._response, self.intercept, hasattr(self, "numClasses"))
 
 
 class FMRegressionModel(_FactorizationModel[RegressionTrainingSummary], NumberModel[RegressionTrainingSummary]):
@@ -166,12 +151,9 @@ class FMClassificationModel(
     def _training_summary(self) -> type[FMClassificationTrainingSummary]:
         return FMClassificationTrainingSummary
 
-    def _raw(self, X: Any) -> Array:
-        margin = self._margin(X)
-        return np.stack([-margin, margin], axis=1)
-
-    def _probability(self, raw: Array) -> Floats:
-        return np.stack([sigmoid(raw[:, 0]), sigmoid(raw[:, 1])], axis=1)
+    @property
+    def _response(self) -> Response:
+        return OppositeShares(self._class_thresholds)
 
 
 class _FactorizationMachine(ProjectionEstimator[M], _FactorizationParams, Generic[M]):

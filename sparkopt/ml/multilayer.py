@@ -15,10 +15,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss, MultilayerPerceptron, Multinomial, SquaredError
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.arithmetic import products, sigmoid
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
 from sparkopt.ml.model import LinearModel
 from sparkopt.ml.params import LinearParams
@@ -30,6 +29,7 @@ from sparkopt.ml.projections import (
     ProjectionEstimator,
     ProjectionModel,
 )
+from sparkopt.ml.scores import LayerScores, Scores
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.ml.summary.classification import (
     MultilayerPerceptronClassificationSummary,
@@ -39,7 +39,7 @@ from sparkopt.ml.summary.regression import RegressionSummary, RegressionTraining
 from sparkopt.ml.training import TrainingTask
 from sparkopt.ml.warm_start import split_weights
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Floats
 from sparkopt.validation import Constraint, Interval, OneOf
 
 if TYPE_CHECKING:
@@ -139,23 +139,13 @@ class _PerceptronModel(ProjectionModel[S], _PerceptronParams):
             width = units
         return found
 
-    @property
-    def _raw_width(self) -> int:
-        return self.getLayers()[-1]
-
     def _facts(self) -> dict[str, Any]:
         return {"numLayers": len(self.getLayers()), **super()._facts()}
 
-    def _raw(self, X: Any) -> Array:
-        layers = self.layerWeights
-        if X.shape[1] != self.numFeatures:
-            if not X.shape[0]:
-                return np.zeros((0, len(layers[-1][1])))
-            raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
-        sums = products(X, self._matrix) + self._intercept
-        for matrix, bias in layers[1:]:  # to the bit the same in any batch
-            sums = products(sigmoid(sums), np.ascontiguousarray(matrix.T)) + bias
-        return sums
+    @property
+    def _scores(self) -> Scores:
+        others = [(np.ascontiguousarray(weights.T), bias) for weights, bias in self.layerWeights[1:]]
+        return LayerScores(self._matrix, self._response, self._intercept, others)
 
 
 class MultilayerPerceptronClassificationModel(

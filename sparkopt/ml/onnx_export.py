@@ -12,6 +12,7 @@ from sparkopt import __version__
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.filesystem import STORAGE_ERRORS, resolve
 from sparkopt.ml.onnx_graph import Graph, contributions, joined
+from sparkopt.ml.scores import LinearScores
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
@@ -46,7 +47,7 @@ def to_onnx(stages: list[Any], precision: str = "double") -> bytes:
             f"LinearSVC, GeneralizedLinearRegression, factorisation machines and multilayer perceptrons have."
         )
     graph = Graph(precision)
-    raw = _raw(graph, before, model) if model._is_linear else _projected(graph, before, model)
+    raw = _raw(graph, before, model) if isinstance(model._scores, LinearScores) else _projected(graph, before, model)
     wanted = {key: name for key, (name, _) in model._output_columns().items() if name}
     outputs = _Outputs(graph, model).of(raw)
     for key, name in wanted.items():
@@ -142,7 +143,7 @@ class _Outputs:
 
     def of(self, raw: str) -> dict[str, tuple[str, int | None]]:
         """Return them by their keys in ``LinearModel._outputs``."""
-        keys, outputs = set(self.model._output_columns()), self.model._raw_width
+        keys, outputs = set(self.model._output_columns()), self.model._scores.width
         if outputs > 1:
             return self._classes(raw, outputs)
         margin = self.graph.add("Reshape", raw, self.graph.integers([-1]))
@@ -155,7 +156,7 @@ class _Outputs:
     def _two_classes(self, raw: str, margin: str, has_probability: bool) -> dict[str, tuple[str, int | None]]:
         graph = self.graph
         both = graph.add("Concat", graph.add("Neg", raw), raw, axis=1)
-        if not self.model._is_linear:
+        if not isinstance(self.model._scores, LinearScores):
             probability = graph.add("Sigmoid", both)
             chosen = self._chosen(both, probability)
             return {"rawPrediction": (both, 2), "probability": (probability, 2), "prediction": (chosen, None)}

@@ -12,16 +12,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
 from sparkopt.errors import IncompatibleError, ParameterError
-from sparkopt.ml.arithmetic import softmax
 from sparkopt.ml.class_weights import HasClassWeights
 from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import ClassShares, OneNumber, Response
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.optim import InitialHessian, Optimizer, by_name, lbfgs, schedules
 from sparkopt.optim.request import Hessians
-from sparkopt.typing import Array, Floats
 
 __all__ = ["ClassModel", "ClassParams", "NumberModel", "ProjectionEstimator", "ProjectionModel"]
 
@@ -59,8 +58,6 @@ class ClassParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThres
 class ProjectionModel(LinearModel[S]):
     """A model whose raw predictions are made of several projections of a row."""
 
-    _is_linear = False
-
     def _with_raw(self, dataset: DataFrame) -> DataFrame | None:
         return None  # the JVM's linear models do not compute it
 
@@ -69,11 +66,8 @@ class NumberModel(ProjectionModel[S]):
     """The same with one raw prediction a row, which is the prediction."""
 
     @property
-    def _raw_width(self) -> int:
-        return 1
-
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        return {"prediction": raw[:, 0]}
+    def _response(self) -> Response:
+        return OneNumber()
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {"prediction": (self.getPredictionCol(), NUMBER)}
@@ -98,34 +92,21 @@ class ClassModel(ProjectionModel[S], ClassParams):
         """Return the probability of each class for one row's features."""
         return DenseVector(self._outputs_of(value)["probability"][0])
 
-    def _probability(self, raw: Array) -> Floats:
-        """Return the probabilities of raw predictions of each class."""
-        return softmax(raw)
-
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        probability = self._probability(raw)
-        chosen = self._choose(probability, raw)
-        return {"rawPrediction": raw, "probability": probability, "prediction": chosen}
+    @property
+    def _response(self) -> Response:
+        return ClassShares(self._class_thresholds)
 
     @property
-    def _class_thresholds(self) -> list[float] | None:
+    def _class_thresholds(self) -> tuple[float, ...] | None:
         """Thresholds, one for each class; None where none are set."""
         if not self.isSet(self.thresholds):
             return None
-        thresholds: list[float] = self.getThresholds()
+        thresholds = self.getThresholds()
         if len(thresholds) != self.numClasses:
             raise ParameterError(
                 f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
             )
-        return thresholds
-
-    def _choose(self, probability: Array, raw: Array) -> Floats:
-        thresholds = self._class_thresholds
-        if thresholds is None:
-            return np.asarray(raw.argmax(axis=1), np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.nan_to_num(probability / np.array(thresholds), nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
-        return np.asarray(share.argmax(axis=1), np.float64)
+        return tuple(thresholds)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

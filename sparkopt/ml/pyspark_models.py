@@ -16,6 +16,7 @@ from pyspark.sql.types import BooleanType, DoubleType, IntegerType, StructField,
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.io.saved import FileSession
 from sparkopt.losses import Huber
+from sparkopt.ml.scores import LinearScores
 from sparkopt.ml.warm_start import split_weights
 from sparkopt.typing import Floats
 
@@ -150,7 +151,11 @@ def write_for_pyspark(model: Any, path: str, session: Any) -> None:
     module, _, name = theirs.replace("org.apache.spark", "pyspark").rpartition(".")
     kind = getattr(import_module(module), name)
     known = {one for one in dir(kind) if isinstance(getattr(kind, one), Param) and not _is_of_the_fit(one)}
-    if model.hasParam("solver") and not model._is_linear and model.getSolver() not in THEIR_SOLVERS[name]:
+    if (
+        model.hasParam("solver")
+        and not isinstance(model._scores, LinearScores)
+        and model.getSolver() not in THEIR_SOLVERS[name]
+    ):
         known.remove("solver")
     metadata = json.loads(DefaultParamsWriter._get_metadata_to_save(model, session))
     metadata["class"] = theirs
