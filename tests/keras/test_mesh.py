@@ -288,5 +288,5 @@ def on_two_of_tensorflow(communicator, stores):
 def test_several_devices_of_tensorflow_are_refused(keras, backend, stores):
     if backend != "tensorflow":
         pytest.skip("these are TensorFlow's")
-    with pytest.raises(IncompatibleError, match="TensorFlow shows 2 devices to this process .* take backend='jax'"):
+    with pytest.raises(IncompatibleError, match="TensorFlow shows 2 devices to this process, .* take backend='jax'"):
         ProcessLauncher(1).run(on_two_of_tensorflow, stores["uneven"])
