@@ -273,9 +273,7 @@ def test_autolog_logs_every_estimator_with_a_signature_that_scores(name, mlflow)
         autolog(disable=True)
     (run,) = mlflow.search_runs(output_format="list")
     searches = ("CrossValidator", "TrainValidationSplit", "RandomizedSearch")
-    own = getattr(
-        ALONE[name](), "_model_name", f"{name.removesuffix('Estimator')}Model"
-    )  # pyspark.ml's FMRegressionModel
+    own = getattr(ALONE[name](), "_model_name", f"{name.removesuffix('Estimator')}Model")  # FMRegressionModel
     best = "LinearRegressionModel" if name in searches else own
     assert run.data.params["model"] == best
     loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
