@@ -13,7 +13,7 @@ import torch
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
-from sparkopt.deep.events import Event, Resumed, StateReady
+from sparkopt.deep.events import Event, Noted, Resumed, StateReady, to_report
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import Trainable
 from sparkopt.errors import IncompatibleError
@@ -59,7 +59,7 @@ class Recovery:
         state: TrainingState,
         steps: int,
     ) -> None:
-        self._size, self._config, self._learner, self._state = communicator.size, config, learner, state
+        self._communicator, self._config, self._learner, self._state = communicator, config, learner, state
         self._storage = RecoveryStorage(communicator, config.checkpoints)
         self._course = {**learner.configuration, "rows": fingerprint} if self._storage.is_used else {}
         self._steps = steps
@@ -93,12 +93,14 @@ class Recovery:
         return Resumed(found.name, found.epoch, found.step, repeated)
 
     def __call__(self, event: Event) -> None:
-        """Save the state when it is ready; a collective."""
+        """Save the state when it is ready; a collective. Storage that fails costs a warning, not the training."""
         if not isinstance(event, StateReady) or not self._storage.accepts(event.lasting):
             return
         begin = time.perf_counter()
         self._learner.settle()
-        self._storage.save(self._checkpoint(), event.lasting)
+        why = self._storage.save(self._checkpoint(), event.lasting)
+        if why and (report := to_report(Noted(why))):
+            self._communicator.report(report)
         self.seconds += time.perf_counter() - begin
 
     def _checkpoint(self) -> Checkpoint:
@@ -111,7 +113,7 @@ class Recovery:
         facts = {
             "course": self._course,
             "history": state.history,
-            "processes": self._size,
+            "processes": self._communicator.size,
             "unreported": state.unreported,
         }
         return Checkpoint(state.epoch, state.step, self._learner.weights(), tensors, facts)
@@ -169,13 +171,15 @@ class RecoveryStorage:
         """Whether there is anywhere to save; a ``lasting`` checkpoint outlives these processes."""
         return self._memory is not None or (lasting and self._folder is not None)
 
-    def save(self, checkpoint: Checkpoint, lasting: bool) -> None:
-        """Save a checkpoint in memory and, if it is to last, in the folder."""
+    def save(self, checkpoint: Checkpoint, lasting: bool) -> str:
+        """Save a checkpoint in memory and, if it is to last, in the folder; return why not there, or ""."""
+        why = ""
         if lasting and self._folder is not None and self._communicator.rank == 0:
-            self._folder.save(checkpoint)
+            why = self._folder.save_if_possible(checkpoint)
         if self._memory is not None:
             self._memory[_CHECKPOINT] = _copy(checkpoint)
         self._communicator.barrier()
+        return why
 
     def latest(self) -> Checkpoint | None:
         """Return the latest checkpoint, the same on all ranks."""
@@ -186,7 +190,10 @@ class RecoveryStorage:
                 return _copy(found)  # training changes the tensors that it is given
         if self._folder is None:
             return None
-        own = self._folder.latest() if self._communicator.rank == 0 else None
+        own = None
+        if self._communicator.rank == 0:
+            self._folder.check()
+            own = self._folder.latest()
         name = self._communicator.all_gather((own or "").encode())[0].decode()
         return self._folder.load(name) if name else None
 

@@ -7,9 +7,11 @@ unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
-from sparkopt.io.filesystem import resolve
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
 
@@ -87,19 +89,62 @@ class CheckpointFolder:
         self.uri, self.keep = uri, keep
         self._folder = resolve(uri, "checkpointDir")
 
+    def check(self) -> None:
+        """Refuse a folder that cannot be written to, before anything is trained.
+
+        Raises
+        ------
+        ParameterError
+            Naming the folder, and what its storage says.
+        """
+        probe = self._folder.child(f".{uuid.uuid4().hex}")
+        with self._folder.usable():
+            self._folder.make_folder()
+            probe.write(b"")
+            probe.delete()
+
     def names(self) -> list[str]:
         """Return the complete checkpoints, the latest last."""
         files = [info.path for info in self._folder.listed(recursive=True) if info.base_name == MANIFEST]
         return sorted(path.split("/")[-2] for path in files)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all, then delete the oldest."""
+        """Write a checkpoint, whole or not at all, then delete the oldest.
+
+        Raises
+        ------
+        ParameterError
+            Where the storage fails: it is full, or does not answer.
+        """
+        with self._folder.usable():
+            self._save(checkpoint)
+
+    def save_if_possible(self, checkpoint: Checkpoint) -> str:
+        """Do what ``save`` does; return why it was not written, in one line, or ""."""
+        try:
+            self._save(checkpoint)
+        except STORAGE_ERRORS as error:
+            return f"checkpoint {self._folder.child(checkpoint.name).path} was not written: {brief(error)}"
+        return ""
+
+    def _save(self, checkpoint: Checkpoint) -> None:
         folder = self._folder.child(checkpoint.name)
-        folder.make_folder()
-        for name, content in encoded(checkpoint).items():
-            folder.child(name).write(content)
+        files = encoded(checkpoint)
+        try:
+            folder.make_folder()
+            for name, content in files.items():
+                folder.child(name).write(content)
+        except STORAGE_ERRORS:
+            self._discard(folder)
+            raise
         for name in self.names()[: -self.keep]:
             self._delete(name)
+
+    def _discard(self, folder: Location) -> None:
+        """Delete what was written of a checkpoint, as far as the storage lets it."""
+        with contextlib.suppress(*STORAGE_ERRORS):
+            if not folder.child(MANIFEST).exists():
+                folder.delete()
 
     def clear(self) -> None:
         """Delete all checkpoints."""

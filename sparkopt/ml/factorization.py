@@ -217,7 +217,7 @@ class FMRegressor(_FactorizationMachine[FMRegressionModel]):
     Examples
     --------
     >>> from sparkopt.ml import FMRegressor
-    >>> model = FMRegressor(labelCol="minutes", factorSize=2, regParam=0.01).fit(df)
+    >>> model = FMRegressor(labelCol="minutes", factorSize=2, regParam=0.01, maxIter=1000).fit(df)
     >>> model.factors.numCols, model.summary.r2 > 0
     (2, True)
     """
@@ -299,7 +299,7 @@ class FMClassifier(_FactorizationMachine[FMClassificationModel], ClassParams, Cl
     Examples
     --------
     >>> from sparkopt.ml import FMClassifier
-    >>> model = FMClassifier(factorSize=2, regParam=0.01).fit(df)
+    >>> model = FMClassifier(factorSize=2, regParam=0.01, maxIter=1000).fit(df)
     >>> model.evaluate(held_out).areaUnderROC > 0.7
     True
     """

@@ -270,7 +270,7 @@ class MultilayerPerceptronClassifier(
     --------
     >>> from sparkopt.ml import MultilayerPerceptronClassifier
     >>> network = MultilayerPerceptronClassifier(featuresCols=["x1", "x2"], layers=[2, 4, 2], regParam=0.01)
-    >>> model = network.fit(df)
+    >>> model = network.setMaxIter(2000).fit(df)
     >>> len(model.weights), model.evaluate(held_out).accuracy > 0.6
     (22, True)
     """
@@ -357,7 +357,7 @@ class MultilayerPerceptronRegressor(_Perceptron[MultilayerPerceptronRegressionMo
     --------
     >>> from sparkopt.ml import MultilayerPerceptronRegressor
     >>> network = MultilayerPerceptronRegressor(featuresCols=["x1", "x2"], labelCol="minutes", layers=[2, 4, 1])
-    >>> network.setRegParam(0.01).fit(df).summary.r2 > 0
+    >>> network.setRegParam(0.01).setMaxIter(2000).fit(df).summary.r2 > 0
     True
     """
 

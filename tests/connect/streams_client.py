@@ -55,6 +55,17 @@ def learn(spark: SparkSession, folder: Path) -> dict[str, Any]:
     return {"counts": counts, "coefficients": model.coefficients.tolist(), "rows": [line["rows"] for line in lines]}
 
 
+def warm(spark: SparkSession, folder: Path) -> int:
+    """Learn from a model that was fitted on the client's rows."""
+    rows = spark.createDataFrame(batches()[0])
+    start = LogisticRegression(featuresCols=["a", "b"], regParam=0.1).fit(rows)
+    own = LogisticRegression(**ESTIMATOR, initialModel=start)
+    query = own.fitStream(read(spark, folder / "arriving"), str(folder / "warm"), trigger={"availableNow": True})
+    query.awaitTermination(120)
+    found: int = LatestModel(str(folder / "warm")).get().onlineState.batches
+    return found
+
+
 def score(spark: SparkSession, folder: Path) -> int:
     """Score a stream with the newest model, batch after batch."""
     latest, target = LatestModel(str(folder / "learnt")), str(folder / "scored")
@@ -70,6 +81,7 @@ def score(spark: SparkSession, folder: Path) -> int:
 def main(remote: str, folder: str) -> None:
     spark = SparkSession.builder.remote(remote).getOrCreate()
     report: dict[str, Any] = learn(spark, Path(folder))
+    report["warm"] = warm(spark, Path(folder))
     report["scored"] = score(spark, Path(folder))
     try:
         LogisticRegression(**ESTIMATOR).fitStream(spark.range(3), folder)

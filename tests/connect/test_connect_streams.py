@@ -15,6 +15,7 @@ def test_a_stream_is_learnt_and_scored(client, tmp_path):
     found = client("tests.connect.streams_client", tmp_path)
     assert found["counts"] == [BATCHES - 1, BATCHES]
     assert found["rows"] == [ROWS] * BATCHES
+    assert found["warm"] == BATCHES
     assert found["scored"] == ROWS * BATCHES
     assert "stream must be a DataFrame of spark.readStream" in found["refused"]
     model = None
