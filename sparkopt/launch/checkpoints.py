@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
-from sparkopt.io.filesystem import resolve
+from sparkopt.io.filesystem import Location, resolve
+from sparkopt.launch.checkpoint_rows import FileFacts, Rows, rows_for
 from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
 
@@ -39,6 +41,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MANIFEST, MODEL, STATE = "checkpoint.json", "model.safetensors", "state.safetensors"
+PART = "rows-{:05d}-of-{:05d}.safetensors"
 FORMAT = 1
 DIGEST = "sha256"
 """Entry of the manifest: the digest of its other entries."""
@@ -52,17 +55,18 @@ class Checkpoint:
     ----------
     epoch, step : int
         The next step: ``step`` optimiser steps of ``epoch`` are done.
-    model : dict of str to Tensor
+    model : dict of str to Tensor or Rows
         State of the module.
     state : dict
-        States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors and plain values.
+        States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors, `Rows` and plain
+        values.
     facts : dict
         Plain values: the history, and settings that must be the same for a run that resumes.
     """
 
     epoch: int
     step: int
-    model: dict[str, torch.Tensor] = field(repr=False)
+    model: dict[str, Any] = field(repr=False)
     state: dict[str, Any] = field(repr=False)
     facts: dict[str, Any] = field(repr=False)
 
@@ -70,6 +74,11 @@ class Checkpoint:
     def name(self) -> str:
         """Name of its folder; later ones sort later."""
         return f"epoch-{self.epoch:06d}-step-{self.step:09d}"
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each rank has a part of the module's state."""
+        return bool(_divided(self))
 
 
 class CheckpointFolder:
@@ -92,14 +101,28 @@ class CheckpointFolder:
         files = [info.path for info in self._folder.listed(recursive=True) if info.base_name == MANIFEST]
         return sorted(path.split("/")[-2] for path in files)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all, then delete the oldest."""
+    def save(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> None:
+        """Write a checkpoint, whole or not at all, then delete the oldest.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            What to write; of one with `Rows`, ``parts`` are the files that ``save_part`` has written on all ranks.
+        """
         folder = self._folder.child(checkpoint.name)
         folder.make_folder()
-        for name, content in encoded(checkpoint).items():
+        for name, content in encoded(checkpoint, parts).items():
             folder.child(name).write(content)
         for name in self.names()[: -self.keep]:
             self._delete(name)
+
+    def save_part(self, checkpoint: Checkpoint, rank: int, size: int) -> FileFacts:
+        """Write a rank's rows; the checkpoint does not count before ``save`` is given the facts of all ranks."""
+        folder = self._folder.child(checkpoint.name)
+        folder.make_folder()
+        name, content = PART.format(rank, size), save_tensors(_owned(_rows_of(checkpoint)))
+        folder.child(name).write(content)
+        return {"name": name, **_facts(content)}
 
     def clear(self) -> None:
         """Delete all checkpoints."""
@@ -117,8 +140,8 @@ class CheckpointFolder:
                 return name
         return None
 
-    def load(self, name: str) -> Checkpoint:
-        """Read a checkpoint.
+    def load(self, name: str, rank: int = 0, size: int = 1) -> Checkpoint:
+        """Read a checkpoint; of tensors that are divided over ranks, the rows of one rank of ``size``.
 
         Raises
         ------
@@ -139,7 +162,8 @@ class CheckpointFolder:
             files |= {entry: folder.child(entry).read() for entry in (MODEL, STATE)}
         except FileNotFoundError as error:
             raise CorruptDataError(f"checkpoint {folder.path!r} is damaged: a file is missing ({error})") from None
-        return decoded(files, folder.path)
+        manifest = _manifest(files[MANIFEST], folder.path)
+        return decoded(files, folder.path, rows_for(manifest, rank, size, lambda part: _checked(folder, part)))
 
     def _delete(self, name: str) -> None:
         """Delete a checkpoint, its manifest first: what is half deleted does not count."""
@@ -148,24 +172,29 @@ class CheckpointFolder:
         folder.delete()
 
 
-def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return a checkpoint's files by name; the manifest is last, and completes it."""
+def encoded(checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> dict[str, bytes]:
+    """Return a checkpoint's files by name; the manifest is last, and completes it. Rows are in files of their own."""
     tensors: dict[str, torch.Tensor] = {}
-    tree = _plain(checkpoint.state, "state", tensors)
-    files = {MODEL: save_tensors(_owned(checkpoint.model)), STATE: save_tensors(_owned(tensors))}
+    tree, divided = _plain(checkpoint.state, "state", tensors), _divided(checkpoint)
+    model = {name: tensor for name, tensor in checkpoint.model.items() if name not in divided}
+    files = {MODEL: save_tensors(_owned(model)), STATE: save_tensors(_owned(tensors))}
     manifest = {
         "format": FORMAT,
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
-        "files": {name: {"bytes": len(file), "crc32": zlib.crc32(file)} for name, file in files.items()},
+        "files": {name: _facts(file) for name, file in files.items()},
         "state": tree,
         "facts": checkpoint.facts,
     }
+    if parts:
+        manifest |= {"parts": list(parts), "model": _plain(divided, "model", {})}
     return {**files, MANIFEST: json.dumps({**manifest, DIGEST: _digest(manifest)}).encode()}
 
 
-def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
-    """Return the checkpoint of which these are the files.
+def decoded(
+    files: Mapping[str, bytes], origin: str, rows: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> Checkpoint:
+    """Return the checkpoint of which these are the files, and these the rows of divided tensors.
 
     Raises
     ------
@@ -174,10 +203,40 @@ def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
     """
     manifest = _manifest(files[MANIFEST], origin)
     for name, expected in manifest["files"].items():
-        if (len(files[name]), zlib.crc32(files[name])) != (expected["bytes"], expected["crc32"]):
-            raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
-    state = _restored(manifest["state"], load_tensors(files[STATE]))
-    return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(files[MODEL]), state, manifest["facts"])
+        _check_content(files[name], expected, name, origin)
+    state = _restored(manifest["state"], {**load_tensors(files[STATE]), **rows})
+    model = {**load_tensors(files[MODEL]), **_restored(manifest.get("model", {"dict": []}), dict(rows))}
+    return Checkpoint(manifest["epoch"], manifest["step"], model, state, manifest["facts"])
+
+
+def _divided(checkpoint: Checkpoint) -> dict[str, Rows]:
+    return {name: one for name, one in checkpoint.model.items() if isinstance(one, Rows)}
+
+
+def _rows_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return this rank's rows of all that is divided, by path."""
+    found: dict[str, torch.Tensor] = {}
+    _plain({"state": checkpoint.state, "model": _divided(checkpoint)}, "", {}, found)
+    return {path.removeprefix("/"): tensor for path, tensor in found.items()}
+
+
+def _facts(content: bytes) -> FileFacts:
+    return {"bytes": len(content), "crc32": zlib.crc32(content)}
+
+
+def _check_content(content: bytes, expected: Mapping[str, Any], name: str, origin: str) -> None:
+    if (len(content), zlib.crc32(content)) != (expected["bytes"], expected["crc32"]):
+        raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
+
+
+def _checked(folder: Location, part: FileFacts) -> bytes:
+    """Return the content of a part of the checkpoint in a folder."""
+    try:
+        content = folder.child(part["name"]).read()
+    except FileNotFoundError as error:
+        raise CorruptDataError(f"checkpoint {folder.path!r} is damaged: a file is missing ({error})") from None
+    _check_content(content, part, part["name"], folder.path)
+    return bytes(content)
 
 
 def _manifest(content: bytes, origin: str) -> dict[str, Any]:
@@ -235,8 +294,14 @@ def _owned(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _plain(
+    value: Any, path: str, tensors: dict[str, torch.Tensor], rows: dict[str, torch.Tensor] | None = None
+) -> Any:
     """Return a tree as JSON has it: tensors go to ``tensors``, and tuples, lists and dicts are marked as such."""
+    if isinstance(value, Rows):
+        if rows is not None:
+            rows[path] = value.local
+        return {"rows": [path, list(value.shape)]}
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"tensor": path}
@@ -246,10 +311,10 @@ def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {"dict": [[key, _plain(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _plain(item, f"{path}/{key}", tensors, rows)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_plain(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+        return {kind: [_plain(item, f"{path}/{index}", tensors, rows) for index, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ParameterError(
@@ -269,6 +334,8 @@ def _restored(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
+    if kind == "rows":
+        return Rows(tuple(content[1]), tensors[content[0]])
     if kind in ("tensor", "array"):
         return tensors[content] if kind == "tensor" else tensors[content].numpy()
     if kind == "dict":
