@@ -35,7 +35,7 @@ from sparkopt.deep.replica import (
     share_weights,
 )
 from sparkopt.deep.row_step import LossOfStep, chosen_output
-from sparkopt.deep.sharding import ShardedReplica, as_many, check_strategy, load_placed, used_by_first
+from sparkopt.deep.sharding import ShardedReplica, as_many, check_strategy, load_placed, stepping, used_by_first
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
@@ -269,7 +269,8 @@ class Learner:
         if self._config.max_norm is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._config.max_norm)
-        self._scaler.step(self._optimizer)
+        with stepping(self._optimizer) if self._is_sharded else contextlib.nullcontext():
+            self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._interval == "step":
             self._scheduler.step()

@@ -37,6 +37,7 @@ __all__ = [
     "collected",
     "load_placed",
     "placed",
+    "stepping",
     "units_of",
     "used_by_first",
 ]
@@ -82,7 +83,7 @@ class ShardedReplica(Replica):
         super().__init__(module)
         _check_parameters(module, used)
         units, size = units_of(module, names), torch.distributed.get_world_size()
-        self._bytes = _bytes_of_pass(module, units, size)
+        self._bytes = _bytes_of_pass(module, units, size, device.type == "cpu")
         mesh = init_device_mesh(device.type, (size,))
         for unit in units:
             fully_shard(unit, mesh=mesh)
@@ -247,11 +248,33 @@ def _check_parameters(module: nn.Module, used: Used) -> None:
             )
 
 
-def _bytes_of_pass(module: nn.Module, units: Sequence[nn.Module], size: int) -> int:
+@contextmanager
+def stepping(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Name an optimiser whose arithmetic PyTorch has not for divided parameters.
+
+    Raises
+    ------
+    IncompatibleError
+        In place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "harding" not in str(error) and "DTensor" not in str(error) and "placement" not in str(error):
+            raise
+        raise IncompatibleError(
+            f"optimizer {type(optimizer).__name__} cannot take a step on divided parameters (strategy='fsdp'). Take "
+            "one of PyTorch's that works by elements, such as AdamW, or strategy='ddp'."
+        ) from error
+
+
+def _bytes_of_pass(module: nn.Module, units: Sequence[nn.Module], size: int, is_on_cpu: bool) -> int:
     """Return the bytes that a rank sends in a forward and backward pass; what the units have is gathered twice."""
     everything = {id(p): p for p in module.parameters()}
     again = {id(p): p for unit in units for p in unit.parameters()}
     summed = [p for p in everything.values() if p.requires_grad]
+    if is_on_cpu:
+        summed += summed  # Gloo sums whole gradients, of which each rank keeps its rows
     passes = [*everything.values(), *again.values(), *summed]
     return ring_bytes(sum(p.numel() * width_of(p) for p in passes), size) // 2
 

@@ -28,7 +28,7 @@ from sparkopt.launch.checkpoints import CheckpointFolder, module_state
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.store import write_store
-from tests.deep import networks
+from tests.deep import killing, networks
 from tests.deep.rows import parted
 from tests.deep.test_local_steps import sent_bytes
 from tests.deep.test_train import compare, plain_loop
@@ -84,7 +84,8 @@ class Adapted(networks.Mlp):
 
     def __init__(self):
         super().__init__()
-        self.hidden.requires_grad_(False)
+        self.hidden.requires_grad_(False).bias.zero_()  # the same ones each time
+        self.hidden.weight.copy_(torch.linspace(-3, 3, 32).sin().reshape(8, 4))
         self.unused = nn.Linear(2, 2)
         self.scale = nn.Parameter(torch.ones(1))
 
@@ -126,7 +127,6 @@ KINDS = {
     "adam": (networks.mlp, "adam", {}),
     "momentum, wrapped": (networks.mlp, SGD, dict(wrapped=LINEAR)),
     "muon": (networks.mlp, muon, {}),
-    "adafactor": (networks.mlp, functools.partial(torch.optim.Adafactor, lr=0.05), {}),
     "clipped": (networks.mlp, SGD, dict(max_norm=0.1, wrapped=LINEAR)),
     "accumulated": (networks.mlp, SGD, dict(accumulation=3, wrapped=LINEAR)),
     "bf16": (networks.mlp, ADAM, dict(precision="bf16")),
@@ -172,6 +172,7 @@ def case(index, kind, strategy):
         optimizer,
         metrics={"accuracy": "accuracy"},
         step=changes.get("step"),
+        task="classes",
     )
     return config(index, strategy=strategy, wrapped=wrapped, **own), recipe
 
@@ -384,6 +385,19 @@ def test_a_checkpoint_of_the_other_strategy_is_refused(stopped):
         LocalLauncher().run(train, settings, RECIPE)
 
 
+@pytest.mark.usefixtures("kills")
+def test_after_a_killed_process_all_restart_from_the_parts(tmp_path):
+    X = np.random.default_rng(3).normal(size=(640, 3)).astype(np.float32)
+    rows = pa.table({"features": list(X), "label": (X[:, 0] > 0).astype(np.int64)})
+    options = dict(strategy="fsdp", wrappedModules=["Linear"], maxRestarts=1)
+    found = killing.estimator(tmp_path, "torch", **options).fit(rows)
+    assert (tmp_path / "witness").exists()
+    assert found.summary.receipt.restarts == 1
+    assert found.summary.receipt.resumed == "epoch-000001-step-000000010"
+    calm = killing.estimator(killing.calm(tmp_path / "calm"), "torch", **options).fit(rows)
+    assert (calm.summary.receipt.restarts, calm.weights) == (0, found.weights)
+
+
 def layers(count, *others):
     return nn.Sequential(nn.ModuleList(nn.TransformerEncoderLayer(192, 4, 400) for _ in range(count)), *others)
 
@@ -466,8 +480,15 @@ class Bag(nn.Module):
         return x + self.bag(torch.zeros(len(x), dtype=torch.int64))
 
 
+ADAFACTOR = functools.partial(torch.optim.Adafactor, lr=0.1)
 ODD = {
     "a name that is none": (networks.mlp, ["Block"], ParameterError, "wrappedModules has 'Block', which is neither"),
+    "an optimiser that PyTorch cannot divide": (
+        networks.mlp,
+        None,
+        IncompatibleError,
+        "optimizer Adafactor cannot take a step on divided parameters",
+    ),
     "sparse": (sparse, None, IncompatibleError, "that of '1.bag.weight' is sparse"),
     "a number": (functools.partial(Bare, torch.tensor(1.0)), None, IncompatibleError, "'odd' is a single number"),
     "complex": (
@@ -492,6 +513,8 @@ def test_networks_that_cannot_be_divided(build, names, kind, message):
     estimator = TorchEstimator(
         module=build, loss="multinomial", numProc=2, strategy="fsdp", wrappedModules=names, callbacks=[steps.append]
     )
+    if "Adafactor" in message:
+        estimator.setOptimizer(ADAFACTOR)
     with pytest.raises(kind, match=message):
         estimator.fit(TABLE)
     assert not steps
