@@ -33,7 +33,7 @@ SETUP := .ci/setup .ci/install .ci/uv_settings.py setup.py pyproject.toml
 .venv-airflow/ready: .venv/run .ci/airflow requirements/airflow.txt
 	@.ci/airflow && touch $@
 
-APART := $(addprefix .venv-,$(addsuffix /ready,client dask keras ray s3))
+APART := $(addprefix .venv-,$(addsuffix /ready,client dask flink keras ray s3))
 $(APART): .venv-%/ready: .venv/run .ci/apart requirements/%.txt
 	@.ci/apart $* && touch $@
 
@@ -69,6 +69,10 @@ test-dask: .venv-dask/ready ## Make .venv-dask and train on Dask's frames, while
 .PHONY: test-ray
 test-ray: .venv-ray/ready ## Make .venv-ray and train on Ray's datasets, while its workers are killed (about 4 minutes)
 	@PYTHONPATH=$$PWD .venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
+
+.PHONY: test-flink
+test-flink: .venv-flink/ready ## Make .venv-flink and train on tables of PyFlink, score them in its jobs (about 8 minutes)
+	@PYTHONPATH=$$PWD .venv-flink/bin/python -m pytest tests/frameworks -k flink $(ARGS)
 
 .PHONY: test-keras
 test-keras: .venv/run .venv-keras/ready ## Make .venv-keras and train networks of Keras on PyTorch, JAX and TensorFlow (about 8 minutes)

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "requirements"
 PURPOSES = ("run", "deep", "test")  # each has those before it
-APART = {"keras", "jax", "pytensor", "tensorflow", "onnx", "optuna", "dask", "ray"}
+APART = {"keras", "jax", "pytensor", "tensorflow", "onnx", "optuna", "dask", "flink", "ray"}
 """Extras that are tested in environments of their own, such as .venv-keras, and for ONNX and Optuna any with
 their packages."""
 PYTHONS = ("3.10.13", "3.11.7", "3.12.1", "3.13.0")

@@ -398,6 +398,7 @@ def main() -> None:
     flags.add_argument("--spark", action="store_true", help="run pyspark.ml too")
     flags.add_argument("--child", nargs=4, metavar=("WHAT", "WORK", "PATH", "OUTPUT"), help=argparse.SUPPRESS)
     args = flags.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some containers set it: each start would compile all modules
     if args.child:
         what, *rest = args.child
         CHILDREN[what](*rest)

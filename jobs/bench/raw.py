@@ -8,7 +8,8 @@ is a process of its own: it fits imputation, categories and a logistic regressio
 the probabilities of held-out rows. The penalty is on the coefficients as they are: with standardized ones, rare
 categories would hardly be penalised, on Spark and here, and scikit-learn does not do that. Runs are in turn; medians
 of wall and processor seconds are compared. The log loss of all sides must agree, else the benchmark fails.
-``sparkopt-spark`` is sparkopt on Spark.
+``sparkopt-spark`` is sparkopt on Spark. ``--warm`` compares the two on Spark in a session that has done the same once
+before, as in a notebook or on a cluster that is up: without the JVM's start, and with its compiled code.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import numpy as np
 WORDS = [2, 3, 5, 10, 30, 100, 300, 1000, 3000, 10_000]
 NUMBERS = 10
 REG_PARAM = 1e-4
+WARM = "warm"
+"""Name of the file that asks for a second time."""
 LEEWAY = 0.002
 """How much larger than the least log loss one may be."""
 NAMES = [f"word{index}" for index in range(len(WORDS))], [f"number{index}" for index in range(NUMBERS)]
@@ -94,16 +97,21 @@ def spark_session() -> Any:
 
 
 def on_spark(pipeline: Any, folder: Path, out: Path) -> None:
-    """Fit and score a pipeline on Spark."""
+    """Fit and score a pipeline on Spark; twice where a file asks for it, which gets the second time's seconds."""
     from pyspark.ml.functions import vector_to_array
 
-    spark = spark_session()
-    model = pipeline.fit(spark.read.parquet(str(folder / "train")))
-    model.write().overwrite().save(str(out / "model"))
-    scored = model.transform(spark.read.parquet(str(folder / "new")))
-    scored.select("label", vector_to_array("probability").alias("probability"), "prediction").write.parquet(
-        str(out / "scores.parquet")
-    )
+    spark, seconds = spark_session(), 0.0
+    for _ in range(2 if (out / WARM).exists() else 1):
+        begin = time.perf_counter()
+        model = pipeline.fit(spark.read.parquet(str(folder / "train")))
+        model.write().overwrite().save(str(out / "model"))
+        scored = model.transform(spark.read.parquet(str(folder / "new")))
+        scored.select("label", vector_to_array("probability").alias("probability"), "prediction").write.mode(
+            "overwrite"
+        ).parquet(str(out / "scores.parquet"))
+        seconds = time.perf_counter() - begin
+    if (out / WARM).exists():
+        (out / WARM).write_text(str(seconds))
     end(spark)
 
 
@@ -204,14 +212,18 @@ def log_loss(path: Path) -> float:
     return float(-np.log(np.clip(share, 1e-15, 1)).mean())
 
 
-def timed(side: str, folder: Path, out: Path) -> tuple[float, float, float]:
+def timed(side: str, folder: Path, out: Path, warm: bool) -> tuple[float, float, float]:
     """Run a side in a process of its own; return wall and processor seconds, and the log loss."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    if warm:
+        (out / WARM).touch()
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, __file__, "--one", side, "--folder", str(folder), "--out", str(out)]
     subprocess.run(command, check=True)  # noqa: S603  # this file
     seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if warm:
+        seconds = float((out / WARM).read_text())
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, used, log_loss(out / "scores.parquet")
 
@@ -222,6 +234,7 @@ def main() -> None:
     flags.add_argument("--rows", type=int, default=1_000_000)
     flags.add_argument("--runs", type=int, default=3)
     flags.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    flags.add_argument("--warm", action="store_true", help="compare sparkopt-spark and pyspark, each the second time")
     flags.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     flags.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     flags.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -229,13 +242,16 @@ def main() -> None:
     if args.one:
         SIDES[args.one](args.folder, args.out)
         return
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some containers set it: each start would compile all modules
+    if args.warm:
+        args.sides = ["sparkopt-spark", "pyspark"]
     with tempfile.TemporaryDirectory(prefix="raw-") as folder:
         rows = Path(folder) / "rows"
         write_rows(rows, args.rows)
         found: dict[str, list[tuple[float, float, float]]] = {side: [] for side in args.sides}
         for _ in range(args.runs):
             for side in args.sides:
-                found[side].append(timed(side, rows, Path(folder) / "out"))
+                found[side].append(timed(side, rows, Path(folder) / "out", args.warm))
         medians = {
             side: [statistics.median(column) for column in zip(*runs, strict=True)] for side, runs in found.items()
         }

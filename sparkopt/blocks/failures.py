@@ -16,6 +16,7 @@ __all__ = ["data_errors", "missing_system", "path_errors", "raise_if_cancelled"]
 
 _DATA = re.compile(r"^\S*\bDataError: (.+)$", re.MULTILINE)
 _FULL = re.compile(r"^\S*\bIncompatibleError: (no space is left for blocks .+)$", re.MULTILINE)
+_UNUSABLE = re.compile(r"^\S*\bParameterError: (\w+='.* cannot be used: .+)$", re.MULTILINE)
 _GONE = re.compile(r"FileNotFoundException: .*?(?:File |\] )?(\S+:/\S+|/\S+)")
 _CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|OPERATION_CANCELED|\bJob \d+ cancelled\b|\bjob group .* cancelled\b")
 _SHUT_DOWN = re.compile(r"\bcancelled because (SparkContext was shut down)")
@@ -53,6 +54,8 @@ def raise_known(text: str, source: Callable[[], str] | None) -> None:
         raise DataError(_with_source(found[1], source)) from None
     if found := _FULL.search(text):
         raise IncompatibleError(found[1]) from None
+    if found := _UNUSABLE.search(text):
+        raise ParameterError(found[1]) from None
     if found := _GONE.search(text):
         raise DataError(
             f"{mask(found[1])} is gone: it was deleted after the files were listed. Read them again, by spark.read "

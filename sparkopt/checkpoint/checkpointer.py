@@ -13,6 +13,7 @@ import logging
 import uuid
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from pyarrow import fs
 
 from sparkopt.checkpoint.format import SavedRun, Stage, dump, load
 from sparkopt.checkpoint.owners import Owner, others
-from sparkopt.communication.error_feedback import ResidualStore, check_residuals
+from sparkopt.communication.error_feedback import ResidualStore, check_residuals, names_at
 from sparkopt.errors import CorruptCheckpointWarning, CorruptDataError, IncompatibleError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, brief, child_uri
 from sparkopt.io.fingerprint import Fingerprint, differences, digest
@@ -169,7 +170,8 @@ class CheckpointRun:
         for found in reversed(_checkpoints(self._folder())):
             try:
                 saved = load(found.read())
-                check_residuals(self._folder().child(RESIDUALS), saved.stage.steps + saved.snapshots[0].step)
+                step = saved.stage.steps + saved.snapshots[0].step
+                check_residuals(self._folder().child(RESIDUALS), step, saved.residuals)
             except CorruptDataError as error:
                 warnings.warn(
                     f"checkpoint {found.path}: {error}. The one before it is used.", CorruptCheckpointWarning, 2
@@ -204,16 +206,21 @@ class CheckpointRun:
         A file system that fails in the middle of a run costs a warning and not the run.
         """
         folder = self._folder()
-        name = f"step-{self.stage.steps + step:08d}{SUFFIX}"
+        total = self.stage.steps + step
+        name = f"step-{total:08d}{SUFFIX}"
         try:
-            folder.child(name).write(dump(self.fingerprint, snapshots, self.stage))
+            paths = [info.path for info in folder.listed()]
+            has_residuals = any(Path(path).name == RESIDUALS for path in paths)
+            residuals = names_at(folder.child(RESIDUALS), total) if has_residuals else []
+            folder.child(name).write(dump(self.fingerprint, snapshots, self.stage, residuals))
             if self.owner is not None:
                 self.owner.note(folder)
             # by name: some file systems list paths in another form than they are given
-            others = [found.path for found in _checkpoints(folder) if Path(found.path).name != name]
+            others = [found.path for found in _checkpoints(folder, paths) if Path(found.path).name != name]
             older = [found for found in others if Path(found).name < name]
             for stale in {*others} - {*older[len(older) - self.checkpointer.keep + 1 :]}:
-                folder.filesystem.delete_file(stale)
+                with suppress(FileNotFoundError):  # another application of the same run was quicker
+                    folder.filesystem.delete_file(stale)
         except STORAGE_ERRORS as error:
             logger.warning("checkpoint %s was not written: %s", folder.child(name).path, brief(error))
 
@@ -291,10 +298,10 @@ class CheckpointCallback:
         self.shared.note(self.model, progress)
 
 
-def _checkpoints(folder: Location) -> list[Location]:
-    """Return a run's checkpoints, the oldest first."""
-    found = folder.listed()
-    return [replace(folder, path=path) for path in sorted(info.path for info in found if info.path.endswith(SUFFIX))]
+def _checkpoints(folder: Location, paths: Sequence[str] | None = None) -> list[Location]:
+    """Return a run's checkpoints, the oldest first; ``paths`` is what the folder holds, where that is known."""
+    found = [info.path for info in folder.listed()] if paths is None else paths
+    return [replace(folder, path=path) for path in sorted(path for path in found if path.endswith(SUFFIX))]
 
 
 def _unfinished_runs(root: Location) -> list[Location]:

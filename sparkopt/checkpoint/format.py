@@ -49,10 +49,23 @@ class SavedRun(NamedTuple):
     fingerprint: Fingerprint
     snapshots: list[Snapshot]
     stage: Stage
+    residuals: Sequence[str] = ()
 
 
-def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot], stage: Stage | None = None) -> bytes:
+def dump(
+    fingerprint: Fingerprint,
+    snapshots: Sequence[Snapshot],
+    stage: Stage | None = None,
+    residuals: Sequence[str] = (),
+) -> bytes:
     """Return a checkpoint file's content.
+
+    Parameters
+    ----------
+    fingerprint, snapshots, stage
+        What ``load`` returns.
+    residuals : sequence of str
+        Names of the partitions or ranks whose error-feedback residuals belong to it.
 
     Raises
     ------
@@ -85,6 +98,7 @@ def dump(fingerprint: Fingerprint, snapshots: Sequence[Snapshot], stage: Stage |
         "fingerprint": fingerprint,
         "stage": encode(vars(stage or Stage())),
         "snapshots": [encode(_parts(snapshot)) for snapshot in snapshots],
+        "residuals": list(residuals),
     }
     body = io.BytesIO()
     text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
@@ -117,7 +131,8 @@ def load(content: bytes) -> SavedRun:
         return {decode(key): decode(item) for key, item in content}
 
     snapshots = [_snapshot(decode(snapshot)) for snapshot in tree["snapshots"]]
-    return SavedRun(tree["fingerprint"], snapshots, Stage(**decode(tree["stage"])))
+    residuals = tree.get("residuals", ())  # older checkpoints do not name them
+    return SavedRun(tree["fingerprint"], snapshots, Stage(**decode(tree["stage"])), residuals)
 
 
 def columns(history: Sequence[Record]) -> dict[str, list[Any]]:

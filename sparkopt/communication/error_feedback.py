@@ -11,6 +11,7 @@ import io
 import logging
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +24,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, br
 from sparkopt.io.sealed import seal, unseal
 from sparkopt.typing import Array
 
-__all__ = ["ResidualStore", "Residuals", "check_residuals"]
+__all__ = ["ResidualStore", "Residuals", "check_residuals", "names_at"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,8 +184,13 @@ class Residuals:
         return _read(folder.child(_file_name(self.name, step)))
 
 
-def check_residuals(folder: Location, step: int) -> None:
-    """Make sure that what a store has of a step is complete and intact; harmless where it has nothing.
+def names_at(folder: Location, step: int) -> list[str]:
+    """Return the partitions or ranks of which a store has the residual after a step."""
+    return sorted(name for name, known in _steps_by_name(folder).items() if step in known)
+
+
+def check_residuals(folder: Location, step: int, expected: Sequence[str] = ()) -> None:
+    """Make sure that what a store has of a step is complete and intact; harmless where nothing ever was in it.
 
     Parameters
     ----------
@@ -192,22 +198,30 @@ def check_residuals(folder: Location, step: int) -> None:
         Where a ``ResidualStore`` leads.
     step : int
         The step of a checkpoint.
+    expected : sequence of str
+        Names that the checkpoint has of them.
 
     Raises
     ------
     CorruptDataError
-        Where a partition or rank that has residuals of other steps has none of this one, or an altered one.
+        Where a partition or rank that is expected, or has residuals of other steps, has none of this one, or an
+        altered one.
     """
+    steps = _steps_by_name(folder)
+    if not expected and not any(step in known for known in steps.values()):
+        return
+    for name in sorted({*steps, *expected}):
+        if step not in steps.get(name, ()):
+            raise CorruptDataError(f"the error-feedback residual of {name} at step {step} is missing")
+        _read(folder.child(_file_name(name, step)))
+
+
+def _steps_by_name(folder: Location) -> dict[str, set[int]]:
     steps: dict[str, set[int]] = {}
     for path in _files(folder):
         if found := _NAMED.fullmatch(path.rsplit("/", 1)[1]):
             steps.setdefault(found[1], set()).add(int(found[2]))
-    if not any(step in known for known in steps.values()):
-        return
-    for name, known in sorted(steps.items()):
-        if step not in known:
-            raise CorruptDataError(f"the error-feedback residual of {name} at step {step} is missing")
-        _read(folder.child(_file_name(name, step)))
+    return steps
 
 
 def _local(path: str) -> Location:

@@ -136,7 +136,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Noted:
-    """What the user should know before the first step.
+    """What the user should know: before the first step, or of a checkpoint that could not be written.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ import torch
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
-from sparkopt.deep.events import Event, Resumed, StateReady
+from sparkopt.deep.events import Event, Noted, Resumed, StateReady, to_report
 from sparkopt.deep.sharding import as_rows, placed
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import Trainable
@@ -64,7 +64,7 @@ class Recovery:
         state: TrainingState,
         steps: int,
     ) -> None:
-        self._size, self._config, self._learner, self._state = communicator.size, config, learner, state
+        self._communicator, self._config, self._learner, self._state = communicator, config, learner, state
         self._storage = RecoveryStorage(communicator, config.checkpoints)
         self._course = {**learner.configuration, "rows": fingerprint} if self._storage.is_used else {}
         self._steps = steps
@@ -100,12 +100,14 @@ class Recovery:
         return Resumed(found.name, found.epoch, found.step, repeated)
 
     def __call__(self, event: Event) -> None:
-        """Save the state when it is ready; a collective."""
+        """Save the state when it is ready; a collective. Storage that fails costs a warning, not the training."""
         if not isinstance(event, StateReady) or not self._storage.accepts(event.lasting):
             return
         begin = time.perf_counter()
         self._learner.settle()
-        self._storage.save(self._checkpoint(), event.lasting)
+        why = self._storage.save(self._checkpoint(), event.lasting)
+        if why and (report := to_report(Noted(why))):
+            self._communicator.report(report)
         self.seconds += time.perf_counter() - begin
 
     def _checkpoint(self) -> Checkpoint:
@@ -118,7 +120,7 @@ class Recovery:
         facts = {
             "course": self._course,
             "history": state.history,
-            "processes": self._size,
+            "processes": self._communicator.size,
             "unreported": state.unreported,
         }
         return Checkpoint(state.epoch, state.step, as_rows(self._learner.weights()), as_rows(tensors), facts)
@@ -176,15 +178,17 @@ class RecoveryStorage:
         """Whether there is anywhere to save; a ``lasting`` checkpoint outlives these processes."""
         return self._memory is not None or (lasting and self._folder is not None)
 
-    def save(self, checkpoint: Checkpoint, lasting: bool) -> None:
-        """Save a checkpoint in memory and, if it is to last, in the folder."""
+    def save(self, checkpoint: Checkpoint, lasting: bool) -> str:
+        """Save a checkpoint in memory and, if it is to last, in the folder; return why not there, or ""."""
+        why = ""
         if lasting and self._folder is not None:
             parts = self._parts(checkpoint, self._folder)
             if self._communicator.rank == 0:
-                self._folder.save(checkpoint, parts)
+                why = self._folder.save_if_possible(checkpoint, parts)
         if self._memory is not None:
             self._memory[_CHECKPOINT] = _copy(checkpoint)
         self._communicator.barrier()
+        return why
 
     def latest(self) -> Checkpoint | None:
         """Return the latest checkpoint, the same on all ranks."""
@@ -198,7 +202,10 @@ class RecoveryStorage:
     def _undamaged(self, folder: CheckpointFolder) -> Checkpoint | None:
         """Return the latest checkpoint of a folder of which no rank finds its part damaged."""
         communicator = self._communicator
-        own = folder.names() if communicator.rank == 0 else []
+        own: list[str] = []
+        if communicator.rank == 0:
+            folder.check()
+            own = folder.names()
         names = json.loads(communicator.all_gather(json.dumps(own).encode())[0])
         for name in reversed(names):
             found, damage = None, ""

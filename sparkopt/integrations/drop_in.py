@@ -104,7 +104,8 @@ def replace_pyspark_ml() -> Replacement:
 
     Call it before the imports, in a notebook in its first cell. Estimators, models, searches, pipelines and summaries
     that sparkopt has are replaced: ``LogisticRegression``, ``LinearSVC``, ``LinearRegression``,
-    ``GeneralizedLinearRegression``, ``OneVsRest``, ``CrossValidator``, ``TrainValidationSplit`` and ``Pipeline``. All
+    ``GeneralizedLinearRegression``, ``AFTSurvivalRegression``, ``FMRegressor``, ``FMClassifier``,
+    ``MultilayerPerceptronClassifier``, ``OneVsRest``, ``CrossValidator``, ``TrainValidationSplit``, ``Pipeline``. All
     others are pyspark.ml's. What sparkopt refuses to train, pyspark.ml trains, and the reason is logged; rows that
     neither trains on are sparkopt's error, which names column, partition and row.
 

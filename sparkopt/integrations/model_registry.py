@@ -9,13 +9,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyarrow import fs
 
-from sparkopt.errors import DataError
-from sparkopt.io.filesystem import brief, child_uri, resolve
+from sparkopt.errors import DataError, ParameterError
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.saved import copy_folder
 from sparkopt.io.secrets import mask_uri
 
@@ -127,6 +128,8 @@ class ModelRegistry:
         ------
         DataError
             For a model that does not exist, or whose gate is not met.
+        ParameterError
+            Where it cannot be copied: a disk is full, or a right is lacking. Nothing stays of the copy.
         """
         verdict = refusal(evaluation)
         if verdict is not None:
@@ -137,10 +140,17 @@ class ModelRegistry:
         history = self.history()
         if entry in history:
             return entry
-        _copy(candidate, evaluation, folder)
         models = sorted([*history, entry], key=lambda accepted: accepted.interval)
         content = {"current": models[-1].version, "models": [asdict(accepted) for accepted in models]}
-        resolve(self.uri, "uri").child(POINTER).write((json.dumps(content, indent=2) + "\n").encode())
+        root, copy = resolve(self.uri, "uri"), resolve(folder, "uri")
+        try:
+            with root.usable():
+                _copy(candidate, evaluation, copy)
+                root.child(POINTER).write((json.dumps(content, indent=2) + "\n").encode())
+        except ParameterError:  # nothing names the copy
+            with suppress(*STORAGE_ERRORS):
+                copy.delete()
+            raise
         return entry
 
 
@@ -192,9 +202,9 @@ def _digest(candidate: str) -> str:
     return hashed.hexdigest()
 
 
-def _copy(candidate: str, evaluation: str, folder: str) -> None:
+def _copy(candidate: str, evaluation: str, target: Location) -> None:
     """Copy a model and its companions; an incomplete copy is overwritten."""
-    target, source = resolve(folder, "uri"), resolve(candidate, "candidate")
+    source = resolve(candidate, "candidate")
     copy_folder(source.child("model"), target.child("model"))
     for name in COMPANIONS:
         if source.child(name).exists():

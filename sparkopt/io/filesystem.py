@@ -12,7 +12,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -150,8 +150,28 @@ class Location:
                 pieces.append(piece)
         return b"".join(pieces)
 
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Add this path to errors of the system that do not say where: pyarrow's of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None or self.path in str(error):
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), self.path) from None
+
+    @contextlib.contextmanager
+    def output(self) -> Iterator[Any]:
+        """Yield a stream that writes this file; errors of the system name it."""
+        with self.named_in_errors(), self.filesystem.open_output_stream(self.path, compression=None) as stream:
+            yield stream
+
     def write(self, content: bytes) -> None:
-        """Write the file so that it appears whole or not at all."""
+        """Write the file so that it appears whole or not at all; errors of the system name it."""
+        with self.named_in_errors():
+            self._write(content)
+
+    def _write(self, content: bytes) -> None:
         system = self.filesystem
         if not self.renames:
             self._write_to(self.path, content)
@@ -184,6 +204,14 @@ class Location:
     def unusable(self, error: Exception) -> ParameterError:
         """Return the error to raise, ``from None``, where the location cannot be used: one line, secrets masked."""
         return ParameterError(f"{self.shown or repr(self.path)} cannot be used: {brief(error)}")
+
+    @contextlib.contextmanager
+    def usable(self) -> Iterator[None]:
+        """Raise what the file system raises as ``unusable``: a disk that is full, a right that is lacking."""
+        try:
+            yield
+        except STORAGE_ERRORS as error:
+            raise self.unusable(error) from None
 
 
 def resolve(uri: str, parameter: str) -> Location:

@@ -1,4 +1,4 @@
-"""Imports that others make and nobody may need: pandas takes a third of what importing pyspark.ml takes."""
+"""Imports that others make and nobody may need: pandas, and stages that are not used, are half of pyspark.ml's."""
 
 from __future__ import annotations
 
@@ -9,40 +9,58 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__ = ["UNNEEDED", "postponed"]
+__all__ = ["OTHER_STAGES", "UNNEEDED", "postponed"]
 
 UNNEEDED = ("pandas", "numpy.f2py", "numpy.testing")
 """What pyspark.ml and SciPy import for functions that linear models do not call."""
+
+OTHER_STAGES = tuple(
+    f"pyspark.ml.{name}"
+    for name in ("classification", "clustering", "feature", "fpm", "image", "recommendation", "regression", "tuning")
+)
+"""Modules of pyspark.ml, all of which it imports, and few of which a script uses."""
 
 
 class _Postponed(ModuleType):
     """Stands for a module, and imports it when something of it is used."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._of: ModuleType | None = None
+
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._itself(), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._itself())
+
+    def _itself(self) -> ModuleType:
         self.withdraw()
-        return getattr(import_module(self.__name__), name)
+        return import_module(self.__name__)
 
     def offer(self) -> None:
         """Let ``import`` find this one."""
         parent, _, child = self.__name__.rpartition(".")
-        if parent:
-            setattr(import_module(parent), child, self)
+        if parent in sys.modules:  # else the package, which has this one where it imports it, keeps it as its own
+            self._of = sys.modules[parent]
+            setattr(self._of, child, self)
         sys.modules[self.__name__] = self
 
     def withdraw(self) -> None:
         """Let ``import`` find the module itself; whoever has this one keeps it."""
-        parent, _, child = self.__name__.rpartition(".")
+        child = self.__name__.rpartition(".")[2]
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        if parent and vars(sys.modules[parent]).get(child) is self:
-            delattr(sys.modules[parent], child)
+        if self._of is not None and vars(self._of).get(child) is self:
+            delattr(self._of, child)
 
 
 @contextmanager
 def postponed(*names: str) -> Iterator[None]:
     """Postpone the import of modules, for those who import them inside the block, until something of them is used.
 
-    After the block nothing is different for others: ``sys.modules`` has the modules only where they were imported.
+    After the block nothing is different for others: ``sys.modules`` has the modules only where they were imported. A
+    package that imported them inside the block has what imports them when something of them is used.
 
     Parameters
     ----------

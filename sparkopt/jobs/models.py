@@ -33,6 +33,16 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "sparkopt.ml",
             "MultiLabelLogisticRegressionModel",
         ),
+        "sparkopt.ml.factorization.FMClassificationModel": ("sparkopt.ml", "FMClassificationModel"),
+        "sparkopt.ml.factorization.FMRegressionModel": ("sparkopt.ml", "FMRegressionModel"),
+        "sparkopt.ml.multilayer.MultilayerPerceptronClassificationModel": (
+            "sparkopt.ml",
+            "MultilayerPerceptronClassificationModel",
+        ),
+        "sparkopt.ml.multilayer.MultilayerPerceptronRegressionModel": (
+            "sparkopt.ml",
+            "MultilayerPerceptronRegressionModel",
+        ),
         "sparkopt.ml.calibration.ProbabilityCalibrationModel": ("sparkopt.ml", "ProbabilityCalibrationModel"),
         "sparkopt.ml.ordinal.OrdinalRegressionModel": ("sparkopt.ml", "OrdinalRegressionModel"),
         "sparkopt.ml.negative_binomial.NegativeBinomialRegressionModel": (

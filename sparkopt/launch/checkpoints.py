@@ -7,9 +7,11 @@ unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
-from sparkopt.io.filesystem import Location, resolve
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.launch.checkpoint_rows import FileFacts, Rows, rows_for
 from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
@@ -96,33 +98,81 @@ class CheckpointFolder:
         self.uri, self.keep = uri, keep
         self._folder = resolve(uri, "checkpointDir")
 
+    def check(self) -> None:
+        """Refuse a folder that cannot be written to, before anything is trained.
+
+        Raises
+        ------
+        ParameterError
+            Naming the folder, and what its storage says.
+        """
+        probe = self._folder.child(f".{uuid.uuid4().hex}")
+        with self._folder.usable():
+            self._folder.make_folder()
+            probe.write(b"")
+            probe.delete()
+
     def names(self) -> list[str]:
         """Return the complete checkpoints, the latest last."""
         files = [info.path for info in self._folder.listed(recursive=True) if info.base_name == MANIFEST]
         return sorted(path.split("/")[-2] for path in files)
 
-    def save(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, then delete the oldest.
 
-        Parameters
-        ----------
-        checkpoint : Checkpoint
-            What to write; of one with `Rows`, ``parts`` are the files that ``save_part`` has written on all ranks.
+        Raises
+        ------
+        ParameterError
+            Where the storage fails: it is full, or does not answer.
+        """
+        with self._folder.usable():
+            self._save(checkpoint)
+
+    def save_if_possible(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> str:
+        """Do what ``save`` does; return why it was not written, in one line, or "".
+
+        Of a checkpoint with `Rows`, ``parts`` are what ``save_part`` has returned on all ranks.
         """
         folder = self._folder.child(checkpoint.name)
-        folder.make_folder()
-        for name, content in encoded(checkpoint, parts).items():
+        failed = [str(part["failure"]) for part in parts if "failure" in part]
+        if failed:
+            self._discard(folder)
+            return failed[0]
+        try:
+            self._save(checkpoint, parts)
+        except STORAGE_ERRORS as error:
+            return _not_written(folder, error)
+        return ""
+
+    def save_part(self, checkpoint: Checkpoint, rank: int, size: int) -> FileFacts:
+        """Write a rank's rows; the checkpoint does not count before all ranks' facts are saved with the rest."""
+        folder = self._folder.child(checkpoint.name)
+        name, content = PART.format(rank, size), save_tensors(_owned(_rows_of(checkpoint)))
+        try:
+            folder.make_folder()
             folder.child(name).write(content)
+        except STORAGE_ERRORS as error:
+            return {"failure": _not_written(folder, error)}
+        return {"name": name, **_facts(content)}
+
+    def _save(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> None:
+        folder = self._folder.child(checkpoint.name)
+        files = encoded(checkpoint, parts)
+        try:
+            folder.make_folder()
+            for name, content in files.items():
+                folder.child(name).write(content)
+        except STORAGE_ERRORS:
+            self._discard(folder)
+            raise
         for name in self.names()[: -self.keep]:
             self._delete(name)
 
-    def save_part(self, checkpoint: Checkpoint, rank: int, size: int) -> FileFacts:
-        """Write a rank's rows; the checkpoint does not count before ``save`` is given the facts of all ranks."""
-        folder = self._folder.child(checkpoint.name)
-        folder.make_folder()
-        name, content = PART.format(rank, size), save_tensors(_owned(_rows_of(checkpoint)))
-        folder.child(name).write(content)
-        return {"name": name, **_facts(content)}
+    def _discard(self, folder: Location) -> None:
+        """Delete what was written of a checkpoint, as far as the storage lets it."""
+        with contextlib.suppress(*STORAGE_ERRORS):
+            if not folder.child(MANIFEST).exists():
+                folder.delete()
 
     def clear(self) -> None:
         """Delete all checkpoints."""
@@ -170,6 +220,10 @@ class CheckpointFolder:
         folder = self._folder.child(name)
         folder.filesystem.delete_file(folder.child(MANIFEST).path)
         folder.delete()
+
+
+def _not_written(folder: Location, error: Exception) -> str:
+    return f"checkpoint {folder.path} was not written: {brief(error)}"
 
 
 def encoded(checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> dict[str, bytes]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sparkopt.errors import LostRankError, MissingDependencyError, ParameterError, RankError
+from sparkopt.errors import LostRankError, MissingDependencyError, ParameterError
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
+from sparkopt.launch.ended import one_line, why_ended
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
@@ -29,8 +29,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
-_GRACE = 2.0
-"""Seconds that the other ranks have to report why one of them ended."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,18 @@ def connect_to_ray() -> Any:
     Raises
     ------
     MissingDependencyError
-        Where Ray is not installed.
+        Where Ray is not installed, or something else of its name is imported.
     """
     try:
         import ray
     except ImportError:
         raise MissingDependencyError.of("launcher='ray'", "Ray", "ray") from None
+    if not hasattr(ray, "is_initialized"):  # Python imports any folder of that name on its path
+        there = getattr(ray, "__file__", None) or ", ".join(getattr(ray, "__path__", ()))
+        raise MissingDependencyError(
+            f"launcher='ray' needs Ray, and {there}, which Python finds by that name, is not it: rename it, or run "
+            "from elsewhere."
+        )
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     return ray
@@ -239,7 +243,7 @@ def _results(ray: Any, actors: Sequence[Any], pickled: bytes, channel: Channel) 
     try:
         places = ray.get([one.where.remote() for one in actors])
     except ray.exceptions.RayActorError as error:
-        raise LostRankError(f"a process of {len(actors)} ended before its rank began: {_line(error)}") from None
+        raise LostRankError(f"a process of {len(actors)} ended before its rank began: {one_line(error)}") from None
     nodes, shared = [node for node, _ in places], ray.put(pickled)
     running = []
     for number, (one, (node, given)) in enumerate(zip(actors, places, strict=True)):
@@ -252,26 +256,9 @@ def _results(ray: Any, actors: Sequence[Any], pickled: bytes, channel: Channel) 
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
-            raise _failure(ray, error, running.index(done[0]), running, channel) from None
+            cause = getattr(error, "cause", None) or error
+            raise why_ended(channel, len(running), lambda: _lost(ray, running), cause) from None
     return [loads(found) for found in ray.get(running)]
-
-
-def _failure(ray: Any, first: Exception, number: int, running: Sequence[Any], channel: Channel) -> Exception:
-    """Return why a rank has ended: what one reported, or that one was lost, which others may have noticed first."""
-    deadline = time.monotonic() + _GRACE
-    while True:
-        failure = channel.failure()
-        if failure is not None and not failure.is_echo:
-            return failure.error()
-        lost = _lost(ray, running)
-        if lost is not None:
-            return LostRankError(f"a process of {len(running)} ended unexpectedly, rank {lost[0]}: {lost[1]}")
-        if failure is None:  # the task could not be unpickled, say
-            cause = getattr(first, "cause", None) or first
-            return RankError(f"a process failed before its rank began: {type(cause).__name__}: {_line(cause)}")
-        if time.monotonic() > deadline:
-            return failure.error()
-        time.sleep(0.02)
 
 
 def _lost(ray: Any, running: Sequence[Any]) -> tuple[int, str] | None:
@@ -282,11 +269,7 @@ def _lost(ray: Any, running: Sequence[Any]) -> tuple[int, str] | None:
             try:
                 ray.get(one)
             except ray.exceptions.RayActorError as error:
-                return number, _line(error)
+                return number, one_line(error)
             except ray.exceptions.RayError:  # it has raised
                 continue
     return None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

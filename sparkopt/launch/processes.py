@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from sparkopt.errors import LostRankError, RankError
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
 from sparkopt.launch.elastic_torch import ElasticTorchRank, by_rank
+from sparkopt.launch.ended import why_ended
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.rendezvous import Rendezvous
 from sparkopt.launch.torch_rank import TorchRank
@@ -34,8 +33,6 @@ __all__ = ["ProcessLauncher"]
 T = TypeVar("T")
 
 _HOST = "127.0.0.1"
-_GRACE = 2.0
-"""Seconds that the other ranks have to report why one of them ended."""
 
 
 @dataclass(frozen=True)
@@ -197,20 +194,14 @@ def _results(ranks: _Ranks, channel: Channel, most_losses: int = 0) -> list[Any]
 
 
 def _failure(first: _Rank, ranks: _Ranks, channel: Channel) -> Exception:
-    """Return why a rank has ended: what one reported, or that one was lost, which others may have noticed first."""
-    deadline = time.monotonic() + _GRACE
-    while True:
-        failure = channel.failure()
-        if failure is not None and not failure.is_echo:
-            return failure.error()
-        lost = next((one for one in ranks.every if isinstance(one.outcome, EndedError)), None)
-        if lost is not None:
-            return LostRankError(
-                f"a process of {len(ranks.every)} ended unexpectedly, rank {lost.info.rank}: {lost.outcome}."
-            )
-        if isinstance(first.outcome, Failure) and failure is None:  # the task could not be unpickled, say
-            error = first.outcome.error
-            return RankError(f"a process failed before its rank began: {type(error).__name__}: {error}")
-        if failure is not None and time.monotonic() > deadline:
-            return failure.error()
-        time.sleep(0.02)
+    """Return why a rank has ended."""
+
+    def lost() -> tuple[int, str] | None:
+        return next(((one.info.rank, f"{one.outcome}.") for one in ranks.every if _is_lost(one)), None)
+
+    error = first.outcome.error if isinstance(first.outcome, Failure) else None
+    return why_ended(channel, len(ranks.every), lost, error)
+
+
+def _is_lost(rank: _Rank) -> bool:
+    return isinstance(rank.outcome, EndedError)

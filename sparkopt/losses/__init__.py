@@ -3,7 +3,8 @@
 Every loss is a :class:`Loss`: start reading at ``base``. The members are in ``regression`` (real targets),
 ``classification`` (classes), ``generalized`` (families with a link) and ``likelihoods`` (survival times, ordered
 classes, overdispersed counts). ``expression`` makes one of a function that
-PyTorch, JAX or PyTensor differentiates. ``checks`` compares derivatives with finite differences.
+PyTorch, JAX or PyTensor differentiates. ``projections`` and ``network`` hold losses of models that are not linear:
+factorisation machines and multilayer perceptrons. ``checks`` compares derivatives with finite differences.
 
 Imports only ``errors``, ``typing`` and ``validation``, NumPy and SciPy.
 
@@ -45,7 +46,9 @@ from sparkopt.losses.generalized import (
     WorkingResponse,
 )
 from sparkopt.losses.likelihoods import AcceleratedFailureTime, CumulativeLogit, NegativeBinomial
-from sparkopt.losses.regression import FixedHuber, Huber, Quantile, SquaredError
+from sparkopt.losses.network import MultilayerPerceptron
+from sparkopt.losses.projections import Derivatives, FactorizationMachine, ProjectionLoss
+from sparkopt.losses.regression import FixedHuber, Huber, Quantile, SquaredError, SquaredResidual
 
 __all__ = [
     "LINKS",
@@ -53,7 +56,9 @@ __all__ = [
     "Binomial",
     "BinomialLogit",
     "CumulativeLogit",
+    "Derivatives",
     "ExpressionLoss",
+    "FactorizationMachine",
     "FixedHuber",
     "Gamma",
     "Gaussian",
@@ -62,13 +67,16 @@ __all__ = [
     "Logistic",
     "Loss",
     "MultiLabel",
+    "MultilayerPerceptron",
     "Multinomial",
     "NegativeBinomial",
     "PlattLogistic",
     "Poisson",
+    "ProjectionLoss",
     "Quantile",
     "SquaredError",
     "SquaredHinge",
+    "SquaredResidual",
     "Tweedie",
     "WorkingResponse",
     "check_loss",

@@ -45,7 +45,8 @@ class Loss(ABC):
         Raw predictions per row that depend on the features.
     auxiliary : int
         Number of parameters of the loss itself: further columns of ``raw``, after the outputs, that hold the same
-        number in every row. They are fitted along with the coefficients and never penalised.
+        number in every row. They are fitted along with the coefficients, and penalised where ``penalised_auxiliary``
+        says so.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,11 @@ class Loss(ABC):
     def auxiliary(self) -> int:
         """Number of auxiliary parameters."""
         return 0
+
+    @property
+    def penalised_auxiliary(self) -> Floats:
+        """1 for each auxiliary parameter that is penalised, 0 for the others, shape (auxiliary,): by default 0."""
+        return np.zeros(self.auxiliary)
 
     @abstractmethod
     def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses.base import Loss
+from sparkopt.losses.projections import Derivatives, ProjectionLoss
 from sparkopt.typing import Array, Floats
 
 __all__ = ["check_loss"]
@@ -59,6 +60,10 @@ def _check_once(loss: Loss) -> None:
 
 
 def _check(loss: Loss) -> None:
+    if isinstance(loss, ProjectionLoss):
+        _check(loss.base)
+        _check_projections(loss)
+        return
     rng = np.random.default_rng(0)
     y = _targets(loss, rng)
     columns = loss.outputs + loss.auxiliary
@@ -82,6 +87,35 @@ def _check(loss: Loss) -> None:
             rounding = ROUNDING * np.abs(gradient[known]) / STEP
             change = (steep_high - steep_low) / (2 * STEP)
             _check_close(loss, "hessian_product", second[known], change[known], raw[known], y[known], rounding)
+
+
+def _check_projections(loss: ProjectionLoss) -> None:
+    """Compare derivatives with respect to projections, their squares and parameters with finite differences."""
+    rng = np.random.default_rng(0)
+    y, weight = _targets(loss, rng), rng.uniform(0.5, 1.5, ROWS)
+    shapes = [(ROWS, loss.outputs), (ROWS,), (loss.auxiliary,)]
+    at, direction = ([rng.normal(size=shape) for shape in shapes] for _ in range(2))
+    at[1] = np.abs(at[1])
+
+    def found(step: float) -> Derivatives:
+        moved = [one + step * along for one, along in zip(at, direction, strict=True)]
+        squares = None if loss.squared_from is None else moved[1]
+        return loss.derivatives(y, moved[0], squares, moved[2], weight)
+
+    with np.errstate(all="ignore"):
+        here, high, low = (found(step) for step in (0.0, STEP, -STEP))
+    _check_shape(loss, "losses", here.value, (ROWS,))
+    _check_shape(loss, "derivatives", here.projections, shapes[0])
+    squares = np.zeros(ROWS) if here.squares is None else here.squares
+    wanted = float(weight @ (high.value - low.value)) / (2 * STEP)
+    parts = zip((here.projections, squares, here.parameters), direction, strict=True)
+    slope = float(sum((one * along).sum() for one, along in parts))
+    rounding = ROUNDING * float(weight @ np.abs(here.value)) / STEP
+    if not abs(slope - wanted) <= TOLERANCE * (1 + abs(wanted)) + rounding:
+        raise ParameterError(
+            f"loss {loss.name!r}: its derivatives give {slope:.6g} along a direction, but finite differences "
+            f"{wanted:.6g}. {loss.remedy('derivatives')}"
+        )
 
 
 def _targets(loss: Loss, rng: np.random.Generator) -> Floats:

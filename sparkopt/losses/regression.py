@@ -11,7 +11,7 @@ from sparkopt.losses.base import Loss, PiecewiseLinear, moreau_envelope, parabol
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
 
-__all__ = ["FixedHuber", "Huber", "Quantile", "SquaredError", "increasing"]
+__all__ = ["FixedHuber", "Huber", "Quantile", "SquaredError", "SquaredResidual", "increasing"]
 
 POSITIVE = Interval(0, None, closed="neither")
 
@@ -50,6 +50,30 @@ class SquaredError(_IdentityLink):
     def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
         """Return ``direction``."""
         return direction
+
+
+@dataclass(frozen=True)
+class SquaredResidual(_IdentityLink):
+    """The squared residual, (raw − y)², without the half: what pyspark.ml's factorisation machines minimise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SquaredResidual().value_gradient(np.array([1.0]), np.array([3.0]))
+    (array([4.]), array([4.]))
+    """
+
+    name: ClassVar[str] = "squared_residual"
+    curvature = 2.0
+
+    def value_gradient(self, y: Array, raw: Array) -> tuple[Array, Array]:
+        """(raw − y)² and 2 (raw − y)."""
+        residual = raw - y
+        return residual * residual, 2.0 * residual
+
+    def hessian_product(self, y: Array, raw: Array, direction: Array) -> Array:
+        """Return 2 ``direction``."""
+        return 2.0 * direction
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ process it is used.
 
 ``ProcessPool`` in ``pool`` gives the items of a ``runs.Run`` to ``workers``, each a thread that owns one ``process``
 and speaks with it over pipes (``messages``); ``worker`` is what runs there. ``shared`` values are sent once.
-Where a framework's workers hold the rows, a table has a ``Cluster``: ``on_dask``, ``on_ray``.
+Where a framework's workers hold the rows, a table has a ``Cluster``: ``on_dask``, ``on_ray``; ``on_flink`` brings
+rows here.
 
 ``limits`` is what this process may use of the machine, ``folders`` where it keeps files that must not outlive it.
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -21,7 +21,18 @@ from sparkopt.errors import LostProcessError, ParameterError, SchemaError, Spark
 from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
 
-__all__ = ["Call", "Cluster", "Mapped", "Outcome", "RemotePart", "as_field", "groups_of", "references", "results_of"]
+__all__ = [
+    "Call",
+    "Cluster",
+    "FrameRows",
+    "Mapped",
+    "Outcome",
+    "RemotePart",
+    "as_field",
+    "groups_of",
+    "references",
+    "results_of",
+]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -258,19 +269,29 @@ class Cluster(ABC):
     def drop(self, name: str) -> None:
         """Delete a folder of this name in every worker's folder, as far as workers are there."""
 
-    @abstractmethod
-    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
-        """Return a frame of the framework, lazily: what ``made`` returns of each of its own partitions.
 
-        Parameters
-        ----------
-        data : object
-            A frame of the framework.
-        made : callable
-            From its own partition to rows of ``schema``; it can be pickled.
-        schema : pyarrow.Schema
-            The columns of the result.
-        """
+class FrameRows(NamedTuple):
+    """The rows of a framework's frame, for a table.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Names and types of the columns.
+    parts : sequence of TablePart
+        The partitions.
+    cluster : Cluster or None
+        Who runs functions on them where they are; None where they were brought to this machine.
+    reader : str
+        What reads the rows, and why.
+    keeps : object, default None
+        What the partitions need as long as they are used.
+    """
+
+    schema: pa.Schema
+    parts: Sequence[TablePart]
+    cluster: Cluster | None
+    reader: str
+    keeps: object = None
 
 
 def as_field(column: pa.ChunkedArray, field: pa.Field) -> Any:
@@ -299,7 +320,7 @@ def lost(error: Exception) -> LostProcessError:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A partition of a frame with what was made of it: what `Cluster.mapped` applies.
+    """A partition of a frame with what was made of it: what a framework's ``mapped`` applies.
 
     Parameters
     ----------

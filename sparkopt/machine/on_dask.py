@@ -15,13 +15,13 @@ import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.errors import DataError, IncompatibleError, SchemaError
-from sparkopt.machine.cluster import Call, Cluster, Outcome, RemotePart, as_field, lost, references
+from sparkopt.machine.cluster import Call, Cluster, FrameRows, Mapped, Outcome, RemotePart, as_field, lost, references
 from sparkopt.machine.dask_parquet import NoScan, dask_scan
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
-from sparkopt.machine.part import UNREADABLE, TablePart
+from sparkopt.machine.part import UNREADABLE
 
-__all__ = ["DaskCluster", "is_dask", "outline", "table_of"]
+__all__ = ["DaskCluster", "is_dask", "mapped", "outline", "table_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def _is(data: Any, name: str) -> bool:
     return type(data).__module__.startswith("dask.") and type(data).__name__ == name
 
 
-def table_of(data: Any) -> tuple[pa.Schema, Sequence[TablePart], DaskCluster, str]:
+def table_of(data: Any) -> FrameRows:
     """Return schema, partitions and cluster of a frame, or of a pair of arrays, and what reads the rows.
 
     Raises
@@ -57,13 +57,14 @@ def table_of(data: Any) -> tuple[pa.Schema, Sequence[TablePart], DaskCluster, st
     """
     cluster = DaskCluster()
     if isinstance(data, tuple):
-        return *_remote(*_of_pair(*data)), cluster, "dask: arrays"
+        return FrameRows(*_remote(*_of_pair(*data)), cluster, "dask: arrays")
     schema = _schema(data)
     try:
         scan = dask_scan(data)
     except NoScan as reason:
-        return *_remote(schema, data.to_delayed()), cluster, f"dask: {reason}"
-    return scan.schema, scan.parts, cluster, f"arrow: Parquet files of Dask, {len(scan.parts):,} partitions"
+        return FrameRows(*_remote(schema, data.to_delayed()), cluster, f"dask: {reason}")
+    reader = f"arrow: Parquet files of Dask, {len(scan.parts):,} partitions"
+    return FrameRows(scan.schema, scan.parts, cluster, reader)
 
 
 def _remote(schema: pa.Schema, rows: Sequence[Any]) -> tuple[pa.Schema, list[RemotePart]]:
@@ -278,12 +279,13 @@ class DaskCluster(Cluster):
         if self._client.status == "running":
             self._client.run(_dropped, name, on_error="return")
 
-    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
-        """Return a DataFrame of Dask with what was made of its outline, lazily."""
-        import dask.dataframe as dd
 
-        meta = _to_pandas(schema.empty_table())
-        return dd.map_partitions(_ToPandas(made), data, meta=meta, enforce_metadata=False)
+def mapped(data: Any, made: Mapped) -> Any:
+    """Return a DataFrame of Dask with what was made of its outline, lazily."""
+    import dask.dataframe as dd
+
+    meta = _to_pandas(made.schema.empty_table())
+    return dd.map_partitions(_ToPandas(made), data, meta=meta, enforce_metadata=False)
 
 
 @dataclass(frozen=True)

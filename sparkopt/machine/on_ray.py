@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
-from sparkopt.machine.cluster import Cluster, Outcome, RemotePart, as_field, lost, references
+from sparkopt.machine.cluster import Cluster, FrameRows, Mapped, Outcome, RemotePart, as_field, lost, references
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
 from sparkopt.machine.ray_actors import Actors, called, node_id
 
-__all__ = ["RayCluster", "is_ray", "outline", "table_of"]
+__all__ = ["RayCluster", "is_ray", "mapped", "outline", "table_of"]
 
 
 def is_ray(data: Any) -> bool:
@@ -25,7 +25,7 @@ def is_ray(data: Any) -> bool:
     return type(data).__module__.startswith("ray.data.") and type(data).__name__ in ("Dataset", "MaterializedDataset")
 
 
-def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster, str]:
+def table_of(data: Any) -> FrameRows:
     """Return schema, partitions and cluster of a dataset; Ray computes it, and keeps its rows while they are used.
 
     Raises
@@ -40,7 +40,7 @@ def table_of(data: Any) -> tuple[pa.Schema, list[RemotePart], RayCluster, str]:
     parts = [
         RemotePart(f"block {index}", form, reference, ray.get) for index, reference in enumerate(kept.to_arrow_refs())
     ]
-    return schema, parts, RayCluster(kept), "ray: blocks of a Dataset"
+    return FrameRows(schema, parts, RayCluster(kept), "ray: blocks of a Dataset")
 
 
 def outline(data: Any) -> tuple[pa.Schema, RemotePart, RayCluster]:
@@ -199,13 +199,14 @@ class RayCluster(Cluster):
             for keeper in self._keepers.values():
                 keeper.drop.remote(name)
 
-    def mapped(self, data: Any, made: Callable[[Any], pa.Table], schema: pa.Schema) -> Any:
-        """Return a Dataset with what was made of its outline, lazily."""
 
-        def apply(batch: pa.Table) -> pa.Table:  # Ray takes functions and classes, and no other callables
-            return made(batch)
+def mapped(data: Any, made: Mapped) -> Any:
+    """Return a Dataset with what was made of its outline, lazily."""
 
-        return data.map_batches(apply, batch_format="pyarrow", zero_copy_batch=True)
+    def apply(batch: pa.Table) -> pa.Table:  # Ray takes functions and classes, and no other callables
+        return made(batch)
+
+    return data.map_batches(apply, batch_format="pyarrow", zero_copy_batch=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
-from sparkopt.machine import on_dask, on_ray
+from sparkopt.machine import on_dask, on_flink, on_ray
 from sparkopt.machine.arrow_files import PrivateFolder, from_arrow_files, from_stream
 from sparkopt.machine.cluster import Cluster, Mapped
 from sparkopt.machine.csv_format import CsvFormat
@@ -81,6 +81,7 @@ class Table:
             - a pandas.DataFrame, whose index is left out;
             - a DataFrame of Dask, a pair (X, y) of Dask's arrays, or a Dataset of Ray, whose rows stay with the
               framework's workers;
+            - a Table of PyFlink in batch mode, which a job computes now, and whose rows come to this machine;
             - a pair (X, y) of NumPy arrays or of a SciPy sparse array and labels: the columns "features", "label";
             - a Table, which is returned as it is.
         header : bool, default True
@@ -102,8 +103,8 @@ class Table:
         if isinstance(data, Table):
             return data
         if (framework := _framework(data)) is not None:
-            schema, parts, cluster, reader = framework.table_of(data)
-            return cls(schema, tuple(parts), cluster=cluster, reader=reader)
+            found = framework.table_of(data)
+            return cls(found.schema, tuple(found.parts), found.keeps, found.cluster, found.reader)
         schema, parts, folder = _opened(data, header, types, csv)
         if len(set(schema.names)) < len(schema.names):
             twice = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -175,10 +176,11 @@ class Table:
 
     def mapped(self, data: Any) -> Any:
         """Return a framework's frame, lazily, as this table was made of its outline."""
-        if self.cluster is None:
-            raise ParameterError("this table is of one machine: no framework has its rows.")
+        framework = _framework(data)
+        if framework is None:
+            raise ParameterError(f"a {type(data).__name__} is no frame of a framework.")
         (part,) = self.partitions
-        return self.cluster.mapped(data, Mapped(part, self.schema), self.schema)
+        return framework.mapped(data, Mapped(part, self.schema))
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as a pyarrow.Table."""
@@ -222,7 +224,7 @@ def _framework(data: object) -> Any | None:
     return next((module for module, is_one in FRAMEWORKS if is_one(data)), None)
 
 
-FRAMEWORKS = ((on_dask, on_dask.is_dask), (on_ray, on_ray.is_ray))
+FRAMEWORKS = ((on_dask, on_dask.is_dask), (on_ray, on_ray.is_ray), (on_flink, on_flink.is_flink))
 """Frameworks whose workers hold rows. To add one, add its module here."""
 
 
@@ -274,10 +276,7 @@ def _opened(data: Any, header: bool, types: Mapping[str, str | pa.DataType], for
         return *from_arrow(pa.Table.from_batches([pa.record_batch(data)])), None
     what = type(data).__name__
     if type(data).__module__.startswith("pyflink."):
-        raise ParameterError(
-            f"a {what} of Flink is not trained on: its Python gives a few thousand rows a second. Let Flink write "
-            "Parquet files and give their path, or call to_pandas() where the rows are few."
-        )
+        raise ParameterError(f"a {what} of Flink is no Table: give the Table that it is made of, or its select(...).")
     hint = " Call its to_spark() or to_pandas()." if type(data).__module__.startswith("pyspark.pandas") else ""
     raise ParameterError(
         f"a table is made of a path, Arrow, pandas, or a pair (X, y) of arrays. Got a {what} instead.{hint}"

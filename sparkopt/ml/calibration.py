@@ -17,7 +17,6 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.rows import rows_to_fit, schema_of
 from sparkopt.errors import DataError
 from sparkopt.losses import Loss, PlattLogistic
-from sparkopt.ml import arithmetic
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
@@ -25,10 +24,10 @@ from sparkopt.ml.isotonic import isotonic_points
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.refusals import illegal_arguments
+from sparkopt.ml.responses import CalibratedShares, Response
 from sparkopt.ml.summary.classification import CalibrationSummary, CalibrationTrainingSummary
 from sparkopt.ml.training import stored
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf
 
 if TYPE_CHECKING:
@@ -98,15 +97,9 @@ class ProbabilityCalibrationModel(ScalarModel[CalibrationTrainingSummary], _Cali
     def _training_summary(self) -> type[CalibrationTrainingSummary]:
         return CalibrationTrainingSummary
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        if len(self.auxiliary):
-            share = np.interp(raw[:, 0], *self.auxiliary.reshape(2, -1))
-        else:
-            share = arithmetic.sigmoid(raw[:, 0])
-        return {
-            "probability": np.stack([1 - share, share], axis=1),
-            "prediction": (share > 0.5).astype(np.float64),
-        }
+    @property
+    def _response(self) -> Response:
+        return CalibratedShares(self.auxiliary.reshape(2, -1))
 
     def _formulas(self, raw: str) -> Formulas | None:
         return None

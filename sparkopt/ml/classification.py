@@ -17,13 +17,13 @@ from sparkopt.errors import DataError, IncompatibleError, ParameterError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.arithmetic import sigmoid, softmax
 from sparkopt.ml.bounds import BoundSetters
 from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES, ClassWeightSetters
 from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
+from sparkopt.ml.responses import ClassShares, Response, TwoShares
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
     BinaryLogisticRegressionTrainingSummary,
@@ -34,7 +34,6 @@ from sparkopt.ml.training import TrainingTask
 from sparkopt.penalties import Penalty
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer
-from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
@@ -115,24 +114,12 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
         if self._matrix.shape[0] > 1:
             raise AttributeError(f"a multinomial model has no single vector of {name}: use {instead}.")
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        if raw.shape[1] > 1:
-            probability = softmax(np.clip(raw, -expressions.LARGEST, expressions.LARGEST))  # ∞ − ∞ is no number
-            return {"rawPrediction": raw, "probability": probability, "prediction": self._choose(probability, raw)}
-        margin = raw[:, 0]
-        return {
-            "rawPrediction": np.stack([-margin, margin], axis=1),
-            "probability": np.stack([sigmoid(-margin), sigmoid(margin)], axis=1),
-            "prediction": (margin > self._least_margin).astype(np.float64),
-        }
-
-    def _output(self, key: str, raw: Array) -> Array:
-        if raw.shape[1] > 1 or key == "probability":
-            return super()._output(key, raw)
-        margin = raw[:, 0]
-        if key == "prediction":
-            return (margin > self._least_margin).astype(np.float64)
-        return np.stack([-margin, margin], axis=1)
+    @property
+    def _response(self) -> Response:
+        if len(self._matrix) == 1:
+            return TwoShares(self._least_margin)
+        thresholds = self._class_thresholds
+        return ClassShares(None if thresholds is None else tuple(thresholds))
 
     def _formulas(self, raw: str) -> Formulas:
         if len(self._matrix) > 1:
@@ -175,15 +162,6 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
                 f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
             )
         return thresholds
-
-    def _choose(self, probability: Array, raw: Array) -> Floats:
-        """Return the class of the largest probability in units of its threshold."""
-        thresholds = self._class_thresholds
-        if thresholds is None:
-            return np.asarray(raw.argmax(axis=1), np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.nan_to_num(probability / np.array(thresholds), nan=0.0, posinf=np.inf)  # 0 / 0 is no vote
-        return np.asarray(share.argmax(axis=1), np.float64)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

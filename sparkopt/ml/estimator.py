@@ -90,6 +90,11 @@ class LinearEstimator(
     initialModel: Any = None
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves for a constructor
 
+    @property
+    def _model_name(self) -> str:
+        """The name of its models' class."""
+        return f"{type(self).__name__}Model"
+
     def _configure(self: E, arguments: Mapping[str, Any]) -> E:
         """Take the arguments of a constructor or setParams: parameters, and two attributes that cannot be saved."""
         values = dict(arguments)

@@ -17,13 +17,14 @@ from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Binomial, BinomialLogit, Gamma, Gaussian, Loss, Poisson, Tweedie, WorkingResponse
-from sparkopt.ml import arithmetic, expressions
+from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, ScalarModel
 from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.ml.population import by_population
+from sparkopt.ml.responses import Means, Response
 from sparkopt.ml.summary.generalized import (
     GeneralizedLinearRegressionSummary,
     GeneralizedLinearRegressionTrainingSummary,
@@ -32,7 +33,6 @@ from sparkopt.optim import lbfgs
 from sparkopt.penalties import Penalty
 from sparkopt.solver.progress import Stop
 from sparkopt.training.trainer import Fit, Trainer
-from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ LINKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Links by family; the first one is the default."""
 LOSSES = MappingProxyType({"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma})
-MEANS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = MappingProxyType(
-    {"log": (arithmetic.exp, "exp({})".format), "logit": (arithmetic.sigmoid, expressions.sigmoid)}
+FORMULAS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"log": "exp({})".format, "logit": expressions.sigmoid}
 )
-"""The mean of a linear prediction in NumPy and in Spark, equal to the bit, by the link; others in NumPy only."""
+"""The mean of a linear prediction in Spark, to the bit that of `responses.MEANS`, by the link."""
 
 
 class _FamilyParams(LinearParams, HasSolver):
@@ -193,19 +193,16 @@ class GeneralizedLinearRegressionModel(ScalarModel[GeneralizedLinearRegressionTr
     def _training_summary(self) -> type[GeneralizedLinearRegressionTrainingSummary]:
         return GeneralizedLinearRegressionTrainingSummary
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        mean, raw = MEANS.get(self._link_name), raw[:, 0]
-        return {
-            "prediction": self._family_loss().predict(raw) if mean is None else mean[0](raw),
-            "linkPrediction": raw,
-        }
+    @property
+    def _response(self) -> Response:
+        return Means(self._link_name, self._family_loss())
 
     def _formulas(self, raw: str) -> Formulas | None:
         raw = expressions.twice(raw)
         if self._is_least_squares:
             return Formulas({"prediction": raw, "linkPrediction": raw})
-        mean = MEANS.get(self._link_name)
-        return None if mean is None else Formulas({"prediction": mean[1](raw), "linkPrediction": raw})
+        mean = FORMULAS.get(self._link_name)
+        return None if mean is None else Formulas({"prediction": mean(raw), "linkPrediction": raw})
 
     @property
     def _link_name(self) -> str:

@@ -12,8 +12,10 @@ from sparkopt.io.saved import FileSession
 from sparkopt.ml import (
     calibration,
     classification,
+    factorization,
     generalized,
     multilabel,
+    multilayer,
     negative_binomial,
     one_vs_rest,
     ordinal,
@@ -35,8 +37,12 @@ KINDS = {
     for kind in (
         calibration.ProbabilityCalibrationModel,
         classification.LogisticRegressionModel,
+        factorization.FMClassificationModel,
+        factorization.FMRegressionModel,
         generalized.GeneralizedLinearRegressionModel,
         multilabel.MultiLabelLogisticRegressionModel,
+        multilayer.MultilayerPerceptronClassificationModel,
+        multilayer.MultilayerPerceptronRegressionModel,
         negative_binomial.NegativeBinomialRegressionModel,
         ordinal.OrdinalRegressionModel,
         regression.LinearRegressionModel,
@@ -96,7 +102,13 @@ def _check_kind(folder: Path, allowed: Sequence[str]) -> None:
     if kind in RESTS:
         for part in sorted(folder.glob("model_*")):
             _check_kind(part, list(KINDS))
-        _check_kind(folder / "classifier", [name.removesuffix("Model") for name in KINDS])
+        _check_kind(folder / "classifier", [_estimator_of(name) for name in KINDS])
+
+
+def _estimator_of(kind: str) -> str:
+    """Return the class of the estimator of a model's class."""
+    name = kind.removesuffix("Model")
+    return f"{name.removesuffix('Classification')}Classifier" if name.endswith("Classification") else name
 
 
 def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:

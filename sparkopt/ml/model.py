@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
-from pyspark import TaskContext
 from pyspark.ml import Model
 from pyspark.ml.linalg import DenseVector, SparseVector, Vector, VectorUDT
 from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
@@ -29,15 +27,12 @@ from sparkopt.blocks.columns import (
 from sparkopt.blocks.encoded import encoder_of
 from sparkopt.blocks.invalid import (
     HANDLE_INVALID,
-    InvalidRowError,
 )
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.errors import DataError, NoSummaryError, ParameterError, SchemaError
-from sparkopt.io.worker import spare_modules
-from sparkopt.ml.arithmetic import products
 from sparkopt.ml.encoded_rows import raw_struct
 from sparkopt.ml.exports import Exports
 from sparkopt.ml.expressions import Formulas, twice
@@ -46,9 +41,10 @@ from sparkopt.ml.online import OnlineState
 from sparkopt.ml.params import LinearParams
 from sparkopt.ml.persistence import ModelReader, ModelWriter
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.row_scorer import NOT_A_NUMBER, RowScorer
+from sparkopt.ml.responses import OneNumber, Response
+from sparkopt.ml.row_scorer import NOT_A_NUMBER, RowScorer, respond_in_task, score_in_task
+from sparkopt.ml.scores import LinearScores, Scores
 from sparkopt.ml.summary.base import Summary, TrainingSummary
-from sparkopt.ml.table_columns import to_arrow
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Array, Floats
@@ -231,30 +227,25 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
             raise DataError(f"a row has {X[0].size} features; the model was trained on {self.numFeatures}.")
         if isinstance(value, SparseVector):
             X = scipy.sparse.csr_array((value.values, value.indices, [0, len(value.indices)]), shape=(1, value.size))
-        return self._outputs(self._raw(X))
+        scores = self._scores
+        return scores.outputs(scores.raw(X))
 
+    @property
     @abstractmethod
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        """Return the output columns of raw predictions (n, outputs): (n,) for numbers, (n, k) for vectors."""
+    def _response(self) -> Response:
+        """What raw predictions are turned into."""
 
-    def _output(self, key: str, raw: Array) -> Array:
-        """Return one of ``_outputs``."""
-        return self._outputs(raw)[key]
+    @property
+    def _scores(self) -> Scores:
+        """What scores rows, wherever they are."""
+        return LinearScores(self._matrix, self._response, self._intercept)
 
     @abstractmethod
     def _output_columns(self) -> Outputs:
         """Return the output columns; one without a name is left out."""
 
-    def _raw(self, X: Any) -> Array:
-        """Return raw predictions (n, outputs)."""
-        if X.shape[1] != self.numFeatures:
-            if not X.shape[0]:  # no row of a batch is valid: lists without entries have no width
-                return np.zeros((0, len(self._matrix)))
-            raise DataError(f"a row has {X.shape[1]} features; the model was trained on {self.numFeatures}.")
-        return products(X, self._matrix) + self._intercept
-
     def _formulas(self, raw: str) -> Formulas | None:
-        """Return output columns, to the bit those of ``_outputs``; None where Spark has no such functions.
+        """Return output columns, to the bit those of ``_response``; None where Spark has no such functions.
 
         Parameters
         ----------
@@ -281,9 +272,10 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
         if rows is not None and formulas is not None:
             return with_outputs(rows, self, RAW, columns, formulas)
         if rows is None:
-            scorer, inputs = self._score(columns, encoder), self._inputs(dataset.schema, encoder)
+            rows_scorer = replace(self._row_scorer(columns), encoder=encoder)
+            scorer, inputs = score_in_task(rows_scorer), self._inputs(dataset.schema, encoder)
         else:
-            scorer, inputs = self._score_raw(columns), F.col(RAW)
+            scorer, inputs = respond_in_task(self._response, tuple(columns)), F.col(RAW)
         udf = arrow_udf(scorer, self._scores_type(columns))  # type: ignore[call-overload]  # no structs
         scored = row_wise(dataset if rows is None else rows, {INPUTS: inputs}).withColumn(SCORES, udf(F.col(INPUTS)))
         own = [INPUTS, SCORES] if rows is None else [INPUTS, SCORES, RAW]
@@ -338,43 +330,10 @@ class LinearModel(Model, Exports, LinearParams, MLWritable, MLReadable["LinearMo
             scored = scored.add(key, ArrayType(NUMBER) if kind == VECTOR else kind)
         return scored
 
-    def _score(self, columns: Outputs, encoder: FeatureEncoder | None = None) -> Callable[[pa.Array], pa.Array]:
-        """Return a function from ``_inputs`` in Arrow to a struct of the output columns: one pass for all of them."""
-        scorer, seen = replace(self._row_scorer(columns), encoder=encoder), 0
-
-        def score(rows: pa.Array) -> pa.Array:
-            nonlocal seen  # rows of this task in earlier batches
-            try:
-                found = scorer(rows)
-            except InvalidRowError as error:
-                context = TaskContext.get()
-                raise error.at(f"partition {context.partitionId() if context else 0}", seen) from None
-            seen += len(rows)
-            return found
-
-        score.__annotations__ = {"rows": pa.Array, "return": pa.Array}
-        return score
-
     def _row_scorer(self, columns: Outputs) -> RowScorer:
-        """Return the same as an object that can be pickled."""
-        model = self.copy()
-        model._summary = model.onlineState = None  # history, and the optimiser's state, stay on the driver
-        keeps = self.getHandleInvalid() != "error"
-        return RowScorer(model, tuple(columns), self._columns().offset, keeps)
-
-    def _score_raw(self, columns: Outputs) -> Callable[[pa.Array], pa.Array]:
-        """Return a function from raw predictions in Arrow, numbers, to a struct of the output columns."""
-        model = self.copy()
-        model._summary = model.onlineState = None
-        outputs = model._outputs
-
-        def score(raw: pa.Array) -> pa.Array:
-            spare_modules()
-            found = outputs(raw.to_numpy(zero_copy_only=False)[:, None])
-            return pa.StructArray.from_arrays([to_arrow(found[key]) for key in columns], list(columns))
-
-        score.__annotations__ = {"raw": pa.Array, "return": pa.Array}
-        return score
+        """Return what makes a struct of the output columns of ``_inputs`` in Arrow, in one pass for all of them."""
+        keeps, read = self.getHandleInvalid() != "error", self._columns()
+        return RowScorer(self._scores, self._features(), tuple(columns), read.offset, keeps)
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().save(path)``; with ``.format("pyspark")``, pyspark.ml's class loads it."""
@@ -399,8 +358,9 @@ class ScalarModel(LinearModel[S]):
         """Intercept; 0 without one."""
         return float(self._intercept[0])
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        return {"prediction": raw[:, 0]}
+    @property
+    def _response(self) -> Response:
+        return OneNumber()
 
     def _formulas(self, raw: str) -> Formulas | None:
         return Formulas({"prediction": twice(raw)})

@@ -21,15 +21,14 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.losses import Loss, MultiLabel
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
-from sparkopt.ml.arithmetic import sigmoid
 from sparkopt.ml.classification_params import RawPredictionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import VECTOR, LinearModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import Response, SeveralLabels
 from sparkopt.ml.summary.multilabel import MultiLabelSummary, MultiLabelTrainingSummary
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval
 
 if TYPE_CHECKING:
@@ -130,13 +129,9 @@ class MultiLabelLogisticRegressionModel(LinearModel[MultiLabelTrainingSummary], 
         with np.errstate(divide="ignore"):
             return float(np.log(self.getThreshold()) - np.log1p(-self.getThreshold()))
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        probability = np.stack([sigmoid(column) for column in raw.T], axis=1)
-        return {
-            "rawPrediction": raw,
-            "probability": probability,
-            "prediction": (raw > self._least_margin).astype(np.float64),
-        }
+    @property
+    def _response(self) -> Response:
+        return SeveralLabels(self._least_margin)
 
     def _formulas(self, raw: str) -> Formulas:
         one = expressions.sigmoid("margin", expressions.small_power("margin"))

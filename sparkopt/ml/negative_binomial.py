@@ -13,15 +13,14 @@ from pyspark.sql import DataFrame
 from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.moments import Moments
 from sparkopt.losses import Loss, NegativeBinomial
-from sparkopt.ml import arithmetic
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import Counts, Response
 from sparkopt.ml.summary.regression import RegressionSummary, RegressionTrainingSummary
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array
 from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
@@ -66,8 +65,9 @@ class NegativeBinomialRegressionModel(ScalarModel[RegressionTrainingSummary], _C
     def _training_summary(self) -> type[RegressionTrainingSummary]:
         return RegressionTrainingSummary
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        return {"prediction": arithmetic.exp(raw[:, 0])}
+    @property
+    def _response(self) -> Response:
+        return Counts()
 
     def _formulas(self, raw: str) -> Formulas | None:
         return Formulas({"prediction": f"exp({raw})"})

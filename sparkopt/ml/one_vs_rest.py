@@ -14,8 +14,7 @@ from pyspark.ml.util import DefaultParamsReader, JavaMLWritable, MLReader, MLWri
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
-from sparkopt.blocks.columns import Columns, feature_matrix
-from sparkopt.blocks.invalid import invalid_entry, of_valid, valid_features
+from sparkopt.blocks.columns import Columns
 from sparkopt.blocks.names import column_text
 from sparkopt.blocks.reader import HINT
 from sparkopt.blocks.rows import Rows, rows_to_fit, schema_of
@@ -28,8 +27,8 @@ from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES
 from sparkopt.ml.model import NUMBER, VECTOR, wanted_columns
 from sparkopt.ml.params import FeatureParams
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.saving import StageReader, StageWriter, load_stage
-from sparkopt.ml.table_columns import to_arrow
+from sparkopt.ml.row_scorer import RestScorer
+from sparkopt.ml.saving import StageReader, StageWriter, is_written_here, load_stage
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.validation import Interval, check
@@ -193,10 +192,9 @@ class OneVsRestModel(classification.OneVsRestModel):
         return wanted_columns(outputs, taken)
 
     def _row_scorer(self, columns: Sequence[str]) -> RestScorer:
-        models = [model.copy() for model in self.models]
-        for model in models:
-            model._summary = None  # type: ignore[attr-defined]  # history is not needed to score
-        return RestScorer(models, tuple(columns), self._columns().invalid != "error")
+        models: list[Any] = list(self.models)
+        keeps = self._columns().invalid != "error"
+        return RestScorer([model._scores for model in models], models[0]._features(), tuple(columns), keeps)
 
     def write(self) -> MLWriter:
         """Return a writer: ``model.write().overwrite().save(path)``. pyspark.ml's class can load it too."""
@@ -207,40 +205,6 @@ class OneVsRestModel(classification.OneVsRestModel):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
         """Return a reader: ``OneVsRestModel.read().load(path)``. It reads what pyspark.ml's class saved in Python."""
         return _ModelReader(cls)
-
-
-@dataclass(frozen=True)
-class RestScorer:
-    """Scores rows in Arrow by the models of all classes.
-
-    Parameters
-    ----------
-    models : list of LinearModel
-        The model of each class.
-    outputs : tuple of str
-        Keys of the outputs that are wanted.
-    keeps : bool
-        Whether invalid rows, with null, NaN or infinity, get null instead of an error.
-    """
-
-    models: list[Any]
-    outputs: tuple[str, ...]
-    keeps: bool
-
-    def __call__(self, rows: pa.Array) -> pa.Array:
-        """Return a struct of the outputs."""
-        if self.keeps:
-            return of_valid(self._scored, rows, valid_features(rows))
-        try:
-            return self._scored(rows)
-        except DataError as error:
-            raise invalid_entry(rows, self.models[0]._features()) or error from None
-
-    def _scored(self, rows: pa.Array) -> pa.Array:
-        X = feature_matrix(rows)
-        raw = np.stack([model._output("rawPrediction", model._raw(X))[:, 1] for model in self.models], axis=1)
-        found = {"rawPrediction": raw, "prediction": raw.argmax(axis=1)}
-        return pa.StructArray.from_arrays([to_arrow(found[key]) for key in self.outputs], list(self.outputs))
 
 
 @dataclass(frozen=True)
@@ -298,9 +262,17 @@ class BinaryPart(OfPart):
 class _Writer(StageWriter, classification.OneVsRestWriter):
     """Writes a OneVsRest."""
 
+    @property
+    def needs_jobs(self) -> bool:
+        return not is_written_here(self.instance.getClassifier())
+
 
 class _ModelWriter(StageWriter, classification.OneVsRestModelWriter):
     """Writes the model of one."""
+
+    @property
+    def needs_jobs(self) -> bool:
+        return not all(map(is_written_here, [self.instance.getClassifier(), *self.instance.models]))
 
 
 class _Reader(StageReader[Any]):

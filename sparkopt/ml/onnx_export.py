@@ -12,6 +12,7 @@ from sparkopt import __version__
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.filesystem import STORAGE_ERRORS, resolve
 from sparkopt.ml.onnx_graph import Graph, contributions, joined
+from sparkopt.ml.scores import LinearScores
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
@@ -43,10 +44,10 @@ def to_onnx(stages: list[Any], precision: str = "double") -> bytes:
     if not model._has_onnx:
         raise IncompatibleError(
             f"a {_named(model)} has no export to ONNX. LinearRegression, QuantileRegression, LogisticRegression, "
-            f"LinearSVC and GeneralizedLinearRegression have."
+            f"LinearSVC, GeneralizedLinearRegression, factorisation machines and multilayer perceptrons have."
         )
     graph = Graph(precision)
-    raw = _raw(graph, before, model)
+    raw = _raw(graph, before, model) if isinstance(model._scores, LinearScores) else _projected(graph, before, model)
     wanted = {key: name for key, (name, _) in model._output_columns().items() if name}
     outputs = _Outputs(graph, model).of(raw)
     for key, name in wanted.items():
@@ -80,6 +81,31 @@ def _raw(graph: Graph, before: list[Any], model: Any) -> str:
         found = graph.add("Add", graph.add("MatMul", features, graph.constant(matrix.T)), graph.constant(intercept))
     offset = model._columns().offset
     return found if offset is None else graph.add("Add", found, graph.input(offset, 1))
+
+
+def _projected(graph: Graph, before: list[Any], model: Any) -> str:
+    """Return the raw predictions, (n, 1) or (n, classes), of a factorisation machine or a network."""
+    if len(before) > 1 or (before and hasattr(before[0], "encoder")):
+        raise IncompatibleError(
+            f"{_named(model)} has no export to ONNX after {_named(before[0])}: give it a column of features."
+        )
+    matrix, _ = model.arrays
+    X = _features(graph, before, model, matrix)
+    if hasattr(model, "layerWeights"):
+        found = X
+        for number, (weights, bias) in enumerate(model.layerWeights):
+            inputs = found if number == 0 else graph.add("Sigmoid", found)
+            found = graph.add("Add", graph.add("MatMul", inputs, graph.constant(weights)), graph.constant(bias))
+        return found
+    vectors = matrix[1:].T
+    linear = graph.add("MatMul", X, graph.constant(matrix[:1].T))
+    along = graph.add("MatMul", X, graph.constant(vectors))
+    ones = graph.constant(np.ones((vectors.shape[1], 1)))
+    lengths = graph.constant(np.square(vectors).sum(axis=1, keepdims=True))
+    both = graph.add("MatMul", graph.add("Mul", along, along), ones)
+    own = graph.add("MatMul", graph.add("Mul", X, X), lengths)
+    pairs = graph.add("Mul", graph.add("Sub", both, own), graph.constant([0.5]))
+    return graph.add("Add", graph.add("Add", linear, pairs), graph.constant(model.auxiliary))
 
 
 def _features(graph: Graph, before: list[Any], model: Any, matrix: Floats) -> str:
@@ -117,7 +143,7 @@ class _Outputs:
 
     def of(self, raw: str) -> dict[str, tuple[str, int | None]]:
         """Return them by their keys in ``LinearModel._outputs``."""
-        keys, outputs = set(self.model._output_columns()), len(self.model.arrays[1])
+        keys, outputs = set(self.model._output_columns()), self.model._scores.width
         if outputs > 1:
             return self._classes(raw, outputs)
         margin = self.graph.add("Reshape", raw, self.graph.integers([-1]))
@@ -130,6 +156,10 @@ class _Outputs:
     def _two_classes(self, raw: str, margin: str, has_probability: bool) -> dict[str, tuple[str, int | None]]:
         graph = self.graph
         both = graph.add("Concat", graph.add("Neg", raw), raw, axis=1)
+        if not isinstance(self.model._scores, LinearScores):
+            probability = graph.add("Sigmoid", both)
+            chosen = self._chosen(both, probability)
+            return {"rawPrediction": (both, 2), "probability": (probability, 2), "prediction": (chosen, None)}
         least = self.model._least_margin if has_probability else self.model.getThreshold()
         above = graph.number_of(graph.add("Greater", margin, graph.constant([least])))
         found: dict[str, tuple[str, int | None]] = {"rawPrediction": (both, 2), "prediction": (above, None)}
@@ -138,15 +168,19 @@ class _Outputs:
         return found
 
     def _classes(self, raw: str, classes: int) -> dict[str, tuple[str, int | None]]:
-        graph, thresholds = self.graph, self.model._class_thresholds
+        graph = self.graph
         most = graph.constant(1e30)  # infinite intercepts are those of classes without rows
         probability = graph.add("Softmax", graph.add("Clip", raw, graph.add("Neg", most), most), axis=1)
-        votes = raw
+        chosen = self._chosen(raw, probability)
+        return {"rawPrediction": (raw, classes), "probability": (probability, classes), "prediction": (chosen, None)}
+
+    def _chosen(self, raw: str, probability: str) -> str:
+        """Return the class of the largest raw prediction, or of the largest probability over its threshold."""
+        graph, thresholds, votes = self.graph, self.model._class_thresholds, raw
         if thresholds is not None:
             votes = graph.add("Div", probability, graph.constant([thresholds]))
             votes = graph.add("Where", graph.add("IsNaN", votes), graph.constant(0.0), votes)
-        chosen = graph.number_of(graph.add("ArgMax", votes, axis=1, keepdims=0))
-        return {"rawPrediction": (raw, classes), "probability": (probability, classes), "prediction": (chosen, None)}
+        return graph.number_of(graph.add("ArgMax", votes, axis=1, keepdims=0))
 
     def _mean(self, raw: str) -> str:
         """Return the mean of a generalised linear model: the inverse of its link."""

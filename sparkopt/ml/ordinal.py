@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseVector, Vector
 from pyspark.ml.param.shared import HasProbabilityCol
@@ -14,16 +13,16 @@ from pyspark.sql.types import DataType
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError
 from sparkopt.losses import CumulativeLogit, Loss
-from sparkopt.ml import arithmetic
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import OrderedShares, Response
 from sparkopt.ml.summary.classification import OrdinalRegressionSummary, OrdinalRegressionTrainingSummary
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Floats
 from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
@@ -77,11 +76,9 @@ class OrdinalRegressionModel(ScalarModel[OrdinalRegressionTrainingSummary], _Ord
     def _thresholds(self) -> Floats:
         return CumulativeLogit(self.numClasses).thresholds(self.auxiliary)
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        below = [arithmetic.sigmoid(threshold - raw[:, 0]) for threshold in self._thresholds]
-        edges = np.stack([np.zeros(len(raw)), *below, np.ones(len(raw))], axis=1)
-        probability = np.diff(edges, axis=1)
-        return {"probability": probability, "prediction": probability.argmax(axis=1).astype(np.float64)}
+    @property
+    def _response(self) -> Response:
+        return OrderedShares(self._thresholds)
 
     def _formulas(self, raw: str) -> Formulas | None:
         return None

@@ -19,7 +19,7 @@ from sparkopt.io.metadata import check_digest, digested
 from sparkopt.ml.online import OnlineState, restored_state
 from sparkopt.ml.pmml import regression_pmml
 from sparkopt.ml.pyspark_models import PYSPARK_MODELS, class_for_pyspark, of_pyspark, write_for_pyspark
-from sparkopt.ml.saving import StageReader, StageWriter
+from sparkopt.ml.saving import OwnWriter, StageReader
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
@@ -29,7 +29,7 @@ M = TypeVar("M", bound="MLReadable[Any]")
 W = TypeVar("W", bound="ModelWriter")
 
 
-class ModelWriter(StageWriter):
+class ModelWriter(OwnWriter):
     """Writes a linear model, in sparkopt's format or another.
 
     Parameters
@@ -39,7 +39,6 @@ class ModelWriter(StageWriter):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("internal", "pyspark")
-    needs_jobs = False
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from sparkopt.machine import Table
 from sparkopt.machine.derived import computed
 from sparkopt.ml.onnx_export import save_onnx
 from sparkopt.ml.refusals import illegal_arguments
-from sparkopt.ml.saving import StageReader, StageWriter, load_stage
+from sparkopt.ml.saving import StageReader, StageWriter, is_written_here, load_stage
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.validation import instances
@@ -30,9 +30,17 @@ Shared = pipeline.PipelineSharedReadWrite
 class _PipelineWriter(StageWriter, pipeline.PipelineWriter):
     """Writes a pipeline."""
 
+    @property
+    def needs_jobs(self) -> bool:
+        return not all(map(is_written_here, self.instance.getStages()))
+
 
 class _PipelineModelWriter(StageWriter, pipeline.PipelineModelWriter):
     """Writes the model of a pipeline."""
+
+    @property
+    def needs_jobs(self) -> bool:
+        return not all(map(is_written_here, self.instance.stages))
 
 
 class _PipelineReader(StageReader[Any]):

@@ -16,6 +16,8 @@ from pyspark.sql.types import BooleanType, DoubleType, IntegerType, StructField,
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.io.saved import FileSession
 from sparkopt.losses import Huber
+from sparkopt.ml.scores import LinearScores
+from sparkopt.ml.warm_start import split_weights
 from sparkopt.typing import Floats
 
 __all__ = ["PYSPARK_MODELS", "class_for_pyspark", "of_pyspark", "write_for_pyspark"]
@@ -28,11 +30,23 @@ PYSPARK_MODELS = {
         ("regression.LinearRegressionModel", "regression.LinearRegressionModel"),
         ("regression.GeneralizedLinearRegressionModel", "generalized.GeneralizedLinearRegressionModel"),
         ("regression.AFTSurvivalRegressionModel", "survival.AFTSurvivalRegressionModel"),
+        ("regression.FMRegressionModel", "factorization.FMRegressionModel"),
+        ("classification.FMClassificationModel", "factorization.FMClassificationModel"),
+        (
+            "classification.MultilayerPerceptronClassificationModel",
+            "multilayer.MultilayerPerceptronClassificationModel",
+        ),
     )
 }
 """sparkopt's models, by the class in the metadata of pyspark.ml's."""
 OF_THE_FIT = "Bounds"
 """In the names of parameters that a model has no use for, whose JSON is that of a Matrix or a Vector."""
+THEIR_SOLVERS = {
+    "FMRegressionModel": ("gd", "adamW"),
+    "FMClassificationModel": ("gd", "adamW"),
+    "MultilayerPerceptronClassificationModel": ("gd", "l-bfgs"),
+}
+"""Solvers that pyspark.ml's models of these kinds may name; others are left to its default."""
 MAPS = ("paramMap", "defaultParamMap")
 """Where metadata have parameters."""
 
@@ -55,8 +69,16 @@ def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
         Where a number is missing, as in models of Spark 1.
     """
     names = set(row.asDict() if hasattr(row, "asDict") else row)
+    given, auxiliary = {**metadata.get("defaultParamMap", {}), **metadata.get("paramMap", {})}, np.zeros(0)
     try:
-        if "coefficientMatrix" in names:
+        if "factors" in names:
+            linear, factors = _array(row["linear"], VectorUDT()), _array(row["factors"], MatrixUDT())
+            matrix, auxiliary = np.concatenate([linear[None, :], factors.T]), np.array([float(row["intercept"])])
+            intercept = np.zeros(len(matrix))
+        elif "weights" in names:
+            matrix, intercept, auxiliary = split_weights(_array(row["weights"], VectorUDT()), given["layers"])
+            matrix = matrix.T
+        elif "coefficientMatrix" in names:
             matrix, intercept = (
                 _array(row["coefficientMatrix"], MatrixUDT()),
                 _array(row["interceptVector"], VectorUDT()),
@@ -70,9 +92,8 @@ def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
         ) from None
     own = dict(metadata)
     for key in MAPS:
-        own[key] = {name: value for name, value in metadata.get(key, {}).items() if OF_THE_FIT not in name}
+        own[key] = {name: value for name, value in metadata.get(key, {}).items() if not _is_of_the_fit(name)}
     params = {**own["defaultParamMap"], **own["paramMap"]}
-    auxiliary = np.zeros(0)
     if params.get("loss") == "huber":
         auxiliary = np.array([Huber(params["epsilon"]).parameter(float(row["scale"]))])
     elif "AFTSurvival" in metadata["class"]:
@@ -80,6 +101,10 @@ def of_pyspark(kind: Any, metadata: dict[str, Any], row: Any) -> Any:
     model = kind(matrix, intercept, auxiliary)._resetUid(metadata["uid"])
     DefaultParamsReader.getAndSetParams(model, own)
     return model
+
+
+def _is_of_the_fit(name: str) -> bool:
+    return OF_THE_FIT in name or name == "initialWeights"
 
 
 def _array(value: Any, kind: Any) -> Floats:
@@ -125,7 +150,13 @@ def write_for_pyspark(model: Any, path: str, session: Any) -> None:
     theirs = class_for_pyspark(model)
     module, _, name = theirs.replace("org.apache.spark", "pyspark").rpartition(".")
     kind = getattr(import_module(module), name)
-    known = {one for one in dir(kind) if isinstance(getattr(kind, one), Param) and OF_THE_FIT not in one}
+    known = {one for one in dir(kind) if isinstance(getattr(kind, one), Param) and not _is_of_the_fit(one)}
+    if (
+        model.hasParam("solver")
+        and not isinstance(model._scores, LinearScores)
+        and model.getSolver() not in THEIR_SOLVERS[name]
+    ):
+        known.remove("solver")
     metadata = json.loads(DefaultParamsWriter._get_metadata_to_save(model, session))
     metadata["class"] = theirs
     for key in MAPS:
@@ -142,10 +173,19 @@ def write_for_pyspark(model: Any, path: str, session: Any) -> None:
 def _numbers(model: Any) -> tuple[StructType | None, tuple[Any, ...]]:
     """Return what pyspark.ml keeps of such a model: names and types, and their values."""
     matrix, intercept = model.arrays
-    if hasattr(model, "coefficientMatrix"):
+    fields: list[tuple[str, Any, Any]]
+    if hasattr(model, "factors"):
+        fields = [
+            ("intercept", DoubleType(), model.intercept),
+            ("linear", VectorUDT(), model.linear),
+            ("factors", MatrixUDT(), model.factors),
+        ]
+    elif hasattr(model, "weights"):
+        fields = [("weights", VectorUDT(), model.weights)]
+    elif hasattr(model, "coefficientMatrix"):
         entries = DenseMatrix(matrix.shape[0], matrix.shape[1], matrix.ravel().tolist(), isTransposed=True)
         several, classes = len(matrix) > 1, model.numClasses
-        fields: list[tuple[str, Any, Any]] = [
+        fields = [
             ("numClasses", IntegerType(), classes),
             ("numFeatures", IntegerType(), matrix.shape[1]),
             ("interceptVector", VectorUDT(), DenseVector(intercept)),

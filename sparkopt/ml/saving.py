@@ -32,12 +32,14 @@ from sparkopt.io.saved import FileSession, fetched, written_whole
 from sparkopt.ml.pyspark_models import PYSPARK_MODELS
 
 __all__ = [
+    "OwnWriter",
     "ParamsReadable",
     "ParamsWritable",
     "ParamsWriter",
     "StageReader",
     "StageWriter",
     "class_named",
+    "is_written_here",
     "load_stage",
     "save_stage",
     "session_here",
@@ -80,15 +82,12 @@ class _AnySession:
 
 
 class StageWriter(_AnySession, MLWriter):
-    """A writer that needs no Spark, and that can overwrite on Spark Connect too; pyspark's own needs the JVM.
+    """A writer that needs no Spark, and that can overwrite on Spark Connect too; pyspark's own needs the JVM."""
 
-    Attributes
-    ----------
-    needs_jobs : bool
-        Whether Spark's jobs write where there is a session: also to disks that this process writes to.
-    """
-
-    needs_jobs = True
+    @property
+    def needs_jobs(self) -> bool:
+        """Whether Spark's jobs write where there is a session: also to disks that this process writes to."""
+        return True
 
     def save(self, path: str) -> None:
         """Write below ``path``.
@@ -131,7 +130,21 @@ class StageWriter(_AnySession, MLWriter):
             super()._handleOverwrite(path)
 
 
-class ParamsWriter(StageWriter, DefaultParamsWriter):
+class OwnWriter(StageWriter):
+    """A writer of what is sparkopt's alone."""
+
+    @property
+    def needs_jobs(self) -> bool:
+        return False
+
+
+def is_written_here(stage: Any) -> bool:
+    """Whether a stage, with all that it is made of, is written without Spark's jobs."""
+    writer = stage.write() if hasattr(stage, "write") else None
+    return isinstance(writer, StageWriter) and not writer.needs_jobs
+
+
+class ParamsWriter(OwnWriter, DefaultParamsWriter):
     """Writes parameters."""
 
 
@@ -166,9 +179,19 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
         CorruptDataError
             Where files were truncated or altered.
         """
-        if not isinstance(self.sparkSession, FileSession):
+        session = self.sparkSession
+        if isinstance(session, FileSession):
+            return self._load_here(path)
+        if not (is_own_disk(session, path) and _is_own(Path(path))):
             with path_errors(path), damage(path):
                 return self._load(path)
+        self._sparkSession = FileSession()  # the same, without two jobs a stage
+        try:
+            return self._load_here(path)
+        finally:
+            self._sparkSession = session
+
+    def _load_here(self, path: str) -> S:
         with fetched(path) as folder, damage(path):
             return self._load(str(folder))
 
@@ -178,6 +201,17 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
 
     def _metadata(self, path: str) -> dict[str, Any]:
         return DefaultParamsReader.loadMetadata(path, self.sparkSession)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether what was saved is sparkopt's, with all of its stages; what cannot be told is left to Spark."""
+    metadata = sorted(folder.rglob("metadata/part-*"))
+    try:
+        return bool(metadata) and all(
+            read_metadata(part.parents[1])["class"].startswith("sparkopt.") for part in metadata
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
+        return False
 
 
 class ParamsReader(StageReader[S]):

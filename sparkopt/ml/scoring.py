@@ -18,6 +18,7 @@ from sparkopt.blocks.names import quoted
 from sparkopt.blocks.row_functions import row_wise
 from sparkopt.blocks.validity import valid_rows
 from sparkopt.ml.model import INPUTS, LinearModel
+from sparkopt.ml.row_scorer import score_in_task
 
 __all__ = ["HeldOut"]
 
@@ -81,7 +82,7 @@ class HeldOut:
         for number, (model, columns) in enumerate(zip(self._models[0], self._outputs, strict=True)):
             kind = kind.add(f"m{number}", model._scores_type(columns))
         score = [
-            [model._score(columns) for model, columns in zip(models, self._outputs, strict=True)]
+            [score_in_task(model._row_scorer(columns)) for model, columns in zip(models, self._outputs, strict=True)]
             for models in self._models
         ]
 

@@ -107,6 +107,15 @@ class StreamTrainer:
         self.estimator, self.path = estimator, path
         self.steps = check("steps", steps, Interval(1, None, whole=True))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to the server's Python on Spark Connect: a summary's rows stay with the client."""
+        estimator = self.estimator
+        if getattr(estimator.initialModel, "_summary", None) is not None:
+            estimator = estimator.copy()
+            estimator.initialModel = estimator.initialModel.copy()
+            estimator.initialModel._summary = None
+        return {**vars(self), "estimator": estimator}
+
     def start(self, stream: Any, trigger: dict[str, Any] | None = None, name: str | None = None) -> StreamingQuery:
         """Learn from a streaming DataFrame; return Spark's StreamingQuery.
 

@@ -18,15 +18,16 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.targets import CensoredTimes
 from sparkopt.errors import ParameterError
 from sparkopt.losses import AcceleratedFailureTime, Loss
-from sparkopt.ml import arithmetic, expressions
+from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import Response, SurvivalTimes
 from sparkopt.ml.summary.survival import SurvivalSummary, SurvivalTrainingSummary
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array, Floats
+from sparkopt.typing import Floats
 from sparkopt.validation import Interval
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ class AFTSurvivalRegressionModel(ScalarModel[SurvivalTrainingSummary], _Survival
         factors: Floats = np.exp(np.log(-np.log1p(-np.array(self.getQuantileProbabilities()))) * self.scale)
         return factors
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        time = arithmetic.exp(raw[:, 0])
-        return {"prediction": time, "quantiles": time[:, None] * self._factors}
+    @property
+    def _response(self) -> Response:
+        return SurvivalTimes(self._factors)
 
     def _formulas(self, raw: str) -> Formulas | None:
         quantiles = expressions.array(f"(exp({raw}) * {expressions.number(one)})" for one in self._factors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from pyspark import keyword_only
 from pyspark.ml.linalg import DenseVector, Vector
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -22,9 +21,9 @@ from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
 from sparkopt.ml.model import NUMBER, VECTOR, ScalarModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.responses import Margins, Response
 from sparkopt.ml.summary.classification import LinearSVCSummary, LinearSVCTrainingSummary
 from sparkopt.training.trainer import Fit
-from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, OneOf
 
 if TYPE_CHECKING:
@@ -90,12 +89,9 @@ class LinearSVCModel(ScalarModel[LinearSVCTrainingSummary], _LinearSVCParams):
     def _training_summary(self) -> type[LinearSVCTrainingSummary]:
         return LinearSVCTrainingSummary
 
-    def _outputs(self, raw: Array) -> dict[str, Array]:
-        margin = raw[:, 0]
-        return {
-            "rawPrediction": np.stack([-margin, margin], axis=1),
-            "prediction": (margin > self.getThreshold()).astype(np.float64),
-        }
+    @property
+    def _response(self) -> Response:
+        return Margins(self.getThreshold())
 
     def _formulas(self, raw: str) -> Formulas:
         chosen = expressions.above(raw, self.getThreshold())

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml.linalg import DenseVector, SparseVector
 
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import array_of
@@ -39,6 +38,8 @@ def from_objects(values: Sequence[Any], name: str) -> pa.Array:
     DataError
         For a row that is none of them.
     """
+    from pyspark.ml.linalg import SparseVector  # here, since tasks import this module, and no pyspark.ml
+
     if any(isinstance(value, SparseVector) for value in values):
         return _structs(values, name)
     rows = [None if value is None else _numbers(value, name, row) for row, value in enumerate(values)]
@@ -47,7 +48,9 @@ def from_objects(values: Sequence[Any], name: str) -> pa.Array:
 
 def _numbers(value: Any, name: str, row: int) -> Array:
     try:
-        found = np.asarray(value.values if isinstance(value, DenseVector) else value, dtype=np.float64)
+        # a dense Vector's numbers; a frame's or a dictionary's are a method
+        inside = getattr(value, "values", None)
+        found = np.asarray(inside if isinstance(inside, np.ndarray) else value, dtype=np.float64)
     except (TypeError, ValueError):
         found = np.zeros(())
     if found.ndim != 1:
@@ -71,7 +74,7 @@ def _structs(values: Sequence[Any], name: str) -> pa.Array:
     for row, value in enumerate(values):
         if value is None:
             rows.append(None)
-        elif isinstance(value, SparseVector):
+        elif hasattr(value, "indices"):
             rows.append({"type": 0, "size": value.size, "indices": value.indices, "values": value.values})
         else:
             rows.append({"type": 1, "size": None, "indices": None, "values": _numbers(value, name, row)})

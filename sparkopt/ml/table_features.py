@@ -43,7 +43,7 @@ from sparkopt.machine.derived import computed, derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import NAMES
-from sparkopt.ml.saving import ParamsReadable, ParamsWritable, StageReader, StageWriter
+from sparkopt.ml.saving import OwnWriter, ParamsReadable, ParamsWritable, StageReader
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_statistics import Learning, statistics_of
 from sparkopt.validation import Interval, OneOf, check
@@ -370,7 +370,7 @@ class AddFeatures:
             yield pa.RecordBatch.from_arrays([*batch.columns, features], [*batch.schema.names, self.output])
 
 
-class _Writer(StageWriter):
+class _Writer(OwnWriter):
     """Writes parameters, and the encoder as JSON."""
 
     def __init__(self, model: TableFeaturesModel) -> None:

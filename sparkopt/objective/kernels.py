@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
+from sparkopt.losses import ProjectionLoss
+from sparkopt.objective.accumulators import Accumulators, Objectives
 from sparkopt.objective.curvature import BlockCurvature, Curvature
 from sparkopt.objective.hessians import HessianSum, packed_total
 from sparkopt.objective.linear import LinearObjective
+from sparkopt.objective.projected import evaluate_projected
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
-from sparkopt.objective.sparse_rows import add_transposed_product
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
 
 __all__ = ["evaluate", "with_hessians"]
-
-Objectives: TypeAlias = Sequence[LinearObjective]
 
 TOGETHER = 1 << 12
 """Most raw predictions of all points that a loss is given in one call: of few, calls take longer than arithmetic."""
@@ -41,6 +39,8 @@ def evaluate(
     Hessians are of one row of so many as ``spacing`` says, as if each stood for all of them.
     """
     request = query.request
+    if isinstance(objectives[0].loss, ProjectionLoss):
+        return evaluate_projected(objectives, query, blocks)
     if isinstance(request, Losses):
         return _losses(objectives, request.points, blocks)
     if isinstance(request, Hessians):
@@ -71,9 +71,9 @@ def _gradients(
     blocks: Iterable[Block],
     hessians: Sequence[HessianSum] = (),
     spacing: RowSpacing = EACH_ROW,
-) -> _Accumulators:
+) -> Accumulators:
     """Sum losses and gradients at every row of ``points``, shape (m, size), in one pass; and Hessians, if any."""
-    linear, sums = _LinearParts.of(objectives, points), _Accumulators.zero(objectives[0], len(points))
+    linear, sums = _LinearParts.of(objectives, points), Accumulators.zero(objectives[0], len(points))
     curve = Curvature(hessians, spacing)
     for block in blocks:
         found = linear.losses(block)
@@ -85,7 +85,7 @@ def _gradients(
 def _counted(
     found: Iterable[tuple[Array, Array, Array, Array]],
     block: Block,
-    sums: _Accumulators,
+    sums: Accumulators,
     curve: BlockCurvature | None,
 ) -> Iterator[Array]:
     """Yield the weighted slopes of each point, after adding its losses, and curvature where it is asked for."""
@@ -100,7 +100,7 @@ def _counted(
 
 def _hessian_products(
     objectives: Objectives, points: Floats, vectors: Floats, blocks: Iterable[Block]
-) -> _Accumulators:
+) -> Accumulators:
     """Sum the Hessian at every row of ``points`` times the same row of ``vectors``, both (m, size).
 
     The Hessian of a sum over rows is Xᵀ D X with D the loss's second derivatives (Nocedal & Wright, 2006, §7.1), so a
@@ -110,7 +110,7 @@ def _hessian_products(
     # one point, many directions: the Hessian itself
     alone = all(other is own for other in objectives) and bool((points == points[0]).all())
     linear = _LinearParts.of(objectives[:1], points[:1]) if alone else _LinearParts.of(objectives, points)
-    directions, sums = _LinearParts.of(objectives, vectors), _Accumulators.zero(own, m)
+    directions, sums = _LinearParts.of(objectives, vectors), Accumulators.zero(own, m)
     for whole in blocks:
         raws = linear.raw(whole, whole.offset)
         block = whole
@@ -125,7 +125,7 @@ def _hessian_products(
 
 def _losses(objectives: Objectives, points: Floats, blocks: Iterable[Block]) -> PartialSum:
     """Return losses alone at every row of ``points``; the gradients have no columns."""
-    linear, sums = _LinearParts.of(objectives, points), _Accumulators.zero(objectives[0], len(points))
+    linear, sums = _LinearParts.of(objectives, points), Accumulators.zero(objectives[0], len(points))
     for block in blocks:
         for i, (_, _, value, _) in enumerate(linear.losses(block)):
             sums.loss[i] += _weighted(value, block.weight).sum(dtype=np.float64)
@@ -216,98 +216,6 @@ class _LinearParts:
             np.concatenate([part, np.broadcast_to(auxiliary.astype(raw.dtype), shape)], axis=1)
             for part, auxiliary in zip(parts, self.auxiliary, strict=True)
         ]
-
-
-@dataclass
-class _Accumulators:
-    """Accumulators of one pass, in the user's coordinates and float64."""
-
-    loss: Floats
-    matrix: Floats
-    intercept: Floats
-    auxiliary: Floats
-    weight: float = 0.0
-    rows: int = 0
-
-    @classmethod
-    def zero(cls, objective: LinearObjective, m: int) -> _Accumulators:
-        """Return the accumulators for m points."""
-        outputs, auxiliary = objective.loss.outputs, objective.loss.auxiliary
-        matrix = np.zeros((objective.features, m * outputs))
-        return cls(np.zeros(m), matrix, np.zeros(m * outputs), np.zeros((m, auxiliary)))
-
-    @property
-    def weights(self) -> Floats:
-        """Σ weight, which is the same at every point."""
-        return np.full(len(self.loss), self.weight)
-
-    def add(self, block: Block, slopes: Iterable[Array]) -> None:
-        """Add a block's weighted slopes, one array of the loss's shape a point, which is copied before the next."""
-        (m, auxiliary), k = self.auxiliary.shape, self.matrix.shape[1] // len(self.loss)
-        if m * k == 1:
-            (slope,) = slopes
-            if auxiliary:
-                self.auxiliary[0] += slope[:, k:].sum(axis=0, dtype=np.float64)
-                slope = slope[:, 0]
-            slope = slope.reshape(-1).astype(block.X.dtype, copy=False)
-            self._add_product(block.X, slope)
-            self.intercept += slope.sum(dtype=np.float64)
-            return
-        order: Literal["C", "F"] = "F" if k == 1 and isinstance(block.X, np.ndarray) else "C"
-        table = np.empty((block.rows, m * k), block.X.dtype, order=order)
-        for i, slope in enumerate(slopes):
-            if auxiliary:
-                self.auxiliary[i] += slope[:, k:].sum(axis=0, dtype=np.float64)
-                slope = slope[:, :k]
-            table[:, i * k : (i + 1) * k] = slope.reshape(block.rows, k)
-        self._add_product(block.X, table)
-        self.intercept += table.sum(axis=0, dtype=np.float64)
-
-    def _add_product(self, X: Array | scipy.sparse.csr_array, slopes: Array) -> None:
-        """Add Xᵀ · slopes, (n,) or (n, columns); of a few sparse rows only the features that they store."""
-        if isinstance(X, np.ndarray):
-            product = X.T @ slopes
-            self.matrix += product[:, None] if slopes.ndim == 1 else product
-        elif slopes.ndim == 1 and X.dtype == self.matrix.dtype:
-            add_transposed_product(X, slopes, self.matrix[:, 0])
-        elif X.nnz >= X.shape[1]:
-            product = X.T @ slopes
-            self.matrix += product[:, None] if slopes.ndim == 1 else product
-        elif slopes.ndim == 1:
-            np.add.at(self.matrix[:, 0], X.indices, X.data * np.repeat(slopes, np.diff(X.indptr)))
-        else:
-            features, places = np.unique(X.indices, return_inverse=True)
-            few = scipy.sparse.csr_array((X.data, places, X.indptr), shape=(X.shape[0], len(features)))
-            self.matrix[features] += few.T @ slopes
-
-    def count(self, block: Block) -> None:
-        """Count a block's rows, also those that add nothing."""
-        self.weight += block.rows if block.weight is None else float(block.weight.sum())
-        self.rows += block.rows
-
-    def partial(self, objectives: Objectives, pull_back: bool) -> PartialSum:
-        """Return losses and gradients, by the chain rule in every point's own coordinates where ``pull_back``."""
-        own, m, (features, columns) = objectives[0], len(objectives), self.matrix.shape
-        gradient, k = np.empty((m, own.size)), columns // m
-        by_point = self.matrix.reshape(features, m, k).transpose(1, 0, 2)
-        # For each point the matrix (features, k), row by row, then intercepts and auxiliary parameters.
-        gradient[:, : features * k].reshape(m, features, k)[:] = by_point
-        if own.fit_intercept:
-            gradient[:, features * k : (features + 1) * k] = self.intercept.reshape(m, k)
-        gradient[:, own.size - self.auxiliary.shape[1] :] = self.auxiliary
-        if pull_back:
-            for objective, run in _runs(objectives):
-                objective.pull_back(gradient[run])
-        return PartialSum(self.loss, gradient, self.weights, self.rows)
-
-
-def _runs(objectives: Objectives) -> Iterator[tuple[LinearObjective, slice]]:
-    """Yield each objective with the consecutive points that are its own."""
-    first = 0
-    for _, run in groupby(objectives, key=id):
-        own = list(run)
-        yield own[0], slice(first, first + len(own))
-        first += len(own)
 
 
 def _targets(block: Block, scale: float) -> Array:

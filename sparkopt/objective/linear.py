@@ -63,9 +63,10 @@ class LinearObjective:
         return (self.features + self.fit_intercept) * self.loss.outputs + self.loss.auxiliary
 
     def penalised(self) -> Floats:
-        """Return 1 for coefficients and 0 for intercepts and auxiliary parameters, shape (size,)."""
+        """Return 1 for coefficients, 0 for intercepts, and for auxiliary parameters what the loss says, (size,)."""
         mask = np.ones(self.size)
         mask[self.features * self.loss.outputs :] = 0.0
+        mask[self.size - self.loss.auxiliary :] = self.loss.penalised_auxiliary
         return mask
 
     def coordinates(self, standardised: bool = True) -> Coordinates:

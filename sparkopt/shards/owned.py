@@ -103,7 +103,8 @@ def owned_folder(parent: str, kind: str) -> Iterator[str]:
     name = f"{kind}-{uuid.uuid4().hex}"
     uri = child_uri(parent, name)
     place, ended = LastingLocation(uri, "storePath"), threading.Event()
-    _renew(place.now())
+    with place.now().usable():
+        _renew(place.now())
     try:
         sweep(resolve(parent, "storePath"), name)
         renewing = threading.Thread(target=_renewing, args=(place, ended), name="sparkopt-owner", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
-from sparkopt.io.filesystem import Location
+from sparkopt.io.filesystem import STORAGE_ERRORS, Location
 from sparkopt.shards.fields import HINT, Fields
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
@@ -82,10 +83,11 @@ class ShardWriter:
         table = pa.Table.from_batches(self._waiting).combine_chunks()
         for start, end in itertools.pairwise([0, *ends]):
             (batch,) = table.slice(start, end - start).to_batches()
-            if self._writer is None:
-                self._stream = self.file.filesystem.open_output_stream(self.file.path)
-                self._writer = pa.ipc.new_file(self._stream, batch.schema)
-            self._writer.write_batch(batch)
+            with self.file.usable():
+                if self._writer is None:
+                    self._stream = self.file.filesystem.open_output_stream(self.file.path)
+                    self._writer = pa.ipc.new_file(self._stream, batch.schema)
+                self._writer.write_batch(batch)
             self.groups.append(batch.num_rows)
             self.digest = _digest(batch, self.digest)
         self._waiting = table.slice(ends[-1]).to_batches()
@@ -97,9 +99,10 @@ class ShardWriter:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None and self._waiting:
             self._flush(last=True)
-        for opened in (self._writer, self._stream):
-            if opened is not None:
-                opened.close()
+        with self.file.usable() if kind is None else contextlib.suppress(*STORAGE_ERRORS):  # the first one is told
+            for opened in (self._writer, self._stream):
+                if opened is not None:
+                    opened.close()
 
 
 def _spec(values: RowArray | pa.Array) -> tuple[tuple[int, ...], str]:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
+from sparkopt.blocks.failures import data_errors
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.worker import spare_modules
@@ -77,16 +78,20 @@ def write_store(
     ------
     DataError
         For a row that cannot be trained on, or where there are none; nothing stays behind.
+    ParameterError
+        Where the folder cannot be written to: its disk is full, or a right is lacking.
     """
     begin = time.perf_counter()
     folder = resolve(uri, "storePath")
-    folder.make_folder()
     complete = False
     try:
+        with folder.usable():
+            folder.make_folder()
         write = _Write(fields, folder, held_out, check, ignored)
         found = _by_processes(rows, write) if isinstance(rows, Table) else _by_tasks(rows, write)
         index = _index(sorted(found, key=lambda row: row.path or ""), fields, uri, time.perf_counter() - begin)
-        index.save()
+        with folder.usable():
+            index.save()
         complete = True
     finally:
         if not complete:
@@ -97,7 +102,8 @@ def write_store(
 def _by_tasks(rows: DataFrame, write: _Write) -> list[Written]:
     """Let Spark's tasks write."""
     more = [] if write.held_out is None else [write.held_out.condition(rows.schema).alias(VALIDATION)]
-    found = write.fields.select(rows, *more).mapInArrow(_Task(write), RESULT).collect()
+    with data_errors():
+        found = write.fields.select(rows, *more).mapInArrow(_Task(write), RESULT).collect()
     return [Written(*row) for row in found]
 
 

@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from sparkopt.blocks.block import Block
 from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.files import write_blocks
-from sparkopt.errors import IncompatibleError
+from sparkopt.errors import IncompatibleError, ParameterError
 
 LINE = r"^no space is left for blocks in \S+ on \S+\. Set SPARK_LOCAL_DIRS [^\n]* blockCodec='zstd'\.$"
 
@@ -35,10 +35,16 @@ def test_a_full_disk_is_one_line_and_keeps_nothing(full, codec, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_line_is_taken_out_of_what_spark_reports():
-    line = "no space is left for blocks in /data on worker-7. Set SPARK_LOCAL_DIRS …"
+LINES = {
+    "no space is left for blocks in /data on worker-7. Set SPARK_LOCAL_DIRS …": IncompatibleError,
+    "storePath='/data/rows of may' cannot be used: [Errno 28] No space left on device": ParameterError,
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_line_is_taken_out_of_what_spark_reports(line):
     above = "Job aborted due to stage failure: …\nTraceback (most recent call last):\n  File …"
-    trace = f"{above}\nsparkopt.errors.IncompatibleError: {line}\n\n\tat org.apache.spark…"
-    with pytest.raises(IncompatibleError) as told, data_errors():
+    trace = f"{above}\nsparkopt.errors.{LINES[line].__name__}: {line}\n\n\tat org.apache.spark…"
+    with pytest.raises(LINES[line]) as told, data_errors():
         raise PySparkException(trace)
     assert str(told.value) == line

@@ -106,7 +106,8 @@ def test_a_fit_that_failed_before_in_this_process_is_no_other_application(tmp_pa
 def test_everything_comes_back_as_it_was():
     before = snapshot()
     stage = Stage(2, 17, {"left": [0], "starts": [(np.ones(2), None)]})
-    fingerprint, (after,), again = load(dump(MINE, [before], stage))
+    fingerprint, (after,), again, residuals = load(dump(MINE, [before], stage, ["part-0", "part-1"]))
+    assert residuals == ["part-0", "part-1"]
     assert fingerprint == MINE
     assert repr(again) == repr(stage)
     assert repr(after) == repr(before)  # types, tuples and lists alike

@@ -16,7 +16,7 @@ from sparkopt.blocks.block import Block, InMemoryBlocks, Part
 from sparkopt.codecs.gradient import GRADIENT_CODECS, ErrorFeedback, gradient_codec
 from sparkopt.communication.encoder import Encoder, PassMessage
 from sparkopt.communication.encoding import CommunicatedSum, EncodedGradient
-from sparkopt.communication.error_feedback import Residuals, ResidualStore, check_residuals
+from sparkopt.communication.error_feedback import Residuals, ResidualStore, check_residuals, names_at
 from sparkopt.communication.sums import Summation
 from sparkopt.errors import CorruptDataError
 from sparkopt.io.filesystem import resolve
@@ -273,3 +273,8 @@ def test_a_missing_residual_is_noticed(tmp_path):
     with pytest.raises(CorruptDataError, match="part-1 at step 2 is missing"):
         check_residuals(kept, 2)
     check_residuals(kept, 1)
+    assert (names_at(kept, 1), names_at(kept, 2), names_at(kept, 3)) == (["part-0", "part-1"], ["part-0"], [])
+    (tmp_path / "part-0.00000002.memory").unlink()
+    check_residuals(kept, 2)  # of a checkpoint that names none
+    with pytest.raises(CorruptDataError, match="part-0 at step 2 is missing"):
+        check_residuals(kept, 2, ["part-0", "part-1"])

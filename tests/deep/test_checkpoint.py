@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import os
+import re
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.recipe import OPTIMIZERS, Recipe
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
+from sparkopt.io.filesystem import Location
 from sparkopt.launch import LocalCommunicator
 from sparkopt.launch.checkpoints import (
     MANIFEST,
@@ -184,4 +188,26 @@ def test_a_missing_part_is_passed_over(tmp_path, name):
     folder.save(checkpoint(0))
     folder.save(checkpoint(1))
     (tmp_path / "epoch-000001-step-000000000" / name).unlink()
+    assert folder.latest() == "epoch-000000-step-000000000"
+
+
+def test_a_full_disk_costs_a_warning_and_leaves_nothing(tmp_path, monkeypatch):
+    """The state of the first checkpoint fits, and that of the others does not."""
+    folder = CheckpointFolder(str(tmp_path))
+    assert folder.save_if_possible(checkpoint(0)) == ""
+    write, names = Location.write, list[str]()
+
+    def full(self, content):
+        names.append(self.path)
+        if self.path.endswith(STATE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        write(self, content)
+
+    monkeypatch.setattr(Location, "write", full)
+    why = folder.save_if_possible(checkpoint(1))
+    assert re.fullmatch(r"checkpoint \S+/epoch-000001-step-0+ was not written: [^\n]+No space left[^\n]+", why)
+    assert len(names) == 2
+    with pytest.raises(ParameterError, match=r"^checkpointDir='[^\n]+' cannot be used: [^\n]+No space left[^\n]+$"):
+        folder.save(checkpoint(1))
+    assert {path.name for path in tmp_path.iterdir()} == {"epoch-000000-step-000000000"}
     assert folder.latest() == "epoch-000000-step-000000000"

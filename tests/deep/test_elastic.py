@@ -22,6 +22,7 @@ from sparkopt.shards.store import write_store
 from tests.deep.killing import calm, estimator, rows
 from tests.deep.networks import Mlp
 from tests.deep.test_kill import script
+from tests.tiers import needs
 
 
 @pytest.mark.usefixtures("horovod")
@@ -38,23 +39,31 @@ def test_where_nobody_is_lost(spark, tmp_path):
     assert found[0].seconds["checkpoint"] > 0 == expected.seconds["checkpoint"]  # it was ready to lose one
 
 
-@pytest.mark.usefixtures("horovod", "jvms", "kills")
+@pytest.mark.usefixtures("jvms", "kills")
+@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs("horovod"))])
 @pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
-def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what):
-    """The other continues with all of a step's rows, from memory; a replacement joins; the losses are the same."""
-    process = script(what, str(tmp_path), "horovod")
-    output, errors = process.communicate(timeout=200)
+def test_a_killed_rank_is_missed_for_a_while(spark, tmp_path, what, launcher):
+    """The other goes on from memory with all of a step's rows; Spark starts the lost one's task again, and it joins.
+
+    Losses are the same, but of steps that the lost one had not reported (at most 20): these are of the other's rows.
+    """
+    process = script(what, str(tmp_path), launcher)
+    output, errors = process.communicate(timeout=300)
     found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
     assert found, errors[-3000:]
     facts = json.loads(found[0])
-    assert (facts["processes"], facts["restarts"]) == (2, 1)
+    assert (facts["processes"], facts["restarts"], facts["resumed"] is None) == (2, 1, False)
     assert "of 2 ended unexpectedly; training continues with 1." in errors
-    assert re.search(r"Training continues from step \d+ of epoch \d, which repeats \d+ steps.", errors)
     assert "Training continues with 2 processes instead of 1." in errors
+    assert "which repeats" not in errors
+    resumed = re.search(r"Training continues from step (\d+) of epoch (\d+)\.", errors)
+    assert resumed, errors[-3000:]
     expected = estimator(calm(tmp_path / "calm"), "torch", dropout=0.0, epochs=6).fit(rows(spark))
-    before = 30 if what == "elastic" else 20  # steps that two ranks took, and that nobody repeated
-    assert facts["losses"][:before] == expected.summary.objectiveHistory[:before]
-    np.testing.assert_allclose(facts["losses"], expected.summary.objectiveHistory, rtol=1e-4)
+    losses = expected.summary.objectiveHistory
+    step = 20 * int(resumed[2]) + int(resumed[1])
+    estimated = np.flatnonzero(~np.isclose(facts["losses"], losses, rtol=1e-3))
+    assert set(estimated) <= set(range(step - 20, step))
+    np.testing.assert_allclose(facts["losses"], losses, atol=0.2)
     for name, tensor in module_state((tmp_path / "weights").read_bytes()).items():
         np.testing.assert_allclose(tensor, module_state(expected.weights)[name], rtol=1e-3, atol=1e-5)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import time
 
 import numpy as np
@@ -22,10 +21,8 @@ from sparkopt.launch import LocalLauncher, ProcessLauncher
 from sparkopt.launch.checkpoints import module_state
 from sparkopt.shards.fields import Fields
 from sparkopt.shards.store import write_store
-from tests.deep import killing
-from tests.deep.killing import STEP, Mortal, estimator
+from tests.deep.killing import STEP, Mortal
 from tests.deep.rows import parted
-from tests.deep.test_kill import script
 
 pytestmark = pytest.mark.usefixtures("kills")
 
@@ -95,28 +92,6 @@ def test_another_joins(settings, tmp_path):
     assert len(found) == 3
     assert {one.weights for one in found[1:]} == {b""}
     compare(found[0], calm(longer, tmp_path / "calm"))
-
-
-@pytest.mark.usefixtures("jvms")
-@pytest.mark.parametrize("what", ["elastic", "elastic-cluster"])
-def test_so_it_is_in_tasks_of_spark(spark, tmp_path, what):
-    """Spark starts the task of a killed rank again, or of a killed executor, and it joins."""
-    process = script(what, str(tmp_path), "torch")
-    output, errors = process.communicate(timeout=300)
-    found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
-    assert found, errors[-3000:]
-    facts = json.loads(found[0])
-    assert (facts["processes"], facts["restarts"], facts["resumed"] is None) == (2, 1, False)
-    assert "of 2 ended unexpectedly; training continues with 1." in errors
-    assert "Training continues with 2 processes instead of 1." in errors
-    assert "which repeats" not in errors
-    expected = estimator(killing.calm(tmp_path / "calm"), "torch", dropout=0.0, epochs=6).fit(killing.rows(spark))
-    losses = expected.summary.objectiveHistory
-    is_estimated = ~np.isclose(facts["losses"], losses, rtol=1e-3)
-    assert is_estimated.sum() <= 20  # of what the lost one had not reported
-    np.testing.assert_allclose(facts["losses"], losses, atol=0.2)
-    for name, tensor in module_state((tmp_path / "weights").read_bytes()).items():
-        torch.testing.assert_close(tensor, module_state(expected.weights)[name], rtol=1e-3, atol=1e-5)
 
 
 def test_more_losses_than_allowed(settings, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_a_resumed_fit_has_its_residuals(store, trainer, engine, tmp_path, caplo
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "those of a step", "those of a partition", "the folder"])
 def test_a_damaged_residual_costs_the_steps_since_the_checkpoint_before(store, trainer, damage, tmp_path):
     codec = ErrorFeedback(codecs.TopK(0.05))
     whole = replace(trainer, engine=ENGINES["resident"], compression=codec, stop=Stop(6, 0.0))
@@ -124,11 +125,17 @@ def test_a_damaged_residual_costs_the_steps_since_the_checkpoint_before(store, t
     newest = max(tmp_path.rglob("*.memory"), key=lambda path: path.name.split(".")[-2])
     if damage == "truncated":
         newest.write_bytes(newest.read_bytes()[:-1])
-    else:
+    elif damage == "deleted":
         newest.unlink()
+    elif damage == "the folder":
+        shutil.rmtree(newest.parent)
+    else:
+        partition, step = newest.name.rsplit(".", 2)[:2]
+        for path in newest.parent.glob(f"*.{step}.memory" if damage == "those of a step" else f"{partition}.*"):
+            path.unlink()
     with pytest.warns(CorruptCheckpointWarning, match="residual"):
         resumed = kept.fit(store)
-    assert resumed.receipt.resumed_at == 2
+    assert resumed.receipt.resumed_at == (0 if damage in ("those of a partition", "the folder") else 2)
     np.testing.assert_array_equal(resumed.coefficients, calm.coefficients)
 
 

@@ -1,4 +1,4 @@
-"""A cluster of each framework, of two workers on this machine: ``make test-dask`` and ``make test-ray``."""
+"""A cluster of each framework, of two workers here: ``make test-dask``, ``make test-ray``, ``make test-flink``."""
 
 from __future__ import annotations
 
@@ -159,7 +159,25 @@ def _is_below(process: Path, ancestor: int) -> bool:
     return False
 
 
-CLUSTERS = {"dask": ("distributed", _dask), "ray": ("ray", _ray)}
+def _flink() -> Iterator[Framework]:
+    import logging
+
+    from tests.frameworks.flink import environment, kill_the_next, rows_of, table_of
+
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    tables = environment()
+    from pyflink.table.expressions import col
+
+    yield Framework(
+        "flink",
+        lambda frame: table_of(tables, frame),
+        rows_of,
+        lambda data, name, least: data.filter(col(name) < least),
+        lambda: kill_the_next(set()),
+    )
+
+
+CLUSTERS = {"dask": ("distributed", _dask), "ray": ("ray", _ray), "flink": ("pyflink", _flink)}
 
 
 @pytest.fixture(scope="session", params=CLUSTERS)
@@ -182,6 +200,8 @@ def mortal(framework: Framework) -> Iterator[Framework]:
 
 def here(frame: Any) -> Table:
     """Return the same partitions in this process's memory: what one machine makes of them is the reference."""
+    if hasattr(frame, "made_of"):  # a Table of Flink
+        return Table.of(frame.made_of)
     table = Table.of(frame)
     parts = [part.holding(part.load(part.reference)) for part in table.partitions]  # type: ignore[attr-defined]
     return Table(table.schema, tuple(parts))

@@ -39,6 +39,11 @@ REPLACED = {
     "import pyspark.ml.regression as r; found = r.LinearRegression": ml.LinearRegression,
     "import pyspark.ml.classification; found = pyspark.ml.classification.LinearSVC": ml.LinearSVC,
     "from pyspark.ml import classification; found = classification.OneVsRest": ml.OneVsRest,
+    "from pyspark.ml.regression import FMRegressor as found": ml.FMRegressor,
+    "from pyspark.ml.classification import FMClassifier as found": ml.FMClassifier,
+    "from pyspark.ml.classification import MultilayerPerceptronClassifier as f; found = f": (
+        ml.MultilayerPerceptronClassifier
+    ),
     "from pyspark.ml import Pipeline as found": ml.Pipeline,
     "from pyspark.ml.pipeline import PipelineModel as found": ml.PipelineModel,
     "from pyspark.ml.tuning import CrossValidator as found": ml.CrossValidator,

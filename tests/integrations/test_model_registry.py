@@ -7,7 +7,7 @@ import json
 import pytest
 from pyarrow import fs
 
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.integrations import model_registry
 from sparkopt.integrations.model_registry import ModelRegistry, refusal
 from sparkopt.io.filesystem import Location
@@ -98,9 +98,10 @@ def test_cut_off_while_copying_or_pointing(registry, runs, tmp_path, monkeypatch
     for owner, function in ((model_registry, "_copy"), (Location, "write")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, function, lambda *arguments: (_ for _ in ()).throw(OSError("full")))
-            with pytest.raises(OSError, match="full"):
+            with pytest.raises(ParameterError, match=r"^uri='[^\n]*' cannot be used: full$"):
                 registry.promote(candidate, evaluation, TUESDAY)
         assert registry.history() == [first]
+        assert len(list(tmp_path.rglob("accepted/*"))) == 1  # of the copy that nothing names, nothing stays
     second = registry.promote(candidate, evaluation, TUESDAY)
     assert registry.history() == [first, second]
     assert not list(tmp_path.rglob("*.unfinished"))

@@ -227,6 +227,10 @@ ALONE = {
     "MultiLabelLogisticRegression": lambda: ml.MultiLabelLogisticRegression(
         featuresCols=["x"], labelCols=["label", "late"]
     ),
+    "FMRegressor": lambda: ml.FMRegressor(featuresCols=["x"]),
+    "FMClassifier": lambda: ml.FMClassifier(featuresCols=["x"]),
+    "MultilayerPerceptronClassifier": lambda: ml.MultilayerPerceptronClassifier(featuresCols=["x"], layers=[1, 2, 2]),
+    "MultilayerPerceptronRegressor": lambda: ml.MultilayerPerceptronRegressor(featuresCols=["x"], layers=[1, 2, 1]),
     "ProbabilityCalibration": lambda: ml.ProbabilityCalibration(featuresCols=["x"]),
     "OneVsRest": lambda: ml.OneVsRest(classifier=ml.LinearSVC(regParam=0.1), featuresCol="list"),
     "Pipeline": lambda: Pipeline(stages=[LinearRegression(featuresCols=["x"])]),

@@ -107,3 +107,24 @@ def test_rows_are_fitted_saved_and_scored_without_pandas(kind, tmp_path):
 def test_flags_are_read_without_the_estimators():
     script = "import sparkopt.jobs.score, sparkopt.jobs.runtimes.machine, sys; print('sparkopt.ml' in sys.modules)"
     assert run(script) == "False"
+
+
+def test_stages_that_are_not_used_are_not_imported():
+    """Whoever names one, by its package or itself, has the module of pyspark.ml."""
+    code = """
+import sys
+from sparkopt.ml import LogisticRegression
+others = ("clustering", "feature", "recommendation", "tuning")
+assert not [name for name in others if f"pyspark.ml.{name}" in sys.modules]
+import pyspark.ml
+assert "StringIndexer" in dir(pyspark.ml.feature)
+from pyspark.ml.clustering import KMeans
+from pyspark.ml import tuning
+assert pyspark.ml.clustering.KMeans is KMeans
+assert pyspark.ml.feature.StringIndexer is sys.modules["pyspark.ml.feature"].StringIndexer
+assert tuning.CrossValidator is sys.modules["pyspark.ml.tuning"].CrossValidator
+import pyspark.ml.recommendation
+assert pyspark.ml.recommendation is sys.modules["pyspark.ml.recommendation"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr

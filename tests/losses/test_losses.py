@@ -31,6 +31,7 @@ from sparkopt.losses import (
     Quantile,
     SquaredError,
     SquaredHinge,
+    SquaredResidual,
     Tweedie,
     WorkingResponse,
     check_loss,
@@ -40,6 +41,7 @@ from tests.problems import named
 
 LOSSES: list[Loss] = [
     SquaredError(),
+    SquaredResidual(),
     Huber(),
     Huber(2.5),
     FixedHuber(0.7),

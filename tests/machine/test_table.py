@@ -176,7 +176,7 @@ def test_a_large_row_group_is_shared_out(tmp_path, monkeypatch):
     assert [result.value for result in sums] == [rows["a"].to_numpy()[i : i + 250].sum() for i in range(0, 1000, 250)]
 
 
-def test_tables_of_flink_are_named_with_the_way_out():
-    found = type("Table", (), {"__module__": "pyflink.table.table"})()
-    with pytest.raises(ParameterError, match=r"a Table of Flink is not trained on.*Parquet files.*to_pandas\(\)"):
+def test_what_is_no_table_of_flink_is_named_with_the_way_out():
+    found = type("GroupedTable", (), {"__module__": "pyflink.table.table"})()
+    with pytest.raises(ParameterError, match=r"a GroupedTable of Flink is no Table.*select"):
         Table.of(found)

@@ -51,11 +51,23 @@ ESTIMATORS = {
     ),
     "survival": ml.AFTSurvivalRegression(labelCol="time", censorCol="ended", quantilesCol="quantiles", **QUICK),
     "ordinal": ml.OrdinalRegression(labelCol="grade", **QUICK),
+    "factorization": ml.FMRegressor(labelCol="amount", factorSize=3, regParam=0.1, maxIter=500, tol=1e-9, **QUICK),
+    "factorization of classes": ml.FMClassifier(
+        factorSize=2, regParam=0.1, thresholds=[0.6, 0.4], maxIter=500, tol=1e-9, **QUICK
+    ),
+    "perceptron": ml.MultilayerPerceptronClassifier(
+        labelCol="kind", layers=[WIDTH, 5, 3], regParam=0.01, maxIter=3000, tol=1e-9, **QUICK
+    ),
+    "perceptron of numbers": ml.MultilayerPerceptronRegressor(
+        labelCol="amount", layers=[WIDTH, 4, 3, 1], regParam=0.01, maxIter=3000, tol=1e-9, **QUICK
+    ),
     "negative binomial": ml.NegativeBinomialRegression(labelCol="count", offsetCol="offset", **QUICK),
 }
 EVALUATORS = {
     "logistic": ml.BinaryClassificationEvaluator(weightCol="weight", numBins=0),
     "support vectors": ml.BinaryClassificationEvaluator(weightCol="weight"),
+    "factorization of classes": ml.BinaryClassificationEvaluator(weightCol="weight"),
+    "perceptron": ml.MulticlassClassificationEvaluator(labelCol="kind", metricName="accuracy", weightCol="weight"),
     "classes": ml.MulticlassClassificationEvaluator(labelCol="kind", metricName="accuracy", weightCol="weight"),
     "ordinal": ml.MulticlassClassificationEvaluator(labelCol="grade", metricName="accuracy", weightCol="weight"),
 }

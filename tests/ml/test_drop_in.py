@@ -35,19 +35,34 @@ every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 DEFAULTS = {
     ("GeneralizedLinearRegression", "maxIter"): "steps of other methods than reweighting do less, so there are more",
     ("LinearSVC", "maxIter"): "the steps of all smoothed losses count",
+    **{
+        (name, "solver"): "auto: L-BFGS over all rows, Adam over mini-batches or with a stepSize"
+        for name in ("FMRegressor", "FMClassifier", "MultilayerPerceptronClassifier")
+    },
+    **{
+        (name, "stepSize"): "unset, the optimiser's own, as in all estimators"
+        for name in ("FMRegressor", "FMClassifier", "MultilayerPerceptronClassifier")
+    },
+    **{
+        (name, "seed"): "0, as in all estimators; theirs is a hash of the class's name"
+        for name in ("FMRegressor", "FMClassifier", "MultilayerPerceptronClassifier")
+    },
 }
 KINDS = {
     ("LinearSVCModel", "summary"): "a property as on all models, whose value may be called",
+    ("FMClassificationModel", "summary"): "the same",
+    ("MultilayerPerceptronClassificationModel", "summary"): "the same",
 }
 CONVERTERS = {
     "lowerBoundsOnCoefficients": "rows, which are saved as JSON; the getter returns a Matrix",
     "upperBoundsOnCoefficients": "the same",
     "lowerBoundsOnIntercepts": "a list, which is saved as JSON; the getter returns a Vector",
     "upperBoundsOnIntercepts": "the same",
+    "initialWeights": "a list, which is saved as JSON; the getter returns a Vector",
     "family": "lower case, since any case is taken",
     "link": "the same",
 }
-ELSEWHERE = {"RandomForest", "MultilayerPerceptron", "FM", "HasTrainingSummary"}
+ELSEWHERE = {"RandomForest", "HasTrainingSummary"}
 """Classifiers that sparkopt does not have, and so no summaries of them; and a mixin of pyspark.ml's JVM models."""
 
 
@@ -88,7 +103,8 @@ def test_every_parameter_of_pyspark_is_ours_with_its_default(name, spark):
         own = ours.getParam(param.name)
         if param.name not in CONVERTERS:
             assert own.typeConverter == param.typeConverter, param.name
-        assert ours.isDefined(own) or not theirs.isDefined(param), param.name
+        is_unset = not ours.isDefined(own) and theirs.isDefined(param)
+        assert not is_unset or (name, param.name) in DEFAULTS, param.name
         if theirs.isDefined(param) and (name, param.name) not in DEFAULTS:
             assert ours.getOrDefault(own) == theirs.getOrDefault(param), param.name
 
@@ -119,7 +135,10 @@ def test_models_have_every_parameter_of_their_estimator(name):
     if not name.endswith("Model") or name.startswith(("CrossValidator", "TrainValidation", "Pipeline", "OneVs")):
         return
     ours = getattr(ml, name)(np.zeros((1, 2)), np.zeros(1))
-    estimator = getattr(ml, name.removesuffix("Model"))()
+    kind = name.removesuffix("Model")
+    if not hasattr(ml, kind):
+        kind = kind.replace("Classification", "Classifier").replace("Regression", "Regressor")
+    estimator = getattr(ml, kind)()
     assert {param.name for param in estimator.params} == {param.name for param in ours.params}
 
 

@@ -42,6 +42,10 @@ KINDS = {
     "survival": (ml.AFTSurvivalRegression, {"labelCol": "time", "censorCol": "label", "quantilesCol": "quantiles"}),
     "ordinal": (ml.OrdinalRegression, {"labelCol": "grade"}),
     "negative binomial": (ml.NegativeBinomialRegression, {"labelCol": "time"}),
+    "factorization": (ml.FMRegressor, {"labelCol": "time", "factorSize": 2, "fitLinear": False}),
+    "factorization of classes": (ml.FMClassifier, {"factorSize": 3, "thresholds": [0.3, 0.7]}),
+    "perceptron": (ml.MultilayerPerceptronClassifier, {"labelCol": "grade", "layers": [10, 4, 3]}),
+    "perceptron of numbers": (ml.MultilayerPerceptronRegressor, {"labelCol": "time", "layers": [10, 3, 2, 1]}),
     "labels": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "even"], "threshold": 0.4}),
     "sigmoid": (ml.ProbabilityCalibration, {"featuresCol": "features"}),
     "isotonic": (ml.ProbabilityCalibration, {"featuresCol": "features", "method": "isotonic"}),
@@ -120,6 +124,14 @@ SHARED = {
 CLASSIFIER = {"rawPredictionCol": "r", "threshold": 0.25, "classWeights": {1: 2.0}}
 BOUNDS = ("lowerBoundsOnCoefficients", "upperBoundsOnCoefficients")
 INTERCEPTS = ("lowerBoundsOnIntercepts", "upperBoundsOnIntercepts")
+FACTORS = {"factorSize": 3, "fitLinear": False, "initStd": 0.5, "solver": "gd"}
+LAYERS = {"layers": [2, 3], "blockSize": 64, "solver": "l-bfgs", "initialWeights": [0.5, 1.0]}
+PROBABILISTIC = {
+    "thresholds": [0.75, 0.25],
+    "rawPredictionCol": "r",
+    "probabilityCol": "q",
+    "classWeights": {1: 2.0},
+}
 ARGUMENTS = {
     ml.LinearRegression: {"loss": "huber", "epsilon": 2.0, "solver": "l-bfgs"},
     ml.QuantileRegression: {"quantile": 0.25},
@@ -150,6 +162,10 @@ ARGUMENTS = {
         "probabilityCol": "q",
         "threshold": 0.25,
     },
+    ml.FMRegressor: FACTORS,
+    ml.FMClassifier: {**FACTORS, **PROBABILISTIC},
+    ml.MultilayerPerceptronClassifier: {**LAYERS, **PROBABILISTIC},
+    ml.MultilayerPerceptronRegressor: LAYERS,
     ml.ProbabilityCalibration: {"method": "isotonic", "probabilityCol": "q"},
 }
 """Every constructor argument of every estimator, with a value that is not its default."""

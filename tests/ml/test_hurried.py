@@ -42,8 +42,22 @@ LINEAR: dict[str, tuple[Any, dict[str, Any]]] = {
     "OrdinalRegression": (ml.OrdinalRegression, {"labelCol": "kind"}),
     "NegativeBinomialRegression": (ml.NegativeBinomialRegression, {"labelCol": "count"}),
     "MultiLabelLogisticRegression": (ml.MultiLabelLogisticRegression, {"labelCols": ["label", "late"]}),
+    "FMRegressor": (ml.FMRegressor, {"labelCol": "amount"}),
+    "FMClassifier": (ml.FMClassifier, {}),
+    "MultilayerPerceptronClassifier": (ml.MultilayerPerceptronClassifier, {"layers": [2, 3, 2]}),
+    "MultilayerPerceptronRegressor": (
+        ml.MultilayerPerceptronRegressor,
+        {"labelCol": "amount", "layers": [2, 3, 1]},
+    ),
     "ProbabilityCalibration": (ml.ProbabilityCalibration, {}),
 }
+MODELS = {
+    "FMRegressor": "FMRegression",
+    "FMClassifier": "FMClassification",
+    "MultilayerPerceptronClassifier": "MultilayerPerceptronClassification",
+    "MultilayerPerceptronRegressor": "MultilayerPerceptronRegression",
+}
+"""How the names of models begin, where not with their estimator's: pyspark.ml's names."""
 OTHERWISE: dict[str, set[str]] = {
     "MultiLabelLogisticRegression": {"another label"},  # it has labelCols
     "ProbabilityCalibration": {"rows of another width"},  # it has one score a row
@@ -71,6 +85,7 @@ def linear(kind: Any, own: dict[str, Any], path: str) -> dict[str, Case]:
         return path
 
     name, label = kind.__name__, own.get("labelCol", "label")
+    model = f"{MODELS.get(name, name)}Model"
     return {
         "a path that is not there": (lambda: made().fit("nowhere.parquet"), "'nowhere.parquet' does not exist"),
         "a dict": (lambda: made().fit({"a": [1.0]}), "a table is made of a path, .* Got a dict instead"),
@@ -114,7 +129,7 @@ def linear(kind: Any, own: dict[str, Any], path: str) -> dict[str, Case]:
         "a position": (lambda: kind("features"), "forces keyword arguments"),
         "one callback": (fitted(callbacks=print), "callbacks must be a list. Got <built-in function print> instead"),
         "a class of callbacks": (fitted(callbacks=[dict]), "callbacks has the class dict; give an instance"),
-        "a path to start from": (fitted(initialModel="model"), f"initialModel must be a {name}Model, .* Got a str"),
+        "a path to start from": (fitted(initialModel="model"), f"initialModel must be a {model}, .* Got a str"),
         "an output that is there": (
             lambda: made(maxIter=1, predictionCol="town").fit(TABLE).transform(TABLE),
             "output column 'town' exists already. Rename it",
@@ -139,7 +154,7 @@ def linear(kind: Any, own: dict[str, Any], path: str) -> dict[str, Case]:
         "a folder that is not there": (lambda: kind.load(f"{path}-nowhere"), "does not exist: nothing was saved"),
         "a model as an estimator": (
             lambda: kind.load(saved()),
-            f"holds a {name}Model, and no {name}. {name}Model.load reads it",
+            f"holds a {model}, and no {name}. {model}.load reads it",
         ),
         "a loaded model's summary": (
             lambda: type(made(maxIter=1).fit(TABLE)).load(saved()).summary,

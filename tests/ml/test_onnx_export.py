@@ -11,12 +11,16 @@ import pytest
 
 from sparkopt.errors import IncompatibleError, MissingDependencyError, ParameterError
 from sparkopt.ml import (
+    FMClassifier,
+    FMRegressor,
     GeneralizedLinearRegression,
     GeneralizedLinearRegressionModel,
     LinearRegression,
     LinearSVC,
     LogisticRegression,
     LogisticRegressionModel,
+    MultilayerPerceptronClassifier,
+    MultilayerPerceptronRegressor,
     Pipeline,
     TableFeatures,
 )
@@ -80,6 +84,15 @@ MODELS = {
     "gaussian, inverse": (GeneralizedLinearRegression, {"labelCol": "amount", "link": "inverse"}),
     "gamma": (GeneralizedLinearRegression, {"family": "gamma", "labelCol": "amount"}),
     "square root": (GeneralizedLinearRegression, {"family": "poisson", "link": "sqrt", "labelCol": "amount"}),
+    "machine": (FMRegressor, {"labelCol": "amount", "factorSize": 2}),
+    "machine of classes": (FMClassifier, {"factorSize": 2}),
+    "machine of classes, thresholds": (FMClassifier, {"factorSize": 2, "thresholds": [0.7, 0.3]}),
+    "network": (MultilayerPerceptronClassifier, {"labelCol": "class", "layers": [3, 4, 3]}),
+    "network, thresholds": (
+        MultilayerPerceptronClassifier,
+        {"labelCol": "class", "layers": [3, 3], "thresholds": [0.2, 0.7, 0.0]},
+    ),
+    "network of numbers": (MultilayerPerceptronRegressor, {"labelCol": "amount", "layers": [3, 4, 2, 1]}),
     "tweedie": (
         GeneralizedLinearRegression,
         {"family": "tweedie", "variancePower": 1.5, "linkPower": 0.5, "labelCol": "amount"},

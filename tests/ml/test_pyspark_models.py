@@ -22,6 +22,9 @@ MODELS = {
     "squared": (ml.LinearRegressionModel, 1, {"featuresCol": "x", "predictionCol": "y"}),
     "huber": (ml.LinearRegressionModel, 1, {"loss": "huber", "epsilon": 1.5}),
     "gamma": (ml.GeneralizedLinearRegressionModel, 1, {"family": "gamma", "link": "log", "maxIter": 7}),
+    "machine": (ml.FMRegressionModel, 3, {"factorSize": 2}),
+    "machine of classes": (ml.FMClassificationModel, 3, {"factorSize": 2, "thresholds": [0.7, 0.3]}),
+    "network": (ml.MultilayerPerceptronClassificationModel, 2, {"layers": [3, 2, 3]}),
     "tweedie": (ml.GeneralizedLinearRegressionModel, 1, {"family": "tweedie", "variancePower": 1.5}),
 }
 every = pytest.mark.parametrize("name", MODELS)
@@ -31,8 +34,11 @@ POINTS = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [0.0, 0.0, 0.0]])
 def model(name):
     kind, outputs, options = MODELS[name]
     own = np.random.default_rng(len(name))
-    auxiliary = np.array([0.7]) if name == "huber" else None
-    found = kind(own.normal(size=(outputs, 3)) / 4, own.normal(size=outputs) / 4 + 1, auxiliary)
+    auxiliary = {"huber": np.array([0.7]), "network": own.normal(size=9)}.get(name)
+    intercept = own.normal(size=outputs) / 4 + 1
+    if name.startswith("machine"):
+        intercept, auxiliary = np.zeros(outputs), np.array([0.3])
+    found = kind(own.normal(size=(outputs, 3)) / 4, intercept, auxiliary)
     return found._set(**options)
 
 
@@ -100,6 +106,9 @@ THEIRS = {
     "hinge": lambda: classification.LinearSVC(maxIter=3, threshold=0.1),
     "squared": lambda: regression.LinearRegression(labelCol="amount"),
     "huber": lambda: regression.LinearRegression(labelCol="amount", loss="huber", maxIter=3),
+    "machine": lambda: regression.FMRegressor(labelCol="amount", factorSize=2, maxIter=3, stepSize=0.1),
+    "machine of classes": lambda: classification.FMClassifier(factorSize=2, maxIter=3, stepSize=0.1, solver="gd"),
+    "network": lambda: classification.MultilayerPerceptronClassifier(labelCol="kind", layers=[3, 4, 3], maxIter=3),
     "poisson": lambda: regression.GeneralizedLinearRegression(labelCol="amount", family="poisson"),
 }
 

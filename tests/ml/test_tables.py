@@ -31,10 +31,20 @@ def fitted():
     return {name: estimator.fit(ROWS) for name, estimator in ESTIMATORS.items()}
 
 
+NONLINEAR_CLASSES = ("factorization of classes", "perceptron")
+
+
 def raw_of(model):
     """Raw predictions of all rows by NumPy."""
     matrix, intercept = model.arrays
     raw = X @ matrix.T + intercept
+    if isinstance(model, (ml.FMRegressionModel, ml.FMClassificationModel)):
+        pairs = np.triu(matrix[1:].T @ matrix[1:], 1)
+        return (model.intercept + raw[:, 0] + np.einsum("ni,ij,nj->n", X, pairs, X))[:, None]
+    if hasattr(model, "layerWeights"):
+        for weights, bias in model.layerWeights[1:]:
+            raw = special.expit(raw) @ weights + bias
+        return raw
     return raw + COLUMNS["offset"][:, None] if model._columns().offset else raw
 
 
@@ -48,8 +58,11 @@ def expected(name, model):
             "probability": probability,
             "prediction": (probability / model.getThresholds()).argmax(axis=1),
         }
+    if name == "perceptron":
+        shares = special.softmax(raw, axis=1)
+        return {"rawPrediction": raw, "probability": shares, "prediction": raw.argmax(axis=1).astype(float)}
     margin = raw[:, 0]
-    if name == "logistic":
+    if name in ("logistic", "factorization of classes"):
         shares = special.expit(np.stack([-margin, margin], axis=1))
         outputs = {"rawPrediction": np.stack([-margin, margin], axis=1), "probability": shares}
         return {**outputs, "prediction": (shares[:, 1] > 0.4).astype(float)}
@@ -221,13 +234,13 @@ def by_scikit_learn(name, model):
     """Metrics of a model's predictions, by name in the summary."""
     weight, outputs = COLUMNS["weight"], expected(name, model)
     y, predicted = COLUMNS[model.getLabelCol()], outputs["prediction"]
-    if name in ("logistic", "classes", "support vectors", "ordinal"):
+    if name in ("logistic", "classes", "support vectors", "ordinal", *NONLINEAR_CLASSES):
         found = {
             "accuracy": sk.accuracy_score(y, predicted, sample_weight=weight),
             "weightedRecall": sk.recall_score(y, predicted, average="weighted", sample_weight=weight),
             "precisionByLabel": sk.precision_score(y, predicted, average=None, sample_weight=weight),
         }
-        if name not in ("classes", "ordinal"):
+        if name not in ("classes", "ordinal", "perceptron"):
             found["areaUnderROC"] = sk.roc_auc_score(y, outputs["rawPrediction"][:, 1], sample_weight=weight)
         return found
     if name in ("poisson", "tweedie"):
@@ -328,9 +341,9 @@ def metric_by_hand(name, model, rows):
     """The evaluator's metric by scikit-learn."""
     y, weight = column(rows, model.getLabelCol()), column(rows, "weight")
     scored = model.transform(rows)
-    if name in ("logistic", "support vectors"):
+    if name in ("logistic", "support vectors", "factorization of classes"):
         return sk.roc_auc_score(y, column(scored, "rawPrediction")[:, 1], sample_weight=weight)
-    if name in ("classes", "ordinal"):
+    if name in ("classes", "ordinal", "perceptron"):
         return sk.accuracy_score(y, column(scored, "prediction"), sample_weight=weight)
     return np.sqrt(sk.mean_squared_error(y, column(scored, "prediction"), sample_weight=weight))
 

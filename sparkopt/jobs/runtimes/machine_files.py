@@ -90,8 +90,7 @@ class WritePart:
         number, part = numbered
         target = resolve(self.folder, "output").child(f"part-{number:05d}.{ENDINGS[self.form]}")
         predictions, rows, invalid = [np.zeros(0)], 0, 0
-        opened = target.filesystem.open_output_stream(target.path, compression=None)
-        with opened as stream, _writer(stream, self.schema, self.form) as writer:
+        with target.output() as stream, _writer(stream, self.schema, self.form) as writer:
             for batch in part.batches(list(self.names)):
                 if self.told:
                     invalid += batch.column(self.told).null_count

@@ -24,6 +24,7 @@ from sparkopt.errors import IncompatibleError
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
 from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
+from sparkopt.ml.scores import LinearScores, Scores
 from sparkopt.typing import Array, Floats
 
 __all__ = ["held_out_metrics"]
@@ -133,24 +134,24 @@ class _Passes:
 class _Fold:
     """All models of a fold, as one matrix."""
 
-    models: list[Any]
+    scores: list[Scores]
     matrix: Floats
     intercept: Floats
     starts: list[int]
+    is_linear: bool
     is_margin: bool
     """Whether the output that is judged is the raw prediction itself, the only one of each model."""
 
     @classmethod
     def of(cls, models: Sequence[Any], outputs: Sequence[str]) -> _Fold:
         """Stack the models."""
-        own = [model.copy() for model in models]
-        for model in own:
-            model._summary = None  # rows and history stay on the driver
-        arrays = [model.arrays for model in own]
+        arrays = [model.arrays for model in models]
         matrix, intercept = (np.concatenate(column) for column in zip(*arrays, strict=True))
         starts = np.cumsum([0, *(len(values) for _, values in arrays)]).tolist()
-        is_margin = len(matrix) == len(own) and set(outputs) == {"rawPrediction"}
-        return cls(own, matrix, intercept, starts, is_margin)
+        scores = [model._scores for model in models]
+        is_linear = all(isinstance(one, LinearScores) for one in scores)
+        is_margin = is_linear and len(matrix) == len(models) and set(outputs) == {"rawPrediction"}
+        return cls(scores, matrix, intercept, starts, is_linear, is_margin)
 
     def count_near(self, block: Block, weight: Floats, tallies: Sequence[ScoreTally]) -> None:
         """Count a block's dense rows at given scores by fast products; those near one of them by exact ones.
@@ -178,6 +179,8 @@ class _Fold:
 
     def raw(self, block: Block) -> list[Array]:
         """Return the raw predictions of each model."""
+        if not self.is_linear:
+            return [one.raw(block.X) for one in self.scores]
         raw = products(block.X, self.matrix) + self.intercept
         if block.offset is not None:
             raw = raw + block.offset[:, None]
@@ -205,9 +208,9 @@ class _Plan:
             if fold.is_margin and isinstance(block.X, np.ndarray) and len(fixed) == len(tallies[place]):
                 fold.count_near(block, weight, fixed)
                 continue
-            judged = zip(fold.models, self.outputs, fold.raw(block), tallies[place], strict=True)
-            for model, output, raw, tally in judged:
-                found = model._output(output, raw)
+            judged = zip(fold.scores, self.outputs, fold.raw(block), tallies[place], strict=True)
+            for scores, key, raw, tally in judged:
+                found = scores.output(key, raw)
                 if isinstance(tally, ScoreTally) and found.ndim > 1:
                     found = found[:, 1]
                 tally.add(block.y, weight, found)

@@ -25,10 +25,14 @@ __all__ = [
     "CalibrationSummary",
     "CalibrationTrainingSummary",
     "ClassificationSummary",
+    "FMClassificationSummary",
+    "FMClassificationTrainingSummary",
     "LinearSVCSummary",
     "LinearSVCTrainingSummary",
     "LogisticRegressionSummary",
     "LogisticRegressionTrainingSummary",
+    "MultilayerPerceptronClassificationSummary",
+    "MultilayerPerceptronClassificationTrainingSummary",
     "OrdinalRegressionSummary",
     "OrdinalRegressionTrainingSummary",
 ]
@@ -253,3 +257,31 @@ class CalibrationSummary(ClassificationSummary):
 @dataclass(frozen=True, eq=False)
 class CalibrationTrainingSummary(TrainingSummary, CalibrationSummary):
     """Training of a sigmoid, and the predictions on the rows trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class FMClassificationSummary(BinaryLogisticRegressionSummary):
+    """How often a factorisation machine is right; thresholds are probabilities."""
+
+
+@dataclass(frozen=True, eq=False)
+class FMClassificationTrainingSummary(TrainingSummary, FMClassificationSummary):
+    """Training, and the predictions on the rows trained on."""
+
+    def __call__(self) -> FMClassificationTrainingSummary:
+        """Return this summary: pyspark.ml's FMClassificationModel has it as a method."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class MultilayerPerceptronClassificationSummary(LogisticRegressionSummary):
+    """How often a network is right."""
+
+
+@dataclass(frozen=True, eq=False)
+class MultilayerPerceptronClassificationTrainingSummary(TrainingSummary, MultilayerPerceptronClassificationSummary):
+    """Training, and the predictions on the rows trained on."""
+
+    def __call__(self) -> MultilayerPerceptronClassificationTrainingSummary:
+        """Return this summary: pyspark.ml's MultilayerPerceptronClassificationModel has it as a method."""
+        return self
