@@ -208,7 +208,8 @@ class RecoveryStorage:
             own = folder.names()
         names = json.loads(communicator.all_gather(json.dumps(own).encode())[0])
         for name in reversed(names):
-            found, damage = None, ""
+            found: Checkpoint | None = None
+            damage = ""
             try:
                 found = folder.load(name, communicator.rank, communicator.size)
             except CorruptDataError as error:
