@@ -52,6 +52,7 @@ TRAINING = images.Compose(
         images.ColorJitter(0.2, 0.2, 0.2),
     ]
 )
+WARM_UP = 3
 TURNED = (images.Rotate(12), images.Resize(320, 480), images.CenterCrop(256, 256), images.HorizontalFlip())
 
 
@@ -238,6 +239,21 @@ def fed_rate(launcher: TorchLauncher, store: str, pipeline: images.Compose) -> f
     return sum(launcher.run(consume, config))
 
 
+def column_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -> None:
+    """Compare the column of bytes alone, decoded, resized and flipped, with the bare loop, after warming up.
+
+    Java compiles for some rounds what it runs: its seconds would be counted, and a session that works for a minute
+    has them once.
+    """
+    ours = batches(df, SIMPLE)
+    for _ in range(WARM_UP):
+        run(ours)
+    rates = compare(
+        rounds, {"bare": lambda: bare_rate("simple", path), "sparkopt": lambda: rate(count, lambda: run(ours))}
+    )
+    report("decode + resize 224 + flip, a column of bytes", rates, cores)
+
+
 def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -> None:
     """Compare throughput on Spark with bare loops."""
     tasks = {
@@ -274,7 +290,7 @@ def report(title: str, rates: dict[str, list[float]], cores: int) -> None:
     """Print the ratios of each set-up to the bare loops and to the usual UDF."""
     print(f"  {title}")
     peers = {"together": f"{cores} bare loops at once", "usual": "the usual pandas UDF"}
-    for way in ("sparkopt", "files", "fed"):
+    for way in (name for name in ("sparkopt", "files", "fed") if name in rates):
         found = [ratio(rates, way, "bare") / cores, *(b / a / cores for a, b in zip(rates["bare"], rates[way]))]  # noqa: B905
         parts = [f"{found[0]:.2f} ({min(found):.2f}-{max(found):.2f}) x {cores} x one bare loop"]
         parts += [f"{ratio(rates, way, key):.2f} x {what}" for key, what in peers.items() if key in rates]
@@ -368,13 +384,26 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=32, help="images of 3000 x 4000")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("out/bench-images"))
+    parser.add_argument(
+        "--only",
+        choices=("column", "targets"),
+        help="one part: the small images as a column of bytes, or their masks and boxes (a minute or two each)",
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     paths = write_sets(options.folder, options.small, options.large)
+    if options.only == "targets":  # without Spark
+        targets_part(contents(paths["256x384"])[:64], options.rounds)
+        return
     # Sockets in the file system rather than the network's carry what Python workers read and write (from Spark 4.1).
     spark = session(None, "sparkopt bench images", {"spark.python.unix.domain.socket.enabled": "true"})
     images.bound_batches(spark)
     cores = spark.sparkContext.defaultParallelism
+    if options.only == "column":
+        path = paths["256x384"]
+        column_part(read_set(spark, path), path, options.small, cores, options.rounds)
+        spark.stop()
+        return
     for name, path in paths.items():  # before anything else has run in these workers
         peak = peak_memory(read_set(spark, path))
         print(f"{name}: peak memory of a Python worker {peak:.0f} MiB", flush=True)

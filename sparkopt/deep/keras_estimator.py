@@ -28,7 +28,7 @@ from sparkopt.deep.builders import why_nameless
 from sparkopt.deep.keras_arrays import named_weights
 from sparkopt.deep.keras_backends import keras_on
 from sparkopt.deep.keras_model import KerasModel
-from sparkopt.deep.keras_params import KerasInferenceParams
+from sparkopt.deep.keras_params import KerasTrainingParams
 from sparkopt.deep.keras_recipe import KerasRecipe, check_keras_recipe, optimizer_maker
 from sparkopt.deep.keras_worker import train_keras
 from sparkopt.deep.keras_written import restored_estimator, saved_estimator
@@ -61,7 +61,7 @@ INSTEAD = {
 """Parameters that networks of PyTorch have, the value they may have here, and what to do instead."""
 
 
-class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReadable["KerasEstimator"]):
+class KerasEstimator(NetworkEstimator[KerasModel], KerasTrainingParams, MLReadable["KerasEstimator"]):
     """Trains a network of Keras on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     Rows, processes, checkpoints, restarts and results are those of `TorchEstimator`; what is not described here
@@ -83,6 +83,9 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         with ``stepSize``.
     backend : {"torch", "jax", "tensorflow"}
         Keras's backend, in this process and the ranks; where it is not set, the one that Keras has here.
+    mesh : {"process", "ranks"}, default "process"
+        Under JAX, the devices that a step is compiled for, which divide its rows: those of each process, or of all
+        ranks, so that JAX itself sums the gradients, and batch normalisation is over the rows of all.
     metrics : dict of str to str or torchmetrics.Metric
         Computed over the rows held out: accuracy, mse, rmse, mae, or any of torchmetrics'.
     task : {"classes", "binary", "probability", "counts", "values"} or None, default None
@@ -173,6 +176,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         loss: Any = "squared_error",
         optimizer: Any = "adam",
         backend: str | None = None,
+        mesh: str = "process",
         metrics: Mapping[str, Any] | None = None,
         task: str | None = None,
         callbacks: Sequence[Callback] = (),
@@ -220,6 +224,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self._setDefault(mesh="process")
         self.initialModel = initialModel
         self._take(metrics, task, callbacks, loggers)
 
@@ -238,6 +243,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
             raise IncompatibleError(
                 f"device={self.value('device')!r} is for backend='torch'; {backend} takes its own device. Set 'auto'."
             )
+        self._check_mesh(backend)
         recipe = KerasRecipe(
             self.value("module"),
             self.value("loss"),
@@ -249,6 +255,7 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
             self.loggers,
             _initial_weights(self.initialModel),
             self.task,
+            self.value("mesh"),
         )
         check_keras_recipe(recipe)
         check_metrics(self.metrics)
@@ -257,6 +264,18 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasInferenceParams, MLReada
         if nameless is not None:
             logger.warning("The model can be saved, and loaded by KerasModel.load(path, module=...): %s", nameless)
         return recipe
+
+    def _check_mesh(self, backend: str) -> None:
+        if self.value("mesh") == "process":
+            return
+        if backend != "jax":
+            raise IncompatibleError(f"mesh='ranks' is for backend='jax', and this one is {backend!r}. Set 'process'.")
+        for name, default in {"localSteps": 1, "outerOptimizer": None, "minProc": None}.items():
+            if self.value(name) not in (default, None):
+                raise IncompatibleError(
+                    f"mesh='ranks' makes one runtime of all processes, where none takes a step without the others: "
+                    f"{name}={self.value(name)!r} needs mesh='process'."
+                )
 
     def _model(self, result: RankResult, recipe: KerasRecipe, receipt: DeepReceipt, fields: Fields) -> KerasModel:
         loss = recipe.build_loss()

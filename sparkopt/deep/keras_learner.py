@@ -18,6 +18,7 @@ from torch import nn
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.keras_arrays import InputArrays, named_weights, ordered_weights
+from sparkopt.deep.keras_mesh import JaxMesh
 from sparkopt.deep.keras_networks import RowArrays, argument
 from sparkopt.deep.keras_on import network_of
 from sparkopt.deep.keras_recipe import KerasRecipe, keras_configuration
@@ -58,6 +59,8 @@ class KerasLearner:
         A few rows, on which all is tried before the first step.
     labels : LabelFacts or None, default None
         What labels there are.
+    mesh : JaxMesh or None, default None
+        Devices of JAX over which batches are divided.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class KerasLearner:
         steps: int,
         sample: Batch,
         labels: LabelFacts | None = None,
+        mesh: JaxMesh | None = None,
     ) -> None:
         self._recipe, self._config, self._communicator, self._device = recipe, config, communicator, device
         self.is_local, self.sent = config.outer_optimizer is not None, 0
@@ -88,13 +92,13 @@ class KerasLearner:
         if not model.trainable_variables:
             raise ParameterError("there is nothing to train: the module has no trainable variable.")
         optimizer = recipe.build_optimizer()
-        self._network = network_of(model, self._loss, optimizer)
+        self._network = network_of(model, self._loss, optimizer, mesh)
         if recipe.weights is not None:
             self._start_from(recipe.weights)
         trained = {id(one) for one in model.trainable_variables}
         self._trained = [number for number, one in enumerate(model.weights) if id(one) in trained]
         self._course = keras_configuration(config, recipe, model, optimizer)
-        self._rows = config.batch_size * (config.streams // communicator.size)
+        self._rows = self._multiple(config.batch_size * (config.streams // communicator.size))
         self._step = 0
         self._schedule = recipe.build_schedule(self._network.rate, steps)
         self.output_shape = self._try_out(sample, rows, labels)
@@ -148,12 +152,16 @@ class KerasLearner:
 
     def _shifted(self, states: Sequence[Array], sign: int) -> list[Array]:
         """Return the states of random generators of this rank (1), of those of rank 0, or the reverse (-1)."""
-        shift = sign * _OFFSET * self._communicator.rank
+        shift = 0 if self._network.is_joined else sign * _OFFSET * self._communicator.rank
         return [
             np.array([(int(seed) + shift) % 2**31, count], state.dtype)
             for state in states
             for seed, count in [state.tolist()]
         ]
+
+    def _multiple(self, rows: int) -> int:
+        """Return how many rows a batch is padded to, so that each device has as many."""
+        return -(-rows // self._network.devices) * self._network.devices
 
     def _arrays(self, batch: Batch) -> RowArrays:
         inputs = self._inputs.of(batch.inputs)
@@ -173,7 +181,7 @@ class KerasLearner:
     @property
     def is_whole(self) -> bool:
         """Whether each rank has the whole state, whenever no step is being taken."""
-        return not self.is_local
+        return not (self.is_local or self._network.is_joined)
 
     @property
     def rate(self) -> float:
@@ -199,10 +207,9 @@ class KerasLearner:
         """
         if self._schedule is not None:
             self._network.rate = self._schedule(self._step)
-        size = self._communicator.size
-        scale = (float(size) if self.is_local else 1.0) if self._loss.is_sum else 1.0 / total
-        share = 1.0 / ((1 if self.is_local else size) * len(batches))  # of regularisers, which are no rows'
-        is_alone = (size == 1 or self.is_local) and self._config.max_norm is None and len(batches) == 1
+        scale = (float(self._communicator.size) if self.is_local else 1.0) if self._loss.is_sum else 1.0 / total
+        share = 1.0 / (self._summed * len(batches))  # of regularisers, which are no rows'
+        is_alone = self._summed == 1 and self._config.max_norm is None and len(batches) == 1
         found, part = None, 0.0
         with contextlib.nullcontext() if self._network.pads else seeded(seed, self._device):
             for batch in batches:
@@ -219,13 +226,19 @@ class KerasLearner:
         self._step += 1
         return part / total if self._loss.is_sum else part
 
+    @property
+    def _summed(self) -> int:
+        """How many ranks' gradients the communicator adds up in a step."""
+        return 1 if self.is_local or self._network.is_joined else self._communicator.size
+
     def numbers(self, parts: Sequence[Any]) -> Array:
         """Return what steps have returned as numbers, shape (steps,)."""
-        return np.array([float(one) for one in parts])
+        found = np.array([float(one) for one in parts])
+        return found / self._communicator.size if self._network.is_joined else found  # it is of all ranks
 
     def _reduced(self, gradients: list[Any]) -> list[Any]:
         """Return the sums of gradients over all ranks (of a local step this rank's), clipped; a collective."""
-        is_own = self._communicator.size == 1 or self.is_local
+        is_own = self._summed == 1
         if is_own and self._config.max_norm is None:
             return gradients
         own = self._network.arrays(gradients)
@@ -249,7 +262,7 @@ class KerasLearner:
 
     def settle(self) -> None:
         """Make running statistics equal on all ranks: their mean; a collective."""
-        if self._communicator.size == 1:
+        if self._communicator.size == 1 or self._network.is_joined:
             return
         fixed = {id(one) for one in self._network.model.non_trainable_weights}
         is_mean = [id(one) in fixed for one in self._network.model.weights]
@@ -270,7 +283,7 @@ class KerasLearner:
         sums = np.zeros(2)
         for batch in batches:
             rows = self._arrays(batch)
-            whole = rows.padded(self._config.batch_size) if self._network.pads else rows
+            whole = rows.padded(self._multiple(self._config.batch_size)) if self._network.pads else rows
             output, losses = (one[: len(rows.weight)] for one in self._network.evaluated(whole.inputs, _label(whole)))
             sums += [float(losses.astype(np.float64) @ rows.weight), float(rows.weight.sum())]
             for metric in metrics.values():

@@ -19,7 +19,7 @@ from sparkopt.deep.keras_losses import KerasLoss
 from sparkopt.errors import IncompatibleError
 from sparkopt.typing import Array
 
-__all__ = ["KerasNetwork", "RowArrays", "argument"]
+__all__ = ["KerasNetwork", "RowArrays", "argument", "given"]
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,15 @@ class KerasNetwork(ABC):
     ----------
     pads : bool
         Whether batches must have one shape.
+    devices : int
+        Of this process: rows of a batch are padded to a multiple.
+    is_joined : bool
+        Whether a step is of the rows of all processes, and sums over them by itself.
     """
 
     pads = True
+    devices = 1
+    is_joined = False
 
     def __init__(self, model: Any, loss: KerasLoss, optimizer: Any = None) -> None:
         self.model, self.optimizer, self._loss = model, optimizer, loss
@@ -219,3 +225,8 @@ class KerasNetwork(ABC):
 def argument(inputs: Sequence[Any]) -> Any:
     """Return what a model is called with: Keras passes several inputs as one list."""
     return inputs[0] if len(inputs) == 1 else list(inputs)
+
+
+def given(rows: RowArrays, scale: float, share: float) -> tuple[Any, ...]:
+    """Return what a compiled step takes in addition to the state."""
+    return rows.inputs, rows.label, rows.weight, rows.counts, np.float32(scale), np.float32(share)

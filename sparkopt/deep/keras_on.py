@@ -1,18 +1,18 @@
-"""Networks of Keras on each backend: PyTorch, JAX and TensorFlow."""
+"""Networks of Keras on PyTorch and TensorFlow, and which one a process takes; ``keras_on_jax`` has JAX's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from sparkopt.deep.keras_losses import KerasLoss
-from sparkopt.deep.keras_networks import KerasNetwork, RowArrays, argument
+from sparkopt.deep.keras_mesh import JaxMesh
+from sparkopt.deep.keras_networks import KerasNetwork, RowArrays, given
+from sparkopt.deep.keras_on_jax import JaxNetwork
 from sparkopt.typing import Array
 
-__all__ = ["JaxNetwork", "TensorFlowNetwork", "TorchNetwork", "network_of"]
+__all__ = ["TensorFlowNetwork", "TorchNetwork", "network_of"]
 
 
 class TorchNetwork(KerasNetwork):
@@ -75,113 +75,6 @@ class TorchNetwork(KerasNetwork):
         return [ops.convert_to_tensor(values) for values in inputs]
 
 
-class JaxNetwork(KerasNetwork):
-    """A model of Keras on JAX: the state is in lists of arrays, since what JAX compiles has no side effects."""
-
-    def __init__(self, model: Any, loss: KerasLoss, optimizer: Any = None) -> None:
-        import jax
-
-        super().__init__(model, loss, optimizer)
-        self.placed()
-        self._is_ahead = False
-        self._gradients = jax.jit(jax.value_and_grad(self._value, has_aux=True), donate_argnums=1)
-        self._update = jax.jit(self._applied, donate_argnums=(0, 1))
-        self._step = jax.jit(self._stepped, donate_argnums=(0, 1, 2))
-        self._output = jax.jit(self._outputs)
-        self._evaluate = jax.jit(self._evaluated)
-        self._add = jax.jit(lambda first, second: [one + other for one, other in zip(first, second, strict=True)])
-
-    def placed(self) -> None:
-        self._trained = [one.value for one in self.model.trainable_variables]
-        self._others = [one.value for one in self.model.non_trainable_variables]
-        self._state = [] if self.optimizer is None else [one.value for one in self.optimizer.variables]
-
-    def collected(self) -> None:
-        if not self._is_ahead:
-            return
-        self._is_ahead = False
-        variables = [*self.model.trainable_variables, *self.model.non_trainable_variables, *self.optimizer.variables]
-        for variable, value in zip(variables, [*self._trained, *self._others, *self._state], strict=True):
-            variable.assign(value)
-
-    def gradients(self, rows: RowArrays, scale: float, share: float) -> tuple[list[Any], Any]:
-        (value, self._others), found = self._gradients(self._trained, self._others, *_given(rows, scale, share))
-        self._is_ahead = True
-        return found, value
-
-    def step(self, rows: RowArrays, scale: float, share: float) -> Any:
-        state = (self._trained, self._others, self._state)
-        self._trained, self._others, self._state, value = self._step(*state, *_given(rows, scale, share))
-        self._is_ahead = True
-        return value
-
-    def _stepped(self, trained: Any, others: Any, state: Any, *given: Any) -> tuple[Any, Any, Any, Any]:
-        import jax
-
-        (value, others), found = jax.value_and_grad(self._value, has_aux=True)(trained, others, *given)
-        trained, state = self._applied(trained, state, found)
-        return trained, others, state, value
-
-    def _value(
-        self, trained: Any, others: Any, inputs: Any, label: Any, weight: Any, counts: Any, scale: Any, share: Any
-    ) -> tuple[Any, Any]:
-        from jax import numpy as jnp
-
-        assert self._padding is not None  # noqa: S101  # networks that are trained have one
-        is_empty = ~counts.any()  # then batch normalisation sees one row, and keeps its statistics
-        with self._padding.rows(counts.at[0].set(True)):
-            output, found, losses = self.model.stateless_call(
-                trained, others, argument(inputs), training=True, return_losses=True
-            )
-        value = (self._loss.rows(label, output) * weight).sum() * scale + share * self._own_losses(losses)
-        held = {id(one) for one in self._seeds}
-        names = self.model.non_trainable_variables
-        kept = [
-            new if id(name) in held else jnp.where(is_empty, old, new)
-            for name, old, new in zip(names, others, found, strict=True)
-        ]
-        return value, kept
-
-    def apply(self, gradients: Sequence[Any]) -> None:
-        self._trained, self._state = self._update(self._trained, self._state, list(gradients))
-        self._is_ahead = True
-
-    def _applied(self, trained: Any, state: Any, gradients: Any) -> Any:
-        return self.optimizer.stateless_apply(state, gradients, trained)
-
-    def _set_rate(self, value: float) -> None:
-        names = [id(one) for one in self.optimizer.variables]
-        place = names.index(id(self.optimizer._learning_rate))
-        self._state[place] = np.asarray(value, self._state[place].dtype)
-        self._is_ahead = True
-
-    def output(self, inputs: tuple[Array, ...]) -> Array:
-        return np.asarray(self._output(self._trained, self._others, inputs))
-
-    def _outputs(self, trained: Any, others: Any, inputs: Any) -> Any:
-        return self.model.stateless_call(trained, others, argument(inputs), training=False)[0]
-
-    def evaluated(self, inputs: tuple[Array, ...], label: Array) -> tuple[Array, Array]:
-        output, losses = self._evaluate(self._trained, self._others, inputs, label)
-        return np.asarray(output), np.asarray(losses)
-
-    def _evaluated(self, trained: Any, others: Any, inputs: Any, label: Any) -> tuple[Any, Any]:
-        output = self._outputs(trained, others, inputs)
-        return output, self._loss.rows(label, output)
-
-    def added(self, first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
-        return list(self._add(first, second))
-
-    def of_arrays(self, values: Sequence[Array]) -> list[Any]:
-        pairs = zip(values, self._trained, strict=True)
-        return [np.asarray(value, variable.dtype) for value, variable in pairs]
-
-
-def _given(rows: RowArrays, scale: float, share: float) -> tuple[Any, ...]:
-    """Return what a compiled step takes in addition to the state."""
-    return rows.inputs, rows.label, rows.weight, rows.counts, np.float32(scale), np.float32(share)
-
-
 class TensorFlowNetwork(KerasNetwork):
     """A model of Keras on TensorFlow, whose variables change in place."""
 
@@ -202,8 +95,8 @@ class TensorFlowNetwork(KerasNetwork):
         before = [one.value + 0 for one in self.model.non_trainable_weights] if is_empty else []
         counts = rows.counts.copy()
         counts[0] = True  # of a batch without rows batch normalisation sees one, and keeps its statistics
-        given = _given(replace(rows, counts=counts), scale, share)
-        found, value = self._gradients(*tf.nest.map_structure(tf.convert_to_tensor, given))
+        arrays = given(replace(rows, counts=counts), scale, share)
+        found, value = self._gradients(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
         for variable, old in zip(self.model.non_trainable_weights, before, strict=False):
             variable.assign(old)
         return list(found), value
@@ -213,7 +106,7 @@ class TensorFlowNetwork(KerasNetwork):
 
         if not rows.counts.any():
             return super().step(rows, scale, share)
-        return self._step(*tf.nest.map_structure(tf.convert_to_tensor, _given(rows, scale, share)))
+        return self._step(*tf.nest.map_structure(tf.convert_to_tensor, given(rows, scale, share)))
 
     def _stepped(self, *given: Any) -> Any:
         found, value = self._computed(*given)
@@ -268,13 +161,11 @@ class TensorFlowNetwork(KerasNetwork):
         return [tf.convert_to_tensor(value, dtype=variable.dtype) for value, variable in pairs]
 
 
-def network_of(model: Any, loss: KerasLoss, optimizer: Any = None) -> KerasNetwork:
-    """Return a network on the backend that this process has."""
+def network_of(model: Any, loss: KerasLoss, optimizer: Any = None, mesh: JaxMesh | None = None) -> KerasNetwork:
+    """Return a network on the backend that this process has; a mesh is for JAX."""
     import keras
 
-    kinds: dict[str, Callable[..., KerasNetwork]] = {
-        "torch": TorchNetwork,
-        "jax": JaxNetwork,
-        "tensorflow": TensorFlowNetwork,
-    }
-    return kinds[keras.backend.backend()](model, loss, optimizer)
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return JaxNetwork(model, loss, optimizer, mesh)
+    return TorchNetwork(model, loss, optimizer) if backend == "torch" else TensorFlowNetwork(model, loss, optimizer)

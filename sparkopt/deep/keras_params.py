@@ -1,4 +1,4 @@
-"""The parameter that networks of Keras have in addition: their backend."""
+"""The parameters that networks of Keras have in addition: their backend, and in training the mesh of devices."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from typing import Any, TypeVar
 from pyspark.ml.param import Param, Params, TypeConverters
 
 from sparkopt.deep.keras_backends import BACKENDS
+from sparkopt.deep.keras_mesh import MESHES
 from sparkopt.deep.setters import InferenceSetters
 from sparkopt.validation import OneOf, check
 
-__all__ = ["KerasInferenceParams"]
+__all__ = ["KerasInferenceParams", "KerasTrainingParams"]
 
 K = TypeVar("K", bound="KerasInferenceParams")
+T = TypeVar("T", bound="KerasTrainingParams")
 
 
 def _backend(value: Any) -> str:
     found: str = TypeConverters.toString(value)
     check("backend", found, OneOf(BACKENDS))
+    return found
+
+
+def _mesh(value: Any) -> str:
+    found: str = TypeConverters.toString(value)
+    check("mesh", found, OneOf(MESHES))
     return found
 
 
@@ -34,3 +42,18 @@ class KerasInferenceParams(InferenceSetters):
     def setBackend(self: K, value: str) -> K:
         """Set the backend of Keras."""
         return self._set(backend=value)
+
+
+class KerasTrainingParams(KerasInferenceParams):
+    """What the estimator has in addition."""
+
+    mesh: Param[str] = Param(
+        Params._dummy(),
+        "mesh",
+        "whose devices a step of JAX is compiled for: those of each process, or of all ranks",
+        typeConverter=_mesh,
+    )
+
+    def setMesh(self: T, value: str) -> T:
+        """Set whose devices a step is compiled for."""
+        return self._set(mesh=value)

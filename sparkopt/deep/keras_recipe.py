@@ -44,6 +44,8 @@ class KerasRecipe:
         A warm start: weights by the order of variables, as safetensors.
     task : str or None
         What outputs mean; by default what the loss suggests.
+    mesh : {"process", "ranks"}, default "process"
+        Whose devices a step is compiled for, under JAX.
     """
 
     module: Callable[[], Any]
@@ -56,6 +58,11 @@ class KerasRecipe:
     loggers: tuple[Any, ...] = ()
     weights: bytes | None = field(default=None, repr=False)
     task: str | None = None
+    mesh: str = "process"
+
+    def is_joined(self, ranks: int) -> bool:
+        """Whether a step is compiled for the devices of several ranks."""
+        return self.mesh == "ranks" and ranks > 1
 
     @property
     def task_name(self) -> str:
@@ -180,6 +187,7 @@ def keras_configuration(config: TrainConfig, recipe: KerasRecipe, model: Any, op
         "optimizer": _object(optimizer),
         "scheduler": recipe.schedule,
         "initialModel": None if recipe.weights is None else described(recipe.weights),
+        **({} if recipe.mesh == "process" else {"mesh": recipe.mesh}),
     }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import replace
 from typing import Any
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.keras_backends import keras_on
 from sparkopt.deep.keras_learner import KerasLearner
+from sparkopt.deep.keras_mesh import joined_devices, mesh_of
 from sparkopt.deep.keras_recipe import KerasRecipe
 from sparkopt.deep.worker import RankResult, train
+from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
 
 __all__ = ["train_keras"]
@@ -24,26 +27,42 @@ def train_keras(communicator: Communicator, config: TrainConfig, recipe: KerasRe
     """
     keras = keras_on(recipe.backend)
     if recipe.backend == "torch":
-        with _on(keras, config.device, "cpu"):
+        with keras.device("cpu") if config.device == "cpu" else contextlib.nullcontext():
             return train(communicator, config, recipe, KerasLearner)
-    with _on(keras, config.device, "cpu:0"):
-        result = train(communicator, replace(config, device="cpu"), recipe, KerasLearner)
-    device = "cpu" if config.device == "cpu" else _device_of(recipe.backend)
-    return replace(result, device=device, why=f"it is what {recipe.backend} takes by itself")
+    run = _on_jax if recipe.backend == "jax" else _on_tensorflow
+    result = run(keras, communicator, replace(config, device="cpu"), recipe, config.device == "cpu")
+    return replace(result, why=f"it is what {recipe.backend} takes by itself")
 
 
-def _on(keras: Any, device: str, name: str) -> Any:
-    return keras.device(name) if device == "cpu" else contextlib.nullcontext()
+def _on_jax(
+    keras: Any, communicator: Communicator, config: TrainConfig, recipe: KerasRecipe, is_cpu: bool
+) -> RankResult:
+    import jax
+
+    is_joined = recipe.is_joined(communicator.size)
+    with joined_devices(communicator) if is_joined else contextlib.nullcontext():
+        mesh = mesh_of(communicator.info, "cpu" if is_cpu else None, is_joined)
+        learner = functools.partial(KerasLearner, mesh=mesh)
+        first = jax.local_devices(backend="cpu" if is_cpu else None)[0]
+        with keras.device(first) if is_cpu else contextlib.nullcontext():
+            result = train(communicator, config, recipe, learner)
+        name = "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id}"
+        return replace(result, device=name if mesh is None else mesh.name)
 
 
-def _device_of(backend: str) -> str:
-    """Return the backend's name of the device that it computes on."""
-    if backend == "jax":
-        import jax
-
-        found = jax.devices()[0]
-        return "cpu" if found.platform == "cpu" else f"{found.platform}:{found.id}"
+def _on_tensorflow(
+    keras: Any, communicator: Communicator, config: TrainConfig, recipe: KerasRecipe, is_cpu: bool
+) -> RankResult:
     import tensorflow as tf
 
-    others = [one for one in tf.config.list_logical_devices() if one.device_type != "CPU"]
-    return str(others[0].name) if others else "cpu"
+    every = tf.config.list_logical_devices()
+    found = [one.name for one in every if one.device_type != "CPU" and not is_cpu] or [one.name for one in every]
+    if len(found) > 1:
+        raise IncompatibleError(
+            f"TensorFlow shows {len(found)} devices to this process, of which KerasEstimator would leave all but one "
+            "idle. Show it one (CUDA_VISIBLE_DEVICES, tf.config.set_visible_devices), or take backend='jax', which "
+            "divides batches over them."
+        )
+    with keras.device("cpu:0") if is_cpu else contextlib.nullcontext():
+        result = train(communicator, config, recipe, KerasLearner)
+    return replace(result, device="cpu" if is_cpu or "CPU" in found[0] else str(found[0]))

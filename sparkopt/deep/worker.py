@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from sparkopt.deep.allocator import retain_freed_memory
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import Event, Listener, Noted
@@ -26,6 +25,7 @@ from sparkopt.deep.recovery import Recovery
 from sparkopt.deep.sharding import collected
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe, LocallyTrainable, Trainable
+from sparkopt.io.allocator import retain_freed_memory
 from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.checkpoints import module_bytes

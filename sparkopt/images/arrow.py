@@ -113,7 +113,7 @@ class ImageKernel(CarriesSettings):
         values, errors : pyarrow.Array
             As of a call.
         samples : list of Sample or None
-            The results with their targets; None for a bad image, and empty without ``targets``.
+            The targets of the results, without their images; None for a bad image, and empty without ``targets``.
         """
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
@@ -141,7 +141,8 @@ class ImageKernel(CarriesSettings):
             gathered.add(value)
             errors.append(error)
             if targets is not None:
-                samples.append(None if value is None else sample)
+                # Without its image, whose memory the next image then takes while it is in the processor's cache.
+                samples.append(None if value is None or sample is None else sample.changed(image=None))
         if errors or not len(images):
             yield to_arrow(gathered), pa.array(errors, pa.string()), samples
 

@@ -13,6 +13,7 @@ from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel, arrow_type
 from sparkopt.images.opencv import use_cores
 from sparkopt.images.schemas import check_image_column, check_image_field, output_type
+from sparkopt.io.allocator import keep_freed_memory
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.machine.derived import derived
@@ -170,8 +171,12 @@ class BatchFunction:
 
 
 def use_the_cores_of_this_task() -> None:
-    """Limit OpenCV to the task's cores, since other tasks, or other worker processes, use the rest."""
+    """Limit OpenCV to the task's cores, since other tasks, or other worker processes, use the rest.
+
+    The process keeps the memory of an image for the next one.
+    """
     pyspark = sys.modules.get("pyspark")  # Spark's tasks have imported it
     context = None if pyspark is None else pyspark.TaskContext.get()
     spare_modules()
+    keep_freed_memory()
     use_cores(1 if context is None else max(1, context.cpus()))

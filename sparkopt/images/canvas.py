@@ -27,9 +27,31 @@ from sparkopt.images.transform import NO_RNG, DividingTransform, GeometricTransf
 from sparkopt.io.image_header import Header
 from sparkopt.typing import Array
 
-__all__ = ["Canvas", "fixed"]
+__all__ = ["Canvas", "check_image", "fixed"]
 
 _LOSS = 1.25
+_TYPES = tuple(map(np.dtype, ("uint8", "uint16", "int16", "float32", "float64")))
+
+
+def check_image(image: Any) -> None:
+    """Raise ParameterError for what is no decoded image."""
+    if not isinstance(image, np.ndarray):
+        raise ParameterError(
+            "image must be the bytes of an image file, or an array of shape (height, width, channels). Got "
+            f"{type(image).__name__} instead; of a path, give what pathlib.Path(path).read_bytes() returns, and of a "
+            "picture of another library numpy.asarray(picture)."
+        )
+    if image.ndim not in (2, 3) or not image.size:
+        raise ParameterError(
+            f"image must have the shape (height, width, channels). Got {image.shape} instead; of several images, "
+            "give one at a time."
+        )
+    if image.dtype not in _TYPES:
+        names = ", ".join(kind.name for kind in _TYPES)
+        raise ParameterError(
+            f"image must hold values of one of the types {names}. Got {image.dtype} instead; convert it by "
+            "astype('uint8'), or 'float32'."
+        )
 
 
 class Canvas:

@@ -149,6 +149,8 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
     CorruptImageError
         If the data are not a complete image of one channel.
     """
+    if isinstance(data, bytearray | memoryview):
+        data = bytes(data)
     header, levels = read_header(data, max_pixels), 255
     if header.format == "png":
         labels = decode_labels(data, header)
@@ -319,12 +321,12 @@ def _unchanged_to_rgba(image: Array) -> Array:
 
 
 def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # noqa: A002 - the field's word
-    """Encode a uint8 image; its colour channels must be in the order RGB.
+    """Encode an image; its colour channels must be in the order RGB.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (height, width, channels)
-        JPEG stores 1 or 3 channels; of 4, it drops the transparency.
+        JPEG stores 1 or 3 channels; of 4, it drops the transparency. PNG takes uint16 too.
     format : {"jpeg", "png", "webp"}, default "jpeg"
         The file format. PNG is lossless.
     quality : int, default 90
@@ -333,17 +335,23 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
     Raises
     ------
     ParameterError
-        For values of another type than uint8.
+        For values of another type.
     DataError
         Where the format cannot hold an image of this size: a side of a WebP has at most 16,383 pixels.
     """
     check("format", format, OneOf(ENCODINGS))
     check("quality", quality, Interval(1, 100, whole=True))
-    if image.dtype != np.uint8:
+    if image.dtype != np.uint8 and not (format == "png" and image.dtype == np.uint16):
         raise ParameterError(
-            f"image must be of type uint8 to be encoded. Got {image.dtype} instead; encode before rescaling."
+            f"image must be of type uint8 to be encoded{', or uint16' * (format == 'png')}. Got {image.dtype} "
+            "instead; encode before rescaling."
         )
     suffix, flag = ENCODINGS[format]
+    image = with_channels(image) if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
+        raise ParameterError(
+            f"image must have the shape (height, width, channels), of 1, 3 or 4 channels. Got {image.shape} instead."
+        )
     if image.shape[2] == 4:
         image = image[..., [2, 1, 0, 3]] if format != "jpeg" else convert_color(image, "rgba", "bgr")
     elif image.shape[2] == 3:

@@ -21,7 +21,9 @@ from sparkopt.typing import Array
 __all__ = ["decode_labels"]
 
 _GREY, _PALETTE = 0, 3
-_DIFFERENCES = 1  # of the filters of a row: what was added is the pixel before; 0 is none
+_NONE, _DIFFERENCES = 0, 1  # of the filters of a row: what was added is the pixel before
+_QUICK = frozenset((_NONE, _DIFFERENCES))
+_FASTEST = b"\x01"  # the level of compression in the second byte of a stream
 _PEEKED = 8
 _FIRST = b"\0\0\0\x0dIHDR"
 _CRITICAL = (b"IHDR", b"PLTE", b"IEND")  # of the chunks with a capital letter, which a decoder must understand
@@ -55,25 +57,36 @@ def decode_labels(data: bytes, header: Header) -> Array | None:
     if stream is None:
         return None
     size = height * (width + 1)
-    try:
-        first = zlib.decompressobj().decompress(stream, min(_PEEKED, height) * (width + 1))
-    except zlib.error:
-        return None
-    if max(first[:: width + 1], default=_DIFFERENCES + 1) > _DIFFERENCES:
+    if not _is_likely_quick(stream, kind) and _filters_at_the_top(stream, height, width) - _QUICK:
         return None
     found = _inflater()(stream, size)
     if found is None or len(found) != size:
         return None
-    rows = np.frombuffer(found, np.uint8).reshape(height, width + 1)
-    filters, values = rows[:, 0], rows[:, 1:]
-    if filters.max() > _DIFFERENCES:
+    filters = set(found[:: width + 1])
+    if filters - _QUICK:
         return None
-    if not filters.any():
+    rows = np.frombuffer(found, np.uint8).reshape(height, width + 1)
+    kinds, values = rows[:, 0], rows[:, 1:]
+    if filters == {_NONE}:
         return np.ascontiguousarray(values)
-    labels = _summed(values)
-    if not filters.all():
-        labels[filters == 0] = values[filters == 0]
+    labels = _adder()(values)
+    if _NONE in filters:
+        labels[kinds == _NONE] = values[kinds == _NONE]
     return labels
+
+
+def _is_likely_quick(stream: bytes, kind: int) -> bool:
+    """Whether rows are likely to have quick filters: those with a palette, and at the level that OpenCV writes."""
+    return kind == _PALETTE or stream[1:2] == _FASTEST
+
+
+def _filters_at_the_top(stream: bytes, height: int, width: int) -> set[int]:
+    """Return the filters of the first rows, of which most kinds of files have all in a few."""
+    try:
+        first = zlib.decompressobj().decompress(stream, min(_PEEKED, height) * (width + 1))
+    except zlib.error:
+        return set()  # whoever decodes it whole says so
+    return set(first[:: width + 1])
 
 
 def _stream(data: bytes, kind: int) -> bytes | None:
@@ -101,6 +114,24 @@ def _is_harmless(name: bytes, kind: int) -> bool:
     if not (name.isalpha() and name[2:3].isupper()) or name in _UNREAD or (name == b"tRNS" and kind == _GREY):
         return False
     return name[:1].islower() or name in _CRITICAL
+
+
+@functools.cache
+def _adder() -> Callable[[Array], Array]:
+    """Return what sums each row up to each pixel: imagecodecs, in one pass, or OpenCV."""
+    try:
+        library = import_module("imagecodecs")
+        decode = library.delta_decode
+        if not library.DELTA.available:
+            return _summed
+    except (ImportError, AttributeError):
+        return _summed
+
+    def by_imagecodecs(values: Array) -> Array:
+        found: Array = decode(values, axis=1)
+        return found
+
+    return by_imagecodecs
 
 
 def _summed(values: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
-from sparkopt.images.canvas import Canvas, fixed
+from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
 from sparkopt.images.opencl import DEVICES, running
 from sparkopt.images.sample import Sample
@@ -132,6 +132,8 @@ class Compose:
 
     def __init__(self, transforms: Iterable[ImageTransform | Compose], device: str = "cpu") -> None:
         check("device", device, OneOf(DEVICES))
+        if not isinstance(transforms, Iterable):
+            raise ParameterError(f"transforms must be a list of image transforms. Got {transforms!r} instead.")
         flat = tuple(_flatten(transforms))
         for index, transform in enumerate(flat):
             if isinstance(transform, Decode) and index > 0:
@@ -183,7 +185,7 @@ class Compose:
         CorruptImageError, DataError
             If the image cannot be decoded, is too small for a crop, or would become larger than ``MAX_PIXELS``.
         ParameterError
-            If ``device`` is "opencl" and no device is here.
+            If ``device`` is "opencl" and no device is here, or the image is neither bytes nor such an array.
         """
         if rng is None:
             if self.random:
@@ -193,7 +195,9 @@ class Compose:
         content: Any = image.image if isinstance(image, Sample) else image
         if isinstance(content, bytearray | memoryview):
             content = bytes(content)
-        if isinstance(content, bytes) and not self.decodes:
+        if not isinstance(content, bytes):
+            check_image(content)
+        elif not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if self.device == "cpu":
             return self._run(content, targets, rng)

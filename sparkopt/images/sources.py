@@ -68,6 +68,8 @@ def read_file(path: str | None) -> bytes:
     """
     if path is None:
         raise CorruptImageError("null: the row holds no path")
+    if not path.strip():  # it would be the folder where the process began
+        raise CorruptImageError("unreadable: the path is empty")
     *others, last = _spellings(path)
     for spelling in others:
         with contextlib.suppress(FileNotFoundError, ParameterError):  # some stores refuse what is not there

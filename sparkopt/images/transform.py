@@ -171,14 +171,19 @@ def _plain_spec(value: Any) -> Any:
     return [_plain_spec(item) for item in value] if isinstance(value, tuple) else value
 
 
-def built(name: str, parameters: Mapping[str, Any]) -> ImageTransform:
+def built(name: Any, parameters: Any) -> ImageTransform:
     """Return the transform of ``spec``; only subclasses of :class:`ImageTransform` can be named."""
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise ParameterError(f"the pipeline names an unknown transform, {name!r}.")
-    return _REGISTRY[name](**{key: _built_value(value) for key, value in parameters.items()})
+    if not isinstance(parameters, Mapping):
+        raise ParameterError(f"the pipeline has no parameters by name for {name}. Got {parameters!r} instead.")
+    try:
+        return _REGISTRY[name](**{key: _built_value(value) for key, value in parameters.items()})
+    except TypeError as error:  # of another version, or written by hand
+        raise ParameterError(f"the pipeline's parameters of {name} are not those of this version: {error}.") from None
 
 
 def _built_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return built(value["transform"], value["parameters"])
+        return built(value.get("transform"), value.get("parameters"))
     return [_built_value(item) for item in value] if isinstance(value, list) else value

@@ -15,6 +15,9 @@ _BRANDS = {b"avif": "avif", b"avis": "avif"}
 _BRANDS |= dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "heic")
 _TURNS = {0: 1, 1: 8, 2: 3, 3: 6}
 """EXIF orientations of rotations by quarter turns, counter-clockwise."""
+_MIRRORED = {0: (4, 2), 1: (5, 7), 2: (2, 4), 3: (7, 5)}
+"""Those of the same turns, and then a mirror: of top and bottom, or of left and right."""
+_TURN, _MIRROR = b"\0\0\0\x09irot", b"\0\0\0\x09imir"
 _BLOCK = 64
 """Pixels of a side of the largest block of HEVC."""
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
@@ -72,13 +75,19 @@ def _boxes(data: bytes) -> tuple[int, int, int]:
     if not sizes:
         raise _no_size("AVIF or HEIC")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    turn = data.find(b"irot")
-    orientation = 1 if turn < 0 else _TURNS[data[turn + 4] & 3]
+    orientation = _orientation(data[:position])
     if format_of(data) == "heic":  # its decoder cuts it, and turns it
         height, width = _cut(data[:position], height, width)
         if orientation > 4:
             height, width = width, height
     return height, width, orientation if format_of(data) == "avif" else 1
+
+
+def _orientation(data: bytes) -> int:
+    """Return what the image's properties are as an EXIF orientation: a turn, and then a mirror."""
+    turn, mirror = data.find(_TURN), data.find(_MIRROR)
+    quarters = 0 if turn < 0 else data[turn + len(_TURN)] & 3
+    return _TURNS[quarters] if mirror < 0 else _MIRRORED[quarters][data[mirror + len(_MIRROR)] & 1]
 
 
 def _cut(data: bytes, height: int, width: int) -> tuple[int, int]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sparkopt.errors import CorruptImageError
+from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.io.image_boxes import format_of, stored_size
 
 __all__ = ["ENDINGS", "MAX_PIXELS", "Header", "endings_glob", "is_image_name", "read_header"]
@@ -83,12 +84,16 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     CorruptImageError
         Its message begins with the reason and a colon: ``empty``, ``not an image``, ``truncated``, ``corrupt``,
         ``unsupported`` or ``too large``.
+    ParameterError
+        For anything but bytes, such as a path.
 
     Examples
     --------
     >>> read_header(b"BM" + bytes(12) + b"\x28" + bytes(3) + b"\x03" + bytes(3) + b"\x02" + bytes(3))
     Header(format='bmp', height=2, width=3, orientation=1)
     """
+    if not isinstance(data, bytes):
+        data = _as_bytes(data)
     if not data:
         raise CorruptImageError("empty: the value holds no bytes")
     read = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
@@ -108,6 +113,17 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
             f"too large: {header.height} x {header.width} pixels exceed the limit of {max_pixels} pixels"
         )
     return header
+
+
+def _as_bytes(data: Any) -> bytes:
+    if data is None:
+        return b""
+    if not isinstance(data, bytearray | memoryview):
+        raise ParameterError(
+            f"data must be the bytes of an image file. Got {type(data).__name__} instead; of a path, give what "
+            "pathlib.Path(path).read_bytes() returns."
+        )
+    return bytes(data)
 
 
 def _jpeg(data: bytes) -> Header:

@@ -74,6 +74,11 @@ class Communicator(ABC):
         """Number of processes."""
         return self.info.size
 
+    @property
+    def host(self) -> str:
+        """Address of this machine, from which it reaches the driver."""
+        return "127.0.0.1"
+
     @abstractmethod
     def all_reduce(self, values: Array) -> Array:
         """Return the sum over all ranks of ``values`` (any shape; float32, float64 or int64), bit-equal on each."""
@@ -162,6 +167,10 @@ class RemoteCommunicator(Communicator):
 
     def __init__(self, info: RankInfo, driver: DriverConnection) -> None:
         self.info, self._driver = info, driver
+
+    @property
+    def host(self) -> str:
+        return self._driver.local_host
 
     def all_gather(self, payload: bytes) -> list[bytes]:
         lengths, (padded,) = self._padded([payload])

@@ -46,13 +46,13 @@ class RowGroups:
         batch = self._open(path).get_batch(number)
         return batch.slice(piece.start, piece.stop - piece.start)
 
-    def window(self, window: ShuffleWindow) -> Columns:
-        """Read a window's rows, in their order."""
+    def window(self, window: ShuffleWindow) -> _WindowRows:
+        """Read a window's rows, to be taken in their order."""
         table = pa.Table.from_batches([self.read(piece) for piece in window.pieces])
         found: Columns = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
-            found[name] = joined([_rows_of(part, self._index.tensors[name]) for part in column.chunks])[window.order]
-        return found
+            found[name] = joined([_rows_of(part, self._index.tensors[name]) for part in column.chunks])
+        return _WindowRows(found, window.order)
 
     def _open(self, path: str) -> Any:
         if path not in self._opened:
@@ -69,6 +69,24 @@ class RowGroups:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(path)
         return self._opened[path]
+
+
+class _WindowRows:
+    """Rows of a window; a slice is copied, so that a batch's rows are in cache when the network is given them."""
+
+    def __init__(self, columns: Columns, order: Array) -> None:
+        self._columns, self._order = columns, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def cut(self, start: int, stop: int) -> Columns:
+        """Return the columns of rows, in the order of the window."""
+        chosen = self._order[start:stop]
+        return {
+            name: values.take(chosen, axis=0) if isinstance(values, np.ndarray) else values[chosen]
+            for name, values in self._columns.items()
+        }
 
 
 def _rows_of(column: pa.Array, spec: TensorSpec) -> RowArray:
@@ -88,24 +106,24 @@ def step_columns(
     step, tail, last = first_step, None, None
     for window in sampler.windows(stream, min(first_step * size, max(sampler.own_rows(stream) - 1, 0))):
         last = groups.window(window)
-        rows, start = len(window.order), max(first_step * size - window.first, 0)
+        rows, start = len(last), max(first_step * size - window.first, 0)
         if tail is not None:
             missing = size - _rows(tail)
-            tail = _joined(tail, _cut(last, start, start + missing))
+            tail = _joined(tail, last.cut(start, min(start + missing, rows)))
             start += missing
             if _rows(tail) < size:
                 continue
             yield tail, sampler.counted(stream, step)
             step, tail = step + 1, None
         while rows - start >= size:
-            yield _cut(last, start, start + size), sampler.counted(stream, step)
+            yield last.cut(start, start + size), sampler.counted(stream, step)
             step, start = step + 1, start + size
         if start < rows:
-            tail = _cut(last, start, rows)
+            tail = last.cut(start, rows)
     assert last is not None  # noqa: S101  # every stream has a row
     for rest in range(step, sampler.steps):
         counted = sampler.counted(stream, rest)
-        yield (_cut(last, 0, 1) if counted == 0 or tail is None else _cut(tail, 0, counted)), counted
+        yield (last.cut(0, 1) if counted == 0 or tail is None else _cut(tail, 0, counted)), counted
 
 
 def _rows(columns: Columns) -> int:

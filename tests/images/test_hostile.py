@@ -251,7 +251,7 @@ ROWS = {
         "unsupported: this step takes uint8 or float32 images. Got uint16",
     ),
     "of sixteen bits where an encoding takes bytes": (
-        images.Compose([images.Decode(depth="keep"), images.Encode("png")]), pa.array([WHOLE, WIDE, WHOLE]),
+        images.Compose([images.Decode(depth="keep"), images.Encode("jpeg")]), pa.array([WHOLE, WIDE, WHOLE]),
         "unsupported: image must be of type uint8",
     ),
     "a strip that would be padded": (

@@ -235,3 +235,26 @@ def test_spark_gives_what_the_function_gives(spark):
         if theirs.error is None:
             np.testing.assert_array_equal(theirs.boxes, ours["boxes"])
             assert bytes(theirs.mask.data) == ours["mask"]["data"]
+
+
+CHAINS = {
+    "kept whole": [images.HorizontalFlip(), images.Resize(64, 200)],
+    "cut between": [images.CenterCrop(60, 60), images.VerticalFlip(), images.Pad(3, 4, 5, 6)],
+    "turned": [images.Rotate(90, expand=True), images.Crop(10, 10, 50, 50)],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (0.3, 0.0), (0.0, 400.0)], ids=["any", "visible", "large"])
+def test_a_few_boxes_are_moved_as_many_are(name, limits, monkeypatch):
+    rng = np.random.default_rng(len(name))
+    corners = rng.uniform(-20, 150, (40, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(0, 60, (40, 2))])
+    one = images.Sample(np.zeros((*SIZE, 3), np.uint8), None, boxes, np.arange(40), None, *limits)
+    pipeline = images.Compose(CHAINS[name])
+    many = pipeline(one)
+    monkeypatch.setattr(sample, "_FEW", 40)
+    few = pipeline(one)
+    assert 0 < len(many.boxes) < 40
+    np.testing.assert_array_equal(few.boxes, many.boxes)
+    np.testing.assert_array_equal(few.labels, many.labels)

@@ -1,0 +1,114 @@
+"""What is no image at all is refused in one line, which says what is: no library's own error, no other picture."""
+
+import pathlib
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from sparkopt import images
+from sparkopt.errors import CorruptImageError, ParameterError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+BYTES = images.encode(PIXELS, "png")
+RESIZE = images.Compose([images.Resize(4, 4)])
+DECODE = images.Compose([images.Decode(), images.Resize(4, 4)])
+
+NO_IMAGES = {
+    "a path": (lambda: DECODE("photos/1.jpg"), "Got str instead; of a path, give"),
+    "a path's object": (lambda: images.decode(pathlib.Path("1.jpg")), "bytes of an image file. Got .*Path instead"),
+    "its header": (lambda: images.read_header("1.jpg"), "bytes of an image file. Got str instead"),
+    "a mask's": (lambda: images.decode_mask("1.png"), "bytes of an image file. Got str instead"),
+    "a picture of Pillow": (lambda: DECODE(Image.fromarray(PIXELS)), "Got Image instead.* numpy.asarray"),
+    "a list": (lambda: RESIZE([[1]]), "Got list instead"),
+    "nothing": (lambda: RESIZE(np.empty((0, 4, 3), np.uint8)), r"Got \(0, 4, 3\) instead"),
+    "a batch": (lambda: RESIZE(np.stack([PIXELS, PIXELS])), r"Got \(2, 8, 12, 3\) instead; .* one at a time"),
+    "no steps": (lambda: images.Compose(None), "a list of image transforms. Got None"),
+    "one step": (lambda: images.Compose(images.Decode()), "a list of image transforms. Got Decode"),
+    "to encode, two channels": (lambda: images.encode(PIXELS[..., :2], "png"), "1, 3 or 4 channels"),
+    "to encode, nothing": (lambda: images.encode(PIXELS[:0], "png"), "1, 3 or 4 channels"),
+    "to encode, 16 bits": (
+        lambda: images.encode(PIXELS.astype(np.uint16)),
+        "must be of type uint8 to be encoded. Got",
+    ),
+    "to encode, floats": (lambda: images.encode(PIXELS / 255, "png"), "uint8 to be encoded, or uint16. Got float64"),
+    **{
+        f"values of {name}": (
+            lambda name=name: RESIZE(PIXELS.astype(name)),
+            f"one of the types uint8, .* Got {name} instead; convert it by astype",
+        )
+        for name in ("bool", "int8", "int32", "int64", "uint64", "float16", "complex64")
+    },
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_refused_in_one_line(name):
+    call, message = NO_IMAGES[name]
+    with pytest.raises(ParameterError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+TEXTS = {
+    '[["Resize", {"height": 3}]]': "parameters of Resize are not those of this version: .*'width'",
+    '[["Resize", {"height": 3, "width": 3, "sides": 1}]]': "parameters of Resize are not those .*'sides'",
+    '[["Resize", 3]]': "no parameters by name for Resize. Got 3",
+    '[[["Resize"], {}]]': "unknown transform",
+    '[["OneOf", {"transforms": [{}]}]]': "unknown transform",
+    "[1]": "must be an images.Compose, or the text",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_that_is_no_pipeline_is_refused(text):
+    with pytest.raises(ParameterError, match=TEXTS[text]):
+        images.Compose.from_json(text)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_type_are_read(kind):
+    mask = images.encode(PIXELS[..., :1], "png")
+    np.testing.assert_array_equal(images.decode(kind(BYTES)), PIXELS)
+    np.testing.assert_array_equal(images.decode_mask(kind(mask)), PIXELS[..., 0])
+    assert images.read_header(kind(BYTES)).size == (8, 12)
+    assert DECODE(kind(BYTES)).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("name", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_values_of_these_types_are_resized(name):
+    assert RESIZE(PIXELS.astype(name)).dtype == name
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png_keeps_16_bits(channels):
+    values = np.random.default_rng(channels).integers(0, 2**16, (9, 7, channels), np.uint16)
+    data = images.encode(values, "png")
+    color = {1: "gray", 3: "rgb", 4: "rgba"}[channels]
+    np.testing.assert_array_equal(images.decode(data, color, depth="keep"), values)
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).reshape(values.shape)
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
+    np.testing.assert_array_equal(read[..., order], values)
+
+
+def test_grey_pixels_are_encoded_without_an_axis_of_channels():
+    assert images.encode(PIXELS[..., 0], "png") == images.encode(PIXELS[..., :1], "png")
+
+
+def test_one_label_where_each_box_has_one_is_its_rows_error():
+    rows = pa.table({"content": [BYTES, BYTES], "boxes": [[[0.0, 0.0, 4.0, 4.0]]] * 2, "labels": [1, 2]})
+    kernel = images.ImageKernel(DECODE)
+    function = images.SampleFunction(kernel, "content", "x", error_column="e", boxes="boxes", labels="labels")
+    assert (
+        function.applied(rows).to_arrow()["e"].to_pylist()
+        == ["corrupt: labels must be one for each of the boxes."] * 2
+    )
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_no_folder(path):
+    kernel = images.ImageKernel(DECODE, mode="FAILFAST")
+    with pytest.raises(CorruptImageError, match="unreadable: the path is empty"):
+        list(kernel(pa.array([path])))
