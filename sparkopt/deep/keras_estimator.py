@@ -270,8 +270,9 @@ class KerasEstimator(NetworkEstimator[KerasModel], KerasTrainingParams, MLReadab
             return
         if backend != "jax":
             raise IncompatibleError(f"mesh='ranks' is for backend='jax', and this one is {backend!r}. Set 'process'.")
-        for name, default in {"localSteps": 1, "outerOptimizer": None, "minProc": None}.items():
-            if self.value(name) not in (default, None):
+        chosen = {"localSteps": self._local_steps() is not None, "minProc": self.value("minProc") is not None}
+        for name, is_chosen in chosen.items():
+            if is_chosen:
                 raise IncompatibleError(
                     f"mesh='ranks' makes one runtime of all processes, where none takes a step without the others: "
                     f"{name}={self.value(name)!r} needs mesh='process'."

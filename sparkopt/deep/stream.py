@@ -47,13 +47,16 @@ def load_batches(
         Whether to put them into pinned memory.
     """
     parts = _maker(decoder, mixer, streams)
+    is_slow = decoder.pipeline is not None or mixer is not None or pin
 
     def make(found: Parts, step: int) -> Batch:
         batches = parts(found, step)
         whole = batches[0] if len(batches) == 1 else _one(batches)
         return whole.pinned() if pin else whole
 
-    return prepared_batches(groups, sampler, streams, make, first_step=first_step, ahead=ahead, threads=threads)
+    return prepared_batches(
+        groups, sampler, streams, make, first_step=first_step, ahead=ahead, threads=threads if is_slow else 0
+    )
 
 
 def _maker(decoder: Decoder, mixer: BatchMixer | None, streams: range) -> Callable[[Parts, int], list[Batch]]:

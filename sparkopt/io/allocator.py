@@ -21,8 +21,8 @@ def keep_freed_memory(most: int = _AFTERWARDS) -> None:
     """Let glibc keep up to ``most`` bytes of what this process frees, for what it needs next.
 
     By default it returns the top of the heap to the system as soon as a few hundred kilobytes are free there, and
-    requests it again a millisecond later: each image then has a page fault for each page of its pixels, which took a
-    twelfth of its time. With another C library, nothing is changed.
+    requests it again a millisecond later: an image may then have a page fault for each page of its pixels. With
+    another C library, nothing is changed.
     """
     mallopt = _function("mallopt")
     if mallopt is not None:

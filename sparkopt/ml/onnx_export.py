@@ -12,7 +12,7 @@ from sparkopt import __version__
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.filesystem import STORAGE_ERRORS, resolve
 from sparkopt.ml.onnx_graph import Graph, contributions, joined
-from sparkopt.ml.scores import LinearScores
+from sparkopt.ml.scores import FactorScores, LinearScores
 from sparkopt.typing import Floats
 from sparkopt.validation import OneOf, check
 
@@ -143,9 +143,9 @@ class _Outputs:
 
     def of(self, raw: str) -> dict[str, tuple[str, int | None]]:
         """Return them by their keys in ``LinearModel._outputs``."""
-        keys, outputs = set(self.model._output_columns()), self.model._scores.width
-        if outputs > 1:
-            return self._classes(raw, outputs)
+        keys, scores = set(self.model._output_columns()), self.model._scores
+        if scores.width > 1 and not isinstance(scores, FactorScores):  # its graph has one of two
+            return self._classes(raw, scores.width)
         margin = self.graph.add("Reshape", raw, self.graph.integers([-1]))
         if "rawPrediction" in keys:
             return self._two_classes(raw, margin, "probability" in keys)

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeAlias, TypeVar
 
 from sparkopt.shards.groups import Columns, RowGroups, step_columns
@@ -48,11 +48,12 @@ def prepared_batches(
     ahead : int, default 4
         Batches that are prepared ahead.
     threads : int, default 1
-        How many are made at the same time.
+        How many are made at the same time; 0 makes them on the thread that reads, which suits what is soon made: each
+        thread that a batch goes through makes the others wait.
     """
     ended = threading.Event()
     waiting: queue.Queue[Future[T] | None] = queue.Queue(ahead)
-    with ThreadPoolExecutor(threads, "sparkopt-decode") as pool:
+    with ThreadPoolExecutor(threads, "sparkopt-decode") if threads else nullcontext() as pool:
         reader = threading.Thread(
             target=_read,
             args=(groups, sampler, streams, first_step, make, pool, waiting, ended),
@@ -81,7 +82,7 @@ def _read(
     streams: range,
     first_step: int,
     make: Callable[[Parts, int], T],
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor | None,
     waiting: queue.Queue[Future[T] | None],
     ended: threading.Event,
 ) -> None:
@@ -91,9 +92,15 @@ def _read(
         for step, parts in enumerate(zip(*sources, strict=True), first_step):
             if ended.is_set():
                 return
-            waiting.put(pool.submit(make, list(parts), step))
+            waiting.put(_done(make(list(parts), step)) if pool is None else pool.submit(make, list(parts), step))
     except Exception as error:  # noqa: BLE001  # raised where the batch is taken
         failed: Future[T] = Future()
         failed.set_exception(error)
         waiting.put(failed)
     waiting.put(None)
+
+
+def _done(batch: T) -> Future[T]:
+    found: Future[T] = Future()
+    found.set_result(batch)
+    return found

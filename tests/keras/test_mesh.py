@@ -201,6 +201,17 @@ def test_what_a_mesh_of_all_ranks_does_not_have(keras, on_jax, options, message)
         made.fit((np.zeros((40, 5)), np.zeros(40)))
 
 
+def test_an_estimator_with_a_mesh_of_all_ranks(keras, on_jax, monkeypatch):
+    from sparkopt.deep import KerasEstimator
+
+    devices(2, monkeypatch)
+    made = KerasEstimator(module=networks.mlp, loss="multinomial", mesh="ranks", numProc=2, epochs=1, batchSize=20)
+    made.progress = False
+    rng = np.random.default_rng(0)
+    receipt = made.fit((rng.normal(size=(80, 5)), rng.integers(0, 3, 80))).summary.receipt
+    assert (receipt.processes, receipt.sent) == (2, 0)
+
+
 def test_a_mesh_of_all_ranks_is_for_jax(keras, backend):
     from sparkopt.deep import KerasEstimator
 
@@ -277,5 +288,5 @@ def on_two_of_tensorflow(communicator, stores):
 def test_several_devices_of_tensorflow_are_refused(keras, backend, stores):
     if backend != "tensorflow":
         pytest.skip("these are TensorFlow's")
-    with pytest.raises(IncompatibleError, match="TensorFlow shows 2 devices to this process .* take backend='jax'"):
+    with pytest.raises(IncompatibleError, match="TensorFlow shows 2 devices to this process, .* take backend='jax'"):
         ProcessLauncher(1).run(on_two_of_tensorflow, stores["uneven"])

@@ -63,7 +63,8 @@ def test_the_same_call_in_a_new_process_resumes(spark, tmp_path):
 @pytest.mark.usefixtures("minutes")
 def test_the_same_command_resumes(spark, tmp_path):
     write_rows(spark, tmp_path)
-    flags = ["--parquet", str(tmp_path / "columns"), "--label", "label", "--optimizer", "gd", "--tol", "0"]
+    flags = ["--parquet", str(tmp_path / "columns"), "--label", "label", "--optimizer", "adam", "--tol", "0"]
+    flags += ["--mini-batch-fraction", "0.5"]  # which never comes to rest, so that it can be killed
     flags += ["--max-iter", "3000", "--output-mode", "overwrite"]
 
     def receipt(name: str) -> dict:
