@@ -132,9 +132,9 @@ class Learner:
         if self._is_sharded:
             share_weights(self._graph, self._communicator)
             is_first = sample is not None and self._communicator.rank == 0
-            used = self._used(sample.to(self._home)) if sample is not None and is_first else Used()
-            used = used_by_first(used, self._communicator)  # a second whole network is in one process only
-            return ShardedReplica(self._graph, self._device, self._config.wrapped, used)
+            own = self._used(sample.to(self._home)) if sample is not None and is_first else Used()
+            found = used_by_first(own, self._communicator)  # a second whole network is in one process only
+            return ShardedReplica(self._graph, self._device, self._config.wrapped, found)
         used = None if sample is None or self._communicator.size == 1 else self._used(sample.to(self._device))
         return replica(self._graph, self._communicator, self._device, self._config.compression, used)
 

@@ -90,9 +90,10 @@ class ShardedReplica(Replica):
         self._root: Any = _Root(module)
         fully_shard(self._root, mesh=mesh)
         self._unused = [p for name, p in module.named_parameters() if name.partition(".")[2] in set(used.unused)]
-        if size > 1 and hasattr(self._root, "set_reduce_scatter_unused_params"):
+        include: Any = getattr(self._root, "set_reduce_scatter_unused_params", None)
+        if size > 1 and include is not None:
             # otherwise ranks of which one has a gradient, and another has not, add up unlike rows
-            self._root.set_reduce_scatter_unused_params(True)
+            include(True)
 
     def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
         losses: torch.Tensor = self._root(self.module, inputs, target)
