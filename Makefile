@@ -219,6 +219,10 @@ bench-sparse: .venv/run ## Compare with pyspark.ml on 200,000 rows x 1,000,000 s
 bench-local-steps: .venv/run ## Count the bytes of local SGD and of gradient descent on limited links (about 5 minutes)
 	@$(ACTIVATE) python jobs/bench/local_steps.py $(ARGS)
 
+.PHONY: bench-recovery
+bench-recovery: .venv/deep ## Time what follows the loss of a process: from memory, from checkpoints; ARGS="--torchft PYTHON" (about 3 minutes)
+	@$(ACTIVATE) python jobs/bench/recovery.py $(ARGS)
+
 .PHONY: bench-compression
 bench-compression: .venv/run ## Time compressed sums against plain ones on limited links (about 5 minutes)
 	@$(ACTIVATE) python jobs/bench/compression.py $(ARGS)

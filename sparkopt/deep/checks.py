@@ -17,6 +17,7 @@ from sparkopt.deep.mixing import check_mixing
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
 from sparkopt.deep.scorer import check_pipeline
+from sparkopt.deep.sharding import check_strategy
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose, mixing_from_json
 from sparkopt.io.filesystem import resolve
@@ -81,6 +82,7 @@ def check_training(params: TrainingParams, session: SparkSession | None, process
     _check_rounds(params, rounds)
     compression = params.value("compression")
     check_compression(params.value("launcher"), compression, params.value("precision"), rounds is not None)
+    _check_strategy(params, rounds is not None, session is None and processes == 1)
     if session is None and params.value("launcher") == "horovod":
         raise IncompatibleError(
             "launcher='horovod' starts its processes by Spark, and a table has none. Take launcher='torch', or give "
@@ -112,6 +114,19 @@ def _check_rounds(params: TrainingParams, rounds: LocalSteps | None) -> None:
         raise IncompatibleError(
             f"outerOptimizer={rounds.outer.name!r} needs the gradient at several points, and a round has one local "
             "update. Take 'diloco', 'average', or an optimiser with fixed steps."
+        )
+
+
+def _check_strategy(params: TrainingParams, is_local: bool, is_alone: bool) -> None:
+    """Refuse what a network that is divided over processes cannot do."""
+    strategy = params.value("strategy") or "ddp"
+    if strategy == "ddp" and params.value("wrappedModules"):
+        raise ParameterError("wrappedModules is for networks that are divided: set strategy='fsdp'.")
+    is_elastic = params.value("minProc") is not None
+    check_strategy(strategy, params.value("launcher"), params.value("compression"), is_local, is_elastic)
+    if strategy == "fsdp" and is_alone and params.value("launcher") == "torch":  # which trains in this very process
+        raise IncompatibleError(
+            "strategy='fsdp' divides the network over processes, and there is one. Set numProc, or strategy='ddp'."
         )
 
 

@@ -13,9 +13,10 @@ from sparkopt.objective.work import LocalSteps
 from sparkopt.optim import outer_by_name
 from sparkopt.typing import Seed
 
-__all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "TrainConfig"]
+__all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "STRATEGIES", "TrainConfig"]
 
 LAUNCHERS = ("torch", "horovod", "ray", "local")
+STRATEGIES = ("ddp", "fsdp")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 OPTIMIZER_SETTINGS: Mapping[str, tuple[str, Mapping[str, Any], float]] = MappingProxyType(
@@ -63,6 +64,10 @@ class TrainConfig:
         Type of the forward pass; weights stay float32.
     max_norm : float or None, default None
         Largest norm of a step's gradient.
+    strategy : {"ddp", "fsdp"}, default "ddp"
+        Whether each rank has the whole network, or a part of each parameter.
+    wrapped : tuple of str, default ()
+        Modules whose parameters are gathered by themselves; see :func:`sparkopt.deep.sharding.units_of`.
     compression : str, default "none"
         Of gradients, or of local updates, between ranks.
     local_steps, local_steps_warm_up : int, default 1 and 0
@@ -104,6 +109,8 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "fp32"
     max_norm: float | None = None
+    strategy: str = "ddp"
+    wrapped: tuple[str, ...] = ()
     compression: str = "none"
     local_steps: int = 1
     local_steps_warm_up: int = 0
@@ -137,6 +144,8 @@ class TrainConfig:
         is_local = self.outer_optimizer is not None
         names = (*batches, "compression", "precision", "max_norm", *(rounds if is_local else ()))
         targets = {name: getattr(self, name) for name in ("mask_fill", "min_visibility") if getattr(self, name)}
+        if self.strategy != "ddp":
+            targets["strategy"] = self.strategy
         return {name: value for name, value in asdict(self).items() if name in names} | targets
 
     def step_seed(self, epoch: int, step: int, rank: int) -> int:

@@ -36,9 +36,9 @@ def configuration(config: TrainConfig, recipe: Recipe, module: nn.Module, optimi
     module, optimizer : nn.Module, Optimizer
         As they were built.
     """
-    classes = {type(one): described(type(one)) for one in module.modules()}
+    classes = {own: described(own) for own in {_class_of(one) for one in module.modules()}}
     parts = {
-        f"module.{name}" if name else "module": f"{classes[type(one)]}({_layer(one)})"
+        f"module.{name}" if name else "module": f"{classes[_class_of(one)]}({_layer(one)})"
         for name, one in module.named_modules()
     }
     by_name = isinstance(recipe.scheduler, str)
@@ -68,6 +68,12 @@ def _pair(name: str, then: Any, now: Any) -> str:
     if any(len(text) > 120 for text in texts):
         return name
     return f"{name} (then {texts[0]}, now {texts[1]})"
+
+
+def _class_of(module: nn.Module) -> type:
+    """Return the class of a module, not the one that PyTorch makes of it where its parameters are divided."""
+    own, base, *others = type(module).__mro__
+    return others[0] if base.__name__ == "FSDPModule" else own
 
 
 def _layer(module: nn.Module) -> str:

@@ -21,6 +21,7 @@ from sparkopt.deep.params import check_params
 from sparkopt.deep.persistence import NetworkReader, NetworkWriter
 from sparkopt.deep.recipe import Recipe, check_recipe
 from sparkopt.deep.setters import StepSetters
+from sparkopt.deep.sharding_params import ShardingParams
 from sparkopt.deep.summary import TorchTrainingSummary
 from sparkopt.deep.worker import RankResult
 from sparkopt.deep.written import OBJECTS, from_json, initial_weights, restored, saved_of, to_json
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 KIND = "sparkopt.deep.estimator.TorchEstimator"
 
 
-class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["TorchEstimator"]):
+class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, ShardingParams, MLReadable["TorchEstimator"]):
     """Trains a PyTorch network on a DataFrame, or without Spark on what ``sparkopt.Table.of`` takes.
 
     That is Arrow, pandas, paths of Parquet files, or a pair (X, y) of arrays. The rows are written once to
@@ -135,6 +136,14 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         Batches whose gradients make a step.
     maxGradNorm : float
         Largest norm of a step's gradient; unset, it is not clipped.
+    strategy : {"ddp", "fsdp"}, default "ddp"
+        What each process holds of the network: all, or with "fsdp" (PyTorch's ``fully_shard``, launchers torch and
+        ray) a part of each parameter, of its gradient and of the optimiser's state, so that larger networks fit.
+        Checkpoints are written in parts, by all processes. Steps are the same.
+    wrappedModules : list of str
+        For "fsdp", the modules whose parameters are gathered by themselves while they compute: names of classes
+        (``["TransformerEncoderLayer"]``), or of modules (``["layers.*"]``). Unset, layers that repeat, and others
+        without inner modules, where they have 2**18 parameters or more.
     compression : {"none", "fp16", "bf16", "int8", "powersgd"}, default "none"
         Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16. Of local
         updates: "fp16", "bf16" or "int8", whose errors are added to the next update (error feedback).
@@ -262,6 +271,8 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, MLReadable["Torc
         precision: str = "fp32",
         accumulationSteps: int = 1,
         maxGradNorm: float | None = None,
+        strategy: str = "ddp",
+        wrappedModules: list[str] | None = None,
         compression: str = "none",
         localSteps: int = 1,
         localStepsWarmUp: int = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from sparkopt.deep.replica import (
     share_weights,
 )
 from sparkopt.deep.row_step import LossOfStep, chosen_output
+from sparkopt.deep.sharding import ShardedReplica, as_many, check_strategy, load_placed, stepping, used_by_first
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
@@ -90,21 +92,32 @@ class Learner:
         self._config, self._communicator, self._device, self._recipe = config, communicator, device, recipe
         self.is_local = config.outer_optimizer is not None
         check_compression(communicator.name, config.compression, config.precision, self.is_local)
+        check_strategy(config.strategy, communicator.name, config.compression, self.is_local, False)
+        self._is_sharded = config.strategy == "fsdp"
+        # what is to be divided is whole in main memory only
+        self._home = torch.device("cpu") if self._is_sharded else device
         module = recipe.build_module(config.seed)
         if recipe.weights is not None:
             loaded(module, recipe.weights)
-        self.module = module.to(device)
-        self.loss = recipe.build_loss().to(device)
+        self.module = module.to(self._home)
+        self.loss = recipe.build_loss().to(self._home)
         self.is_weighted = self.loss.classes is not None or (labels is not None and labels.has_ignored)
         self.output_shape: tuple[int, ...] = ()
         self._frozen = frozen_digest(self.module) if recipe.saved == "trainable" else None
+        self._sample = sample
         if sample is not None:
-            self._try_out(sample.to(device), labels)
-        self._parameters = [p for p in (*self.module.parameters(), *self.loss.parameters()) if p.requires_grad]
-        if not self._parameters:
+            materialise(self.module, sample.to(self._home))
+            if not self._is_sharded:
+                self._try_out(sample.to(device), labels)
+            if communicator.rank == 0:
+                check_saving(self.weights(), recipe, config.seed)
+        if not any(p.requires_grad for p in (*self.module.parameters(), *self.loss.parameters())):
             raise ParameterError("there is nothing to train: no parameter of the module has requires_grad=True.")
         self._graph = self._graph_of(self.module, self.loss, config.mixing is not None)
         self._replica = self._replicated(sample)
+        if self._is_sharded and sample is not None:
+            self._replica.within(self._try_out, sample.to(device), labels)
+        self._parameters = [p for p in (*self.module.parameters(), *self.loss.parameters()) if p.requires_grad]
         self._optimizer = recipe.build_optimizer(self._named())
         self._scheduler, self._interval = recipe.build_scheduler(
             self._optimizer, max(1, steps), max(1, config.epochs)
@@ -116,17 +129,20 @@ class Learner:
         if self.is_local:
             share_weights(self._graph, self._communicator)
             return Replica(self._graph)
+        if self._is_sharded:
+            share_weights(self._graph, self._communicator)
+            is_first = sample is not None and self._communicator.rank == 0
+            own = self._used(sample.to(self._home)) if sample is not None and is_first else Used()
+            found = used_by_first(own, self._communicator)  # a second whole network is in one process only
+            return ShardedReplica(self._graph, self._device, self._config.wrapped, found)
         used = None if sample is None or self._communicator.size == 1 else self._used(sample.to(self._device))
         return replica(self._graph, self._communicator, self._device, self._config.compression, used)
 
     def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
         with self._autocast():
-            materialise(self.module, sample)
             graph = self._graph_of(self.module, self.loss)
             step = graph if isinstance(graph, LossOfStep) else None
             self.output_shape = try_out(self.module, self.loss, self._recipe, sample, labels, step)
-        if self._communicator.rank == 0:
-            check_saving(self.weights(), self._recipe, self._config.seed)
 
     def _graph_of(self, module: nn.Module, loss: RowLoss, is_mixed: bool = False) -> _LossOfRows | LossOfStep:
         """Return the network and its loss as one."""
@@ -143,13 +159,13 @@ class Learner:
 
         Another module of the kind is tried, since a module may count what it has been trained on.
         """
-        module = self._recipe.build_module(self._config.seed).to(self._device)
+        module = self._recipe.build_module(self._config.seed).to(self._home)
         materialise(module, sample)
         module.train()
         if sample.counted < 2:
             _freeze(module, sample.counted)
-        with seeded(self._config.seed, self._device):
-            graph = self._graph_of(module, self._recipe.build_loss().to(self._device))
+        with seeded(self._config.seed, self._home):
+            graph = self._graph_of(module, self._recipe.build_loss().to(self._home))
             loss: Any = graph(sample.inputs, self._target(sample)).sum()
         if not loss.requires_grad:
             raise ParameterError("the loss does not depend on any parameter that has requires_grad=True.")
@@ -177,7 +193,7 @@ class Learner:
     @property
     def is_whole(self) -> bool:
         """Whether each rank has the whole state, whenever no step is being taken."""
-        return not self.is_local and self._config.compression != "powersgd"
+        return not (self.is_local or self._is_sharded) and self._config.compression != "powersgd"
 
     @property
     def sent(self) -> int:
@@ -253,7 +269,8 @@ class Learner:
         if self._config.max_norm is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._config.max_norm)
-        self._scaler.step(self._optimizer)
+        with stepping(self._optimizer) if self._is_sharded else contextlib.nullcontext():
+            self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._interval == "step":
             self._scheduler.step()
@@ -274,10 +291,13 @@ class Learner:
         metrics = build_metrics(self._recipe.metrics, self._device)
         sums = np.zeros(2)
         self.module.eval()
-        with torch.inference_mode():
-            for batch in batches:
-                moved = batch.to(self._device)
-                sums += [self._evaluated(moved, metrics), self.weight([batch])]
+        shared = (
+            as_many(batches, self._sample, self._communicator) if self._is_sharded else zip(batches, repeat(True))
+        )
+        for batch, counts in shared:
+            found = self._replica.within(self._evaluated, batch.to(self._device), metrics, counts)
+            if counts:
+                sums += [found, self.weight([batch])]
         loss, weight = self._communicator.all_reduce(sums)
         values = {"validation": float(loss / weight) if weight > 0 else math.nan}
         for name, metric in metrics.items():
@@ -287,8 +307,8 @@ class Learner:
             )
         return values
 
-    def _evaluated(self, batch: Batch, metrics: Mapping[str, Metric]) -> float:
-        """Return the sum of the losses of a batch, on which metrics are updated."""
+    def _evaluated(self, batch: Batch, metrics: Mapping[str, Metric], counts: bool) -> float:
+        """Return the sum of the losses of a batch, on which metrics are updated if it counts."""
         output: torch.Tensor | None = None
         if self._recipe.step is None or metrics:
             with self._autocast():
@@ -297,7 +317,7 @@ class Learner:
             losses = self._graph(batch.inputs, batch.targets)
         else:
             losses = self.loss(output, batch.target)
-        if output is not None and metrics:
+        if output is not None and metrics and counts:
             output, target = self.loss.aligned(output, batch.targets[0])
             for metric in metrics.values():
                 metric.update(on_scale(self.loss.task, output), target, batch.weight)
@@ -333,7 +353,7 @@ class Learner:
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Restore weights and state."""
-        load_weights(self.module, weights)
+        (load_placed if self._is_sharded else load_weights)(self.module, weights)
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])

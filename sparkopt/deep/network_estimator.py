@@ -161,6 +161,8 @@ class NetworkEstimator(Estimator[M], TrainingSetters, MLWritable):
             device=self.value("device"),
             precision=self.value("precision"),
             max_norm=self.value("maxGradNorm"),
+            strategy=self.value("strategy") or "ddp",
+            wrapped=tuple(self.value("wrappedModules") or ()),
             compression=self.value("compression"),
             **rounds_of(self),
             pipeline=self.value("imagePipeline"),

@@ -19,7 +19,7 @@ from pyspark.ml.param.shared import (
 )
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
-from sparkopt.deep.config import LAUNCHERS, PRECISIONS
+from sparkopt.deep.config import LAUNCHERS, PRECISIONS, STRATEGIES
 from sparkopt.deep.partial_weights import SAVED
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
@@ -50,6 +50,7 @@ DOMAINS: Mapping[str, Constraint] = MappingProxyType(
         "precision": OneOf(PRECISIONS),
         "accumulationSteps": _COUNT,
         "maxGradNorm": _POSITIVE,
+        "strategy": OneOf(STRATEGIES),
         "compression": OneOf(COMPRESSIONS),
         "stepSize": _POSITIVE,
         "localSteps": _COUNT,

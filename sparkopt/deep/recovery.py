@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from dataclasses import replace
@@ -14,14 +15,18 @@ import torch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
 from sparkopt.deep.events import Event, Noted, Resumed, StateReady, to_report
+from sparkopt.deep.sharding import as_rows, placed
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import Trainable
-from sparkopt.errors import IncompatibleError
+from sparkopt.errors import CorruptDataError, IncompatibleError
 from sparkopt.io.secrets import mask_uri
 from sparkopt.launch import Communicator
+from sparkopt.launch.checkpoint_rows import FileFacts
 from sparkopt.launch.checkpoints import Checkpoint, CheckpointFolder, copied, decoded, encoded
 
 __all__ = ["Recovery", "RecoveryStorage"]
+
+logger = logging.getLogger(__name__)
 
 _CHECKPOINT, _REACHED = "checkpoint", "reached"
 
@@ -83,8 +88,10 @@ class Recovery:
                 f"checkpoint {found.name} in {folder!r} belongs to another run: {'; '.join(differ)} differ. Set "
                 "another checkpointDir, or resume=False to start from the beginning."
             )
-        self._learner.restore(found.model, found.state)
-        state.best, value, state.stale = found.state["best"]
+        divided = self._learner.weights().values()
+        restored = placed(found.state, divided)
+        self._learner.restore(placed(found.model, divided), restored)
+        state.best, value, state.stale = restored["best"]
         state.best_value = math.inf if value is None else value
         state.losses, state.history = found.state["losses"].tolist(), list(found.facts["history"])
         state.epoch, state.step = found.epoch, found.step
@@ -116,7 +123,7 @@ class Recovery:
             "processes": self._communicator.size,
             "unreported": state.unreported,
         }
-        return Checkpoint(state.epoch, state.step, self._learner.weights(), tensors, facts)
+        return Checkpoint(state.epoch, state.step, as_rows(self._learner.weights()), as_rows(tensors), facts)
 
     @property
     def _total(self) -> int:
@@ -174,8 +181,10 @@ class RecoveryStorage:
     def save(self, checkpoint: Checkpoint, lasting: bool) -> str:
         """Save a checkpoint in memory and, if it is to last, in the folder; return why not there, or ""."""
         why = ""
-        if lasting and self._folder is not None and self._communicator.rank == 0:
-            why = self._folder.save_if_possible(checkpoint)
+        if lasting and self._folder is not None:
+            parts = self._parts(checkpoint, self._folder)
+            if self._communicator.rank == 0:
+                why = self._folder.save_if_possible(checkpoint, parts)
         if self._memory is not None:
             self._memory[_CHECKPOINT] = _copy(checkpoint)
         self._communicator.barrier()
@@ -188,14 +197,36 @@ class RecoveryStorage:
             if found is not None:
                 self._memory[_CHECKPOINT] = found
                 return _copy(found)  # training changes the tensors that it is given
-        if self._folder is None:
-            return None
-        own = None
-        if self._communicator.rank == 0:
-            self._folder.check()
-            own = self._folder.latest()
-        name = self._communicator.all_gather((own or "").encode())[0].decode()
-        return self._folder.load(name) if name else None
+        return None if self._folder is None else self._undamaged(self._folder)
+
+    def _undamaged(self, folder: CheckpointFolder) -> Checkpoint | None:
+        """Return the latest checkpoint of a folder of which no rank finds its part damaged."""
+        communicator = self._communicator
+        own: list[str] = []
+        if communicator.rank == 0:
+            folder.check()
+            own = folder.names()
+        names = json.loads(communicator.all_gather(json.dumps(own).encode())[0])
+        for name in reversed(names):
+            found: Checkpoint | None = None
+            damage = ""
+            try:
+                found = folder.load(name, communicator.rank, communicator.size)
+            except CorruptDataError as error:
+                damage = str(error)
+            damages = [one.decode() for one in communicator.all_gather(damage.encode())]
+            if not any(damages):
+                return found
+            logger.warning("%s; trying the one before", next(filter(None, damages)))
+        return None
+
+    def _parts(self, checkpoint: Checkpoint, folder: CheckpointFolder) -> list[FileFacts]:
+        """Write this rank's part of a checkpoint that has any; return the facts of all ranks' parts."""
+        if not checkpoint.is_divided:
+            return []
+        group = self._communicator
+        own = folder.save_part(checkpoint, group.rank, group.size)
+        return [json.loads(one) for one in group.all_gather(json.dumps(own).encode())]
 
     @property
     def reached(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
 
 __all__ = ["COMPRESSIONS", "Replica", "Used", "average_buffers", "check_compression", "replica", "share_weights"]
+
+T = TypeVar("T")
 
 _POLL = 2e-4
 """Seconds between two polls for a gradient."""
@@ -95,6 +97,11 @@ class Replica:
     def backward(self, is_last: bool) -> Iterator[None]:
         """Surround a forward and backward pass; gradients are averaged in the last one of a step."""
         yield
+
+    def within(self, function: Callable[..., T], *args: Any) -> T:
+        """Return what a function gives that uses the module without training it; a collective."""
+        with torch.inference_mode():
+            return function(*args)
 
     def finish(self) -> None:
         """Wait until gradients are the mean over all ranks."""

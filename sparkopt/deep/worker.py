@@ -22,6 +22,7 @@ from sparkopt.deep.local_learner import LocalLearner
 from sparkopt.deep.loop import TrainingLoop
 from sparkopt.deep.randomness import isolated
 from sparkopt.deep.recovery import Recovery
+from sparkopt.deep.sharding import collected
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe, LocallyTrainable, Trainable
 from sparkopt.io.allocator import retain_freed_memory
@@ -125,9 +126,10 @@ def train(
             if resumed is not None:
                 emit(resumed)
             stopped = TrainingLoop(communicator, config, data, learner, state, emit).run()
+        weights = collected(state.best or learner.weights(), communicator.rank)
     seconds = {"train": spent.train, "validate": spent.validate, "checkpoint": recovery.seconds, "wait": data.waited}
     return RankResult(
-        module_bytes(state.best or learner.weights()) if communicator.rank == 0 else b"",
+        module_bytes(weights) if communicator.rank == 0 else b"",
         tuple(state.history),
         tuple(state.losses),
         learner.output_shape,

@@ -13,8 +13,9 @@ import json
 import logging
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from safetensors.torch import save as save_tensors
 
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
+from sparkopt.launch.checkpoint_rows import FileFacts, Rows, rows_for
 from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
 
@@ -41,6 +43,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MANIFEST, MODEL, STATE = "checkpoint.json", "model.safetensors", "state.safetensors"
+PART = "rows-{:05d}-of-{:05d}.safetensors"
 FORMAT = 1
 DIGEST = "sha256"
 """Entry of the manifest: the digest of its other entries."""
@@ -54,17 +57,18 @@ class Checkpoint:
     ----------
     epoch, step : int
         The next step: ``step`` optimiser steps of ``epoch`` are done.
-    model : dict of str to Tensor
+    model : dict of str to Tensor or Rows
         State of the module.
     state : dict
-        States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors and plain values.
+        States of optimiser, scheduler and the rest: nested dicts, lists and tuples of tensors, `Rows` and plain
+        values.
     facts : dict
         Plain values: the history, and settings that must be the same for a run that resumes.
     """
 
     epoch: int
     step: int
-    model: dict[str, torch.Tensor] = field(repr=False)
+    model: dict[str, Any] = field(repr=False)
     state: dict[str, Any] = field(repr=False)
     facts: dict[str, Any] = field(repr=False)
 
@@ -72,6 +76,11 @@ class Checkpoint:
     def name(self) -> str:
         """Name of its folder; later ones sort later."""
         return f"epoch-{self.epoch:06d}-step-{self.step:09d}"
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each rank has a part of the module's state."""
+        return bool(_divided(self))
 
 
 class CheckpointFolder:
@@ -119,17 +128,36 @@ class CheckpointFolder:
         with self._folder.usable():
             self._save(checkpoint)
 
-    def save_if_possible(self, checkpoint: Checkpoint) -> str:
-        """Do what ``save`` does; return why it was not written, in one line, or ""."""
+    def save_if_possible(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> str:
+        """Do what ``save`` does; return why it was not written, in one line, or "".
+
+        Of a checkpoint with `Rows`, ``parts`` are what ``save_part`` has returned on all ranks.
+        """
+        folder = self._folder.child(checkpoint.name)
+        failed = [str(part["failure"]) for part in parts if "failure" in part]
+        if failed:
+            self._discard(folder)
+            return failed[0]
         try:
-            self._save(checkpoint)
+            self._save(checkpoint, parts)
         except STORAGE_ERRORS as error:
-            return f"checkpoint {self._folder.child(checkpoint.name).path} was not written: {brief(error)}"
+            return _not_written(folder, error)
         return ""
 
-    def _save(self, checkpoint: Checkpoint) -> None:
+    def save_part(self, checkpoint: Checkpoint, rank: int, size: int) -> FileFacts:
+        """Write a rank's rows; the checkpoint does not count before all ranks' facts are saved with the rest."""
         folder = self._folder.child(checkpoint.name)
-        files = encoded(checkpoint)
+        name, content = PART.format(rank, size), save_tensors(_owned(_rows_of(checkpoint)))
+        try:
+            folder.make_folder()
+            folder.child(name).write(content)
+        except STORAGE_ERRORS as error:
+            return {"failure": _not_written(folder, error)}
+        return {"name": name, **_facts(content)}
+
+    def _save(self, checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> None:
+        folder = self._folder.child(checkpoint.name)
+        files = encoded(checkpoint, parts)
         try:
             folder.make_folder()
             for name, content in files.items():
@@ -162,8 +190,8 @@ class CheckpointFolder:
                 return name
         return None
 
-    def load(self, name: str) -> Checkpoint:
-        """Read a checkpoint.
+    def load(self, name: str, rank: int = 0, size: int = 1) -> Checkpoint:
+        """Read a checkpoint; of tensors that are divided over ranks, the rows of one rank of ``size``.
 
         Raises
         ------
@@ -184,7 +212,8 @@ class CheckpointFolder:
             files |= {entry: folder.child(entry).read() for entry in (MODEL, STATE)}
         except FileNotFoundError as error:
             raise CorruptDataError(f"checkpoint {folder.path!r} is damaged: a file is missing ({error})") from None
-        return decoded(files, folder.path)
+        manifest = _manifest(files[MANIFEST], folder.path)
+        return decoded(files, folder.path, rows_for(manifest, rank, size, lambda part: _checked(folder, part)))
 
     def _delete(self, name: str) -> None:
         """Delete a checkpoint, its manifest first: what is half deleted does not count."""
@@ -193,24 +222,33 @@ class CheckpointFolder:
         folder.delete()
 
 
-def encoded(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return a checkpoint's files by name; the manifest is last, and completes it."""
+def _not_written(folder: Location, error: Exception) -> str:
+    return f"checkpoint {folder.path} was not written: {brief(error)}"
+
+
+def encoded(checkpoint: Checkpoint, parts: Sequence[FileFacts] = ()) -> dict[str, bytes]:
+    """Return a checkpoint's files by name; the manifest is last, and completes it. Rows are in files of their own."""
     tensors: dict[str, torch.Tensor] = {}
-    tree = _plain(checkpoint.state, "state", tensors)
-    files = {MODEL: save_tensors(_owned(checkpoint.model)), STATE: save_tensors(_owned(tensors))}
+    tree, divided = _plain(checkpoint.state, "state", tensors), _divided(checkpoint)
+    model = {name: tensor for name, tensor in checkpoint.model.items() if name not in divided}
+    files = {MODEL: save_tensors(_owned(model)), STATE: save_tensors(_owned(tensors))}
     manifest = {
         "format": FORMAT,
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
-        "files": {name: {"bytes": len(file), "crc32": zlib.crc32(file)} for name, file in files.items()},
+        "files": {name: _facts(file) for name, file in files.items()},
         "state": tree,
         "facts": checkpoint.facts,
     }
+    if parts:
+        manifest |= {"parts": list(parts), "model": _plain(divided, "model", {})}
     return {**files, MANIFEST: json.dumps({**manifest, DIGEST: _digest(manifest)}).encode()}
 
 
-def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
-    """Return the checkpoint of which these are the files.
+def decoded(
+    files: Mapping[str, bytes], origin: str, rows: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> Checkpoint:
+    """Return the checkpoint of which these are the files, and these the rows of divided tensors.
 
     Raises
     ------
@@ -219,10 +257,40 @@ def decoded(files: Mapping[str, bytes], origin: str) -> Checkpoint:
     """
     manifest = _manifest(files[MANIFEST], origin)
     for name, expected in manifest["files"].items():
-        if (len(files[name]), zlib.crc32(files[name])) != (expected["bytes"], expected["crc32"]):
-            raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
-    state = _restored(manifest["state"], load_tensors(files[STATE]))
-    return Checkpoint(manifest["epoch"], manifest["step"], load_tensors(files[MODEL]), state, manifest["facts"])
+        _check_content(files[name], expected, name, origin)
+    state = _restored(manifest["state"], {**load_tensors(files[STATE]), **rows})
+    model = {**load_tensors(files[MODEL]), **_restored(manifest.get("model", {"dict": []}), dict(rows))}
+    return Checkpoint(manifest["epoch"], manifest["step"], model, state, manifest["facts"])
+
+
+def _divided(checkpoint: Checkpoint) -> dict[str, Rows]:
+    return {name: one for name, one in checkpoint.model.items() if isinstance(one, Rows)}
+
+
+def _rows_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return this rank's rows of all that is divided, by path."""
+    found: dict[str, torch.Tensor] = {}
+    _plain({"state": checkpoint.state, "model": _divided(checkpoint)}, "", {}, found)
+    return {path.removeprefix("/"): tensor for path, tensor in found.items()}
+
+
+def _facts(content: bytes) -> FileFacts:
+    return {"bytes": len(content), "crc32": zlib.crc32(content)}
+
+
+def _check_content(content: bytes, expected: Mapping[str, Any], name: str, origin: str) -> None:
+    if (len(content), zlib.crc32(content)) != (expected["bytes"], expected["crc32"]):
+        raise CorruptDataError(f"checkpoint {origin!r} is damaged: {name} is not what the manifest says")
+
+
+def _checked(folder: Location, part: FileFacts) -> bytes:
+    """Return the content of a part of the checkpoint in a folder."""
+    try:
+        content = folder.child(part["name"]).read()
+    except FileNotFoundError as error:
+        raise CorruptDataError(f"checkpoint {folder.path!r} is damaged: a file is missing ({error})") from None
+    _check_content(content, part, part["name"], folder.path)
+    return bytes(content)
 
 
 def _manifest(content: bytes, origin: str) -> dict[str, Any]:
@@ -280,8 +348,14 @@ def _owned(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _plain(
+    value: Any, path: str, tensors: dict[str, torch.Tensor], rows: dict[str, torch.Tensor] | None = None
+) -> Any:
     """Return a tree as JSON has it: tensors go to ``tensors``, and tuples, lists and dicts are marked as such."""
+    if isinstance(value, Rows):
+        if rows is not None:
+            rows[path] = value.local
+        return {"rows": [path, list(value.shape)]}
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"tensor": path}
@@ -291,10 +365,10 @@ def _plain(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {"dict": [[key, _plain(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _plain(item, f"{path}/{key}", tensors, rows)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_plain(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+        return {kind: [_plain(item, f"{path}/{index}", tensors, rows) for index, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ParameterError(
@@ -314,6 +388,8 @@ def _restored(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
+    if kind == "rows":
+        return Rows(tuple(content[1]), tensors[content[0]])
     if kind in ("tensor", "array"):
         return tensors[content] if kind == "tensor" else tensors[content].numpy()
     if kind == "dict":

@@ -221,6 +221,7 @@ EXAMPLES |= dict.fromkeys(("device", "handleInvalid", "labelKind", "launcher", "
 EXAMPLES |= dict.fromkeys(("stepSizeSchedule", "storePath", "checkpointDir", "validationIndicatorCol"), "x")
 EXAMPLES |= {"outerOptimizer": "average"}
 EXAMPLES |= {"paddedCols": ["a"], "labelCols": ["a", "b"], "savedWeights": "x"}
+EXAMPLES |= {"strategy": "x", "wrappedModules": ["Linear"]}
 EXAMPLES["batchMixing"] = images.MixUp(0.2)
 EXAMPLES |= {
     f"{name}Col": "x" for name in ("features", "label", "weight", "prediction", "rawPrediction", "probability")

@@ -36,6 +36,7 @@ ALONE = {
     "frameworks": (*SMALL, "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
     "path": (*SMALL, "--runs", "1"),
     "optimizers": ("--steps", "5", "--only", "adam", "prodigy"),
+    "recovery": ("--runs", "1", "--rows", "480", "--at", "15", "--hidden", "8", "--pause", "0"),
     "raw": ("--rows", "50000", "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
     "transport": ("--help",),
 }
