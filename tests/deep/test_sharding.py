@@ -414,6 +414,8 @@ UNITS = {
         ["Linear", "Linear", "TransformerEncoderLayer"],
     ),
     "a name": (networks.wide, ("2",), ["Linear"]),
+    "a pattern is of one level": (Blocks, ("layers.*",), ["TransformerEncoderLayer"] * 2),
+    "one of two levels": (Blocks, ("layers.*.linear?",), ["Linear"] * 4),
     "shared weights are with the whole": (Tied, ("Linear",), ["Linear"]),
 }
 
