@@ -31,12 +31,21 @@ def table_of(tables: Any, frame: pd.DataFrame) -> Any:
     """A Table of a DataFrame's rows in their order, which are its attribute ``made_of``."""
     from pyflink.table.types import DataTypes, from_arrow_type
 
-    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    rows = _plain(pa.Table.from_pandas(frame, preserve_index=False))
     kind = DataTypes.ROW([DataTypes.FIELD(field.name, from_arrow_type(field.type)) for field in rows.schema])
     columns = [[_value(value) for value in column.to_pylist()] for column in rows.columns]
     found = tables.from_elements(list(zip(*columns, strict=True)), kind)
     found.made_of = rows
     return found
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Rows without pandas' names of types, which pandas cannot read back of lists, and of types that Flink knows."""
+    fields = [
+        pa.field(field.name, pa.string() if pa.types.is_large_string(field.type) else field.type)
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields)).replace_schema_metadata()
 
 
 def _value(value: Any) -> Any:
