@@ -207,7 +207,7 @@ def test_a_trajectory_is_that_of_ddp(outcomes, kind, ranks):
     np.testing.assert_allclose(ours.losses, theirs.losses, **tolerance)
     expected = module_state(theirs.weights)
     found = module_state(ours.weights)
-    assert list(found) == list(expected)
+    assert found.keys() == expected.keys()  # safetensors keeps no order
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, expected[name], **tolerance)
     assert len(ours.history) == len(theirs.history)
