@@ -142,8 +142,8 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, ShardingParams, 
         Checkpoints are written in parts, by all processes. Steps are the same.
     wrappedModules : list of str
         For "fsdp", the modules whose parameters are gathered by themselves while they compute: names of classes
-        (``["TransformerEncoderLayer"]``), or of modules (``["layers.*"]``). Unset, layers that repeat, and others
-        without inner modules, where they have 2**18 parameters or more.
+        (``["TransformerEncoderLayer"]``), or of modules (``["layers.*"]``, without inner ones). Unset, layers that
+        repeat, and others without inner modules, where they have 2**18 parameters or more.
     compression : {"none", "fp16", "bf16", "int8", "powersgd"}, default "none"
         Of gradients between processes; ``sparkopt.deep.powersgd`` describes the last. Horovod has no bf16. Of local
         updates: "fp16", "bf16" or "int8", whose errors are added to the next update (error feedback).

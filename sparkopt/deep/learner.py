@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -17,10 +18,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
+from sparkopt.deep.divided_tensors import load_placed
 from sparkopt.deep.flat_tensors import flattened, load_flat
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import Metric, build_metrics
-from sparkopt.deep.mixing import paired
 from sparkopt.deep.outputs import on_scale
 from sparkopt.deep.partial_weights import frozen_digest, load_weights, trained_weights
 from sparkopt.deep.preflight import check_saving, left_out, loaded, materialise, try_out
@@ -34,8 +35,8 @@ from sparkopt.deep.replica import (
     replica,
     share_weights,
 )
-from sparkopt.deep.row_step import LossOfStep, chosen_output
-from sparkopt.deep.sharding import ShardedReplica, as_many, check_strategy, load_placed, stepping, used_by_first
+from sparkopt.deep.row_step import LossOfRows, LossOfStep, chosen_output
+from sparkopt.deep.sharding import ShardedReplica, as_many, check_strategy, stepping, used_by_first
 from sparkopt.errors import ParameterError
 from sparkopt.launch import Communicator
 from sparkopt.shards.index import LabelFacts
@@ -135,7 +136,8 @@ class Learner:
             own = self._used(sample.to(self._home)) if sample is not None and is_first else Used()
             found = used_by_first(own, self._communicator)  # a second whole network is in one process only
             return ShardedReplica(self._graph, self._device, self._config.wrapped, found)
-        used = None if sample is None or self._communicator.size == 1 else self._used(sample.to(self._device))
+        is_alone = self._communicator.name == "local"
+        used = None if sample is None or is_alone else self._used(sample.to(self._device))
         return replica(self._graph, self._communicator, self._device, self._config.compression, used)
 
     def _try_out(self, sample: Batch, labels: LabelFacts | None) -> None:
@@ -144,11 +146,11 @@ class Learner:
             step = graph if isinstance(graph, LossOfStep) else None
             self.output_shape = try_out(self.module, self.loss, self._recipe, sample, labels, step)
 
-    def _graph_of(self, module: nn.Module, loss: RowLoss, is_mixed: bool = False) -> _LossOfRows | LossOfStep:
+    def _graph_of(self, module: nn.Module, loss: RowLoss, is_mixed: bool = False) -> LossOfRows | LossOfStep:
         """Return the network and its loss as one."""
         if self._recipe.step is not None:
             return LossOfStep(module, self._recipe.step, self._autocast)
-        return _LossOfRows(module, loss, self._autocast, is_mixed, self._recipe.output)
+        return LossOfRows(module, loss, self._autocast, is_mixed, self._recipe.output)
 
     def _target(self, batch: Batch) -> Any:
         """Return what the graph is given of the labels."""
@@ -273,7 +275,8 @@ class Learner:
             self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._interval == "step":
-            self._scheduler.step()
+            with _counting_skipped() if self._scaler.is_enabled() else contextlib.nullcontext():
+                self._scheduler.step()
 
     def end_epoch(self, watched: float) -> None:
         """Take a step of a schedule by epochs; ``watched`` is the loss for ``ReduceLROnPlateau``."""
@@ -366,35 +369,19 @@ class Learner:
         return torch.autocast(self._device.type, _TYPES[self._config.precision])
 
 
+@contextlib.contextmanager
+def _counting_skipped() -> Iterator[None]:
+    """Let a schedule count a first step that was skipped, since its gradients overflowed: PyTorch warns of that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning)
+        yield
+
+
 def _freeze(module: nn.Module, rows: int) -> None:
     """Let batch normalisation use its running statistics, where there is no row, or one that has no variance."""
     for norm in module.modules():
         if isinstance(norm, _BatchNorm):
             norm.train(rows == 1 and not isinstance(norm, nn.BatchNorm1d))
-
-
-class _LossOfRows(nn.Module):
-    """The network and its loss as one: both may have parameters, whose gradients are averaged over the ranks."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        loss: RowLoss,
-        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
-        is_mixed: bool = False,
-        key: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.module, self.loss, self._autocast, self._is_mixed, self._key = module, loss, autocast, is_mixed, key
-
-    def forward(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
-        """Return the losses (rows,); of mixed rows (2 rows,), each row's own and then its partner's."""
-        with self._autocast():
-            output = chosen_output(self.module(*inputs), self._key)
-        if self._is_mixed:
-            output = paired(output)
-        losses: torch.Tensor = self.loss(output, target)
-        return losses
 
 
 def _without_functions(state: dict[str, Any]) -> dict[str, Any]:

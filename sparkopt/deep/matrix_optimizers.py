@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from sparkopt.deep.divided_tensors import gathered, is_divided, put_rows
 from sparkopt.errors import MissingDependencyError
 
 __all__ = ["MuonWithAdamW", "muon"]
@@ -57,8 +59,33 @@ class MuonWithAdamW(Optimizer):
                 loss = closure()
         for name, one in self._inner.items():  # a checkpoint that was loaded has others than those of the start
             one.state, one.param_groups = self.state, [group for group in self.param_groups if group["kind"] == name]
-            one.step()
+            if name == "muon" and any(is_divided(p) for group in one.param_groups for p in group["params"]):
+                _step_whole(one)
+            else:
+                one.step()
         return loss
+
+
+def _step_whole(method: Optimizer) -> None:
+    """Let Muon step; matrices of which each rank has rows are gathered for it, one after the other.
+
+    PyTorch would add products of parts in bfloat16, and steps would depend on the number of ranks.
+    """
+    state, groups = method.state, method.param_groups
+    for group in groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            whole = gathered(parameter)
+            whole.grad = gathered(parameter.grad)
+            method.state = defaultdict(dict, {whole: {key: gathered(one) for key, one in state[parameter].items()}})
+            method.param_groups = [{**group, "params": [whole]}]
+            method.step()
+            put_rows(parameter, whole)
+            for key, one in method.state[whole].items():
+                kept = state[parameter].setdefault(key, torch.zeros_like(parameter))
+                put_rows(kept, one)
+    method.state, method.param_groups = state, groups
 
 
 def muon(

@@ -14,8 +14,8 @@ import torch
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import differences
+from sparkopt.deep.divided_tensors import as_rows, placed
 from sparkopt.deep.events import Event, Noted, Resumed, StateReady, to_report
-from sparkopt.deep.sharding import as_rows, placed
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import Trainable
 from sparkopt.errors import CorruptDataError, IncompatibleError

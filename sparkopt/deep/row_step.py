@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparkopt.deep.losses import RowLoss
+from sparkopt.deep.mixing import paired
 from sparkopt.errors import ParameterError
 
-__all__ = ["LossOfStep", "StepBatch", "chosen_output"]
+__all__ = ["LossOfRows", "LossOfStep", "StepBatch", "chosen_output"]
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,27 @@ def _names(output: Any) -> list[str]:
         return [name for name in output if isinstance(name, str)]
     numbers = [str(number) for number in range(len(output))] if isinstance(output, (list, tuple)) else []
     return [*getattr(output, "_fields", ()), *getattr(output, "__dict__", ()), *numbers]
+
+
+class LossOfRows(nn.Module):
+    """The network and its loss as one: both may have parameters, whose gradients are averaged over the ranks."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: RowLoss,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+        is_mixed: bool = False,
+        key: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.module, self.loss, self._autocast, self._is_mixed, self._key = module, loss, autocast, is_mixed, key
+
+    def forward(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+        """Return the losses (rows,); of mixed rows (2 rows,), each row's own and then its partner's."""
+        with self._autocast():
+            output = chosen_output(self.module(*inputs), self._key)
+        if self._is_mixed:
+            output = paired(output)
+        losses: torch.Tensor = self.loss(output, target)
+        return losses

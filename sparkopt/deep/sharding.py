@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,22 +20,16 @@ from torch import nn
 
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.flat_tensors import width_of
-from sparkopt.deep.partial_weights import FROZEN
 from sparkopt.deep.replica import Replica, Used
 from sparkopt.deep.update_sum import ring_bytes
 from sparkopt.errors import IncompatibleError, MissingDependencyError, ParameterError
 from sparkopt.launch import Communicator
-from sparkopt.launch.checkpoint_rows import Rows
 
 __all__ = [
     "LEAST_NUMBERS",
     "ShardedReplica",
     "as_many",
-    "as_rows",
     "check_strategy",
-    "collected",
-    "load_placed",
-    "placed",
     "stepping",
     "units_of",
     "used_by_first",
@@ -46,9 +39,6 @@ T = TypeVar("T")
 
 LEAST_NUMBERS = 2**18
 """Fewest parameters, counted as numbers, of a module that is gathered by itself: 1 MiB as float32."""
-
-_TENSORS = "torch.distributed.tensor"
-"""It has the class of divided tensors: where it was not imported, there are none."""
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """They have no forward pass, before which their parameters could be gathered."""
@@ -163,10 +153,10 @@ def units_of(module: nn.Module, names: Sequence[str] = ()) -> list[nn.Module]:
     module : nn.Module
         The network, perhaps with its loss.
     names : sequence of str, default ()
-        Names of classes, or of modules, ``*`` standing for any part. Without any: layers that repeat (siblings of one
-        class and shapes, such as a transformer's), and other modules without children; all of them only where they
-        have at least ``LEAST_NUMBERS`` parameters, and none within ``nn.MultiheadAttention``, which reads its
-        layers' weights itself.
+        Names of classes, or of modules, ``*`` standing for any part of a name between dots. Without any: layers that
+        repeat (siblings of one class and shapes, such as a transformer's), and other modules without children; all of
+        them only where they have at least ``LEAST_NUMBERS`` parameters, and none within ``nn.MultiheadAttention``,
+        which reads its layers' weights itself.
 
     Raises
     ------
@@ -190,7 +180,7 @@ def _named_units(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         matching = [
             one
             for path, one in module.named_modules()
-            if path and (type(one).__name__ == name or fnmatch.fnmatchcase(path.partition(".")[2], name))
+            if path and (type(one).__name__ == name or _is_named(path.partition(".")[2], name))
         ]
         usable = [one for one in matching if not isinstance(one, _CONTAINERS) and any(True for _ in one.parameters())]
         if not usable:
@@ -202,6 +192,12 @@ def _named_units(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         found |= {id(one): one for one in usable}
     order = {id(one): depth for depth, (_, one) in enumerate(module.named_modules())}
     return sorted(found.values(), key=lambda one: -order[id(one)])
+
+
+def _is_named(path: str, pattern: str) -> bool:
+    """Return whether a module is meant; ``*`` crosses no dot, as inner modules are gathered with their layer."""
+    parts, wanted = path.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _large_units(module: nn.Module) -> Iterator[nn.Module]:
@@ -298,80 +294,3 @@ def as_many(
         last = last if batch is None else batch
         assert last is not None  # noqa: S101  # whoever has rows held out has a sample
         yield last, batch is not None
-
-
-def as_rows(tree: Any) -> Any:
-    """Return a tree of dicts, lists and tuples in which divided tensors are `Rows`; a collective."""
-    if _TENSORS not in sys.modules:
-        return tree
-    from torch.distributed.tensor import DTensor, Shard
-
-    if isinstance(tree, DTensor):
-        if not tree.ndim:
-            return tree.full_tensor().detach()
-        divided = tree if tree.placements == (Shard(0),) else tree.redistribute(placements=[Shard(0)])
-        return Rows(tuple(tree.shape), divided.to_local().detach())
-    if isinstance(tree, Mapping):
-        return {key: as_rows(item) for key, item in tree.items()}
-    return type(tree)(map(as_rows, tree)) if isinstance(tree, (list, tuple)) else tree
-
-
-def placed(tree: Any, like: Iterable[torch.Tensor]) -> Any:
-    """Return the tree that ``as_rows`` was given, divided as these tensors are."""
-    if _TENSORS not in sys.modules:
-        return tree
-    from torch.distributed.tensor import DTensor, Shard
-
-    first = next((one for one in like if isinstance(one, DTensor)), None)
-    if first is None:
-        return tree
-    mesh, device = first.device_mesh, first.to_local().device
-
-    def again(value: Any) -> Any:
-        if isinstance(value, Rows):
-            stride = torch.empty(value.shape, device="meta").stride()
-            own, shape = value.local.to(device), torch.Size(value.shape)
-            return DTensor.from_local(own, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-        if isinstance(value, Mapping):
-            return {key: again(item) for key, item in value.items()}
-        return type(value)(map(again, value)) if isinstance(value, (list, tuple)) else value
-
-    return again(tree)
-
-
-def load_placed(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load a divided module's state, or what of it was trained; its configuration has the digest of the rest."""
-    found = {name: tensor for name, tensor in weights.items() if name != FROZEN}
-    module.load_state_dict(found, strict=FROZEN not in weights)
-
-
-def collected(weights: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
-    """Return whole tensors in main memory on rank 0, one after the other, and nothing elsewhere; a collective."""
-    if _TENSORS not in sys.modules:
-        return dict(weights) if rank == 0 else {}
-    from torch.distributed.tensor import DTensor
-
-    found: dict[str, torch.Tensor] = {}
-    for name, tensor in weights.items():
-        whole = _whole(tensor) if isinstance(tensor, DTensor) else tensor
-        if rank == 0 and whole is not None:
-            found[name] = whole
-    return found
-
-
-def _whole(tensor: Any) -> torch.Tensor | None:
-    """Return a divided tensor on rank 0, by a collective of tensors in main memory."""
-    from torch import distributed
-
-    size, rows = tensor.device_mesh.size(), tensor.shape[0]
-    most = len(Rows.span(rows, 0, size))
-    padded = torch.zeros((most, *tensor.shape[1:]), dtype=tensor.dtype)
-    own = tensor.to_local().detach().cpu()
-    padded[: len(own)] = own
-    bare = padded.reshape(-1).view(torch.uint8)  # of any type
-    is_first = distributed.get_rank() == 0
-    parts = [torch.empty_like(bare) for _ in range(size)] if is_first else None
-    distributed.gather(bare, parts, dst=0)
-    if parts is None:
-        return None
-    return torch.cat([part.view(tensor.dtype).reshape(padded.shape) for part in parts])[:rows]

@@ -15,6 +15,7 @@ import torch
 
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
+from sparkopt.deep.divided_tensors import collected
 from sparkopt.deep.events import Event, Listener, Noted
 from sparkopt.deep.learner import Learner
 from sparkopt.deep.listeners import TimeSpent, logging_to, reporting_to
@@ -22,7 +23,6 @@ from sparkopt.deep.local_learner import LocalLearner
 from sparkopt.deep.loop import TrainingLoop
 from sparkopt.deep.randomness import isolated
 from sparkopt.deep.recovery import Recovery
-from sparkopt.deep.sharding import collected
 from sparkopt.deep.state import TrainingState
 from sparkopt.deep.trainable import LearnerFactory, LearnerRecipe, LocallyTrainable, Trainable
 from sparkopt.io.allocator import retain_freed_memory

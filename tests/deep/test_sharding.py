@@ -56,15 +56,20 @@ class Blocks(nn.Module):
         return self.out(x.mean(1))
 
 
-class Recurrent(nn.Module):
-    """An LSTM, which keeps a list of its own of its weights."""
+class Last(nn.Module):
+    """The last state of an LSTM, which keeps a list of its own of its weights; no view, of which PyTorch warns."""
 
     def __init__(self):
         super().__init__()
-        self.lstm, self.out = nn.LSTM(1, 6, batch_first=True), nn.Linear(6, 3)
+        self.lstm = nn.LSTM(1, 6, batch_first=True)
 
     def forward(self, x):
-        return self.out(self.lstm(x[..., None])[1][0][-1])
+        return self.lstm(x[..., None])[1][0][-1].clone()
+
+
+class Recurrent(nn.Sequential):
+    def __init__(self):
+        super().__init__(Last(), nn.Linear(6, 3))
 
 
 class Tied(nn.Module):
@@ -136,7 +141,7 @@ KINDS = {
     "fp16 that overflows, fused": (Bursting, "adam", dict(precision="fp16", epochs=1)),
     "several streams": (networks.mlp, ADAM, dict(streams=4)),
     "transformer": (Blocks, ADAM, dict(wrapped=("layers.*",))),
-    "lstm": (Recurrent, ADAM, dict(wrapped=("LSTM",))),
+    "lstm": (Recurrent, ADAM, dict(wrapped=("Last",))),
     "normalised": (networks.Normalised, SGD, {}),
     "dropout": (networks.dropping, ADAM, {}),
     "tied": (Tied, ADAM, dict(wrapped=LINEAR)),
@@ -414,6 +419,8 @@ UNITS = {
         ["Linear", "Linear", "TransformerEncoderLayer"],
     ),
     "a name": (networks.wide, ("2",), ["Linear"]),
+    "a pattern is of one level": (Blocks, ("layers.*",), ["TransformerEncoderLayer"] * 2),
+    "one of two levels": (Blocks, ("layers.*.linear?",), ["Linear"] * 4),
     "shared weights are with the whole": (Tied, ("Linear",), ["Linear"]),
 }
 
