@@ -115,7 +115,7 @@ def _computed(frame: Any) -> pd.DataFrame:
 def _ray() -> Iterator[Framework]:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def kill() -> None:

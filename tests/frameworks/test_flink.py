@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sparkopt import Table
 from sparkopt.ml import LogisticRegression, LogisticRegressionModel
 from tests.conftest import ROOT
 from tests.frameworks.conftest import NAMES, Framework, columns, here
-from tests.frameworks.flink import environment, table_of
+from tests.frameworks.flink import environment, kill_the_next, table_of, workers
 
 
 @pytest.fixture
@@ -65,6 +66,20 @@ def test_a_row_that_cannot_be_scored_is_one_line(flink: Framework):
     rows.loc[7, "x1"] = np.nan
     with pytest.raises(ValueError, match=r"^Flink could not compute the Table: sparkopt\.errors\.DataError: [^\n]+$"):
         Table.of(model.transform(flink.frame(rows)))
+
+
+def test_a_killed_worker_ends_what_collects_its_rows(flink: Framework):
+    rows = columns("columns")
+    scored = _model(rows).transform(flink.frame(rows))
+    expected = list(flink.pandas(scored)["prediction"])
+    killing = threading.Thread(target=kill_the_next, args=(workers(),))
+    killing.start()
+    try:
+        with pytest.raises((ValueError, RuntimeError), match="^Flink could not compute the Table: "):
+            Table.of(scored)
+    finally:
+        killing.join()
+    assert list(flink.pandas(scored)["prediction"]) == expected
 
 
 def test_models_go_both_ways(flink: Framework, tmp_path: Path):
