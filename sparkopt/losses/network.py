@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+import scipy  # loads scipy.special where it is used
 
 from sparkopt.errors import ParameterError
 from sparkopt.losses.base import Loss
@@ -88,7 +88,7 @@ class MultilayerPerceptron(ProjectionLoss):
         """Return the outputs of the hidden layers, and the last layer's sums."""
         hidden, sums = list[Array](), projections
         for matrix, bias in self._layers(parameters):
-            hidden.append(expit(sums))
+            hidden.append(scipy.special.expit(sums))
             sums = hidden[-1] @ matrix + bias
         return hidden, sums
 
