@@ -13,7 +13,7 @@ from scipy import sparse
 from sparkopt.blocks.block import Block
 from sparkopt.errors import DataError
 from sparkopt.losses import Huber, Logistic, Loss, Multinomial, SquaredError
-from sparkopt.objective import kernels
+from sparkopt.objective.accumulators import Accumulators
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum
 from tests.problems import finite_difference, gradients_of, products_of
@@ -262,7 +262,7 @@ def test_a_sparse_block_takes_no_array_of_all_features():
     rows = sparse.csr_array(
         (np.ones(6), np.arange(6, dtype=np.int32), np.arange(0, 7, 2, dtype=np.int32)), (3, width)
     )
-    sums = kernels._Accumulators.zero(LinearObjective(Logistic(), width), 1)
+    sums = Accumulators.zero(LinearObjective(Logistic(), width), 1)
     block, slopes = Block(rows, np.zeros(3)), [np.ones(3)]
     sums.add(block, slopes)
     tracemalloc.start()
