@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed here")
 
 import torch
 
-from sparkopt.deep import TorchEstimator
+from sparkopt.deep import KerasEstimator, TorchEstimator, builder
 from sparkopt.errors import DataError, LostRankError, ParameterError, RankError
 from sparkopt.launch import RayLauncher, run
 from sparkopt.launch.on_ray import ray_ranks
@@ -131,3 +131,28 @@ def test_what_ray_has_no_room_for(on_ray: Framework, caplog):
     assert len(RayLauncher(3, at_least=2).run(ranks.collectives, 1.0)) == 2
     assert "room for 2 processes of 3" in caplog.text
     assert ray_ranks("auto") == 1
+
+
+@builder
+def keras_net() -> Any:
+    """Two layers, with batch normalisation and dropout."""
+    from keras import Input, Sequential, layers
+
+    inner = [layers.Dense(5, "tanh"), layers.BatchNormalization(), layers.Dropout(0.2, seed=3)]
+    return Sequential([Input((WIDTH,)), *inner, layers.Dense(2)])
+
+
+def test_a_network_of_keras_on_actors_is_that_of_one_machines_processes(on_ray: Framework):
+    pytest.importorskip("keras", reason="Keras is not installed here")
+    frame = on_ray.frame(columns("list"))
+
+    def trained(rows: Any, launcher: str) -> Any:
+        settings = {"numProc": 2, "epochs": 2, "batchSize": 20, "seed": 5, "optimizer": "adam", "stepSize": 0.02}
+        run = KerasEstimator(module=keras_net, loss="multinomial", launcher=launcher, **settings)
+        run.progress = False
+        return run.fit(rows)
+
+    expected, found = trained(here(frame), "torch"), trained(frame, "ray")
+    assert found.weights == expected.weights
+    assert found.summary.objectiveHistory == expected.summary.objectiveHistory
+    assert (found.summary.receipt.launcher, found.summary.receipt.processes) == ("ray", 2)
