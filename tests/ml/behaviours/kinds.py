@@ -21,7 +21,7 @@ from sparkopt import ml
 OTHERS = {"Pipeline": Pipeline}
 THEIRS = SimpleNamespace(**{**vars(classification), **vars(regression), **vars(tuning), **OTHERS})
 """pyspark.ml's classes by name."""
-OURS = SimpleNamespace(**{**vars(THEIRS), **{name: getattr(ml, name) for name in vars(ml) if name in vars(THEIRS)}})
+OURS = SimpleNamespace(**{**vars(THEIRS), **{name: getattr(ml, name) for name in ml.__all__ if name in vars(THEIRS)}})
 """The same names after the change of an import: those that sparkopt does not have are pyspark.ml's still."""
 
 TIGHT: dict[str, Any] = {"tol": 1e-12, "maxIter": 200}
