@@ -153,7 +153,7 @@ def joined_devices(communicator: Communicator) -> Iterator[None]:
     import jax
     from jax.extend.backend import clear_backends
 
-    clear_backends()  # a process of Spark's that has computed before begins anew
+    clear_backends()  # a process of Spark's that has computed before begins again
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     address = _address(communicator)
     try:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pyspark import keyword_only
-from pyspark.ml.linalg import DenseMatrix, DenseVector, Vector
+from pyspark.ml.linalg import DenseMatrix, DenseVector
 from pyspark.sql import DataFrame
-from pyspark.sql.types import DataType, StructType
+from pyspark.sql.types import StructType
 
 from sparkopt.blocks.moments import Moments
 from sparkopt.blocks.names import path_of
-from sparkopt.errors import DataError, IncompatibleError, ParameterError
+from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.losses import Logistic, Loss, Multinomial
 from sparkopt.ml import expressions
 from sparkopt.ml.arguments import LinearArguments, documented
@@ -22,7 +22,7 @@ from sparkopt.ml.class_weights import FROM_0, INFERRED_CLASSES, MOST_CLASSES, Cl
 from sparkopt.ml.classification_params import LogisticRegressionParams
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.ml.expressions import Formulas
-from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
+from sparkopt.ml.probabilistic import ProbabilisticModel
 from sparkopt.ml.responses import ClassShares, Response, TwoShares
 from sparkopt.ml.summary.classification import (
     BinaryLogisticRegressionSummary,
@@ -48,7 +48,7 @@ LABELS = Interval(0, None, whole=True)
 B = TypeVar("B", bound="LogisticRegression")
 
 
-class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], LogisticRegressionParams):
+class LogisticRegressionModel(ProbabilisticModel[LogisticRegressionTrainingSummary], LogisticRegressionParams):
     """Coefficients and intercepts of a logistic regression: one row for two classes, else one for each."""
 
     @property
@@ -94,14 +94,6 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
         self._require_binomial("intercept", "interceptVector")
         return float(self._intercept[0])
 
-    def predictRaw(self, value: Vector) -> DenseVector:
-        """Return the raw prediction of each class for one row's features."""
-        return DenseVector(self._outputs_of(value)["rawPrediction"][0])
-
-    def predictProbability(self, value: Vector) -> DenseVector:
-        """Return the probability of each class for one row's features."""
-        return DenseVector(self._outputs_of(value)["probability"][0])
-
     def evaluate(self, dataset: DataFrame) -> LogisticRegressionSummary:
         kind = LogisticRegressionSummary if self.numClasses > 2 else BinaryLogisticRegressionSummary
         return kind(self.copy(), dataset)
@@ -118,8 +110,7 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
     def _response(self) -> Response:
         if len(self._matrix) == 1:
             return TwoShares(self._least_margin)
-        thresholds = self._class_thresholds
-        return ClassShares(None if thresholds is None else tuple(thresholds))
+        return ClassShares(self._class_thresholds)
 
     def _formulas(self, raw: str) -> Formulas:
         if len(self._matrix) > 1:
@@ -150,25 +141,6 @@ class LogisticRegressionModel(LinearModel[LogisticRegressionTrainingSummary], Lo
         """The log-odds of threshold."""
         with np.errstate(divide="ignore"):
             return float(np.log(self.getThreshold()) - np.log1p(-self.getThreshold()))
-
-    @property
-    def _class_thresholds(self) -> list[float] | None:
-        """Thresholds, one for each class; None where none are set."""
-        if not self.isSet(self.thresholds):
-            return None
-        thresholds = self.getThresholds()
-        if len(thresholds) != self.numClasses:
-            raise ParameterError(
-                f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
-            )
-        return thresholds
-
-    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
-        return {
-            "rawPrediction": (self.getRawPredictionCol(), VECTOR),
-            "probability": (self.getProbabilityCol(), VECTOR),
-            "prediction": (self.getPredictionCol(), NUMBER),
-        }
 
 
 @documented

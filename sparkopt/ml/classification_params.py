@@ -15,9 +15,10 @@ from sparkopt.ml.class_weights import HasClassWeights
 from sparkopt.ml.params import LinearParams, lower_case
 from sparkopt.validation import Constraint, Interval, OneOf
 
-__all__ = ["LogisticRegressionParams", "RawPredictionParams"]
+__all__ = ["LogisticRegressionParams", "ProbabilityParams", "RawPredictionParams"]
 
-P = TypeVar("P", bound="LogisticRegressionParams")
+L = TypeVar("L", bound="LogisticRegressionParams")
+P = TypeVar("P", bound="ProbabilityParams")
 
 
 class RawPredictionParams(HasRawPredictionCol):
@@ -35,9 +36,31 @@ class RawPredictionParams(HasRawPredictionCol):
 R = TypeVar("R", bound=RawPredictionParams)
 
 
-class LogisticRegressionParams(
-    LinearParams, RawPredictionParams, HasProbabilityCol, HasThreshold, HasThresholds, BoundParams, HasClassWeights
-):
+class ProbabilityParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThresholds, HasClassWeights):
+    """Parameters of classifiers that pyspark.ml calls probabilistic, and of their models."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(probabilityCol="probability")
+
+    def setProbabilityCol(self: P, value: str) -> P:
+        """Set the column of class probabilities; "" leaves it out."""
+        return self._set(probabilityCol=value)
+
+    def setThresholds(self: P, value: list[float]) -> P:
+        """Set one number for each class: the class of the largest probability / threshold is predicted."""
+        return self._set(thresholds=value)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if not self.isSet(self.thresholds):
+            return
+        values = self.getOrDefault(self.thresholds)
+        if min(values) < 0 or sum(value == 0 for value in values) > 1:
+            raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
+
+
+class LogisticRegressionParams(ProbabilityParams, HasThreshold, BoundParams):
     """What LogisticRegression and its model share."""
 
     family: Param[str] = Param(
@@ -46,22 +69,18 @@ class LogisticRegressionParams(
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(family="auto", probabilityCol="probability", threshold=0.5)
+        self._setDefault(family="auto", threshold=0.5)
 
     def getFamily(self) -> str:
         """Return family."""
         return self.getOrDefault(self.family)
 
-    def setProbabilityCol(self: P, value: str) -> P:
-        """Set the column of class probabilities; "" leaves it out."""
-        return self._set(probabilityCol=value)
-
-    def setThreshold(self: P, value: float) -> P:
+    def setThreshold(self: L, value: float) -> L:
         """Set the probability above which class 1 is predicted; clears thresholds."""
         self.clear(self.thresholds)
         return self._set(threshold=value)
 
-    def setThresholds(self: P, value: list[float]) -> P:
+    def setThresholds(self: L, value: list[float]) -> L:
         """Set one number for each class: the largest probability / threshold is predicted; clears threshold."""
         self.clear(self.threshold)
         return self._set(thresholds=value)
@@ -89,11 +108,6 @@ class LogisticRegressionParams(
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not self.isSet(self.thresholds):
-            return
-        values = self.getOrDefault(self.thresholds)
-        if min(values) < 0 or sum(value == 0 for value in values) > 1:
-            raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
         self._check_thresholds()
 
     def _check_thresholds(self) -> None:

@@ -16,15 +16,14 @@ from sparkopt.blocks.moments import Moments
 from sparkopt.losses import FactorizationMachine, Logistic, Loss, SquaredResidual
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
+from sparkopt.ml.classification_params import ProbabilityParams
 from sparkopt.ml.model import LinearModel
-from sparkopt.ml.params import LinearParams
 from sparkopt.ml.projections import (
-    SOLVERS,
     ClassModel,
-    ClassParams,
     NumberModel,
     ProjectionEstimator,
     ProjectionModel,
+    SolverParams,
 )
 from sparkopt.ml.responses import OppositeShares, Response
 from sparkopt.ml.scores import FactorScores, Scores
@@ -36,7 +35,7 @@ from sparkopt.ml.summary.classification import (
 from sparkopt.ml.summary.regression import RegressionSummary, RegressionTrainingSummary
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Floats
-from sparkopt.validation import Constraint, Interval, OneOf
+from sparkopt.validation import Constraint, Interval
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +47,7 @@ M = TypeVar("M", bound=LinearModel[Any])
 E = TypeVar("E", bound="_FactorizationMachine[Any]")
 
 
-class _FactorizationParams(LinearParams):
+class _FactorizationParams(SolverParams):
     factorSize: Param[int] = Param(
         Params._dummy(),
         "factorSize",
@@ -64,16 +63,10 @@ class _FactorizationParams(LinearParams):
         "standard deviation of the vectors' entries at the start",
         typeConverter=TypeConverters.toFloat,
     )
-    solver: Param[str] = Param(
-        Params._dummy(),
-        "solver",
-        f"the method under pyspark.ml's name: auto, {', '.join(SOLVERS)}",
-        typeConverter=TypeConverters.toString,
-    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(factorSize=8, fitLinear=True, initStd=0.01, solver="auto", standardization=False)
+        self._setDefault(factorSize=8, fitLinear=True, initStd=0.01, standardization=False)
 
     def getFactorSize(self) -> int:
         """Return factorSize."""
@@ -87,16 +80,11 @@ class _FactorizationParams(LinearParams):
         """Return initStd."""
         return self.getOrDefault(self.initStd)
 
-    def getSolver(self) -> str:
-        """Return solver."""
-        return self.getOrDefault(self.solver)
-
     def _domains(self) -> Mapping[str, Constraint]:
         return {
             **super()._domains(),
             "factorSize": Interval(1, None, whole=True),
             "initStd": Interval(0, None, closed="neither"),
-            "solver": OneOf(["auto", *SOLVERS]),
         }
 
 
@@ -124,7 +112,7 @@ class _FactorizationModel(ProjectionModel[S], _FactorizationParams):
 
     @property
     def _scores(self) -> Scores:
-        return FactorScores(self._matrix, self._response, self.intercept, hasattr(self, "numClasses"))
+        return FactorScores(self._matrix, self._response, self.intercept, isinstance(self, ClassModel))
 
 
 class FMRegressionModel(_FactorizationModel[RegressionTrainingSummary], NumberModel[RegressionTrainingSummary]):
@@ -168,10 +156,6 @@ class _FactorizationMachine(ProjectionEstimator[M], _FactorizationParams, Generi
     def setInitStd(self: E, value: float) -> E:
         """Set the standard deviation of the vectors' entries at the start."""
         return self._set(initStd=value)
-
-    def setSolver(self: E, value: str) -> E:
-        """Set the method under pyspark.ml's name."""
-        return self._set(solver=value)
 
     def _machine(self, base: Loss) -> Loss:
         linear, intercept = self.getFitLinear(), self.getFitIntercept()
@@ -264,7 +248,7 @@ class FMRegressor(_FactorizationMachine[FMRegressionModel]):
 
 
 @documented
-class FMClassifier(_FactorizationMachine[FMClassificationModel], ClassParams, ClassWeightSetters):
+class FMClassifier(_FactorizationMachine[FMClassificationModel], ProbabilityParams, ClassWeightSetters):
     """Classification of labels 0 and 1 by a factorisation machine (Rendle, 2010, *Factorization machines*).
 
     The log-odds are b + x·w + Σ_{i<j} (vᵢ·vⱼ) xᵢ xⱼ: each feature has a vector v, so that pairs interact that never

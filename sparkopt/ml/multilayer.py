@@ -19,15 +19,14 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss, MultilayerPerceptron, Multinomial, SquaredError
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
+from sparkopt.ml.classification_params import ProbabilityParams
 from sparkopt.ml.model import LinearModel
-from sparkopt.ml.params import LinearParams
 from sparkopt.ml.projections import (
-    SOLVERS,
     ClassModel,
-    ClassParams,
     NumberModel,
     ProjectionEstimator,
     ProjectionModel,
+    SolverParams,
 )
 from sparkopt.ml.scores import LayerScores, Scores
 from sparkopt.ml.summary.base import TrainingSummary
@@ -40,7 +39,7 @@ from sparkopt.ml.training import TrainingTask
 from sparkopt.ml.warm_start import split_weights
 from sparkopt.training.trainer import Fit
 from sparkopt.typing import Floats
-from sparkopt.validation import Constraint, Interval, OneOf
+from sparkopt.validation import Constraint, Interval
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,7 +58,7 @@ E = TypeVar("E", bound="_Perceptron[Any]")
 LAYERS = "the numbers of units in the layers: features, hidden layers, and "
 
 
-class _PerceptronParams(LinearParams):
+class _PerceptronParams(SolverParams):
     layers: Param[list[int]] = Param(
         Params._dummy(),
         "layers",
@@ -72,12 +71,6 @@ class _PerceptronParams(LinearParams):
         "pyspark.ml's number of rows in a block; without effect here",
         typeConverter=TypeConverters.toInt,
     )
-    solver: Param[str] = Param(
-        Params._dummy(),
-        "solver",
-        f"the method under pyspark.ml's name: auto, {', '.join(SOLVERS)}",
-        typeConverter=TypeConverters.toString,
-    )
     initialWeights: Param[list[float]] = Param(
         Params._dummy(),
         "initialWeights",
@@ -87,7 +80,7 @@ class _PerceptronParams(LinearParams):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(blockSize=128, solver="auto")
+        self._setDefault(blockSize=128)
 
     def getLayers(self) -> list[int]:
         """Return layers.
@@ -105,10 +98,6 @@ class _PerceptronParams(LinearParams):
         """Return blockSize."""
         return self.getOrDefault(self.blockSize)
 
-    def getSolver(self) -> str:
-        """Return solver."""
-        return self.getOrDefault(self.solver)
-
     def getInitialWeights(self) -> DenseVector:
         """Return initialWeights."""
         return DenseVector(self.getOrDefault(self.initialWeights))
@@ -117,7 +106,6 @@ class _PerceptronParams(LinearParams):
         return {
             **super()._domains(),
             "blockSize": Interval(1, None, whole=True),
-            "solver": OneOf(["auto", *SOLVERS]),
         }
 
 
@@ -191,10 +179,6 @@ class _Perceptron(ProjectionEstimator[M], _PerceptronParams, Generic[M]):
         """Set pyspark.ml's number of rows in a block, which changes nothing here."""
         return self._set(blockSize=value)
 
-    def setSolver(self: E, value: str) -> E:
-        """Set the method under pyspark.ml's name."""
-        return self._set(solver=value)
-
     def setInitialWeights(self: E, value: Any) -> E:
         """Set all weights at the start: a Vector or a list, in pyspark.ml's order."""
         return self._set(initialWeights=value)
@@ -237,7 +221,7 @@ class _Perceptron(ProjectionEstimator[M], _PerceptronParams, Generic[M]):
 
 @documented
 class MultilayerPerceptronClassifier(
-    _Perceptron[MultilayerPerceptronClassificationModel], ClassParams, ClassWeightSetters
+    _Perceptron[MultilayerPerceptronClassificationModel], ProbabilityParams, ClassWeightSetters
 ):
     """Classification by a network with sigmoid hidden layers and a softmax output (Rumelhart et al., 1986).
 

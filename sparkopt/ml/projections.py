@@ -6,53 +6,51 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from pyspark.ml.linalg import DenseVector, Vector
-from pyspark.ml.param.shared import HasProbabilityCol, HasThresholds
+from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DataType
 
-from sparkopt.errors import IncompatibleError, ParameterError
-from sparkopt.ml.class_weights import HasClassWeights
-from sparkopt.ml.classification_params import RawPredictionParams
+from sparkopt.errors import IncompatibleError
 from sparkopt.ml.estimator import LinearEstimator
-from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
+from sparkopt.ml.model import NUMBER, LinearModel
 from sparkopt.ml.params import LinearParams
+from sparkopt.ml.probabilistic import ProbabilisticModel
 from sparkopt.ml.responses import ClassShares, OneNumber, Response
 from sparkopt.ml.summary.base import TrainingSummary
 from sparkopt.optim import InitialHessian, Optimizer, by_name, lbfgs, schedules
 from sparkopt.optim.request import Hessians
+from sparkopt.validation import Constraint, OneOf
 
-__all__ = ["ClassModel", "ClassParams", "NumberModel", "ProjectionEstimator", "ProjectionModel"]
+__all__ = ["ClassModel", "NumberModel", "ProjectionEstimator", "ProjectionModel", "SolverParams"]
 
 S = TypeVar("S", bound=TrainingSummary)
 M = TypeVar("M", bound=LinearModel[Any])
-P = TypeVar("P", bound="ClassParams")
+E = TypeVar("E", bound="ProjectionEstimator[Any]")
 
 SOLVERS: Mapping[str, str] = {"gd": "gd", "adamW": "adam", "l-bfgs": "lbfgs"}
 """Optimisers by pyspark.ml's names of them."""
 
 
-class ClassParams(LinearParams, RawPredictionParams, HasProbabilityCol, HasThresholds, HasClassWeights):
-    """Parameters of classifiers that pyspark.ml calls probabilistic."""
+class SolverParams(LinearParams):
+    """The method under pyspark.ml's name."""
+
+    solver: Param[str] = Param(
+        Params._dummy(),
+        "solver",
+        f"the method under pyspark.ml's name: auto, {', '.join(SOLVERS)}",
+        typeConverter=TypeConverters.toString,
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(probabilityCol="probability")
+        self._setDefault(solver="auto")
 
-    def setProbabilityCol(self: P, value: str) -> P:
-        """Set the column of class probabilities; "" leaves it out."""
-        return self._set(probabilityCol=value)
+    def getSolver(self) -> str:
+        """Return solver."""
+        return self.getOrDefault(self.solver)
 
-    def setThresholds(self: P, value: list[float]) -> P:
-        """Set one number for each class: the class of the largest probability / threshold is predicted."""
-        return self._set(thresholds=value)
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        if self.isSet(self.thresholds):
-            values = self.getThresholds()
-            if min(values) < 0 or sum(value == 0 for value in values) > 1:
-                raise ParameterError(f"thresholds must be >= 0, and at most one of them 0. Got {values} instead.")
+    def _domains(self) -> Mapping[str, Constraint]:
+        return {**super()._domains(), "solver": OneOf(["auto", *SOLVERS])}
 
 
 class ProjectionModel(LinearModel[S]):
@@ -73,7 +71,7 @@ class NumberModel(ProjectionModel[S]):
         return {"prediction": (self.getPredictionCol(), NUMBER)}
 
 
-class ClassModel(ProjectionModel[S], ClassParams):
+class ClassModel(ProjectionModel[S], ProbabilisticModel[S]):
     """The same for classes."""
 
     @property
@@ -84,40 +82,17 @@ class ClassModel(ProjectionModel[S], ClassParams):
     def _facts(self) -> dict[str, Any]:
         return {"numClasses": self.numClasses}
 
-    def predictRaw(self, value: Vector) -> DenseVector:
-        """Return the raw prediction of each class for one row's features."""
-        return DenseVector(self._outputs_of(value)["rawPrediction"][0])
-
-    def predictProbability(self, value: Vector) -> DenseVector:
-        """Return the probability of each class for one row's features."""
-        return DenseVector(self._outputs_of(value)["probability"][0])
-
     @property
     def _response(self) -> Response:
         return ClassShares(self._class_thresholds)
 
-    @property
-    def _class_thresholds(self) -> tuple[float, ...] | None:
-        """Thresholds, one for each class; None where none are set."""
-        if not self.isSet(self.thresholds):
-            return None
-        thresholds = self.getThresholds()
-        if len(thresholds) != self.numClasses:
-            raise ParameterError(
-                f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
-            )
-        return tuple(thresholds)
 
-    def _output_columns(self) -> dict[str, tuple[str, DataType]]:
-        return {
-            "rawPrediction": (self.getRawPredictionCol(), VECTOR),
-            "probability": (self.getProbabilityCol(), VECTOR),
-            "prediction": (self.getPredictionCol(), NUMBER),
-        }
-
-
-class ProjectionEstimator(LinearEstimator[M], Generic[M]):
+class ProjectionEstimator(LinearEstimator[M], SolverParams, Generic[M]):
     """Trains such a model: by L-BFGS over all rows, or by Adam over mini-batches. Objectives are not convex."""
+
+    def setSolver(self: E, value: str) -> E:
+        """Set the method under pyspark.ml's name."""
+        return self._set(solver=value)
 
     @property
     def _chooses(self) -> bool:
@@ -125,7 +100,7 @@ class ProjectionEstimator(LinearEstimator[M], Generic[M]):
 
     def _check_params(self) -> None:
         super()._check_params()
-        solver = self.getOrDefault("solver")
+        solver = self.getSolver()
         if solver != "auto" and self.getOptimizer() != "auto":
             raise IncompatibleError(
                 f"solver={solver!r} and optimizer={self.getOptimizer()!r} both choose the method. Set one of them."
@@ -138,7 +113,7 @@ class ProjectionEstimator(LinearEstimator[M], Generic[M]):
             )
 
     def _optimizer(self) -> Optimizer:
-        name = self.getOptimizer() if self.getOrDefault("solver") == "auto" else SOLVERS[self.getOrDefault("solver")]
+        name = self.getOptimizer() if self.getSolver() == "auto" else SOLVERS[self.getSolver()]
         sees_all = self.getMiniBatchFraction() == 1.0 and not self._is_fixed
         if name == "auto":
             others = "lbfgs" if self._penalty().smooth else "proximal-lbfgs"
