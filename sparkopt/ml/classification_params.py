@@ -51,6 +51,17 @@ class ProbabilityParams(LinearParams, RawPredictionParams, HasProbabilityCol, Ha
         """Set one number for each class: the class of the largest probability / threshold is predicted."""
         return self._set(thresholds=value)
 
+    def _thresholds_of(self, classes: int) -> tuple[float, ...] | None:
+        """Return thresholds, one for each class; None where none are set."""
+        if not self.isSet(self.thresholds):
+            return None
+        thresholds = self.getThresholds()
+        if len(thresholds) != classes:
+            raise ParameterError(
+                f"thresholds must have one entry for each class, {classes}. Got {len(thresholds)} instead."
+            )
+        return tuple(thresholds)
+
     def _check_params(self) -> None:
         super()._check_params()
         if not self.isSet(self.thresholds):

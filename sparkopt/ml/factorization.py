@@ -322,6 +322,10 @@ class FMClassifier(_FactorizationMachine[FMClassificationModel], ProbabilityPara
         """Set the parameters that are given; names and types are the constructor's."""
         return self._configure(self._input_kwargs)
 
+    def _check_params(self) -> None:
+        super()._check_params()
+        self._thresholds_of(2)
+
     @property
     def _model_name(self) -> str:
         return FMClassificationModel.__name__

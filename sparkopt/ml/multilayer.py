@@ -309,6 +309,7 @@ class MultilayerPerceptronClassifier(
         super()._check_params()
         if self.getLayers()[-1] < 2:
             raise ParameterError(f"layers must end with the number of classes, 2 or more. Got {self.getLayers()}.")
+        self._thresholds_of(self.getLayers()[-1])
 
     def _loss(self, moments: Moments) -> Loss:
         return self._network(Multinomial(self.getLayers()[-1]), moments)

@@ -8,7 +8,6 @@ from typing import TypeVar
 from pyspark.ml.linalg import DenseVector, Vector
 from pyspark.sql.types import DataType
 
-from sparkopt.errors import ParameterError
 from sparkopt.ml.classification_params import ProbabilityParams
 from sparkopt.ml.model import NUMBER, VECTOR, LinearModel
 from sparkopt.ml.summary.base import TrainingSummary
@@ -37,14 +36,7 @@ class ProbabilisticModel(LinearModel[S], ProbabilityParams):
     @property
     def _class_thresholds(self) -> tuple[float, ...] | None:
         """Thresholds, one for each class; None where none are set."""
-        if not self.isSet(self.thresholds):
-            return None
-        thresholds = self.getThresholds()
-        if len(thresholds) != self.numClasses:
-            raise ParameterError(
-                f"thresholds must have one entry for each class, {self.numClasses}. Got {len(thresholds)} instead."
-            )
-        return tuple(thresholds)
+        return self._thresholds_of(self.numClasses)
 
     def _output_columns(self) -> dict[str, tuple[str, DataType]]:
         return {

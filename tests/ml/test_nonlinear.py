@@ -176,6 +176,8 @@ def test_what_is_wrong_is_one_line() -> None:
         "initialWeights must have 27 entries": lambda: estimator("network", initialWeights=[1.0]).fit(ROWS),
         "factorSize must be a whole number >= 1": lambda: estimator("machine", factorSize=0).fit(ROWS),
         "initStd must be > 0": lambda: estimator("machine", initStd=0.0).fit(ROWS),
+        "each class, 3. Got 2": lambda: estimator("network", thresholds=[0.5, 0.5]).fit(ROWS),
+        "each class, 2. Got 3": lambda: ml.FMClassifier(thresholds=[0.5, 0.2, 0.3]).fit(ROWS),
         "thresholds must be >= 0": lambda: estimator("network", thresholds=[-1.0, 0.5, 0.5]).fit(ROWS),
     }
     for message, call in cases.items():
