@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sparkopt.errors import IncompatibleError, LostRankError
+from sparkopt.io.filesystem import brief
 from sparkopt.launch import Communicator, RankInfo
 from sparkopt.typing import Array
 
@@ -168,7 +169,7 @@ def joined_devices(communicator: Communicator) -> Iterator[None]:
         )
         prove_ranks(communicator)
     except RuntimeError as error:  # as JAX raises all that its runtime says
-        raise LostRankError(f"JAX's processes do not reach each other by {address}: {_line(error)}") from error
+        raise LostRankError(f"JAX's processes do not reach each other by {address}: {brief(error)}") from error
     yield
     jax.distributed.shutdown()  # not after an error: it would wait for ranks that are lost
     clear_backends()
@@ -197,7 +198,3 @@ def prove_ranks(communicator: Communicator) -> None:
                 f"a process that does not belong to this run answered rank {communicator.rank} in place of rank "
                 f"{rank}. Keep others off the ports of the executors (SECURITY.md)."
             )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

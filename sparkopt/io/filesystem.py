@@ -363,7 +363,7 @@ def child_uri(uri: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names]) + mark + query
 
 
-def brief(error: Exception | str) -> str:
+def brief(error: BaseException | str) -> str:
     """Return the beginning of an error on one line, secrets masked: messages of file systems run over many lines."""
     text = mask(" ".join(str(error).split()))
     return text if len(text) <= 300 else f"{text[:300]} …"

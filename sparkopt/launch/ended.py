@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 from sparkopt.errors import LostRankError, RankError
+from sparkopt.io.filesystem import brief
 from sparkopt.launch.channel import Channel
 
-__all__ = ["one_line", "why_ended"]
+__all__ = ["why_ended"]
 
 _GRACE = 2.0
 """Seconds that the other ranks have to report why one of them ended."""
@@ -39,12 +40,7 @@ def why_ended(
         if found is not None:
             return LostRankError(f"a process of {processes} ended unexpectedly, rank {found[0]}: {found[1]}")
         if failure is None and error is not None:  # the task could not be unpickled, say
-            return RankError(f"a process failed before its rank began: {type(error).__name__}: {one_line(error)}")
+            return RankError(f"a process failed before its rank began: {type(error).__name__}: {brief(error)}")
         if failure is not None and time.monotonic() > deadline:
             return failure.error()
         time.sleep(0.02)
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sparkopt.errors import LostRankError, MissingDependencyError, ParameterError
+from sparkopt.io.filesystem import brief
 from sparkopt.launch.channel import Channel, Watcher
 from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.connections import Listener
-from sparkopt.launch.ended import one_line, why_ended
+from sparkopt.launch.ended import why_ended
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
@@ -243,7 +244,7 @@ def _results(ray: Any, actors: Sequence[Any], pickled: bytes, channel: Channel) 
     try:
         places = ray.get([one.where.remote() for one in actors])
     except ray.exceptions.RayActorError as error:
-        raise LostRankError(f"a process of {len(actors)} ended before its rank began: {one_line(error)}") from None
+        raise LostRankError(f"a process of {len(actors)} ended before its rank began: {brief(error)}") from None
     nodes, shared = [node for node, _ in places], ray.put(pickled)
     running = []
     for number, (one, (node, given)) in enumerate(zip(actors, places, strict=True)):
@@ -269,7 +270,7 @@ def _lost(ray: Any, running: Sequence[Any]) -> tuple[int, str] | None:
             try:
                 ray.get(one)
             except ray.exceptions.RayActorError as error:
-                return number, one_line(error)
+                return number, brief(error)
             except ray.exceptions.RayError:  # it has raised
                 continue
     return None

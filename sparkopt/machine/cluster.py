@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 
 from sparkopt.errors import LostProcessError, ParameterError, SchemaError, SparkoptError
+from sparkopt.io.filesystem import brief
 from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
 
@@ -314,8 +315,7 @@ def as_field(column: pa.ChunkedArray, field: pa.Field) -> Any:
 
 def lost(error: Exception) -> LostProcessError:
     """Return the error of a task whose workers ended again and again."""
-    text = " ".join(str(error).split())
-    return LostProcessError(f"workers ended unexpectedly, again and again, with the same task: {text[:300]}")
+    return LostProcessError(f"workers ended unexpectedly, again and again, with the same task: {brief(error)}")
 
 
 @dataclass(frozen=True)
