@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sparkopt.errors import MissingDependencyError
@@ -45,6 +47,7 @@ class TensorBoard(Logger):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingDependencyError.of("TensorBoard", "tensorboard", "tensorboard") from error
+        _await_a_later_second(self.folder)
         return SummaryWriter(self.folder)
 
     def log(self, opened: Any, values: Mapping[str, float], step: int) -> None:
@@ -83,3 +86,16 @@ class MLflow(Logger):
 
     def close(self, opened: Any) -> None:
         """Do nothing: the run belongs to the user."""
+
+
+def _await_a_later_second(folder: str) -> None:
+    """Wait while an event file of this second is in the folder.
+
+    TensorBoard reads a folder's files in the order of their names: second, host, process. A run that is resumed
+    within the second in which the run before it began would be shown in the wrong order where its process sorts
+    before the other's.
+    """
+    for _ in range(20):
+        if not any(Path(folder).glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+            return
+        time.sleep(0.06)

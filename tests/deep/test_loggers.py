@@ -53,6 +53,20 @@ def test_tensorboard(df, tmp_path):
         assert [value for _, value in read] == pytest.approx([value for _, value in values], rel=1e-6), name
 
 
+def test_tensorboard_reads_a_run_that_was_resumed_at_once_in_order(tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoard(str(tmp_path))
+    for step, later in enumerate(("9", "1")):  # as processes whose names sort the other way round
+        opened = logger.open()
+        logger.log(opened, {"loss": float(step)}, step)
+        logger.close(opened)
+        (found,) = (path for path in tmp_path.iterdir() if path.name.split(".")[4] not in ("9", "1"))
+        parts = found.name.split(".")
+        found.rename(tmp_path / ".".join([*parts[:4], later, *parts[5:]]))
+    read = accumulators.EventAccumulator(logger.folder).Reload().Scalars("loss")
+    assert [event.step for event in read] == [0, 1]
+
+
 def test_mlflow(df, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
