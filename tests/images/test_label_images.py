@@ -177,6 +177,33 @@ def test_a_wrong_file_is_an_error(name, rows):
         images.decode_mask(data)
 
 
+def judged(data):
+    """The labels of a file as bytes, or that there are none."""
+    try:
+        return images.decode_mask(data).tobytes()
+    except CorruptImageError:
+        return "corrupt"
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_mutations_are_judged_alike_with_imagecodecs_and_without(rows, monkeypatch):
+    """Damage in the rows, and in the stream, whose chunks have right checksums."""
+    rng, files = np.random.default_rng(0), []
+    for number in range(200):
+        body = ROWS[rows] if number % 2 else zlib.compress(ROWS[rows])
+        data = bytearray(body)
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(8) if number % 4 == 1 else rng.integers(256)
+        files.append(file_of(SIZE, zlib.compress(bytes(data)) if number % 2 else bytes(data)))
+    label_images._tools.cache_clear()
+    found = [judged(data) for data in files]
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    label_images._tools.cache_clear()
+    assert [judged(data) for data in files] == found
+    label_images._tools.cache_clear()
+    assert 10 < found.count("corrupt") < 190
+
+
 @pytest.mark.usefixtures("inflater")
 @pytest.mark.parametrize(
     "write",
