@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from pyspark.sql.types import DoubleType, FloatType, NumericType, StringType, St
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.names import quoted
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["StringLabels", "countable", "with_labels"]
 
