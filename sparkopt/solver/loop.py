@@ -271,8 +271,8 @@ class _Log:
         return "callback" if any(stop_votes) else self._reason()
 
     def _reason(self) -> str | None:
-        search = self.problem.optimizer.search
-        return self.problem.stop.reason(self.history, search.converges_linearly, search.halving)
+        search, learns = self.problem.optimizer.search, self.problem.optimizer.transform.learns_length
+        return self.problem.stop.reason(self.history, search.converges_linearly, search.halving, learns)
 
     def end(self, at: Point, answer: _Answer) -> Point:
         """Replace the last step by the mean of the steps, unless a step has a lower validation loss."""
