@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import sparse, special
 
 NON_ZEROS = 50
 FILES = 8
@@ -64,6 +63,8 @@ def _logistic(raw: Any, y: Any) -> float:
 
 
 def _softmax(raw: Any, y: Any) -> float:
+    from scipy import special  # in the functions that use it: children that do not would pay for its import
+
     return float(np.mean(special.logsumexp(raw, axis=1) - raw[np.arange(len(y)), y.astype(int)]))
 
 
@@ -123,6 +124,8 @@ def _sparse(rng: np.random.Generator, rows: int, truth: Any) -> tuple[pa.Array, 
         pa.ListArray.from_arrays(offsets, pa.array(indices)),
         pa.ListArray.from_arrays(offsets, pa.array(ones)),
     ]
+    from scipy import sparse
+
     X = sparse.csr_array((ones, indices, offsets.to_numpy()), shape=(rows, len(truth)))
     return pa.StructArray.from_arrays(columns, ["type", "size", "indices", "values"]), X @ truth / np.sqrt(NON_ZEROS)
 
@@ -136,6 +139,8 @@ def read(path: str) -> tuple[Any, Any]:
         features = features.combine_chunks()
     if not pa.types.is_struct(features.type):
         return features.flatten().to_numpy().reshape(len(y), -1), y
+    from scipy import sparse
+
     values, indices = features.field("values"), features.field("indices")
     parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
     return sparse.csr_matrix(parts, shape=(len(y), features.field("size")[0].as_py())), y

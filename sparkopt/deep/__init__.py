@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sparkopt.deep.keras_estimator import KerasEstimator
     from sparkopt.deep.keras_model import KerasModel
     from sparkopt.deep.loggers import Logger, MLflow, TensorBoard
-    from sparkopt.deep.matrix_optimizers import MuonWithAdamW, muon
+    from sparkopt.deep.matrix_optimizers import MuonWithAdamW, SoapWithAdam, muon, soap
     from sparkopt.deep.model import TorchModel
     from sparkopt.deep.networks import ConvNet
     from sparkopt.deep.row_step import StepBatch
@@ -35,6 +35,7 @@ __all__ = [
     "MLflow",
     "MuonWithAdamW",
     "RowStore",
+    "SoapWithAdam",
     "StepBatch",
     "TensorBoard",
     "TorchEstimator",
@@ -42,6 +43,7 @@ __all__ = [
     "TorchTrainingSummary",
     "builder",
     "muon",
+    "soap",
 ]
 
 _LAZY = {
@@ -52,6 +54,7 @@ _LAZY = {
     "MLflow": "loggers",
     "MuonWithAdamW": "matrix_optimizers",
     "RowStore": "row_store",
+    "SoapWithAdam": "matrix_optimizers",
     "StepBatch": "row_step",
     "TensorBoard": "loggers",
     "TorchEstimator": "estimator",
@@ -59,6 +62,7 @@ _LAZY = {
     "TorchTrainingSummary": "summary",
     "builder": "builders",
     "muon": "matrix_optimizers",
+    "soap": "matrix_optimizers",
 }
 
 

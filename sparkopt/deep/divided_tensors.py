@@ -12,7 +12,7 @@ from torch import nn
 from sparkopt.deep.partial_weights import FROZEN
 from sparkopt.launch.checkpoint_rows import Rows
 
-__all__ = ["as_rows", "collected", "gathered", "is_divided", "load_placed", "placed", "put_rows"]
+__all__ = ["as_rows", "collected", "divided", "gathered", "is_divided", "load_placed", "placed", "put_rows"]
 
 _TENSORS = "torch.distributed.tensor"
 """It has the class of divided tensors: where it was not imported, there are none."""
@@ -31,6 +31,18 @@ def gathered(tensor: Any) -> torch.Tensor:
     """Return a divided tensor whole, on each rank; a collective. It shares no memory with it."""
     whole: torch.Tensor = tensor.full_tensor().detach().clone()
     return whole
+
+
+def divided(whole: torch.Tensor, like: Any) -> Any:
+    """Return this rank's rows of a tensor that all ranks have, as a divided tensor; it shares no memory with it."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh = like.device_mesh
+    rows = Rows.span(whole.shape[0], mesh.get_local_rank(), mesh.size())
+    own = whole[rows.start : rows.stop].clone()
+    return DTensor.from_local(
+        own, mesh, [Shard(0)], run_check=False, shape=whole.shape, stride=whole.contiguous().stride()
+    )
 
 
 def put_rows(tensor: Any, whole: torch.Tensor) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -25,6 +24,7 @@ from sparkopt.io.filesystem import brief
 from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
 

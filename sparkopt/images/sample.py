@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, inverse
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Sample", "moved"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -30,6 +30,7 @@ from sparkopt.images.geometry import (
 from sparkopt.images.opencl import call
 from sparkopt.images.parameters import Fill, fill_values, filled
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["sample", "sample_labels"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample
 from sparkopt.io.arrow import array_of, binary_values
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["SampleFunction"]
 

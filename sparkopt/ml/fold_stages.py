@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from pyspark.ml.linalg import VectorUDT
@@ -12,8 +12,10 @@ from pyspark.sql.types import StructField, StructType
 from sparkopt.blocks.rows import Rows, schema_of
 from sparkopt.ml.folds import not_in_fold
 from sparkopt.ml.pipeline import Pipeline
+from sparkopt.ml.string_labels import StringLabels, countable
 from sparkopt.ml.table_features import TableFeatures
 from sparkopt.ml.table_statistics import ByFold
+from sparkopt.values import dataclass
 
 __all__ = ["FittedStages", "FoldStages", "FoldedRows", "TableStage", "transformed"]
 
@@ -88,6 +90,8 @@ class TableStage:
 class FittedStages:
     """Any stages, as StringIndexer: fitted to each fold's rows, and to all rows before, for the best model.
 
+    The values of StringIndexers that come first are counted in one pass for all folds.
+
     Attributes
     ----------
     stages : sequence of Estimator and Transformer
@@ -99,21 +103,25 @@ class FittedStages:
 
     def schema(self, rows: Rows) -> StructType:
         """Return the columns of all rows as they leave the stages, which are fitted to them."""
-        self._whole = self._fitted(rows)
+        self._whole = _fitted(self.stages, rows)
         return schema_of(self._whole.transform(rows))
 
     def fits(self, every: FoldedRows) -> Callable[[int | None], Any]:
         """Return a function: the stages that are fitted without a fold's rows; with None, to all."""
+        first = countable(self.stages, every.folded)
+        labels = StringLabels.counted(first, every.folded, every.fold)
 
         def fitted(fold: int | None) -> Any:
             if fold is None:
                 return self._whole
-            return self._fitted(not_in_fold(every.folded, every.fold, fold))
+            stages = [*labels.models(fold), *self.stages[len(first) :]]
+            return _fitted(stages, not_in_fold(every.folded, every.fold, fold))
 
         return fitted
 
-    def _fitted(self, rows: Any) -> Any:
-        return Pipeline(stages=list(self.stages)).fit(rows)
+
+def _fitted(stages: Sequence[Any], rows: Any) -> Any:
+    return Pipeline(stages=list(stages)).fit(rows)
 
 
 def transformed(stages: Sequence[Any], rows: Rows) -> Rows:

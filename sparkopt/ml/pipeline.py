@@ -18,6 +18,7 @@ from sparkopt.machine.derived import computed
 from sparkopt.ml.onnx_export import save_onnx
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter, is_written_here, load_stage
+from sparkopt.ml.string_labels import with_labels
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.validation import instances
@@ -77,7 +78,7 @@ class Pipeline(pipeline.Pipeline):
         stages = self._checked(dataset)
         takes_raw = any(isinstance(stage, TableFeatures) for stage in stages)
         rows: Any = rows_of(dataset) if takes_raw else dataset  # a table's features are computed while it is read
-        return PipelineModel(super()._fit(rows).stages)
+        return PipelineModel(pipeline.Pipeline(stages=with_labels(stages, rows))._fit(rows).stages)
 
     def _checked(self, dataset: Any) -> Any:
         """Return the stages, or refuse what are none."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Progress, Record, Snapshot
 from sparkopt.typing import Floats, State
+from sparkopt.values import dataclass
 
 __all__ = ["Reduce", "minimise", "minimise_many"]
 
@@ -270,8 +271,8 @@ class _Log:
         return "callback" if any(stop_votes) else self._reason()
 
     def _reason(self) -> str | None:
-        search = self.problem.optimizer.search
-        return self.problem.stop.reason(self.history, search.converges_linearly, search.halving)
+        search, learns = self.problem.optimizer.search, self.problem.optimizer.transform.learns_length
+        return self.problem.stop.reason(self.history, search.converges_linearly, search.halving, learns)
 
     def end(self, at: Point, answer: _Answer) -> Point:
         """Replace the last step by the mean of the steps, unless a step has a lower validation loss."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from sparkopt.optim.base import Point
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 WORST_OF = 10
 """Steps whose worst objective is compared with the last one: a small step alone is no sign of the optimum."""
@@ -199,12 +200,17 @@ class Stop:
         check("patience", self.patience, Interval(1, None, whole=True))
         check("minDelta", self.min_delta, Interval(0, None))
 
-    def reason(self, history: Sequence[Record], linear: bool = False, halving: int = WORST_OF) -> str | None:
-        """Return why to stop now, or None to continue; ``linear`` and ``halving`` are those of the ``Search``."""
+    def reason(
+        self, history: Sequence[Record], linear: bool = False, halving: int = WORST_OF, learns: bool = False
+    ) -> str | None:
+        """Return why to stop now, or None to continue.
+
+        ``linear`` and ``halving`` are those of the ``Search``, ``learns`` is ``learns_length`` of the transformation.
+        """
         recent = history[-self.window :]  # one mini-batch without a gradient may be an exception
         if len(recent) == self.window and all(record.gradient_norm <= self.gradient_tol for record in recent):
             return "gradient"
-        if self.tol > 0 and self._is_near(history, linear):
+        if self.tol > 0 and self._is_near(history, linear, learns):
             return "tolerance"
         if self.tol > 0 and self._is_rounding(history, halving):
             return "precision"
@@ -212,7 +218,7 @@ class Stop:
             return "validation"
         return "maxIter" if history[-1].step >= self.max_iter else None
 
-    def _is_near(self, history: Sequence[Record], linear: bool) -> bool:
+    def _is_near(self, history: Sequence[Record], linear: bool, learns: bool) -> bool:
         """Whether the optimum is within the tolerance, as far as the history shows."""
         if self.window > 1:
             return len(history) > 2 * self.window - 1 and self._change(history) <= self.tol
@@ -224,7 +230,14 @@ class Stop:
             return gap <= enough * scale
         if recent[-1] <= history[0].objective and self.unit * history[-1].gradient_norm <= self.tol * scale:
             return True  # where steps diverge, the objective outgrows the gradient
-        return len(recent) > 1 and max(recent) - min(recent) <= self.tol * scale
+        if len(recent) < 2 or max(recent) - min(recent) > self.tol * scale:
+            return False
+        return not learns or self._has_moved(history, scale)  # first steps that are tiny, or none, are no sign
+
+    def _has_moved(self, history: Sequence[Record], scale: float) -> bool:
+        """Whether the objective has ever changed by more than the tolerance."""
+        values = [record.objective for record in history]
+        return max(values) - min(values) > self.tol * scale
 
     def _is_rounding(self, history: Sequence[Record], steps: int) -> bool:
         """Whether the estimated gap is small, and no longer falls: gradients over float32 rows are no more exact."""

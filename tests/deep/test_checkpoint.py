@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 from sparkopt.deep.batch import Batch
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.learner import Learner
+from sparkopt.deep.matrix_optimizers import soap
 from sparkopt.deep.recipe import OPTIMIZERS, Recipe
 from sparkopt.errors import CorruptDataError, DataError, ParameterError
 from sparkopt.io.filesystem import Location
@@ -70,7 +71,11 @@ def whole_and_resumed(folder, optimizer, scheduler):
     return whole, rest
 
 
-OTHERS = {"amsgrad": functools.partial(torch.optim.Adam, amsgrad=True), "asgd": torch.optim.ASGD}
+OTHERS = {
+    "amsgrad": functools.partial(torch.optim.Adam, amsgrad=True),
+    "asgd": torch.optim.ASGD,
+    "soap": functools.partial(soap, every=2),
+}
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *OTHERS])

@@ -17,7 +17,7 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.data_loader import RankDataLoader
 from sparkopt.deep.events import StepsDone, from_report
 from sparkopt.deep.learner import Learner
-from sparkopt.deep.matrix_optimizers import muon
+from sparkopt.deep.matrix_optimizers import muon, soap
 from sparkopt.deep.recipe import Recipe
 from sparkopt.deep.sharding import units_of
 from sparkopt.deep.worker import train
@@ -36,6 +36,7 @@ from tests.deep.test_train import compare, plain_loop
 CROSS_ENTROPY = nn.CrossEntropyLoss()
 ADAM = functools.partial(torch.optim.AdamW, lr=0.02)
 SGD = functools.partial(torch.optim.SGD, lr=0.2, momentum=0.9)
+SOAP = functools.partial(soap, lr=0.02, every=3)
 
 
 class Blocks(nn.Module):
@@ -133,6 +134,7 @@ KINDS = {
     "adam": (networks.mlp, "adam", {}),
     "momentum, wrapped": (networks.mlp, SGD, dict(wrapped=LINEAR)),
     "muon": (networks.mlp, muon, {}),
+    "soap": (networks.mlp, SOAP, {}),
     "clipped": (networks.mlp, SGD, dict(max_norm=0.1, wrapped=LINEAR)),
     "accumulated": (networks.mlp, SGD, dict(accumulation=3, wrapped=LINEAR)),
     "bf16": (networks.mlp, ADAM, dict(precision="bf16")),
@@ -344,6 +346,27 @@ def test_so_do_exact_ones(index, tmp_path):
         found = ProcessLauncher(2).run(train, kept, recipe)[0]
         assert found.resumed == "epoch-000001-step-000000000"
         compare(found, (whole.losses, module_state(whole.weights)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("minutes")
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_bases_are_divided_too(index, tmp_path, ranks):
+    """Those of other numbers of ranks go on as well; where gradients lack rank, another rounding is another basis."""
+    settings = config(index, strategy="fsdp", epochs=3, streams=6, batch_size=8)
+    recipe = Recipe(networks.mlp, CROSS_ENTROPY, SOAP)
+    whole = ProcessLauncher(2).run(train, settings, recipe)[0]
+    kept = dataclasses.replace(settings, checkpoints=str(tmp_path))
+    ProcessLauncher(ranks).run(train, dataclasses.replace(kept, epochs=1), recipe)
+    folder = CheckpointFolder(str(tmp_path))
+    parts = [folder.load(folder.names()[-1], rank, ranks).state["optimizer"]["state"][0] for rank in range(ranks)]
+    basis = torch.cat([part["basis_0"].local for part in parts])
+    torch.testing.assert_close(basis.T @ basis, torch.eye(8), rtol=0.0, atol=1e-5)
+    found = ProcessLauncher(2).run(train, kept, recipe)[0]
+    assert found.resumed == "epoch-000001-step-000000000"
+    if ranks == 2:
+        assert (found.weights, found.losses) == (whole.weights, whole.losses)
+    else:
+        np.testing.assert_allclose(found.losses, whole.losses, rtol=0.05)
 
 
 @pytest.mark.usefixtures("minutes")

@@ -22,7 +22,7 @@ KILLS = int(os.environ.get("SPARKOPT_TEST_KILLS", "1"))
 
 
 @pytest.mark.timeout(600 + 600 * KILLS)
-@pytest.mark.parametrize("engine", ["driver", "resident"])
+@pytest.mark.parametrize("engine", ["driver", "resident", "allreduce", "local"])
 def test_a_kill_at_a_random_moment_changes_nothing(engine):
     environment = {**os.environ, "SPARK_HOME": str(Path(pyspark.__file__).parent), "PYTHONPATH": str(ROOT)}
     pairs = [f"{engine}:{victim}" for victim in VICTIMS]

@@ -165,7 +165,7 @@ def results(script: Path, *arguments: object, by: tuple[str, ...] = ()) -> tuple
 CASES = {
     ROOT / "jobs" / "bench" / "scripts" / "churn.py": (
         (2000,),
-        ["fits by sparkopt:   CrossValidator 1", "StringIndexer", "RandomForestClassifier"],
+        ["fits by sparkopt:   CrossValidator 1", "OneHotEncoder", "RandomForestClassifier"],
     ),
     HERE / "prices.py": (
         (),

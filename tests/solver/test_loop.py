@@ -51,6 +51,20 @@ def test_without_an_estimate_tolerance_is_the_change_over_the_last_ten_steps():
     assert max(values[-12:-1]) - values[-2] > 1e-4 * values[-2]
 
 
+@pytest.mark.parametrize("name", ["soap", "prodigy", "dadapt-adam", "dog", "dowg"])
+def test_first_steps_that_are_tiny_or_none_are_not_the_optimum(name):
+    """Of an objective that they hardly change; from the optimum, the gradient ends the run at once."""
+
+    def reduce(query):
+        residual = query.request.points - 3.0
+        return PartialSum(100 + 0.5 * (residual**2).sum(axis=1), residual, 1.0, 1)
+
+    optimizer = optim.by_name(name)
+    solution = minimise(reduce, Problem(optimizer, np.zeros(2), stop=Stop(3000, 1e-6)))
+    assert solution.objective < 101
+    assert minimise(reduce, Problem(optimizer, np.full(2, 3.0))).reason == "gradient"
+
+
 def test_without_an_estimate_a_small_gradient_is_near_too():
     solution = minimise(logistic().reduce, logistic_task(optim.owlqn(), tol=1e-6))
     shares = [record.gradient_norm / record.objective for record in solution.history]
