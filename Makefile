@@ -183,6 +183,10 @@ bench-keras: .venv/run .venv-keras/ready ## Time epochs of networks of Keras on 
 bench-frameworks: .venv-dask/ready ## Time Dask's frames to a model, beside one machine and scikit-learn (about 3 minutes)
 	@PYTHONPATH=$$PWD .venv-dask/bin/python jobs/bench/frameworks.py $(ARGS)
 
+.PHONY: bench-flink
+bench-flink: .venv-flink/ready ## Measure what PyFlink carries: a fit, scores, and learning from a stream (about 3 minutes)
+	@PYTHONPATH=$$PWD .venv-flink/bin/python jobs/bench/flink.py $(ARGS)
+
 .PHONY: bench-path
 bench-path: .venv/test ## Compare a lasso path of 100 values with 100 fits, and with scikit-learn's (about 10 minutes)
 	@$(ACTIVATE) python jobs/bench/path.py $(ARGS)

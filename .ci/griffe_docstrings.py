@@ -15,6 +15,7 @@ class Docstrings(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Rewrite the docstrings of a package."""
         shared = pkg[ARGUMENTS].docstring.value.partition("----------\n")[2]
+        name_theirs(pkg)
         self._rewrite(pkg, shared)
 
     def _rewrite(self, item: griffe.Object, shared: str) -> None:
@@ -26,6 +27,15 @@ class Docstrings(griffe.Extension):
         for member in item.members.values():
             if not member.is_alias:
                 self._rewrite(member, shared)
+
+
+def name_theirs(item: griffe.Object) -> None:
+    """Let the package's ``dataclass`` be the standard library's, whose fields are a constructor's parameters."""
+    for member in item.members.values():
+        if member.is_alias and member.target_path == "sparkopt.values.dataclass":
+            member.target_path = "dataclasses.dataclass"
+        elif not member.is_alias:
+            name_theirs(member)
 
 
 def inherits_constructor(item: griffe.Class) -> bool:

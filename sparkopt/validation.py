@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.errors import ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["Constraint", "Interval", "OneOf", "check", "instances"]
 

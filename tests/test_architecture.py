@@ -14,6 +14,7 @@ PACKAGE = ROOT / "sparkopt"
 
 # A package imports only packages of earlier rows, and itself. Packages in one row do not know each other.
 DIRECTION = [
+    ["values"],
     ["errors"],
     ["typing", "validation"],
     ["io"],
@@ -36,7 +37,19 @@ ROW = {package: row for row, packages in enumerate(DIRECTION) for package in pac
 
 # Who may import Spark: everything from blocks on, and one module each that puts codecs and images into a DataFrame.
 BEFORE_SPARK = {
-    *("errors", "typing", "validation", "io", "machine", "losses", "penalties", "optim", "codecs", "images"),
+    *(
+        "values",
+        "errors",
+        "typing",
+        "validation",
+        "io",
+        "machine",
+        "losses",
+        "penalties",
+        "optim",
+        "codecs",
+        "images",
+    ),
     "features",
 }
 ON_SPARK = {"codecs.spark", "images.spark"}
@@ -113,7 +126,7 @@ def test_packages_import_only_packages_before_them(module):
 
 
 def test_only_the_ground_stands_loose():
-    ground = {"__init__.py", "__main__.py", "errors.py", "typing.py", "validation.py"}
+    ground = {"__init__.py", "__main__.py", "errors.py", "typing.py", "validation.py", "values.py"}
     assert {path.name for path in PACKAGE.glob("*.py")} == ground
 
 

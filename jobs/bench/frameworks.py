@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time a logistic regression from a framework's own frame of Parquet files to the model: Dask, Ray, one machine.
+"""Time a logistic regression from a frame of Parquet files to the model: on Dask, Ray, Spark, and here.
 
     make test-dask && .venv-dask/bin/python jobs/bench/frameworks.py --sides sparkopt dask scikit-learn dask-ml
 
@@ -60,14 +60,14 @@ def estimator(folder: Path) -> Any:
     return LogisticRegression(featuresCols=names(folder), regParam=STRENGTH, standardization=False)
 
 
-def fitted(folder: Path, frame: Callable[[], Any]) -> tuple[float, Any, float]:
+def fitted(folder: Path, frame: Callable[[], Any], on_tables: bool = True) -> tuple[float, Any, float]:
     """Return seconds, coefficients with the intercept, and the seconds of a pass that computes nothing."""
     from sparkopt import Table
 
     one, begin = estimator(folder), time.perf_counter()
     model = one.fit(frame())
     seconds = time.perf_counter() - begin
-    cluster = Table.of(frame()).cluster
+    cluster = Table.of(frame()).cluster if on_tables else None
     empty = 0.0
     if cluster is not None:
         keys, laps = list(range(8)), []
@@ -126,6 +126,23 @@ def on_machine(folder: Path) -> tuple[float, Any, float]:
     return fitted(folder, lambda: str(folder))
 
 
+def on_spark(folder: Path) -> tuple[float, Any, float]:
+    """Fit by sparkopt on Spark, in a session that has run a Python task before."""
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+
+    def imported(batches: Iterator[Any]) -> Iterator[Any]:
+        _imported()
+        yield from batches
+
+    spark.range(0, 2, 1, 2).mapInArrow(imported, "id long").collect()
+    try:
+        return fitted(folder, lambda: spark.read.parquet(str(folder)), on_tables=False)
+    finally:
+        spark.stop()
+
+
 def sklearn(folder: Path) -> tuple[float, Any, float]:
     """Fit by scikit-learn in one process."""
     import pyarrow.parquet as pq
@@ -156,6 +173,7 @@ SIDES: dict[str, tuple[str, Callable[[Path], tuple[float, Any, float]]]] = {
     "sparkopt": ("sparkopt", on_machine),
     "dask": ("distributed", on_dask),
     "ray": ("ray", on_ray),
+    "spark": ("pyspark", on_spark),
     "scikit-learn": ("sklearn", sklearn),
     "dask-ml": ("dask_ml", dask_ml),
 }

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["Backend", "Carried", "RowSource", "Shared", "cached", "fixed", "is_connect", "uncached"]
 

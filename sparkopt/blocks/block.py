@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -12,6 +11,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["NO_FOLD", "Block", "Blocks", "InMemoryBlocks", "Part", "every", "take"]
 

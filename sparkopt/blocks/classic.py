@@ -6,7 +6,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from sparkopt.blocks.parquet import FilePart, NotReadHere, ParquetReader
 from sparkopt.blocks.scan import ParquetScan
 from sparkopt.blocks.tasks import ReadParquet, Sweep
 from sparkopt.io.worker import spare_modules
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark import RDD

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,6 +20,7 @@ from sparkopt.blocks.tables import TableReader
 from sparkopt.blocks.tasks import WriteBlocks
 from sparkopt.machine.cluster import Cluster
 from sparkopt.machine.part import TablePart
+from sparkopt.values import dataclass
 
 __all__ = ["ClusterBackend"]
 

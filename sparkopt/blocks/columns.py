@@ -7,7 +7,6 @@ read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -36,8 +35,9 @@ from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
-__all__ = ["RAW", "Columns", "FeatureEncoder", "LabelCombiner", "feature_matrix", "raw_columns"]
+__all__ = ["RAW", "Columns", "FeatureEncoder", "LabelCombiner", "feature_matrix", "raw_columns", "raw_texts"]
 
 FEATURES, LABEL, WEIGHT, VALIDATION, OFFSET, FOLD = "features", "label", "weight", "validation", "offset", "fold"
 
@@ -328,16 +328,21 @@ def raw_columns(schema: StructType, names: Sequence[str]) -> list[Column]:
     SchemaError
         For a column that does not exist.
     """
+    return [F.expr(text) for text in raw_texts(schema, names)]
+
+
+def raw_texts(schema: StructType, names: Sequence[str]) -> list[str]:
+    """Return the same in SQL: of a struct of them it is one call of the JVM."""
     known = plain_types(schema)
     found = []
     for number, name in enumerate(names):
         kind = known[name] if name in known else column_type(schema, name, FEATURES)
-        column = F.col(quoted(name) if name in known else column_text(schema, name, FEATURES))
+        text = quoted(name) if name in known else column_text(schema, name, FEATURES)
         if isinstance(kind, TimestampType):  # the clock of the session's time zone
-            column = column.cast("timestamp_ntz")
+            text = f"CAST({text} AS TIMESTAMP_NTZ)"
         elif isinstance(kind, DecimalType):
-            column = column.cast("double")
-        found.append(column.alias(f"{RAW}{number}"))
+            text = f"CAST({text} AS DOUBLE)"
+        found.append(f"{text} AS {quoted(f'{RAW}{number}')}")
     return found
 
 

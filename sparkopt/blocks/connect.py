@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -33,6 +33,7 @@ from sparkopt.blocks.handles import HANDLE_SCHEMA, Handle
 from sparkopt.blocks.sent import NUMBER, PART, in_parts, joined
 from sparkopt.blocks.tasks import Sweep, WriteBlocks, carry
 from sparkopt.errors import IncompatibleError
+from sparkopt.values import dataclass
 
 __all__ = ["ConnectBackend", "slots_of"]
 

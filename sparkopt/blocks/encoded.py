@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import parquet_scan
 from sparkopt.io.worker import spare_modules
+from sparkopt.values import dataclass
 
 __all__ = ["encoder_of", "for_each_partition", "remember"]
 

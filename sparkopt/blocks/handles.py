@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from sparkopt.blocks.block import InMemoryBlocks
 from sparkopt.blocks.moments import Moments
 from sparkopt.errors import DataError
+from sparkopt.values import dataclass
 
 __all__ = ["HANDLE_SCHEMA", "Handle", "KnownRows", "MemoryHandle"]
 

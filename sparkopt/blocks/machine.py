@@ -6,7 +6,7 @@ import math
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +27,7 @@ from sparkopt.machine.shared import SharedValue
 from sparkopt.machine.table import Table
 from sparkopt.machine.threads import Threads
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["MachineBackend", "TableSource", "refuse_spark"]
 

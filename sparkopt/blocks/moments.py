@@ -7,7 +7,7 @@ the sample variance*, eq. 2.1), so that large means do not eat the variance.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Moments", "MomentsSum", "features", "joined", "load", "save", "total"]
 

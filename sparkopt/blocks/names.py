@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql.types import DataType, StructType
 
 from sparkopt.errors import SchemaError
+from sparkopt.values import dataclass
 
 __all__ = ["NamedColumns", "column_text", "path_of", "plain_types", "quoted", "type_at"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -25,6 +24,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.machine.parquet import bytes_per_row, within
 from sparkopt.machine.part import batch_rows
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["ColumnSource", "FilePart", "NotReadHere", "ParquetReader"]
 

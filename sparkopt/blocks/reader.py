@@ -6,7 +6,7 @@ Values are checked here, in the executors: a bad one is reported with its column
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["HINT", "Reader"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from pyspark.errors import PySparkException
@@ -36,6 +36,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.filesystem import local_path
 from sparkopt.io.object_stores import ObjectStores
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["SETTING", "ParquetScan", "parquet_scan"]
 

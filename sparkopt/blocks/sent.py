@@ -11,7 +11,7 @@ import functools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkopt.errors import IncompatibleError
+from sparkopt.values import dataclass
 
 __all__ = ["MOST_SENT", "NUMBER", "PART", "WithParts", "in_parts", "joined", "refuse_large"]
 

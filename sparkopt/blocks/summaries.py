@@ -8,7 +8,6 @@ the order of partitions, so that not a bit differs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from sparkopt.blocks.backend import Backend
@@ -16,6 +15,7 @@ from sparkopt.blocks.handles import Handle, MemoryHandle
 from sparkopt.blocks.moments import Moments, features, joined, load
 from sparkopt.blocks.tasks import moments_paths
 from sparkopt.io.worker import spare_modules
+from sparkopt.values import dataclass
 
 __all__ = ["PartitionSummary", "moments_of_all"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,7 @@ from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.part import UNREADABLE, TablePart
 from sparkopt.machine.table import Table
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["TableReader", "named_columns", "named_table", "number_of", "numbers", "scoring_reader", "spark_schema"]
 

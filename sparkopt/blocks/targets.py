@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["CensoredTimes", "LabelBits"]
 

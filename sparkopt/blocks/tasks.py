@@ -9,7 +9,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
@@ -30,6 +30,7 @@ from sparkopt.blocks.reader import Reader
 from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = [
     "GroupTask",

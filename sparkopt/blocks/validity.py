@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from typing import TypeVar
@@ -20,6 +19,7 @@ from sparkopt.blocks.names import column_text, plain_types, quoted
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import named_table, number_of, scoring_reader, spark_schema
 from sparkopt.machine.table import Table
+from sparkopt.values import dataclass
 
 __all__ = ["valid_rows"]
 

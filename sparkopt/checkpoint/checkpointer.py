@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from sparkopt.io.fingerprint import Fingerprint, differences, digest
 from sparkopt.io.secrets import mask_uri
 from sparkopt.solver.progress import Callback, Progress, Snapshot
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["CheckpointRun", "Checkpointer"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from sparkopt.io.sealed import seal, unseal
 from sparkopt.optim.base import Point
 from sparkopt.solver.progress import Record, Snapshot
 from sparkopt.typing import State
+from sparkopt.values import dataclass
 
 __all__ = ["SavedRun", "Stage", "columns", "dump", "load", "records"]
 

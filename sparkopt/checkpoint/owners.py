@@ -11,11 +11,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location
+from sparkopt.values import dataclass
 
 __all__ = ["Owner", "others"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from sparkopt.codecs.registry import codec_names, compress, decompress
 from sparkopt.errors import IncompatibleError, MissingDependencyError
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["NO_CODEC", "CodecComparison", "Measurement", "byte_codecs", "measure"]
 

@@ -6,7 +6,6 @@ png is lossless; jpeg, webp and mp3 are lossy. The files are standard ones that 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sparkopt.io.image_checks import decodable
 from sparkopt.io.image_header import read_header
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["MEDIA", "Audio", "Image", "Mp3"]
 

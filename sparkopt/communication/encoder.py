@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparkopt.codecs.gradient import CodecState, ErrorFeedback, GradientCodec, gradient_codec
@@ -11,6 +9,7 @@ from sparkopt.communication.encoding import CommunicatedSum, EncodedGradient
 from sparkopt.communication.error_feedback import Residuals, ResidualStore
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.typing import Seed
+from sparkopt.values import dataclass
 
 __all__ = ["PLAIN_AGAIN", "Encoder", "PassMessage", "Sender"]
 

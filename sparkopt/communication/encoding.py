@@ -7,7 +7,7 @@ where the loop receives it, a ``PartialSum`` again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from math import prod
 from typing import TypeAlias
@@ -17,6 +17,7 @@ import numpy as np
 from sparkopt.codecs.gradient import GradientCodec, Sparse
 from sparkopt.objective.query import PartialSum
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "SMALL_BYTES",

@@ -12,7 +12,6 @@ import logging
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +22,7 @@ from sparkopt.errors import CorruptDataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, brief
 from sparkopt.io.sealed import seal, unseal
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["ResidualStore", "Residuals", "check_residuals", "names_at"]
 

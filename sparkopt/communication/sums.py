@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
 from sparkopt.optim.request import Hessians, Losses
+from sparkopt.values import dataclass
 
 __all__ = [
     "Pass",

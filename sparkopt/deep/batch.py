@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sparkopt.shards.fields import LABEL, WEIGHT, Fields
 from sparkopt.shards.groups import Columns
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array, Seed
+from sparkopt.values import dataclass
 
 __all__ = ["Batch", "Decoder", "on_device"]
 

@@ -11,12 +11,12 @@ import functools
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["Reference", "builder", "why_nameless"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from types import MappingProxyType
 from typing import Any
 
 from sparkopt.objective.work import LocalSteps
 from sparkopt.optim import outer_by_name
 from sparkopt.typing import Seed
+from sparkopt.values import dataclass
 
 __all__ = ["LAUNCHERS", "OPTIMIZER_SETTINGS", "PRECISIONS", "STRATEGIES", "TrainConfig"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sparkopt.machine import Table
 from sparkopt.shards.dense import dense
 from sparkopt.shards.fields import Field, Fields, MissingValueError
 from sparkopt.shards.missing import RowCheck
+from sparkopt.values import dataclass
 
 __all__ = ["default_metrics", "evaluated"]
 

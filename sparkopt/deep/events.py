@@ -7,9 +7,11 @@ also logs, and sends the driver most events as plain data. On the driver, listen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, TypeAlias
+
+from sparkopt.values import dataclass
 
 __all__ = [
     "EpochEnded",

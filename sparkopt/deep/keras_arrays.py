@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 
 from sparkopt.errors import DataError
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["InputArrays", "named_weights", "ordered_weights"]
 

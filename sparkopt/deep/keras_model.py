@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from sparkopt.deep.persistence import NetworkReader, NetworkWriter, Saved
 from sparkopt.errors import ParameterError
 from sparkopt.launch.checkpoints import module_state
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["KerasModel"]
 

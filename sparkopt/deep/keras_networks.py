@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from sparkopt.deep.keras_backends import Padding
 from sparkopt.deep.keras_losses import KerasLoss
 from sparkopt.errors import IncompatibleError
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["KerasNetwork", "RowArrays", "argument", "given"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sparkopt.deep.config import OPTIMIZER_SETTINGS, TrainConfig
@@ -16,6 +16,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["KerasRecipe", "check_keras_recipe", "keras_configuration"]
 

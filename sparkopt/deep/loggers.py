@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparkopt.errors import MissingDependencyError
+from sparkopt.values import dataclass
 
 __all__ = ["Logger", "MLflow", "TensorBoard"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparkopt.errors import DataError, ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["LOSSES", "TASKS", "RowLoss", "loss_of", "task_of"]
 

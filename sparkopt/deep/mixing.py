@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -12,6 +10,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.images import BatchMixing, CutMix
 from sparkopt.shards.fields import Fields
 from sparkopt.typing import Array, Seed
+from sparkopt.values import dataclass
 
 __all__ = ["BatchMixer", "check_mixing", "paired"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType
 
 from sparkopt.errors import ParameterError
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["Outputs", "on_scale"]
 

@@ -6,7 +6,6 @@ Spark writes and reads where a session is active; else this process does, to the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.metadata import damage, digested, read_metadata, write_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
+from sparkopt.values import dataclass
 
 __all__ = ["NetworkReader", "NetworkWriter", "Saved", "read_from", "saved_in"]
 

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from sparkopt.deep.events import EpochEnded, Event, GroupChanged, Listener, Noted, Resumed, StepsDone, from_report
 from sparkopt.launch.launching import Losses
 from sparkopt.solver.progress import Callback, Progress, Record
+from sparkopt.values import dataclass
 
 __all__ = ["CallbackListener", "GroupLog", "ReportReceiver"]
 

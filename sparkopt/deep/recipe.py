@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.optim import schedules
 from sparkopt.typing import Schedule
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["OPTIMIZERS", "Recipe", "check_recipe"]
 

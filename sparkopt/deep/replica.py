@@ -11,7 +11,6 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from sparkopt.deep.powersgd import PowerSgd
 from sparkopt.deep.update_sum import LOCAL_COMPRESSIONS, ring_bytes
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
+from sparkopt.values import dataclass
 
 __all__ = ["COMPRESSIONS", "Replica", "Used", "average_buffers", "check_compression", "replica", "share_weights"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.mixing import paired
 from sparkopt.errors import ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["LossOfRows", "LossOfStep", "StepBatch", "chosen_output"]
 

@@ -7,7 +7,7 @@ import json
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -25,6 +25,7 @@ from sparkopt.shards.index import Index, LabelFacts
 from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.store import write_store
 from sparkopt.shards.temporary import absolute, check_folder, log_skipped, temporary_store
+from sparkopt.values import dataclass
 
 __all__ = ["RowRequest", "RowStore", "SharedRows", "check_request", "rows_for", "session_of"]
 

@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -38,6 +38,7 @@ from sparkopt.shards.groups import contents
 from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.ragged import RowArray
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     import torch

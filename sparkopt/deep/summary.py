@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from sparkopt.deep.worker import RankResult
 from sparkopt.report import DeepReceipt
 from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.values import dataclass
 
 __all__ = ["TorchTrainingSummary", "receipt_of"]
 

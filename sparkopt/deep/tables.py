@@ -10,7 +10,6 @@ import numbers
 import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from sparkopt.machine import Table
 from sparkopt.machine.derived import computed, derived
 from sparkopt.shards.arrow_columns import as_numbers
 from sparkopt.shards.fields import Field, flat
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from sparkopt.io.hadoop import carry
 from sparkopt.launch import Communicator
 from sparkopt.launch.checkpoints import module_bytes
 from sparkopt.launch.devices import choose
+from sparkopt.values import dataclass
 
 __all__ = ["RankResult", "train"]
 

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from sparkopt.launch import Communicator, ConnectLauncher, HorovodLauncher, Laun
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["AllReduceEngine"]
 

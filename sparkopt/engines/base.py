@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkopt.blocks.backend import is_connect
@@ -14,6 +13,7 @@ from sparkopt.communication.sums import Pass
 from sparkopt.launch.settings import SessionSettings
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem, Solution
+from sparkopt.values import dataclass
 
 __all__ = ["Engine", "EngineRun", "FitSize", "SessionTraits"]
 

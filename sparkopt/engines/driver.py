@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pyspark.cloudpickle import dumps
 
@@ -26,6 +25,7 @@ from sparkopt.optim.request import Losses
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["DriverEngine"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from sparkopt.communication.encoding import SPARSE
 from sparkopt.engines.base import Engine, FitSize, SessionTraits
 from sparkopt.engines.profile import DataProfile
 from sparkopt.engines.selection import PASSES, EngineChoice, choose, engine_on, every_engine
+from sparkopt.values import dataclass
 
 __all__ = ["FitPlan"]
 

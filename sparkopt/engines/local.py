@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pyspark.cloudpickle import dumps
@@ -23,6 +22,7 @@ from sparkopt.engines.worker_pool import MissingBlocks
 from sparkopt.errors import SparkoptError
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
+from sparkopt.values import dataclass
 
 __all__ = ["LocalEngine"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.store import BlockStore
+from sparkopt.values import dataclass
 
 __all__ = ["DataProfile"]
 

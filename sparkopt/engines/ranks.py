@@ -10,7 +10,7 @@ import pickle
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -38,6 +38,7 @@ from sparkopt.solver.loop import minimise_many
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Callback, Progress
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Alone", "FitOnRank", "Group", "RankFit"]
 

@@ -7,13 +7,14 @@ s bytes, the driver receives p·s bytes from ``collect``, about √p·s from a t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.blocks.tasks import PartFunction
 from sparkopt.communication.encoding import CommunicatedSum
 from sparkopt.communication.sums import TaskSum, fold
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark import RDD  # clients of Spark Connect alone have none

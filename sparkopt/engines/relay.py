@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from sparkopt.launch.connections import Address, Connection, Listener
 from sparkopt.solver.callbacks import ProgressBar
 from sparkopt.solver.problem import Problem
 from sparkopt.solver.progress import Progress, runs_in_loop_process
+from sparkopt.values import dataclass
 
 __all__ = ["CallbackProxy", "Relay", "calls_driver", "without_driver"]
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 
 from pyspark.cloudpickle import dumps
@@ -36,6 +35,7 @@ from sparkopt.objective.work import Work
 from sparkopt.solver.loop import Reduce, minimise_many
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ResidentEngine"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from pyspark.sql import DataFrame
@@ -22,6 +21,7 @@ from sparkopt.machine.table import Table
 from sparkopt.objective.work import Work
 from sparkopt.solver.problem import Problem
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "ENGINES",

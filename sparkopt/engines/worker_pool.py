@@ -7,7 +7,6 @@ import logging
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, OpenPartition
 from sparkopt.engines.job import BackgroundJob
 from sparkopt.launch.connections import Address, Connection, Listener
+from sparkopt.values import dataclass
 
 __all__ = ["Answer", "MissingBlocks", "Serving", "WorkerLostError", "WorkerPool"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.features.encodings import ColumnEncoding, Entry, restored
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["VECTOR", "Encoder"]
 

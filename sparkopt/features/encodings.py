@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -20,6 +20,7 @@ from sparkopt.errors import DataError
 from sparkopt.features.values import EPOCH, days_of, numbers_of, text_of
 from sparkopt.io.hashing import xxhash64
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "CategoryEncoding",

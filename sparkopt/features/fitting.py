@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sparkopt.errors import DataError
 from sparkopt.features.encoder import Encoder
 from sparkopt.features.encodings import CategoryEncoding, ColumnEncoding, DateEncoding, HashEncoding, NumberEncoding
 from sparkopt.features.statistics import DATE, CategoryStatistics, ColumnStatistics, NumberStatistics, RawColumn
+from sparkopt.values import dataclass
 
 __all__ = ["DROP", "IMPUTE", "EncodingOptions", "fitted_encoder"]
 

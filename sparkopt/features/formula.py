@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from sparkopt.errors import ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["Formula"]
 

@@ -6,7 +6,7 @@ They are merged in the order of the partitions, so the same partitions give the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from sparkopt.features.values import days_of, numbers_of, text_of
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "CATEGORY",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,12 +19,14 @@ from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
+from sparkopt.io.arrow import array_of
 from sparkopt.io.filesystem import brief
 from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
-__all__ = ["MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
+__all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**21
@@ -33,6 +34,9 @@ MAX_BYTES = 2**21
 
 It is small so that a piece is still in the processor's cache when it is sent, and its memory is reused.
 """
+
+FAILURES = (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error)
+"""What makes a row a bad one, and not the job."""
 
 _TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 
@@ -131,7 +135,7 @@ class ImageKernel(CarriesSettings):
                 image = read(row)
                 found = image if targets is None else targets(index, image)
                 sample, value = self._result(found, None if keys is None else keys[index].as_py(), convert)
-            except (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error) as problem:
+            except FAILURES as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
                 error = _reason(problem)
@@ -226,15 +230,27 @@ class _Gathered:
         return value.nbytes if self._kind is None else value.size * np.dtype(self._kind).itemsize
 
     @property
-    def missing(self) -> pa.Array:
-        """True where there is no value."""
+    def missing(self) -> pa.Array | None:
+        """True where there is no value; None where none is missing."""
+        if None not in self.shapes:
+            return None
         return pa.array([shape is None for shape in self.shapes], pa.bool_())
 
     def binary(self) -> pa.Array:
         """Return a column of bytes."""
-        valid = pa.array([shape is not None for shape in self.shapes], pa.bool_()).buffers()[1]
+        valid = None
+        if None in self.shapes:
+            valid = pa.array([shape is not None for shape in self.shapes], pa.bool_()).buffers()[1]
         buffers = [valid, pa.py_buffer(np.array(self._ends, np.int32)), pa.py_buffer(self._filled())]
         return pa.Array.from_buffers(pa.binary(), len(self.shapes), buffers)
+
+    def shape_lists(self) -> pa.Array:
+        """Return a column of shapes."""
+        first = self.shapes[0] if self.shapes else None
+        if not first or self.shapes.count(first) != len(self.shapes):
+            return pa.array(self.shapes, pa.list_(pa.int32()))
+        ends = np.arange(0, len(first) * len(self.shapes) + 1, len(first), dtype=np.int32)
+        return pa.ListArray.from_arrays(array_of(ends), array_of(np.array(first * len(self.shapes), np.int32)))
 
     def lists(self) -> pa.Array:
         """Return a column of lists of numbers."""
@@ -270,7 +286,7 @@ def _vectors(values: _Gathered) -> pa.Array:
 
 
 def _tensors(values: _Gathered) -> pa.Array:
-    columns = [pa.array(values.shapes, pa.list_(pa.int32())), pa.array(values.dtypes, pa.string()), values.binary()]
+    columns = [values.shape_lists(), pa.array(values.dtypes, pa.string()), values.binary()]
     return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=values.missing)
 
 

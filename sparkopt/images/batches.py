@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.io.allocator import keep_freed_memory
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.machine.derived import derived
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

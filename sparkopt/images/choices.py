@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.images.pipeline import Decode, Encode
 from sparkopt.images.transform import ChoosingTransform, DividingTransform, ImageTransform
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["OneOf", "RandomApply", "RandomChoice", "RandomOrder"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from sparkopt.images.spatial import Pad
 from sparkopt.images.transform import DividingTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["FiveCrop", "PaddedRandomCrop", "Tiles"]
 

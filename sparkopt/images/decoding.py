@@ -151,11 +151,11 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
     """
     if isinstance(data, bytearray | memoryview):
         data = bytes(data)
+    labels = decode_labels(data, max_pixels) if isinstance(data, bytes) else None
+    if labels is not None:
+        return labels
     header, levels = read_header(data, max_pixels), 255
     if header.format == "png":
-        labels = decode_labels(data, header)
-        if labels is not None:
-            return orient(labels, header.orientation)
         if data[25] == _PALETTE:
             data = _without_palette(data)
         levels = (1 << min(header.bits, 8)) - 1

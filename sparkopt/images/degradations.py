@@ -6,7 +6,6 @@ Colour channels are changed, transparency is kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
@@ -20,6 +19,7 @@ from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
+from sparkopt.values import dataclass
 
 __all__ = ["Downscale", "JpegNoise", "MedianBlur", "MotionBlur", "RandomErasing", "ToCHW"]
 

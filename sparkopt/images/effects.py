@@ -7,7 +7,6 @@ Colour channels are changed, transparency is kept. Steps by histogram and table 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
@@ -21,6 +20,7 @@ from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
+from sparkopt.values import dataclass
 
 __all__ = [
     "AutoContrast",

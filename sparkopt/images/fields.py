@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
@@ -18,6 +17,7 @@ from sparkopt.images.sample import Sample
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf
+from sparkopt.values import dataclass
 
 __all__ = ["ElasticDistortion", "GridDistortion"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.io.image_header import ENDINGS, is_image_name
 from sparkopt.io.listing import FileBelow, walk_below
 from sparkopt.io.secrets import mask_uri
+from sparkopt.values import dataclass
 
 __all__ = ["EmptyFiles", "Survey", "image_files", "listed_images", "survey"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.io.image_header import ENDINGS
 from sparkopt.io.listing import FileBelow
 from sparkopt.io.secrets import mask_uri
 from sparkopt.machine import Table, TablePart
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from sparkopt.io.image_header import MAX_PIXELS, read_header
 from sparkopt.machine import Table
 from sparkopt.machine.derived import derived
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

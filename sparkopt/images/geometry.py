@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.images.parameters import Fill
 from sparkopt.io.image_header import MAX_PIXELS
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "REMEMBERED",

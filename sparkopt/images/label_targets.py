@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.sample import Sample
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["LABEL_KINDS", "LabelTarget", "packed_points", "stacked_points"]
 

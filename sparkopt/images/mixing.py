@@ -6,7 +6,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["BatchMixing", "CutMix", "MixUp", "mixing_from_json", "mixing_to_json", "one_hot"]
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images.opencv import cv2
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["DEVICES", "Trial", "call", "device_name", "is_on", "running"]
 

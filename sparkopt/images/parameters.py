@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["FILL", "Channels", "Fill", "Form", "Numbers", "Range", "fill_values", "filled", "plain"]
 

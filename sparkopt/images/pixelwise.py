@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from sparkopt.images.parameters import FILL, Fill, Range
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
+from sparkopt.values import dataclass
 
 __all__ = [
     "ColorJitter",

@@ -6,7 +6,7 @@ Each chooses among the package's transforms. Shears are about the upper left cor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from sparkopt.images.parameters import FILL, Fill
 from sparkopt.images.transform import ChoosingTransform, ImageTransform
 from sparkopt.images.warps import Affine, Rotate, Shear, Translate
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["AutoAugment", "RandAugment", "TrivialAugment"]
 

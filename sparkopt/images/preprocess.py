@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pyarrow import parquet
@@ -19,6 +19,7 @@ from sparkopt.images.writing import CONTENT, PATH, WriteCounts, WriteImages
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.listing import FileBelow, files_below
 from sparkopt.machine import ProcessPool, Table
+from sparkopt.values import dataclass
 
 __all__ = ["Preprocessed", "preprocess"]
 

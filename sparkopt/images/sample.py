@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from sparkopt.images.geometry import REMEMBERED, GeometricMap, Size, inverse
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Sample", "moved"]
 
@@ -124,15 +124,15 @@ class Sample:
         boxes, labels, keypoints = self.boxes, self.labels, self.keypoints
         if boxes is not None:
             found = _bounds(move(_corner_points(boxes)))
-            boxes, kept = self._clipped(found, size)
+            boxes, kept = self._clipped(found, _window(size))
             labels = None if labels is None else labels[kept]
         if keypoints is not None and len(keypoints):
             keypoints = _inside(move(keypoints), size)
         return self.changed(boxes=boxes, labels=labels, keypoints=keypoints)
 
-    def _clipped(self, boxes: Floats, size: Size, whole: Floats | None = None) -> tuple[Floats, Array]:
-        """Return the boxes that are visible enough, clipped, and which they are."""
-        clipped = np.minimum(np.maximum(boxes, 0.0), _limits(size))
+    def _clipped(self, boxes: Floats, window: Floats, whole: Floats | None = None) -> tuple[Floats, Array]:
+        """Return the boxes that are visible enough, clipped to a window, and which they are."""
+        clipped = np.minimum(np.maximum(boxes, window[0]), window[1])
         area = _area(clipped)
         kept = area >= max(self.min_area, _EMPTY)
         if self.min_visibility > 0:
@@ -148,12 +148,15 @@ def moved(sample: Sample, geometry: GeometricMap) -> Sample:
         mask = sample_labels(layers, geometry, sample.mask_fill)
         mask = np.ascontiguousarray(mask if sample.mask.ndim == 3 else mask[:, :, 0])
     boxes, labels, keypoints = sample.boxes, sample.labels, sample.keypoints
-    stages, scalings = _stages(geometry)
     if boxes is not None and len(boxes):
-        boxes, kept = _moved_boxes(sample, stages) if scalings is None else _scaled_boxes(sample, stages, scalings)
+        scaling = _scaling(geometry)
+        if scaling is None:
+            boxes, kept = _moved_boxes(sample, _stages(geometry))
+        else:
+            boxes, kept = _few_boxes(sample, scaling) if len(boxes) <= _FEW else _many_boxes(sample, scaling)
         labels = None if labels is None else labels[kept]
     if keypoints is not None and len(keypoints):
-        for matrix, size in stages:
+        for matrix, size in _stages(geometry):
             keypoints = np.where(np.isnan(_inside(_projected(matrix, keypoints), size)), np.nan, keypoints)
         keypoints = _projected(geometry.matrix, keypoints)
     return sample.changed(mask=mask, boxes=boxes, labels=labels, keypoints=keypoints)
@@ -173,122 +176,98 @@ def _moved_boxes(sample: Sample, stages: Sequence[tuple[Floats, Size]]) -> tuple
             cut = _projected(inverse(matrix), _corner_points(np.clip(_bounds(points), 0, np.tile(limits, 2))))
             corners = np.where(np.repeat(outside, 4)[:, np.newaxis], cut, corners)
     found = _bounds(_projected(final, corners)) if is_cut else whole
-    return sample._clipped(found, stages[-1][1], whole)
+    return sample._clipped(found, _window(stages[-1][1]), whole)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
-def _limits(size: Size) -> Floats:
-    """Return the largest sides of boxes in an image."""
-    return np.array([size[1], size[0], size[1], size[0]], np.float64)
+def _window(size: Size) -> Floats:
+    """Return the least and the largest sides of boxes in an image, shape (2, 4)."""
+    return np.array([[0, 0, 0, 0], [size[1], size[0], size[1], size[0]]], np.float64)
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
-def _stages(geometry: GeometricMap) -> tuple[tuple[tuple[Floats, Size], ...], tuple[_Scaling, ...] | None]:
-    """Return the images of a map, those between and the last; and what the map does to boxes, if they stay boxes."""
-    stages = (*geometry.clips, (geometry.matrix, geometry.size))
-    scalings = [_Scaling.of(matrix) for matrix, _ in stages]
-    upright = [one for one in scalings if one is not None]
-    return stages, tuple(upright) if len(upright) == len(scalings) else None
-
-
-def _ordered(box: _Box, order: Sequence[int]) -> _Box:
-    return box[order[0]], box[order[1]], box[order[2]], box[order[3]]
+def _stages(geometry: GeometricMap) -> tuple[tuple[Floats, Size], ...]:
+    """Return the images of a map, those between and the last."""
+    return (*geometry.clips, (geometry.matrix, geometry.size))
 
 
 class _Scaling(NamedTuple):
-    """A map that only scales, flips and shifts, so that boxes stay boxes: factors, shifts, and the order of sides."""
+    """A map that only scales, flips and shifts, so that boxes stay boxes.
 
-    factors: Floats
-    shifts: Floats
-    order: list[int] | None
-    axes: tuple[float, float, float, float]  # factors and shifts of x and y, as Python's numbers
+    Attributes
+    ----------
+    x, y, left, top : float
+        Factors and shifts.
+    window : tuple of float
+        (x_min, y_min, x_max, y_max) of what is visible of the result: no image between cut it off.
+    """
 
-    @classmethod
-    def of(cls, matrix: Floats) -> _Scaling | None:
-        """Return what a matrix does to boxes; None where it turns or shears."""
-        (x, a, left), (b, y, top), (c, d, one) = matrix.tolist()
-        if not (a == b == c == d == 0 and one == 1):
-            return None
-        order = [2 if x < 0 else 0, 3 if y < 0 else 1, 0 if x < 0 else 2, 1 if y < 0 else 3]
-        order_or_none = None if order == [0, 1, 2, 3] else order
-        return cls(np.array([x, y, x, y]), np.array([left, top, left, top]), order_or_none, (x, y, left, top))
+    x: float
+    y: float
+    left: float
+    top: float
+    window: _Box
 
     def __call__(self, boxes: Floats) -> Floats:
-        found: Floats = boxes * self.factors + self.shifts
-        return found if self.order is None else found[:, self.order]
-
-    def one(self, box: _Box) -> _Box:
-        """Return one box after the map."""
-        x, y, left, top = self.axes
-        x_min, y_min, x_max, y_max = box
-        found = (x_min * x + left, y_min * y + top, x_max * x + left, y_max * y + top)
-        return found if self.order is None else _ordered(found, self.order)
-
-    def one_back(self, box: _Box) -> _Box:
-        """Return the box that the map moves to this one."""
-        x, y, left, top = self.axes
-        x_min, y_min, x_max, y_max = box if self.order is None else _ordered(box, self.order)
-        return (x_min - left) / x, (y_min - top) / y, (x_max - left) / x, (y_max - top) / y
-
-    def back(self, boxes: Floats) -> Floats:
-        """Return the boxes that the map moves to these."""
-        found: Floats = boxes if self.order is None else boxes[:, self.order]
-        return (found - self.shifts) / self.factors
+        found: Floats = boxes * (self.x, self.y, self.x, self.y) + (self.left, self.top, self.left, self.top)
+        order = [2 if self.x < 0 else 0, 3 if self.y < 0 else 1, 0 if self.x < 0 else 2, 1 if self.y < 0 else 3]
+        return found[:, order]
 
 
-def _scaled_boxes(
-    sample: Sample, stages: Sequence[tuple[Floats, Size]], scalings: Sequence[_Scaling]
-) -> tuple[Floats, Array]:
-    """Do what ``_moved_boxes`` does by maps that leave boxes boxes, in less time."""
-    if len(sample.boxes) <= _FEW and np.isfinite(sample.boxes).all():
-        return _few_boxes(sample, stages, scalings)
-    boxes, whole = sample.boxes, scalings[-1](sample.boxes)
-    for (_, size), scaling in zip(stages[:-1], scalings, strict=False):
-        found, limits = scaling(boxes), _limits(size)
-        if found.min() >= -_EMPTY and (found <= limits + _EMPTY).all():
-            continue
-        outside: Array = np.any((found < -_EMPTY) | (found > limits + _EMPTY), axis=1)
-        cut = scaling.back(np.minimum(np.maximum(found, 0.0), limits))
-        boxes = np.where(outside[:, np.newaxis], cut, boxes)
-    found = whole if boxes is sample.boxes else scalings[-1](boxes)
-    return sample._clipped(found, stages[-1][1], whole)
+@functools.lru_cache(maxsize=REMEMBERED)
+def _scaling(geometry: GeometricMap) -> _Scaling | None:
+    """Return what a map does to boxes; None where it, or one to an image between, turns or shears."""
+    final, window = _axes(geometry.matrix), [0.0, 0.0, float(geometry.size[1]), float(geometry.size[0])]
+    for matrix, (height, width) in geometry.clips:
+        between = _axes(matrix)
+        if final is None or between is None:
+            return None
+        ends = ((0.0, 0.0), (float(width), float(height)))
+        corners = [((x - between[2]) / between[0], (y - between[3]) / between[1]) for x, y in ends]
+        found = [(x * final[0] + final[2], y * final[1] + final[3]) for x, y in corners]
+        least, largest = np.min(found, axis=0).tolist(), np.max(found, axis=0).tolist()
+        # An edge within rounding of the window's is the same: where nothing is cut off, the window stays exact.
+        window[:2] = [edge if edge > side + _EMPTY else side for edge, side in zip(least, window[:2], strict=True)]
+        window[2:] = [edge if edge < side - _EMPTY else side for edge, side in zip(largest, window[2:], strict=True)]
+    x_min, y_min, x_max, y_max = window
+    return None if final is None else _Scaling(*final, (x_min, y_min, max(x_min, x_max), max(y_min, y_max)))
 
 
-def _few_boxes(
-    sample: Sample, stages: Sequence[tuple[Floats, Size]], scalings: Sequence[_Scaling]
-) -> tuple[Floats, Array]:
+def _axes(matrix: Floats) -> tuple[float, float, float, float] | None:
+    """Return the factors and shifts of x and y; None where a matrix turns or shears."""
+    (x, a, left), (b, y, top), (c, d, one) = matrix.tolist()
+    return (x, y, left, top) if a == b == c == d == 0 and one == 1 else None
+
+
+def _many_boxes(sample: Sample, scaling: _Scaling) -> tuple[Floats, Array]:
+    """Do what ``_moved_boxes`` does by a map that leaves boxes boxes, in less time."""
+    x_min, y_min, x_max, y_max = scaling.window
+    window = np.array([[x_min, y_min, x_min, y_min], [x_max, y_max, x_max, y_max]])
+    return sample._clipped(scaling(sample.boxes), window)
+
+
+def _few_boxes(sample: Sample, scaling: _Scaling) -> tuple[Floats, Array]:
     """Do the same, with the same numbers, box by box: of a few, NumPy's calls take longer than the arithmetic."""
-    found, kept, (height, width) = [], [], stages[-1][1]
-    smallest = max(sample.min_area, _EMPTY)
-    for box in sample.boxes.tolist():
-        part = box
-        for (_, size), scaling in zip(stages[:-1], scalings, strict=False):
-            here = scaling.one(part)
-            inside = _clipped(here, size)
-            if any(abs(a - b) > _EMPTY for a, b in zip(here, inside, strict=True)):
-                part = scaling.one_back(inside)
-        inside = _clipped(scalings[-1].one(part), (height, width))
-        area = _area_of(inside)
-        whole = _area_of(scalings[-1].one(box)) if sample.min_visibility > 0 else 0.0
-        is_kept = area >= smallest and area >= sample.min_visibility * whole * (1 - 1e-9)
+    x, y, left, top, (left_edge, top_edge, right_edge, bottom_edge) = scaling
+    least, share = max(sample.min_area, _EMPTY), sample.min_visibility * (1 - 1e-9)
+    found, kept = [], []
+    for x_min, y_min, x_max, y_max in sample.boxes.tolist():
+        a, b, c, d = x_min * x + left, y_min * y + top, x_max * x + left, y_max * y + top
+        if x < 0:
+            a, c = c, a
+        if y < 0:
+            b, d = d, b
+        inside = (
+            min(max(a, left_edge), right_edge),
+            min(max(b, top_edge), bottom_edge),
+            min(max(c, left_edge), right_edge),
+            min(max(d, top_edge), bottom_edge),
+        )
+        area = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
+        is_kept = area >= least and (share <= 0 or area >= share * max(c - a, 0.0) * max(d - b, 0.0))
         kept.append(is_kept)
         if is_kept:
             found.append(inside)
     return np.array(found, np.float64).reshape(-1, 4), np.array(kept, bool)
-
-
-def _clipped(box: _Box, size: Size) -> _Box:
-    (height, width), (x_min, y_min, x_max, y_max) = size, box
-    return (
-        min(max(x_min, 0.0), width),
-        min(max(y_min, 0.0), height),
-        min(max(x_max, 0.0), width),
-        min(max(y_max, 0.0), height),
-    )
-
-
-def _area_of(box: _Box) -> float:
-    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
 
 def _corner_points(boxes: Floats) -> Floats:

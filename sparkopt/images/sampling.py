@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -30,6 +30,7 @@ from sparkopt.images.geometry import (
 from sparkopt.images.opencl import call
 from sparkopt.images.parameters import Fill, fill_values, filled
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["sample", "sample_labels"]
 
@@ -49,19 +50,21 @@ def sample(image: Array, geometry: GeometricMap) -> Array:
     :func:`~sparkopt.images.functional.resize` and slicing exactly. Others are sampled once with the map's
     interpolation, after averaging over areas if they shrink.
     """
-    exact = _sample_aligned(image, geometry)
-    output = _sample_freely(image, geometry) if exact is None else exact
+    aligned = _alignment(geometry, image.shape[:2])
+    if aligned is None:
+        output = _sample_freely(image, geometry)
+    else:
+        output = _sample_aligned(image, geometry, aligned, geometry.interpolation or "linear", geometry.fill)
     return _cut_off(output, geometry, image.shape[:2])
 
 
 def sample_labels(mask: Array, geometry: GeometricMap, fill: Fill) -> Array:
     """Apply the map of an image to its labels, of shape (height, width, layers), by "nearest"."""
-    if _alignment(geometry, mask.shape[:2]) is None:
+    aligned = _alignment(geometry, mask.shape[:2])
+    if aligned is None:
         outside = None if geometry.fill is None else fill
         return sample(mask, replace(geometry, interpolation="nearest", fill=outside))
-    output = _sample_aligned(mask, geometry, "nearest", fill)
-    assert output is not None  # noqa: S101  # it is aligned
-    return _cut_off(output, geometry, mask.shape[:2], fill)
+    return _cut_off(_sample_aligned(mask, geometry, aligned, "nearest", fill), geometry, mask.shape[:2], fill)
 
 
 class _Span(NamedTuple):
@@ -91,21 +94,18 @@ class _Alignment(NamedTuple):
 
 
 def _sample_aligned(
-    image: Array, geometry: GeometricMap, interpolation: str | None = None, fill: Fill | None = None
-) -> Array | None:
-    """Resize, slice, mirror and paste; None if the map is not axis-aligned or misses the pixel grid."""
-    found = _alignment(geometry, image.shape[:2])
-    if found is None:
-        return None
-    height, width = (found.across, found.down) if found.transposed else (found.down, found.across)
+    image: Array, geometry: GeometricMap, aligned: _Alignment, interpolation: str, fill: Fill | None
+) -> Array:
+    """Resize, slice, mirror and paste."""
+    height, width = (aligned.across, aligned.down) if aligned.transposed else (aligned.down, aligned.across)
     part = image[slice(*height.source), slice(*width.source)]
-    patch = F.resize(part, height.length, width.length, interpolation or geometry.interpolation or "linear")
-    outside = geometry.fill if fill is None else fill
-    return _paste(_turn(patch, found), found.across, found.down, geometry.size, outside)
+    patch = F.resize(part, height.length, width.length, interpolation)
+    return _paste(_turn(patch, aligned), aligned.across, aligned.down, geometry.size, fill)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _alignment(geometry: GeometricMap, size: Size) -> _Alignment | None:
+    """Return what an axis-aligned map does; None for others, and for those that miss the pixel grid."""
     (a, b, x), (c, d, y), (g, h, i) = geometry.matrix.tolist()
     transposed = abs(a) < TOLERANCE and abs(d) < TOLERANCE
     if (not transposed and max(abs(b), abs(c)) > TOLERANCE) or max(abs(g), abs(h), abs(i - 1)) > TOLERANCE:

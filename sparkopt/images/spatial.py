@@ -7,7 +7,6 @@ image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from sparkopt.images.sample import Sample
 from sparkopt.images.transform import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
+from sparkopt.values import dataclass
 
 __all__ = [
     "CenterCrop",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["ChannelMoments"]
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
-from sparkopt.images.arrow import tensors
+from sparkopt.images.arrow import FAILURES, tensors
 from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample
-from sparkopt.io.arrow import binary_values
+from sparkopt.io.arrow import array_of, binary_values
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["SampleFunction"]
 
 T = TypeVar("T")
 _TENSOR = ("shape", "dtype", "data")
+_AHEAD = 2**20  # bytes of masks that are decoded at once: less than a processor's cache
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _Targets:
                 raise CorruptImageError(f"null: the row holds no {name}")
             found[name] = values[index]
         if self._masks is not None:
-            found["mask"] = self._masks[index]()
+            found["mask"] = self._masks(index)
         one = self._function
         try:
             return Sample(
@@ -161,59 +162,81 @@ def _point_lists(found: Sequence[Array | None]) -> pa.Array:
         return pa.nulls(len(found), POINTS)
     flat = np.concatenate(there)
     inner = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
-    ends = np.cumsum([0, *(0 if one is None else len(one) for one in found)], dtype=np.int32)
+    ends = np.array([0, *itertools.accumulate(0 if one is None else len(one) for one in found)], np.int32)
     missing = None if len(there) == len(found) else pa.array([one is None for one in found])
-    points = pa.ListArray.from_arrays(pa.array(inner), pa.array(flat.reshape(-1)))
-    return pa.ListArray.from_arrays(pa.array(ends), points, mask=missing)
+    points = pa.ListArray.from_arrays(array_of(inner), array_of(flat.reshape(-1)))
+    return pa.ListArray.from_arrays(array_of(ends), points, mask=missing)
 
 
-def _masks(column: pa.Array, name: str) -> list[Any]:
-    """Return what makes the mask of each row."""
+def _masks(column: pa.Array, name: str) -> Callable[[int], Array]:
+    """Return what makes the mask of a row."""
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return [_Mask(content=content) for content in binary_values(column)]
+        return _EncodedMasks(binary_values(column))
     if pa.types.is_struct(kind) and {field.name for field in kind} >= set(_TENSOR):
-        return _tensor_masks(column)
+        return _TensorMasks(column)
     raise SchemaError(
         f"column {name!r} must hold encoded masks (binary) or tensors (struct<shape, dtype, data>). "
         f"Got {kind} instead."
     )
 
 
-def _tensor_masks(column: pa.StructArray) -> list[Any]:
-    """Return the same for tensors, whose numbers stay where they are."""
-    fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
-    shapes, dtypes = fields["shape"].to_pylist(), fields["dtype"].to_pylist()
-    buffers = binary_values(fields["data"])
-    if not column.null_count:
-        return [_Tensor(*row) for row in zip(shapes, dtypes, buffers, strict=True)]
-    there = column.is_valid().to_pylist()
-    rows = zip(shapes, dtypes, buffers, there, strict=True)
-    return [_Tensor(*row) if is_there else _Mask(None) for *row, is_there in rows]
+class _EncodedMasks:
+    """Masks in encoded images. Some are decoded at once, which is quicker than one by one between photographs.
+
+    Parameters
+    ----------
+    contents : list of pyarrow.Buffer or None
+        The files of rows, of which one after the other is asked for.
+    """
+
+    def __init__(self, contents: list[pa.Buffer | None]) -> None:
+        self._contents = contents
+        self._decoded: dict[int, Array | Exception] = {}
+
+    def __call__(self, row: int) -> Array:
+        if row not in self._decoded:
+            self._decode_from(row)
+        found = self._decoded.pop(row)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _decode_from(self, first: int) -> None:
+        """Decode some masks; what is wrong with one is raised when its row is asked for."""
+        self._decoded, size = {}, 0
+        for row in range(first, len(self._contents)):
+            if size >= _AHEAD:
+                break
+            try:
+                found = _decoded(self._contents[row])
+                size += found.nbytes
+                self._decoded[row] = found
+            except FAILURES as error:
+                self._decoded[row] = error
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """A mask in an encoded image."""
+def _decoded(content: pa.Buffer | None) -> Array:
+    if content is None:
+        raise CorruptImageError("null: the row holds no mask")
+    return decode_mask(content.to_pybytes())
 
-    content: pa.Buffer | None
 
-    def __call__(self) -> Array:
-        if self.content is None:
+class _TensorMasks:
+    """Masks as numbers, which stay where they are."""
+
+    def __init__(self, column: pa.StructArray) -> None:
+        fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
+        self._shapes, self._dtypes = fields["shape"].to_pylist(), fields["dtype"].to_pylist()
+        self._buffers = binary_values(fields["data"])
+        self._is_there = column.is_valid().to_pylist() if column.null_count else None
+
+    def __call__(self, row: int) -> Array:
+        if self._is_there is not None and not self._is_there[row]:
             raise CorruptImageError("null: the row holds no mask")
-        return decode_mask(self.content.to_pybytes())
-
-
-class _Tensor(NamedTuple):
-    """A mask as numbers."""
-
-    shape: Any
-    dtype: Any
-    data: Any
-
-    def __call__(self) -> Array:
+        data: Any = self._buffers[row]
         try:
-            found: Array = np.frombuffer(self.data, self.dtype).reshape(self.shape)
+            found: Array = np.frombuffer(data, self._dtypes[row]).reshape(self._shapes[row])
         except (TypeError, ValueError) as error:
             raise CorruptImageError(f"corrupt: the mask is no tensor: {error}") from None
         return found

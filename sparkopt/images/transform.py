@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from sparkopt.images.parameters import Form, plain
 from sparkopt.images.sampling import sample
 from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.images.sample import Sample

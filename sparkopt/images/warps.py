@@ -7,7 +7,7 @@ pixels is "nearest", "linear" or "area", "cubic" or "lanczos", after averaging o
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import cv2
@@ -20,6 +20,7 @@ from sparkopt.images.parameters import FILL, Fill, Numbers, Range
 from sparkopt.images.transform import GeometricTransform
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "Affine",

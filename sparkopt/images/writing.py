@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
 from sparkopt.io.filesystem import UNFINISHED, Location
 from sparkopt.machine import TablePart
+from sparkopt.values import dataclass
 
 __all__ = ["CONTENT", "PATH", "WriteCounts", "WriteImages"]
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any
 from sparkopt.errors import DataError, DivergedError, IncompatibleError, ParameterError, SchemaError
 from sparkopt.io.filesystem import brief
 from sparkopt.machine import Table
+from sparkopt.values import dataclass
 
 __all__ = ["Replacement", "replace_pyspark_ml", "run_script"]
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from pyarrow import fs
@@ -19,6 +19,7 @@ from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, child_uri, resolve
 from sparkopt.io.saved import copy_folder
 from sparkopt.io.secrets import mask_uri
+from sparkopt.values import dataclass
 
 __all__ = ["Accepted", "ModelRegistry"]
 

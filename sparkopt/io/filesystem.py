@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from sparkopt.io.hadoop import session_settings_of, settings_of
 from sparkopt.io.secrets import mask, mask_uri
 from sparkopt.io.stores import opened
 from sparkopt.io.waiting import answered
+from sparkopt.values import dataclass
 
 __all__ = [
     "STORAGE_ERRORS",

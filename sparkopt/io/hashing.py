@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from sparkopt.errors import SchemaError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.values import dataclass
 
 __all__ = ["xxhash64"]
 

@@ -10,11 +10,11 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.image_header import Header
+from sparkopt.values import dataclass
 
 __all__ = ["TiffLayout", "decodable", "tiff_layout", "tiff_planes"]
 

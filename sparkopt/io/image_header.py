@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.io.image_boxes import format_of, stored_size
+from sparkopt.values import dataclass
 
 __all__ = ["ENDINGS", "MAX_PIXELS", "Header", "endings_glob", "is_image_name", "read_header"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["OTHER_STAGES", "UNNEEDED", "postponed"]
 
-UNNEEDED = ("pandas", "numpy.f2py", "numpy.testing")
+UNNEEDED = ("pandas", "numpy.f2py", "numpy.testing", "scipy.sparse")
 """What pyspark.ml and SciPy import for functions that linear models do not call."""
 
 OTHER_STAGES = tuple(

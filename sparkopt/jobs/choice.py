@@ -18,8 +18,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
+
+from sparkopt.values import dataclass
 
 __all__ = [
     "MACHINE",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from sparkopt.errors import DataError, ParameterError
@@ -31,6 +31,7 @@ from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
 from sparkopt.report.facts import Facts
+from sparkopt.values import dataclass
 
 __all__ = ["JOB", "Gate", "judge", "main"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from sparkopt.launch.session import PROFILES
 from sparkopt.launch.streams import own_standard_error
 from sparkopt.report.facts import Facts
 from sparkopt.report.page import write_report
+from sparkopt.values import dataclass
 
 __all__ = [
     "FAILURE",

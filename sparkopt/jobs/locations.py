@@ -13,13 +13,13 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from pyarrow import fs
 
 from sparkopt.io.filesystem import Location, child_uri, local_path, resolve
+from sparkopt.values import dataclass
 
 __all__ = ["ArrowLocation", "JobLocation", "LocalLocation", "is_staging", "machine_location", "publish", "staged"]
 

@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ import sparkopt
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import masked
 from sparkopt.jobs.locations import JobLocation
+from sparkopt.values import dataclass
 
 __all__ = ["COMPLETE", "GATE_NOT_MET", "UNFINISHED", "JobIdentity", "config_of", "find", "now", "unchanged", "write"]
 

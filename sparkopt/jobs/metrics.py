@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import DataError
 from sparkopt.jobs.invalid_rows import INVALID, last_stage
 from sparkopt.jobs.runtimes.values import RowValues
 from sparkopt.report.facts import Measure
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.ml.metrics.tallies import ResidualTally, ScoreTally, Tally

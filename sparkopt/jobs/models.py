@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.locations import JobLocation
 from sparkopt.jobs.runtimes.base import Runtime
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.ml import Model

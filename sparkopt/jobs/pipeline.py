@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from sparkopt.errors import ParameterError
 from sparkopt.integrations.model_registry import Accepted, ModelRegistry
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["DataInterval", "Pipeline", "PipelinePlan", "TablePipeline"]
 

@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sparkopt.io.image_header import ENDINGS
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.overlap import check_once
 from sparkopt.jobs.reading import checked_options, checked_types
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

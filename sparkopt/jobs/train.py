@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -61,6 +61,7 @@ from sparkopt.ml import (
 from sparkopt.ml.estimator import LinearEstimator
 from sparkopt.optim import OPTIMIZERS, schedules
 from sparkopt.report.facts import Chart, Facts
+from sparkopt.values import dataclass
 
 __all__ = ["CLASSIFIERS", "ESTIMATORS", "JOB", "estimator", "main"]
 

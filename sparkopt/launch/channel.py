@@ -15,7 +15,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import AuthenticationError
 from queue import SimpleQueue
@@ -25,6 +24,7 @@ from sparkopt import errors
 from sparkopt.errors import LostRankError, RankError, SparkoptError
 from sparkopt.launch.connections import Address, Connection, Listener, connect, local_host, receive, send, shut_down
 from sparkopt.launch.rendezvous import Group, Rendezvous
+from sparkopt.values import dataclass
 
 __all__ = ["Channel", "DriverConnection", "Failure", "RankReport", "Watcher"]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load as load_tensors
+
+from sparkopt.values import dataclass
 
 __all__ = ["FileFacts", "Rows", "rows_for"]
 

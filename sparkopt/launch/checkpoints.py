@@ -14,7 +14,7 @@ import logging
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief, resolve
 from sparkopt.launch.checkpoint_rows import FileFacts, Rows, rows_for
 from sparkopt.launch.communicator import Communicator
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = [
     "Checkpoint",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from sparkopt.launch.channel import DriverConnection, RankReport, Watcher
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["Communicator", "LocalCommunicator", "RankInfo", "RemoteCommunicator"]
 

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -29,6 +29,7 @@ from sparkopt.launch.launcher import Launcher, P, RankFunction
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.errors import PySparkException

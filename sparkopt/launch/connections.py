@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 from multiprocessing import AuthenticationError, connection
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from sparkopt.launch.encryption import encrypted
 from sparkopt.launch.handshake import Handshake, answer
 from sparkopt.launch.settings import SessionSettings, settings_of
+from sparkopt.values import dataclass
 
 __all__ = [
     "Address",

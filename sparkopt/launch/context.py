@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from sparkopt.shards.ragged import Ragged, RowArray, joined
 from sparkopt.shards.sampler import EpochSampler
 from sparkopt.typing import Array, Seed
 from sparkopt.validation import OneOf, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.launch.checkpoints import CheckpointFolder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from sparkopt.errors import ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["KINDS", "Device", "DeviceReport", "check_request", "choose", "describe"]
 

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from sparkopt.launch.connections import Address
 from sparkopt.launch.horovod import HorovodCommunicator, HorovodLauncher, HorovodTask, is_echo
 from sparkopt.launch.threads import torch_threads
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ElasticLauncher"]
 

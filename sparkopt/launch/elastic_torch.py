@@ -14,7 +14,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from sparkopt.launch.communicator import RankInfo
 from sparkopt.launch.rendezvous import Group
 from sparkopt.launch.threads import torch_threads
 from sparkopt.launch.torch_rank import TorchCommunicator, TorchRank, is_echo
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark import RDD  # clients of Spark Connect alone have none

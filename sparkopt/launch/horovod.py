@@ -7,7 +7,6 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from sparkopt.launch.horovod_patches import batch_threads, patched_driver
 from sparkopt.launch.launcher import P, RankFunction, SparkLauncher, check_picklable
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["HorovodCommunicator", "HorovodLauncher", "HorovodTask", "is_echo"]
 

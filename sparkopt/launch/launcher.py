@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sparkopt.errors import LostRankError, ParameterError, RankError, SparkoptError
@@ -18,6 +18,7 @@ from sparkopt.launch.connections import Listener
 from sparkopt.launch.rendezvous import Rendezvous
 from sparkopt.launch.settings import refuse_encryption
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

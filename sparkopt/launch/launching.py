@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkopt.errors import LostRankError
@@ -17,6 +17,7 @@ from sparkopt.launch.launcher import Launcher, LocalLauncher
 from sparkopt.launch.on_ray import RayLauncher
 from sparkopt.launch.processes import ProcessLauncher
 from sparkopt.launch.torch import TorchLauncher
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark import SparkContext  # clients of Spark Connect alone have none

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from sparkopt.errors import LostRankError, MissingDependencyError, ParameterError
@@ -22,6 +22,7 @@ from sparkopt.launch.ended import why_ended
 from sparkopt.launch.launcher import Launcher, P, RankFunction, check_picklable
 from sparkopt.launch.torch_rank import TorchRank
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["RayLauncher", "connect_to_ray", "other_nodes", "ray_gpus", "ray_ranks"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from sparkopt.machine.messages import Frame
 from sparkopt.machine.process import EndedError, WorkerProcess
 from sparkopt.machine.worker import Failure, Returned, Surroundings
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ProcessLauncher"]
 

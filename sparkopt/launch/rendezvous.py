@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sparkopt.values import dataclass
 
 __all__ = ["Group", "Rendezvous"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, TypeVar
 
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
@@ -17,6 +17,7 @@ from sparkopt.launch.launching import Launching, Losses
 from sparkopt.launch.requests import count_of, gpus_of, others_of, ray_resources, resources_of
 from sparkopt.launch.settings import SessionSettings, refuse_barrier, refuse_group
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["run"]
 

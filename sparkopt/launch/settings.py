@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch.encryption import can_encrypt
+from sparkopt.values import dataclass
 
 __all__ = ["SessionSettings", "refuse_barrier", "refuse_encryption", "refuse_group", "settings_of"]
 

@@ -9,7 +9,7 @@ caller decides about another.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sparkopt.launch.communicator import RankInfo
@@ -18,6 +18,7 @@ from sparkopt.launch.launcher import P, RankFunction, SparkLauncher, check_pickl
 from sparkopt.launch.rendezvous import Rendezvous
 from sparkopt.launch.settings import SessionSettings, refuse_barrier
 from sparkopt.launch.torch_rank import TorchRank
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile

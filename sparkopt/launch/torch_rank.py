@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +19,7 @@ from sparkopt.launch.communicator import RankInfo, RemoteCommunicator
 from sparkopt.launch.connections import Address
 from sparkopt.launch.threads import torch_threads
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["TorchCommunicator", "TorchRank", "is_echo"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sparkopt.losses.base import Loss, PiecewiseLinear, parabolic_smoothing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["Hinge", "Logistic", "MultiLabel", "Multinomial", "PlattLogistic", "SquaredHinge"]
 

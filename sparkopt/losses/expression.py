@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from sparkopt.losses.base import Loss
 from sparkopt.losses.checks import check_loss
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["ExpressionLoss", "RowFunction", "of"]
 

@@ -7,7 +7,7 @@ never negative, and zero for a perfect prediction (McCullagh & Nelder, 1989, *Ge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from sparkopt.losses.base import Loss
 from sparkopt.losses.classification import Logistic
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["LINKS", "Binomial", "BinomialLogit", "Gamma", "Gaussian", "Poisson", "Tweedie", "WorkingResponse"]
 

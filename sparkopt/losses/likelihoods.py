@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from sparkopt.losses.base import Loss
 from sparkopt.losses.regression import increasing
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["AcceleratedFailureTime", "CumulativeLogit", "NegativeBinomial"]
 

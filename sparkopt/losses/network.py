@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import scipy  # loads scipy.special where it is used
@@ -12,6 +11,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses.base import Loss
 from sparkopt.losses.projections import Derivatives, ProjectionLoss, weighted
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["MultilayerPerceptron"]
 

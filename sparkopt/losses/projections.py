@@ -8,7 +8,6 @@ auxiliary parameters once for all rows of a block; of these it makes the raw pre
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from sparkopt.losses.base import Loss
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["Derivatives", "FactorizationMachine", "ProjectionLoss"]
 

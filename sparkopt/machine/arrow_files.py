@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sparkopt.machine.memory import from_arrow, parts_of
 from sparkopt.machine.parquet import refuse_changed
 from sparkopt.machine.part import BATCH, TablePart, batch_rows, in_batches
 from sparkopt.machine.schemas import require_same
+from sparkopt.values import dataclass
 
 __all__ = ["ArrowPart", "from_arrow_files", "from_stream"]
 

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from sparkopt.errors import LostProcessError, ParameterError, SchemaError, Spark
 from sparkopt.io.filesystem import brief
 from sparkopt.machine.limits import one_thread
 from sparkopt.machine.part import UNREADABLE, MemoryPart, TablePart
+from sparkopt.values import dataclass
 
 __all__ = [
     "Call",

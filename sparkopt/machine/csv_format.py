@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
 
 from pyarrow import csv
 
 from sparkopt.errors import ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["CsvFormat"]
 

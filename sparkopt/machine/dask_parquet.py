@@ -7,7 +7,7 @@ same row groups in batches instead, as those of tables of files do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from sparkopt.errors import ParameterError, SparkoptError
 from sparkopt.io.filesystem import Location
 from sparkopt.machine.parquet import ParquetPart, RowGroups
 from sparkopt.machine.part import OfPart, TablePart
+from sparkopt.values import dataclass
 
 __all__ = ["SETTING", "DaskScan", "NoScan", "dask_scan"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from sparkopt.machine.csv_format import CsvFormat
 from sparkopt.machine.listing import DataFile, folder_columns
 from sparkopt.machine.parquet import refuse_changed
 from sparkopt.machine.part import TablePart, batch_rows, in_batches
+from sparkopt.values import dataclass
 
 __all__ = ["CsvPart", "from_csv"]
 

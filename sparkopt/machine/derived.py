@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from sparkopt.machine.part import Batches, OfPart
 from sparkopt.machine.pool import ProcessPool
 from sparkopt.machine.table import Table
+from sparkopt.values import dataclass
 
 __all__ = ["BatchMap", "DerivedPart", "computed", "derived"]
 

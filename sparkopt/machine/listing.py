@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, resolve
+from sparkopt.values import dataclass
 
 __all__ = ["FORMATS", "DataFile", "files_of", "folder_columns"]
 

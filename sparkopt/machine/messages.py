@@ -12,8 +12,9 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from sparkopt.values import dataclass
 
 __all__ = ["Frame"]
 

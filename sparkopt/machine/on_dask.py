@@ -6,7 +6,6 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sparkopt.machine.dask_parquet import NoScan, dask_scan
 from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pair, arrow_of_pandas, refuse_names
 from sparkopt.machine.part import UNREADABLE
+from sparkopt.values import dataclass
 
 __all__ = ["DaskCluster", "is_dask", "mapped", "outline", "table_of"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sparkopt.machine.arrow_files import from_stream
 from sparkopt.machine.cluster import FrameRows, Mapped, RemotePart
 from sparkopt.machine.memory import refuse_names
 from sparkopt.machine.part import BATCH, UNREADABLE, TablePart
+from sparkopt.values import dataclass
 
 __all__ = ["is_flink", "mapped", "outline", "table_of"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sparkopt.machine.folders import private_folders
 from sparkopt.machine.memory import arrow_of_pandas
 from sparkopt.machine.part import UNREADABLE
 from sparkopt.machine.ray_actors import Actors, called, node_id
+from sparkopt.values import dataclass
 
 __all__ = ["RayCluster", "is_ray", "mapped", "outline", "table_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
 from sparkopt.machine.listing import DataFile, folder_columns
 from sparkopt.machine.part import TablePart, batch_rows
 from sparkopt.machine.schemas import require_same
+from sparkopt.values import dataclass
 
 __all__ = ["ParquetPart", "RowGroups", "from_parquet", "refuse_changed"]
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from sparkopt.errors import ParameterError
@@ -20,6 +19,7 @@ from sparkopt.machine.runs import Run
 from sparkopt.machine.worker import in_worker
 from sparkopt.machine.workers import Workers
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ProcessPool"]
 

@@ -6,10 +6,11 @@ import mmap
 import threading
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sparkopt.machine.folders import private_folders
+from sparkopt.values import dataclass
 
 __all__ = ["SharedValue"]
 

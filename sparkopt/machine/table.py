@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from sparkopt.machine.memory import from_arrow, from_pair, from_pandas
 from sparkopt.machine.parquet import from_parquet
 from sparkopt.machine.part import Batches, FilteredPart, IsFalse, TablePart
 from sparkopt.machine.writing import write_parquet
+from sparkopt.values import dataclass
 
 __all__ = ["Table"]
 

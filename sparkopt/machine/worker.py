@@ -7,6 +7,7 @@ at once, whatever it is doing.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -17,11 +18,12 @@ import threading
 import traceback
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from typing import Any
 
 from sparkopt.machine.messages import Frame
+from sparkopt.values import dataclass
 
 __all__ = ["BOOTSTRAP", "THREADS", "Failure", "LogRecord", "Order", "Returned", "Surroundings", "Warned", "in_worker"]
 
@@ -212,8 +214,8 @@ class _Server:
             order: Order = Frame.read(self.requests).load()
             if order.surroundings is not None:
                 order.surroundings.enter()
-            for name in order.imports:
-                _import(name)
+            if order.imports:
+                _import_all(order.imports)
             if order.run:
                 self._reply(order)
 
@@ -253,6 +255,15 @@ class _ToParent(logging.Handler):
         told = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": trace}
         plain = {name: value for name, value in told.items() if isinstance(value, str | int | float | None)}
         self._server.send(Frame.of(LogRecord(plain)))
+
+
+def _import_all(names: Sequence[str]) -> None:
+    """Import ahead of need, without the collections of garbage that look at all modules again and again."""
+    gc.disable()
+    for name in names:
+        _import(name)
+    gc.freeze()  # modules stay
+    gc.enable()
 
 
 def _import(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from sparkopt.io.filesystem import Location
 from sparkopt.io.saved import replacing
 from sparkopt.machine.part import TablePart
 from sparkopt.machine.pool import ProcessPool
+from sparkopt.values import dataclass
 
 __all__ = ["ParquetOutput", "write_parquet"]
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StructType
 
-from sparkopt.blocks.columns import FeatureEncoder, raw_columns
+from sparkopt.blocks.columns import FeatureEncoder, raw_texts
 from sparkopt.blocks.encoded import remember
 from sparkopt.blocks.row_functions import row_wise
 from sparkopt.io.worker import spare_modules
@@ -25,7 +25,7 @@ STRUCT = "type tinyint, size int, indices array<int>, values array<double>"
 
 def raw_struct(schema: StructType, columns: Sequence[str]) -> Column:
     """Return the raw columns as one struct, in the order of ``columns``."""
-    return F.struct(*raw_columns(schema, columns))
+    return F.expr(f"struct({', '.join(raw_texts(schema, columns))})")
 
 
 def with_features(df: DataFrame, name: str, encoder: FeatureEncoder) -> DataFrame:

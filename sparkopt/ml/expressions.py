@@ -8,9 +8,10 @@ Spark compares NaN as the largest number and NumPy as none: where that matters, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from sparkopt.values import dataclass
 
 __all__ = [
     "FEW",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from pyspark.ml.linalg import VectorUDT
@@ -15,6 +15,7 @@ from sparkopt.ml.pipeline import Pipeline
 from sparkopt.ml.string_labels import StringLabels, countable
 from sparkopt.ml.table_features import TableFeatures
 from sparkopt.ml.table_statistics import ByFold
+from sparkopt.values import dataclass
 
 __all__ = ["FittedStages", "FoldStages", "FoldedRows", "TableStage", "transformed"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.errors import DataError
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["FOLD", "Draw", "drawn", "given", "in_fold", "not_in_fold"]
 

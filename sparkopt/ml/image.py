@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -26,6 +25,7 @@ from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.machine.derived import computed
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
 from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.values import dataclass
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
 

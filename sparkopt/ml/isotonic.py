@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparkopt.blocks.block import Blocks, Part, every
 from sparkopt.blocks.store import BlockStore
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["ascending", "isotonic_points"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,6 +27,7 @@ from sparkopt.blocks.jvm_errors import Py4JError
 from sparkopt.blocks.names import quoted
 from sparkopt.ml.expressions import FEW, Formulas, array, number, text
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["struct_to_vector", "to_vector", "with_outputs", "with_raw"]
 

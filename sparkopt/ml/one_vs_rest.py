@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from sparkopt.ml.saving import StageReader, StageWriter, is_written_here, load_s
 from sparkopt.ml.table_scoring import is_scored_here, scored
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["OneVsRest", "OneVsRestModel"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from sparkopt.training.coordinates import SolverCoordinates
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["OnlineState", "check_online", "partial_fit", "restored_state"]
 

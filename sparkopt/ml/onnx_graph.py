@@ -7,7 +7,7 @@ category by one look-up, as many as it may have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from sparkopt.errors import IncompatibleError, MissingDependencyError
 from sparkopt.features import CategoryEncoding, DateEncoding, Encoder, NumberEncoding
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Graph", "contributions"]
 

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sparkopt.io.worker import spare_modules
 from sparkopt.launch.threads import task_cores
 from sparkopt.machine import available_cores
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["OnnxScorer", "Tensor", "described"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from sparkopt.errors import MissingDependencyError, NoSummaryError, ParameterError
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["LinearRegressionPath", "checked_grid", "log_grid"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import sqrt
 from typing import Any
@@ -33,6 +33,7 @@ from sparkopt.training.coordinates import SolverCoordinates
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["MOST_FEATURES", "PathRequest", "fit_path"]
 

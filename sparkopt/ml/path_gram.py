@@ -7,7 +7,7 @@ folds add up, so the rows without a fold are all sums less the fold's (H2O's GLM
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -26,6 +26,7 @@ from sparkopt.optim.quadratic import QuadraticModel
 from sparkopt.optim.request import Gradients, Hessians, Request
 from sparkopt.penalties import Penalty
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["FoldSums", "Gram", "gram_sums", "held_out_losses", "null_gradient"]
 

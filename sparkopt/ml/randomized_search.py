@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ from sparkopt.ml.tuning import CrossValidator
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["RandomizedSearch"]
 

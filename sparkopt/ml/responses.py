@@ -6,7 +6,6 @@ Nothing here needs pyspark.ml, which takes a Python worker longer to import than
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from sparkopt.losses import Loss
 from sparkopt.ml.arithmetic import exp, sigmoid, softmax
 from sparkopt.ml.expressions import LARGEST
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "MEANS",

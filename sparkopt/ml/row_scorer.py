@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.ml.responses import Response
 from sparkopt.ml.scores import Scores
 from sparkopt.ml.table_columns import to_arrow
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["NOT_A_NUMBER", "RestScorer", "RowScorer", "respond_in_task", "score_in_task"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from pyspark.ml.param import Param
@@ -14,6 +13,7 @@ from sparkopt.io.fingerprint import Fingerprint, describe, differences, digest
 from sparkopt.ml.training import TrainingTask
 from sparkopt.ml.trials import SearchTrial
 from sparkopt.training.coordinates import Initial
+from sparkopt.values import dataclass
 
 __all__ = ["Candidate", "RungFiles"]
 

@@ -9,6 +9,7 @@ import os
 import sys
 from abc import abstractmethod
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +28,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.failures import path_errors
 from sparkopt.blocks.session_settings import is_own_disk
 from sparkopt.errors import DataError
-from sparkopt.io.metadata import damage, read_metadata
+from sparkopt.io.metadata import check_digest, damage, digested, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 from sparkopt.ml.pyspark_models import PYSPARK_MODELS
 
@@ -145,7 +146,12 @@ def is_written_here(stage: Any) -> bool:
 
 
 class ParamsWriter(OwnWriter, DefaultParamsWriter):
-    """Writes parameters."""
+    """Writes parameters, and their digest."""
+
+    def saveImpl(self, path: str) -> None:
+        own: Any = self.instance
+        session = self.sparkSession
+        DefaultParamsWriter.saveMetadata(own, path, session, digested(own, session, ()))
 
 
 class ParamsWritable(DefaultParamsWritable):
@@ -224,6 +230,7 @@ class ParamsReader(StageReader[S]):
             raise DataError(
                 f"path={path!r} holds a {kind.__name__}, and no {self.kind.__name__}. {kind.__name__}.load reads it."
             )
+        check_digest(metadata, ())
         own = kind()
         own._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(own, metadata)
@@ -277,7 +284,7 @@ def class_named(name: str) -> Any:
             name = ours + name.removeprefix(theirs)
     module, _, kind = name.rpartition(".")
     found = None
-    if module.startswith("sparkopt."):
+    if module.startswith("sparkopt.") and _is_module(module):
         found = getattr(import_module(module), kind, None)
     elif module in sys.modules:
         found = getattr(sys.modules[module], kind, None)
@@ -287,3 +294,11 @@ def class_named(name: str) -> Any:
             f"is imported. Import it, or start a SparkSession."
         )
     return found
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is such a module; a damaged name is of none."""
+    try:
+        return name in sys.modules or find_spec(name) is not None
+    except (ImportError, ValueError):  # nor is there a package around it
+        return False

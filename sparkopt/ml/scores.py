@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sparkopt.errors import DataError
 from sparkopt.ml.arithmetic import products, sigmoid, sums_in_order
 from sparkopt.ml.responses import Response
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["FactorScores", "LayerScores", "LinearScores", "Scores"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -39,6 +39,7 @@ from sparkopt.ml.table_features import TableFeatures
 from sparkopt.ml.table_scoring import like
 from sparkopt.ml.training import TrainingTask, fits_of, train
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ApartError", "Plan", "Search"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from sparkopt.ml.online import check_online
 from sparkopt.ml.persistence import numbers_of, restored, table_of
 from sparkopt.ml.saving import class_named
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery

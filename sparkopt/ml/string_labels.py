@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, FloatType, NumericType, StringType, StructType
@@ -16,6 +14,7 @@ from pyspark.sql.types import DoubleType, FloatType, NumericType, StringType, St
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.names import quoted
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["StringLabels", "countable", "with_labels"]
 
@@ -157,6 +156,7 @@ def _ordered(values: list[str], counts: Array, order: str) -> list[str]:
 
 def _model(stage: Any, labels: list[list[str]]) -> Any:
     """Return the model that pyspark.ml's fit would, of labels by column."""
+    from pyspark import SparkContext  # which clients of Connect alone do not have
     from pyspark.ml.feature import StringIndexerModel
 
     context: Any = SparkContext._active_spark_context  # of a Classic session, which there is

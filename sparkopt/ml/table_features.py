@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -47,6 +47,7 @@ from sparkopt.ml.saving import OwnWriter, ParamsReadable, ParamsWritable, StageR
 from sparkopt.ml.table_scoring import is_in_memory, like
 from sparkopt.ml.table_statistics import Learning, statistics_of
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = ["TableFeatures", "TableFeaturesModel"]
 

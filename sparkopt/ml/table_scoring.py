@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from sparkopt.machine.part import OfPart
 from sparkopt.ml.table_columns import from_objects
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = [
     "ScoredPart",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.features import Collect, ColumnStatistics, EncodingOptions, RawCol
 from sparkopt.features.statistics import CollectByFold
 from sparkopt.machine import Table, TablePart
 from sparkopt.ml.table_tasks import for_each_part
+from sparkopt.values import dataclass
 
 __all__ = ["ByFold", "Learning", "statistics_of"]
 

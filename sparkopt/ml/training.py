@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from sparkopt.training.selection import with_cheapest_optimizers
 from sparkopt.training.smoothing import fit_smoothed
 from sparkopt.training.trainer import Fit, Trainer, TrainingPlan, fit_many
 from sparkopt.validation import Interval
+from sparkopt.values import dataclass
 
 __all__ = ["Reading", "Serial", "TrainingTask", "checked", "fits_of", "stored", "train"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from pyspark.ml.param import Param
 
 from sparkopt.errors import IncompatibleError, MissingDependencyError, ParameterError
+from sparkopt.values import dataclass
 
 __all__ = ["Asking", "GridTrials", "OptunaTrials", "RandomTrials", "Rung", "SearchTrial", "brackets", "checked_space"]
 

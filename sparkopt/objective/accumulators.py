@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -15,6 +14,7 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum
 from sparkopt.objective.sparse_rows import add_transposed_product
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Accumulators", "Objectives", "add_product"]
 

@@ -7,7 +7,7 @@ see it. Of k folds a model so reads k − 1, as it would alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeAlias
@@ -20,6 +20,7 @@ from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
 from sparkopt.optim.request import Hessians
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["FoldedObjective", "Objective", "evaluate"]
 

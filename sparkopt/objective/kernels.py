@@ -7,7 +7,7 @@ rows serves them all. They may differ in how they scale and centre features and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import EACH_ROW, RowSpacing
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["evaluate", "with_hessians"]
 

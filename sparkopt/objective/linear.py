@@ -9,7 +9,6 @@ far better conditioned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.losses import Loss, check_loss
 from sparkopt.penalties import Coordinates
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["LinearObjective"]
 

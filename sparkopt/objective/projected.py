@@ -7,7 +7,6 @@ projections, so that products of many points at once would gain little.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import scipy  # loads scipy.sparse where it is used
@@ -20,6 +19,7 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.optim.request import HessianProducts, Hessians, Losses
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["evaluate_projected"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.optim.request import Request
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["PartialSum", "Query"]
 

@@ -12,12 +12,12 @@ show what that gains.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["EACH_ROW", "RowSample", "RowSpacing"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Hessian
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["FullGradient", "LocalSteps", "LocalUpdate", "MiniBatch", "Validated", "Work"]
 

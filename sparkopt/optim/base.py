@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
 from sparkopt.optim.request import Gradients, Request
 from sparkopt.typing import Floats, State
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty

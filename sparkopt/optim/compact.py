@@ -9,7 +9,6 @@ coefficients.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from sparkopt.optim.quadratic import PenalisedQuadratic
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["CompactHessian", "CompactModel", "Pairs"]
 

@@ -6,7 +6,7 @@ what of it is the matrix; without that it is all of the vector, as one column. W
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from sparkopt.optim.base import GradientTransformation
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["ScaleByMuon", "ScaleBySoap", "orthogonalised", "scale_by_muon", "scale_by_soap"]
 

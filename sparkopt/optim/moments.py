@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sparkopt.optim.base import GradientTransformation
 from sparkopt.optim.schedules import Frozen, as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "Adafactor",

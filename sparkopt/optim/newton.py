@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from sparkopt.optim.request import HessianProducts, Request
 from sparkopt.optim.search import StrongWolfe
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from sparkopt.optim.base import Evaluate, Point, Search
 from sparkopt.optim.request import Gradients, Request
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy  # loads scipy.linalg where it is used
 from numpy.typing import NDArray
 
+from sparkopt.io.imports import UNNEEDED, postponed
 from sparkopt.optim.base import Point
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty
@@ -115,7 +118,7 @@ class QuadraticModel(PenalisedQuadratic):
         factor = _cholesky(ridged)
         if factor is not None:
             return cls(at, ridged, penalty, factor)
-        values, vectors = scipy.linalg.eigh(hessian)
+        values, vectors = _linalg().eigh(hessian)
         values = np.maximum(np.abs(values), FLAT * float(np.abs(values).max()) or 1.0)
         return cls(at, (vectors * values) @ vectors.T, penalty)
 
@@ -123,7 +126,7 @@ class QuadraticModel(PenalisedQuadratic):
         parts = self.penalty.separable(len(self.at.coef))
         if parts is None:
             last, scale = len(self.at.coef) - 1, float(np.abs(self.at.gradient).max())
-            length = 1.0 / float(scipy.linalg.eigvalsh(self.hessian, subset_by_index=[last, last])[0])
+            length = 1.0 / float(_linalg().eigvalsh(self.hessian, subset_by_index=[last, last])[0])
             return self._by_proximal_gradients(
                 length,
                 PROXIMAL_STEPS,
@@ -134,6 +137,13 @@ class QuadraticModel(PenalisedQuadratic):
             factor = _cholesky(self.hessian) if self.factor is None else self.factor
             return self.at.coef - _solved(factor, self.at.gradient)
         return _Separable(self.hessian, self.at, weights, lower, upper).minimum()
+
+
+@cache
+def _linalg() -> Any:
+    """Return scipy.linalg, which is imported in the midst of a fit: without what it does not need."""
+    with postponed(*UNNEEDED):
+        return import_module("scipy.linalg")
 
 
 def with_diagonal(hessian: Floats, added: float) -> Floats:
@@ -148,14 +158,14 @@ def _cholesky(hessian: Floats) -> Floats | None:
 
     LAPACK's own function: of a hundred coefficients, what ``cho_factor`` does around it takes ten times as long.
     """
-    factor, refused = scipy.linalg.lapack.dpotrf(hessian, clean=0)
+    factor, refused = _linalg().lapack.dpotrf(hessian, clean=0)
     return None if refused else factor
 
 
 def _solved(factor: Floats | None, vector: Floats) -> Floats:
     if factor is None:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
-    solution: Floats = scipy.linalg.lapack.dpotrs(factor, vector)[0]
+    solution: Floats = _linalg().lapack.dpotrs(factor, vector)[0]
     return solution
 
 

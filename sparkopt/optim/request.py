@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "EveryRow",

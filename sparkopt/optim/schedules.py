@@ -11,10 +11,10 @@ Examples
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from sparkopt.typing import Schedule
 from sparkopt.validation import Interval, OneOf, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "Constant",

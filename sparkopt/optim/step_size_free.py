@@ -6,7 +6,7 @@ Where optax.contrib has the method, the arithmetic is the same, so that runs com
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from sparkopt.optim.base import GradientTransformation
 from sparkopt.optim.schedules import Frozen, as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "DAdaptAdam",

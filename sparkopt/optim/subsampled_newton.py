@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from sparkopt.optim.quadratic import QuadraticModel, with_diagonal
 from sparkopt.optim.request import Gradients, Hessians, Request, SpacedRows
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.penalties import Penalty

@@ -5,14 +5,13 @@ Where torch.optim has the same method, the arithmetic is the same, so that runs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparkopt.optim.base import GradientTransformation
 from sparkopt.optim.schedules import Frozen, as_schedule
 from sparkopt.typing import Floats, Schedule, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = [
     "ScaleByAdadelta",

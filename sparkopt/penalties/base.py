@@ -6,11 +6,11 @@ Either part may be zero (Parikh & Boyd, 2014, *Proximal Algorithms*, §1.1).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Coordinates", "NoPenalty", "Penalty"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.penalties.base import Coordinates, NoPenalty, Penalty
 from sparkopt.penalties.elastic_net import ElasticNet
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Box"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sparkopt.penalties.base import Penalty
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["L1", "L2", "ElasticNet"]
 

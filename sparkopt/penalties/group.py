@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,6 +14,7 @@ from sparkopt.errors import ParameterError
 from sparkopt.penalties.base import Coordinates, Penalty
 from sparkopt.typing import Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["GroupLasso"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from sparkopt.report.deep import DeepReceipt
 from sparkopt.report.facts import Bars, Chart, Facts, Lines, Measure, Series
 from sparkopt.report.page import chart_html, styled, write_page
 from sparkopt.report.receipt import Receipt
+from sparkopt.values import dataclass
 
 __all__ = ["Comparison", "Difference", "compare"]
 

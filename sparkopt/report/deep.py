@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sparkopt.report.base import BaseReceipt
 from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series, bytes_text
+from sparkopt.values import dataclass
 
 __all__ = ["DeepReceipt"]
 

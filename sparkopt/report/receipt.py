@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from sparkopt.errors import MissingDependencyError
 from sparkopt.report.base import BaseReceipt
 from sparkopt.report.facts import Bars, Facts, Lines, Measure, Series
 from sparkopt.report.facts import bytes_text as _bytes
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:  # a receipt is read without Spark
     from sparkopt.blocks.store import BlockStore

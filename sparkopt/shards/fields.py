@@ -9,7 +9,7 @@ a table's Arrow batches (``Field.taken``), to the same values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from sparkopt.blocks.names import column_text
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.shards.arrow_columns import as_numbers, plain, side_by_side
+from sparkopt.values import dataclass
 
 __all__ = ["Features", "Field", "Fields", "MissingValueError", "flat"]
 

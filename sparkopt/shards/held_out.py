@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column
@@ -13,6 +11,7 @@ from pyspark.sql.types import StructType
 from sparkopt.blocks.names import column_text
 from sparkopt.io.hashing import xxhash64
 from sparkopt.typing import Array, Seed
+from sparkopt.values import dataclass
 
 __all__ = ["HeldOut"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from sparkopt.io.filesystem import Location, resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.shards.fields import Field, Fields
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["TRAINING", "VALIDATION", "WINDOW_BYTES", "Index", "LabelFacts", "Shard", "TensorSpec"]
 

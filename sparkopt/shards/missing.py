@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sparkopt.images.label_targets import LabelTarget
 from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import Field, MissingValueError
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["RowCheck"]
 

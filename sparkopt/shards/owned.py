@@ -16,13 +16,14 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
 from sparkopt.io.filesystem import STORAGE_ERRORS, LastingLocation, Location, child_uri, resolve
+from sparkopt.values import dataclass
 
 __all__ = ["Owner", "owned_folder", "sweep"]
 

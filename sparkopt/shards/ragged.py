@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["Ragged", "RowArray", "joined"]
 

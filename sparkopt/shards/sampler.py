@@ -13,13 +13,13 @@ on the same batches.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.typing import Seed
+from sparkopt.values import dataclass
 
 __all__ = ["EpochSampler", "GroupSlice", "ShuffleWindow"]
 

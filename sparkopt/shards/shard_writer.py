@@ -8,7 +8,6 @@ import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, Location
 from sparkopt.shards.fields import HINT, Fields
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["ShardWriter", "Written"]
 

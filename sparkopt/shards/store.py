@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from sparkopt.shards.missing import RowCheck
 from sparkopt.shards.ragged import RowArray
 from sparkopt.shards.shard_writer import ShardWriter, Written
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["write_store"]
 

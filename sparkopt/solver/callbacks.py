@@ -60,28 +60,30 @@ class ProgressBar:
     def __init__(self, title: str = "fit", delay: float = 2.0, interval: float = 30.0) -> None:
         self.title, self.delay, self.interval = title, delay, interval
         self._bar: tqdm | None = None
+        self._first: int | None = None
 
     def __call__(self, progress: Progress, /) -> None:
         """Move the bar to this step; of several models, the one that is furthest."""
-        if self._bar is None:
+        if self._first is None:
             self._first, self._said = max(0, progress.record.step - 1), 0.0  # a resumed run begins at a later step
-            kind, options = _bar_in_place()
-            options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
-            self._bar = kind(desc=self.title, disable=not bar_is_visible(), **options)
-        if self._bar.disable:
-            self._log(progress)
+            if bar_is_visible():  # the import of tqdm takes as long as many fits
+                kind, options = _bar_in_place()
+                options |= {"total": progress.max_iter, "unit": "step", "delay": self.delay}
+                self._bar = kind(desc=self.title, **options)
+        if self._bar is None:
+            self._log(progress, self._first)
             return
         self._bar.total = max(self._bar.total, progress.max_iter)
         self._bar.set_postfix_str(f"objective {progress.record.objective:.6g}", refresh=False)
         self._bar.update(max(0, progress.record.step - self._bar.n))
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, progress: Progress, first: int) -> None:
         """Log a line, where the last one was long ago."""
         record, elapsed = progress.record, progress.elapsed
         if elapsed - self._said < self.interval:
             return
         self._said = elapsed
-        left = elapsed / max(1, record.step - self._first) * (progress.max_iter - record.step)
+        left = elapsed / max(1, record.step - first) * (progress.max_iter - record.step)
         held_out = "" if record.validation is None else f", validation loss {record.validation:.6g}"
         progress_logger.info(
             "%s: step %s of at most %s, objective %.6g%s; %s so far, at most %s left",
@@ -94,7 +96,7 @@ class ProgressBar:
         """Close the bar, which stays on the screen; harmless when repeated."""
         if self._bar is not None:
             self._bar.close()
-            self._bar = None
+        self._bar = self._first = None
 
 
 def _duration(seconds: float) -> str:

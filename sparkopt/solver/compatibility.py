@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Loss
 from sparkopt.objective.work import LocalSteps
 from sparkopt.optim.base import Optimizer
 from sparkopt.penalties import NoPenalty, Penalty
+from sparkopt.values import dataclass
 
 __all__ = ["Method", "check_compatible"]
 

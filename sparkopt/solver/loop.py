@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from sparkopt.solver.compatibility import Method, check_compatible
 from sparkopt.solver.problem import Problem, Solution
 from sparkopt.solver.progress import Progress, Record, Snapshot
 from sparkopt.typing import Floats, State
+from sparkopt.values import dataclass
 
 __all__ = ["Reduce", "minimise", "minimise_many"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from sparkopt.optim.request import Hessians
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.solver.progress import Callback, Record, Snapshot, Stop
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Problem", "Solution"]
 

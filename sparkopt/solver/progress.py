@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from sparkopt.optim.base import Point
 from sparkopt.typing import Floats, State
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 WORST_OF = 10
 """Steps whose worst objective is compared with the last one: a small step alone is no sign of the optimum."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from sparkopt.losses import Loss, ProjectionLoss
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.penalties import Penalty
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Initial", "SolverCoordinates"]
 

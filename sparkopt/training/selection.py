@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -18,6 +18,7 @@ from sparkopt.objective.linear import LinearObjective
 from sparkopt.optim import Hessians, InitialHessian, SubsampledNewton, by_name
 from sparkopt.penalties import Penalty
 from sparkopt.training.trainer import Trainer
+from sparkopt.values import dataclass
 
 __all__ = ["OptimizerChoice", "choose_optimizer", "with_cheapest_optimizers"]
 

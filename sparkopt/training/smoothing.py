@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -29,6 +29,7 @@ from sparkopt.solver.problem import Solution
 from sparkopt.solver.progress import CAUTION, SLOW_SHARE
 from sparkopt.training.coordinates import Initial
 from sparkopt.training.trainer import Fit, Trainer, checkpoints_of, fit_many
+from sparkopt.values import dataclass
 
 __all__ = ["fit_smoothed"]
 

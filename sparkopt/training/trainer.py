@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import ceil
 
 import numpy as np
@@ -36,6 +36,7 @@ from sparkopt.training.lifecycle import attempt
 from sparkopt.training.run_identity import MODEL, PASSES, RUN, fingerprint, first_difference
 from sparkopt.typing import Floats, Seed
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["Fit", "Trainer", "TrainingPlan", "checkpoints_of", "fit_many"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sparkopt import images
 from sparkopt.errors import CorruptImageError
 from sparkopt.images import label_images
-from sparkopt.io.image_header import read_header
+from sparkopt.io.image_header import MAX_PIXELS
 
 SIZES = [(1, 1), (1, 9), (9, 1), (33, 41)]
 FILTERS = {
@@ -47,15 +47,13 @@ def inflater(request, monkeypatch):
     """What inflates: with imagecodecs, and as if it were not installed."""
     if request.param is None:
         monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    for chosen in (label_images._inflater, label_images._adder):
-        chosen.cache_clear()
+    label_images._tools.cache_clear()
     yield request.param
-    for chosen in (label_images._inflater, label_images._adder):
-        chosen.cache_clear()
+    label_images._tools.cache_clear()
 
 
 def is_quick(data):
-    return label_images.decode_labels(data, read_header(data)) is not None
+    return label_images.decode_labels(data, MAX_PIXELS) is not None
 
 
 @pytest.mark.usefixtures("inflater")
@@ -74,13 +72,147 @@ def test_the_common_kinds_do_without_libpng():
     files = {"a palette": pillow(labels, "P"), "OpenCV's own": cv2.imencode(".png", labels)[1].tobytes()}
     files |= {name: opencv(labels, name) for name in ("none", "sub", "some sub")}
     assert [name for name, data in files.items() if not is_quick(data)] == []
-    others = [opencv(labels, "paeth"), opencv(labels[..., np.newaxis].repeat(3, axis=2), "sub")]
-    assert not any(map(is_quick, others))
+    assert not is_quick(opencv(labels[..., np.newaxis].repeat(3, axis=2), "sub"))
+
+
+def filtered(labels, kinds):
+    """The rows of a PNG, each with its filter, by the formulas of PNG's specification (section 9.2)."""
+    values = labels.astype(int)
+    left, up, corner = (np.zeros_like(values) for _ in range(3))
+    left[:, 1:], up[1:], corner[1:, 1:] = values[:, :-1], values[:-1], values[:-1, :-1]
+    guess = left + up - corner
+    distances = [np.abs(guess - one) for one in (left, up, corner)]
+    paeth = np.select(
+        [(distances[0] <= distances[1]) & (distances[0] <= distances[2]), distances[1] <= distances[2]],
+        [left, up], corner,
+    )  # fmt: skip
+    predicted = np.stack([np.zeros_like(values), left, up, (left + up) // 2, paeth])
+    rows = [values[row] - predicted[kind, row] for row, kind in enumerate(kinds)]
+    return np.hstack([np.array(kinds)[:, None], np.array(rows) % 256]).astype(np.uint8).tobytes()
+
+
+def chunk(name, body):
+    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+
+def file_of(size, stream, kind=0, before=b"", after=b"", parts=1):
+    header = size[1].to_bytes(4, "big") + size[0].to_bytes(4, "big") + bytes((8, kind, 0, 0, 0))
+    step = max(1, -(-len(stream) // parts))
+    pixels = b"".join(chunk(b"IDAT", stream[at : at + step]) for at in range(0, len(stream), step))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + pixels + after + chunk(b"IEND", b"")
+
+
+PALETTE = chunk(b"PLTE", bytes(range(256)) * 3)
+
+
+@pytest.mark.usefixtures("inflater")
+@pytest.mark.parametrize("kind", [0, 3], ids=["greys", "palette"])
+@pytest.mark.parametrize("kinds", [(0,), (1,), (2,), (3,), (4,), (0, 1), (1, 2, 4), (0, 1, 2, 3, 4)], ids=str)
+def test_filters_are_undone(kinds, kind):
+    for size in SIZES:
+        labels = labels_of(size, 5)
+        chosen = np.random.default_rng(size[0]).choice(kinds, size[0])
+        stream = zlib.compress(filtered(labels, chosen), 6)
+        for parts in (1, 3):
+            data = file_of(size, stream, kind, PALETTE if kind else b"", parts=parts)
+            np.testing.assert_array_equal(images.decode_mask(data), labels)
+
+
+LABELS = labels_of((24, 31), 7)
+ROWS = {
+    name: filtered(LABELS, np.random.default_rng(0).choice(kinds, 24))
+    for name, kinds in {"plain": [0], "differences": [1], "mixed": [0, 1, 2, 3, 4]}.items()
+}
+ALIKE = {
+    "gamma": {"before": chunk(b"gAMA", (100_000).to_bytes(4, "big"))},
+    "a dark gamma": {"before": chunk(b"gAMA", (22_000).to_bytes(4, "big"))},
+    "significant bits": {"before": chunk(b"sBIT", b"\3")},
+    "a background": {"before": chunk(b"bKGD", b"\0\3")},
+    "a level that is transparent": {"before": chunk(b"tRNS", b"\0\1")},
+    "text": {"after": chunk(b"tEXt", b"Title\0labels")},
+    "an unknown chunk": {"before": chunk(b"quIc", b"12")},
+    "an animation": {"before": chunk(b"acTL", bytes((0, 0, 0, 1, 0, 0, 0, 0)))},
+    "a profile": {"before": chunk(b"sRGB", b"\0")},
+    "metadata that turn nothing": {"before": chunk(b"eXIf", Image.Exif().tobytes()[6:])},
+}
+
+
+@pytest.mark.usefixtures("inflater")
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_is_beside_the_pixels_changes_no_label(name, rows):
+    data = file_of((24, 31), zlib.compress(ROWS[rows]), **ALIKE[name])
+    np.testing.assert_array_equal(images.decode_mask(data), LABELS)
+
+
+SIZE = (24, 31)
+UNKNOWN = chunk(b"QUIc", b"12")
+WRONG = {
+    "a row too few": lambda rows, stream: file_of(SIZE, zlib.compress(rows[:-32])),
+    "half a row too few": lambda rows, stream: file_of(SIZE, zlib.compress(rows[:-16])),
+    "a stream that ends early": lambda rows, stream: file_of(SIZE, stream[: len(stream) // 2]),
+    "no pixels": lambda rows, stream: file_of(SIZE, b""),
+    "a wrong code in the stream": lambda rows, stream: file_of(SIZE, stream[:2] + b"\xff" + stream[3:]),
+    "a wrong checksum of the stream": lambda rows, stream: file_of(SIZE, stream[:-4] + b"1234"),
+    "no stream": lambda rows, stream: file_of(SIZE, b"labels" * 9),
+    "an unknown filter": lambda rows, stream: file_of(SIZE, zlib.compress(rows[:-32] + b"\5" + rows[-31:])),
+    "pixels in two places": lambda rows, stream: file_of(
+        SIZE, stream[:20], after=chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", stream[20:])
+    ),
+    "no end": lambda rows, stream: file_of(SIZE, stream)[:-12],
+    "half an end": lambda rows, stream: file_of(SIZE, stream)[:-6],
+    "an unknown chunk that must be known": lambda rows, stream: file_of(SIZE, stream, before=UNKNOWN),
+    "no size": lambda rows, stream: file_of((0, 31), stream),
+    "more pixels than the limit": lambda rows, stream: file_of((60_000, 60_000), stream),
+}
+"""Files of which each checksum of a chunk is right, and something else is not."""
+
+
+@pytest.mark.usefixtures("inflater")
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_is_an_error(name, rows):
+    data = WRONG[name](ROWS[rows], zlib.compress(ROWS[rows]))
+    with pytest.raises(CorruptImageError):
+        images.decode_mask(data)
+
+
+def judged(data):
+    """The labels of a file as bytes, or that there are none."""
+    try:
+        return images.decode_mask(data).tobytes()
+    except CorruptImageError:
+        return "corrupt"
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_mutations_are_judged_alike_with_imagecodecs_and_without(rows, monkeypatch):
+    """Damage in the rows, and in the stream, whose chunks have right checksums."""
+    rng, files = np.random.default_rng(0), []
+    for number in range(200):
+        body = ROWS[rows] if number % 2 else zlib.compress(ROWS[rows])
+        data = bytearray(body)
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(8) if number % 4 == 1 else rng.integers(256)
+        files.append(file_of(SIZE, zlib.compress(bytes(data)) if number % 2 else bytes(data)))
+    label_images._tools.cache_clear()
+    found = [judged(data) for data in files]
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    label_images._tools.cache_clear()
+    assert [judged(data) for data in files] == found
+    label_images._tools.cache_clear()
+    assert 10 < found.count("corrupt") < 190
 
 
 @pytest.mark.usefixtures("inflater")
 @pytest.mark.parametrize(
-    "write", [lambda one: opencv(one, "sub"), lambda one: pillow(one, "P")], ids=["sub", "palette"]
+    "write",
+    [
+        lambda one: opencv(one, "sub"),
+        lambda one: pillow(one, "P"),
+        lambda one: file_of(one.shape, zlib.compress(filtered(one, [4, 2, 1, 3, 4, 0, 2]))),
+    ],
+    ids=["sub", "palette", "all filters"],
 )
 def test_every_wrong_bit_is_an_error(write):
     labels = labels_of((7, 11), 3)

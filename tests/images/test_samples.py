@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images import sample
+from sparkopt.images import sample, targets
 from sparkopt.images.arrow import ImageKernel
 
 SIZE = (120, 160)
@@ -95,8 +95,7 @@ def test_boxes_that_stay_boxes_are_those_around_their_corners(seed, monkeypatch)
     ]  # fmt: skip
     pipeline = images.Compose([steps[place] for place in rng.permutation(len(steps))[: rng.integers(1, 6)]])
     found = pipeline(given)
-    stages = sample._stages
-    monkeypatch.setattr(sample, "_stages", lambda geometry: (stages(geometry)[0], None))
+    monkeypatch.setattr(sample, "_scaling", lambda geometry: None)
     expected = pipeline(given)
     assert found.labels.tolist() == expected.labels.tolist()
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-9)
@@ -200,6 +199,30 @@ def test_columns_in_columns_out_equal_the_function():
     assert kept["id"].to_pylist() == [1]
 
 
+@pytest.mark.parametrize("ahead", [1, 200, 2**20])
+def test_masks_that_are_decoded_ahead_are_those_of_their_rows(ahead, monkeypatch):
+    """Rows of bad images ask for no mask, and what is wrong with a mask is its own row's."""
+    monkeypatch.setattr(targets, "_AHEAD", ahead)
+    count, shape = 24, (8, 9)
+    picture = images.encode(np.zeros((*shape, 3), np.uint8), "png")
+    masks = [images.encode(np.full((*shape, 1), row, np.uint8), "png") for row in range(count)]
+    contents = [None if row % 5 == 0 else picture for row in range(count)]
+    stored = [None if row % 7 == 1 else masks[row][:40] if row % 7 == 2 else masks[row] for row in range(count)]
+    rows = pa.table({"content": pa.array(contents, pa.binary()), "mask": pa.array(stored, pa.binary())})
+    pipeline = images.Compose([images.Decode(), images.HorizontalFlip()])
+    both = images.SampleFunction(ImageKernel(pipeline), "content", "image", mask="mask", error_column="error")
+    for row, found in enumerate(both.applied(rows).to_arrow().to_pylist()):
+        if row % 5 == 0:
+            assert found["error"] == "null: the row holds no image"
+        elif row % 7 in (1, 2):
+            assert found["error"].partition(":")[0] == ("null" if row % 7 == 1 else "truncated")
+        else:
+            assert found["mask"] == {"shape": [*shape], "dtype": "uint8", "data": bytes([row]) * 72}
+    strict = images.SampleFunction(ImageKernel(pipeline, mode="FAILFAST"), "content", "image", mask="mask")
+    with pytest.raises(CorruptImageError, match=r"null: the row holds no mask \(row 2 of its batch\)"):
+        strict.applied(rows.slice(6)).to_arrow()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -250,6 +273,9 @@ def test_a_few_boxes_are_moved_as_many_are(name, limits, monkeypatch):
     rng = np.random.default_rng(len(name))
     corners = rng.uniform(-20, 150, (40, 2))
     boxes = np.hstack([corners, corners + rng.uniform(0, 60, (40, 2))])
+    boxes[5, 0] = np.nan
+    if name != "turned":  # NumPy warns of infinities in a product of matrices
+        boxes[3, 2], boxes[7] = np.inf, (-np.inf, 5, np.inf, 60)
     one = images.Sample(np.zeros((*SIZE, 3), np.uint8), None, boxes, np.arange(40), None, *limits)
     pipeline = images.Compose(CHAINS[name])
     many = pipeline(one)

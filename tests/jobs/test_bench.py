@@ -33,7 +33,8 @@ ALONE = {
     "local_steps": ("--help",),
     "keras_epoch": ("--help",),  # Keras is in an environment of its own
     "machine": (*SMALL, "--runs", "1", "--works", "small"),
-    "frameworks": (*SMALL, "--runs", "1", "--sides", "sparkopt", "scikit-learn"),
+    "flink": ("--help",),  # PyFlink is in an environment of its own
+    "frameworks": (*SMALL, "--runs", "1", "--sides", "sparkopt", "spark", "scikit-learn"),
     "path": (*SMALL, "--runs", "1"),
     "optimizers": ("--steps", "5", "--only", "adam", "prodigy"),
     "recovery": ("--runs", "1", "--rows", "480", "--at", "15", "--hidden", "8", "--pause", "0"),

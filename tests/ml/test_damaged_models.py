@@ -1,4 +1,4 @@
-"""Damaged models: each alteration of a saved model's files loads the same model, or is one clear error."""
+"""Damaged models and stages: each alteration of their files loads the same, or is one clear error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pyspark.ml.param import Params
 
 from sparkopt.errors import SparkoptError
 from sparkopt.integrations.pyfunc import _load_pyfunc
-from sparkopt.ml import GeneralizedLinearRegression, LinearRegression, LogisticRegression
+from sparkopt.ml import (
+    BinaryClassificationEvaluator,
+    CrossValidator,
+    GeneralizedLinearRegression,
+    LinearRegression,
+    LogisticRegression,
+    OneVsRest,
+    Pipeline,
+    TableFeatures,
+)
 
 rng = np.random.default_rng(5)
 X = rng.normal(size=(60, 6))
@@ -119,3 +129,51 @@ def test_other_numbers_and_other_parameters_are_named(saved, tmp_path):
     file.write_text(json.dumps(entries))
     with pytest.raises(SparkoptError, match="its digest is not that of its parameters and numbers"):
         _load_pyfunc(str(tmp_path / "params"))
+
+
+LOGISTIC = {"regParam": 0.1, "threshold": 0.3, "maxIter": 50}
+STAGES = {
+    "estimator": lambda: LogisticRegression(**LOGISTIC),
+    "evaluator": lambda: BinaryClassificationEvaluator(numBins=7),
+    "raw columns": lambda: TableFeatures(exclude=["id"], maxCategories=9),
+    "one against the rest": lambda: OneVsRest(classifier=LogisticRegression(**LOGISTIC), parallelism=2),
+    "pipeline": lambda: Pipeline(stages=[TableFeatures(), LogisticRegression(**LOGISTIC)]),
+    "search": lambda: CrossValidator(
+        estimator=LogisticRegression(**LOGISTIC),
+        estimatorParamMaps=[{}],
+        evaluator=BinaryClassificationEvaluator(),
+        numFolds=4,
+    ),
+}
+
+
+def parameters(stage) -> object:
+    """All parameters of a stage, and those of the stages within it."""
+    if isinstance(stage, Params):
+        own = {param.name: parameters(value) for param, value in stage.extractParamMap().items()}
+        return type(stage).__name__, stage.uid, own
+    return [parameters(one) for one in stage] if isinstance(stage, list) else repr(stage)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_damage_of_a_stage_is_one_error_or_none(name, tmp_path):
+    stage = STAGES[name]()
+    stage.write().save(str(tmp_path / "stage"))
+    known, others, refused = parameters(type(stage).load(str(tmp_path / "stage"))), [], []
+    assert known == parameters(stage)
+    for file in sorted((tmp_path / "stage").rglob("part-*")):
+        content = file.read_bytes()
+        is_covered = "digest" in json.loads(content)
+        for number in range(MUTATIONS):
+            file.write_bytes(mutated(content, number))
+            try:
+                found = parameters(type(stage).load(str(tmp_path / "stage")))
+            except SparkoptError as error:
+                refused.append(str(error))
+                continue
+            if found != known and is_covered:
+                others.append((file.parent, number))
+        file.write_bytes(content)
+    assert not others
+    assert [message for message in refused if len(message.splitlines()) != 1] == []
+    assert len(refused) > MUTATIONS / 3

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from sparkopt.errors import CorruptDataError, DivergedError, IncompatibleError, ParameterError
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["CodecState", "ErrorFeedback", "GradientCodec", "NoCompression"]
 

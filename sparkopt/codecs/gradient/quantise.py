@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +12,7 @@ from sparkopt.codecs.gradient.base import CodecState, GradientCodec, as_vector, 
 from sparkopt.errors import IncompatibleError
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["QSGD", "BFloat16", "Float16", "Int8", "Sign"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +13,7 @@ from sparkopt.codecs.gradient.base import CodecState, GradientCodec, as_vector
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, check
+from sparkopt.values import dataclass
 
 __all__ = ["RandomK", "Sparse", "TopK"]
 

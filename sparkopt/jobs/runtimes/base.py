@@ -6,9 +6,11 @@ import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.ml import Model

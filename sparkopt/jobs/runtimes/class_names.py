@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from sparkopt.features.statistics import CATEGORY, CategoryStatistics, merged
 from sparkopt.features.values import text_of
 from sparkopt.machine import Table
 from sparkopt.machine.part import OfPart
+from sparkopt.values import dataclass
 
 __all__ = ["ClassNumbers", "named_predictions", "values_of", "with_class_numbers"]
 

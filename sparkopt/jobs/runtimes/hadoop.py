@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.filesystem import local_path
 from sparkopt.io.secrets import mask_uri
 from sparkopt.jobs.locations import JobLocation, LocalLocation
+from sparkopt.values import dataclass
 
 __all__ = ["HadoopLocation", "path_on", "spark_location"]
 

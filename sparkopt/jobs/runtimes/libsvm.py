@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL
 from sparkopt.machine import Table, TablePart
+from sparkopt.values import dataclass
 
 __all__ = ["LibsvmPart", "libsvm_table"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from sparkopt.jobs.runtimes.values import ArrayValues, column_values
 from sparkopt.jobs.sources import FEATURES, IMAGES, LABEL, DataSource, feature_columns_of, with_image_shape
 from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from pyspark.ml import Model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sparkopt.jobs.runtimes.values import column_values
 from sparkopt.machine import TablePart
 from sparkopt.machine.writing import ParquetOutput
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["FORMS", "WritePart", "written_columns"]
 

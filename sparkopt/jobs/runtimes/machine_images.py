@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sparkopt.jobs.runtimes.images import SPLIT, SPLITS, ImageRows, ordered_name
 from sparkopt.jobs.runtimes.machine_rows import SHARES
 from sparkopt.jobs.runtimes.pooled import for_each
 from sparkopt.jobs.sources import FEATURES, LABEL, no_images
+from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
     from sparkopt.images import ImageKernel

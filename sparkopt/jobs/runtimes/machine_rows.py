@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sparkopt.jobs.runtimes.files import FileBelow, files_below
 from sparkopt.jobs.sources import FEATURES, LABEL, image_names, image_pipeline
 from sparkopt.machine import Table, TablePart
 from sparkopt.machine.part import OfPart
+from sparkopt.values import dataclass
 
 __all__ = ["SHARES", "image_table", "split_table"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparkopt.errors import DataError
 from sparkopt.ml.metrics.tallies import ClassTally
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["ClassCounts", "ScoreCounts", "area_under"]
 

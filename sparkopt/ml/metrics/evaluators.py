@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from sparkopt.machine import Table
 from sparkopt.ml.metrics.counts import ClassCounts, ScoreCounts, area_under
 from sparkopt.ml.metrics.judged import Judged, completed, tallied
 from sparkopt.ml.metrics.tallies import OF_TWO, ClassTally, LogLossTally, ResidualTally, ScoreTally, Tally
+from sparkopt.values import dataclass
 
 __all__ = ["Measure", "check_two_classes", "measure_of", "measure_on"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -26,6 +25,7 @@ from sparkopt.ml.metrics.evaluators import Measure, measure_of
 from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
 from sparkopt.ml.scores import LinearScores, Scores
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["held_out_metrics"]
 

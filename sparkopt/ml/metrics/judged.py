@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.ml.table_columns import is_list
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Judged", "completed", "tallied"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.ml.metrics.tallies import ScoreTally, Tally, merged
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = ["missing", "refuse_nan", "tallies_of", "tally_scores"]
 

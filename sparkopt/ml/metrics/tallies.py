@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sparkopt.errors import DataError
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["ClassTally", "LogLossTally", "ResidualTally", "ScoreTally", "Tally", "evenly_by_rank", "merged"]
 

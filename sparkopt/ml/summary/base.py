@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ from sparkopt.ml.metrics.judged import Judged, tallied
 from sparkopt.ml.table_scoring import applied, like, scored_table
 from sparkopt.report import Receipt
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["Summary", "TrainingSummary", "as_list"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +16,7 @@ from sparkopt.ml.metrics.tallies import ClassTally, ScoreTally
 from sparkopt.ml.summary.base import Summary, TrainingSummary, as_list
 from sparkopt.ml.table_scoring import like
 from sparkopt.typing import Floats
+from sparkopt.values import dataclass
 
 __all__ = [
     "BinaryClassificationSummary",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import scipy  # loads scipy.special where it is used
 from sparkopt.losses import Loss
 from sparkopt.ml.metrics.tallies import Tally
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["DevianceTally", "Family", "LikelihoodTally", "NullTally"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +13,7 @@ from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.summary.family import DevianceTally, Family, LikelihoodTally, NullTally
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["GeneralizedLinearRegressionSummary", "GeneralizedLinearRegressionTrainingSummary"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -24,6 +23,7 @@ from sparkopt.machine import Table, TablePart
 from sparkopt.ml.summary.base import as_list
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array, Floats
+from sparkopt.values import dataclass
 
 __all__ = ["CoefficientTests", "HasCoefficientTests", "gram_matrix"]
 

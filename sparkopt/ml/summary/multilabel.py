@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sparkopt.ml.summary.base import Summary, TrainingSummary
+from sparkopt.values import dataclass
 
 __all__ = ["MultiLabelSummary", "MultiLabelTrainingSummary"]
 

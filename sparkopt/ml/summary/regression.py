@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +12,7 @@ from sparkopt.ml.metrics.judged import Judged
 from sparkopt.ml.metrics.tallies import ResidualTally
 from sparkopt.ml.summary.base import Summary, TrainingSummary, as_list
 from sparkopt.ml.summary.inference import CoefficientTests, HasCoefficientTests, gram_matrix
+from sparkopt.values import dataclass
 
 __all__ = [
     "LinearRegressionSummary",

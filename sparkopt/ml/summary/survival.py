@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ from sparkopt.machine import Table
 from sparkopt.ml.summary.base import Summary, TrainingSummary
 from sparkopt.ml.table_scoring import applied
 from sparkopt.typing import Array
+from sparkopt.values import dataclass
 
 __all__ = ["SurvivalSummary", "SurvivalTrainingSummary"]
 
