@@ -128,7 +128,7 @@ def on_spark(folder: str) -> Row:
 
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
-        setup_ray_cluster(max_worker_nodes=1, num_cpus_worker_node=2, num_gpus_worker_node=0, num_cpus_head_node=0)
+        setup_ray_cluster(max_worker_nodes=2, num_cpus_head_node=0)  # a core each, as local mode has it
         ray.init(log_to_driver=False, ignore_reinit_error=True)
         ranks = RayLauncher(2).run(_rank)
         rows = ray.data.from_arrow(pa.Table.from_pandas(columns("columns"), preserve_index=False))
