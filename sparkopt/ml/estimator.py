@@ -383,11 +383,16 @@ class LinearEstimator(
         is_exact = self.getMiniBatchFraction() == 1.0 and not self._is_fixed
         return self.getOptimizer() == "auto" and is_exact and not self.isDefined(self.stepSize)
 
-    def _optimizer(self) -> Optimizer:
+    @property
+    def _optimizer_name(self) -> str:
         name = self.getOptimizer()
         if name == "auto":
             others = "fista" if self.isDefined(self.stepSize) else "proximal-lbfgs"
             name = "sgd" if self._is_fixed else "lbfgs" if self._penalty().smooth else others
+        return name
+
+    def _optimizer(self) -> Optimizer:
+        name = self._optimizer_name
         schedule = self.getStepSizeSchedule()
         if not self.isDefined(self.stepSize):
             if schedule != "constant":

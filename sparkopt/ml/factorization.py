@@ -13,6 +13,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame
 
 from sparkopt.blocks.moments import Moments
+from sparkopt.errors import ParameterError
 from sparkopt.losses import FactorizationMachine, Logistic, Loss, SquaredResidual
 from sparkopt.ml.arguments import LinearArguments, documented
 from sparkopt.ml.class_weights import FROM_0, ClassWeightSetters
@@ -145,6 +146,8 @@ class FMClassificationModel(
 
 
 class _FactorizationMachine(ProjectionEstimator[M], _FactorizationParams, Generic[M]):
+    _for_batches = "prodigy"  # Adam's steps are as long for rare features, whose interactions then grow beyond bounds
+
     def setFactorSize(self: E, value: int) -> E:
         """Set the length of the features' vectors."""
         return self._set(factorSize=value)
@@ -156,6 +159,17 @@ class _FactorizationMachine(ProjectionEstimator[M], _FactorizationParams, Generi
     def setInitStd(self: E, value: float) -> E:
         """Set the standard deviation of the vectors' entries at the start."""
         return self._set(initStd=value)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if self.initialModel is None:
+            return
+        size = self.initialModel.factors.numCols
+        if size != self.getFactorSize():
+            raise ParameterError(
+                f"initialModel has factorSize={size}, and factorSize is {self.getFactorSize()}. Set "
+                f"factorSize={size}, or start without initialModel."
+            )
 
     def _machine(self, base: Loss) -> Loss:
         linear, intercept = self.getFitLinear(), self.getFitIntercept()
@@ -178,8 +192,8 @@ class FMRegressor(_FactorizationMachine[FMRegressionModel]):
 
     The prediction is b + x·w + Σ_{i<j} (vᵢ·vⱼ) xᵢ xⱼ: each feature has a vector v, so that pairs interact that never
     occurred together, as users and films do. Minimises mean (label − prediction)² + regParam · ½(‖w‖² + Σ‖v‖²), over
-    all rows by L-BFGS, or with mini-batches by Adam. The objective is not convex: another seed may lead to another
-    optimum.
+    all rows by L-BFGS, or with mini-batches by Prodigy, and where ``stepSize`` is set by Adam. The objective is not
+    convex: another seed may lead to another optimum.
 
     Parameters
     ----------
@@ -253,7 +267,8 @@ class FMClassifier(_FactorizationMachine[FMClassificationModel], ProbabilityPara
 
     The log-odds are b + x·w + Σ_{i<j} (vᵢ·vⱼ) xᵢ xⱼ: each feature has a vector v, so that pairs interact that never
     occurred together. Minimises the mean logistic loss + regParam · ½(‖w‖² + Σ‖v‖²), over all rows by L-BFGS, or with
-    mini-batches by Adam. The objective is not convex: another seed may lead to another optimum.
+    mini-batches by Prodigy, and where ``stepSize`` is set by Adam. The objective is not convex: another seed may lead
+    to another optimum.
 
     Parameters
     ----------

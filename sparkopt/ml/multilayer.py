@@ -192,6 +192,11 @@ class _Perceptron(ProjectionEstimator[M], _PerceptronParams, Generic[M]):
                 f"layers must be at least two positive numbers, the first that of features and the last {last}. Got "
                 f"{layers} instead."
             )
+        if self.initialModel is not None and (given := self.initialModel.getLayers()) != layers:
+            raise ParameterError(
+                f"initialModel has layers={given}, and layers is {layers}. Set layers={given}, or start without "
+                "initialModel."
+            )
         if not self.isDefined(self.initialWeights):
             return
         needed, found = (

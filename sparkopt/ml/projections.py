@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -17,7 +17,7 @@ from sparkopt.ml.params import LinearParams
 from sparkopt.ml.probabilistic import ProbabilisticModel
 from sparkopt.ml.responses import ClassShares, OneNumber, Response
 from sparkopt.ml.summary.base import TrainingSummary
-from sparkopt.optim import InitialHessian, Optimizer, by_name, lbfgs, schedules
+from sparkopt.optim import InitialHessian, Optimizer, lbfgs
 from sparkopt.optim.request import Hessians
 from sparkopt.validation import Constraint, OneOf
 
@@ -88,7 +88,9 @@ class ClassModel(ProjectionModel[S], ProbabilisticModel[S]):
 
 
 class ProjectionEstimator(LinearEstimator[M], SolverParams, Generic[M]):
-    """Trains such a model: by L-BFGS over all rows, or by Adam over mini-batches. Objectives are not convex."""
+    """Trains such a model: by L-BFGS over all rows, or another method over batches. Objectives are not convex."""
+
+    _for_batches: ClassVar[str] = "adam"
 
     def setSolver(self: E, value: str) -> E:
         """Set the method under pyspark.ml's name."""
@@ -112,17 +114,18 @@ class ProjectionEstimator(LinearEstimator[M], SolverParams, Generic[M]):
                 f"Use optimizer='lbfgs', or 'adam' for mini-batches."
             )
 
-    def _optimizer(self) -> Optimizer:
+    @property
+    def _optimizer_name(self) -> str:
         name = self.getOptimizer() if self.getSolver() == "auto" else SOLVERS[self.getSolver()]
-        sees_all = self.getMiniBatchFraction() == 1.0 and not self._is_fixed
+        sees_all, is_set = self.getMiniBatchFraction() == 1.0 and not self._is_fixed, self.isDefined(self.stepSize)
+        if name == "auto" and sees_all and not is_set:
+            return "lbfgs" if self._penalty().smooth else "proximal-lbfgs"
         if name == "auto":
-            others = "lbfgs" if self._penalty().smooth else "proximal-lbfgs"
-            name = others if sees_all and not self.isDefined(self.stepSize) else "adam"
-        if name == "gd" and not sees_all:
-            name = "sgd"
-        if not self.isDefined(self.stepSize):
-            if self.getStepSizeSchedule() == "constant" and name == "lbfgs":
-                return lbfgs(initial_hessian=InitialHessian(up_to=0))  # that of a saddle would mislead it
-            return super()._optimizer() if name == self.getOptimizer() else by_name(name)
-        schedule = schedules.by_name(self.getStepSizeSchedule(), self.getStepSize(), max(1, self.getMaxIter()))
-        return by_name(name, schedule)
+            return "adam" if is_set or self._is_fixed else self._for_batches
+        return "sgd" if name == "gd" and not sees_all else name
+
+    def _optimizer(self) -> Optimizer:
+        found = super()._optimizer()
+        if found.name == "lbfgs" and not self.isDefined(self.stepSize):
+            return lbfgs(initial_hessian=InitialHessian(up_to=0))  # that of a saddle would mislead it
+        return found

@@ -72,7 +72,14 @@ def trainer(engine, loss=None, **options):
 
 
 @pytest.mark.parametrize(
-    ("column", "loss"), [("dense", losses.Multinomial(3)), ("sparse", losses.SquaredError())], ids=["dense", "sparse"]
+    ("column", "loss"),
+    [
+        ("dense", losses.Multinomial(3)),
+        ("sparse", losses.SquaredError()),
+        ("dense", losses.MultilayerPerceptron(losses.Multinomial(3), (4, 3))),
+        ("sparse", losses.FactorizationMachine(losses.SquaredResidual(), 2)),
+    ],
+    ids=["dense", "sparse", "network", "machine"],
 )
 def test_engines_agree(rows, column, loss):
     """Bit by bit where they add in the order of partitions, else within rounding."""
@@ -85,6 +92,7 @@ def test_engines_agree(rows, column, loss):
         if name in SAME_BITS:
             assert found.coefficients.tobytes() == expected.coefficients.tobytes(), name
             assert found.intercept.tobytes() == expected.intercept.tobytes(), name
+            assert found.auxiliary.tobytes() == expected.auxiliary.tobytes(), name
 
 
 @pytest.mark.parametrize("column", ["dense", "sparse"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.ml.linalg import Vectors
 from scipy import sparse
@@ -16,7 +17,8 @@ from sparkopt import ml
 from sparkopt.errors import IncompatibleError, NotConvergedWarning, ParameterError
 from sparkopt.ml import local
 from sparkopt.optim import OPTIMIZERS
-from tests.ml.tables import COLUMNS, ROWS, WIDTH, X, column
+from sparkopt.solver.progress import Progress
+from tests.ml.tables import COLUMNS, ROWS, WIDTH, N, X, column
 
 TIGHT: dict[str, Any] = {"tol": 1e-12, "maxIter": 500}
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -165,7 +167,10 @@ def test_solvers_are_pysparks_names_of_optimisers() -> None:
     for solver, optimizer in wanted.items():
         assert estimator("machine", solver=solver, maxIter=1).fit(ROWS).summary.receipt.optimizer == optimizer
     few = estimator("machine", miniBatchFraction=0.2, maxIter=2).fit(ROWS).summary.receipt
-    assert few.optimizer == "adam"
+    assert few.optimizer == "prodigy"
+    assert estimator("network", miniBatchFraction=0.2, maxIter=2).fit(ROWS).summary.receipt.optimizer == "adam"
+    rounds = estimator("machine", localSteps=2, maxIter=2).fit(ROWS).summary.receipt
+    assert rounds.optimizer.startswith("adam, 2 local steps")
     assert estimator("machine", stepSize=0.01, maxIter=2).fit(ROWS).summary.receipt.optimizer == "adam"
     lasso = estimator("machine", elasticNetParam=0.5, maxIter=2).fit(ROWS).summary.receipt
     assert lasso.optimizer == "proximal-lbfgs"
@@ -184,11 +189,102 @@ def test_what_is_wrong_is_one_line() -> None:
         "initStd must be > 0": lambda: estimator("machine", initStd=0.0).fit(ROWS),
         "each class, 3. Got 2": lambda: estimator("network", thresholds=[0.5, 0.5]).fit(ROWS),
         "each class, 2. Got 3": lambda: ml.FMClassifier(thresholds=[0.5, 0.2, 0.3]).fit(ROWS),
+        "initialModel has factorSize=2, and factorSize is 3": lambda: estimator(
+            "machine", factorSize=3, initialModel=estimator("machine", maxIter=1).fit(ROWS)
+        ).fit(ROWS),
+        r"initialModel has layers=\[4, 3, 3\], and layers is \[4, 3, 5, 3\]": lambda: estimator(
+            "network", layers=[WIDTH, 3, 5, 3], initialModel=estimator("network", maxIter=1).fit(ROWS)
+        ).fit(ROWS),
+        "stepSizeSchedule='cosine' needs a stepSize": lambda: estimator(
+            "machine", stepSizeSchedule="cosine", miniBatchFraction=0.5
+        ).fit(ROWS),
         "thresholds must be >= 0": lambda: estimator("network", thresholds=[-1.0, 0.5, 0.5]).fit(ROWS),
     }
     for message, call in cases.items():
         with pytest.raises((ParameterError, IncompatibleError), match=message):
             call()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill(progress: Progress) -> None:
+    if progress.record.step == 7:
+        raise Killed
+
+
+@every
+@pytest.mark.parametrize("method", [{}, {"optimizer": "soap"}, {"miniBatchFraction": 0.3}], ids=str)
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path: Path, name: str, method: dict[str, Any]) -> None:
+    for engine in ("driver", "local"):
+        options = {"engine": engine, "maxIter": 12, "tol": 0.0, **method}
+        kept = {**options, "checkpointDir": str(tmp_path / engine), "checkpointInterval": 3}
+        whole = estimator(name, **options).fit(ROWS)
+        with pytest.raises(Killed):
+            estimator(name, **kept, callbacks=[kill]).fit(ROWS)
+        resumed = estimator(name, **kept).fit(ROWS)
+        assert resumed.summary.receipt.resumed_at == 6
+        for found, wanted in zip((*resumed.arrays, resumed.auxiliary), (*whole.arrays, whole.auxiliary), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@every
+def test_a_fit_goes_on_from_a_model(tmp_path: Path, name: str) -> None:
+    """Fitted or loaded, with the objective that it ended with."""
+    model = estimator(name, maxIter=3, tol=0.0).fit(ROWS)
+    local.write(model, tmp_path / "model")
+    for each in (model, local.read(tmp_path / "model")):
+        history = estimator(name, maxIter=20, initialModel=each).fit(ROWS).summary.objectiveHistory
+        assert history[0] == pytest.approx(model.summary.objectiveHistory[-1], rel=1e-6)
+        assert history[-1] <= history[0]
+
+
+@every
+def test_raw_columns_are_features(tmp_path: Path, name: str) -> None:
+    """Text and nulls, encoded by the stage before; a category that was never seen is scored too."""
+    rng = np.random.default_rng(4)
+    user, age = rng.integers(0, 5, N), np.where(rng.random(N) < 0.1, np.nan, rng.integers(0, 9, N))
+    raw = pa.table(
+        {
+            "user": [f"u{i}" for i in user],
+            "age": pa.array(age, from_pandas=True),
+            "label": (user % 2).astype(float),
+            "kind": user % 3,
+            "amount": user + rng.normal(size=N) / 10,
+        }
+    )
+    encoding = ml.TableFeatures(inputCols=["user", "age"], outputCol="features")
+    width = len(encoding.fit(raw).featureNames)
+    layers = {"layers": [width, *KINDS[name][1]["layers"][1:]]} if "network" in name else {}
+    model = ml.Pipeline(stages=[encoding, estimator(name, maxIter=150, **layers)]).fit(raw)
+    label = raw[KINDS[name][1].get("labelCol", "label")].to_numpy()
+    scored = column(model.transform(raw), "prediction")
+    if name in ("machine", "network of numbers"):
+        assert np.mean((scored - label) ** 2) < 0.1 * np.var(label)
+    else:
+        assert np.mean(scored == label) > 0.95
+    local.write(model, tmp_path / "model")
+    np.testing.assert_array_equal(column(local.read(tmp_path / "model").transform(raw), "prediction"), scored)
+    unseen = raw.slice(0, 2).set_column(0, "user", pa.array(["new", "u1"]))
+    assert np.isfinite(column(model.transform(unseen), "prediction")).all()
+
+
+@pytest.mark.parametrize("name", ["machine", "machine of classes"])
+def test_batches_of_rare_features_train_by_default(name: str) -> None:
+    """One-hot rows, most of whose features occur a few times: Adam's steps at its default rate end higher."""
+    rng = np.random.default_rng(5)
+    count, users, films = 3000, 1000, 1000
+    user, film = rng.integers(0, users, count), rng.integers(0, films, count)
+    places = np.stack([user, users + film], axis=1).ravel()
+    rows = sparse.csr_array((np.ones(2 * count), places, np.arange(0, 2 * count + 1, 2)))
+    label = (user % 3 + film % 2) / 1.0 if name == "machine" else (user % 2) / 1.0
+    kind, _ = KINDS[name]
+    options = dict(factorSize=2, regParam=1e-3, miniBatchFraction=0.1, tol=0.0)
+    start = kind(factorSize=2, regParam=1e-3, maxIter=0).fit((rows, label)).summary.objectiveHistory[-1]
+    found = kind(maxIter=200, **options).fit((rows, label)).summary.objectiveHistory[-1]
+    assert found < 0.9 * start
+    assert kind(maxIter=200, optimizer="adam", **options).fit((rows, label)).summary.objectiveHistory[-1] > start
 
 
 def test_one_hot_rows_are_learnt_with_their_interactions() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.ml import classification, regression
+from pyspark.ml import Pipeline, PipelineModel, classification, regression
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkopt import ml
+from sparkopt.solver.progress import Progress
 from tests.ml.tables import column
 
 pytestmark = pytest.mark.filterwarnings("ignore::sparkopt.errors.NotConvergedWarning")
@@ -121,3 +123,32 @@ def test_pipelines_searches_and_summaries_serve(ratings: DataFrame) -> None:
     assert summary.areaUnderROC == pytest.approx(evaluator.evaluate(rows), rel=1e-3)
     right = np.mean([row.prediction == row.liked for row in rows.select("prediction", "liked").collect()])
     assert summary.accuracy == pytest.approx(right)
+
+
+def kill(progress: Progress) -> None:
+    if progress.record.step == 5:
+        raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("engine", ["driver", "resident", "allreduce", "local"])
+def test_a_killed_fit_resumes_on_every_engine(ratings: DataFrame, tmp_path: Path, engine: str) -> None:
+    options = {"labelCol": "rating", "factorSize": 2, "engine": engine, "maxIter": 8, "tol": 0.0}
+    whole = ml.FMRegressor(**options).fit(ratings)
+    kept = {**options, "checkpointDir": str(tmp_path), "checkpointInterval": 2}
+    with pytest.raises(RuntimeError, match="killed"):
+        ml.FMRegressor(**kept, callbacks=[kill]).fit(ratings)
+    resumed = ml.FMRegressor(**kept).fit(ratings)
+    assert resumed.summary.receipt.resumed_at == 4
+    for found, wanted in zip((*resumed.arrays, resumed.auxiliary), (*whole.arrays, whole.auxiliary), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_table_features_come_before_them_in_pipelines_of_pyspark(points: DataFrame, tmp_path: Path) -> None:
+    raw = points.selectExpr("case when kind > 1 then 'many' when kind > 0 then null else 'none' end word", "kind")
+    encoding = ml.TableFeatures(inputCols=["word"], outputCol="features")
+    width = len(encoding.fit(raw).transform(raw).first().features)
+    network = ml.MultilayerPerceptronClassifier(labelCol="kind", layers=[width, 3, 3], maxIter=200, regParam=1e-4)
+    model = Pipeline(stages=[encoding, network]).fit(raw)
+    model.write().save(str(tmp_path / "model"))
+    rows = PipelineModel.load(str(tmp_path / "model")).transform(raw).select("kind", "prediction").collect()
+    assert all(row.kind == row.prediction for row in rows)
