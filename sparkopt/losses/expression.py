@@ -134,7 +134,10 @@ class ExpressionLoss(Loss):
 
     @property
     def _derivatives(self) -> Derivatives:
-        found: Derivatives = _compiled(self)
+        found: Derivatives | None = vars(self).get("_program")
+        if found is None:  # looked up once: a call for a small block takes as long
+            found = _compiled(self)
+            object.__setattr__(self, "_program", found)
         return found
 
     def _as_floats(self, *arrays: Array) -> list[Array]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import jax
@@ -84,7 +85,7 @@ def _call(program: Callable[..., Any], *arrays: Array) -> list[Array]:
     wanted = _padded(rows)
     padded = arrays if wanted == rows else [_repeated(array, wanted) for array in arrays]
     with _on_cpu():
-        return [np.array(found)[:rows] for found in program(*padded)]
+        return [np.asarray(found)[:rows] for found in program(*padded)]  # views, which may not be written to
 
 
 def _repeated(array: Array, wanted: int) -> Array:
@@ -105,5 +106,10 @@ def _padded(rows: int) -> int:
 def _on_cpu() -> Iterator[None]:
     """Compute on the CPU, with doubles where they are given; the user's own settings stay."""
     enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # of earlier versions
-    with enable(True), jax.default_device(jax.devices("cpu")[0]):
+    with enable(True), jax.default_device(_cpu()):
         yield
+
+
+@cache
+def _cpu() -> Any:
+    return jax.devices("cpu")[0]

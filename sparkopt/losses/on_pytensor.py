@@ -1,13 +1,25 @@
-"""Losses that PyTensor, Theano's successor, differentiates: the graph of one row, vectorised and compiled."""
+"""Losses that PyTensor, Theano's successor, differentiates: the graph of one row, vectorised.
+
+Where it has operations by elements only, NumPy's are called one after the other: they take several numbers at once,
+where compiled loops take each exponential and logarithm by itself, and there is nothing to compile in each process.
+Other graphs are compiled as PyTensor does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Constant
 from pytensor.graph.replace import vectorize_graph
+from pytensor.tensor.basic import Join
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.subtensor import Subtensor
 
 from sparkopt.losses.expression import RowFunction
 from sparkopt.typing import Array
@@ -16,6 +28,37 @@ __all__ = ["ERRORS", "HINT", "compiled"]
 
 ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
 HINT = "with pt.switch in place of if"
+
+BY_ELEMENTS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "Abs": np.abs,
+        "Add": lambda *terms: _folded(np.add, terms),
+        "Exp": np.exp,
+        "Expm1": np.expm1,
+        "GE": np.greater_equal,
+        "GT": np.greater,
+        "LE": np.less_equal,
+        "LT": np.less,
+        "Log": np.log,
+        "Log1p": np.log1p,
+        "Maximum": np.maximum,
+        "Minimum": np.minimum,
+        "Mul": lambda *factors: _folded(np.multiply, factors),
+        "Neg": np.negative,
+        "Pow": np.power,
+        "Reciprocal": np.reciprocal,
+        "Sigmoid": lambda x: np.reciprocal(1 + np.exp(-x)),
+        "Sign": np.sign,
+        "Softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
+        "Sqr": np.square,
+        "Sqrt": np.sqrt,
+        "Sub": np.subtract,
+        "Switch": np.where,
+        "Tanh": np.tanh,
+        "TrueDiv": np.true_divide,
+    }
+)
+"""PyTensor's operations by elements, and NumPy's of floats."""
 
 
 class _PytensorDerivatives:
@@ -42,8 +85,7 @@ class _PytensorDerivatives:
         key = (graph.__name__, kind)
         if key not in self._programs:
             inputs, outputs = graph(kind)
-            casted = [pt.cast(one, kind) for one in outputs]
-            self._programs[key] = pytensor.function(inputs, casted, on_unused_input="ignore")
+            self._programs[key] = _program(inputs, [pt.cast(one, kind) for one in outputs])
         found: list[Array] = self._programs[key](*arrays)
         return found
 
@@ -91,6 +133,70 @@ class _PytensorDerivatives:
 def compiled(row: RowFunction) -> _PytensorDerivatives:
     """Return the loss of all rows."""
     return _PytensorDerivatives(row)
+
+
+def _program(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., Any]:
+    """Return what computes the outputs."""
+    mode = Mode(linker="py", optimizer="fast_run").excluding("fusion", "inplace")
+    graph = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore").maker.fgraph
+    functions = [_on_arrays(node) for node in graph.toposort()]
+    own = [function for function in functions if function is not None]
+    is_whole = len(own) == len(functions) and all(one.owner for one in graph.outputs)
+    if is_whole and len(graph.inputs) == len(inputs):  # more are variables that the function shares
+        return _in_turn(graph, own)
+    compiled: Callable[..., Any] = pytensor.function(inputs, outputs, on_unused_input="ignore")
+    return compiled
+
+
+def _in_turn(graph: Any, functions: Sequence[Callable[..., Any]]) -> Callable[..., list[Array]]:
+    """Return a function that calls those of a graph's steps one after the other."""
+    nodes = graph.toposort()
+    constants = {one: one.data for node in nodes for one in node.inputs if isinstance(one, Constant)}
+    steps = [(node.outputs[0], function, node.inputs) for node, function in zip(nodes, functions, strict=True)]
+
+    def run(*arrays: Array) -> list[Array]:
+        values = {**constants, **dict(zip(graph.inputs, arrays, strict=True))}
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            for found, function, given in steps:
+                values[found] = function(*[values[one] for one in given])
+        return [values[one] for one in graph.outputs]
+
+    return run
+
+
+def _on_arrays(node: Any) -> Callable[..., Any] | None:
+    """Return NumPy's function for a step, or None."""
+    op = node.op
+    if len(node.outputs) > 1:
+        return None
+    if isinstance(op, (DimShuffle, Subtensor, Join)):
+        return _performed(node)
+    if not isinstance(op, Elemwise):
+        return None
+    name = type(op.scalar_op).__name__
+    if name == "Cast":
+        kind = np.dtype(node.outputs[0].dtype)
+        return lambda values: values.astype(kind)
+    is_float = node.outputs[0].dtype.startswith("float") or name in ("GE", "GT", "LE", "LT")
+    return BY_ELEMENTS.get(name) if is_float else None
+
+
+def _performed(node: Any) -> Callable[..., Any]:
+    """Return the step as PyTensor takes it in Python."""
+
+    def perform(*given: Any) -> Any:
+        found: list[list[Any]] = [[None] for _ in node.outputs]
+        node.op.perform(node, list(given), found)
+        return found[0][0]
+
+    return perform
+
+
+def _folded(function: Any, values: Sequence[Any]) -> Any:
+    first, *others = values
+    for other in others:
+        first = function(first, other)
+    return first
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -249,3 +249,45 @@ def test_a_library_that_is_missing_is_named_with_its_extra(library, monkeypatch)
     monkeypatch.delitem(__import__("sys").modules, f"sparkopt.losses.on_{library}", raising=False)
     with pytest.raises(MissingDependencyError, match=rf"losses.of\(backend='{library}'\) needs \w+, which is not"):
         losses.of(lambda y, raw: (raw - y) ** 2, library)
+
+
+TWO = ["Add", "GE", "GT", "LE", "LT", "Maximum", "Minimum", "Mul", "Pow", "Sub", "TrueDiv"]
+
+
+def by_element(np, name, x, y):
+    """The operation of PyTensor that has this name in its graphs."""
+    named = {"GE": np.ge, "GT": np.gt, "LE": np.le, "LT": np.lt, "Pow": np.power, "TrueDiv": np.true_div}
+    if name == "Switch":
+        return np.switch(x > y, x, y)
+    function = named.get(name) or getattr(np, name.lower())
+    return function(x, y) if name in TWO else function(x)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_operations_of_pytensor_are_those_of_numpy(kind):
+    """What NumPy computes in place of PyTensor's compiled loops, at numbers of every size."""
+    pytensor = pytest.importorskip("pytensor", reason="its operations are compared")
+    own, np_ = import_module("sparkopt.losses.on_pytensor"), import_module("pytensor.tensor")
+    numbers = np.concatenate(
+        [[0.0, 1.0, -1.0, 87.0, -87.0, 1e-7, 1e4, -1e4], np.random.default_rng(0).normal(size=50)]
+    )
+    x, y = numbers.astype(kind), numbers[::-1].astype(kind)
+    labels = np_.vector(dtype=kind), np_.vector(dtype=kind)
+    for name in own.BY_ELEMENTS:
+        output = np_.cast(by_element(np_, name, *labels), kind)
+        program = own._program(labels, [output])
+        assert program.__name__ == "run", name
+        expected = pytensor.function(labels, output, on_unused_input="ignore")(x, y)
+        found = program(x, y)[0]
+        assert found.dtype == kind
+        np.testing.assert_allclose(
+            found, expected, rtol=3e-6 if kind == "float32" else 1e-13, atol=1e-37, err_msg=name
+        )
+
+
+def test_graphs_with_other_operations_are_compiled_by_pytensor():
+    pytensor = pytest.importorskip("pytensor", reason="its graphs are looked at")
+    own, np_ = import_module("sparkopt.losses.on_pytensor"), import_module("pytensor.tensor")
+    x, shared = np_.vector(dtype="float64"), pytensor.shared(2.0)
+    for output in (np_.special.softmax(x), np_.cosh(x), x * shared, x):
+        assert isinstance(own._program([x], [output]), pytensor.compile.Function)
