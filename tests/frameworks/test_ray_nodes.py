@@ -60,5 +60,6 @@ def test_a_network_continues_on_another_node(tmp_path: Path):
 def test_ray_on_spark_needs_nothing_more(tmp_path: Path, jvms: None):
     pytest.importorskip("torch", reason="PyTorch is not installed here")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
-    found = _run("on_spark", tmp_path, **token, PYSPARK_PYTHON=sys.executable)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # Ray starts its command
+    found = _run("on_spark", tmp_path, **token, PYSPARK_PYTHON=sys.executable, PATH=path)
     assert found == {"ranks": [[0, 3.0], [1, 3.0]], "same": True}
