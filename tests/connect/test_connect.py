@@ -120,6 +120,7 @@ def test_rdds_and_the_jvm_stay_in_their_modules():
         "blocks/scan.py",
         "blocks/session_settings.py",
         "ml/jvm.py",
+        "ml/string_labels.py",
         "shards/temporary.py",
     ]
     closed = {"rdd", "sparkContext", "_sc", "_jsc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
