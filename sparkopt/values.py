@@ -47,19 +47,19 @@ def _made(cls: type, frozen: bool, eq: bool) -> type:
     has_text, has_eq = "__repr__" in own, "__eq__" in own
     with _thawed(cls, frozen):
         dataclasses.dataclass(repr=False, eq=False)(cls)
-    found = dataclasses.fields(cls)
+    found, given = dataclasses.fields(cls), dict[str, Any]()
     if not has_text:
-        _give(cls, SHOWN, tuple(field.name for field in found if field.repr))
-        _give(cls, "__repr__", _text)
+        given |= {SHOWN: tuple(field.name for field in found if field.repr), "__repr__": _text}
     if eq:
-        _give(cls, COMPARED, tuple(field.name for field in found if field.compare))
+        given[COMPARED] = tuple(field.name for field in found if field.compare)
         if not has_eq:
-            _give(cls, "__eq__", _equal)
+            given["__eq__"] = _equal
         if not has_hash:
-            _give(cls, "__hash__", _hash if frozen else None)
+            given["__hash__"] = _hash if frozen else None
     if frozen:
-        _give(cls, "__setattr__", _set_once)
-        _give(cls, "__delattr__", _refuse_to_delete)
+        given |= {"__setattr__": _set_once, "__delattr__": _refuse_to_delete}
+    for name, value in given.items():
+        setattr(cls, name, value)
     parameters = own["__dataclass_params__"]
     parameters.frozen, parameters.eq, parameters.repr = frozen, eq, True
     return cls
@@ -78,10 +78,6 @@ def _thawed(cls: type, frozen: bool) -> Iterator[None]:
     finally:
         for base in bases:
             base.frozen = frozen
-
-
-def _give(cls: type, name: str, value: Any) -> None:
-    setattr(cls, name, value)
 
 
 @recursive_repr()
