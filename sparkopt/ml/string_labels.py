@@ -70,15 +70,11 @@ class StringLabels:
         """Yield the labels of each column in their order."""
         which, folds = (self.counts[name].to_numpy(zero_copy_only=False) for name in (WHICH, FOLD))
         kept = np.ones(len(which), bool) if without is None else folds != without
-        place = 0
-        for stage in self.stages:
-            for _ in _inputs(stage):
-                found = self.counts.filter(pa.array(kept & (which == place)))
-                summed = found.group_by(VALUE).aggregate([(COUNT, "sum")])
-                yield _ordered(
-                    summed[VALUE].to_pylist(), summed[f"{COUNT}_sum"].to_numpy(), stage.getStringOrderType()
-                )
-                place += 1
+        orders = [stage.getStringOrderType() for stage in self.stages for _ in _inputs(stage)]
+        for place, order in enumerate(orders):
+            found = self.counts.filter(pa.array(kept & (which == place)))
+            summed = found.group_by(VALUE).aggregate([(COUNT, "sum")])
+            yield _ordered(summed[VALUE].to_pylist(), summed[f"{COUNT}_sum"].to_numpy(), order)
 
 
 def countable(stages: Sequence[Any], rows: Any) -> list[Any]:
