@@ -31,6 +31,7 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.blocks.names import column_text, path_of, plain_types, quoted, type_at
+from sparkopt.blocks.partly_dense import Features
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
 from sparkopt.typing import Array
@@ -74,6 +75,10 @@ class FeatureEncoder(Protocol):
         DataError
             For a value that it does not know how to take.
         """
+        ...
+
+    def matrix(self, columns: Sequence[pa.Array]) -> Features:
+        """Return the same features as blocks have them; which of them are dense depends on no row."""
         ...
 
 

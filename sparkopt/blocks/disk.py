@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.blocks.columns import Columns
+from sparkopt.blocks.partly_dense import as_csr
 from sparkopt.blocks.reader import Reader
 from sparkopt.blocks.tables import TableReader
 from sparkopt.errors import DataError, IncompatibleError
@@ -96,7 +97,9 @@ def estimated_bytes(table: Table, columns: Columns, targets: Interval, codec: st
             continue
         per_row = sum(block.nbytes for block in blocks) / sampled
         if codec != "none":
-            values = [np.ravel(block.X if isinstance(block.X, np.ndarray) else block.X.data) for block in blocks]
+            values = [
+                np.ravel(block.X if isinstance(block.X, np.ndarray) else as_csr(block.X).data) for block in blocks
+            ]
             smaller = sum(pa.compress(found, codec).size for found in values)
             per_row *= smaller / max(1, sum(found.nbytes for found in values))
         rows = table.rows
