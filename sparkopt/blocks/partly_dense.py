@@ -125,7 +125,7 @@ class PartlyDense:
         return found
 
 
-Features: TypeAlias = Array | scipy.sparse.csr_array | PartlyDense
+Features: TypeAlias = "Array | scipy.sparse.csr_array | PartlyDense"
 """Features of a block's rows, shape (n, features)."""
 
 
