@@ -50,6 +50,19 @@ def test_one_that_is_imported_already_stays():
         assert sys.modules["json"] is json
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_the_block_as_before(collects):
+    script = f"""
+import gc
+from sparkopt.io.imports import postponed
+gc.enable() if {collects} else gc.disable()
+with postponed("wave"):
+    print(gc.isenabled())
+print(gc.isenabled())
+"""
+    assert run(script).split() == ["False", str(collects)]
+
+
 def test_one_that_does_not_exist_is_missed_where_it_is_used():
     with postponed("no_such_module"):
         import no_such_module
