@@ -215,7 +215,7 @@ class TableReader:
             except NotReadHere as reason:  # no other reader could read it
                 raise DataError(f"{reason}. Make the table again.") from None
         else:
-            for batch in part.batches(self.names):
+            for batch in part.coded(self.names) if self.raw else part.batches(self.names):
                 yield _with_raw(self.reader.made(batch, {}), batch, self.raw)
 
 
