@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkopt.blocks.partly_dense import Features, nbytes_of
+from sparkopt.matrices import Features, nbytes_of
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 

@@ -31,9 +31,9 @@ from pyspark.sql.types import (
 )
 
 from sparkopt.blocks.names import column_text, path_of, plain_types, quoted, type_at
-from sparkopt.blocks.partly_dense import Features
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 from sparkopt.values import dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features, PartlyDense
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = ["rows_digest"]

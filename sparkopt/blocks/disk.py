@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.blocks.columns import Columns
-from sparkopt.blocks.partly_dense import as_csr
 from sparkopt.blocks.reader import Reader
 from sparkopt.blocks.tables import TableReader
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.machine.folders import local_roots
 from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.table import Table
+from sparkopt.matrices import as_csr
 from sparkopt.validation import Interval
 
 __all__ = ["estimated_bytes", "refuse_what_does_not_fit"]

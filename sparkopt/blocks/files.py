@@ -22,9 +22,9 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import NO_FOLD, Block
-from sparkopt.blocks.partly_dense import Features, PartlyDense
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.arrow import array_of, fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = [

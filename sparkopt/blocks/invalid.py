@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparkopt.blocks.partly_dense import Features, PartlyDense
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = [

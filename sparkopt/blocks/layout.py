@@ -16,7 +16,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features, PartlyDense, as_csr, stored_by_row
+from sparkopt.matrices import Features, PartlyDense, as_csr, stored_by_row
 from sparkopt.typing import Array
 
 __all__ = ["BLOCK_BYTES", "SPARSE_BELOW", "regroup", "unit_rows"]

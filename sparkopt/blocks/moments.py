@@ -15,7 +15,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import PartlyDense, as_csr
+from sparkopt.matrices import PartlyDense, as_csr
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 

@@ -27,10 +27,10 @@ from sparkopt.blocks.columns import (
     offsets,
 )
 from sparkopt.blocks.invalid import finite_features, finite_rows, valid_features
-from sparkopt.blocks.partly_dense import Features, PartlyDense
 from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 from sparkopt.values import dataclass

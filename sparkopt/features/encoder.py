@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
 
-from sparkopt.blocks.partly_dense import PartlyDense
 from sparkopt.features.encodings import ColumnEncoding, Entry, restored
+from sparkopt.matrices import PartlyDense
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sparkopt.blocks.block import Blocks, Part, every
-from sparkopt.blocks.partly_dense import as_csr
 from sparkopt.blocks.store import BlockStore
+from sparkopt.matrices import as_csr
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 

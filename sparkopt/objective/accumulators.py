@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features, PartlyDense
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum
 from sparkopt.objective.sparse_rows import add_transposed_product

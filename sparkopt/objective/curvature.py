@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features
+from sparkopt.matrices import Features
 from sparkopt.objective.hessians import HessianSum, centred
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.row_sample import RowSample, RowSpacing

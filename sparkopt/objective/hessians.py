@@ -18,7 +18,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features, as_csr, squared, stored_by_row
+from sparkopt.matrices import Features, as_csr, squared, stored_by_row
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.row_sample import RowSample
 from sparkopt.typing import Array, Floats

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from sparkopt.blocks.block import Block
-from sparkopt.blocks.partly_dense import Features, squared
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Derivatives, ProjectionLoss
+from sparkopt.matrices import Features, squared
 from sparkopt.objective.accumulators import Accumulators, Objectives, add_product
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query

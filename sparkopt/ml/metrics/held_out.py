@@ -18,9 +18,9 @@ from pyspark.ml.evaluation import Evaluator
 
 from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Block, Blocks, Part, every
-from sparkopt.blocks.partly_dense import PartlyDense
 from sparkopt.blocks.store import BlockStore
 from sparkopt.errors import IncompatibleError
+from sparkopt.matrices import PartlyDense
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
 from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged

@@ -15,8 +15,8 @@ from sparkopt.blocks.files import BlockFile, write_blocks
 from sparkopt.blocks.invalid import finite_features
 from sparkopt.blocks.layout import regroup
 from sparkopt.blocks.moments import MomentsSum
-from sparkopt.blocks.partly_dense import PartlyDense, as_csr, nbytes_of, squared, stored_by_row
 from sparkopt.losses import FactorizationMachine, Hinge, Logistic, Multinomial, ProjectionLoss, SquaredError
+from sparkopt.matrices import PartlyDense, as_csr, nbytes_of, squared, stored_by_row
 from sparkopt.objective.kernels import evaluate
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import Query

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sparkopt.typing import Array
 
-__all__ = ["Features", "PartlyDense", "as_csr", "nbytes_of", "ones", "squared", "stored_by_row"]
+__all__ = ["Features", "PartlyDense", "as_csr", "nbytes_of", "squared", "stored_by_row"]
 
 
 class PartlyDense:
@@ -55,7 +55,7 @@ class PartlyDense:
         features: int,
     ) -> PartlyDense:
         """Return rows whose other entries are ones, at ``indices`` from ``starts`` on, (n + 1,)."""
-        parts = ones(len(indices), dense.dtype), indices, starts
+        parts = _ones(len(indices), dense.dtype), indices, starts
         return cls(columns, dense, scipy.sparse.csr_array(parts, shape=(len(dense), features), copy=False), True)
 
     @classmethod
@@ -159,14 +159,14 @@ def stored_by_row(X: scipy.sparse.csr_array | PartlyDense) -> NDArray[np.integer
     return found
 
 
-_ones: dict[np.dtype[Any], Array] = {}
+_known: dict[np.dtype[Any], Array] = {}
 
 
-def ones(count: int, kind: np.dtype[Any]) -> Array:
+def _ones(count: int, kind: np.dtype[Any]) -> Array:
     """Return so many ones, which all blocks of a process share; they are not to be written to."""
-    known = _ones.get(kind)
+    known = _known.get(kind)
     if known is None or len(known) < count:
         known = np.ones(max(count, 1 << 16), kind)
         known.flags.writeable = False
-        _ones[kind] = known
+        _known[kind] = known
     return known[:count]
