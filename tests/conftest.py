@@ -26,6 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, help="skip tests that would begin after so many minutes")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # some environments are without it
+        from hypothesis import settings
+
+        settings.register_profile("untimed", deadline=None)  # by default an example that takes 0.2 s fails
+        settings.load_profile("untimed")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest's own, which selects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tiers.mark(items)
