@@ -39,7 +39,7 @@ class RankDataLoader:
     Attributes
     ----------
     waited : float
-        Seconds that were spent waiting for batches.
+        Seconds that were spent waiting for batches, or reading them between steps.
     """
 
     def __init__(self, config: TrainConfig, communicator: Communicator, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class RankDataLoader:
         """Whether rows were held out."""
         return bool(self.index.validation)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps of the optimiser in an epoch."""
         return -(-self.sampler(0).steps // self._config.accumulation)

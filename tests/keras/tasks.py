@@ -31,7 +31,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     spark = session(ROOT / "conf" / "local.conf", settings=SETTINGS)
     rows = [(row.tolist(), int(label)) for row, label in zip(X, CLASSES, strict=True)]
-    df = spark.createDataFrame(rows, "features array<float>, label int").repartition(2)
+    df = spark.createDataFrame(
+        rows, "features array<float>, label int"
+    )  # in two partitions, of the same rows each time
     facts = {}
     for name in ("process", "ranks", "calm", "killed"):
         own = folder / name
