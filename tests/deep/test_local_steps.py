@@ -316,6 +316,47 @@ def test_an_estimator_takes_local_steps(tmp_path):
     assert alone.fit(TABLE).summary.receipt.sent == 0
 
 
+SETTINGS = {
+    "diloco": dict(localSteps=3),
+    "diloco, int8, after a warm-up": dict(localSteps=3, localStepsWarmUp=2, compression="int8"),
+    "average, fp16, rows held out": dict(
+        localSteps=2, outerOptimizer="average", compression="fp16", validationFraction=0.2
+    ),
+    "adam": dict(localSteps=4, outerOptimizer="adam", outerStepSize=0.05),
+}
+
+
+def local_fit(rows, kind, launcher):
+    """Fit on a table (without Spark) or on a DataFrame."""
+    estimator = TorchEstimator(
+        module=networks.mlp, loss="multinomial", optimizer=ADAM, launcher=launcher, **SETTINGS[kind],
+        numProc=2, epochs=2, batchSize=5, seed=4
+    )  # fmt: skip
+    estimator.progress = False
+    return estimator.fit(rows)
+
+
+@pytest.fixture(scope="module")
+def frame(spark):
+    rows = [
+        (row, label) for row, label in zip(*(TABLE[name].to_pylist() for name in TABLE.column_names), strict=True)
+    ]
+    return spark.createDataFrame(rows, "features array<float>, label int")
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("launcher", ["torch", pytest.param("horovod", marks=needs("horovod"))])
+def test_an_estimator_goes_the_same_way_under_every_launcher(frame, launcher, kind):
+    """That of the launcher without Spark, whose rows are the same ones."""
+    found, expected = local_fit(frame, kind, launcher), local_fit(frame.toArrow(), kind, "torch")
+    receipt = found.summary.receipt
+    assert (receipt.launcher, receipt.processes) == (launcher, 2)
+    assert receipt.sent == expected.summary.receipt.sent > 0
+    np.testing.assert_allclose(found.summary.objectiveHistory, expected.summary.objectiveHistory, rtol=1e-5)
+    for name, tensor in module_state(expected.weights).items():
+        torch.testing.assert_close(module_state(found.weights)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 WRONG = {
     "rounds": (dict(localSteps=0), ParameterError, "localSteps must be a whole number >= 1"),
     "outer": (dict(localSteps=2, outerOptimizer="lamp"), ParameterError, "outerOptimizer must be one of"),
