@@ -17,6 +17,7 @@ DIRECTION = [
     ["values"],
     ["errors"],
     ["typing", "validation"],
+    ["matrices"],
     ["io"],
     ["machine"],
     ["losses", "penalties", "codecs", "images", "features", "blocks"],
@@ -42,6 +43,7 @@ BEFORE_SPARK = {
         "errors",
         "typing",
         "validation",
+        "matrices",
         "io",
         "machine",
         "losses",
@@ -126,7 +128,7 @@ def test_packages_import_only_packages_before_them(module):
 
 
 def test_only_the_ground_stands_loose():
-    ground = {"__init__.py", "__main__.py", "errors.py", "typing.py", "validation.py", "values.py"}
+    ground = {"__init__.py", "__main__.py", "errors.py", "matrices.py", "typing.py", "validation.py", "values.py"}
     assert {path.name for path in PACKAGE.glob("*.py")} == ground
 
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
+from sparkopt.matrices import Features, nbytes_of
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 
@@ -25,7 +25,7 @@ class Block:
 
     Attributes
     ----------
-    X : ndarray or csr_array of shape (n, features)
+    X : ndarray, csr_array or PartlyDense of shape (n, features)
         Features, float32 or float64 as the user's data came.
     y : ndarray of shape (n,)
         Targets, float64.
@@ -39,7 +39,7 @@ class Block:
         The fold of a cross-validation that these rows are in; ``NO_FOLD`` where they are in none.
     """
 
-    X: Array | scipy.sparse.csr_array
+    X: Features
     y: Array
     weight: Array | None = None
     is_validation: bool = False
@@ -55,7 +55,7 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of its arrays."""
         X = self.X
-        features = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+        features = nbytes_of(X)
         return int(features + sum(part.nbytes for part in (self.y, self.weight, self.offset) if part is not None))
 
     def take(self, rows: NDArray[np.intp]) -> Block:

@@ -33,6 +33,7 @@ from pyspark.sql.types import (
 from sparkopt.blocks.names import column_text, path_of, plain_types, quoted, type_at
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 from sparkopt.values import dataclass
@@ -74,6 +75,10 @@ class FeatureEncoder(Protocol):
         DataError
             For a value that it does not know how to take.
         """
+        ...
+
+    def matrix(self, columns: Sequence[pa.Array]) -> Features:
+        """Return the same features as blocks have them; which of them are dense depends on no row."""
         ...
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = ["rows_digest"]
@@ -38,7 +39,7 @@ def rows_digest(block: Block) -> int:
         The rows.
     """
     with np.errstate(over="ignore"):  # modulo 2^64 is what is wanted
-        row = _features(block) + _bits(block.y) * _LABEL
+        row = _features(block.X) + _bits(block.y) * _LABEL
         if block.weight is not None:
             row += _bits(block.weight) * _WEIGHT
         if block.offset is not None:
@@ -47,14 +48,17 @@ def rows_digest(block: Block) -> int:
         return int(np.add.reduce(_mixed(row), dtype=np.uint64))
 
 
-def _features(block: Block) -> NDArray[np.uint64]:
+def _features(X: Features) -> NDArray[np.uint64]:
     """Return a number for the features of each row: the sum over columns of bits times a factor of the column."""
-    X = block.X
     if isinstance(X, np.ndarray):
         # without a copy of the bits as wider integers, which ``@`` makes
         found: NDArray[np.uint64] = np.einsum("ij,j->i", _bits(X), _factors(X.shape[1]))
         return found
     wide = X.shape[1] > MOST_KEPT
+    if isinstance(X, PartlyDense):  # entries that are zeros add nothing, whether they are stored or not
+        factors = _factor(X.columns) if wide else _factors(X.shape[1])[X.columns]
+        dense: NDArray[np.uint64] = np.einsum("ij,j->i", _bits(X.dense), factors)
+        return dense + _features(X.rest)
     products = _bits(X.data) * (_factor(X.indices) if wide else _factors(X.shape[1])[X.indices])
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
     rows: NDArray[np.uint64] = sums[X.indptr[1:]] - sums[X.indptr[:-1]]

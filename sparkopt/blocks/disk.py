@@ -18,6 +18,7 @@ from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.machine.folders import local_roots
 from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.table import Table
+from sparkopt.matrices import as_csr
 from sparkopt.validation import Interval
 
 __all__ = ["estimated_bytes", "refuse_what_does_not_fit"]
@@ -96,7 +97,9 @@ def estimated_bytes(table: Table, columns: Columns, targets: Interval, codec: st
             continue
         per_row = sum(block.nbytes for block in blocks) / sampled
         if codec != "none":
-            values = [np.ravel(block.X if isinstance(block.X, np.ndarray) else block.X.data) for block in blocks]
+            values = [
+                np.ravel(block.X if isinstance(block.X, np.ndarray) else as_csr(block.X).data) for block in blocks
+            ]
             smaller = sum(pa.compress(found, codec).size for found in values)
             per_row *= smaller / max(1, sum(found.nbytes for found in values))
         rows = table.rows

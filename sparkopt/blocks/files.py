@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sparkopt.blocks.block import NO_FOLD, Block
 from sparkopt.errors import IncompatibleError
 from sparkopt.io.arrow import array_of, fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = [
@@ -42,7 +43,9 @@ BLOCK_CODECS = ("none", "lz4", "zstd")
 MOST_OPEN = 256
 """Files that a process keeps mapped."""
 
-FEATURES, VALUES, INDICES, STARTS = "features", "values", "indices", "starts"
+FEATURES, COLUMNS, VALUES, INDICES, STARTS = "features", "columns", "values", "indices", "starts"
+"""Dense rows have features alone, sparse rows the last three, partly dense rows all; values that are all 1 are left
+out."""
 TARGET, WEIGHT, OFFSET = "target", "weight", "offset"
 
 
@@ -84,14 +87,19 @@ def write_blocks(path: Path, blocks: Iterable[Block], codec: str = "none") -> It
 
 def _encode(block: Block) -> pa.RecordBatch:
     """Return a block as one row of lists: dense and sparse blocks are of one schema then."""
-    X, arrays = block.X, dict[str, Array | None]()
+    X = block.X
+    arrays: dict[str, Array | None] = dict.fromkeys((FEATURES, COLUMNS, VALUES, INDICES, STARTS))
     if isinstance(X, np.ndarray):
-        arrays = {FEATURES: X.reshape(-1), VALUES: None, INDICES: None, STARTS: None}
+        arrays[FEATURES] = X.reshape(-1)
     else:
-        indices, starts = (part.astype(np.int32, copy=False) for part in (X.indices, X.indptr))
-        arrays = {FEATURES: None, VALUES: X.data, INDICES: indices, STARTS: starts}
+        rows = X.rest if isinstance(X, PartlyDense) else X
+        if isinstance(X, PartlyDense):
+            arrays |= {FEATURES: X.dense.reshape(-1), COLUMNS: X.columns}
+        arrays[INDICES], arrays[STARTS] = (part.astype(np.int32, copy=False) for part in (rows.indices, rows.indptr))
+        if not (isinstance(X, PartlyDense) and X.has_ones):
+            arrays[VALUES] = rows.data
     arrays |= {TARGET: block.y, WEIGHT: block.weight, OFFSET: block.offset}
-    types = {FEATURES: X.dtype, VALUES: X.dtype, INDICES: np.int32, STARTS: np.int32}
+    types = {FEATURES: X.dtype, VALUES: X.dtype, COLUMNS: np.int32, INDICES: np.int32, STARTS: np.int32}
     lists = [
         _no_list(np.dtype(types.get(name, np.float64))) if values is None else _one_list(values)
         for name, values in arrays.items()
@@ -146,13 +154,25 @@ class _OpenFile:
         }
         y = found[TARGET]
         shape = (len(y), int(self.reader.schema.metadata[b"width"]))
-        X: Array | scipy.sparse.csr_array
-        if FEATURES in found:
-            X = found[FEATURES].reshape(shape)
-        else:
-            parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
-            X = scipy.sparse.csr_array(parts, shape=shape, copy=False)
-        return Block(X, y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)
+        return Block(_features(found, shape), y, found.get(WEIGHT), offset=found.get(OFFSET), fold=fold)
+
+
+def _features(found: dict[str, Array], shape: tuple[int, int]) -> Features:
+    """Return the features of a block, given its lists."""
+    if STARTS not in found:
+        return found[FEATURES].reshape(shape)
+    if COLUMNS not in found:
+        return _rows(found, shape)
+    columns = found[COLUMNS]
+    dense = found[FEATURES].reshape(shape[0], len(columns))
+    if VALUES in found:
+        return PartlyDense(columns, dense, _rows(found, shape))
+    return PartlyDense.of_ones(columns, dense, found[INDICES], found[STARTS], shape[1])
+
+
+def _rows(found: dict[str, Array], shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    parts = tuple(found[name] for name in (VALUES, INDICES, STARTS))
+    return scipy.sparse.csr_array(parts, shape=shape, copy=False)
 
 
 class OpenFiles:

@@ -12,13 +12,14 @@ from sparkopt.values import dataclass
 
 __all__ = ["COMPARISONS", "Filter"]
 
-COMPARISONS: dict[str, Callable[..., Any]] = {
-    "EqualTo": pc.equal,
-    "LessThan": pc.less,
-    "LessThanOrEqual": pc.less_equal,
-    "GreaterThan": pc.greater,
-    "GreaterThanOrEqual": pc.greater_equal,
+COMPARISONS = {
+    "EqualTo": "equal",
+    "LessThan": "less",
+    "LessThanOrEqual": "less_equal",
+    "GreaterThan": "greater",
+    "GreaterThanOrEqual": "greater_equal",
 }
+"""Arrow's names of Spark's comparisons."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Filter:
         if self.kind == "In":
             found = pc.is_in(values, pa.array(self.value, values.type))
             return pc.if_else(values.is_valid(), found, None)
-        compared = COMPARISONS[self.kind](values, pa.scalar(self.value, values.type))
+        compared = getattr(pc, COMPARISONS[self.kind])(values, pa.scalar(self.value, values.type))
         if self.kind.startswith("Greater") and pa.types.is_floating(values.type):
             return pc.or_kleene(compared, pc.is_nan(values))
         return compared

@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 
 __all__ = [
     "HANDLE_INVALID",
     "InvalidRowError",
+    "finite_features",
     "finite_numbers",
     "finite_rows",
     "invalid_entry",
@@ -80,22 +82,41 @@ def invalid_entry(column: pa.Array, features: str | Sequence[str]) -> InvalidRow
     return InvalidRowError(f"features column {names[place]!r}", row, f"is {shown}")
 
 
-def finite_rows(batch: pa.RecordBatch, features: str, others: dict[str, bool]) -> Array | None:
+def finite_rows(batch: pa.RecordBatch, features: Array | None, others: dict[str, bool]) -> Array | None:
     """Return which rows have a finite number in each column; None where all have.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
         Rows.
-    features : str
-        The column of lists or Vectors.
+    features : ndarray of bool or None
+        Which have finite features; None are all.
     others : dict of str to bool
         The columns of one value, and whether that is a number: others are only not null.
     """
-    valid = valid_features(batch.column(features))
+    valid = features
     for name, is_number in others.items():
         found = _finite(batch.column(name)) if is_number else _present(batch.column(name))
         valid = found if valid is None else valid if found is None else valid & found
+    return valid
+
+
+def finite_features(X: Features) -> Array | None:
+    """Return which rows of features are finite; None where all are."""
+    if isinstance(X, PartlyDense):
+        parts = [X.dense] if X.has_ones else [X.dense, X.rest]
+        found = [valid for valid in map(finite_features, parts) if valid is not None]
+        return np.logical_and.reduce(found) if found else None
+    stored = X if isinstance(X, np.ndarray) else X.data
+    if np.isfinite(stored.sum()):  # one cheap test; only a sum that overflows needs another
+        return None
+    finite = np.isfinite(stored)
+    if finite.all():
+        return None
+    if isinstance(X, np.ndarray):
+        return np.asarray(finite.all(axis=1))
+    valid = np.ones(X.shape[0], bool)
+    valid[np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[~finite]] = False
     return valid
 
 

@@ -16,6 +16,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import Features, PartlyDense, as_csr, stored_by_row
 from sparkopt.typing import Array
 
 __all__ = ["BLOCK_BYTES", "SPARSE_BELOW", "regroup", "unit_rows"]
@@ -25,6 +26,8 @@ BLOCK_BYTES = 1 << 21
 
 SPARSE_BELOW = 0.25
 """Share of stored entries under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
+
+INDEX_BYTES = 4
 
 MOST_ROWS = 1 << 16
 """Most rows of a block."""
@@ -91,7 +94,7 @@ class _Queue:
         if isinstance(block.X, np.ndarray):
             yield from self._laid_out(block, bounds.tolist(), [False] * (len(bounds) - 1))
             return
-        sparse_units = self._is_sparse(np.diff(block.X.indptr[bounds]), self._unit)
+        sparse_units = self._is_sparse(np.diff(_stored_before(block.X)[bounds]), self._unit)
         changes = np.flatnonzero(np.diff(sparse_units)) + 1
         is_first = ~sparse_units  # a dense unit begins a block, a sparse one only where it follows a dense one
         is_first[[0, *changes]] = True
@@ -126,7 +129,7 @@ class _SparseBlocks:
     def add(self, block: Block) -> Iterator[Block]:
         X = _stored(block.X)
         block = replace(block, X=X)
-        ends = X.indptr[1:].astype(np.int64) * (X.data.itemsize + X.indices.itemsize)
+        ends = _stored_before(X)[1:] * (X.dtype.itemsize + INDEX_BYTES)
         target, start, before = max(BLOCK_BYTES, 8 * X.shape[1]), 0, 0
         while True:
             full = int(np.searchsorted(ends, before + target - self._bytes)) + 1
@@ -147,7 +150,12 @@ class _SparseBlocks:
             self._waiting, self._bytes, self._rows = [], 0, 0
 
 
-def _stored(X: Array | scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+def _stored_before(X: scipy.sparse.csr_array | PartlyDense) -> NDArray[np.int64]:
+    """Return how many entries the rows before each row store, and all rows, shape (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(stored_by_row(X), dtype=np.int64)])
+
+
+def _stored(X: Features) -> scipy.sparse.csr_array | PartlyDense:
     """Return rows as sparse ones; dense ones store every entry, zeros included."""
     if not isinstance(X, np.ndarray):
         return X
@@ -168,14 +176,20 @@ def _cut(block: Block, start: int, stop: int) -> Block:
 def _join(blocks: list[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
-    X = [block.X for block in blocks]
-    if all(isinstance(rows, np.ndarray) for rows in X):
-        joined = np.concatenate(X)
-    else:
-        joined = scipy.sparse.vstack([_stored(rows) for rows in X], format="csr")
+    X = _joined_features([block.X for block in blocks])
     y = np.concatenate([block.y for block in blocks])
     weight, offset = (_joined([getattr(block, name) for block in blocks]) for name in ("weight", "offset"))
-    return replace(blocks[0], X=joined, y=y, weight=weight, offset=offset)
+    return replace(blocks[0], X=X, y=y, weight=weight, offset=offset)
+
+
+def _joined_features(parts: list[Features]) -> Features:
+    partly = [rows for rows in parts if isinstance(rows, PartlyDense)]
+    if len(partly) == len(parts):  # of one encoder
+        return PartlyDense.joined(partly)
+    dense = [rows for rows in parts if isinstance(rows, np.ndarray)]
+    if len(dense) == len(parts):
+        return np.concatenate(dense)
+    return scipy.sparse.vstack([as_csr(_stored(rows)) for rows in parts], format="csr")
 
 
 def _joined(parts: list[Array | None]) -> Array | None:

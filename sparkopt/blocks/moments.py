@@ -15,6 +15,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import PartlyDense, as_csr
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
@@ -218,9 +219,27 @@ class _SparseSum:
         self._weight, self._mean, self._squares = np.zeros((3, features))
 
     def add(self, block: Block) -> None:
-        X = scipy.sparse.csr_array(block.X)
+        X = block.X
         self._targets += Moments.of(Block(np.zeros((block.rows, 0)), block.y, block.weight))
-        if not X.nnz or not (block.weight is None or block.weight.any()):
+        if not (block.weight is None or block.weight.any()):
+            return
+        if isinstance(X, PartlyDense):
+            self._add_dense(X.columns, X.dense, block.weight)
+            self._add_entries(X.rest, block.weight, X.has_ones)
+        else:
+            self._add_entries(as_csr(X), block.weight)
+
+    def _add_dense(self, columns: NDArray[np.integer], rows: Array, weight: Array | None) -> None:
+        """Add columns that each row stores."""
+        w = np.ones(len(rows)) if weight is None else weight
+        whole = float(w.sum())
+        mean, squares = _dense(rows, w, whole)
+        self._counts[columns] += len(rows)
+        self._merge(columns, np.full(len(columns), whole), mean, squares)
+
+    def _add_entries(self, X: scipy.sparse.csr_array, weight: Array | None, has_ones: bool = False) -> None:
+        """Add the entries of sparse rows, of which all may be ones."""
+        if not X.nnz:
             return
         stored, places = _stored(X.indices, X.shape[1])
 
@@ -228,12 +247,16 @@ class _SparseSum:
             return np.bincount(places, entries, len(stored)).astype(np.float64, copy=False)
 
         counts = np.bincount(places, minlength=len(stored))
-        per_entry = None if block.weight is None else np.repeat(block.weight, np.diff(X.indptr))
+        per_entry = None if weight is None else np.repeat(weight, np.diff(X.indptr))
         own = counts.astype(np.float64) if per_entry is None else sums(per_entry)
+        self._counts[stored] += counts
+        if has_ones:
+            some = (own > 0).astype(np.float64)
+            self._merge(stored, own, some, np.zeros(len(stored)))
+            return
         first = sums(X.data if per_entry is None else per_entry * X.data)
         mean = np.divide(first, own, out=np.zeros_like(own), where=own > 0)
         squares = (X.data - mean[places]) ** 2
-        self._counts[stored] += counts
         self._merge(stored, own, mean, sums(squares if per_entry is None else per_entry * squares))
 
     def _merge(self, stored: NDArray[np.integer], own: Floats, mean: Floats, squares: Floats) -> None:

@@ -26,10 +26,11 @@ from sparkopt.blocks.columns import (
     feature_matrix,
     offsets,
 )
-from sparkopt.blocks.invalid import finite_rows
+from sparkopt.blocks.invalid import finite_features, finite_rows, valid_features
 from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 from sparkopt.values import dataclass
@@ -77,24 +78,23 @@ class Reader:
             At the first value that cannot be trained on.
         """
         for given in batches:
-            whole = given if self.columns.encoder is None else self._encoded(given, self.columns.encoder)
-            batch = whole if self.columns.invalid == "error" else self._valid(whole)
+            X = None if self.columns.encoder is None else self._encoded(given, self.columns.encoder)
+            batch = given if self.columns.invalid == "error" else self._valid(given, X)
             if batch.num_rows:
-                yield from self._split(batch, self._block(batch))
-            self.row += whole.num_rows
+                X = X if X is None or self._kept is None else X[self._kept]
+                yield from self._split(batch, self._block(batch, X))
+            self.row += given.num_rows
 
-    def _encoded(self, batch: pa.RecordBatch, encoder: FeatureEncoder) -> pa.RecordBatch:
-        """Return the rows with features in place of raw columns."""
+    def _encoded(self, batch: pa.RecordBatch, encoder: FeatureEncoder) -> Features:
+        """Return the features of raw columns."""
         raw = [batch.column(f"{RAW}{number}") for number in range(len(encoder.columns))]
         try:
-            features = encoder.vectors(raw)
+            return encoder.matrix(raw)
         except DataError as error:
             raise DataError(f"partition {self._named}, counted from row {self.row}: {error}") from None
-        others = [name for name in batch.schema.names if not name.startswith(RAW)]
-        return pa.RecordBatch.from_arrays([features, *map(batch.column, others)], [FEATURES, *others])
 
-    def _valid(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows that can be trained on, and count the others."""
+    def _valid(self, batch: pa.RecordBatch, X: Features | None) -> pa.RecordBatch:
+        """Return the rows that can be trained on, and count the others; ``X`` are their features, if encoded."""
         names = {
             LABEL: True,
             **dict.fromkeys(self.columns.more_roles, True),
@@ -103,16 +103,19 @@ class Reader:
             VALIDATION: False,
         }
         read = {name: is_number for name, is_number in names.items() if name in batch.schema.names}
-        valid = finite_rows(batch, FEATURES, read)
+        features = valid_features(batch.column(FEATURES)) if X is None else finite_features(X)
+        valid = finite_rows(batch, features, read)
         self._kept = None if valid is None else np.flatnonzero(valid)
         if self._kept is None:
             return batch
         self.skipped += batch.num_rows - len(self._kept)
         return batch.take(pa.array(self._kept))
 
-    def _block(self, batch: pa.RecordBatch) -> Block:
-        kind = batch.column(KIND) if KIND in batch.schema.names else None
-        X = self._features(batch.column(FEATURES), kind)
+    def _block(self, batch: pa.RecordBatch, X: Features | None) -> Block:
+        if X is None:
+            kind = batch.column(KIND) if KIND in batch.schema.names else None
+            X = self._features(batch.column(FEATURES), kind)
+        self._check_finite(X)
         y = self._numbers(batch, LABEL, self.columns.label, self.targets)
         if self.columns.combine is not None:
             pairs = zip(self.columns.more_roles.items(), self.columns.combine.targets, strict=True)
@@ -183,7 +186,6 @@ class Reader:
         if X.shape[1] != self.width:
             problem = f"has {X.shape[1]} entries where the rows before it have {self.width}"
             self._refuse(FEATURES, name, 0, problem)
-        self._check_finite(X)
         return X
 
     def _check_entries(self, column: pa.Array) -> None:
@@ -193,7 +195,11 @@ class Reader:
             row = int(np.searchsorted(begins, flat, side="right")) - 1
             self._refuse_entry(row, flat - int(begins[row]), "null")
 
-    def _check_finite(self, X: Array | scipy.sparse.csr_array) -> None:
+    def _check_finite(self, X: Features) -> None:
+        if isinstance(X, PartlyDense):
+            if finite_features(X) is None:
+                return
+            X = X.tocsr()
         stored = X if isinstance(X, np.ndarray) else X.data
         if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
             return

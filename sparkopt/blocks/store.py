@@ -36,7 +36,7 @@ from sparkopt.blocks.parquet import NotReadHere
 from sparkopt.blocks.scan import ParquetScan, parquet_scan
 from sparkopt.blocks.session_settings import session_settings
 from sparkopt.blocks.summaries import PartitionSummary, moments_of_all
-from sparkopt.blocks.tables import named_table
+from sparkopt.blocks.tables import named_table, unencoded
 from sparkopt.blocks.tasks import (
     GroupTask,
     Located,
@@ -133,7 +133,8 @@ class BlockStore:
         check("codec", codec, OneOf(BLOCK_CODECS))
         name = f"sparkopt-{uuid.uuid4().hex}"
         if isinstance(df, Table):
-            named = named_table(df, columns.names)
+            named, encoder = unencoded(named_table(df, columns.names), columns.features)
+            columns = replace(columns, encoder=encoder)
             backend, facts = _written(TableSource(named, columns, targets, name, codec))
             return cls._of(columns, backend, facts, begin, df.reader or f"arrow: {df}")
         columns = replace(columns, encoder=encoder_of(df, columns.features))

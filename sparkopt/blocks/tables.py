@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ from sparkopt.blocks.columns import (
     FOLD,
     LABEL,
     OFFSET,
+    RAW,
     VALIDATION,
     WEIGHT,
     Columns,
+    FeatureEncoder,
     column_type,
     features_type,
 )
@@ -50,14 +53,23 @@ from sparkopt.blocks.parquet import (
     ParquetReader,
 )
 from sparkopt.errors import DataError
-from sparkopt.machine.derived import derived
+from sparkopt.machine.derived import DerivedPart, derived
 from sparkopt.machine.parquet import ParquetPart
 from sparkopt.machine.part import UNREADABLE, TablePart
 from sparkopt.machine.table import Table
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 
-__all__ = ["TableReader", "named_columns", "named_table", "number_of", "numbers", "scoring_reader", "spark_schema"]
+__all__ = [
+    "TableReader",
+    "named_columns",
+    "named_table",
+    "number_of",
+    "numbers",
+    "scoring_reader",
+    "spark_schema",
+    "unencoded",
+]
 
 ROW_METADATA = b"org.apache.spark.sql.parquet.row.metadata"
 """Where Spark keeps its own schema in a Parquet file."""
@@ -144,9 +156,12 @@ class TableReader:
     ----------
     reader : ParquetReader
         How the rows are made of the table's columns.
+    raw : tuple of str, default none
+        Columns that are given as they are, for an encoder of features.
     """
 
     reader: ParquetReader
+    raw: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, schema: pa.Schema, columns: Columns) -> TableReader:
@@ -159,17 +174,18 @@ class TableReader:
         """
         known = spark_schema(schema)
         columns.check(known)
-        sources = {FEATURES: _features(known, columns.features)}
+        sources = {} if columns.encoder else {FEATURES: _features(known, columns.features)}
         roles: dict[str, str | None] = {LABEL: columns.label, WEIGHT: columns.weight, OFFSET: columns.offset}
         roles |= {VALIDATION: columns.validation, FOLD: columns.fold}
         roles |= columns.more_roles
         sources |= {role: _source(NUMBER, [name]) for role, name in roles.items() if name is not None}
-        return cls(ParquetReader(sources))
+        return cls(ParquetReader(sources), columns.encoder.columns if columns.encoder else ())
 
     @property
     def names(self) -> list[str]:
         """The table's columns that are read, each once."""
-        return list(dict.fromkeys(name for source in self.reader.every_source for name in source.names))
+        names = (name for source in self.reader.every_source for name in source.names)
+        return list(dict.fromkeys([*names, *self.raw]))
 
     def __call__(self, part: TablePart) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one partition.
@@ -179,7 +195,7 @@ class TableReader:
         DataError
             Where its files are gone, were changed or cannot be read.
         """
-        if isinstance(part, ParquetPart):
+        if isinstance(part, ParquetPart) and not self.raw:
             files = [
                 FilePart(
                     piece.name,
@@ -199,8 +215,47 @@ class TableReader:
             except NotReadHere as reason:  # no other reader could read it
                 raise DataError(f"{reason}. Make the table again.") from None
         else:
-            for batch in part.batches(self.names):
-                yield self.reader.made(batch, {})
+            for batch in part.coded(self.names) if self.raw else part.batches(self.names):
+                yield _with_raw(self.reader.made(batch, {}), batch, self.raw)
+
+
+def _with_raw(made: pa.RecordBatch, batch: pa.RecordBatch, raw: Sequence[str]) -> pa.RecordBatch:
+    if not raw:
+        return made
+    columns = [*made.columns, *(batch.column(name) for name in raw)]
+    return pa.RecordBatch.from_arrays(
+        columns, [*made.schema.names, *(f"{RAW}{number}" for number in range(len(raw)))]
+    )
+
+
+def unencoded(table: Table, features: str | Sequence[str]) -> tuple[Table, FeatureEncoder | None]:
+    """Return a table whose partitions do not compute the column of features, and what makes it of their raw columns.
+
+    So its values are no Vectors on their way to blocks. Where nothing makes it, or several do, the table is returned.
+    """
+    parts, encoders = list[TablePart](), dict[int, FeatureEncoder]()
+    for part in table.partitions:
+        found = _raw_part(part, features)
+        if found is None:
+            return table, None
+        parts.append(found[0])
+        encoders[id(found[1])] = found[1]
+    if len(encoders) != 1:
+        return table, None
+    return table.with_parts(parts), next(iter(encoders.values()))
+
+
+def _raw_part(part: TablePart, features: str | Sequence[str]) -> tuple[TablePart, FeatureEncoder] | None:
+    """Return a partition without what adds the features, and what makes them."""
+    if not isinstance(part, DerivedPart):
+        return None
+    encoder: FeatureEncoder | None = getattr(part.function, "encoder", None)
+    if part.added == (features,):
+        return None if encoder is None else (part.part, encoder)
+    if features in part.read or features in part.added:
+        return None
+    found = _raw_part(part.part, features)
+    return None if found is None else (replace(part, part=found[0]), found[1])
 
 
 def _source(kind: str, names: list[str], *casts: str) -> ColumnSource:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, FractionalType, StructType
 
 from sparkopt.blocks.columns import FEATURES, column_type, features_type
-from sparkopt.blocks.invalid import finite_rows
+from sparkopt.blocks.invalid import valid_features
 from sparkopt.blocks.names import column_text, plain_types, quoted
 from sparkopt.blocks.parquet import ParquetReader
 from sparkopt.blocks.tables import named_table, number_of, scoring_reader, spark_schema
@@ -64,7 +64,7 @@ class _Valid:
     others: tuple[str, ...]
 
     def __call__(self, batch: pa.RecordBatch) -> pa.Array:
-        valid = finite_rows(self.reader.made(batch, {}), FEATURES, {})
+        valid = valid_features(self.reader.made(batch, {}).column(FEATURES))
         for name in self.others:
             found = np.isfinite(number_of(batch, name))
             valid = found if valid is None else valid & found

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.features.encodings import ColumnEncoding, Entry, restored
+from sparkopt.matrices import PartlyDense
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 
@@ -29,6 +30,10 @@ VECTOR = pa.struct(
 """Spark's type of Vectors, as Arrow has it."""
 DENSE_FROM = 0.25
 """Share of entries from which rows are dense."""
+STEP = 1 << 11
+"""Rows whose entries are put in order at a time."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ class Encoder:
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # without what is cached
 
-    def matrix(self, columns: Sequence[pa.Array]) -> Array | scipy.sparse.csr_array:
-        """Return the features of some rows: dense where a quarter of them are entries, else CSR.
+    def matrix(self, columns: Sequence[pa.Array]) -> Array | PartlyDense:
+        """Return the features of some rows: dense where a quarter of them are entries, else numbers alone are.
 
         Parameters
         ----------
@@ -107,32 +112,32 @@ class Encoder:
         DataError
             For a value that does not fit its column's encoding.
         """
+        return self._arranged(columns, _partly_dense)
+
+    def _arranged(
+        self, columns: Sequence[pa.Array], sparse: Callable[[list[Entry], tuple[int, int]], T]
+    ) -> Array | T:
+        """Return the features as a matrix, or what ``sparse`` makes of their entries where these are few."""
         rows = len(columns[0])
         known = [encoding.entries(values) for encoding, values in zip(self.encodings, columns, strict=True)]
         entries, start = list[Entry](), 0
         for term, width in zip(self.terms, self._widths, strict=True):
-            for place, value in self._of_term(term, known):
-                entries.append((np.where(place < 0, -1, place + start).astype(np.int32), value))
+            entries += [entry.at(start) for entry in self._of_term(term, known)]
             start += width
-        if len(entries) >= DENSE_FROM * start:
-            return _dense(entries, (rows, start))
-        return _sparse(entries, (rows, start), any(len(term) > 1 for term in self.terms))
+        arrange = _dense if len(entries) >= DENSE_FROM * start else sparse
+        return arrange(entries, (rows, start))
 
     def _of_term(self, term: tuple[int, ...], known: Sequence[list[Entry]]) -> list[Entry]:
-        """Return the entries of one encoding, or of a product of several."""
+        """Return the entries of one encoding, or of a product of several, in the order of their features."""
         found = known[term[0]]
         for number in term[1:]:
             width = len(self.encodings[number].names)
-            found = [
-                (np.where((left < 0) | (right < 0), -1, left * width + right), one * two)
-                for left, one in found
-                for right, two in known[number]
-            ]
+            found = [left.times(right, width) for left in found for right in known[number]]
         return found
 
     def vectors(self, columns: Sequence[pa.Array]) -> pa.StructArray:
         """Return the features of some rows as Spark's Vectors."""
-        X = self.matrix(columns)
+        X = self._arranged(columns, _sparse)
         rows = X.shape[0]
         if isinstance(X, np.ndarray):
             offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * self.width)
@@ -172,18 +177,44 @@ def _dense(entries: Sequence[Entry], shape: tuple[int, int]) -> Array:
     X: Array = np.zeros((shape[0], shape[1] + 1))  # the last column takes what has no place
     every = np.arange(shape[0])
     for place, value in entries:
-        X[every, place] = value
+        X[every, place] = 1.0 if value is None else value
     return np.ascontiguousarray(X[:, :-1])
 
 
-def _sparse(entries: Sequence[Entry], shape: tuple[int, int], in_any_order: bool) -> scipy.sparse.csr_array:
-    indices = np.empty((shape[0], len(entries)), np.int32)
-    data = np.empty((shape[0], len(entries)))
+def _sparse(entries: Sequence[Entry], shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Return rows without their zeros, a few thousand at a time: those stay in a core's cache."""
+    pieces = [
+        _sparse_piece(entries, start, min(start + STEP, shape[0])) for start in range(0, max(1, shape[0]), STEP)
+    ]
+    counts, indices, data = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return scipy.sparse.csr_array((data, indices, starts), shape=shape)
+
+
+def _sparse_piece(entries: Sequence[Entry], start: int, stop: int) -> tuple[Array, Array, Array]:
+    """Return how many entries rows have, and their places and values."""
+    indices = np.empty((stop - start, len(entries)), np.int32)
+    data = np.ones((stop - start, len(entries)))
     for number, (place, value) in enumerate(entries):
-        indices[:, number], data[:, number] = place, value
+        indices[:, number] = place if isinstance(place, int) else place[start:stop]
+        if value is not None:
+            data[:, number] = value[start:stop]
     kept = (indices >= 0) & (data != 0)
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-    X = scipy.sparse.csr_array((data[kept], indices[kept], indptr), shape=shape)
-    if in_any_order:
-        X.sort_indices()
-    return X
+    return kept.sum(axis=1), indices[kept], data[kept]
+
+
+def _partly_dense(entries: Sequence[Entry], shape: tuple[int, int]) -> PartlyDense:
+    """Return rows with their numbers as a matrix; categories, and numbers for each category, are sparse."""
+    numbers = [entry for entry in entries if isinstance(entry.place, int)]
+    others = [entry for entry in entries if not isinstance(entry.place, int)]
+    columns, dense = np.array([place for place, _ in numbers], np.int32), np.empty((shape[0], len(numbers)))
+    for number, (_, value) in enumerate(numbers):
+        dense[:, number] = value
+    if any(value is not None for _, value in others):
+        return PartlyDense(columns, dense, _sparse(others, shape))
+    indices = np.empty((shape[0], len(others)), np.int32)
+    for number, (place, _) in enumerate(others):
+        indices[:, number] = place
+    kept = indices >= 0
+    starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+    return PartlyDense.of_ones(columns, dense, indices[kept], starts, shape[1])

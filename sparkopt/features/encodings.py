@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,36 @@ __all__ = [
     "restored",
 ]
 
-Entry: TypeAlias = "tuple[Array, Floats]"
-"""Place of a row's feature within its column's, −1 for none, (n,); and its value, (n,)."""
+
+class Entry(NamedTuple):
+    """One of the entries of some rows.
+
+    Attributes
+    ----------
+    place : int or ndarray of shape (n,)
+        Place of each row's feature within its column's: a number where all rows have the same, −1 for no entry.
+    value : ndarray of shape (n,) or None
+        Its value; None is 1.
+    """
+
+    place: int | Array
+    value: Floats | None
+
+    def times(self, other: Entry, width: int) -> Entry:
+        """Return the entry of the product with an entry of a column of ``width`` features."""
+        place = self.place * width + other.place
+        if not (isinstance(self.place, int) and isinstance(other.place, int)):
+            place = np.where((np.asarray(self.place) < 0) | (np.asarray(other.place) < 0), -1, place)
+        if self.value is None or other.value is None:
+            return Entry(place, other.value if self.value is None else self.value)
+        return Entry(place, self.value * other.value)
+
+    def at(self, start: int) -> Entry:
+        """Return the same where the column's first feature is number ``start``."""
+        if isinstance(self.place, int):
+            return Entry(self.place + start, self.value)
+        return Entry(np.where(self.place < 0, -1, self.place + start).astype(np.int32), self.value)
+
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -61,11 +89,6 @@ class ColumnEncoding(ABC):
     @abstractmethod
     def entries(self, values: pa.Array) -> list[Entry]:
         """Return the entries of some rows."""
-
-    @property
-    def is_one_number(self) -> bool:
-        """Whether each entry has a fixed place."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Return what describes it, for JSON."""
@@ -109,11 +132,11 @@ def _missing(column: str) -> str:
 
 def _with_indicator(numbers: Floats, fill: float, place: int | None) -> list[Entry]:
     """Return numbers at place 0 with the missing ones filled, and the indicator at its place, if it has one."""
-    missing, first = np.isnan(numbers), np.zeros(len(numbers), np.int32)
-    filled: Floats = np.where(missing, fill, numbers)
-    if place is None:
-        return [(first, filled)]
-    return [(first, filled), (np.where(missing, place, -1).astype(np.int32), np.ones(len(numbers)))]
+    missing = np.isnan(numbers)
+    found = [Entry(0, np.where(missing, fill, numbers))]
+    if place is not None:
+        found.append(Entry(np.where(missing, place, -1).astype(np.int32), None))
+    return found
 
 
 @dataclass(frozen=True)
@@ -164,7 +187,7 @@ class CategoryEncoding(ColumnEncoding):
         null = len(self.categories) + self.other if self.missing else -1
         by_code = np.append(by_code, np.int32(null))
         codes = coded.indices.fill_null(len(by_code) - 1) if coded.indices.null_count else coded.indices
-        return [(by_code[codes.to_numpy(zero_copy_only=False)], np.ones(len(values)))]
+        return [Entry(by_code[codes.to_numpy(zero_copy_only=False)], None)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_known"}
@@ -207,7 +230,7 @@ class HashEncoding(ColumnEncoding):
             place = (xxhash64([coded.dictionary]).view(np.uint64) % np.uint64(self.buckets)).astype(np.int64)
         by_code = np.append(place, self.buckets if self.missing else -1).astype(np.int32)
         codes = coded.indices.fill_null(len(by_code) - 1) if coded.indices.null_count else coded.indices
-        return [(by_code[codes.to_numpy(zero_copy_only=False)], np.ones(len(values)))]
+        return [Entry(by_code[codes.to_numpy(zero_copy_only=False)], None)]
 
 
 @dataclass(frozen=True)
@@ -258,27 +281,22 @@ class DateEncoding(ColumnEncoding):
         date = whole.astype("datetime64[D]")
         months = date.astype("datetime64[M]")
         first_year = int((EPOCH + np.timedelta64(int(np.floor(self.start)), "D")).astype("datetime64[Y]").astype(int))
-        month, ones = months.astype(np.int64), np.ones(len(days))
+        month = months.astype(np.int64)
         elapsed = (days if self.has_time else whole) - np.floor(self.start)
         found = [
-            (_at(0, len(days)), elapsed.astype(np.float64)),
-            (_at(1, len(days)), (np.floor_divide(month, 12) - first_year).astype(np.float64)),
-            (_at(2, len(days)), (date - months.astype("datetime64[D]")).astype(np.float64) + 1),
-            ((3 + np.mod(month, 12)).astype(np.int32), ones),
-            ((15 + np.mod(whole + 3, 7)).astype(np.int32), ones),  # 1970 began on a Thursday
+            Entry(0, elapsed.astype(np.float64)),
+            Entry(1, (np.floor_divide(month, 12) - first_year).astype(np.float64)),
+            Entry(2, (date - months.astype("datetime64[D]")).astype(np.float64) + 1),
+            Entry((3 + np.mod(month, 12)).astype(np.int32), None),
+            Entry((15 + np.mod(whole + 3, 7)).astype(np.int32), None),  # 1970 began on a Thursday
         ]
         if self.has_time:
             hours = np.clip(np.floor((days - whole) * 24 + 1e-9), 0, 23)
-            found.append(((22 + hours).astype(np.int32), ones))
+            found.append(Entry((22 + hours).astype(np.int32), None))
         if self.indicator:
             place = 46 if self.has_time else 22
-            found.append((np.where(missing, place, -1).astype(np.int32), ones))
+            found.append(Entry(np.where(missing, place, -1).astype(np.int32), None))
         return found
-
-
-def _at(place: int, rows: int) -> Array:
-    found: Array = np.full(rows, place, np.int32)
-    return found
 
 
 KINDS: dict[str, type[Any]] = {

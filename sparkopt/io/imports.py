@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def postponed(*names: str) -> Iterator[None]:
     """Postpone the import of modules, for those who import them inside the block, until something of them is used.
 
     After the block nothing is different for others: ``sys.modules`` has the modules only where they were imported. A
-    package that imported them inside the block has what imports them when something of them is used.
+    package that imported them inside the block has what imports them when something of them is used. Python looks for
+    no garbage inside it: modules stay.
 
     Parameters
     ----------
@@ -77,8 +79,12 @@ def postponed(*names: str) -> Iterator[None]:
     modules = [_Postponed(name) for name in names if name not in sys.modules]
     for module in modules:
         module.offer()
+    collects = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         for module in modules:
             module.withdraw()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 success, 1 a failure, 2 a wrong flag, 3 a gate that is not met."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
+        if argv is None:  # this process ends with the command: what its modules hold need not be searched for cycles
+            atexit.register(gc.freeze)
         code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
         return code
     if arguments and arguments[0].endswith(".py"):

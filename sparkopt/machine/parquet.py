@@ -89,18 +89,24 @@ class ParquetPart(TablePart):
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows."""
-        names = self.schema.names if columns is None else list(columns)
+        return self._rows(self.schema.names if columns is None else list(columns), [])
+
+    def coded(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows with the dictionaries of text that the files have."""
+        return self._rows(columns, [name for name in columns if self.schema.field(name).type == pa.string()])
+
+    def _rows(self, names: Sequence[str], coded: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for piece in self.pieces:
             refuse_changed(piece.location, piece.size, piece.modified)
             try:
-                yield from self._read(piece, names)
+                yield from self._read(piece, names, coded)
             except STORAGE_ERRORS as error:
                 raise DataError(f"{piece} cannot be read: {brief(error)}") from None
 
-    def _read(self, piece: RowGroups, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, piece: RowGroups, names: Sequence[str], coded: Sequence[str]) -> Iterator[pa.RecordBatch]:
         wanted = [name for name in names if name not in piece.constants]
         fields = [self.schema.field(name) for name in names]
-        with opened(piece.location) as file:
+        with opened(piece.location, coded) as file:
             groups = list(range(file.metadata.num_row_groups) if piece.groups is None else piece.groups)
             batches = file.iter_batches(
                 batch_rows(bytes_per_row(file.metadata, groups)), groups, wanted, use_threads=False
@@ -115,10 +121,10 @@ class ParquetPart(TablePart):
                 yield pa.RecordBatch.from_arrays(arrays, names=list(names))
 
 
-def opened(location: Location) -> parquet.ParquetFile:
-    """Open a file; one of this machine is memory-mapped."""
+def opened(location: Location, coded: Sequence[str] = ()) -> parquet.ParquetFile:
+    """Open a file; one of this machine is memory-mapped. ``coded`` are columns of text to read as dictionaries."""
     options = {"memory_map": True} if location.is_local else {"filesystem": location.filesystem}
-    return parquet.ParquetFile(location.path, **options)
+    return parquet.ParquetFile(location.path, read_dictionary=list(coded), **options)
 
 
 def within(batches: Iterator[pa.RecordBatch], span: tuple[int, int] | None) -> Iterator[pa.RecordBatch]:

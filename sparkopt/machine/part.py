@@ -58,6 +58,10 @@ class TablePart(ABC):
             Where a file is gone, was changed or cannot be read.
         """
 
+    def coded(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the same rows, in which columns of text may be dictionaries, where these are read sooner."""
+        return self.batches(columns)
+
 
 def batch_rows(bytes_per_row: float) -> int:
     """Return how many rows a batch may have."""

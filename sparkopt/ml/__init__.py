@@ -286,7 +286,8 @@ def __getattr__(name: str) -> Any:
     if "pyspark.ml" not in sys.modules:
         with postponed(*UNNEEDED, *OTHER_STAGES):  # half of the time that the rest takes
             import_module("pyspark.ml.functions")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with postponed("pyarrow.compute"):
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from sparkopt.blocks.block import Blocks, Part, every
 from sparkopt.blocks.store import BlockStore
+from sparkopt.matrices import as_csr
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
@@ -36,8 +37,8 @@ class _Scores:
     def __call__(self, part: Part, blocks: Blocks) -> tuple[Floats, Floats, Floats]:
         found = [np.zeros((3, 0))]
         for block in every(blocks):
-            X = block.X[:, [-1]]
-            score = np.asarray(X if isinstance(X, np.ndarray) else X.toarray(), np.float64)[:, 0]
+            X = block.X if isinstance(block.X, np.ndarray) else as_csr(block.X)[:, [-1]].toarray()
+            score = np.asarray(X[:, -1], np.float64)
             weight = np.ones(block.rows) if block.weight is None else block.weight
             found.append(np.stack([score, weight, weight * block.y]))
         scores, weights, sums = np.concatenate(found, axis=1)

@@ -118,7 +118,7 @@ class RowScorer:
         if self.offset is None:
             return valid_features(rows)
         batch = pa.RecordBatch.from_arrays([rows.field(0), rows.field(1)], ["features", "offset"])
-        return finite_rows(batch, "features", {"offset": True})
+        return finite_rows(batch, valid_features(batch.column("features")), {"offset": True})
 
     def _scored(self, rows: pa.Array) -> pa.Array:
         predicted = self.scores.raw(feature_matrix(rows.field("features") if self.offset else rows))

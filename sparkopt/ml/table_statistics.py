@@ -124,7 +124,7 @@ class _OfPart(Generic[T]):
 
     def __call__(self, part: TablePart) -> T:
         names = list(dict.fromkeys(self.names))
-        every = (batch.columns for batch in part.batches(names))
+        every = (batch.columns for batch in part.coded(names))
         places = [names.index(name) for name in self.names]  # a column may be both a feature and the fold
         return self.collect(
             pa.RecordBatch.from_arrays([columns[place] for place in places], list(map(str, range(len(places)))))

@@ -10,6 +10,7 @@ import numpy as np
 import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import Features, PartlyDense
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum
 from sparkopt.objective.sparse_rows import add_transposed_product
@@ -97,11 +98,15 @@ def runs(objectives: Objectives) -> Iterator[tuple[LinearObjective, slice]]:
         first += len(own)
 
 
-def add_product(X: Array | scipy.sparse.csr_array, slopes: Array, total: Floats) -> None:
+def add_product(X: Features, slopes: Array, total: Floats) -> None:
     """Add Xᵀ · slopes, (n,) or (n, columns), to ``total`` (features, columns); of few sparse rows what they store."""
     if isinstance(X, np.ndarray):
         product = X.T @ slopes
         total += product[:, None] if slopes.ndim == 1 else product
+    elif isinstance(X, PartlyDense):
+        product = X.dense.T @ slopes
+        total[X.columns] += product[:, None] if slopes.ndim == 1 else product
+        add_product(X.rest, slopes, total)
     elif slopes.ndim == 1 and X.dtype == total.dtype:
         add_transposed_product(X, slopes, total[:, 0])
     elif X.nnz >= X.shape[1]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import Features
 from sparkopt.objective.hessians import HessianSum, centred
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.row_sample import RowSample, RowSpacing
@@ -132,7 +133,7 @@ class _SampleOfAll:
             yield _design(known, hessian.objective, features)[rows]
 
 
-def _design(known: dict[int, Array], objective: LinearObjective, features: Array) -> Array:
+def _design(known: dict[int, Array], objective: LinearObjective, features: Features) -> Array:
     if id(objective) not in known:
         known[id(objective)] = centred(objective, features)
     return known[id(objective)]

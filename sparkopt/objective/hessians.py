@@ -18,6 +18,7 @@ import scipy  # loads scipy.sparse where it is used
 from numpy.typing import NDArray
 
 from sparkopt.blocks.block import Block
+from sparkopt.matrices import Features, as_csr, squared, stored_by_row
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.row_sample import RowSample
 from sparkopt.typing import Array, Floats
@@ -57,7 +58,7 @@ class HessianSum:
             rows = np.flatnonzero(curved)
             block, targets, raw = block.take(rows), targets[rows], raw[rows]
         if is_cheaper_sparse(self.objective, block.X):
-            self._add_rows(_SparseRows(self.objective, block.X), targets, raw, block.weight)
+            self._add_rows(_SparseRows(self.objective, as_csr(block.X)), targets, raw, block.weight)
             return
         step = max(1, PIECE // self._blocks.shape[0])
         for piece in (slice(start, start + step) for start in range(0, block.rows, step)):
@@ -188,7 +189,7 @@ class _SparseRows:
         return np.append(sums, whole) if self._objective.fit_intercept else sums
 
 
-def is_cheaper_sparse(objective: LinearObjective, X: Array | scipy.sparse.csr_array) -> bool:
+def is_cheaper_sparse(objective: LinearObjective, X: Features) -> bool:
     """Whether rows are sparse, their products are less work as they are, and centring the sum keeps its digits."""
     if isinstance(X, np.ndarray):
         return False
@@ -196,11 +197,11 @@ def is_cheaper_sparse(objective: LinearObjective, X: Array | scipy.sparse.csr_ar
         spread = np.ones(objective.features) if objective.scale is None else objective.scale
         if float(np.abs(objective.center * spread).max(initial=0.0)) > FAR:
             return False
-    pairs = float(np.square(np.diff(X.indptr), dtype=np.float64).sum())
+    pairs = float(np.square(stored_by_row(X), dtype=np.float64).sum())
     return bool(PAIRS * pairs + ENTRIES * objective.features**2 < X.shape[0] * objective.features**2)
 
 
-def centred(objective: LinearObjective, X: Array) -> Array:
+def centred(objective: LinearObjective, X: Features) -> Array:
     """Return dense centred rows, with a last column of ones where there is an intercept."""
     rows = X.toarray() if not isinstance(X, np.ndarray) else X
     design = np.empty((rows.shape[0], objective.features + objective.fit_intercept), rows.dtype)
@@ -210,12 +211,12 @@ def centred(objective: LinearObjective, X: Array) -> Array:
     return design
 
 
-def squared_lengths(objective: LinearObjective, X: Array | scipy.sparse.csr_array) -> Floats:
+def squared_lengths(objective: LinearObjective, X: Features) -> Floats:
     """Return the squared length of each row in the solver's coordinates, shape (n,)."""
     scale = np.ones(objective.features) if objective.scale is None else objective.scale
     center = np.zeros(objective.features) if objective.center is None else objective.center
     if not isinstance(X, np.ndarray):  # rounded, where the means are far away
-        squares = scipy.sparse.csr_array((np.square(X.data), X.indices, X.indptr), shape=X.shape)
+        squares = squared(X)
         moved: Floats = squares @ scale**2 - 2 * (X @ (scale**2 * center)) + np.square(scale * center).sum()
         return np.maximum(moved, 0.0, out=moved)
     found, step = np.empty(len(X)), max(1, PIECE // X.shape[1])

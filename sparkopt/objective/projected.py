@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import scipy  # loads scipy.sparse where it is used
 
 from sparkopt.blocks.block import Block
 from sparkopt.errors import IncompatibleError
 from sparkopt.losses import Derivatives, ProjectionLoss
+from sparkopt.matrices import Features, squared
 from sparkopt.objective.accumulators import Accumulators, Objectives, add_product
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.query import PartialSum, Query
@@ -59,7 +59,7 @@ class _Point:
         matrix, intercept = objective.over_features(coef)
         return cls(_loss_of(objective), matrix, intercept, objective.auxiliary(coef), objective.target_scale)
 
-    def derivatives(self, block: Block, squares: Array | scipy.sparse.csr_array | None) -> Derivatives:
+    def derivatives(self, block: Block, squares: Features | None) -> Derivatives:
         """Return losses and derivatives of a block's rows."""
         X, matrix = block.X, self.matrix.astype(block.X.dtype, copy=False)
         projections = np.asarray(X @ matrix)
@@ -75,14 +75,9 @@ class _Point:
         return np.asarray(np.einsum("jf,jf->j", vectors, vectors))
 
 
-def _squares(block: Block, loss: ProjectionLoss) -> Array | scipy.sparse.csr_array | None:
+def _squares(block: Block, loss: ProjectionLoss) -> Features | None:
     """Return the block's features, squared, where the loss takes them."""
-    X = block.X
-    if loss.squared_from is None:
-        return None
-    if isinstance(X, np.ndarray):
-        return X * X
-    return scipy.sparse.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
+    return None if loss.squared_from is None else squared(block.X)
 
 
 def _summed(value: Array, weight: Array | None) -> float:

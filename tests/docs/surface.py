@@ -18,6 +18,7 @@ PACKAGES = (
     "sparkopt",
     "sparkopt.errors",
     "sparkopt.typing",
+    "sparkopt.matrices",
     "sparkopt.validation",
     *(
         f"sparkopt.{name}"

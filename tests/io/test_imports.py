@@ -50,6 +50,19 @@ def test_one_that_is_imported_already_stays():
         assert sys.modules["json"] is json
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_the_block_as_before(collects):
+    script = f"""
+import gc
+from sparkopt.io.imports import postponed
+gc.enable() if {collects} else gc.disable()
+with postponed("wave"):
+    print(gc.isenabled())
+print(gc.isenabled())
+"""
+    assert run(script).split() == ["False", str(collects)]
+
+
 def test_one_that_does_not_exist_is_missed_where_it_is_used():
     with postponed("no_such_module"):
         import no_such_module
@@ -57,9 +70,21 @@ def test_one_that_does_not_exist_is_missed_where_it_is_used():
         _ = no_such_module.anything
 
 
+UNUSED = "'pandas', 'numpy.f2py', 'numpy.testing', 'scipy.special'"
+
+
+def test_an_estimator_imports_nothing_that_its_fit_may_not_need():
+    script = f"""
+import sys
+from sparkopt.ml import LogisticRegression
+print(sorted(set(sys.modules) & {{{UNUSED}, 'scipy.sparse', 'pyarrow.compute'}}))
+"""
+    assert run(script) == "[]"
+
+
 @pytest.mark.parametrize("package", ["sparkopt.ml", "sparkopt.blocks.machine"])
 def test_what_linear_models_do_not_need_is_not_imported(package):
-    kinds = "{'pandas', 'numpy.f2py', 'numpy.testing', 'scipy.special'}"
+    kinds = f"{{{UNUSED}}}"
     assert run(f"import {package}, sys; print(sorted(set(sys.modules) & {kinds}))") == "[]"
 
 

@@ -193,3 +193,21 @@ def test_datasets(tmp_path):
     assert rows_of(Table.of(ds.dataset(ROWS))) == ROWS.to_pylist()
     wider = ds.dataset(tmp_path, schema=pa.schema({"a": pa.float64(), "new": pa.int32()}))
     assert rows_of(Table.of(wider))[0] == {"a": 0.0, "new": None}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 64}], ids=str)
+def test_text_may_be_read_as_the_dictionaries_of_files(tmp_path, options):
+    words = [None if row % 7 == 0 else f"word {row % 40}" for row in range(1_000)]
+    rows = pa.table({"word": pa.array(words), "number": range(1_000), "other": pa.array(words, pa.large_string())})
+    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=300, **options)
+    table = Table.of(str(tmp_path / "rows.parquet"))
+    names = ["number", "word", "other"]
+    batches = [batch for part in table.partitions for batch in part.coded(names)]
+    assert {str(batch.schema.field("word").type) for batch in batches} == {
+        "dictionary<values=string, indices=int32, ordered=0>"
+    }
+    found = pa.Table.from_batches(batches).unify_dictionaries()
+    assert [found.column(name).to_pylist() for name in names] == [rows.column(name).to_pylist() for name in names]
+    plain = pa.Table.from_batches([batch for part in table.partitions for batch in part.batches(names)])
+    assert plain.schema.field("word").type == pa.string()
+    assert plain.to_pydict() == rows.select(names).to_pydict()

@@ -20,6 +20,7 @@ from sparkopt.blocks.backend import Shared
 from sparkopt.blocks.block import Block, Blocks, Part, every
 from sparkopt.blocks.store import BlockStore
 from sparkopt.errors import IncompatibleError
+from sparkopt.matrices import PartlyDense
 from sparkopt.ml.arithmetic import products
 from sparkopt.ml.metrics.evaluators import Measure, measure_of
 from sparkopt.ml.metrics.tallies import OF_TWO, ScoreTally, Tally, merged
@@ -159,7 +160,7 @@ class _Fold:
         The sums of both are within γ ‖x‖ ‖w‖ of the true one (Higham, 2002, *Accuracy and stability of numerical
         algorithms*, §3.1), and what is added to them rounds once more each.
         """
-        X = block.X.astype(np.float64, copy=False)
+        X = np.asarray(block.X, np.float64)
         raw = self.matrix @ X.T + self.intercept[:, None]
         offset = np.zeros(block.rows) if block.offset is None else block.offset
         raw += offset
@@ -178,10 +179,11 @@ class _Fold:
             tally.add_near(block.y, weight, near, rounding * most, exact)
 
     def raw(self, block: Block) -> list[Array]:
-        """Return the raw predictions of each model."""
+        """Return the raw predictions of each model, with the sums that scoring a table makes."""
+        X = block.X.tocsr() if isinstance(block.X, PartlyDense) else block.X
         if not self.is_linear:
-            return [one.raw(block.X) for one in self.scores]
-        raw = products(block.X, self.matrix) + self.intercept
+            return [one.raw(X) for one in self.scores]
+        raw = products(X, self.matrix) + self.intercept
         if block.offset is not None:
             raw = raw + block.offset[:, None]
         return np.split(raw, self.starts[1:-1], axis=1)
