@@ -18,8 +18,6 @@ from sparkopt.ml import (
     LinearRegression,
     LogisticRegression,
     LogisticRegressionModel,
-    OneVsRest,
-    OneVsRestModel,
     Pipeline,
     PipelineModel,
     TableFeatures,
@@ -31,13 +29,8 @@ SAVED = "models are saved"
 """What the process says."""
 X: dict[str, Any] = {"featuresCols": NAMES, "regParam": 0.01}
 MODELS: dict[str, tuple[Any, Any]] = {
-    "two classes": (lambda: LogisticRegression(**X), LogisticRegressionModel),
     "three classes": (lambda: LogisticRegression(labelCol="three", **X), LogisticRegressionModel),
     "a line": (lambda: LinearRegression(labelCol="line", **X), LineModel),
-    "one against the rest": (
-        lambda: OneVsRest(classifier=LogisticRegression(**X), labelCol="three"),
-        OneVsRestModel,
-    ),
     "raw columns": (
         lambda: Pipeline(
             stages=[TableFeatures(labelCol="label", exclude=["id", "three", "line"]), LogisticRegression()]
@@ -45,7 +38,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
         PipelineModel,
     ),
 }
-"""Each estimator, and the class of its models."""
+"""Each estimator, and the class of its models. They are few: a Table of Flink is scored in a job for each."""
 
 
 def rows() -> pd.DataFrame:
