@@ -28,6 +28,7 @@ SPARSE_BELOW = 0.25
 """Share of stored entries under which rows of sparse vectors stay sparse: above it, dense arithmetic is faster."""
 
 INDEX_BYTES = 4
+"""Of the number of a stored entry's column."""
 
 MOST_ROWS = 1 << 16
 """Most rows of a block."""

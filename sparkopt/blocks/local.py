@@ -8,17 +8,22 @@ Connect server outlive a client that is killed: what nobody has used for a day i
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = ["delete_local_folders", "local_folder", "sweep_abandoned", "used"]
 
 PREFIX = "sparkopt-"
+BEGUN = f"{PREFIX}begun-"
+"""Begins the names of folders in which the owner is not noted yet."""
 OWNER = "owner.json"
 MOST_AGE = 7 * 24 * 3600
 """Seconds without use after which a folder is deleted whose owner cannot be asked after, as it ran in another
@@ -48,10 +53,9 @@ def local_folder(name: str, partition: int) -> Path:
         _swept.add(root)
         sweep_abandoned(_base(root))
     folder = root / name
-    root.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-        _note_owner(folder)
+    if not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     return folder
 
 
@@ -112,26 +116,49 @@ def _folders(base: Path) -> Iterator[Path]:
             yield from base.glob(layout)
 
 
-def _note_owner(folder: Path) -> None:
+def _make(folder: Path) -> None:
+    """Make a folder that says whose it is, under a name that says so until then: its maker may be killed before."""
     process = _executor()
-    fact = {"process": process, "started": _started(process), "space": _process_space()}
-    unfinished = folder / f"{OWNER}.{os.getpid()}"
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(json.dumps(fact), encoding="utf-8")
-    unfinished.replace(folder / OWNER)
+    started, space = _started(process), _process_space()
+    begun = folder.with_name(f"{BEGUN}{process}-{started}-{_short(space)}-{uuid.uuid4().hex}")
+    begun.mkdir(mode=0o700)
+    owner = begun / OWNER
+    owner.touch(mode=0o600)
+    owner.write_text(json.dumps({"process": process, "started": started, "space": space}), encoding="utf-8")
+    try:
+        begun.rename(folder)
+    except OSError as error:
+        shutil.rmtree(begun, ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another task of the executor was first
+            raise
 
 
 def _is_abandoned(folder: Path) -> bool:
     """Whether a folder is this user's, and its process is gone or has not used it for long."""
-    status = folder.lstat()
-    if folder.is_symlink() or status.st_uid != os.getuid() or not (folder / OWNER).is_file():
+    status, owner = folder.lstat(), _owner(folder)
+    if folder.is_symlink() or status.st_uid != os.getuid() or owner is None:
         return False
-    owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    is_near = owner["space"] == _process_space()
-    if is_near and _started(owner["process"]) != owner["started"]:
+    process, started, is_near = owner
+    if is_near and _started(process) != started:
         return True
     newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
     return time.time() - newest > (MOST_IDLE if is_near else MOST_AGE)
+
+
+def _owner(folder: Path) -> tuple[int, str, bool] | None:
+    """Return a folder's process, its start, and whether that is of this machine's processes; None for no owner."""
+    if folder.name.startswith(BEGUN):
+        parts = folder.name.removeprefix(BEGUN).split("-")
+        is_ours = len(parts) == 4 and parts[0].isdecimal()
+        return (int(parts[0]), parts[1], parts[2] == _short(_process_space())) if is_ours else None
+    if not (folder / OWNER).is_file():
+        return None
+    found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    return found["process"], found["started"], found["space"] == _process_space()
+
+
+def _short(space: str) -> str:
+    return hashlib.sha256(space.encode()).hexdigest()[:16]
 
 
 def _executor() -> int:

@@ -84,5 +84,56 @@ def test_of_a_running_process_only_folders_are_deleted_that_nobody_uses(root, is
 def test_what_is_not_ours_stays(root, tmp_path):
     (root / "sparkopt-of-somebody").mkdir()
     (root / "sparkopt-link").symlink_to(tmp_path)
+    (root / f"{local.BEGUN}by-somebody").mkdir()
+    names = {entry.name for entry in root.glob("sparkopt-*")}
     assert local.sweep_abandoned(local._base(root)) == 0
-    assert {entry.name for entry in root.glob("sparkopt-*")} == {"sparkopt-of-somebody", "sparkopt-link"}
+    assert {entry.name for entry in root.glob("sparkopt-*")} == names
+    assert len(names) == 3
+
+
+def killed_while(step: str) -> str:
+    """A program whose owner makes a folder, and is killed before a step of that."""
+    return f"""
+import os, pathlib, signal
+from sparkopt.blocks import local
+from unittest import mock
+def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+with mock.patch.object(pathlib.Path, {step!r}, kill):
+    local.local_folder("sparkopt-5", 0)
+"""
+
+
+@pytest.mark.parametrize("step", ["touch", "write_text", "rename"])
+def test_a_folder_that_was_begun_is_deleted_too(root, step):
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {killed_while(step)!r}])"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    (left,) = root.glob("sparkopt-*")
+    assert left.name.startswith(local.BEGUN)
+    assert local.sweep_abandoned(local._base(root)) == 1
+    assert list(root.glob("sparkopt-*")) == []
+
+
+def test_a_folder_that_is_being_made_stays(root, monkeypatch):
+    kept = Path.rename
+
+    def rename(path: Path, to: Path) -> Path:
+        assert local.sweep_abandoned(local._base(root)) == 0
+        return kept(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert local.local_folder("sparkopt-6", 0).is_dir()
+
+
+def test_the_first_of_two_makers_is_the_owner(root, monkeypatch):
+    kept = Path.rename
+
+    def rename(path: Path, to: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", kept)
+        first = local.local_folder("sparkopt-7", 0)
+        (first / "part-00000.arrow").touch()
+        return kept(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    folder = local.local_folder("sparkopt-7", 0)
+    assert {entry.name for entry in folder.iterdir()} == {local.OWNER, "part-00000.arrow"}
+    assert list(root.glob("sparkopt-*")) == [folder]
