@@ -174,5 +174,5 @@ class _Kept:
 
     def __call__(self, value: Array) -> Any:
         if self._value is None or not np.array_equal(self._value, value):
-            self._value, self._there = value, self._put(value)
+            self._value, self._there = np.array(value), self._put(value)  # a copy: the caller may reuse its array
         return self._there
