@@ -71,7 +71,7 @@ test-ray: .venv-ray/ready ## Make .venv-ray and train on Ray's datasets, while i
 	@PYTHONPATH=$$PWD .venv-ray/bin/python -m pytest tests/frameworks -k ray $(ARGS)
 
 .PHONY: test-flink
-test-flink: .venv-flink/ready ## Make .venv-flink and train on tables of PyFlink, score them in its jobs (about 8 minutes)
+test-flink: .venv-flink/ready ## Make .venv-flink and train on tables of PyFlink, score them in its jobs, while processes are killed (about 15 minutes)
 	@PYTHONPATH=$$PWD .venv-flink/bin/python -m pytest tests/frameworks -k flink $(ARGS)
 
 .PHONY: test-keras

@@ -56,7 +56,7 @@ class TrainConfig:
     window_rows : int, default 8192
         Rows that are shuffled together.
     prefetch, decode_threads : int
-        Batches prepared ahead, and threads that decode.
+        Batches prepared ahead (0: each where it is taken), and threads that decode.
     cache_bytes : int, default 2**28
         Bytes of decoded images that are kept for later epochs, by each process; 0 keeps none.
     device : str, default "auto"

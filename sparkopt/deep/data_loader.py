@@ -39,7 +39,7 @@ class RankDataLoader:
     Attributes
     ----------
     waited : float
-        Seconds that were spent waiting for batches.
+        Seconds that were spent waiting for batches, or reading them between steps.
     """
 
     def __init__(self, config: TrainConfig, communicator: Communicator, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class RankDataLoader:
         """Whether rows were held out."""
         return bool(self.index.validation)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps of the optimiser in an epoch."""
         return -(-self.sampler(0).steps // self._config.accumulation)
@@ -98,7 +98,8 @@ class RankDataLoader:
             sizes, self._size, self._config.batch_size, shuffle=False, window_rows=1
         )  # a group at a time
         decoder = self._decoder(self._config.evaluation_pipeline, 0)
-        with self._batches(VALIDATION, sampler, range(self._rank, self._rank + 1), decoder, 0) as batches:
+        streams, ahead = range(self._rank, self._rank + 1), max(self._config.prefetch, 1)  # an output is waited for
+        with self._batches(VALIDATION, sampler, streams, decoder, 0, ahead=ahead) as batches:
             yield batches
 
     def sample(self) -> Batch:
@@ -126,6 +127,7 @@ class RankDataLoader:
         decoder: Decoder,
         first: int,
         mixer: BatchMixer | None = None,
+        ahead: int | None = None,
     ) -> Iterator[Iterator[Batch]]:
         with load_batches(
             self._groups[split],
@@ -134,7 +136,7 @@ class RankDataLoader:
             decoder,
             first_step=first,
             mixer=mixer,
-            ahead=self._config.prefetch,
+            ahead=self._config.prefetch if ahead is None else ahead,
             threads=self._config.decode_threads,
             pin=self._device.type == "cuda",
         ) as batches:

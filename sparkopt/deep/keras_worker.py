@@ -15,6 +15,7 @@ from sparkopt.deep.keras_recipe import KerasRecipe
 from sparkopt.deep.worker import RankResult, train
 from sparkopt.errors import IncompatibleError
 from sparkopt.launch import Communicator
+from sparkopt.shards.index import Index
 
 __all__ = ["train_keras"]
 
@@ -40,6 +41,8 @@ def _on_jax(
     import jax
 
     is_joined = recipe.is_joined(communicator.size)
+    if is_joined or communicator.size == 1 or config.outer_optimizer is not None:
+        config = _reading_between_steps(config)
     with joined_devices(communicator) if is_joined else contextlib.nullcontext():
         mesh = mesh_of(communicator.info, "cpu" if is_cpu else None, is_joined)
         learner = functools.partial(KerasLearner, mesh=mesh)
@@ -48,6 +51,17 @@ def _on_jax(
             result = train(communicator, config, recipe, learner)
         name = "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id}"
         return replace(result, device=name if mesh is None else mesh.name)
+
+
+def _reading_between_steps(config: TrainConfig) -> TrainConfig:
+    """Return the settings without a thread that reads, for steps that are computed on JAX's threads.
+
+    JAX returns before it has computed a step, so the next batch is read meanwhile; a thread of ours would contend
+    with it for cores. Images are decoded ahead all the same, remote files are read ahead, and so are rows where a
+    step waits for numbers of its own.
+    """
+    is_slow = config.pipeline is not None or not Index.load(config.store).location.is_local
+    return config if is_slow or config.max_norm is not None else replace(config, prefetch=0)
 
 
 def _on_tensorflow(

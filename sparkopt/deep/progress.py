@@ -68,6 +68,8 @@ class CallbackListener:
         """Call the callbacks; return whether one of them asks to stop, or has failed."""
         if self._error is not None:
             return True
+        if not self._callbacks:
+            return False
         try:
             return self._react(event)
         except Exception as error:  # noqa: BLE001  # raised again once the ranks have ended

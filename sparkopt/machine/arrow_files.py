@@ -146,7 +146,7 @@ class PrivateFolder:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="table-", dir=private_folders()[0]))  # mode 0700
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """Stay in this process: another one that has parts must not delete their file."""
@@ -171,12 +171,11 @@ def _spooled(stream: pa.RecordBatchReader, held: list[pa.RecordBatch]) -> tuple[
     """Write a stream's batches, of which the first ones are known, to a file, and return its partitions."""
     folder = PrivateFolder()
     path = folder.path / "rows.arrow"
-    rows = list[int]()
-    with pa.ipc.new_file(str(path), stream.schema) as writer:
-        for batch in _all(held, stream):
-            for small in in_batches(pa.Table.from_batches([batch]), BATCH):
-                writer.write_batch(small)
-                rows.append(small.num_rows)
+    try:
+        rows = _written(path, stream.schema, _all(held, stream))
+    except BaseException:
+        folder.delete()  # now, whoever holds the error
+        raise
     location = Location(fs.LocalFileSystem(), str(path))
     (info,) = location.filesystem.get_file_info([str(path)])
     ends = np.concatenate([[0], np.cumsum(rows)])
@@ -189,6 +188,17 @@ def _spooled(stream: pa.RecordBatchReader, held: list[pa.RecordBatch]) -> tuple[
         modified = info.mtime_ns // 1_000_000
         parts.append(ArrowPart(name, count, size, location, first, last, info.size, modified, stream.schema))
     return parts, folder
+
+
+def _written(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> list[int]:
+    """Write batches to a file, none of them long, and return the rows of each."""
+    rows = list[int]()
+    with pa.ipc.new_file(str(path), schema) as writer:
+        for batch in batches:
+            for small in in_batches(pa.Table.from_batches([batch]), BATCH):
+                writer.write_batch(small)
+                rows.append(small.num_rows)
+    return rows
 
 
 def _all(held: list[pa.RecordBatch], stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -1,11 +1,14 @@
 """Tables of PyFlink: a batch table's rows come to this machine as Arrow, and models score tables inside Flink's jobs.
 
 Flink keeps no rows between two jobs, and says of no worker that a later job runs there: so there are no blocks beside
-its workers. One job computes the table, whose Arrow batches are read once, in bounded memory, as any stream is.
+its workers. One job computes the table, whose Arrow batches are read once, in bounded memory, as any stream is. Where
+a process of Flink ends unexpectedly meanwhile, what was read is dropped, and the job is run again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,16 +18,33 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import DataError, IncompatibleError, LostProcessError, SchemaError
-from sparkopt.machine.arrow_files import from_stream
+from sparkopt.machine.arrow_files import PrivateFolder, from_stream
 from sparkopt.machine.cluster import FrameRows, Mapped, RemotePart
 from sparkopt.machine.memory import refuse_names
 from sparkopt.machine.part import BATCH, UNREADABLE, TablePart
+from sparkopt.machine.runs import MOST_ATTEMPTS
 from sparkopt.values import dataclass
 
 __all__ = ["is_flink", "mapped", "outline", "table_of"]
 
 ROW, OUTPUTS, KEPT = "sparkopt_row", "sparkopt_outputs", "sparkopt_kept"
 """Columns that exist only inside a plan: a row's number in its batch, what was made of it, whether it stays."""
+
+RESTARTS = "restart-strategy.type"
+"""Flink's setting of how often a job whose tasks fail is run again."""
+
+ENDED = re.compile(
+    r"Process died with exit code|StatusRuntimeException: (CANCELLED|UNAVAILABLE)|[a-z]TransportException: |"
+    r"TaskManager with id \S+ (is no longer reachable|timed out)|The TaskExecutor is shutting down|"
+    r"Partition(NotFound|Connection)Exception: "
+)
+"""What a cause says where a process of Flink ended, a Python worker or a TaskManager, and no function has failed."""
+
+logger = logging.getLogger(__name__)
+
+
+class _EndedError(Exception):
+    """A process of Flink ended while a job ran; the message is the cause that Flink gives."""
 
 
 def is_flink(data: Any) -> bool:
@@ -43,15 +63,36 @@ def table_of(data: Any) -> FrameRows:
         Where a column has no type that Arrow knows, and no other can be read.
     DataError
         Where the job fails.
+    LostProcessError
+        Where processes of Flink ended unexpectedly, again and again, or its JVM here did.
     """
     if not _is_batch(data):
         raise IncompatibleError(
             "a Table of Flink in streaming mode has no end to train at. Make its environment by "
             "TableEnvironment.create(EnvironmentSettings.in_batch_mode()); models score streams by transform."
         )
-    schema = _schema(data)
-    schema, parts, folder = from_stream(pa.RecordBatchReader.from_batches(schema, _batches(data, schema)))
+    schema, parts, folder = _read(data, _schema(data))
     return FrameRows(schema, parts, None, "flink: Arrow batches of a job", folder)
+
+
+def _read(data: Any, schema: pa.Schema) -> tuple[pa.Schema, list[TablePart], PrivateFolder | None]:
+    """Return schema and partitions of what a job computes, and their folder; it is run again where a process ends."""
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            return from_stream(pa.RecordBatchReader.from_batches(schema, _batches(data, schema)))
+        except _EndedError as error:
+            how = str(error)
+        if attempt < MOST_ATTEMPTS:
+            logger.warning(
+                "a process of Flink ended: %s; the job that computes the Table is run again (%d of %d)",
+                how,
+                attempt,
+                MOST_ATTEMPTS - 1,
+            )
+    raise LostProcessError(
+        f"processes of Flink ended in each of {MOST_ATTEMPTS} jobs that compute the Table, the last time: {how} "
+        f"The logs of its TaskManagers say more; python.executable must be a Python with PyFlink and sparkopt."
+    )
 
 
 def outline(data: Any) -> tuple[pa.Schema, RemotePart, None]:
@@ -106,7 +147,9 @@ def _batches(data: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     data._t_env._before_execute()
     utilities = get_gateway().jvm.org.apache.flink.table.runtime.arrow.ArrowUtils
     try:
-        pieces = _Pieces(utilities.collectAsPandasDataFrame(chosen._j_table, BATCH))
+        with _without_restarts(data._t_env):
+            collected = utilities.collectAsPandasDataFrame(chosen._j_table, BATCH)
+        pieces = _Pieces(collected)
         if not pieces:
             return
         for batch in pa.ipc.open_stream(pa.PythonFile(pieces, mode="r")):
@@ -116,17 +159,43 @@ def _batches(data: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
     except Py4JJavaError as error:
-        raise DataError(f"Flink could not compute the Table: {_cause(error)}") from None
+        raise _failure(str(error).splitlines()) from None
     except (Py4JError, OSError) as error:
         raise LostProcessError(f"Flink's JVM ended while it computed the Table: {type(error).__name__}.") from None
 
 
-def _cause(error: Any) -> str:
-    """Return what an error of a Python function says, or else the innermost exception of the JVM."""
-    lines = str(error).splitlines()
+@contextlib.contextmanager
+def _without_restarts(tables: Any) -> Iterator[None]:
+    """Let jobs that begin here end where they fail, whatever the cluster's strategy.
+
+    Flink would start such a job again, and end the collection of its rows by "Job restarted", without the cause, and
+    the job would wait on for somebody who takes its rows.
+    """
+    from pyflink.common import Configuration
+    from pyflink.util.java_utils import get_j_env_configuration
+
+    beneath = Configuration(j_configuration=get_j_env_configuration(tables._get_j_env()))  # a job is told both
+    settings = [tables.get_config().get_configuration(), beneath]
+    before = [each.get_string(RESTARTS, "") if each.contains_key(RESTARTS) else None for each in settings]
+    settings[0].set_string(RESTARTS, "none")
+    try:
+        yield
+    finally:
+        for each, value in zip(settings, before, strict=True):
+            if value is None:
+                each.remove_config(RESTARTS)
+            else:
+                each.set_string(RESTARTS, value)
+
+
+def _failure(lines: Sequence[str]) -> Exception:
+    """Return the error of a job that failed: what a Python function says, or else the innermost cause of the JVM."""
     python = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
     java = [found[1] for found in (re.match(r"(?:Caused by)?: (.+)", line) for line in lines) if found]
-    return (python or java or lines or [""])[-1][:300]
+    cause = (python or java or list(lines) or [""])[-1][:300]
+    if not python and any(map(ENDED.search, java)):
+        return _EndedError(cause)
+    return DataError(f"Flink could not compute the Table: {cause}")
 
 
 class _Pieces:

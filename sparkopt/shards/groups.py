@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ class RowGroups:
         self._positions = [(shard.path, number) for shard in shards for number in range(len(shard.groups))]
         self._opened: OrderedDict[str, Any] = OrderedDict()
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Rows of each group."""
         return tuple(rows for shard in self._index.shards(self._split) for rows in shard.groups)

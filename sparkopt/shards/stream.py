@@ -1,4 +1,4 @@
-"""Batches that are read and prepared on other threads, while the rank computes."""
+"""Batches that are read and prepared on other threads, while the rank computes; or where they are taken."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ def prepared_batches(
 ) -> Iterator[Iterator[T]]:
     """Give the batches of an epoch, prepared ahead on other threads; leaving the context ends these.
 
+    A batch that goes from thread to thread makes both wait for Python's lock. With ``ahead=0`` no thread is started:
+    that suits what is soon made, where the steps themselves are computed on other threads.
+
     Parameters
     ----------
     groups : RowGroups
@@ -46,11 +49,14 @@ def prepared_batches(
     first_step : int, default 0
         The first step; steps before it are not read.
     ahead : int, default 4
-        Batches that are prepared ahead.
+        Batches that are prepared ahead; 0 prepares each where it is taken.
     threads : int, default 1
         How many are made at the same time; 0 makes them on the thread that reads, which suits what is soon made: each
         thread that a batch goes through makes the others wait.
     """
+    if not ahead:
+        yield _made(groups, sampler, streams, first_step, make)
+        return
     ended = threading.Event()
     waiting: queue.Queue[Future[T] | None] = queue.Queue(ahead)
     with ThreadPoolExecutor(threads, "sparkopt-decode") if threads else nullcontext() as pool:
@@ -71,6 +77,20 @@ def prepared_batches(
                 reader.join(0.01)
 
 
+def _steps(groups: RowGroups, sampler: EpochSampler, streams: range, first_step: int) -> Iterator[tuple[int, Parts]]:
+    """Yield the numbers of steps, and their rows."""
+    sources = [step_columns(groups, sampler, stream, first_step) for stream in streams]
+    for step, parts in enumerate(zip(*sources, strict=True), first_step):
+        yield step, list(parts)
+
+
+def _made(
+    groups: RowGroups, sampler: EpochSampler, streams: range, first_step: int, make: Callable[[Parts, int], T]
+) -> Iterator[T]:
+    for step, parts in _steps(groups, sampler, streams, first_step):
+        yield make(parts, step)
+
+
 def _taken(waiting: queue.Queue[Future[T] | None]) -> Iterator[T]:
     while (future := waiting.get()) is not None:
         yield future.result()
@@ -88,11 +108,10 @@ def _read(
 ) -> None:
     """Put the future of each batch into the queue; or of an error."""
     try:
-        sources = [step_columns(groups, sampler, stream, first_step) for stream in streams]
-        for step, parts in enumerate(zip(*sources, strict=True), first_step):
+        for step, parts in _steps(groups, sampler, streams, first_step):
             if ended.is_set():
                 return
-            waiting.put(_done(make(list(parts), step)) if pool is None else pool.submit(make, list(parts), step))
+            waiting.put(_done(make(parts, step)) if pool is None else pool.submit(make, parts, step))
     except Exception as error:  # noqa: BLE001  # raised where the batch is taken
         failed: Future[T] = Future()
         failed.set_exception(error)

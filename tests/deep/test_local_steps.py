@@ -316,6 +316,39 @@ def test_an_estimator_takes_local_steps(tmp_path):
     assert alone.fit(TABLE).summary.receipt.sent == 0
 
 
+SETTINGS = {
+    "diloco": dict(localSteps=3),
+    "diloco, int8, after a warm-up": dict(localSteps=3, localStepsWarmUp=2, compression="int8"),
+    "average, fp16, rows held out": dict(
+        localSteps=2, outerOptimizer="average", compression="fp16", validationFraction=0.2
+    ),
+    "adam": dict(localSteps=4, outerOptimizer="adam", outerStepSize=0.05),
+}
+
+
+def local_fit(df, kind, launcher):
+    estimator = TorchEstimator(
+        module=networks.mlp, loss="multinomial", optimizer=ADAM, launcher=launcher, **SETTINGS[kind],
+        numProc=2, epochs=2, batchSize=5, seed=4
+    )  # fmt: skip
+    estimator.progress = False
+    return estimator.fit(df)
+
+
+@pytest.mark.usefixtures("horovod")
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_an_estimator_goes_by_horovod_where_it_goes_by_torch(spark, kind):
+    """The launcher torch goes where a plain loop goes, as the tests above have it."""
+    rows = list(zip(TABLE["features"].to_pylist(), TABLE["label"].to_pylist(), strict=True))
+    df = spark.createDataFrame(rows, "features array<float>, label int")
+    expected, found = (local_fit(df, kind, launcher) for launcher in ("torch", "horovod"))
+    assert (found.summary.receipt.launcher, found.summary.receipt.processes) == ("horovod", 2)
+    assert found.summary.receipt.sent == expected.summary.receipt.sent > 0
+    np.testing.assert_allclose(found.summary.objectiveHistory, expected.summary.objectiveHistory, rtol=1e-6)
+    for name, tensor in module_state(expected.weights).items():
+        torch.testing.assert_close(module_state(found.weights)[name], tensor, rtol=1e-5, atol=1e-7)
+
+
 WRONG = {
     "rounds": (dict(localSteps=0), ParameterError, "localSteps must be a whole number >= 1"),
     "outer": (dict(localSteps=2, outerOptimizer="lamp"), ParameterError, "outerOptimizer must be one of"),

@@ -123,6 +123,17 @@ def test_an_epoch_continues_where_it_was_left(index, streams, size, window):
                 assert one.counted == two.counted
 
 
+def test_batches_are_the_same_without_a_thread(index):
+    sampler = EpochSampler(RowGroups(index).sizes, 2, 50, 1, 2, True, 100)
+    threads = {thread.name for thread in threading.enumerate()}
+    with load_batches(RowGroups(index), sampler, range(2), Decoder(index.fields), first_step=3, ahead=0) as found:
+        for one, two in zip(found, batches(index, sampler, range(2), first_step=3), strict=True):
+            assert {thread.name for thread in threading.enumerate()} <= threads
+            assert all(torch.equal(a, b) for a, b in zip(one.inputs, two.inputs, strict=True))
+            assert torch.equal(one.weight, two.weight)
+            assert one.parts == two.parts
+
+
 def test_rows_shuffled_together_are_bounded_in_bytes_too(index, monkeypatch):
     monkeypatch.setattr("sparkopt.shards.index.WINDOW_BYTES", 100 * (index.bytes // ROWS) + 1)
     rows, seen = RankDataLoader(TrainConfig(index.uri, 1, 64, 1), LocalCommunicator(), torch.device("cpu")), []

@@ -162,7 +162,7 @@ def _is_below(process: Path, ancestor: int) -> bool:
 def _flink() -> Iterator[Framework]:
     import logging
 
-    from tests.frameworks.flink import environment, kill_the_next, rows_of, table_of
+    from tests.frameworks.flink import environment, rows_of, table_of
 
     logging.getLogger("py4j").setLevel(logging.ERROR)
     tables = environment()
@@ -173,7 +173,7 @@ def _flink() -> Iterator[Framework]:
         lambda frame: table_of(tables, frame),
         rows_of,
         lambda data, name, least: data.filter(col(name) < least),
-        lambda: kill_the_next(set()),
+        lambda: pytest.fail("passes do not run in Flink"),
     )
 
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 
-def environment(mode: str = "batch") -> Any:
-    """An environment whose jobs run in this process's JVM, one task at a time: rows keep their order."""
+def environment(mode: str = "batch", place: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """An environment whose jobs run one task at a time, in this process's JVM or elsewhere: rows keep their order."""
     with warnings.catch_warnings():  # of what PyFlink imports
         warnings.simplefilter("ignore")
+        from pyflink.common import Configuration
         from pyflink.table import EnvironmentSettings, TableEnvironment
 
-        settings = EnvironmentSettings.in_batch_mode() if mode == "batch" else EnvironmentSettings.in_streaming_mode()
-        tables = TableEnvironment.create(settings)
+        settings = EnvironmentSettings.new_instance().with_configuration(Configuration.from_dict(dict(place)))
+        settings = settings.in_batch_mode() if mode == "batch" else settings.in_streaming_mode()
+        tables = TableEnvironment.create(settings.build())
     tables.get_config().set("parallelism.default", "1")
     tables.get_config().set("python.executable", sys.executable)
     return tables
@@ -60,26 +61,17 @@ def rows_of(table: Any) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def workers() -> set[int]:
-    """The processes of Python functions that this process's JVM has started."""
+def workers_below(ancestor: int) -> set[int]:
+    """The processes of Python functions that a process has started, itself or by others."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"pyflink.fn_execution.beam.beam_boot" in (process / "cmdline").read_bytes():
-                found |= {int(process.name)} if os.getpid() in _ancestors(process) else set()
+            title = (process / "cmdline").read_bytes().split(b"\0")
+            if b"pyflink.fn_execution.beam.beam_boot" in title and ancestor in _ancestors(process):
+                found.add(int(process.name))
         except OSError:  # it has ended
             continue
     return found
-
-
-def kill_the_next(before: set[int]) -> None:
-    """Kill a process of a Python function that was not there before, once there is one."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if new := workers() - before:
-            os.kill(new.pop(), signal.SIGKILL)
-            return
-        time.sleep(0.05)
 
 
 def _ancestors(process: Path) -> list[int]:

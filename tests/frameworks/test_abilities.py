@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sparkopt import Table
+from sparkopt.engines.selection import ENGINES
 from sparkopt.ml import (
     GeneralizedLinearRegression,
     LinearRegression,
@@ -68,6 +70,15 @@ def test_fits_and_scores_are_those_of_one_machine(framework: Framework, name: st
     assert there.summary.objectiveHistory == one.summary.objectiveHistory
     expected = one.transform(here(frame)).to_arrow()["prediction"].to_numpy()
     np.testing.assert_array_equal(_predictions(framework, there.transform(frame)), expected)
+
+
+def test_engines_are_those_of_one_machine(framework: Framework):
+    table = Table.of(framework.frame(_rows()))
+    for engine in ENGINES:
+        estimator = LogisticRegression(engine=engine, **LOGISTIC)
+        there, one = estimator.fit(table), estimator.fit(_rows())
+        assert np.array_equal(_fitted(there), _fitted(one))
+        assert there.summary.receipt.engine == one.summary.receipt.engine
 
 
 def test_one_against_the_rest_scores_where_the_rows_are(framework: Framework):

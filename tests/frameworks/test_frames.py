@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from pyspark.ml.tuning import ParamGridBuilder
 
+from sparkopt import Table
 from sparkopt.ml import (
     BinaryClassificationEvaluator,
     CrossValidator,
@@ -18,6 +21,7 @@ from sparkopt.ml import (
     TableFeatures,
     TrainValidationSplit,
 )
+from sparkopt.optim import OPTIMIZERS
 from tests.frameworks.conftest import NAMES, PARTS, ROWS, Framework, columns, here
 
 KINDS = ("columns", "list", "sparse", "mixed")
@@ -42,6 +46,38 @@ def test_coefficients_are_those_of_one_machine_to_the_bit(framework: Framework, 
     there, one = estimator.fit(frame), estimator.fit(here(frame))
     assert np.array_equal(there.coefficients.toArray(), one.coefficients.toArray())
     assert there.intercept == one.intercept
+
+
+@pytest.fixture(scope="module")
+def tables(framework: Framework) -> tuple[Table, Table]:
+    """Rows of a framework's frame, which are read once for several fits, and the same rows here."""
+    frame = framework.frame(columns("columns"))
+    return Table.of(frame), here(frame)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_has_the_bits_of_one_machine(tables: tuple[Table, Table], optimizer: str):
+    estimator = _estimator("columns", optimizer=optimizer, maxIter=4, tol=0.0, seed=3)
+    there, one = map(estimator.fit, tables)
+    assert np.array_equal(there.coefficients.toArray(), one.coefficients.toArray())
+    assert there.summary.objectiveHistory == one.summary.objectiveHistory
+
+
+def test_a_fit_that_a_callback_ends_resumes_from_its_checkpoint(framework: Framework, tmp_path):
+    frame = framework.frame(columns("columns"))
+    estimator = _estimator("columns", optimizer="gd", maxIter=12, tol=0.0, checkpointInterval=2)
+    expected = estimator.fit(here(frame))
+
+    def end(progress: Any) -> None:
+        if progress.record.step == 5:
+            raise InterruptedError("in the middle")
+
+    estimator = estimator.copy().setCheckpointDir(str(tmp_path / "checkpoints"))
+    with pytest.raises(InterruptedError, match="in the middle"):
+        estimator.copy().setCallbacks([end]).fit(frame)
+    found = estimator.fit(frame)
+    assert found.summary.receipt.resumed_at == 4
+    assert np.array_equal(found.coefficients.toArray(), expected.coefficients.toArray())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,7 +20,7 @@ from tests.frameworks.conftest import NAMES, Framework, columns, here
 def killing(mortal: Framework, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
     """Return a function that has a worker killed so many seconds after a call of the cluster has begun."""
     if mortal.name == "flink":
-        pytest.skip("passes do not run in Flink: test_flink kills what runs there")
+        pytest.skip("passes do not run in Flink: test_flink_killed kills what runs there")
 
     def plan(number: int, seconds: float) -> None:
         calls, run = [0], Cluster.run

@@ -1,4 +1,4 @@
-"""A training whose driver is killed.   python -m tests.keras.killed FOLDER PROCESSES
+"""A training whose driver is killed.   python -m tests.keras.killed FOLDER PROCESSES [MESH]
 
 test_killed.py reads on.
 """
@@ -21,23 +21,28 @@ X = RNG.normal(size=(160, 5)).astype(np.float32)
 CLASSES = (X @ RNG.normal(size=(5, 3))).argmax(1)
 
 
-def fitted(folder, processes, callbacks=()):
-    """Dropout, batch normalisation and Adam; ten steps an epoch on one process, five on two."""
+def estimator(folder, processes, mesh="process", **options):
+    """Return one with dropout, batch normalisation and Adam: ten steps an epoch on one process, five on two."""
     from sparkopt.deep import KerasEstimator
 
-    estimator = KerasEstimator(
-        module=functools.partial(networks.mlp, dropout=0.2, norm=True),
+    given = {"module": functools.partial(networks.mlp, dropout=0.2, norm=True), "epochs": 4, **options}
+    found = KerasEstimator(
         loss="multinomial",
         optimizer="adam",
-        epochs=4,
         batchSize=16,
         numProc=processes,
+        mesh=mesh,
         checkpointDir=folder,
         checkpointInterval=3,
-        callbacks=callbacks,
+        **given,
     )
-    estimator.progress = False
-    return estimator.fit((X, CLASSES))
+    found.progress = False
+    return found
+
+
+def fitted(folder, processes, mesh="process", **options):
+    """Train on a table."""
+    return estimator(folder, processes, mesh, **options).fit((X, CLASSES))
 
 
 def kill(progress):
@@ -48,4 +53,4 @@ def kill(progress):
 
 
 if __name__ == "__main__":
-    fitted(sys.argv[1], int(sys.argv[2]), [kill])
+    fitted(sys.argv[1], int(sys.argv[2]), *sys.argv[3:], callbacks=[kill])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 
 import numpy as np
 import pytest
@@ -227,3 +228,20 @@ def test_local_steps_that_go_on_from_a_checkpoint(keras, stores, backend, tmp_pa
     rest = ProcessLauncher(2).run(with_local_steps, stores, backend, saved)[0]
     assert rest.resumed == "epoch-000001-step-000000000"
     np.testing.assert_allclose(rest.losses, whole.losses, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [None, 1e3])
+def test_rows_are_read_between_steps_that_jax_computes_on_its_threads(keras, backend, norm):
+    """But where a step waits for numbers, as a clipped one does, a thread reads meanwhile."""
+    from sparkopt.deep import KerasEstimator
+
+    reading = []
+
+    def look(progress):
+        reading.append("sparkopt-read" in {thread.name for thread in threading.enumerate()})
+
+    options = {"launcher": "local", "epochs": 1, "batchSize": 1, "prefetch": 1, "maxGradNorm": norm}
+    made = KerasEstimator(module=networks.mlp, loss="multinomial", callbacks=[look], **options)
+    made.progress = False
+    made.fit((np.array(COLUMNS["x"], np.float32), COLUMNS["class"]))
+    assert any(reading) == (backend != "jax" or norm is not None)

@@ -48,6 +48,7 @@ def replica(number: int, lighthouse: str, folder: Path, at: int, pause: float, s
         min_replica_size=RANKS - 1,
         replica_id=f"group-{number}",
         lighthouse_addr=lighthouse,
+        quorum_timeout=timedelta(seconds=150),  # more than the lighthouse waits for a group that starts slowly
         store_addr="127.0.0.1",
         store_port=store.port,
         rank=0,
