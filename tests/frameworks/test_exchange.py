@@ -56,7 +56,9 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
 
 def _started(name: str, python: str, folder: Path) -> subprocess.Popen[str]:
     variables = {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
-    environment = {key: value for key, value in os.environ.items() if key != "SPARK_HOME"} | variables
+    # of another environment's Spark; and PyFlink notes in its process that a job's functions run there
+    other = ("SPARK_HOME", "PYFLINK_GATEWAY_DISABLED")
+    environment = {key: value for key, value in os.environ.items() if key not in other} | variables
     command = [python, "-m", "tests.frameworks.exchange", name, str(folder)]
     with (folder / f"{name}.log").open("w") as log:
         return subprocess.Popen(
