@@ -30,7 +30,7 @@ from sparkopt.blocks.invalid import finite_features, finite_rows, valid_features
 from sparkopt.blocks.vectors import KIND, unpacked
 from sparkopt.errors import DataError
 from sparkopt.io.arrow import fixed_width_values
-from sparkopt.matrices import Features, PartlyDense
+from sparkopt.matrices import Features
 from sparkopt.typing import Array
 from sparkopt.validation import Interval
 from sparkopt.values import dataclass
@@ -196,21 +196,14 @@ class Reader:
             self._refuse_entry(row, flat - int(begins[row]), "null")
 
     def _check_finite(self, X: Features) -> None:
-        if isinstance(X, PartlyDense):
-            if finite_features(X) is None:
-                return
-            X = X.tocsr()
-        stored = X if isinstance(X, np.ndarray) else X.data
-        if np.isfinite(stored.sum()):  # one cheap test; a sum may also overflow, so only a search finds out
+        valid = finite_features(X)
+        if valid is None:
             return
-        bad = np.flatnonzero(~np.isfinite(stored))
-        if len(bad) == 0:
-            return
-        if isinstance(X, np.ndarray):
-            row, feature = divmod(int(bad[0]), X.shape[1])
-        else:
-            row, feature = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1, int(X.indices[bad[0]])
-        self._refuse_entry(row, feature, str(stored.ravel()[bad[0]]))
+        row = int(np.flatnonzero(~valid)[0])
+        entries = X[row : row + 1]
+        values = (entries if isinstance(entries, np.ndarray) else entries.toarray())[0]
+        feature = int(np.flatnonzero(~np.isfinite(values))[0])
+        self._refuse_entry(row, feature, str(values[feature]))
 
     def _refuse_entry(self, row: int, feature: int, value: str) -> None:
         """Name the column where features are several, else the feature's place."""
