@@ -7,8 +7,8 @@ photographs at once would not fit into a worker's memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.values import dataclass
 
-__all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "ImageKernel", "arrow_type", "tensors"]
+__all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "Gathered", "ImageKernel", "Targets", "arrow_type", "tensors"]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**21
@@ -37,6 +37,17 @@ It is small so that a piece is still in the processor's cache when it is sent, a
 
 FAILURES = (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error)
 """What makes a row a bad one, and not the job."""
+
+
+class Targets(Protocol):
+    """What belongs to the images of a column."""
+
+    def of(self, index: int, image: Any) -> Sample:
+        """Return the sample of a row and its image."""
+
+    def keep(self, sample: Sample | None) -> None:
+        """Keep what is needed of the next row's result; None for a bad image."""
+
 
 _TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 
@@ -97,27 +108,24 @@ class ImageKernel(CarriesSettings):
         values, errors : pyarrow.Array
             Of equal length, in the order of the rows. An error is the reason of a missing value, else null.
         """
-        for values, errors, _ in self.pieces(images, keys):
-            yield values, errors
+        yield from self.pieces(images, keys)
 
     def pieces(
-        self, images: pa.Array, keys: pa.Array | None = None, targets: Callable[[int, Any], Sample] | None = None
-    ) -> Iterator[tuple[pa.Array, pa.Array, list[Sample | None]]]:
+        self, images: pa.Array, keys: pa.Array | None = None, targets: Targets | None = None
+    ) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Run the pipeline on a column, as a call does, and with each image's targets.
 
         Parameters
         ----------
         images, keys : pyarrow.Array
             As of a call.
-        targets : callable, optional
-            Returns the sample of (row, image).
+        targets : Targets, optional
+            What makes samples of images, and keeps what is left of them.
 
         Yields
         ------
         values, errors : pyarrow.Array
-            As of a call.
-        samples : list of Sample or None
-            The targets of the results, without their images; None for a bad image, and empty without ``targets``.
+            As of a call. The targets have been given these rows' samples, and no others since the last piece.
         """
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
@@ -127,28 +135,26 @@ class ImageKernel(CarriesSettings):
         kind, convert, to_arrow = _WRITERS[self.output]
         if self.output == "image" and self.pipeline.color == "bgr":
             convert = _in_bgr
-        gathered, errors = _Gathered(kind, self.max_bytes, len(images)), list[str | None]()
-        samples = list[Sample | None]()
+        gathered, errors = Gathered(kind, self.max_bytes, len(images)), list[str | None]()
         for index, row in enumerate(rows):
             value, error, sample = None, None, None
             try:
                 image = read(row)
-                found = image if targets is None else targets(index, image)
+                found = image if targets is None else targets.of(index, image)
                 sample, value = self._result(found, None if keys is None else keys[index].as_py(), convert)
             except FAILURES as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
                 error = _reason(problem)
             if not gathered.has_room_for(value):
-                yield to_arrow(gathered), pa.array(errors, pa.string()), samples
-                gathered, errors, samples = _Gathered(kind, self.max_bytes, len(images) - index), [], []
+                yield to_arrow(gathered), pa.array(errors, pa.string())
+                gathered, errors = Gathered(kind, self.max_bytes, len(images) - index), []
             gathered.add(value)
             errors.append(error)
             if targets is not None:
-                # Without its image, whose memory the next image then takes while it is in the processor's cache.
-                samples.append(None if value is None or sample is None else sample.changed(image=None))
+                targets.keep(None if value is None else sample)
         if errors or not len(images):
-            yield to_arrow(gathered), pa.array(errors, pa.string()), samples
+            yield to_arrow(gathered), pa.array(errors, pa.string())
 
     def _result(
         self, image: Array | bytes | Sample, key: Any, convert: Callable[[Any], Array]
@@ -185,7 +191,7 @@ def _reason(problem: Exception) -> str:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-class _Gathered:
+class Gathered:
     """Results, copied one after another into one buffer.
 
     Parameters
@@ -216,7 +222,7 @@ class _Gathered:
         start = self._ends[-1]
         stop = start if value is None else start + self._size(value)
         if stop > len(self._memory):
-            larger = np.empty(max(stop, min(self._limit, (stop - start) * self._rows)), np.uint8)
+            larger = np.empty(max(start + stop, min(self._limit, (stop - start) * self._rows)), np.uint8)
             larger[:start] = self._memory[:start]
             self._memory = larger
         if value is not None:
@@ -268,16 +274,7 @@ def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def tensors(values: Sequence[Array | None]) -> pa.Array:
-    """Return arrays as a column of struct<shape, dtype, data>."""
-    size = sum(0 if value is None else value.nbytes for value in values)
-    gathered = _Gathered(None, size, len(values))
-    for value in values:
-        gathered.add(value)
-    return _tensors(gathered)
-
-
-def _vectors(values: _Gathered) -> pa.Array:
+def _vectors(values: Gathered) -> pa.Array:
     """Return rows of pyspark.ml's VectorUDT: type 1 is dense."""
     count = len(values.shapes)
     ones = pa.array(np.ones(count, np.int8))
@@ -285,7 +282,8 @@ def _vectors(values: _Gathered) -> pa.Array:
     return pa.StructArray.from_arrays(columns, ["type", "size", "indices", "values"], mask=values.missing)
 
 
-def _tensors(values: _Gathered) -> pa.Array:
+def tensors(values: Gathered) -> pa.Array:
+    """Return arrays as a column of struct<shape, dtype, data>."""
     columns = [values.shape_lists(), pa.array(values.dtypes, pa.string()), values.binary()]
     return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=values.missing)
 
@@ -316,7 +314,7 @@ def _check_image(image: Array) -> None:
         )
 
 
-def _image_rows(values: _Gathered) -> pa.Array:
+def _image_rows(values: Gathered) -> pa.Array:
     heights, widths, channels = (
         [0 if shape is None else shape[axis] for shape in values.shapes] for axis in range(3)
     )
@@ -342,11 +340,11 @@ def _encoded_bytes(data: bytes) -> Array:
     return np.frombuffer(data, np.uint8)
 
 
-_WRITERS: dict[str, tuple[type[np.floating[Any]] | None, Callable[[Any], Array], Callable[[_Gathered], pa.Array]]] = {
+_WRITERS: dict[str, tuple[type[np.floating[Any]] | None, Callable[[Any], Array], Callable[[Gathered], pa.Array]]] = {
     "vector": (np.float64, _as_is, _vectors),
-    "array": (np.float32, _as_is, _Gathered.lists),
-    "tensor": (None, _as_is, _tensors),
-    "bytes": (None, _encoded_bytes, _Gathered.binary),
+    "array": (np.float32, _as_is, Gathered.lists),
+    "tensor": (None, _as_is, tensors),
+    "bytes": (None, _encoded_bytes, Gathered.binary),
     "image": (None, _to_bgr, _image_rows),
 }
 OUTPUTS = tuple(_WRITERS)
@@ -355,4 +353,4 @@ OUTPUTS = tuple(_WRITERS)
 def arrow_type(output: str) -> pa.DataType:
     """Return the type of Arrow for ``output``, one of ``OUTPUTS``."""
     kind, _, to_arrow = _WRITERS[output]
-    return to_arrow(_Gathered(kind, 1, 0)).type
+    return to_arrow(Gathered(kind, 1, 0)).type

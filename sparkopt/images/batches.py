@@ -146,22 +146,20 @@ class BatchFunction:
                 start += len(values)
                 yield piece.filter(errors.is_null()) if self.kernel.mode == "DROPMALFORMED" else piece
 
-    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, list[Any]]]:
-        """Yield results, reasons and samples of some rows at a time; without targets there are no samples."""
+    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, Any]]:
+        """Yield results, reasons and what was kept of the targets of some rows at a time; without targets, None."""
         for values, errors in self.kernel(batch.column(self.input_column), keys):
-            yield values, errors, []
+            yield values, errors, None
 
-    def _joined(
-        self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, samples: Sequence[Any]
-    ) -> pa.RecordBatch:
+    def _joined(self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, kept: Any) -> pa.RecordBatch:
         columns = {name: rows.column(name) for name in self._kept(rows.schema.names)}
-        columns |= self._target_columns(rows, samples)
+        columns |= self._target_columns(rows, kept)
         columns[self.output_column] = values
         if self.error_column is not None:
             columns[self.error_column] = errors
         return pa.RecordBatch.from_arrays([*columns.values()], [*columns])
 
-    def _target_columns(self, rows: pa.RecordBatch, samples: Sequence[Any]) -> dict[str, pa.Array]:
+    def _target_columns(self, rows: pa.RecordBatch, kept: Any) -> dict[str, pa.Array]:
         """Return the new columns of the targets."""
         return {}
 

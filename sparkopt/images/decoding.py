@@ -10,8 +10,9 @@ import numpy as np
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
-from sparkopt.images.label_images import decode_labels
 from sparkopt.images.opencv import cv2
+from sparkopt.images.plain_png import COLORS as COLORED
+from sparkopt.images.plain_png import GREY, PALETTE, decode_plain_png
 from sparkopt.images.resizing import with_channels
 from sparkopt.io.image_checks import decodable, tiff_layout, tiff_planes
 from sparkopt.io.image_frames import count_frames
@@ -151,21 +152,18 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
     """
     if isinstance(data, bytearray | memoryview):
         data = bytes(data)
-    labels = decode_labels(data, max_pixels) if isinstance(data, bytes) else None
+    labels = decode_plain_png(data, max_pixels, (GREY, PALETTE), (b"eXIf",)) if isinstance(data, bytes) else None
     if labels is not None:
-        return labels
+        return labels[..., 0]
     header, levels = read_header(data, max_pixels), 255
     if header.format == "png":
-        if data[25] == _PALETTE:
+        if data[25] == PALETTE:
             data = _without_palette(data)
         levels = (1 << min(header.bits, 8)) - 1
     image = _pixels(decodable(data, header), header, cv2.IMREAD_UNCHANGED, 1)
     if image.ndim != 2:
         raise CorruptImageError(f"unsupported: a mask of {image.shape[2]} channels; labels have one, or a palette")
     return orient(image if levels == 255 else image // (255 // levels), header.orientation)
-
-
-_PALETTE = 3
 
 
 def _without_palette(data: bytes) -> bytes:
@@ -214,6 +212,10 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     if layout is not None and layout.has_unassociated_alpha:
         rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
         return _converted(_divided_by_alpha(rgba), "rgba", color)
+    if header.format == "png" and reduction == 1:
+        samples = decode_plain_png(data, header.height * header.width, (GREY, COLORED), (b"tRNS",))
+        if samples is not None:
+            return _converted(samples, "gray" if samples.shape[2] == 1 else "rgb", color)
     if color != "rgba":
         flags, decoded = _decode_flags(color, reduction, header.format)
         return _converted(_pixels(data, header, flags, reduction), decoded, color)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
-from sparkopt.images.arrow import FAILURES, tensors
+from sparkopt.images.arrow import FAILURES, Gathered, tensors
 from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
@@ -89,26 +89,45 @@ class SampleFunction(BatchFunction):
 
     def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, list[Any]]]:
         targets = _Targets(self, batch)
-        yield from self.kernel.pieces(batch.column(self.input_column), keys, targets.of)
+        for values, errors in self.kernel.pieces(batch.column(self.input_column), keys, targets):
+            yield values, errors, targets.taken()
 
-    def _target_columns(self, rows: pa.RecordBatch, samples: Sequence[Sample | None]) -> dict[str, pa.Array]:
+    def _target_columns(self, rows: pa.RecordBatch, kept: _Kept | None) -> dict[str, pa.Array]:
         columns: dict[str, pa.Array] = {}
-        if self.mask is not None:
-            columns[self.mask] = tensors([None if one is None else one.mask for one in samples])
+        samples = [] if kept is None else kept.samples
+        if kept is not None and self.mask is not None:
+            columns[self.mask] = tensors(kept.masks)
         for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
             if name is not None:
                 columns[name] = _point_lists([None if one is None else getattr(one, field) for one in samples])
         if self.labels is not None:
-            kept = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
-            columns[self.labels] = pa.array(kept, rows.column(self.labels).type)
+            labels = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
+            columns[self.labels] = pa.array(labels, rows.column(self.labels).type)
         return columns
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What is left of samples: those without their images and masks, and the masks one after another.
+
+    Attributes
+    ----------
+    samples : list of Sample or None
+        None for a bad image.
+    masks : Gathered
+        The masks.
+    """
+
+    samples: list[Sample | None]
+    masks: Gathered
 
 
 class _Targets:
     """The targets of a batch's rows."""
 
     def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
-        self._function = function
+        self._function, self._left = function, len(batch)
+        self._kept = self._none()
         self._columns = {
             name: _rows(batch.column(column), _WIDTHS.get(name))
             for name in ("boxes", "labels", "keypoints")
@@ -132,6 +151,21 @@ class _Targets:
             )
         except ParameterError as error:
             raise CorruptImageError(f"corrupt: {error}") from None
+
+    def keep(self, sample: Sample | None) -> None:
+        """Keep all but the image and a copy of the mask, whose memory the next ones take while it is in the cache."""
+        if self._masks is not None:
+            self._kept.masks.add(None if sample is None else sample.mask)
+        self._kept.samples.append(None if sample is None else sample.changed(image=None, mask=None))
+
+    def taken(self) -> _Kept:
+        """Return what was kept since the last time."""
+        kept, self._left = self._kept, self._left - len(self._kept.samples)
+        self._kept = self._none()
+        return kept
+
+    def _none(self) -> _Kept:
+        return _Kept([], Gathered(None, self._function.kernel.max_bytes, self._left))
 
 
 _WIDTHS = {"boxes": 4, "keypoints": 2}

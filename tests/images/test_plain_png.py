@@ -1,4 +1,4 @@
-"""Masks in PNGs: the labels that were written, whichever way they are decoded; an error where a bit is wrong."""
+"""Plain PNGs: the samples that were written, with kornia-rs and without it; an error where a bit is wrong."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError
-from sparkopt.images import label_images
+from sparkopt.images import plain_png
 from sparkopt.io.image_header import MAX_PIXELS
 
 SIZES = [(1, 1), (1, 9), (9, 1), (33, 41)]
@@ -42,21 +42,21 @@ def pillow(labels, mode, **options):
     return file.getvalue()
 
 
-@pytest.fixture(params=["imagecodecs", None], ids=["imagecodecs", "without it"])
-def inflater(request, monkeypatch):
-    """What inflates: with imagecodecs, and as if it were not installed."""
+@pytest.fixture(params=["kornia_rs", None], ids=["kornia-rs", "without it"])
+def decoder(request, monkeypatch):
+    """What decodes: kornia-rs, and OpenCV as if that were not installed."""
     if request.param is None:
-        monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    label_images._tools.cache_clear()
+        monkeypatch.setitem(sys.modules, "kornia_rs.io", None)
+    plain_png._decoder.cache_clear()
     yield request.param
-    label_images._tools.cache_clear()
+    plain_png._decoder.cache_clear()
 
 
-def is_quick(data):
-    return label_images.decode_labels(data, MAX_PIXELS) is not None
+def is_plain(data, kinds=(plain_png.GREY, plain_png.PALETTE)):
+    return plain_png.decode_plain_png(data, MAX_PIXELS, kinds) is not None
 
 
-@pytest.mark.usefixtures("inflater")
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("size", SIZES)
 def test_labels_are_those_that_were_written(size):
     for count in (3, 256):
@@ -70,9 +70,9 @@ def test_labels_are_those_that_were_written(size):
 def test_the_common_kinds_do_without_libpng():
     labels = labels_of((33, 41))
     files = {"a palette": pillow(labels, "P"), "OpenCV's own": cv2.imencode(".png", labels)[1].tobytes()}
-    files |= {name: opencv(labels, name) for name in ("none", "sub", "some sub")}
-    assert [name for name, data in files.items() if not is_quick(data)] == []
-    assert not is_quick(opencv(labels[..., np.newaxis].repeat(3, axis=2), "sub"))
+    files |= {"Pillow's greys": pillow(labels, "L")} | {name: opencv(labels, name) for name in FILTERS}
+    assert [name for name, data in files.items() if not is_plain(data)] == []
+    assert not is_plain(opencv(labels[..., np.newaxis].repeat(3, axis=2), "sub"))
 
 
 def filtered(labels, kinds):
@@ -105,7 +105,7 @@ def file_of(size, stream, kind=0, before=b"", after=b"", parts=1):
 PALETTE = chunk(b"PLTE", bytes(range(256)) * 3)
 
 
-@pytest.mark.usefixtures("inflater")
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("kind", [0, 3], ids=["greys", "palette"])
 @pytest.mark.parametrize("kinds", [(0,), (1,), (2,), (3,), (4,), (0, 1), (1, 2, 4), (0, 1, 2, 3, 4)], ids=str)
 def test_filters_are_undone(kinds, kind):
@@ -137,7 +137,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.usefixtures("inflater")
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", ALIKE)
 def test_what_is_beside_the_pixels_changes_no_label(name, rows):
@@ -153,7 +153,6 @@ WRONG = {
     "a stream that ends early": lambda rows, stream: file_of(SIZE, stream[: len(stream) // 2]),
     "no pixels": lambda rows, stream: file_of(SIZE, b""),
     "a wrong code in the stream": lambda rows, stream: file_of(SIZE, stream[:2] + b"\xff" + stream[3:]),
-    "a wrong checksum of the stream": lambda rows, stream: file_of(SIZE, stream[:-4] + b"1234"),
     "no stream": lambda rows, stream: file_of(SIZE, b"labels" * 9),
     "an unknown filter": lambda rows, stream: file_of(SIZE, zlib.compress(rows[:-32] + b"\5" + rows[-31:])),
     "pixels in two places": lambda rows, stream: file_of(
@@ -168,7 +167,7 @@ WRONG = {
 """Files of which each checksum of a chunk is right, and something else is not."""
 
 
-@pytest.mark.usefixtures("inflater")
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_file_is_an_error(name, rows):
@@ -177,34 +176,7 @@ def test_a_wrong_file_is_an_error(name, rows):
         images.decode_mask(data)
 
 
-def judged(data):
-    """The labels of a file as bytes, or that there are none."""
-    try:
-        return images.decode_mask(data).tobytes()
-    except CorruptImageError:
-        return "corrupt"
-
-
-@pytest.mark.parametrize("rows", ROWS)
-def test_mutations_are_judged_alike_with_imagecodecs_and_without(rows, monkeypatch):
-    """Damage in the rows, and in the stream, whose chunks have right checksums."""
-    rng, files = np.random.default_rng(0), []
-    for number in range(200):
-        body = ROWS[rows] if number % 2 else zlib.compress(ROWS[rows])
-        data = bytearray(body)
-        for place in rng.integers(len(data), size=rng.integers(1, 4)):
-            data[place] = rng.integers(8) if number % 4 == 1 else rng.integers(256)
-        files.append(file_of(SIZE, zlib.compress(bytes(data)) if number % 2 else bytes(data)))
-    label_images._tools.cache_clear()
-    found = [judged(data) for data in files]
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    label_images._tools.cache_clear()
-    assert [judged(data) for data in files] == found
-    label_images._tools.cache_clear()
-    assert 10 < found.count("corrupt") < 190
-
-
-@pytest.mark.usefixtures("inflater")
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize(
     "write",
     [
@@ -227,12 +199,18 @@ def test_every_wrong_bit_is_an_error(write):
         np.testing.assert_array_equal(found, labels)  # of the palette's bytes only libpng reads the checksum
 
 
-@pytest.mark.usefixtures("inflater")
-def test_no_more_is_inflated_than_the_size_holds():
-    bomb = opencv(np.zeros((4000, 4000), np.uint8), "none")
-    small = bomb[:16] + (4).to_bytes(4, "big") * 2 + bomb[24:29]
-    data = small + zlib.crc32(small[12:29]).to_bytes(4, "big") + bomb[33:]
-    assert not is_quick(data)
+@pytest.mark.usefixtures("decoder")
+def test_what_follows_the_last_row_is_left_out():
+    large = opencv(np.ones((4000, 4000), np.uint8), "none")
+    small = large[:16] + (4).to_bytes(4, "big") * 2 + large[24:29]
+    data = small + zlib.crc32(small[12:29]).to_bytes(4, "big") + large[33:]
+    assert images.decode_mask(data).shape == (4, 4)
+
+
+def test_the_checksum_of_the_stream_is_not_needed_where_those_of_its_chunks_are_right():
+    """kornia-rs leaves it out: the chunks' cover the same bytes."""
+    stream = zlib.compress(ROWS["mixed"])
+    np.testing.assert_array_equal(images.decode_mask(file_of(SIZE, stream[:-4] + b"1234")), LABELS)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -244,8 +222,79 @@ def test_labels_are_turned_with_their_image(orientation):
     np.testing.assert_array_equal(found, np.rot90(labels, {1: 0, 3: 2, 6: -1, 8: 1}[orientation]))
 
 
-@pytest.mark.usefixtures("inflater")
-def test_sums_beyond_32_bits(monkeypatch):
-    monkeypatch.setattr(label_images, "_SUMMED_AT_ONCE", 100)
-    labels = labels_of((33, 41))
-    np.testing.assert_array_equal(images.decode_mask(opencv(labels, "sub")), labels)
+PHOTOGRAPH = np.random.default_rng(4).integers(0, 256, (19, 23, 3), np.uint8)
+
+
+def png_of(values, **options):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def with_chunk(data, added):
+    return data[:33] + added + data[33:]
+
+
+COLORED, LEVELS = png_of(PHOTOGRAPH), png_of(PHOTOGRAPH[..., 0])
+PHOTOGRAPHS = {
+    "colours": COLORED,
+    "greys": LEVELS,
+    "OpenCV's": cv2.imencode(".png", PHOTOGRAPH[..., ::-1])[1].tobytes(),
+    "a gamma": with_chunk(COLORED, chunk(b"gAMA", (100_000).to_bytes(4, "big"))),
+    "greys with a gamma": with_chunk(LEVELS, chunk(b"gAMA", (100_000).to_bytes(4, "big"))),
+    "a profile": with_chunk(COLORED, chunk(b"sRGB", b"\0")),
+    "text": png_of(PHOTOGRAPH, dpi=(72, 72)),
+    "a colour that is transparent": png_of(PHOTOGRAPH, transparency=(1, 2, 3)),
+    "an alpha": png_of(np.dstack([PHOTOGRAPH, PHOTOGRAPH[..., :1]])),
+    "a palette": pillow(labels_of((19, 23)), "P"),
+    "one bit": png_of(PHOTOGRAPH[..., 0] > 127),
+    "sixteen bits": cv2.imencode(".png", PHOTOGRAPH.astype(np.uint16) * 257)[1].tobytes(),
+    "interlaced": file_of((1, 1), zlib.compress(b"\0\7")).replace(
+        chunk(b"IHDR", b"\0\0\0\1" * 2 + b"\x08\0\0\0\0"), chunk(b"IHDR", b"\0\0\0\1" * 2 + b"\x08\0\0\0\1")
+    ),
+}
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_photographs_are_pillows(name):
+    data = PHOTOGRAPHS[name]
+    picture = Image.open(io.BytesIO(data))
+    expected = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(images.decode(data), expected)
+    np.testing.assert_array_equal(images.decode(data, "bgr"), expected[..., ::-1])
+    np.testing.assert_array_equal(images.decode(data, "gray"), cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)[..., None])
+    np.testing.assert_array_equal(images.decode(data, "rgba"), np.asarray(picture.convert("RGBA")))
+
+
+def test_plain_photographs_do_without_libpng():
+    kinds = (plain_png.GREY, plain_png.COLORS)
+    plain = {name for name, data in PHOTOGRAPHS.items() if is_plain(data, kinds)}
+    seen_through = "a colour that is transparent"
+    others = {"a palette", "an alpha", "one bit", "sixteen bits", "interlaced"}
+    assert plain == PHOTOGRAPHS.keys() - others
+    assert plain_png.decode_plain_png(PHOTOGRAPHS[seen_through], MAX_PIXELS, kinds, (b"tRNS",)) is None
+
+
+def judged(decode, data):
+    """The pixels of a file as bytes, or that there are none."""
+    try:
+        return decode(data).tobytes()
+    except CorruptImageError:
+        return "corrupt"
+
+
+@pytest.mark.parametrize("name", ["colours", "greys", "text", "a palette"])
+def test_damaged_files_are_judged_alike_with_kornia_and_without(name, monkeypatch):
+    rng, files = np.random.default_rng(0), []
+    for _ in range(300):
+        data = bytearray(PHOTOGRAPHS[name])
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        files.append(bytes(data[: rng.integers(len(data))] if rng.random() < 0.1 else data))
+    decode = images.decode_mask if name == "a palette" else images.decode
+    plain_png._decoder.cache_clear()
+    found = [judged(decode, data) for data in files]
+    monkeypatch.setattr(plain_png, "_decoder", lambda: None)
+    assert [judged(decode, data) for data in files] == found
+    assert found.count("corrupt") > 200  # a palette is no part of labels
