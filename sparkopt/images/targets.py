@@ -87,7 +87,7 @@ class SampleFunction(BatchFunction):
         types = {self.mask: tensor, self.boxes: points, self.keypoints: points}
         return {name: kind for name, kind in types.items() if name is not None}
 
-    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, list[Any]]]:
+    def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, _Kept]]:
         targets = _Targets(self, batch)
         for values, errors in self.kernel.pieces(batch.column(self.input_column), keys, targets):
             yield values, errors, targets.taken()
