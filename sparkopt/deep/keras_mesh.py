@@ -115,12 +115,7 @@ def mesh_of(info: RankInfo, kind: str | None, is_joined: bool = False) -> JaxMes
 
     if is_joined:
         every = sorted(jax.devices(kind), key=lambda one: (one.process_index, one.id))
-        counts = [sum(one.process_index == rank for one in every) for rank in range(info.size)]
-        if len(set(counts)) > 1:
-            raise IncompatibleError(
-                f"mesh='ranks' needs equally many devices on each process; they have {', '.join(map(str, counts))}. "
-                "Give each process as many, or set mesh='process'."
-            )
+        _refuse_unequal(every, info.size)
         return JaxMesh(every)
     devices = jax.local_devices(backend=kind)
     own = own_devices(devices, info)
@@ -142,12 +137,24 @@ def own_devices(devices: Sequence[Any], info: RankInfo) -> list[Any]:
     return list(devices) if is_alone else [devices[info.local_rank % len(devices)]]
 
 
+def _refuse_unequal(devices: Sequence[Any], processes: int) -> None:
+    """Refuse processes of which one has more devices than another."""
+    counts = [sum(one.process_index == rank for one in devices) for rank in range(processes)]
+    if len(set(counts)) > 1:
+        raise IncompatibleError(
+            f"mesh='ranks' needs equally many devices on each process; they have {', '.join(map(str, counts))}. "
+            "Give each process as many, or set mesh='process'."
+        )
+
+
 @contextlib.contextmanager
 def joined_devices(communicator: Communicator) -> Iterator[None]:
     """Make one runtime of JAX of all ranks' processes, until the context ends. A collective.
 
     Raises
     ------
+    IncompatibleError
+        Where the ranks have unequally many devices.
     LostRankError
         Where the ranks do not find each other, or another process answers in place of one.
     """
@@ -167,6 +174,7 @@ def joined_devices(communicator: Communicator) -> Iterator[None]:
             initialization_timeout=_START_SECONDS,
             shutdown_timeout_seconds=_END_SECONDS,
         )
+        _refuse_unequal(jax.devices(), communicator.size)  # JAX's own collectives, the first of which follows, cannot
         prove_ranks(communicator)
     except RuntimeError as error:  # as JAX raises all that its runtime says
         raise LostRankError(f"JAX's processes do not reach each other by {address}: {brief(error)}") from error

@@ -8,24 +8,30 @@ tasks send each other. ``session`` starts Spark from a profile; ``class_archive`
 and quiet on one machine. ``devices`` finds accelerators, ``threads`` limits numerical libraries to the task's cores,
 and ``horovod_patches`` holds what is changed in Horovod.
 
-Imports the packages up to ``shards``. Spark, PyTorch and Horovod are loaded when a
-function needs them, not by the import. Start reading at ``launcher``, then ``torch``.
+Imports the packages up to ``shards``. Names are loaded when they are first used, and Spark, PyTorch and Horovod when
+a function needs them. Start reading at ``launcher``, then ``torch``.
 """
 
-from sparkopt.launch import devices
-from sparkopt.launch.channel import RankReport, Watcher
-from sparkopt.launch.communicator import Communicator, LocalCommunicator, RankInfo
-from sparkopt.launch.connect import ConnectLauncher
-from sparkopt.launch.context import RankBatch, RunContext, RunSettings
-from sparkopt.launch.devices import Device, DeviceReport
-from sparkopt.launch.elastic import ElasticLauncher
-from sparkopt.launch.horovod import HorovodLauncher
-from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
-from sparkopt.launch.on_ray import RayLauncher
-from sparkopt.launch.processes import ProcessLauncher
-from sparkopt.launch.running import run
-from sparkopt.launch.settings import SessionSettings
-from sparkopt.launch.torch import TorchLauncher
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparkopt.launch import devices
+    from sparkopt.launch.channel import RankReport, Watcher
+    from sparkopt.launch.communicator import Communicator, LocalCommunicator, RankInfo
+    from sparkopt.launch.connect import ConnectLauncher
+    from sparkopt.launch.context import RankBatch, RunContext, RunSettings
+    from sparkopt.launch.devices import Device, DeviceReport
+    from sparkopt.launch.elastic import ElasticLauncher
+    from sparkopt.launch.horovod import HorovodLauncher
+    from sparkopt.launch.launcher import Launcher, LocalLauncher, RankFunction, SparkLauncher
+    from sparkopt.launch.on_ray import RayLauncher
+    from sparkopt.launch.processes import ProcessLauncher
+    from sparkopt.launch.running import run
+    from sparkopt.launch.settings import SessionSettings
+    from sparkopt.launch.torch import TorchLauncher
 
 __all__ = [
     "Communicator",
@@ -52,3 +58,38 @@ __all__ = [
     "devices",
     "run",
 ]
+
+_MODULES = {
+    "Communicator": "communicator",
+    "ConnectLauncher": "connect",
+    "Device": "devices",
+    "DeviceReport": "devices",
+    "ElasticLauncher": "elastic",
+    "HorovodLauncher": "horovod",
+    "Launcher": "launcher",
+    "LocalCommunicator": "communicator",
+    "LocalLauncher": "launcher",
+    "ProcessLauncher": "processes",
+    "RankBatch": "context",
+    "RankFunction": "launcher",
+    "RankInfo": "communicator",
+    "RankReport": "channel",
+    "RayLauncher": "on_ray",
+    "RunContext": "context",
+    "RunSettings": "context",
+    "SessionSettings": "settings",
+    "SparkLauncher": "launcher",
+    "TorchLauncher": "torch",
+    "Watcher": "channel",
+    "run": "running",
+}
+"""The module of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name == "devices":
+        return import_module("sparkopt.launch.devices")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"sparkopt.launch.{_MODULES[name]}"), name)
