@@ -250,12 +250,12 @@ class ParquetReader:
             elif role.startswith(RAW):
                 columns[role] = _raw(batch, constants, source)
             else:
-                columns[role] = _number(batch, constants, source, 0).cast(TARGETS.get(role, pa.float64()), safe=False)
+                columns[role] = _as(_number(batch, constants, source, 0), TARGETS.get(role, pa.float64()))
         return pa.RecordBatch.from_pydict(columns)
 
     def number(self, batch: pa.RecordBatch, role: str) -> Array:
         """Return a column of numbers as doubles, in which null is NaN."""
-        column = _number(batch, {}, self.sources[role], 0).cast(pa.float64(), safe=False)
+        column = _as(_number(batch, {}, self.sources[role], 0), pa.float64())
         found: Array = fixed_width_values(column.fill_null(np.nan))
         return found
 
@@ -365,7 +365,12 @@ def _entries(column: pa.Array, casts: Casts) -> pa.Array:
             column = column.cast(pa.list_(SIMPLE[name]), safe=False)
     if pa.types.is_fixed_size_list(column.type):
         return column
-    return column.cast(pa.list_(column.type.value_type), safe=False)
+    return _as(column, pa.list_(column.type.value_type))
+
+
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return a column of a type. One that has it is not cast: that would load all of Arrow's functions."""
+    return column if column.type == kind else column.cast(kind, safe=False)
 
 
 def _int_offsets(column: pa.Array) -> pa.Array:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from sparkopt.blocks.block import Blocks, Part
-from sparkopt.blocks.store import Result
+from sparkopt.blocks.tasks import Result
 from sparkopt.codecs.gradient import GradientCodec
 from sparkopt.communication.encoder import Encoder, PassMessage, Sender
 from sparkopt.communication.encoding import CommunicatedSum

@@ -8,16 +8,15 @@ from contextlib import contextmanager
 
 from pyspark.cloudpickle import dumps
 
-from sparkopt.blocks.backend import Shared
-from sparkopt.blocks.block import Blocks, Part
 from sparkopt.blocks.cancelling import Cancellation, cancellable
 from sparkopt.blocks.descriptions import described
 from sparkopt.blocks.store import BlockStore, Result
 from sparkopt.communication.autotune import reduce_by
 from sparkopt.communication.encoder import Encoder, PassMessage
-from sparkopt.communication.sums import Pass, Summation, TaskSum, driver_pass, fold, summation_of
+from sparkopt.communication.sums import Pass, Summation, driver_pass, fold
 from sparkopt.engines.base import Engine, EngineRun, FitSize
 from sparkopt.engines.reduction import Sums, levels, sliced, tree
+from sparkopt.engines.step import Step
 from sparkopt.launch.threads import task_threads
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.work import Work
@@ -118,7 +117,7 @@ class DriverEngine(Engine):
             begin, query = time.perf_counter(), message.query
             how = self._reduction(query, store)
             slices = _slices(query.request.points.nbytes, slots) if how == "sharded" else 1
-            sums = self._sums(store, _Step(shared, message, slices), how, slots)
+            sums = self._sums(store, Step(shared, message, slices), how, slots)
             adding = time.perf_counter()
             total = fold(sums)
             partial = total.sums.decoded()
@@ -148,7 +147,7 @@ class DriverEngine(Engine):
             return "sharded"
         return "tree" if store.has_rdds else "collect"
 
-    def _sums(self, store: BlockStore, task: _Step, how: str, slots: int) -> Sums:
+    def _sums(self, store: BlockStore, task: Step, how: str, slots: int) -> Sums:
         """Return sums that hold every partition, each once."""
         if how == "collect":
             return store.collect(task, slots)
@@ -157,19 +156,6 @@ class DriverEngine(Engine):
             return sums
         complete = store.collect(task)  # a sum lacks a partition: take each by itself
         return _as_tree(complete, levels(store.partitions, self.depth)) if how == "tree" else complete
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One partition's task in one pass."""
-
-    summation: Shared
-    message: PassMessage
-    slices: int = 1
-
-    def __call__(self, part: Part, blocks: Blocks) -> TaskSum:
-        with task_threads():
-            return summation_of(self.summation.value)(self.message, part, blocks).leaving(self.slices)
 
 
 def _slices(size: int, slots: int) -> int:

@@ -258,12 +258,13 @@ class _ToParent(logging.Handler):
 
 
 def _import_all(names: Sequence[str]) -> None:
-    """Import ahead of need, without the collections of garbage that look at all modules again and again."""
-    gc.disable()
-    for name in names:
-        _import(name)
+    """Import ahead of need, without Arrow's functions, which many tasks do not call."""
+    from sparkopt.io.imports import postponed
+
+    with postponed("pyarrow.compute"):
+        for name in names:
+            _import(name)
     gc.freeze()  # modules stay
-    gc.enable()
 
 
 def _import(name: str) -> None:

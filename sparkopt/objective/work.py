@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -12,12 +12,14 @@ from sparkopt.blocks.block import Block, Blocks, Part, every, take
 from sparkopt.objective.cross_validation import Objective, evaluate
 from sparkopt.objective.query import PartialSum, Query
 from sparkopt.objective.row_sample import RowSpacing
-from sparkopt.optim import Optimizer, averaging
 from sparkopt.optim.request import EveryRow, Gradients, HessianProducts, Hessians, Losses, SampledRows
 from sparkopt.penalties import NoPenalty, Penalty
 from sparkopt.typing import Seed
 from sparkopt.validation import Interval, check
 from sparkopt.values import dataclass
+
+if TYPE_CHECKING:
+    from sparkopt.optim import Optimizer
 
 __all__ = ["FullGradient", "LocalSteps", "LocalUpdate", "MiniBatch", "Validated", "Work"]
 
@@ -142,6 +144,12 @@ class MiniBatch:
         return int(np.floor(self.fraction * rows + offset))
 
 
+def _averaging() -> Optimizer:
+    from sparkopt.optim import averaging  # here, since tasks without local steps need no optimiser
+
+    return averaging()
+
+
 @dataclass(frozen=True)
 class LocalSteps:
     """How many local steps partitions take between two averages, and the outer optimizer that applies the average.
@@ -169,7 +177,7 @@ class LocalSteps:
 
     steps: int
     warm_up: int = 0
-    outer: Optimizer = field(default_factory=averaging)
+    outer: Optimizer = field(default_factory=_averaging)
 
     def __post_init__(self) -> None:
         check("localSteps", self.steps, Interval(1, None, whole=True))

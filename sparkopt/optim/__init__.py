@@ -11,106 +11,112 @@ Examples
 ... )
 """
 
-from sparkopt.optim import schedules
-from sparkopt.optim.aliases import (
-    Rate,
-    adadelta,
-    adafactor,
-    adagrad,
-    adam,
-    adamw,
-    adan,
-    ademamix,
-    amsgrad,
-    averaging,
-    dadapt_adam,
-    diloco,
-    dog,
-    dowg,
-    fista,
-    ftrl,
-    gd,
-    lamb,
-    lars,
-    lbfgs,
-    lion,
-    momentum,
-    muon,
-    nadam,
-    nesterov,
-    newton_cg,
-    owlqn,
-    prodigy,
-    proximal_lbfgs,
-    proximal_newton,
-    rmsprop,
-    schedule_free_adamw,
-    schedule_free_sgd,
-    sgd,
-    soap,
-    sophia,
-    subsampled_newton,
-    svrg,
-)
-from sparkopt.optim.base import Chain, Evaluate, GradientTransformation, Optimizer, Point, Search, chain
-from sparkopt.optim.ftrl import FollowTheRegularizedLeader
-from sparkopt.optim.links import (
-    Accumulate,
-    AddDecayedWeights,
-    Average,
-    ClipByNorm,
-    ClipByValue,
-    accumulate,
-    add_decayed_weights,
-    average,
-    clip_by_norm,
-    clip_by_value,
-)
-from sparkopt.optim.matrices import ScaleByMuon, ScaleBySoap, orthogonalised, scale_by_muon, scale_by_soap
-from sparkopt.optim.moments import Adafactor, ScaleByAdan, ScaleByAdemamix, scale_by_adan, scale_by_ademamix
-from sparkopt.optim.names import OPTIMIZERS, OUTER, by_name, outer_by_name
-from sparkopt.optim.newton import NewtonCG
-from sparkopt.optim.proximal import AcceleratedProximal
-from sparkopt.optim.proximal_newton import ProximalNewton
-from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
-from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
-from sparkopt.optim.request import (
-    EveryRow,
-    Gradients,
-    HessianProducts,
-    Hessians,
-    Losses,
-    Request,
-    RowSelector,
-    SampledRows,
-    SpacedRows,
-    StepRows,
-)
-from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
-from sparkopt.optim.sophia import Sophia
-from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
-from sparkopt.optim.subsampled_newton import SubsampledNewton
-from sparkopt.optim.transforms import (
-    ScaleByAdadelta,
-    ScaleByAdam,
-    ScaleByLearningRate,
-    ScaleByLion,
-    ScaleByNadam,
-    ScaleByRms,
-    ScaleByRss,
-    ScaleByTrustRatio,
-    Trace,
-    scale_by_adadelta,
-    scale_by_adam,
-    scale_by_learning_rate,
-    scale_by_lion,
-    scale_by_nadam,
-    scale_by_rms,
-    scale_by_rss,
-    scale_by_trust_ratio,
-    trace,
-)
-from sparkopt.optim.variance import VarianceReduced
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparkopt.optim import schedules
+    from sparkopt.optim.aliases import (
+        Rate,
+        adadelta,
+        adafactor,
+        adagrad,
+        adam,
+        adamw,
+        adan,
+        ademamix,
+        amsgrad,
+        averaging,
+        dadapt_adam,
+        diloco,
+        dog,
+        dowg,
+        fista,
+        ftrl,
+        gd,
+        lamb,
+        lars,
+        lbfgs,
+        lion,
+        momentum,
+        muon,
+        nadam,
+        nesterov,
+        newton_cg,
+        owlqn,
+        prodigy,
+        proximal_lbfgs,
+        proximal_newton,
+        rmsprop,
+        schedule_free_adamw,
+        schedule_free_sgd,
+        sgd,
+        soap,
+        sophia,
+        subsampled_newton,
+        svrg,
+    )
+    from sparkopt.optim.base import Chain, Evaluate, GradientTransformation, Optimizer, Point, Search, chain
+    from sparkopt.optim.ftrl_proximal import FollowTheRegularizedLeader
+    from sparkopt.optim.hessian_clipping import Sophia
+    from sparkopt.optim.links import (
+        Accumulate,
+        AddDecayedWeights,
+        Average,
+        ClipByNorm,
+        ClipByValue,
+        accumulate,
+        add_decayed_weights,
+        average,
+        clip_by_norm,
+        clip_by_value,
+    )
+    from sparkopt.optim.matrices import ScaleByMuon, ScaleBySoap, orthogonalised, scale_by_muon, scale_by_soap
+    from sparkopt.optim.moments import Adafactor, ScaleByAdan, ScaleByAdemamix, scale_by_adan, scale_by_ademamix
+    from sparkopt.optim.names import OPTIMIZERS, OUTER, by_name, outer_by_name
+    from sparkopt.optim.newton import NewtonCG
+    from sparkopt.optim.proximal import AcceleratedProximal
+    from sparkopt.optim.proximal_newton import ProximalNewton
+    from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
+    from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
+    from sparkopt.optim.request import (
+        EveryRow,
+        Gradients,
+        HessianProducts,
+        Hessians,
+        Losses,
+        Request,
+        RowSelector,
+        SampledRows,
+        SpacedRows,
+        StepRows,
+    )
+    from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
+    from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
+    from sparkopt.optim.subsampled_newton import SubsampledNewton
+    from sparkopt.optim.transforms import (
+        ScaleByAdadelta,
+        ScaleByAdam,
+        ScaleByLearningRate,
+        ScaleByLion,
+        ScaleByNadam,
+        ScaleByRms,
+        ScaleByRss,
+        ScaleByTrustRatio,
+        Trace,
+        scale_by_adadelta,
+        scale_by_adam,
+        scale_by_learning_rate,
+        scale_by_lion,
+        scale_by_nadam,
+        scale_by_rms,
+        scale_by_rss,
+        scale_by_trust_ratio,
+        trace,
+    )
+    from sparkopt.optim.variance import VarianceReduced
 
 __all__ = [
     "OPTIMIZERS",
@@ -231,3 +237,136 @@ __all__ = [
     "svrg",
     "trace",
 ]
+
+_MODULES = {
+    "AcceleratedProximal": "proximal",
+    "Accumulate": "links",
+    "Adafactor": "moments",
+    "AddDecayedWeights": "links",
+    "Average": "links",
+    "Backtracking": "search",
+    "Chain": "base",
+    "ClipByNorm": "links",
+    "ClipByValue": "links",
+    "DAdaptAdam": "step_size_free",
+    "Dog": "step_size_free",
+    "Dowg": "step_size_free",
+    "Evaluate": "base",
+    "EveryRow": "request",
+    "Fixed": "search",
+    "FollowTheRegularizedLeader": "ftrl_proximal",
+    "GradientTransformation": "base",
+    "Gradients": "request",
+    "HessianProducts": "request",
+    "Hessians": "request",
+    "InitialHessian": "quasi_newton",
+    "Losses": "request",
+    "NewtonCG": "newton",
+    "OPTIMIZERS": "names",
+    "OUTER": "names",
+    "Optimizer": "base",
+    "OrthantWise": "quasi_newton",
+    "Point": "base",
+    "Prodigy": "step_size_free",
+    "ProximalNewton": "proximal_newton",
+    "ProximalQuasiNewton": "proximal_quasi_newton",
+    "QuasiNewton": "quasi_newton",
+    "Rate": "aliases",
+    "Request": "request",
+    "RowSelector": "request",
+    "SampledRows": "request",
+    "ScaleByAdadelta": "transforms",
+    "ScaleByAdam": "transforms",
+    "ScaleByAdan": "moments",
+    "ScaleByAdemamix": "moments",
+    "ScaleByLearningRate": "transforms",
+    "ScaleByLion": "transforms",
+    "ScaleByMuon": "matrices",
+    "ScaleByNadam": "transforms",
+    "ScaleByRms": "transforms",
+    "ScaleByRss": "transforms",
+    "ScaleBySoap": "matrices",
+    "ScaleByTrustRatio": "transforms",
+    "ScheduleFree": "step_size_free",
+    "Search": "base",
+    "Sophia": "hessian_clipping",
+    "SpacedRows": "request",
+    "StepRows": "request",
+    "StrongWolfe": "search",
+    "SubsampledNewton": "subsampled_newton",
+    "Trace": "transforms",
+    "VarianceReduced": "variance",
+    "accumulate": "links",
+    "adadelta": "aliases",
+    "adafactor": "aliases",
+    "adagrad": "aliases",
+    "adam": "aliases",
+    "adamw": "aliases",
+    "adan": "aliases",
+    "add_decayed_weights": "links",
+    "ademamix": "aliases",
+    "amsgrad": "aliases",
+    "average": "links",
+    "averaging": "aliases",
+    "by_name": "names",
+    "chain": "base",
+    "clip_by_norm": "links",
+    "clip_by_value": "links",
+    "dadapt_adam": "aliases",
+    "diloco": "aliases",
+    "dog": "aliases",
+    "dowg": "aliases",
+    "fista": "aliases",
+    "ftrl": "aliases",
+    "gd": "aliases",
+    "lamb": "aliases",
+    "lars": "aliases",
+    "lbfgs": "aliases",
+    "lion": "aliases",
+    "momentum": "aliases",
+    "muon": "aliases",
+    "nadam": "aliases",
+    "nesterov": "aliases",
+    "newton_cg": "aliases",
+    "orthogonalised": "matrices",
+    "outer_by_name": "names",
+    "owlqn": "aliases",
+    "prodigy": "aliases",
+    "proximal_lbfgs": "aliases",
+    "proximal_newton": "aliases",
+    "rmsprop": "aliases",
+    "scale_by_adadelta": "transforms",
+    "scale_by_adam": "transforms",
+    "scale_by_adan": "moments",
+    "scale_by_ademamix": "moments",
+    "scale_by_learning_rate": "transforms",
+    "scale_by_lion": "transforms",
+    "scale_by_muon": "matrices",
+    "scale_by_nadam": "transforms",
+    "scale_by_rms": "transforms",
+    "scale_by_rss": "transforms",
+    "scale_by_soap": "matrices",
+    "scale_by_trust_ratio": "transforms",
+    "schedule_free_adamw": "aliases",
+    "schedule_free_sgd": "aliases",
+    "sgd": "aliases",
+    "soap": "aliases",
+    "sophia": "aliases",
+    "subsampled_newton": "aliases",
+    "svrg": "aliases",
+    "trace": "transforms",
+}
+"""The module of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: a task on one partition needs few of them."""
+    if name == "schedules":
+        return import_module("sparkopt.optim.schedules")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"sparkopt.optim.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from sparkopt.optim.base import GradientTransformation, Optimizer, Search, chain
-from sparkopt.optim.ftrl import FollowTheRegularizedLeader
+from sparkopt.optim.ftrl_proximal import FollowTheRegularizedLeader
+from sparkopt.optim.hessian_clipping import Sophia
 from sparkopt.optim.links import add_decayed_weights
 from sparkopt.optim.matrices import scale_by_muon, scale_by_soap
 from sparkopt.optim.moments import Adafactor, scale_by_adan, scale_by_ademamix
@@ -20,7 +21,6 @@ from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
-from sparkopt.optim.sophia import Sophia
 from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
 from sparkopt.optim.subsampled_newton import SubsampledNewton
 from sparkopt.optim.transforms import (
