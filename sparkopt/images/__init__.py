@@ -48,7 +48,7 @@ from sparkopt.images import (
     spatial,
     warps,
 )
-from sparkopt.images.arrow import ImageKernel
+from sparkopt.images.arrow import ImageKernel, Targets
 from sparkopt.images.batches import BatchFunction
 from sparkopt.images.choices import *  # noqa: F403
 from sparkopt.images.crops import *  # noqa: F403
@@ -95,6 +95,7 @@ __all__ = [
     "SampleFunction",
     "Survey",
     "Size",
+    "Targets",
     "bound_batches",
     "decode",
     "decode_mask",

@@ -126,7 +126,13 @@ class _Targets:
     """The targets of a batch's rows."""
 
     def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
-        self._function, self._left = function, len(batch)
+        self._empty = Sample(
+            None,
+            min_visibility=function.min_visibility,
+            min_area=function.min_area,
+            mask_fill=function.mask_fill,
+        )
+        self._most, self._left = function.kernel.max_bytes, len(batch)
         self._kept = self._none()
         self._columns = {
             name: _rows(batch.column(column), _WIDTHS.get(name))
@@ -144,7 +150,9 @@ class _Targets:
             found[name] = values[index]
         if self._masks is not None:
             found["mask"] = self._masks(index)
-        one = self._function
+        if "labels" not in found and all(isinstance(one, np.ndarray) and one.ndim == 2 for one in found.values()):
+            return self._empty.changed(image=image, **found)  # as a sample's own checks would leave them
+        one = self._empty
         try:
             return Sample(
                 image, min_visibility=one.min_visibility, min_area=one.min_area, mask_fill=one.mask_fill, **found
@@ -165,7 +173,7 @@ class _Targets:
         return kept
 
     def _none(self) -> _Kept:
-        return _Kept([], Gathered(None, self._function.kernel.max_bytes, self._left))
+        return _Kept([], Gathered(None, self._most, self._left))
 
 
 _WIDTHS = {"boxes": 4, "keypoints": 2}

@@ -77,8 +77,9 @@ if TYPE_CHECKING:
     from sparkopt.optim.moments import Adafactor, ScaleByAdan, ScaleByAdemamix, scale_by_adan, scale_by_ademamix
     from sparkopt.optim.names import OPTIMIZERS, OUTER, by_name, outer_by_name
     from sparkopt.optim.newton import NewtonCG
+    from sparkopt.optim.newton_on_samples import SubsampledNewton
+    from sparkopt.optim.newton_with_penalty import ProximalNewton
     from sparkopt.optim.proximal import AcceleratedProximal
-    from sparkopt.optim.proximal_newton import ProximalNewton
     from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
     from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
     from sparkopt.optim.request import (
@@ -95,7 +96,6 @@ if TYPE_CHECKING:
     )
     from sparkopt.optim.search import Backtracking, Fixed, StrongWolfe
     from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
-    from sparkopt.optim.subsampled_newton import SubsampledNewton
     from sparkopt.optim.transforms import (
         ScaleByAdadelta,
         ScaleByAdam,
@@ -268,7 +268,7 @@ _MODULES = {
     "OrthantWise": "quasi_newton",
     "Point": "base",
     "Prodigy": "step_size_free",
-    "ProximalNewton": "proximal_newton",
+    "ProximalNewton": "newton_with_penalty",
     "ProximalQuasiNewton": "proximal_quasi_newton",
     "QuasiNewton": "quasi_newton",
     "Rate": "aliases",
@@ -293,7 +293,7 @@ _MODULES = {
     "SpacedRows": "request",
     "StepRows": "request",
     "StrongWolfe": "search",
-    "SubsampledNewton": "subsampled_newton",
+    "SubsampledNewton": "newton_on_samples",
     "Trace": "transforms",
     "VarianceReduced": "variance",
     "accumulate": "links",

@@ -15,14 +15,14 @@ from sparkopt.optim.links import add_decayed_weights
 from sparkopt.optim.matrices import scale_by_muon, scale_by_soap
 from sparkopt.optim.moments import Adafactor, scale_by_adan, scale_by_ademamix
 from sparkopt.optim.newton import NewtonCG
+from sparkopt.optim.newton_on_samples import SubsampledNewton
+from sparkopt.optim.newton_with_penalty import ProximalNewton
 from sparkopt.optim.proximal import AcceleratedProximal
-from sparkopt.optim.proximal_newton import ProximalNewton
 from sparkopt.optim.proximal_quasi_newton import ProximalQuasiNewton
 from sparkopt.optim.quasi_newton import InitialHessian, OrthantWise, QuasiNewton
 from sparkopt.optim.schedules import as_schedule
 from sparkopt.optim.search import Backtracking, Fixed
 from sparkopt.optim.step_size_free import DAdaptAdam, Dog, Dowg, Prodigy, ScheduleFree
-from sparkopt.optim.subsampled_newton import SubsampledNewton
 from sparkopt.optim.transforms import (
     scale_by_adadelta,
     scale_by_adam,

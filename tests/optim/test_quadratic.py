@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 from scipy import optimize
 
-from sparkopt.optim import Point
+from sparkopt.optim import Point, quadratic
 from sparkopt.optim.quadratic import QuadraticModel
 from sparkopt.penalties import L1, Box, ElasticNet, GroupLasso, NoPenalty
 
@@ -116,3 +117,15 @@ def test_negative_curvature_is_taken_by_its_size():
     at = Point(np.zeros(2), 1.0, 1.0, np.array([1.0, 1.0]))
     model = QuadraticModel.of(at, np.diag([2.0, -4.0]), NoPenalty())
     np.testing.assert_allclose(model.minimum(), [-0.5, -0.25], rtol=1e-9)
+
+
+def test_lapack_by_itself_is_scipys(monkeypatch):
+    hessian = np.array([[4.0, 1.0], [1.0, 3.0]])
+    alone = quadratic._lapack.__wrapped__()
+    monkeypatch.setattr(quadratic.PathFinder, "find_spec", lambda *_: None)  # a SciPy that has it elsewhere
+    public = quadratic._lapack.__wrapped__()
+    assert public is scipy.linalg.lapack
+    for ours, theirs in zip(alone.dpotrf(hessian, clean=0), public.dpotrf(hessian, clean=0), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(quadratic._solved(quadratic._cholesky(hessian), np.ones(2)), [2 / 11, 3 / 11])
+    assert quadratic._cholesky(-hessian) is None

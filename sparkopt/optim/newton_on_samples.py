@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparkopt.optim.base import Evaluate, Point
-from sparkopt.optim.proximal_newton import EPSILON, Curved, ProximalNewton, trusted
+from sparkopt.optim.newton_with_penalty import EPSILON, Curved, ProximalNewton, trusted
 from sparkopt.optim.quadratic import QuadraticModel, with_diagonal
 from sparkopt.optim.request import Gradients, Hessians, Request, SpacedRows
 from sparkopt.typing import Floats, State
