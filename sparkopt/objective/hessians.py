@@ -21,6 +21,7 @@ from sparkopt.blocks.block import Block
 from sparkopt.matrices import Features, as_csr, squared, stored_by_row
 from sparkopt.objective.linear import LinearObjective
 from sparkopt.objective.row_sample import RowSample
+from sparkopt.optim.request import lower_triangle
 from sparkopt.typing import Array, Floats
 
 __all__ = ["HessianSum", "packed_total"]
@@ -238,5 +239,5 @@ def weighted_gram(design: Array, weights: Array) -> Floats:
 
 def packed_total(gradients: Floats, sums: Sequence[HessianSum]) -> Floats:
     """Return the rows of an answer: each point's gradient, and the lower triangle of its Hessian."""
-    triangle = np.tril_indices(gradients.shape[1])
+    triangle = lower_triangle(gradients.shape[1])
     return np.concatenate([gradients, np.array([one.total()[triangle] for one in sums])], axis=1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 
-from sparkopt.typing import Floats
+from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
 __all__ = [
@@ -22,7 +23,21 @@ __all__ = [
     "SampledRows",
     "SpacedRows",
     "StepRows",
+    "lower_triangle",
 ]
+
+FEW = 256
+"""Most rows of a matrix of which the places in its triangle are kept for the next step: half a megabyte."""
+
+
+def lower_triangle(size: int) -> tuple[Array, Array]:
+    """Return the rows and columns of the entries on and below the diagonal of a square matrix."""
+    return _kept_triangle(size) if size <= FEW else np.tril_indices(size)
+
+
+@lru_cache(maxsize=8)
+def _kept_triangle(size: int) -> tuple[Array, Array]:
+    return np.tril_indices(size)
 
 
 @dataclass(frozen=True)
@@ -161,13 +176,13 @@ class Hessians(Request):
     @staticmethod
     def packed(gradient: Floats, hessian: Floats) -> Floats:
         """Return a gradient (size,) and a symmetric Hessian (size, size) as one row of an answer."""
-        return np.concatenate([gradient, hessian[np.tril_indices(len(gradient))]])
+        return np.concatenate([gradient, hessian[lower_triangle(len(gradient))]])
 
     @staticmethod
     def unpacked(row: Floats, size: int) -> tuple[Floats, Floats]:
         """Return gradient (size,) and Hessian (size, size) from a row of an answer."""
         hessian = np.empty((size, size))
-        rows, columns = np.tril_indices(size)
+        rows, columns = lower_triangle(size)
         hessian[rows, columns] = hessian[columns, rows] = row[size:]
         return row[:size], hessian
 
