@@ -31,6 +31,7 @@ _MOST_CHUNKS = 2**14
 _CRITICAL = (b"IHDR", b"PLTE", b"IEND")  # of the chunks with a capital letter, which a decoder must understand
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _LIMITS = "OPENCV_IO_MAX_IMAGE_"
+_PANIC = "PanicException"  # a failed assertion of Rust's, which is no Exception in Python
 _Decoder: TypeAlias = Callable[[bytes, tuple[int, int], str], Any]
 
 
@@ -66,7 +67,9 @@ def decode_plain_png(
         return None
     try:
         samples: Array = decoder(data, (height, width), _MODES[kind])
-    except Exception as error:  # noqa: BLE001  # it has no class of its own
+    except BaseException as error:  # it has no class of its own
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         logger.debug("kornia-rs cannot decode a PNG, which is left to OpenCV: %s", error)
         return None
     return samples

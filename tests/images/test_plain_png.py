@@ -298,3 +298,20 @@ def test_damaged_files_are_judged_alike_with_kornia_and_without(name, monkeypatc
     monkeypatch.setattr(plain_png, "_decoder", lambda: None)
     assert [judged(decode, data) for data in files] == found
     assert found.count("corrupt") > 200  # a palette is no part of labels
+
+
+class PanicException(BaseException):
+    """What Python makes of a failed assertion in Rust."""
+
+
+@pytest.mark.parametrize(("error", "is_left_to_opencv"), [(PanicException, True), (KeyboardInterrupt, False)])
+def test_a_panic_of_the_decoder_is_left_to_opencv(monkeypatch, error, is_left_to_opencv):
+    def decoder(*_):
+        raise error
+
+    monkeypatch.setattr(plain_png, "_decoder", lambda: decoder)
+    if is_left_to_opencv:
+        np.testing.assert_array_equal(images.decode(COLORED), PHOTOGRAPH)
+    else:
+        with pytest.raises(error):
+            images.decode(COLORED)
