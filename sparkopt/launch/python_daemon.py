@@ -29,6 +29,7 @@ PRELOADED = (
     "sparkopt.engines.driver",
     "sparkopt.engines.local",
     "sparkopt.engines.resident",
+    "sparkopt.optim.aliases",  # all optimisers, for loops that run in a task
 )
 """Modules that the tasks of a fit import, and no others: neither pandas nor SciPy, PyTorch, Horovod or OpenCV."""
 
