@@ -92,16 +92,15 @@ class SampleFunction(BatchFunction):
         for values, errors in self.kernel.pieces(batch.column(self.input_column), keys, targets):
             yield values, errors, targets.taken()
 
-    def _target_columns(self, rows: pa.RecordBatch, kept: _Kept | None) -> dict[str, pa.Array]:
+    def _target_columns(self, rows: pa.RecordBatch, kept: _Kept) -> dict[str, pa.Array]:
         columns: dict[str, pa.Array] = {}
-        samples = [] if kept is None else kept.samples
-        if kept is not None and self.mask is not None:
+        if self.mask is not None:
             columns[self.mask] = tensors(kept.masks)
         for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
             if name is not None:
-                columns[name] = _point_lists([None if one is None else getattr(one, field) for one in samples])
+                columns[name] = _point_lists([None if one is None else getattr(one, field) for one in kept.samples])
         if self.labels is not None:
-            labels = [None if one is None or one.labels is None else one.labels.tolist() for one in samples]
+            labels = [None if one is None or one.labels is None else one.labels.tolist() for one in kept.samples]
             columns[self.labels] = pa.array(labels, rows.column(self.labels).type)
         return columns
 
@@ -126,13 +125,7 @@ class _Targets:
     """The targets of a batch's rows."""
 
     def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
-        self._empty = Sample(
-            None,
-            min_visibility=function.min_visibility,
-            min_area=function.min_area,
-            mask_fill=function.mask_fill,
-        )
-        self._most, self._left = function.kernel.max_bytes, len(batch)
+        self._function, self._left = function, len(batch)
         self._kept = self._none()
         self._columns = {
             name: _rows(batch.column(column), _WIDTHS.get(name))
@@ -150,9 +143,7 @@ class _Targets:
             found[name] = values[index]
         if self._masks is not None:
             found["mask"] = self._masks(index)
-        if "labels" not in found and all(isinstance(one, np.ndarray) and one.ndim == 2 for one in found.values()):
-            return self._empty.changed(image=image, **found)  # as a sample's own checks would leave them
-        one = self._empty
+        one = self._function
         try:
             return Sample(
                 image, min_visibility=one.min_visibility, min_area=one.min_area, mask_fill=one.mask_fill, **found
@@ -173,7 +164,7 @@ class _Targets:
         return kept
 
     def _none(self) -> _Kept:
-        return _Kept([], Gathered(None, self._most, self._left))
+        return _Kept([], Gathered(None, self._function.kernel.max_bytes, self._left))
 
 
 _WIDTHS = {"boxes": 4, "keypoints": 2}
