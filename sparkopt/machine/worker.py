@@ -258,13 +258,15 @@ class _ToParent(logging.Handler):
 
 
 def _import_all(names: Sequence[str]) -> None:
-    """Import ahead of need, without Arrow's functions, which many tasks do not call."""
+    """Import ahead of need, looking for no garbage, without Arrow's functions, which many tasks do not call."""
+    gc.disable()
     from sparkopt.io.imports import postponed
 
     with postponed("pyarrow.compute"):
         for name in names:
             _import(name)
     gc.freeze()  # modules stay
+    gc.enable()
 
 
 def _import(name: str) -> None:
